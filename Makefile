@@ -1,0 +1,46 @@
+# ia3: few-shot fine-tuning as a SQL function.
+#
+#   make                builds ia3.so (the extension) and ia3_engine (the engine)
+#   make install        installs both, the SQL scripts and the bundled backbone
+#   make check-engine   unit and golden tests of the engine, no PostgreSQL needed
+#   make OPTFLAGS=""    portable build (default: tuned for this machine's processor)
+
+EXTENSION = ia3
+EXTVERSION = 1.0
+MODULE_big = ia3
+DATA = $(wildcard sql/*--*.sql)
+OBJS = $(patsubst %.c,%.o,$(wildcard src/extension/*.c))
+HEADERS_common = $(wildcard src/common/*.h)
+
+TESTS = $(wildcard test/sql/*.sql)
+REGRESS = $(patsubst test/sql/%.sql,%,$(TESTS))
+REGRESS_OPTS = --inputdir=test --outputdir=test/tmp --load-extension=ia3
+# The extension has to be preloaded: scripts/test runs the regression tests on a private cluster.
+NO_INSTALLCHECK = 1
+
+PG_CONFIG ?= pg_config
+PG_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers \
+	-Wno-sign-compare -Wno-declaration-after-statement $(WERROR)
+EXTRA_CLEAN = ia3_engine build
+
+all: ia3_engine
+
+PGXS := $(shell $(PG_CONFIG) --pgxs)
+include $(PGXS)
+
+include src/engine/engine.mk
+
+$(OBJS): $(HEADERS_common) $(wildcard src/extension/*.h)
+
+install: install-engine
+install-engine: ia3_engine
+	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)' '$(DESTDIR)$(datadir)/ia3/ia3-mini'
+	$(INSTALL_PROGRAM) ia3_engine '$(DESTDIR)$(pkglibdir)/ia3_engine'
+	$(INSTALL_DATA) models/ia3-mini/* '$(DESTDIR)$(datadir)/ia3/ia3-mini/'
+
+uninstall: uninstall-engine
+uninstall-engine:
+	rm -f '$(DESTDIR)$(pkglibdir)/ia3_engine'
+	rm -rf '$(DESTDIR)$(datadir)/ia3'
+
+.PHONY: install-engine uninstall-engine

@@ -1,0 +1,163 @@
+/*
+ * protocol.h
+ *     What a backend and the engine say to each other, and what the engine tells the supervisor.
+ *
+ * FRAMES. Both ways over one Unix stream socket:
+ *
+ *     u32 length    bytes after this field: 5 + payload, at most IA3_MAX_FRAME
+ *     u8  type      Ia3Message
+ *     u32 request   chosen by the client; every reply repeats it
+ *     payload       as listed with each type, written with wire.h
+ *
+ * `str` is u32 length + bytes (UTF-8, no terminator), `digest` is 32 raw bytes, `list<X>` is u32 count
+ * followed by the items. A client may have several requests under way on one connection; replies to
+ * different requests come in any order. The first request on a connection must be HELLO. Closing the
+ * connection cancels everything that was asked for on it.
+ *
+ * Anything that does not parse is answered with ERROR (IA3_E_PROTOCOL) and the connection is closed;
+ * anything that parses but cannot be done is answered with ERROR and the connection lives on.
+ */
+#ifndef IA3_PROTOCOL_H
+#define IA3_PROTOCOL_H
+
+#include <stdint.h>
+
+#define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
+#define IA3_PROTOCOL_VERSION 1
+#define IA3_FRAME_HEADER     9                  /* length, type, request */
+#define IA3_MAX_FRAME        (256u * 1024 * 1024) /* also below what one palloc may hold */
+#define IA3_DIGEST_LEN       32
+
+typedef enum Ia3Message {
+    /* requests */
+    IA3_HELLO = 1,       /* u32 magic, u32 version, str client ("pid 123")        -> HELLO_OK */
+    IA3_INFO = 2,        /* nothing                                               -> INFO_OK */
+    IA3_TOKENIZE = 3,    /* str text                                              -> TOKENIZE_OK */
+    IA3_SCORE = 4,       /* see below                                             -> SCORE_OK | MISSING */
+    IA3_PUT_ADAPTER = 5, /* digest, str safetensors                               -> OK */
+    IA3_TRAIN = 6,       /* see below                       -> PROGRESS ..., then TRAIN_OK | MISSING */
+    IA3_CANCEL = 7,      /* u32 request to cancel; no reply of its own: the cancelled request gets ERROR */
+    IA3_STATS = 8,       /* nothing                                               -> STATS_OK */
+
+    /* replies */
+    IA3_HELLO_OK = 64,   /* u32 version, str engine version */
+    IA3_INFO_OK = 65,    /* see below */
+    IA3_TOKENIZE_OK = 66,/* list<u32 id, str piece>; the final </s> is included */
+    IA3_SCORE_OK = 67,   /* see below */
+    IA3_MISSING = 68,    /* list<digest>: put these with PUT_ADAPTER, then repeat the request */
+    IA3_OK = 69,         /* nothing */
+    IA3_PROGRESS = 70,   /* u32 step (done), u32 steps, f64 loss, f64 examples per second, f64 seconds left */
+    IA3_TRAIN_OK = 71,   /* see below */
+    IA3_STATS_OK = 72,   /* list<str name, f64 value>, names of IA3_STAT_NAMES in that order */
+    IA3_ERROR = 127      /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
+} Ia3Message;
+
+/*
+ * TEXT. An input is `str text, u32 tail`: `tail` is the byte offset at which the template's tail (what
+ * follows its last field) begins, equal to the length of the text when there is none. When the tokens do
+ * not fit into max_input_tokens (the limit includes </s>), tokens before the tail are dropped from the
+ * end of the body, never the tail itself; a tail that alone does not fit is an error of that row.
+ *
+ * SCORE:   u32 max_input_tokens
+ *          list<digest>                      adapters used; all zero bytes = the bare backbone
+ *          list<list<str choice>>            choice sets
+ *          list<u32 adapter index, u32 choice set index, str text, u32 tail>   rows
+ *          One row may use adapters trained on another backbone only to get an error: PUT_ADAPTER refuses
+ *          tensors that do not match the backbone's shapes. The backend checks backbone digests.
+ * SCORE_OK: per row, in order: u8 ok; if 1: list<f64 score> in the order of the choices, score = mean
+ *          log-likelihood per token of the choice, </s> included (natural logarithm);
+ *          if 0: u32 Ia3ErrorCode, str message, str detail, str hint
+ * MISSING  instead of SCORE_OK: nothing was computed. Adapters that a connection puts stay cached until
+ *          its next SCORE or TRAIN is answered, whatever the cache size.
+ *
+ * TRAIN:   u32 max_input_tokens
+ *          u32 steps, u32 batch_size, f64 learning_rate, f64 warmup_ratio,
+ *          f64 lm_weight, f64 unlikelihood_weight, f64 length_norm_weight,
+ *          f64 dropout (negative = the checkpoint's dropout_rate), u64 seed,
+ *          u8 loss_averaging (Ia3LossAveraging)
+ *          digest init                       all zero bytes = ones
+ *          list<list<str choice>>            choice sets
+ *          list<u32 choice set index, u32 label index in the set, list<str text, u32 tail>>   examples; the
+ *          texts are the example under each template, at least one
+ * PROGRESS comes at most every 200 ms and once at the last step.
+ * TRAIN_OK: str safetensors (PEFT adapter_model.safetensors, fp32), str metrics (a JSON object: "loss",
+ *          "lm_loss", "unlikelihood_loss", "length_norm_loss" averaged over the last tenth of the steps,
+ *          "steps", "examples", "seconds", "truncated" = number of rendered texts that were cut,
+ *          "loss_curve": at most 100 numbers), u32 number of examples
+ *
+ * INFO_OK: str name, str path, str device ("cpu"), str device description, str dtype ("bfloat16"),
+ *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),
+ *          u64 adapter values (fp32 numbers in one (IA)³ adapter), u32 vocab_size, u32 d_model,
+ *          u32 encoder layers, u32 decoder layers, f64 dropout_rate
+ */
+typedef enum Ia3LossAveraging {
+    IA3_LOSS_BATCH = 0,  /* token-weighted over the batch (T-Few's T0-3B runs) */
+    IA3_LOSS_EXAMPLE = 1 /* mean of per-example losses, partial batches at an epoch's end (11B and RAFT runs) */
+} Ia3LossAveraging;
+
+/* Each has one SQLSTATE; the extension maps it (client.c). */
+typedef enum Ia3ErrorCode {
+    IA3_E_INTERNAL = 1,      /* XX000 */
+    IA3_E_PROTOCOL = 2,      /* 08P01 protocol_violation */
+    IA3_E_INVALID = 3,       /* 22023 invalid_parameter_value: an argument is wrong */
+    IA3_E_CHOICES = 4,       /* 22023: duplicate, empty or indistinguishable choices */
+    IA3_E_TOO_LONG = 5,      /* 54000 program_limit_exceeded */
+    IA3_E_BAD_ADAPTER = 6,   /* 22P03 invalid_binary_representation: malformed or not of this backbone */
+    IA3_E_BAD_CHECKPOINT = 7,/* F0000 config_file_error: unreadable or malformed backbone */
+    IA3_E_MEMORY = 8,        /* 53200 out_of_memory */
+    IA3_E_CANCELLED = 9,     /* 57014 query_canceled */
+    IA3_E_UNAVAILABLE = 10   /* 57P03 cannot_connect_now: shutting down, busy */
+} Ia3ErrorCode;
+
+/* Counters since the engine started, in the order of STATS_OK. */
+#define IA3_STAT_NAMES                                                                                     \
+    {                                                                                                      \
+        "queue_rows", "batches", "rows", "input_tokens", "decoder_tokens", "padding_tokens",               \
+            "distinct_tasks", "dedup_rows", "cache_hits", "cache_misses", "cached_adapters", "cached_bytes",\
+            "train_jobs", "train_steps", "score_seconds", "train_seconds", "score_wait_seconds",           \
+            "train_wait_seconds", "connections", "max_batch_rows"                                          \
+    }
+enum {
+    IA3_STAT_QUEUE_ROWS,
+    IA3_STAT_BATCHES,
+    IA3_STAT_ROWS,
+    IA3_STAT_INPUT_TOKENS,
+    IA3_STAT_DECODER_TOKENS,
+    IA3_STAT_PADDING_TOKENS,
+    IA3_STAT_DISTINCT_TASKS, /* summed over batches; divide by batches */
+    IA3_STAT_DEDUP_ROWS,
+    IA3_STAT_CACHE_HITS,
+    IA3_STAT_CACHE_MISSES,
+    IA3_STAT_CACHED_ADAPTERS,
+    IA3_STAT_CACHED_BYTES,
+    IA3_STAT_TRAIN_JOBS, /* under way now */
+    IA3_STAT_TRAIN_STEPS,
+    IA3_STAT_SCORE_SECONDS,
+    IA3_STAT_TRAIN_SECONDS,
+    IA3_STAT_SCORE_WAIT_SECONDS,
+    IA3_STAT_TRAIN_WAIT_SECONDS,
+    IA3_STAT_CONNECTIONS,
+    IA3_STAT_MAX_BATCH_ROWS,
+    IA3_N_STATS
+};
+
+/*
+ * THE SUPERVISOR starts, with the data directory as working directory,
+ *
+ *     ia3_engine serve --name NAME --backbone DIRECTORY --socket PATH [--device cpu] [--dtype auto|float32|
+ *         bfloat16] [--threads N] [--max-batch-tokens N] [--adapter-cache-size BYTES] [--memory-limit BYTES]
+ *         --status-fd N --death-fd N
+ *
+ * and reads lines from the status pipe (each at most 1,000 bytes):
+ *
+ *     loading PERCENT
+ *     ready
+ *     failed MESSAGE          the engine then exits with status 1
+ *
+ * Everything the engine writes to stderr is a log line, "LEVEL: text" with LEVEL one of LOG, WARNING,
+ * ERROR, DEBUG. The engine exits when the death pipe (it holds the reading end) reports end of file, and
+ * on SIGTERM. The socket must not exist when it binds; it unlinks a stale one first. Peers whose uid
+ * differs from its own are turned away (SO_PEERCRED).
+ */
+
+#endif

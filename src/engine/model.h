@@ -1,0 +1,34 @@
+/*
+ * model.h
+ *     A backbone on a device, and the passes over it. Written once, for every device.
+ */
+#ifndef IA3_MODEL_H
+#define IA3_MODEL_H
+
+#include "adapter.h"
+#include "checkpoint.h"
+
+typedef struct ia3_model ia3_model;
+
+/* Copies the checkpoint's weights to the device (progress as in checkpoint.h). */
+ia3_model *ia3_model_load(const ia3_checkpoint *ck, ia3_device *dev,
+                          void (*progress)(double fraction, void *arg), void *arg, ia3_error *err);
+void ia3_model_free(ia3_model *m);
+
+const ia3_config *ia3_model_config(const ia3_model *m);
+const ia3_layout *ia3_model_layout(const ia3_model *m);
+ia3_device *ia3_model_device(const ia3_model *m);
+uint64_t ia3_model_parameters(const ia3_model *m);
+uint64_t ia3_model_bytes(const ia3_model *m); /* weights on the device */
+
+/* An adapter's vectors on the device. `values` is host memory in the layout of adapter.h. */
+typedef struct ia3_adapter {
+    uint8_t digest[IA3_DIGEST_LEN];
+    float *values; /* device */
+    size_t bytes;
+} ia3_adapter;
+ia3_adapter *ia3_adapter_create(ia3_model *m, const float *values, const uint8_t digest[IA3_DIGEST_LEN],
+                                ia3_error *err);
+void ia3_adapter_free(ia3_model *m, ia3_adapter *a);
+
+#endif

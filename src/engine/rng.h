@@ -1,0 +1,78 @@
+/*
+ * rng.h
+ *     The counter-based random generator behind shuffling, template choice and dropout.
+ *
+ * Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). A
+ * number is a pure function of its counter, so forward and backward passes, any batch order and any device
+ * agree on a dropout mask without storing it.
+ */
+#ifndef IA3_RNG_H
+#define IA3_RNG_H
+
+#include <stdint.h>
+
+#define IA3_PHILOX_KEY0 0x69613331u /* "ia31" */
+#define IA3_PHILOX_KEY1 0x54466577u /* "TFew" */
+
+static inline void
+ia3_philox(const uint32_t counter[4], uint32_t out[4])
+{
+    uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
+    uint32_t k0 = IA3_PHILOX_KEY0, k1 = IA3_PHILOX_KEY1;
+    for (int round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t) 0xD2511F53u * c0, p1 = (uint64_t) 0xCD9E8D57u * c2;
+        uint32_t n0 = (uint32_t) (p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t) (p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t) p1;
+        c3 = (uint32_t) p0;
+        c0 = n0;
+        c2 = n2;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    out[0] = c0;
+    out[1] = c1;
+    out[2] = c2;
+    out[3] = c3;
+}
+
+/*
+ * Dropout, exactly: element (row, col) at `site` survives iff the 32-bit number below is >= p·2^32, and a
+ * survivor is multiplied by 1/(1-p). `key` identifies the row (ia3_row_key); four neighbouring columns
+ * share one Philox block. In attention weights, site is the base site + head, the row is the query's row
+ * and the column is the key's index within its sequence (the ancestor's depth in tree attention).
+ */
+static inline uint32_t
+ia3_dropout_bits(uint64_t key, uint32_t site, uint32_t col)
+{
+    uint32_t counter[4] = {col >> 2, site, (uint32_t) key, (uint32_t) (key >> 32)};
+    uint32_t out[4];
+    ia3_philox(counter, out);
+    return out[col & 3];
+}
+
+/* Threshold to compare the bits with: survive iff bits >= threshold. */
+static inline uint32_t
+ia3_dropout_threshold(float p)
+{
+    double t = (double) p * 4294967296.0;
+    return t >= 4294967295.0 ? 4294967295u : (uint32_t) t;
+}
+
+/* A 64-bit mix (the finaliser of SplitMix64) to make row keys and seeds from small integers. */
+static inline uint64_t
+ia3_mix64(uint64_t x)
+{
+    x += 0x9E3779B97F4A7C15u;
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9u;
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EBu;
+    return x ^ (x >> 31);
+}
+
+/* The key of one row: which job, which step, which example of the batch, which position in its sequence. */
+static inline uint64_t
+ia3_row_key(uint64_t seed, uint32_t step, uint32_t example, uint32_t position)
+{
+    return ia3_mix64(ia3_mix64(ia3_mix64(seed) + step) + ((uint64_t) example << 32 | position));
+}
+
+#endif

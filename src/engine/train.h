@@ -1,0 +1,57 @@
+/*
+ * train.h
+ *     The T-Few recipe (engine.md §3) for one or several jobs over one backbone.
+ */
+#ifndef IA3_TRAIN_H
+#define IA3_TRAIN_H
+
+#include "choices.h"
+#include "model.h"
+
+typedef struct ia3_recipe {
+    int steps, batch_size;
+    double learning_rate, warmup_ratio;
+    double lm_weight, unlikelihood_weight, length_norm_weight;
+    double dropout; /* negative: the checkpoint's dropout_rate */
+    uint64_t seed;
+    Ia3LossAveraging averaging;
+} ia3_recipe;
+
+/* One example; the texts are its renderings under each template, one of which is drawn per access. */
+typedef struct ia3_train_example {
+    int n_texts;
+    const int32_t *const *ids; /* [n_texts][n_ids[t]], </s> included */
+    const int *n_ids;
+    const ia3_choices *choices;
+    int label;
+} ia3_train_example;
+
+typedef struct ia3_train_report {
+    int step; /* steps done */
+    double loss, lm_loss, unlikelihood_loss, length_norm_loss; /* of the last step, the constant dropped */
+    int examples;                                              /* of the last step */
+} ia3_train_report;
+
+typedef struct ia3_train ia3_train;
+
+/*
+ * Checks the recipe (IA3_E_INVALID names the field) and copies the examples' pointers: ids and choices must
+ * outlive the job. init: host values [n_values] or NULL for ones.
+ */
+ia3_train *ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const ia3_recipe *recipe,
+                            const float *init, ia3_error *err);
+void ia3_train_free(ia3_train *t);
+
+/*
+ * One optimizer step of every job in `jobs` (none of them finished), all examples in one pass. Jobs are
+ * independent: the vectors of each are what they would be alone. On failure no job has moved.
+ */
+bool ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err);
+bool ia3_train_finished(const ia3_train *t);
+void ia3_train_last(const ia3_train *t, ia3_train_report *report);
+int ia3_train_batch_tokens(const ia3_train *t); /* of a typical step: what it adds to a mixed batch */
+
+/* Copies the vectors to host memory [n_values]. */
+void ia3_train_values(ia3_train *t, float *values);
+
+#endif

@@ -1,0 +1,121 @@
+/*
+ * ia3.h
+ *     What the extension's files share: settings, engine state, the client.
+ *
+ * The extension includes from the engine's world only ../common (protocol, wire format).
+ */
+#ifndef IA3_H
+#define IA3_H
+
+#include "postgres.h"
+
+#include "fmgr.h"
+#include "lib/stringinfo.h"
+
+#include "../common/protocol.h"
+#include "../common/wire.h"
+#include "ia3_compat.h"
+
+#define IA3_VERSION "1.0"
+
+/* Settings (guc.c) */
+extern char *Ia3BackbonesSetting; /* ia3.backbones: "name=path[@device][:dtype], ..." */
+extern int Ia3Threads;            /* ia3.threads, 0 = all cores */
+extern int Ia3MaxBatchTokens;
+extern int Ia3MaxInputTokens;
+extern int Ia3AdapterCacheSize; /* MB */
+extern int Ia3MemoryLimit;      /* MB, 0 = none */
+extern int Ia3StartTimeout;     /* ms that a query waits for an engine that is starting or loading */
+extern char *Ia3Backbone;       /* ia3.backbone (USERSET): the backbone of new tasks and zero-shot calls */
+extern int Ia3BatchRows;
+extern bool Ia3EnableBatching;
+extern void Ia3DefineSettings(void);
+
+/* One entry of ia3.backbones, parsed (backbones.c). */
+#define IA3_MAX_BACKBONES 16
+typedef struct Ia3BackboneSpec {
+    char name[NAMEDATALEN];
+    char path[MAXPGPATH]; /* absolute, or a bare name resolved in the share directory */
+    char device[32];      /* "cpu" */
+    char dtype[16];       /* "auto", "float32", "bfloat16" */
+} Ia3BackboneSpec;
+/* Parses the setting; returns the number of entries or -1 with *error set (palloc'd detail). Used by the GUC check hook. */
+extern int Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error);
+
+/* Engine state in shared memory (shmem.c); written by the supervisor, read by everyone. */
+typedef enum Ia3EngineState {
+    IA3_ENGINE_UNUSED = 0,
+    IA3_ENGINE_STARTING,
+    IA3_ENGINE_LOADING,
+    IA3_ENGINE_READY,
+    IA3_ENGINE_FAILED,     /* gave its reason; tried again with back-off */
+    IA3_ENGINE_RESTARTING, /* died; waits for its back-off */
+    IA3_ENGINE_STOPPED
+} Ia3EngineState;
+
+typedef struct Ia3EngineStatus {
+    Ia3BackboneSpec spec;
+    Ia3EngineState state;
+    int percent; /* while loading */
+    int pid;
+    uint32 generation; /* grows at every start */
+    uint32 restarts;
+    TimestampTz since; /* of this state */
+    char message[512]; /* why it failed or died last */
+    char socket[MAXPGPATH];
+} Ia3EngineStatus;
+
+extern bool Ia3Loaded(void);                             /* preloaded: shared memory is there */
+extern void Ia3RequirePreload(void);                     /* else ERROR 55000 with a hint */
+extern int Ia3GetEngineStatuses(Ia3EngineStatus *statuses); /* copies all used entries, returns how many */
+extern bool Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status);
+
+/* Progress of training, in shared memory (progress.c); one slot per backend that trains. */
+extern void Ia3ProgressStart(const char *task, int steps);
+extern void Ia3ProgressUpdate(int step, double loss, double rowsPerSecond, double secondsLeft);
+extern void Ia3ProgressEnd(void); /* also runs at transaction abort and backend exit */
+
+/*
+ * The client (client.c). One connection per backbone is kept by a backend; it is dropped at any error that
+ * leaves a reply outstanding. All waits obey interrupts, statement_timeout and postmaster death.
+ *
+ * Usage:   ia3_writer *w = Ia3RequestBegin(backbone);     -- connects if needed; waits up to ia3.start_timeout
+ *          ia3_put_...(w, ...);                              for an engine that loads; ERRORs otherwise
+ *          Ia3RequestSend(IA3_SCORE);
+ *          uint8 type = Ia3ReplyWait(&reader);            -- ERROR replies are raised as ERROR here
+ *
+ * The reader's bytes live in a client-owned buffer until the next call. IA3_PROGRESS is returned like any
+ * reply; the caller waits again. If the engine dies or breaks the protocol while we wait: ERROR 08006
+ * "ia3 engine for backbone "x" went away" with the hint that it is being restarted.
+ */
+extern ia3_writer *Ia3RequestBegin(const char *backbone);
+extern void Ia3RequestSend(uint8 type);
+extern uint8 Ia3ReplyWait(ia3_reader *reader);
+extern void Ia3RequestAbandon(void); /* closes a connection that has a request outstanding (abort, cancel) */
+
+/* What INFO answers, cached per connection (so per engine generation). */
+typedef struct Ia3EngineInfo {
+    char name[NAMEDATALEN];
+    char path[MAXPGPATH];
+    char device[32];
+    char deviceDescription[128];
+    char dtype[16];
+    char modelType[16];
+    uint8 digest[IA3_DIGEST_LEN];
+    uint64 parameters, bytes, adapterValues;
+    uint32 vocabSize, dModel, nEncoderLayers, nDecoderLayers;
+    double dropoutRate;
+} Ia3EngineInfo;
+extern const Ia3EngineInfo *Ia3GetEngineInfo(const char *backbone);
+/* Counters; values[IA3_N_STATS]. Returns false (no ERROR) when the engine is not ready. */
+extern bool Ia3GetEngineStats(const char *backbone, double *values, Ia3EngineInfo *info);
+
+/* Raises an engine's error with the SQLSTATE of its code; `context` (may be NULL) becomes the errcontext. */
+extern void Ia3RaiseEngineError(uint32 code, const char *message, const char *detail, const char *hint,
+                                const char *context) pg_attribute_noreturn();
+
+extern PGDLLEXPORT void Ia3SupervisorMain(Datum arg); /* supervisor.c */
+extern void Ia3ShmemInit(void);                      /* from _PG_init: hooks */
+extern void Ia3SupervisorRegister(void);             /* from _PG_init */
+
+#endif
