@@ -31,4 +31,13 @@ ia3_adapter *ia3_adapter_create(ia3_model *m, const float *values, const uint8_t
                                 ia3_error *err);
 void ia3_adapter_free(ia3_model *m, ia3_adapter *a);
 
+/*
+ * For tests: calls `fn` with a host fp32 copy of intermediate results of every following pass (NULL stops it).
+ * Sites: "encoder.block.I" and "decoder.block.I" (residual stream after block I, before the final norm),
+ * "encoder.out", "decoder.out" (after the final norm), "decoder.cross_k.I", "decoder.cross_v.I" (after (IA)³
+ * scaling) with rows packed as in the batch.
+ */
+typedef void (*ia3_trace_fn)(const char *site, const float *values, int rows, int cols, void *arg);
+void ia3_model_set_trace(ia3_model *m, ia3_trace_fn fn, void *arg);
+
 #endif

@@ -54,4 +54,13 @@ int ia3_train_batch_tokens(const ia3_train *t); /* of a typical step: what it ad
 /* Copies the vectors to host memory [n_values]. */
 void ia3_train_values(ia3_train *t, float *values);
 
+/*
+ * For tests and tools: the same pass over a batch that the caller names (examples[n]; texts[n] = which of
+ * each example's texts). _gradients leaves the job alone and returns the unclipped gradient [n_values], the
+ * losses in *report; _step_on makes one optimizer step. Dropout follows the recipe and the job's step count.
+ */
+bool ia3_train_gradients(ia3_train *t, const int *examples, const int *texts, int n, float *grads,
+                         ia3_train_report *report, ia3_error *err);
+bool ia3_train_step_on(ia3_train *t, const int *examples, const int *texts, int n, ia3_error *err);
+
 #endif
