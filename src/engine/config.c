@@ -1,0 +1,253 @@
+/*
+ * config.c
+ *     config.json of a T5-family checkpoint: defaults of the three model types, the activation rules of
+ *     transformers, and limits that keep every later size computation inside 64 bits.
+ */
+#include "config.h"
+
+#include <jansson.h>
+#include <string.h>
+
+/* Far above every published model; what they are for is that sizes and offsets computed from them fit. */
+#define MAX_VOCAB   10000000
+#define MAX_D_MODEL 65536
+#define MAX_D_KV    4096
+#define MAX_HEADS   4096
+#define MAX_INNER   131072
+#define MAX_D_FF    1048576
+#define MAX_LAYERS  1000
+#define MAX_BUCKETS 65536
+#define MAX_SPAN    1000000000
+
+/* The object being read, and where complaints go. */
+typedef struct reader {
+    json_t *root;
+    const char *path;
+    ia3_error *err;
+} reader;
+
+/* A key that is absent or null takes its default, as in transformers. */
+static json_t *
+lookup(const reader *r, const char *key)
+{
+    json_t *v = json_object_get(r->root, key);
+
+    return json_is_null(v) ? NULL : v;
+}
+
+static bool
+read_int(const reader *r, const char *key, int64_t min, int64_t max, int fallback, int *out)
+{
+    json_t *v = lookup(r, key);
+
+    if (v == NULL) {
+        *out = fallback;
+        return true;
+    }
+    if (!json_is_integer(v))
+        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is not an integer", r->path, key);
+
+    json_int_t i = json_integer_value(v);
+
+    if (i < min || i > max)
+        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is %lld, not between %lld and %lld",
+                        r->path, key, (long long) i, (long long) min, (long long) max);
+    *out = (int) i;
+    return true;
+}
+
+/* A number in [min, max); !(a >= b) also refuses what is not a number. */
+static bool
+read_float(const reader *r, const char *key, double min, double max, double fallback, float *out)
+{
+    json_t *v = lookup(r, key);
+    double d = fallback;
+
+    if (v != NULL) {
+        if (!json_is_number(v))
+            return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is not a number", r->path, key);
+        d = json_number_value(v);
+        if (!(d >= min) || !(d < max))
+            return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is %g, not in [%g, %g)", r->path, key,
+                            d, min, max);
+    }
+    *out = (float) d;
+    return true;
+}
+
+static bool
+read_bool(const reader *r, const char *key, bool fallback, bool *out)
+{
+    json_t *v = lookup(r, key);
+
+    if (v != NULL && !json_is_boolean(v))
+        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is not true or false", r->path, key);
+    *out = v ? json_is_true(v) : fallback;
+    return true;
+}
+
+static bool
+read_string(const reader *r, const char *key, const char *fallback, const char **out)
+{
+    json_t *v = lookup(r, key);
+
+    if (v != NULL && !json_is_string(v))
+        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is not a string", r->path, key);
+    *out = v ? json_string_value(v) : fallback;
+    return true;
+}
+
+/* Names as in transformers' ACT2FN. */
+static bool
+activation_by_name(const char *name, size_t len, ia3_activation *act)
+{
+    static const struct {
+        const char *name;
+        ia3_activation act;
+    } known[] = {{"relu", IA3_RELU},         {"gelu", IA3_GELU},
+                 {"gelu_new", IA3_GELU_NEW}, {"gelu_pytorch_tanh", IA3_GELU_NEW},
+                 {"silu", IA3_SILU},         {"swish", IA3_SILU}};
+
+    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
+        if (strlen(known[i].name) == len && memcmp(known[i].name, name, len) == 0) {
+            *act = known[i].act;
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * feed_forward_proj is "X" or "gated-X"; the exact string "gated-gelu" means gelu_new. Explicit dense_act_fn
+ * and is_gated_act win, since transformers 4.x sets them after deriving both.
+ */
+static bool
+read_activation(const reader *r, ia3_config *c, const char *fallback)
+{
+    const char *proj, *explicit_act;
+
+    if (!read_string(r, "feed_forward_proj", fallback, &proj))
+        return false;
+
+    const char *dash = strchr(proj, '-');
+    const char *name = dash ? dash + 1 : proj;
+
+    if (dash != NULL && (strncmp(proj, "gated-", 6) != 0 || strchr(name, '-') != NULL))
+        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT,
+                        "%s: \"feed_forward_proj\" is \"%.60s\", neither \"ACT\" nor \"gated-ACT\"", r->path,
+                        proj);
+    if (strcmp(proj, "gated-gelu") == 0)
+        name = "gelu_new";
+    if (!read_bool(r, "is_gated_act", dash != NULL, &c->gated) ||
+        !read_string(r, "dense_act_fn", NULL, &explicit_act))
+        return false;
+    if (explicit_act != NULL)
+        name = explicit_act;
+    if (!activation_by_name(name, strlen(name), &c->act)) {
+        ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: activation \"%.60s\" of \"%s\" is not supported", r->path,
+                 name, explicit_act ? "dense_act_fn" : "feed_forward_proj");
+        return ia3_fail_detail(r->err, "Supported are relu, gelu, gelu_new and silu, plain or gated.");
+    }
+    return true;
+}
+
+/*
+ * Whether hidden states are multiplied by d_model^-0.5 before the head. transformers 5.x says so in
+ * scale_decoder_outputs; before, it follows tie_word_embeddings, except that mT5 was trained without it
+ * although some of its configurations claim to be tied (engine.md §1.4).
+ */
+static bool
+read_scaling(const reader *r, ia3_config *c)
+{
+    bool tied;
+
+    if (!read_bool(r, "tie_word_embeddings", true, &tied))
+        return false;
+    return read_bool(r, "scale_decoder_outputs", tied && strcmp(c->model_type, "mt5") != 0, &c->scale_logits);
+}
+
+static bool
+read_model_type(const reader *r, ia3_config *c)
+{
+    const char *type;
+
+    if (!read_string(r, "model_type", NULL, &type))
+        return false;
+    if (type == NULL)
+        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"model_type\" is missing", r->path);
+    if (strcmp(type, "t5") != 0 && strcmp(type, "mt5") != 0 && strcmp(type, "umt5") != 0) {
+        ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"model_type\" is \"%.60s\", which is not supported",
+                 r->path, type);
+        return ia3_fail_detail(r->err, "Supported are t5, mt5 and umt5.");
+    }
+    strcpy(c->model_type, type);
+    return true;
+}
+
+static bool
+read_sizes(const reader *r, ia3_config *c)
+{
+    bool v1 = strcmp(c->model_type, "t5") == 0;
+
+    if (!read_int(r, "vocab_size", 1, MAX_VOCAB, v1 ? 32128 : 250112, &c->vocab_size) ||
+        !read_int(r, "d_model", 1, MAX_D_MODEL, 512, &c->d_model) ||
+        !read_int(r, "d_kv", 1, MAX_D_KV, 64, &c->d_kv) ||
+        !read_int(r, "num_heads", 1, MAX_HEADS, v1 ? 8 : 6, &c->n_heads) ||
+        !read_int(r, "d_ff", 1, MAX_D_FF, v1 ? 2048 : 1024, &c->d_ff) ||
+        !read_int(r, "num_layers", 1, MAX_LAYERS, v1 ? 6 : 8, &c->n_enc) ||
+        !read_int(r, "num_decoder_layers", 1, MAX_LAYERS, c->n_enc, &c->n_dec) ||
+        !read_int(r, "relative_attention_num_buckets", 4, MAX_BUCKETS, 32, &c->n_buckets) ||
+        !read_int(r, "relative_attention_max_distance", 1, MAX_SPAN, 128, &c->max_distance))
+        return false;
+
+    c->inner = c->n_heads * c->d_kv;
+    if (c->inner > MAX_INNER)
+        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"num_heads\" times \"d_kv\" is %d, more than %d",
+                        r->path, c->inner, MAX_INNER);
+    /* The decoder's buckets are exact up to half their number; beyond, the formula divides by
+     * ln(max_distance / half). */
+    if (c->max_distance <= c->n_buckets / 2)
+        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT,
+                        "%s: \"relative_attention_max_distance\" is %d, not above half of "
+                        "\"relative_attention_num_buckets\" (%d)",
+                        r->path, c->max_distance, c->n_buckets);
+    return true;
+}
+
+static bool
+read_config(const reader *r, ia3_config *c)
+{
+    if (!read_model_type(r, c) || !read_sizes(r, c))
+        return false;
+    c->bias_every_layer = strcmp(c->model_type, "umt5") == 0;
+    return read_activation(r, c, strcmp(c->model_type, "t5") == 0 ? "relu" : "gated-gelu") &&
+           read_float(r, "layer_norm_epsilon", 1e-30, 1, 1e-6, &c->eps) &&
+           read_float(r, "dropout_rate", 0, 1, 0.1, &c->dropout_rate) && read_scaling(r, c) &&
+           read_int(r, "pad_token_id", 0, c->vocab_size - 1, 0, &c->pad_id) &&
+           read_int(r, "eos_token_id", 0, c->vocab_size - 1, 1, &c->eos_id) &&
+           read_int(r, "decoder_start_token_id", 0, c->vocab_size - 1, c->pad_id, &c->start_id);
+}
+
+/*
+ * `text` need not be terminated. Defaults are those of transformers' configuration classes; unknown keys are
+ * ignored. Errors are IA3_E_BAD_CHECKPOINT and name `path` and the key; *config is then unspecified.
+ */
+bool
+ia3_config_parse(ia3_config *config, const char *text, size_t len, const char *path, ia3_error *err)
+{
+    json_error_t where;
+    json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
+    reader r = {root, path, err};
+    bool ok;
+
+    memset(config, 0, sizeof *config);
+    if (root == NULL)
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: invalid JSON in line %d: %.120s", path, where.line,
+                        where.text);
+    if (!json_is_object(root))
+        ok = ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: not a JSON object", path);
+    else
+        ok = read_config(&r, config);
+    json_decref(root);
+    return ok;
+}
