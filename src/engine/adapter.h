@@ -12,7 +12,8 @@
 #include "config.h"
 
 typedef struct ia3_layout_entry {
-    char name[96]; /* the peft tensor name, "base_model.model.encoder.block.0.layer.0.SelfAttention.k.ia3_l" */
+    char
+        name[96]; /* the peft tensor name, "base_model.model.encoder.block.0.layer.0.SelfAttention.k.ia3_l" */
     size_t offset; /* into the flat layout */
     int len;
     bool feedforward; /* stored [1, len] (peft's feedforward form); else [len, 1] */

@@ -14,9 +14,9 @@
 #include "error.h"
 
 typedef struct ia3_choices {
-    int n;              /* choices */
-    int32_t **ids;      /* [n][len], </s> included */
-    int *len;           /* [n] */
+    int n;         /* choices */
+    int32_t **ids; /* [n][len], </s> included */
+    int *len;      /* [n] */
     /* the trie: rows in an order in which parents come first */
     int n_rows;
     int32_t *row_token;  /* [n_rows] decoder input (the start token at row 0) */
@@ -33,8 +33,8 @@ typedef struct ia3_choices {
  * Takes ownership of nothing; copies ids. Errors (IA3_E_CHOICES) when there are none, one is empty (</s> only)
  * or two are the same token sequence; *bad_a and *bad_b then name the culprits (bad_b = -1 for one).
  */
-ia3_choices *ia3_choices_create(const int32_t *const *ids, const int *len, int n, int32_t start_id, int *bad_a,
-                                int *bad_b, ia3_error *err);
+ia3_choices *ia3_choices_create(const int32_t *const *ids, const int *len, int n, int32_t start_id,
+                                int *bad_a, int *bad_b, ia3_error *err);
 void ia3_choices_free(ia3_choices *c);
 
 #endif

@@ -34,7 +34,12 @@ ia3_dtype_size(ia3_dtype t)
     return t == IA3_F32 ? 4 : 2;
 }
 
-typedef enum ia3_activation { IA3_RELU, IA3_GELU /* erf */, IA3_GELU_NEW /* tanh */, IA3_SILU } ia3_activation;
+typedef enum ia3_activation {
+    IA3_RELU,
+    IA3_GELU /* erf */,
+    IA3_GELU_NEW /* tanh */,
+    IA3_SILU
+} ia3_activation;
 
 /* A tensor in host memory as the checkpoint stores it: row-major, [rows, cols]; vectors have rows = 1. */
 typedef struct ia3_host_tensor {
@@ -107,7 +112,7 @@ typedef struct ia3_attention {
     ia3_scale scale_k, scale_v;    /* slot_of: per sequence */
     ia3_dropout dropout;           /* row_key: per query row; site + head */
     void *out;                     /* act [query rows, n_heads·d_kv], contiguous */
-    float *lse;                    /* [query rows, n_heads] log Σ exp S, kept for the backward pass; may be NULL */
+    float *lse; /* [query rows, n_heads] log Σ exp S, kept for the backward pass; may be NULL */
 } ia3_attention;
 
 /*

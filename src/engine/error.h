@@ -33,7 +33,7 @@ bool ia3_fail_hint(ia3_error *err, const char *format, ...) __attribute__((forma
  * so and exits; the supervisor restarts it and the waiting queries get an error. Large blocks (weights,
  * activations) are asked of the device, which can refuse.
  */
-void *ia3_alloc(size_t size);  /* zeroed */
+void *ia3_alloc(size_t size); /* zeroed */
 void *ia3_alloc_array(size_t n, size_t size);
 void *ia3_realloc(void *p, size_t size);
 char *ia3_strdup(const char *s);

@@ -27,7 +27,7 @@ typedef struct ia3_train_example {
 } ia3_train_example;
 
 typedef struct ia3_train_report {
-    int step; /* steps done */
+    int step;                                                  /* steps done */
     double loss, lm_loss, unlikelihood_loss, length_norm_loss; /* of the last step, the constant dropped */
     int examples;                                              /* of the last step */
 } ia3_train_report;

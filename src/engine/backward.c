@@ -1,0 +1,158 @@
+/*
+ * backward.c
+ *     Gradients of the (IA)³ vectors. The backbone is frozen, so only gradients of activations are computed:
+ *     one product per weight, none for the weights themselves.
+ *
+ * dx is the gradient of the residual stream, fp32. Each sub-layer x += drop(F(norm x)) adds its share to dx in
+ * reverse order. Encoder outputs collect gradients from every decoder layer's keys and values. Below the first
+ * layer's vectors nothing is trained, so there the descent stops.
+ */
+#include "pass.h"
+
+#define OPS p->m->dev->ops
+#define DEV p->m->dev
+
+/* The gradient descending through one stack. */
+typedef struct descent {
+    ia3_stack *s;
+    float *dx;  /* [rows, d_model] */
+    void *dy;   /* act [rows, d_model]: scratch */
+    float *enc; /* decoder: gradient of the encoder's output [encoder rows, d_model] */
+} descent;
+
+static void *
+act_room(const ia3_pass *p, size_t rows, size_t cols)
+{
+    return OPS->arena_alloc(DEV, rows * cols * ia3_dtype_size(DEV->dtype));
+}
+
+static ia3_scale_grad
+grad_of(const ia3_pass *p, ia3_scale scale)
+{
+    return (ia3_scale_grad){.slots = p->grad_slots,
+                            .slot_of = scale.slot_of,
+                            .offset = scale.offset,
+                            .n_slots = p->batch->n_slots};
+}
+
+/* d->dy = drop(dx): what reaches the sub-layer's last product. */
+static void
+enter(const ia3_pass *p, descent *d, int layer, ia3_site site)
+{
+    OPS->dropout_f32_to_act(DEV, d->dy, d->dx, d->s->rows, p->m->config.d_model,
+                            ia3_pass_dropout(p, d->s, layer, site));
+}
+
+/* dx += gradient through the sub-layer's first product and its norm */
+static void
+leave(const ia3_pass *p, descent *d, const void *dproduct, ia3_matrix *w, const float *norm, const float *x,
+      const float *rstd)
+{
+    OPS->matmul_bwd(DEV, d->dy, dproduct, d->s->rows, w, IA3_OUT_ACT);
+    OPS->rmsnorm_bwd(DEV, d->dx, d->dy, x, norm, rstd, d->s->rows, p->m->config.d_model);
+}
+
+static void
+feed_forward(const ia3_pass *p, descent *d, int layer)
+{
+    const ia3_stack *s = d->s;
+    const ia3_ff *w = s->decoder ? &p->m->dec[layer].ff : &p->m->enc[layer].ff;
+    const ia3_saved_ff *kept = &s->saved[layer].ff;
+    size_t mark = OPS->arena_mark(DEV);
+    void *dh = act_room(p, s->rows, p->m->config.d_ff), *dg = act_room(p, s->rows, w->wi->out);
+    ia3_gated g;
+    ia3_pass_gated(p, s, layer, &g);
+    enter(p, d, layer, IA3_SITE_FF_OUT);
+    OPS->matmul_bwd(DEV, dh, d->dy, s->rows, w->wo, IA3_OUT_ACT);
+    OPS->gated_act_bwd(DEV, dg, dh, kept->g, s->rows, &g, grad_of(p, g.scale));
+    leave(p, d, dg, w->wi, w->norm, kept->x, kept->rstd);
+    OPS->arena_release(DEV, mark);
+}
+
+static void
+cross_attention(const ia3_pass *p, descent *d, int layer)
+{
+    const ia3_cross_attention *w = &p->m->dec[layer].cross;
+    const ia3_saved_attention *kept = &d->s->saved[layer].cross;
+    size_t inner = p->m->config.inner, size = ia3_dtype_size(DEV->dtype), mark = OPS->arena_mark(DEV);
+    void *dout = act_room(p, d->s->rows, inner), *dq = act_room(p, d->s->rows, inner);
+    char *dkv = act_room(p, p->enc.rows, 2 * inner);
+    ia3_attention a;
+    ia3_pass_cross_attention(p, layer, kept, &a);
+    enter(p, d, layer, IA3_SITE_CROSS_OUT);
+    OPS->matmul_bwd(DEV, dout, d->dy, d->s->rows, w->o, IA3_OUT_ACT);
+    ia3_attention_grad g = {.dout = dout,
+                            .dq = dq,
+                            .dk = dkv,
+                            .dv = dkv + inner * size,
+                            .grad_k = grad_of(p, a.scale_k),
+                            .grad_v = grad_of(p, a.scale_v)};
+    OPS->attention_bwd(DEV, &a, &g);
+    OPS->matmul_bwd(DEV, d->enc, dkv, p->enc.rows, w->kv, IA3_OUT_ADD_F32);
+    leave(p, d, dq, w->q, w->norm, kept->x, kept->rstd);
+    OPS->arena_release(DEV, mark);
+}
+
+static void
+self_attention(const ia3_pass *p, descent *d, int layer)
+{
+    const ia3_stack *s = d->s;
+    const ia3_self_attention *w = s->decoder ? &p->m->dec[layer].self : &p->m->enc[layer].self;
+    const ia3_saved_attention *kept = &s->saved[layer].self;
+    size_t inner = p->m->config.inner, size = ia3_dtype_size(DEV->dtype), mark = OPS->arena_mark(DEV);
+    void *dout = act_room(p, s->rows, inner);
+    char *dqkv = act_room(p, s->rows, 3 * inner);
+    ia3_attention a;
+    ia3_pass_self_attention(p, s, layer, kept, &a);
+    enter(p, d, layer, IA3_SITE_SELF_OUT);
+    OPS->matmul_bwd(DEV, dout, d->dy, s->rows, w->o, IA3_OUT_ACT);
+    ia3_attention_grad g = {.dout = dout,
+                            .dq = layer > 0 ? dqkv : NULL,
+                            .dk = dqkv + inner * size,
+                            .dv = dqkv + 2 * inner * size,
+                            .grad_k = grad_of(p, a.scale_k),
+                            .grad_v = grad_of(p, a.scale_v)};
+    OPS->attention_bwd(DEV, &a, &g);
+    if (layer > 0)
+        leave(p, d, dqkv, w->qkv, w->norm, kept->x, kept->rstd);
+    OPS->arena_release(DEV, mark);
+}
+
+/* Starts a descent: from the gradient of the stack's output (fp32) through its dropout and final norm. */
+static void
+begin(const ia3_pass *p, descent *d, ia3_stack *s, const float *dout, const float *norm)
+{
+    int dim = p->m->config.d_model;
+    d->s = s;
+    d->dx = OPS->arena_alloc(DEV, (size_t) s->rows * dim * sizeof(float));
+    d->dy = act_room(p, s->rows, dim);
+    OPS->zero(DEV, d->dx, (size_t) s->rows * dim * sizeof(float));
+    OPS->dropout_f32_to_act(DEV, d->dy, dout, s->rows, dim, ia3_pass_dropout(p, s, 0, IA3_SITE_OUTPUT));
+    OPS->rmsnorm_bwd(DEV, d->dx, d->dy, s->x, norm, s->final_rstd, s->rows, dim);
+}
+
+void
+ia3_pass_backward(ia3_pass *p, const float *dlp)
+{
+    ia3_model *m = p->m;
+    size_t dim = m->config.d_model, pairs = p->batch->pair_tokens.n;
+    float *dlp_device = OPS->arena_alloc(DEV, pairs * sizeof(float));
+    float *dh = OPS->arena_alloc(DEV, (size_t) p->dec.rows * dim * sizeof(float));
+    descent d = {.enc = OPS->arena_alloc(DEV, (size_t) p->enc.rows * dim * sizeof(float))};
+    OPS->upload(DEV, dlp_device, dlp, pairs * sizeof(float));
+    OPS->zero(DEV, d.enc, (size_t) p->enc.rows * dim * sizeof(float));
+    OPS->vocab_logprobs_bwd(DEV, dh, dlp_device, p->lse, p->dec.out, p->dec.rows, m->head, m->logit_scale,
+                            p->pair_offsets, p->pair_tokens);
+
+    begin(p, &d, &p->dec, dh, m->dec_norm);
+    for (int i = m->config.n_dec - 1; i >= 0; i--) {
+        feed_forward(p, &d, i);
+        cross_attention(p, &d, i);
+        self_attention(p, &d, i);
+    }
+    begin(p, &d, &p->enc, d.enc, m->enc_norm);
+    for (int i = m->config.n_enc - 1; i >= 0; i--) {
+        feed_forward(p, &d, i);
+        self_attention(p, &d, i);
+    }
+}

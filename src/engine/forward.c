@@ -1,0 +1,233 @@
+/*
+ * forward.c
+ *     T5's forward pass over packed rows, with (IA)³ (engine.md §1.2, §2).
+ *
+ * Pre-norm blocks over an fp32 residual stream x:
+ *     x += drop(Attn(norm x)); decoder: x += drop(Cross(norm x, enc)); x += drop(FF(norm x))
+ * then the final norm and dropout. Encoder outputs are turned into cross-attention keys and values once per
+ * input and layer, whatever the number of choices.
+ */
+#include "pass.h"
+
+#define OPS p->m->dev->ops
+#define DEV p->m->dev
+
+static void *
+room(const ia3_pass *p, size_t rows, size_t cols, size_t size)
+{
+    return OPS->arena_alloc(DEV, rows * cols * size);
+}
+
+static void *
+act_room(const ia3_pass *p, size_t rows, size_t cols)
+{
+    return room(p, rows, cols, ia3_dtype_size(DEV->dtype));
+}
+
+static const void *
+to_device(const ia3_pass *p, const void *host, size_t n, size_t size)
+{
+    if (!host)
+        return NULL;
+    void *device = OPS->arena_alloc(DEV, n * size);
+    OPS->upload(DEV, device, host, n * size);
+    return device;
+}
+
+static const int32_t *
+ints_to_device(const ia3_pass *p, const ia3_ints *a)
+{
+    return to_device(p, a->v, a->n, sizeof *a->v);
+}
+
+/* Work space that all layers share; what training keeps per layer is allocated in the layer. */
+static void
+prepare_stack(ia3_pass *p, ia3_stack *s, bool decoder)
+{
+    const ia3_batch *b = p->batch;
+    size_t d = p->m->config.d_model;
+    s->decoder = decoder;
+    s->n_layers = decoder ? p->m->config.n_dec : p->m->config.n_enc;
+    s->rows = decoder ? b->dec_ids.n : b->enc_ids.n;
+    s->max_rows = decoder ? b->max_dec : b->max_input;
+    s->ids = ints_to_device(p, decoder ? &b->dec_ids : &b->enc_ids);
+    s->offsets = ints_to_device(p, decoder ? &b->dec_offsets : &b->enc_offsets);
+    s->slot_of_row = ints_to_device(p, decoder ? &b->dec_slots : &b->enc_slots);
+    s->keys = to_device(p, decoder ? b->dec_keys : b->enc_keys, s->rows, sizeof(uint64_t));
+    s->x = room(p, s->rows, d, sizeof(float));
+    s->y = ia3_pass_drops(p) ? room(p, s->rows, d, sizeof(float)) : NULL;
+    s->normed = act_room(p, s->rows, d);
+    s->out = act_room(p, s->rows, d);
+    s->saved = NULL;
+    s->final_rstd = NULL;
+    if (p->training) {
+        s->saved = decoder ? p->m->dec_saved : p->m->enc_saved;
+        s->final_rstd = room(p, s->rows, 1, sizeof(float));
+    }
+}
+
+static void
+prepare(ia3_pass *p)
+{
+    const ia3_batch *b = p->batch;
+    for (int i = 0; i < p->m->config.n_enc; i++)
+        ia3_bias_cover(p->m, p->m->enc[i].self.bias, b->max_input);
+    for (int i = 0; i < p->m->config.n_dec; i++)
+        ia3_bias_cover(p->m, p->m->dec[i].self.bias, b->max_depth);
+    prepare_stack(p, &p->enc, false);
+    prepare_stack(p, &p->dec, true);
+    p->slot_of_input = ints_to_device(p, &b->slot_of_input);
+    p->parent = ints_to_device(p, &b->dec_parent);
+    p->depth = ints_to_device(p, &b->dec_depth);
+    p->slots = to_device(p, b->slots, b->n_slots, sizeof *b->slots);
+    p->grad_slots = p->training ? to_device(p, b->grad_slots, b->n_slots, sizeof *b->grad_slots) : NULL;
+    p->pair_offsets = ints_to_device(p, &b->pair_offsets);
+    p->pair_tokens = ints_to_device(p, &b->pair_tokens);
+    p->lp = room(p, b->pair_tokens.n, 1, sizeof(float));
+    p->lse = room(p, p->dec.rows, 1, sizeof(float));
+}
+
+/* Normalises the residual stream for a sub-layer; training keeps the stream and its statistics. */
+static void
+enter(ia3_pass *p, ia3_stack *s, const float *norm, float **saved_x, float **saved_rstd)
+{
+    int d = p->m->config.d_model;
+    float *rstd = NULL;
+    if (p->training) {
+        *saved_x = room(p, s->rows, d, sizeof(float));
+        *saved_rstd = rstd = room(p, s->rows, 1, sizeof(float));
+        OPS->dropout_f32(DEV, *saved_x, s->x, s->rows, d, (ia3_dropout){0});
+    }
+    OPS->rmsnorm(DEV, s->normed, rstd, s->x, norm, s->rows, d, p->m->config.eps);
+}
+
+/* x += drop(a·Wᵀ) */
+static void
+leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int layer, ia3_site site)
+{
+    if (!ia3_pass_drops(p)) {
+        OPS->matmul(DEV, s->x, a, s->rows, w, IA3_OUT_ADD_F32);
+        return;
+    }
+    OPS->matmul(DEV, s->y, a, s->rows, w, IA3_OUT_F32);
+    OPS->add_dropout(DEV, s->x, s->y, s->rows, p->m->config.d_model, ia3_pass_dropout(p, s, layer, site));
+}
+
+/*
+ * Each sub-layer takes its buffers from the arena and, when nothing has to be kept for a backward pass, gives
+ * them back.
+ */
+static void
+self_attention(ia3_pass *p, ia3_stack *s, int layer)
+{
+    const ia3_self_attention *w = s->decoder ? &p->m->dec[layer].self : &p->m->enc[layer].self;
+    int inner = p->m->config.inner;
+    ia3_saved_attention scratch = {0}, *keep = p->training ? &s->saved[layer].self : &scratch;
+    size_t mark = OPS->arena_mark(DEV);
+    enter(p, s, w->norm, &keep->x, &keep->rstd);
+    keep->q = act_room(p, s->rows, 3 * (size_t) inner);
+    keep->kv = NULL;
+    keep->out = act_room(p, s->rows, inner);
+    keep->lse = p->training ? room(p, s->rows, p->m->config.n_heads, sizeof(float)) : NULL;
+    OPS->matmul(DEV, keep->q, s->normed, s->rows, w->qkv, IA3_OUT_ACT);
+    ia3_attention a;
+    ia3_pass_self_attention(p, s, layer, keep, &a);
+    OPS->attention(DEV, &a);
+    leave(p, s, keep->out, w->o, layer, IA3_SITE_SELF_OUT);
+    if (!p->training)
+        OPS->arena_release(DEV, mark);
+}
+
+static void
+cross_attention(ia3_pass *p, int layer)
+{
+    const ia3_cross_attention *w = &p->m->dec[layer].cross;
+    ia3_stack *s = &p->dec;
+    int inner = p->m->config.inner;
+    ia3_saved_attention scratch = {0}, *keep = p->training ? &s->saved[layer].cross : &scratch;
+    size_t mark = OPS->arena_mark(DEV);
+    enter(p, s, w->norm, &keep->x, &keep->rstd);
+    keep->q = act_room(p, s->rows, inner);
+    keep->kv = act_room(p, p->enc.rows, 2 * (size_t) inner);
+    keep->out = act_room(p, s->rows, inner);
+    keep->lse = p->training ? room(p, s->rows, p->m->config.n_heads, sizeof(float)) : NULL;
+    OPS->matmul(DEV, keep->q, s->normed, s->rows, w->q, IA3_OUT_ACT);
+    OPS->matmul(DEV, keep->kv, p->enc.out, p->enc.rows, w->kv, IA3_OUT_ACT);
+    if (p->m->trace)
+        ia3_trace_cross(p, layer, keep->kv);
+    ia3_attention a;
+    ia3_pass_cross_attention(p, layer, keep, &a);
+    OPS->attention(DEV, &a);
+    leave(p, s, keep->out, w->o, layer, IA3_SITE_CROSS_OUT);
+    if (!p->training)
+        OPS->arena_release(DEV, mark);
+}
+
+static void
+feed_forward(ia3_pass *p, ia3_stack *s, int layer)
+{
+    const ia3_ff *w = s->decoder ? &p->m->dec[layer].ff : &p->m->enc[layer].ff;
+    ia3_saved_ff scratch = {0}, *keep = p->training ? &s->saved[layer].ff : &scratch;
+    size_t mark = OPS->arena_mark(DEV);
+    enter(p, s, w->norm, &keep->x, &keep->rstd);
+    keep->g = act_room(p, s->rows, w->wi->out);
+    size_t hidden_mark = OPS->arena_mark(DEV);
+    void *h = act_room(p, s->rows, p->m->config.d_ff);
+    OPS->matmul(DEV, keep->g, s->normed, s->rows, w->wi, IA3_OUT_ACT);
+    ia3_gated g;
+    ia3_pass_gated(p, s, layer, &g);
+    OPS->gated_act(DEV, h, keep->g, s->rows, &g);
+    leave(p, s, h, w->wo, layer, IA3_SITE_FF_OUT);
+    OPS->arena_release(DEV, p->training ? hidden_mark : mark);
+}
+
+static void
+begin_stack(ia3_pass *p, ia3_stack *s)
+{
+    int d = p->m->config.d_model;
+    OPS->embed(DEV, s->x, s->ids, s->rows, d, p->m->embedding);
+    if (ia3_pass_drops(p))
+        OPS->dropout_f32(DEV, s->x, s->x, s->rows, d, ia3_pass_dropout(p, s, 0, IA3_SITE_INPUT));
+}
+
+static void
+end_stack(ia3_pass *p, ia3_stack *s, const float *norm)
+{
+    int d = p->m->config.d_model;
+    OPS->rmsnorm(DEV, s->out, s->final_rstd, s->x, norm, s->rows, d, p->m->config.eps);
+    if (ia3_pass_drops(p))
+        OPS->dropout_act(DEV, s->out, s->out, s->rows, d, ia3_pass_dropout(p, s, 0, IA3_SITE_OUTPUT));
+    if (p->m->trace)
+        ia3_trace_act(p, s->decoder ? "decoder.out" : "encoder.out", -1, s->out, s->rows, d);
+}
+
+void
+ia3_pass_forward(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training, float *lp)
+{
+    *p = (ia3_pass){.m = m, .batch = batch, .training = training};
+    int d = m->config.d_model;
+    prepare(p);
+
+    begin_stack(p, &p->enc);
+    for (int i = 0; i < m->config.n_enc; i++) {
+        self_attention(p, &p->enc, i);
+        feed_forward(p, &p->enc, i);
+        if (m->trace)
+            ia3_trace_f32(p, "encoder.block", i, p->enc.x, p->enc.rows, d);
+    }
+    end_stack(p, &p->enc, m->enc_norm);
+
+    begin_stack(p, &p->dec);
+    for (int i = 0; i < m->config.n_dec; i++) {
+        self_attention(p, &p->dec, i);
+        cross_attention(p, i);
+        feed_forward(p, &p->dec, i);
+        if (m->trace)
+            ia3_trace_f32(p, "decoder.block", i, p->dec.x, p->dec.rows, d);
+    }
+    end_stack(p, &p->dec, m->dec_norm);
+
+    OPS->vocab_logprobs(DEV, p->lp, p->lse, p->dec.out, p->dec.rows, m->head, m->logit_scale, p->pair_offsets,
+                        p->pair_tokens);
+    OPS->download(DEV, lp, p->lp, (size_t) batch->pair_tokens.n * sizeof(float));
+}

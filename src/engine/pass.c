@@ -1,0 +1,108 @@
+/*
+ * pass.c
+ *     What the forward and the backward pass agree on: where vectors lie, how attention is described, which
+ *     dropout mask belongs where.
+ */
+#include "pass.h"
+
+bool
+ia3_pass_drops(const ia3_pass *p)
+{
+    return p->training && p->batch->dropout > 0;
+}
+
+/*
+ * Sites are numbered so that no two masks of a step coincide: stack, layer, kind, and below them room for the
+ * head (attention adds it).
+ */
+ia3_dropout
+ia3_pass_dropout(const ia3_pass *p, const ia3_stack *s, int layer, ia3_site site)
+{
+    if (!ia3_pass_drops(p))
+        return (ia3_dropout){0};
+    uint32_t id = (uint32_t) s->decoder << 28 | (uint32_t) layer << 14 | (uint32_t) site << 11;
+    return (ia3_dropout){.p = p->batch->dropout, .site = id, .row_key = s->keys};
+}
+
+/* The scale of vector number `which` (0, 1, … of length inner each) of a layer, one slot per sequence. */
+static ia3_scale
+attention_scale(const ia3_pass *p, const ia3_stack *s, int layer, int which)
+{
+    const ia3_layout *l = p->m->layout;
+    size_t base = s->decoder ? ia3_dec_offset(l, layer) : ia3_enc_offset(l, layer);
+    return (ia3_scale){
+        .slots = p->slots, .slot_of = p->slot_of_input, .offset = base + (size_t) which * l->inner};
+}
+
+void
+ia3_pass_self_attention(const ia3_pass *p, const ia3_stack *s, int layer, const ia3_saved_attention *w,
+                        ia3_attention *a)
+{
+    const ia3_config *c = &p->m->config;
+    size_t size = ia3_dtype_size(p->m->dev->dtype);
+    const ia3_bias *bias = s->decoder ? p->m->dec[layer].self.bias : p->m->enc[layer].self.bias;
+    *a = (ia3_attention){
+        .n_heads = c->n_heads,
+        .d_kv = c->d_kv,
+        .n_seq = p->batch->n_inputs,
+        .q_offsets = s->offsets,
+        .k_offsets = s->offsets,
+        .max_q = s->max_rows,
+        .max_k = s->decoder ? p->batch->max_depth : s->max_rows,
+        .q = w->q,
+        .k = (const char *) w->q + (size_t) c->inner * size,
+        .v = (const char *) w->q + (size_t) 2 * c->inner * size,
+        .q_stride = 3 * (size_t) c->inner,
+        .kv_stride = 3 * (size_t) c->inner,
+        .bias = bias->expanded,
+        .bias_span = bias->span,
+        .parent = s->decoder ? p->parent : NULL,
+        .depth = s->decoder ? p->depth : NULL,
+        .scale_k = attention_scale(p, s, layer, 0),
+        .scale_v = attention_scale(p, s, layer, 1),
+        .dropout = ia3_pass_dropout(p, s, layer, IA3_SITE_SELF_PROBS),
+        .out = w->out,
+        .lse = w->lse,
+    };
+}
+
+void
+ia3_pass_cross_attention(const ia3_pass *p, int layer, const ia3_saved_attention *w, ia3_attention *a)
+{
+    const ia3_config *c = &p->m->config;
+    size_t size = ia3_dtype_size(p->m->dev->dtype);
+    *a = (ia3_attention){
+        .n_heads = c->n_heads,
+        .d_kv = c->d_kv,
+        .n_seq = p->batch->n_inputs,
+        .q_offsets = p->dec.offsets,
+        .k_offsets = p->enc.offsets,
+        .max_q = p->dec.max_rows,
+        .max_k = p->enc.max_rows,
+        .q = w->q,
+        .k = w->kv,
+        .v = (const char *) w->kv + (size_t) c->inner * size,
+        .q_stride = (size_t) c->inner,
+        .kv_stride = 2 * (size_t) c->inner,
+        .scale_k = attention_scale(p, &p->dec, layer, 2),
+        .scale_v = attention_scale(p, &p->dec, layer, 3),
+        .dropout = ia3_pass_dropout(p, &p->dec, layer, IA3_SITE_CROSS_PROBS),
+        .out = w->out,
+        .lse = w->lse,
+    };
+}
+
+void
+ia3_pass_gated(const ia3_pass *p, const ia3_stack *s, int layer, ia3_gated *g)
+{
+    const ia3_layout *l = p->m->layout;
+    size_t offset = s->decoder ? ia3_dec_offset(l, layer) + 4 * (size_t) l->inner
+                               : ia3_enc_offset(l, layer) + 2 * (size_t) l->inner;
+    *g = (ia3_gated){
+        .act = p->m->config.act,
+        .gated = p->m->config.gated,
+        .d_ff = p->m->config.d_ff,
+        .scale = {.slots = p->slots, .slot_of = s->slot_of_row, .offset = offset},
+        .dropout = ia3_pass_dropout(p, s, layer, IA3_SITE_FF_HIDDEN),
+    };
+}
