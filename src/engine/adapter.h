@@ -24,6 +24,7 @@ typedef struct ia3_layout {
     ia3_layout_entry *entries; /* in flat order */
     size_t n_values;           /* e.g. 540,672 for T0-3B */
     int n_enc, n_dec, inner, d_ff;
+    bool gated; /* wi_1 exists */
 } ia3_layout;
 
 ia3_layout *ia3_layout_create(const ia3_config *config);
@@ -44,7 +45,8 @@ ia3_dec_offset(const ia3_layout *l, int layer)
 /*
  * Reads an adapter_model.safetensors into malloc'd floats [n_values]. Accepts peft names with the feed-forward
  * as wo.ia3_l [1, d_ff] or wi_1.ia3_l [d_ff, 1] (gated models), and T-Few's names (… .multi_lora_b); fp32, bf16
- * or fp16 storage; [n,1], [1,n] or [n]. Strict: every vector exactly once, nothing else, all finite. Errors
+ * or fp16 storage; [n], or peft's orientation: [1, n] for wo, [n, 1] for the others (the other way round they
+ * would scale another place of the graph). Strict: every vector exactly once, nothing else, all finite. Errors
  * (IA3_E_BAD_ADAPTER) name the tensor.
  */
 float *ia3_adapter_parse(const ia3_layout *layout, const uint8_t *data, size_t len, ia3_error *err);

@@ -98,7 +98,7 @@ parse_offsets(const parser *p, ia3_st_tensor *t, json_t *offsets)
 static bool
 parse_tensor(const parser *p, ia3_st_tensor *t, const char *name, json_t *value)
 {
-    uint64_t elements, bytes;
+    uint64_t elements = 0, bytes;
 
     t->name = name;
     if (!json_is_object(value))
