@@ -2,6 +2,7 @@
  * model.c
  *     Loads a checkpoint onto a device and owns what is there.
  */
+#include "float16.h"
 #include "pass.h"
 
 #include <stdarg.h>
@@ -81,30 +82,14 @@ load_matrix(loader *l, const char *prefix, int n, ...)
 static float
 host_value(const ia3_host_tensor *t, int64_t i)
 {
+    float f;
+    uint16_t h;
     if (t->dtype == IA3_F32) {
-        float f;
         memcpy(&f, (const char *) t->data + i * 4, 4);
         return f;
     }
-    uint16_t u;
-    memcpy(&u, (const char *) t->data + i * 2, 2);
-    uint32_t bits;
-    if (t->dtype == IA3_BF16) {
-        bits = (uint32_t) u << 16;
-    } else {
-        /* binary16, subnormals included: scale the mantissa by a power of two */
-        uint32_t sign = (uint32_t) (u & 0x8000) << 16, magnitude = u & 0x7fff;
-        float f;
-        bits = magnitude >= 0x7c00 ? 0x7f800000u | (magnitude & 0x3ff) << 13 : magnitude << 13;
-        memcpy(&f, &bits, 4);
-        if (magnitude < 0x7c00)
-            f *= 0x1p112f;
-        memcpy(&bits, &f, 4);
-        bits |= sign;
-    }
-    float f;
-    memcpy(&f, &bits, 4);
-    return f;
+    memcpy(&h, (const char *) t->data + i * 2, 2);
+    return t->dtype == IA3_BF16 ? ia3_bf16_to_f32(h) : ia3_f16_to_f32(h);
 }
 
 static bool
