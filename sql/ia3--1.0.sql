@@ -1,0 +1,205 @@
+/* ia3: few-shot fine-tuning as a SQL function. Tables, views and functions of version 1.0. */
+
+-- complain if script is sourced in psql, rather than via CREATE EXTENSION
+\echo Use "CREATE EXTENSION ia3" to load this file. \quit
+
+-- Not IF NOT EXISTS: a schema that somebody else made must not receive our tables.
+CREATE SCHEMA ia3;
+GRANT USAGE ON SCHEMA ia3 TO PUBLIC;
+
+--
+-- Tables
+--
+-- A task and what applies to its active version. Versions count up and are never reused: next_version
+-- remembers the last one also when it was dropped.
+CREATE TABLE ia3.task (
+    task pg_catalog.text PRIMARY KEY
+        CONSTRAINT task_name CHECK (pg_catalog.octet_length(task) OPERATOR(pg_catalog.>) 0
+            AND pg_catalog.octet_length(task) OPERATOR(pg_catalog.<=) 200
+            AND pg_catalog.strpos(task, '@') OPERATOR(pg_catalog.=) 0),
+    owner pg_catalog.regrole NOT NULL,
+    backbone pg_catalog.text NOT NULL,
+    template pg_catalog.text[] NOT NULL,
+    choices pg_catalog.text[],
+    active_version pg_catalog.int4,
+    next_version pg_catalog.int4 NOT NULL DEFAULT 1,
+    created_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    comment pg_catalog.text
+);
+COMMENT ON TABLE ia3.task IS 'few-shot tasks: who owns them and how their active version is asked';
+COMMENT ON COLUMN ia3.task.template IS 'of the active version; {field}, {choices}, {{ and }}';
+COMMENT ON COLUMN ia3.task.choices IS 'of the active version; NULL when every call brings its own';
+
+-- Trained vectors, one row per version. Rows never change; the database computes the digest by which
+-- engines cache them, so that nobody can pass one adapter off as another.
+CREATE TABLE ia3.adapter (
+    task pg_catalog.text NOT NULL REFERENCES ia3.task (task) ON DELETE CASCADE,
+    version pg_catalog.int4 NOT NULL CHECK (version OPERATOR(pg_catalog.>) 0),
+    vectors pg_catalog.bytea NOT NULL,
+    digest pg_catalog.bytea NOT NULL GENERATED ALWAYS AS (pg_catalog.sha256(vectors)) STORED,
+    backbone_digest pg_catalog.bytea NOT NULL
+        CHECK (pg_catalog.octet_length(backbone_digest) OPERATOR(pg_catalog.=) 32),
+    parent_version pg_catalog.int4,
+    examples pg_catalog.int4,
+    recipe pg_catalog.jsonb NOT NULL,
+    metrics pg_catalog.jsonb,
+    created_by pg_catalog.name NOT NULL,
+    created_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    PRIMARY KEY (task, version)
+);
+-- Trained numbers do not compress; fetching them should not try.
+ALTER TABLE ia3.adapter ALTER COLUMN vectors SET STORAGE EXTERNAL;
+COMMENT ON TABLE ia3.adapter IS 'versions of tasks; immutable';
+COMMENT ON COLUMN ia3.adapter.vectors IS 'a PEFT adapter_model.safetensors, fp32';
+COMMENT ON COLUMN ia3.adapter.backbone_digest IS 'SHA-256 of the backbone it was trained on';
+COMMENT ON COLUMN ia3.adapter.parent_version IS 'the version of the same task that training started from';
+
+CREATE FUNCTION ia3.adapter_is_immutable() RETURNS pg_catalog.trigger
+    AS 'MODULE_PATHNAME', 'ia3_adapter_is_immutable' LANGUAGE C;
+CREATE TRIGGER adapter_is_immutable BEFORE UPDATE ON ia3.adapter
+    FOR EACH ROW EXECUTE FUNCTION ia3.adapter_is_immutable();
+
+SELECT pg_catalog.pg_extension_config_dump('ia3.task', '');
+SELECT pg_catalog.pg_extension_config_dump('ia3.adapter', '');
+
+--
+-- Row security: the functions run as their caller. A task belongs to its owner and the roles that are
+-- members of it; an adapter is visible where its task is (the subquery obeys the policies of ia3.task).
+--
+ALTER TABLE ia3.task ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ia3.adapter ENABLE ROW LEVEL SECURITY;
+
+CREATE POLICY task_read ON ia3.task FOR SELECT
+    USING (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text));
+CREATE POLICY task_insert ON ia3.task FOR INSERT
+    WITH CHECK (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text));
+CREATE POLICY task_update ON ia3.task FOR UPDATE
+    USING (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text));
+CREATE POLICY task_delete ON ia3.task FOR DELETE
+    USING (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text));
+
+CREATE POLICY adapter_read ON ia3.adapter FOR SELECT
+    USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task));
+CREATE POLICY adapter_insert ON ia3.adapter FOR INSERT
+    WITH CHECK (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task
+        AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text)));
+CREATE POLICY adapter_delete ON ia3.adapter FOR DELETE
+    USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task
+        AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text)));
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON ia3.task TO PUBLIC;
+GRANT SELECT, INSERT, DELETE ON ia3.adapter TO PUBLIC;
+
+--
+-- Training
+--
+CREATE FUNCTION @extschema@.ia3_train(
+    task pg_catalog.text,
+    query pg_catalog.text,
+    template pg_catalog.text[] DEFAULT NULL,
+    choices pg_catalog.text[] DEFAULT NULL,
+    backbone pg_catalog.text DEFAULT NULL,
+    init pg_catalog.text DEFAULT NULL,
+    steps pg_catalog.int4 DEFAULT 1000,
+    batch_size pg_catalog.int4 DEFAULT 8,
+    learning_rate pg_catalog.float8 DEFAULT 3e-3,
+    warmup_ratio pg_catalog.float8 DEFAULT 0.06,
+    lm_weight pg_catalog.float8 DEFAULT 1,
+    unlikelihood_weight pg_catalog.float8 DEFAULT 1,
+    length_norm_weight pg_catalog.float8 DEFAULT 1,
+    dropout pg_catalog.float8 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    activate pg_catalog.bool DEFAULT true,
+    loss_averaging pg_catalog.text DEFAULT 'batch'
+) RETURNS pg_catalog.int4
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
+COMMENT ON FUNCTION @extschema@.ia3_train IS 'trains a new version of a task on the rows of a query';
+
+--
+-- Classification. One overload per arity, so that STRICT holds: a NULL argument gives no rows.
+--
+CREATE FUNCTION @extschema@.ia3_classify(task pg_catalog.text, input pg_catalog.text,
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify(task pg_catalog.text, input pg_catalog.text,
+    choices pg_catalog.text[],
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify(task pg_catalog.text, fields pg_catalog.jsonb,
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify(task pg_catalog.text, fields pg_catalog.jsonb,
+    choices pg_catalog.text[],
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify(input pg_catalog.text, choices pg_catalog.text[],
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+
+CREATE FUNCTION @extschema@.ia3_predict(task pg_catalog.text, input pg_catalog.text) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict(task pg_catalog.text, input pg_catalog.text,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict(task pg_catalog.text, fields pg_catalog.jsonb) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict(task pg_catalog.text, fields pg_catalog.jsonb,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict(input pg_catalog.text, choices pg_catalog.text[])
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+
+--
+-- Versions
+--
+CREATE FUNCTION @extschema@.ia3_activate(task pg_catalog.text, version pg_catalog.int4)
+    RETURNS pg_catalog.void
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+CREATE FUNCTION @extschema@.ia3_drop(task pg_catalog.text) RETURNS pg_catalog.void
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+CREATE FUNCTION @extschema@.ia3_drop(task pg_catalog.text, version pg_catalog.int4)
+    RETURNS pg_catalog.void
+    AS 'MODULE_PATHNAME', 'ia3_drop_version' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+
+--
+-- Looking inside
+--
+CREATE FUNCTION @extschema@.ia3_version() RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+CREATE FUNCTION @extschema@.ia3_tokenize(input pg_catalog.text,
+    OUT "position" pg_catalog.int4, OUT id pg_catalog.int4, OUT piece pg_catalog.text)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000 ROWS 50;
+CREATE FUNCTION @extschema@.ia3_tokenize(input pg_catalog.text, backbone pg_catalog.text,
+    OUT "position" pg_catalog.int4, OUT id pg_catalog.int4, OUT piece pg_catalog.text)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000 ROWS 50;
+
+-- A view runs as its owner, whom row security does not bind, so it repeats the policy of ia3.task.
+CREATE VIEW ia3.adapters WITH (security_barrier) AS
+    SELECT a.task,
+           a.version,
+           (a.version OPERATOR(pg_catalog.=) t.active_version) IS TRUE AS active,
+           t.owner,
+           COALESCE(a.recipe OPERATOR(pg_catalog.->>) 'backbone', t.backbone) AS backbone,
+           a.parent_version,
+           a.examples,
+           pg_catalog.octet_length(a.vectors) AS size,
+           ((a.metrics OPERATOR(pg_catalog.->>) 'loss')::pg_catalog.float8) AS loss,
+           a.created_by,
+           a.created_at,
+           a.recipe,
+           a.metrics,
+           a.digest,
+           a.backbone_digest
+      FROM ia3.adapter a
+      JOIN ia3.task t ON t.task OPERATOR(pg_catalog.=) a.task
+     WHERE pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text);
+COMMENT ON VIEW ia3.adapters IS 'versions of tasks, one row each';
+GRANT SELECT ON ia3.adapters TO PUBLIC;

@@ -1,0 +1,50 @@
+/*
+ * catalog.c
+ *     Prepared statements over ia3.task and ia3.adapter.
+ */
+#include "postgres.h"
+
+#include "catalog.h"
+
+void
+Ia3SpiConnect(void)
+{
+    int rc = SPI_connect();
+
+    if (rc != SPI_OK_CONNECT)
+        elog(ERROR, "SPI_connect failed: %s", SPI_result_code_string(rc));
+}
+
+void
+Ia3SpiFinish(void)
+{
+    int rc = SPI_finish();
+
+    if (rc != SPI_OK_FINISH)
+        elog(ERROR, "SPI_finish failed: %s", SPI_result_code_string(rc));
+}
+
+uint64
+Ia3QueryRun(Ia3Query *query, Datum *values, const char *nulls, bool readOnly)
+{
+    int rc;
+
+    if (query->plan == NULL) {
+        SPIPlanPtr plan = SPI_prepare(query->sql, query->nArgs, query->argTypes);
+
+        if (plan == NULL)
+            elog(ERROR, "SPI_prepare failed for \"%s\": %s", query->sql, SPI_result_code_string(SPI_result));
+        SPI_keepplan(plan);
+        query->plan = plan;
+    }
+    rc = SPI_execute_plan(query->plan, values, nulls, readOnly, 0);
+    if (rc < 0)
+        elog(ERROR, "SPI_execute_plan failed for \"%s\": %s", query->sql, SPI_result_code_string(rc));
+    return SPI_processed;
+}
+
+Datum
+Ia3QueryColumn(int column, bool *isNull)
+{
+    return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, isNull);
+}

@@ -1,0 +1,43 @@
+/*
+ * score_request.h
+ *     One SCORE request: any number of rows, of any tasks of one backbone, each with its choices.
+ */
+#ifndef IA3_SCORE_REQUEST_H
+#define IA3_SCORE_REQUEST_H
+
+#include "task.h"
+#include "template.h"
+
+typedef struct Ia3ScoreRequest Ia3ScoreRequest;
+
+typedef struct Ia3ScoreResult {
+    bool ok;
+    int n;          /* choices */
+    double *scores; /* [n] mean log-likelihood per token, natural logarithm, in the order of the choices */
+    /* when not ok: what the engine says about this row */
+    uint32 code;
+    char *message, *detail, *hint;
+} Ia3ScoreResult;
+
+/* Everything of a request lives in the memory context that is current here. */
+extern Ia3ScoreRequest *Ia3ScoreCreate(const char *backbone);
+
+/*
+ * Each returns the index that rows name. A task that is already there (same digest) is not added twice; NULL
+ * is the bare backbone. The task must be of this request's backbone and outlive the request. `choices` must
+ * have passed Ia3CheckChoices.
+ */
+extern int Ia3ScoreAddAdapter(Ia3ScoreRequest *request, const Ia3Task *task);
+extern int Ia3ScoreAddChoices(Ia3ScoreRequest *request, const Ia3Strings *choices);
+extern int Ia3ScoreAddRow(Ia3ScoreRequest *request, int adapter, int choices, const Ia3Input *input);
+
+/*
+ * Sends the rows, supplies the adapters that the engine asks for, and returns one result per row. ERROR for
+ * whatever concerns the whole request; a row's own error is in its result.
+ */
+extern Ia3ScoreResult *Ia3ScoreRun(Ia3ScoreRequest *request);
+
+/* Raises the row's error, if it has one; `context` may be NULL. */
+extern void Ia3ScoreCheck(const Ia3ScoreResult *result, const char *context);
+
+#endif

@@ -1,0 +1,228 @@
+/*
+ * task.c
+ *     Tasks and their versions as a caller sees them.
+ *
+ * Everything is read through SPI as the caller, so row security decides what exists. Nothing is locked:
+ * a version is immutable, and one that is dropped while we use it stays visible to our snapshot.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+
+#include "catalog.h"
+#include "task.h"
+
+/* $1 task, $2 version or NULL for the active one. Recipes of imported versions may lack the fields. */
+static Ia3Query lookupQuery = {
+    .sql = "SELECT a.version, t.active_version, a.digest, a.backbone_digest,"
+           " CASE WHEN $2 IS NULL OR pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) 'backbone')"
+           "   IS DISTINCT FROM 'string' THEN t.backbone"
+           "  ELSE a.recipe OPERATOR(pg_catalog.->>) 'backbone' END,"
+           " CASE WHEN $2 IS NULL OR pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) 'template')"
+           "   IS DISTINCT FROM 'array' THEN t.template"
+           "  ELSE ARRAY(SELECT pg_catalog.jsonb_array_elements_text("
+           "    a.recipe OPERATOR(pg_catalog.->) 'template')) END,"
+           " CASE WHEN $2 IS NOT NULL AND pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) 'choices')"
+           "   OPERATOR(pg_catalog.=) 'array'"
+           "  THEN ARRAY(SELECT pg_catalog.jsonb_array_elements_text("
+           "    a.recipe OPERATOR(pg_catalog.->) 'choices'))"
+           "  WHEN $2 IS NOT NULL AND pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) 'choices')"
+           "   OPERATOR(pg_catalog.=) 'null' THEN NULL"
+           "  ELSE t.choices END"
+           " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
+           "  AND a.version OPERATOR(pg_catalog.=) COALESCE($2, t.active_version)"
+           " WHERE t.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 2,
+    .argTypes = {TEXTOID, INT4OID},
+};
+
+static Ia3Query vectorsQuery = {
+    .sql = "SELECT a.vectors FROM ia3.adapter a WHERE a.task OPERATOR(pg_catalog.=) $1"
+           " AND a.version OPERATOR(pg_catalog.=) $2",
+    .nArgs = 2,
+    .argTypes = {TEXTOID, INT4OID},
+};
+
+static void
+invalid_name(const char *name, const char *detail)
+{
+    ereport(ERROR, (errcode(ERRCODE_INVALID_NAME), errmsg("invalid ia3 task name \"%s\"", name),
+                    errdetail("%s", detail)));
+}
+
+void
+Ia3TaskCheckName(const char *name)
+{
+    if (name[0] == '\0')
+        invalid_name(name, "A task name must not be empty.");
+    if (strlen(name) > IA3_MAX_TASK_NAME)
+        invalid_name(name, "A task name may be 200 bytes long.");
+    for (const char *p = name; *p; p++) {
+        if (*p == '@')
+            invalid_name(name, "The character \"@\" separates a task from its version.");
+        if ((unsigned char) *p < ' ' || *p == 0x7f)
+            invalid_name(name, "A task name must not contain control characters.");
+    }
+    if (pg_strcasecmp(name, "none") == 0)
+        invalid_name(name, "The name is reserved for the bare backbone.");
+}
+
+Ia3TaskReference
+Ia3TaskParseReference(const char *reference)
+{
+    Ia3TaskReference ref = {pstrdup(reference), 0};
+    char *at = strchr(ref.name, '@');
+
+    if (at != NULL) {
+        const char *digits = at + 1;
+        int64 version = 0;
+        bool valid = *digits >= '1' && *digits <= '9';
+
+        for (const char *p = digits; valid && *p; p++) {
+            version = version * 10 + (*p - '0');
+            valid = *p >= '0' && *p <= '9' && version <= PG_INT32_MAX;
+        }
+        if (!valid)
+            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                            errmsg("invalid ia3 task reference \"%s\"", reference),
+                            errhint("Write a task's name, or name@version with a positive version.")));
+        *at = '\0';
+        ref.version = (int) version;
+    }
+    Ia3TaskCheckName(ref.name);
+    return ref;
+}
+
+static void
+copy_digest(uint8 *dst, Datum value)
+{
+    bytea *digest = DatumGetByteaPP(value);
+
+    if (VARSIZE_ANY_EXHDR(digest) != IA3_DIGEST_LEN)
+        ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("digest in ia3.adapter has %d bytes instead of %d",
+                                                               (int) VARSIZE_ANY_EXHDR(digest), IA3_DIGEST_LEN)));
+    memcpy(dst, VARDATA_ANY(digest), IA3_DIGEST_LEN);
+}
+
+/* Why there is no row to use: raises the ERROR. */
+static void
+raise_missing(const Ia3TaskReference *ref, uint64 found)
+{
+    if (found == 0)
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 task \"%s\" does not exist", ref->name)));
+    if (ref->version != 0)
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+                        errmsg("version %d of ia3 task \"%s\" does not exist", ref->version, ref->name)));
+    ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    errmsg("ia3 task \"%s\" has no active version", ref->name),
+                    errhint("Activate one with ia3_activate, or name one as \"%s@version\".", ref->name)));
+}
+
+/* Fills the task from the row of lookupQuery; runs in the caller's memory context. */
+static void
+fill_task(Ia3Task *task)
+{
+    bool isNull;
+    Datum value;
+
+    task->version = DatumGetInt32(Ia3QueryColumn(1, &isNull));
+    copy_digest(task->digest, Ia3QueryColumn(3, &isNull));
+    copy_digest(task->backboneDigest, Ia3QueryColumn(4, &isNull));
+    task->backbone = TextDatumGetCString(Ia3QueryColumn(5, &isNull));
+    task->templates = Ia3StringsFromArray(Ia3QueryColumn(6, &isNull), "template");
+    value = Ia3QueryColumn(7, &isNull);
+    task->choices = isNull ? NULL : Ia3StringsFromArray(value, "choices");
+    task->label = psprintf("%s@%d", task->name, task->version);
+}
+
+Ia3Task *
+Ia3TaskLookup(const char *reference)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    Ia3TaskReference ref = Ia3TaskParseReference(reference);
+    Ia3Task *task = palloc0(sizeof(Ia3Task));
+    Datum values[2];
+    char nulls[2] = {' ', ref.version == 0 ? 'n' : ' '};
+    uint64 found;
+    bool isNull = true;
+
+    Ia3SpiConnect();
+    values[0] = CStringGetTextDatum(ref.name);
+    values[1] = Int32GetDatum(ref.version);
+    found = Ia3QueryRun(&lookupQuery, values, nulls, true);
+    if (found > 0)
+        (void) Ia3QueryColumn(1, &isNull);
+    if (isNull)
+        raise_missing(&ref, found);
+
+    MemoryContextSwitchTo(caller);
+    task->name = ref.name;
+    fill_task(task);
+    Ia3SpiFinish();
+    MemoryContextSwitchTo(caller);
+    return task;
+}
+
+/* The first bytes are enough to tell digests apart in a message. */
+static char *
+short_digest(const uint8 *digest)
+{
+    char *hex = palloc(17);
+
+    for (int i = 0; i < 8; i++)
+        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    return hex;
+}
+
+void
+Ia3TaskCheckBackbone(const Ia3Task *task)
+{
+    const Ia3EngineInfo *info = Ia3GetEngineInfo(task->backbone);
+
+    if (memcmp(info->digest, task->backboneDigest, IA3_DIGEST_LEN) != 0)
+        ereport(ERROR,
+                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                 errmsg("adapter \"%s\" was trained on another backbone", task->label),
+                 errdetail("The adapter needs backbone %s; \"%s\" is %s.", short_digest(task->backboneDigest),
+                           task->backbone, short_digest(info->digest)),
+                 errhint("Configure the backbone it was trained on, or train the task again.")));
+}
+
+bytea *
+Ia3TaskFetchVectors(const Ia3Task *task)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    Datum values[2];
+    bool isNull;
+    bytea *vectors;
+
+    Ia3SpiConnect();
+    values[0] = CStringGetTextDatum(task->name);
+    values[1] = Int32GetDatum(task->version);
+    if (Ia3QueryRun(&vectorsQuery, values, NULL, true) == 0)
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+                        errmsg("version %d of ia3 task \"%s\" does not exist", task->version, task->name)));
+    MemoryContextSwitchTo(caller);
+    vectors = DatumGetByteaPCopy(Ia3QueryColumn(1, &isNull));
+    Ia3SpiFinish();
+    MemoryContextSwitchTo(caller);
+    return vectors;
+}
+
+void
+Ia3TaskPutAdapter(const Ia3Task *task)
+{
+    bytea *vectors = Ia3TaskFetchVectors(task);
+    ia3_writer *w = Ia3RequestBegin(task->backbone);
+    ia3_reader reader;
+    uint8 type;
+
+    ia3_put_bytes(w, task->digest, IA3_DIGEST_LEN);
+    ia3_put_str(w, VARDATA_ANY(vectors), VARSIZE_ANY_EXHDR(vectors));
+    Ia3RequestSend(IA3_PUT_ADAPTER);
+    type = Ia3ReplyWait(&reader);
+    if (type != IA3_OK)
+        Ia3ProtocolError("The engine did not answer PUT_ADAPTER with OK.");
+    pfree(vectors);
+}
