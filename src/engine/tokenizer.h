@@ -31,7 +31,7 @@ bool ia3_tokenizer_encode(const ia3_tokenizer *tok, const char *text, size_t len
 
 /*
  * Encodes an input of at most max_tokens tokens (</s> included), keeping the tail: when there are too many,
- * tokens that begin before byte `tail` are dropped from the end of the body. Sets *truncated. A tail that
+ * tokens that end before or at byte `tail` are dropped from the end of the body. Sets *truncated. A tail that
  * alone does not fit is IA3_E_TOO_LONG.
  */
 bool ia3_tokenizer_encode_input(const ia3_tokenizer *tok, const char *text, size_t len, size_t tail,
