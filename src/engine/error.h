@@ -14,6 +14,10 @@
 
 #include "../common/protocol.h"
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef struct ia3_error {
     Ia3ErrorCode code; /* 0 = no error */
     char message[512];
@@ -37,5 +41,9 @@ void *ia3_alloc(size_t size); /* zeroed */
 void *ia3_alloc_array(size_t n, size_t size);
 void *ia3_realloc(void *p, size_t size);
 char *ia3_strdup(const char *s);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
