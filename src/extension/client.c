@@ -1,0 +1,595 @@
+/*
+ * client.c
+ *     A backend's side of the protocol (../common/protocol.h).
+ *
+ * A backend keeps one connection per backbone and has at most one request under way. A connection is `busy`
+ * from the first byte sent to the last byte of the final reply; whatever interrupts that (error, cancel,
+ * end of the transaction) closes it, which also makes the engine forget the request. Idle connections
+ * outlive transactions.
+ *
+ * Every wait is on the latch, the socket and the postmaster together, and checks for interrupts. Nothing is
+ * ever sent twice: only connecting is retried.
+ */
+#include "client.h"
+#include "shmem.h"
+
+#include "access/xact.h"
+#include "storage/fd.h"
+#include "utils/timestamp.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+/* What was needed once for a big message is given back at the end of the transaction. */
+#define IA3_KEEP_BUFFER (256 * 1024)
+
+/* How often a waiting query looks whether its engine has become ready. */
+#define IA3_POLL_MS 50
+
+static Ia3Connection connections[IA3_MAX_BACKBONES];
+static uint32 lastRequest = 0;
+
+/* The request being built or under way; NULL if none. */
+static Ia3Connection *current = NULL;
+static ia3_writer writer;
+static uint8 *replyBuffer = NULL;
+static size_t replyCapacity = 0;
+
+/*
+ * Buffers
+ */
+
+static uint8 *
+GrowBuffer(uint8 *data, size_t cap)
+{
+    if (data == NULL)
+        return MemoryContextAllocHuge(TopMemoryContext, cap);
+    return repalloc_huge(data, cap);
+}
+
+/* ia3_writer.grow; errors leave the writer as it was. */
+static uint8_t *
+GrowRequest(uint8_t *data, size_t len, size_t cap)
+{
+    if (cap > 2 * ((size_t) IA3_MAX_FRAME + 4))
+        ereport(ERROR,
+                (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("request to the ia3 engine is too large"),
+                 errdetail("A request has at most %u bytes.", IA3_MAX_FRAME)));
+    return GrowBuffer(data, cap);
+}
+
+static void
+ShrinkBuffers(void)
+{
+    if (writer.cap > IA3_KEEP_BUFFER) {
+        pfree(writer.data);
+        writer.data = NULL;
+        writer.cap = writer.len = 0;
+    }
+    if (replyCapacity > IA3_KEEP_BUFFER) {
+        pfree(replyBuffer);
+        replyBuffer = NULL;
+        replyCapacity = 0;
+    }
+}
+
+/*
+ * Connections
+ */
+
+void
+Ia3CloseConnection(Ia3Connection *conn)
+{
+    if (conn->fd >= 0 && conn->open) {
+        close(conn->fd);
+        ReleaseExternalFD();
+    }
+    conn->fd = -1;
+    conn->open = false;
+    conn->busy = false;
+    if (current == conn)
+        current = NULL;
+}
+
+static void
+CloseBusyConnections(SubTransactionId since)
+{
+    for (int i = 0; i < IA3_MAX_BACKBONES; i++)
+        if (connections[i].open && connections[i].busy && connections[i].subid >= since)
+            Ia3CloseConnection(&connections[i]);
+}
+
+static void
+AtXactEnd(XactEvent event, void *arg)
+{
+    if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PARALLEL_PRE_COMMIT ||
+        event == XACT_EVENT_PRE_PREPARE)
+        return;
+    CloseBusyConnections(InvalidSubTransactionId);
+    current = NULL;
+    ShrinkBuffers();
+}
+
+/* See progress.c for why comparing the numbers is enough. */
+static void
+AtSubXactEnd(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+    if (event == SUBXACT_EVENT_ABORT_SUB)
+        CloseBusyConnections(subid);
+}
+
+static void
+InitClient(void)
+{
+    static bool done = false;
+
+    if (done)
+        return;
+    for (int i = 0; i < IA3_MAX_BACKBONES; i++)
+        connections[i].fd = -1;
+    writer.grow = GrowRequest;
+    RegisterXactCallback(AtXactEnd, NULL);
+    RegisterSubXactCallback(AtSubXactEnd, NULL);
+    done = true;
+}
+
+/* The entry of a backbone; takes a closed one (or the first idle one, and closes it) for a new name. */
+static Ia3Connection *
+FindConnection(const char *backbone)
+{
+    Ia3Connection *spare = NULL;
+
+    for (int i = 0; i < IA3_MAX_BACKBONES; i++) {
+        Ia3Connection *conn = &connections[i];
+
+        if (conn->open && strcmp(conn->backbone, backbone) == 0)
+            return conn;
+        if (!conn->open && (spare == NULL || spare->open))
+            spare = conn;
+        else if (conn->open && !conn->busy && conn != current && spare == NULL)
+            spare = conn;
+    }
+    if (spare == NULL)
+        elog(ERROR, "too many ia3 engine connections are busy");
+    Ia3CloseConnection(spare);
+    strlcpy(spare->backbone, backbone, sizeof spare->backbone);
+    return spare;
+}
+
+/*
+ * Waits until `fd` is ready for `events`, the latch is set or `deadline` (0 = none) has passed; false in the
+ * last case. Raises whatever interrupts are pending.
+ */
+static bool
+WaitForEngine(pgsocket fd, int events, TimestampTz deadline)
+{
+    static uint32 waitEvent = 0;
+    long timeout = -1;
+
+    if (deadline != 0) {
+        timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+        if (timeout <= 0)
+            return false;
+        events |= WL_TIMEOUT;
+    }
+    events |= WL_LATCH_SET | WL_EXIT_ON_PM_DEATH;
+    if (WaitLatchOrSocket(MyLatch, events, fd, timeout, Ia3WaitEvent(&waitEvent, "Ia3Engine")) & WL_LATCH_SET)
+        ResetLatch(MyLatch);
+    CHECK_FOR_INTERRUPTS();
+    return true;
+}
+
+/* Sleeps for IA3_POLL_MS, but not beyond `deadline`; false if that has passed already. */
+static bool
+Pause(TimestampTz deadline)
+{
+    TimestampTz now = GetCurrentTimestamp();
+    TimestampTz until = TimestampTzPlusMilliseconds(now, IA3_POLL_MS);
+
+    if (now >= deadline)
+        return false;
+    WaitForEngine(PGINVALID_SOCKET, 0, Min(until, deadline));
+    return true;
+}
+
+/* Sends all `n` bytes. */
+static Ia3IoResult
+SendBytes(Ia3Connection *conn, const uint8 *data, size_t n, TimestampTz deadline)
+{
+    while (n > 0) {
+        ssize_t sent = send(conn->fd, data, n, MSG_NOSIGNAL);
+
+        if (sent >= 0) {
+            data += sent;
+            n -= sent;
+        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            if (!WaitForEngine(conn->fd, WL_SOCKET_WRITEABLE, deadline))
+                return IA3_IO_TIMEOUT;
+        } else if (errno == EINTR)
+            CHECK_FOR_INTERRUPTS();
+        else
+            return IA3_IO_GONE;
+    }
+    return IA3_IO_OK;
+}
+
+static Ia3IoResult
+ReceiveBytes(Ia3Connection *conn, uint8 *data, size_t n, TimestampTz deadline)
+{
+    while (n > 0) {
+        ssize_t got = recv(conn->fd, data, n, 0);
+
+        if (got > 0) {
+            data += got;
+            n -= got;
+        } else if (got == 0)
+            return IA3_IO_GONE;
+        else if (errno == EAGAIN || errno == EWOULDBLOCK) {
+            if (!WaitForEngine(conn->fd, WL_SOCKET_READABLE, deadline))
+                return IA3_IO_TIMEOUT;
+        } else if (errno == EINTR)
+            CHECK_FOR_INTERRUPTS();
+        else
+            return IA3_IO_GONE;
+    }
+    return IA3_IO_OK;
+}
+
+/* Sends a frame whose first IA3_FRAME_HEADER bytes are still to be filled in. */
+static Ia3IoResult
+SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, TimestampTz deadline)
+{
+    ia3_writer header = {w->data, 0, IA3_FRAME_HEADER, NULL};
+
+    if (w->len - 4 > IA3_MAX_FRAME)
+        ereport(ERROR,
+                (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("request to the ia3 engine is too large"),
+                 errdetail("A request has at most %u bytes.", IA3_MAX_FRAME)));
+    conn->request = ++lastRequest;
+    conn->subid = GetCurrentSubTransactionId();
+    conn->busy = true;
+    ia3_put_u32(&header, (uint32) (w->len - 4));
+    ia3_put_u8(&header, type);
+    ia3_put_u32(&header, conn->request);
+    return SendBytes(conn, w->data, w->len, deadline);
+}
+
+/* Receives the next frame into the reply buffer; *reader is set to its payload. */
+static Ia3IoResult
+ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader, TimestampTz deadline)
+{
+    uint8 header[IA3_FRAME_HEADER];
+    ia3_reader h = {header, header + IA3_FRAME_HEADER, false};
+    uint32 length;
+    Ia3IoResult result;
+
+    result = ReceiveBytes(conn, header, IA3_FRAME_HEADER, deadline);
+    if (result != IA3_IO_OK)
+        return result;
+    length = ia3_get_u32(&h);
+    *type = ia3_get_u8(&h);
+    if (length < 5 || length > IA3_MAX_FRAME || ia3_get_u32(&h) != conn->request)
+        return IA3_IO_GARBLED;
+    length -= 5;
+    if (length > replyCapacity) {
+        replyBuffer = GrowBuffer(replyBuffer, Max(length, 4096));
+        replyCapacity = Max(length, 4096);
+    }
+    result = ReceiveBytes(conn, replyBuffer, length, deadline);
+    if (result != IA3_IO_OK)
+        return result;
+    *reader = (ia3_reader){replyBuffer, replyBuffer + length, false};
+    if (*type != IA3_PROGRESS)
+        conn->busy = false;
+    return IA3_IO_OK;
+}
+
+/* One small request and its reply, with a frame buffer of its own: the caller may be building a request. */
+Ia3IoResult
+Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, uint8 expected, ia3_reader *reader,
+            TimestampTz deadline)
+{
+    uint8 got;
+    Ia3IoResult result;
+
+    result = SendFrame(conn, type, w, deadline);
+    if (result == IA3_IO_OK)
+        result = ReceiveFrame(conn, &got, reader, deadline);
+    if (result != IA3_IO_OK)
+        return result;
+    if (got == IA3_ERROR)
+        return IA3_IO_REFUSED;
+    return got == expected ? IA3_IO_OK : IA3_IO_GARBLED;
+}
+
+/* Connects to the engine's socket. IA3_IO_GONE also if nobody listens there (yet). */
+static Ia3IoResult
+ConnectSocket(Ia3Connection *conn, const char *path, TimestampTz deadline)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+
+    if (strlen(path) >= sizeof address.sun_path)
+        return IA3_IO_GONE;
+    strcpy(address.sun_path, path);
+    if (!AcquireExternalFD())
+        ereport(ERROR, (errcode_for_file_access(), errmsg("could not connect to the ia3 engine: %m")));
+    conn->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (conn->fd < 0) {
+        ReleaseExternalFD();
+        ereport(ERROR, (errcode_for_socket_access(), errmsg("could not create a socket: %m")));
+    }
+    conn->open = true;
+    conn->busy = true; /* until the handshake is over */
+    conn->subid = GetCurrentSubTransactionId();
+    for (;;) {
+        if (connect(conn->fd, (struct sockaddr *) &address, sizeof address) == 0)
+            return IA3_IO_OK;
+        if (errno == EINTR)
+            CHECK_FOR_INTERRUPTS();
+        else if (errno == EAGAIN) { /* the engine's backlog is full */
+            if (!Pause(deadline))
+                return IA3_IO_TIMEOUT;
+        } else
+            return IA3_IO_GONE;
+    }
+}
+
+/* Connects and greets; anything but IA3_IO_OK leaves the connection to be closed by the caller. */
+static Ia3IoResult
+OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, ia3_reader *reader, TimestampTz deadline)
+{
+    Ia3IoResult result;
+
+    Ia3CloseConnection(conn);
+    result = ConnectSocket(conn, status->socket, deadline);
+    if (result == IA3_IO_OK)
+        result = Ia3Greet(conn, reader, deadline);
+    conn->generation = status->generation;
+    return result;
+}
+
+/*
+ * Errors
+ */
+
+static void
+RaiseUnknownBackbone(const char *backbone)
+{
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 backbone \"%s\" does not exist", backbone),
+                    errhint("The setting ia3.backbones lists the backbones.")));
+}
+
+static void
+RaiseFailed(const char *backbone, const Ia3EngineStatus *status)
+{
+    ereport(
+        ERROR,
+        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+         errmsg("ia3 engine for backbone \"%s\" could not start", backbone), errdetail("%s", status->message),
+         errhint("It is tried again from time to time, and at once when the configuration is reloaded.")));
+}
+
+static void
+RaiseNotReady(const char *backbone, const Ia3EngineStatus *status)
+{
+    const char *hint = "It may take longer than ia3.start_timeout allows; see ia3_stat_engine.";
+
+    if (status->state == IA3_ENGINE_LOADING)
+        ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
+                        errmsg("ia3 engine for backbone \"%s\" is not ready", backbone),
+                        errdetail("It is loading (%d %%).", status->percent), errhint("%s", hint)));
+    ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
+                    errmsg("ia3 engine for backbone \"%s\" is not ready", backbone),
+                    errdetail("It is %s.", Ia3EngineStateName(status->state)), errhint("%s", hint)));
+}
+
+static void
+RaiseGone(const char *backbone)
+{
+    ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
+                    errmsg("ia3 engine for backbone \"%s\" went away", backbone),
+                    errhint("It is being restarted; see the server log for the reason.")));
+}
+
+static void
+RaiseGarbled(const char *backbone)
+{
+    ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
+                    errmsg("ia3 engine for backbone \"%s\" sent a reply that cannot be understood", backbone),
+                    errhint("The library and the engine must come from the same installation; restart the "
+                            "server after an update.")));
+}
+
+static void RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader) pg_attribute_noreturn();
+
+/* Closes the connection and raises; not for IA3_IO_OK. */
+static void
+RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader)
+{
+    char backbone[NAMEDATALEN];
+
+    strlcpy(backbone, conn->backbone, sizeof backbone);
+    Ia3CloseConnection(conn);
+    if (result == IA3_IO_REFUSED)
+        Ia3RaiseErrorFrame(reader);
+    if (result == IA3_IO_TIMEOUT)
+        ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
+                        errmsg("ia3 engine for backbone \"%s\" does not answer", backbone)));
+    if (result == IA3_IO_GARBLED)
+        RaiseGarbled(backbone);
+    RaiseGone(backbone);
+    pg_unreachable();
+}
+
+/*
+ * Requests
+ */
+
+/* True if an idle connection may be used: same engine, not closed by it, nothing unasked for to read. */
+static bool
+IsUsable(Ia3Connection *conn)
+{
+    char byte;
+
+    return conn->open && !conn->busy && Ia3EngineIsCurrent(conn->backbone, conn->generation) &&
+           recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+
+/* The configured list may be ahead of the supervisor, which reads it when it gets to it. */
+static bool
+IsConfigured(const char *backbone)
+{
+    Ia3BackboneSpec *specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_BACKBONES);
+    char *error;
+    int n = Ia3ParseBackbones(Ia3BackbonesSetting, specs, &error);
+    bool found = false;
+
+    for (int i = 0; i < n; i++)
+        if (strcmp(specs[i].name, backbone) == 0)
+            found = true;
+    pfree(specs);
+    return found;
+}
+
+/*
+ * A greeted, idle connection to the engine of `backbone`; waits for an engine that is on its way, at most
+ * until ia3.start_timeout.
+ */
+static Ia3Connection *
+Connect(const char *backbone)
+{
+    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Ia3StartTimeout);
+    Ia3Connection *conn;
+
+    Ia3RequirePreload();
+    InitClient();
+    conn = FindConnection(backbone);
+    if (IsUsable(conn))
+        return conn;
+    for (;;) {
+        Ia3EngineStatus status = {.state = IA3_ENGINE_STARTING};
+        bool known = Ia3GetEngineStatus(backbone, &status) && status.state != IA3_ENGINE_STOPPED;
+
+        if (!known && !IsConfigured(backbone))
+            RaiseUnknownBackbone(backbone);
+        if (known && status.state == IA3_ENGINE_FAILED)
+            RaiseFailed(backbone, &status);
+        if (known && status.state == IA3_ENGINE_READY) {
+            ia3_reader reader = {0};
+            /* an engine that is ready answers; do not let a short start_timeout cut its greeting */
+            TimestampTz patience = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 5000);
+            Ia3IoResult result = OpenConnection(conn, &status, &reader, Max(deadline, patience));
+
+            if (result == IA3_IO_OK)
+                return conn;
+            /* it just died, and the supervisor does not know yet: go on waiting */
+            if (result != IA3_IO_GONE)
+                RaiseIo(conn, result, &reader);
+            Ia3CloseConnection(conn);
+        }
+        if (!Pause(deadline))
+            RaiseNotReady(backbone, &status);
+    }
+}
+
+/*
+ * Begins a request to the engine of `backbone`: connects if needed and returns the writer for the payload.
+ * A request that was under way is abandoned. ERROR 42704 for an unknown backbone, 55000 if its engine has
+ * failed, 57P03 if it is not ready within ia3.start_timeout.
+ */
+ia3_writer *
+Ia3RequestBegin(const char *backbone)
+{
+    Ia3RequestAbandon();
+    current = Connect(backbone);
+    writer.len = 0;
+    ia3_put_room(&writer, IA3_FRAME_HEADER);
+    return &writer;
+}
+
+/*
+ * Sends the request that was begun. If the engine is gone, Ia3ReplyWait tells (the engine may have said why
+ * before it closed the connection).
+ */
+void
+Ia3RequestSend(uint8 type)
+{
+    if (current == NULL || current->busy)
+        elog(ERROR, "no request to the ia3 engine was begun");
+    (void) SendFrame(current, type, &writer, 0);
+}
+
+/*
+ * Waits for the next reply to the request that was sent; returns its type, and *reader reads its payload
+ * until the next call of the client. The reply is the last one unless it is IA3_PROGRESS. An ERROR reply is
+ * raised; 08006 if the engine goes away, 08P01 if it talks nonsense.
+ */
+uint8
+Ia3ReplyWait(ia3_reader *reader)
+{
+    Ia3IoResult result;
+    uint8 type;
+
+    if (current == NULL || !current->busy)
+        elog(ERROR, "no request to the ia3 engine is under way");
+    result = ReceiveFrame(current, &type, reader, 0);
+    if (result != IA3_IO_OK)
+        RaiseIo(current, result, reader);
+    if (type == IA3_ERROR) {
+        current = NULL;
+        Ia3RaiseErrorFrame(reader);
+    }
+    if (type < IA3_HELLO_OK)
+        RaiseIo(current, IA3_IO_GARBLED, reader);
+    if (type != IA3_PROGRESS)
+        current = NULL;
+    return type;
+}
+
+/* Forgets the request that is being built or under way, in the second case by closing the connection. */
+void
+Ia3RequestAbandon(void)
+{
+    if (current != NULL && current->busy)
+        Ia3CloseConnection(current);
+    current = NULL;
+}
+
+/*
+ * What the engine said about itself when this backend connected. While a request to the same backbone is
+ * being built this does no I/O and describes the very engine that will get it; otherwise it connects like
+ * Ia3RequestBegin, with the same errors. Valid until the next call of the client.
+ */
+const Ia3EngineInfo *
+Ia3GetEngineInfo(const char *backbone)
+{
+    if (current != NULL && strcmp(current->backbone, backbone) == 0)
+        return &current->info;
+    return &Connect(backbone)->info;
+}
+
+/*
+ * A greeted, idle connection, or NULL if there is none to be had within `deadline` for whatever reason that
+ * is not an interrupt.
+ */
+Ia3Connection *
+Ia3TryConnect(const char *backbone, TimestampTz deadline)
+{
+    Ia3EngineStatus status;
+    Ia3Connection *conn;
+    ia3_reader reader = {0};
+
+    if (!Ia3GetEngineStatus(backbone, &status) || status.state != IA3_ENGINE_READY)
+        return NULL;
+    InitClient();
+    conn = FindConnection(backbone);
+    if (conn->open && conn->busy)
+        return NULL;
+    if (IsUsable(conn))
+        return conn;
+    if (OpenConnection(conn, &status, &reader, deadline) == IA3_IO_OK)
+        return conn;
+    Ia3CloseConnection(conn);
+    return NULL;
+}

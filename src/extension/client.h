@@ -1,0 +1,45 @@
+/*
+ * client.h
+ *     Inside of the client: connections (client.c) and the fixed exchanges on them (engine_info.c).
+ *
+ * Others use the functions of ia3.h.
+ */
+#ifndef IA3_CLIENT_H
+#define IA3_CLIENT_H
+
+#include "ia3.h"
+
+typedef struct Ia3Connection {
+    char backbone[NAMEDATALEN];
+    int fd;
+    bool open;
+    bool busy; /* a reply is outstanding, or the greeting is */
+    uint32 generation;
+    uint32 request;         /* the last one sent */
+    SubTransactionId subid; /* that sent it */
+    Ia3EngineInfo info;
+} Ia3Connection;
+
+typedef enum Ia3IoResult {
+    IA3_IO_OK,
+    IA3_IO_GONE,    /* closed or reset by the engine, or nobody listens */
+    IA3_IO_TIMEOUT, /* the deadline has passed */
+    IA3_IO_GARBLED, /* a reply that breaks the protocol */
+    IA3_IO_REFUSED  /* an ERROR reply; the reader reads it */
+} Ia3IoResult;
+
+/*
+ * Deadlines are points in time, 0 = none. All waits raise pending interrupts as ERRORs; the connection then
+ * is busy and closed by the end of the (sub)transaction.
+ */
+extern void Ia3CloseConnection(Ia3Connection *conn);
+extern Ia3Connection *Ia3TryConnect(const char *backbone, TimestampTz deadline);
+extern Ia3IoResult Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, uint8 expected,
+                               ia3_reader *reader, TimestampTz deadline);
+
+/* Sends HELLO and INFO, fills conn->info. */
+extern Ia3IoResult Ia3Greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline);
+
+extern void Ia3RaiseErrorFrame(ia3_reader *reader) pg_attribute_noreturn();
+
+#endif

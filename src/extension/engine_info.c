@@ -1,0 +1,209 @@
+/*
+ * engine_info.c
+ *     The fixed exchanges with an engine: greeting, INFO and STATS, and its errors as PostgreSQL's.
+ */
+#include "client.h"
+
+#include "mb/pg_wchar.h"
+#include "utils/timestamp.h"
+
+/* A monitoring query does not wait longer than this for an engine that should answer at once. */
+#define IA3_STATS_TIMEOUT_MS 2000
+
+typedef struct SmallRequest {
+    ia3_writer w;
+    uint8 bytes[128];
+} SmallRequest;
+
+static uint8_t *
+NoGrow(uint8_t *data, size_t len, size_t cap)
+{
+    elog(ERROR, "request does not fit");
+    return NULL;
+}
+
+static ia3_writer *
+BeginSmall(SmallRequest *request)
+{
+    request->w = (ia3_writer){request->bytes, 0, sizeof request->bytes, NoGrow};
+    ia3_put_room(&request->w, IA3_FRAME_HEADER);
+    return &request->w;
+}
+
+/* Copies a string of the frame, cut to the space there is. */
+static void
+CopyString(ia3_reader *reader, char *dst, size_t size)
+{
+    size_t n;
+    const char *s = ia3_get_str(reader, &n);
+
+    n = Min(n, size - 1);
+    memcpy(dst, s, n);
+    dst[n] = '\0';
+}
+
+static bool
+ReadInfo(ia3_reader *reader, Ia3EngineInfo *info)
+{
+    const uint8 *digest;
+
+    memset(info, 0, sizeof *info);
+    CopyString(reader, info->name, sizeof info->name);
+    CopyString(reader, info->path, sizeof info->path);
+    CopyString(reader, info->device, sizeof info->device);
+    CopyString(reader, info->deviceDescription, sizeof info->deviceDescription);
+    CopyString(reader, info->dtype, sizeof info->dtype);
+    CopyString(reader, info->modelType, sizeof info->modelType);
+    digest = ia3_get_bytes(reader, IA3_DIGEST_LEN);
+    if (digest != NULL)
+        memcpy(info->digest, digest, IA3_DIGEST_LEN);
+    info->parameters = ia3_get_u64(reader);
+    info->bytes = ia3_get_u64(reader);
+    info->adapterValues = ia3_get_u64(reader);
+    info->vocabSize = ia3_get_u32(reader);
+    info->dModel = ia3_get_u32(reader);
+    info->nEncoderLayers = ia3_get_u32(reader);
+    info->nDecoderLayers = ia3_get_u32(reader);
+    info->dropoutRate = ia3_get_f64(reader);
+    return !reader->bad;
+}
+
+/* HELLO, then INFO, on a fresh connection; leaves it idle. An engine of another version is GARBLED. */
+Ia3IoResult
+Ia3Greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline)
+{
+    SmallRequest hello, ask;
+    char client[32];
+    Ia3IoResult result;
+
+    snprintf(client, sizeof client, "pid %d", MyProcPid);
+    BeginSmall(&hello);
+    ia3_put_u32(&hello.w, IA3_PROTOCOL_MAGIC);
+    ia3_put_u32(&hello.w, IA3_PROTOCOL_VERSION);
+    ia3_put_str(&hello.w, client, strlen(client));
+    result = Ia3Exchange(conn, IA3_HELLO, &hello.w, IA3_HELLO_OK, reader, deadline);
+    if (result != IA3_IO_OK)
+        return result;
+    if (ia3_get_u32(reader) != IA3_PROTOCOL_VERSION || reader->bad)
+        return IA3_IO_GARBLED;
+
+    result = Ia3Exchange(conn, IA3_INFO, BeginSmall(&ask), IA3_INFO_OK, reader, deadline);
+    if (result != IA3_IO_OK)
+        return result;
+    return ReadInfo(reader, &conn->info) ? IA3_IO_OK : IA3_IO_GARBLED;
+}
+
+/*
+ * The engine's counters, values[IA3_N_STATS], and what it is (info may be NULL). False if it is not ready or
+ * does not answer within two seconds; raises nothing but interrupts.
+ */
+bool
+Ia3GetEngineStats(const char *backbone, double *values, Ia3EngineInfo *info)
+{
+    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), IA3_STATS_TIMEOUT_MS);
+    Ia3Connection *conn = Ia3TryConnect(backbone, deadline);
+    SmallRequest request;
+    ia3_reader reader;
+    uint32 n;
+
+    if (conn == NULL)
+        return false;
+    if (Ia3Exchange(conn, IA3_STATS, BeginSmall(&request), IA3_STATS_OK, &reader, deadline) != IA3_IO_OK) {
+        Ia3CloseConnection(conn);
+        return false;
+    }
+    n = ia3_get_count(&reader, 12);
+    for (uint32 i = 0; i < IA3_N_STATS; i++) {
+        size_t len;
+
+        if (i < n)
+            ia3_get_str(&reader, &len);
+        values[i] = i < n ? ia3_get_f64(&reader) : 0;
+    }
+    if (n < IA3_N_STATS || reader.bad) {
+        Ia3CloseConnection(conn);
+        return false;
+    }
+    if (info != NULL)
+        *info = conn->info;
+    return true;
+}
+
+static int
+ErrorCodeToSqlState(uint32 code)
+{
+    switch (code) {
+    case IA3_E_PROTOCOL:
+        return ERRCODE_PROTOCOL_VIOLATION;
+    case IA3_E_INVALID:
+    case IA3_E_CHOICES:
+        return ERRCODE_INVALID_PARAMETER_VALUE;
+    case IA3_E_TOO_LONG:
+        return ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+    case IA3_E_BAD_ADAPTER:
+        return ERRCODE_INVALID_BINARY_REPRESENTATION;
+    case IA3_E_BAD_CHECKPOINT:
+        return ERRCODE_CONFIG_FILE_ERROR;
+    case IA3_E_MEMORY:
+        return ERRCODE_OUT_OF_MEMORY;
+    case IA3_E_CANCELLED:
+        return ERRCODE_QUERY_CANCELED;
+    case IA3_E_UNAVAILABLE:
+        return ERRCODE_CANNOT_CONNECT_NOW;
+    default:
+        return ERRCODE_INTERNAL_ERROR;
+    }
+}
+
+/* The engine's UTF-8 in the encoding of the database; what cannot be converted becomes question marks. */
+static char *
+ToServerEncoding(const char *utf8)
+{
+    char *copy = pstrdup(utf8 != NULL ? utf8 : "");
+
+    if (GetDatabaseEncoding() == PG_UTF8 && pg_verify_mbstr(PG_UTF8, copy, strlen(copy), true))
+        return copy;
+    for (char *p = copy; *p != '\0'; p++)
+        if (IS_HIGHBIT_SET(*p))
+            *p = '?';
+    return copy;
+}
+
+/* Raises an engine's error; `detail` and `hint` may be NULL or empty, `context` NULL. Strings are UTF-8. */
+void
+Ia3RaiseEngineError(uint32 code, const char *message, const char *detail, const char *hint,
+                    const char *context)
+{
+    char *detailText = ToServerEncoding(detail);
+    char *hintText = ToServerEncoding(hint);
+
+    ereport(ERROR, (errcode(ErrorCodeToSqlState(code)), errmsg_internal("%s", ToServerEncoding(message)),
+                    detailText[0] != '\0' ? errdetail_internal("%s", detailText) : 0,
+                    hintText[0] != '\0' ? errhint("%s", hintText) : 0,
+                    context != NULL ? errcontext("%s", context) : 0));
+    pg_unreachable();
+}
+
+static char *
+ReadString(ia3_reader *reader)
+{
+    size_t n;
+    const char *s = ia3_get_str(reader, &n);
+
+    return pnstrdup(s, n);
+}
+
+/* Raises the error that an ERROR frame carries. */
+void
+Ia3RaiseErrorFrame(ia3_reader *reader)
+{
+    uint32 code = ia3_get_u32(reader);
+    char *message = ReadString(reader);
+    char *detail = ReadString(reader);
+    char *hint = ReadString(reader);
+
+    if (reader->bad)
+        ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
+                        errmsg("ia3 engine sent an error that cannot be understood")));
+    Ia3RaiseEngineError(code, message, detail, hint, NULL);
+}

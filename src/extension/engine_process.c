@@ -1,0 +1,314 @@
+/*
+ * engine_process.c
+ *     Starts, watches and ends one ia3_engine process. Runs in the supervisor only.
+ *
+ * Between fork and exec the child is a copy of a PostgreSQL process attached to shared memory: it may call
+ * only async-signal-safe functions, so everything it needs is prepared before the fork. It gets default
+ * signal handling, a process group of its own (a Ctrl-C in the server's terminal is not for it), and no
+ * descriptors but /dev/null, the log pipe as stdout and stderr, the status pipe and the death pipe.
+ */
+#include "engine_process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Where the child finds its pipes. */
+#define CHILD_STATUS_FD  3
+#define CHILD_DEATH_FD   4
+#define CHILD_FIRST_FREE 5
+
+/* A bound for closing descriptors one by one, where close_range() is missing. */
+#define MAX_DESCRIPTORS 65536
+
+/* One read; a flood of log lines must not keep the supervisor from its other duties. */
+#define READ_SIZE 4096
+
+#define MAX_ARGUMENTS 32
+
+void
+Ia3ProcessInit(Ia3Process *process)
+{
+    memset(process, 0, sizeof *process);
+    process->deathFd = process->status.fd = process->log.fd = -1;
+}
+
+static void
+CloseFd(int *fd)
+{
+    if (*fd >= 0)
+        close(*fd);
+    *fd = -1;
+}
+
+/* Closes our ends. An engine that still runs takes the end of its death pipe as the order to exit. */
+void
+Ia3ProcessClosePipes(Ia3Process *process)
+{
+    CloseFd(&process->deathFd);
+    CloseFd(&process->status.fd);
+    CloseFd(&process->log.fd);
+}
+
+typedef struct Launch {
+    char executable[MAXPGPATH];
+    char *arguments[MAX_ARGUMENTS];
+    int nArguments;
+    char execFailed[MAXPGPATH + 64]; /* status line of a child that cannot exec */
+    int statusPipe[2];
+    int logPipe[2];
+    int deathPipe[2];
+    int devNull;
+    int maxDescriptors;
+} Launch;
+
+static void
+AddArgument(Launch *launch, const char *option, const char *value)
+{
+    Assert(launch->nArguments + 3 <= MAX_ARGUMENTS);
+    launch->arguments[launch->nArguments++] = pstrdup(option);
+    if (value != NULL)
+        launch->arguments[launch->nArguments++] = pstrdup(value);
+}
+
+static void
+AddNumber(Launch *launch, const char *option, int64 value)
+{
+    AddArgument(launch, option, psprintf(INT64_FORMAT, value));
+}
+
+static void
+PrepareArguments(Launch *launch, const Ia3BackboneSpec *spec, const char *socketPath)
+{
+    AddArgument(launch, launch->executable, "serve");
+    AddArgument(launch, "--name", spec->name);
+    AddArgument(launch, "--backbone", spec->path);
+    AddArgument(launch, "--socket", socketPath);
+    AddArgument(launch, "--device", spec->device);
+    AddArgument(launch, "--dtype", spec->dtype);
+    AddNumber(launch, "--threads", Ia3Threads);
+    AddNumber(launch, "--max-batch-tokens", Ia3MaxBatchTokens);
+    AddNumber(launch, "--adapter-cache-size", (int64) Ia3AdapterCacheSize * 1024 * 1024);
+    if (Ia3MemoryLimit > 0)
+        AddNumber(launch, "--memory-limit", (int64) Ia3MemoryLimit * 1024 * 1024);
+    AddNumber(launch, "--status-fd", CHILD_STATUS_FD);
+    AddNumber(launch, "--death-fd", CHILD_DEATH_FD);
+    launch->arguments[launch->nArguments] = NULL;
+}
+
+static void
+FreeArguments(Launch *launch)
+{
+    for (int i = 0; i < launch->nArguments; i++)
+        pfree(launch->arguments[i]);
+}
+
+static void
+CloseLaunch(Launch *launch)
+{
+    CloseFd(&launch->statusPipe[0]);
+    CloseFd(&launch->statusPipe[1]);
+    CloseFd(&launch->logPipe[0]);
+    CloseFd(&launch->logPipe[1]);
+    CloseFd(&launch->deathPipe[0]);
+    CloseFd(&launch->deathPipe[1]);
+    CloseFd(&launch->devNull);
+}
+
+/* Opens all descriptors at numbers that the child's own do not overlap. Returns false with errno. */
+static bool
+OpenPipe(int ends[2])
+{
+    int low[2];
+
+    if (pipe2(low, O_CLOEXEC) != 0)
+        return false;
+    ends[0] = fcntl(low[0], F_DUPFD_CLOEXEC, CHILD_FIRST_FREE);
+    ends[1] = fcntl(low[1], F_DUPFD_CLOEXEC, CHILD_FIRST_FREE);
+    close(low[0]);
+    close(low[1]);
+    return ends[0] >= 0 && ends[1] >= 0;
+}
+
+static bool
+OpenLaunch(Launch *launch)
+{
+    int low;
+
+    if (!OpenPipe(launch->statusPipe) || !OpenPipe(launch->logPipe) || !OpenPipe(launch->deathPipe))
+        return false;
+    low = open("/dev/null", O_RDWR | O_CLOEXEC);
+    if (low < 0)
+        return false;
+    launch->devNull = fcntl(low, F_DUPFD_CLOEXEC, CHILD_FIRST_FREE);
+    close(low);
+    return launch->devNull >= 0 && fcntl(launch->statusPipe[0], F_SETFL, O_NONBLOCK) == 0 &&
+           fcntl(launch->logPipe[0], F_SETFL, O_NONBLOCK) == 0;
+}
+
+static void
+CloseInherited(int maxDescriptors)
+{
+#ifdef SYS_close_range
+    if (syscall(SYS_close_range, CHILD_FIRST_FREE, ~0U, 0) == 0)
+        return;
+#endif
+    for (int fd = CHILD_FIRST_FREE; fd < maxDescriptors; fd++)
+        close(fd);
+}
+
+static void RunChild(Launch *launch) pg_attribute_noreturn();
+
+/* In the child, all signals blocked: becomes the engine. Async-signal-safe calls only. */
+static void
+RunChild(Launch *launch)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL};
+    sigset_t none;
+
+    setpgid(0, 0);
+    for (int number = 1; number < NSIG; number++)
+        sigaction(number, &action, NULL);
+    dup2(launch->devNull, 0);
+    dup2(launch->logPipe[1], 1);
+    dup2(launch->logPipe[1], 2);
+    dup2(launch->statusPipe[1], CHILD_STATUS_FD);
+    dup2(launch->deathPipe[0], CHILD_DEATH_FD);
+    CloseInherited(launch->maxDescriptors);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    execv(launch->executable, launch->arguments);
+    if (write(CHILD_STATUS_FD, launch->execFailed, strlen(launch->execFailed)) < 0)
+        _exit(2);
+    _exit(1);
+}
+
+static pid_t
+ForkChild(Launch *launch)
+{
+    sigset_t all, before;
+    struct rlimit limit;
+    pid_t pid;
+    int savedErrno;
+
+    launch->maxDescriptors = MAX_DESCRIPTORS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < MAX_DESCRIPTORS)
+        launch->maxDescriptors = (int) limit.rlim_cur;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, &before);
+    pid = fork();
+    if (pid == 0)
+        RunChild(launch);
+    savedErrno = errno;
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    errno = savedErrno;
+    return pid;
+}
+
+/*
+ * Starts the engine of `spec` with the present settings. Returns false and a reason in `error` if that fails
+ * at once; whether the engine then loads, its status pipe tells.
+ */
+bool
+Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec, const char *socketPath, char *error,
+                size_t errorSize)
+{
+    Launch launch = {.statusPipe = {-1, -1}, .logPipe = {-1, -1}, .deathPipe = {-1, -1}, .devNull = -1};
+    pid_t pid;
+
+    Ia3ProcessInit(process);
+    snprintf(launch.executable, sizeof launch.executable, "%s/ia3_engine", pkglib_path);
+    snprintf(launch.execFailed, sizeof launch.execFailed, "failed could not execute \"%s\"\n",
+             launch.executable);
+    if (access(launch.executable, X_OK) != 0) {
+        snprintf(error, errorSize, "could not execute \"%s\": %s", launch.executable, strerror(errno));
+        return false;
+    }
+    if (!OpenLaunch(&launch)) {
+        snprintf(error, errorSize, "could not create the pipes to the engine: %s", strerror(errno));
+        CloseLaunch(&launch);
+        return false;
+    }
+    PrepareArguments(&launch, spec, socketPath);
+    pid = ForkChild(&launch);
+    if (pid < 0)
+        snprintf(error, errorSize, "could not fork: %s", strerror(errno));
+    else {
+        process->pid = pid;
+        process->status.fd = launch.statusPipe[0];
+        process->log.fd = launch.logPipe[0];
+        process->deathFd = launch.deathPipe[1];
+        launch.statusPipe[0] = launch.logPipe[0] = launch.deathPipe[1] = -1;
+    }
+    CloseLaunch(&launch);
+    FreeArguments(&launch);
+    return pid > 0;
+}
+
+/* If the process has ended: forgets its pid, says how in words, and returns true. Does not wait. */
+bool
+Ia3ProcessReap(Ia3Process *process, char *how, size_t howSize)
+{
+    int status;
+    pid_t pid;
+
+    if (process->pid == 0)
+        return false;
+    do
+        pid = waitpid(process->pid, &status, WNOHANG);
+    while (pid < 0 && errno == EINTR);
+    if (pid == 0)
+        return false;
+    if (pid < 0)
+        strlcpy(how, "disappeared", howSize);
+    else if (WIFSIGNALED(status))
+        snprintf(how, howSize, "was terminated by signal %d: %s", WTERMSIG(status),
+                 pg_strsignal(WTERMSIG(status)));
+    else
+        snprintf(how, howSize, "exited with status %d", WEXITSTATUS(status));
+    process->pid = 0;
+    return true;
+}
+
+void
+Ia3ProcessSignal(Ia3Process *process, int signal)
+{
+    if (process->pid != 0)
+        kill(process->pid, signal);
+}
+
+static void
+TakeByte(Ia3LineReader *reader, char byte, void (*handle)(void *arg, char *line), void *arg)
+{
+    if (byte != '\n') {
+        if (reader->len < IA3_LINE_MAX)
+            reader->line[reader->len++] = byte;
+        return;
+    }
+    reader->line[reader->len] = '\0';
+    reader->len = 0;
+    handle(arg, reader->line);
+}
+
+void
+Ia3ReadLines(Ia3LineReader *reader, void (*handle)(void *arg, char *line), void *arg)
+{
+    char bytes[READ_SIZE];
+    ssize_t n;
+
+    if (reader->fd < 0)
+        return;
+    n = read(reader->fd, bytes, sizeof bytes);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
+        return;
+    for (ssize_t i = 0; i < n; i++)
+        TakeByte(reader, bytes[i], handle, arg);
+    if (n <= 0) {
+        if (reader->len > 0)
+            TakeByte(reader, '\n', handle, arg);
+        CloseFd(&reader->fd);
+    }
+}

@@ -1,0 +1,85 @@
+/*
+ * guc.c
+ *     The settings ia3.*.
+ *
+ * None is PGC_POSTMASTER: such a setting cannot be defined after the postmaster started, and a session that
+ * loads the library late (LOAD 'ia3' without preloading) would be thrown out by it. What shapes the engine
+ * is PGC_SIGHUP; the supervisor restarts the engines that a reload changes.
+ */
+#include "ia3.h"
+
+#include <limits.h>
+
+char *Ia3BackbonesSetting = NULL;
+int Ia3Threads = 0;
+int Ia3MaxBatchTokens = 16384;
+int Ia3MaxInputTokens = 512;
+int Ia3AdapterCacheSize = 256;
+int Ia3MemoryLimit = 0;
+int Ia3StartTimeout = 60000;
+char *Ia3Backbone = NULL;
+int Ia3BatchRows = 256;
+bool Ia3EnableBatching = true;
+
+static bool
+CheckBackbones(char **newval, void **extra, GucSource source)
+{
+    Ia3BackboneSpec *specs;
+    char *error = NULL;
+    int n;
+
+    specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_BACKBONES);
+    n = Ia3ParseBackbones(*newval, specs, &error);
+    pfree(specs);
+    if (n >= 0)
+        return true;
+    GUC_check_errdetail("%s", error);
+    GUC_check_errhint("The value is a list like \"name=path[@device][:dtype], ...\".");
+    return false;
+}
+
+static void
+DefineEngineSettings(void)
+{
+    DefineCustomStringVariable("ia3.backbones", "Backbones to keep loaded, each in an engine of its own.",
+                               "A list of name=path[@device][:dtype]; a path is absolute, or the name of a "
+                               "backbone in the extension's share directory.",
+                               &Ia3BackbonesSetting, "default=ia3-mini", PGC_SIGHUP, 0, CheckBackbones, NULL,
+                               NULL);
+    DefineCustomIntVariable("ia3.threads", "Threads of each engine; 0 means one per core.", NULL, &Ia3Threads,
+                            0, 0, 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
+    DefineCustomIntVariable("ia3.max_batch_tokens", "Most input tokens in one batch of an engine.", NULL,
+                            &Ia3MaxBatchTokens, 16384, 64, 4 * 1024 * 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
+    DefineCustomIntVariable("ia3.adapter_cache_size", "Memory for cached adapters in each engine.", NULL,
+                            &Ia3AdapterCacheSize, 256, 1, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL,
+                            NULL);
+    DefineCustomIntVariable("ia3.memory_limit", "Most memory each engine may use; 0 means no limit.", NULL,
+                            &Ia3MemoryLimit, 0, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+}
+
+static void
+DefineSessionSettings(void)
+{
+    DefineCustomStringVariable("ia3.backbone", "Backbone of new tasks and of calls without a task.", NULL,
+                               &Ia3Backbone, "default", PGC_USERSET, 0, NULL, NULL, NULL);
+    DefineCustomIntVariable("ia3.max_input_tokens", "Longest input; what does not fit is cut off.",
+                            "The limit includes the end marker. Cutting keeps what follows a template's last "
+                            "field.",
+                            &Ia3MaxInputTokens, 512, 16, 65536, PGC_USERSET, 0, NULL, NULL, NULL);
+    DefineCustomIntVariable("ia3.start_timeout", "How long a query waits for an engine that is starting.",
+                            "0 means not at all.", &Ia3StartTimeout, 60000, 0, INT_MAX, PGC_USERSET,
+                            GUC_UNIT_MS, NULL, NULL, NULL);
+    DefineCustomIntVariable("ia3.batch_rows", "Most rows that a plan sends to an engine in one request.",
+                            NULL, &Ia3BatchRows, 256, 1, 65536, PGC_USERSET, 0, NULL, NULL, NULL);
+    DefineCustomBoolVariable("ia3.enable_batching", "Lets the planner batch the rows of a query.", NULL,
+                             &Ia3EnableBatching, true, PGC_USERSET, 0, NULL, NULL, NULL);
+}
+
+/* Defines every setting; called once, from _PG_init. */
+void
+Ia3DefineSettings(void)
+{
+    DefineEngineSettings();
+    DefineSessionSettings();
+    MarkGUCPrefixReserved("ia3");
+}

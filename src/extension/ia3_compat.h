@@ -1,0 +1,97 @@
+/*
+ * ia3_compat.h
+ *     Differences between PostgreSQL 13 and 18, in one place. Each entry names the change it bridges.
+ *
+ * The rest of the extension is written for the newest spelling; this header gives it to older versions.
+ */
+#ifndef IA3_COMPAT_H
+#define IA3_COMPAT_H
+
+#include "postgres.h"
+
+#include "catalog/pg_authid.h"
+#include "funcapi.h"
+#include "miscadmin.h"
+#include "storage/latch.h"
+#include "utils/guc.h"
+#include "utils/memutils.h"
+#include "utils/tuplestore.h"
+#if PG_VERSION_NUM >= 140000
+#include "utils/wait_event.h" /* 14: moved out of pgstat.h */
+#else
+#include "pgstat.h"
+#endif
+
+#if PG_VERSION_NUM < 130000
+#error "ia3 needs PostgreSQL 13 or later"
+#endif
+
+/* 14: DEFAULT_ROLE_* became ROLE_PG_* */
+#if PG_VERSION_NUM < 140000
+#define ROLE_PG_READ_ALL_STATS DEFAULT_ROLE_READ_ALL_STATS
+#endif
+
+/* 15: EmitWarningsOnPlaceholders() became MarkGUCPrefixReserved() and then also forbids the prefix */
+#if PG_VERSION_NUM < 150000
+#define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)
+#endif
+
+/*
+ * 15: InitMaterializedSRF(). It came to 15 in a minor release, so it is not used there either; the shim has
+ * its own name and is what the extension calls everywhere.
+ */
+static inline void
+Ia3InitMaterializedSRF(FunctionCallInfo fcinfo)
+{
+    ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+    MemoryContext old;
+    TupleDesc tupdesc;
+
+    if (rsinfo == NULL || !IsA(rsinfo, ReturnSetInfo))
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("set-valued function called in context that cannot accept a set")));
+    if (!(rsinfo->allowedModes & SFRM_Materialize))
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("materialize mode required, but it is not allowed in this context")));
+
+    old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+    if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
+        elog(ERROR, "return type must be a row type");
+    rsinfo->returnMode = SFRM_Materialize;
+    rsinfo->setResult =
+        tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
+    rsinfo->setDesc = CreateTupleDescCopy(tupdesc);
+    MemoryContextSwitchTo(old);
+}
+
+/* 17: a wait event set belongs to a resource owner (NULL = none) and no longer to a memory context */
+#if PG_VERSION_NUM >= 170000
+#define Ia3CreateWaitEventSet(n) CreateWaitEventSet(NULL, (n))
+#else
+#define Ia3CreateWaitEventSet(n) CreateWaitEventSet(TopMemoryContext, (n))
+#endif
+
+/*
+ * 17: extensions name their wait events. Only ever called lazily: the names live in shared memory, which
+ * _PG_init does not have yet.
+ */
+static inline uint32
+Ia3WaitEvent(uint32 *cached, const char *name)
+{
+#if PG_VERSION_NUM >= 170000
+    if (*cached == 0)
+        *cached = WaitEventExtensionNew(name);
+    return *cached;
+#else
+    return PG_WAIT_EXTENSION;
+#endif
+}
+
+/* 18: the module magic may carry a name and a version, shown by pg_get_loaded_modules() */
+#if PG_VERSION_NUM >= 180000
+#define IA3_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "ia3", .version = IA3_VERSION)
+#else
+#define IA3_MODULE_MAGIC PG_MODULE_MAGIC
+#endif
+
+#endif
