@@ -17,7 +17,7 @@ typedef struct Scanner {
     char *error; /* first error, palloc'd */
 } Scanner;
 
-static void Fail(Scanner *scan, const char *format, ...) pg_attribute_printf(2, 3);
+static void Fail(Scanner *scan, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static void
 Fail(Scanner *scan, const char *format, ...)
