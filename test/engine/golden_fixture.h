@@ -1,0 +1,304 @@
+/*
+ * golden_fixture.h
+ *     What the golden tests share: a configuration's checkpoint, adapter and expected results (test/golden),
+ *     loaded on the CPU device in one dtype, and measures of distance.
+ *
+ * Header only, because every test is one file. Each case gets its golden as cmocka's initial state, opens it,
+ * and closes it at the end; a failing case leaks it.
+ */
+#ifndef GOLDEN_FIXTURE_H
+#define GOLDEN_FIXTURE_H
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "../../src/engine/choices.h"
+#include "../../src/engine/model.h"
+#include "../../src/engine/safetensors.h"
+
+#define GOLDEN_INPUTS   3
+#define GOLDEN_EXAMPLES 10
+#define GOLDEN_MAX_NAME 160
+
+static const char *const golden_names[] = {"A", "B", "C", "D", "E", "F", "G", "H", "I", "J-bf16", "J-fp16"};
+#define GOLDEN_N (sizeof golden_names / sizeof *golden_names)
+
+/* A whole file in memory. */
+typedef struct golden_file {
+    uint8_t *data;
+    size_t len;
+} golden_file;
+
+/* What a case is told (cmocka's initial state). */
+typedef struct golden_case {
+    const char *name;
+    ia3_dtype dtype;
+} golden_case;
+
+typedef struct golden {
+    const char *name;
+    ia3_dtype dtype;
+    golden_file file;
+    ia3_safetensors *expected;
+    ia3_checkpoint *ck;
+    ia3_device *dev;
+    ia3_model *m;
+    const ia3_config *config;
+    const ia3_layout *layout;
+    float *vectors; /* the golden adapter, flat */
+    ia3_adapter *adapter;
+} golden;
+
+/* Fails the running test with the engine's own message. */
+#define golden_ok(condition, err)                                                                            \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            fail_msg("%s: %s %s", #condition, (err)->message, (err)->detail);                                \
+    } while (0)
+
+/* The golden folder: IA3_GOLDEN, else beside this file's folder (paths are relative to the checkout). */
+static inline const char *
+golden_root(void)
+{
+    const char *root = getenv("IA3_GOLDEN");
+    return root ? root : "test/golden";
+}
+
+static inline bool
+golden_read(golden_file *f, const char *path)
+{
+    FILE *in = fopen(path, "rb");
+    f->data = NULL;
+    f->len = 0;
+    if (!in)
+        return false;
+    fseek(in, 0, SEEK_END);
+    f->len = (size_t) ftell(in);
+    rewind(in);
+    f->data = malloc(f->len + 1);
+    bool ok = fread(f->data, 1, f->len, in) == f->len;
+    fclose(in);
+    f->data[f->len] = 0;
+    return ok;
+}
+
+static inline golden_file
+golden_file_of(const char *name, const char *file)
+{
+    char path[512];
+    golden_file f;
+    snprintf(path, sizeof path, "%s/%s/%s", golden_root(), name, file);
+    if (!golden_read(&f, path))
+        fail_msg("cannot read %s (run from the checkout, or set IA3_GOLDEN)", path);
+    return f;
+}
+
+/* An adapter file of a configuration, parsed; free() it. */
+static inline float *
+golden_vectors(const char *name, const char *file, const ia3_layout *layout)
+{
+    ia3_error err = {0};
+    golden_file f = golden_file_of(name, file);
+    float *values = ia3_adapter_parse(layout, f.data, f.len, &err);
+    golden_ok(values, &err);
+    free(f.data);
+    return values;
+}
+
+static inline golden *
+golden_open(const golden_case *c)
+{
+    golden *g = calloc(1, sizeof *g);
+    ia3_error err = {0};
+    char path[512];
+    static const uint8_t digest[IA3_DIGEST_LEN] = {1};
+    g->name = c->name;
+    g->dtype = c->dtype;
+    g->file = golden_file_of(c->name, "expected.safetensors");
+    g->expected = ia3_safetensors_parse(g->file.data, g->file.len, "expected", IA3_E_INVALID, &err);
+    golden_ok(g->expected, &err);
+    snprintf(path, sizeof path, "%s/%s", golden_root(), c->name);
+    g->ck = ia3_checkpoint_open(path, &err);
+    golden_ok(g->ck, &err);
+    g->dev = ia3_device_open("cpu", c->dtype, 2, 0, &err);
+    golden_ok(g->dev, &err);
+    g->m = ia3_model_load(g->ck, g->dev, NULL, NULL, &err);
+    golden_ok(g->m, &err);
+    g->config = ia3_model_config(g->m);
+    g->layout = ia3_model_layout(g->m);
+    g->vectors = golden_vectors(c->name, "adapter/adapter_model.safetensors", g->layout);
+    g->adapter = ia3_adapter_create(g->m, g->vectors, digest, &err);
+    golden_ok(g->adapter, &err);
+    return g;
+}
+
+static inline void
+golden_close(golden *g)
+{
+    ia3_adapter_free(g->m, g->adapter);
+    free(g->vectors);
+    ia3_model_free(g->m);
+    g->dev->ops->close(g->dev);
+    ia3_checkpoint_close(g->ck);
+    ia3_safetensors_free(g->expected);
+    free(g->file.data);
+    free(g);
+}
+
+/* --- expected tensors --- */
+
+/* An expected tensor or NULL. All are stored as fp32. */
+static inline const ia3_st_tensor *
+golden_find(const golden *g, const char *format, ...)
+{
+    char name[GOLDEN_MAX_NAME];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(name, sizeof name, format, args);
+    va_end(args);
+    return ia3_safetensors_find(g->expected, name);
+}
+
+static inline const float *
+golden_floats(const golden *g, const ia3_st_tensor *t, size_t n)
+{
+    assert_non_null(t);
+    assert_int_equal(t->dtype, IA3_F32);
+    if (t->bytes != n * sizeof(float))
+        fail_msg("%s: %s has %zu values, %zu wanted", g->name, t->name, t->bytes / sizeof(float), n);
+    return (const float *) (const void *) t->data;
+}
+
+/* Values of an expected tensor of n values. */
+#define golden_values(g, n, ...) golden_floats(g, golden_find(g, __VA_ARGS__), n)
+
+/* Whole numbers; free() them. */
+static inline int32_t *
+golden_ints(const ia3_st_tensor *t, int *n)
+{
+    assert_non_null(t);
+    *n = (int) (t->bytes / sizeof(float));
+    int32_t *ids = malloc((size_t) (*n + 1) * sizeof *ids);
+    for (int i = 0; i < *n; i++)
+        ids[i] = (int32_t) ((const float *) (const void *) t->data)[i];
+    return ids;
+}
+
+/* All choices under "PREFIX.choice.C.ids". */
+static inline ia3_choices *
+golden_choices(const golden *g, const char *prefix)
+{
+    int32_t *ids[16];
+    int len[16], n = 0, bad_a, bad_b;
+    ia3_error err = {0};
+    const ia3_st_tensor *t;
+    while (n < 16 && (t = golden_find(g, "%s.choice.%d.ids", prefix, n))) {
+        ids[n] = golden_ints(t, &len[n]);
+        n++;
+    }
+    ia3_choices *c =
+        ia3_choices_create((const int32_t *const *) ids, len, n, g->config->start_id, &bad_a, &bad_b, &err);
+    golden_ok(c, &err);
+    for (int i = 0; i < n; i++)
+        free(ids[i]);
+    return c;
+}
+
+/* --- distances --- */
+
+static inline double
+golden_relative(const float *got, const float *want, size_t n)
+{
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < n; i++) {
+        difference += ((double) got[i] - want[i]) * ((double) got[i] - want[i]);
+        norm += (double) want[i] * want[i];
+    }
+    if (!isfinite(difference))
+        return INFINITY;
+    return sqrt(difference) / fmax(sqrt(norm), 1e-30);
+}
+
+static inline double
+golden_max(const float *got, const float *want, size_t n)
+{
+    double worst = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = fabs((double) got[i] - want[i]);
+        if (!(d <= worst)) /* a NaN is the worst of all */
+            worst = isnan(d) ? INFINITY : d;
+    }
+    return worst;
+}
+
+static inline double
+golden_cosine(const float *a, const float *b, size_t n)
+{
+    double dot = 0, aa = 0, bb = 0;
+    for (size_t i = 0; i < n; i++) {
+        dot += (double) a[i] * b[i];
+        aa += (double) a[i] * a[i];
+        bb += (double) b[i] * b[i];
+    }
+    return isfinite(dot) ? dot / fmax(sqrt(aa * bb), 1e-30) : -1;
+}
+
+/* Fails unless value <= limit; says which configuration, what and how far. */
+static inline void
+golden_limit(const golden *g, const char *what, double value, double limit)
+{
+    if (getenv("IA3_GOLDEN_VERBOSE"))
+        printf("    %s %s %s: %.3g (limit %.3g)\n", g->name, g->dtype == IA3_F32 ? "float32" : "bfloat16",
+               what, value, limit);
+    if (!(value <= limit))
+        fail_msg("%s %s: %s is %.3g, more than %.3g", g->name, g->dtype == IA3_F32 ? "float32" : "bfloat16",
+                 what, value, limit);
+}
+
+/* --- cases --- */
+
+typedef struct golden_test {
+    const char *name;
+    CMUnitTestFunction run;
+    bool bf16; /* also in bfloat16 */
+    bool all;  /* for every configuration; else for A, B and E only (no gate; gate; bias in every layer) */
+} golden_test;
+
+/* Runs every test for its configurations and dtypes as one cmocka group. */
+static inline int
+golden_run(const char *group, const golden_test *tests, size_t n)
+{
+    size_t room = n * GOLDEN_N * 2, used = 0;
+    struct CMUnitTest *cases = calloc(room, sizeof *cases);
+    golden_case *states = calloc(room, sizeof *states);
+    for (size_t t = 0; t < n; t++)
+        for (size_t i = 0; i < GOLDEN_N; i++)
+            for (int half = 0; half <= (tests[t].bf16 ? 1 : 0); half++) {
+                if (!tests[t].all && !strchr("ABE", golden_names[i][0]))
+                    continue;
+                char *name = malloc(128);
+                snprintf(name, 128, "%s %s %s", tests[t].name, golden_names[i],
+                         half ? "bfloat16" : "float32");
+                states[used] = (golden_case){golden_names[i], half ? IA3_BF16 : IA3_F32};
+                cases[used].name = name;
+                cases[used].test_func = tests[t].run;
+                cases[used].initial_state = &states[used];
+                used++;
+            }
+    int failed = _cmocka_run_group_tests(group, cases, used, NULL, NULL);
+    for (size_t i = 0; i < used; i++)
+        free((char *) cases[i].name);
+    free(cases);
+    free(states);
+    return failed;
+}
+
+#endif

@@ -1,0 +1,457 @@
+/*
+ * test_gradient.c
+ *     Training against the reference: losses, gradients of every vector (a float64 run of transformers and peft,
+ *     and finite differences of our own loss), twenty optimizer steps, and what makes training reproducible.
+ *
+ * Tolerances are those of the tolerance table. A loss below 0.1 is measured against 0.1: the unlikelihood term,
+ * without its constant, crosses zero.
+ */
+#include "golden_fixture.h"
+
+#include "../../src/engine/train.h"
+
+/* The training examples of a configuration, each with one text. */
+typedef struct examples {
+    ia3_train_example e[GOLDEN_EXAMPLES];
+    int32_t *ids[GOLDEN_EXAMPLES];
+    int n_ids[GOLDEN_EXAMPLES];
+    ia3_choices *choices[GOLDEN_EXAMPLES];
+} examples;
+
+static const int no_texts[64]; /* every example's first text */
+
+static void
+open_examples(const golden *g, examples *x)
+{
+    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "example.%d", i);
+        x->ids[i] = golden_ints(golden_find(g, "%s.ids", prefix), &x->n_ids[i]);
+        x->choices[i] = golden_choices(g, prefix);
+        x->e[i] = (ia3_train_example){.n_texts = 1,
+                                      .ids = (const int32_t *const *) &x->ids[i],
+                                      .n_ids = &x->n_ids[i],
+                                      .choices = x->choices[i],
+                                      .label = (int) *golden_values(g, 1, "%s.label", prefix)};
+    }
+}
+
+static void
+close_examples(examples *x)
+{
+    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
+        free(x->ids[i]);
+        ia3_choices_free(x->choices[i]);
+    }
+}
+
+/* T-Few's recipe as in the golden files: no dropout, fp32's 20 steps with 2.4 of warm-up. */
+static ia3_recipe
+golden_recipe(const golden *g)
+{
+    const float *r = golden_values(g, 4, "steps.recipe");
+    return (ia3_recipe){.steps = (int) r[0],
+                        .batch_size = (int) r[1],
+                        .learning_rate =
+                            round(r[2] * 1e6) / 1e6, /* what was meant before it became a float */
+                        .warmup_ratio = round(r[3] * 1e6) / 1e6,
+                        .lm_weight = 1,
+                        .unlikelihood_weight = 1,
+                        .length_norm_weight = 1,
+                        .seed = 1};
+}
+
+static ia3_train *
+job_of(const golden *g, const examples *x, const ia3_recipe *recipe, const float *init)
+{
+    ia3_error err = {0};
+    ia3_train *t = ia3_train_create(g->m, x->e, GOLDEN_EXAMPLES, recipe, init, &err);
+    golden_ok(t, &err);
+    return t;
+}
+
+static double
+loss_error(const ia3_train_report *r, const float *want)
+{
+    double got[] = {r->loss, r->lm_loss, r->unlikelihood_loss, r->length_norm_loss}, worst = 0;
+    for (int i = 0; i < 4; i++) {
+        double d = fabs(got[i] - want[i]) / fmax(fabs(want[i]), 0.1);
+        worst = d <= worst ? worst : isnan(d) ? INFINITY : d;
+    }
+    return worst;
+}
+
+/* --- against the oracle --- */
+
+/* Each vector's gradient against the float64 run's. */
+static void
+check_gradients(const golden *g, const char *batch, const char *mode, const float *grads)
+{
+    for (int i = 0; i < g->layout->n; i++) {
+        const ia3_layout_entry *e = &g->layout->entries[i];
+        const float *want = golden_values(g, (size_t) e->len, "%s.%s.grad.%s", batch, mode, e->name);
+        char what[192];
+        snprintf(what, sizeof what, "gradient (%s, %s) of %s", batch, mode, e->name);
+        if (g->dtype == IA3_F32)
+            golden_limit(g, what, golden_relative(grads + e->offset, want, (size_t) e->len), 1e-4);
+        else
+            golden_limit(g, what, 1 - golden_cosine(grads + e->offset, want, (size_t) e->len), 0.01);
+    }
+}
+
+static void
+test_batch(const golden *g, const examples *x, const char *batch, Ia3LossAveraging averaging)
+{
+    const char *mode = averaging == IA3_LOSS_BATCH ? "batch" : "example";
+    const float *weights = golden_values(g, 3, "%s.weights", batch);
+    ia3_recipe recipe = golden_recipe(g);
+    recipe.lm_weight = weights[0];
+    recipe.unlikelihood_weight = weights[1];
+    recipe.length_norm_weight = weights[2];
+    recipe.averaging = averaging;
+    int n;
+    int32_t *indices = golden_ints(golden_find(g, "%s.indices", batch), &n);
+    recipe.batch_size = n; /* what per-example losses are divided by */
+    float *grads = malloc(g->layout->n_values * sizeof *grads);
+    ia3_train *t = job_of(g, x, &recipe, g->vectors);
+    ia3_train_report report = {0};
+    ia3_error err = {0};
+    golden_ok(ia3_train_gradients(t, indices, no_texts, n, grads, &report, &err), &err);
+    assert_int_equal(report.examples, n);
+    assert_int_equal(report.step, 0);
+    double error = loss_error(&report, golden_values(g, 4, "%s.%s.losses", batch, mode));
+    golden_limit(g, "losses", error, g->dtype == IA3_F32 ? 1e-5 : 1e-2);
+    check_gradients(g, batch, mode, grads);
+    ia3_train_free(t);
+    free(indices);
+    free(grads);
+}
+
+static void
+test_losses_and_gradients(void **state)
+{
+    golden *g = golden_open(*state);
+    examples x;
+    open_examples(g, &x);
+    test_batch(g, &x, "tfew", IA3_LOSS_BATCH);
+    test_batch(g, &x, "tfew", IA3_LOSS_EXAMPLE);
+    test_batch(g, &x, "ragged", IA3_LOSS_BATCH);
+    test_batch(g, &x, "ragged", IA3_LOSS_EXAMPLE);
+    close_examples(&x);
+    golden_close(g);
+}
+
+static double
+final_error(const golden *g, const float *values)
+{
+    double worst = 0;
+    for (int i = 0; i < g->layout->n; i++) {
+        const ia3_layout_entry *e = &g->layout->entries[i];
+        worst = fmax(worst, golden_max(values + e->offset,
+                                       golden_values(g, (size_t) e->len, "steps.final.%s", e->name),
+                                       (size_t) e->len));
+    }
+    return worst;
+}
+
+static void
+test_steps(void **state)
+{
+    golden *g = golden_open(*state);
+    examples x;
+    open_examples(g, &x);
+    ia3_recipe recipe = golden_recipe(g);
+    int n, steps = recipe.steps, size = recipe.batch_size;
+    int32_t *indices = golden_ints(golden_find(g, "steps.indices"), &n);
+    assert_int_equal(n, steps * size);
+    const float *losses = golden_values(g, (size_t) steps * 4, "steps.losses");
+    float *values = malloc(g->layout->n_values * sizeof *values);
+    ia3_train *t = job_of(g, &x, &recipe, g->vectors);
+    ia3_error err = {0};
+    double worst = 0;
+    for (int s = 0; s < steps; s++) {
+        assert_false(ia3_train_finished(t));
+        golden_ok(ia3_train_step_on(t, indices + (size_t) s * size, no_texts, size, &err), &err);
+        ia3_train_report report;
+        ia3_train_last(t, &report);
+        assert_int_equal(report.step, s + 1);
+        worst = fmax(worst, loss_error(&report, losses + (size_t) s * 4));
+        if (s == 0) { /* the schedule begins at zero */
+            ia3_train_values(t, values);
+            assert_memory_equal(values, g->vectors, g->layout->n_values * sizeof *values);
+        }
+    }
+    assert_true(ia3_train_finished(t));
+    ia3_train_values(t, values);
+    golden_limit(g, "losses of 20 steps", worst, g->dtype == IA3_F32 ? 1e-5 : 1e-2);
+    golden_limit(g, "vectors after 20 steps", final_error(g, values), g->dtype == IA3_F32 ? 1e-5 : 5e-3);
+    ia3_train_free(t);
+    free(indices);
+    free(values);
+    close_examples(&x);
+    golden_close(g);
+}
+
+/* --- finite differences of our own loss --- */
+
+typedef struct differences {
+    const golden *g;
+    const examples *x;
+    ia3_recipe recipe;
+    float *values, *grads, *scratch; /* scratch: gradients nobody wants */
+} differences;
+
+/* The loss with element i of the vectors moved by h. */
+static double
+loss_at(differences *d, size_t i, double h)
+{
+    static const int batch[] = {1, 8, 9};
+    float old = d->values[i];
+    d->values[i] = (float) (old + h);
+    ia3_train *t = job_of(d->g, d->x, &d->recipe, d->values);
+    ia3_train_report report = {0};
+    ia3_error err = {0};
+    golden_ok(ia3_train_gradients(t, batch, no_texts, 3, h == 0 ? d->grads : d->scratch, &report, &err),
+              &err);
+    ia3_train_free(t);
+    d->values[i] = old;
+    return report.loss;
+}
+
+/*
+ * Central differences of fourth order. The loss carries about 1e-6 of fp32 noise, so with h = 0.02 a difference
+ * is known to about 5e-5; where ReLU bends within the stencil it is worse, hence the relative part.
+ */
+static double
+difference(differences *d, size_t i)
+{
+    const double h = 0.02;
+    return (8 * (loss_at(d, i, h) - loss_at(d, i, -h)) - (loss_at(d, i, 2 * h) - loss_at(d, i, -2 * h))) /
+           (12 * h);
+}
+
+/* The elements of a vector with the largest gradient, where a difference says most; then one of the others. */
+static void
+check_vector(differences *d, const ia3_layout_entry *e)
+{
+    size_t picks[4] = {0};
+    for (int k = 0; k < 3; k++)
+        for (int j = 0; j < e->len; j++) {
+            size_t i = e->offset + (size_t) j;
+            bool taken = (k > 0 && picks[0] == i) || (k > 1 && picks[1] == i);
+            if (!taken && (picks[k] == 0 || fabsf(d->grads[i]) > fabsf(d->grads[picks[k]])))
+                picks[k] = i;
+        }
+    picks[3] = e->offset + (size_t) e->len / 2;
+    for (int k = 0; k < 4; k++) {
+        double want = difference(d, picks[k]), got = d->grads[picks[k]];
+        double scale = fabs(d->grads[picks[0]]);
+        if (fabs(got - want) > 2e-4 + 0.02 * scale)
+            fail_msg("%s: gradient %zu of %s is %g, finite differences say %g", d->g->name,
+                     picks[k] - e->offset, e->name, got, want);
+    }
+}
+
+static void
+run_differences(golden *g, double dropout)
+{
+    examples x;
+    open_examples(g, &x);
+    size_t bytes = g->layout->n_values * sizeof(float);
+    differences d = {.g = g, .x = &x, .recipe = golden_recipe(g)};
+    d.recipe.dropout = dropout;
+    d.values = malloc(bytes);
+    d.grads = malloc(bytes);
+    d.scratch = malloc(bytes);
+    memcpy(d.values, g->vectors, bytes);
+    ia3_train *keep = job_of(g, &x, &d.recipe, NULL); /* keeps the backward weights while jobs come and go */
+    loss_at(&d, 0, 0);
+    for (int i = 0; i < g->layout->n; i++)
+        check_vector(&d, &g->layout->entries[i]);
+    ia3_train_free(keep);
+    free(d.values);
+    free(d.grads);
+    free(d.scratch);
+    close_examples(&x);
+}
+
+static void
+test_differences(void **state)
+{
+    golden *g = golden_open(*state);
+    run_differences(g, 0);
+    golden_close(g);
+}
+
+/* The masks depend on seed and step only, so the loss stays differentiable in the vectors. */
+static void
+test_differences_with_dropout(void **state)
+{
+    golden *g = golden_open(*state);
+    run_differences(g, 0.1);
+    golden_close(g);
+}
+
+/* --- reproducible, independent --- */
+
+/* Values after n ordinary steps of a new job. */
+static float *
+train_alone(const golden *g, const examples *x, const ia3_recipe *recipe, const float *init, int n)
+{
+    ia3_error err = {0};
+    ia3_train *t = job_of(g, x, recipe, init);
+    for (int s = 0; s < n; s++)
+        golden_ok(ia3_train_step(&t, 1, &err), &err);
+    float *values = malloc(g->layout->n_values * sizeof *values);
+    ia3_train_values(t, values);
+    ia3_train_free(t);
+    return values;
+}
+
+static void
+test_reproducible(void **state)
+{
+    golden *g = golden_open(*state);
+    examples x;
+    open_examples(g, &x);
+    size_t bytes = g->layout->n_values * sizeof(float);
+    ia3_recipe recipe = golden_recipe(g), other = recipe, plain = recipe;
+    recipe.dropout = other.dropout = 0.1;
+    other.seed = 2;
+    float *first = train_alone(g, &x, &recipe, NULL, 8), *again = train_alone(g, &x, &recipe, NULL, 8);
+    float *seed2 = train_alone(g, &x, &other, NULL, 8), *dry = train_alone(g, &x, &plain, NULL, 8);
+    assert_memory_equal(first, again, bytes);
+    assert_memory_not_equal(first, seed2, bytes);
+    assert_memory_not_equal(first, dry, bytes);
+    free(first);
+    free(again);
+    free(seed2);
+    free(dry);
+    close_examples(&x);
+    golden_close(g);
+}
+
+/*
+ * Jobs of different seeds, starts, learning rates and dropouts stepped together, one of them joining late, end
+ * where each ends alone. Other jobs change the shapes of products and with them the last bits of gradients, and
+ * Adafactor turns an almost vanishing gradient's sign into a whole step; so the mean is held tight and the
+ * largest difference to one step.
+ */
+static void
+test_jobs_together(void **state)
+{
+    golden *g = golden_open(*state);
+    examples x;
+    open_examples(g, &x);
+    ia3_error err = {0};
+    size_t n = g->layout->n_values;
+    ia3_recipe recipes[3] = {golden_recipe(g), golden_recipe(g), golden_recipe(g)};
+    recipes[1].seed = 7;
+    recipes[1].batch_size = 3;
+    recipes[1].dropout = 0.1;
+    recipes[2].learning_rate = 1e-3;
+    recipes[2].unlikelihood_weight = 0;
+    const float *inits[3] = {NULL, g->vectors, NULL};
+    ia3_train *jobs[3];
+    for (int j = 0; j < 3; j++)
+        jobs[j] = job_of(g, &x, &recipes[j], inits[j]);
+    float *together = malloc(n * sizeof *together);
+    for (int s = 0; s < 8; s++)
+        golden_ok(ia3_train_step(jobs, s < 3 ? 2 : 3, &err), &err);
+    for (int j = 0; j < 3; j++) {
+        float *alone = train_alone(g, &x, &recipes[j], inits[j], j < 2 ? 8 : 5);
+        ia3_train_values(jobs[j], together);
+        double mean = 0;
+        for (size_t i = 0; i < n; i++)
+            mean += fabs((double) together[i] - alone[i]) / (double) n;
+        golden_limit(g, "jobs together, mean difference", mean, g->dtype == IA3_F32 ? 1e-6 : 3e-4);
+        golden_limit(g, "jobs together, largest difference", golden_max(together, alone, n), 6e-3);
+        free(alone);
+        ia3_train_free(jobs[j]);
+    }
+    free(together);
+    close_examples(&x);
+    golden_close(g);
+}
+
+/* Asking for gradients moves nothing; a step does. */
+static void
+test_gradients_leave_the_job_alone(void **state)
+{
+    static const int batch[] = {0, 1};
+    golden *g = golden_open(*state);
+    examples x;
+    open_examples(g, &x);
+    ia3_error err = {0};
+    ia3_train_report report;
+    size_t n = g->layout->n_values, bytes = n * sizeof(float);
+    float *grads = malloc(bytes), *again = malloc(bytes), *values = malloc(bytes);
+    ia3_recipe recipe = golden_recipe(g);
+    recipe.warmup_ratio = 0; /* so that the first step has the full learning rate */
+    ia3_train *t = job_of(g, &x, &recipe, g->vectors);
+    golden_ok(ia3_train_gradients(t, batch, no_texts, 2, grads, &report, &err), &err);
+    golden_ok(ia3_train_gradients(t, batch, no_texts, 2, again, &report, &err), &err);
+    assert_memory_equal(grads, again, bytes);
+    ia3_train_values(t, values);
+    assert_memory_equal(values, g->vectors, bytes);
+    golden_ok(ia3_train_step_on(t, batch, no_texts, 2, &err), &err);
+    ia3_train_values(t, values);
+    assert_memory_not_equal(values, g->vectors, bytes);
+    ia3_train_free(t);
+    free(grads);
+    free(again);
+    free(values);
+    close_examples(&x);
+    golden_close(g);
+}
+
+/* A recipe or an example that makes no sense is refused by name. */
+static void
+test_bad_recipes(void **state)
+{
+    golden *g = golden_open(*state);
+    examples x;
+    open_examples(g, &x);
+    static const struct {
+        const char *field;
+        ia3_recipe recipe;
+    } bad[] = {
+        {"steps", {.steps = 0, .batch_size = 1, .learning_rate = 1, .lm_weight = 1}},
+        {"batch_size", {.steps = 1, .batch_size = 0, .learning_rate = 1, .lm_weight = 1}},
+        {"learning_rate", {.steps = 1, .batch_size = 1, .learning_rate = NAN, .lm_weight = 1}},
+        {"warmup_ratio",
+         {.steps = 1, .batch_size = 1, .learning_rate = 1, .warmup_ratio = 1.5, .lm_weight = 1}},
+        {"lm_weight", {.steps = 1, .batch_size = 1, .learning_rate = 1, .lm_weight = -1}},
+        {"dropout", {.steps = 1, .batch_size = 1, .learning_rate = 1, .lm_weight = 1, .dropout = 1}},
+        {"weights", {.steps = 1, .batch_size = 1, .learning_rate = 1}},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        ia3_error err = {0};
+        assert_null(ia3_train_create(g->m, x.e, GOLDEN_EXAMPLES, &bad[i].recipe, NULL, &err));
+        assert_int_equal(err.code, IA3_E_INVALID);
+        assert_non_null(strstr(err.message, bad[i].field));
+    }
+    ia3_error err = {0};
+    ia3_recipe recipe = golden_recipe(g);
+    x.e[3].label = x.choices[3]->n;
+    assert_null(ia3_train_create(g->m, x.e, GOLDEN_EXAMPLES, &recipe, NULL, &err));
+    assert_int_equal(err.code, IA3_E_INVALID);
+    close_examples(&x);
+    golden_close(g);
+}
+
+int
+main(void)
+{
+    static const golden_test tests[] = {
+        {"bad recipes", test_bad_recipes, false, false},
+        {"losses and gradients", test_losses_and_gradients, true, true},
+        {"20 steps", test_steps, true, true},
+        {"finite differences", test_differences, false, true},
+        {"finite differences with dropout", test_differences_with_dropout, false, false},
+        {"same seed, same bits", test_reproducible, true, false},
+        {"jobs together", test_jobs_together, true, false},
+        {"gradients leave the job alone", test_gradients_leave_the_job_alone, true, false},
+    };
+    return golden_run("gradient", tests, sizeof tests / sizeof *tests);
+}
