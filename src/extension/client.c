@@ -401,6 +401,16 @@ RaiseGarbled(const char *backbone)
                             "server after an update.")));
 }
 
+static void
+RaiseVersion(const char *backbone)
+{
+    ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    errmsg("ia3 engine for backbone \"%s\" speaks another version of the protocol", backbone),
+                    errdetail("This library speaks version %d.", IA3_PROTOCOL_VERSION),
+                    errhint("The library and the engine must come from the same installation; restart the "
+                            "server after an update.")));
+}
+
 static void RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader) pg_attribute_noreturn();
 
 /* Closes the connection and raises; not for IA3_IO_OK. */
@@ -418,6 +428,8 @@ RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader)
                         errmsg("ia3 engine for backbone \"%s\" does not answer", backbone)));
     if (result == IA3_IO_GARBLED)
         RaiseGarbled(backbone);
+    if (result == IA3_IO_VERSION)
+        RaiseVersion(backbone);
     RaiseGone(backbone);
     pg_unreachable();
 }

@@ -68,7 +68,7 @@ ReadInfo(ia3_reader *reader, Ia3EngineInfo *info)
     return !reader->bad;
 }
 
-/* HELLO, then INFO, on a fresh connection; leaves it idle. An engine of another version is GARBLED. */
+/* HELLO, then INFO, on a fresh connection; leaves it idle. */
 Ia3IoResult
 Ia3Greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline)
 {
@@ -84,8 +84,8 @@ Ia3Greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline)
     result = Ia3Exchange(conn, IA3_HELLO, &hello.w, IA3_HELLO_OK, reader, deadline);
     if (result != IA3_IO_OK)
         return result;
-    if (ia3_get_u32(reader) != IA3_PROTOCOL_VERSION || reader->bad)
-        return IA3_IO_GARBLED;
+    if (ia3_get_u32(reader) != IA3_PROTOCOL_VERSION)
+        return reader->bad ? IA3_IO_GARBLED : IA3_IO_VERSION;
 
     result = Ia3Exchange(conn, IA3_INFO, BeginSmall(&ask), IA3_INFO_OK, reader, deadline);
     if (result != IA3_IO_OK)
