@@ -136,8 +136,8 @@ fill_task(Ia3Task *task)
     task->label = psprintf("%s@%d", task->name, task->version);
 }
 
-Ia3Task *
-Ia3TaskLookup(const char *reference)
+static Ia3Task *
+lookup(const char *reference, bool readOnly)
 {
     MemoryContext caller = CurrentMemoryContext;
     Ia3TaskReference ref = Ia3TaskParseReference(reference);
@@ -150,7 +150,7 @@ Ia3TaskLookup(const char *reference)
     Ia3SpiConnect();
     values[0] = CStringGetTextDatum(ref.name);
     values[1] = Int32GetDatum(ref.version);
-    found = Ia3QueryRun(&lookupQuery, values, nulls, true);
+    found = Ia3QueryRun(&lookupQuery, values, nulls, readOnly);
     if (found > 0)
         (void) Ia3QueryColumn(1, &isNull);
     if (isNull)
@@ -162,6 +162,18 @@ Ia3TaskLookup(const char *reference)
     Ia3SpiFinish();
     MemoryContextSwitchTo(caller);
     return task;
+}
+
+Ia3Task *
+Ia3TaskLookup(const char *reference)
+{
+    return lookup(reference, true);
+}
+
+Ia3Task *
+Ia3TaskLookupLatest(const char *reference)
+{
+    return lookup(reference, false);
 }
 
 /* The first bytes are enough to tell digests apart in a message. */

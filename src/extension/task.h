@@ -39,6 +39,8 @@ extern Ia3TaskReference Ia3TaskParseReference(const char *reference);
  * from ia3.task (so that a hand-made change counts), a pinned one from the version's own recipe.
  */
 extern Ia3Task *Ia3TaskLookup(const char *reference);
+/* The same with a new snapshot, for use after a lock was waited for. */
+extern Ia3Task *Ia3TaskLookupLatest(const char *reference);
 
 /*
  * ERROR 55000 when the engine of the task's backbone runs another one than it was trained on. Waits for an

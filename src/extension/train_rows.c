@@ -1,0 +1,321 @@
+/*
+ * train_rows.c
+ *     Labelled examples read by a task's query.
+ *
+ * The query runs in a subtransaction that is always rolled back. That gives three things at once: the locks
+ * that parsing and running it took are released before training starts, which may take minutes; nothing it
+ * might have done stays; and transaction_read_only can be set for it alone, so that functions it calls
+ * cannot write either.
+ */
+#include "postgres.h"
+
+#include "access/xact.h"
+#include "catalog/pg_type.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/guc.h"
+#include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/plancache.h"
+#include "utils/resowner.h"
+
+#include "train_rows.h"
+
+#define FETCH_ROWS 256
+
+/* Where the columns of the query go. Attribute numbers count from 1; 0 = there is none. */
+typedef struct ColumnMap {
+    int label;
+    int choices;
+    int *fields; /* [nFields] */
+    Oid elementType; /* of choices */
+} ColumnMap;
+
+typedef struct RowReader {
+    MemoryContext context; /* the rows */
+    Ia3TrainRows *rows;
+    ColumnMap map;
+    int capacity;
+    Size bytes; /* read so far */
+} RowReader;
+
+/* Collects the distinct fields of all templates. */
+static void
+collect_fields(Ia3TrainRows *rows, Ia3Template **templates, int nTemplates)
+{
+    Ia3StringIndex *index = Ia3StringIndexCreate();
+
+    for (int t = 0; t < nTemplates; t++)
+        for (int f = 0; f < templates[t]->nFields; f++) {
+            bool found;
+
+            Ia3StringIndexAdd(index, templates[t]->fields[f], &found);
+        }
+    rows->nFields = Ia3StringIndexStrings(index)->n;
+    rows->fields = Ia3StringIndexStrings(index)->items;
+}
+
+static char *
+list_columns(TupleDesc desc)
+{
+    StringInfoData out;
+
+    initStringInfo(&out);
+    for (int i = 0; i < desc->natts; i++)
+        appendStringInfo(&out, "%s\"%s\"", i > 0 ? ", " : "", NameStr(TupleDescAttr(desc, i)->attname));
+    return out.data;
+}
+
+/* The column of this name, 0 when there is none. */
+static int
+find_column(TupleDesc desc, const char *name)
+{
+    int found = 0;
+
+    for (int i = 0; i < desc->natts; i++) {
+        if (strcmp(NameStr(TupleDescAttr(desc, i)->attname), name) != 0)
+            continue;
+        if (found)
+            ereport(ERROR, (errcode(ERRCODE_AMBIGUOUS_COLUMN),
+                            errmsg("the query returns more than one column \"%s\"", name)));
+        found = i + 1;
+    }
+    return found;
+}
+
+static void
+missing_column(TupleDesc desc, const char *name, const char *hint)
+{
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN), errmsg("the query does not return a column \"%s\"", name),
+                    desc->natts > 0 ? errdetail("It returns %s.", list_columns(desc))
+                                    : errdetail("It returns no columns."),
+                    errhint("%s", hint)));
+}
+
+static void
+map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
+{
+    int text = 0;
+
+    map->label = find_column(desc, "label");
+    if (desc->natts == 2) {
+        if (map->label == 0)
+            map->label = 2;
+        text = 3 - map->label;
+    }
+    if (map->label == 0)
+        missing_column(desc, "label", "Name the columns text and label, or return exactly these two.");
+
+    map->fields = palloc0(sizeof(int) * Max(rows->nFields, 1));
+    for (int f = 0; f < rows->nFields; f++) {
+        map->fields[f] = find_column(desc, rows->fields[f]);
+        if (map->fields[f] == 0 && strcmp(rows->fields[f], "text") == 0)
+            map->fields[f] = text;
+        if (map->fields[f] == 0)
+            missing_column(desc, rows->fields[f], "A template names this field.");
+    }
+
+    map->choices = find_column(desc, "choices");
+    if (map->choices == map->label || map->choices == text)
+        map->choices = 0; /* a two-column query goes by position */
+    if (map->choices != 0) {
+        map->elementType = get_element_type(getBaseType(TupleDescAttr(desc, map->choices - 1)->atttypid));
+        if (!OidIsValid(map->elementType))
+            ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH), errmsg("column \"choices\" must be an array of text"),
+                            errdetail("Its type is %s.",
+                                      format_type_be(TupleDescAttr(desc, map->choices - 1)->atttypid))));
+    }
+}
+
+/* A NULL where none may be: raises the ERROR. */
+static void
+null_value(const RowReader *reader, const char *what)
+{
+    ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+                    errmsg("row %d of the query has a null %s", reader->rows->n + 1, what)));
+}
+
+/* Copies a string into the rows' context and counts it. */
+static char *
+keep_string(RowReader *reader, const char *string)
+{
+    Size len = strlen(string);
+
+    reader->bytes += len + 1;
+    if (reader->bytes > IA3_MAX_FRAME)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("the query returns more than %u MB of text", IA3_MAX_FRAME / (1024 * 1024)),
+                        errhint("Training is for a few examples; choose some of the rows.")));
+    return MemoryContextStrdup(reader->context, string);
+}
+
+/* Any type becomes text by its output function. NULL for NULL. */
+static char *
+column_text(RowReader *reader, HeapTuple tuple, TupleDesc desc, int column)
+{
+    char *value = SPI_getvalue(tuple, desc, column);
+
+    return value ? keep_string(reader, value) : NULL;
+}
+
+static Ia3Strings *
+column_choices(RowReader *reader, HeapTuple tuple, TupleDesc desc)
+{
+    bool isNull, byVal, isVarlena;
+    Datum value = SPI_getbinval(tuple, desc, reader->map.choices, &isNull);
+    Oid type = reader->map.elementType, output;
+    int16 len;
+    char align;
+    Datum *elements;
+    bool *nulls;
+    Ia3Strings *choices;
+
+    if (isNull)
+        return NULL;
+    get_typlenbyvalalign(type, &len, &byVal, &align);
+    getTypeOutputInfo(type, &output, &isVarlena);
+    choices = MemoryContextAllocZero(reader->context, sizeof(Ia3Strings));
+    deconstruct_array(DatumGetArrayTypeP(value), type, len, byVal, align, &elements, &nulls, &choices->n);
+    choices->items = MemoryContextAlloc(reader->context, sizeof(char *) * Max(choices->n, 1));
+    for (int i = 0; i < choices->n; i++) {
+        if (nulls[i])
+            null_value(reader, "choice");
+        choices->items[i] = keep_string(reader, OidOutputFunctionCall(output, elements[i]));
+    }
+    return choices;
+}
+
+static void
+read_row(RowReader *reader, HeapTuple tuple, TupleDesc desc)
+{
+    Ia3TrainRows *rows = reader->rows;
+    Ia3TrainRow *row;
+
+    if (rows->n == reader->capacity) {
+        reader->capacity *= 2;
+        rows->rows = repalloc_huge(rows->rows, sizeof(Ia3TrainRow) * (Size) reader->capacity);
+    }
+    row = &rows->rows[rows->n];
+    row->label = column_text(reader, tuple, desc, reader->map.label);
+    if (row->label == NULL)
+        null_value(reader, "label");
+    row->values = MemoryContextAlloc(reader->context, sizeof(char *) * Max(rows->nFields, 1));
+    for (int f = 0; f < rows->nFields; f++) {
+        row->values[f] = column_text(reader, tuple, desc, reader->map.fields[f]);
+        if (row->values[f] == NULL) {
+            if (strcmp(rows->fields[f], "text") == 0)
+                null_value(reader, "text");
+            row->values[f] = keep_string(reader, "");
+        }
+    }
+    row->choices = reader->map.choices ? column_choices(reader, tuple, desc) : NULL;
+    rows->n++;
+}
+
+/* Prepares the query and refuses what is not one read-only SELECT. */
+static SPIPlanPtr
+prepare_query(const char *query)
+{
+    SPIPlanPtr plan = SPI_prepare(query, 0, NULL);
+    List *sources;
+    CachedPlanSource *source;
+    Query *parsed;
+
+    if (plan == NULL)
+        elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+    sources = SPI_plan_get_plan_sources(plan);
+    if (list_length(sources) != 1)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query must be a single SELECT"),
+                        sources == NIL ? errdetail("It is empty.")
+                                       : errdetail("It has %d statements.", list_length(sources))));
+    source = linitial(sources);
+    if (list_length(source->query_list) == 1) {
+        parsed = linitial_node(Query, source->query_list);
+        if (parsed->commandType == CMD_SELECT && !parsed->hasModifyingCTE && parsed->rowMarks == NIL)
+            return plan;
+    } else
+        parsed = NULL;
+    if (parsed == NULL || parsed->commandType != CMD_UTILITY)
+        ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION), errmsg("the query must be read-only"),
+                        errdetail("It changes or locks rows.")));
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query must be a single SELECT"),
+                    errdetail("It is a %s command.", GetCommandTagName(source->commandTag))));
+    return NULL;
+}
+
+/* Runs inside the subtransaction. */
+static void
+read_all(RowReader *reader, const char *query)
+{
+    SPIPlanPtr plan;
+    Portal portal;
+
+    (void) set_config_option("transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
+                             false);
+    if (SPI_connect() != SPI_OK_CONNECT)
+        elog(ERROR, "SPI_connect failed");
+    plan = prepare_query(query);
+    portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
+    map_columns(&reader->map, reader->rows, portal->tupDesc);
+    for (;;) {
+        SPI_cursor_fetch(portal, true, FETCH_ROWS);
+        if (SPI_processed == 0)
+            break;
+        for (uint64 i = 0; i < SPI_processed; i++)
+            read_row(reader, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+        SPI_freetuptable(SPI_tuptable);
+    }
+    SPI_cursor_close(portal);
+    SPI_finish();
+}
+
+Ia3TrainRows *
+Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    ResourceOwner owner = CurrentResourceOwner;
+    RowReader reader = {.context = caller, .capacity = 64};
+
+    reader.rows = palloc0(sizeof(Ia3TrainRows));
+    reader.rows->rows = palloc(sizeof(Ia3TrainRow) * reader.capacity);
+    collect_fields(reader.rows, templates, nTemplates);
+
+    BeginInternalSubTransaction(NULL);
+    PG_TRY();
+    {
+        read_all(&reader, query);
+        RollbackAndReleaseCurrentSubTransaction();
+        MemoryContextSwitchTo(caller);
+        CurrentResourceOwner = owner;
+    }
+    PG_CATCH();
+    {
+        ErrorData *error;
+
+        MemoryContextSwitchTo(caller);
+        error = CopyErrorData();
+        FlushErrorState();
+        RollbackAndReleaseCurrentSubTransaction();
+        MemoryContextSwitchTo(caller);
+        CurrentResourceOwner = owner;
+        ReThrowError(error);
+    }
+    PG_END_TRY();
+
+    if (reader.rows->n == 0)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query returns no rows"),
+                        errhint("Training needs at least one labelled example.")));
+    return reader.rows;
+}
+
+const char *
+Ia3TrainRowValue(const Ia3TrainRows *rows, const Ia3TrainRow *row, const char *field)
+{
+    for (int f = 0; f < rows->nFields; f++)
+        if (strcmp(rows->fields[f], field) == 0)
+            return row->values[f];
+    elog(ERROR, "field \"%s\" was not read", field);
+    return NULL;
+}

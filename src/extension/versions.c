@@ -1,0 +1,289 @@
+/*
+ * versions.c
+ *     Writing ia3.task and ia3.adapter: new versions, activation, removal.
+ *
+ * Locking: whatever depends on the state of a task first locks its row (FOR UPDATE, or by updating it) and
+ * then looks again with a new snapshot. A version's row never changes, so it needs no lock of its own; the
+ * foreign key keeps a task from vanishing under an insert.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/syscache.h"
+
+#include "catalog.h"
+#include "versions.h"
+
+static Ia3Query ownerQuery = {
+    .sql = "SELECT pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text)"
+           " FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 2,
+    .argTypes = {TEXTOID, OIDOID},
+};
+
+static Ia3Query backboneQuery = {
+    .sql = "SELECT t.backbone FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 1,
+    .argTypes = {TEXTOID},
+};
+
+static Ia3Query insertTaskQuery = {
+    .sql = "INSERT INTO ia3.task (task, owner, backbone, template, choices) VALUES ($1, $2, $3, $4, $5)"
+           " ON CONFLICT (task) DO NOTHING",
+    .nArgs = 5,
+    .argTypes = {TEXTOID, REGROLEOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID},
+};
+
+static Ia3Query numberQuery = {
+    .sql = "UPDATE ia3.task t SET next_version = t.next_version OPERATOR(pg_catalog.+) 1"
+           " WHERE t.task OPERATOR(pg_catalog.=) $1 RETURNING t.next_version OPERATOR(pg_catalog.-) 1",
+    .nArgs = 1,
+    .argTypes = {TEXTOID},
+};
+
+static Ia3Query insertVersionQuery = {
+    .sql = "INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version, examples,"
+           " recipe, metrics, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    .nArgs = 9,
+    .argTypes = {TEXTOID, INT4OID, BYTEAOID, BYTEAOID, INT4OID, INT4OID, JSONBOID, JSONBOID, NAMEOID},
+};
+
+static Ia3Query activateQuery = {
+    .sql = "UPDATE ia3.task t SET active_version = $2, backbone = $3, template = $4, choices = $5"
+           " WHERE t.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 5,
+    .argTypes = {TEXTOID, INT4OID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID},
+};
+
+static Ia3Query lockQuery = {
+    .sql = "SELECT t.active_version FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1 FOR UPDATE",
+    .nArgs = 1,
+    .argTypes = {TEXTOID},
+};
+
+static Ia3Query dropTaskQuery = {
+    .sql = "DELETE FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 1,
+    .argTypes = {TEXTOID},
+};
+
+static Ia3Query dropVersionQuery = {
+    .sql = "DELETE FROM ia3.adapter a WHERE a.task OPERATOR(pg_catalog.=) $1"
+           " AND a.version OPERATOR(pg_catalog.=) $2",
+    .nArgs = 2,
+    .argTypes = {TEXTOID, INT4OID},
+};
+
+static void
+raise_unknown_task(const char *task)
+{
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 task \"%s\" does not exist", task)));
+}
+
+static void
+raise_foreign_task(const char *task)
+{
+    ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("ia3 task \"%s\" belongs to another role", task),
+                    errhint("Choose another name, or become a member of the role that owns it.")));
+}
+
+/* The owner of ia3.task, whom its row security does not bind. */
+static Oid
+table_owner(void)
+{
+    Oid relation = get_relname_relid("task", get_namespace_oid("ia3", false));
+    HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+    Oid owner;
+
+    if (!HeapTupleIsValid(tuple))
+        elog(ERROR, "cache lookup failed for ia3.task");
+    owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
+    ReleaseSysCache(tuple);
+    return owner;
+}
+
+void
+Ia3VersionsCheckOwner(const char *task)
+{
+    Datum values[2];
+    Oid caller;
+    int context;
+    bool isNull, allowed = true;
+
+    GetUserIdAndSecContext(&caller, &context);
+    Ia3SpiConnect();
+    values[0] = CStringGetTextDatum(task);
+    values[1] = ObjectIdGetDatum(caller);
+    /* An error resets the user together with the transaction. */
+    SetUserIdAndSecContext(table_owner(), context | SECURITY_LOCAL_USERID_CHANGE);
+    if (Ia3QueryRun(&ownerQuery, values, NULL, true) > 0)
+        allowed = DatumGetBool(Ia3QueryColumn(1, &isNull));
+    SetUserIdAndSecContext(caller, context);
+    Ia3SpiFinish();
+    if (!allowed)
+        raise_foreign_task(task);
+}
+
+char *
+Ia3VersionsBackbone(const char *task)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    Datum value;
+    char *backbone = NULL;
+    bool isNull;
+
+    Ia3SpiConnect();
+    value = CStringGetTextDatum(task);
+    if (Ia3QueryRun(&backboneQuery, &value, NULL, true) > 0) {
+        value = Ia3QueryColumn(1, &isNull);
+        MemoryContextSwitchTo(caller);
+        backbone = TextDatumGetCString(value);
+    }
+    Ia3SpiFinish();
+    MemoryContextSwitchTo(caller);
+    return backbone;
+}
+
+static bytea *
+make_bytea(const uint8 *bytes, Size len)
+{
+    bytea *value = palloc(VARHDRSZ + len);
+
+    SET_VARSIZE(value, VARHDRSZ + len);
+    memcpy(VARDATA(value), bytes, len);
+    return value;
+}
+
+/* Takes the next number of the task, whose row is locked from here on. */
+static int
+take_number(const Ia3NewVersion *v)
+{
+    Datum values[5];
+    char nulls[5] = {' ', ' ', ' ', ' ', v->choices ? ' ' : 'n'};
+    bool isNull;
+
+    values[0] = CStringGetTextDatum(v->task);
+    values[1] = ObjectIdGetDatum(GetUserId());
+    values[2] = CStringGetTextDatum(v->backbone);
+    values[3] = Ia3StringsToArray(v->templates);
+    values[4] = v->choices ? Ia3StringsToArray(v->choices) : (Datum) 0;
+    Ia3QueryRun(&insertTaskQuery, values, nulls, false);
+    if (Ia3QueryRun(&numberQuery, values, NULL, false) == 0)
+        raise_foreign_task(v->task);
+    return DatumGetInt32(Ia3QueryColumn(1, &isNull));
+}
+
+static void
+insert_version(const Ia3NewVersion *v, int number)
+{
+    NameData creator;
+    Datum values[9];
+    char nulls[9];
+
+    memset(nulls, ' ', sizeof nulls);
+    nulls[4] = v->parentVersion ? ' ' : 'n';
+    namestrcpy(&creator, GetUserNameFromId(GetUserId(), false));
+    values[0] = CStringGetTextDatum(v->task);
+    values[1] = Int32GetDatum(number);
+    values[2] = PointerGetDatum(v->vectors);
+    values[3] = PointerGetDatum(make_bytea(v->backboneDigest, IA3_DIGEST_LEN));
+    values[4] = Int32GetDatum(v->parentVersion);
+    values[5] = Int32GetDatum(v->examples);
+    values[6] = v->recipe;
+    values[7] = v->metrics;
+    values[8] = NameGetDatum(&creator);
+    Ia3QueryRun(&insertVersionQuery, values, nulls, false);
+}
+
+static void
+activate(const char *task, int number, const char *backbone, const Ia3Strings *templates,
+         const Ia3Strings *choices)
+{
+    Datum values[5];
+    char nulls[5] = {' ', ' ', ' ', ' ', choices ? ' ' : 'n'};
+
+    values[0] = CStringGetTextDatum(task);
+    values[1] = Int32GetDatum(number);
+    values[2] = CStringGetTextDatum(backbone);
+    values[3] = Ia3StringsToArray(templates);
+    values[4] = choices ? Ia3StringsToArray(choices) : (Datum) 0;
+    if (Ia3QueryRun(&activateQuery, values, nulls, false) == 0)
+        raise_unknown_task(task);
+}
+
+int
+Ia3VersionsStore(const Ia3NewVersion *version)
+{
+    int number;
+
+    Ia3SpiConnect();
+    number = take_number(version);
+    insert_version(version, number);
+    if (version->activate)
+        activate(version->task, number, version->backbone, version->templates, version->choices);
+    Ia3SpiFinish();
+    return number;
+}
+
+/* Locks the task's row; returns the active version or 0. */
+static int
+lock_task(const char *task)
+{
+    Datum value = CStringGetTextDatum(task);
+    bool isNull;
+
+    if (Ia3QueryRun(&lockQuery, &value, NULL, false) == 0)
+        raise_unknown_task(task);
+    value = Ia3QueryColumn(1, &isNull);
+    return isNull ? 0 : DatumGetInt32(value);
+}
+
+void
+Ia3VersionsActivate(const char *task, int version)
+{
+    Ia3Task *found;
+
+    if (version < 1)
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+                        errmsg("version %d of ia3 task \"%s\" does not exist", version, task)));
+    Ia3SpiConnect();
+    lock_task(task);
+    found = Ia3TaskLookupLatest(psprintf("%s@%d", task, version));
+    activate(task, version, found->backbone, found->templates, found->choices);
+    Ia3SpiFinish();
+}
+
+void
+Ia3VersionsDropTask(const char *task)
+{
+    Datum value;
+
+    Ia3SpiConnect();
+    value = CStringGetTextDatum(task);
+    if (Ia3QueryRun(&dropTaskQuery, &value, NULL, false) == 0)
+        raise_unknown_task(task);
+    Ia3SpiFinish();
+}
+
+void
+Ia3VersionsDrop(const char *task, int version)
+{
+    Datum values[2];
+
+    Ia3SpiConnect();
+    if (lock_task(task) == version)
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("version %d of ia3 task \"%s\" is active", version, task),
+                        errhint("Activate another version first, or drop the whole task with ia3_drop(task).")));
+    values[0] = CStringGetTextDatum(task);
+    values[1] = Int32GetDatum(version);
+    if (Ia3QueryRun(&dropVersionQuery, values, NULL, false) == 0)
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
+                        errmsg("version %d of ia3 task \"%s\" does not exist", version, task)));
+    Ia3SpiFinish();
+}

@@ -1,0 +1,48 @@
+/*
+ * versions.h
+ *     Writing ia3.task and ia3.adapter: new versions, activation, removal.
+ */
+#ifndef IA3_VERSIONS_H
+#define IA3_VERSIONS_H
+
+#include "task.h"
+
+/* A version about to be stored. */
+typedef struct Ia3NewVersion {
+    const char *task;
+    const char *backbone;
+    const Ia3Strings *templates;
+    const Ia3Strings *choices; /* NULL: every call brings its own */
+    bytea *vectors;
+    const uint8 *backboneDigest;
+    int parentVersion; /* 0: none */
+    int examples;
+    Datum recipe;  /* jsonb */
+    Datum metrics; /* jsonb */
+    bool activate;
+} Ia3NewVersion;
+
+/*
+ * ERROR 42501 when the task exists and belongs to a role that the caller is not a member of. Row security
+ * hides such a task, so without this only the last step of a long training would find out.
+ */
+extern void Ia3VersionsCheckOwner(const char *task);
+
+/* The backbone of a task that the caller sees, NULL when there is none. */
+extern char *Ia3VersionsBackbone(const char *task);
+
+/*
+ * Numbers and inserts the version, making the task if it is new (the caller owns it); with `activate` the task
+ * takes its template, choices and backbone. The task's row stays locked until the transaction ends, so
+ * concurrent trainings get different versions. Returns the number.
+ */
+extern int Ia3VersionsStore(const Ia3NewVersion *version);
+
+/* Activation takes the template, choices and backbone from the version's recipe. ERROR 42704 as in task.h. */
+extern void Ia3VersionsActivate(const char *task, int version);
+
+extern void Ia3VersionsDropTask(const char *task);
+/* ERROR 55000 for the active version. */
+extern void Ia3VersionsDrop(const char *task, int version);
+
+#endif
