@@ -171,7 +171,7 @@ CREATE FUNCTION @extschema@.ia3_drop(task pg_catalog.text, version pg_catalog.in
 -- Looking inside
 --
 CREATE FUNCTION @extschema@.ia3_version() RETURNS pg_catalog.text
-    AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE PARALLEL SAFE;
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION @extschema@.ia3_tokenize(input pg_catalog.text,
     OUT "position" pg_catalog.int4, OUT id pg_catalog.int4, OUT piece pg_catalog.text)
     RETURNS SETOF pg_catalog.record
@@ -203,3 +203,77 @@ CREATE VIEW ia3.adapters WITH (security_barrier) AS
      WHERE pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text);
 COMMENT ON VIEW ia3.adapters IS 'versions of tasks, one row each';
 GRANT SELECT ON ia3.adapters TO PUBLIC;
+
+--
+-- Engines and trainings, from shared memory; both answer at once, whatever state an engine is in.
+--
+CREATE FUNCTION @extschema@.ia3_stat_engine(
+    OUT backbone pg_catalog.text,
+    OUT path pg_catalog.text,
+    OUT device pg_catalog.text,
+    OUT dtype pg_catalog.text,
+    OUT state pg_catalog.text,
+    OUT percent pg_catalog.int4,
+    OUT pid pg_catalog.int4,
+    OUT since pg_catalog.timestamptz,
+    OUT restarts pg_catalog.int8,
+    OUT message pg_catalog.text,
+    OUT model_type pg_catalog.text,
+    OUT parameters pg_catalog.int8,
+    OUT bytes pg_catalog.int8,
+    OUT backbone_digest pg_catalog.bytea,
+    OUT queue_rows pg_catalog.int8,
+    OUT batches pg_catalog.int8,
+    OUT rows pg_catalog.int8,
+    OUT input_tokens pg_catalog.int8,
+    OUT decoder_tokens pg_catalog.int8,
+    OUT padding_tokens pg_catalog.int8,
+    OUT mean_rows_per_batch pg_catalog.float8,
+    OUT distinct_tasks_per_batch pg_catalog.float8,
+    OUT max_batch_rows pg_catalog.int8,
+    OUT dedup_rows pg_catalog.int8,
+    OUT cache_hits pg_catalog.int8,
+    OUT cache_misses pg_catalog.int8,
+    OUT cached_adapters pg_catalog.int8,
+    OUT cached_bytes pg_catalog.int8,
+    OUT train_jobs pg_catalog.int8,
+    OUT train_steps pg_catalog.int8,
+    OUT score_seconds pg_catalog.float8,
+    OUT train_seconds pg_catalog.float8,
+    OUT score_wait_seconds pg_catalog.float8,
+    OUT train_wait_seconds pg_catalog.float8,
+    OUT connections pg_catalog.int8)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 4;
+CREATE VIEW @extschema@.ia3_stat_engine AS
+    SELECT s.backbone, s.path, s.device, s.dtype, s.state, s.percent,
+           s.pid, s.since, s.restarts, s.message, s.model_type, s.parameters,
+           s.bytes, s.backbone_digest, s.queue_rows, s.batches, s.rows, s.input_tokens,
+           s.decoder_tokens, s.padding_tokens, s.mean_rows_per_batch, s.distinct_tasks_per_batch, s.max_batch_rows, s.dedup_rows,
+           s.cache_hits, s.cache_misses, s.cached_adapters, s.cached_bytes, s.train_jobs, s.train_steps,
+           s.score_seconds, s.train_seconds, s.score_wait_seconds, s.train_wait_seconds, s.connections
+      FROM @extschema@.ia3_stat_engine() s;
+COMMENT ON VIEW @extschema@.ia3_stat_engine IS 'state and counters of the engine of every backbone';
+GRANT SELECT ON @extschema@.ia3_stat_engine TO PUBLIC;
+
+CREATE FUNCTION @extschema@.ia3_stat_progress_train(
+    OUT pid pg_catalog.int4,
+    OUT datid pg_catalog.oid,
+    OUT usesysid pg_catalog.oid,
+    OUT task pg_catalog.text,
+    OUT step pg_catalog.int4,
+    OUT steps pg_catalog.int4,
+    OUT loss pg_catalog.float8,
+    OUT rows_per_second pg_catalog.float8,
+    OUT seconds_left pg_catalog.float8,
+    OUT started pg_catalog.timestamptz)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 4;
+CREATE VIEW @extschema@.ia3_stat_progress_train AS
+    SELECT s.pid, s.datid, d.datname, s.usesysid, u.rolname AS usename, s.task, s.step, s.steps, s.loss,
+           s.rows_per_second, s.seconds_left, s.started
+      FROM @extschema@.ia3_stat_progress_train() s
+      LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) s.datid
+      LEFT JOIN pg_catalog.pg_roles u ON u.oid OPERATOR(pg_catalog.=) s.usesysid;
+COMMENT ON VIEW @extschema@.ia3_stat_progress_train IS 'trainings under way, one row per backend';
+GRANT SELECT ON @extschema@.ia3_stat_progress_train TO PUBLIC;
