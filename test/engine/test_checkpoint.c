@@ -1,0 +1,451 @@
+/*
+ * test_checkpoint.c
+ *     Checkpoint directories: the golden ones, and copies of them with one thing broken or moved.
+ */
+#include "file_fixture.h"
+
+#include <math.h>
+
+#include "../../src/engine/checkpoint.h"
+#include "../../src/engine/float16.h"
+#include "../../src/engine/graph.h"
+
+#define GOLDEN "test/golden/"
+
+static void
+digest_of(const char *directory, uint8_t digest[IA3_DIGEST_LEN])
+{
+    ia3_error err = {0};
+    ia3_checkpoint *ck = ia3_checkpoint_open(directory, &err);
+
+    if (ck == NULL)
+        fail_msg("%s: %s", directory, err.message);
+    assert_true(ia3_checkpoint_digest(ck, digest, NULL, NULL, &err));
+    ia3_checkpoint_close(ck);
+}
+
+static void
+test_golden(void **state)
+{
+    static const struct {
+        const char *name;
+        bool tied;
+        ia3_dtype dtype;
+    } cases[] = {{"A", true, IA3_F32},        {"B", false, IA3_F32},     {"C", false, IA3_F32},
+                 {"E", false, IA3_F32},       {"F", false, IA3_F32},     {"H", false, IA3_F32},
+                 {"J-bf16", false, IA3_BF16}, {"J-fp16", false, IA3_F16}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char directory[64];
+        ia3_error err = {0};
+
+        snprintf(directory, sizeof directory, GOLDEN "%s", cases[i].name);
+
+        ia3_checkpoint *ck = ia3_checkpoint_open(directory, &err);
+
+        if (ck == NULL)
+            fail_msg("%s: %s", directory, err.message);
+
+        const ia3_config *c = ia3_checkpoint_config(ck);
+        const ia3_host_tensor *embedding = ia3_checkpoint_embedding(ck), *head = ia3_checkpoint_head(ck);
+        const ia3_host_tensor *norm = ia3_checkpoint_tensor(ck, "decoder.final_layer_norm.weight");
+
+        assert_int_equal(embedding->rows, c->vocab_size);
+        assert_int_equal(embedding->cols, c->d_model);
+        assert_int_equal(embedding->dtype, cases[i].dtype);
+        assert_int_equal(embedding == head, cases[i].tied);
+        assert_int_equal(norm->rows, 1);
+        assert_int_equal(norm->cols, c->d_model);
+        assert_null(ia3_checkpoint_tensor(ck, "decoder.final_layer_norm"));
+        assert_int_equal(ia3_checkpoint_tensor(
+                             ck, "encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight") !=
+                             NULL,
+                         c->bias_every_layer);
+        ia3_checkpoint_close(ck);
+    }
+}
+
+/* A copy of golden A with one replacement in a file. */
+static const struct {
+    const char *file, *from, *to, *message;
+} broken[] = {
+    {"config.json", "\"d_ff\": 48", "\"d_ff\": 47",
+     "model.safetensors: tensor \"encoder.block.0.layer.1.DenseReluDense.wi.weight\": \"shape\" is [48, 32], "
+     "but "
+     "config.json needs [47, 32]"},
+    {"config.json", "\"vocab_size\": 128", "\"vocab_size\": 127",
+     "model.safetensors: tensor \"shared.weight\": \"shape\" is [128, 32], but config.json needs [127, 32]"},
+    {"config.json", "\"num_layers\": 2", "\"num_layers\": 3",
+     "model.safetensors: tensor \"encoder.block.2.layer.0.SelfAttention.q.weight\" is missing"},
+    {"config.json", "\"relu\"", "\"gated-gelu\"",
+     "model.safetensors: tensor \"encoder.block.0.layer.1.DenseReluDense.wi_0.weight\" is missing"},
+    {"config.json", "\"t5\"", "\"umt5\"",
+     "model.safetensors: tensor \"encoder.block.1.layer.0.SelfAttention.relative_attention_bias.weight\" is "
+     "missing"},
+    {"config.json", "\"t5\"", "\"bart\"", "config.json: \"model_type\" is \"bart\", which is not supported"},
+    {"model.safetensors", "\"shared.weight\"", "\"shared.height\"",
+     "model.safetensors: tensor \"shared.weight\" is missing"},
+    {"model.safetensors", "\"encoder.final_layer_norm.weight\"", "\"encoder.final\"",
+     "model.safetensors: tensor \"encoder.final_layer_norm.weight\" is missing"},
+    {"model.safetensors", "\"decoder.final_layer_norm.weight\":{\"dtype\":\"F32\",\"shape\":[32]",
+     "\"decoder.final_layer_norm.weight\":{\"dtype\":\"F32\",\"shape\":[4,8]",
+     "model.safetensors: tensor \"decoder.final_layer_norm.weight\": \"shape\" is [4, 8], but config.json "
+     "needs "
+     "[32]"},
+    {"model.safetensors", "\"decoder.final_layer_norm.weight\":{\"dtype\":\"F32\",\"shape\":[32]",
+     "\"decoder.final_layer_norm.weight\":{\"dtype\":\"F32\",\"shape\":[1,32]",
+     "model.safetensors: tensor \"decoder.final_layer_norm.weight\": \"shape\" is [1, 32], but config.json "
+     "needs "
+     "[32]"},
+    {"model.safetensors", "\"decoder.final_layer_norm.weight\":{\"dtype\":\"F32\"",
+     "\"decoder.final_layer_norm.weight\":{\"dtype\":\"I32\"",
+     "model.safetensors: tensor \"decoder.final_layer_norm.weight\": \"dtype\" is none of F32, BF16 and F16"},
+    {"model.safetensors", "\"shape\":[128,32]", "\"shape\":[64,32]",
+     "model.safetensors: tensor \"shared.weight\": \"shape\" and \"dtype\" need another size than the 16384 "
+     "bytes "
+     "of \"data_offsets\""},
+};
+
+static buffer
+edit(buffer b, const char *file, const char *from, const char *to)
+{
+    if (strcmp(file, "model.safetensors") == 0)
+        return edit_header(b, from, to);
+
+    char *text = replace_text((const char *) b.data, b.len, from, to);
+    buffer out = buffer_copy(text, strlen(text));
+
+    free(text);
+    return out;
+}
+
+static void
+test_broken(void **state)
+{
+    for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
+        char path[64], *directory = make_directory(path);
+        buffer b = read_in(GOLDEN "A", broken[i].file), edited;
+        ia3_error err = {0};
+
+        copy_in(GOLDEN "A", directory, "config.json");
+        copy_in(GOLDEN "A", directory, "model.safetensors");
+        edited = edit(b, broken[i].file, broken[i].from, broken[i].to);
+        write_in(directory, broken[i].file, edited.data, edited.len);
+        assert_null(ia3_checkpoint_open(directory, &err));
+        assert_int_equal(err.code, IA3_E_BAD_CHECKPOINT);
+        assert_string_equal(message_within(&err, directory), broken[i].message);
+        free(edited.data);
+        free(b.data);
+        remove_directory(directory);
+    }
+}
+
+static void
+test_files(void **state)
+{
+    char path[64], *directory = make_directory(path), expected[256];
+    ia3_error err = {0};
+    buffer b = read_in(GOLDEN "A", "model.safetensors");
+
+    assert_null(ia3_checkpoint_open("/nonexistent/backbone", &err));
+    assert_string_equal(
+        err.message, "could not open file \"/nonexistent/backbone/config.json\": No such file or directory");
+    copy_in(GOLDEN "A", directory, "config.json");
+    err.code = 0;
+    assert_null(ia3_checkpoint_open(directory, &err));
+    snprintf(expected, sizeof expected,
+             "%s: there is neither model.safetensors nor model.safetensors.index.json", directory);
+    assert_string_equal(err.message, expected);
+    assert_string_equal(err.hint, "");
+    write_in(directory, "pytorch_model.bin", "PK", 2);
+    err.code = 0;
+    assert_null(ia3_checkpoint_open(directory, &err));
+    assert_string_equal(err.hint,
+                        "Convert pytorch_model.bin with save_pretrained(..., safe_serialization=True).");
+    for (size_t len = 0; len < b.len; len += 1 + b.len / 23) {
+        write_in(directory, "model.safetensors", b.data, len);
+        err.code = 0;
+        assert_null(ia3_checkpoint_open(directory, &err));
+        assert_int_equal(err.code, IA3_E_BAD_CHECKPOINT);
+        assert_memory_equal(message_within(&err, directory), "model.safetensors: ", 19);
+    }
+    free(b.data);
+    snprintf(expected, sizeof expected, "%s/model.safetensors", directory);
+    remove(expected);
+    assert_int_equal(mkfifo(expected, 0600), 0);
+    err.code = 0;
+    assert_null(ia3_checkpoint_open(directory, &err));
+    assert_non_null(strstr(err.message, "model.safetensors\" is not a regular file"));
+    remove_directory(directory);
+}
+
+static void
+test_shards(void **state)
+{
+    static const struct {
+        const char *index, *message;
+    } cases[] = {
+        {"{", NULL},
+        {"[]", "model.safetensors.index.json: \"weight_map\" is missing or not an object"},
+        {"{\"weight_map\": []}", "model.safetensors.index.json: \"weight_map\" is missing or not an object"},
+        {"{\"weight_map\": {\"a\": 1}}",
+         "model.safetensors.index.json: \"weight_map\" gives no file name for \"a\""},
+        {"{\"weight_map\": {\"a\": \"../model.safetensors\"}}",
+         "model.safetensors.index.json: \"weight_map\" names \"../model.safetensors\", which is not a file "
+         "name"},
+        {"{\"weight_map\": {\"a\": \"/etc/passwd\"}}",
+         "model.safetensors.index.json: \"weight_map\" names \"/etc/passwd\", which is not a file name"},
+        {"{\"weight_map\": {\"a\": \"x/y\"}}",
+         "model.safetensors.index.json: \"weight_map\" names \"x/y\", which is not a file name"},
+        {"{\"weight_map\": {\"a\": \"..\"}}",
+         "model.safetensors.index.json: \"weight_map\" names \"..\", which is not a file name"},
+        {"{\"weight_map\": {\"a\": \"\"}}",
+         "model.safetensors.index.json: \"weight_map\" names \"\", which is not a file name"},
+        {"{\"weight_map\": {\"a\": \"missing.safetensors\"}}", NULL},
+        {"{\"weight_map\": {\"a\": \"model-00001-of-00002.safetensors\"}}",
+         "model-00001-of-00002.safetensors: tensor \"a\" is not in it although the index says so"},
+        {"{\"weight_map\": {}}", NULL},
+    };
+    char path[64], *directory = make_directory(path), expected[256];
+    uint8_t before[IA3_DIGEST_LEN], after[IA3_DIGEST_LEN];
+
+    copy_in(GOLDEN "C", directory, "config.json");
+    copy_in(GOLDEN "C", directory, "model-00001-of-00002.safetensors");
+    copy_in(GOLDEN "C", directory, "model-00002-of-00002.safetensors");
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ia3_error err = {0};
+
+        write_in(directory, "model.safetensors.index.json", cases[i].index, strlen(cases[i].index));
+        assert_null(ia3_checkpoint_open(directory, &err));
+        assert_int_equal(err.code, IA3_E_BAD_CHECKPOINT);
+        if (cases[i].message != NULL)
+            assert_string_equal(message_within(&err, directory), cases[i].message);
+        else if (strstr(cases[i].index, "missing") != NULL) {
+            snprintf(expected, sizeof expected,
+                     "could not open file \"%s/missing.safetensors\": No such file or directory", directory);
+            assert_string_equal(err.message, expected);
+        } else if (strstr(cases[i].index, "weight_map") != NULL) {
+            snprintf(expected, sizeof expected, "%s: tensor \"shared.weight\" is missing", directory);
+            assert_string_equal(err.message, expected);
+        } else
+            assert_non_null(strstr(err.message, "index.json: invalid JSON in line 1: "));
+    }
+    copy_in(GOLDEN "C", directory, "model.safetensors.index.json");
+    digest_of(GOLDEN "C", before);
+    digest_of(directory, after);
+    assert_memory_equal(before, after, IA3_DIGEST_LEN);
+    remove_directory(directory);
+}
+
+/* Opens a copy of golden A whose weights have one or two replacements in the header, and a shift of the data. */
+static ia3_checkpoint *
+open_edited(const char *directory, const char *const edits[], int n)
+{
+    buffer b = read_in(GOLDEN "A", "model.safetensors");
+    ia3_error err = {0};
+
+    for (int i = 0; i < n; i += 2) {
+        buffer next = edit_header(b, edits[i], edits[i + 1]);
+
+        free(b.data);
+        b = next;
+    }
+    copy_in(GOLDEN "A", directory, "config.json");
+    write_in(directory, "model.safetensors", b.data, b.len);
+    free(b.data);
+
+    ia3_checkpoint *ck = ia3_checkpoint_open(directory, &err);
+
+    if (ck == NULL)
+        fail_msg("%s", err.message);
+    return ck;
+}
+
+/* safetensors keeps one of several names of a tensor and notes the others: removed -> kept. */
+static void
+test_alias(void **state)
+{
+    static const char *const kept_head[] = {"\"shared.weight\"", "\"lm_head.weight\"", "\"format\":\"pt\"",
+                                            "\"format\":\"pt\",\"shared.weight\":\"lm_head.weight\""};
+    static const char *const kept_encoder[] = {"\"shared.weight\"", "\"encoder.embed_tokens.weight\"",
+                                               "\"format\":\"pt\"",
+                                               "\"lm_head.weight\":\"encoder.embed_tokens.weight\""};
+    static const char *const kept_decoder[] = {"\"shared.weight\"", "\"decoder.embed_tokens.weight\""};
+    static const struct {
+        const char *const *edits;
+        int n;
+        const char *stored;
+    } cases[] = {{kept_head, 4, "lm_head.weight"},
+                 {kept_encoder, 4, "encoder.embed_tokens.weight"},
+                 {kept_decoder, 2, "decoder.embed_tokens.weight"}};
+    uint8_t before[IA3_DIGEST_LEN], after[IA3_DIGEST_LEN];
+
+    digest_of(GOLDEN "A", before);
+    for (int i = 0; i < 3; i++) {
+        char path[64], *directory = make_directory(path);
+        ia3_checkpoint *ck = open_edited(directory, cases[i].edits, cases[i].n);
+        ia3_error err = {0};
+
+        assert_ptr_equal(ia3_checkpoint_embedding(ck), ia3_checkpoint_tensor(ck, cases[i].stored));
+        assert_ptr_equal(ia3_checkpoint_embedding(ck), ia3_checkpoint_head(ck));
+        assert_true(ia3_checkpoint_digest(ck, after, NULL, NULL, &err));
+        assert_memory_equal(before, after, IA3_DIGEST_LEN); /* names do not matter */
+        ia3_checkpoint_close(ck);
+        remove_directory(directory);
+    }
+}
+
+/* The bias that some converters wrote into the decoder's cross-attention, and other strangers, are ignored. */
+static void
+test_unexpected(void **state)
+{
+    char path[64], *directory = make_directory(path);
+    buffer b = read_in(GOLDEN "A", "model.safetensors"), more;
+    ia3_error err = {0};
+    uint8_t before[IA3_DIGEST_LEN], after[IA3_DIGEST_LEN];
+    size_t header = header_length(b), data = b.len - 8 - header;
+    char extra[400];
+
+    snprintf(extra, sizeof extra,
+             "{\"decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight\":{\"dtype\":\"F32\","
+             "\"shape\":[1,1],\"data_offsets\":[%zu,%zu]},\"x\":{\"dtype\":\"I8\",\"shape\":[1,2,2],"
+             "\"data_offsets\":[%zu,%zu]},",
+             data, data + 4, data + 4, data + 8);
+    more = edit_header(b, "{", extra);
+    more.data = realloc(more.data, more.len + 8);
+    memset(more.data + more.len, 0, 8);
+    copy_in(GOLDEN "A", directory, "config.json");
+    write_in(directory, "model.safetensors", more.data, more.len + 8);
+
+    ia3_checkpoint *ck = ia3_checkpoint_open(directory, &err);
+
+    assert_non_null(ck);
+    assert_null(ia3_checkpoint_tensor(ck, "x"));
+    ia3_checkpoint_close(ck);
+    digest_of(GOLDEN "A", before);
+    digest_of(directory, after);
+    assert_memory_equal(before, after, IA3_DIGEST_LEN);
+    free(more.data);
+    free(b.data);
+    remove_directory(directory);
+}
+
+/* The format does not promise alignment: data that begins at an odd byte reads the same. */
+static void
+test_unaligned(void **state)
+{
+    static const char *const odd[] = {"{", "{ "};
+    char path[64], *directory = make_directory(path);
+    ia3_checkpoint *ck = open_edited(directory, odd, 2);
+    ia3_error err = {0};
+    ia3_checkpoint *original = ia3_checkpoint_open(GOLDEN "A", &err);
+    const ia3_host_tensor *a = ia3_checkpoint_embedding(original), *b = ia3_checkpoint_embedding(ck);
+
+    assert_int_equal((uintptr_t) b->data % 4, 0);
+    assert_memory_equal(a->data, b->data, (size_t) (a->rows * a->cols * 4));
+    ia3_checkpoint_release(ck, b);
+    assert_memory_equal(a->data, b->data, (size_t) (a->rows * a->cols * 4));
+    ia3_checkpoint_release(original, a);
+    assert_memory_equal(a->data, b->data, (size_t) (a->rows * a->cols * 4));
+    ia3_checkpoint_close(original);
+    ia3_checkpoint_close(ck);
+    remove_directory(directory);
+}
+
+static void
+note_progress(double fraction, void *arg)
+{
+    double *last = arg;
+
+    assert_true(fraction >= *last && fraction <= 1);
+    *last = fraction;
+}
+
+/* Every value of the graph and every field that shapes it counts; how dropout was set does not. */
+static void
+test_digest(void **state)
+{
+    char path[64], *directory = make_directory(path);
+    buffer b = read_in(GOLDEN "A", "model.safetensors"), config = read_in(GOLDEN "A", "config.json"), edited;
+    uint8_t before[IA3_DIGEST_LEN], after[IA3_DIGEST_LEN];
+    double last = 0;
+    ia3_error err = {0};
+    ia3_checkpoint *ck = ia3_checkpoint_open(GOLDEN "A", &err);
+
+    assert_true(ia3_checkpoint_digest(ck, before, note_progress, &last, &err));
+    assert_true(last == 1);
+    ia3_checkpoint_close(ck);
+    copy_in(GOLDEN "A", directory, "config.json");
+    b.data[b.len - 1] ^= 1;
+    write_in(directory, "model.safetensors", b.data, b.len);
+    digest_of(directory, after);
+    assert_memory_not_equal(before, after, IA3_DIGEST_LEN);
+    b.data[b.len - 1] ^= 1;
+    write_in(directory, "model.safetensors", b.data, b.len);
+    digest_of(directory, after);
+    assert_memory_equal(before, after, IA3_DIGEST_LEN);
+    edited = edit(config, "config.json", "\"relative_attention_max_distance\": 128",
+                  "\"relative_attention_max_distance\": 127");
+    write_in(directory, "config.json", edited.data, edited.len);
+    digest_of(directory, after);
+    assert_memory_not_equal(before, after, IA3_DIGEST_LEN);
+    free(edited.data);
+    edited = edit(config, "config.json", "\"dropout_rate\": 0.1", "\"dropout_rate\": 0.2");
+    write_in(directory, "config.json", edited.data, edited.len);
+    digest_of(directory, after);
+    assert_memory_equal(before, after, IA3_DIGEST_LEN);
+    free(edited.data);
+    free(config.data);
+    free(b.data);
+    remove_directory(directory);
+}
+
+/* The bundled backbone's identity is in users' tables: it must never change. */
+static void
+test_bundled(void **state)
+{
+    uint8_t digest[IA3_DIGEST_LEN];
+    char hex[2 * IA3_DIGEST_LEN + 1];
+
+    digest_of("models/ia3-mini", digest);
+    for (int i = 0; i < IA3_DIGEST_LEN; i++)
+        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
+    assert_string_equal(hex, "d90e247f5c67c679e334e75da088ff315aa12df671356055ca859432907fcfbe");
+}
+
+/* binary16: the values of the standard's own examples, both signs, and every bit pattern by the definition. */
+static void
+test_float16(void **state)
+{
+    assert_true(ia3_f16_to_f32(0x3c00) == 1.0f);
+    assert_true(ia3_f16_to_f32(0xc000) == -2.0f);
+    assert_true(ia3_f16_to_f32(0x7bff) == 65504.0f);
+    assert_true(ia3_f16_to_f32(0x0001) == 0x1p-24f);
+    assert_true(ia3_bf16_to_f32(0x3f80) == 1.0f);
+    assert_true(ia3_bf16_to_f32(0xc0a0) == -5.0f);
+    for (uint32_t h = 0; h < 65536; h++) {
+        int exponent = (h >> 10) & 31, fraction = h & 1023;
+        double sign = h >> 15 ? -1 : 1;
+        float f = ia3_f16_to_f32((uint16_t) h);
+
+        if (exponent == 31)
+            assert_true(fraction ? isnan(f) : isinf(f));
+        else
+            assert_true(f ==
+                        sign * (exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24)));
+        assert_int_equal(signbit(f) != 0, h >> 15);
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden),    cmocka_unit_test(test_broken), cmocka_unit_test(test_files),
+        cmocka_unit_test(test_shards),    cmocka_unit_test(test_alias),  cmocka_unit_test(test_unexpected),
+        cmocka_unit_test(test_unaligned), cmocka_unit_test(test_digest), cmocka_unit_test(test_bundled),
+        cmocka_unit_test(test_float16),
+    };
+
+    return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
+}
