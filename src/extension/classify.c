@@ -123,9 +123,10 @@ text_value(const char *field, void *arg)
     TextField *input = arg;
 
     if (input->template->nFields > 1 && strcmp(field, "text") != 0)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("the template of ia3 task \"%s\" has a field \"%s\"", input->task->name, field),
-                        errhint("Pass the fields as a jsonb object.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                 errmsg("the template of ia3 task \"%s\" has a field \"%s\"", input->task->name, field),
+                 errhint("Pass the fields as a jsonb object.")));
     return input->text;
 }
 
@@ -168,8 +169,10 @@ jsonb_value(const char *field, void *arg)
     if (value == NULL) {
         char *keys = list_keys(fields);
 
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("field \"%s\" of the template is missing", field),
-                        *keys ? errdetail("The given fields are %s.", keys) : errdetail("No fields are given.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                 errmsg("field \"%s\" of the template is missing", field),
+                 *keys ? errdetail("The given fields are %s.", keys) : errdetail("No fields are given.")));
     }
     switch (value->type) {
     case jbvNull:

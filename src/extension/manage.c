@@ -54,7 +54,8 @@ ia3_adapter_is_immutable(PG_FUNCTION_ARGS)
 {
     if (!CALLED_AS_TRIGGER(fcinfo))
         elog(ERROR, "ia3.adapter_is_immutable() was not called by the trigger manager");
-    ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("versions of ia3 tasks are immutable"),
-                    errhint("Train or import a new version instead.")));
+    ereport(ERROR,
+            (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE), errmsg("versions of ia3 tasks are immutable"),
+             errhint("Train or import a new version instead.")));
     PG_RETURN_NULL();
 }

@@ -39,8 +39,9 @@ int_option(FunctionCallInfo fcinfo, int arg, const char *name, int32 missing, in
     int32 value = PG_ARGISNULL(arg) ? missing : PG_GETARG_INT32(arg);
 
     if (value < min || value > max)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("%s must be between %d and %d", name, min, max), errdetail("It is %d.", value)));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                 errmsg("%s must be between %d and %d", name, min, max), errdetail("It is %d.", value)));
     return value;
 }
 
@@ -51,8 +52,9 @@ float_option(FunctionCallInfo fcinfo, int arg, const char *name, double missing,
     double value = PG_ARGISNULL(arg) ? missing : PG_GETARG_FLOAT8(arg);
 
     if (!(value >= min && value <= max))
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("%s must be between %g and %g", name, min, max), errdetail("It is %g.", value)));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                 errmsg("%s must be between %g and %g", name, min, max), errdetail("It is %g.", value)));
     return value;
 }
 
@@ -123,9 +125,10 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo)
     r->unlikelihoodWeight = float_option(fcinfo, ARG_UNLIKELIHOOD_WEIGHT, "unlikelihood_weight", 1, 0, 1000);
     r->lengthNormWeight = float_option(fcinfo, ARG_LENGTH_NORM_WEIGHT, "length_norm_weight", 1, 0, 1000);
     if (r->lmWeight + r->unlikelihoodWeight + r->lengthNormWeight == 0)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("all loss weights are zero"),
-                        errhint("At least one of lm_weight, unlikelihood_weight and length_norm_weight must be "
-                                "positive.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("all loss weights are zero"),
+                 errhint("At least one of lm_weight, unlikelihood_weight and length_norm_weight must be "
+                         "positive.")));
     r->dropout = PG_ARGISNULL(ARG_DROPOUT) ? -1 : float_option(fcinfo, ARG_DROPOUT, "dropout", 0, 0, 0.99);
     r->seed = PG_ARGISNULL(ARG_SEED) ? draw_seed() : PG_GETARG_INT64(ARG_SEED);
     r->activate = PG_ARGISNULL(ARG_ACTIVATE) ? true : PG_GETARG_BOOL(ARG_ACTIVATE);

@@ -183,8 +183,9 @@ Ia3ScoreRun(Ia3ScoreRequest *request)
             Ia3ProtocolError("The engine did not answer SCORE with scores.");
         put_missing(request, &reader);
     }
-    ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("ia3 engine does not keep the adapters it is given"),
-                    errhint("Raise ia3.adapter_cache_size.")));
+    ereport(ERROR,
+            (errcode(ERRCODE_INTERNAL_ERROR), errmsg("ia3 engine does not keep the adapters it is given"),
+             errhint("Raise ia3.adapter_cache_size.")));
     return NULL;
 }
 

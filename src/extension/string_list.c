@@ -20,15 +20,15 @@ typedef struct StringEntry {
     char status;
 } StringEntry;
 
-#define SH_PREFIX             string_table
-#define SH_ELEMENT_TYPE       StringEntry
-#define SH_KEY_TYPE           const char *
-#define SH_KEY                string
-#define SH_HASH_KEY(tb, key)  hash_bytes((const unsigned char *) (key), (int) strlen(key))
-#define SH_EQUAL(tb, a, b)    (strcmp(a, b) == 0)
+#define SH_PREFIX            string_table
+#define SH_ELEMENT_TYPE      StringEntry
+#define SH_KEY_TYPE          const char *
+#define SH_KEY               string
+#define SH_HASH_KEY(tb, key) hash_bytes((const unsigned char *) (key), (int) strlen(key))
+#define SH_EQUAL(tb, a, b)   (strcmp(a, b) == 0)
 #define SH_STORE_HASH
-#define SH_GET_HASH(tb, a)    (a)->hash
-#define SH_SCOPE              static inline
+#define SH_GET_HASH(tb, a) (a)->hash
+#define SH_SCOPE           static inline
 #define SH_DECLARE
 #define SH_DEFINE
 #include "lib/simplehash.h"
@@ -55,8 +55,9 @@ Ia3StringsFromArray(Datum array, const char *what)
     strings->items = palloc(sizeof(char *) * Max(strings->n, 1));
     for (int i = 0; i < strings->n; i++) {
         if (nulls[i])
-            ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not contain nulls", what),
-                            errdetail("Element %d is null.", i + 1)));
+            ereport(ERROR,
+                    (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not contain nulls", what),
+                     errdetail("Element %d is null.", i + 1)));
         strings->items[i] = TextDatumGetCString(elements[i]);
     }
     return strings;

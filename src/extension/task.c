@@ -57,7 +57,7 @@ Ia3TaskCheckName(const char *name)
     if (name[0] == '\0')
         invalid_name(name, "A task name must not be empty.");
     if (strlen(name) > IA3_MAX_TASK_NAME)
-        invalid_name(name, "A task name may be 200 bytes long.");
+        invalid_name(name, "A task name has at most 200 bytes.");
     for (const char *p = name; *p; p++) {
         if (*p == '@')
             invalid_name(name, "The character \"@\" separates a task from its version.");
@@ -100,8 +100,9 @@ copy_digest(uint8 *dst, Datum value)
     bytea *digest = DatumGetByteaPP(value);
 
     if (VARSIZE_ANY_EXHDR(digest) != IA3_DIGEST_LEN)
-        ereport(ERROR, (errcode(ERRCODE_DATA_CORRUPTED), errmsg("digest in ia3.adapter has %d bytes instead of %d",
-                                                               (int) VARSIZE_ANY_EXHDR(digest), IA3_DIGEST_LEN)));
+        ereport(ERROR,
+                (errcode(ERRCODE_DATA_CORRUPTED), errmsg("digest in ia3.adapter has %d bytes instead of %d",
+                                                         (int) VARSIZE_ANY_EXHDR(digest), IA3_DIGEST_LEN)));
     memcpy(dst, VARDATA_ANY(digest), IA3_DIGEST_LEN);
 }
 
@@ -110,7 +111,8 @@ static void
 raise_missing(const Ia3TaskReference *ref, uint64 found)
 {
     if (found == 0)
-        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 task \"%s\" does not exist", ref->name)));
+        ereport(ERROR,
+                (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 task \"%s\" does not exist", ref->name)));
     if (ref->version != 0)
         ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
                         errmsg("version %d of ia3 task \"%s\" does not exist", ref->version, ref->name)));

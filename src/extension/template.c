@@ -16,7 +16,8 @@ static void
 syntax_error(const char *source, const char *at, const char *message)
 {
     ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                    errmsg("invalid template: %s at position %d", message, pg_mbstrlen_with_len(source, at - source) + 1),
+                    errmsg("invalid template: %s at position %d", message,
+                           pg_mbstrlen_with_len(source, at - source) + 1),
                     errdetail("The template is \"%s\".", source),
                     errhint("Write {name} for a field, and {{ or }} for a brace.")));
 }
@@ -49,8 +50,8 @@ add_field(Ia3Template *t, const char *name, int len)
     for (int i = 0; i < t->nFields; i++)
         if (strcmp(t->fields[i], field) == 0)
             return;
-    t->fields = t->nFields == 0 ? palloc(sizeof(char *))
-                                : repalloc(t->fields, sizeof(char *) * (t->nFields + 1));
+    t->fields =
+        t->nFields == 0 ? palloc(sizeof(char *)) : repalloc(t->fields, sizeof(char *) * (t->nFields + 1));
     t->fields[t->nFields++] = field;
 }
 
@@ -101,8 +102,9 @@ Ia3TemplateParse(const char *source)
         add_part(t, IA3_PART_LITERAL, literal.data, literal.len);
     pfree(literal.data);
     if (t->nFields == 0)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("template \"%s\" has no field", source),
-                        errhint("Write {text} where the text of an example goes.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("template \"%s\" has no field", source),
+                 errhint("Write {text} where the text of an example goes.")));
     return t;
 }
 
@@ -112,7 +114,8 @@ Ia3TemplatesParse(const Ia3Strings *sources)
     Ia3Template **templates = palloc(sizeof(Ia3Template *) * Max(sources->n, 1));
 
     if (sources->n == 0)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("template must not be an empty array")));
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("template must not be an empty array")));
     for (int i = 0; i < sources->n; i++)
         templates[i] = Ia3TemplateParse(sources->items[i]);
     return templates;

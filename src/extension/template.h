@@ -9,11 +9,7 @@
 
 #define IA3_DEFAULT_TEMPLATE "{text}"
 
-typedef enum Ia3TemplatePartKind {
-    IA3_PART_LITERAL,
-    IA3_PART_FIELD,
-    IA3_PART_CHOICES
-} Ia3TemplatePartKind;
+typedef enum Ia3TemplatePartKind { IA3_PART_LITERAL, IA3_PART_FIELD, IA3_PART_CHOICES } Ia3TemplatePartKind;
 
 typedef struct Ia3TemplatePart {
     Ia3TemplatePartKind kind;
@@ -50,7 +46,7 @@ extern Ia3Template *Ia3TemplateParse(const char *source);
 extern Ia3Template **Ia3TemplatesParse(const Ia3Strings *sources);
 
 /* `choices` is the joined list that {choices} stands for; NULL when there is none (ERROR 22023 if needed). */
-extern void Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg, const char *choices,
-                              Ia3Input *input);
+extern void Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg,
+                              const char *choices, Ia3Input *input);
 
 #endif

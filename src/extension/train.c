@@ -72,9 +72,10 @@ quote_choices(const Ia3Strings *choices)
 static void
 raise_label(const LabelledRows *l, int row, const Ia3Strings *choices)
 {
-    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                    errmsg("label \"%s\" of row %d is not among the choices", l->rows->rows[row].label, row + 1),
-                    errdetail("The choices are %s.", quote_choices(choices))));
+    ereport(ERROR,
+            (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+             errmsg("label \"%s\" of row %d is not among the choices", l->rows->rows[row].label, row + 1),
+             errdetail("The choices are %s.", quote_choices(choices))));
 }
 
 static int
@@ -181,7 +182,8 @@ write_request(const TrainJob *job, ia3_writer *w)
 {
     static const uint8 ones[IA3_DIGEST_LEN];
     const LabelledRows *l = job->rows;
-    MemoryContext scratch = AllocSetContextCreate(CurrentMemoryContext, "ia3 rendering", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext scratch =
+        AllocSetContextCreate(CurrentMemoryContext, "ia3 rendering", ALLOCSET_DEFAULT_SIZES);
     MemoryContext old = MemoryContextSwitchTo(scratch);
 
     ia3_put_u32(w, Ia3MaxInputTokens);
@@ -232,8 +234,8 @@ report_progress(Reporter *reporter, ia3_reader *r)
     if (tenths > reporter->tenths && TimestampDifferenceExceeds(reporter->last, now, NOTICE_INTERVAL_MS)) {
         reporter->tenths = tenths;
         reporter->last = now;
-        ereport(NOTICE, (errmsg("step %d of %d, loss %.3f, %.1f examples/s, %.0f s left", step, steps, loss, rate,
-                                ceil(left))));
+        ereport(NOTICE, (errmsg("step %d of %d, loss %.3f, %.1f examples/s, %.0f s left", step, steps, loss,
+                                rate, ceil(left))));
     }
 }
 
@@ -294,8 +296,9 @@ train(TrainJob *job, Trained *trained)
             Ia3ProtocolError("The engine did not answer TRAIN with an adapter.");
         Ia3TaskPutAdapter(job->init);
     }
-    ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("ia3 engine does not keep the adapters it is given"),
-                    errhint("Raise ia3.adapter_cache_size.")));
+    ereport(ERROR,
+            (errcode(ERRCODE_INTERNAL_ERROR), errmsg("ia3 engine does not keep the adapters it is given"),
+             errhint("Raise ia3.adapter_cache_size.")));
 }
 
 /* Copies what outlives the rows. */
@@ -317,7 +320,8 @@ read_rows(TrainJob *job)
 {
     MemoryContext old;
 
-    job->rowContext = AllocSetContextCreate(CurrentMemoryContext, "ia3 training rows", ALLOCSET_DEFAULT_SIZES);
+    job->rowContext =
+        AllocSetContextCreate(CurrentMemoryContext, "ia3 training rows", ALLOCSET_DEFAULT_SIZES);
     old = MemoryContextSwitchTo(job->rowContext);
     job->rows = label_rows(Ia3ReadTrainRows(job->query, job->templates, job->recipe->templates->n),
                            job->recipe->choices);

@@ -29,7 +29,7 @@
 typedef struct ColumnMap {
     int label;
     int choices;
-    int *fields; /* [nFields] */
+    int *fields;     /* [nFields] */
     Oid elementType; /* of choices */
 } ColumnMap;
 
@@ -88,30 +88,36 @@ find_column(TupleDesc desc, const char *name)
 static void
 missing_column(TupleDesc desc, const char *name, const char *hint)
 {
-    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN), errmsg("the query does not return a column \"%s\"", name),
-                    desc->natts > 0 ? errdetail("It returns %s.", list_columns(desc))
-                                    : errdetail("It returns no columns."),
-                    errhint("%s", hint)));
+    ereport(ERROR,
+            (errcode(ERRCODE_UNDEFINED_COLUMN), errmsg("the query does not return a column \"%s\"", name),
+             desc->natts > 0 ? errdetail("It returns %s.", list_columns(desc))
+                             : errdetail("It returns no columns."),
+             errhint("%s", hint)));
 }
 
 static void
 map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
 {
-    int text = 0;
+    int text = 0; /* the text by position */
+    bool positional;
 
     map->label = find_column(desc, "label");
-    if (desc->natts == 2) {
-        if (map->label == 0)
-            map->label = 2;
+    positional = desc->natts == 2 && map->label == 0;
+    if (positional)
+        map->label = 2;
+    if (desc->natts == 2)
         text = 3 - map->label;
-    }
     if (map->label == 0)
         missing_column(desc, "label", "Name the columns text and label, or return exactly these two.");
 
     map->fields = palloc0(sizeof(int) * Max(rows->nFields, 1));
     for (int f = 0; f < rows->nFields; f++) {
-        map->fields[f] = find_column(desc, rows->fields[f]);
-        if (map->fields[f] == 0 && strcmp(rows->fields[f], "text") == 0)
+        bool isText = strcmp(rows->fields[f], "text") == 0;
+
+        /* By position, names do not count: unnamed expressions are often both called "text". */
+        if (!(positional && isText))
+            map->fields[f] = find_column(desc, rows->fields[f]);
+        if (map->fields[f] == 0 && isText)
             map->fields[f] = text;
         if (map->fields[f] == 0)
             missing_column(desc, rows->fields[f], "A template names this field.");
@@ -123,7 +129,8 @@ map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
     if (map->choices != 0) {
         map->elementType = get_element_type(getBaseType(TupleDescAttr(desc, map->choices - 1)->atttypid));
         if (!OidIsValid(map->elementType))
-            ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH), errmsg("column \"choices\" must be an array of text"),
+            ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+                            errmsg("column \"choices\" must be an array of text"),
                             errdetail("Its type is %s.",
                                       format_type_be(TupleDescAttr(desc, map->choices - 1)->atttypid))));
     }
@@ -241,7 +248,7 @@ prepare_query(const char *query)
         ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION), errmsg("the query must be read-only"),
                         errdetail("It changes or locks rows.")));
     ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query must be a single SELECT"),
-                    errdetail("It is a %s command.", GetCommandTagName(source->commandTag))));
+                    errdetail("The command is %s.", GetCommandTagName(source->commandTag))));
     return NULL;
 }
 
@@ -252,8 +259,8 @@ read_all(RowReader *reader, const char *query)
     SPIPlanPtr plan;
     Portal portal;
 
-    (void) set_config_option("transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL, true, 0,
-                             false);
+    (void) set_config_option("transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL,
+                             true, 0, false);
     if (SPI_connect() != SPI_OK_CONNECT)
         elog(ERROR, "SPI_connect failed");
     plan = prepare_query(query);

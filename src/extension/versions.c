@@ -88,8 +88,9 @@ raise_unknown_task(const char *task)
 static void
 raise_foreign_task(const char *task)
 {
-    ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("ia3 task \"%s\" belongs to another role", task),
-                    errhint("Choose another name, or become a member of the role that owns it.")));
+    ereport(ERROR,
+            (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("ia3 task \"%s\" belongs to another role", task),
+             errhint("Choose another name, or become a member of the role that owns it.")));
 }
 
 /* The owner of ia3.task, whom its row security does not bind. */
@@ -277,9 +278,10 @@ Ia3VersionsDrop(const char *task, int version)
 
     Ia3SpiConnect();
     if (lock_task(task) == version)
-        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                        errmsg("version %d of ia3 task \"%s\" is active", version, task),
-                        errhint("Activate another version first, or drop the whole task with ia3_drop(task).")));
+        ereport(ERROR,
+                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                 errmsg("version %d of ia3 task \"%s\" is active", version, task),
+                 errhint("Activate another version first, or drop the whole task with ia3_drop(task).")));
     values[0] = CStringGetTextDatum(task);
     values[1] = Int32GetDatum(version);
     if (Ia3QueryRun(&dropVersionQuery, values, NULL, false) == 0)
