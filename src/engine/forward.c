@@ -79,7 +79,8 @@ prepare(ia3_pass *p)
     p->slot_of_input = ints_to_device(p, &b->slot_of_input);
     p->parent = ints_to_device(p, &b->dec_parent);
     p->depth = ints_to_device(p, &b->dec_depth);
-    p->slots = to_device(p, b->slots, b->n_slots, sizeof *b->slots);
+    /* no slot in use: the bare backbone, which the device knows by NULL */
+    p->slots = b->n_slots > 0 ? to_device(p, b->slots, b->n_slots, sizeof *b->slots) : NULL;
     p->grad_slots = p->training ? to_device(p, b->grad_slots, b->n_slots, sizeof *b->grad_slots) : NULL;
     p->pair_offsets = ints_to_device(p, &b->pair_offsets);
     p->pair_tokens = ints_to_device(p, &b->pair_tokens);

@@ -272,7 +272,10 @@ typedef struct golden_test {
     bool all;  /* for every configuration; else for A, B and E only (no gate; gate; bias in every layer) */
 } golden_test;
 
-/* Runs every test for its configurations and dtypes as one cmocka group. */
+/*
+ * Runs every test for its configurations and dtypes as one cmocka group. IA3_TEST_FILTER names some of them
+ * ("scores *", "* float32").
+ */
 static inline int
 golden_run(const char *group, const golden_test *tests, size_t n)
 {
@@ -293,6 +296,7 @@ golden_run(const char *group, const golden_test *tests, size_t n)
                 cases[used].initial_state = &states[used];
                 used++;
             }
+    cmocka_set_test_filter(getenv("IA3_TEST_FILTER"));
     int failed = _cmocka_run_group_tests(group, cases, used, NULL, NULL);
     for (size_t i = 0; i < used; i++)
         free((char *) cases[i].name);

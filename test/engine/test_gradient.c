@@ -220,7 +220,8 @@ loss_at(differences *d, size_t i, double h)
 
 /*
  * Central differences of fourth order. The loss carries about 1e-6 of fp32 noise, so with h = 0.02 a difference
- * is known to about 5e-5; where ReLU bends within the stencil it is worse, hence the relative part.
+ * is known to about 5e-5. ReLU is bent: with thousands of hidden units some always cross zero inside the stencil,
+ * so that models with it are held less tightly here (the float64 reference holds them to 1e-4).
  */
 static double
 difference(differences *d, size_t i)
@@ -243,10 +244,11 @@ check_vector(differences *d, const ia3_layout_entry *e)
                 picks[k] = i;
         }
     picks[3] = e->offset + (size_t) e->len / 2;
+    double slack = d->g->config->act == IA3_RELU ? 0.1 : 0.01;
     for (int k = 0; k < 4; k++) {
         double want = difference(d, picks[k]), got = d->grads[picks[k]];
         double scale = fabs(d->grads[picks[0]]);
-        if (fabs(got - want) > 2e-4 + 0.02 * scale)
+        if (fabs(got - want) > 2e-4 + slack * scale)
             fail_msg("%s: gradient %zu of %s is %g, finite differences say %g", d->g->name,
                      picks[k] - e->offset, e->name, got, want);
     }
