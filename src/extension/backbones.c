@@ -46,8 +46,10 @@ CopyPart(Scanner *scan, const char *what, const char *start, const char *end, ch
 {
     while (end > start && isspace((unsigned char) end[-1]))
         end--;
-    if (end == start)
-        Fail(scan, "A %s is missing near \"%.40s\".", what, start);
+    if (end == start && *start == '\0')
+        Fail(scan, "A %s is missing at the end.", what);
+    else if (end == start)
+        Fail(scan, "A %s is missing before \"%.40s\".", what, start);
     else if ((size_t) (end - start) >= size)
         Fail(scan, "The %s \"%.40s...\" is longer than %d bytes.", what, start, (int) size - 1);
     else {

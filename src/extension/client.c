@@ -381,7 +381,9 @@ RaiseNotReady(const char *backbone, const Ia3EngineStatus *status)
                         errdetail("It is loading (%d %%).", status->percent), errhint("%s", hint)));
     ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
                     errmsg("ia3 engine for backbone \"%s\" is not ready", backbone),
-                    errdetail("It is %s.", Ia3EngineStateName(status->state)), errhint("%s", hint)));
+                    errdetail(status->message[0] != '\0' ? "It is %s. %s" : "It is %s.",
+                              Ia3EngineStateName(status->state), status->message),
+                    errhint("%s", hint)));
 }
 
 static void

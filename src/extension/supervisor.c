@@ -569,6 +569,7 @@ InitSupervisor(void)
 {
     pqsignal(SIGHUP, SignalHandlerForConfigReload);
     pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
+    pqsignal(SIGINT, SIG_IGN); /* pg_cancel_backend() has nothing to cancel here */
     pqsignal(SIGCHLD, HandleSigchld);
     BackgroundWorkerUnblockSignals();
 
