@@ -47,13 +47,16 @@ static void
 put_config(hasher *h, const ia3_config *c)
 {
     static const char *const acts[] = {"relu", "gelu", "gelu_new", "silu"};
+    uint32_t eps_bits;
 
+    memcpy(&eps_bits, &c->eps, sizeof eps_bits);
     put_line(h, "ia3 backbone 1\n");
     put_line(h, "type %s\nvocab_size %d\nd_model %d\nd_kv %d\nn_heads %d\nd_ff %d\nn_enc %d\nn_dec %d\n",
              c->model_type, c->vocab_size, c->d_model, c->d_kv, c->n_heads, c->d_ff, c->n_enc, c->n_dec);
     put_line(
-        h, "n_buckets %d\nmax_distance %d\neps %a\nact %s\ngated %d\nbias_every_layer %d\nscale_logits %d\n",
-        c->n_buckets, c->max_distance, (double) c->eps, acts[c->act], c->gated, c->bias_every_layer,
+        h,
+        "n_buckets %d\nmax_distance %d\neps %08x\nact %s\ngated %d\nbias_every_layer %d\nscale_logits %d\n",
+        c->n_buckets, c->max_distance, eps_bits, acts[c->act], c->gated, c->bias_every_layer,
         c->scale_logits);
     put_line(h, "pad %d\neos %d\nstart %d\n", c->pad_id, c->eos_id, c->start_id);
 }

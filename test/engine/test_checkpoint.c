@@ -400,7 +400,8 @@ test_digest(void **state)
     remove_directory(directory);
 }
 
-/* The bundled backbone's identity is in users' tables: it must never change. */
+/* The bundled backbone's identity is in users' tables: it must never change. Expected: digest.c's description
+ * carried out with Python's hashlib. */
 static void
 test_bundled(void **state)
 {
@@ -410,7 +411,7 @@ test_bundled(void **state)
     digest_of("models/ia3-mini", digest);
     for (int i = 0; i < IA3_DIGEST_LEN; i++)
         snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-    assert_string_equal(hex, "d90e247f5c67c679e334e75da088ff315aa12df671356055ca859432907fcfbe");
+    assert_string_equal(hex, "3f4dc0cacd363edef2b873c3316cc5a6e330ea29b77cb092d610835d625f558e");
 }
 
 /* binary16: the values of the standard's own examples, both signs, and every bit pattern by the definition. */
