@@ -29,7 +29,9 @@
 #define GOLDEN_MAX_NAME 160
 
 static const char *const golden_names[] = {"A", "B", "C", "D", "E", "F", "G", "H", "I", "J-bf16", "J-fp16"};
-#define GOLDEN_N (sizeof golden_names / sizeof *golden_names)
+#define GOLDEN_ALL "ABCDEFGHIJ"
+#define GOLDEN_FEW "ABE" /* no gate; gate; bias in every layer */
+#define GOLDEN_N   (sizeof golden_names / sizeof *golden_names)
 
 /* A whole file in memory. */
 typedef struct golden_file {
@@ -268,8 +270,8 @@ golden_limit(const golden *g, const char *what, double value, double limit)
 typedef struct golden_test {
     const char *name;
     CMUnitTestFunction run;
-    bool bf16; /* also in bfloat16 */
-    bool all;  /* for every configuration; else for A, B and E only (no gate; gate; bias in every layer) */
+    bool bf16;           /* also in bfloat16 */
+    const char *configs; /* initials of the configurations it runs for */
 } golden_test;
 
 /*
@@ -285,7 +287,7 @@ golden_run(const char *group, const golden_test *tests, size_t n)
     for (size_t t = 0; t < n; t++)
         for (size_t i = 0; i < GOLDEN_N; i++)
             for (int half = 0; half <= (tests[t].bf16 ? 1 : 0); half++) {
-                if (!tests[t].all && !strchr("ABE", golden_names[i][0]))
+                if (!strchr(tests[t].configs, golden_names[i][0]))
                     continue;
                 char *name = malloc(128);
                 snprintf(name, 128, "%s %s %s", tests[t].name, golden_names[i],
