@@ -1,0 +1,79 @@
+/*
+ * activation.h
+ *     Feed-forward activations and their derivatives, over short arrays.
+ *
+ *   relu      max(x, 0)                     derivative 1 for x > 0, else 0
+ *   gelu      x·Φ(x), Φ(x) = ½(1 + erf(x/√2))    Φ(x) + x·φ(x)
+ *   gelu_new  ½x(1 + tanh u), u = √(2/π)(x + 0.044715x³); since ½(1 + tanh u) = σ(2u): x·σ(2u)
+ *             derivative s + x·s(1 - s)·2u', s = σ(2u)
+ *   silu      x·σ(x)                        s + x·s(1 - s)
+ */
+#ifndef IA3_CPU_ACTIVATION_H
+#define IA3_CPU_ACTIVATION_H
+
+#include "../../src/engine/device.h"
+#include "simd.h"
+
+#define IA3_GELU_A 0.7978845608028654f /* √(2/π) */
+#define IA3_GELU_B 0.044715f
+
+/* y = act(x) */
+static inline void
+ia3_activate(ia3_activation act, float *restrict y, const float *restrict x, size_t n)
+{
+    switch (act) {
+    case IA3_RELU:
+        for (size_t i = 0; i < n; i++)
+            y[i] = x[i] > 0.0f ? x[i] : 0.0f;
+        break;
+    case IA3_GELU:
+        for (size_t i = 0; i < n; i++)
+            y[i] = 0.5f * x[i] * erfcf(x[i] * -0.70710678118654752f);
+        break;
+    case IA3_GELU_NEW:
+        for (size_t i = 0; i < n; i++) {
+            float u = IA3_GELU_A * (x[i] + IA3_GELU_B * x[i] * x[i] * x[i]);
+            y[i] = x[i] * ia3_sigmoidf(2.0f * u);
+        }
+        break;
+    case IA3_SILU:
+        for (size_t i = 0; i < n; i++)
+            y[i] = x[i] * ia3_sigmoidf(x[i]);
+        break;
+    }
+}
+
+/* y = act(x), dy = act'(x) */
+static inline void
+ia3_activate_grad(ia3_activation act, float *restrict y, float *restrict dy, const float *restrict x,
+                  size_t n)
+{
+    ia3_activate(act, y, x, n);
+    switch (act) {
+    case IA3_RELU:
+        for (size_t i = 0; i < n; i++)
+            dy[i] = x[i] > 0.0f ? 1.0f : 0.0f;
+        break;
+    case IA3_GELU:
+        for (size_t i = 0; i < n; i++)
+            dy[i] = 0.5f * erfcf(x[i] * -0.70710678118654752f) +
+                    x[i] * 0.3989422804014327f * ia3_expf(-0.5f * x[i] * x[i]);
+        break;
+    case IA3_GELU_NEW:
+        for (size_t i = 0; i < n; i++) {
+            float u = IA3_GELU_A * (x[i] + IA3_GELU_B * x[i] * x[i] * x[i]);
+            float du = IA3_GELU_A * (1.0f + 3.0f * IA3_GELU_B * x[i] * x[i]);
+            float s = ia3_sigmoidf(2.0f * u);
+            dy[i] = s + x[i] * s * (1.0f - s) * 2.0f * du;
+        }
+        break;
+    case IA3_SILU:
+        for (size_t i = 0; i < n; i++) {
+            float s = ia3_sigmoidf(x[i]);
+            dy[i] = s + x[i] * s * (1.0f - s);
+        }
+        break;
+    }
+}
+
+#endif

@@ -1,0 +1,126 @@
+/*
+ * attention.h
+ *     What the attention kernels share: one head of one sequence in fp32 scratch memory.
+ */
+#ifndef IA3_CPU_ATTENTION_H
+#define IA3_CPU_ATTENTION_H
+
+#include "cpu.h"
+#include "mask.h"
+#include "sgemm.h"
+
+/* Queries are taken 64 at a time, which bounds the scratch memory for the weights of long sequences. */
+enum { IA3_Q_BLOCK = 64 };
+
+static inline size_t
+ia3_round16(size_t n)
+{
+    return (n + 15) / 16 * 16;
+}
+
+/* Row stride of attention weights in scratch: what ia3_mask_row may write. */
+static inline size_t
+ia3_round64(size_t n)
+{
+    return (n + 63) / 64 * 64;
+}
+
+/* One head of one sequence. */
+typedef struct ia3_head {
+    const ia3_attention *a;
+    int seq, head;
+    size_t q0, n_q, k0, n_k; /* first row and number of rows */
+    size_t d, dp;            /* d_kv, and rounded up to 16 */
+    size_t kp;               /* n_k rounded up to 16 */
+    const float *lk, *lv;    /* (IA)³ vectors of this head, or NULL for ones */
+    bool bf16;
+} ia3_head;
+
+static inline ia3_head
+ia3_head_of(const ia3_attention *a, size_t item, bool bf16)
+{
+    ia3_head h = {
+        .a = a, .seq = (int) (item / (size_t) a->n_heads), .head = (int) (item % (size_t) a->n_heads)};
+    h.q0 = (size_t) a->q_offsets[h.seq];
+    h.n_q = (size_t) a->q_offsets[h.seq + 1] - h.q0;
+    h.k0 = (size_t) a->k_offsets[h.seq];
+    h.n_k = (size_t) a->k_offsets[h.seq + 1] - h.k0;
+    h.d = (size_t) a->d_kv;
+    h.dp = ia3_round16(h.d);
+    h.kp = ia3_round16(h.n_k);
+    const float *lk = ia3_scale_of(&a->scale_k, h.seq), *lv = ia3_scale_of(&a->scale_v, h.seq);
+    h.lk = lk ? lk + (size_t) h.head * h.d : NULL;
+    h.lv = lv ? lv + (size_t) h.head * h.d : NULL;
+    h.bf16 = bf16;
+    return h;
+}
+
+/* Position of this head in row `row` of an array with the given stride. */
+static inline size_t
+ia3_head_at(const ia3_head *h, size_t row, size_t stride)
+{
+    return row * stride + (size_t) h->head * h->d;
+}
+
+/* One head of one row in fp32, times `scale` when given, zeros up to dp. */
+static inline void
+ia3_head_row(const ia3_head *h, float *restrict to, const void *from, size_t row, size_t stride,
+             const float *restrict scale)
+{
+    ia3_load_act(to, from, ia3_head_at(h, row, stride), h->d, h->bf16);
+    if (scale)
+        for (size_t i = 0; i < h->d; i++)
+            to[i] *= scale[i];
+    for (size_t i = h->d; i < h->dp; i++)
+        to[i] = 0.0f;
+}
+
+/* Rows [row, row + n) as [n, dp]. */
+static inline void
+ia3_head_rows(const ia3_head *h, float *to, const void *from, size_t row, size_t n, size_t stride,
+              const float *scale)
+{
+    for (size_t i = 0; i < n; i++)
+        ia3_head_row(h, to + i * h->dp, from, row + i, stride, scale);
+}
+
+/* to[d, kp] = from[n_k, dp] transposed, zeros behind n_k. */
+static inline void
+ia3_head_transpose(const ia3_head *h, float *restrict to, const float *restrict from)
+{
+    for (size_t j0 = 0; j0 < h->kp; j0 += 16) {
+        size_t n = h->n_k - j0 < 16 ? h->n_k - j0 : 16;
+        for (size_t i = 0; i < h->d; i++) {
+            float *restrict row = to + i * h->kp + j0;
+            for (size_t j = 0; j < n; j++)
+                row[j] = from[(j0 + j) * h->dp + i];
+            for (size_t j = n; j < 16; j++)
+                row[j] = 0.0f;
+        }
+    }
+}
+
+/* The bias of query i of the sequence towards key 0 (then consecutive keys), or NULL. */
+static inline const float *
+ia3_head_bias(const ia3_head *h, size_t i)
+{
+    const ia3_attention *a = h->a;
+    if (!a->bias)
+        return NULL;
+    return a->bias + (size_t) h->head * (2 * (size_t) a->bias_span - 1) + (size_t) a->bias_span - 1 - i;
+}
+
+/* Scores of `n` queries from query `i` on: s [n, ld] = q·kᵀ + bias, with q [n, dp] and kt [d, kp]. */
+static inline void
+ia3_head_scores(const ia3_head *h, float *s, size_t ld, const float *q, const float *kt, size_t i, size_t n)
+{
+    ia3_sgemm(s, ld, (ia3_sgemm_a){q, h->dp, 1}, kt, h->kp, n, h->kp, h->d, false);
+    for (size_t x = 0; x < n && h->a->bias; x++) {
+        const float *restrict bias = ia3_head_bias(h, i + x);
+        float *restrict row = s + x * ld;
+        for (size_t j = 0; j < h->n_k; j++)
+            row[j] += bias[j];
+    }
+}
+
+#endif

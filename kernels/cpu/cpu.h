@@ -1,0 +1,116 @@
+/*
+ * cpu.h
+ *     What the kernels of the CPU device share.
+ *
+ * Threads: the operations of device.h are called by one thread at a time. alloc, free and memory_used may be
+ * called from any thread. Scratch memory comes from the arena, taken by the caller before a job is handed to
+ * the pool, because only the caller may jump to dev->oom.
+ */
+#ifndef IA3_CPU_H
+#define IA3_CPU_H
+
+#include <stdatomic.h>
+
+#include "../../src/engine/device.h"
+#include "../../src/engine/rng.h"
+#include "onednn_compat.h"
+#include "threads.h"
+
+#define IA3_ALIGN 64
+
+static inline size_t
+ia3_align_up(size_t n)
+{
+    return (n + IA3_ALIGN - 1) / IA3_ALIGN * IA3_ALIGN;
+}
+
+typedef struct ia3_arena_chunk {
+    char *data;
+    size_t start, capacity; /* start: position of data[0] in the arena's address line */
+} ia3_arena_chunk;
+
+typedef struct ia3_arena {
+    ia3_arena_chunk *chunks;
+    int n_chunks, current; /* current: the chunk that `top` lies in */
+    size_t top;            /* position of the next free byte */
+} ia3_arena;
+
+typedef struct ia3_shape ia3_shape; /* primitive.h */
+
+typedef struct ia3_cpu {
+    ia3_device base;
+    ia3_pool *pool;
+    int threads;
+    bool bf16;       /* act is bfloat16 */
+    size_t act_size; /* bytes of an act element */
+    atomic_size_t used;
+    size_t limit;
+    ia3_arena arena;
+    dnnl_engine_t engine;
+    dnnl_stream_t *streams; /* [threads] */
+    ia3_shape *shapes;      /* cache of oneDNN primitives */
+} ia3_cpu;
+
+/* memory.c; all return NULL when the limit or the system refuses. */
+void *ia3_cpu_alloc(ia3_device *dev, size_t bytes);
+void ia3_cpu_free(ia3_device *dev, void *p);
+void *ia3_cpu_arena_alloc(ia3_device *dev, size_t bytes);
+size_t ia3_cpu_arena_mark(ia3_device *dev);
+void ia3_cpu_arena_release(ia3_device *dev, size_t mark);
+void ia3_cpu_upload(ia3_device *dev, void *dst, const void *src, size_t bytes);
+void ia3_cpu_download(ia3_device *dev, void *dst, const void *src, size_t bytes);
+void ia3_cpu_zero(ia3_device *dev, void *p, size_t bytes);
+size_t ia3_cpu_memory_used(ia3_device *dev);
+void ia3_cpu_arena_destroy(ia3_cpu *cpu);
+
+/* weights.c */
+ia3_matrix *ia3_cpu_matrix_create(ia3_device *dev, const ia3_host_tensor *parts, int n_parts, ia3_error *err);
+void ia3_cpu_matrix_free(ia3_device *dev, ia3_matrix *m);
+bool ia3_cpu_matrix_prepare_backward(ia3_device *dev, ia3_matrix *m, ia3_error *err);
+void ia3_cpu_matrix_release_backward(ia3_device *dev, ia3_matrix *m);
+void *ia3_cpu_table_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
+float *ia3_cpu_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
+
+/* The operations, one file each. */
+void ia3_cpu_matmul(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out);
+void ia3_cpu_matmul_bwd(ia3_device *dev, void *da, const void *dy, int rows, ia3_matrix *w, ia3_out out);
+void ia3_cpu_embed(ia3_device *dev, float *x, const int32_t *ids, int rows, int d, const void *table);
+void ia3_cpu_rmsnorm(ia3_device *dev, void *y, float *rstd, const float *x, const float *w, int rows, int d,
+                     float eps);
+void ia3_cpu_rmsnorm_bwd(ia3_device *dev, float *dx, const void *dy, const float *x, const float *w,
+                         const float *rstd, int rows, int d);
+void ia3_cpu_add_dropout(ia3_device *dev, float *x, const float *y, int rows, int d, ia3_dropout drop);
+void ia3_cpu_dropout_f32(ia3_device *dev, float *y, const float *x, int rows, int d, ia3_dropout drop);
+void ia3_cpu_dropout_act(ia3_device *dev, void *y, const void *x, int rows, int d, ia3_dropout drop);
+void ia3_cpu_dropout_f32_to_act(ia3_device *dev, void *y, const float *x, int rows, int d, ia3_dropout drop);
+void ia3_cpu_attention(ia3_device *dev, const ia3_attention *a);
+void ia3_cpu_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attention_grad *g);
+void ia3_cpu_tree_attention(ia3_cpu *cpu, const ia3_attention *a);
+void ia3_cpu_tree_attention_bwd(ia3_cpu *cpu, const ia3_attention *a, const ia3_attention_grad *g,
+                                float *partial);
+void ia3_cpu_gated_act(ia3_device *dev, void *h, const void *g, int rows, const ia3_gated *p);
+void ia3_cpu_gated_act_bwd(ia3_device *dev, void *dg, const void *dh, const void *g, int rows,
+                           const ia3_gated *p, ia3_scale_grad grad);
+void ia3_cpu_vocab_logprobs(ia3_device *dev, float *lp, float *lse, const void *h, int rows, ia3_matrix *head,
+                            float scale, const int32_t *pair_offsets, const int32_t *tokens);
+void ia3_cpu_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const float *lse, const void *h,
+                                int rows, ia3_matrix *head, float scale, const int32_t *pair_offsets,
+                                const int32_t *tokens);
+void ia3_cpu_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs);
+
+/* The vector of (IA)³ scales for item i at this place, or NULL for ones. */
+static inline const float *
+ia3_scale_of(const ia3_scale *s, int i)
+{
+    return s->slots ? s->slots[s->slot_of[i]] + s->offset : NULL;
+}
+
+/* Items per thread below which handing work over costs more than it saves (about 5 µs of element-wise work). */
+static inline size_t
+ia3_grain(size_t elements_per_item)
+{
+    size_t g = 16384 / (elements_per_item ? elements_per_item : 1);
+    return g ? g : 1;
+}
+
+#endif

@@ -1,0 +1,153 @@
+/*
+ * device_cpu.c
+ *     Opening and closing the CPU device.
+ */
+#include "device_cpu.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "primitive.h"
+
+static const ia3_device_ops cpu_ops;
+
+/* Whether the processor multiplies bfloat16 itself; emulation would be slower than fp32. */
+static bool
+native_bf16(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx512bf16");
+#else
+    return false;
+#endif
+}
+
+static int
+available_cores(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0)
+        return CPU_COUNT(&set);
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int) n : 1;
+}
+
+/* "AMD EPYC 9B45, 2 threads, oneDNN 2.6.3" */
+static void
+describe(ia3_cpu *cpu)
+{
+    char model[80] = "processor", line[256];
+    FILE *f = fopen("/proc/cpuinfo", "r");
+    while (f && fgets(line, sizeof line, f)) {
+        char *colon = strchr(line, ':');
+        if (!colon || strncmp(line, "model name", 10) != 0)
+            continue;
+        colon[strcspn(colon, "\n")] = 0;
+        snprintf(model, sizeof model, "%s", colon + 1 + strspn(colon + 1, " "));
+        break;
+    }
+    if (f)
+        fclose(f);
+    const dnnl_version_t *v = dnnl_version();
+    snprintf(cpu->base.description, sizeof cpu->base.description, "%s, %d thread%s, oneDNN %d.%d.%d", model,
+             cpu->threads, cpu->threads == 1 ? "" : "s", v->major, v->minor, v->patch);
+}
+
+static void
+cpu_close(ia3_device *dev)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    if (!cpu)
+        return;
+    ia3_shapes_free(cpu);
+    for (int i = 0; cpu->streams && i < cpu->threads; i++)
+        if (cpu->streams[i])
+            dnnl_stream_destroy(cpu->streams[i]);
+    free(cpu->streams);
+    if (cpu->engine)
+        dnnl_engine_destroy(cpu->engine);
+    ia3_pool_free(cpu->pool);
+    ia3_cpu_arena_destroy(cpu);
+    free(cpu);
+}
+
+static bool
+start(ia3_cpu *cpu, int threads, ia3_error *err)
+{
+    cpu->pool = ia3_pool_create(threads);
+    if (!cpu->pool)
+        return ia3_fail(err, IA3_E_MEMORY, "could not start %d threads", threads);
+    cpu->threads = threads;
+    cpu->streams = ia3_alloc_array((size_t) threads, sizeof *cpu->streams);
+    if (dnnl_engine_create(&cpu->engine, dnnl_cpu, 0) != dnnl_success)
+        return ia3_fail(err, IA3_E_INTERNAL, "could not start oneDNN");
+    for (int i = 0; i < threads; i++)
+        if (dnnl_stream_create(&cpu->streams[i], cpu->engine, dnnl_stream_default_flags) != dnnl_success)
+            return ia3_fail(err, IA3_E_INTERNAL, "could not start oneDNN");
+    /* the smallest product tells whether oneDNN can compute in this dtype here */
+    if (!ia3_shape_get(cpu, 64, 64)) {
+        ia3_fail(err, IA3_E_INVALID, "this processor cannot compute in %s",
+                 cpu->bf16 ? "bfloat16" : "float32");
+        return ia3_fail_hint(err, cpu->bf16 ? "Use float32." : "Use another version of oneDNN.");
+    }
+    return true;
+}
+
+ia3_device *
+ia3_cpu_open(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
+{
+    if (dtype == IA3_AUTO)
+        dtype = native_bf16() ? IA3_BF16 : IA3_F32;
+    ia3_cpu *cpu = ia3_alloc(sizeof *cpu);
+    cpu->base.ops = &cpu_ops;
+    cpu->base.dtype = dtype;
+    cpu->bf16 = dtype == IA3_BF16;
+    cpu->act_size = ia3_dtype_size(dtype);
+    cpu->limit = memory_limit;
+    snprintf(cpu->base.name, sizeof cpu->base.name, "cpu");
+    if (!start(cpu, threads > 0 ? threads : available_cores(), err)) {
+        cpu_close(&cpu->base);
+        return NULL;
+    }
+    describe(cpu);
+    return &cpu->base;
+}
+
+static const ia3_device_ops cpu_ops = {
+    .close = cpu_close,
+    .alloc = ia3_cpu_alloc,
+    .free = ia3_cpu_free,
+    .arena_alloc = ia3_cpu_arena_alloc,
+    .arena_mark = ia3_cpu_arena_mark,
+    .arena_release = ia3_cpu_arena_release,
+    .upload = ia3_cpu_upload,
+    .download = ia3_cpu_download,
+    .zero = ia3_cpu_zero,
+    .memory_used = ia3_cpu_memory_used,
+    .matrix_create = ia3_cpu_matrix_create,
+    .matrix_free = ia3_cpu_matrix_free,
+    .matrix_prepare_backward = ia3_cpu_matrix_prepare_backward,
+    .matrix_release_backward = ia3_cpu_matrix_release_backward,
+    .table_create = ia3_cpu_table_create,
+    .vector_create = ia3_cpu_vector_create,
+    .matmul = ia3_cpu_matmul,
+    .matmul_bwd = ia3_cpu_matmul_bwd,
+    .embed = ia3_cpu_embed,
+    .rmsnorm = ia3_cpu_rmsnorm,
+    .rmsnorm_bwd = ia3_cpu_rmsnorm_bwd,
+    .add_dropout = ia3_cpu_add_dropout,
+    .dropout_f32 = ia3_cpu_dropout_f32,
+    .dropout_act = ia3_cpu_dropout_act,
+    .dropout_f32_to_act = ia3_cpu_dropout_f32_to_act,
+    .attention = ia3_cpu_attention,
+    .attention_bwd = ia3_cpu_attention_bwd,
+    .gated_act = ia3_cpu_gated_act,
+    .gated_act_bwd = ia3_cpu_gated_act_bwd,
+    .vocab_logprobs = ia3_cpu_vocab_logprobs,
+    .vocab_logprobs_bwd = ia3_cpu_vocab_logprobs_bwd,
+    .adafactor = ia3_cpu_adafactor,
+};

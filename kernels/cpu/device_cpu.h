@@ -1,0 +1,16 @@
+/*
+ * device_cpu.h
+ *     The CPU device: what src/engine/device.c needs to open it.
+ */
+#ifndef IA3_DEVICE_CPU_H
+#define IA3_DEVICE_CPU_H
+
+#include "../../src/engine/device.h"
+
+/*
+ * Opens the CPU device. dtype IA3_AUTO takes bfloat16 where the processor multiplies it natively. Errors:
+ * IA3_E_INVALID when the processor cannot compute in the asked dtype, IA3_E_MEMORY.
+ */
+ia3_device *ia3_cpu_open(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err);
+
+#endif

@@ -1,0 +1,160 @@
+/*
+ * gated.c
+ *     The feed-forward activation with (IA)³ scaling and dropout, forward and backward.
+ *
+ *   h   = m ⊙ act(g0) ⊙ g1 ⊙ l           m: dropout multipliers; g1 = 1 when not gated
+ *   dg0 = dh ⊙ m ⊙ l ⊙ g1 ⊙ act'(g0)     dg1 = dh ⊙ m ⊙ l ⊙ act(g0)
+ *   dl  = Σ_rows dh ⊙ m ⊙ act(g0) ⊙ g1
+ *
+ * The forward pass is divided by rows. The backward pass is divided by columns, so that each element of dl is
+ * one sum over the rows in their order.
+ */
+#include "activation.h"
+#include "cpu.h"
+#include "mask.h"
+
+enum { CHUNK = 128 }; /* columns per pass; a multiple of the 64 that ia3_mask_row may write */
+
+typedef struct gated_job {
+    const ia3_gated *p;
+    void *h, *dg;
+    const void *g, *dh;
+    size_t rows, d_ff, width; /* width: columns of g */
+    bool bf16;
+    ia3_mask mask;
+    ia3_scale_grad grad;
+} gated_job;
+
+/* The factors of one chunk of a row: value = act(g0), gate = g1, derivative = act'(g0) if wanted. */
+static void
+load_chunk(const gated_job *j, size_t row, size_t at, size_t n, float *value, float *derivative, float *gate)
+{
+    float g0[CHUNK];
+    ia3_load_act(g0, j->g, row * j->width + at, n, j->bf16);
+    if (derivative)
+        ia3_activate_grad(j->p->act, value, derivative, g0, n);
+    else
+        ia3_activate(j->p->act, value, g0, n);
+    if (j->p->gated)
+        ia3_load_act(gate, j->g, row * j->width + j->d_ff + at, n, j->bf16);
+    else
+        for (size_t i = 0; i < n; i++)
+            gate[i] = 1.0f;
+}
+
+static void
+scale_by(float *restrict x, const float *restrict by, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] *= by[i];
+}
+
+static void
+gated_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const gated_job *j = arg;
+    float value[CHUNK], gate[CHUNK], mask[CHUNK];
+    for (size_t r = begin; r < end; r++) {
+        const float *l = ia3_scale_of(&j->p->scale, (int) r);
+        for (size_t at = 0; at < j->d_ff; at += CHUNK) {
+            size_t n = j->d_ff - at < CHUNK ? j->d_ff - at : CHUNK;
+            load_chunk(j, r, at, n, value, NULL, gate);
+            scale_by(value, gate, n);
+            if (l)
+                scale_by(value, l + at, n);
+            if (j->mask.on) {
+                ia3_mask_row(mask, n, (uint32_t) at, j->p->dropout.row_key[r], j->p->dropout.site, &j->mask);
+                scale_by(value, mask, n);
+            }
+            ia3_store_act(j->h, r * j->d_ff + at, value, n, j->bf16);
+        }
+    }
+}
+
+void
+ia3_cpu_gated_act(ia3_device *dev, void *h, const void *g, int rows, const ia3_gated *p)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    if (rows <= 0)
+        return;
+    gated_job j = {
+        .p = p, .h = h, .g = g, .rows = (size_t) rows, .d_ff = (size_t) p->d_ff, .bf16 = cpu->bf16};
+    j.width = p->gated ? 2 * j.d_ff : j.d_ff;
+    j.mask = ia3_mask_of(&p->dropout);
+    ia3_parallel(cpu->pool, j.rows, ia3_grain(2 * j.width), gated_work, &j);
+}
+
+/* Adds the chunk's part of dl to the vectors of `slot`. */
+static void
+flush_grad(const gated_job *j, int slot, size_t at, size_t n, float *dl)
+{
+    float *restrict to = j->grad.slots[slot] + j->grad.offset + at;
+    for (size_t i = 0; i < n; i++) {
+        to[i] += dl[i];
+        dl[i] = 0.0f;
+    }
+}
+
+/* One row of one chunk; dl += its part of the vectors' gradient. */
+static void
+gated_bwd_chunk(const gated_job *j, size_t r, size_t at, size_t n, float *restrict dl)
+{
+    float value[CHUNK], derivative[CHUNK], gate[CHUNK], dh[CHUNK], mask[CHUNK];
+    const float *l = ia3_scale_of(&j->p->scale, (int) r);
+    load_chunk(j, r, at, n, value, derivative, gate);
+    ia3_load_act(dh, j->dh, r * j->d_ff + at, n, j->bf16);
+    if (j->mask.on) {
+        ia3_mask_row(mask, n, (uint32_t) at, j->p->dropout.row_key[r], j->p->dropout.site, &j->mask);
+        scale_by(dh, mask, n);
+    }
+    for (size_t i = 0; i < n; i++)
+        dl[i] += dh[i] * value[i] * gate[i];
+    if (l)
+        scale_by(dh, l + at, n);
+    scale_by(derivative, gate, n);
+    scale_by(derivative, dh, n);
+    ia3_store_act(j->dg, r * j->width + at, derivative, n, j->bf16);
+    if (j->p->gated) {
+        scale_by(value, dh, n);
+        ia3_store_act(j->dg, r * j->width + j->d_ff + at, value, n, j->bf16);
+    }
+}
+
+/* Items are chunks of columns. */
+static void
+gated_bwd_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const gated_job *j = arg;
+    for (size_t item = begin; item < end; item++) {
+        size_t at = item * CHUNK, n = j->d_ff - at < CHUNK ? j->d_ff - at : CHUNK;
+        float dl[CHUNK] = {0};
+        for (size_t r = 0; r < j->rows; r++) {
+            gated_bwd_chunk(j, r, at, n, dl);
+            if (!j->grad.slots)
+                continue;
+            int slot_here = j->grad.slot_of[r];
+            if (r + 1 == j->rows || j->grad.slot_of[r + 1] != slot_here)
+                flush_grad(j, slot_here, at, n, dl);
+        }
+    }
+}
+
+void
+ia3_cpu_gated_act_bwd(ia3_device *dev, void *dg, const void *dh, const void *g, int rows, const ia3_gated *p,
+                      ia3_scale_grad grad)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    if (rows <= 0)
+        return;
+    gated_job j = {.p = p,
+                   .dg = dg,
+                   .dh = dh,
+                   .g = g,
+                   .rows = (size_t) rows,
+                   .d_ff = (size_t) p->d_ff,
+                   .bf16 = cpu->bf16,
+                   .grad = grad};
+    j.width = p->gated ? 2 * j.d_ff : j.d_ff;
+    j.mask = ia3_mask_of(&p->dropout);
+    ia3_parallel(cpu->pool, (j.d_ff + CHUNK - 1) / CHUNK, ia3_grain(2 * CHUNK * j.rows), gated_bwd_work, &j);
+}

@@ -1,0 +1,200 @@
+/*
+ * memory.c
+ *     Memory of the CPU device: counted allocations and the arena.
+ *
+ * The arena is a stack of chunks. A position counts bytes along all chunks; releasing to a position keeps the
+ * chunks, so that passes in the steady state never call malloc. Chunks grow, so a few serve any pass.
+ *
+ * Threads: the counter is atomic, so alloc and free may be called anywhere; the arena belongs to the compute
+ * loop.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "cpu.h"
+
+#define MIN_CHUNK ((size_t) 4 << 20)
+#define HUGE_PAGE ((size_t) 2 << 20)
+
+/* Counts `bytes` as used unless that would pass the limit. */
+static bool
+charge(ia3_cpu *cpu, size_t bytes)
+{
+    size_t used = atomic_load(&cpu->used);
+    do {
+        if (cpu->limit && (bytes > cpu->limit || used > cpu->limit - bytes))
+            return false;
+    } while (!atomic_compare_exchange_weak(&cpu->used, &used, used + bytes));
+    return true;
+}
+
+static void *
+take(ia3_cpu *cpu, size_t bytes)
+{
+    if (bytes > SIZE_MAX - HUGE_PAGE || !charge(cpu, bytes))
+        return NULL;
+    void *p = NULL;
+    if (posix_memalign(&p, bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : IA3_ALIGN, bytes) != 0) {
+        atomic_fetch_sub(&cpu->used, bytes);
+        return NULL;
+    }
+    if (bytes >= 2 * HUGE_PAGE) /* fewer TLB misses; only advice, so a refusal does not matter */
+        (void) madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
+    return p;
+}
+
+static void
+give(ia3_cpu *cpu, void *p, size_t bytes)
+{
+    free(p);
+    atomic_fetch_sub(&cpu->used, bytes);
+}
+
+/* The size lies in the cache line before the block. */
+void *
+ia3_cpu_alloc(ia3_device *dev, size_t bytes)
+{
+    if (bytes > SIZE_MAX / 2)
+        return NULL;
+    size_t total = ia3_align_up(bytes) + IA3_ALIGN;
+    char *p = take((ia3_cpu *) dev, total);
+    if (!p)
+        return NULL;
+    memcpy(p, &total, sizeof total);
+    return p + IA3_ALIGN;
+}
+
+void
+ia3_cpu_free(ia3_device *dev, void *p)
+{
+    if (!p)
+        return;
+    char *base = (char *) p - IA3_ALIGN;
+    size_t total;
+    memcpy(&total, base, sizeof total);
+    give((ia3_cpu *) dev, base, total);
+}
+
+/* Appends a chunk of at least `bytes`, preferably as large as all before it. */
+static bool
+add_chunk(ia3_cpu *cpu, size_t bytes)
+{
+    ia3_arena *a = &cpu->arena;
+    size_t start = a->n_chunks ? a->chunks[a->n_chunks - 1].start + a->chunks[a->n_chunks - 1].capacity : 0;
+    size_t wish = start > MIN_CHUNK ? start : MIN_CHUNK;
+    size_t capacity = bytes > wish ? bytes : ia3_align_up(wish);
+    char *data = take(cpu, capacity);
+    if (!data && capacity > bytes) {
+        capacity = bytes;
+        data = take(cpu, capacity);
+    }
+    if (!data)
+        return false;
+    a->chunks = ia3_realloc(a->chunks, (size_t) (a->n_chunks + 1) * sizeof *a->chunks);
+    a->chunks[a->n_chunks++] = (ia3_arena_chunk){.data = data, .start = start, .capacity = capacity};
+    return true;
+}
+
+/* Frees the chunks above the current one (all of them when the arena is empty). */
+static void
+drop_unused_chunks(ia3_cpu *cpu)
+{
+    ia3_arena *a = &cpu->arena;
+    int keep = a->top == 0 ? 0 : a->current + 1;
+    while (a->n_chunks > keep) {
+        ia3_arena_chunk *c = &a->chunks[--a->n_chunks];
+        give(cpu, c->data, c->capacity);
+    }
+    if (a->n_chunks == 0)
+        a->current = 0;
+}
+
+static void
+out_of_memory(ia3_cpu *cpu, size_t bytes)
+{
+    if (cpu->base.oom)
+        longjmp(*cpu->base.oom, 1);
+    fprintf(stderr, "ERROR: out of memory: %zu bytes of device memory were refused\n", bytes);
+    abort();
+}
+
+void *
+ia3_cpu_arena_alloc(ia3_device *dev, size_t bytes)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    ia3_arena *a = &cpu->arena;
+    if (bytes > SIZE_MAX / 2)
+        out_of_memory(cpu, bytes);
+    bytes = ia3_align_up(bytes ? bytes : 1);
+    for (int i = a->current; i < a->n_chunks; i++) {
+        ia3_arena_chunk *c = &a->chunks[i];
+        size_t used = i == a->current ? a->top - c->start : 0;
+        if (c->capacity - used >= bytes) {
+            a->current = i;
+            a->top = c->start + used + bytes;
+            return c->data + used;
+        }
+    }
+    if (!add_chunk(cpu, bytes)) {
+        drop_unused_chunks(cpu);
+        if (!add_chunk(cpu, bytes))
+            out_of_memory(cpu, bytes);
+    }
+    a->current = a->n_chunks - 1;
+    a->top = a->chunks[a->current].start + bytes;
+    return a->chunks[a->current].data;
+}
+
+size_t
+ia3_cpu_arena_mark(ia3_device *dev)
+{
+    return ((ia3_cpu *) dev)->arena.top;
+}
+
+void
+ia3_cpu_arena_release(ia3_device *dev, size_t mark)
+{
+    ia3_arena *a = &((ia3_cpu *) dev)->arena;
+    a->top = mark;
+    /* `top` may be the end of a chunk: the lowest chunk that contains it is the one it was taken in. */
+    while (a->current > 0 && mark <= a->chunks[a->current].start)
+        a->current--;
+}
+
+void
+ia3_cpu_arena_destroy(ia3_cpu *cpu)
+{
+    cpu->arena.top = 0;
+    drop_unused_chunks(cpu);
+    free(cpu->arena.chunks);
+    cpu->arena.chunks = NULL;
+}
+
+void
+ia3_cpu_upload(ia3_device *dev, void *dst, const void *src, size_t bytes)
+{
+    if (bytes)
+        memcpy(dst, src, bytes);
+}
+
+void
+ia3_cpu_download(ia3_device *dev, void *dst, const void *src, size_t bytes)
+{
+    if (bytes)
+        memcpy(dst, src, bytes);
+}
+
+void
+ia3_cpu_zero(ia3_device *dev, void *p, size_t bytes)
+{
+    if (bytes)
+        memset(p, 0, bytes);
+}
+
+size_t
+ia3_cpu_memory_used(ia3_device *dev)
+{
+    return atomic_load(&((ia3_cpu *) dev)->used);
+}

@@ -1,0 +1,90 @@
+/*
+ * rmsnorm.c
+ *     T5's layer norm, forward and backward.
+ *
+ *   rstd = 1/sqrt(mean(x²) + eps)        y_i = w_i·x_i·rstd
+ *   dx_i += rstd·w_i·dy_i - x_i·rstd³/d·Σ_j w_j·dy_j·x_j
+ */
+#include "cpu.h"
+#include "simd.h"
+
+enum { CHUNK = 256 }; /* columns per pass through a buffer on the stack */
+
+typedef struct norm_job {
+    void *y;
+    const void *dy;
+    float *rstd, *dx;
+    const float *x, *w, *rstd_in;
+    size_t d;
+    float eps;
+    bool bf16;
+} norm_job;
+
+static void
+norm_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const norm_job *j = arg;
+    const float *restrict w = j->w;
+    float buffer[CHUNK];
+    for (size_t r = begin; r < end; r++) {
+        const float *restrict x = j->x + r * j->d;
+        float rstd = 1.0f / sqrtf(ia3_dot(x, x, j->d) / (float) j->d + j->eps);
+        if (j->rstd)
+            j->rstd[r] = rstd;
+        for (size_t at = 0; at < j->d; at += CHUNK) {
+            size_t n = j->d - at < CHUNK ? j->d - at : CHUNK;
+            for (size_t i = 0; i < n; i++)
+                buffer[i] = w[at + i] * (x[at + i] * rstd);
+            ia3_store_act(j->y, r * j->d + at, buffer, n, j->bf16);
+        }
+    }
+}
+
+void
+ia3_cpu_rmsnorm(ia3_device *dev, void *y, float *rstd, const float *x, const float *w, int rows, int d,
+                float eps)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    if (rows <= 0)
+        return;
+    norm_job j = {.y = y, .rstd = rstd, .x = x, .w = w, .d = (size_t) d, .eps = eps, .bf16 = cpu->bf16};
+    ia3_parallel(cpu->pool, (size_t) rows, ia3_grain((size_t) d), norm_work, &j);
+}
+
+static void
+norm_bwd_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const norm_job *j = arg;
+    const float *restrict w = j->w;
+    float buffer[CHUNK];
+    for (size_t r = begin; r < end; r++) {
+        const float *restrict x = j->x + r * j->d;
+        float *restrict dx = j->dx + r * j->d;
+        float rstd = j->rstd_in[r], dot = 0.0f;
+        for (size_t at = 0; at < j->d; at += CHUNK) {
+            size_t n = j->d - at < CHUNK ? j->d - at : CHUNK;
+            ia3_load_act(buffer, j->dy, r * j->d + at, n, j->bf16);
+            for (size_t i = 0; i < n; i++)
+                buffer[i] *= w[at + i];
+            dot += ia3_dot(buffer, x + at, n);
+        }
+        float c = dot / (float) j->d * rstd * rstd;
+        for (size_t at = 0; at < j->d; at += CHUNK) {
+            size_t n = j->d - at < CHUNK ? j->d - at : CHUNK;
+            ia3_load_act(buffer, j->dy, r * j->d + at, n, j->bf16);
+            for (size_t i = 0; i < n; i++)
+                dx[at + i] += rstd * (w[at + i] * buffer[i] - x[at + i] * c);
+        }
+    }
+}
+
+void
+ia3_cpu_rmsnorm_bwd(ia3_device *dev, float *dx, const void *dy, const float *x, const float *w,
+                    const float *rstd, int rows, int d)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    if (rows <= 0)
+        return;
+    norm_job j = {.dy = dy, .dx = dx, .x = x, .w = w, .rstd_in = rstd, .d = (size_t) d, .bf16 = cpu->bf16};
+    ia3_parallel(cpu->pool, (size_t) rows, ia3_grain((size_t) d), norm_bwd_work, &j);
+}

@@ -1,0 +1,277 @@
+/*
+ * weights.c
+ *     Frozen weights of the CPU device: conversion, packing, unpacking.
+ *
+ * Loading converts one panel at a time from the mapped file and packs it, on all threads, so the transient memory
+ * is one plain panel per thread.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "bf16.h"
+#include "matrix.h"
+
+/* Mapped files promise no alignment. */
+typedef uint16_t u16_unaligned __attribute__((aligned(1), may_alias));
+typedef float float_unaligned __attribute__((aligned(1), may_alias));
+
+/* n elements of a host tensor from element `at` on, as act in dst. */
+static void
+convert(void *dst, const ia3_host_tensor *t, size_t at, size_t n, bool bf16)
+{
+    const u16_unaligned *half = (const u16_unaligned *) t->data + at;
+    const float_unaligned *full = (const float_unaligned *) t->data + at;
+    if (t->dtype == IA3_BF16 && bf16) {
+        memcpy(dst, half, n * sizeof *half);
+    } else if (t->dtype == IA3_F32 && !bf16) {
+        memcpy(dst, full, n * sizeof *full);
+    } else if (t->dtype == IA3_F32) {
+        for (size_t i = 0; i < n; i++)
+            ((uint16_t *) dst)[i] = ia3_float_to_bf16(full[i]);
+    } else if (t->dtype == IA3_BF16) {
+        for (size_t i = 0; i < n; i++)
+            ((float *) dst)[i] = ia3_bf16_to_float(half[i]);
+    } else {
+        for (size_t i = 0; i < n; i++) {
+            float v = ia3_f16_to_float(half[i]);
+            if (bf16)
+                ((uint16_t *) dst)[i] = ia3_float_to_bf16(v);
+            else
+                ((float *) dst)[i] = v;
+        }
+    }
+}
+
+static bool
+no_memory(ia3_error *err, size_t bytes)
+{
+    return ia3_fail(err, IA3_E_MEMORY, "out of memory for the backbone's weights (%zu bytes were refused)",
+                    bytes);
+}
+
+/* Lays out the panels of a [k, n] pack, without data. */
+static bool
+pack_layout(ia3_cpu *cpu, ia3_pack *pack, int64_t k, int64_t n, ia3_error *err)
+{
+    if (k <= 0 || n <= 0 || k > INT32_MAX || n > INT32_MAX)
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "a weight of %lld by %lld cannot be used", (long long) n,
+                        (long long) k);
+    int width = n <= IA3_ONE_PANEL ? (int) n : IA3_PANEL;
+    pack->k = (int) k;
+    pack->n = (int) n;
+    pack->n_panels = (int) ((n + width - 1) / width);
+    pack->panels = ia3_alloc_array((size_t) pack->n_panels, sizeof *pack->panels);
+    for (int i = 0; i < pack->n_panels; i++) {
+        ia3_panel *p = &pack->panels[i];
+        p->n0 = i * width;
+        p->n = (int) n - p->n0 < width ? (int) n - p->n0 : width;
+        p->shape = ia3_shape_get(cpu, (int) k, p->n);
+        if (!p->shape)
+            return ia3_fail(err, IA3_E_INTERNAL, "oneDNN cannot multiply by a %d by %d matrix", (int) k,
+                            p->n);
+    }
+    return true;
+}
+
+static void
+pack_free(ia3_cpu *cpu, ia3_pack *pack)
+{
+    for (int i = 0; pack->panels && i < pack->n_panels; i++)
+        ia3_panel_free(cpu, &pack->panels[i]);
+    free(pack->panels);
+    *pack = (ia3_pack){0};
+}
+
+typedef struct pack_job {
+    ia3_cpu *cpu;
+    ia3_pack *pack;
+    const ia3_host_tensor *parts; /* the source: host tensors, or */
+    int n_parts;
+    void *plain;   /* a plain act array [out, in] */
+    char *scratch; /* one panel per thread */
+    size_t scratch_size;
+    atomic_bool failed;
+} pack_job;
+
+/* Rows [first, first + n) of the stacked parts as act. */
+static void
+convert_rows(const pack_job *j, char *dst, int64_t first, int64_t n, int64_t cols)
+{
+    for (int i = 0; i < j->n_parts && n > 0; i++) {
+        const ia3_host_tensor *t = &j->parts[i];
+        if (first >= t->rows) {
+            first -= t->rows;
+            continue;
+        }
+        int64_t take = t->rows - first < n ? t->rows - first : n;
+        convert(dst, t, (size_t) first * (size_t) cols, (size_t) take * (size_t) cols, j->cpu->bf16);
+        dst += (size_t) take * (size_t) cols * j->cpu->act_size;
+        n -= take;
+        first = 0;
+    }
+}
+
+/* Panels from host tensors: columns of the pack are rows of the weight. */
+static void
+pack_host_work(void *arg, int slot, size_t begin, size_t end)
+{
+    pack_job *j = arg;
+    for (size_t i = begin; i < end; i++) {
+        ia3_panel *p = &j->pack->panels[i];
+        char *plain = j->scratch + (size_t) slot * j->scratch_size;
+        convert_rows(j, plain, p->n0, p->n, j->pack->k);
+        if (!ia3_panel_pack(j->cpu, p, slot, plain, 1, j->pack->k))
+            atomic_store(&j->failed, true);
+    }
+}
+
+/* Panels of the backward pack from the plain weight [k = out, n = in]. */
+static void
+pack_plain_work(void *arg, int slot, size_t begin, size_t end)
+{
+    pack_job *j = arg;
+    for (size_t i = begin; i < end; i++) {
+        ia3_panel *p = &j->pack->panels[i];
+        char *plain = (char *) j->plain + (size_t) p->n0 * j->cpu->act_size;
+        if (!ia3_panel_pack(j->cpu, p, slot, plain, j->pack->n, 1))
+            atomic_store(&j->failed, true);
+    }
+}
+
+/* The plain weight [out, in] from the forward pack. */
+static void
+unpack_work(void *arg, int slot, size_t begin, size_t end)
+{
+    pack_job *j = arg;
+    for (size_t i = begin; i < end; i++) {
+        const ia3_panel *p = &j->pack->panels[i];
+        char *plain = (char *) j->plain + (size_t) p->n0 * (size_t) j->pack->k * j->cpu->act_size;
+        if (!ia3_panel_unpack(j->cpu, p, slot, plain, 1, j->pack->k))
+            atomic_store(&j->failed, true);
+    }
+}
+
+static size_t
+pack_bytes(const ia3_pack *pack)
+{
+    size_t bytes = 0;
+    for (int i = 0; i < pack->n_panels; i++)
+        bytes += ia3_panel_bytes(&pack->panels[i]);
+    return bytes;
+}
+
+static bool
+pack_host(ia3_cpu *cpu, ia3_pack *pack, const ia3_host_tensor *parts, int n_parts, ia3_error *err)
+{
+    pack_job j = {.cpu = cpu, .pack = pack, .parts = parts, .n_parts = n_parts};
+    j.scratch_size = ia3_align_up((size_t) pack->k * (size_t) pack->panels[0].n * cpu->act_size);
+    size_t slots = pack->n_panels < cpu->threads ? (size_t) pack->n_panels : (size_t) cpu->threads;
+    j.scratch = ia3_cpu_alloc(&cpu->base, j.scratch_size * slots);
+    if (!j.scratch)
+        return no_memory(err, j.scratch_size * slots);
+    ia3_parallel(cpu->pool, (size_t) pack->n_panels, 1, pack_host_work, &j);
+    ia3_cpu_free(&cpu->base, j.scratch);
+    if (atomic_load(&j.failed))
+        return no_memory(err, pack_bytes(pack));
+    pack->bytes = pack_bytes(pack);
+    return true;
+}
+
+ia3_matrix *
+ia3_cpu_matrix_create(ia3_device *dev, const ia3_host_tensor *parts, int n_parts, ia3_error *err)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    int64_t out = 0;
+    for (int i = 0; i < n_parts; i++) {
+        out += parts[i].rows;
+        if (parts[i].cols != parts[0].cols) {
+            ia3_fail(err, IA3_E_INTERNAL, "stacked weights have different widths");
+            return NULL;
+        }
+    }
+    ia3_cpu_matrix *m = ia3_alloc(sizeof *m);
+    if (!pack_layout(cpu, &m->fwd, parts[0].cols, out, err) ||
+        !pack_host(cpu, &m->fwd, parts, n_parts, err)) {
+        ia3_cpu_matrix_free(dev, &m->base);
+        return NULL;
+    }
+    m->base.out = (int) out;
+    m->base.in = (int) parts[0].cols;
+    m->base.bytes = m->fwd.bytes;
+    return &m->base;
+}
+
+void
+ia3_cpu_matrix_free(ia3_device *dev, ia3_matrix *matrix)
+{
+    ia3_cpu_matrix *m = (ia3_cpu_matrix *) matrix;
+    if (!m)
+        return;
+    pack_free((ia3_cpu *) dev, &m->fwd);
+    pack_free((ia3_cpu *) dev, &m->bwd);
+    free(m);
+}
+
+bool
+ia3_cpu_matrix_prepare_backward(ia3_device *dev, ia3_matrix *matrix, ia3_error *err)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    ia3_cpu_matrix *m = (ia3_cpu_matrix *) matrix;
+    if (m->bwd.panels)
+        return true;
+    size_t plain_size = (size_t) m->base.out * (size_t) m->base.in * cpu->act_size;
+    void *plain = ia3_cpu_alloc(dev, plain_size);
+    if (!plain)
+        return no_memory(err, plain_size);
+    pack_job j = {.cpu = cpu, .pack = &m->fwd, .plain = plain};
+    ia3_parallel(cpu->pool, (size_t) m->fwd.n_panels, 1, unpack_work, &j);
+    bool ok = pack_layout(cpu, &m->bwd, m->base.out, m->base.in, err);
+    if (ok) {
+        j.pack = &m->bwd;
+        ia3_parallel(cpu->pool, (size_t) m->bwd.n_panels, 1, pack_plain_work, &j);
+        ok = !atomic_load(&j.failed) || no_memory(err, pack_bytes(&m->bwd));
+    }
+    ia3_cpu_free(dev, plain);
+    if (!ok) {
+        pack_free(cpu, &m->bwd);
+        return false;
+    }
+    m->bwd.bytes = pack_bytes(&m->bwd);
+    m->base.bytes = m->fwd.bytes + m->bwd.bytes;
+    return true;
+}
+
+void
+ia3_cpu_matrix_release_backward(ia3_device *dev, ia3_matrix *matrix)
+{
+    ia3_cpu_matrix *m = (ia3_cpu_matrix *) matrix;
+    pack_free((ia3_cpu *) dev, &m->bwd);
+    m->base.bytes = m->fwd.bytes;
+}
+
+void *
+ia3_cpu_table_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    size_t n = (size_t) t->rows * (size_t) t->cols;
+    void *table = ia3_cpu_alloc(dev, n * cpu->act_size);
+    if (!table) {
+        no_memory(err, n * cpu->act_size);
+        return NULL;
+    }
+    convert(table, t, 0, n, cpu->bf16);
+    return table;
+}
+
+float *
+ia3_cpu_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err)
+{
+    size_t n = (size_t) t->rows * (size_t) t->cols;
+    float *v = ia3_cpu_alloc(dev, n * sizeof *v);
+    if (!v) {
+        no_memory(err, n * sizeof *v);
+        return NULL;
+    }
+    convert(v, t, 0, n, false);
+    return v;
+}
