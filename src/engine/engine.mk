@@ -20,6 +20,8 @@ ENGINE_SRCS = $(filter-out src/engine/main.c,$(wildcard src/engine/*.c)) $(wildc
 ENGINE_OBJS = $(patsubst %.c,$(ENGINE_BUILD)/%.o,$(ENGINE_SRCS)) \
 	$(patsubst %.cc,$(ENGINE_BUILD)/%.o,$(wildcard src/engine/*.cc))
 ENGINE_MAIN = $(ENGINE_BUILD)/src/engine/main.o
+# What several tests share (test/engine/*.c that are not tests).
+ENGINE_TEST_HELPERS = $(patsubst test/engine/%.c,$(ENGINE_BUILD)/test/engine/%.o,$(filter-out test/engine/test_%.c,$(wildcard test/engine/*.c)))
 ENGINE_TESTS = $(patsubst test/engine/%.c,$(ENGINE_BUILD)/test/%,$(wildcard test/engine/test_*.c))
 
 ia3_engine: $(ENGINE_BUILD)/ia3_engine
@@ -36,10 +38,12 @@ $(ENGINE_BUILD)/%.o: %.cc
 	@mkdir -p $(@D)
 	$(ENGINE_CXX) $(ENGINE_CXXFLAGS) -c -o $@ $<
 
-$(ENGINE_BUILD)/test/%: test/engine/%.c $(ENGINE_OBJS)
+$(ENGINE_BUILD)/test/%: test/engine/%.c $(ENGINE_OBJS) $(ENGINE_TEST_HELPERS)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -MF $@.d -c -o $@.o $<
-	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_OBJS) -lcmocka $(ENGINE_LIBS)
+	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_TEST_HELPERS) $(ENGINE_OBJS) -lcmocka $(ENGINE_LIBS)
+
+$(ENGINE_BUILD)/test/test_server: $(ENGINE_BUILD)/ia3_engine
 
 # Every test binary prints cmocka's summary; a failing one stops the run at the end with its name.
 check-engine: $(ENGINE_TESTS)

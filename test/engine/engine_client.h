@@ -1,0 +1,64 @@
+/*
+ * engine_client.h
+ *     For tests: starts an engine and talks to it, blocking. Everything that goes wrong fails the running test.
+ */
+#ifndef IA3_ENGINE_CLIENT_H
+#define IA3_ENGINE_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#include "../../src/common/protocol.h"
+#include "../../src/common/wire.h"
+
+typedef struct test_engine {
+    pid_t pid;
+    char dir[64], socket[100];
+    int status_fd, death_fd; /* our ends */
+    char last_status[1024];  /* the last line: "ready" or "failed ..." */
+    int loading_lines;
+} test_engine;
+
+/*
+ * Starts $IA3_ENGINE (default: the ia3_engine beside the running test's directory) `serve` with the extra
+ * arguments (NULL-terminated) and waits for "ready" or "failed". Returns true when ready.
+ */
+bool test_engine_start(test_engine *e, const char *backbone, const char *const *extra);
+/* SIGTERM, or end of the death pipe; returns the wait status after at most 20 s. Removes the directory. */
+int test_engine_stop(test_engine *e, bool by_signal);
+
+typedef struct test_client {
+    int fd;
+    uint32_t last_request;
+    ia3_writer out;
+    uint8_t *in; /* the last reply */
+    uint8_t type;
+    uint32_t request;
+    ia3_reader reader; /* its payload */
+} test_client;
+
+void test_client_connect(test_client *c, const test_engine *e); /* no HELLO */
+void test_client_open(test_client *c, const test_engine *e);    /* with HELLO */
+void test_client_close(test_client *c);
+
+ia3_writer *test_begin(test_client *c, uint8_t type);
+uint32_t test_send(test_client *c); /* returns the request number */
+void test_send_raw(test_client *c, const void *bytes, size_t n);
+/* Waits for a frame (60 s); false at end of file. */
+bool test_receive(test_client *c);
+/* test_send, then receives; PROGRESS frames are counted in *progress (may be NULL) and skipped. */
+uint8_t test_call(test_client *c, int *progress);
+
+/* Reads the ERROR that has been received: checks its code; the texts stay in static buffers. */
+typedef struct test_error {
+    uint32_t code;
+    char message[600], detail[600], hint[300];
+} test_error;
+test_error test_get_error(ia3_reader *r);
+void test_put_text(ia3_writer *w, const char *s);
+
+/* The value of a counter. */
+double test_stat(test_client *c, int which);
+
+#endif
