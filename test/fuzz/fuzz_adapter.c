@@ -1,0 +1,50 @@
+/*
+ * fuzz_adapter.c
+ *     Any bytes as an adapter, for a gated and a plain tiny backbone. What is accepted has to be finite and to
+ *     survive being written and read again.
+ */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../src/engine/adapter.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void
+try_layout(const ia3_config *config, const uint8_t *data, size_t size)
+{
+    ia3_layout *layout = ia3_layout_create(config);
+    ia3_error err = {0};
+    float *values = ia3_adapter_parse(layout, data, size, &err);
+    size_t len;
+
+    if ((values == NULL) != (err.code == IA3_E_BAD_ADAPTER))
+        abort();
+    if (values != NULL) {
+        for (size_t i = 0; i < layout->n_values; i++)
+            if (!isfinite(values[i]))
+                abort();
+
+        uint8_t *out = ia3_adapter_serialize(layout, values, &len);
+        float *again = ia3_adapter_parse(layout, out, len, &err);
+
+        if (again == NULL || memcmp(again, values, layout->n_values * sizeof *values) != 0)
+            abort();
+        free(again);
+        free(out);
+        free(values);
+    }
+    ia3_layout_free(layout);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const ia3_config gated = {.n_enc = 1, .n_dec = 1, .inner = 2, .d_ff = 3, .gated = true};
+    static const ia3_config plain = {.n_enc = 1, .n_dec = 1, .inner = 2, .d_ff = 2, .gated = false};
+
+    try_layout(&gated, data, size);
+    try_layout(&plain, data, size);
+    return 0;
+}
