@@ -13,26 +13,40 @@
 #include "catalog.h"
 #include "task.h"
 
-/* $1 task, $2 version or NULL for the active one. Recipes of imported versions may lack the fields. */
+/*
+ * $1 task, $2 version or NULL for the active one. Recipes of imported versions may lack the fields. No
+ * IS DISTINCT FROM or CASE x WHEN: they look for their operator in the search_path.
+ */
+#define FROM_RECIPE(field, type)                                                                             \
+    "$2 IS NOT NULL AND COALESCE(pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) '" field "')"      \
+    " OPERATOR(pg_catalog.=) '" type "', false)"
+#define RECIPE_ARRAY(field)                                                                                  \
+    "ARRAY(SELECT pg_catalog.jsonb_array_elements_text(a.recipe OPERATOR(pg_catalog.->) '" field "'))"
+
 static Ia3Query lookupQuery = {
     .sql = "SELECT a.version, t.active_version, a.digest, a.backbone_digest,"
-           " CASE WHEN $2 IS NULL OR pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) 'backbone')"
-           "   IS DISTINCT FROM 'string' THEN t.backbone"
-           "  ELSE a.recipe OPERATOR(pg_catalog.->>) 'backbone' END,"
-           " CASE WHEN $2 IS NULL OR pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) 'template')"
-           "   IS DISTINCT FROM 'array' THEN t.template"
-           "  ELSE ARRAY(SELECT pg_catalog.jsonb_array_elements_text("
-           "    a.recipe OPERATOR(pg_catalog.->) 'template')) END,"
-           " CASE WHEN $2 IS NOT NULL AND pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) 'choices')"
-           "   OPERATOR(pg_catalog.=) 'array'"
-           "  THEN ARRAY(SELECT pg_catalog.jsonb_array_elements_text("
-           "    a.recipe OPERATOR(pg_catalog.->) 'choices'))"
-           "  WHEN $2 IS NOT NULL AND pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) 'choices')"
-           "   OPERATOR(pg_catalog.=) 'null' THEN NULL"
-           "  ELSE t.choices END"
-           " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
-           "  AND a.version OPERATOR(pg_catalog.=) COALESCE($2, t.active_version)"
-           " WHERE t.task OPERATOR(pg_catalog.=) $1",
+           " CASE WHEN " FROM_RECIPE(
+               "backbone",
+               "string") " THEN a.recipe OPERATOR(pg_catalog.->>) 'backbone'"
+                         "  ELSE t.backbone END,"
+                         " CASE WHEN " FROM_RECIPE("template", "array") " THEN " RECIPE_ARRAY(
+                             "template") "  ELSE t.template END,"
+                                         " CASE WHEN " FROM_RECIPE("choices", "array") " THEN " RECIPE_ARRAY(
+                                             "choices") "  WHEN " FROM_RECIPE("choices",
+                                                                              "null") " THEN NULL ELSE "
+                                                                                      "t.choices END"
+                                                                                      " FROM ia3.task t LEFT "
+                                                                                      "JOIN ia3.adapter a ON "
+                                                                                      "a.task "
+                                                                                      "OPERATOR(pg_catalog.=)"
+                                                                                      " t.task"
+                                                                                      "  AND a.version "
+                                                                                      "OPERATOR(pg_catalog.=)"
+                                                                                      " COALESCE($2, "
+                                                                                      "t.active_version)"
+                                                                                      " WHERE t.task "
+                                                                                      "OPERATOR(pg_catalog.=)"
+                                                                                      " $1",
     .nArgs = 2,
     .argTypes = {TEXTOID, INT4OID},
 };

@@ -1,0 +1,93 @@
+-- Who sees and changes what; a hostile search_path.
+SET client_min_messages = warning;
+
+CREATE ROLE regress_ia3_team;
+CREATE ROLE regress_ia3_alice IN ROLE regress_ia3_team;
+CREATE ROLE regress_ia3_bob;
+GRANT CREATE ON SCHEMA public TO regress_ia3_alice, regress_ia3_bob;
+
+SET ROLE regress_ia3_alice;
+CREATE TABLE alices (text text, label text);
+INSERT INTO alices VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access');
+SELECT ia3_train('alices', 'TABLE alices', steps => 1);
+SELECT owner, task, created_by FROM ia3.adapters;
+SELECT ia3_predict('alices', 'pay') IN ('billing', 'access') AS works;
+-- a task of a group belongs to all its members
+SET ROLE regress_ia3_team;
+SELECT ia3_train('teams', $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$, steps => 1);
+SELECT task FROM ia3.adapters ORDER BY task;
+SET ROLE regress_ia3_alice;
+SELECT task, owner FROM ia3.adapters ORDER BY task;
+SELECT ia3_train('teams', 'TABLE alices', steps => 1, init => 'teams');
+
+-- others do not see it, cannot ask it, change it, start from it or take its name
+SET ROLE regress_ia3_bob;
+SELECT count(*) FROM ia3.task;
+SELECT count(*) FROM ia3.adapter;
+SELECT count(*) FROM ia3.adapters;
+SELECT ia3_predict('alices', 'pay');
+SELECT ia3_predict('alices@1', 'pay');
+SELECT ia3_activate('alices', 1);
+SELECT ia3_drop('alices');
+SELECT ia3_drop('alices', 1);
+SELECT ia3_train('alices', $$VALUES ('a', 'x'), ('b', 'y')$$, steps => 1);
+SELECT ia3_train('bobs', $$VALUES ('a', 'x'), ('b', 'y')$$, steps => 1, init => 'alices');
+DELETE FROM ia3.task;
+UPDATE ia3.task SET owner = 'regress_ia3_bob';
+INSERT INTO ia3.task (task, owner, backbone, template) VALUES ('hers', 'regress_ia3_alice', 'default', '{"{text}"}');
+INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
+    VALUES ('alices', 2, 'x', sha256('z'), '{}', 'me');
+UPDATE ia3.adapter SET version = 5;
+TRUNCATE ia3.adapter;
+-- the query runs with the caller's privileges, whoever wrote it
+SELECT ia3_train('bobs', 'TABLE alices', steps => 1);
+-- functions of a security definer run as its owner
+RESET ROLE;
+SET ROLE regress_ia3_alice;
+CREATE FUNCTION ask_alices(text) RETURNS text LANGUAGE sql SECURITY DEFINER AS $$SELECT ia3_predict('alices', $1)$$;
+SET ROLE regress_ia3_bob;
+SELECT ask_alices('pay') IN ('billing', 'access') AS lent;
+RESET ROLE;
+
+-- operators, functions and tables that lie in wait in the search_path are not used
+CREATE SCHEMA trap;
+SET search_path = trap, pg_catalog, public;
+CREATE FUNCTION trap.spring(text, text) RETURNS bool LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'sprung'; END $$;
+CREATE OPERATOR trap.= (LEFTARG = text, RIGHTARG = text, FUNCTION = trap.spring);
+CREATE FUNCTION trap.springint(int, int) RETURNS bool LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'sprung'; END $$;
+CREATE OPERATOR trap.= (LEFTARG = int, RIGHTARG = int, FUNCTION = trap.springint);
+CREATE FUNCTION trap.springplus(int, int) RETURNS int LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'sprung'; END $$;
+CREATE OPERATOR trap.+ (LEFTARG = int, RIGHTARG = int, FUNCTION = trap.springplus);
+CREATE FUNCTION trap.pg_has_role(oid, text, text) RETURNS bool LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'sprung'; END $$;
+CREATE FUNCTION trap.jsonb_typeof(jsonb) RETURNS text LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'sprung'; END $$;
+CREATE TABLE trap.task (task int);
+CREATE TABLE trap.adapter (task int);
+SELECT 'a'::text = 'a'::text AS the_trap_is_set;
+SELECT public.ia3_train('trapped', 'TABLE alices', steps => 1, seed => 1);
+SELECT public.ia3_train('trapped', 'TABLE alices', steps => 1, seed => 1, init => 'trapped@1');
+SELECT public.ia3_predict('trapped', 'pay') IS NOT NULL AS predicted, public.ia3_predict('trapped@1', 'pay') IS NOT NULL AS pinned;
+SELECT public.ia3_activate('trapped', 1), public.ia3_drop('trapped', 2);
+SELECT task, version, active FROM ia3.adapters WHERE task ~ 'trapped';
+SELECT public.ia3_drop('trapped');
+RESET search_path;
+DROP SCHEMA trap CASCADE;
+
+-- the schema of the functions is the installer's choice, that of the tables is not somebody else's
+DROP FUNCTION ask_alices;
+SELECT ia3_drop(task) FROM ia3.task;
+DROP EXTENSION ia3;
+CREATE SCHEMA ia3;
+CREATE EXTENSION ia3;
+DROP SCHEMA ia3;
+CREATE SCHEMA elsewhere;
+CREATE EXTENSION ia3 SCHEMA elsewhere;
+SELECT elsewhere.ia3_version();
+SELECT elsewhere.ia3_train('moved', $$VALUES ('a', 'x'), ('b', 'y')$$, steps => 1);
+SELECT state FROM elsewhere.ia3_stat_engine;
+DROP EXTENSION ia3;
+DROP SCHEMA elsewhere;
+CREATE EXTENSION ia3;
+
+DROP TABLE alices;
+REVOKE CREATE ON SCHEMA public FROM regress_ia3_alice, regress_ia3_bob;
+DROP ROLE regress_ia3_alice, regress_ia3_bob, regress_ia3_team;
