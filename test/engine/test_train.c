@@ -1,0 +1,295 @@
+/*
+ * test_train.c
+ *     What a training step is made of: batches, schedule, seeds, refused recipes. Numbers are test_golden.c's.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "../../src/engine/train.h"
+
+#define CHECKPOINT "test/golden/A"
+
+enum { EOS = 1, N_EXAMPLES = 50 };
+
+static ia3_device *dev;
+static ia3_model *model;
+static ia3_choices *choices;
+static int32_t texts[N_EXAMPLES][2][4];
+static const int32_t *text_list[N_EXAMPLES][2];
+static const int text_len[2] = {4, 3};
+static ia3_train_example examples[N_EXAMPLES];
+
+static int
+set_up(void **state)
+{
+    ia3_error err = {0};
+    const int32_t yes[] = {5, 6, EOS}, no[] = {7, EOS};
+    int a, b;
+    ia3_checkpoint *ck = ia3_checkpoint_open(CHECKPOINT, &err);
+    dev = ia3_device_open("cpu", IA3_F32, 2, 0, &err);
+    if (!ck || !dev || !(model = ia3_model_load(ck, dev, NULL, NULL, &err))) {
+        print_error("%s\n", err.message);
+        return -1;
+    }
+    ia3_checkpoint_close(ck);
+    choices = ia3_choices_create((const int32_t *const[]){yes, no}, (const int[]){3, 2}, 2, 0, &a, &b, &err);
+    for (int i = 0; i < N_EXAMPLES; i++) {
+        for (int k = 0; k < 2; k++) {
+            int32_t ids[4] = {10 + i, 20 + k, 30 + i % 7, EOS};
+            memcpy(texts[i][k], ids, sizeof ids);
+            texts[i][k][text_len[k] - 1] = EOS;
+            text_list[i][k] = texts[i][k];
+        }
+        examples[i] = (ia3_train_example){
+            .n_texts = 2, .ids = text_list[i], .n_ids = text_len, .choices = choices, .label = i % 2};
+    }
+    return 0;
+}
+
+static int
+tear_down(void **state)
+{
+    ia3_choices_free(choices);
+    ia3_model_free(model);
+    dev->ops->close(dev);
+    return 0;
+}
+
+static ia3_recipe
+recipe(void)
+{
+    return (ia3_recipe){.steps = 20,
+                        .batch_size = 8,
+                        .learning_rate = 3e-3,
+                        .warmup_ratio = 0.06,
+                        .lm_weight = 1,
+                        .unlikelihood_weight = 1,
+                        .length_norm_weight = 1,
+                        .dropout = 0,
+                        .seed = 42};
+}
+
+static ia3_train *
+create(const ia3_recipe *r, int n)
+{
+    ia3_error err = {0};
+    ia3_train *t = ia3_train_create(model, examples, n, r, NULL, &err);
+    if (!t)
+        fail_msg("%s", err.message);
+    return t;
+}
+
+static void
+step(ia3_train *t)
+{
+    ia3_error err = {0};
+    if (!ia3_train_step(&t, 1, &err))
+        fail_msg("%s", err.message);
+}
+
+static float *
+values_of(ia3_train *t)
+{
+    float *v = malloc(ia3_model_layout(model)->n_values * sizeof(float));
+    ia3_train_values(t, v);
+    return v;
+}
+
+static float *
+train(const ia3_recipe *r, int n, ia3_train_report *last)
+{
+    ia3_train *t = create(r, n);
+    while (!ia3_train_finished(t))
+        step(t);
+    ia3_train_last(t, last);
+    float *v = values_of(t);
+    ia3_train_free(t);
+    return v;
+}
+
+static bool
+same_values(const float *a, const float *b)
+{
+    return memcmp(a, b, ia3_model_layout(model)->n_values * sizeof(float)) == 0;
+}
+
+/* The warm-up starts at a rate of 0: one step changes nothing, the second moves every vector. */
+static void
+first_step_has_rate_zero(void **state)
+{
+    ia3_recipe r = recipe();
+    ia3_train *t = create(&r, N_EXAMPLES);
+    size_t n = ia3_model_layout(model)->n_values;
+    step(t);
+    float *v = values_of(t);
+    for (size_t i = 0; i < n; i++)
+        assert_true(v[i] == 1.0f);
+    free(v);
+    step(t);
+    v = values_of(t);
+    size_t moved = 0;
+    for (size_t i = 0; i < n; i++)
+        moved += v[i] != 1.0f;
+    assert_true(moved > n * 9 / 10);
+    free(v);
+    ia3_train_free(t);
+}
+
+static void
+batches(Ia3LossAveraging averaging, int n, const int *sizes, int n_sizes)
+{
+    ia3_recipe r = recipe();
+    r.averaging = averaging;
+    ia3_train *t = create(&r, n);
+    for (int i = 0; i < n_sizes; i++) {
+        ia3_train_report report;
+        step(t);
+        ia3_train_last(t, &report);
+        assert_int_equal(report.examples, sizes[i]);
+        assert_int_equal(report.step, i + 1);
+        assert_true(isfinite(report.loss) && report.loss > 0);
+    }
+    ia3_train_free(t);
+}
+
+static void
+incomplete_batches(void **state)
+{
+    batches(IA3_LOSS_BATCH, 50, (const int[]){8, 8, 8, 8, 8, 8, 8, 8}, 8);
+    batches(IA3_LOSS_EXAMPLE, 50, (const int[]){8, 8, 8, 8, 8, 8, 2, 8}, 8);
+    batches(IA3_LOSS_BATCH, 3, (const int[]){3, 3, 3}, 3);
+}
+
+static void
+seeds(void **state)
+{
+    ia3_recipe r = recipe();
+    ia3_train_report last;
+    for (int dropout = 0; dropout < 2; dropout++) {
+        r.seed = 42;
+        r.dropout = dropout ? 0.1 : 0;
+        float *a = train(&r, N_EXAMPLES, &last), *b = train(&r, N_EXAMPLES, &last);
+        r.seed = 43;
+        float *c = train(&r, N_EXAMPLES, &last);
+        assert_true(same_values(a, b));
+        assert_false(same_values(a, c));
+        free(a);
+        free(b);
+        free(c);
+    }
+}
+
+/* Dropout changes the path but not the task; 150 steps on four examples learn them. */
+static void
+loss_goes_down(void **state)
+{
+    ia3_recipe r = recipe();
+    ia3_train_report first, last;
+    r.steps = 150;
+    r.learning_rate = 0.03;
+    ia3_train *t = create(&r, 4);
+    step(t);
+    ia3_train_last(t, &first);
+    ia3_train_free(t);
+    free(train(&r, 4, &last));
+    assert_true(last.loss < 0.8 * first.loss);
+}
+
+/* A job next to another, of another dropout even, ends where it ends alone. */
+static void
+jobs_are_independent(void **state)
+{
+    ia3_recipe r[3] = {recipe(), recipe(), recipe()};
+    ia3_train_report last;
+    r[1].seed = 7;
+    r[1].batch_size = 3;
+    r[2].dropout = 0.1;
+    ia3_train *jobs[3];
+    for (int k = 0; k < 3; k++)
+        jobs[k] = create(&r[k], N_EXAMPLES - k);
+    ia3_error err = {0};
+    while (!ia3_train_finished(jobs[0]))
+        assert_true(ia3_train_step(jobs, 3, &err));
+    for (int k = 0; k < 3; k++) {
+        float *together = values_of(jobs[k]), *alone = train(&r[k], N_EXAMPLES - k, &last);
+        for (size_t i = 0; i < ia3_model_layout(model)->n_values; i++)
+            assert_true(fabsf(together[i] - alone[i]) <= 1e-5f);
+        free(together);
+        free(alone);
+        ia3_train_free(jobs[k]);
+    }
+}
+
+static void
+starts_from_init(void **state)
+{
+    ia3_error err = {0};
+    size_t n = ia3_model_layout(model)->n_values;
+    float *init = malloc(n * sizeof(float));
+    for (size_t i = 0; i < n; i++)
+        init[i] = 1 + 0.001f * (float) (i % 100);
+    ia3_recipe r = recipe();
+    ia3_train *t = ia3_train_create(model, examples, N_EXAMPLES, &r, init, &err);
+    float *v = values_of(t);
+    assert_true(same_values(v, init));
+    free(v);
+    free(init);
+    ia3_train_free(t);
+}
+
+static void
+refuses(ia3_recipe r, const char *field)
+{
+    ia3_error err = {0};
+    assert_null(ia3_train_create(model, examples, N_EXAMPLES, &r, NULL, &err));
+    assert_int_equal(err.code, IA3_E_INVALID);
+    assert_non_null(strstr(err.message, field));
+}
+
+static void
+bad_recipes(void **state)
+{
+    ia3_recipe r;
+#define REFUSE(assignment, field)                                                                            \
+    r = recipe();                                                                                            \
+    assignment;                                                                                              \
+    refuses(r, field)
+    REFUSE(r.steps = 0, "steps");
+    REFUSE(r.batch_size = 0, "batch_size");
+    REFUSE(r.learning_rate = 0, "learning_rate");
+    REFUSE(r.learning_rate = NAN, "learning_rate");
+    REFUSE(r.warmup_ratio = 1.5, "warmup_ratio");
+    REFUSE(r.lm_weight = -1, "lm_weight");
+    REFUSE(r.unlikelihood_weight = INFINITY, "unlikelihood_weight");
+    REFUSE(r.dropout = 1, "dropout");
+    REFUSE(r.dropout = NAN, "dropout");
+    REFUSE(r.averaging = 7, "loss_averaging");
+    REFUSE(r.lm_weight = r.unlikelihood_weight = r.length_norm_weight = 0, "zero");
+    ia3_error err = {0};
+    ia3_train_example bad = examples[0];
+    bad.label = 2;
+    r = recipe();
+    assert_null(ia3_train_create(model, &bad, 1, &r, NULL, &err));
+    assert_non_null(strstr(err.message, "example 1"));
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(first_step_has_rate_zero),
+        cmocka_unit_test(incomplete_batches),
+        cmocka_unit_test(seeds),
+        cmocka_unit_test(loss_goes_down),
+        cmocka_unit_test(jobs_are_independent),
+        cmocka_unit_test(starts_from_init),
+        cmocka_unit_test(bad_recipes),
+    };
+    return cmocka_run_group_tests_name("train", tests, set_up, tear_down);
+}
