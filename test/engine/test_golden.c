@@ -126,21 +126,37 @@ trie_row(const ia3_choices *c, int choice, int t)
     return row;
 }
 
+/* Squared error and squared norm of a site, over all inputs and choices. */
+typedef struct site_sum {
+    char name[48];
+    double error, norm;
+} site_sum;
+
 typedef struct trace_check {
     const golden *g;
     const input *in;
-    int index, sites;
-    double worst;
+    int index;
+    int calls;
+    double worst; /* of any single tensor */
+    int n_sites;
+    site_sum sites[32];
 } trace_check;
 
 static void
 note(trace_check *t, const char *site, const float *got, const float *want, size_t n)
 {
-    double d = golden_relative(got, want, n);
-    if (!(d <= t->worst))
-        t->worst = d;
-    if (getenv("IA3_GOLDEN_VERBOSE"))
-        printf("      %s input %d %s: %.3g\n", t->g->name, t->index, site, d);
+    int k = 0;
+    while (k < t->n_sites && strcmp(t->sites[k].name, site) != 0)
+        k++;
+    if (k == t->n_sites) {
+        assert_true(t->n_sites++ < 32);
+        snprintf(t->sites[k].name, sizeof t->sites[k].name, "%s", site);
+    }
+    t->worst = fmax(t->worst, golden_relative(got, want, n));
+    for (size_t i = 0; i < n; i++) {
+        t->sites[k].error += ((double) got[i] - want[i]) * ((double) got[i] - want[i]);
+        t->sites[k].norm += (double) want[i] * want[i];
+    }
 }
 
 static void
@@ -149,7 +165,7 @@ check_site(const char *site, const float *values, int rows, int cols, void *arg)
     trace_check *t = arg;
     const ia3_choices *c = t->in->choices;
     bool decoder_rows = strncmp(site, "decoder.block", 13) == 0 || strcmp(site, "decoder.out") == 0;
-    t->sites++;
+    t->calls++;
     if (!decoder_rows) {
         assert_int_equal(rows, t->in->n_ids);
         note(t, site, values, golden_values(t->g, (size_t) rows * cols, "input.%d.%s", t->index, site),
@@ -169,6 +185,11 @@ check_site(const char *site, const float *values, int rows, int cols, void *arg)
     }
 }
 
+/*
+ * fp32: every tensor within 1e-5. bfloat16: every site within 1e-2 over all inputs; a tensor of two rows may be
+ * further off, since rounding the weights to bfloat16 alone, in exact arithmetic, moves the worst of them by
+ * 1.01e-2 (C's decoder.out) and activations are rounded as well.
+ */
 static void
 test_activations(void **state)
 {
@@ -179,15 +200,18 @@ test_activations(void **state)
     for (int i = 0; i < GOLDEN_INPUTS; i++) {
         t.in = &in[i];
         t.index = i;
-        t.sites = 0;
+        t.calls = 0;
         ia3_model_set_trace(g->m, check_site, &t);
         score_one(g, &in[i], g->adapter, in[i].scores);
-        assert_int_equal(t.sites, g->config->n_enc + 3 * g->config->n_dec + 2);
+        assert_int_equal(t.calls, g->config->n_enc + 3 * g->config->n_dec + 2);
     }
     ia3_model_set_trace(g->m, NULL, NULL);
     score_one(g, &in[0], g->adapter, in[0].scores);
-    assert_int_equal(t.sites, g->config->n_enc + 3 * g->config->n_dec + 2);
-    golden_limit(g, "activations, relative L2", t.worst, g->dtype == IA3_F32 ? 1e-5 : 1e-2);
+    assert_int_equal(t.calls, g->config->n_enc + 3 * g->config->n_dec + 2);
+    golden_limit(g, "worst activation tensor", t.worst, g->dtype == IA3_F32 ? 1e-5 : 2e-2);
+    for (int k = 0; k < t.n_sites; k++)
+        golden_limit(g, t.sites[k].name, sqrt(t.sites[k].error / t.sites[k].norm),
+                     g->dtype == IA3_F32 ? 1e-5 : 1e-2);
     close_inputs(in);
     golden_close(g);
 }
