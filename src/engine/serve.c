@@ -26,6 +26,7 @@ typedef struct ia3_loading {
     void (*progress)(ia3_server *s, int percent);
     double from, to;
     int last;
+    double reported; /* when */
 } ia3_loading;
 
 static void
@@ -33,8 +34,10 @@ loading_progress(double fraction, void *arg)
 {
     ia3_loading *l = arg;
     int percent = (int) (l->from + (l->to - l->from) * fraction);
-    if (percent > l->last && percent <= 100) {
+    double now = ia3_now();
+    if (percent > l->last && percent <= 100 && (now - l->reported >= 0.1 || percent == 100)) {
         l->last = percent;
+        l->reported = now;
         l->progress(l->server, percent);
     }
 }
