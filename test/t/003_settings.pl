@@ -1,0 +1,159 @@
+# Which engines run: not preloaded, broken backbones, changes of the configuration.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use Ia3Test;
+
+my $zero_shot = q{ia3_classify('the app crashes', ARRAY['billing', 'technical']) WHERE rank = 1};
+my $classify = "SELECT choice FROM $zero_shot";
+
+# Statements in one session, verbose; returns output and errors.
+sub session
+{
+    my ($node, $sql) = @_;
+    return finish_query(start_query($node, $sql));
+}
+
+#
+# Not preloaded: every function says so, nothing crashes, the session lives on.
+#
+my $node = ia3_node('plain', preload => 0);
+my ($out, $err) = session($node, "LOAD 'ia3';\nSELECT 1;\nSHOW ia3.backbone;\n");
+is($out, "1\ndefault\n", 'the library can be loaded late');
+is($err, '', 'without complaints');
+for my $call ($classify, q{SELECT ia3_train('t', 'SELECT 1, 2')}, q{SELECT * FROM ia3_tokenize('text')},
+    'SELECT * FROM ia3_stat_engine', 'SELECT * FROM ia3_stat_progress_train')
+{
+    ($out, $err) = session($node, "$call;\nSELECT 'alive';\n");
+    like($err, qr/ERROR:  55000: ia3 must be loaded via shared_preload_libraries/, "not preloaded: $call");
+    like($err, qr/HINT:  Add ia3 to shared_preload_libraries/, 'with a hint');
+    is($out, "alive\n", 'and no harm');
+}
+is($node->safe_psql('postgres', 'SELECT ia3_version() IS NOT NULL'), 't', 'the version needs no engine');
+$node->stop;
+
+#
+# Preloaded, with a backbone that works and two that cannot.
+#
+my $bundled = $node->config_data('--sharedir') . '/ia3/ia3-mini';
+my $models = PostgreSQL::Test::Utils::tempdir();
+symlink $bundled, "$models/a b\@c:d, e" or die "symlink: $!";
+mkdir "$models/empty";
+$node = ia3_node('settings', conf => qq{
+ia3.backbones = 'default=ia3-mini, gone=$models/gone, empty = $models/empty'
+ia3.threads = 1
+});
+
+my $answer = $node->safe_psql('postgres', $classify);
+like($answer, qr/^(billing|technical)$/, 'a broken backbone does not disturb the others');
+is($node->safe_psql('postgres', q{SELECT device, dtype IN ('float32', 'bfloat16'), percent, model_type, parameters > 0,
+        bytes > 0, octet_length(backbone_digest) FROM ia3_stat_engine WHERE backbone = 'default'}),
+    'cpu|t|100|t5|t|t|32', 'the engine is described');
+for my $broken ('gone', 'empty')
+{
+    # a retry may be under way: then the query waits for its end
+    ($out, $err) = session($node, "SET ia3.backbone = '$broken';\n$classify;\nSELECT 'alive';\n");
+    like($err, qr/ERROR:  55000: ia3 engine for backbone "$broken" could not start/, "backbone $broken has failed");
+    like($err, qr/DETAIL:  .*\Q$models\E\/$broken/, 'and says why');
+    is($out, "alive\n", 'the session lives on');
+}
+ok(wait_for_state($node, 'gone', 'failed'), 'its state is shown');
+like($node->safe_psql('postgres', q{SELECT message FROM ia3_stat_engine WHERE backbone = 'gone'}),
+    qr/\Q$models\E\/gone/, 'with the reason');
+
+($out, $err) = session($node, "SET ia3.backbone = 'nobody';\n$classify;\n");
+like($err, qr/ERROR:  42704: ia3 backbone "nobody" does not exist/, 'an unknown backbone');
+like($err, qr/HINT:  .*ia3\.backbones/, 'with a hint');
+($out, $err) = session($node, "SET ia3.max_input_tokens = 1;\nSET ia3.no_such_setting = 1;\nSET ia3.threads = 2;\n");
+like($err, qr/22023: 1 is outside the valid range for parameter "ia3.max_input_tokens"/, 'a value out of range');
+like($err, qr/55P02: parameter "ia3.threads" cannot be changed now/, 'an engine setting is not for sessions');
+SKIP: {
+    skip 'prefixes are reserved since PostgreSQL 15', 1 if $node->pg_version < 15;
+    like($err, qr/invalid configuration parameter name "ia3.no_such_setting"/, 'the prefix is reserved');
+}
+
+# What is wrong can be put right without a restart.
+symlink $bundled, "$models/gone" or die "symlink: $!";
+$node->reload;
+is($node->safe_psql('postgres', "SET ia3.backbone = 'gone'; $classify"), $answer, 'a repaired backbone is tried at a reload');
+
+# Lists that do not parse change nothing.
+my $before = engine_pid($node);
+my %lists = (
+    'no path' => [ 'default', qr/Expected "=" after the backbone name "default"/ ],
+    'empty path' => [ 'default=', qr/A path is missing/ ],
+    'no name' => [ '=ia3-mini', qr/A backbone name is missing/ ],
+    'twice' => [ 'a=ia3-mini, a=ia3-mini', qr/The backbone name "a" occurs twice/ ],
+    'relative' => [ 'a=models/x', qr/neither absolute nor a bare name/ ],
+    'parent' => [ 'a=..', qr/neither absolute nor a bare name/ ],
+    'dtype' => [ 'a=ia3-mini:float64', qr/unknown dtype "float64"/ ],
+    'fp16' => [ 'a=ia3-mini:float16', qr/T5 overflows in float16/ ],
+    'device' => [ 'a=ia3-mini@9', qr/A device is missing|invalid device/ ],
+    'open quote' => [ 'a="/x', qr/quoted path of backbone "a" does not end/ ],
+    'rest' => [ 'a="/x" y', qr/Unexpected "y"/ ],
+    'trailing comma' => [ 'a=ia3-mini,', qr/A backbone name is missing/ ],
+    'too many' => [ join(',', map { "b$_=ia3-mini" } 1 .. 17), qr/at most 16 backbones/ ]);
+for my $name (sort keys %lists)
+{
+    my ($list, $message) = @{ $lists{$name} };
+    my ($status, $stdout, $stderr) = $node->psql('postgres', "ALTER SYSTEM SET ia3.backbones = '$list'");
+    is($status, 3, "list refused: $name");
+    like($stderr, qr/DETAIL:  .*$message/, 'with a detail');
+}
+$node->reload;
+sleep 0.3;
+is(engine_pid($node), $before, 'and the engine is still the same');
+
+# A quoted path, explicit device and dtype; 'default' stays, the others go.
+my $gone = engine_pid($node, 'gone');
+$node->safe_psql('postgres', qq{ALTER SYSTEM SET ia3.backbones = 'default=ia3-mini, odd="$models/a b\@c:d, e"\@cpu:float32'});
+$node->reload;
+is($node->safe_psql('postgres', "SET ia3.backbone = 'odd'; $classify"), $answer, 'a new backbone is started at a reload');
+is($node->safe_psql('postgres', q{SELECT path, device, dtype FROM ia3_stat_engine WHERE backbone = 'odd'}),
+    "$models/a b\@c:d, e|cpu|float32", 'as the list says');
+ok(wait_until(sub { !process_runs($gone) }), 'a removed one is stopped');
+ok(wait_for_query($node, q{SELECT string_agg(backbone, ',' ORDER BY backbone) = 'default,odd' FROM ia3_stat_engine}),
+    'and not shown any more');
+($out, $err) = session($node, "SET ia3.backbone = 'gone';\n$classify;\n");
+like($err, qr/42704: ia3 backbone "gone" does not exist/, 'nor known');
+is(engine_pid($node), $before, 'an unchanged one is left alone');
+
+# Changed settings replace the engines, and queries see no error.
+$node->safe_psql('postgres', 'ALTER SYSTEM SET ia3.threads = 2');
+my $query = start_query($node, "$classify;\nSELECT pg_reload_conf();\nSELECT pg_sleep(0.5);\n$classify;\n");
+($out, $err) = finish_query($query);
+is($out, "$answer\nt\n\n$answer\n", 'a session gets over the replacement of its engine');
+is($err, '', 'without an error');
+isnt(engine_pid($node), $before, 'which is another process');
+
+# start_timeout: no longer than that for an engine that is not ready.
+my $supervisor = supervisor_pid($node);
+kill 'TERM', $supervisor;
+wait_until(sub { !process_runs($supervisor) });
+my $started = time;
+($out, $err) = session($node, "SET ia3.start_timeout = '300ms';\n$classify;\n");
+like($err, qr/ERROR:  57P03: ia3 engine for backbone "default" is not ready/, 'start_timeout limits the wait');
+cmp_ok(time - $started, '<', 4, 'in time');
+is($node->safe_psql('postgres', $classify), $answer, 'a patient query is answered');
+
+# No backbones at all.
+$node->safe_psql('postgres', q{ALTER SYSTEM SET ia3.backbones = ''});
+$node->reload;
+ok(wait_for_query($node, 'SELECT count(*) = 0 FROM ia3_stat_engine'), 'an empty list stops all engines');
+($out, $err) = session($node, "$classify;\n");
+like($err, qr/42704: ia3 backbone "default" does not exist/, 'and then there is none');
+is_deeply([ sockets($node) ], [], 'nor a socket');
+
+# A list that does not parse keeps the server from starting, and says why.
+$node->stop;
+$node->append_conf('postgresql.auto.conf', q{ia3.backbones = 'a'});
+ok(!$node->start(fail_ok => 1), 'the server does not start with a broken list');
+like(slurp_file($node->logfile), qr/invalid value for parameter "ia3.backbones"/, 'and its log says why');
+
+done_testing();
