@@ -117,9 +117,9 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo)
     r->init = text_option(fcinfo, ARG_INIT);
     if (r->init != NULL && pg_strcasecmp(r->init, "none") == 0)
         r->init = NULL;
-    r->steps = int_option(fcinfo, ARG_STEPS, "steps", 1000, 1, 10000000);
-    r->batchSize = int_option(fcinfo, ARG_BATCH_SIZE, "batch_size", 8, 1, 4096);
-    r->learningRate = float_option(fcinfo, ARG_LEARNING_RATE, "learning_rate", 3e-3, 0, 1000);
+    r->steps = int_option(fcinfo, ARG_STEPS, "steps", 1000, 1, 1000000);
+    r->batchSize = int_option(fcinfo, ARG_BATCH_SIZE, "batch_size", 8, 1, 1024);
+    r->learningRate = float_option(fcinfo, ARG_LEARNING_RATE, "learning_rate", 3e-3, 1e-9, 10);
     r->warmupRatio = float_option(fcinfo, ARG_WARMUP_RATIO, "warmup_ratio", 0.06, 0, 1);
     r->lmWeight = float_option(fcinfo, ARG_LM_WEIGHT, "lm_weight", 1, 0, 1000);
     r->unlikelihoodWeight = float_option(fcinfo, ARG_UNLIKELIHOOD_WEIGHT, "unlikelihood_weight", 1, 0, 1000);
@@ -129,7 +129,7 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo)
                 (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("all loss weights are zero"),
                  errhint("At least one of lm_weight, unlikelihood_weight and length_norm_weight must be "
                          "positive.")));
-    r->dropout = PG_ARGISNULL(ARG_DROPOUT) ? -1 : float_option(fcinfo, ARG_DROPOUT, "dropout", 0, 0, 0.99);
+    r->dropout = PG_ARGISNULL(ARG_DROPOUT) ? -1 : float_option(fcinfo, ARG_DROPOUT, "dropout", 0, 0, 0.9);
     r->seed = PG_ARGISNULL(ARG_SEED) ? draw_seed() : PG_GETARG_INT64(ARG_SEED);
     r->activate = PG_ARGISNULL(ARG_ACTIVATE) ? true : PG_GETARG_BOOL(ARG_ACTIVATE);
     r->averaging = averaging_option(fcinfo);

@@ -44,17 +44,22 @@ SELECT ia3_predict('nobody', 'pay');
 -- the template is applied; zero-shot has none
 SELECT a.score = b.score AS same FROM ia3_classify('tickets', 'pay') a
   JOIN ia3_classify('tickets', '{"text": "pay"}'::jsonb) b USING (choice);
-SELECT ia3_train('bare', $$SELECT text, label FROM shots$$, steps => 1, learning_rate => 0);
+-- a learning rate that moves nothing leaves ones, which are the bare backbone
+SELECT ia3_train('bare', $$SELECT text, label FROM shots$$, steps => 1, learning_rate => 1e-9);
 SELECT max(abs(a.score - b.score)) < 1e-5 AS ones_are_the_bare_backbone FROM ia3_classify('bare', 'pay the bill') a
   JOIN ia3_classify('pay the bill', ARRAY['billing', 'access']) b USING (choice);
 
 -- fields
-SELECT ia3_train('pair', $$SELECT text AS one, id AS two, label FROM shots ORDER BY id$$, steps => 1, learning_rate => 0,
+SELECT ia3_train('pair', $$SELECT text AS one, id AS two, label FROM shots ORDER BY id$$, steps => 1, learning_rate => 1e-9,
     template => ARRAY['{one} | {two} |']);
 SELECT z.score = a.score AS rendered FROM ia3_classify('a b | 1.50 |', ARRAY['billing', 'access']) z
   JOIN ia3_classify('pair', '{"one": "a b", "two": 1.50}'::jsonb) a USING (choice);
 SELECT z.score = a.score AS rendered FROM ia3_classify('true |  |', ARRAY['billing', 'access']) z
   JOIN ia3_classify('pair', '{"one": true, "two": null, "more": []}'::jsonb) a USING (choice);
+SELECT ia3_train('braces', $$SELECT text, label FROM shots ORDER BY id$$, steps => 1, learning_rate => 1e-9,
+    template => ARRAY['{{a}} {text} ({choices}):', 'only the first is used to classify {text}']);
+SELECT z.score = a.score AS rendered FROM ia3_classify('{a} {pay} (billing, access):', ARRAY['billing', 'access']) z
+  JOIN ia3_classify('braces', '{pay}') a USING (choice);
 SELECT ia3_predict('pair', 'one text');
 SELECT ia3_predict('pair', '{"one": "a"}'::jsonb);
 SELECT ia3_predict('pair', '{}'::jsonb);

@@ -34,6 +34,7 @@ SELECT attempt($$SELECT ia3_train(repeat('x', 201), 'SELECT text, label FROM sho
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', steps => 0)$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', batch_size => -1)$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', learning_rate => 'NaN')$$);
+SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', learning_rate => 0)$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', warmup_ratio => 1.5)$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', dropout => 1)$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', lm_weight => -1)$$);

@@ -41,8 +41,9 @@ UPDATE ia3.adapter SET version = 5;
 TRUNCATE ia3.adapter;
 -- the query runs with the caller's privileges, whoever wrote it
 SELECT ia3_train('bobs', 'TABLE alices', steps => 1);
--- functions of a security definer run as its owner
 RESET ROLE;
+SELECT t.task, t.owner, t.active_version, count(*) AS versions FROM ia3.task t JOIN ia3.adapter USING (task) GROUP BY t.task ORDER BY t.task;
+-- functions of a security definer run as its owner
 SET ROLE regress_ia3_alice;
 CREATE FUNCTION ask_alices(text) RETURNS text LANGUAGE sql SECURITY DEFINER AS $$SELECT ia3_predict('alices', $1)$$;
 SET ROLE regress_ia3_bob;

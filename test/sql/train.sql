@@ -86,8 +86,8 @@ SELECT ia3_train('child', $$SELECT text, label FROM shots ORDER BY id$$, steps =
 SELECT ia3_train('child', $$SELECT text, label FROM shots ORDER BY id$$, steps => 2, seed => 1, init => 'none');
 SELECT task, version, parent_version, recipe ->> 'init' AS init FROM ia3.adapter
  WHERE task = 'child' OR task = 'tickets' AND version > 3 ORDER BY task, version;
--- a training rate of zero moves nothing: what comes out is what went in, or ones
-SELECT ia3_train('still', $$SELECT text, label FROM shots$$, steps => 2, learning_rate => 0, init => 'tickets');
+-- a learning rate that moves nothing: what comes out is what went in
+SELECT ia3_train('still', $$SELECT text, label FROM shots$$, steps => 2, learning_rate => 1e-9, init => 'tickets');
 SELECT a.digest = b.digest AS same FROM ia3.adapter a, ia3.adapter b
  WHERE a.task = 'still' AND b.task = 'tickets' AND b.version = 5;
 
