@@ -10,7 +10,7 @@ EXTVERSION = 1.0
 MODULE_big = ia3
 DATA = $(wildcard sql/*--*.sql)
 OBJS = $(patsubst %.c,%.o,$(wildcard src/extension/*.c))
-HEADERS_common = $(wildcard src/common/*.h)
+IA3_COMMON_HEADERS = $(wildcard src/common/*.h)
 
 TESTS = $(wildcard test/sql/*.sql)
 REGRESS = $(patsubst test/sql/%.sql,%,$(TESTS))
@@ -30,7 +30,7 @@ include $(PGXS)
 
 include src/engine/engine.mk
 
-$(OBJS): $(HEADERS_common) $(wildcard src/extension/*.h)
+$(OBJS): $(IA3_COMMON_HEADERS) $(wildcard src/extension/*.h)
 
 install: install-engine
 install-engine: ia3_engine
