@@ -40,10 +40,9 @@ read_int(const reader *r, const char *key, int64_t min, int64_t max, int fallbac
 {
     json_t *v = lookup(r, key);
 
-    if (v == NULL) {
-        *out = fallback;
+    *out = fallback;
+    if (v == NULL)
         return true;
-    }
     if (!json_is_integer(v))
         return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is not an integer", r->path, key);
 
@@ -67,7 +66,8 @@ read_float(const reader *r, const char *key, double min, double max, double fall
         if (!json_is_number(v))
             return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is not a number", r->path, key);
         d = json_number_value(v);
-        if (!(d >= min) || !(d < max))
+        if (!((float) d >= (float) min) ||
+            !((float) d < (float) max)) /* as it is kept: 1 - 1e-9 rounds to 1 */
             return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is %g, not in [%g, %g)", r->path, key,
                             d, min, max);
     }
@@ -80,9 +80,9 @@ read_bool(const reader *r, const char *key, bool fallback, bool *out)
 {
     json_t *v = lookup(r, key);
 
+    *out = v ? json_is_true(v) : fallback;
     if (v != NULL && !json_is_boolean(v))
         return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is not true or false", r->path, key);
-    *out = v ? json_is_true(v) : fallback;
     return true;
 }
 
@@ -91,15 +91,15 @@ read_string(const reader *r, const char *key, const char *fallback, const char *
 {
     json_t *v = lookup(r, key);
 
+    *out = v ? json_string_value(v) : fallback;
     if (v != NULL && !json_is_string(v))
         return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is not a string", r->path, key);
-    *out = v ? json_string_value(v) : fallback;
     return true;
 }
 
 /* Names as in transformers' ACT2FN. */
 static bool
-activation_by_name(const char *name, size_t len, ia3_activation *act)
+activation_by_name(const char *name, ia3_activation *act)
 {
     static const struct {
         const char *name;
@@ -109,7 +109,7 @@ activation_by_name(const char *name, size_t len, ia3_activation *act)
                  {"silu", IA3_SILU},         {"swish", IA3_SILU}};
 
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (strlen(known[i].name) == len && memcmp(known[i].name, name, len) == 0) {
+        if (strcmp(known[i].name, name) == 0) {
             *act = known[i].act;
             return true;
         }
@@ -143,7 +143,7 @@ read_activation(const reader *r, ia3_config *c, const char *fallback)
         return false;
     if (explicit_act != NULL)
         name = explicit_act;
-    if (!activation_by_name(name, strlen(name), &c->act)) {
+    if (!activation_by_name(name, &c->act)) {
         ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: activation \"%.60s\" of \"%s\" is not supported", r->path,
                  name, explicit_act ? "dense_act_fn" : "feed_forward_proj");
         return ia3_fail_detail(r->err, "Supported are relu, gelu, gelu_new and silu, plain or gated.");
@@ -189,7 +189,7 @@ read_sizes(const reader *r, ia3_config *c)
 {
     bool v1 = strcmp(c->model_type, "t5") == 0;
 
-    if (!read_int(r, "vocab_size", 1, MAX_VOCAB, v1 ? 32128 : 250112, &c->vocab_size) ||
+    if (!read_int(r, "vocab_size", 2, MAX_VOCAB, v1 ? 32128 : 250112, &c->vocab_size) ||
         !read_int(r, "d_model", 1, MAX_D_MODEL, 512, &c->d_model) ||
         !read_int(r, "d_kv", 1, MAX_D_KV, 64, &c->d_kv) ||
         !read_int(r, "num_heads", 1, MAX_HEADS, v1 ? 8 : 6, &c->n_heads) ||
