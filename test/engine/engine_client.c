@@ -81,8 +81,8 @@ test_engine_start(test_engine *e, const char *backbone, const char *const *extra
         char status_fd[16], death_fd[16];
         snprintf(status_fd, sizeof status_fd, "%d", status[1]);
         snprintf(death_fd, sizeof death_fd, "%d", death[0]);
-        const char *argv[40] = {path,       "serve",       "--name",    "test",       "--backbone", backbone,
-                                "--socket", e->socket,     "--status-fd", status_fd, "--death-fd", death_fd};
+        const char *argv[40] = {path,       "serve",   "--name",      "test",    "--backbone", backbone,
+                                "--socket", e->socket, "--status-fd", status_fd, "--death-fd", death_fd};
         int n = 12;
         while (extra && *extra && n < 39)
             argv[n++] = *extra++;
@@ -218,7 +218,8 @@ test_receive(test_client *c)
     uint8_t head[4];
     if (!receive_bytes(c, head, 4))
         return false;
-    uint32_t n = (uint32_t) head[0] | (uint32_t) head[1] << 8 | (uint32_t) head[2] << 16 | (uint32_t) head[3] << 24;
+    uint32_t n =
+        (uint32_t) head[0] | (uint32_t) head[1] << 8 | (uint32_t) head[2] << 16 | (uint32_t) head[3] << 24;
     assert_true(n >= 5 && n <= IA3_MAX_FRAME);
     free(c->in);
     c->in = malloc(n);

@@ -1,0 +1,113 @@
+/*
+ * engine_requests.c
+ *     See engine_requests.h.
+ */
+#include "engine_requests.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+static void
+put_set(ia3_writer *w, const char *const *choices)
+{
+    uint32_t n = 0;
+    while (choices[n])
+        n++;
+    ia3_put_u32(w, n);
+    for (uint32_t i = 0; i < n; i++)
+        test_put_text(w, choices[i]);
+}
+
+void
+test_put_rows(test_client *c, const test_rows *rows)
+{
+    static const uint8_t bare[IA3_DIGEST_LEN];
+    ia3_writer *w = test_begin(c, IA3_SCORE);
+    ia3_put_u32(w, rows->max_input_tokens ? rows->max_input_tokens : 256);
+    ia3_put_u32(w, rows->n_digests ? (uint32_t) rows->n_digests : 1);
+    if (rows->n_digests == 0)
+        ia3_put_bytes(w, bare, sizeof bare);
+    for (int i = 0; i < rows->n_digests; i++)
+        ia3_put_bytes(w, rows->digests[i], IA3_DIGEST_LEN);
+    uint32_t n_sets = 0;
+    while (n_sets < 8 && rows->sets[n_sets])
+        n_sets++;
+    ia3_put_u32(w, n_sets);
+    for (uint32_t i = 0; i < n_sets; i++)
+        put_set(w, rows->sets[i]);
+    ia3_put_u32(w, (uint32_t) rows->n_rows);
+    for (int i = 0; i < rows->n_rows; i++) {
+        const test_row *row = &rows->rows[i];
+        ia3_put_u32(w, row->adapter);
+        ia3_put_u32(w, row->set);
+        test_put_text(w, row->text);
+        ia3_put_u32(w, row->tail ? row->tail : (uint32_t) strlen(row->text));
+    }
+}
+
+void
+test_get_scores(test_client *c, double *scores, int n)
+{
+    assert_int_equal(ia3_get_u8(&c->reader), 1);
+    assert_int_equal(ia3_get_u32(&c->reader), n);
+    for (int i = 0; i < n; i++)
+        scores[i] = ia3_get_f64(&c->reader);
+    assert_false(c->reader.bad);
+}
+
+const char *const test_training_texts[4] = {"the soup was cold and the waiter rude",
+                                            "best pizza in town, lovely place", "never again, awful food",
+                                            "we had a wonderful evening"};
+const int test_training_labels[4] = {1, 0, 1, 0};
+const char *const test_training_choices[] = {"good", "bad", NULL};
+
+test_recipe
+test_default_recipe(void)
+{
+    return (test_recipe){.max_input_tokens = 256,
+                         .steps = 10,
+                         .batch_size = 4,
+                         .learning_rate = 3e-3,
+                         .warmup_ratio = 0.06,
+                         .lm_weight = 1,
+                         .unlikelihood_weight = 1,
+                         .length_norm_weight = 1,
+                         .dropout = -1,
+                         .seed = 42,
+                         .label = 1};
+}
+
+void
+test_put_training(test_client *c, const test_recipe *r)
+{
+    static const uint8_t ones[IA3_DIGEST_LEN];
+    ia3_writer *w = test_begin(c, IA3_TRAIN);
+    ia3_put_u32(w, r->max_input_tokens);
+    ia3_put_u32(w, r->steps);
+    ia3_put_u32(w, r->batch_size);
+    ia3_put_f64(w, r->learning_rate);
+    ia3_put_f64(w, r->warmup_ratio);
+    ia3_put_f64(w, r->lm_weight);
+    ia3_put_f64(w, r->unlikelihood_weight);
+    ia3_put_f64(w, r->length_norm_weight);
+    ia3_put_f64(w, r->dropout);
+    ia3_put_u64(w, r->seed);
+    ia3_put_u8(w, r->averaging);
+    ia3_put_bytes(w, r->init ? r->init : ones, IA3_DIGEST_LEN);
+    ia3_put_u32(w, 1);
+    put_set(w, test_training_choices);
+    uint32_t n = r->no_examples ? 0 : 4;
+    ia3_put_u32(w, n);
+    for (uint32_t i = 0; i < n; i++) {
+        ia3_put_u32(w, 0);
+        ia3_put_u32(w, i == 0 ? r->label : (uint32_t) test_training_labels[i]);
+        ia3_put_u32(w, r->no_text ? 0 : 1);
+        if (r->no_text)
+            continue;
+        test_put_text(w, test_training_texts[i]);
+        ia3_put_u32(w, (uint32_t) strlen(test_training_texts[i]));
+    }
+}

@@ -1,0 +1,47 @@
+/*
+ * engine_requests.h
+ *     For tests: SCORE and TRAIN requests from C values.
+ */
+#ifndef IA3_ENGINE_REQUESTS_H
+#define IA3_ENGINE_REQUESTS_H
+
+#include "engine_client.h"
+
+typedef struct test_row {
+    const char *text;
+    uint32_t tail; /* 0 = none: the end of the text */
+    uint32_t adapter, set;
+} test_row;
+
+typedef struct test_rows {
+    uint32_t max_input_tokens; /* 0 = 256 */
+    int n_digests;             /* 0 = one, the bare backbone */
+    const uint8_t *digests[8];
+    const char *const *sets[8]; /* NULL-terminated lists, up to the first NULL */
+    int n_rows;
+    test_row rows[64];
+} test_rows;
+
+/* Writes the request; test_call or test_send sends it. */
+void test_put_rows(test_client *c, const test_rows *rows);
+/* Reads one answered row of SCORE_OK: it is ok and has n scores. */
+void test_get_scores(test_client *c, double *scores, int n);
+
+typedef struct test_recipe {
+    uint32_t max_input_tokens, steps, batch_size;
+    double learning_rate, warmup_ratio, lm_weight, unlikelihood_weight, length_norm_weight, dropout;
+    uint64_t seed;
+    uint8_t averaging;
+    const uint8_t *init; /* NULL = ones */
+    uint32_t label;      /* of the first example: to ask for one that does not exist */
+    bool no_examples, no_text;
+} test_recipe;
+
+/* Four examples, two labels. */
+extern const char *const test_training_texts[4];
+extern const int test_training_labels[4];
+extern const char *const test_training_choices[];
+test_recipe test_default_recipe(void);
+void test_put_training(test_client *c, const test_recipe *recipe);
+
+#endif
