@@ -28,10 +28,12 @@
 #define GOLDEN_EXAMPLES 10
 #define GOLDEN_MAX_NAME 160
 
-static const char *const golden_names[] = {"A", "B", "C", "D", "E", "F", "G", "H", "I", "J-bf16", "J-fp16"};
-#define GOLDEN_ALL "ABCDEFGHIJ"
-#define GOLDEN_FEW "ABE" /* no gate; gate; bias in every layer */
-#define GOLDEN_N   (sizeof golden_names / sizeof *golden_names)
+static const char *const golden_names[] = {"A", "B", "C", "D",      "E",      "F",
+                                           "G", "H", "I", "J-bf16", "J-fp16", "ia3-mini"};
+#define GOLDEN_ALL  "ABCDEFGHIJ"
+#define GOLDEN_MINI "i"   /* the bundled backbone: ordinary size, no activations expected */
+#define GOLDEN_FEW  "ABE" /* no gate; gate; bias in every layer */
+#define GOLDEN_N    (sizeof golden_names / sizeof *golden_names)
 
 /* A whole file in memory. */
 typedef struct golden_file {
@@ -127,7 +129,10 @@ golden_open(const golden_case *c)
     g->file = golden_file_of(c->name, "expected.safetensors");
     g->expected = ia3_safetensors_parse(g->file.data, g->file.len, "expected", IA3_E_INVALID, &err);
     golden_ok(g->expected, &err);
-    snprintf(path, sizeof path, "%s/%s", golden_root(), c->name);
+    if (strcmp(c->name, "ia3-mini") == 0)
+        snprintf(path, sizeof path, "models/ia3-mini");
+    else
+        snprintf(path, sizeof path, "%s/%s", golden_root(), c->name);
     g->ck = ia3_checkpoint_open(path, &err);
     golden_ok(g->ck, &err);
     g->dev = ia3_device_open("cpu", c->dtype, 2, 0, &err);

@@ -620,17 +620,17 @@ main(void)
 {
     static const golden_test tests[] = {
         {"wrong adapters", test_wrong_adapters, false, GOLDEN_FEW},
-        {"layout", test_layout, false, GOLDEN_ALL},
-        {"peft round trip", test_peft_roundtrip, false, GOLDEN_ALL},
+        {"layout", test_layout, false, GOLDEN_ALL GOLDEN_MINI},
+        {"peft round trip", test_peft_roundtrip, false, GOLDEN_ALL GOLDEN_MINI},
         /* T5 v1.0 (A, I) has no wi_1 */
         {"other adapter forms", test_other_forms, false, "BCDEFGHJ"},
         {"relative bias", test_bias, false, GOLDEN_ALL},
         {"activations", test_activations, true, GOLDEN_ALL},
-        {"log-probabilities", test_logprobs, true, GOLDEN_ALL},
-        {"scores", test_scores, true, GOLDEN_ALL},
-        {"ones", test_ones, true, GOLDEN_ALL},
-        {"mixed batch", test_mixed_batch, true, GOLDEN_ALL},
-        {"trie is flat", test_trie_is_flat, true, GOLDEN_ALL},
+        {"log-probabilities", test_logprobs, true, GOLDEN_ALL GOLDEN_MINI},
+        {"scores", test_scores, true, GOLDEN_ALL GOLDEN_MINI},
+        {"ones", test_ones, true, GOLDEN_ALL GOLDEN_MINI},
+        {"mixed batch", test_mixed_batch, true, GOLDEN_ALL GOLDEN_MINI},
+        {"trie is flat", test_trie_is_flat, true, GOLDEN_ALL GOLDEN_MINI},
         /* one file, whose numbers merging does not have to round again */
         {"merged", test_merged, false, "ABDEFGHI"},
     };

@@ -183,8 +183,12 @@ test_steps(void **state)
     }
     assert_true(ia3_train_finished(t));
     ia3_train_values(t, values);
-    golden_limit(g, "losses of 20 steps", worst, g->dtype == IA3_F32 ? 1e-5 : 1e-2);
-    golden_limit(g, "vectors after 20 steps", final_error(g, values), g->dtype == IA3_F32 ? 1e-5 : 5e-3);
+    /* the bundled backbone has many more vectors: in bfloat16 as close as transformers' own bfloat16 run */
+    bool mini = strcmp(g->name, "ia3-mini") == 0, half = g->dtype == IA3_BF16;
+    double hf_losses = half && mini ? *golden_values(g, 1, "hf_bfloat16.steps") : 0;
+    double hf_final = half && mini ? *golden_values(g, 1, "hf_bfloat16.final_max") : 0;
+    golden_limit(g, "losses of 20 steps", worst, half ? fmax(1e-2, hf_losses) : 1e-5);
+    golden_limit(g, "vectors after 20 steps", final_error(g, values), half ? fmax(5e-3, hf_final) : 1e-5);
     ia3_train_free(t);
     free(indices);
     free(values);
@@ -447,13 +451,13 @@ main(void)
 {
     static const golden_test tests[] = {
         {"bad recipes", test_bad_recipes, false, GOLDEN_FEW},
-        {"losses and gradients", test_losses_and_gradients, true, GOLDEN_ALL},
-        {"20 steps", test_steps, true, GOLDEN_ALL},
+        {"losses and gradients", test_losses_and_gradients, true, GOLDEN_ALL GOLDEN_MINI},
+        {"20 steps", test_steps, true, GOLDEN_ALL GOLDEN_MINI},
         {"finite differences", test_differences, false, GOLDEN_ALL},
         {"finite differences with dropout", test_differences_with_dropout, false, GOLDEN_FEW},
-        {"same seed, same bits", test_reproducible, true, GOLDEN_FEW},
-        {"jobs together", test_jobs_together, true, GOLDEN_FEW},
-        {"gradients leave the job alone", test_gradients_leave_the_job_alone, true, GOLDEN_FEW},
+        {"same seed, same bits", test_reproducible, true, GOLDEN_FEW GOLDEN_MINI},
+        {"jobs together", test_jobs_together, true, GOLDEN_FEW GOLDEN_MINI},
+        {"gradients leave the job alone", test_gradients_leave_the_job_alone, true, GOLDEN_FEW GOLDEN_MINI},
     };
     return golden_run("gradient", tests, sizeof tests / sizeof *tests);
 }

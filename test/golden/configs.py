@@ -5,11 +5,15 @@ machine. Weights follow T5's own initialisation (attention scores and logits of 
 bias and the layer norms vary more, so that a mistake in either is visible.
 """
 
+import json
+import os
 from dataclasses import dataclass, field
 
 import numpy as np
+import sentencepiece
 
 EOS = 1
+CHECKOUT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
 
 @dataclass
@@ -24,6 +28,7 @@ class Golden:
     input_lengths: tuple = (3, 9, 17)
     choice_lengths: tuple = (2, 3, 5)
     gated: bool = True
+    source: str = ""             # an existing checkpoint (relative to the checkout) instead of drawn weights
 
 
 COMMON = {
@@ -80,7 +85,19 @@ CONFIGS = [
 ]
 
 
+# The bundled backbone: trained weights of ordinary size, on words.
+MINI = Golden("ia3-mini", 112, {}, source="models/ia3-mini")
+MINI_INPUTS = [
+    ("Is this a complaint? My parcel arrived two weeks late and the box was open. Answer:", ["Yes", "No", "Maybe", "I do not know"]),
+    ("Sentence: The drug was well tolerated. Label:", ["ADE-related", "not ADE-related", "unclear", "not related at all"]),
+    ("word " * 120 + "Topic:", ["sports", "business news", "science and technology", "politics"]),
+]
+
+
 def config_json(golden):
+    if golden.source:
+        with open(f"{CHECKOUT}/{golden.source}/config.json") as f:
+            return json.load(f)
     return {k: v for k, v in (COMMON | golden.config).items() if v is not None}
 
 
@@ -149,8 +166,11 @@ def draw_choices(rng, vocab, lengths, n):
 
 def draw_inputs(golden):
     """[(ids, choices)] to score."""
+    if golden.source:
+        tok = sentencepiece.SentencePieceProcessor(model_file=f"{CHECKOUT}/{golden.source}/spiece.model")
+        return [(tok.encode(text) + [EOS], [tok.encode(c) + [EOS] for c in choices]) for text, choices in MINI_INPUTS]
     rng = np.random.default_rng(golden.seed + 2000)
-    vocab = golden.config["vocab_size"]
+    vocab = config_json(golden)["vocab_size"]
     return [(draw_ids(rng, vocab, n), draw_choices(rng, vocab, golden.choice_lengths, 4))
             for n in golden.input_lengths]
 
@@ -159,7 +179,7 @@ def draw_examples(golden):
     """[(ids, choices, label)] to train on: eight with three choices (T-Few wants one number in a batch), then one
     with two and one with four."""
     rng = np.random.default_rng(golden.seed + 3000)
-    vocab = golden.config["vocab_size"]
+    vocab = config_json(golden)["vocab_size"]
     examples = []
     for i in range(10):
         n = {8: 2, 9: 4}.get(i, 3)
