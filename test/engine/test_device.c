@@ -1,0 +1,258 @@
+/*
+ * test_device.c
+ *     Opening a device, its memory and its limit, conversion of stored weights.
+ */
+#include "device_common.h"
+
+static void
+test_refusals(void **state)
+{
+    static const struct {
+        const char *spec;
+        ia3_dtype dtype;
+        const char *message;
+    } cases[] = {
+        {"cpu", IA3_F16, "float16"}, {"gpu", IA3_F32, "\"gpu\""}, {"cuda:0", IA3_F32, "\"cuda:0\""},
+        {"", IA3_F32, "\"\""},       {"cpu", (ia3_dtype) 9, "9"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ia3_error err = {0};
+        if (getenv("IA3_TEST_DEVICE") && strncmp(cases[i].spec, "cuda", 4) == 0)
+            continue;
+        assert_null(ia3_device_open(cases[i].spec, cases[i].dtype, 1, 0, &err));
+        assert_int_equal(err.code, IA3_E_INVALID);
+        assert_non_null(strstr(err.message, cases[i].message));
+    }
+}
+
+static void
+test_open(void **state)
+{
+    ia3_error err = {0};
+    ia3_device *dev = ia3_device_open("cpu", IA3_AUTO, 0, 0, &err);
+    assert_non_null(dev);
+    assert_true(dev->dtype == IA3_F32 || dev->dtype == IA3_BF16);
+    assert_string_equal(dev->name, "cpu");
+    assert_true(strlen(dev->description) > 0);
+    dev->ops->close(dev);
+}
+
+static void
+on_memory(ia3_device *dev)
+{
+    size_t before = dev->ops->memory_used(dev);
+    char *p = dev->ops->alloc(dev, 1000), *q = dev->ops->alloc(dev, 0), back[1000];
+    assert_non_null(p);
+    assert_non_null(q);
+    assert_int_equal((uintptr_t) p % 64, 0);
+    assert_true(dev->ops->memory_used(dev) >= before + 1000);
+    dev->ops->zero(dev, p, 1000);
+    dev->ops->upload(dev, p + 1, "abc", 3);
+    dev->ops->download(dev, back, p, sizeof back);
+    assert_memory_equal(back, "\0abc\0", 5);
+    assert_int_equal(back[999], 0);
+    assert_null(dev->ops->alloc(dev, SIZE_MAX - 5));
+    dev->ops->free(dev, p);
+    dev->ops->free(dev, q);
+    dev->ops->free(dev, NULL);
+    assert_int_equal(dev->ops->memory_used(dev), before);
+}
+
+static void
+test_memory(void **state)
+{
+    for_each_dtype(on_memory);
+}
+
+/* Blocks of one pass do not overlap, and a second pass reuses the memory of the first. */
+static void
+on_arena(ia3_device *dev)
+{
+    enum { N = 60 };
+    void *blocks[N];
+    size_t sizes[N], used = 0;
+    seed_random(31);
+    for (int pass = 0; pass < 4; pass++) {
+        size_t outer = dev->ops->arena_mark(dev);
+        dev->ops->arena_alloc(dev, 0);
+        for (int i = 0; i < N; i++) {
+            size_t mark = dev->ops->arena_mark(dev);
+            dev->ops->arena_alloc(dev, (size_t) i * 100000); /* freed again at once */
+            dev->ops->arena_release(dev, mark);
+            assert_int_equal(dev->ops->arena_mark(dev), mark);
+            sizes[i] = (size_t) (i * 7919) % 500000 + 1;
+            blocks[i] = dev->ops->arena_alloc(dev, sizes[i]);
+            assert_int_equal((uintptr_t) blocks[i] % 64, 0);
+            char *fill = malloc(sizes[i]);
+            memset(fill, i + 1, sizes[i]);
+            dev->ops->upload(dev, blocks[i], fill, sizes[i]);
+            free(fill);
+        }
+        for (int i = 0; i < N; i++) {
+            char *back = malloc(sizes[i]);
+            dev->ops->download(dev, back, blocks[i], sizes[i]);
+            for (size_t b = 0; b < sizes[i]; b++)
+                assert_int_equal(back[b], i + 1);
+            free(back);
+        }
+        dev->ops->arena_release(dev, outer);
+        if (pass == 1)
+            used = dev->ops->memory_used(dev);
+        else if (pass > 1)
+            assert_int_equal(dev->ops->memory_used(dev), used);
+    }
+}
+
+static void
+test_arena(void **state)
+{
+    for_each_dtype(on_arena);
+}
+
+/* Within the limit things work, beyond it they are refused without harm. */
+static void
+test_limit(void **state)
+{
+    const size_t limit = (size_t) 8 << 20;
+    ia3_device *dev = open_device(IA3_F32, 2, limit);
+    void *p = dev->ops->alloc(dev, (size_t) 6 << 20);
+    assert_non_null(p);
+    assert_null(dev->ops->alloc(dev, (size_t) 3 << 20));
+    assert_true(dev->ops->memory_used(dev) <= limit);
+    dev->ops->free(dev, p);
+
+    jmp_buf oom;
+    volatile int jumps = 0;
+    size_t mark = dev->ops->arena_mark(dev);
+    dev->oom = &oom;
+    if (setjmp(oom) == 0) {
+        for (int i = 0; i < 100; i++)
+            dev->ops->arena_alloc(dev, (size_t) 1 << 20);
+        fail_msg("the arena went beyond the limit");
+    }
+    jumps++;
+    dev->oom = NULL;
+    assert_int_equal(jumps, 1);
+    assert_true(dev->ops->memory_used(dev) <= limit);
+    dev->ops->arena_release(dev, mark);
+    assert_non_null(dev->ops->arena_alloc(dev, (size_t) 1 << 20));
+    dev->ops->arena_release(dev, mark);
+
+    ia3_error err = {0};
+    float *big = calloc(1500 * 1500, sizeof *big);
+    ia3_host_tensor t = {big, IA3_F32, 1500, 1500};
+    size_t used = dev->ops->memory_used(dev);
+    assert_null(dev->ops->matrix_create(dev, &t, 1, &err));
+    assert_int_equal(err.code, IA3_E_MEMORY);
+    assert_int_equal(dev->ops->memory_used(dev), used);
+    memset(&err, 0, sizeof err);
+    assert_null(dev->ops->table_create(dev, &t, &err));
+    assert_int_equal(err.code, IA3_E_MEMORY);
+    free(big);
+    dev->ops->close(dev);
+}
+
+/* A matrix fits, its backward form does not. */
+static void
+test_limit_backward(void **state)
+{
+    ia3_device *dev = open_device(IA3_F32, 1, 600 * 1000);
+    float *w = calloc(256 * 256, sizeof *w);
+    ia3_host_tensor t = {w, IA3_F32, 256, 256};
+    ia3_error err = {0};
+    ia3_matrix *m = dev->ops->matrix_create(dev, &t, 1, &err);
+    assert_non_null(m);
+    size_t used = dev->ops->memory_used(dev), bytes = m->bytes;
+    void *filler = dev->ops->alloc(dev, 100 * 1000);
+    assert_false(dev->ops->matrix_prepare_backward(dev, m, &err));
+    assert_int_equal(err.code, IA3_E_MEMORY);
+    assert_int_equal(m->bytes, bytes);
+    dev->ops->free(dev, filler);
+    assert_int_equal(dev->ops->memory_used(dev), used);
+    dev->ops->matrix_free(dev, m);
+    free(w);
+    dev->ops->close(dev);
+}
+
+/* Every storage dtype, at an odd address as in a mapped file, into a table, a vector and a matrix. */
+static void
+on_conversion(ia3_device *dev)
+{
+    static const uint16_t half[] = {0x0000, 0x8000, 0x3c00, 0xc000, 0x0001, 0x83ff, 0x7bff, 0x3555};
+    static const double half_values[] = {
+        0, -0.0, 1, -2, 5.9604644775390625e-8, -6.097555160522461e-5, 65504, 0.333251953125};
+    enum { N = 8 };
+    const ia3_dtype dtypes[] = {IA3_F32, IA3_BF16, IA3_F16};
+    for (int d = 0; d < 3; d++) {
+        char bytes[4 * N + 1];
+        double want[N], rounded[N];
+        for (int i = 0; i < N; i++) {
+            float v = (float) half_values[i];
+            uint16_t b = ia3_float_to_bf16(v);
+            want[i] = dtypes[d] == IA3_BF16 ? ia3_bf16_to_float(b) : v;
+            if (dtypes[d] == IA3_F32)
+                memcpy(bytes + 1 + 4 * i, &v, 4);
+            else
+                memcpy(bytes + 1 + 2 * i, dtypes[d] == IA3_BF16 ? &b : &half[i], 2);
+            rounded[i] = round_act(dev, want[i]);
+        }
+        ia3_host_tensor t = {bytes + 1, dtypes[d], 2, 4};
+        ia3_error err = {0};
+        void *table = dev->ops->table_create(dev, &t, &err);
+        float *vector = dev->ops->vector_create(dev, &t, &err);
+        ia3_matrix *m = dev->ops->matrix_create(dev, &t, 1, &err);
+        double *got = get_act(dev, table, N), *got_vector = get_f32(dev, vector, N);
+        assert_memory_equal(got, rounded, sizeof rounded);
+        assert_memory_equal(got_vector, want, sizeof want);
+        /* a product with unit rows gives the weight back */
+        double unit[16] = {0};
+        for (int i = 0; i < 4; i++)
+            unit[5 * i] = 1;
+        void *a = put_act(dev, unit, 16);
+        float *y = dev->ops->alloc(dev, 4 * 2 * sizeof *y);
+        dev->ops->matmul(dev, y, a, 4, m, IA3_OUT_F32);
+        double *product = get_f32(dev, y, 8);
+        for (int i = 0; i < 4; i++)
+            for (int o = 0; o < 2; o++)
+                assert_true(fabs(product[2 * i + o] - rounded[4 * o + i]) <= 1e-6 * fabs(rounded[4 * o + i]));
+        free(got);
+        free(got_vector);
+        free(product);
+        dev->ops->free(dev, a);
+        dev->ops->free(dev, y);
+        dev->ops->free(dev, table);
+        dev->ops->free(dev, vector);
+        dev->ops->matrix_free(dev, m);
+    }
+}
+
+static void
+test_conversion(void **state)
+{
+    for_each_dtype(on_conversion);
+}
+
+static void
+test_bf16_rounding(void **state)
+{
+    /* ties to even, overflow to infinity, NaN stays NaN */
+    assert_int_equal(ia3_float_to_bf16(ia3_bits_float(0x3f808000)), 0x3f80);
+    assert_int_equal(ia3_float_to_bf16(ia3_bits_float(0x3f818000)), 0x3f82);
+    assert_int_equal(ia3_float_to_bf16(ia3_bits_float(0x3f808001)), 0x3f81);
+    assert_int_equal(ia3_float_to_bf16(ia3_bits_float(0x7f7fffff)), 0x7f80);
+    assert_int_equal(ia3_float_to_bf16(ia3_bits_float(0xff800000)), 0xff80);
+    assert_true(isnan(ia3_bf16_to_float(ia3_float_to_bf16(ia3_bits_float(0x7f800001)))));
+    assert_true(isnan(ia3_bf16_to_float(ia3_float_to_bf16(ia3_bits_float(0xffffffff)))));
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_open),
+        cmocka_unit_test(test_memory),     cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_limit),      cmocka_unit_test(test_limit_backward),
+        cmocka_unit_test(test_conversion), cmocka_unit_test(test_bf16_rounding),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
