@@ -3,8 +3,8 @@
  *     The fixed exchanges with an engine: greeting, INFO and STATS, and its errors as PostgreSQL's.
  */
 #include "client.h"
+#include "string_list.h"
 
-#include "mb/pg_wchar.h"
 #include "utils/timestamp.h"
 
 /* A monitoring query does not wait longer than this for an engine that should answer at once. */
@@ -155,42 +155,16 @@ ErrorCodeToSqlState(uint32 code)
     }
 }
 
-/* The engine's UTF-8 in the encoding of the database; what cannot be converted becomes question marks. */
-static char *
-ToServerEncoding(const char *utf8)
-{
-    char *copy = pstrdup(utf8 != NULL ? utf8 : "");
-
-    if (GetDatabaseEncoding() == PG_UTF8 && pg_verify_mbstr(PG_UTF8, copy, strlen(copy), true))
-        return copy;
-    for (char *p = copy; *p != '\0'; p++)
-        if (IS_HIGHBIT_SET(*p))
-            *p = '?';
-    return copy;
-}
-
-/* Raises an engine's error; `detail` and `hint` may be NULL or empty, `context` NULL. Strings are UTF-8. */
+/* Raises an engine's error; `detail` and `hint` may be NULL or empty, `context` NULL. All in server encoding (Ia3GetText). */
 void
 Ia3RaiseEngineError(uint32 code, const char *message, const char *detail, const char *hint,
                     const char *context)
 {
-    char *detailText = ToServerEncoding(detail);
-    char *hintText = ToServerEncoding(hint);
-
-    ereport(ERROR, (errcode(ErrorCodeToSqlState(code)), errmsg_internal("%s", ToServerEncoding(message)),
-                    detailText[0] != '\0' ? errdetail_internal("%s", detailText) : 0,
-                    hintText[0] != '\0' ? errhint("%s", hintText) : 0,
+    ereport(ERROR, (errcode(ErrorCodeToSqlState(code)), errmsg_internal("%s", message),
+                    detail != NULL && detail[0] != '\0' ? errdetail_internal("%s", detail) : 0,
+                    hint != NULL && hint[0] != '\0' ? errhint("%s", hint) : 0,
                     context != NULL ? errcontext("%s", context) : 0));
     pg_unreachable();
-}
-
-static char *
-ReadString(ia3_reader *reader)
-{
-    size_t n;
-    const char *s = ia3_get_str(reader, &n);
-
-    return pnstrdup(s, n);
 }
 
 /* Raises the error that an ERROR frame carries. */
@@ -198,9 +172,9 @@ void
 Ia3RaiseErrorFrame(ia3_reader *reader)
 {
     uint32 code = ia3_get_u32(reader);
-    char *message = ReadString(reader);
-    char *detail = ReadString(reader);
-    char *hint = ReadString(reader);
+    char *message = Ia3GetText(reader);
+    char *detail = Ia3GetText(reader);
+    char *hint = Ia3GetText(reader);
 
     if (reader->bad)
         ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),

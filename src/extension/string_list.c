@@ -4,6 +4,7 @@
  */
 #include "postgres.h"
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "mb/pg_wchar.h"
@@ -211,15 +212,53 @@ Ia3PutStrings(ia3_writer *w, const Ia3Strings *strings)
         Ia3PutText(w, strings->items[i], strlen(strings->items[i]));
 }
 
+/* One character, legal UTF-8 of `len` bytes, in the server encoding. */
+static void
+append_character(StringInfo out, const unsigned char *c, int len, Oid conversion)
+{
+    if (OidIsValid(conversion)) {
+#if PG_VERSION_NUM >= 140000
+        unsigned char converted[MAX_CONVERSION_GROWTH * 4 + 1];
+
+        if (pg_do_encoding_conversion_buf(conversion, PG_UTF8, GetDatabaseEncoding(), (unsigned char *) c,
+                                          len, converted, sizeof converted, true) == len) {
+            appendStringInfoString(out, (char *) converted);
+            return;
+        }
+#endif
+        /* 13 cannot ask without an error, so there only ASCII is taken over. */
+        appendStringInfo(out, "\\u%04X", utf8_to_unicode(c));
+        return;
+    }
+    appendBinaryStringInfo(out, (const char *) c, len);
+}
+
 char *
 Ia3GetText(ia3_reader *r)
 {
-    size_t len;
-    const char *bytes = ia3_get_str(r, &len);
-    char *copy = pnstrdup(bytes, len); /* also ends it at the first NUL, if any */
-    char *converted = pg_any_to_server(copy, strlen(copy), PG_UTF8);
+    size_t n;
+    const unsigned char *p = (const unsigned char *) ia3_get_str(r, &n), *end = p + n;
+    int encoding = GetDatabaseEncoding();
+    Oid conversion = InvalidOid;
+    StringInfoData out;
 
-    return converted;
+    if (encoding != PG_UTF8 && encoding != PG_SQL_ASCII)
+        conversion = FindDefaultConversionProc(PG_UTF8, encoding);
+    initStringInfo(&out);
+    while (p < end) {
+        int len = pg_utf_mblen(p);
+
+        if (*p == '\0' || len > end - p || !pg_utf8_islegal(p, len)) {
+            appendStringInfoChar(&out, '?');
+            p++;
+        } else if (len == 1) {
+            appendStringInfoChar(&out, *p++);
+        } else {
+            append_character(&out, p, len, conversion);
+            p += len;
+        }
+    }
+    return out.data;
 }
 
 void

@@ -37,6 +37,8 @@ extern void Ia3CheckChoices(const Ia3Strings *choices);
 /*
  * Protocol strings are UTF-8. Ia3PutText writes `str`; Ia3PutInput writes `str text, u32 tail`, converting
  * the tail's offset too; Ia3GetText reads a `str` into a palloc'd NUL-terminated string in server encoding.
+ * Reading never fails: what is not UTF-8 (a message that was cut) becomes '?', and what the server encoding
+ * does not have is written as \uXXXX.
  */
 extern void Ia3PutText(ia3_writer *w, const char *text, int len);
 extern void Ia3PutInput(ia3_writer *w, const char *text, int len, int tail);
