@@ -41,6 +41,9 @@ typedef struct golden_file {
     size_t len;
 } golden_file;
 
+/* Threads of the devices that are opened from now on. */
+static int golden_threads = 2;
+
 /* What a case is told (cmocka's initial state). */
 typedef struct golden_case {
     const char *name;
@@ -135,7 +138,7 @@ golden_open(const golden_case *c)
         snprintf(path, sizeof path, "%s/%s", golden_root(), c->name);
     g->ck = ia3_checkpoint_open(path, &err);
     golden_ok(g->ck, &err);
-    g->dev = ia3_device_open("cpu", c->dtype, 2, 0, &err);
+    g->dev = ia3_device_open("cpu", c->dtype, golden_threads, 0, &err);
     golden_ok(g->dev, &err);
     g->m = ia3_model_load(g->ck, g->dev, NULL, NULL, &err);
     golden_ok(g->m, &err);

@@ -380,6 +380,32 @@ test_jobs_together(void **state)
     golden_close(g);
 }
 
+/* The number of threads changes no bit of eight steps with dropout. */
+static void
+test_threads(void **state)
+{
+    static const int counts[] = {1, 2, 5};
+    float *values[3];
+    size_t bytes = 0;
+    for (int i = 0; i < 3; i++) {
+        golden_threads = counts[i];
+        golden *g = golden_open(*state);
+        examples x;
+        open_examples(g, &x);
+        bytes = g->layout->n_values * sizeof(float);
+        ia3_recipe recipe = golden_recipe(g);
+        recipe.dropout = 0.1;
+        values[i] = train_alone(g, &x, &recipe, NULL, 8);
+        close_examples(&x);
+        golden_close(g);
+    }
+    golden_threads = 2;
+    assert_memory_equal(values[0], values[1], bytes);
+    assert_memory_equal(values[0], values[2], bytes);
+    for (int i = 0; i < 3; i++)
+        free(values[i]);
+}
+
 /* Asking for gradients moves nothing; a step does. */
 static void
 test_gradients_leave_the_job_alone(void **state)
@@ -456,6 +482,7 @@ main(void)
         {"finite differences", test_differences, false, GOLDEN_ALL},
         {"finite differences with dropout", test_differences_with_dropout, false, GOLDEN_FEW},
         {"same seed, same bits", test_reproducible, true, GOLDEN_FEW GOLDEN_MINI},
+        {"any number of threads", test_threads, true, GOLDEN_FEW GOLDEN_MINI},
         {"jobs together", test_jobs_together, true, GOLDEN_FEW GOLDEN_MINI},
         {"gradients leave the job alone", test_gradients_leave_the_job_alone, true, GOLDEN_FEW GOLDEN_MINI},
     };
