@@ -87,6 +87,23 @@ Ia3WaitEvent(uint32 *cached, const char *name)
 #endif
 }
 
+/* 16: varlena macros moved out of postgres.h */
+#if PG_VERSION_NUM >= 160000
+#include "varatt.h"
+#endif
+
+/* 17: the number of the current transaction in this backend moved within PGPROC */
+#if PG_VERSION_NUM >= 170000
+#define Ia3LocalTransactionId() (MyProc->vxid.lxid)
+#else
+#define Ia3LocalTransactionId() (MyProc->lxid)
+#endif
+
+/* 18: gone; its successor pg_noreturn stands at the beginning of a declaration, where 17 has nothing */
+#if PG_VERSION_NUM >= 180000
+#define pg_attribute_noreturn() __attribute__((noreturn))
+#endif
+
 /* 18: the module magic may carry a name and a version, shown by pg_get_loaded_modules() */
 #if PG_VERSION_NUM >= 180000
 #define IA3_MODULE_MAGIC PG_MODULE_MAGIC_EXT(.name = "ia3", .version = IA3_VERSION)
