@@ -78,6 +78,8 @@ test_engine_start(test_engine *e, const char *backbone, const char *const *extra
     if (e->pid == 0) {
         close(status[0]);
         close(death[1]);
+        if (getenv("IA3_TEST_VERBOSE") == NULL && freopen("/dev/null", "w", stderr) == NULL)
+            _exit(126);
         char status_fd[16], death_fd[16];
         snprintf(status_fd, sizeof status_fd, "%d", status[1]);
         snprintf(death_fd, sizeof death_fd, "%d", death[0]);

@@ -513,7 +513,7 @@ test_together(void **state)
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_info),          cmocka_unit_test(test_tokenize),
@@ -523,5 +523,7 @@ main(void)
         cmocka_unit_test(test_training),      cmocka_unit_test(test_together),
     };
     alarm(300);
+    if (argc > 1) /* one test, by name */
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests_name("server", tests, start_engine, stop_engine);
 }
