@@ -38,6 +38,8 @@ typedef enum Ia3Message {
     IA3_TRAIN = 6,       /* see below                       -> PROGRESS ..., then TRAIN_OK | MISSING */
     IA3_CANCEL = 7,      /* u32 request to cancel; no reply of its own: the cancelled request gets ERROR */
     IA3_STATS = 8,       /* nothing                                               -> STATS_OK */
+    IA3_NORMALIZE = 9,   /* str safetensors                                       -> NORMALIZE_OK */
+    IA3_MERGE = 10,      /* see below                                             -> OK */
 
     /* replies */
     IA3_HELLO_OK = 64,   /* u32 version, str engine version */
@@ -49,6 +51,7 @@ typedef enum Ia3Message {
     IA3_PROGRESS = 70,   /* u32 step (done), u32 steps, f64 loss, f64 examples per second, f64 seconds left */
     IA3_TRAIN_OK = 71,   /* see below */
     IA3_STATS_OK = 72,   /* list<str name, f64 value>, names of IA3_STAT_NAMES in that order */
+    IA3_NORMALIZE_OK = 73,/* see below */
     IA3_ERROR = 127      /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
 } Ia3Message;
 
@@ -85,6 +88,15 @@ typedef enum Ia3Message {
  *          "steps", "examples", "seconds", "truncated" = number of rendered texts that were cut,
  *          "loss_curve": at most 100 numbers), u32 number of examples
  *
+ * NORMALIZE: an adapter in any of the spellings that adapter.h lists.
+ * NORMALIZE_OK: str safetensors (PEFT adapter_model.safetensors, fp32, byte for byte what TRAIN_OK would hold),
+ *          list<str module, u8 1 = its input is scaled, 0 = its output>, the modules as the bytes named them
+ *          ("encoder.block.0.layer.0.SelfAttention.k"), in the order of their data
+ *
+ * MERGE:   str safetensors (an adapter), str directory (an absolute path as bytes, not UTF-8)
+ *          The engine reads its backbone's files again and writes a checkpoint with the vectors folded into the
+ *          weights. The directory must not exist, or be empty; it appears with its last file or not at all.
+ *
  * INFO_OK: str name, str path, str device ("cpu"), str device description, str dtype ("bfloat16"),
  *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),
  *          u64 adapter values (fp32 numbers in one (IA)³ adapter), u32 vocab_size, u32 d_model,
@@ -106,7 +118,8 @@ typedef enum Ia3ErrorCode {
     IA3_E_BAD_CHECKPOINT = 7,/* F0000 config_file_error: unreadable or malformed backbone */
     IA3_E_MEMORY = 8,        /* 53200 out_of_memory */
     IA3_E_CANCELLED = 9,     /* 57014 query_canceled */
-    IA3_E_UNAVAILABLE = 10   /* 57P03 cannot_connect_now: shutting down, busy */
+    IA3_E_UNAVAILABLE = 10,  /* 57P03 cannot_connect_now: shutting down, busy */
+    IA3_E_FILE = 11          /* 58030 io_error: a file that MERGE writes */
 } Ia3ErrorCode;
 
 /* Counters since the engine started, in the order of STATS_OK. */

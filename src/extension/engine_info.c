@@ -150,6 +150,8 @@ ErrorCodeToSqlState(uint32 code)
         return ERRCODE_QUERY_CANCELED;
     case IA3_E_UNAVAILABLE:
         return ERRCODE_CANNOT_CONNECT_NOW;
+    case IA3_E_FILE:
+        return ERRCODE_IO_ERROR;
     default:
         return ERRCODE_INTERNAL_ERROR;
     }
