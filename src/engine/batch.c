@@ -61,6 +61,15 @@ ia3_batch_add_slot(ia3_batch *b, const float *values, float *grads)
     return b->n_slots++;
 }
 
+int
+ia3_batch_find_slot(ia3_batch *b, const float *values)
+{
+    for (int s = 0; s < b->n_slots; s++)
+        if (b->slots[s] == values)
+            return s;
+    return ia3_batch_add_slot(b, values, NULL);
+}
+
 static void
 push_times(ia3_ints *a, int32_t v, int n)
 {

@@ -42,6 +42,9 @@ void ia3_batch_free(ia3_batch *b);
 /* Adds a slot and returns its index; values (and grads, NULL when scoring) are device memory. */
 int ia3_batch_add_slot(ia3_batch *b, const float *values, float *grads);
 
+/* The slot that holds `values`, added when there is none. For scoring: no gradients. */
+int ia3_batch_find_slot(ia3_batch *b, const float *values);
+
 /* Opens the next input. Decoder rows added from now on belong to it. Returns its index. */
 int ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot);
 

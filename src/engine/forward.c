@@ -89,8 +89,8 @@ prepare(ia3_pass *p)
 }
 
 /* Normalises the residual stream for a sub-layer; training keeps the stream and its statistics. */
-static void
-enter(ia3_pass *p, ia3_stack *s, const float *norm, float **saved_x, float **saved_rstd)
+void
+ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, const float *norm, float **saved_x, float **saved_rstd)
 {
     int d = p->m->config.d_model;
     float *rstd = NULL;
@@ -103,8 +103,8 @@ enter(ia3_pass *p, ia3_stack *s, const float *norm, float **saved_x, float **sav
 }
 
 /* x += drop(a·Wᵀ) */
-static void
-leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int layer, ia3_site site)
+void
+ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int layer, ia3_site site)
 {
     if (!ia3_pass_drops(p)) {
         OPS->matmul(DEV, s->x, a, s->rows, w, IA3_OUT_ADD_F32);
@@ -125,7 +125,7 @@ self_attention(ia3_pass *p, ia3_stack *s, int layer)
     int inner = p->m->config.inner;
     ia3_saved_attention scratch = {0}, *keep = p->training ? &s->saved[layer].self : &scratch;
     size_t mark = OPS->arena_mark(DEV);
-    enter(p, s, w->norm, &keep->x, &keep->rstd);
+    ia3_sublayer_enter(p, s, w->norm, &keep->x, &keep->rstd);
     keep->q = act_room(p, s->rows, 3 * (size_t) inner);
     keep->kv = NULL;
     keep->out = act_room(p, s->rows, inner);
@@ -134,7 +134,7 @@ self_attention(ia3_pass *p, ia3_stack *s, int layer)
     ia3_attention a;
     ia3_pass_self_attention(p, s, layer, keep, &a);
     OPS->attention(DEV, &a);
-    leave(p, s, keep->out, w->o, layer, IA3_SITE_SELF_OUT);
+    ia3_sublayer_leave(p, s, keep->out, w->o, layer, IA3_SITE_SELF_OUT);
     if (!p->training)
         OPS->arena_release(DEV, mark);
 }
@@ -147,7 +147,7 @@ cross_attention(ia3_pass *p, int layer)
     int inner = p->m->config.inner;
     ia3_saved_attention scratch = {0}, *keep = p->training ? &s->saved[layer].cross : &scratch;
     size_t mark = OPS->arena_mark(DEV);
-    enter(p, s, w->norm, &keep->x, &keep->rstd);
+    ia3_sublayer_enter(p, s, w->norm, &keep->x, &keep->rstd);
     keep->q = act_room(p, s->rows, inner);
     keep->kv = act_room(p, p->enc.rows, 2 * (size_t) inner);
     keep->out = act_room(p, s->rows, inner);
@@ -159,18 +159,18 @@ cross_attention(ia3_pass *p, int layer)
     ia3_attention a;
     ia3_pass_cross_attention(p, layer, keep, &a);
     OPS->attention(DEV, &a);
-    leave(p, s, keep->out, w->o, layer, IA3_SITE_CROSS_OUT);
+    ia3_sublayer_leave(p, s, keep->out, w->o, layer, IA3_SITE_CROSS_OUT);
     if (!p->training)
         OPS->arena_release(DEV, mark);
 }
 
-static void
-feed_forward(ia3_pass *p, ia3_stack *s, int layer)
+void
+ia3_sublayer_feed_forward(ia3_pass *p, ia3_stack *s, int layer)
 {
     const ia3_ff *w = s->decoder ? &p->m->dec[layer].ff : &p->m->enc[layer].ff;
     ia3_saved_ff scratch = {0}, *keep = p->training ? &s->saved[layer].ff : &scratch;
     size_t mark = OPS->arena_mark(DEV);
-    enter(p, s, w->norm, &keep->x, &keep->rstd);
+    ia3_sublayer_enter(p, s, w->norm, &keep->x, &keep->rstd);
     keep->g = act_room(p, s->rows, w->wi->out);
     size_t hidden_mark = OPS->arena_mark(DEV);
     void *h = act_room(p, s->rows, p->m->config.d_ff);
@@ -178,7 +178,7 @@ feed_forward(ia3_pass *p, ia3_stack *s, int layer)
     ia3_gated g;
     ia3_pass_gated(p, s, layer, &g);
     OPS->gated_act(DEV, h, keep->g, s->rows, &g);
-    leave(p, s, h, w->wo, layer, IA3_SITE_FF_OUT);
+    ia3_sublayer_leave(p, s, h, w->wo, layer, IA3_SITE_FF_OUT);
     OPS->arena_release(DEV, p->training ? hidden_mark : mark);
 }
 
@@ -203,28 +203,31 @@ end_stack(ia3_pass *p, ia3_stack *s, const float *norm)
 }
 
 void
-ia3_pass_forward(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training, float *lp)
+ia3_pass_encode(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training)
 {
     *p = (ia3_pass){.m = m, .batch = batch, .training = training};
-    int d = m->config.d_model;
     prepare(p);
-
     begin_stack(p, &p->enc);
     for (int i = 0; i < m->config.n_enc; i++) {
         self_attention(p, &p->enc, i);
-        feed_forward(p, &p->enc, i);
+        ia3_sublayer_feed_forward(p, &p->enc, i);
         if (m->trace)
-            ia3_trace_f32(p, "encoder.block", i, p->enc.x, p->enc.rows, d);
+            ia3_trace_f32(p, "encoder.block", i, p->enc.x, p->enc.rows, m->config.d_model);
     }
     end_stack(p, &p->enc, m->enc_norm);
+}
 
+void
+ia3_pass_forward(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training, float *lp)
+{
+    ia3_pass_encode(p, m, batch, training);
     begin_stack(p, &p->dec);
     for (int i = 0; i < m->config.n_dec; i++) {
         self_attention(p, &p->dec, i);
         cross_attention(p, i);
-        feed_forward(p, &p->dec, i);
+        ia3_sublayer_feed_forward(p, &p->dec, i);
         if (m->trace)
-            ia3_trace_f32(p, "decoder.block", i, p->dec.x, p->dec.rows, d);
+            ia3_trace_f32(p, "decoder.block", i, p->dec.x, p->dec.rows, m->config.d_model);
     }
     end_stack(p, &p->dec, m->dec_norm);
 

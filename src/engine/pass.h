@@ -58,13 +58,6 @@ typedef struct ia3_pass {
     float *lse; /* [decoder rows] */
 } ia3_pass;
 
-/* Log-probabilities of all pairs of the batch, into host lp[pairs]. training keeps what backward needs. */
-void ia3_pass_forward(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training, float *lp);
-
-/* From dL/dlp (host [pairs]) to the gradients of the vectors, accumulated into the batch's grad_slots. */
-void ia3_pass_backward(ia3_pass *p, const float *dlp);
-
-/* Pieces that forward and backward share. */
 typedef enum ia3_site {
     IA3_SITE_SELF_PROBS,
     IA3_SITE_SELF_OUT,
@@ -76,6 +69,24 @@ typedef enum ia3_site {
     IA3_SITE_OUTPUT
 } ia3_site;
 
+/* Log-probabilities of all pairs of the batch, into host lp[pairs]. training keeps what backward needs. */
+void ia3_pass_forward(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training, float *lp);
+
+/* The first half of it: everything up to the encoder's output (p->enc.out). */
+void ia3_pass_encode(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training);
+
+/*
+ * Sub-layers, shared with generation: enter normalises the residual stream into s->normed (training keeps
+ * stream and statistics), leave adds drop(a·Wᵀ) to it.
+ */
+void ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, const float *norm, float **saved_x, float **saved_rstd);
+void ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int layer, ia3_site site);
+void ia3_sublayer_feed_forward(ia3_pass *p, ia3_stack *s, int layer);
+
+/* From dL/dlp (host [pairs]) to the gradients of the vectors, accumulated into the batch's grad_slots. */
+void ia3_pass_backward(ia3_pass *p, const float *dlp);
+
+/* Pieces that forward and backward share. */
 ia3_dropout ia3_pass_dropout(const ia3_pass *p, const ia3_stack *s, int layer, ia3_site site);
 bool ia3_pass_drops(const ia3_pass *p);
 void ia3_pass_self_attention(const ia3_pass *p, const ia3_stack *s, int layer, const ia3_saved_attention *w,

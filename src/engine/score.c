@@ -83,10 +83,7 @@ static int
 slot_of(ia3_batch *b, const ia3_model *m, const ia3_adapter *adapter)
 {
     const float *values = adapter ? adapter->values : m->ones;
-    for (int s = 0; s < b->n_slots; s++)
-        if (b->slots[s] == values)
-            return s;
-    return ia3_batch_add_slot(b, values, NULL);
+    return ia3_batch_find_slot(b, values);
 }
 
 /* Adds one input with the choice sets of all rows it leads, linked by next[]. */
