@@ -5,6 +5,7 @@
 #include "connection.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -80,6 +81,24 @@ ia3_connection_send(ia3_connection *c, ia3_writer *w)
     ia3_connection_flush(c);
 }
 
+/* At most one line a second: a broken client that tries again and again must not fill the server log. */
+static void
+log_protocol_error(const ia3_connection *c, const ia3_error *err)
+{
+    static double last = -1; /* the I/O thread's */
+    static int suppressed;
+    if (ia3_now() - last < 1) {
+        suppressed++;
+        return;
+    }
+    char more[48] = "";
+    if (suppressed > 0)
+        snprintf(more, sizeof more, " (and %d more before)", suppressed);
+    ia3_log(IA3_LOG_WARNING, "protocol error of client \"%s\": %s%s", c->client, err->message, more);
+    last = ia3_now();
+    suppressed = 0;
+}
+
 void
 ia3_connection_error(ia3_connection *c, uint32_t request, const ia3_error *err)
 {
@@ -87,7 +106,7 @@ ia3_connection_error(ia3_connection *c, uint32_t request, const ia3_error *err)
     ia3_frame_error(&w, request, err);
     ia3_connection_send(c, &w);
     if (err->code == IA3_E_PROTOCOL) {
-        ia3_log(IA3_LOG_WARNING, "protocol error of client \"%s\": %s", c->client, err->message);
+        log_protocol_error(c, err);
         c->closing = true;
     }
 }
