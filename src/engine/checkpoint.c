@@ -514,6 +514,20 @@ ia3_checkpoint_head(const ia3_checkpoint *ck)
     return ck->head;
 }
 
+int
+ia3_checkpoint_n_files(const ia3_checkpoint *ck)
+{
+    return ck->n_shards;
+}
+
+ia3_weight_file
+ia3_checkpoint_file(const ia3_checkpoint *ck, int i)
+{
+    const shard *s = &ck->shards[i];
+
+    return (ia3_weight_file){.name = s->file, .data = s->map, .len = s->len, .tensors = s->st};
+}
+
 /* Only whole pages of the tensor go, so neighbours keep theirs; a later read maps them again. */
 void
 ia3_checkpoint_release(const ia3_checkpoint *ck, const ia3_host_tensor *t)

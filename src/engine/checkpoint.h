@@ -7,6 +7,7 @@
 #define IA3_CHECKPOINT_H
 
 #include "config.h"
+#include "safetensors.h"
 
 typedef struct ia3_checkpoint ia3_checkpoint;
 
@@ -37,6 +38,19 @@ void ia3_checkpoint_release(const ia3_checkpoint *ck, const ia3_host_tensor *t);
  */
 bool ia3_checkpoint_digest(const ia3_checkpoint *ck, uint8_t digest[IA3_DIGEST_LEN],
                            void (*progress)(double fraction, void *arg), void *arg, ia3_error *err);
+
+/*
+ * The files that hold the weights, as they are stored. Tensors that the graph does not need are among them, and
+ * a name that is an alias is not.
+ */
+typedef struct ia3_weight_file {
+    const char *name;    /* within the directory */
+    const uint8_t *data; /* mapped; begins at a page */
+    size_t len;
+    const ia3_safetensors *tensors;
+} ia3_weight_file;
+int ia3_checkpoint_n_files(const ia3_checkpoint *ck);
+ia3_weight_file ia3_checkpoint_file(const ia3_checkpoint *ck, int i);
 
 /* Path of spiece.model in the directory. */
 const char *ia3_checkpoint_tokenizer_path(const ia3_checkpoint *ck);
