@@ -8,6 +8,8 @@
 #include <stdlib.h>
 
 #include "log.h"
+#include "merger.h"
+#include "normalize.h"
 
 #define MAX_TOKENIZE_BYTES (1u << 20)
 #define SLICE_SECONDS      0.002 /* of tokenizing per request and turn */
@@ -191,18 +193,28 @@ reply_missing(ia3_io *io, ia3_connection *c, ia3_request *r, const uint8_t *miss
     update_cache_stats(io);
 }
 
+/* A number in use ends the connection and frees the frame. */
+static bool
+number_is_free(ia3_connection *c, ia3_frame *frame)
+{
+    for (const ia3_request *r = c->requests; r; r = r->next)
+        if (r->id == frame->request) {
+            ia3_error err = {0};
+            free(frame->data);
+            ia3_fail(&err, IA3_E_PROTOCOL, "request number %u is in use", frame->request);
+            ia3_connection_error(c, frame->request, &err);
+            return false;
+        }
+    return true;
+}
+
 static void
 handle_work(ia3_io *io, ia3_connection *c, ia3_frame *frame)
 {
     ia3_error err = {0};
     uint32_t id = frame->request;
-    for (const ia3_request *r = c->requests; r; r = r->next)
-        if (r->id == id) {
-            free(frame->data);
-            ia3_fail(&err, IA3_E_PROTOCOL, "request number %u is in use", id);
-            ia3_connection_error(c, id, &err);
-            return;
-        }
+    if (!number_is_free(c, frame))
+        return;
     ia3_request *r = ia3_request_parse(frame, &err);
     if (r == NULL) {
         ia3_connection_error(c, id, &err);
@@ -219,6 +231,38 @@ handle_work(ia3_io *io, ia3_connection *c, ia3_frame *frame)
         io->preparing_tail = &r->next_prepare;
     }
     free(missing);
+}
+
+static void
+handle_merge(ia3_io *io, ia3_connection *c, ia3_frame *frame)
+{
+    ia3_error err = {0};
+    uint32_t id = frame->request;
+    if (!number_is_free(c, frame))
+        return;
+    ia3_request *r = ia3_merger_parse(frame, &err);
+    if (r == NULL) {
+        ia3_connection_error(c, id, &err);
+        return;
+    }
+    ia3_connection_add_request(c, r);
+    account(io, r);
+    ia3_merger_add(io->server->merger, r);
+}
+
+static void
+handle_normalize(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
+{
+    ia3_error err = {0};
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_NORMALIZE_OK, frame->request);
+    if (ia3_normalize(io->context.layout, frame->data, frame->len, &w, &err)) {
+        ia3_frame_finish(&w);
+        ia3_connection_send(c, &w);
+        return;
+    }
+    free(w.data);
+    ia3_connection_error(c, frame->request, &err);
 }
 
 static void
@@ -381,6 +425,12 @@ ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame)
     case IA3_TRAIN:
         handle_work(io, c, frame);
         return; /* it has taken the data */
+    case IA3_MERGE:
+        handle_merge(io, c, frame);
+        return; /* as well */
+    case IA3_NORMALIZE:
+        handle_normalize(io, c, frame);
+        break;
     case IA3_TOKENIZE:
         handle_tokenize(io, c, frame);
         break;

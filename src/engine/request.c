@@ -328,10 +328,10 @@ ia3_request_reply(ia3_writer *w, const ia3_request *r)
         ia3_frame_error(w, r->id, &r->error);
         return;
     }
-    ia3_frame_begin(w, is_score(r) ? IA3_SCORE_OK : IA3_TRAIN_OK, r->id);
+    ia3_frame_begin(w, is_score(r) ? IA3_SCORE_OK : r->type == IA3_TRAIN ? IA3_TRAIN_OK : IA3_OK, r->id);
     if (is_score(r))
         put_rows(w, r);
-    else {
+    else if (r->type == IA3_TRAIN) {
         ia3_put_str(w, (const char *) r->result.adapter, r->result.adapter_len);
         ia3_put_str(w, r->result.metrics, strlen(r->result.metrics));
         ia3_put_u32(w, r->n_examples);

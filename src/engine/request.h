@@ -1,6 +1,6 @@
 /*
  * request.h
- *     A SCORE or TRAIN request on its way: parsed and tokenized by the I/O thread in slices, computed by the
+ *     A SCORE, TRAIN or MERGE request on its way: parsed and tokenized by the I/O thread in slices, computed by the
  *     compute thread, answered and freed by the I/O thread.
  *
  * Who touches what: the I/O thread fills a row before it publishes it (ia3_queue_publish); from then until
@@ -36,7 +36,7 @@ typedef struct ia3_train_result {
 } ia3_train_result;
 
 typedef struct ia3_request {
-    Ia3Message type; /* IA3_SCORE or IA3_TRAIN */
+    Ia3Message type; /* IA3_SCORE, IA3_TRAIN or IA3_MERGE */
     uint32_t id;
     uint64_t client; /* of the connection: requests of one client wait in one lane */
     atomic_bool cancelled;
@@ -75,6 +75,11 @@ typedef struct ia3_request {
     uint32_t n_truncated;
     ia3_recipe recipe;
     ia3_train_result result;
+
+    /* MERGE (merger.h): points into the frame */
+    struct {
+        ia3_span adapter, directory;
+    } merge;
 } ia3_request;
 
 /* What preparing needs. */
@@ -107,7 +112,7 @@ bool ia3_request_prepare(ia3_request *r, ia3_request_context *x, double deadline
 
 void ia3_request_free(ia3_request *r, ia3_request_context *x);
 
-/* SCORE_OK, TRAIN_OK or ERROR of a finished request. */
+/* SCORE_OK, TRAIN_OK, OK or ERROR of a finished request. */
 void ia3_request_reply(ia3_writer *w, const ia3_request *r);
 
 /* For rows that fail while they are computed. */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "merger.h"
 
 #define STOP_SECONDS 2 /* how long a shutdown waits for the batch under way */
 
@@ -136,6 +137,7 @@ ia3_serve(const ia3_options *options)
     ia3_stats_init(&s->stats);
     s->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     s->queue = ia3_queue_create(s->wake_fd, options->max_batch_tokens, &s->stats);
+    s->merger = ia3_merger_create(s);
     pthread_t compute;
     int rc = s->wake_fd < 0 ? errno : pthread_create(&compute, NULL, ia3_compute_main, s);
     if (rc != 0) {
@@ -149,9 +151,10 @@ ia3_serve(const ia3_options *options)
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += STOP_SECONDS;
-    if (pthread_timedjoin_np(compute, NULL, &until) != 0)
+    if (!ia3_merger_stop(s->merger, &until) || pthread_timedjoin_np(compute, NULL, &until) != 0)
         _exit(status);
     ia3_io_free(s);
+    ia3_merger_free(s->merger);
     ia3_server_unload(s);
     ia3_queue_free(s->queue);
     ia3_stats_destroy(&s->stats);

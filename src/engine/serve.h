@@ -2,7 +2,7 @@
  * serve.h
  *     The engine as a server: `ia3_engine serve` (protocol.h says how it is started and what it tells).
  *
- * Two threads. The main thread does all input and output (io.c) and tokenizes; the compute thread (compute.c)
+ * Two threads, and a third while checkpoints are merged (merger.h). The main thread does all input and output (io.c) and tokenizes; the compute thread (compute.c)
  * loads the backbone and owns every call that touches the device. They meet in queue.h only.
  */
 #ifndef IA3_SERVE_H
@@ -29,6 +29,7 @@ typedef struct ia3_server {
     ia3_model *model;
     ia3_tokenizer *tokenizer;
     struct ia3_io *io; /* the I/O thread's own */
+    struct ia3_merger *merger;
 } ia3_server;
 
 /* Runs until SIGTERM, SIGINT or the end of the death pipe. Returns the exit status. */
