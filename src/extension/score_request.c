@@ -189,6 +189,26 @@ Ia3ScoreRun(Ia3ScoreRequest *request)
     return NULL;
 }
 
+/*
+ * Reading ahead
+ */
+
+void
+Ia3ScoreSend(Ia3ScoreRequest *request)
+{
+}
+
+Ia3ScoreResult *
+Ia3ScoreCollect(Ia3ScoreRequest *request)
+{
+    return Ia3ScoreRun(request);
+}
+
+void
+Ia3ScoreDrop(Ia3ScoreRequest *request)
+{
+}
+
 void
 Ia3ScoreCheck(const Ia3ScoreResult *result, const char *context)
 {

@@ -37,6 +37,15 @@ extern int Ia3ScoreAddRow(Ia3ScoreRequest *request, int adapter, int choices, co
  */
 extern Ia3ScoreResult *Ia3ScoreRun(Ia3ScoreRequest *request);
 
+/*
+ * The same in two steps: between them the caller may do other things, other requests to the same engine
+ * included. A request whose connection was closed in between (by an aborted subtransaction) is sent again.
+ */
+extern void Ia3ScoreSend(Ia3ScoreRequest *request);
+extern Ia3ScoreResult *Ia3ScoreCollect(Ia3ScoreRequest *request);
+/* Instead of collecting; does nothing when the request is not under way. Raises no ERROR. */
+extern void Ia3ScoreDrop(Ia3ScoreRequest *request);
+
 /* Raises the row's error, if it has one; `context` may be NULL. */
 extern void Ia3ScoreCheck(const Ia3ScoreResult *result, const char *context);
 

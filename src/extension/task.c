@@ -153,7 +153,7 @@ fill_task(Ia3Task *task)
 }
 
 static Ia3Task *
-lookup(const char *reference, bool readOnly)
+lookup(const char *reference, bool readOnly, bool missingOk)
 {
     MemoryContext caller = CurrentMemoryContext;
     Ia3TaskReference ref = Ia3TaskParseReference(reference);
@@ -169,8 +169,13 @@ lookup(const char *reference, bool readOnly)
     found = Ia3QueryRun(&lookupQuery, values, nulls, readOnly);
     if (found > 0)
         (void) Ia3QueryColumn(1, &isNull);
-    if (isNull)
+    if (isNull && !missingOk)
         raise_missing(&ref, found);
+    if (isNull) {
+        Ia3SpiFinish();
+        MemoryContextSwitchTo(caller);
+        return NULL;
+    }
 
     MemoryContextSwitchTo(caller);
     task->name = ref.name;
@@ -183,13 +188,19 @@ lookup(const char *reference, bool readOnly)
 Ia3Task *
 Ia3TaskLookup(const char *reference)
 {
-    return lookup(reference, true);
+    return lookup(reference, true, false);
+}
+
+Ia3Task *
+Ia3TaskLookupIfExists(const char *reference)
+{
+    return lookup(reference, true, true);
 }
 
 Ia3Task *
 Ia3TaskLookupLatest(const char *reference)
 {
-    return lookup(reference, false);
+    return lookup(reference, false, false);
 }
 
 /* The first bytes are enough to tell digests apart in a message. */

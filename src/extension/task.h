@@ -39,6 +39,8 @@ extern Ia3TaskReference Ia3TaskParseReference(const char *reference);
  * from ia3.task (so that a hand-made change counts), a pinned one from the version's own recipe.
  */
 extern Ia3Task *Ia3TaskLookup(const char *reference);
+/* The same, but NULL for what is not there; malformed references are still an ERROR. */
+extern Ia3Task *Ia3TaskLookupIfExists(const char *reference);
 /* The same with a new snapshot, for use after a lock was waited for. */
 extern Ia3Task *Ia3TaskLookupLatest(const char *reference);
 

@@ -1,0 +1,165 @@
+/*
+ * call.c
+ *     One call of ia3_classify or ia3_predict, and what it asks the engine.
+ *
+ * A task with several templates is asked with the first one.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+#include "utils/numeric.h"
+
+#include "call.h"
+
+/* The choices of this call: its own argument (the third), else the task's. */
+static const Ia3Strings *
+call_choices(const Ia3Call *call, const Ia3Task *task)
+{
+    const Ia3Strings *choices = task->choices;
+
+    if (call->nArgs > 2)
+        choices = Ia3StringsFromArray(call->args[2], "choices");
+    if (choices == NULL)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("ia3 task \"%s\" has no choices of its own", task->name),
+                        errhint("Pass the choices of this call as the last argument.")));
+    Ia3CheckChoices(choices);
+    return choices;
+}
+
+typedef struct TextField {
+    const Ia3Task *task;
+    const Ia3Template *template;
+    const char *text;
+} TextField;
+
+/* One text fills {text}, or the only field that the template has. */
+static const char *
+text_value(const char *field, void *arg)
+{
+    TextField *input = arg;
+
+    if (input->template->nFields > 1 && strcmp(field, "text") != 0)
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                 errmsg("the template of ia3 task \"%s\" has a field \"%s\"", input->task->name, field),
+                 errhint("Pass the fields as a jsonb object.")));
+    return input->text;
+}
+
+/* The object's keys, for a hint. */
+static char *
+list_keys(Jsonb *fields)
+{
+    JsonbIterator *it = JsonbIteratorInit(&fields->root);
+    JsonbValue v;
+    JsonbIteratorToken token;
+    StringInfoData out;
+
+    initStringInfo(&out);
+    while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+        if (token == WJB_KEY)
+            appendStringInfo(&out, "%s\"%.*s\"", out.len > 0 ? ", " : "", v.val.string.len, v.val.string.val);
+    return out.data;
+}
+
+static const char *
+jsonb_value(const char *field, void *arg)
+{
+    Jsonb *fields = arg;
+    JsonbValue key, *value;
+
+    key.type = jbvString;
+    key.val.string.val = (char *) field;
+    key.val.string.len = strlen(field);
+    value = findJsonbValueFromContainer(&fields->root, JB_FOBJECT, &key);
+    if (value == NULL) {
+        char *keys = list_keys(fields);
+
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                 errmsg("field \"%s\" of the template is missing", field),
+                 *keys ? errdetail("The given fields are %s.", keys) : errdetail("No fields are given.")));
+    }
+    switch (value->type) {
+    case jbvNull:
+        return "";
+    case jbvString:
+        return pnstrdup(value->val.string.val, value->val.string.len);
+    case jbvNumeric:
+        return DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
+    case jbvBool:
+        return value->val.boolean ? "true" : "false";
+    default:
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("field \"%s\" must be a string, a number or a boolean", field)));
+        return NULL;
+    }
+}
+
+static void
+make_text(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question)
+{
+    TextField input = {task->task, task->template, text_to_cstring(DatumGetTextPP(call->args[1]))};
+
+    Ia3TemplateRender(task->template, text_value, &input, Ia3StringsJoin(question->choices, ", "),
+                      &question->input);
+}
+
+static void
+make_fields(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question)
+{
+    Jsonb *fields = DatumGetJsonbP(call->args[1]);
+
+    if (!JB_ROOT_IS_OBJECT(fields))
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("fields must be a JSON object")));
+    Ia3TemplateRender(task->template, jsonb_value, fields, Ia3StringsJoin(question->choices, ", "),
+                      &question->input);
+}
+
+static void
+make_zero_shot(const Ia3Call *call, Ia3Question *question)
+{
+    Ia3Strings *choices = Ia3StringsFromArray(call->args[1], "choices");
+
+    Ia3CheckChoices(choices);
+    question->task = NULL;
+    question->backbone = Ia3Backbone;
+    question->choices = choices;
+    question->input.text = text_to_cstring(DatumGetTextPP(call->args[0]));
+    question->input.len = strlen(question->input.text);
+    question->input.tail = question->input.len;
+}
+
+char *
+Ia3CallTaskName(const Ia3Call *call)
+{
+    return call->form == IA3_CALL_ZERO_SHOT ? NULL : text_to_cstring(DatumGetTextPP(call->args[0]));
+}
+
+Ia3CallTask *
+Ia3CallTaskMake(const Ia3Task *task)
+{
+    Ia3CallTask *result = palloc(sizeof(Ia3CallTask));
+
+    result->task = task;
+    result->template = Ia3TemplatesParse(task->templates)[0];
+    return result;
+}
+
+void
+Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question)
+{
+    if (call->form == IA3_CALL_ZERO_SHOT) {
+        make_zero_shot(call, question);
+        return;
+    }
+    question->task = task->task;
+    question->backbone = task->task->backbone;
+    question->choices = call_choices(call, task->task);
+    if (call->form == IA3_CALL_TEXT)
+        make_text(call, task, question);
+    else
+        make_fields(call, task, question);
+}

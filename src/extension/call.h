@@ -1,0 +1,53 @@
+/*
+ * call.h
+ *     One call of ia3_classify or ia3_predict, and what it asks the engine.
+ */
+#ifndef IA3_CALL_H
+#define IA3_CALL_H
+
+#include "task.h"
+#include "template.h"
+
+typedef enum Ia3CallForm {
+    IA3_CALL_NONE = 0,
+    IA3_CALL_TEXT,     /* (task text, input text [, choices text[]]) */
+    IA3_CALL_FIELDS,   /* (task text, fields jsonb [, choices text[]]) */
+    IA3_CALL_ZERO_SHOT /* (input text, choices text[]) */
+} Ia3CallForm;
+
+#define IA3_MAX_CALL_ARGS 3
+
+/* The arguments as they were passed; none is NULL, since the functions are STRICT. */
+typedef struct Ia3Call {
+    Ia3CallForm form;
+    int nArgs;
+    Datum args[IA3_MAX_CALL_ARGS];
+} Ia3Call;
+
+/* A task with its first template parsed: what the calls that name it have in common. */
+typedef struct Ia3CallTask {
+    const Ia3Task *task;
+    const Ia3Template *template;
+} Ia3CallTask;
+
+/* What a call comes down to. */
+typedef struct Ia3Question {
+    const Ia3Task *task; /* NULL: the bare backbone */
+    const char *backbone;
+    const Ia3Strings *choices;
+    Ia3Input input;
+} Ia3Question;
+
+/* The task that a call names; NULL if its form names none. */
+extern char *Ia3CallTaskName(const Ia3Call *call);
+
+/*
+ * Makes the question. `task` is that of Ia3CallTaskName. ERROR 22xxx for arguments that cannot be used
+ * (choices, fields, template); apart from that, this does nothing that would need cleaning up.
+ */
+extern void Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question);
+
+/* ERROR as for Ia3TemplateParse. */
+extern Ia3CallTask *Ia3CallTaskMake(const Ia3Task *task);
+
+#endif

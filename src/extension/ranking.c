@@ -1,0 +1,79 @@
+/*
+ * ranking.c
+ *     The answer to a call: its choices, best first.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "ranking.h"
+
+static int
+compare_ranked(const void *a, const void *b)
+{
+    const Ia3RankedChoice *x = a, *y = b;
+
+    if (x->score != y->score)
+        return x->score > y->score ? -1 : 1;
+    return x->position - y->position;
+}
+
+/* probability = softmax of the scores, shifted by the best one so that exp cannot overflow. */
+Ia3Ranking *
+Ia3RankingMake(const Ia3Strings *choices, const Ia3ScoreResult *result)
+{
+    Ia3Ranking *ranking = palloc(sizeof(Ia3Ranking));
+    double sum = 0;
+
+    ranking->n = choices->n;
+    ranking->choices = palloc(sizeof(Ia3RankedChoice) * choices->n);
+    for (int i = 0; i < choices->n; i++) {
+        Ia3RankedChoice *c = &ranking->choices[i];
+
+        if (!isfinite(result->scores[i]))
+            ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+                            errmsg("ia3 engine returned a score that is not a number")));
+        c->choice = choices->items[i];
+        c->position = i;
+        c->score = result->scores[i];
+    }
+    qsort(ranking->choices, ranking->n, sizeof(Ia3RankedChoice), compare_ranked);
+    for (int i = 0; i < ranking->n; i++) {
+        ranking->choices[i].probability = exp(ranking->choices[i].score - ranking->choices[0].score);
+        sum += ranking->choices[i].probability;
+    }
+    for (int i = 0; i < ranking->n; i++)
+        ranking->choices[i].probability /= sum;
+    return ranking;
+}
+
+Size
+Ia3RankingSize(const Ia3Ranking *ranking)
+{
+    Size size = MAXALIGN(sizeof(Ia3Ranking)) + sizeof(Ia3RankedChoice) * ranking->n;
+
+    for (int i = 0; i < ranking->n; i++)
+        size += strlen(ranking->choices[i].choice) + 1;
+    return size;
+}
+
+Ia3Ranking *
+Ia3RankingCopy(const Ia3Ranking *ranking, MemoryContext context)
+{
+    char *chunk = MemoryContextAlloc(context, Ia3RankingSize(ranking));
+    Ia3Ranking *copy = (Ia3Ranking *) chunk;
+    char *strings;
+
+    copy->n = ranking->n;
+    copy->choices = (Ia3RankedChoice *) (chunk + MAXALIGN(sizeof(Ia3Ranking)));
+    memcpy(copy->choices, ranking->choices, sizeof(Ia3RankedChoice) * ranking->n);
+    strings = (char *) (copy->choices + copy->n);
+    for (int i = 0; i < copy->n; i++) {
+        Size length = strlen(ranking->choices[i].choice) + 1;
+
+        memcpy(strings, ranking->choices[i].choice, length);
+        copy->choices[i].choice = strings;
+        strings += length;
+    }
+    return copy;
+}
