@@ -155,6 +155,25 @@ CREATE FUNCTION @extschema@.ia3_predict(input pg_catalog.text, choices pg_catalo
     RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_predict_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
 
+-- The same as a window function, which batches by itself: ia3_predict_window(...) OVER ().
+CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, input pg_catalog.text)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, input pg_catalog.text,
+    choices pg_catalog.text[])
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, fields pg_catalog.jsonb)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, fields pg_catalog.jsonb,
+    choices pg_catalog.text[])
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window(input pg_catalog.text, choices pg_catalog.text[])
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_zero_shot' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+
 --
 -- Versions
 --

@@ -7,7 +7,7 @@
  * breaks and every function can say what is missing (Ia3RequirePreload). Nothing here starts threads or
  * touches files: _PG_init runs inside the postmaster.
  */
-#include "ia3.h"
+#include "readahead.h"
 
 #include "utils/builtins.h"
 
@@ -30,6 +30,7 @@ _PG_init(void)
 
     Ia3ShmemInit();
     Ia3SupervisorRegister();
+    Ia3ReadAheadInit();
 }
 
 /*

@@ -1,0 +1,327 @@
+/*
+ * readahead_ask.c
+ *     Asking the engine about the calls of a batch.
+ *
+ * Each distinct task is looked up once per batch, under the statement's snapshot. Calls are sent in one
+ * request per backbone, or several if their texts are long.
+ */
+#include "readahead.h"
+
+#include <math.h>
+
+#include "access/detoast.h"
+#include "mb/pg_wchar.h"
+
+/* Longest texts of one request; a single call may be longer. */
+#define MAX_REQUEST_BYTES (16 * 1024 * 1024)
+
+/* One call that somebody has to answer. */
+typedef struct Pending {
+    Ia3Call call;
+    Ia3CacheEntry *entry;
+} Pending;
+
+/* A request, and what its rows stand for. */
+typedef struct Sent {
+    const char *backbone;
+    Ia3ScoreRequest *request;
+    Size bytes;
+    int nRows;
+    Ia3CacheEntry **entries;
+    const Ia3Strings **choices;
+} Sent;
+
+struct Ia3Asking {
+    MemoryContext context;
+    Ia3ResultCache *cache;
+    Ia3AskCounts *counts;
+    int nPending, capPending;
+    Pending *pending;
+    Ia3StringIndex *taskIndex;
+    int nTasks, capTasks;
+    Ia3CallTask **tasks; /* that calls of this batch name; NULL: unusable */
+    List *sent;          /* of Sent */
+};
+
+Ia3Asking *
+Ia3AskingCreate(Ia3ResultCache *cache, Ia3AskCounts *counts)
+{
+    Ia3Asking *asking = palloc0(sizeof(Ia3Asking));
+
+    asking->context = CurrentMemoryContext;
+    asking->cache = cache;
+    asking->counts = counts;
+    asking->capPending = 64;
+    asking->pending = palloc(sizeof(Pending) * asking->capPending);
+    asking->taskIndex = Ia3StringIndexCreate();
+    asking->capTasks = 16;
+    asking->tasks = palloc(sizeof(Ia3CallTask *) * asking->capTasks);
+    return asking;
+}
+
+Size
+Ia3AskingAdd(Ia3Asking *asking, const Ia3Call *call)
+{
+    bool isNew;
+    Ia3CacheEntry *entry = Ia3CacheEnter(asking->cache, call, &isNew);
+    Size bytes = 0;
+
+    if (!isNew)
+        return 0;
+    if (asking->nPending == asking->capPending) {
+        asking->capPending *= 2;
+        asking->pending = repalloc_huge(asking->pending, sizeof(Pending) * asking->capPending);
+    }
+    asking->pending[asking->nPending++] = (Pending){*call, entry};
+    for (int i = 0; i < call->nArgs; i++)
+        bytes += toast_raw_datum_size(call->args[i]);
+    return bytes;
+}
+
+/*
+ * Errors of one call. The code under this PG_TRY only computes and allocates (or reads toasted values, whose
+ * errors are passed on), so that nothing is left behind when its error is forgotten.
+ */
+static void
+ForgetUserError(MemoryContext context)
+{
+    int category = ERRCODE_TO_CATEGORY(geterrcode());
+
+    MemoryContextSwitchTo(context);
+    if (category != ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION) &&
+        category != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION))
+        PG_RE_THROW();
+    FlushErrorState();
+}
+
+/* Can this be a task at all? */
+static bool
+IsTaskReference(const char *name)
+{
+    MemoryContext context = CurrentMemoryContext;
+    volatile bool valid = false;
+
+    PG_TRY();
+    {
+        (void) Ia3TaskParseReference(name);
+        valid = true;
+    }
+    PG_CATCH();
+    {
+        ForgetUserError(context);
+    }
+    PG_END_TRY();
+    return valid;
+}
+
+static Ia3CallTask *
+ParseTask(const Ia3Task *task)
+{
+    MemoryContext context = CurrentMemoryContext;
+    Ia3CallTask *volatile result = NULL;
+
+    PG_TRY();
+    {
+        result = Ia3CallTaskMake(task);
+    }
+    PG_CATCH();
+    {
+        ForgetUserError(context);
+    }
+    PG_END_TRY();
+    return result;
+}
+
+/*
+ * Whether asking the engine has a chance. One that is starting is worth waiting for; one that has failed is
+ * for the function to complain about, if it comes to that.
+ */
+static bool
+EngineIsThere(const char *backbone)
+{
+    Ia3EngineStatus status;
+
+    return Ia3GetEngineStatus(backbone, &status) && status.state != IA3_ENGINE_FAILED &&
+           status.state != IA3_ENGINE_STOPPED;
+}
+
+/* NULL if the task cannot be asked for whatever reason. */
+static Ia3CallTask *
+FindTask(const char *name)
+{
+    Ia3Task *task;
+
+    if (!IsTaskReference(name))
+        return NULL;
+    task = Ia3TaskLookupIfExists(name);
+    if (task == NULL || !EngineIsThere(task->backbone))
+        return NULL;
+    if (memcmp(Ia3GetEngineInfo(task->backbone)->digest, task->backboneDigest, IA3_DIGEST_LEN) != 0)
+        return NULL;
+    return ParseTask(task);
+}
+
+static Ia3CallTask *
+BatchTaskOf(Ia3Asking *asking, const Ia3Call *call)
+{
+    bool found;
+    char *name = Ia3CallTaskName(call);
+    int position = Ia3StringIndexAdd(asking->taskIndex, name, &found);
+
+    if (found) {
+        pfree(name);
+        return asking->tasks[position];
+    }
+    if (asking->nTasks == asking->capTasks) {
+        asking->capTasks *= 2;
+        asking->tasks = repalloc(asking->tasks, sizeof(Ia3CallTask *) * asking->capTasks);
+    }
+    Assert(position == asking->nTasks);
+    asking->tasks[asking->nTasks++] = NULL;
+    asking->tasks[position] = FindTask(name);
+    return asking->tasks[position];
+}
+
+/* The protocol is UTF-8: a text that cannot be converted must not spoil the request for the others. */
+static void
+CheckEncoding(const Ia3Question *question)
+{
+    if (GetDatabaseEncoding() == PG_UTF8)
+        return;
+    (void) pg_server_to_any(question->input.text, question->input.len, PG_UTF8);
+    for (int i = 0; i < question->choices->n; i++)
+        (void) pg_server_to_any(question->choices->items[i], strlen(question->choices->items[i]), PG_UTF8);
+}
+
+static bool
+MakeQuestion(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question)
+{
+    MemoryContext context = CurrentMemoryContext;
+    volatile bool valid = false;
+
+    PG_TRY();
+    {
+        Ia3QuestionMake(call, task, question);
+        CheckEncoding(question);
+        valid = true;
+    }
+    PG_CATCH();
+    {
+        ForgetUserError(context);
+    }
+    PG_END_TRY();
+    return valid;
+}
+
+/* The request that the next question to `backbone` goes into. */
+static Sent *
+RequestFor(Ia3Asking *asking, const char *backbone, Size bytes)
+{
+    ListCell *lc;
+    Sent *sent;
+
+    foreach (lc, asking->sent) {
+        sent = lfirst(lc);
+        if (strcmp(sent->backbone, backbone) == 0 && sent->bytes + bytes <= MAX_REQUEST_BYTES)
+            return sent;
+    }
+    sent = palloc0(sizeof(Sent));
+    sent->backbone = pstrdup(backbone);
+    sent->request = Ia3ScoreCreate(backbone);
+    sent->entries = palloc(sizeof(Ia3CacheEntry *) * asking->nPending);
+    sent->choices = palloc(sizeof(Ia3Strings *) * asking->nPending);
+    asking->sent = lappend(asking->sent, sent);
+    return sent;
+}
+
+static void
+AddQuestion(Ia3Asking *asking, const Ia3Question *question, Ia3CacheEntry *entry)
+{
+    Sent *sent = RequestFor(asking, question->backbone, question->input.len);
+
+    Ia3ScoreAddRow(sent->request, Ia3ScoreAddAdapter(sent->request, question->task),
+                   Ia3ScoreAddChoices(sent->request, question->choices), &question->input);
+    sent->bytes += question->input.len;
+    sent->entries[sent->nRows] = entry;
+    sent->choices[sent->nRows++] = question->choices;
+}
+
+static void
+Prepare(Ia3Asking *asking)
+{
+    for (int i = 0; i < asking->nPending; i++) {
+        const Ia3Call *call = &asking->pending[i].call;
+        Ia3CallTask *task = NULL;
+        Ia3Question question;
+
+        if (call->form != IA3_CALL_ZERO_SHOT) {
+            task = BatchTaskOf(asking, call);
+            if (task == NULL)
+                continue;
+        }
+        if (!MakeQuestion(call, task, &question))
+            continue;
+        if (question.task == NULL && !EngineIsThere(question.backbone))
+            continue;
+        AddQuestion(asking, &question, asking->pending[i].entry);
+    }
+}
+
+void
+Ia3AskingSend(Ia3Asking *asking)
+{
+    MemoryContext old = MemoryContextSwitchTo(asking->context);
+    ListCell *lc;
+
+    Prepare(asking);
+    foreach (lc, asking->sent) {
+        Sent *sent = lfirst(lc);
+
+        Ia3ScoreSend(sent->request);
+        asking->counts->batches++;
+        asking->counts->rows += sent->nRows;
+        asking->counts->largest = Max(asking->counts->largest, (uint64) sent->nRows);
+    }
+    MemoryContextSwitchTo(old);
+}
+
+static bool
+ScoresAreNumbers(const Ia3ScoreResult *result)
+{
+    for (int i = 0; i < result->n; i++)
+        if (!isfinite(result->scores[i]))
+            return false;
+    return true;
+}
+
+void
+Ia3AskingCollect(Ia3Asking *asking)
+{
+    MemoryContext old = MemoryContextSwitchTo(asking->context);
+
+    while (asking->sent) {
+        Sent *sent = linitial(asking->sent);
+        Ia3ScoreResult *results = Ia3ScoreCollect(sent->request);
+
+        for (int i = 0; i < sent->nRows; i++)
+            if (results[i].ok && ScoresAreNumbers(&results[i]))
+                Ia3CacheStore(asking->cache, sent->entries[i], Ia3RankingMake(sent->choices[i], &results[i]));
+        asking->sent = list_delete_first(asking->sent);
+    }
+    MemoryContextSwitchTo(old);
+}
+
+void
+Ia3AskingDrop(Ia3Asking *asking)
+{
+    ListCell *lc;
+
+    foreach (lc, asking->sent) {
+        Sent *sent = lfirst(lc);
+
+        Ia3ScoreDrop(sent->request);
+        for (int i = 0; i < sent->nRows; i++)
+            Ia3CacheForget(sent->entries[i]);
+    }
+    asking->sent = NIL;
+}

@@ -1,0 +1,407 @@
+/*
+ * readahead_exec.c
+ *     Executing the read-ahead node.
+ *
+ * A batch goes through three steps: its rows are read from the child and stored, and the arguments of the
+ * calls that will be made for them are evaluated and sent; the answers are collected into the result cache;
+ * the rows are emitted, filtered and projected, while the functions, called by this node or by those above
+ * it, find their answers. When the consumer reads everything, the next batch is read and sent before the
+ * answers of the current one are awaited, so that the engine always has work.
+ *
+ * A consumer that may stop early gets batches of 1, 2, 4, ... rows: it never costs more than twice what it
+ * asked for. One with a known limit gets exactly as many rows as the limit says.
+ */
+#include "readahead.h"
+
+#include "access/detoast.h"
+#include "executor/executor.h"
+#include "miscadmin.h"
+#include "nodes/nodeFuncs.h"
+#include "utils/memutils.h"
+
+/* Stored rows and evaluated arguments of one batch: it ends early when they get longer than this. */
+#define MAX_BATCH_BYTES (4 * 1024 * 1024)
+
+/* Answers kept beyond their batch, in full batches: repeated texts, and joins that check a condition twice. */
+#define CACHED_BATCHES 4
+
+static Node *CreateState(CustomScan *scan);
+static void Begin(CustomScanState *node, EState *estate, int eflags);
+static TupleTableSlot *Exec(CustomScanState *node);
+static void End(CustomScanState *node);
+static void ReScan(CustomScanState *node);
+
+const CustomScanMethods Ia3ReadAheadScanMethods = {
+    .CustomName = IA3_READAHEAD_NAME,
+    .CreateCustomScanState = CreateState,
+};
+
+static const CustomExecMethods execMethods = {
+    .CustomName = IA3_READAHEAD_NAME,
+    .BeginCustomScan = Begin,
+    .ExecCustomScan = Exec,
+    .EndCustomScan = End,
+    .ReScanCustomScan = ReScan,
+    .EstimateDSMCustomScan = Ia3ReadAheadEstimateDSM,
+    .InitializeDSMCustomScan = Ia3ReadAheadInitializeDSM,
+    .ReInitializeDSMCustomScan = Ia3ReadAheadReInitializeDSM,
+    .InitializeWorkerCustomScan = Ia3ReadAheadInitializeWorker,
+    .ShutdownCustomScan = Ia3ReadAheadShutdown,
+    .ExplainCustomScan = Ia3ReadAheadExplain,
+};
+
+static Node *
+CreateState(CustomScan *scan)
+{
+    Ia3ReadAheadState *state = palloc0(sizeof(Ia3ReadAheadState));
+
+    NodeSetTag(state, T_CustomScanState);
+    state->css.methods = &execMethods;
+    state->plan = Ia3ReadAheadPlanGet(scan);
+    return (Node *) state;
+}
+
+/*
+ * Begin
+ */
+
+static void
+InitSites(Ia3ReadAheadState *state, CustomScan *scan)
+{
+    PlanState *ps = &state->css.ss.ps;
+
+    state->sites = palloc0(sizeof(Ia3Site) * state->plan.nSites);
+    for (int i = 0; i < state->plan.nSites; i++) {
+        List *site = list_nth(scan->custom_exprs, i);
+        FuncExpr *call = linitial(site);
+        List *guards = list_copy_tail(site, 1);
+
+        state->sites[i].form = Ia3FunctionForm(call->funcid);
+        state->sites[i].nested = Ia3ContainsCall((Node *) call->args) || Ia3ContainsCall((Node *) guards);
+        state->sites[i].guards = ExecInitExprList(guards, ps);
+        state->sites[i].args = ExecInitExprList(call->args, ps);
+    }
+    if (state->plan.hasLimit) {
+        state->limitCount = ExecInitExpr(list_nth(scan->custom_exprs, state->plan.nSites), ps);
+        state->limitOffset = ExecInitExpr(list_nth(scan->custom_exprs, state->plan.nSites + 1), ps);
+    }
+}
+
+static void
+Begin(CustomScanState *node, EState *estate, int eflags)
+{
+    Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
+    CustomScan *scan = (CustomScan *) node->ss.ps.plan;
+
+    outerPlanState(node) =
+        ExecInitNode(outerPlan(scan), estate, eflags & ~(EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK));
+    InitSites(state, scan);
+    if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
+        return;
+    /* a plan may be older than the setting */
+    state->enabled = Ia3EnableBatching;
+    state->capacity = state->enabled ? Ia3BatchRows : 1;
+    state->rowSlot =
+        ExecInitExtraTupleSlot(estate, ExecGetResultType(outerPlanState(node)), &TTSOpsMinimalTuple);
+    for (int i = 0; i < 2; i++) {
+        state->batches[i].context =
+            AllocSetContextCreate(CurrentMemoryContext, "ia3 batch", ALLOCSET_DEFAULT_SIZES);
+        state->batches[i].rows = palloc(sizeof(MinimalTuple) * state->capacity);
+    }
+    state->current = &state->batches[0];
+    state->next = &state->batches[1];
+    if (state->enabled)
+        state->cache = Ia3CacheCreate(estate->es_snapshot, CACHED_BATCHES * state->capacity);
+}
+
+/*
+ * Reading a batch
+ */
+
+/* Makes stored row `i` the scan tuple. The scan slot is virtual: its values point into the stored row. */
+static void
+LoadRow(Ia3ReadAheadState *state, Ia3Batch *batch, int i)
+{
+    TupleTableSlot *scan = state->css.ss.ss_ScanTupleSlot;
+    int nColumns = scan->tts_tupleDescriptor->natts;
+
+    ExecStoreMinimalTuple(batch->rows[i], state->rowSlot, false);
+    slot_getallattrs(state->rowSlot);
+    ExecClearTuple(scan);
+    memcpy(scan->tts_values, state->rowSlot->tts_values, sizeof(Datum) * nColumns);
+    memcpy(scan->tts_isnull, state->rowSlot->tts_isnull, sizeof(bool) * nColumns);
+    ExecStoreVirtualTuple(scan);
+    state->css.ss.ps.ps_ExprContext->ecxt_scantuple = scan;
+}
+
+/* The limit above us, if any; also for a sort below, which Limit itself could not tell through us. */
+static void
+EvaluateLimit(Ia3ReadAheadState *state)
+{
+    ExprContext *context = state->css.ss.ps.ps_ExprContext;
+    bool countIsNull, offsetIsNull;
+    int64 count, offset;
+
+    count = DatumGetInt64(ExecEvalExprSwitchContext(state->limitCount, context, &countIsNull));
+    offset = DatumGetInt64(ExecEvalExprSwitchContext(state->limitOffset, context, &offsetIsNull));
+    if (offsetIsNull)
+        offset = 0;
+    /* negative ones are for Limit to complain about */
+    if (countIsNull || count < 0 || offset < 0 || count > PG_INT64_MAX - offset)
+        return;
+    state->bound = count + offset;
+    ExecSetTupleBound(state->bound, outerPlanState(state));
+}
+
+static void
+StartScan(Ia3ReadAheadState *state)
+{
+    state->started = true;
+    state->bound = -1;
+    state->nRead = 0;
+    state->size = state->plan.mayStop ? 1 : state->capacity;
+    if (state->plan.hasLimit)
+        EvaluateLimit(state);
+}
+
+/* Evaluates the conditions of a call for the scan tuple. */
+static bool
+WillBeCalled(const Ia3Site *site, ExprContext *context)
+{
+    ListCell *lc;
+
+    foreach (lc, site->guards) {
+        bool isNull;
+        Datum value = ExecEvalExprSwitchContext(lfirst(lc), context, &isNull);
+
+        if (isNull || !DatumGetBool(value))
+            return false;
+    }
+    return true;
+}
+
+/*
+ * Adds the call of a site for the scan tuple, if it will happen and its arguments are not NULL; returns the
+ * bytes to send for it. The arguments stay in the batch's context.
+ */
+static Size
+AddCall(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3Site *site)
+{
+    ExprContext *context = state->css.ss.ps.ps_ExprContext;
+    MemoryContext old;
+    Ia3Call call = {.form = site->form};
+    ListCell *lc;
+    Size bytes = 0;
+    bool isNull = false;
+
+    if (site->form == IA3_CALL_NONE || list_length(site->args) > IA3_MAX_CALL_ARGS ||
+        !WillBeCalled(site, context))
+        return 0;
+    old = MemoryContextSwitchTo(batch->context);
+    foreach (lc, site->args) {
+        call.args[call.nArgs++] = ExecEvalExpr((ExprState *) lfirst(lc), context, &isNull);
+        if (isNull)
+            break;
+    }
+    if (!isNull)
+        bytes = Ia3AskingAdd(asking, &call);
+    MemoryContextSwitchTo(old);
+    return bytes;
+}
+
+/* How many rows to read next. */
+static int64
+RowsWanted(const Ia3ReadAheadState *state)
+{
+    int64 rows = state->size;
+
+    if (state->bound >= 0)
+        rows = Min(rows, state->bound - state->nRead);
+    return Max(rows, 1); /* whoever asks beyond a limit gets what there is, row by row */
+}
+
+static void
+ClearSlots(Ia3ReadAheadState *state)
+{
+    ExecClearTuple(state->css.ss.ss_ScanTupleSlot);
+    if (state->rowSlot)
+        ExecClearTuple(state->rowSlot);
+}
+
+static void
+ResetBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
+{
+    if (batch->asking)
+        Ia3AskingDrop(batch->asking);
+    batch->asking = NULL;
+    batch->nRows = batch->nextRow = 0;
+    MemoryContextReset(batch->context);
+}
+
+/* Reads rows into the batch, evaluates the calls that do not need other answers first, and sends them. */
+static void
+ReadBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
+{
+    PlanState *child = outerPlanState(state);
+    int64 want;
+    Size bytes = 0;
+
+    if (!state->started)
+        StartScan(state);
+    ClearSlots(state); /* they may point into this batch */
+    ResetBatch(state, batch);
+    want = RowsWanted(state);
+    batch->number = ++state->nBatches;
+    if (state->enabled && Ia3CacheBeginBatch(state->cache, batch->number, batch->number - 1)) {
+        MemoryContext old = MemoryContextSwitchTo(batch->context);
+
+        batch->asking = Ia3AskingCreate(state->cache, &state->counts);
+        MemoryContextSwitchTo(old);
+    }
+    while (batch->nRows < want && bytes < MAX_BATCH_BYTES) {
+        TupleTableSlot *slot = ExecProcNode(child);
+        MemoryContext old;
+
+        if (TupIsNull(slot)) {
+            state->childDone = true;
+            break;
+        }
+        old = MemoryContextSwitchTo(batch->context);
+        batch->rows[batch->nRows] = ExecCopySlotMinimalTuple(slot);
+        MemoryContextSwitchTo(old);
+        bytes += batch->rows[batch->nRows]->t_len;
+        if (batch->asking) {
+            ResetExprContext(state->css.ss.ps.ps_ExprContext);
+            LoadRow(state, batch, batch->nRows);
+            for (int i = 0; i < state->plan.nSites; i++)
+                if (!state->sites[i].nested)
+                    bytes += AddCall(state, batch, batch->asking, &state->sites[i]);
+        }
+        batch->nRows++;
+    }
+    state->nRead += batch->nRows;
+    state->size = Min(state->size * 2, state->capacity);
+    if (batch->asking)
+        Ia3AskingSend(batch->asking);
+}
+
+/* Asks for the calls of one site for all rows of a batch, and waits. */
+static void
+AskNested(Ia3ReadAheadState *state, Ia3Batch *batch, const Ia3Site *site)
+{
+    MemoryContext old = MemoryContextSwitchTo(batch->context);
+    Ia3Asking *asking = Ia3AskingCreate(state->cache, &state->counts);
+
+    MemoryContextSwitchTo(old);
+    for (int i = 0; i < batch->nRows; i++) {
+        ResetExprContext(state->css.ss.ps.ps_ExprContext);
+        LoadRow(state, batch, i);
+        AddCall(state, batch, asking, site);
+    }
+    Ia3AskingSend(asking);
+    Ia3AskingCollect(asking);
+}
+
+/* Waits for the answers of a batch, then sees to the calls that were waiting for those. */
+static void
+CollectBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
+{
+    if (batch->asking == NULL)
+        return;
+    Ia3AskingCollect(batch->asking);
+    batch->asking = NULL;
+    for (int i = 0; i < state->plan.nSites; i++)
+        if (state->sites[i].nested && Ia3CacheBeginBatch(state->cache, state->nBatches, batch->number))
+            AskNested(state, batch, &state->sites[i]);
+    Ia3ReadAheadPublish(state);
+}
+
+/*
+ * Whether to read another batch before waiting for the current one: not when the consumer may stop, and not
+ * before the first answers are there (the engine may not know the tasks yet, which would be found out twice).
+ */
+static bool
+MayOverlap(const Ia3ReadAheadState *state)
+{
+    return state->enabled && !state->plan.mayStop && state->collected && !state->childDone &&
+           (state->bound < 0 || state->nRead < state->bound);
+}
+
+/* Makes the next batch the current one; false at the end. */
+static bool
+AdvanceBatch(Ia3ReadAheadState *state)
+{
+    Ia3Batch *done = state->current;
+
+    if (state->next->nRows > 0) {
+        state->current = state->next;
+        state->next = done;
+        ClearSlots(state);
+        ResetBatch(state, done);
+    } else if (state->childDone)
+        return false;
+    else
+        ReadBatch(state, state->current);
+    if (MayOverlap(state))
+        ReadBatch(state, state->next);
+    CollectBatch(state, state->current);
+    state->collected = true;
+    return state->current->nRows > 0;
+}
+
+static TupleTableSlot *
+Exec(CustomScanState *node)
+{
+    Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
+    PlanState *ps = &node->ss.ps;
+    ExprContext *context = ps->ps_ExprContext;
+
+    for (;;) {
+        CHECK_FOR_INTERRUPTS();
+        ResetExprContext(context);
+        while (state->current->nextRow >= state->current->nRows)
+            if (!AdvanceBatch(state)) {
+                ClearSlots(state);
+                return NULL;
+            }
+        LoadRow(state, state->current, state->current->nextRow++);
+        if (ps->qual && !ExecQual(ps->qual, context)) {
+            InstrCountFiltered1(node, 1);
+            continue;
+        }
+        return ps->ps_ProjInfo ? ExecProject(ps->ps_ProjInfo) : node->ss.ss_ScanTupleSlot;
+    }
+}
+
+/*
+ * Rescan and end
+ */
+
+static void
+ReScan(CustomScanState *node)
+{
+    Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
+
+    ClearSlots(state);
+    for (int i = 0; i < 2; i++)
+        ResetBatch(state, &state->batches[i]);
+    state->started = state->childDone = false;
+    /* a child whose parameters changed is rescanned when it is next read */
+    if (outerPlanState(node)->chgParam == NULL)
+        ExecReScan(outerPlanState(node));
+}
+
+static void
+End(CustomScanState *node)
+{
+    Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
+
+    ClearSlots(state);
+    for (int i = 0; i < 2 && state->batches[i].context; i++) {
+        ResetBatch(state, &state->batches[i]);
+        MemoryContextDelete(state->batches[i].context);
+    }
+    if (state->cache)
+        Ia3CacheFree(state->cache);
+    ExecEndNode(outerPlanState(node));
+}

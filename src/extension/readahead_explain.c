@@ -1,0 +1,109 @@
+/*
+ * readahead_explain.c
+ *     EXPLAIN of the read-ahead node, and adding up what parallel workers did.
+ *
+ * Leader and workers add their counts to a struct in the query's dynamic shared memory; atomics, no lock.
+ * The segment goes away before EXPLAIN is printed, so the leader takes the sums out at shutdown.
+ */
+#include "readahead.h"
+
+#include "access/parallel.h"
+#include "commands/explain.h"
+#if PG_VERSION_NUM >= 180000
+#include "commands/explain_format.h"
+#include "commands/explain_state.h"
+#endif
+#include "port/atomics.h"
+#include "utils/ruleutils.h"
+
+struct Ia3SharedCounts {
+    pg_atomic_uint64 batches, rows, largest;
+};
+
+/* Moves what this process has counted to the shared counts, if there are any. */
+void
+Ia3ReadAheadPublish(Ia3ReadAheadState *state)
+{
+    Ia3SharedCounts *shared = state->shared;
+    uint64 largest;
+
+    if (shared == NULL)
+        return;
+    pg_atomic_fetch_add_u64(&shared->batches, state->counts.batches);
+    pg_atomic_fetch_add_u64(&shared->rows, state->counts.rows);
+    largest = pg_atomic_read_u64(&shared->largest);
+    while (state->counts.largest > largest &&
+           !pg_atomic_compare_exchange_u64(&shared->largest, &largest, state->counts.largest))
+        ;
+    memset(&state->counts, 0, sizeof state->counts);
+}
+
+Size
+Ia3ReadAheadEstimateDSM(CustomScanState *node, ParallelContext *pcxt)
+{
+    return sizeof(Ia3SharedCounts);
+}
+
+void
+Ia3ReadAheadInitializeDSM(CustomScanState *node, ParallelContext *pcxt, void *coordinate)
+{
+    Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
+
+    state->shared = coordinate;
+    pg_atomic_init_u64(&state->shared->batches, 0);
+    pg_atomic_init_u64(&state->shared->rows, 0);
+    pg_atomic_init_u64(&state->shared->largest, 0);
+    Ia3ReadAheadPublish(state);
+}
+
+/* The plan runs again in the same segment: counts go on. */
+void
+Ia3ReadAheadReInitializeDSM(CustomScanState *node, ParallelContext *pcxt, void *coordinate)
+{
+    Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
+
+    if (state->shared == NULL) /* after a shutdown, ours are the sums, which are still there */
+        memset(&state->counts, 0, sizeof state->counts);
+    state->shared = coordinate;
+}
+
+void
+Ia3ReadAheadInitializeWorker(CustomScanState *node, shm_toc *toc, void *coordinate)
+{
+    ((Ia3ReadAheadState *) node)->shared = coordinate;
+}
+
+void
+Ia3ReadAheadShutdown(CustomScanState *node)
+{
+    Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
+
+    if (state->shared == NULL)
+        return;
+    Ia3ReadAheadPublish(state);
+    state->counts.batches = pg_atomic_read_u64(&state->shared->batches);
+    state->counts.rows = pg_atomic_read_u64(&state->shared->rows);
+    state->counts.largest = pg_atomic_read_u64(&state->shared->largest);
+    state->shared = NULL;
+}
+
+void
+Ia3ReadAheadExplain(CustomScanState *node, List *ancestors, ExplainState *es)
+{
+    Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
+    CustomScan *scan = (CustomScan *) node->ss.ps.plan;
+    List *context = set_deparse_context_plan(es->deparse_cxt, (Plan *) scan, ancestors);
+    List *calls = NIL;
+
+    for (int i = 0; i < state->plan.nSites; i++) {
+        List *site = list_nth(scan->custom_exprs, i);
+
+        calls = lappend(calls, deparse_expression(linitial(site), context, true, false));
+    }
+    ExplainPropertyList("Batched Calls", calls, es);
+    if (es->analyze) {
+        ExplainPropertyUInteger("Batches", NULL, state->counts.batches, es);
+        ExplainPropertyUInteger("Batched Rows", NULL, state->counts.rows, es);
+        ExplainPropertyUInteger("Largest Batch", NULL, state->counts.largest, es);
+    }
+}

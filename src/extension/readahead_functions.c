@@ -1,0 +1,158 @@
+/*
+ * readahead_functions.c
+ *     Which functions are ours.
+ *
+ * They are known by what they are implemented by (library and symbol), so it does not matter in which
+ * schema the extension lives. The OIDs are looked up when first needed and forgotten when pg_proc changes.
+ */
+#include "readahead.h"
+
+#include "access/htup_details.h"
+#include "access/transam.h"
+#include "catalog/pg_language.h"
+#include "catalog/pg_proc.h"
+#include "nodes/plannodes.h"
+#include "utils/builtins.h"
+#include "utils/catcache.h"
+#include "utils/inval.h"
+#include "utils/syscache.h"
+
+/* CREATE FUNCTION's AS clause: the library as MODULE_PATHNAME (ia3.control) gives it */
+#define LIBRARY "$libdir/ia3"
+
+static const struct {
+    const char *name;
+    const char *symbol;
+    Ia3CallForm form;
+} implementations[] = {
+    {"ia3_classify", "ia3_classify_text", IA3_CALL_TEXT},
+    {"ia3_classify", "ia3_classify_fields", IA3_CALL_FIELDS},
+    {"ia3_classify", "ia3_classify_zero_shot", IA3_CALL_ZERO_SHOT},
+    {"ia3_predict", "ia3_predict_text", IA3_CALL_TEXT},
+    {"ia3_predict", "ia3_predict_fields", IA3_CALL_FIELDS},
+    {"ia3_predict", "ia3_predict_zero_shot", IA3_CALL_ZERO_SHOT},
+};
+
+/* Five overloads of each, and room for the same library under a second schema. */
+#define MAX_FUNCTIONS 32
+
+typedef struct KnownFunction {
+    Oid oid;
+    uint32 hash; /* of its syscache entry, as in PlanInvalItem */
+    Ia3CallForm form;
+} KnownFunction;
+
+static KnownFunction known[MAX_FUNCTIONS];
+static int nKnown = 0;
+static bool knownValid = false;
+
+static void
+ForgetFunctions(Datum arg, int cacheid, uint32 hashvalue)
+{
+    knownValid = false;
+}
+
+static bool
+TextAttributeEquals(HeapTuple tuple, AttrNumber attribute, const char *expected)
+{
+    bool isNull;
+    Datum value = SysCacheGetAttr(PROCOID, tuple, attribute, &isNull);
+    bool equal;
+    char *string;
+
+    if (isNull)
+        return false;
+    string = TextDatumGetCString(value);
+    equal = strcmp(string, expected) == 0;
+    pfree(string);
+    return equal;
+}
+
+static Ia3CallForm
+FormOfTuple(HeapTuple tuple, const char *name)
+{
+    Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
+
+    if (proc->prolang != ClanguageId || !TextAttributeEquals(tuple, Anum_pg_proc_probin, LIBRARY))
+        return IA3_CALL_NONE;
+    for (int i = 0; i < lengthof(implementations); i++)
+        if (strcmp(implementations[i].name, name) == 0 &&
+            TextAttributeEquals(tuple, Anum_pg_proc_prosrc, implementations[i].symbol))
+            return implementations[i].form;
+    return IA3_CALL_NONE;
+}
+
+static int
+FindFunctions(const char *name, KnownFunction *found, int n)
+{
+    CatCList *list = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
+
+    for (int i = 0; i < list->n_members && n < MAX_FUNCTIONS; i++) {
+        HeapTuple tuple = &list->members[i]->tuple;
+        Ia3CallForm form = FormOfTuple(tuple, name);
+
+        if (form == IA3_CALL_NONE)
+            continue;
+        found[n].oid = ((Form_pg_proc) GETSTRUCT(tuple))->oid;
+        found[n].hash = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(found[n].oid));
+        found[n].form = form;
+        n++;
+    }
+    ReleaseSysCacheList(list);
+    return n;
+}
+
+/*
+ * The look-ups may process invalidations that clear knownValid again, so the result is made aside and
+ * `known` only ever holds a complete answer.
+ */
+static void
+ResolveFunctions(void)
+{
+    static bool registered = false;
+    KnownFunction found[MAX_FUNCTIONS];
+    int n = 0;
+
+    if (knownValid)
+        return;
+    if (!registered) {
+        CacheRegisterSyscacheCallback(PROCOID, ForgetFunctions, (Datum) 0);
+        registered = true;
+    }
+    knownValid = true;
+    n = FindFunctions("ia3_classify", found, n);
+    n = FindFunctions("ia3_predict", found, n);
+    memcpy(known, found, sizeof(KnownFunction) * n);
+    nKnown = n;
+}
+
+Ia3CallForm
+Ia3FunctionForm(Oid function)
+{
+    if (function < FirstNormalObjectId)
+        return IA3_CALL_NONE;
+    ResolveFunctions();
+    for (int i = 0; i < nKnown; i++)
+        if (known[i].oid == function)
+            return known[i].form;
+    return IA3_CALL_NONE;
+}
+
+/* Every function of a plan that is not built in is among the items that would invalidate it. */
+bool
+Ia3PlanUsesFunctions(const PlannedStmt *stmt)
+{
+    ListCell *lc;
+
+    foreach (lc, stmt->invalItems) {
+        PlanInvalItem *item = lfirst(lc);
+
+        if (item->cacheId != PROCOID)
+            continue;
+        ResolveFunctions();
+        for (int i = 0; i < nKnown; i++)
+            if (known[i].hash == item->hashValue)
+                return true;
+    }
+    return false;
+}

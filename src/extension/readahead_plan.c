@@ -1,0 +1,337 @@
+/*
+ * readahead_plan.c
+ *     The planner hook: walks a finished plan and decides where read-ahead nodes go.
+ *
+ * Nothing happens to a plan that does not use our functions. The walk goes down with what each node's
+ * consumer will do (Ia3Consumer) and rewrites on the way up, so that a node that evaluates a call finds its
+ * children already served. What it leaves alone stays correct and slow: MergeJoin's inner side (it must be
+ * able to mark and restore), other extensions' scans, anything above LockRows or ModifyTable.
+ */
+#include "readahead.h"
+
+#include "miscadmin.h"
+#include "optimizer/optimizer.h"
+#include "optimizer/planner.h"
+
+static planner_hook_type previousPlanner = NULL;
+
+static Plan *RewritePlan(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer);
+
+/* What a node passes on when it reads its child to the end, whatever its own consumer does. */
+static Ia3Consumer
+ReadsAll(const Ia3Consumer *consumer)
+{
+    return (Ia3Consumer){.inGather = consumer->inGather};
+}
+
+/* ... when it reads on for as long as its own consumer does, but not one row for one row. */
+static Ia3Consumer
+ReadsLikeConsumer(const Ia3Consumer *consumer)
+{
+    return (Ia3Consumer){.mayStop = consumer->mayStop || consumer->limitCount,
+                         .inGather = consumer->inGather};
+}
+
+/* ... when it may stop whatever its consumer does. */
+static Ia3Consumer
+ReadsSome(const Ia3Consumer *consumer)
+{
+    return (Ia3Consumer){.mayStop = true, .inGather = consumer->inGather};
+}
+
+/* ... and when it returns one row for each that it reads. */
+static Ia3Consumer
+ReadsOneForOne(const Ia3Consumer *consumer)
+{
+    Ia3Consumer child = *consumer;
+
+    child.fixedType = false;
+    return child;
+}
+
+static Plan *
+RewriteLimit(Ia3Rewrite *rw, Limit *limit, Ia3Consumer consumer)
+{
+    Ia3Consumer child = ReadsSome(&consumer);
+
+    /* The node will evaluate the bound, too: it has to come out the same. WITH TIES reads on beyond it. */
+    if (limit->limitOption == LIMIT_OPTION_COUNT && limit->limitCount &&
+        !contain_volatile_functions(limit->limitCount) && !contain_volatile_functions(limit->limitOffset)) {
+        child = ReadsLikeConsumer(&consumer);
+        child.limitCount = limit->limitCount;
+        child.limitOffset = limit->limitOffset;
+    }
+    limit->plan.lefttree = RewritePlan(rw, limit->plan.lefttree, child);
+    return &limit->plan;
+}
+
+static Plan *
+RewriteNestLoop(Ia3Rewrite *rw, NestLoop *join, Ia3Consumer consumer)
+{
+    Plan *plan = &join->join.plan;
+    Ia3Consumer outer = ReadsLikeConsumer(&consumer);
+    Ia3Consumer inner = outer;
+    Ia3Sites sites;
+
+    if (join->join.jointype == JOIN_SEMI || join->join.jointype == JOIN_ANTI || join->join.inner_unique)
+        inner.mayStop = true;
+    plan->lefttree = RewritePlan(rw, plan->lefttree, outer);
+    plan->righttree = RewritePlan(rw, plan->righttree, inner);
+    sites = Ia3FindNestLoopSites(rw, join, !outer.mayStop);
+    plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &outer);
+    return Ia3Split(rw, plan, &consumer);
+}
+
+static Plan *
+RewriteMergeJoin(Ia3Rewrite *rw, MergeJoin *join, Ia3Consumer consumer)
+{
+    Plan *plan = &join->join.plan;
+    Ia3Consumer child = ReadsSome(&consumer); /* it ends with the shorter side */
+
+    plan->lefttree = RewritePlan(rw, plan->lefttree, child);
+    child.fixedType = true;
+    plan->righttree = RewritePlan(rw, plan->righttree, child);
+    return Ia3Split(rw, plan, &consumer);
+}
+
+static Plan *
+RewriteHashJoin(Ia3Rewrite *rw, HashJoin *join, Ia3Consumer consumer)
+{
+    Plan *plan = &join->join.plan;
+    Ia3Consumer outer = ReadsLikeConsumer(&consumer);
+    Ia3Sites sites;
+
+    plan->lefttree = RewritePlan(rw, plan->lefttree, outer);
+    plan->righttree = RewritePlan(rw, plan->righttree, ReadsAll(&consumer));
+    /* a row may be read and then found useless because the hash table is empty: not certain */
+    sites = Ia3FindSites(rw, (Node *) join->hashkeys, false);
+    plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &outer);
+    return Ia3Split(rw, plan, &consumer);
+}
+
+static Plan *
+RewriteHash(Ia3Rewrite *rw, Hash *hash, Ia3Consumer consumer)
+{
+    Ia3Consumer child = ReadsAll(&consumer);
+    Ia3Sites sites;
+
+    hash->plan.lefttree = RewritePlan(rw, hash->plan.lefttree, child);
+    sites = Ia3FindSites(rw, (Node *) hash->hashkeys, true);
+    hash->plan.lefttree = Ia3Interpose(rw, hash->plan.lefttree, &sites, &child);
+    return &hash->plan;
+}
+
+/* Result and ProjectSet: they have a target list, and nothing that could be moved above them. */
+static Plan *
+RewriteProjection(Ia3Rewrite *rw, Plan *plan, Ia3Consumer child)
+{
+    Ia3Sites sites;
+
+    if (plan->lefttree == NULL)
+        return plan;
+    plan->lefttree = RewritePlan(rw, plan->lefttree, child);
+    sites = Ia3FindSites(rw, (Node *) plan->targetlist, !child.mayStop);
+    plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &child);
+    return plan;
+}
+
+static Plan *
+RewriteResult(Ia3Rewrite *rw, Result *result, Ia3Consumer consumer)
+{
+    Ia3Consumer child = ReadsOneForOne(&consumer);
+
+    if (consumer.fixedType) { /* marks and restores by means of its child */
+        child.fixedType = true;
+        result->plan.lefttree = RewritePlan(rw, result->plan.lefttree, child);
+        return &result->plan;
+    }
+    return RewriteProjection(rw, &result->plan, child);
+}
+
+/* Calls in the arguments of aggregates and window functions are evaluated over the child's rows. */
+static Plan *
+RewriteAggregate(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
+{
+    Ia3Consumer child = ReadsLikeConsumer(&consumer);
+    Ia3Sites sites;
+
+    if (IsA(plan, Agg) && ((Agg *) plan)->aggstrategy != AGG_SORTED)
+        child = ReadsAll(&consumer);
+#if PG_VERSION_NUM >= 150000
+    if (IsA(plan, WindowAgg) && ((WindowAgg *) plan)->runCondition) /* "rank <= 3": ends early */
+        child = ReadsSome(&consumer);
+#endif
+    plan->lefttree = RewritePlan(rw, plan->lefttree, child);
+    sites = Ia3FindAggregateSites(rw, plan, !child.mayStop);
+    plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &child);
+    return Ia3Split(rw, plan, &consumer);
+}
+
+static Plan *
+RewriteSubqueryScan(Ia3Rewrite *rw, SubqueryScan *scan, Ia3Consumer consumer)
+{
+    Ia3Consumer child = scan->scan.plan.qual ? ReadsLikeConsumer(&consumer) : ReadsOneForOne(&consumer);
+
+    scan->subplan = RewritePlan(rw, scan->subplan, child);
+    return Ia3Split(rw, &scan->scan.plan, &consumer);
+}
+
+static void
+RewriteList(Ia3Rewrite *rw, List *plans, Ia3Consumer consumer)
+{
+    ListCell *lc;
+
+    foreach (lc, plans)
+        lfirst(lc) = RewritePlan(rw, lfirst(lc), consumer);
+}
+
+static Plan *
+RewriteModifyTable(Ia3Rewrite *rw, ModifyTable *modify, Ia3Consumer consumer)
+{
+#if PG_VERSION_NUM < 140000
+    RewriteList(rw, modify->plans, ReadsAll(&consumer));
+#else
+    modify->plan.lefttree = RewritePlan(rw, modify->plan.lefttree, ReadsAll(&consumer));
+#endif
+    return &modify->plan;
+}
+
+/* Nodes that project can be split; the others only pass rows on. */
+static Plan *
+RewriteOther(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
+{
+    Ia3Consumer child = ReadsLikeConsumer(&consumer);
+
+    if (IsA(plan, Gather) || IsA(plan, GatherMerge))
+        child.inGather = true;
+    plan->lefttree = RewritePlan(rw, plan->lefttree, child);
+    plan->righttree = RewritePlan(rw, plan->righttree, child);
+    switch (nodeTag(plan)) {
+    case T_SeqScan:
+    case T_SampleScan:
+    case T_IndexScan:
+    case T_IndexOnlyScan:
+    case T_TidScan:
+#if PG_VERSION_NUM >= 140000
+    case T_TidRangeScan:
+#endif
+    case T_FunctionScan:
+    case T_TableFuncScan:
+    case T_ValuesScan:
+    case T_CteScan:
+    case T_NamedTuplestoreScan:
+    case T_WorkTableScan:
+    case T_Group:
+    case T_Gather:
+    case T_GatherMerge:
+        return Ia3Split(rw, plan, &consumer);
+    default:
+        return plan;
+    }
+}
+
+static Plan *
+RewritePlan(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
+{
+    if (plan == NULL)
+        return NULL;
+    check_stack_depth();
+    switch (nodeTag(plan)) {
+    case T_Limit:
+        return RewriteLimit(rw, (Limit *) plan, consumer);
+    case T_Sort:
+        plan->lefttree = RewritePlan(rw, plan->lefttree, ReadsAll(&consumer));
+        return plan;
+    case T_Hash:
+        return RewriteHash(rw, (Hash *) plan, consumer);
+    case T_NestLoop:
+        return RewriteNestLoop(rw, (NestLoop *) plan, consumer);
+    case T_MergeJoin:
+        return RewriteMergeJoin(rw, (MergeJoin *) plan, consumer);
+    case T_HashJoin:
+        return RewriteHashJoin(rw, (HashJoin *) plan, consumer);
+    case T_Result:
+        return RewriteResult(rw, (Result *) plan, consumer);
+    case T_ProjectSet:
+        return RewriteProjection(rw, plan, ReadsLikeConsumer(&consumer));
+    case T_Agg:
+    case T_WindowAgg:
+        return RewriteAggregate(rw, plan, consumer);
+    case T_SubqueryScan:
+        return RewriteSubqueryScan(rw, (SubqueryScan *) plan, consumer);
+    case T_Append:
+        RewriteList(rw, ((Append *) plan)->appendplans, ReadsLikeConsumer(&consumer));
+        return plan;
+    case T_MergeAppend:
+        RewriteList(rw, ((MergeAppend *) plan)->mergeplans, ReadsLikeConsumer(&consumer));
+        return plan;
+    case T_ModifyTable:
+        return RewriteModifyTable(rw, (ModifyTable *) plan, consumer);
+    case T_BitmapHeapScan: /* what is below it returns bitmaps, not rows */
+        return Ia3Split(rw, plan, &consumer);
+    case T_CustomScan: /* somebody else's: may rely on the type of its child */
+    case T_ForeignScan:
+    case T_BitmapAnd:
+    case T_BitmapOr:
+    case T_BitmapIndexScan:
+        return plan;
+    default:
+        return RewriteOther(rw, plan, consumer);
+    }
+}
+
+static int
+MaxNodeId(Plan *plan)
+{
+    ListCell *lc;
+    int max;
+
+    if (plan == NULL)
+        return 0;
+    max = Max(plan->plan_node_id, Max(MaxNodeId(plan->lefttree), MaxNodeId(plan->righttree)));
+    foreach (lc, Ia3PlanExtraChildren(plan))
+        max = Max(max, MaxNodeId(lfirst(lc)));
+    return max;
+}
+
+static void
+RewriteStatement(PlannedStmt *stmt, bool mayStop)
+{
+    Ia3Rewrite rw = {.stmt = stmt};
+    Ia3Consumer client = {.mayStop = mayStop};
+    Ia3Consumer expression = {.mayStop = true};
+    ListCell *lc;
+
+    rw.nextNodeId = MaxNodeId(stmt->planTree);
+    foreach (lc, stmt->subplans) /* a subplan that turned out to be unused is NULL */
+        rw.nextNodeId = Max(rw.nextNodeId, MaxNodeId(lfirst(lc)));
+    rw.nextNodeId++;
+
+    /* the main plan first, so that a correlated subquery's calls are served from the rows it runs for */
+    stmt->planTree = RewritePlan(&rw, stmt->planTree, client);
+    foreach (lc, stmt->subplans)
+        lfirst(lc) = RewritePlan(&rw, lfirst(lc), expression);
+}
+
+/*
+ * A scrollable cursor is left alone: the planner has already made sure that its plan can run backwards,
+ * which ours cannot. Other cursors may stop at any row.
+ */
+static PlannedStmt *
+PlanWithReadAhead(Query *parse, const char *queryString, int cursorOptions, ParamListInfo boundParams)
+{
+    PlannedStmt *stmt = previousPlanner ? previousPlanner(parse, queryString, cursorOptions, boundParams)
+                                        : standard_planner(parse, queryString, cursorOptions, boundParams);
+
+    if (Ia3EnableBatching && !(cursorOptions & CURSOR_OPT_SCROLL) && Ia3PlanUsesFunctions(stmt))
+        RewriteStatement(stmt, (cursorOptions & CURSOR_OPT_FAST_PLAN) != 0);
+    return stmt;
+}
+
+void
+Ia3ReadAheadInit(void)
+{
+    RegisterCustomScanMethods(&Ia3ReadAheadScanMethods);
+    previousPlanner = planner_hook;
+    planner_hook = PlanWithReadAhead;
+}

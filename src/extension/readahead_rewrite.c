@@ -1,0 +1,326 @@
+/*
+ * readahead_rewrite.c
+ *     Building the read-ahead node into a finished plan.
+ *
+ * The plan has been through setrefs.c: Vars say where their value is found at run time. The child of the
+ * node is its lefttree, so that parameters, EXPLAIN and deparsing work as for any node. Its scan tuple is
+ * the child's row (custom_scan_tlist: one OUTER_VAR per column); everything that it evaluates itself refers
+ * to the scan tuple by INDEX_VARs. There is no range table entry (scanrelid 0).
+ *
+ * Interposing leaves the columns alone. Splitting takes the calls out of a node: what has no call stays in
+ * it, what has one moves up into the read-ahead node and leaves behind the columns it is made of.
+ */
+#include "readahead.h"
+
+#include "catalog/pg_type.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+
+List *
+Ia3ReadAheadPlanPut(const Ia3ReadAheadPlan *plan)
+{
+    return list_make3(makeInteger(plan->nSites), makeInteger(plan->mayStop), makeInteger(plan->hasLimit));
+}
+
+Ia3ReadAheadPlan
+Ia3ReadAheadPlanGet(const CustomScan *scan)
+{
+    Ia3ReadAheadPlan plan;
+
+    plan.nSites = intVal(linitial(scan->custom_private));
+    plan.mayStop = intVal(lsecond(scan->custom_private)) != 0;
+    plan.hasLimit = intVal(lthird(scan->custom_private)) != 0;
+    return plan;
+}
+
+static bool
+ParamWalker(Node *node, Bitmapset **params)
+{
+    if (node == NULL)
+        return false;
+    if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC)
+        *params = bms_add_member(*params, ((Param *) node)->paramid);
+    return expression_tree_walker(node, ParamWalker, params);
+}
+
+/* The column of `entry` as the node above sees it. */
+static Var *
+MakeColumnVar(int varno, const TargetEntry *entry)
+{
+    Node *expr = (Node *) entry->expr;
+
+    return makeVar(varno, entry->resno, exprType(expr), exprTypmod(expr), exprCollation(expr), 0);
+}
+
+static void
+CopyCosts(Plan *to, const Plan *from)
+{
+    to->startup_cost = from->startup_cost;
+    to->total_cost = from->total_cost;
+    to->plan_rows = from->plan_rows;
+    to->plan_width = from->plan_width;
+#if PG_VERSION_NUM >= 180000
+    to->disabled_nodes = from->disabled_nodes;
+#endif
+}
+
+/* targetlist, qual and sites are over the child's columns, as INDEX_VARs. */
+static Plan *
+MakeNode(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites, const Ia3Consumer *consumer)
+{
+    CustomScan *scan = makeNode(CustomScan);
+    Plan *plan = &scan->scan.plan;
+    /* the limit counts rows above our filter */
+    Ia3ReadAheadPlan info = {list_length(sites), consumer->mayStop, consumer->limitCount && !qual};
+    Bitmapset *params = NULL;
+    ListCell *lc;
+
+    CopyCosts(plan, child);
+    plan->plan_node_id = rw->nextNodeId++;
+    plan->targetlist = targetlist;
+    plan->qual = qual;
+    plan->lefttree = child;
+    plan->parallel_safe = child->parallel_safe;
+    /* only so that workers report what they did: execParallel.c skips other custom scans */
+    plan->parallel_aware = consumer->inGather;
+    foreach (lc, child->targetlist) {
+        TargetEntry *entry = lfirst(lc);
+
+        scan->custom_scan_tlist =
+            lappend(scan->custom_scan_tlist, makeTargetEntry((Expr *) MakeColumnVar(OUTER_VAR, entry),
+                                                             entry->resno, entry->resname, false));
+    }
+    scan->custom_exprs = list_copy(sites);
+    if (info.hasLimit) {
+        Node *offset = consumer->limitOffset ? copyObject(consumer->limitOffset)
+                                             : (Node *) makeNullConst(INT8OID, -1, InvalidOid);
+
+        scan->custom_exprs = lappend(lappend(scan->custom_exprs, copyObject(consumer->limitCount)), offset);
+    }
+    scan->custom_private = Ia3ReadAheadPlanPut(&info);
+    scan->methods = &Ia3ReadAheadScanMethods;
+    ParamWalker((Node *) scan->custom_exprs, &params);
+    plan->extParam = bms_union(child->extParam, params);
+    plan->allParam = bms_union(child->allParam, params);
+    return plan;
+}
+
+/*
+ * Interposing
+ */
+
+static Node *
+OuterToIndex(Node *node, void *context)
+{
+    if (node == NULL)
+        return NULL;
+    if (IsA(node, Var)) {
+        Var *var = copyObject((Var *) node);
+
+        Assert(var->varno == OUTER_VAR);
+        var->varno = INDEX_VAR;
+        return (Node *) var;
+    }
+    return expression_tree_mutator(node, OuterToIndex, context);
+}
+
+Plan *
+Ia3Interpose(Ia3Rewrite *rw, Plan *child, const Ia3Sites *sites, const Ia3Consumer *consumer)
+{
+    List *targetlist = NIL;
+    ListCell *lc;
+
+    if (sites->sites == NIL || !Ia3MayReadAhead(rw, child, consumer->mayStop))
+        return child;
+    foreach (lc, child->targetlist) {
+        TargetEntry *entry = flatCopyTargetEntry(lfirst(lc));
+
+        entry->expr = (Expr *) MakeColumnVar(INDEX_VAR, lfirst(lc));
+        targetlist = lappend(targetlist, entry);
+    }
+    rw->served = list_concat(rw->served, sites->calls);
+    return MakeNode(rw, child, targetlist, NIL, (List *) OuterToIndex((Node *) sites->sites, NULL), consumer);
+}
+
+/*
+ * Splitting
+ */
+
+/*
+ * The new target list of the lower node. Columns keep their positions, since some nodes refer to their own
+ * columns by number (WindowAgg.runCondition). The position of a column that moves up is free (expr NULL)
+ * until one of the columns that it is made of takes it.
+ */
+typedef struct SplitContext {
+    List *lower;
+} SplitContext;
+
+static TargetEntry *
+FindLowerColumn(SplitContext *split, Node *expr)
+{
+    ListCell *lc;
+
+    foreach (lc, split->lower) {
+        TargetEntry *entry = lfirst(lc);
+
+        if (entry->expr && equal(entry->expr, expr))
+            return entry;
+    }
+    foreach (lc, split->lower) {
+        TargetEntry *entry = lfirst(lc);
+
+        if (entry->expr == NULL) {
+            entry->expr = copyObject((Expr *) expr);
+            return entry;
+        }
+    }
+    split->lower = lappend(
+        split->lower, makeTargetEntry(copyObject((Expr *) expr), list_length(split->lower) + 1, NULL, false));
+    return llast(split->lower);
+}
+
+/* An expression of the lower node in terms of its columns; they are added as needed. */
+static Node *
+RaiseExpression(Node *node, SplitContext *split)
+{
+    if (node == NULL)
+        return NULL;
+    if (IsA(node, Var) || IsA(node, Aggref) || IsA(node, GroupingFunc) || IsA(node, WindowFunc))
+        return (Node *) MakeColumnVar(INDEX_VAR, FindLowerColumn(split, node));
+    return expression_tree_mutator(node, RaiseExpression, split);
+}
+
+/* Does the expression use one of the sites, itself or in a subquery? */
+static bool
+NeedsReadAhead(Ia3Rewrite *rw, Node *expr)
+{
+    return Ia3ContainsCall(expr) || Ia3FindSites(rw, expr, true).sites != NIL;
+}
+
+/*
+ * Puts a node over `lower` that evaluates the columns with calls, and the conditions `moved`, which the
+ * caller has taken out of the filter of `lower`.
+ */
+static Plan *
+SplitOff(Ia3Rewrite *rw, Plan *lower, List *moved, const Ia3Sites *sites, const Ia3Consumer *consumer)
+{
+    SplitContext split = {NIL};
+    List *upper = NIL;
+    List *moves = NIL; /* whether each column does */
+    List *raised;
+    ListCell *lc;
+
+    foreach (lc, lower->targetlist) {
+        TargetEntry *entry = lfirst(lc);
+        bool move = NeedsReadAhead(rw, (Node *) entry->expr);
+
+        split.lower = lappend(split.lower, makeTargetEntry(move ? NULL : entry->expr, entry->resno,
+                                                           move ? NULL : entry->resname, false));
+        moves = lappend_int(moves, move);
+    }
+    foreach (lc, lower->targetlist) {
+        TargetEntry *entry = flatCopyTargetEntry(lfirst(lc));
+
+        if (list_nth_int(moves, foreach_current_index(lc)))
+            entry->expr = (Expr *) RaiseExpression((Node *) entry->expr, &split);
+        else
+            entry->expr = (Expr *) MakeColumnVar(INDEX_VAR, list_nth(split.lower, entry->resno - 1));
+        upper = lappend(upper, entry);
+    }
+    moved = (List *) RaiseExpression((Node *) moved, &split);
+    raised = (List *) RaiseExpression((Node *) sites->sites, &split);
+    foreach (lc, split.lower) {
+        TargetEntry *entry = lfirst(lc);
+
+        if (entry->expr == NULL)
+            entry->expr = (Expr *) makeNullConst(INT4OID, -1, InvalidOid);
+    }
+    lower->targetlist = split.lower;
+    rw->served = list_concat(rw->served, sites->calls);
+    return MakeNode(rw, lower, upper, moved, raised, consumer);
+}
+
+static bool
+IsScan(const Plan *plan)
+{
+    switch (nodeTag(plan)) {
+    case T_SeqScan:
+    case T_SampleScan:
+    case T_IndexScan:
+    case T_IndexOnlyScan:
+    case T_BitmapHeapScan:
+    case T_TidScan:
+#if PG_VERSION_NUM >= 140000
+    case T_TidRangeScan:
+#endif
+    case T_SubqueryScan:
+    case T_FunctionScan:
+    case T_TableFuncScan:
+    case T_ValuesScan:
+    case T_CteScan:
+    case T_NamedTuplestoreScan:
+    case T_WorkTableScan:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* Filters that work on the same rows as the target list. (A join's is part of what joining means.) */
+static bool
+FilterCanMove(const Plan *plan)
+{
+    return IsScan(plan) || IsA(plan, Agg) || IsA(plan, Group);
+}
+
+/*
+ * Moves the filter's first condition with a call, and all that follow it, into a node of their own; then
+ * the next condition with a call into one above that, and so on. So each condition only ever sees rows that
+ * passed those before it, and their order, which security depends on, stays.
+ */
+static Plan *
+SplitFilter(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
+{
+    Ia3Consumer filtered = *consumer;
+    int start = 0;
+
+    /* with a filter in between, a limit no longer says how many rows are read */
+    filtered.mayStop = consumer->mayStop || consumer->limitCount;
+    filtered.limitCount = filtered.limitOffset = NULL;
+    for (;;) {
+        Ia3Sites sites = {NIL, NIL};
+        int first;
+        List *moved;
+
+        for (first = start; first < list_length(plan->qual); first++) {
+            sites = Ia3FindSites(rw, list_nth(plan->qual, first), !filtered.mayStop);
+            if (sites.sites != NIL)
+                break;
+        }
+        if (first >= list_length(plan->qual))
+            return plan;
+        moved = list_copy_tail(plan->qual, first);
+        plan->qual = list_truncate(list_copy(plan->qual), first);
+        plan = SplitOff(rw, plan, moved, &sites, &filtered);
+        start = 1; /* the new node's first condition is served by the node itself */
+    }
+}
+
+Plan *
+Ia3Split(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
+{
+    Ia3Sites sites;
+
+    if (consumer->fixedType)
+        return plan;
+    if (FilterCanMove(plan) && plan->qual &&
+        Ia3MayReadAhead(rw, plan, consumer->mayStop || consumer->limitCount))
+        plan = SplitFilter(rw, plan, consumer);
+    if (!Ia3MayReadAhead(rw, plan, consumer->mayStop))
+        return plan;
+    sites = Ia3FindSites(rw, (Node *) plan->targetlist, !consumer->mayStop);
+    if (sites.sites != NIL)
+        plan = SplitOff(rw, plan, NIL, &sites, consumer);
+    return plan;
+}

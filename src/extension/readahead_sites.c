@@ -1,0 +1,556 @@
+/*
+ * readahead_sites.c
+ *     Finding the calls of our functions, with what their arguments will be.
+ *
+ * A site can be read ahead for when its arguments can be computed from a row of the node's input and from
+ * parameters that do not change while that input is read. Two kinds of places are searched:
+ *
+ * - Expressions over the columns of one input, the usual case. Vars are what varies by row.
+ * - Subtrees that run once per row of such an input: the inner side of a nested loop, a correlated
+ *   subquery. There, what varies are the parameters that the row passes in; they are replaced by the
+ *   expressions that they stand for, and a Var is a column of the inside, which nobody knows in advance.
+ *
+ * Calls under CASE, COALESCE, AND, OR and FILTER get the conditions under which they are evaluated as
+ * guards: a call that will not happen is not asked for, and cannot fail.
+ */
+#include "readahead.h"
+
+#include "miscadmin.h"
+#include "nodes/makefuncs.h"
+#include "nodes/nodeFuncs.h"
+#include "optimizer/optimizer.h"
+
+typedef struct SiteSearch {
+    Ia3Rewrite *rw;
+    Ia3Sites found;
+    List *guards;   /* conditions under which the current place is evaluated */
+    bool opaque;    /* ... and one more, which cannot be written as an expression over the row */
+    bool certain;   /* given the guards, evaluated for every row; arguments may be such that can fail */
+    bool outerOnly; /* only Vars of the outer side */
+
+    /* in a subtree that runs once per row: */
+    bool inSubtree;
+    List *paramIds;     /* the parameters that the row sets ... */
+    List *paramValues;  /* ... and the expressions over the row that they get */
+    Bitmapset *outside; /* all parameters that are set outside of the subtree */
+} SiteSearch;
+
+static bool SearchExpression(Node *node, SiteSearch *search);
+
+static bool
+IsCall(Node *node)
+{
+    return IsA(node, FuncExpr) && Ia3FunctionForm(((FuncExpr *) node)->funcid) != IA3_CALL_NONE;
+}
+
+static bool
+ContainsCallWalker(Node *node, void *context)
+{
+    if (node == NULL)
+        return false;
+    if (IsCall(node))
+        return true;
+    return expression_tree_walker(node, ContainsCallWalker, context);
+}
+
+bool
+Ia3ContainsCall(Node *expr)
+{
+    return ContainsCallWalker(expr, NULL);
+}
+
+/*
+ * Can it be computed from the row? Counts in *nVarying what depends on the row.
+ */
+typedef struct ComputableContext {
+    const SiteSearch *search;
+    int nVarying;
+} ComputableContext;
+
+/* Returns true (stop) at whatever makes the expression useless to us. */
+static bool
+NotComputableWalker(Node *node, ComputableContext *context)
+{
+    const SiteSearch *search = context->search;
+
+    if (node == NULL)
+        return false;
+    switch (nodeTag(node)) {
+    case T_Var:
+        if (search->inSubtree || (search->outerOnly && ((Var *) node)->varno != OUTER_VAR))
+            return true;
+        context->nVarying++;
+        return false;
+    case T_Param: {
+        Param *param = (Param *) node;
+
+        if (param->paramkind != PARAM_EXEC)
+            return false;
+        if (search->inSubtree && !bms_is_member(param->paramid, search->outside))
+            return true;
+        if (list_member_int(search->paramIds, param->paramid))
+            context->nVarying++;
+        return false;
+    }
+    case T_Aggref:
+    case T_WindowFunc:
+    case T_GroupingFunc:
+        /* becomes a column of the input when the node is split */
+        if (search->inSubtree)
+            return true;
+        context->nVarying++;
+        return false;
+    case T_SubPlan:
+    case T_AlternativeSubPlan:
+    case T_CaseTestExpr:
+    case T_CoerceToDomainValue:
+    case T_CurrentOfExpr:
+        return true;
+    default:
+        return expression_tree_walker(node, NotComputableWalker, context);
+    }
+}
+
+/* Could its evaluation raise an error? */
+static bool
+RiskyWalker(Node *node, void *context)
+{
+    if (node == NULL)
+        return false;
+    switch (nodeTag(node)) {
+    case T_Var:
+    case T_Param:
+    case T_Const:
+    case T_Aggref:
+    case T_WindowFunc:
+    case T_GroupingFunc:
+        return false;
+    case T_List:
+    case T_RelabelType:
+    case T_CollateExpr:
+    case T_ArrayExpr:
+    case T_RowExpr:
+    case T_NullTest:
+    case T_BooleanTest:
+    case T_BoolExpr:
+    case T_CoalesceExpr:
+    case T_CaseExpr:
+    case T_CaseWhen:
+    case T_SubscriptingRef:
+    case T_FieldSelect:
+        break;
+    case T_CoerceViaIO:
+        if (!Ia3CoercionCannotFail((CoerceViaIO *) node))
+            return true;
+        break;
+    case T_FuncExpr:
+        if (!IsCall(node) && !Ia3FunctionCannotFail((FuncExpr *) node))
+            return true;
+        break;
+    case T_OpExpr:
+    case T_DistinctExpr:
+    case T_NullIfExpr: /* the latter two are OpExprs by another name */
+        if (!Ia3OperatorCannotFail((OpExpr *) node))
+            return true;
+        break;
+    default:
+        return true;
+    }
+    return expression_tree_walker(node, RiskyWalker, context);
+}
+
+/* Replaces the parameters that the row sets by what they are set to. */
+static Node *
+SubstituteParams(Node *node, SiteSearch *search)
+{
+    if (node == NULL)
+        return NULL;
+    if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC)
+        for (int i = 0; i < list_length(search->paramIds); i++)
+            if (list_nth_int(search->paramIds, i) == ((Param *) node)->paramid)
+                return copyObject(list_nth(search->paramValues, i));
+    return expression_tree_mutator(node, SubstituteParams, search);
+}
+
+static bool
+InnerVarWalker(Node *node, void *context)
+{
+    if (node == NULL)
+        return false;
+    if (IsA(node, Var))
+        return ((Var *) node)->varno != OUTER_VAR;
+    return expression_tree_walker(node, InnerVarWalker, context);
+}
+
+/*
+ * Sites
+ */
+
+/* Will `site` be asked for anyway, because of another one with the same arguments? */
+static bool
+IsCovered(List *sites, List *site)
+{
+    FuncExpr *call = linitial(site);
+    ListCell *lc;
+
+    foreach (lc, sites) {
+        List *other = lfirst(lc);
+        FuncExpr *otherCall = linitial(other);
+
+        if (Ia3FunctionForm(otherCall->funcid) == Ia3FunctionForm(call->funcid) &&
+            equal(otherCall->args, call->args) &&
+            (list_length(other) == 1 || equal(list_copy_tail(other, 1), list_copy_tail(site, 1))))
+            return true;
+    }
+    return false;
+}
+
+static void
+ConsiderCall(FuncExpr *call, SiteSearch *search)
+{
+    ComputableContext context = {search, 0};
+    List *site;
+    Node *copy;
+
+    if (search->opaque || list_member_ptr(search->found.calls, call))
+        return;
+    /* one that a node further up takes care of; a subquery may be used by several expressions */
+    if (search->paramIds == NIL && list_member_ptr(search->rw->served, call))
+        return;
+    if (NotComputableWalker((Node *) call->args, &context) || context.nVarying == 0 ||
+        NotComputableWalker((Node *) search->guards, &context))
+        return;
+    if (contain_volatile_functions((Node *) call->args) ||
+        contain_volatile_functions((Node *) search->guards))
+        return;
+
+    site = lcons(call, list_copy(search->guards));
+    copy = SubstituteParams((Node *) site, search);
+    if (search->outerOnly && InnerVarWalker(copy, NULL))
+        return; /* through the arguments of a subquery in a join condition */
+    /* what may fail must not be computed for a row that would never have been looked at */
+    if (!search->certain && RiskyWalker(copy, NULL))
+        return;
+
+    search->found.calls = lappend(search->found.calls, call);
+    if (!IsCovered(search->found.sites, (List *) copy))
+        search->found.sites = lappend(search->found.sites, copy);
+}
+
+/*
+ * Conditions
+ */
+
+static Node *
+MakeBooleanTest(Node *arg, BoolTestType type)
+{
+    BooleanTest *test = makeNode(BooleanTest);
+
+    test->arg = (Expr *) arg;
+    test->booltesttype = type;
+    test->location = -1;
+    return (Node *) test;
+}
+
+static Node *
+MakeIsNull(Node *arg)
+{
+    NullTest *test = makeNode(NullTest);
+
+    test->arg = (Expr *) arg;
+    test->nulltesttype = IS_NULL;
+    test->argisrow = false;
+    test->location = -1;
+    return (Node *) test;
+}
+
+/* A new list: guards are shared by the sites found under them. */
+static List *
+AddGuard(List *guards, Node *guard)
+{
+    return lappend(list_copy(guards), guard);
+}
+
+/* AND, OR, COALESCE: each argument is evaluated only if none before it has decided. */
+static void
+SearchShortCircuit(Node *node, SiteSearch *search)
+{
+    bool isCoalesce = IsA(node, CoalesceExpr);
+    List *args = isCoalesce ? ((CoalesceExpr *) node)->args : ((BoolExpr *) node)->args;
+    BoolTestType undecided =
+        !isCoalesce && ((BoolExpr *) node)->boolop == AND_EXPR ? IS_NOT_FALSE : IS_NOT_TRUE;
+    List *save = search->guards;
+    ListCell *lc;
+
+    foreach (lc, args) {
+        Node *arg = lfirst(lc);
+
+        SearchExpression(arg, search);
+        search->guards =
+            AddGuard(search->guards, isCoalesce ? MakeIsNull(arg) : MakeBooleanTest(arg, undecided));
+    }
+    search->guards = save;
+}
+
+static void
+SearchCase(CaseExpr *expr, SiteSearch *search)
+{
+    List *saveGuards = search->guards;
+    bool saveOpaque = search->opaque;
+    ListCell *lc;
+
+    SearchExpression((Node *) expr->arg, search);
+    /* CASE x WHEN y: the comparisons refer to x by a CaseTestExpr, which means nothing elsewhere */
+    if (expr->arg)
+        search->opaque = true;
+    foreach (lc, expr->args) {
+        CaseWhen *when = lfirst(lc);
+        List *before = search->guards;
+
+        SearchExpression((Node *) when->expr, search);
+        search->guards = AddGuard(before, MakeBooleanTest((Node *) when->expr, IS_TRUE));
+        SearchExpression((Node *) when->result, search);
+        search->guards = AddGuard(before, MakeBooleanTest((Node *) when->expr, IS_NOT_TRUE));
+    }
+    SearchExpression((Node *) expr->defresult, search);
+    search->guards = saveGuards;
+    search->opaque = saveOpaque;
+}
+
+/* Arguments of an aggregate or a window function, over the rows that go into it. */
+static void
+SearchFiltered(Expr *filter, List *args, SiteSearch *search)
+{
+    List *save = search->guards;
+
+    if (filter) {
+        SearchExpression((Node *) filter, search);
+        search->guards = AddGuard(search->guards, MakeBooleanTest((Node *) filter, IS_TRUE));
+    }
+    SearchExpression((Node *) args, search);
+    search->guards = save;
+}
+
+/*
+ * Subtrees
+ */
+
+/* May a search that is certain of `plan` be certain of its child, too? */
+static bool
+AlwaysReadsChild(Plan *plan)
+{
+    switch (nodeTag(plan)) {
+    case T_Material:
+#if PG_VERSION_NUM >= 140000
+    case T_Memoize: /* a hit has had the same arguments before */
+#endif
+    case T_Sort:
+    case T_Unique:
+    case T_Agg:
+    case T_WindowAgg:
+    case T_Result: /* its one-time filter is a guard */
+    case T_ProjectSet:
+    case T_SubqueryScan:
+        return true;
+    case T_Limit: {
+        Node *count = ((Limit *) plan)->limitCount;
+
+        return count == NULL || (IsA(count, Const) && (((Const *) count)->constisnull ||
+                                                       DatumGetInt64(((Const *) count)->constvalue) > 0));
+    }
+    default:
+        return false;
+    }
+}
+
+/* The expressions of a node other than target list and filter in which a call can be found. */
+static void
+SearchOwnExpressions(Plan *plan, SiteSearch *search)
+{
+    switch (nodeTag(plan)) {
+    case T_FunctionScan: {
+        ListCell *lc;
+
+        foreach (lc, ((FunctionScan *) plan)->functions)
+            SearchExpression(((RangeTblFunction *) lfirst(lc))->funcexpr, search);
+        break;
+    }
+    case T_ValuesScan:
+        SearchExpression((Node *) ((ValuesScan *) plan)->values_lists, search);
+        break;
+    case T_NestLoop:
+    case T_MergeJoin:
+    case T_HashJoin:
+        SearchExpression((Node *) ((Join *) plan)->joinqual, search);
+        break;
+    case T_IndexScan:
+        SearchExpression((Node *) ((IndexScan *) plan)->indexqual, search);
+        break;
+    case T_IndexOnlyScan:
+        SearchExpression((Node *) ((IndexOnlyScan *) plan)->indexqual, search);
+        break;
+    case T_BitmapIndexScan:
+        SearchExpression((Node *) ((BitmapIndexScan *) plan)->indexqual, search);
+        break;
+    default:
+        break;
+    }
+}
+
+static void
+SearchSubtree(Plan *plan, SiteSearch *search)
+{
+    List *saveGuards = search->guards;
+    bool saveCertain = search->certain;
+    ListCell *lc;
+
+    if (plan == NULL)
+        return;
+    check_stack_depth();
+    if (IsA(plan, Result))
+        search->guards = list_concat_copy(search->guards, (List *) ((Result *) plan)->resconstantqual);
+
+    /* a function scan calls its functions whenever it is run; nothing else is that sure */
+    search->certain =
+        saveCertain && (IsA(plan, FunctionScan) || (IsA(plan, Result) && plan->lefttree == NULL));
+    SearchOwnExpressions(plan, search);
+    SearchExpression((Node *) plan->targetlist, search);
+    search->certain = false;
+    SearchExpression((Node *) plan->qual, search);
+
+    search->certain = saveCertain && AlwaysReadsChild(plan);
+    SearchSubtree(plan->lefttree, search);
+    SearchSubtree(plan->righttree, search);
+    foreach (lc, Ia3PlanExtraChildren(plan))
+        SearchSubtree(lfirst(lc), search);
+    search->guards = saveGuards;
+    search->certain = saveCertain;
+}
+
+/* A subquery: calls inside whose arguments come from this row. */
+static void
+SearchSubquery(SubPlan *subplan, SiteSearch *search)
+{
+    bool saveCertain = search->certain;
+
+    if (!search->inSubtree && subplan->parParam && !subplan->useHashTable && search->guards == NIL &&
+        !search->opaque) {
+        Plan *plan = list_nth(search->rw->stmt->subplans, subplan->plan_id - 1);
+        SiteSearch inside = *search;
+
+        inside.inSubtree = true;
+        inside.paramIds = subplan->parParam;
+        inside.paramValues = subplan->args;
+        inside.outside = plan->extParam;
+        SearchSubtree(plan, &inside);
+        search->found = inside.found;
+    }
+    search->certain = false; /* the comparison with its rows, if it has any */
+    SearchExpression(subplan->testexpr, search);
+    search->certain = saveCertain;
+    SearchExpression((Node *) subplan->args, search);
+}
+
+/* Walks one expression. Arguments come before the call, so that nested calls are answered first. */
+static bool
+SearchExpression(Node *node, SiteSearch *search)
+{
+    bool saveCertain = search->certain;
+
+    if (node == NULL)
+        return false;
+    switch (nodeTag(node)) {
+    case T_BoolExpr:
+        if (((BoolExpr *) node)->boolop == NOT_EXPR)
+            break;
+        SearchShortCircuit(node, search);
+        return false;
+    case T_CoalesceExpr:
+        SearchShortCircuit(node, search);
+        return false;
+    case T_CaseExpr:
+        SearchCase((CaseExpr *) node, search);
+        return false;
+    case T_SubPlan:
+        SearchSubquery((SubPlan *) node, search);
+        return false;
+    case T_AlternativeSubPlan: /* 13: which of them runs is decided at run time */
+    case T_Aggref:             /* over other rows; see Ia3FindAggregateSites */
+    case T_WindowFunc:
+        return false;
+    case T_RowCompareExpr: /* stops at the first pair that differs */
+        search->certain = false;
+        break;
+    default:
+        break;
+    }
+    expression_tree_walker(node, SearchExpression, search);
+    search->certain = saveCertain;
+    if (IsCall(node))
+        ConsiderCall((FuncExpr *) node, search);
+    return false;
+}
+
+/*
+ * Entry points
+ */
+
+Ia3Sites
+Ia3FindSites(Ia3Rewrite *rw, Node *expr, bool certain)
+{
+    SiteSearch search = {.rw = rw, .certain = certain};
+
+    SearchExpression(expr, &search);
+    return search.found;
+}
+
+static bool
+AggregateWalker(Node *node, SiteSearch *search)
+{
+    if (node == NULL)
+        return false;
+    if (IsA(node, Aggref)) {
+        /* direct arguments are evaluated once per group: they stay as they are */
+        SearchFiltered(((Aggref *) node)->aggfilter, ((Aggref *) node)->args, search);
+        return false;
+    }
+    if (IsA(node, WindowFunc)) {
+        SearchFiltered(((WindowFunc *) node)->aggfilter, ((WindowFunc *) node)->args, search);
+        return false;
+    }
+    return expression_tree_walker(node, AggregateWalker, search);
+}
+
+Ia3Sites
+Ia3FindAggregateSites(Ia3Rewrite *rw, Plan *node, bool certain)
+{
+    /* offset-style window functions evaluate an argument for some rows only: never certain */
+    SiteSearch search = {.rw = rw, .certain = certain && IsA(node, Agg)};
+
+    AggregateWalker((Node *) node->targetlist, &search);
+    AggregateWalker((Node *) node->qual, &search);
+    return search.found;
+}
+
+Ia3Sites
+Ia3FindNestLoopSites(Ia3Rewrite *rw, NestLoop *join, bool certain)
+{
+    Plan *inner = join->join.plan.righttree;
+    SiteSearch search = {.rw = rw, .certain = certain, .outside = inner->extParam, .inSubtree = true};
+    SiteSearch condition = {.rw = rw, .outerOnly = true};
+    ListCell *lc;
+
+    foreach (lc, join->nestParams) {
+        NestLoopParam *param = lfirst(lc);
+
+        search.paramIds = lappend_int(search.paramIds, param->paramno);
+        search.paramValues = lappend(search.paramValues, param->paramval);
+    }
+    if (join->nestParams)
+        SearchSubtree(inner, &search);
+
+    /* the join condition, which is evaluated only if there is an inner row */
+    condition.found = search.found;
+    SearchExpression((Node *) join->join.joinqual, &condition);
+    return condition.found;
+}
