@@ -43,6 +43,12 @@ TRUNCATE ia3.adapter;
 SELECT ia3_train('bobs', 'TABLE alices', steps => 1);
 RESET ROLE;
 SELECT t.task, t.owner, t.active_version, count(*) AS versions FROM ia3.task t JOIN ia3.adapter USING (task) GROUP BY t.task ORDER BY t.task;
+-- owners and members drop what is theirs
+SET ROLE regress_ia3_alice;
+SELECT ia3_activate('teams', 1), ia3_drop('teams', 2);
+SELECT task, version, active FROM ia3.adapters ORDER BY task, version;
+SELECT ia3_drop('teams');
+SELECT count(*) FROM ia3.adapter;
 -- functions of a security definer run as its owner
 SET ROLE regress_ia3_alice;
 CREATE FUNCTION ask_alices(text) RETURNS text LANGUAGE sql SECURITY DEFINER AS $$SELECT ia3_predict('alices', $1)$$;
