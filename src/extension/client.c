@@ -24,6 +24,9 @@
 /* What was needed once for a big message is given back at the end of the transaction. */
 #define IA3_KEEP_BUFFER (256 * 1024)
 
+/* An engine that did not take a request to its end has so long to say why. */
+#define IA3_LAST_WORDS_MS 1000
+
 /* How often a waiting query looks whether its engine has become ready. */
 #define IA3_POLL_MS 50
 
@@ -115,8 +118,11 @@ AtXactEnd(XactEvent event, void *arg)
 static void
 AtSubXactEnd(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
 {
-    if (event == SUBXACT_EVENT_ABORT_SUB)
-        CloseBusyConnections(subid);
+    if (event != SUBXACT_EVENT_ABORT_SUB)
+        return;
+    CloseBusyConnections(subid);
+    if (current != NULL && current->subid >= subid)
+        current = NULL; /* it was only being built */
 }
 
 static void
@@ -517,6 +523,7 @@ Ia3RequestBegin(const char *backbone)
 {
     Ia3RequestAbandon();
     current = Connect(backbone);
+    current->subid = GetCurrentSubTransactionId();
     writer.len = 0;
     ia3_put_room(&writer, IA3_FRAME_HEADER);
     return &writer;
@@ -531,7 +538,7 @@ Ia3RequestSend(uint8 type)
 {
     if (current == NULL || current->busy)
         elog(ERROR, "no request to the ia3 engine was begun");
-    (void) SendFrame(current, type, &writer, 0);
+    current->cut = SendFrame(current, type, &writer, 0) != IA3_IO_OK;
 }
 
 /*
@@ -542,12 +549,17 @@ Ia3RequestSend(uint8 type)
 uint8
 Ia3ReplyWait(ia3_reader *reader)
 {
+    TimestampTz deadline = 0;
     Ia3IoResult result;
     uint8 type;
 
     if (current == NULL || !current->busy)
         elog(ERROR, "no request to the ia3 engine is under way");
-    result = ReceiveFrame(current, &type, reader, 0);
+    if (current->cut)
+        deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), IA3_LAST_WORDS_MS);
+    result = ReceiveFrame(current, &type, reader, deadline);
+    if (result == IA3_IO_TIMEOUT)
+        result = IA3_IO_GONE;
     if (result != IA3_IO_OK)
         RaiseIo(current, result, reader);
     if (type == IA3_ERROR) {

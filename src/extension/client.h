@@ -14,9 +14,10 @@ typedef struct Ia3Connection {
     int fd;
     bool open;
     bool busy; /* a reply is outstanding, or the greeting is */
+    bool cut;  /* the request could not be sent to its end */
     uint32 generation;
     uint32 request;         /* the last one sent */
-    SubTransactionId subid; /* that sent it */
+    SubTransactionId subid; /* that began it */
     Ia3EngineInfo info;
 } Ia3Connection;
 

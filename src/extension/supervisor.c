@@ -63,6 +63,8 @@ typedef struct Engine {
 static Engine engines[IA3_MAX_BACKBONES];
 static WaitEventSet *waitSet = NULL;
 static bool waitSetStale = true; /* a pipe was opened or closed */
+static bool backboneWaits;       /* for an entry that an engine on its way out still has */
+static bool entryFreed;
 
 /*
  * Small helpers
@@ -319,6 +321,7 @@ ReapEngine(Engine *engine)
     if (engine->remove) {
         ereport(LOG, (errmsg("ia3 engine \"%s\" was stopped", engine->status.spec.name)));
         FreeEngine(engine);
+        entryFreed = true;
     } else if (engine->stopping) {
         engine->status.pid = 0;
         engine->startAt = GetCurrentTimestamp();
@@ -357,7 +360,8 @@ AddEngine(const Ia3BackboneSpec *spec)
         SetState(engine, IA3_ENGINE_STARTING);
         return;
     }
-    /* only while removed engines are still ending; ReapEngine's caller tries again */
+    /* all entries are taken, some by removed engines that are still ending */
+    backboneWaits = true;
     ereport(LOG, (errmsg("ia3 backbone \"%s\" waits for another engine to end", spec->name)));
 }
 
@@ -390,6 +394,7 @@ ApplyConfiguration(void)
     char *error;
     int n = Ia3ParseBackbones(Ia3BackbonesSetting, specs, &error);
 
+    backboneWaits = entryFreed = false;
     for (int i = 0; i < IA3_MAX_BACKBONES; i++)
         engines[i].remove = InUse(&engines[i]);
     for (int i = 0; i < n; i++) {
@@ -597,7 +602,8 @@ Ia3SupervisorMain(Datum arg)
             ConfigReloadPending = false;
             ProcessConfigFile(PGC_SIGHUP);
             ApplyConfiguration();
-        }
+        } else if (backboneWaits && entryFreed)
+            ApplyConfiguration();
         WaitForEvents(RunDue());
         AttendEngines();
         MemoryContextReset(context);
