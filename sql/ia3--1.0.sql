@@ -187,6 +187,31 @@ CREATE FUNCTION @extschema@.ia3_drop(task pg_catalog.text, version pg_catalog.in
     AS 'MODULE_PATHNAME', 'ia3_drop_version' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
 --
+-- Interchange. The stored bytes are a PEFT adapter_model.safetensors; whoever may see a task may export it.
+-- Importing needs a grant; merging needs the rights of pg_write_server_files.
+--
+CREATE FUNCTION @extschema@.ia3_export(task pg_catalog.text) RETURNS pg_catalog.bytea
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100;
+COMMENT ON FUNCTION @extschema@.ia3_export IS 'an adapter as adapter_model.safetensors of PEFT';
+CREATE FUNCTION @extschema@.ia3_export_config(task pg_catalog.text) RETURNS pg_catalog.jsonb
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100;
+COMMENT ON FUNCTION @extschema@.ia3_export_config IS 'the adapter_config.json that belongs to ia3_export';
+CREATE FUNCTION @extschema@.ia3_import(task pg_catalog.text, adapter pg_catalog.bytea)
+    RETURNS pg_catalog.int4
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_import(task pg_catalog.text, adapter pg_catalog.bytea,
+    config pg_catalog.jsonb) RETURNS pg_catalog.int4
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_merge(task pg_catalog.text, directory pg_catalog.text)
+    RETURNS pg_catalog.void
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
+COMMENT ON FUNCTION @extschema@.ia3_merge IS
+    'writes a checkpoint with the vectors of a task folded into the weights';
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea, pg_catalog.jsonb)
+    FROM PUBLIC;
+
+--
 -- Looking inside
 --
 CREATE FUNCTION @extschema@.ia3_version() RETURNS pg_catalog.text

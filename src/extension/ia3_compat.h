@@ -28,7 +28,8 @@
 
 /* 14: DEFAULT_ROLE_* became ROLE_PG_* */
 #if PG_VERSION_NUM < 140000
-#define ROLE_PG_READ_ALL_STATS DEFAULT_ROLE_READ_ALL_STATS
+#define ROLE_PG_READ_ALL_STATS     DEFAULT_ROLE_READ_ALL_STATS
+#define ROLE_PG_WRITE_SERVER_FILES DEFAULT_ROLE_WRITE_SERVER_FILES
 #endif
 
 /* 15: EmitWarningsOnPlaceholders() became MarkGUCPrefixReserved() and then also forbids the prefix */

@@ -188,6 +188,8 @@ insert_version(const Ia3NewVersion *v, int number)
 
     memset(nulls, ' ', sizeof nulls);
     nulls[4] = v->parentVersion ? ' ' : 'n';
+    nulls[5] = v->examples ? ' ' : 'n';
+    nulls[7] = v->metrics ? ' ' : 'n';
     namestrcpy(&creator, GetUserNameFromId(GetUserId(), false));
     values[0] = CStringGetTextDatum(v->task);
     values[1] = Int32GetDatum(number);

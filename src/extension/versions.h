@@ -16,9 +16,9 @@ typedef struct Ia3NewVersion {
     bytea *vectors;
     const uint8 *backboneDigest;
     int parentVersion; /* 0: none */
-    int examples;
+    int examples;  /* 0: it was not trained here */
     Datum recipe;  /* jsonb */
-    Datum metrics; /* jsonb */
+    Datum metrics; /* jsonb; 0: none */
     bool activate;
 } Ia3NewVersion;
 

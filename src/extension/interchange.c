@@ -1,0 +1,267 @@
+/*
+ * interchange.c
+ *     ia3_export, ia3_export_config, ia3_import and ia3_merge: adapters on their way to and from other tools.
+ *
+ * What is stored is already a PEFT file, so exporting is reading. Importing lets the engine of the backbone
+ * turn whatever spelling it gets into that form; which vectors there are decides the engine, what a
+ * configuration says about them is checked here (adapter_config.c).
+ */
+#include "postgres.h"
+
+#include <sys/stat.h>
+
+#include "catalog/pg_type.h"
+#include "commands/tablespace.h"
+#include "miscadmin.h"
+#include "port.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+
+#include "adapter_config.h"
+#include "catalog.h"
+#include "template.h"
+#include "versions.h"
+
+PG_FUNCTION_INFO_V1(ia3_export);
+PG_FUNCTION_INFO_V1(ia3_export_config);
+PG_FUNCTION_INFO_V1(ia3_import);
+PG_FUNCTION_INFO_V1(ia3_merge);
+
+static Ia3Query settingsQuery = {
+    .sql = "SELECT t.backbone, t.template, t.choices FROM ia3.task t"
+           " WHERE t.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 1,
+    .argTypes = {TEXTOID},
+};
+
+/* An adapter on its way into the catalog. */
+typedef struct Import {
+    char *task;
+    bool exists; /* the task; else it is made with the default template and no choices */
+    char *backbone;
+    Ia3Strings *templates;
+    Ia3Strings *choices; /* NULL: every call brings its own */
+    Jsonb *config;       /* NULL: none given */
+    Ia3EngineInfo engine;
+    bytea *vectors;
+    Ia3AdapterModules modules;
+} Import;
+
+Datum
+ia3_export(PG_FUNCTION_ARGS)
+{
+    PG_RETURN_BYTEA_P(Ia3TaskFetchVectors(Ia3TaskLookup(text_to_cstring(PG_GETARG_TEXT_PP(0)))));
+}
+
+Datum
+ia3_export_config(PG_FUNCTION_ARGS)
+{
+    Ia3Task *task = Ia3TaskLookup(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    Ia3EngineStatus status;
+    bool known = Ia3Loaded() && Ia3GetEngineStatus(task->backbone, &status);
+
+    PG_RETURN_DATUM(Ia3AdapterConfigMake(known ? status.spec.path : NULL));
+}
+
+/* What the version will be asked with: as the task is, if there is one. */
+static void
+read_settings(Import *import)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    Datum value = CStringGetTextDatum(import->task);
+    bool isNull;
+
+    Ia3SpiConnect();
+    import->exists = Ia3QueryRun(&settingsQuery, &value, NULL, true) > 0;
+    MemoryContextSwitchTo(caller);
+    if (import->exists) {
+        import->backbone = TextDatumGetCString(Ia3QueryColumn(1, &isNull));
+        import->templates = Ia3StringsFromArray(Ia3QueryColumn(2, &isNull), "template");
+        value = Ia3QueryColumn(3, &isNull);
+        import->choices = isNull ? NULL : Ia3StringsFromArray(value, "choices");
+    } else {
+        import->backbone = pstrdup(Ia3Backbone);
+        import->templates = palloc(sizeof(Ia3Strings));
+        import->templates->n = 1;
+        import->templates->items = palloc(sizeof(char *));
+        import->templates->items[0] = pstrdup(IA3_DEFAULT_TEMPLATE);
+    }
+    Ia3SpiFinish();
+    MemoryContextSwitchTo(caller);
+}
+
+/* Asks the engine for the stored form of the bytes; ERROR 22P03 when they are no adapter of the backbone. */
+static void
+normalize(Import *import, bytea *adapter)
+{
+    ia3_writer *w = Ia3RequestBegin(import->backbone);
+    ia3_reader reader;
+    const char *bytes;
+    size_t len;
+
+    import->engine = *Ia3GetEngineInfo(import->backbone);
+    ia3_put_str(w, VARDATA_ANY(adapter), VARSIZE_ANY_EXHDR(adapter));
+    Ia3RequestSend(IA3_NORMALIZE);
+    if (Ia3ReplyWait(&reader) != IA3_NORMALIZE_OK)
+        Ia3ProtocolError("The engine did not answer NORMALIZE with an adapter.");
+    bytes = ia3_get_str(&reader, &len);
+    import->vectors = palloc(VARHDRSZ + len);
+    SET_VARSIZE(import->vectors, VARHDRSZ + len);
+    memcpy(VARDATA(import->vectors), bytes, len);
+    import->modules.n = (int) ia3_get_count(&reader, 5);
+    import->modules.names = palloc(sizeof(char *) * Max(import->modules.n, 1));
+    import->modules.scalesInput = palloc(sizeof(bool) * Max(import->modules.n, 1));
+    for (int i = 0; i < import->modules.n; i++) {
+        import->modules.names[i] = Ia3GetText(&reader);
+        import->modules.scalesInput[i] = ia3_get_u8(&reader) != 0;
+    }
+    if (reader.bad || reader.p != reader.end || len == 0)
+        Ia3ProtocolError("The normalised adapter does not have the length it should have.");
+}
+
+static void
+append_strings(StringInfo out, const char *key, const Ia3Strings *strings)
+{
+    appendStringInfo(out, ", \"%s\": [", key);
+    for (int i = 0; i < strings->n; i++) {
+        if (i > 0)
+            appendStringInfoString(out, ", ");
+        escape_json(out, strings->items[i]);
+    }
+    appendStringInfoChar(out, ']');
+}
+
+/*
+ * Where the version comes from. A template and choices that the task has now are recorded, so that activating
+ * this version later brings them back; what a new task lacks is left open for its owner to set.
+ */
+static Datum
+make_recipe(const Import *import)
+{
+    StringInfoData out;
+
+    initStringInfo(&out);
+    appendStringInfoString(&out, "{\"imported\": true, \"backbone\": ");
+    escape_json(&out, import->backbone);
+    if (import->exists)
+        append_strings(&out, "template", import->templates);
+    if (import->choices)
+        append_strings(&out, "choices", import->choices);
+    if (import->config) {
+        appendStringInfoString(&out, ", \"config\": ");
+        (void) JsonbToCString(&out, &import->config->root, VARSIZE(import->config));
+    }
+    appendStringInfo(&out, ", \"ia3_version\": \"%s\"}", IA3_VERSION);
+    return DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data));
+}
+
+static int
+store(const Import *import)
+{
+    Ia3NewVersion version = {
+        .task = import->task,
+        .backbone = import->backbone,
+        .templates = import->templates,
+        .choices = import->choices,
+        .vectors = import->vectors,
+        .backboneDigest = import->engine.digest,
+        .recipe = make_recipe(import),
+        .activate = true,
+    };
+
+    return Ia3VersionsStore(&version);
+}
+
+/* (task, adapter) and (task, adapter, config). */
+Datum
+ia3_import(PG_FUNCTION_ARGS)
+{
+    Import import = {0};
+
+    PreventCommandDuringRecovery("ia3_import()");
+    PreventCommandIfReadOnly("ia3_import()");
+    PreventCommandIfParallelMode("ia3_import()");
+    Ia3RequirePreload();
+    import.task = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    Ia3TaskCheckName(import.task);
+    Ia3VersionsCheckOwner(import.task);
+    if (PG_NARGS() > 2)
+        import.config = PG_GETARG_JSONB_P(2);
+    read_settings(&import);
+    normalize(&import, PG_GETARG_BYTEA_PP(1));
+    if (import.config)
+        Ia3AdapterConfigCheck(import.config, &import.modules);
+    PG_RETURN_INT32(store(&import));
+}
+
+/* The same rule as for COPY TO a file. */
+static void
+check_may_write_files(void)
+{
+    if (!has_privs_of_role(GetUserId(), ROLE_PG_WRITE_SERVER_FILES))
+        ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+                        errmsg("permission denied to write a checkpoint on the server"),
+                        errdetail("Only roles with the privileges of the \"%s\" role may use ia3_merge.",
+                                  "pg_write_server_files")));
+}
+
+/*
+ * What can be said about the directory before gigabytes are written; the engine, which runs as the same
+ * operating system user, checks again.
+ */
+static char *
+check_directory(char *directory)
+{
+    struct stat st;
+    char *parent;
+
+    canonicalize_path(directory);
+    if (!is_absolute_path(directory))
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_NAME), errmsg("relative path not allowed for ia3_merge()"),
+                 errhint("Give the absolute path of a directory on the server that does not exist yet.")));
+    if (stat(directory, &st) == 0) {
+        if (!S_ISDIR(st.st_mode))
+            ereport(ERROR, (errcode(ERRCODE_DUPLICATE_FILE),
+                            errmsg("\"%s\" exists and is not a directory", directory)));
+        if (!directory_is_empty(directory))
+            ereport(ERROR, (errcode(ERRCODE_DUPLICATE_FILE),
+                            errmsg("directory \"%s\" exists and is not empty", directory)));
+        return directory;
+    }
+    if (errno != ENOENT)
+        ereport(ERROR,
+                (errcode_for_file_access(), errmsg("could not access directory \"%s\": %m", directory)));
+    parent = pstrdup(directory);
+    get_parent_directory(parent);
+    if (stat(parent, &st) != 0)
+        ereport(ERROR, (errcode_for_file_access(), errmsg("could not access directory \"%s\": %m", parent)));
+    return directory;
+}
+
+Datum
+ia3_merge(PG_FUNCTION_ARGS)
+{
+    Ia3Task *task;
+    bytea *vectors;
+    char *directory;
+    ia3_writer *w;
+    ia3_reader reader;
+
+    PreventCommandIfParallelMode("ia3_merge()");
+    check_may_write_files();
+    directory = check_directory(text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    Ia3RequirePreload();
+    task = Ia3TaskLookup(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    vectors = Ia3TaskFetchVectors(task);
+    w = Ia3RequestBegin(task->backbone);
+    Ia3TaskCheckBackbone(task);
+    ia3_put_str(w, VARDATA_ANY(vectors), VARSIZE_ANY_EXHDR(vectors));
+    ia3_put_str(w, directory, strlen(directory));
+    Ia3RequestSend(IA3_MERGE);
+    if (Ia3ReplyWait(&reader) != IA3_OK)
+        Ia3ProtocolError("The engine did not answer MERGE with OK.");
+    PG_RETURN_VOID();
+}
