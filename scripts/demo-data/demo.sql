@@ -36,7 +36,7 @@ SELECT t.id, t.body, t.label AS truth, z.choice AS zero_shot, c.choice AS traine
 SELECT left(body, 60) AS ticket, truth, zero_shot, trained, round(probability::numeric, 2) AS probability
   FROM predictions WHERE id % 2 = 0 ORDER BY id;
 
-SELECT task, version, active, examples, pg_size_pretty(size) AS size FROM ia3.adapters;
+SELECT task, version, active, examples, size FROM ia3.adapters;
 
 \pset tuples_only on
 \pset format unaligned
