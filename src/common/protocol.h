@@ -27,6 +27,7 @@
 #define IA3_FRAME_HEADER     9                  /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* also below what one palloc may hold */
 #define IA3_DIGEST_LEN       32
+#define IA3_MAX_NEW_TOKENS   1024 /* that one row may generate */
 
 typedef enum Ia3Message {
     /* requests */
@@ -40,6 +41,7 @@ typedef enum Ia3Message {
     IA3_STATS = 8,       /* nothing                                               -> STATS_OK */
     IA3_NORMALIZE = 9,   /* str safetensors                                       -> NORMALIZE_OK */
     IA3_MERGE = 10,      /* see below                                             -> OK */
+    IA3_GENERATE = 11,   /* see below                                             -> GENERATE_OK | MISSING */
 
     /* replies */
     IA3_HELLO_OK = 64,   /* u32 version, str engine version */
@@ -52,6 +54,7 @@ typedef enum Ia3Message {
     IA3_TRAIN_OK = 71,   /* see below */
     IA3_STATS_OK = 72,   /* list<str name, f64 value>, names of IA3_STAT_NAMES in that order */
     IA3_NORMALIZE_OK = 73,/* see below */
+    IA3_GENERATE_OK = 74,/* see below */
     IA3_ERROR = 127      /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
 } Ia3Message;
 
@@ -96,6 +99,13 @@ typedef enum Ia3Message {
  * MERGE:   str safetensors (an adapter), str directory (an absolute path as bytes, not UTF-8)
  *          The engine reads its backbone's files again and writes a checkpoint with the vectors folded into the
  *          weights. The directory must not exist, or be empty; it appears with its last file or not at all.
+ *
+ * GENERATE: u32 max_input_tokens
+ *          list<digest>                      adapters used; all zero bytes = the bare backbone
+ *          list<u32 adapter index, str text, u32 tail, u32 max_tokens (1 to IA3_MAX_NEW_TOKENS),
+ *               f64 temperature (0 = greedy), u32 top_k (0 = all), u64 seed>   rows
+ * GENERATE_OK: per row, in order: u8 ok; if 1: str text, without control tokens; if 0: as in SCORE_OK. With
+ *          temperature 0 the text depends on nothing else; otherwise on the seed too.
  *
  * INFO_OK: str name, str path, str device ("cpu"), str device description, str dtype ("bfloat16"),
  *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),

@@ -70,6 +70,8 @@ row_tokens(const ia3_row *row)
 {
     if (ia3_row_failed(row))
         return 0;
+    if (row->sampling) /* each token it writes is computed with, as an input's is */
+        return row->n_ids + (int) row->sampling->max_tokens;
     ia3_score_row s = {.n_ids = row->n_ids, .ids = row->ids, .choices = row->set->choices};
     return ia3_score_row_tokens(&s);
 }

@@ -1,6 +1,6 @@
 /*
  * compute.c
- *     The compute thread: loading, the loop, scoring batches. One batch and one training step in turn, so
+ *     The compute thread: loading, the loop, scoring batches (writer.c generates). One batch and one training step in turn, so
  *     neither waits for more than one of the other.
  */
 #include "compute.h"
@@ -40,9 +40,8 @@ compare_rows(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
-/* Moves the vectors of an adapter to the device when it is used for the first time. */
-static bool
-to_device(ia3_server *s, ia3_cached_adapter *a, ia3_error *err)
+bool
+ia3_adapter_to_device(ia3_server *s, ia3_cached_adapter *a, ia3_error *err)
 {
     if (a == NULL || a->device)
         return true;
@@ -158,8 +157,8 @@ count_batch(ia3_scoring *p, const ia3_row_batch *batch, double started, double e
     ia3_stats_max(stats, IA3_STAT_MAX_BATCH_ROWS, batch->n);
 }
 
-void
-ia3_run_batch(ia3_server *s, ia3_row_batch *batch)
+static void
+score_batch(ia3_server *s, ia3_row_batch *batch)
 {
     ia3_scoring *p = ia3_alloc(sizeof *p);
     p->server = s;
@@ -172,7 +171,7 @@ ia3_run_batch(ia3_server *s, ia3_row_batch *batch)
         p->twin_of[i] = -1;
         if (ia3_row_failed(row))
             continue;
-        if (!to_device(s, row->adapter, &err)) {
+        if (!ia3_adapter_to_device(s, row->adapter, &err)) {
             ia3_row_fail(row, &err);
             continue;
         }
@@ -186,11 +185,35 @@ ia3_run_batch(ia3_server *s, ia3_row_batch *batch)
         ia3_stats_add(&s->stats, IA3_STAT_DEDUP_ROWS, good - p->n);
     }
     free(p);
-    for (int i = 0; i < batch->n; i++) {
-        ia3_request *r = batch->rows[i]->request;
+}
+
+/* Rows that have their results. */
+static void
+hand_back(ia3_server *s, ia3_row **rows, int n)
+{
+    for (int i = 0; i < n; i++) {
+        ia3_request *r = rows[i]->request;
         if (++r->n_done == r->n_rows) /* from here on it is the I/O thread's */
             ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
     }
+}
+
+void
+ia3_run_batch(ia3_server *s, ia3_row_batch *batch)
+{
+    ia3_row **writing = ia3_alloc_array((size_t) batch->n, sizeof(ia3_row *));
+    int n = 0, n_writing = 0;
+    for (int i = 0; i < batch->n; i++)
+        *(batch->rows[i]->sampling ? &writing[n_writing++] : &batch->rows[n++]) = batch->rows[i];
+    batch->n = n;
+    /* Scores are answered before the texts are begun, which take a pass per token. */
+    if (n > 0)
+        score_batch(s, batch);
+    hand_back(s, batch->rows, n);
+    if (n_writing > 0)
+        ia3_run_generation(s, writing, n_writing);
+    hand_back(s, writing, n_writing);
+    free(writing);
 }
 
 static void

@@ -1,6 +1,6 @@
 /*
  * compute.h
- *     Scoring batches and training jobs. Everything here runs on the compute thread.
+ *     Scoring and generating batches and training jobs. Everything here runs on the compute thread.
  */
 #ifndef IA3_COMPUTE_H
 #define IA3_COMPUTE_H
@@ -9,6 +9,12 @@
 
 /* Computes one batch, hands finished requests back. */
 void ia3_run_batch(ia3_server *s, ia3_row_batch *batch);
+
+/* The rows of a batch that are to be continued rather than scored (writer.c). Each gets its text or its error. */
+void ia3_run_generation(ia3_server *s, ia3_row **rows, int n);
+
+/* Moves the vectors of an adapter (NULL: nothing to do) to the device when it is used for the first time. */
+bool ia3_adapter_to_device(ia3_server *s, ia3_cached_adapter *a, ia3_error *err);
 
 /* The training jobs under way (trainer.c). */
 typedef struct ia3_trainer ia3_trainer;

@@ -99,7 +99,7 @@ remove_preparing(ia3_io *io, ia3_request *r)
 static bool
 submitted(const ia3_request *r, bool preparing)
 {
-    return r->type == IA3_SCORE ? r->n_ready > 0 : !preparing;
+    return ia3_request_has_rows(r) ? r->n_ready > 0 : !preparing;
 }
 
 /* Returns true when the request is the I/O thread's at once, false when it will come back as DONE. */
@@ -142,9 +142,9 @@ static void
 submit(ia3_io *io, ia3_request *r, bool finished)
 {
     ia3_queue *q = io->server->queue;
-    if (r->error.code != 0 || (finished && r->type == IA3_SCORE && r->n_rows == 0))
+    if (r->error.code != 0 || (finished && ia3_request_has_rows(r) && r->n_rows == 0))
         ia3_io_complete(io, r);
-    else if (r->type == IA3_SCORE && r->n_prepared > r->n_ready)
+    else if (ia3_request_has_rows(r) && r->n_prepared > r->n_ready)
         ia3_queue_publish(q, r, r->n_prepared);
     else if (r->type == IA3_TRAIN && finished)
         ia3_queue_train(q, r);
@@ -422,6 +422,7 @@ ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame)
         handle_hello(c, frame);
         break;
     case IA3_SCORE:
+    case IA3_GENERATE:
     case IA3_TRAIN:
         handle_work(io, c, frame);
         return; /* it has taken the data */

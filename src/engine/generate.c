@@ -212,12 +212,15 @@ choose(generation *g, int step)
         if (g->done[i])
             continue;
         const float *logits = g->host_logits + (size_t) i * c->vocab_size;
-        int32_t token = row->temperature > 0 ? sample(row, logits, c->vocab_size, g->m->logit_scale, step)
-                                             : most_likely(logits, c->vocab_size);
+        int32_t token = most_likely(logits, c->vocab_size);
+        row->overflow = !isfinite(logits[token]);
+        if (row->temperature > 0 && !row->overflow)
+            token = sample(row, logits, c->vocab_size, g->m->logit_scale, step);
         g->token[i] = token;
-        if (token != c->eos_id)
+        bool end = row->overflow || token == c->eos_id;
+        if (!end)
             row->out[row->n_out++] = token;
-        g->done[i] = token == c->eos_id || row->n_out == row->max_tokens;
+        g->done[i] = end || row->n_out == row->max_tokens || (row->cancelled && atomic_load(row->cancelled));
         g->n_done += g->done[i];
     }
 }
@@ -252,6 +255,7 @@ ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
         ia3_batch_add_input(&batch, rows[i].ids, rows[i].n_ids, ia3_batch_find_slot(&batch, values));
         g.token[i] = m->config.start_id;
         rows[i].n_out = 0;
+        rows[i].overflow = false;
         if (rows[i].max_tokens > g.max_tokens)
             g.max_tokens = rows[i].max_tokens;
     }

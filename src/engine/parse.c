@@ -92,6 +92,12 @@ free_sets(ia3_wire_sets *sets)
 }
 
 static bool
+finite_from(double v, double low)
+{
+    return isfinite(v) && v >= low;
+}
+
+static bool
 parse_score_rows(ia3_reader *r, ia3_score_message *m, ia3_error *err)
 {
     uint32_t n = ia3_get_count(r, 16);
@@ -113,6 +119,30 @@ parse_score_rows(ia3_reader *r, ia3_score_message *m, ia3_error *err)
     return true;
 }
 
+/* What rows of SCORE and GENERATE have in common. */
+static bool
+check_row(const ia3_score_message *m, uint32_t i, ia3_error *err)
+{
+    const ia3_wire_row *row = &m->rows[i];
+    if (row->adapter >= m->n_digests)
+        return ia3_fail(err, IA3_E_INVALID, "row %u refers to adapter %u of %u", i, row->adapter,
+                        m->n_digests);
+    if (row->tail > row->text.len)
+        return ia3_fail(err, IA3_E_INVALID, "row %u has its tail at byte %u of %u", i, row->tail,
+                        row->text.len);
+    return true;
+}
+
+static bool
+check_answer(uint64_t bytes, ia3_error *err)
+{
+    if (bytes + 5 <= IA3_MAX_FRAME)
+        return true;
+    ia3_fail(err, IA3_E_TOO_LONG, "answer would have %llu bytes, the limit is %u", (unsigned long long) bytes,
+             IA3_MAX_FRAME);
+    return ia3_fail_hint(err, "Ask for fewer rows at once.");
+}
+
 /* Cross references, and an answer that fits into a frame. */
 static bool
 check_score_rows(const ia3_score_message *m, ia3_error *err)
@@ -120,39 +150,97 @@ check_score_rows(const ia3_score_message *m, ia3_error *err)
     uint64_t answer = 0;
     for (uint32_t i = 0; i < m->n_rows; i++) {
         const ia3_wire_row *row = &m->rows[i];
-        if (row->adapter >= m->n_digests)
-            return ia3_fail(err, IA3_E_INVALID, "row %u refers to adapter %u of %u", i, row->adapter,
-                            m->n_digests);
+        if (!check_row(m, i, err))
+            return false;
         if (row->set >= m->sets.n)
             return ia3_fail(err, IA3_E_INVALID, "row %u refers to choice set %u of %u", i, row->set,
                             m->sets.n);
-        if (row->tail > row->text.len)
-            return ia3_fail(err, IA3_E_INVALID, "row %u has its tail at byte %u of %u", i, row->tail,
-                            row->text.len);
         answer += 5 + 8 * (uint64_t) m->sets.sets[row->set].n;
     }
-    if (answer + 5 > IA3_MAX_FRAME) {
-        ia3_fail(err, IA3_E_TOO_LONG, "answer would have %llu bytes, the limit is %u",
-                 (unsigned long long) answer, IA3_MAX_FRAME);
-        return ia3_fail_hint(err, "Ask for fewer rows at once.");
-    }
+    return check_answer(answer, err);
+}
+
+/* max_input_tokens and the adapters. */
+static bool
+parse_score_head(ia3_reader *r, ia3_score_message *m, const char *what, ia3_error *err)
+{
+    memset(m, 0, sizeof *m);
+    m->max_input_tokens = ia3_get_u32(r);
+    m->n_digests = ia3_get_count(r, IA3_DIGEST_LEN);
+    m->digests = ia3_get_bytes(r, (size_t) m->n_digests * IA3_DIGEST_LEN);
+    if (r->bad)
+        return malformed(err, what);
+    if (m->n_digests > IA3_MAX_DIGESTS)
+        return too_many(err, "adapters", m->n_digests, IA3_MAX_DIGESTS);
     return true;
 }
 
 bool
 ia3_parse_score(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err)
 {
-    memset(m, 0, sizeof *m);
     ia3_reader r = {.p = payload, .end = payload + len};
-    m->max_input_tokens = ia3_get_u32(&r);
-    m->n_digests = ia3_get_count(&r, IA3_DIGEST_LEN);
-    m->digests = ia3_get_bytes(&r, (size_t) m->n_digests * IA3_DIGEST_LEN);
-    if (r.bad)
-        return malformed(err, "SCORE");
-    if (m->n_digests > IA3_MAX_DIGESTS)
-        return too_many(err, "adapters", m->n_digests, IA3_MAX_DIGESTS);
+    if (!parse_score_head(&r, m, "SCORE", err))
+        return false;
     if (parse_sets(&r, &m->sets, "SCORE", err) && parse_score_rows(&r, m, err) &&
         check_max_tokens(m->max_input_tokens, err) && check_score_rows(m, err))
+        return true;
+    ia3_score_message_free(m);
+    return false;
+}
+
+static bool
+parse_generate_rows(ia3_reader *r, ia3_score_message *m, ia3_error *err)
+{
+    uint32_t n = ia3_get_count(r, 36);
+    if (r->bad)
+        return malformed(err, "GENERATE");
+    if (n > IA3_MAX_ROWS)
+        return too_many(err, "rows", n, IA3_MAX_ROWS);
+    m->rows = ia3_alloc_array(n ? n : 1, sizeof *m->rows);
+    m->sampling = ia3_alloc_array(n ? n : 1, sizeof *m->sampling);
+    m->n_rows = n;
+    for (uint32_t i = 0; i < n; i++) {
+        m->rows[i].adapter = ia3_get_u32(r);
+        m->rows[i].text = get_span(r);
+        m->rows[i].tail = ia3_get_u32(r);
+        m->sampling[i].max_tokens = ia3_get_u32(r);
+        m->sampling[i].temperature = ia3_get_f64(r);
+        m->sampling[i].top_k = ia3_get_u32(r);
+        m->sampling[i].seed = ia3_get_u64(r);
+    }
+    if (r->bad || r->p != r->end)
+        return malformed(err, "GENERATE");
+    return true;
+}
+
+static bool
+check_generate_rows(const ia3_score_message *m, ia3_error *err)
+{
+    uint64_t answer = 0;
+    for (uint32_t i = 0; i < m->n_rows; i++) {
+        const ia3_sampling *s = &m->sampling[i];
+        if (!check_row(m, i, err))
+            return false;
+        if (s->max_tokens < 1 || s->max_tokens > IA3_MAX_NEW_TOKENS)
+            return ia3_fail(err, IA3_E_INVALID, "max_tokens must be between 1 and %d", IA3_MAX_NEW_TOKENS);
+        if (!finite_from(s->temperature, 0))
+            return ia3_fail(err, IA3_E_INVALID, "temperature must be zero or a positive number");
+        if (s->top_k > INT32_MAX)
+            return ia3_fail(err, IA3_E_INVALID, "top_k must be between 0 and %d", INT32_MAX);
+        /* pieces are short: 64 bytes is longer than any usual one */
+        answer += 5 + 64 * (uint64_t) s->max_tokens;
+    }
+    return check_answer(answer, err);
+}
+
+bool
+ia3_parse_generate(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err)
+{
+    ia3_reader r = {.p = payload, .end = payload + len};
+    if (!parse_score_head(&r, m, "GENERATE", err))
+        return false;
+    if (parse_generate_rows(&r, m, err) && check_max_tokens(m->max_input_tokens, err) &&
+        check_generate_rows(m, err))
         return true;
     ia3_score_message_free(m);
     return false;
@@ -163,13 +251,8 @@ ia3_score_message_free(ia3_score_message *m)
 {
     free_sets(&m->sets);
     free(m->rows);
+    free(m->sampling);
     memset(m, 0, sizeof *m);
-}
-
-static bool
-finite_from(double v, double low)
-{
-    return isfinite(v) && v >= low;
 }
 
 bool

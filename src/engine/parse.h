@@ -1,6 +1,6 @@
 /*
  * parse.h
- *     The payloads of SCORE and TRAIN, taken apart and checked. No sockets, no model: fuzzed as it is.
+ *     The payloads of SCORE, GENERATE and TRAIN, taken apart and checked. No sockets, no model: fuzzed as it is.
  *
  * A parsed message points into the frame, which must outlive it. Errors: IA3_E_PROTOCOL means that the bytes
  * make no sense (the connection is then closed); every other code leaves the connection usable.
@@ -44,6 +44,15 @@ typedef struct ia3_wire_row {
     uint32_t tail;
 } ia3_wire_row;
 
+/* How a row of GENERATE is to be continued (generate.h). */
+typedef struct ia3_sampling {
+    uint32_t max_tokens;
+    double temperature;
+    uint32_t top_k;
+    uint64_t seed;
+} ia3_sampling;
+
+/* SCORE, and GENERATE, whose rows have no choices (there are no sets) but say how to sample. */
 typedef struct ia3_score_message {
     uint32_t max_input_tokens;
     uint32_t n_digests;
@@ -51,6 +60,7 @@ typedef struct ia3_score_message {
     ia3_wire_sets sets;
     uint32_t n_rows;
     ia3_wire_row *rows;
+    ia3_sampling *sampling; /* GENERATE: [n_rows]; SCORE: NULL */
 } ia3_score_message;
 
 typedef struct ia3_wire_text {
@@ -75,6 +85,7 @@ typedef struct ia3_train_message {
 
 /* After either result the message may (must, after true) be freed. */
 bool ia3_parse_score(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err);
+bool ia3_parse_generate(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err);
 void ia3_score_message_free(ia3_score_message *m);
 bool ia3_parse_train(ia3_train_message *m, const uint8_t *payload, size_t len, ia3_error *err);
 void ia3_train_message_free(ia3_train_message *m);

@@ -16,12 +16,6 @@
  */
 #define LONG_BODY ((size_t) 1 << 20)
 
-static bool
-is_score(const ia3_request *r)
-{
-    return r->type == IA3_SCORE;
-}
-
 ia3_request *
 ia3_request_parse(const ia3_frame *frame, ia3_error *err)
 {
@@ -32,23 +26,28 @@ ia3_request_parse(const ia3_frame *frame, ia3_error *err)
     r->frame_len = frame->len;
     r->arrived = ia3_now();
     atomic_init(&r->cancelled, false);
-    bool ok = is_score(r) ? ia3_parse_score(&r->score, frame->data, frame->len, err)
-                          : ia3_parse_train(&r->train, frame->data, frame->len, err);
+    bool ok = r->type == IA3_SCORE      ? ia3_parse_score(&r->score, frame->data, frame->len, err)
+              : r->type == IA3_GENERATE ? ia3_parse_generate(&r->score, frame->data, frame->len, err)
+                                        : ia3_parse_train(&r->train, frame->data, frame->len, err);
     if (!ok) {
         free(r->frame);
         free(r);
         return NULL;
     }
-    const ia3_wire_sets *sets = is_score(r) ? &r->score.sets : &r->train.sets;
+    const ia3_wire_sets *sets = ia3_request_has_rows(r) ? &r->score.sets : &r->train.sets;
     r->n_sets = sets->n;
     r->sets = ia3_alloc_array(sets->n ? sets->n : 1, sizeof *r->sets);
     r->bytes = frame->len + sets->n * (sizeof *sets->sets + sizeof *r->sets);
     for (uint32_t s = 0; s < sets->n; s++)
         r->bytes += sets->sets[s].n * sizeof(ia3_span);
-    if (is_score(r)) {
+    if (ia3_request_has_rows(r)) {
         r->n_rows = r->score.n_rows;
         r->rows = ia3_alloc_array(r->n_rows ? r->n_rows : 1, sizeof *r->rows);
         r->bytes += r->n_rows * (sizeof *r->rows + sizeof *r->score.rows);
+        r->sampling = r->score.sampling;
+        r->score.sampling = NULL; /* outlives the message */
+        if (r->sampling)
+            r->bytes += r->n_rows * sizeof *r->sampling;
     } else {
         r->recipe = r->train.recipe;
         r->n_examples = r->train.n_examples;
@@ -65,13 +64,13 @@ ia3_request_parse(const ia3_frame *frame, ia3_error *err)
 uint32_t
 ia3_request_n_digests(const ia3_request *r)
 {
-    return is_score(r) ? r->score.n_digests : 1;
+    return ia3_request_has_rows(r) ? r->score.n_digests : 1;
 }
 
 uint32_t
 ia3_request_acquire(ia3_request *r, ia3_request_context *x, uint8_t *missing)
 {
-    const uint8_t *digests = is_score(r) ? r->score.digests : r->train.init;
+    const uint8_t *digests = ia3_request_has_rows(r) ? r->score.digests : r->train.init;
     uint32_t n_missing = 0;
     r->n_adapters = ia3_request_n_digests(r);
     r->adapters = ia3_alloc_array(r->n_adapters ? r->n_adapters : 1, sizeof *r->adapters);
@@ -132,7 +131,7 @@ give_up(ia3_request *r, const ia3_error *err)
 static bool
 prepare_set(ia3_request *r, ia3_request_context *x)
 {
-    const ia3_wire_sets *sets = is_score(r) ? &r->score.sets : &r->train.sets;
+    const ia3_wire_sets *sets = ia3_request_has_rows(r) ? &r->score.sets : &r->train.sets;
     const ia3_wire_set *wire = &sets->sets[r->sets_done];
     ia3_choice_set **set = &r->sets[r->sets_done];
     if (*set == NULL)
@@ -142,7 +141,7 @@ prepare_set(ia3_request *r, ia3_request_context *x)
     r->bytes += (*set)->bytes;
     r->sets_done++;
     /* One bad set fails its rows of a SCORE but a whole TRAIN. */
-    return (*set)->choices == NULL && !is_score(r) && give_up(r, &(*set)->error);
+    return (*set)->choices == NULL && !ia3_request_has_rows(r) && give_up(r, &(*set)->error);
 }
 
 /* Once the sets are known: where every row's scores go. */
@@ -183,8 +182,11 @@ prepare_row(ia3_request *r, ia3_request_context *x)
     ia3_row *row = &r->rows[r->n_prepared++];
     row->request = r;
     row->adapter = r->adapters[wire->adapter];
-    row->set = r->sets[wire->set];
-    if (row->set->choices == NULL)
+    if (r->sampling)
+        row->sampling = &r->sampling[row - r->rows];
+    else
+        row->set = r->sets[wire->set];
+    if (ia3_row_failed(row))
         return;
     ia3_error err = {0};
     bool truncated;
@@ -250,11 +252,11 @@ ia3_request_prepare(ia3_request *r, ia3_request_context *x, double deadline)
         if (ia3_now() >= deadline)
             return false;
     }
-    if (is_score(r) && r->scores == NULL && !allocate_scores(r))
+    if (r->type == IA3_SCORE && r->scores == NULL && !allocate_scores(r))
         return true;
-    uint32_t n = is_score(r) ? r->n_rows : r->n_texts;
+    uint32_t n = ia3_request_has_rows(r) ? r->n_rows : r->n_texts;
     while (r->n_prepared < n) {
-        if (is_score(r))
+        if (ia3_request_has_rows(r))
             prepare_row(r, x);
         else if (prepare_text(r, x))
             return true;
@@ -284,6 +286,7 @@ ia3_request_free(ia3_request *r, ia3_request_context *x)
             ia3_choice_set_release(x->sets, r->sets[i]);
     for (uint32_t i = 0; i < r->n_rows; i++) {
         free(r->rows[i].ids);
+        free(r->rows[i].text);
         free(r->rows[i].error.data);
     }
     for (uint32_t i = 0; i < r->n_texts; i++)
@@ -295,6 +298,7 @@ ia3_request_free(ia3_request *r, ia3_request_context *x)
     free(r->sets);
     free(r->rows);
     free(r->scores);
+    free(r->sampling);
     free(r->examples);
     free(r->text_ids);
     free(r->text_lens);
@@ -311,6 +315,8 @@ put_rows(ia3_writer *w, const ia3_request *r)
         ia3_put_u8(w, !ia3_row_failed(row));
         if (row->error.len > 0)
             ia3_put_bytes(w, row->error.data, row->error.len);
+        else if (row->set == NULL)
+            ia3_put_str(w, row->text, row->text_len);
         else if (row->set->choices == NULL)
             ia3_put_error(w, &row->set->error);
         else {
@@ -321,6 +327,21 @@ put_rows(ia3_writer *w, const ia3_request *r)
     }
 }
 
+static Ia3Message
+reply_type(Ia3Message request)
+{
+    switch (request) {
+    case IA3_SCORE:
+        return IA3_SCORE_OK;
+    case IA3_GENERATE:
+        return IA3_GENERATE_OK;
+    case IA3_TRAIN:
+        return IA3_TRAIN_OK;
+    default:
+        return IA3_OK;
+    }
+}
+
 void
 ia3_request_reply(ia3_writer *w, const ia3_request *r)
 {
@@ -328,8 +349,8 @@ ia3_request_reply(ia3_writer *w, const ia3_request *r)
         ia3_frame_error(w, r->id, &r->error);
         return;
     }
-    ia3_frame_begin(w, is_score(r) ? IA3_SCORE_OK : r->type == IA3_TRAIN ? IA3_TRAIN_OK : IA3_OK, r->id);
-    if (is_score(r))
+    ia3_frame_begin(w, reply_type(r->type), r->id);
+    if (ia3_request_has_rows(r))
         put_rows(w, r);
     else if (r->type == IA3_TRAIN) {
         ia3_put_str(w, (const char *) r->result.adapter, r->result.adapter_len);

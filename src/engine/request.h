@@ -1,6 +1,6 @@
 /*
  * request.h
- *     A SCORE, TRAIN or MERGE request on its way: parsed and tokenized by the I/O thread in slices, computed by the
+ *     A SCORE, GENERATE, TRAIN or MERGE request on its way: parsed and tokenized by the I/O thread in slices, computed by the
  *     compute thread, answered and freed by the I/O thread.
  *
  * Who touches what: the I/O thread fills a row before it publishes it (ia3_queue_publish); from then until
@@ -17,15 +17,18 @@
 #include "score.h"
 #include "stats.h"
 
-/* One row of a SCORE. Failed when `error` is set or its choice set has no choices. */
+/* One row of a SCORE or GENERATE. Failed when `error` is set or its choice set has no choices. */
 typedef struct ia3_row {
     struct ia3_request *request;
-    ia3_cached_adapter *adapter; /* NULL: the bare backbone */
-    const ia3_choice_set *set;
+    ia3_cached_adapter *adapter;  /* NULL: the bare backbone */
+    const ia3_choice_set *set;    /* NULL: GENERATE */
+    const ia3_sampling *sampling; /* NULL: SCORE */
     int32_t *ids;
     int n_ids;
-    uint64_t hash;    /* of the ids */
-    double *scores;   /* [set->choices->n], inside request->scores */
+    uint64_t hash;  /* of the ids */
+    double *scores; /* [set->choices->n], inside request->scores */
+    char *text;     /* generated, malloc'd [text_len] */
+    size_t text_len;
     ia3_writer error; /* what SCORE_OK says of a failed row, from the code on; empty otherwise */
 } ia3_row;
 
@@ -36,7 +39,7 @@ typedef struct ia3_train_result {
 } ia3_train_result;
 
 typedef struct ia3_request {
-    Ia3Message type; /* IA3_SCORE, IA3_TRAIN or IA3_MERGE */
+    Ia3Message type; /* IA3_SCORE, IA3_GENERATE, IA3_TRAIN or IA3_MERGE */
     uint32_t id;
     uint64_t client; /* of the connection: requests of one client wait in one lane */
     atomic_bool cancelled;
@@ -58,10 +61,11 @@ typedef struct ia3_request {
     ia3_choice_set **sets;
     uint32_t n_prepared; /* rows or texts */
 
-    /* SCORE */
+    /* SCORE and GENERATE */
     uint32_t n_rows;
     ia3_row *rows;
-    double *scores;
+    double *scores;            /* SCORE */
+    ia3_sampling *sampling;    /* GENERATE */
     uint32_t n_ready, n_taken; /* under the queue's lock */
     uint32_t n_done;           /* the compute thread's */
     struct ia3_request *lane_next;
@@ -92,7 +96,7 @@ typedef struct ia3_request_context {
 } ia3_request_context;
 
 /*
- * Parses a SCORE or TRAIN payload. Takes ownership of frame->data in every case. NULL on error; IA3_E_PROTOCOL
+ * Parses a SCORE, GENERATE or TRAIN payload. Takes ownership of frame->data in every case. NULL on error; IA3_E_PROTOCOL
  * then means that the connection must be closed.
  */
 ia3_request *ia3_request_parse(const ia3_frame *frame, ia3_error *err);
@@ -106,21 +110,28 @@ uint32_t ia3_request_n_digests(const ia3_request *r);
 
 /*
  * Tokenizes until done or until the clock passes `deadline`. Returns true when there is nothing left to do:
- * all rows are ready or r->error is set. After false, the first n_prepared rows of a SCORE are ready.
+ * all rows are ready or r->error is set. After false, the first n_prepared rows are ready (unless it is a TRAIN).
  */
 bool ia3_request_prepare(ia3_request *r, ia3_request_context *x, double deadline);
 
 void ia3_request_free(ia3_request *r, ia3_request_context *x);
 
-/* SCORE_OK, TRAIN_OK, OK or ERROR of a finished request. */
+/* SCORE_OK, GENERATE_OK, TRAIN_OK, OK or ERROR of a finished request. */
 void ia3_request_reply(ia3_writer *w, const ia3_request *r);
+
+/* Its rows wait in lanes and are computed in batches (SCORE, GENERATE). */
+static inline bool
+ia3_request_has_rows(const ia3_request *r)
+{
+    return r->type == IA3_SCORE || r->type == IA3_GENERATE;
+}
 
 /* For rows that fail while they are computed. */
 void ia3_row_fail(ia3_row *row, const ia3_error *err);
 static inline bool
 ia3_row_failed(const ia3_row *row)
 {
-    return row->error.len > 0 || row->set->choices == NULL;
+    return row->error.len > 0 || (row->set != NULL && row->set->choices == NULL);
 }
 
 /*

@@ -392,6 +392,25 @@ cut_body(std::vector<token> *tokens, size_t tail, int max_tokens, ia3_error *err
     return true;
 }
 
+/* Valid UTF-8 without zero bytes. */
+std::string
+clean_text(const std::string &text)
+{
+    const uint8_t *p = reinterpret_cast<const uint8_t *>(text.data());
+    std::string out;
+
+    for (size_t i = 0; i < text.size();) {
+        size_t n = ia3_utf8_length(p + i, text.size() - i);
+
+        if (n == 0)
+            out += "\xef\xbf\xbd";
+        else if (p[i] != 0)
+            out.append(text, i, n);
+        i += n ? n : 1;
+    }
+    return out;
+}
+
 /* What an exception becomes; called in a catch block. */
 bool
 fail_exception(ia3_error *err, Ia3ErrorCode code, const char *what)
@@ -466,6 +485,33 @@ ia3_tokenizer_encode_input(const ia3_tokenizer *tok, const char *text, size_t le
         return true;
     } catch (...) {
         return fail_exception(err, IA3_E_INTERNAL, "tokenizing the text");
+    }
+}
+
+bool
+ia3_tokenizer_decode(const ia3_tokenizer *tok, const int32_t *ids, int n, char **text, size_t *len,
+                     ia3_error *err)
+{
+    try {
+        std::vector<int> known;
+        std::string out;
+
+        for (int i = 0; i < n; i++)
+            if (ids[i] >= 0 && ids[i] < tok->pieces)
+                known.push_back(ids[i]);
+
+        const auto status = tok->sp.Decode(known, &out);
+
+        if (!status.ok())
+            return ia3_fail(err, IA3_E_INTERNAL, "could not turn tokens into text: %.200s",
+                            status.ToString().c_str());
+        out = clean_text(out);
+        *len = out.size();
+        *text = static_cast<char *>(ia3_alloc_array(out.size() + 1, 1));
+        memcpy(*text, out.c_str(), out.size() + 1);
+        return true;
+    } catch (...) {
+        return fail_exception(err, IA3_E_INTERNAL, "turning tokens into text");
     }
 }
 

@@ -37,6 +37,14 @@ bool ia3_tokenizer_encode(const ia3_tokenizer *tok, const char *text, size_t len
 bool ia3_tokenizer_encode_input(const ia3_tokenizer *tok, const char *text, size_t len, size_t tail,
                                 int max_tokens, int32_t **ids, int *n, bool *truncated, ia3_error *err);
 
+/*
+ * The text of ids, in NUL-terminated malloc'd memory. Control pieces and ids outside the tokenizer leave nothing;
+ * an unknown piece is " ⁇ ", as SentencePiece writes it. The text is valid UTF-8 without zero bytes: of what pieces of single
+ * bytes do not complete to a character, each byte becomes U+FFFD.
+ */
+bool ia3_tokenizer_decode(const ia3_tokenizer *tok, const int32_t *ids, int n, char **text, size_t *len,
+                          ia3_error *err);
+
 /* The piece of an id ("▁the", "</s>", "<extra_id_7>", "<unused_12>" for rows beyond the tokenizer). */
 const char *ia3_tokenizer_piece(const ia3_tokenizer *tok, int32_t id, char buffer[64]);
 int ia3_tokenizer_unk(const ia3_tokenizer *tok);
