@@ -24,8 +24,8 @@
 #include <unistd.h>
 
 /* build/FLAVOR/test/test_x -> build/FLAVOR/ia3_engine */
-static void
-engine_path(char *path, size_t size)
+void
+test_engine_path(char *path, size_t size)
 {
     const char *env = getenv("IA3_ENGINE");
     if (env) {
@@ -72,7 +72,7 @@ test_engine_start(test_engine *e, const char *backbone, const char *const *extra
     assert_int_equal(pipe(status), 0);
     assert_int_equal(pipe(death), 0);
     char path[4096];
-    engine_path(path, sizeof path);
+    test_engine_path(path, sizeof path);
     e->pid = fork();
     assert_true(e->pid >= 0);
     if (e->pid == 0) {

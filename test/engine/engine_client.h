@@ -20,10 +20,12 @@ typedef struct test_engine {
     int loading_lines;
 } test_engine;
 
+/* $IA3_ENGINE, else the engine of the build that the running test belongs to, else ./ia3_engine. */
+void test_engine_path(char *path, size_t size);
+
 /*
- * Starts $IA3_ENGINE (default: the ia3_engine beside the running test's directory) `serve` with the extra
- * arguments (NULL-terminated) and waits for "ready" or "failed". Returns true when ready. Its log is shown when
- * IA3_TEST_VERBOSE is set.
+ * Starts it as `serve` with the extra arguments (NULL-terminated) and waits for "ready" or "failed". Returns true
+ * when ready. Its log is shown when IA3_TEST_VERBOSE is set.
  */
 bool test_engine_start(test_engine *e, const char *backbone, const char *const *extra);
 /* SIGTERM, or end of the death pipe; returns the wait status after at most 20 s. Removes the directory. */

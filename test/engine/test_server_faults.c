@@ -521,7 +521,7 @@ static void
 test_memory_limit(void **state)
 {
     test_engine e;
-    static const char *const extra[] = {"--memory-limit", "34000000", "--dtype", "bfloat16", NULL};
+    static const char *const extra[] = {"--memory-limit", "26000000", "--dtype", "bfloat16", NULL};
     assert_true(test_engine_start(&e, BACKBONE, extra));
     test_client c;
     test_client_open(&c, &e);
@@ -541,6 +541,15 @@ test_memory_limit(void **state)
     assert_int_equal(test_get_error(&c.reader).code, IA3_E_MEMORY);
     test_get_scores(&c, scores, 2);
     free(text);
+
+    test_recipe recipe = test_default_recipe(); /* what the backward pass needs does not fit at all */
+    test_put_training(&c, &recipe);
+    assert_int_equal(test_call(&c, NULL), IA3_ERROR);
+    assert_int_equal(test_get_error(&c.reader).code, IA3_E_MEMORY);
+    rows.n_rows = 1;
+    test_put_rows(&c, &rows);
+    assert_int_equal(test_call(&c, NULL), IA3_SCORE_OK);
+    test_get_scores(&c, scores, 2);
     test_client_close(&c);
     int status = test_engine_stop(&e, true);
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);

@@ -1,0 +1,200 @@
+/*
+ * test_cli.c
+ *     ia3_engine as a command: what it prints, what it refuses.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "engine_client.h"
+
+#define BACKBONE " --backbone models/ia3-mini --dtype float32 "
+
+static char output[65536];
+static char directory[] = "/tmp/ia3_cli_XXXXXX";
+
+/* Runs `engine arguments`, with its stderr in the output too; returns the exit status. */
+static int
+run(const char *format, ...)
+{
+    char command[3000], arguments[2000], path[600];
+    va_list list;
+    va_start(list, format);
+    vsnprintf(arguments, sizeof arguments, format, list);
+    va_end(list);
+    test_engine_path(path, sizeof path);
+    snprintf(command, sizeof command, "%s %s 2>&1", path, arguments);
+    FILE *f = popen(command, "r");
+    size_t n = fread(output, 1, sizeof output - 1, f);
+    output[n] = '\0';
+    int status = pclose(f);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+static void
+write_file(const char *name, const char *text)
+{
+    char path[100];
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static int
+make_directory(void **state)
+{
+    return mkdtemp(directory) ? 0 : -1;
+}
+
+static int
+remove_directory(void **state)
+{
+    char command[100];
+    snprintf(command, sizeof command, "rm -r %s", directory);
+    return system(command);
+}
+
+static void
+test_mistakes(void **state)
+{
+    static const char *const bad[] = {"",
+                                      "dance",
+                                      "info",
+                                      "info --backbone",
+                                      "serve --backbone x",
+                                      "score --backbone x",
+                                      "train --backbone x",
+                                      "info --backbone x --nonsense 1",
+                                      "info --backbone x --threads many",
+                                      "info --backbone x --dtype float16",
+                                      "train --backbone x --out y --steps 0",
+                                      "train --backbone x --out y --learning-rate fast",
+                                      "train --backbone x --out y --loss-averaging median"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(run("%s", bad[i]), 2);
+        assert_memory_equal(output, "ERROR: ", 7);
+    }
+    assert_int_equal(run("info --backbone /nonexistent/x"), 1);
+    assert_non_null(strstr(output, "/nonexistent/x"));
+    assert_int_equal(run("--version"), 0);
+    assert_memory_equal(output, "ia3_engine ", 11);
+    assert_int_equal(run("--help"), 0);
+    assert_non_null(strstr(output, "--max-batch-tokens"));
+}
+
+static void
+test_info_and_tokenize(void **state)
+{
+    assert_int_equal(run("info" BACKBONE), 0);
+    assert_non_null(strstr(output, "model_type\tt5\n"));
+    assert_non_null(strstr(output, "dtype\tfloat32\n"));
+    const char *digest = strstr(output, "digest\t");
+    assert_non_null(digest);
+    assert_int_equal(strspn(digest + 7, "0123456789abcdef"), 64);
+    assert_int_equal(run("tokenize" BACKBONE "'Hello </s>'"), 0);
+    assert_non_null(strstr(output, "\t1\t</s>\n"));
+    assert_ptr_equal(strstr(output, "</s>"), output + strlen(output) - 5); /* once, at the end */
+}
+
+/* Trains on four lines, then scores them: the labels come back. */
+static void
+test_train_and_score(void **state)
+{
+    write_file("train.tsv", "the soup was cold and the waiter rude\tbad\n"
+                            "best pizza in town, lovely place\tgood\n"
+                            "never again, awful food\tbad\n"
+                            "we had a wonderful evening\tgood\n");
+    write_file("lines", "the soup was cold and the waiter rude\nbest pizza in town, lovely place\n\n");
+    assert_int_equal(run("train" BACKBONE
+                         "--steps 60 --batch-size 4 --learning-rate 0.02 --choices 'good|bad' --out "
+                         "%s/a.safetensors < %s/train.tsv",
+                         directory, directory),
+                     0);
+    json_error_t e;
+    json_t *metrics = json_loads(strchr(output, '{'), JSON_DISABLE_EOF_CHECK, &e);
+    assert_non_null(metrics);
+    assert_int_equal(json_integer_value(json_object_get(metrics, "steps")), 60);
+    assert_int_equal(json_integer_value(json_object_get(metrics, "examples")), 4);
+    json_decref(metrics);
+
+    assert_int_equal(run("score" BACKBONE "--choices 'good|bad' --adapter %s/a.safetensors < %s/lines",
+                         directory, directory),
+                     0);
+    char best[3][20];
+    double scores[3][2];
+    assert_int_equal(sscanf(output, "%19s %lf %lf %19s %lf %lf %19s %lf %lf", best[0], &scores[0][0],
+                            &scores[0][1], best[1], &scores[1][0], &scores[1][1], best[2], &scores[2][0],
+                            &scores[2][1]),
+                     9);
+    assert_string_equal(best[0], "bad");
+    assert_string_equal(best[1], "good");
+    assert_true(scores[0][1] > scores[0][0] && scores[1][0] > scores[1][1]);
+
+    /* without the adapter the numbers are others, with a smaller budget the same */
+    char with[sizeof output];
+    strcpy(with, output);
+    assert_int_equal(run("score" BACKBONE
+                         "--choices 'good|bad' --max-batch-tokens 1 --adapter %s/a.safetensors < %s/lines",
+                         directory, directory),
+                     0);
+    double alone;
+    assert_int_equal(sscanf(output, "%*s %lf", &alone), 1);
+    assert_true(fabs(alone - scores[0][0]) < 1e-4);
+    assert_int_equal(run("score" BACKBONE "--choices 'good|bad' < %s/lines", directory), 0);
+    assert_string_not_equal(output, with);
+}
+
+static void
+test_bad_input(void **state)
+{
+    write_file("junk", "this is no adapter");
+    write_file("lines", "text\n");
+    write_file("no_tab", "text and no label\n");
+    write_file("label", "text\tneither\n");
+    write_file("empty", "");
+    static const struct {
+        const char *arguments, *file, *word;
+    } cases[] = {{"score --choices 'a|b' --adapter D/junk", "lines", "adapter"},
+                 {"score --choices 'a|b' --adapter D/none", "lines", "cannot read"},
+                 {"score --choices 'a|a'", "lines", "given twice"},
+                 {"score --choices 'a|'", "lines", "choice 2 is empty"},
+                 {"train --choices 'a|b' --out D/x", "no_tab", "line 1"},
+                 {"train --choices 'a|b' --out D/x", "label", "neither"},
+                 {"train --choices 'a|b' --out D/x", "empty", "no examples"},
+                 {"train --choices 'a|b' --out D/x --learning-rate -1", "label", "learning_rate"},
+                 {"train --choices 'a|neither' --steps 1 --out /nonexistent/x", "label", "cannot write"}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char arguments[300] = "";
+        for (const char *p = cases[i].arguments; *p; p++) /* D stands for the directory */
+            snprintf(arguments + strlen(arguments), sizeof arguments - strlen(arguments),
+                     *p == 'D' ? "%s" : "%.1s", *p == 'D' ? directory : p);
+        assert_int_equal(run("%s" BACKBONE "< %s/%s", arguments, directory, cases[i].file), 1);
+        assert_non_null(strstr(output, "ERROR: "));
+        assert_non_null(strstr(output, cases[i].word));
+    }
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_info_and_tokenize),
+        cmocka_unit_test(test_train_and_score),
+        cmocka_unit_test(test_bad_input),
+    };
+    alarm(300);
+    return cmocka_run_group_tests_name("cli", tests, make_directory, remove_directory);
+}

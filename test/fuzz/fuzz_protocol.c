@@ -1,0 +1,139 @@
+/*
+ * fuzz_protocol.c
+ *     libFuzzer target: bytes of a client through the frame reader and the parsers of HELLO, SCORE and TRAIN.
+ *
+ * The first byte picks how: 0-127, a stream of frames cut into pieces of that size; 128-255, one payload of SCORE
+ * or TRAIN, so that the fuzzer need not find lengths first. Everything a parsed message points at is read, so that
+ * the address sanitizer sees a pointer that leaves the frame.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+
+#include "../../src/engine/frame.h"
+#include "../../src/engine/parse.h"
+
+static volatile unsigned sink;
+
+static void
+touch(const void *p, size_t n)
+{
+    const uint8_t *b = p;
+    for (size_t i = 0; i < n; i++)
+        sink += b[i];
+}
+
+static void
+touch_sets(const ia3_wire_sets *sets)
+{
+    for (uint32_t s = 0; s < sets->n; s++) {
+        touch(sets->sets[s].raw, sets->sets[s].raw_len);
+        for (uint32_t i = 0; i < sets->sets[s].n; i++) {
+            const ia3_span *c = &sets->choices[sets->sets[s].first + i];
+            touch(c->data, c->len);
+        }
+    }
+}
+
+static void
+check_error(const ia3_error *err)
+{
+    if (err->code == 0 || err->message[0] == '\0')
+        abort();
+}
+
+static void
+parse_score(const uint8_t *data, size_t len)
+{
+    ia3_score_message m;
+    ia3_error err = {0};
+    if (!ia3_parse_score(&m, data, len, &err)) {
+        check_error(&err);
+        return;
+    }
+    touch(m.digests, (size_t) m.n_digests * IA3_DIGEST_LEN);
+    touch_sets(&m.sets);
+    for (uint32_t i = 0; i < m.n_rows; i++) {
+        if (m.rows[i].set >= m.sets.n || m.rows[i].adapter >= m.n_digests ||
+            m.rows[i].tail > m.rows[i].text.len)
+            abort();
+        touch(m.rows[i].text.data, m.rows[i].text.len);
+    }
+    ia3_score_message_free(&m);
+}
+
+static void
+parse_train(const uint8_t *data, size_t len)
+{
+    ia3_train_message m;
+    ia3_error err = {0};
+    if (!ia3_parse_train(&m, data, len, &err)) {
+        check_error(&err);
+        return;
+    }
+    touch(m.init, IA3_DIGEST_LEN);
+    touch_sets(&m.sets);
+    for (uint32_t i = 0; i < m.n_examples; i++) {
+        const ia3_wire_example *x = &m.examples[i];
+        if (x->set >= m.sets.n || x->label >= m.sets.sets[x->set].n || x->n_texts == 0)
+            abort();
+        for (uint32_t t = x->first; t < x->first + x->n_texts; t++)
+            touch(m.texts[t].text.data, m.texts[t].text.len);
+    }
+    ia3_train_message_free(&m);
+}
+
+static void
+handle_frame(ia3_frame *frame)
+{
+    char client[32];
+    ia3_error err = {0};
+    if (frame->type == IA3_HELLO && !ia3_parse_hello(frame->data, frame->len, client, sizeof client, &err))
+        check_error(&err);
+    if (frame->type == IA3_SCORE)
+        parse_score(frame->data, frame->len);
+    if (frame->type == IA3_TRAIN)
+        parse_train(frame->data, frame->len);
+    free(frame->data);
+}
+
+static void
+feed(const uint8_t *data, size_t len, size_t piece)
+{
+    ia3_frame_reader reader = {0};
+    for (size_t at = 0; at < len;) {
+        size_t n = len - at < piece ? len - at : piece;
+        const uint8_t *p = data + at;
+        at += n;
+        while (n > 0) {
+            ia3_frame frame;
+            ia3_frame_status status = ia3_frame_feed(&reader, &p, &n, &frame);
+            if (status == IA3_FRAME_COMPLETE)
+                handle_frame(&frame);
+            if (status == IA3_FRAME_BAD) {
+                ia3_frame_reader_clear(&reader);
+                return;
+            }
+        }
+    }
+    ia3_frame_reader_clear(&reader);
+}
+
+int
+LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    if (size == 0)
+        return 0;
+    uint8_t mode = data[0];
+    /* a copy of just the right size: reading one byte too many is caught */
+    uint8_t *copy = malloc(size);
+    memcpy(copy, data + 1, size - 1);
+    uint8_t *payload = realloc(copy, size - 1 ? size - 1 : 1);
+    if (mode < 128)
+        feed(payload, size - 1, (size_t) mode + 1);
+    else if (mode & 1)
+        parse_score(payload, size - 1);
+    else
+        parse_train(payload, size - 1);
+    free(payload);
+    return 0;
+}
