@@ -4,6 +4,10 @@
  */
 #include "device_common.h"
 
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 static void
 test_refusals(void **state)
 {
@@ -152,6 +156,30 @@ test_limit(void **state)
     dev->ops->close(dev);
 }
 
+/* Without a place to jump to, an arena that is out of memory ends the process with a message. */
+static void
+test_no_jump(void **state)
+{
+    int fds[2], status;
+    char text[200] = "";
+    assert_int_equal(pipe(fds), 0);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(fds[1], STDERR_FILENO);
+        signal(SIGABRT, SIG_DFL);
+        ia3_device *dev = open_device(IA3_F32, 1, (size_t) 8 << 20);
+        dev->ops->arena_alloc(dev, (size_t) 9 << 20);
+        _exit(0);
+    }
+    close(fds[1]);
+    ssize_t n = read(fds[0], text, sizeof text - 1);
+    close(fds[0]);
+    assert_true(n > 0);
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    assert_non_null(strstr(text, "out of memory"));
+}
+
 /* A matrix fits, its backward form does not. */
 static void
 test_limit_backward(void **state)
@@ -249,10 +277,11 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_open),
-        cmocka_unit_test(test_memory),     cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_limit),      cmocka_unit_test(test_limit_backward),
-        cmocka_unit_test(test_conversion), cmocka_unit_test(test_bf16_rounding),
+        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_open),
+        cmocka_unit_test(test_memory),         cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_limit),          cmocka_unit_test(test_no_jump),
+        cmocka_unit_test(test_limit_backward), cmocka_unit_test(test_conversion),
+        cmocka_unit_test(test_bf16_rounding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
