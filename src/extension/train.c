@@ -55,29 +55,6 @@ typedef struct TrainJob {
     LabelledRows *rows;
 } TrainJob;
 
-static char *
-quote_choices(const Ia3Strings *choices)
-{
-    StringInfoData out;
-    int shown = Min(choices->n, 20);
-
-    initStringInfo(&out);
-    for (int i = 0; i < shown; i++)
-        appendStringInfo(&out, "%s\"%s\"", i > 0 ? ", " : "", choices->items[i]);
-    if (shown < choices->n)
-        appendStringInfo(&out, " and %d more", choices->n - shown);
-    return out.data;
-}
-
-static void
-raise_label(const LabelledRows *l, int row, const Ia3Strings *choices)
-{
-    ereport(ERROR,
-            (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-             errmsg("label \"%s\" of row %d is not among the choices", l->rows->rows[row].label, row + 1),
-             errdetail("The choices are %s.", quote_choices(choices))));
-}
-
 static int
 add_set(LabelledRows *l, const Ia3Strings *choices)
 {
@@ -109,7 +86,7 @@ label_common(LabelledRows *l, const Ia3Strings *given)
         if (given == NULL)
             l->label[i] = Ia3StringIndexAdd(index, row->label, &found);
         else if ((l->label[i] = Ia3StringIndexFind(index, row->label)) < 0)
-            raise_label(l, i, given);
+            Ia3RaiseTrainLabel(l->rows, i, given);
     }
     if (first < 0 && given == NULL)
         return;
@@ -133,7 +110,7 @@ label_own(LabelledRows *l, int i)
         if (strcmp(row->choices->items[c], row->label) == 0)
             l->label[i] = c;
     if (l->label[i] < 0)
-        raise_label(l, i, row->choices);
+        Ia3RaiseTrainLabel(l->rows, i, row->choices);
     /* Neighbours often share their choices. */
     if (l->nSets > 0 && Ia3StringsEqual(l->sets[l->nSets - 1], row->choices))
         l->set[i] = l->nSets - 1;
@@ -164,19 +141,6 @@ label_rows(Ia3TrainRows *rows, const Ia3Strings *given)
     return l;
 }
 
-typedef struct RowField {
-    const Ia3TrainRows *rows;
-    const Ia3TrainRow *row;
-} RowField;
-
-static const char *
-row_value(const char *field, void *arg)
-{
-    RowField *at = arg;
-
-    return Ia3TrainRowValue(at->rows, at->row, field);
-}
-
 static void
 write_request(const TrainJob *job, ia3_writer *w)
 {
@@ -194,8 +158,6 @@ write_request(const TrainJob *job, ia3_writer *w)
         Ia3PutStrings(w, l->sets[i]);
     ia3_put_u32(w, l->rows->n);
     for (int i = 0; i < l->rows->n; i++) {
-        RowField at = {l->rows, &l->rows->rows[i]};
-
         CHECK_FOR_INTERRUPTS();
         ia3_put_u32(w, l->set[i]);
         ia3_put_u32(w, l->label[i]);
@@ -203,7 +165,7 @@ write_request(const TrainJob *job, ia3_writer *w)
         for (int t = 0; t < job->recipe->templates->n; t++) {
             Ia3Input input;
 
-            Ia3TemplateRender(job->templates[t], row_value, &at, l->joined[l->set[i]], &input);
+            Ia3TrainRowRender(l->rows, &l->rows->rows[i], job->templates[t], l->joined[l->set[i]], &input);
             Ia3PutInput(w, input.text, input.len, input.tail);
         }
         MemoryContextReset(scratch);

@@ -23,8 +23,6 @@
 
 #include "train_rows.h"
 
-#define FETCH_ROWS 256
-
 /* Where the columns of the query go. Attribute numbers count from 1; 0 = there is none. */
 typedef struct ColumnMap {
     int label;
@@ -38,7 +36,9 @@ typedef struct RowReader {
     Ia3TrainRows *rows;
     ColumnMap map;
     int capacity;
-    Size bytes; /* read so far */
+    Size bytes;       /* read so far, of this batch */
+    Ia3TakeRows take; /* NULL: all rows are kept */
+    void *arg;
 } RowReader;
 
 /* Collects the distinct fields of all templates. */
@@ -141,7 +141,8 @@ static void
 null_value(const RowReader *reader, const char *what)
 {
     ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
-                    errmsg("row %d of the query has a null %s", reader->rows->n + 1, what)));
+                    errmsg("row " INT64_FORMAT " of the query has a null %s",
+                           reader->rows->first + reader->rows->n + 1, what)));
 }
 
 /* Copies a string into the rows' context and counts it. */
@@ -154,7 +155,7 @@ keep_string(RowReader *reader, const char *string)
     if (reader->bytes > IA3_MAX_FRAME)
         ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                         errmsg("the query returns more than %u MB of text", IA3_MAX_FRAME / (1024 * 1024)),
-                        errhint("Training is for a few examples; choose some of the rows.")));
+                        errhint("Choose some of the rows, or shorten them.")));
     return MemoryContextStrdup(reader->context, string);
 }
 
@@ -252,12 +253,41 @@ prepare_query(const char *query)
     return NULL;
 }
 
+/* An empty batch in a context of its own, after `first` rows. */
+static void
+begin_batch(RowReader *reader, MemoryContext parent, const Ia3TrainRows *before, int64 first)
+{
+    reader->context = AllocSetContextCreate(parent, "ia3 rows", ALLOCSET_DEFAULT_SIZES);
+    reader->rows = MemoryContextAllocZero(reader->context, sizeof(Ia3TrainRows));
+    reader->rows->nFields = before->nFields;
+    reader->rows->fields = before->fields;
+    reader->rows->first = first;
+    reader->capacity = IA3_SCAN_ROWS;
+    reader->rows->rows = MemoryContextAlloc(reader->context, sizeof(Ia3TrainRow) * reader->capacity);
+    reader->bytes = 0;
+}
+
+/* Gives the batch away and begins the next. */
+static void
+pass_on(RowReader *reader)
+{
+    MemoryContext context = reader->context, parent = MemoryContextGetParent(context), old;
+    const Ia3TrainRows fields = *reader->rows;
+    const Ia3TrainRows *rows = reader->rows;
+
+    begin_batch(reader, parent, &fields, fields.first + fields.n);
+    old = MemoryContextSwitchTo(context);
+    reader->take(rows, context, reader->arg);
+    MemoryContextSwitchTo(old);
+}
+
 /* Runs inside the subtransaction. */
 static void
 read_all(RowReader *reader, const char *query)
 {
     SPIPlanPtr plan;
     Portal portal;
+    MemoryContext scratch;
 
     (void) set_config_option("transaction_read_only", "on", PGC_USERSET, PGC_S_SESSION, GUC_ACTION_LOCAL,
                              true, 0, false);
@@ -266,33 +296,39 @@ read_all(RowReader *reader, const char *query)
     plan = prepare_query(query);
     portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
     map_columns(&reader->map, reader->rows, portal->tupDesc);
+    scratch = AllocSetContextCreate(CurrentMemoryContext, "ia3 row", ALLOCSET_DEFAULT_SIZES);
     for (;;) {
-        SPI_cursor_fetch(portal, true, FETCH_ROWS);
+        SPI_cursor_fetch(portal, true, IA3_SCAN_ROWS);
         if (SPI_processed == 0)
             break;
-        for (uint64 i = 0; i < SPI_processed; i++)
+        for (uint64 i = 0; i < SPI_processed; i++) {
+            MemoryContext old = MemoryContextSwitchTo(scratch);
+
             read_row(reader, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
+            MemoryContextSwitchTo(old);
+            MemoryContextReset(scratch);
+        }
         SPI_freetuptable(SPI_tuptable);
+        if (reader->take != NULL)
+            pass_on(reader);
     }
+    if (reader->take != NULL)
+        reader->take(NULL, NULL, reader->arg);
     SPI_cursor_close(portal);
     SPI_finish();
 }
 
-Ia3TrainRows *
-Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates)
+/* Reads in a subtransaction that leaves nothing behind. */
+static void
+read_safely(RowReader *reader, const char *query)
 {
     MemoryContext caller = CurrentMemoryContext;
     ResourceOwner owner = CurrentResourceOwner;
-    RowReader reader = {.context = caller, .capacity = 64};
-
-    reader.rows = palloc0(sizeof(Ia3TrainRows));
-    reader.rows->rows = palloc(sizeof(Ia3TrainRow) * reader.capacity);
-    collect_fields(reader.rows, templates, nTemplates);
 
     BeginInternalSubTransaction(NULL);
     PG_TRY();
     {
-        read_all(&reader, query);
+        read_all(reader, query);
         RollbackAndReleaseCurrentSubTransaction();
         MemoryContextSwitchTo(caller);
         CurrentResourceOwner = owner;
@@ -310,19 +346,80 @@ Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates)
         ReThrowError(error);
     }
     PG_END_TRY();
+}
 
+Ia3TrainRows *
+Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates)
+{
+    RowReader reader = {.context = CurrentMemoryContext, .capacity = 64};
+
+    reader.rows = palloc0(sizeof(Ia3TrainRows));
+    reader.rows->rows = palloc(sizeof(Ia3TrainRow) * reader.capacity);
+    collect_fields(reader.rows, templates, nTemplates);
+    read_safely(&reader, query);
     if (reader.rows->n == 0)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query returns no rows"),
                         errhint("Training needs at least one labelled example.")));
     return reader.rows;
 }
 
-const char *
-Ia3TrainRowValue(const Ia3TrainRows *rows, const Ia3TrainRow *row, const char *field)
+void
+Ia3ScanTrainRows(const char *query, Ia3Template **templates, int nTemplates, Ia3TakeRows take, void *arg)
 {
-    for (int f = 0; f < rows->nFields; f++)
-        if (strcmp(rows->fields[f], field) == 0)
-            return row->values[f];
+    RowReader reader = {.take = take, .arg = arg};
+    Ia3TrainRows fields = {0};
+
+    collect_fields(&fields, templates, nTemplates);
+    begin_batch(&reader, CurrentMemoryContext, &fields, 0);
+    read_safely(&reader, query);
+    MemoryContextDelete(reader.context);
+}
+
+typedef struct RowField {
+    const Ia3TrainRows *rows;
+    const Ia3TrainRow *row;
+} RowField;
+
+static const char *
+row_value(const char *field, void *arg)
+{
+    RowField *at = arg;
+
+    for (int f = 0; f < at->rows->nFields; f++)
+        if (strcmp(at->rows->fields[f], field) == 0)
+            return at->row->values[f];
     elog(ERROR, "field \"%s\" was not read", field);
     return NULL;
+}
+
+void
+Ia3TrainRowRender(const Ia3TrainRows *rows, const Ia3TrainRow *row, const Ia3Template *template,
+                  const char *choices, Ia3Input *input)
+{
+    RowField at = {rows, row};
+
+    Ia3TemplateRender(template, row_value, &at, choices, input);
+}
+
+static char *
+quote_choices(const Ia3Strings *choices)
+{
+    StringInfoData out;
+    int shown = Min(choices->n, 20);
+
+    initStringInfo(&out);
+    for (int i = 0; i < shown; i++)
+        appendStringInfo(&out, "%s\"%s\"", i > 0 ? ", " : "", choices->items[i]);
+    if (shown < choices->n)
+        appendStringInfo(&out, " and %d more", choices->n - shown);
+    return out.data;
+}
+
+void
+Ia3RaiseTrainLabel(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
+{
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("label \"%s\" of row " INT64_FORMAT " is not among the choices",
+                           rows->rows[row].label, rows->first + row + 1),
+                    errdetail("The choices are %s.", quote_choices(choices))));
 }
