@@ -24,11 +24,13 @@ CREATE TABLE ia3.task (
     active_version pg_catalog.int4,
     next_version pg_catalog.int4 NOT NULL DEFAULT 1,
     created_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    comment pg_catalog.text
+    comment pg_catalog.text,
+    readers pg_catalog.regrole[] NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE ia3.task IS 'few-shot tasks: who owns them and how their active version is asked';
 COMMENT ON COLUMN ia3.task.template IS 'of the active version; {field}, {choices}, {{ and }}';
 COMMENT ON COLUMN ia3.task.choices IS 'of the active version; NULL when every call brings its own';
+COMMENT ON COLUMN ia3.task.readers IS 'roles that may read the task besides its owner, - for everybody; see ia3_grant';
 
 -- Trained vectors, one row per version. Rows never change; the database computes the digest by which
 -- engines cache them, so that nobody can pass one adapter off as another.
@@ -64,13 +66,18 @@ SELECT pg_catalog.pg_extension_config_dump('ia3.adapter', '');
 
 --
 -- Row security: the functions run as their caller. A task belongs to its owner and the roles that are
--- members of it; an adapter is visible where its task is (the subquery obeys the policies of ia3.task).
+-- members of it; readers see it and change nothing. An adapter is visible where its task is (the subquery
+-- obeys the policies of ia3.task).
 --
+CREATE FUNCTION ia3.task_readable(owner pg_catalog.regrole, readers pg_catalog.regrole[])
+    RETURNS pg_catalog.bool
+    AS 'MODULE_PATHNAME', 'ia3_task_readable' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION ia3.task_readable IS 'is the current role a member of the owner or of a reader?';
+
 ALTER TABLE ia3.task ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.adapter ENABLE ROW LEVEL SECURITY;
 
-CREATE POLICY task_read ON ia3.task FOR SELECT
-    USING (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text));
+CREATE POLICY task_read ON ia3.task FOR SELECT USING (ia3.task_readable(owner, readers));
 CREATE POLICY task_insert ON ia3.task FOR INSERT
     WITH CHECK (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text));
 CREATE POLICY task_update ON ia3.task FOR UPDATE
@@ -87,8 +94,11 @@ CREATE POLICY adapter_delete ON ia3.adapter FOR DELETE
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task
         AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text)));
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON ia3.task TO PUBLIC;
-GRANT SELECT, INSERT, DELETE ON ia3.adapter TO PUBLIC;
+-- Only functions insert (as the owner of the tables): what becomes an adapter is decided by who may execute
+-- them. Nor may a task be renamed, which would tell by a unique violation what others' tasks are called.
+GRANT SELECT, DELETE ON ia3.task TO PUBLIC;
+GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers) ON ia3.task TO PUBLIC;
+GRANT SELECT, DELETE ON ia3.adapter TO PUBLIC;
 
 --
 -- Training
@@ -114,6 +124,8 @@ CREATE FUNCTION @extschema@.ia3_train(
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_train IS 'trains a new version of a task on the rows of a query';
+-- Training keeps a processor busy for minutes; scoring is open to all.
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_train FROM PUBLIC;
 
 --
 -- Classification. One overload per arity, so that STRICT holds: a NULL argument gives no rows.
@@ -187,6 +199,16 @@ CREATE FUNCTION @extschema@.ia3_drop(task pg_catalog.text, version pg_catalog.in
     AS 'MODULE_PATHNAME', 'ia3_drop_version' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 
 --
+-- Sharing: read access for a role and its members, or for everybody ('public')
+--
+CREATE FUNCTION @extschema@.ia3_grant(task pg_catalog.text, role pg_catalog.name) RETURNS pg_catalog.void
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.ia3_grant IS 'lets a role read a task';
+CREATE FUNCTION @extschema@.ia3_revoke(task pg_catalog.text, role pg_catalog.name) RETURNS pg_catalog.void
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.ia3_revoke IS 'takes back what ia3_grant gave';
+
+--
 -- Interchange. The stored bytes are a PEFT adapter_model.safetensors; whoever may see a task may export it.
 -- Importing needs a grant; merging needs the rights of pg_write_server_files.
 --
@@ -207,6 +229,7 @@ CREATE FUNCTION @extschema@.ia3_merge(task pg_catalog.text, directory pg_catalog
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_merge IS
     'writes a checkpoint with the vectors of a task folded into the weights';
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_merge(pg_catalog.text, pg_catalog.text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea, pg_catalog.jsonb)
     FROM PUBLIC;
@@ -225,7 +248,8 @@ CREATE FUNCTION @extschema@.ia3_tokenize(input pg_catalog.text, backbone pg_cata
     RETURNS SETOF pg_catalog.record
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000 ROWS 50;
 
--- A view runs as its owner, whom row security does not bind, so it repeats the policy of ia3.task.
+-- A view runs as its owner, whom row security does not bind, so it repeats the policy of ia3.task. Functions
+-- in a view are asked by the caller.
 CREATE VIEW ia3.adapters WITH (security_barrier) AS
     SELECT a.task,
            a.version,
@@ -244,7 +268,7 @@ CREATE VIEW ia3.adapters WITH (security_barrier) AS
            a.backbone_digest
       FROM ia3.adapter a
       JOIN ia3.task t ON t.task OPERATOR(pg_catalog.=) a.task
-     WHERE pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text);
+     WHERE ia3.task_readable(t.owner, t.readers);
 COMMENT ON VIEW ia3.adapters IS 'versions of tasks, one row each';
 GRANT SELECT ON ia3.adapters TO PUBLIC;
 

@@ -5,6 +5,11 @@
  * Locking: whatever depends on the state of a task first locks its row (FOR UPDATE, or by updating it) and
  * then looks again with a new snapshot. A version's row never changes, so it needs no lock of its own; the
  * foreign key keeps a task from vanishing under an insert.
+ *
+ * Versions are inserted as the owner of the tables, since nobody else may: which bytes become an adapter is
+ * decided by who may execute ia3_train and ia3_import, not by privileges on the tables. What the caller may do
+ * is checked before and again, race-free, by the statement that takes the number. Everything else runs as the
+ * caller under row security.
  */
 #include "postgres.h"
 
@@ -41,9 +46,11 @@ static Ia3Query insertTaskQuery = {
 
 static Ia3Query numberQuery = {
     .sql = "UPDATE ia3.task t SET next_version = t.next_version OPERATOR(pg_catalog.+) 1"
-           " WHERE t.task OPERATOR(pg_catalog.=) $1 RETURNING t.next_version OPERATOR(pg_catalog.-) 1",
-    .nArgs = 1,
-    .argTypes = {TEXTOID},
+           " WHERE t.task OPERATOR(pg_catalog.=) $1"
+           " AND pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text)"
+           " RETURNING t.next_version OPERATOR(pg_catalog.-) 1",
+    .nArgs = 2,
+    .argTypes = {TEXTOID, OIDOID},
 };
 
 static Ia3Query insertVersionQuery = {
@@ -79,20 +86,6 @@ static Ia3Query dropVersionQuery = {
     .argTypes = {TEXTOID, INT4OID},
 };
 
-static void
-raise_unknown_task(const char *task)
-{
-    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 task \"%s\" does not exist", task)));
-}
-
-static void
-raise_foreign_task(const char *task)
-{
-    ereport(ERROR,
-            (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("ia3 task \"%s\" belongs to another role", task),
-             errhint("Choose another name, or become a member of the role that owns it.")));
-}
-
 /* The owner of ia3.task, whom its row security does not bind. */
 static Oid
 table_owner(void)
@@ -108,26 +101,72 @@ table_owner(void)
     return owner;
 }
 
+/* Who called, while we act as the owner of the tables. */
+typedef struct Identity {
+    Oid user;
+    int context;
+} Identity;
+
+/* An error ends it together with the (sub)transaction. */
+static Identity
+become_table_owner(void)
+{
+    Identity caller;
+
+    GetUserIdAndSecContext(&caller.user, &caller.context);
+    SetUserIdAndSecContext(table_owner(), caller.context | SECURITY_LOCAL_USERID_CHANGE);
+    return caller;
+}
+
+static void
+become_again(Identity caller)
+{
+    SetUserIdAndSecContext(caller.user, caller.context);
+}
+
+static void
+raise_must_be_owner(const char *task)
+{
+    ereport(ERROR,
+            (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE), errmsg("must be owner of ia3 task \"%s\"", task)));
+}
+
+void
+Ia3VersionsRaiseNotOwned(const char *task)
+{
+    if (Ia3VersionsBackbone(task) != NULL)
+        raise_must_be_owner(task);
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 task \"%s\" does not exist", task)));
+}
+
+/* The task exists, but the caller cannot store versions of it. */
+static void
+raise_taken(const char *task)
+{
+    if (Ia3VersionsBackbone(task) != NULL)
+        raise_must_be_owner(task);
+    ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
+                    errmsg("the name \"%s\" cannot be used for a new ia3 task", task),
+                    errdetail("Names of tasks are unique in a database."), errhint("Choose another name.")));
+}
+
 void
 Ia3VersionsCheckOwner(const char *task)
 {
+    Identity caller;
     Datum values[2];
-    Oid caller;
-    int context;
     bool isNull, allowed = true;
 
-    GetUserIdAndSecContext(&caller, &context);
     Ia3SpiConnect();
     values[0] = CStringGetTextDatum(task);
-    values[1] = ObjectIdGetDatum(caller);
-    /* An error resets the user together with the transaction. */
-    SetUserIdAndSecContext(table_owner(), context | SECURITY_LOCAL_USERID_CHANGE);
+    caller = become_table_owner();
+    values[1] = ObjectIdGetDatum(caller.user);
     if (Ia3QueryRun(&ownerQuery, values, NULL, true) > 0)
         allowed = DatumGetBool(Ia3QueryColumn(1, &isNull));
-    SetUserIdAndSecContext(caller, context);
+    become_again(caller);
     Ia3SpiFinish();
     if (!allowed)
-        raise_foreign_task(task);
+        raise_taken(task);
 }
 
 char *
@@ -160,27 +199,31 @@ make_bytea(const uint8 *bytes, Size len)
     return value;
 }
 
-/* Takes the next number of the task, whose row is locked from here on. */
+/*
+ * Takes the next number of the task, whose row is locked from here on; 0 when the task is not the caller's. Runs
+ * as the owner of the tables.
+ */
 static int
-take_number(const Ia3NewVersion *v)
+take_number(const Ia3NewVersion *v, Oid caller)
 {
     Datum values[5];
     char nulls[5] = {' ', ' ', ' ', ' ', v->choices ? ' ' : 'n'};
     bool isNull;
 
     values[0] = CStringGetTextDatum(v->task);
-    values[1] = ObjectIdGetDatum(GetUserId());
+    values[1] = ObjectIdGetDatum(caller);
     values[2] = CStringGetTextDatum(v->backbone);
     values[3] = Ia3StringsToArray(v->templates);
     values[4] = v->choices ? Ia3StringsToArray(v->choices) : (Datum) 0;
     Ia3QueryRun(&insertTaskQuery, values, nulls, false);
     if (Ia3QueryRun(&numberQuery, values, NULL, false) == 0)
-        raise_foreign_task(v->task);
+        return 0;
     return DatumGetInt32(Ia3QueryColumn(1, &isNull));
 }
 
+/* Runs as the owner of the tables. */
 static void
-insert_version(const Ia3NewVersion *v, int number)
+insert_version(const Ia3NewVersion *v, int number, Oid caller)
 {
     NameData creator;
     Datum values[9];
@@ -190,7 +233,7 @@ insert_version(const Ia3NewVersion *v, int number)
     nulls[4] = v->parentVersion ? ' ' : 'n';
     nulls[5] = v->examples ? ' ' : 'n';
     nulls[7] = v->metrics ? ' ' : 'n';
-    namestrcpy(&creator, GetUserNameFromId(GetUserId(), false));
+    namestrcpy(&creator, GetUserNameFromId(caller, false));
     values[0] = CStringGetTextDatum(v->task);
     values[1] = Int32GetDatum(number);
     values[2] = PointerGetDatum(v->vectors);
@@ -216,17 +259,23 @@ activate(const char *task, int number, const char *backbone, const Ia3Strings *t
     values[3] = Ia3StringsToArray(templates);
     values[4] = choices ? Ia3StringsToArray(choices) : (Datum) 0;
     if (Ia3QueryRun(&activateQuery, values, nulls, false) == 0)
-        raise_unknown_task(task);
+        Ia3VersionsRaiseNotOwned(task);
 }
 
 int
 Ia3VersionsStore(const Ia3NewVersion *version)
 {
+    Identity caller;
     int number;
 
     Ia3SpiConnect();
-    number = take_number(version);
-    insert_version(version, number);
+    caller = become_table_owner();
+    number = take_number(version, caller.user);
+    if (number > 0)
+        insert_version(version, number, caller.user);
+    become_again(caller);
+    if (number == 0)
+        raise_taken(version->task);
     if (version->activate)
         activate(version->task, number, version->backbone, version->templates, version->choices);
     Ia3SpiFinish();
@@ -241,7 +290,7 @@ lock_task(const char *task)
     bool isNull;
 
     if (Ia3QueryRun(&lockQuery, &value, NULL, false) == 0)
-        raise_unknown_task(task);
+        Ia3VersionsRaiseNotOwned(task);
     value = Ia3QueryColumn(1, &isNull);
     return isNull ? 0 : DatumGetInt32(value);
 }
@@ -269,7 +318,7 @@ Ia3VersionsDropTask(const char *task)
     Ia3SpiConnect();
     value = CStringGetTextDatum(task);
     if (Ia3QueryRun(&dropTaskQuery, &value, NULL, false) == 0)
-        raise_unknown_task(task);
+        Ia3VersionsRaiseNotOwned(task);
     Ia3SpiFinish();
 }
 

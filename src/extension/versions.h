@@ -16,17 +16,22 @@ typedef struct Ia3NewVersion {
     bytea *vectors;
     const uint8 *backboneDigest;
     int parentVersion; /* 0: none */
-    int examples;  /* 0: it was not trained here */
-    Datum recipe;  /* jsonb */
-    Datum metrics; /* jsonb; 0: none */
+    int examples;      /* 0: it was not trained here */
+    Datum recipe;      /* jsonb */
+    Datum metrics;     /* jsonb; 0: none */
     bool activate;
 } Ia3NewVersion;
 
 /*
- * ERROR 42501 when the task exists and belongs to a role that the caller is not a member of. Row security
- * hides such a task, so without this only the last step of a long training would find out.
+ * Whether the caller may store versions of the task: it is a member of its owner, or there is no such task. Else
+ * ERROR 42501 when it sees the task, 42710 when it does not: names are unique in a database, so a name that
+ * somebody else uses cannot be had, and that is all that the error tells. Row security hides such a task, so
+ * without this only the last step of a long training would find out.
  */
 extern void Ia3VersionsCheckOwner(const char *task);
+
+/* After a change reached no row: ERROR 42501 when the caller may only read the task, else 42704. */
+extern void Ia3VersionsRaiseNotOwned(const char *task) pg_attribute_noreturn();
 
 /* The backbone of a task that the caller sees, NULL when there is none. */
 extern char *Ia3VersionsBackbone(const char *task);

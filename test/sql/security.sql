@@ -5,6 +5,7 @@ CREATE ROLE regress_ia3_team;
 CREATE ROLE regress_ia3_alice IN ROLE regress_ia3_team;
 CREATE ROLE regress_ia3_bob;
 GRANT CREATE ON SCHEMA public TO regress_ia3_alice, regress_ia3_bob;
+GRANT EXECUTE ON FUNCTION ia3_train TO regress_ia3_team, regress_ia3_bob;
 
 SET ROLE regress_ia3_alice;
 CREATE TABLE alices (text text, label text);

@@ -60,7 +60,7 @@ like($err, qr/40001: could not serialize access/, 'fails to serialize');
 
 # A dump carries tasks and versions; restored, they give the same scores.
 value(q{CREATE ROLE alice; GRANT CREATE ON SCHEMA public TO alice});
-value('GRANT SELECT ON shots TO alice; SET ROLE alice; ' . train('hers', 2));
+value('GRANT SELECT ON shots TO alice; GRANT EXECUTE ON FUNCTION ia3_train TO alice; SET ROLE alice; ' . train('hers', 2));
 my $scores = q{SELECT string_agg(choice || ' ' || score, ', ' ORDER BY rank) FROM ia3_classify('%s', 'my card is refused')};
 my %before = map { $_ => value(sprintf $scores, $_) } qw(both both@1 hers);
 my $dump = $node->backup_dir . '.dump';
