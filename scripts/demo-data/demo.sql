@@ -2,9 +2,6 @@
 
 CREATE EXTENSION ia3;
 
--- The backbone is held by one engine process, shared by all connections.
-SELECT backbone, state, device, dtype, parameters FROM ia3_stat_engine;
-
 -- 60 labelled tickets to learn from, 40 held out.
 CREATE TABLE tickets (id int PRIMARY KEY, body text, label text, held_out boolean DEFAULT false);
 \copy tickets (id, body, label) FROM 'tickets_train.csv' CSV HEADER
@@ -13,30 +10,35 @@ ALTER TABLE tickets ALTER held_out SET DEFAULT true;
 SELECT label, count(*) FILTER (WHERE NOT held_out) AS train, count(*) FILTER (WHERE held_out) AS held_out
   FROM tickets GROUP BY label ORDER BY label;
 
--- Without any training: the bare backbone ranks the candidate answers.
-SELECT * FROM ia3_classify('What is the message about? I was charged twice in November',
-                           ARRAY['payment', 'error', 'account', 'suggestion']);
+-- Without any training the bare backbone ranks the candidate answers.
+SELECT choice, round(probability::numeric, 3) AS probability, rank
+  FROM ia3_classify('Which intent does this message express? My card expired and the payment failed',
+                    ARRAY['account', 'billing', 'bug', 'feature request']);
 
--- Training is one function over one query. The task becomes a row of a few kilobytes.
+-- The backbone is held by one engine process, shared by all connections.
+SELECT backbone, state, device, dtype, parameters FROM ia3_stat_engine;
+
+-- Training is one function over one query. What it learns is one row of 40 kB.
 SELECT ia3_train('tickets', $$SELECT body AS text, label FROM tickets WHERE NOT held_out ORDER BY id$$,
-                 template => ARRAY['What is the message about? {text}'], seed => 1);
+                 template => ARRAY['Which intent does this message express? {text}'], seed => 1);
+SELECT task, version, active, backbone, examples, size AS bytes FROM ia3.adapters;
 
--- From now on the task's name is all a query needs.
-SELECT * FROM ia3_classify('tickets', 'Two payments left our bank account for one order.');
-SELECT body FROM tickets WHERE held_out AND ia3_predict('tickets', body) = 'suggestion' ORDER BY id LIMIT 5;
+-- From now on the name of the task is all that a query needs.
+SELECT choice, round(probability::numeric, 3) AS probability, rank
+  FROM ia3_classify('tickets', 'My card expired and the payment failed');
 
--- The held-out tickets, before and after.
+-- The held-out tickets, before and after training: same prompt, same choices.
 CREATE TABLE predictions AS
 SELECT t.id, t.body, t.label AS truth, z.choice AS zero_shot, c.choice AS trained, c.probability
   FROM tickets t,
-       ia3_classify('What is the message about? ' || t.body, ARRAY['payment', 'error', 'account', 'suggestion']) z,
+       ia3_classify('Which intent does this message express? ' || t.body,
+                    ARRAY['account', 'billing', 'bug', 'feature request']) z,
        ia3_classify('tickets', t.body) c
  WHERE t.held_out AND z.rank = 1 AND c.rank = 1;
 
-SELECT left(body, 60) AS ticket, truth, zero_shot, trained, round(probability::numeric, 2) AS probability
+SELECT CASE WHEN length(body) > 50 THEN left(body, 48) || ' …' ELSE body END AS ticket,
+       truth, zero_shot, trained, round(probability::numeric, 2) AS probability
   FROM predictions WHERE id % 2 = 0 ORDER BY id;
-
-SELECT task, version, active, examples, size FROM ia3.adapters;
 
 \pset tuples_only on
 \pset format unaligned
