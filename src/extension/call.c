@@ -98,24 +98,23 @@ jsonb_value(const char *field, void *arg)
     }
 }
 
-static void
-make_text(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question)
+void
+Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3Strings *choices, Ia3Input *input)
 {
-    TextField input = {task->task, task->template, text_to_cstring(DatumGetTextPP(call->args[1]))};
+    char *joined = choices ? Ia3StringsJoin(choices, ", ") : NULL;
 
-    Ia3TemplateRender(task->template, text_value, &input, Ia3StringsJoin(question->choices, ", "),
-                      &question->input);
-}
+    if (call->form == IA3_CALL_TEXT) {
+        TextField field = {task->task, task->template, text_to_cstring(DatumGetTextPP(call->args[1]))};
 
-static void
-make_fields(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question)
-{
-    Jsonb *fields = DatumGetJsonbP(call->args[1]);
+        Ia3TemplateRender(task->template, text_value, &field, joined, input);
+    } else {
+        Jsonb *fields = DatumGetJsonbP(call->args[1]);
 
-    if (!JB_ROOT_IS_OBJECT(fields))
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("fields must be a JSON object")));
-    Ia3TemplateRender(task->template, jsonb_value, fields, Ia3StringsJoin(question->choices, ", "),
-                      &question->input);
+        if (!JB_ROOT_IS_OBJECT(fields))
+            ereport(ERROR,
+                    (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("fields must be a JSON object")));
+        Ia3TemplateRender(task->template, jsonb_value, fields, joined, input);
+    }
 }
 
 static void
@@ -158,8 +157,5 @@ Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *quest
     question->task = task->task;
     question->backbone = task->task->backbone;
     question->choices = call_choices(call, task->task);
-    if (call->form == IA3_CALL_TEXT)
-        make_text(call, task, question);
-    else
-        make_fields(call, task, question);
+    Ia3CallInput(call, task, question->choices, &question->input);
 }

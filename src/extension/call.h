@@ -47,6 +47,13 @@ extern char *Ia3CallTaskName(const Ia3Call *call);
  */
 extern void Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question);
 
+/*
+ * The input of a call that names a task: its first template filled with the second argument. `choices` is what
+ * {choices} stands for, NULL if there are none. ERROR 22xxx as above.
+ */
+extern void Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3Strings *choices,
+                         Ia3Input *input);
+
 /* ERROR as for Ia3TemplateParse. */
 extern Ia3CallTask *Ia3CallTaskMake(const Ia3Task *task);
 

@@ -1,0 +1,130 @@
+/*
+ * loss_curve.c
+ *     The losses of a training as they are stored, and ia3_sparkline, which shows them in a line of text.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "mb/pg_wchar.h"
+#include "utils/builtins.h"
+#include "utils/numeric.h"
+
+#include "loss_curve.h"
+
+PG_FUNCTION_INFO_V1(ia3_sparkline);
+
+#define SPARKLINE_CHARS 20
+
+static double
+number(const JsonbValue *value)
+{
+    double v;
+
+    if (value == NULL || value->type != jbvNumeric)
+        return NAN;
+    /* a number that no float8 can hold is an ERROR for numeric_float8, but not for this one */
+    v = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(value->val.numeric)));
+    return isfinite(v) ? v : NAN;
+}
+
+static JsonbValue *
+member(JsonbContainer *object, const char *name)
+{
+    JsonbValue key;
+
+    key.type = jbvString;
+    key.val.string.val = (char *) name;
+    key.val.string.len = strlen(name);
+    return findJsonbValueFromContainer(object, JB_FOBJECT, &key);
+}
+
+double
+Ia3JsonNumber(JsonbContainer *object, const char *name)
+{
+    return number(member(object, name));
+}
+
+JsonbContainer *
+Ia3JsonArray(JsonbContainer *object, const char *name)
+{
+    JsonbValue *value = member(object, name);
+
+    if (value == NULL || value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
+        return NULL;
+    return value->val.binary.data;
+}
+
+bool
+Ia3LossCurveRead(JsonbContainer *array, Ia3LossCurve *curve)
+{
+    if (!JsonContainerIsArray(array) || JsonContainerIsScalar(array))
+        return false;
+    curve->n = JsonContainerSize(array);
+    curve->values = palloc(sizeof(double) * Max(curve->n, 1));
+    for (int i = 0; i < curve->n; i++)
+        curve->values[i] = number(getIthJsonbValueFromContainer(array, i));
+    return true;
+}
+
+/* Mean of the numbers in [from, to), NaN when there is none. */
+static double
+mean(const double *values, int from, int to)
+{
+    double sofar = 0;
+    int n = 0;
+
+    for (int i = from; i < to; i++)
+        if (!isnan(values[i])) {
+            n++;
+            sofar += values[i] / n - sofar / n; /* a sum might be more than any number */
+        }
+    return n > 0 ? sofar : NAN;
+}
+
+/* One character of a sparkline. Encodings other than UTF-8 may not have the blocks: digits 1 to 8. */
+static void
+append_level(StringInfo out, int level)
+{
+    if (GetDatabaseEncoding() == PG_UTF8)
+        appendStringInfo(out, "\xe2\x96%c", (char) (0x81 + level)); /* U+2581 to U+2588 */
+    else
+        appendStringInfoChar(out, '1' + level);
+}
+
+/*
+ * At most 20 characters, lower eighth to full block, from the lowest to the highest value; a space where there
+ * is no number. NULL for what is no array.
+ */
+Datum
+ia3_sparkline(PG_FUNCTION_ARGS)
+{
+    Jsonb *json = PG_GETARG_JSONB_P(0);
+    Ia3LossCurve curve;
+    StringInfoData out;
+    double points[SPARKLINE_CHARS], low = INFINITY, high = -INFINITY;
+    int n;
+
+    if (!Ia3LossCurveRead(&json->root, &curve))
+        PG_RETURN_NULL();
+    n = Min(curve.n, SPARKLINE_CHARS);
+    for (int i = 0; i < n; i++) {
+        points[i] =
+            mean(curve.values, (int) ((int64) i * curve.n / n), (int) ((int64) (i + 1) * curve.n / n));
+        if (!isnan(points[i])) {
+            low = Min(low, points[i]);
+            high = Max(high, points[i]);
+        }
+    }
+    initStringInfo(&out);
+    for (int i = 0; i < n; i++) {
+        /* halves, because high - low may be more than any number */
+        double share = high > low ? (points[i] / 2 - low / 2) / (high / 2 - low / 2) : 0;
+
+        if (isnan(points[i]))
+            appendStringInfoChar(&out, ' ');
+        else
+            append_level(&out, Min((int) (share * 8), 7));
+    }
+    PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
+}
