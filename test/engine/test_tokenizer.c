@@ -3,7 +3,7 @@
  *     The tokenizer against ids made by the reference library, truncation that keeps the tail, control tokens
  *     that text cannot produce, and damaged models.
  *
- * The T5 model is read from ../shared/tokenizers/t5 (IA3_DATA replaces ../shared) and its test skipped when it
+ * The T5 model is read from ../shared/tokenizers/t5 (IA3_SHARED replaces ../shared) and its test skipped when it
  * is not there.
  */
 #include "file_fixture.h"
@@ -74,11 +74,11 @@ test_golden_mini(void **state)
 static void
 test_golden_t5(void **state)
 {
-    const char *data = getenv("IA3_DATA");
+    const char *shared = getenv("IA3_SHARED");
     char path[512];
     ia3_error err = {0};
 
-    snprintf(path, sizeof path, "%s/tokenizers/t5/spiece.model", data ? data : "../shared");
+    snprintf(path, sizeof path, "%s/tokenizers/t5/spiece.model", shared ? shared : "../shared");
     if (access(path, R_OK) != 0)
         skip();
 
