@@ -16,6 +16,9 @@
  *
  * Anything that does not parse is answered with ERROR (IA3_E_PROTOCOL) and the connection is closed;
  * anything that parses but cannot be done is answered with ERROR and the connection lives on.
+ *
+ * GOODBYE comes unasked from an engine that is being replaced, before it closes a connection on which nothing is
+ * outstanding. A request that crossed it on its way was not taken: it may be sent to the successor.
  */
 #ifndef IA3_PROTOCOL_H
 #define IA3_PROTOCOL_H
@@ -55,6 +58,7 @@ typedef enum Ia3Message {
     IA3_STATS_OK = 72,   /* list<str name, f64 value>, names of IA3_STAT_NAMES in that order */
     IA3_NORMALIZE_OK = 73,/* see below */
     IA3_GENERATE_OK = 74,/* see below */
+    IA3_GOODBYE = 126,   /* nothing; request 0. See below */
     IA3_ERROR = 127      /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
 } Ia3Message;
 
@@ -176,11 +180,13 @@ enum {
  *     loading PERCENT
  *     ready
  *     failed MESSAGE          the engine then exits with status 1
+ *     draining N M            after SIGUSR1, at every change: trainings and merges, other requests under way
  *
  * Everything the engine writes to stderr is a log line, "LEVEL: text" with LEVEL one of LOG, WARNING,
  * ERROR, DEBUG. The engine exits when the death pipe (it holds the reading end) reports end of file, and
- * on SIGTERM. The socket must not exist when it binds; it unlinks a stale one first. Peers whose uid
- * differs from its own are turned away (SO_PEERCRED).
+ * on SIGTERM. On SIGUSR1 it stops listening, finishes everything that it was asked for, says GOODBYE to each
+ * client and exits with status 0 (at once if it is not ready). The socket must not exist when it binds; it
+ * unlinks a stale one first. Peers whose uid differs from its own are turned away (SO_PEERCRED).
  */
 
 #endif

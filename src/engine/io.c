@@ -280,6 +280,56 @@ privileged(const ia3_io *io, size_t *held)
     return io->request_bytes < IA3_REQUEST_MEMORY ? best : NULL;
 }
 
+/* Another engine takes over: no new clients, and those that are here are sent away once they have their answers. */
+static void
+drain(ia3_io *io)
+{
+    if (io->draining)
+        return;
+    io->draining = true;
+    close(io->listen_fd);
+    unlink(io->server->options->socket);
+    io->listen_fd = -1;
+}
+
+/* A request that is arriving counts, unless its client seems to have fallen asleep over it. */
+static bool
+is_idle(const ia3_connection *c, double now)
+{
+    return c->n_requests == 0 && (c->in.have == 0 || now - c->last_in > BLOCK_SECONDS);
+}
+
+static void
+dismiss(ia3_connection *c)
+{
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_GOODBYE, 0);
+    ia3_frame_finish(&w);
+    ia3_connection_send(c, &w);
+    c->closing = true;
+}
+
+/* Tells what is still to be done, and ends when nothing is. */
+static void
+continue_draining(ia3_io *io)
+{
+    int lasting = 0, others = 0;
+    char line[64];
+    for (const ia3_connection *c = io->connections; c; c = c->next)
+        for (const ia3_request *r = c->requests; r; r = r->next)
+            if (r->type == IA3_TRAIN || r->type == IA3_MERGE)
+                lasting++;
+            else
+                others++;
+    snprintf(line, sizeof line, "draining %d %d", lasting, others);
+    if (strcmp(line, io->drain_line) != 0) {
+        strcpy(io->drain_line, line);
+        tell(io, false, line);
+    }
+    if (io->connections == NULL)
+        io->stop = true;
+}
+
 /* Drops those that are finished or stuck and decides who is read from. Returns true when a clock must run. */
 static bool
 settle(ia3_io *io)
@@ -290,6 +340,8 @@ settle(ia3_io *io)
     bool short_of_memory = held > IA3_REQUEST_MEMORY, clock = short_of_memory;
     for (ia3_connection *c = io->connections; c; c = next) {
         next = c->next;
+        if (io->draining && !c->closing && !c->broken && is_idle(c, now))
+            dismiss(c);
         bool stuck = (c->out && now - c->last_out > IA3_STALL_SECONDS) ||
                      (short_of_memory && c == first && now - c->last_in > BLOCK_SECONDS);
         if (stuck)
@@ -315,7 +367,21 @@ settle(ia3_io *io)
         }
     }
     ia3_stats_set(&io->server->stats, IA3_STAT_CONNECTIONS, io->n_connections);
-    return clock;
+    if (io->draining)
+        continue_draining(io);
+    return clock || io->draining;
+}
+
+static void
+handle_signals(ia3_io *io)
+{
+    struct signalfd_siginfo info;
+    while (read(io->signal_fd, &info, sizeof info) == sizeof info) {
+        if (info.ssi_signo == SIGUSR1 && io->ready)
+            drain(io);
+        else
+            io->stop = true;
+    }
 }
 
 static void
@@ -344,6 +410,7 @@ start(ia3_io *io, ia3_server *s)
     sigemptyset(&mask);
     sigaddset(&mask, SIGTERM);
     sigaddset(&mask, SIGINT);
+    sigaddset(&mask, SIGUSR1);
     io->signal_fd = signalfd(-1, &mask, SFD_NONBLOCK | SFD_CLOEXEC);
     io->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     int death = s->options->death_fd;
@@ -376,7 +443,7 @@ handle(ia3_io *io, const struct epoll_event *e)
         accept_clients(io);
     else if (tag == &io->signal_fd || tag == &io->stop) {
         if (tag == &io->signal_fd)
-            io->stop = true;
+            handle_signals(io);
         else
             handle_death_pipe(io);
     } else if (tag == &io->server->wake_fd)

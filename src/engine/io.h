@@ -20,7 +20,9 @@ typedef struct ia3_io {
     ia3_request_context context; /* once ready */
     int epoll_fd, listen_fd, signal_fd;
     bool ready, stop;
-    int status; /* exit status */
+    bool draining;       /* SIGUSR1: nobody new is served */
+    char drain_line[64]; /* what the supervisor was last told about it */
+    int status;          /* exit status */
     ia3_connection *connections;
     int n_connections, max_connections;
     uint64_t next_id;

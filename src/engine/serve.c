@@ -132,6 +132,7 @@ ia3_serve(const ia3_options *options)
     sigemptyset(&mask);
     sigaddset(&mask, SIGTERM);
     sigaddset(&mask, SIGINT);
+    sigaddset(&mask, SIGUSR1);
     pthread_sigmask(SIG_BLOCK, &mask, NULL);
 
     ia3_stats_init(&s->stats);

@@ -32,7 +32,10 @@ typedef struct ia3_server {
     struct ia3_merger *merger;
 } ia3_server;
 
-/* Runs until SIGTERM, SIGINT or the end of the death pipe. Returns the exit status. */
+/*
+ * Runs until SIGTERM, SIGINT or the end of the death pipe; after SIGUSR1 until all that was asked for is
+ * answered. Returns the exit status.
+ */
 int ia3_serve(const ia3_options *options);
 
 /* Opens everything the options name (the tokenizer last); progress gets 0..100. Also used by the other commands. */

@@ -7,8 +7,9 @@
  * end of the transaction) closes it, which also makes the engine forget the request. Idle connections
  * outlive transactions.
  *
- * Every wait is on the latch, the socket and the postmaster together, and checks for interrupts. Nothing is
- * ever sent twice: only connecting is retried.
+ * Every wait is on the latch, the socket and the postmaster together, and checks for interrupts. Only
+ * connecting is retried, and a request is sent a second time only if the first engine said that it has not
+ * taken it (GOODBYE): a request that kills an engine does not get another one to kill.
  */
 #include "client.h"
 #include "shmem.h"
@@ -30,11 +31,16 @@
 /* How often a waiting query looks whether its engine has become ready. */
 #define IA3_POLL_MS 50
 
+/* So often a request may meet engines that are being replaced. */
+#define IA3_MAX_MOVES 5
+
 static Ia3Connection connections[IA3_MAX_BACKBONES];
 static uint32 lastRequest = 0;
 
 /* The request being built or under way; NULL if none. */
 static Ia3Connection *current = NULL;
+static bool backboneMatters; /* the caller has looked at what the engine is */
+static uint8 requestType;
 static ia3_writer writer;
 static uint8 *replyBuffer = NULL;
 static size_t replyCapacity = 0;
@@ -275,6 +281,8 @@ ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader, TimestampTz d
         return result;
     length = ia3_get_u32(&h);
     *type = ia3_get_u8(&h);
+    if (length == 5 && *type == IA3_GOODBYE && ia3_get_u32(&h) == 0)
+        return IA3_IO_GOODBYE;
     if (length < 5 || length > IA3_MAX_FRAME || ia3_get_u32(&h) != conn->request)
         return IA3_IO_GARBLED;
     length -= 5;
@@ -491,7 +499,7 @@ Connect(const char *backbone)
         Ia3EngineStatus status = {.state = IA3_ENGINE_STARTING};
         bool known = Ia3GetEngineStatus(backbone, &status) && status.state != IA3_ENGINE_STOPPED;
 
-        if (!known && !IsConfigured(backbone))
+        if (!known && (Ia3ConfigurationIsKnown() || !IsConfigured(backbone)))
             RaiseUnknownBackbone(backbone);
         if (known && status.state == IA3_ENGINE_FAILED)
             RaiseFailed(backbone, &status);
@@ -503,8 +511,10 @@ Connect(const char *backbone)
 
             if (result == IA3_IO_OK)
                 return conn;
-            /* it just died, and the supervisor does not know yet: go on waiting */
-            if (result != IA3_IO_GONE)
+            /*
+             * It just died, and the supervisor does not know yet, or it was just replaced: look again.
+             */
+            if (result != IA3_IO_GONE && result != IA3_IO_GOODBYE)
                 RaiseIo(conn, result, &reader);
             Ia3CloseConnection(conn);
         }
@@ -524,6 +534,7 @@ Ia3RequestBegin(const char *backbone)
     Ia3RequestAbandon();
     current = Connect(backbone);
     current->subid = GetCurrentSubTransactionId();
+    backboneMatters = false;
     writer.len = 0;
     ia3_put_room(&writer, IA3_FRAME_HEADER);
     return &writer;
@@ -538,7 +549,47 @@ Ia3RequestSend(uint8 type)
 {
     if (current == NULL || current->busy)
         elog(ERROR, "no request to the ia3 engine was begun");
+    requestType = type;
     current->cut = SendFrame(current, type, &writer, 0) != IA3_IO_OK;
+}
+
+/* Sends the request, which its engine has not taken, to the engine that replaces it. */
+static void
+MoveRequest(void)
+{
+    char backbone[NAMEDATALEN];
+    uint8 digest[IA3_DIGEST_LEN];
+
+    strlcpy(backbone, current->backbone, sizeof backbone);
+    memcpy(digest, current->info.digest, IA3_DIGEST_LEN);
+    Ia3CloseConnection(current);
+    current = Connect(backbone);
+    if (backboneMatters && memcmp(digest, current->info.digest, IA3_DIGEST_LEN) != 0) {
+        current = NULL;
+        ereport(ERROR,
+                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                 errmsg("ia3 backbone \"%s\" was replaced by another one during the request", backbone),
+                 errhint("Try it again.")));
+    }
+    current->cut = SendFrame(current, requestType, &writer, 0) != IA3_IO_OK;
+}
+
+/* Receives a frame that answers the request, from whichever engine takes it. */
+static Ia3IoResult
+ReceiveReply(uint8 *type, ia3_reader *reader)
+{
+    for (int moves = 0; moves <= IA3_MAX_MOVES; moves++) {
+        TimestampTz deadline = 0;
+        Ia3IoResult result;
+
+        if (current->cut)
+            deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), IA3_LAST_WORDS_MS);
+        result = ReceiveFrame(current, type, reader, deadline);
+        if (result != IA3_IO_GOODBYE)
+            return result;
+        MoveRequest();
+    }
+    return IA3_IO_GONE;
 }
 
 /*
@@ -549,15 +600,12 @@ Ia3RequestSend(uint8 type)
 uint8
 Ia3ReplyWait(ia3_reader *reader)
 {
-    TimestampTz deadline = 0;
     Ia3IoResult result;
     uint8 type;
 
     if (current == NULL || !current->busy)
         elog(ERROR, "no request to the ia3 engine is under way");
-    if (current->cut)
-        deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), IA3_LAST_WORDS_MS);
-    result = ReceiveFrame(current, &type, reader, deadline);
+    result = ReceiveReply(&type, reader);
     if (result == IA3_IO_TIMEOUT)
         result = IA3_IO_GONE;
     if (result != IA3_IO_OK)
@@ -590,8 +638,10 @@ Ia3RequestAbandon(void)
 const Ia3EngineInfo *
 Ia3GetEngineInfo(const char *backbone)
 {
-    if (current != NULL && strcmp(current->backbone, backbone) == 0)
+    if (current != NULL && strcmp(current->backbone, backbone) == 0) {
+        backboneMatters = true;
         return &current->info;
+    }
     return &Connect(backbone)->info;
 }
 

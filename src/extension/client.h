@@ -25,6 +25,7 @@ typedef enum Ia3IoResult {
     IA3_IO_OK,
     IA3_IO_GONE,    /* closed or reset by the engine, or nobody listens */
     IA3_IO_TIMEOUT, /* the deadline has passed */
+    IA3_IO_GOODBYE, /* the engine is being replaced and has not taken the request */
     IA3_IO_GARBLED, /* a reply that breaks the protocol */
     IA3_IO_VERSION, /* an engine that speaks another version of it */
     IA3_IO_REFUSED  /* an ERROR reply; the reader reads it */

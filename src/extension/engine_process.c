@@ -81,7 +81,8 @@ AddNumber(Launch *launch, const char *option, int64 value)
 }
 
 static void
-PrepareArguments(Launch *launch, const Ia3BackboneSpec *spec, const char *socketPath)
+PrepareArguments(Launch *launch, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
+                 const char *socketPath)
 {
     AddArgument(launch, launch->executable, "serve");
     AddArgument(launch, "--name", spec->name);
@@ -89,11 +90,11 @@ PrepareArguments(Launch *launch, const Ia3BackboneSpec *spec, const char *socket
     AddArgument(launch, "--socket", socketPath);
     AddArgument(launch, "--device", spec->device);
     AddArgument(launch, "--dtype", spec->dtype);
-    AddNumber(launch, "--threads", Ia3Threads);
-    AddNumber(launch, "--max-batch-tokens", Ia3MaxBatchTokens);
-    AddNumber(launch, "--adapter-cache-size", (int64) Ia3AdapterCacheSize * 1024 * 1024);
-    if (Ia3MemoryLimit > 0)
-        AddNumber(launch, "--memory-limit", (int64) Ia3MemoryLimit * 1024 * 1024);
+    AddNumber(launch, "--threads", settings->threads);
+    AddNumber(launch, "--max-batch-tokens", settings->maxBatchTokens);
+    AddNumber(launch, "--adapter-cache-size", (int64) settings->adapterCacheSize * 1024 * 1024);
+    if (settings->memoryLimit > 0)
+        AddNumber(launch, "--memory-limit", (int64) settings->memoryLimit * 1024 * 1024);
     AddNumber(launch, "--status-fd", CHILD_STATUS_FD);
     AddNumber(launch, "--death-fd", CHILD_DEATH_FD);
     launch->arguments[launch->nArguments] = NULL;
@@ -209,12 +210,12 @@ ForkChild(Launch *launch)
 }
 
 /*
- * Starts the engine of `spec` with the present settings. Returns false and a reason in `error` if that fails
+ * Starts the engine of `spec` with `settings`. Returns false and a reason in `error` if that fails
  * at once; whether the engine then loads, its status pipe tells.
  */
 bool
-Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec, const char *socketPath, char *error,
-                size_t errorSize)
+Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
+                const char *socketPath, char *error, size_t errorSize)
 {
     Launch launch = {.statusPipe = {-1, -1}, .logPipe = {-1, -1}, .deathPipe = {-1, -1}, .devNull = -1};
     pid_t pid;
@@ -232,7 +233,7 @@ Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec, const char *so
         CloseLaunch(&launch);
         return false;
     }
-    PrepareArguments(&launch, spec, socketPath);
+    PrepareArguments(&launch, spec, settings, socketPath);
     pid = ForkChild(&launch);
     if (pid < 0)
         snprintf(error, errorSize, "could not fork: %s", strerror(errno));

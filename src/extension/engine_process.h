@@ -7,6 +7,14 @@
 
 #include "ia3.h"
 
+/* The settings that an engine is started with; units as in ia3.h. */
+typedef struct Ia3EngineSettings {
+    int threads;
+    int maxBatchTokens;
+    int adapterCacheSize;
+    int memoryLimit;
+} Ia3EngineSettings;
+
 /* A pipe that is read line by line; a longer line is cut. */
 #define IA3_LINE_MAX 1000
 typedef struct Ia3LineReader {
@@ -23,8 +31,9 @@ typedef struct Ia3Process {
 } Ia3Process;
 
 extern void Ia3ProcessInit(Ia3Process *process);
-extern bool Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec, const char *socketPath,
-                            char *error, size_t errorSize);
+extern bool Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec,
+                            const Ia3EngineSettings *settings, const char *socketPath, char *error,
+                            size_t errorSize);
 extern bool Ia3ProcessReap(Ia3Process *process, char *how, size_t howSize);
 extern void Ia3ProcessSignal(Ia3Process *process, int signal);
 extern void Ia3ProcessClosePipes(Ia3Process *process);

@@ -42,7 +42,12 @@ typedef struct Ia3BackboneSpec {
 /* Parses the setting; returns the number of entries or -1 with *error set (palloc'd detail). Used by the GUC check hook. */
 extern int Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error);
 
-/* Engine state in shared memory (shmem.c); written by the supervisor, read by everyone. */
+/*
+ * Engine state in shared memory (shmem.c); written by the supervisor, read by everyone. A backbone has one
+ * current engine, which requests go to; while its entry in the setting changes there may be a successor that
+ * loads, and for a while predecessors that finish what they were asked. All of them have entries.
+ */
+#define IA3_MAX_ENGINES (4 * IA3_MAX_BACKBONES)
 typedef enum Ia3EngineState {
     IA3_ENGINE_UNUSED = 0,
     IA3_ENGINE_STARTING,
@@ -50,25 +55,28 @@ typedef enum Ia3EngineState {
     IA3_ENGINE_READY,
     IA3_ENGINE_FAILED,     /* gave its reason; tried again with back-off */
     IA3_ENGINE_RESTARTING, /* died; waits for its back-off */
+    IA3_ENGINE_DRAINING,   /* replaced or removed; finishes what it was asked */
     IA3_ENGINE_STOPPED
 } Ia3EngineState;
 
 typedef struct Ia3EngineStatus {
     Ia3BackboneSpec spec;
     Ia3EngineState state;
+    bool current; /* the one of its backbone that requests go to */
     int percent; /* while loading */
     int pid;
     uint32 generation; /* grows at every start */
     uint32 restarts;
     TimestampTz since; /* of this state */
-    char message[512]; /* why it failed or died last */
+    char message[512]; /* why it failed or died last; what a draining one is still doing */
     char socket[MAXPGPATH];
 } Ia3EngineStatus;
 
 extern bool Ia3Loaded(void);                             /* preloaded: shared memory is there */
 extern void Ia3RequirePreload(void);                     /* else ERROR 55000 with a hint */
-extern int Ia3GetEngineStatuses(Ia3EngineStatus *statuses); /* copies all used entries, returns how many */
-extern bool Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status);
+/* Copies all used entries into statuses[IA3_MAX_ENGINES], returns how many. */
+extern int Ia3GetEngineStatuses(Ia3EngineStatus *statuses);
+extern bool Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status); /* the current engine's */
 
 /* Progress of training, in shared memory (progress.c); one slot per backend that trains. */
 extern void Ia3ProgressStart(const char *task, int steps);
@@ -86,7 +94,9 @@ extern void Ia3ProgressEnd(void); /* also runs at transaction abort and backend 
  *
  * The reader's bytes live in a client-owned buffer until the next call. IA3_PROGRESS is returned like any
  * reply; the caller waits again. If the engine dies or breaks the protocol while we wait: ERROR 08006
- * "ia3 engine for backbone "x" went away" with the hint that it is being restarted.
+ * "ia3 engine for backbone "x" went away" with the hint that it is being restarted. If the engine is replaced
+ * by another before it has taken the request, the request goes to that one; should the caller have asked for
+ * Ia3GetEngineInfo since Ia3RequestBegin, and its digest be another, that is ERROR 55000.
  */
 extern ia3_writer *Ia3RequestBegin(const char *backbone);
 extern void Ia3RequestSend(uint8 type);

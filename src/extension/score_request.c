@@ -94,6 +94,10 @@ write_request(const Ia3ScoreRequest *request, ia3_writer *w)
 {
     static const uint8 bare[IA3_DIGEST_LEN];
 
+    /* Once more, of the very engine that gets the request: it may have been replaced since the task was read. */
+    for (int i = 0; i < request->nAdapters; i++)
+        if (request->adapters[i])
+            Ia3TaskCheckBackbone(request->adapters[i]);
     ia3_put_u32(w, Ia3MaxInputTokens);
     ia3_put_u32(w, request->nAdapters);
     for (int i = 0; i < request->nAdapters; i++)

@@ -20,7 +20,8 @@
 
 typedef struct Ia3Shared {
     uint32 lastGeneration;
-    Ia3EngineStatus engines[IA3_MAX_BACKBONES];
+    TimestampTz configured; /* when the configuration that the entries follow was loaded */
+    Ia3EngineStatus engines[IA3_MAX_ENGINES];
     int nProgressSlots;
     Ia3ProgressSlot progress[FLEXIBLE_ARRAY_MEMBER];
 } Ia3Shared;
@@ -77,6 +78,7 @@ EnterConfigured(void)
     for (int i = 0; i < n; i++) {
         shared->engines[i].spec = specs[i];
         shared->engines[i].state = IA3_ENGINE_STARTING;
+        shared->engines[i].current = true;
         shared->engines[i].since = GetCurrentTimestamp();
     }
     pfree(specs);
@@ -132,7 +134,7 @@ Ia3RequirePreload(void)
                         errhint("Add ia3 to shared_preload_libraries and restart the server.")));
 }
 
-/* Copies the entries in use into statuses[IA3_MAX_BACKBONES]; returns how many (0 when not preloaded). */
+/* Copies the entries in use into statuses[IA3_MAX_ENGINES]; returns how many (0 when not preloaded). */
 int
 Ia3GetEngineStatuses(Ia3EngineStatus *statuses)
 {
@@ -141,25 +143,25 @@ Ia3GetEngineStatuses(Ia3EngineStatus *statuses)
     if (shared == NULL)
         return 0;
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_SHARED);
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++)
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
         if (shared->engines[i].state != IA3_ENGINE_UNUSED)
             statuses[n++] = shared->engines[i];
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
     return n;
 }
 
-/* The entry in use of that name, or NULL. The caller holds the lock. */
+/* The entry of a backbone's current engine, or NULL. The caller holds the lock. */
 static const Ia3EngineStatus *
 FindEngine(const char *backbone)
 {
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++)
-        if (shared->engines[i].state != IA3_ENGINE_UNUSED &&
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
+        if (shared->engines[i].state != IA3_ENGINE_UNUSED && shared->engines[i].current &&
             strcmp(shared->engines[i].spec.name, backbone) == 0)
             return &shared->engines[i];
     return NULL;
 }
 
-/* Copies the entry of one backbone; false if there is none. */
+/* Copies the entry of a backbone's current engine; false if there is none. */
 bool
 Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status)
 {
@@ -201,10 +203,36 @@ Ia3ShmemResetEngines(void)
 void
 Ia3PublishEngine(int slot, const Ia3EngineStatus *status)
 {
-    Assert(slot >= 0 && slot < IA3_MAX_BACKBONES);
+    Ia3PublishEngines(slot, status, slot, status);
+}
+
+void
+Ia3PublishEngines(int slot1, const Ia3EngineStatus *status1, int slot2, const Ia3EngineStatus *status2)
+{
+    Assert(slot1 >= 0 && slot1 < IA3_MAX_ENGINES && slot2 >= 0 && slot2 < IA3_MAX_ENGINES);
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_EXCLUSIVE);
-    shared->engines[slot] = *status;
+    shared->engines[slot1] = *status1;
+    shared->engines[slot2] = *status2;
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
+}
+
+void
+Ia3PublishConfigured(TimestampTz loaded)
+{
+    LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_EXCLUSIVE);
+    shared->configured = loaded;
+    LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
+}
+
+bool
+Ia3ConfigurationIsKnown(void)
+{
+    bool known;
+
+    LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_SHARED);
+    known = shared->configured >= PgReloadTime;
+    LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
+    return known;
 }
 
 /* Never 0 and never given twice, also not to different supervisors of one server run. */
@@ -235,6 +263,8 @@ Ia3EngineStateName(Ia3EngineState state)
         return "failed";
     case IA3_ENGINE_RESTARTING:
         return "restarting";
+    case IA3_ENGINE_DRAINING:
+        return "draining";
     case IA3_ENGINE_STOPPED:
         return "stopped";
     }

@@ -30,6 +30,13 @@ extern Ia3ProgressSlot *Ia3ProgressSlots(int *n);
 
 extern void Ia3ShmemResetEngines(void); /* a new supervisor begins with the configured list */
 extern void Ia3PublishEngine(int slot, const Ia3EngineStatus *status);
+/* Two at once: nobody sees a backbone without a current engine, or with two. */
+extern void Ia3PublishEngines(int slot1, const Ia3EngineStatus *status1, int slot2,
+                              const Ia3EngineStatus *status2);
+/* The supervisor has acted on the configuration that was loaded at that time. */
+extern void Ia3PublishConfigured(TimestampTz loaded);
+/* True if that is no older than the one this process has. */
+extern bool Ia3ConfigurationIsKnown(void);
 extern uint32 Ia3NextGeneration(void);
 
 /* "starting", "ready" ...; never NULL. */

@@ -3,7 +3,8 @@
  *     ia3_stat_engine: what the supervisor knows about the engines, and what they count.
  *
  * A monitoring function must work when the thing it watches does not: an engine that is down or does not
- * answer has NULLs for its counters, and nothing waits for one that is starting.
+ * answer has NULLs for its counters, and so has one that is being replaced, which takes no new connections.
+ * Nothing waits for one that is starting.
  */
 #include "shmem.h"
 
@@ -137,7 +138,8 @@ PutCounters(const double *stats, Datum *values, bool *nulls)
 }
 
 /*
- * One row per backbone. Counters since the engine started; bytes in bytes, *_seconds in seconds, waits are
+ * One row per engine: of each backbone the current one, a successor that loads, and those that it replaced and
+ * that finish what they were asked. Counters (of current ones) since the engine started; bytes in bytes, *_seconds in seconds, waits are
  * sums over requests and training steps.
  *
  * CREATE FUNCTION ia3_stat_engine(
@@ -167,7 +169,7 @@ ia3_stat_engine(PG_FUNCTION_ARGS)
         elog(ERROR, "ia3_stat_engine is declared with %d columns instead of %d", rsinfo->setDesc->natts,
              N_COLUMNS);
 
-    statuses = palloc(sizeof(Ia3EngineStatus) * IA3_MAX_BACKBONES);
+    statuses = palloc(sizeof(Ia3EngineStatus) * IA3_MAX_ENGINES);
     n = Ia3GetEngineStatuses(statuses);
     for (int i = 0; i < n; i++) {
         Datum values[N_COLUMNS] = {0};
@@ -177,7 +179,8 @@ ia3_stat_engine(PG_FUNCTION_ARGS)
 
         memset(nulls, true, sizeof nulls);
         PutStatus(&statuses[i], values, nulls);
-        if (statuses[i].state == IA3_ENGINE_READY && Ia3GetEngineStats(statuses[i].spec.name, stats, &info)) {
+        if (statuses[i].current && statuses[i].state == IA3_ENGINE_READY &&
+            Ia3GetEngineStats(statuses[i].spec.name, stats, &info)) {
             PutInfo(&info, values, nulls);
             PutCounters(stats, values, nulls);
         }

@@ -1,14 +1,19 @@
 /*
  * supervisor.c
- *     The background worker that keeps one ia3_engine running per configured backbone.
+ *     The background worker that keeps an ia3_engine running for every configured backbone.
  *
  * A single loop waits for its latch (signals: SIGHUP, SIGTERM, SIGCHLD), for the engines' status and log
- * pipes and for the next thing that is due (a restart after its back-off, a SIGKILL after a SIGTERM).
+ * pipes and for the next thing that is due (a restart after its back-off, a stronger signal).
  * It publishes what it knows in shared memory (shmem.c) and never waits for anything else.
  *
  * Life of an engine: STARTING -> LOADING -> READY; when it ends, RESTARTING (FAILED if it gave a reason or
  * keeps ending before it is ready) until its back-off is over, then STARTING again with a new generation.
- * An engine that a reload removes or changes is STOPPED first.
+ *
+ * Each backbone has one current engine. When a reload changes its entry while it serves, a successor is started
+ * beside it and becomes the current one as soon as it is ready; the old one is then DRAINING, that is it
+ * finishes what it was asked, trainings included, and ends. A successor that fails is tried again with
+ * back-off and the old engine serves on, also across crashes of its own. An engine that does not serve is
+ * replaced at once, and one whose entry is removed drains.
  *
  * If this process ends, the engines end through their death pipes, and the postmaster starts it again: it
  * must exit with status 1 (0 would unregister it, anything else would restart the whole server), also when
@@ -31,36 +36,29 @@
 #define RESTART_SUPERVISOR_S 5
 #define BACKOFF_MIN_MS       1000
 #define BACKOFF_MAX_MS       60000
-#define SERVED_LONG_MS       60000 /* whoever served so long starts again with no back-off */
-#define STOP_PATIENCE_MS     5000  /* between SIGTERM and SIGKILL */
+#define SERVED_LONG_MS       60000            /* whoever served so long starts again with no back-off */
+#define STOP_PATIENCE_MS     5000             /* between SIGTERM and SIGKILL */
+#define DRAIN_PATIENCE_MS    (10 * 60 * 1000) /* for draining, when no training or merge is under way */
 
 /* In the data directory, 0700, left out of base backups. */
 #define SOCKET_DIRECTORY PG_STAT_TMP_DIR
 
-/* The settings that an engine is started with. */
-typedef struct EngineSettings {
-    int threads;
-    int maxBatchTokens;
-    int adapterCacheSize;
-    int memoryLimit;
-} EngineSettings;
-
 typedef struct Engine {
     Ia3EngineStatus status; /* published after every change */
-    EngineSettings settings;
+    Ia3EngineSettings settings;
     Ia3Process process;
-    Ia3BackboneSpec wanted; /* what the next start uses */
-    bool stopping;          /* SIGTERM was sent */
-    bool remove;            /* once it has ended, free the entry */
-    bool gaveReason;        /* status.message says why it failed */
-    int failures;           /* ends in a row before it was ready */
-    int backoffMs;          /* of the next restart */
-    TimestampTz readyAt;    /* 0 = not ready */
-    TimestampTz startAt;    /* while it does not run: when to start; 0 = never */
-    TimestampTz killAt;     /* while stopping */
+    bool leaving;        /* drains or stops; once it has ended, its entry is freed */
+    bool stopping;       /* SIGTERM was sent */
+    bool keep;           /* while the configuration is applied: it is wanted */
+    bool gaveReason;     /* status.message says why it failed */
+    int failures;        /* ends in a row before it was ready */
+    int backoffMs;       /* of the next restart */
+    TimestampTz readyAt; /* 0 = not ready */
+    TimestampTz startAt; /* while it does not run: when to start; 0 = never */
+    TimestampTz endBy;   /* while it leaves: when it gets the next stronger signal; 0 = no bound */
 } Engine;
 
-static Engine engines[IA3_MAX_BACKBONES];
+static Engine engines[IA3_MAX_ENGINES];
 static WaitEventSet *waitSet = NULL;
 static bool waitSetStale = true; /* a pipe was opened or closed */
 static bool backboneWaits;       /* for an entry that an engine on its way out still has */
@@ -96,24 +94,43 @@ FromNow(int ms)
     return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 }
 
-static EngineSettings
+static Ia3EngineSettings
 PresentSettings(void)
 {
-    return (EngineSettings){Ia3Threads, Ia3MaxBatchTokens, Ia3AdapterCacheSize, Ia3MemoryLimit};
+    return (Ia3EngineSettings){Ia3Threads, Ia3MaxBatchTokens, Ia3AdapterCacheSize, Ia3MemoryLimit};
 }
 
 static bool
-SameSettings(const EngineSettings *a, const EngineSettings *b)
+SameSettings(const Ia3EngineSettings *a, const Ia3EngineSettings *b)
 {
     return a->threads == b->threads && a->maxBatchTokens == b->maxBatchTokens &&
            a->adapterCacheSize == b->adapterCacheSize && a->memoryLimit == b->memoryLimit;
 }
 
+/* True if the engine is what the configuration asks for. */
 static bool
-SameSpec(const Ia3BackboneSpec *a, const Ia3BackboneSpec *b)
+IsAsConfigured(const Engine *engine, const Ia3BackboneSpec *spec)
 {
-    return strcmp(a->name, b->name) == 0 && strcmp(a->path, b->path) == 0 &&
-           strcmp(a->device, b->device) == 0 && strcmp(a->dtype, b->dtype) == 0;
+    const Ia3BackboneSpec *own = &engine->status.spec;
+    Ia3EngineSettings settings = PresentSettings();
+
+    return strcmp(own->name, spec->name) == 0 && strcmp(own->path, spec->path) == 0 &&
+           strcmp(own->device, spec->device) == 0 && strcmp(own->dtype, spec->dtype) == 0 &&
+           SameSettings(&engine->settings, &settings);
+}
+
+/* The current engine of a backbone, or its successor; NULL if there is none. */
+static Engine *
+FindEngine(const char *name, bool current)
+{
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
+        Engine *engine = &engines[i];
+
+        if (InUse(engine) && !engine->leaving && engine->status.current == current &&
+            strcmp(engine->status.spec.name, name) == 0)
+            return engine;
+    }
+    return NULL;
 }
 
 /*
@@ -154,27 +171,56 @@ HandleLogLine(void *arg, char *line)
 }
 
 static void
+HandleLoading(Engine *engine, int percent)
+{
+    engine->status.percent = Min(100, Max(0, percent));
+    if (engine->status.state == IA3_ENGINE_LOADING)
+        Publish(engine);
+    else
+        SetState(engine, IA3_ENGINE_LOADING);
+}
+
+static void
+HandleReady(Engine *engine)
+{
+    engine->status.percent = 100;
+    engine->status.message[0] = '\0';
+    engine->failures = 0;
+    engine->readyAt = GetCurrentTimestamp();
+    ereport(LOG, (errmsg("ia3 engine \"%s\" is ready", engine->status.spec.name)));
+    if (!engine->status.current)
+        return; /* Promote() publishes it together with its predecessor */
+    SetState(engine, IA3_ENGINE_READY);
+}
+
+static void
+HandleDraining(Engine *engine, int lasting, int others)
+{
+    engine->endBy = lasting > 0 ? 0 : FromNow(DRAIN_PATIENCE_MS);
+    snprintf(engine->status.message, sizeof engine->status.message,
+             "It finishes what it was asked: trainings and merges: %d, other requests: %d.", lasting, others);
+    Publish(engine);
+}
+
+static void
 HandleStatusLine(void *arg, char *line)
 {
     Engine *engine = arg;
+    int lasting, others;
 
     Sanitize(line);
     if (engine->stopping)
         return;
-    if (strncmp(line, "loading ", 8) == 0) {
-        engine->status.percent = Min(100, Max(0, atoi(line + 8)));
-        if (engine->status.state == IA3_ENGINE_LOADING)
-            Publish(engine);
-        else
-            SetState(engine, IA3_ENGINE_LOADING);
-    } else if (strcmp(line, "ready") == 0) {
-        engine->status.percent = 100;
-        engine->status.message[0] = '\0';
-        engine->failures = 0;
-        engine->readyAt = GetCurrentTimestamp();
-        SetState(engine, IA3_ENGINE_READY);
-        ereport(LOG, (errmsg("ia3 engine \"%s\" is ready", engine->status.spec.name)));
-    } else if (strncmp(line, "failed ", 7) == 0) {
+    if (sscanf(line, "draining %d %d", &lasting, &others) == 2) {
+        if (engine->leaving)
+            HandleDraining(engine, lasting, others);
+    } else if (engine->leaving)
+        return;
+    else if (strncmp(line, "loading ", 8) == 0)
+        HandleLoading(engine, atoi(line + 8));
+    else if (strcmp(line, "ready") == 0)
+        HandleReady(engine);
+    else if (strncmp(line, "failed ", 7) == 0) {
         strlcpy(engine->status.message, line + 7, sizeof engine->status.message);
         engine->gaveReason = true;
         Publish(engine);
@@ -242,15 +288,12 @@ StartEngine(Engine *engine)
 {
     engine->startAt = 0;
     engine->readyAt = 0;
-    engine->stopping = false;
     engine->gaveReason = false;
-    engine->settings = PresentSettings();
-    engine->status.spec = engine->wanted;
     engine->status.percent = 0;
     engine->status.generation = Ia3NextGeneration();
     NameSocket(engine);
     waitSetStale = true;
-    if (!Ia3ProcessStart(&engine->process, &engine->status.spec, engine->status.socket,
+    if (!Ia3ProcessStart(&engine->process, &engine->status.spec, &engine->settings, engine->status.socket,
                          engine->status.message, sizeof engine->status.message)) {
         FailStart(engine);
         return;
@@ -259,24 +302,103 @@ StartEngine(Engine *engine)
     SetState(engine, IA3_ENGINE_STARTING);
 }
 
-/* Asks a running engine to end. */
-static void
-StopEngine(Engine *engine)
-{
-    if (engine->process.pid == 0 || engine->stopping)
-        return;
-    engine->stopping = true;
-    engine->killAt = FromNow(STOP_PATIENCE_MS);
-    Ia3ProcessSignal(&engine->process, SIGTERM);
-    SetState(engine, engine->remove ? IA3_ENGINE_STOPPED : IA3_ENGINE_RESTARTING);
-}
-
 static void
 FreeEngine(Engine *engine)
 {
     memset(engine, 0, sizeof *engine);
     Ia3ProcessInit(&engine->process);
     Publish(engine);
+}
+
+/* Asks a running engine to end, in whatever state the entry is shown meanwhile. */
+static void
+TerminateEngine(Engine *engine, Ia3EngineState state)
+{
+    if (engine->process.pid == 0 || engine->stopping)
+        return;
+    engine->stopping = true;
+    engine->endBy = FromNow(STOP_PATIENCE_MS);
+    Ia3ProcessSignal(&engine->process, SIGTERM);
+    SetState(engine, state);
+}
+
+static void
+StopEngine(Engine *engine)
+{
+    engine->leaving = true;
+    engine->status.current = false;
+    TerminateEngine(engine, IA3_ENGINE_STOPPED);
+}
+
+/* Asks a serving engine to finish its work and end. Does not publish. */
+static void
+DrainEngine(Engine *engine)
+{
+    engine->leaving = true;
+    engine->status.current = false;
+    engine->status.state = IA3_ENGINE_DRAINING;
+    engine->status.since = GetCurrentTimestamp();
+    engine->endBy = FromNow(DRAIN_PATIENCE_MS); /* until it tells what it is doing */
+}
+
+/* An engine that is not wanted any more goes, in the way that its state asks for. */
+static void
+DismissEngine(Engine *engine)
+{
+    if (engine->process.pid == 0)
+        FreeEngine(engine);
+    else if (engine->readyAt != 0) {
+        DrainEngine(engine);
+        Publish(engine);
+        Ia3ProcessSignal(&engine->process, SIGUSR1);
+    } else
+        StopEngine(engine);
+}
+
+/*
+ * The successor becomes the current engine. New requests must not find the old one any more when that is told
+ * to drain, hence the order.
+ */
+static void
+Promote(Engine *old, Engine *successor)
+{
+    bool serves = old->process.pid != 0 && old->readyAt != 0;
+
+    successor->status.current = true;
+    if (successor->readyAt != 0) {
+        successor->status.state = IA3_ENGINE_READY;
+        successor->status.since = successor->readyAt;
+    }
+    if (serves)
+        DrainEngine(old);
+    else
+        old->status.current = false;
+    Ia3PublishEngines(old - engines, &old->status, successor - engines, &successor->status);
+    ereport(LOG, (errmsg("ia3 engine \"%s\" is replaced: PID %d takes over from PID %d",
+                         old->status.spec.name, successor->status.pid, old->status.pid)));
+    if (serves)
+        Ia3ProcessSignal(&old->process, SIGUSR1);
+    else
+        DismissEngine(old);
+}
+
+/*
+ * Successors take over when they are ready; earlier if the current engine cannot be started, since then
+ * queries do better to wait for the new one.
+ */
+static void
+PromoteSuccessors(void)
+{
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
+        Engine *engine = &engines[i];
+        Engine *current;
+
+        if (!InUse(engine) || engine->leaving || engine->status.current || engine->process.pid == 0)
+            continue;
+        current = FindEngine(engine->status.spec.name, true);
+        if (current != NULL && (engine->readyAt != 0 || current->status.state == IA3_ENGINE_FAILED))
+            Promote(current, engine);
+    }
 }
 
 /* An engine that was not asked to has ended. */
@@ -318,17 +440,18 @@ ReapEngine(Engine *engine)
     waitSetStale = true;
     unlink(engine->status.socket); /* usually gone already */
     engine->status.restarts++;
-    if (engine->remove) {
-        ereport(LOG, (errmsg("ia3 engine \"%s\" was stopped", engine->status.spec.name)));
+    if (engine->leaving) {
+        ereport(LOG, (errmsg("ia3 engine \"%s\" (PID %d) has left: it %s", engine->status.spec.name,
+                             engine->status.pid, how)));
         FreeEngine(engine);
         entryFreed = true;
     } else if (engine->stopping) {
-        engine->status.pid = 0;
-        engine->startAt = GetCurrentTimestamp();
+        engine->status.pid = 0; /* we are shutting down (StopAll) */
         Publish(engine);
     } else {
         HandleCrash(engine, how);
         engine->status.pid = 0;
+        engine->readyAt = 0;
         Publish(engine);
     }
 }
@@ -337,56 +460,73 @@ ReapEngine(Engine *engine)
  * The configured list
  */
 
-static Engine *
-FindEngine(const char *name)
-{
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++)
-        if (InUse(&engines[i]) && strcmp(engines[i].status.spec.name, name) == 0)
-            return &engines[i];
-    return NULL;
-}
-
 static void
-AddEngine(const Ia3BackboneSpec *spec)
+AddEngine(const Ia3BackboneSpec *spec, bool current)
 {
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++) {
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
         Engine *engine = &engines[i];
 
         if (InUse(engine))
             continue;
         FreeEngine(engine);
-        engine->wanted = engine->status.spec = *spec;
+        engine->status.spec = *spec;
+        engine->status.current = current;
+        engine->settings = PresentSettings();
         engine->startAt = GetCurrentTimestamp();
         SetState(engine, IA3_ENGINE_STARTING);
         return;
     }
-    /* all entries are taken, some by removed engines that are still ending */
+    /* all entries are taken, most of them by engines that are leaving */
     backboneWaits = true;
     ereport(LOG, (errmsg("ia3 backbone \"%s\" waits for another engine to end", spec->name)));
 }
 
+/* If it waits for its next try: now is a good moment, what was wrong may have been put right. */
 static void
-UpdateEngine(Engine *engine, const Ia3BackboneSpec *spec)
+KeepEngine(Engine *engine)
 {
-    EngineSettings settings = PresentSettings();
-    bool changed = !SameSpec(&engine->status.spec, spec) || !SameSettings(&engine->settings, &settings);
+    engine->keep = true;
+    if (engine->process.pid != 0)
+        return;
+    engine->backoffMs = 0;
+    engine->failures = 0;
+    engine->startAt = GetCurrentTimestamp();
+}
 
-    engine->wanted = *spec;
-    engine->remove = false;
-    if (engine->process.pid == 0) {
-        /* it waits for its next try: now is a good moment, what was wrong may have been put right */
-        engine->backoffMs = 0;
-        engine->failures = 0;
-        engine->startAt = GetCurrentTimestamp();
-    } else if (engine->stopping)
-        SetState(engine, IA3_ENGINE_RESTARTING);
-    else if (changed) {
-        ereport(LOG, (errmsg("ia3 engine \"%s\" is restarted with changed settings", spec->name)));
-        StopEngine(engine);
+/* Which of the engines that `spec` has can go on. */
+static void
+KeepEngines(const Ia3BackboneSpec *spec)
+{
+    Engine *current = FindEngine(spec->name, true);
+    Engine *successor = FindEngine(spec->name, false);
+
+    if (current == NULL)
+        return;
+    if (IsAsConfigured(current, spec))
+        KeepEngine(current);
+    else if (successor != NULL && IsAsConfigured(successor, spec)) {
+        KeepEngine(current);
+        KeepEngine(successor);
+    } else if (current->readyAt != 0)
+        KeepEngine(current);
+}
+
+/* Starts what `spec` lacks. */
+static void
+CompleteEngines(const Ia3BackboneSpec *spec)
+{
+    Engine *current = FindEngine(spec->name, true);
+
+    if (current == NULL)
+        AddEngine(spec, true);
+    else if (!IsAsConfigured(current, spec) && FindEngine(spec->name, false) == NULL) {
+        ereport(LOG, (errmsg("ia3 engine \"%s\" has changed settings; its successor is loaded beside it",
+                             spec->name)));
+        AddEngine(spec, false);
     }
 }
 
-/* Brings the engines in line with ia3.backbones. */
+/* Brings the engines in line with ia3.backbones and the other settings. */
 static void
 ApplyConfiguration(void)
 {
@@ -395,33 +535,41 @@ ApplyConfiguration(void)
     int n = Ia3ParseBackbones(Ia3BackbonesSetting, specs, &error);
 
     backboneWaits = entryFreed = false;
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++)
-        engines[i].remove = InUse(&engines[i]);
-    for (int i = 0; i < n; i++) {
-        Engine *engine = FindEngine(specs[i].name);
-
-        if (engine != NULL)
-            UpdateEngine(engine, &specs[i]);
-    }
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++) {
-        if (!engines[i].remove)
-            continue;
-        if (engines[i].process.pid == 0)
-            FreeEngine(&engines[i]);
-        else {
-            StopEngine(&engines[i]);
-            SetState(&engines[i], IA3_ENGINE_STOPPED);
-        }
-    }
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
+        engines[i].keep = false;
     for (int i = 0; i < n; i++)
-        if (FindEngine(specs[i].name) == NULL)
-            AddEngine(&specs[i]);
+        KeepEngines(&specs[i]);
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
+        if (InUse(&engines[i]) && !engines[i].leaving && !engines[i].keep)
+            DismissEngine(&engines[i]);
+    for (int i = 0; i < n; i++)
+        CompleteEngines(&specs[i]);
+    if (!backboneWaits)
+        Ia3PublishConfigured(PgReloadTime);
     pfree(specs);
 }
 
 /*
  * The loop
  */
+
+/* The next stronger signal for an engine that takes too long to leave. */
+static void
+PressEngine(Engine *engine)
+{
+    const char *name = engine->status.spec.name;
+
+    if (!engine->stopping) {
+        ereport(LOG, (errmsg("ia3 engine \"%s\" (PID %d) does not finish and is stopped", name,
+                             engine->status.pid)));
+        StopEngine(engine);
+        return;
+    }
+    ereport(LOG,
+            (errmsg("ia3 engine \"%s\" (PID %d) does not stop and is killed", name, engine->status.pid)));
+    Ia3ProcessSignal(&engine->process, SIGKILL);
+    engine->endBy = FromNow(STOP_PATIENCE_MS);
+}
 
 /* Does what is due; returns the milliseconds until the next thing is, -1 = nothing. */
 static long
@@ -430,22 +578,19 @@ RunDue(void)
     TimestampTz now = GetCurrentTimestamp();
     TimestampTz next = DT_NOEND;
 
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++) {
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
         Engine *engine = &engines[i];
 
         if (!InUse(engine))
             continue;
         if (engine->process.pid == 0 && engine->startAt != 0 && engine->startAt <= now)
             StartEngine(engine);
-        if (engine->process.pid != 0 && engine->stopping && engine->killAt <= now) {
-            ereport(LOG, (errmsg("ia3 engine \"%s\" does not stop and is killed", engine->status.spec.name)));
-            Ia3ProcessSignal(&engine->process, SIGKILL);
-            engine->killAt = FromNow(STOP_PATIENCE_MS);
-        }
+        if (engine->process.pid != 0 && engine->endBy != 0 && engine->endBy <= now)
+            PressEngine(engine);
         if (engine->process.pid == 0 && engine->startAt != 0)
             next = Min(next, engine->startAt);
-        if (engine->process.pid != 0 && engine->stopping)
-            next = Min(next, engine->killAt);
+        if (engine->process.pid != 0 && engine->endBy != 0)
+            next = Min(next, engine->endBy);
     }
     if (next == DT_NOEND)
         return -1;
@@ -457,10 +602,10 @@ BuildWaitSet(void)
 {
     if (waitSet != NULL)
         FreeWaitEventSet(waitSet);
-    waitSet = Ia3CreateWaitEventSet(2 + 2 * IA3_MAX_BACKBONES);
+    waitSet = Ia3CreateWaitEventSet(2 + 2 * IA3_MAX_ENGINES);
     AddWaitEventToSet(waitSet, WL_LATCH_SET, PGINVALID_SOCKET, MyLatch, NULL);
     AddWaitEventToSet(waitSet, WL_EXIT_ON_PM_DEATH, PGINVALID_SOCKET, NULL, NULL);
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++) {
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
         Ia3Process *process = &engines[i].process;
 
         if (process->status.fd >= 0)
@@ -487,33 +632,38 @@ WaitForEvents(long timeout)
 static void
 AttendEngines(void)
 {
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++) {
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
         if (!InUse(&engines[i]))
             continue;
         ReadPipes(&engines[i]);
         ReapEngine(&engines[i]);
     }
+    PromoteSuccessors();
 }
 
 static bool
 AnyRuns(void)
 {
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++)
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
         if (engines[i].process.pid != 0)
             return true;
     return false;
 }
 
-/* Ends all engines: SIGTERM, and SIGKILL after STOP_PATIENCE_MS (RunDue). */
+/*
+ * Ends all engines: SIGTERM, and SIGKILL after STOP_PATIENCE_MS (RunDue). The current ones keep their entries,
+ * since it may be only we who are restarted; queries wait for that.
+ */
 static void
 StopAll(void)
 {
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++) {
-        engines[i].remove = false;
-        StopEngine(&engines[i]);
-    }
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
+        if (engines[i].status.current)
+            TerminateEngine(&engines[i], IA3_ENGINE_RESTARTING);
+        else if (InUse(&engines[i]))
+            StopEngine(&engines[i]);
     while (AnyRuns()) {
-        for (int i = 0; i < IA3_MAX_BACKBONES; i++)
+        for (int i = 0; i < IA3_MAX_ENGINES; i++)
             engines[i].startAt = 0;
         WaitForEvents(RunDue());
         AttendEngines();
@@ -524,7 +674,7 @@ StopAll(void)
 static void
 AtExit(int code, Datum arg)
 {
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++) {
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
         Engine *engine = &engines[i];
 
         if (!InUse(engine))
@@ -532,6 +682,10 @@ AtExit(int code, Datum arg)
         Ia3ProcessSignal(&engine->process, SIGTERM);
         if (engine->process.pid != 0)
             unlink(engine->status.socket);
+        if (!engine->status.current) {
+            SetState(engine, IA3_ENGINE_UNUSED);
+            continue;
+        }
         engine->status.pid = 0;
         strlcpy(engine->status.message, "The ia3 supervisor has ended; the server starts it again.",
                 sizeof engine->status.message);
@@ -581,7 +735,7 @@ InitSupervisor(void)
     /* no database of our own, but a row in pg_stat_activity and a part in process signals */
     BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++)
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
         Ia3ProcessInit(&engines[i].process);
     RemoveStaleSockets();
     Ia3ShmemResetEngines();

@@ -257,6 +257,7 @@ Ia3TaskPutAdapter(const Ia3Task *task)
     ia3_reader reader;
     uint8 type;
 
+    Ia3TaskCheckBackbone(task); /* of the engine that gets it */
     ia3_put_bytes(w, task->digest, IA3_DIGEST_LEN);
     ia3_put_str(w, VARDATA_ANY(vectors), VARSIZE_ANY_EXHDR(vectors));
     Ia3RequestSend(IA3_PUT_ADAPTER);

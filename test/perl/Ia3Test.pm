@@ -52,11 +52,12 @@ sub create_shots
     return;
 }
 
+# The engine that serves a backbone; others may be leaving or loading beside it.
 sub engine_pid
 {
     my ($node, $backbone) = @_;
     $backbone //= 'default';
-    return $node->safe_psql('postgres', "SELECT pid FROM ia3_stat_engine WHERE backbone = '$backbone'");
+    return $node->safe_psql('postgres', "SELECT pid FROM ia3_stat_engine WHERE backbone = '$backbone' ORDER BY state = 'ready' DESC LIMIT 1");
 }
 
 sub supervisor_pid

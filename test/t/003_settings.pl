@@ -130,7 +130,7 @@ my $query = start_query($node, "$classify;\nSELECT pg_reload_conf();\nSELECT pg_
 ($out, $err) = finish_query($query);
 is($out, "$answer\nt\n\n$answer\n", 'a session gets over the replacement of its engine');
 is($err, '', 'without an error');
-isnt(engine_pid($node), $before, 'which is another process');
+ok(wait_until(sub { engine_pid($node) ne $before }), 'which is another process');
 
 # start_timeout: no longer than that for an engine that is not ready.
 my $supervisor = supervisor_pid($node);
