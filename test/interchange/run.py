@@ -3,8 +3,8 @@
 
     run.py --psql PSQL --socket DIR --work DIR
 
-talks to a running cluster as its superuser, adds backbones to ia3.backbones for the time of the test, and prints
-TAP. Everything is written below DIR, which the server's user can reach. Exit status 77 and a line that says why when
+talks to a running cluster as its superuser, in a database of its own, sets ia3.backbones for the time of the test,
+and prints TAP. Everything is written below DIR, which the server's user can reach. Exit status 77 and a line that says why when
 the libraries are not there.
 
 Backbones: the bundled one (bfloat16 storage, gated, tied) and small random ones whose weights are made here: T5 v1.0
@@ -41,6 +41,7 @@ TOLERANCE = 1e-4  # of scores, fp32 on both sides
 CHOICES = ["billing", "access", "a broken device", "delivery"]
 TEXTS = ["I was charged twice for the same order.", "The password reset mail never arrives!",
          "Der Bildschirm bleibt schwarz \u2013 what now?", "ok"]
+DATABASE = "ia3_interchange"
 PREFIX = "base_model.model."
 
 logging.set_verbosity_error()
@@ -57,9 +58,9 @@ def check(name, ok, note=""):
 
 
 class Database:
-    def __init__(self, psql, socket):
+    def __init__(self, psql, socket, name):
         self.command = [psql, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose",
-                        "-h", socket, "-U", "postgres", "-d", "postgres", "-f", "-"]
+                        "-h", socket, "-U", "postgres", "-d", name, "-f", "-"]
 
     def run(self, statement):
         done = subprocess.run(self.command, input="SET client_min_messages = warning;\n" + statement, text=True,
@@ -353,8 +354,11 @@ def main():
     work.chmod(0o755)
     (work / "out").mkdir()
     (work / "out").chmod(0o777)  # the server writes merged checkpoints here
-    db = Database(options.psql, options.socket)
-    db("CREATE EXTENSION IF NOT EXISTS ia3;")
+    server = Database(options.psql, options.socket, "postgres")
+    server(f"DROP DATABASE IF EXISTS {DATABASE};")
+    server(f"CREATE DATABASE {DATABASE};")
+    db = Database(options.psql, options.socket, DATABASE)
+    db("CREATE EXTENSION ia3;")
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(MINI / "spiece.model"))
     paths = make_backbones(work)
     entries = ["mini=ia3-mini:float32"] + [f"{name}={path}:float32" for name, path in paths.items()]
@@ -378,7 +382,7 @@ def main():
             again = Backbone(name, directory, db, tokenizer)
             again.check_scores("a merged checkpoint is a backbone", again.our_scores(None), scores)
     finally:
-        db.run("ALTER SYSTEM RESET ia3.backbones;\nSELECT pg_reload_conf();")
+        server.run(f"ALTER SYSTEM RESET ia3.backbones;\nSELECT pg_reload_conf();\nDROP DATABASE {DATABASE};")
         shutil.rmtree(work, ignore_errors=True)
     print(f"1..{count}")
     return failed > 0
