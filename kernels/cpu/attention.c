@@ -25,7 +25,7 @@ typedef struct attention_scratch {
     size_t ld;
 } attention_scratch;
 
-/* Lays the arrays out in memory for the longest sequence; returns the bytes. */
+/* Lays the arrays out in memory for the longest sequence; returns the bytes. Without base it only counts. */
 static size_t
 lay_out(attention_scratch *s, char *base, const ia3_attention *a)
 {
@@ -36,7 +36,7 @@ lay_out(attention_scratch *s, char *base, const ia3_attention *a)
     size_t sizes[] = {d * kp, kp * dp, IA3_Q_BLOCK * dp, IA3_Q_BLOCK * dp, IA3_Q_BLOCK * s->ld, s->ld};
     size_t at = 0;
     for (int i = 0; i < 6; i++) {
-        *arrays[i] = (float *) (void *) (base + at);
+        *arrays[i] = base ? (float *) (void *) (base + at) : NULL;
         at += ia3_align_up(sizes[i] * sizeof(float));
     }
     return at;

@@ -32,6 +32,7 @@ typedef struct bwd_scratch {
     size_t ld;
 } bwd_scratch;
 
+/* Lays the arrays out in memory for the longest sequence; returns the bytes. Without base it only counts. */
 static size_t
 lay_out(bwd_scratch *s, char *base, const ia3_attention *a)
 {
@@ -44,7 +45,7 @@ lay_out(bwd_scratch *s, char *base, const ia3_attention *a)
                       q * dp, q * dp, q * s->ld, q * s->ld, s->ld,   dp};
     size_t at = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        *arrays[i] = (float *) (void *) (base + at);
+        *arrays[i] = base ? (float *) (void *) (base + at) : NULL;
         at += ia3_align_up(sizes[i] * sizeof(float));
     }
     return at;

@@ -29,6 +29,7 @@ typedef struct tree_scratch {
     int32_t *path;         /* [ld] row in the sequence, by depth */
 } tree_scratch;
 
+/* Lays the arrays out in memory for the longest sequence; returns the bytes. Without base it only counts. */
 static size_t
 lay_out(tree_scratch *s, char *base, const ia3_attention *a, bool backward)
 {
@@ -38,10 +39,10 @@ lay_out(tree_scratch *s, char *base, const ia3_attention *a, bool backward)
     size_t sizes[] = {rows * dp, rows * dp, grad, grad, dp, dp, dp, ld, ld, ld};
     size_t at = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
-        *arrays[i] = (float *) (void *) (base + at);
+        *arrays[i] = base ? (float *) (void *) (base + at) : NULL;
         at += ia3_align_up(sizes[i] * sizeof(float));
     }
-    s->path = (int32_t *) (void *) (base + at);
+    s->path = base ? (int32_t *) (void *) (base + at) : NULL;
     return at + ia3_align_up(ld * sizeof(int32_t));
 }
 
