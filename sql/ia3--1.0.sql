@@ -187,6 +187,55 @@ CREATE FUNCTION @extschema@.ia3_predict_window(input pg_catalog.text, choices pg
     AS 'MODULE_PATHNAME', 'ia3_predict_window_zero_shot' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
 
 --
+-- Generation. Greedy decoding always gives the same text; sampling is VOLATILE, since it draws a seed when it
+-- gets none (and is therefore not STRICT, but NULL in any other argument gives NULL).
+--
+CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, input pg_catalog.text,
+    max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_generate_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, input pg_catalog.text,
+    max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
+    seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_generate_text' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, fields pg_catalog.jsonb,
+    max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_generate_fields' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, fields pg_catalog.jsonb,
+    max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
+    seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_generate_fields' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate(input pg_catalog.text,
+    max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_generate_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate(input pg_catalog.text,
+    max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
+    seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_generate_zero_shot' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+
+--
+-- Evaluation: they run a query, whose functions may do what they like (but write).
+--
+CREATE FUNCTION @extschema@.ia3_evaluate(task pg_catalog.text, query pg_catalog.text,
+    OUT n pg_catalog.int8, OUT accuracy pg_catalog.float8, OUT macro_f1 pg_catalog.float8,
+    OUT mean_score_gap pg_catalog.float8, OUT seconds pg_catalog.float8) RETURNS pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
+COMMENT ON FUNCTION @extschema@.ia3_evaluate IS 'how good a task is on the labelled rows of a query';
+CREATE FUNCTION @extschema@.ia3_confusion(task pg_catalog.text, query pg_catalog.text,
+    OUT label pg_catalog.text, OUT predicted pg_catalog.text, OUT n pg_catalog.int8)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000 ROWS 16;
+COMMENT ON FUNCTION @extschema@.ia3_confusion IS 'which labels of the rows of a query a task takes for which';
+CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
+CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text, version pg_catalog.int4) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_plot_version' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
+CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text, query pg_catalog.text) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_plot_query' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
+CREATE FUNCTION @extschema@.ia3_sparkline("values" pg_catalog.jsonb) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ia3_sparkline IS 'numbers as a line of blocks, at most 20';
+
+--
 -- Versions
 --
 CREATE FUNCTION @extschema@.ia3_activate(task pg_catalog.text, version pg_catalog.int4)
@@ -260,6 +309,7 @@ CREATE VIEW ia3.adapters WITH (security_barrier) AS
            a.examples,
            pg_catalog.octet_length(a.vectors) AS size,
            ((a.metrics OPERATOR(pg_catalog.->>) 'loss')::pg_catalog.float8) AS loss,
+           @extschema@.ia3_sparkline(a.metrics OPERATOR(pg_catalog.->) 'loss_curve') AS loss_curve,
            a.created_by,
            a.created_at,
            a.recipe,
