@@ -1,0 +1,196 @@
+-- ia3_export, ia3_export_config, ia3_import, ia3_merge: values, spellings, refusals, rights.
+SET client_min_messages = warning;
+
+-- what an error says; $DIR stands for the directory that checkpoints are merged to
+SELECT current_setting('data_directory') || '/ia3_regress_merge' AS dir \gset
+\setenv DIR :dir
+\! rm -rf "$DIR" && mkdir "$DIR"
+CREATE FUNCTION attempt(statement text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE
+    message text; detail text; hint text;
+BEGIN
+    EXECUTE statement;
+    RETURN 'no error';
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS message = MESSAGE_TEXT, detail = PG_EXCEPTION_DETAIL, hint = PG_EXCEPTION_HINT;
+    RETURN regexp_replace(concat_ws(' | ', SQLSTATE, message, nullif(detail, ''), nullif(hint, '')),
+                          '/[^"]*/ia3_regress_merge', '$DIR', 'g');
+END $$;
+
+-- a safetensors file is: length of the header (8 bytes, little endian), header, data
+CREATE FUNCTION header(adapter bytea) RETURNS text LANGUAGE sql AS $$
+    SELECT convert_from(substr(adapter, 9, get_byte(adapter, 0) + 256 * get_byte(adapter, 1)), 'UTF8')
+$$;
+CREATE FUNCTION edit(adapter bytea, pattern text, replacement text, flags text DEFAULT 'g') RETURNS bytea
+LANGUAGE sql AS $$
+    SELECT set_byte(set_byte('\x0000000000000000'::bytea, 0, length(new) % 256), 1, length(new) / 256)
+           || convert_to(new, 'UTF8')
+           || substr(adapter, 9 + length(header(adapter)))
+      FROM regexp_replace(header(adapter), pattern, replacement, flags) new
+$$;
+
+SELECT ia3_train('t', $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$,
+                 template => ARRAY['Ticket: {text}'], steps => 20, seed => 1, learning_rate => 0.02);
+
+-- what is exported is what is stored
+SELECT ia3_export('t') = vectors AS same, sha256(ia3_export('t')) = digest AS digest FROM ia3.adapter;
+SELECT left(header(ia3_export('t')), 172);
+SELECT ia3_export('t@1') = ia3_export('t') AS pinned;
+SELECT jsonb_pretty(ia3_export_config('t') - 'base_model_name_or_path');
+SELECT ia3_export_config('t') ->> 'base_model_name_or_path' = path AS path FROM ia3_stat_engine;
+SELECT ia3_export(NULL) IS NULL AS strict, ia3_export_config(NULL) IS NULL AS strict;
+SELECT attempt($$SELECT ia3_export('u')$$);
+SELECT attempt($$SELECT ia3_export('t@2')$$);
+SELECT attempt($$SELECT ia3_export_config('u')$$);
+
+-- and comes back with the same bits and scores
+SELECT ia3_import('u', ia3_export('t'));
+SELECT count(DISTINCT digest), count(DISTINCT backbone_digest) FROM ia3.adapter;
+SELECT task, version, active, examples, loss, recipe FROM ia3.adapters WHERE task = 'u';
+SELECT template, choices, backbone, active_version FROM ia3.task WHERE task = 'u';
+SELECT attempt($$SELECT ia3_predict('u', 'pay')$$);
+SELECT bool_and(a = b) AS equal_scores, count(*)
+  FROM ia3_classify('t', 'pay', ARRAY['billing', 'access']) a
+  JOIN ia3_classify('u', 'Ticket: pay', ARRAY['billing', 'access']) b USING (rank);
+-- choices set by hand count for an imported version, pinned or not
+UPDATE ia3.task SET choices = ARRAY['billing', 'access'] WHERE task = 'u';
+SELECT ia3_predict('u', 'pay') = ia3_predict('u@1', 'pay') AS same;
+-- a task that exists keeps its template and choices; versions count up, also for the same bytes
+SELECT ia3_import('t', ia3_export('t'), ia3_export_config('t'));
+SELECT active_version, template, choices FROM ia3.task WHERE task = 't';
+SELECT parent_version, recipe - 'config' AS recipe, recipe -> 'config' = ia3_export_config('t') AS config
+  FROM ia3.adapter WHERE task = 't' AND version = 2;
+SELECT ia3_train('t', $$VALUES ('I was charged twice', 'a'), ('cannot log in', 'b')$$, steps => 1, seed => 1);
+SELECT ia3_activate('t', 2);
+SELECT active_version, template, choices FROM ia3.task WHERE task = 't';
+-- imported vectors are something to start from
+SELECT ia3_train('t', $$VALUES ('I was charged twice', 'a'), ('cannot log in', 'b')$$, steps => 1, init => 'u');
+BEGIN;
+SELECT ia3_import('v', ia3_export('t'));
+ROLLBACK;
+SELECT count(*) FROM ia3.task WHERE task = 'v';
+
+-- other spellings of the same vectors: the scaled output of wi_1, T-Few's names, one dimension
+CREATE TABLE spelling (name text, adapter bytea, config jsonb);
+INSERT INTO spelling VALUES
+    ('wi_1', edit(edit(ia3_export('t@1'), 'wo\.ia3_l', 'wi_1.ia3_l'), '\[1,512\]', '[512,1]'),
+     '{"peft_type": "IA3", "target_modules": ["k", "v", "wi_1"], "feedforward_modules": []}'),
+    ('t-few', edit(edit(edit(ia3_export('t@1'), 'wo\.ia3_l', 'wi_1.ia3_l'), '\[1,512\]', '[512,1]'),
+                   'base_model\.model\.([^"]*)\.ia3_l', '\1.multi_lora_b'), NULL),
+    ('flat', edit(edit(ia3_export('t@1'), '\[1,512\]', '[512]'), '\[256,1\]', '[256]'),
+     '{"peft_type": "IA3", "target_modules": ".*(Attention.[kv]|wo)", "feedforward_modules": ".*wo"}');
+SELECT name, CASE WHEN config IS NULL THEN ia3_import(name, adapter) ELSE ia3_import(name, adapter, config) END
+  FROM spelling ORDER BY name;
+SELECT a.task, a.digest = t.digest AS same FROM ia3.adapter a, ia3.adapter t
+ WHERE t.task = 't' AND t.version = 1 AND a.task IN ('wi_1', 't-few', 'flat') ORDER BY 1;
+DROP TABLE spelling;
+
+-- bytes that are no adapter of this backbone
+SELECT attempt($$SELECT ia3_import('x', '')$$);
+SELECT attempt($$SELECT ia3_import('x', 'not a file')$$);
+SELECT attempt($$SELECT ia3_import('x', substr(ia3_export('t'), 1, 100))$$);
+SELECT attempt($$SELECT ia3_import('x', substr(ia3_export('t'), 1, length(ia3_export('t')) - 1))$$);
+SELECT attempt($$SELECT ia3_import('x', ia3_export('t') || '\x00')$$);
+SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), '\[256,1\]', '[1,256]', ''))$$);
+SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), '\[1,512\]', '[512,1]', ''))$$);
+SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), '\[256,1\]', '[64,4]', ''))$$);
+SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), '"F32"', '"I32"', ''))$$);
+SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), 'SelfAttention\.k', 'SelfAttention.q', ''))$$);
+SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), 'base_model\.model\.decoder\.block\.0\.layer\.0\.SelfAttention\.k', 'decoder.block.0.layer.0.SelfAttention.v', ''))$$);
+SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), 'ia3_l', 'lora_A.weight'))$$);
+SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), 'wo.ia3_l', 'w0.ia3_l'))$$);
+SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), 'decoder.block.1', 'decoder.block.7'))$$);
+-- not a number, infinity
+SELECT attempt($$SELECT ia3_import('x', overlay(ia3_export('t') PLACING '\x0000c07f' FROM length(ia3_export('t')) - 3))$$);
+SELECT attempt($$SELECT ia3_import('x', overlay(ia3_export('t') PLACING '\x000080ff' FROM length(ia3_export('t')) - 3))$$);
+
+-- configurations that say something else than the bytes
+CREATE FUNCTION with_config(changes jsonb) RETURNS text LANGUAGE sql AS $$
+    SELECT attempt(format('SELECT ia3_import(''x'', ia3_export(''t''), %L)', ia3_export_config('t') || changes))
+$$;
+SELECT attempt($$SELECT ia3_import('x', ia3_export('t'), '[]')$$);
+SELECT attempt($$SELECT ia3_import('x', ia3_export('t'), '{}')$$);
+SELECT with_config('{"peft_type": "LORA"}');
+SELECT with_config('{"peft_type": 3}');
+SELECT with_config('{"target_modules": null}');
+SELECT with_config('{"target_modules": 1}');
+SELECT with_config('{"target_modules": ["k", "v", 7]}');
+SELECT with_config('{"target_modules": ["k", "v", "w0"], "feedforward_modules": ["w0"]}');
+SELECT with_config('{"target_modules": ["k", "v", "wo", "q"]}');
+SELECT with_config('{"target_modules": ["k", "v", "wo", ""]}');
+SELECT with_config('{"target_modules": ["k", "wo"]}');
+SELECT with_config('{"target_modules": []}');
+SELECT with_config('{"target_modules": "all-linear"}');
+SELECT with_config('{"target_modules": ".*(k|v"}');
+SELECT with_config('{"target_modules": ".*\\.[kv]"}');
+SELECT with_config('{"feedforward_modules": []}');
+SELECT with_config('{"feedforward_modules": ["wo", "wi"]}');
+SELECT with_config('{"feedforward_modules": ["k"]}');
+SELECT with_config('{"feedforward_modules": null}');
+SELECT with_config('{"exclude_modules": ["v"]}');
+SELECT with_config('{"modules_to_save": ["lm_head"]}');
+
+-- names, NULLs, transactions
+SELECT attempt($$SELECT ia3_import('a@1', ia3_export('t'))$$);
+SELECT attempt($$SELECT ia3_import('', ia3_export('t'))$$);
+SELECT ia3_import(NULL, 'x') IS NULL AS strict, ia3_import('x', NULL) IS NULL AS strict, ia3_import('x', 'x', NULL) IS NULL AS strict;
+SELECT attempt($$SET LOCAL ia3.backbone = 'nowhere'; SELECT ia3_import('x', ia3_export('t'))$$);
+BEGIN READ ONLY;
+SELECT attempt($$SELECT ia3_import('x', ia3_export('t'))$$);
+COMMIT;
+SELECT count(*) FROM ia3.task WHERE task = 'x';
+
+-- merged checkpoints
+SELECT ia3_merge('t@1', :'dir' || '/merged');
+SELECT name, (pg_stat_file(:'dir' || '/merged/' || name)).size = (pg_stat_file(path || '/' || name)).size AS same_size,
+       pg_read_binary_file(:'dir' || '/merged/' || name) = pg_read_binary_file(path || '/' || name) AS same_bytes
+  FROM ia3_stat_engine, pg_ls_dir(:'dir' || '/merged') name ORDER BY name;
+SELECT attempt(format('SELECT ia3_merge(%L, %L)', 't', :'dir' || '/merged'));
+SELECT attempt(format('SELECT ia3_merge(%L, %L)', 't', :'dir' || '/merged/'));
+SELECT attempt(format('SELECT ia3_merge(%L, %L)', 't', :'dir' || '/merged/config.json'));
+SELECT attempt(format('SELECT ia3_merge(%L, %L)', 't', :'dir' || '/no/such'));
+SELECT attempt($$SELECT ia3_merge('t', 'merged')$$);
+SELECT attempt($$SELECT ia3_merge('t', '')$$);
+SELECT attempt(format('SELECT ia3_merge(%L, %L)', 'unknown', :'dir' || '/x'));
+SELECT ia3_merge(NULL, '/x') IS NULL AS strict, ia3_merge('t', NULL) IS NULL AS strict;
+-- an empty directory is taken; a read-only transaction may do it, since it changes nothing in the database
+\! mkdir "$DIR/empty"
+BEGIN READ ONLY;
+SELECT ia3_merge('t@1', :'dir' || '/x/../empty/');
+COMMIT;
+SELECT pg_read_binary_file(:'dir' || '/empty/model.safetensors') = pg_read_binary_file(:'dir' || '/merged/model.safetensors') AS same;
+SELECT pg_ls_dir(:'dir') ORDER BY 1;
+
+-- an adapter that was trained on another backbone
+INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
+    SELECT 'u', 2, vectors, sha256('other'), '{}', 'me' FROM ia3.adapter WHERE task = 'u';
+SELECT regexp_replace(attempt(format('SELECT ia3_merge(%L, %L)', 'u@2', :'dir' || '/x')), 'is [0-9a-f]{16}', 'is ...');
+SELECT ia3_export('u@2') = ia3_export('u@1') AS still_exported;
+
+-- rights: importing needs a grant, merging the role that may write files; tasks of others do not exist
+CREATE ROLE regress_ia3_carol;
+SET ROLE regress_ia3_carol;
+SELECT attempt($$SELECT ia3_import('hers', 'x')$$);
+SELECT attempt($$SELECT ia3_import('hers', 'x', '{}')$$);
+SELECT attempt($$SELECT ia3_export('t')$$);
+SELECT attempt($$SELECT ia3_export_config('t')$$);
+SELECT attempt(format('SELECT ia3_merge(%L, %L)', 't', :'dir' || '/x'));
+SELECT attempt($$SELECT ia3_merge('t', 'relative')$$);
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION ia3_import(text, bytea), ia3_import(text, bytea, jsonb) TO regress_ia3_carol;
+GRANT pg_write_server_files TO regress_ia3_carol;
+SELECT encode(ia3_export('t@1'), 'hex') AS adapter \gset
+SET ROLE regress_ia3_carol;
+SELECT ia3_import('hers', decode(:'adapter', 'hex'));
+SELECT attempt(format('SELECT ia3_import(%L, %L)', 't', '\x' || :'adapter'));
+SELECT attempt(format('SELECT ia3_merge(%L, %L)', 't', :'dir' || '/x'));
+SELECT ia3_merge('hers', :'dir' || '/hers');
+SELECT task, owner, version FROM ia3.adapters;
+RESET ROLE;
+SELECT pg_read_binary_file(:'dir' || '/hers/model.safetensors') = pg_read_binary_file(:'dir' || '/merged/model.safetensors') AS same;
+REVOKE EXECUTE ON FUNCTION ia3_import(text, bytea), ia3_import(text, bytea, jsonb) FROM regress_ia3_carol;
+
+SELECT ia3_drop(task) FROM ia3.task;
+DROP ROLE regress_ia3_carol;
+DROP FUNCTION with_config, edit, header, attempt;
+\! rm -rf "$DIR"
