@@ -55,9 +55,10 @@ Ia3InitMaterializedSRF(FunctionCallInfo fcinfo)
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                         errmsg("materialize mode required, but it is not allowed in this context")));
 
-    old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
+    /* In the caller's context: the executor frees the copy, but what lives as long as the query adds up. */
     if (get_call_result_type(fcinfo, NULL, &tupdesc) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "return type must be a row type");
+    old = MemoryContextSwitchTo(rsinfo->econtext->ecxt_per_query_memory);
     rsinfo->returnMode = SFRM_Materialize;
     rsinfo->setResult =
         tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
