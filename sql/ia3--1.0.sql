@@ -297,6 +297,13 @@ CREATE FUNCTION @extschema@.ia3_tokenize(input pg_catalog.text, backbone pg_cata
     RETURNS SETOF pg_catalog.record
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000 ROWS 50;
 
+CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.jsonb)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.jsonb,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+
 -- A view runs as its owner, whom row security does not bind, so it repeats the policy of ia3.task. Functions
 -- in a view are asked by the caller.
 CREATE VIEW ia3.adapters WITH (security_barrier) AS

@@ -1,0 +1,29 @@
+/*
+ * render.c
+ *     ia3_render: what a template makes of an example.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+
+#include "call.h"
+
+PG_FUNCTION_INFO_V1(ia3_render);
+
+/*
+ * ia3_render(template text, fields jsonb [, choices text[]]) returns text: the input as the model gets it, before
+ * it is truncated. ERROR 22023 as for ia3_classify.
+ */
+Datum
+ia3_render(PG_FUNCTION_ARGS)
+{
+    Ia3Call call = {IA3_CALL_FIELDS, 2, {0, PG_GETARG_DATUM(1)}};
+    Ia3CallTask task = {NULL, Ia3TemplateParse(text_to_cstring(PG_GETARG_TEXT_PP(0)))};
+    Ia3Strings *choices = NULL;
+    Ia3Input input;
+
+    if (PG_NARGS() > 2)
+        choices = Ia3StringsFromArray(PG_GETARG_DATUM(2), "choices");
+    Ia3CallInput(&call, &task, choices, &input);
+    PG_RETURN_TEXT_P(cstring_to_text_with_len(input.text, input.len));
+}
