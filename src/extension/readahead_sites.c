@@ -433,6 +433,12 @@ SearchSubquery(SubPlan *subplan, SiteSearch *search)
 {
     bool saveCertain = search->certain;
 
+    /*
+     * UPDATE ... SET (a, b) = (SELECT ...): other columns of the same target list refer to its parameters, so
+     * the subquery has to stay with them.
+     */
+    if (subplan->subLinkType == MULTIEXPR_SUBLINK)
+        return;
     if (!search->inSubtree && subplan->parParam && !subplan->useHashTable && search->guards == NIL &&
         !search->opaque) {
         Plan *plan = list_nth(search->rw->stmt->subplans, subplan->plan_id - 1);

@@ -4,10 +4,10 @@ SET client_min_messages = warning;
 -- three trainings, copied under many names: what counts is that tasks differ
 CREATE TABLE shots (text text, label text);
 INSERT INTO shots VALUES ('red apple', 'a'), ('blue sky', 'b'), ('green tree', 'a'), ('deep sea', 'b');
-SELECT ia3_train('base1', 'SELECT text, label FROM shots', steps => 3, batch_size => 2, learning_rate => 0.1, seed => 1,
+SELECT ia3_train('base1', 'SELECT text, label FROM shots', steps => 3, batch_size => 2, learning_rate => 0.003, seed => 1,
     template => ARRAY['{text} Topic:']);
-SELECT ia3_train('base2', 'SELECT text, label FROM shots', steps => 3, batch_size => 2, learning_rate => 0.3, seed => 2);
-SELECT ia3_train('base3', 'SELECT text, label FROM shots', steps => 4, batch_size => 2, learning_rate => 0.5, seed => 3,
+SELECT ia3_train('base2', 'SELECT text, label FROM shots', steps => 3, batch_size => 2, learning_rate => 0.01, seed => 2);
+SELECT ia3_train('base3', 'SELECT text, label FROM shots', steps => 4, batch_size => 2, learning_rate => 0.03, seed => 3,
     template => ARRAY['Text: {text} Choose {choices}:']);
 CREATE FUNCTION copy_task(source text, target text) RETURNS void LANGUAGE sql AS $$
     INSERT INTO ia3.task (task, owner, backbone, template, choices, active_version, next_version)
@@ -17,21 +17,21 @@ CREATE FUNCTION copy_task(source text, target text) RETURNS void LANGUAGE sql AS
          WHERE task = source;
 $$;
 SELECT copy_task('base1', name)
-  FROM unnest('{topic,q,n1,second,first,p2,q0,t0,find topic,h}'::text[]) name;
+  FROM unnest('{topic,q,n1,second,first,p2,q0,q-1,t0,find topic,h}'::text[]) name;
 SELECT copy_task('base2', name)
   FROM unnest('{mood,r,n2,other,third,p1,q1,t1,find mood,w}'::text[]) name;
 SELECT copy_task('base3', name) FROM unnest('{sum,x,z}'::text[]) name;
 SELECT copy_task('base' || 1 + n % 3, 'p' || n) FROM generate_series(3, 100) n;
 
 CREATE TABLE tickets (id int PRIMARY KEY, task text, body text, choices text[], grp int);
-INSERT INTO tickets SELECT i, 'topic', 'ticket ' || i || ' ' || left(md5(i::text), 4), ARRAY['bug', 'feature', 'question'],
+INSERT INTO tickets SELECT i, 'topic', (ARRAY['printer', 'login', 'invoice', 'server', 'colour', 'why'])[1 + i % 6] || ' ' || left(md5(i::text), 5), ARRAY['bug', 'feature', 'question'],
     i % 10 FROM generate_series(1, 30) i;
 CREATE TABLE tasks (tid int PRIMARY KEY, name text, instruction text, choices text[]);
 INSERT INTO tasks VALUES (1, 'topic', 'find topic', ARRAY['bug', 'feature', 'question']),
     (2, 'mood', 'find mood', ARRAY['happy', 'angry']);
 -- n: 2, 5, 10, 13, ..., 50, ..., 93
 CREATE TABLE smalltk (id int PRIMARY KEY, body text, n int);
-INSERT INTO smalltk SELECT i, CASE WHEN i % 7 <> 0 THEN 'small ' || i % 10 END, (i - 1) * 4 + 2 - (i + 1) % 2
+INSERT INTO smalltk SELECT i, CASE WHEN i % 7 <> 0 THEN (ARRAY['a red one', 'mood b', 'sea', 'x or y', 'topic a', 'angry b cat'])[1 + i % 6] || i % 10 END, (i - 1) * 4 + 2 - (i + 1) % 2
     FROM generate_series(1, 24) i;
 CREATE TABLE part (id int, body text) PARTITION BY RANGE (id);
 CREATE TABLE part1 PARTITION OF part FOR VALUES FROM (0) TO (5);
