@@ -167,7 +167,8 @@ INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, create
 SELECT regexp_replace(attempt(format('SELECT ia3_merge(%L, %L)', 'u@2', :'dir' || '/x')), 'is [0-9a-f]{16}', 'is ...');
 SELECT ia3_export('u@2') = ia3_export('u@1') AS still_exported;
 
--- rights: importing needs a grant, merging the role that may write files; tasks of others do not exist
+-- rights: importing and merging need a grant, merging also the role that may write files; tasks of others do
+-- not exist
 CREATE ROLE regress_ia3_carol;
 SET ROLE regress_ia3_carol;
 SELECT attempt($$SELECT ia3_import('hers', 'x')$$);
@@ -175,9 +176,12 @@ SELECT attempt($$SELECT ia3_import('hers', 'x', '{}')$$);
 SELECT attempt($$SELECT ia3_export('t')$$);
 SELECT attempt($$SELECT ia3_export_config('t')$$);
 SELECT attempt(format('SELECT ia3_merge(%L, %L)', 't', :'dir' || '/x'));
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION ia3_import(text, bytea), ia3_import(text, bytea, jsonb), ia3_merge TO regress_ia3_carol;
+SET ROLE regress_ia3_carol;
+SELECT attempt(format('SELECT ia3_merge(%L, %L)', 't', :'dir' || '/x'));
 SELECT attempt($$SELECT ia3_merge('t', 'relative')$$);
 RESET ROLE;
-GRANT EXECUTE ON FUNCTION ia3_import(text, bytea), ia3_import(text, bytea, jsonb) TO regress_ia3_carol;
 GRANT pg_write_server_files TO regress_ia3_carol;
 SELECT encode(ia3_export('t@1'), 'hex') AS adapter \gset
 SET ROLE regress_ia3_carol;
@@ -188,7 +192,7 @@ SELECT ia3_merge('hers', :'dir' || '/hers');
 SELECT task, owner, version FROM ia3.adapters;
 RESET ROLE;
 SELECT pg_read_binary_file(:'dir' || '/hers/model.safetensors') = pg_read_binary_file(:'dir' || '/merged/model.safetensors') AS same;
-REVOKE EXECUTE ON FUNCTION ia3_import(text, bytea), ia3_import(text, bytea, jsonb) FROM regress_ia3_carol;
+REVOKE EXECUTE ON FUNCTION ia3_import(text, bytea), ia3_import(text, bytea, jsonb), ia3_merge FROM regress_ia3_carol;
 
 SELECT ia3_drop(task) FROM ia3.task;
 DROP ROLE regress_ia3_carol;
