@@ -211,7 +211,7 @@ draw_losses(StringInfo out, const Ia3Task *task, const Training *t)
     x.step = Max(x.step, 1);
     x.decimals = 0;
     x.high = Max(t->steps, 1); /* the axis ends with the training, not with a round number */
-    y = Ia3SvgMakeScale(Min(low, 0), high, 5);
+    y = Ia3SvgMakeScale(Min(low, 0), high, 6);
     draw_axes(out, &x, &y);
     draw_curve(out, t, &x, &y);
 }
@@ -346,7 +346,7 @@ draw_cell(StringInfo out, const Matrix *m, int row, int column, double share)
 
     appendStringInfo(out,
                      "<rect class=\"ia3-cell\" x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\""
-                     " fill=\"#0b6bcb\" fill-opacity=\"%.3f\"><title>",
+                     " fill=\"#08519c\" fill-opacity=\"%.3f\"><title>",
                      x + 1, y + 1, m->cell - 2, m->cell - 2, 0.06 + 0.94 * share);
     Ia3SvgAppendEscaped(out, m->names[row]);
     appendStringInfoString(out, " &#8594; ");
@@ -355,7 +355,7 @@ draw_cell(StringInfo out, const Matrix *m, int row, int column, double share)
     if (n == 0)
         return;
     /* white on what is dark on light and dark pages alike */
-    if (share > 0.55)
+    if (share > 0.6)
         appendStringInfo(out,
                          "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%d\" fill=\"#ffffff\""
                          " text-anchor=\"middle\">%s</text>\n",

@@ -12,7 +12,7 @@ static const char style[] =
     "<style>.ia3-dim,.ia3-ink{font-family:system-ui,\"Segoe UI\",\"DejaVu Sans\",sans-serif}"
     "@media (prefers-color-scheme:dark){.ia3-bg{fill:#0d1117}.ia3-ink{fill:#e6edf3}"
     ".ia3-dim{fill:#9aa4af}.ia3-grid{stroke:#2a313a}.ia3-axis{stroke:#6e7681}"
-    ".ia3-curve{stroke:#6cb0ff}.ia3-dot{fill:#6cb0ff}}</style>\n";
+    ".ia3-curve{stroke:#6cb0ff}.ia3-dot{fill:#6cb0ff}.ia3-cell{fill:#1f6feb}}</style>\n";
 
 void
 Ia3SvgBegin(StringInfo out, int width, int height, const char *title)
