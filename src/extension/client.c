@@ -249,8 +249,8 @@ ReceiveBytes(Ia3Connection *conn, uint8 *data, size_t n, TimestampTz deadline)
 }
 
 /* Sends a frame whose first IA3_FRAME_HEADER bytes are still to be filled in. */
-static Ia3IoResult
-SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, TimestampTz deadline)
+Ia3IoResult
+Ia3SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, TimestampTz deadline)
 {
     ia3_writer header = {w->data, 0, IA3_FRAME_HEADER, NULL};
 
@@ -268,8 +268,8 @@ SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, TimestampTz deadline)
 }
 
 /* Receives the next frame into the reply buffer; *reader is set to its payload. */
-static Ia3IoResult
-ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader, TimestampTz deadline)
+Ia3IoResult
+Ia3ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader, TimestampTz deadline)
 {
     uint8 header[IA3_FRAME_HEADER];
     ia3_reader h = {header, header + IA3_FRAME_HEADER, false};
@@ -307,9 +307,9 @@ Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, uint8 expected, ia3_
     uint8 got;
     Ia3IoResult result;
 
-    result = SendFrame(conn, type, w, deadline);
+    result = Ia3SendFrame(conn, type, w, deadline);
     if (result == IA3_IO_OK)
-        result = ReceiveFrame(conn, &got, reader, deadline);
+        result = Ia3ReceiveFrame(conn, &got, reader, deadline);
     if (result != IA3_IO_OK)
         return result;
     if (got == IA3_ERROR)
@@ -350,8 +350,9 @@ ConnectSocket(Ia3Connection *conn, const char *path, TimestampTz deadline)
 }
 
 /* Connects and greets; anything but IA3_IO_OK leaves the connection to be closed by the caller. */
-static Ia3IoResult
-OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, ia3_reader *reader, TimestampTz deadline)
+Ia3IoResult
+Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, ia3_reader *reader,
+                  TimestampTz deadline)
 {
     Ia3IoResult result;
 
@@ -427,11 +428,9 @@ RaiseVersion(const char *backbone)
                             "server after an update.")));
 }
 
-static void RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader) pg_attribute_noreturn();
-
 /* Closes the connection and raises; not for IA3_IO_OK. */
-static void
-RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader)
+void
+Ia3RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader)
 {
     char backbone[NAMEDATALEN];
 
@@ -455,8 +454,8 @@ RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader)
  */
 
 /* True if an idle connection may be used: same engine, not closed by it, nothing unasked for to read. */
-static bool
-IsUsable(Ia3Connection *conn)
+bool
+Ia3ConnectionIsIdle(Ia3Connection *conn)
 {
     char byte;
 
@@ -493,7 +492,7 @@ Connect(const char *backbone)
     Ia3RequirePreload();
     InitClient();
     conn = FindConnection(backbone);
-    if (IsUsable(conn))
+    if (Ia3ConnectionIsIdle(conn))
         return conn;
     for (;;) {
         Ia3EngineStatus status = {.state = IA3_ENGINE_STARTING};
@@ -507,7 +506,7 @@ Connect(const char *backbone)
             ia3_reader reader = {0};
             /* an engine that is ready answers; do not let a short start_timeout cut its greeting */
             TimestampTz patience = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 5000);
-            Ia3IoResult result = OpenConnection(conn, &status, &reader, Max(deadline, patience));
+            Ia3IoResult result = Ia3OpenConnection(conn, &status, &reader, Max(deadline, patience));
 
             if (result == IA3_IO_OK)
                 return conn;
@@ -515,7 +514,7 @@ Connect(const char *backbone)
              * It just died, and the supervisor does not know yet, or it was just replaced: look again.
              */
             if (result != IA3_IO_GONE && result != IA3_IO_GOODBYE)
-                RaiseIo(conn, result, &reader);
+                Ia3RaiseIo(conn, result, &reader);
             Ia3CloseConnection(conn);
         }
         if (!Pause(deadline))
@@ -550,11 +549,14 @@ Ia3RequestSend(uint8 type)
     if (current == NULL || current->busy)
         elog(ERROR, "no request to the ia3 engine was begun");
     requestType = type;
-    current->cut = SendFrame(current, type, &writer, 0) != IA3_IO_OK;
+    current->cut = Ia3SendFrame(current, type, &writer, 0) != IA3_IO_OK;
 }
 
-/* Sends the request, which its engine has not taken, to the engine that replaces it. */
-static void
+/*
+ * Sends the request, which its engine has not taken, to the engine that replaces it. Returns false if that runs
+ * another backbone and the caller has made the request for this one.
+ */
+static bool
 MoveRequest(void)
 {
     char backbone[NAMEDATALEN];
@@ -566,15 +568,16 @@ MoveRequest(void)
     current = Connect(backbone);
     if (backboneMatters && memcmp(digest, current->info.digest, IA3_DIGEST_LEN) != 0) {
         current = NULL;
-        ereport(ERROR,
-                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                 errmsg("ia3 backbone \"%s\" was replaced by another one during the request", backbone),
-                 errhint("Try it again.")));
+        return false;
     }
-    current->cut = SendFrame(current, requestType, &writer, 0) != IA3_IO_OK;
+    current->cut = Ia3SendFrame(current, requestType, &writer, 0) != IA3_IO_OK;
+    return true;
 }
 
-/* Receives a frame that answers the request, from whichever engine takes it. */
+/*
+ * Receives a frame that answers the request, from whichever engine takes it. IA3_IO_GOODBYE if none does that
+ * runs the same backbone.
+ */
 static Ia3IoResult
 ReceiveReply(uint8 *type, ia3_reader *reader)
 {
@@ -584,21 +587,20 @@ ReceiveReply(uint8 *type, ia3_reader *reader)
 
         if (current->cut)
             deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), IA3_LAST_WORDS_MS);
-        result = ReceiveFrame(current, type, reader, deadline);
-        if (result != IA3_IO_GOODBYE)
+        result = Ia3ReceiveFrame(current, type, reader, deadline);
+        if (result != IA3_IO_GOODBYE || !MoveRequest())
             return result;
-        MoveRequest();
     }
     return IA3_IO_GONE;
 }
 
 /*
- * Waits for the next reply to the request that was sent; returns its type, and *reader reads its payload
- * until the next call of the client. The reply is the last one unless it is IA3_PROGRESS. An ERROR reply is
- * raised; 08006 if the engine goes away, 08P01 if it talks nonsense.
+ * Like Ia3ReplyWait, but returns IA3_GOODBYE when the caller has to begin the request again: it looked at the
+ * engine's backbone while it made the request (Ia3GetEngineInfo), and the backbone was replaced by another one
+ * before the request was taken.
  */
 uint8
-Ia3ReplyWait(ia3_reader *reader)
+Ia3ReplyWaitOrRepeat(ia3_reader *reader)
 {
     Ia3IoResult result;
     uint8 type;
@@ -606,18 +608,38 @@ Ia3ReplyWait(ia3_reader *reader)
     if (current == NULL || !current->busy)
         elog(ERROR, "no request to the ia3 engine is under way");
     result = ReceiveReply(&type, reader);
+    if (result == IA3_IO_GOODBYE)
+        return IA3_GOODBYE;
     if (result == IA3_IO_TIMEOUT)
         result = IA3_IO_GONE;
     if (result != IA3_IO_OK)
-        RaiseIo(current, result, reader);
+        Ia3RaiseIo(current, result, reader);
     if (type == IA3_ERROR) {
         current = NULL;
         Ia3RaiseErrorFrame(reader);
     }
     if (type < IA3_HELLO_OK)
-        RaiseIo(current, IA3_IO_GARBLED, reader);
+        Ia3RaiseIo(current, IA3_IO_GARBLED, reader);
     if (type != IA3_PROGRESS)
         current = NULL;
+    return type;
+}
+
+/*
+ * Waits for the next reply to the request that was sent; returns its type, and *reader reads its payload
+ * until the next call of the client. The reply is the last one unless it is IA3_PROGRESS. An ERROR reply is
+ * raised; 08006 if the engine goes away, 08P01 if it talks nonsense, 55000 where Ia3ReplyWaitOrRepeat asks to
+ * begin again.
+ */
+uint8
+Ia3ReplyWait(ia3_reader *reader)
+{
+    uint8 type = Ia3ReplyWaitOrRepeat(reader);
+
+    if (type == IA3_GOODBYE)
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("ia3 backbone was replaced by another one during the request"),
+                        errhint("Try it again.")));
     return type;
 }
 
@@ -662,9 +684,9 @@ Ia3TryConnect(const char *backbone, TimestampTz deadline)
     conn = FindConnection(backbone);
     if (conn->open && conn->busy)
         return NULL;
-    if (IsUsable(conn))
+    if (Ia3ConnectionIsIdle(conn))
         return conn;
-    if (OpenConnection(conn, &status, &reader, deadline) == IA3_IO_OK)
+    if (Ia3OpenConnection(conn, &status, &reader, deadline) == IA3_IO_OK)
         return conn;
     Ia3CloseConnection(conn);
     return NULL;

@@ -103,12 +103,18 @@ static char *
 generate(const Ia3Question *question, const Sampling *sampling)
 {
     for (int round = 0; round < MAX_ROUNDS; round++) {
+        ia3_writer *w = Ia3RequestBegin(question->backbone);
         ia3_reader reader;
         uint8 type;
 
-        write_request(Ia3RequestBegin(question->backbone), question, sampling);
+        /* Once more, of the very engine that gets the request. */
+        if (question->task)
+            Ia3TaskCheckBackbone(question->task);
+        write_request(w, question, sampling);
         Ia3RequestSend(IA3_GENERATE);
-        type = Ia3ReplyWait(&reader);
+        type = Ia3ReplyWaitOrRepeat(&reader);
+        if (type == IA3_GOODBYE)
+            continue;
         if (type == IA3_GENERATE_OK)
             return read_text(&reader, question);
         if (type != IA3_MISSING || question->task == NULL)

@@ -95,13 +95,24 @@ extern void Ia3ProgressEnd(void); /* also runs at transaction abort and backend 
  * The reader's bytes live in a client-owned buffer until the next call. IA3_PROGRESS is returned like any
  * reply; the caller waits again. If the engine dies or breaks the protocol while we wait: ERROR 08006
  * "ia3 engine for backbone "x" went away" with the hint that it is being restarted. If the engine is replaced
- * by another before it has taken the request, the request goes to that one; should the caller have asked for
- * Ia3GetEngineInfo since Ia3RequestBegin, and its digest be another, that is ERROR 55000.
+ * by another before it has taken the request, the request goes to that one. Should the caller have asked for
+ * Ia3GetEngineInfo since Ia3RequestBegin, and the other run another backbone, it has to begin again:
+ * Ia3ReplyWait raises 55000, Ia3ReplyWaitOrRepeat returns IA3_GOODBYE.
  */
 extern ia3_writer *Ia3RequestBegin(const char *backbone);
 extern void Ia3RequestSend(uint8 type);
 extern uint8 Ia3ReplyWait(ia3_reader *reader);
+extern uint8 Ia3ReplyWaitOrRepeat(ia3_reader *reader);
 extern void Ia3RequestAbandon(void); /* closes a connection that has a request outstanding (abort, cancel) */
+
+/*
+ * Requests whose replies are awaited later (client_ahead.c); others may be made meanwhile. Sending returns 0 if
+ * the engine is not there, waiting returns 0 if the request has to be made again. Errors as above.
+ */
+extern uint32 Ia3AheadSend(const char *backbone, uint8 type, void (*write)(ia3_writer *w, const void *arg),
+                           const void *arg);
+extern uint8 Ia3AheadWait(uint32 handle, ia3_reader *reader);
+extern void Ia3AheadDrop(uint32 handle);
 
 /* What INFO answers, cached per connection (so per engine generation). */
 typedef struct Ia3EngineInfo {

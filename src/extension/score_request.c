@@ -25,6 +25,7 @@ struct Ia3ScoreRequest {
     const Ia3Task **adapters; /* NULL: the bare backbone */
     const Ia3Strings **choices;
     ScoreRow *rows;
+    uint32 ahead; /* handle of what was sent and not collected; 0 = nothing */
 };
 
 Ia3ScoreRequest *
@@ -180,7 +181,9 @@ Ia3ScoreRun(Ia3ScoreRequest *request)
 
         write_request(request, Ia3RequestBegin(request->backbone));
         Ia3RequestSend(IA3_SCORE);
-        type = Ia3ReplyWait(&reader);
+        type = Ia3ReplyWaitOrRepeat(&reader);
+        if (type == IA3_GOODBYE)
+            continue;
         if (type == IA3_SCORE_OK)
             return read_results(request, &reader);
         if (type != IA3_MISSING)
@@ -194,23 +197,41 @@ Ia3ScoreRun(Ia3ScoreRequest *request)
 }
 
 /*
- * Reading ahead
+ * In two steps
  */
+
+static void
+write_ahead(ia3_writer *w, const void *arg)
+{
+    write_request(arg, w);
+}
 
 void
 Ia3ScoreSend(Ia3ScoreRequest *request)
 {
+    request->ahead = Ia3AheadSend(request->backbone, IA3_SCORE, write_ahead, request);
 }
 
+/* Adapters that are missing go over the ordinary connection, and so does the request then. */
 Ia3ScoreResult *
 Ia3ScoreCollect(Ia3ScoreRequest *request)
 {
+    ia3_reader reader;
+    uint8 type = Ia3AheadWait(request->ahead, &reader);
+
+    request->ahead = 0;
+    if (type == IA3_SCORE_OK)
+        return read_results(request, &reader);
+    if (type != 0 && type != IA3_MISSING)
+        Ia3ProtocolError("The engine did not answer SCORE with scores.");
     return Ia3ScoreRun(request);
 }
 
 void
 Ia3ScoreDrop(Ia3ScoreRequest *request)
 {
+    Ia3AheadDrop(request->ahead);
+    request->ahead = 0;
 }
 
 void

@@ -230,7 +230,7 @@ train_once(TrainJob *job, Trained *trained, ia3_reader *reader)
         Ia3TaskCheckBackbone(job->init);
     write_request(job, w);
     Ia3RequestSend(IA3_TRAIN);
-    while ((type = Ia3ReplyWait(reader)) == IA3_PROGRESS) {
+    while ((type = Ia3ReplyWaitOrRepeat(reader)) == IA3_PROGRESS) {
         if (job->rowContext != NULL) {
             /* It is running, so the rows will not be sent again. */
             MemoryContextDelete(job->rowContext);
@@ -249,6 +249,8 @@ train(TrainJob *job, Trained *trained)
         ia3_reader reader;
         uint8 type = train_once(job, trained, &reader);
 
+        if (type == IA3_GOODBYE)
+            continue;
         if (type == IA3_TRAIN_OK) {
             read_trained(trained, &reader);
             Ia3ProgressEnd();
