@@ -43,7 +43,7 @@ $(ENGINE_BUILD)/test/%: test/engine/%.c $(ENGINE_OBJS) $(ENGINE_TEST_HELPERS)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -MF $@.d -c -o $@.o $<
 	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_TEST_HELPERS) $(ENGINE_OBJS) -lcmocka $(ENGINE_LIBS)
 
-$(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate: $(ENGINE_BUILD)/ia3_engine
+$(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate: $(ENGINE_BUILD)/ia3_engine
 
 # Every test binary prints cmocka's summary; a failing one stops the run at the end with its name.
 check-engine: $(ENGINE_TESTS)
