@@ -62,6 +62,26 @@ parse_score(const uint8_t *data, size_t len)
 }
 
 static void
+parse_generate(const uint8_t *data, size_t len)
+{
+    ia3_score_message m;
+    ia3_error err = {0};
+    if (!ia3_parse_generate(&m, data, len, &err)) {
+        check_error(&err);
+        return;
+    }
+    touch(m.digests, (size_t) m.n_digests * IA3_DIGEST_LEN);
+    for (uint32_t i = 0; i < m.n_rows; i++) {
+        const ia3_sampling *s = &m.sampling[i];
+        if (m.rows[i].adapter >= m.n_digests || m.rows[i].tail > m.rows[i].text.len || s->max_tokens < 1 ||
+            s->max_tokens > IA3_MAX_NEW_TOKENS || !(s->temperature >= 0) || s->top_k > INT32_MAX)
+            abort();
+        touch(m.rows[i].text.data, m.rows[i].text.len);
+    }
+    ia3_score_message_free(&m);
+}
+
+static void
 parse_train(const uint8_t *data, size_t len)
 {
     ia3_train_message m;
@@ -91,6 +111,8 @@ handle_frame(ia3_frame *frame)
         check_error(&err);
     if (frame->type == IA3_SCORE)
         parse_score(frame->data, frame->len);
+    if (frame->type == IA3_GENERATE)
+        parse_generate(frame->data, frame->len);
     if (frame->type == IA3_TRAIN)
         parse_train(frame->data, frame->len);
     free(frame->data);
@@ -132,6 +154,8 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         feed(payload, size - 1, (size_t) mode + 1);
     else if (mode & 1)
         parse_score(payload, size - 1);
+    else if (mode & 2)
+        parse_generate(payload, size - 1);
     else
         parse_train(payload, size - 1);
     free(payload);
