@@ -40,6 +40,19 @@ extern Ia3Connection *Ia3TryConnect(const char *backbone, TimestampTz deadline);
 extern Ia3IoResult Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, uint8 expected,
                                ia3_reader *reader, TimestampTz deadline);
 
+/*
+ * The parts of an exchange. Ia3SendFrame fills in the first IA3_FRAME_HEADER bytes of the frame; a busy
+ * connection is idle again when Ia3ReceiveFrame has returned the last reply, which lies in the client's buffer.
+ */
+extern Ia3IoResult Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, ia3_reader *reader,
+                                     TimestampTz deadline);
+extern bool Ia3ConnectionIsIdle(Ia3Connection *conn);
+extern Ia3IoResult Ia3SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, TimestampTz deadline);
+extern Ia3IoResult Ia3ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader,
+                                   TimestampTz deadline);
+/* Closes the connection and raises the ERROR; not for IA3_IO_OK. */
+extern void Ia3RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader) pg_attribute_noreturn();
+
 /* Sends HELLO and INFO, fills conn->info. */
 extern Ia3IoResult Ia3Greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline);
 

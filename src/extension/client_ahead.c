@@ -1,0 +1,171 @@
+/*
+ * client_ahead.c
+ *     Requests whose replies are awaited later: the backend goes on while the engine computes.
+ *
+ * Each has a connection of its own for as long as it is under way, so that other requests can be made
+ * meanwhile, and so that dropping it is simply closing that connection: the engine then forgets it. They are
+ * closed at the end of the transaction at the latest, and at the end of an aborted subtransaction that sent
+ * them; whoever asks for such a reply is told to do without. Nothing here waits for an engine that is not
+ * ready: reading ahead is an optimisation, and the caller can always make an ordinary request.
+ */
+#include "client.h"
+
+#include "access/xact.h"
+#include "utils/timestamp.h"
+
+/* A read-ahead node has at most two batches under way; plans with many nodes do without for some. */
+#define MAX_AHEAD 8
+
+/* An engine that is ready answers a greeting in this time. */
+#define GREETING_MS 5000
+
+static Ia3Connection ahead[MAX_AHEAD];
+
+static void
+CloseAhead(SubTransactionId since, bool idleToo)
+{
+    for (int i = 0; i < MAX_AHEAD; i++)
+        if (ahead[i].open && ((ahead[i].busy && ahead[i].subid >= since) || idleToo))
+            Ia3CloseConnection(&ahead[i]);
+}
+
+static void
+AtXactEnd(XactEvent event, void *arg)
+{
+    if (event != XACT_EVENT_PRE_COMMIT && event != XACT_EVENT_PARALLEL_PRE_COMMIT &&
+        event != XACT_EVENT_PRE_PREPARE)
+        CloseAhead(InvalidSubTransactionId, true);
+}
+
+/* See progress.c for why comparing the numbers is enough. */
+static void
+AtSubXactEnd(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+    if (event == SUBXACT_EVENT_ABORT_SUB)
+        CloseAhead(subid, false);
+}
+
+static void
+InitAhead(void)
+{
+    static bool done = false;
+
+    if (done)
+        return;
+    for (int i = 0; i < MAX_AHEAD; i++)
+        ahead[i].fd = -1;
+    RegisterXactCallback(AtXactEnd, NULL);
+    RegisterSubXactCallback(AtSubXactEnd, NULL);
+    done = true;
+}
+
+/* An idle connection to the backbone's engine, or NULL if there is none to be had now. */
+static Ia3Connection *
+ConnectAhead(const char *backbone)
+{
+    Ia3EngineStatus status;
+    Ia3Connection *spare = NULL;
+    ia3_reader reader = {0};
+
+    if (!Ia3GetEngineStatus(backbone, &status) || status.state != IA3_ENGINE_READY)
+        return NULL;
+    for (int i = 0; i < MAX_AHEAD; i++) {
+        Ia3Connection *conn = &ahead[i];
+
+        if (conn->busy)
+            continue;
+        if (conn->open && strcmp(conn->backbone, backbone) == 0 && Ia3ConnectionIsIdle(conn))
+            return conn;
+        if (spare == NULL || spare->open)
+            spare = conn;
+    }
+    if (spare == NULL)
+        return NULL;
+    Ia3CloseConnection(spare);
+    strlcpy(spare->backbone, backbone, sizeof spare->backbone);
+    if (Ia3OpenConnection(spare, &status, &reader,
+                          TimestampTzPlusMilliseconds(GetCurrentTimestamp(), GREETING_MS)) == IA3_IO_OK)
+        return spare;
+    Ia3CloseConnection(spare);
+    return NULL;
+}
+
+static uint8_t *
+GrowWriter(uint8_t *data, size_t len, size_t cap)
+{
+    if (data == NULL)
+        return MemoryContextAllocHuge(CurrentMemoryContext, cap);
+    return repalloc_huge(data, cap);
+}
+
+/*
+ * Sends a request; `write` writes its payload. Returns a handle for the reply, or 0 if it was not sent. ERROR
+ * only for interrupts, and 54000 for a request that is too large.
+ */
+uint32
+Ia3AheadSend(const char *backbone, uint8 type, void (*write)(ia3_writer *w, const void *arg), const void *arg)
+{
+    ia3_writer w = {.grow = GrowWriter};
+    Ia3Connection *conn;
+    Ia3IoResult result;
+
+    InitAhead();
+    conn = ConnectAhead(backbone);
+    if (conn == NULL)
+        return 0;
+    ia3_put_room(&w, IA3_FRAME_HEADER);
+    write(&w, arg);
+    result = Ia3SendFrame(conn, type, &w, 0);
+    pfree(w.data);
+    if (result == IA3_IO_OK)
+        return conn->request;
+    Ia3CloseConnection(conn);
+    return 0;
+}
+
+static Ia3Connection *
+FindAhead(uint32 handle)
+{
+    for (int i = 0; i < MAX_AHEAD; i++)
+        if (handle != 0 && ahead[i].busy && ahead[i].request == handle)
+            return &ahead[i];
+    return NULL;
+}
+
+/*
+ * Waits for the reply; returns its type, and *reader reads its payload until the next call of the client. 0
+ * means that the request was not taken, or given up in between: it has to be made again. An ERROR reply is
+ * raised; 08006 if the engine goes away, 08P01 if it talks nonsense.
+ */
+uint8
+Ia3AheadWait(uint32 handle, ia3_reader *reader)
+{
+    Ia3Connection *conn = FindAhead(handle);
+    Ia3IoResult result;
+    uint8 type;
+
+    if (conn == NULL)
+        return 0;
+    result = Ia3ReceiveFrame(conn, &type, reader, 0);
+    if (result == IA3_IO_GOODBYE) {
+        Ia3CloseConnection(conn);
+        return 0;
+    }
+    if (result != IA3_IO_OK)
+        Ia3RaiseIo(conn, result, reader);
+    if (type == IA3_ERROR)
+        Ia3RaiseErrorFrame(reader);
+    if (type < IA3_HELLO_OK || type == IA3_PROGRESS)
+        Ia3RaiseIo(conn, IA3_IO_GARBLED, reader);
+    return type;
+}
+
+/* Gives a request up; the engine forgets it. Raises nothing. */
+void
+Ia3AheadDrop(uint32 handle)
+{
+    Ia3Connection *conn = FindAhead(handle);
+
+    if (conn != NULL)
+        Ia3CloseConnection(conn);
+}
