@@ -4,7 +4,7 @@
  *
  * None is PGC_POSTMASTER: such a setting cannot be defined after the postmaster started, and a session that
  * loads the library late (LOAD 'ia3' without preloading) would be thrown out by it. What shapes the engine
- * is PGC_SIGHUP; the supervisor restarts the engines that a reload changes.
+ * is PGC_SIGHUP; the supervisor replaces the engines that a reload changes.
  */
 #include "ia3.h"
 
