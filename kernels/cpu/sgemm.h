@@ -16,6 +16,13 @@ typedef struct ia3_sgemm_a {
     size_t row, col;
 } ia3_sgemm_a;
 
+/* Keeps a vector in a register: gcc would rather read it from memory again for each of its products. */
+#ifdef __AVX512F__
+#define IA3_KEEP(v) __asm__("" : "+v"(v))
+#else
+#define IA3_KEEP(v) (void) 0
+#endif
+
 #define IA3_ROW(i)  (*(ia3_v16 *) (c + (i) *ldc))
 #define IA3_ROW2(i) (*(ia3_v16 *) (c + (i) *ldc + IA3_LANES))
 
@@ -31,6 +38,8 @@ ia3_tile_4x32(float *c, size_t ldc, ia3_sgemm_a a, const float *b, size_t ldb, s
     const float *p = a.p;
     for (size_t x = 0; x < k; x++, p += a.col, b += ldb) {
         ia3_v16 b0 = *(const ia3_v16 *) b, b1 = *(const ia3_v16 *) (b + IA3_LANES);
+        IA3_KEEP(b0);
+        IA3_KEEP(b1);
         float a0 = p[0], a1 = p[a.row], a2 = p[2 * a.row], a3 = p[3 * a.row];
         c00 += a0 * b0, c01 += a0 * b1, c10 += a1 * b0, c11 += a1 * b1;
         c20 += a2 * b0, c21 += a2 * b1, c30 += a3 * b0, c31 += a3 * b1;
@@ -48,6 +57,7 @@ ia3_tile_4x16(float *c, size_t ldc, ia3_sgemm_a a, const float *b, size_t ldb, s
     const float *p = a.p;
     for (size_t x = 0; x < k; x++, p += a.col, b += ldb) {
         ia3_v16 b0 = *(const ia3_v16 *) b;
+        IA3_KEEP(b0);
         c0 += p[0] * b0, c1 += p[a.row] * b0, c2 += p[2 * a.row] * b0, c3 += p[3 * a.row] * b0;
     }
     IA3_ROW(0) = c0, IA3_ROW(1) = c1, IA3_ROW(2) = c2, IA3_ROW(3) = c3;
