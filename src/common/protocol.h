@@ -86,6 +86,8 @@ typedef enum Ia3Message {
  *          f64 dropout (negative = the checkpoint's dropout_rate), u64 seed,
  *          u8 loss_averaging (Ia3LossAveraging)
  *          digest init                       all zero bytes = ones
+ *          u32 stop                          pause after this step, 0 = after the last
+ *          str state                         what an earlier TRAIN_OK held; empty = begin
  *          list<list<str choice>>            choice sets
  *          list<u32 choice set index, u32 label index in the set, list<str text, u32 tail>>   examples; the
  *          texts are the example under each template, at least one
@@ -93,7 +95,9 @@ typedef enum Ia3Message {
  * TRAIN_OK: str safetensors (PEFT adapter_model.safetensors, fp32), str metrics (a JSON object: "loss",
  *          "lm_loss", "unlikelihood_loss", "length_norm_loss" averaged over the last tenth of the steps,
  *          "steps", "examples", "seconds", "truncated" = number of rendered texts that were cut,
- *          "loss_curve": at most 100 numbers), u32 number of examples
+ *          "loss_curve": at most 100 numbers; all of the steps of this request), u32 number of examples,
+ *          str state: with `stop` what it takes to go on from here, bit for bit as if there had been no pause, with
+ *          a TRAIN of the same recipe and examples; else empty
  *
  * NORMALIZE: an adapter in any of the spellings that adapter.h lists.
  * NORMALIZE_OK: str safetensors (PEFT adapter_model.safetensors, fp32, byte for byte what TRAIN_OK would hold),

@@ -29,6 +29,7 @@ void ia3_trainer_step(ia3_trainer *t);
 /* Averages over a job's steps for its metrics. */
 #define IA3_CURVE_POINTS 100
 typedef struct ia3_loss_record {
+    int first; /* steps done before these */
     int steps;
     double sums[4]; /* loss, lm, unlikelihood, length norm over the last tenth */
     int n_sums;

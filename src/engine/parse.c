@@ -279,6 +279,8 @@ ia3_recipe_check(const ia3_recipe *c, ia3_error *err)
         return ia3_fail(err, IA3_E_INVALID, "dropout must be at least 0 and less than 1");
     if (c->averaging != IA3_LOSS_BATCH && c->averaging != IA3_LOSS_EXAMPLE)
         return ia3_fail(err, IA3_E_INVALID, "loss_averaging must be 0 or 1");
+    if (c->stop < 0 || c->stop > c->steps)
+        return ia3_fail(err, IA3_E_INVALID, "the step to pause at must be one of the steps");
     return true;
 }
 
@@ -306,6 +308,8 @@ parse_recipe(ia3_reader *r, ia3_train_message *m)
     c->seed = ia3_get_u64(r);
     c->averaging = (Ia3LossAveraging) ia3_get_u8(r);
     m->init = ia3_get_bytes(r, IA3_DIGEST_LEN);
+    c->stop = get_positive_int(r);
+    m->state = get_span(r);
     return !r->bad;
 }
 

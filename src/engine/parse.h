@@ -77,6 +77,7 @@ typedef struct ia3_train_message {
     uint32_t max_input_tokens;
     ia3_recipe recipe;
     const uint8_t *init; /* [IA3_DIGEST_LEN] */
+    ia3_span state;
     ia3_wire_sets sets;
     uint32_t n_examples, n_texts;
     ia3_wire_example *examples;

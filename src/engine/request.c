@@ -50,6 +50,12 @@ ia3_request_parse(const ia3_frame *frame, ia3_error *err)
             r->bytes += r->n_rows * sizeof *r->sampling;
     } else {
         r->recipe = r->train.recipe;
+        if (r->train.state.len > 0) { /* outlives the frame */
+            r->state_len = r->train.state.len;
+            r->state = ia3_alloc_array(r->state_len, 1);
+            memcpy(r->state, r->train.state.data, r->state_len);
+            r->bytes += r->state_len;
+        }
         r->n_examples = r->train.n_examples;
         r->n_texts = r->train.n_texts;
         r->examples = ia3_alloc_array(r->n_examples, sizeof *r->examples);
@@ -304,6 +310,8 @@ ia3_request_free(ia3_request *r, ia3_request_context *x)
     free(r->text_lens);
     free(r->result.adapter);
     free(r->result.metrics);
+    free(r->result.state);
+    free(r->state);
     free(r);
 }
 
@@ -356,6 +364,7 @@ ia3_request_reply(ia3_writer *w, const ia3_request *r)
         ia3_put_str(w, (const char *) r->result.adapter, r->result.adapter_len);
         ia3_put_str(w, r->result.metrics, strlen(r->result.metrics));
         ia3_put_u32(w, r->n_examples);
+        ia3_put_str(w, (const char *) r->result.state, r->result.state_len);
     }
     ia3_frame_finish(w);
 }

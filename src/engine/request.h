@@ -36,6 +36,8 @@ typedef struct ia3_train_result {
     uint8_t *adapter; /* safetensors */
     size_t adapter_len;
     char *metrics;
+    uint8_t *state; /* NULL unless the recipe has a stop */
+    size_t state_len;
 } ia3_train_result;
 
 typedef struct ia3_request {
@@ -78,6 +80,8 @@ typedef struct ia3_request {
     int *text_lens;
     uint32_t n_truncated;
     ia3_recipe recipe;
+    uint8_t *state; /* to go on from, NULL: begin */
+    size_t state_len;
     ia3_train_result result;
 
     /* MERGE (merger.h): points into the frame */

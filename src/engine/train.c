@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../common/wire.h"
 #include "loss.h"
 #include "pass.h"
 #include "rng.h"
@@ -73,6 +74,8 @@ check_recipe(const ia3_recipe *r, ia3_error *err)
         return false;
     if (r->averaging != IA3_LOSS_BATCH && r->averaging != IA3_LOSS_EXAMPLE)
         return ia3_fail(err, IA3_E_INVALID, "unknown loss_averaging");
+    if (r->stop != 0 && !check_number(r->stop, 1, r->steps, "the step to pause at", err))
+        return false;
     if (r->lm_weight + r->unlikelihood_weight + r->length_norm_weight == 0)
         return ia3_fail(err, IA3_E_INVALID, "all loss weights are zero");
     return true;
@@ -411,7 +414,7 @@ ia3_train_gradients(ia3_train *t, const int *examples, const int *texts, int n, 
 bool
 ia3_train_finished(const ia3_train *t)
 {
-    return t->step >= t->recipe.steps;
+    return t->step >= (t->recipe.stop ? t->recipe.stop : t->recipe.steps);
 }
 
 void
@@ -440,4 +443,123 @@ void
 ia3_train_values(ia3_train *t, float *values)
 {
     t->m->dev->ops->download(t->m->dev, values, t->values, t->m->layout->n_values * sizeof(float));
+}
+
+/* --- pausing --- */
+
+static const char STATE_MAGIC[8] = "ia3state";
+enum { STATE_FORMAT = 1 };
+
+static uint64_t
+mix_in(uint64_t hash, uint64_t value)
+{
+    return ia3_mix64(hash ^ value);
+}
+
+static uint64_t
+mix_in_double(uint64_t hash, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return mix_in(hash, bits);
+}
+
+static uint64_t
+mix_in_ids(uint64_t hash, const int32_t *ids, int n)
+{
+    hash = mix_in(hash, (uint64_t) n);
+    for (int i = 0; i < n; i++)
+        hash = mix_in(hash, (uint32_t) ids[i]);
+    return hash;
+}
+
+/* Of all that steps depend on besides the state: two jobs that differ in it must not continue each other. */
+static uint64_t
+fingerprint(const ia3_train *t)
+{
+    const ia3_recipe *r = &t->recipe;
+    uint64_t h = mix_in(ia3_mix64(r->seed), (uint64_t) r->steps);
+    h = mix_in(h, (uint64_t) r->batch_size << 8 | (uint64_t) r->averaging);
+    const double numbers[] = {r->learning_rate,       r->warmup_ratio,       r->lm_weight,
+                              r->unlikelihood_weight, r->length_norm_weight, t->dropout};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        h = mix_in_double(h, numbers[i]);
+    h = mix_in(h, (uint64_t) t->n);
+    for (int i = 0; i < t->n; i++) {
+        const ia3_train_example *e = &t->examples[i];
+        h = mix_in(mix_in(h, (uint64_t) e->label), (uint64_t) e->choices->n);
+        for (int c = 0; c < e->choices->n; c++)
+            h = mix_in_ids(h, e->choices->ids[c], e->choices->len[c]);
+        h = mix_in(h, (uint64_t) e->n_texts);
+        for (int k = 0; k < e->n_texts; k++)
+            h = mix_in_ids(h, e->ids[k], e->n_ids[k]);
+    }
+    return h;
+}
+
+static void
+put_device(ia3_writer *w, const ia3_train *t, const float *values)
+{
+    size_t bytes = t->m->layout->n_values * sizeof(float);
+    t->m->dev->ops->download(t->m->dev, ia3_put_room(w, bytes), values, bytes);
+}
+
+uint8_t *
+ia3_train_save(ia3_train *t, size_t *len)
+{
+    size_t size = sizeof STATE_MAGIC + 9 * sizeof(uint32_t) + 2 * t->m->layout->n_values * sizeof(float);
+    ia3_writer w = {.data = ia3_alloc(size), .cap = size};
+    ia3_put_bytes(&w, STATE_MAGIC, sizeof STATE_MAGIC);
+    ia3_put_u32(&w, STATE_FORMAT);
+    ia3_put_u64(&w, fingerprint(t));
+    ia3_put_u32(&w, (uint32_t) t->step);
+    ia3_put_u32(&w, (uint32_t) t->epoch);
+    ia3_put_u32(&w, (uint32_t) t->used);
+    ia3_put_u64(&w, t->accesses);
+    ia3_put_u32(&w, (uint32_t) t->m->layout->n_values);
+    put_device(&w, t, t->values);
+    put_device(&w, t, t->second_moment);
+    *len = w.len;
+    return w.data;
+}
+
+/* Puts the job at a place of its random order, which the number of the epoch determines. */
+static bool
+resume_at(ia3_train *t, uint32_t step, uint32_t epoch, uint32_t used)
+{
+    if (step > (uint32_t) t->recipe.steps || used > (uint32_t) t->n || epoch > step ||
+        (epoch == 0 && step > 0))
+        return false;
+    t->step = t->last.step = (int) step;
+    if (epoch > 0) {
+        t->epoch = (int) epoch - 1;
+        shuffle(t);
+        t->used = (int) used;
+    }
+    return true;
+}
+
+bool
+ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err)
+{
+    ia3_reader r = {.p = state, .end = state + len};
+    const uint8_t *magic = ia3_get_bytes(&r, sizeof STATE_MAGIC);
+    if (!magic || memcmp(magic, STATE_MAGIC, sizeof STATE_MAGIC) != 0 || ia3_get_u32(&r) != STATE_FORMAT)
+        return ia3_fail(err, IA3_E_INVALID, "these bytes are no state of a training");
+    if (ia3_get_u64(&r) != fingerprint(t)) {
+        ia3_fail(err, IA3_E_INVALID, "the state is of a training on other examples or with another recipe");
+        return ia3_fail_hint(err, "Start anew, or give the examples and options that it was begun with.");
+    }
+    uint32_t step = ia3_get_u32(&r), epoch = ia3_get_u32(&r), used = ia3_get_u32(&r);
+    t->accesses = ia3_get_u64(&r);
+    uint32_t n = ia3_get_u32(&r);
+    size_t bytes = t->m->layout->n_values * sizeof(float);
+    if (n != t->m->layout->n_values)
+        return ia3_fail(err, IA3_E_INVALID, "the state is of a training on another backbone");
+    const uint8_t *values = ia3_get_bytes(&r, bytes), *second_moment = ia3_get_bytes(&r, bytes);
+    if (r.bad || r.p != r.end || !resume_at(t, step, epoch, used))
+        return ia3_fail(err, IA3_E_INVALID, "the state of the training is damaged");
+    t->m->dev->ops->upload(t->m->dev, t->values, values, bytes);
+    t->m->dev->ops->upload(t->m->dev, t->second_moment, second_moment, bytes);
+    return true;
 }

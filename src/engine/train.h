@@ -15,6 +15,7 @@ typedef struct ia3_recipe {
     double dropout; /* negative: the checkpoint's dropout_rate */
     uint64_t seed;
     Ia3LossAveraging averaging;
+    int stop; /* pause after this many of the steps, 0: after all */
 } ia3_recipe;
 
 /* One example; the texts are its renderings under each template, one of which is drawn per access. */
@@ -47,12 +48,22 @@ void ia3_train_free(ia3_train *t);
  * independent: the vectors of each are what they would be alone. On failure no job has moved.
  */
 bool ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err);
-bool ia3_train_finished(const ia3_train *t);
+bool ia3_train_finished(const ia3_train *t); /* or paused (recipe.stop) */
 void ia3_train_last(const ia3_train *t, ia3_train_report *report);
 int ia3_train_batch_tokens(const ia3_train *t); /* of a typical step: what it adds to a mixed batch */
 
 /* Copies the vectors to host memory [n_values]. */
 void ia3_train_values(ia3_train *t, float *values);
+
+/*
+ * Everything that the steps done so far leave behind: the vectors, the second moments, where in its random
+ * order of the examples the job is. malloc'd, *len bytes (about 8 per value). A job created with the same
+ * examples and recipe (but for `stop`) that is given the state goes on bit for bit as this one would. _restore
+ * fails with IA3_E_INVALID for a state of other examples, another recipe or another layout, and for bytes that
+ * are no state; it is called before the first step.
+ */
+uint8_t *ia3_train_save(ia3_train *t, size_t *len);
+bool ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err);
 
 /*
  * For tests and tools: the same pass over a batch that the caller names (examples[n]; texts[n] = which of

@@ -82,14 +82,21 @@ ia3_trainer_add(ia3_trainer *t, ia3_request *r)
     ia3_train *train =
         ia3_train_create(t->server->model, r->examples, (int) r->n_examples, &r->recipe, init, &r->error);
     free(init);
+    if (train != NULL && r->state != NULL && !ia3_train_restore(train, r->state, r->state_len, &r->error)) {
+        ia3_train_free(train);
+        train = NULL;
+    }
     if (train == NULL) {
         hand_back(t, r);
         return;
     }
+    ia3_train_report begun;
+    ia3_train_last(train, &begun);
     ia3_job *job = ia3_alloc(sizeof *job);
     job->request = r;
     job->train = train;
-    job->losses.steps = r->recipe.steps;
+    job->losses.first = begun.step;
+    job->losses.steps = (r->recipe.stop ? r->recipe.stop : r->recipe.steps) - begun.step;
     job->ready = r->arrived;
     job->started = ia3_now();
     if (t->n == t->cap) {
@@ -116,11 +123,12 @@ void
 ia3_loss_record_add(ia3_loss_record *l, const ia3_train_report *report)
 {
     int points = l->steps < IA3_CURVE_POINTS ? l->steps : IA3_CURVE_POINTS;
-    int k = (int) ((int64_t) (report->step - 1) * points / l->steps);
+    int step = report->step - l->first;
+    int k = (int) ((int64_t) (step - 1) * points / l->steps);
     l->curve[k] += report->loss;
     l->curve_n[k]++;
     int tail = l->steps / 10 > 0 ? l->steps / 10 : 1;
-    if (report->step <= l->steps - tail)
+    if (step <= l->steps - tail)
         return;
     l->sums[0] += report->loss;
     l->sums[1] += report->lm_loss;
@@ -177,6 +185,8 @@ finish_job(ia3_trainer *t, ia3_job *job)
         r->result.adapter = ia3_adapter_serialize(layout, values, &r->result.adapter_len);
         r->result.metrics =
             ia3_metrics_json(&job->losses, r->n_examples, ia3_now() - job->started, r->n_truncated);
+        if (r->recipe.stop)
+            r->result.state = ia3_train_save(job->train, &r->result.state_len);
     } else {
         ia3_fail(&r->error, IA3_E_INVALID, "training diverged: the vectors are no longer finite numbers");
         ia3_fail_hint(&r->error, "Use a smaller learning_rate.");
@@ -203,7 +213,8 @@ after_step(ia3_trainer *t, ia3_job *job, double now)
                                 .step = (uint32_t) report.step,
                                 .loss = report.loss,
                                 .examples_per_second = elapsed > 0 ? job->examples / elapsed : 0,
-                                .seconds_left = elapsed / report.step * (job->losses.steps - report.step)});
+                                .seconds_left = elapsed / (report.step - job->losses.first) *
+                                                (job->request->recipe.steps - report.step)});
 }
 
 /* Steps `n` jobs together; when that fails, each alone, so that only the one that cannot go on fails. */

@@ -153,6 +153,8 @@ write_request(const TrainJob *job, ia3_writer *w)
     ia3_put_u32(w, Ia3MaxInputTokens);
     Ia3RecipePut(job->recipe, w);
     ia3_put_bytes(w, job->init ? job->init->digest : ones, IA3_DIGEST_LEN);
+    ia3_put_u32(w, 0);       /* no pause */
+    ia3_put_str(w, NULL, 0); /* from the beginning */
     ia3_put_u32(w, l->nSets);
     for (int i = 0; i < l->nSets; i++)
         Ia3PutStrings(w, l->sets[i]);
@@ -204,7 +206,7 @@ report_progress(Reporter *reporter, ia3_reader *r)
 static void
 read_trained(Trained *trained, ia3_reader *r)
 {
-    size_t len;
+    size_t len, stateLen;
     const char *bytes = ia3_get_str(r, &len);
 
     trained->vectors = palloc(VARHDRSZ + len);
@@ -212,6 +214,7 @@ read_trained(Trained *trained, ia3_reader *r)
     memcpy(VARDATA(trained->vectors), bytes, len);
     trained->metrics = DirectFunctionCall1(jsonb_in, CStringGetDatum(Ia3GetText(r)));
     trained->examples = (int) ia3_get_u32(r);
+    (void) ia3_get_str(r, &stateLen);
     if (r->bad || r->p != r->end || len == 0)
         Ia3ProtocolError("The trained adapter does not have the length it should have.");
 }

@@ -97,6 +97,8 @@ test_put_training(test_client *c, const test_recipe *r)
     ia3_put_u64(w, r->seed);
     ia3_put_u8(w, r->averaging);
     ia3_put_bytes(w, r->init ? r->init : ones, IA3_DIGEST_LEN);
+    ia3_put_u32(w, r->stop);
+    ia3_put_str(w, (const char *) r->state, r->state_len);
     ia3_put_u32(w, 1);
     put_set(w, test_training_choices);
     uint32_t n = r->no_examples ? 0 : 4;

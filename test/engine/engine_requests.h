@@ -33,7 +33,10 @@ typedef struct test_recipe {
     uint64_t seed;
     uint8_t averaging;
     const uint8_t *init; /* NULL = ones */
-    uint32_t label;      /* of the first example: to ask for one that does not exist */
+    uint32_t stop;
+    const uint8_t *state;
+    size_t state_len;
+    uint32_t label; /* of the first example: to ask for one that does not exist */
     bool no_examples, no_text;
 } test_recipe;
 

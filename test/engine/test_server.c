@@ -405,6 +405,9 @@ test_training(void **state)
     const uint8_t *bytes = (const uint8_t *) ia3_get_str(&c.reader, &len);
     const char *metrics = ia3_get_str(&c.reader, &metrics_len);
     assert_int_equal(ia3_get_u32(&c.reader), 4);
+    size_t state_len;
+    ia3_get_str(&c.reader, &state_len);
+    assert_int_equal(state_len, 0);
     assert_true(!c.reader.bad && c.reader.p == c.reader.end);
     check_metrics(metrics, metrics_len, 60);
     ia3_error err = {0};
@@ -450,6 +453,60 @@ test_training(void **state)
     assert_int_equal(ia3_get_u32(&c.reader), 1);
     assert_memory_equal(ia3_get_bytes(&c.reader, IA3_DIGEST_LEN), unknown, IA3_DIGEST_LEN);
     free(copy);
+    test_client_close(&c);
+}
+
+/* A training in two requests, the second over another connection, gives the bytes of one. */
+static void
+test_pause(void **state)
+{
+    test_client c;
+    test_recipe recipe = test_default_recipe();
+    recipe.dropout = 0.1;
+    test_client_open(&c, &engine);
+    test_put_training(&c, &recipe);
+    assert_int_equal(test_call(&c, NULL), IA3_TRAIN_OK);
+    size_t len, n;
+    const char *bytes = ia3_get_str(&c.reader, &len);
+    char *whole = malloc(len);
+    memcpy(whole, bytes, len);
+
+    recipe.stop = 4;
+    test_put_training(&c, &recipe);
+    assert_int_equal(test_call(&c, NULL), IA3_TRAIN_OK);
+    bytes = ia3_get_str(&c.reader, &n);
+    assert_true(n != len || memcmp(bytes, whole, n) != 0);
+    const char *metrics = ia3_get_str(&c.reader, &n);
+    check_metrics(metrics, n, 4);
+    assert_int_equal(ia3_get_u32(&c.reader), 4);
+    bytes = ia3_get_str(&c.reader, &recipe.state_len);
+    assert_true(recipe.state_len > 0 && !c.reader.bad && c.reader.p == c.reader.end);
+    uint8_t *saved = malloc(recipe.state_len);
+    memcpy(saved, bytes, recipe.state_len);
+    test_client_close(&c);
+
+    test_client_open(&c, &engine);
+    recipe.state = saved;
+    recipe.stop = 10;
+    test_put_training(&c, &recipe);
+    assert_int_equal(test_call(&c, NULL), IA3_TRAIN_OK);
+    bytes = ia3_get_str(&c.reader, &n);
+    assert_int_equal(n, len);
+    assert_memory_equal(bytes, whole, len);
+    metrics = ia3_get_str(&c.reader, &n);
+    check_metrics(metrics, n, 6);
+
+    recipe.state_len--;
+    test_put_training(&c, &recipe);
+    assert_int_equal(test_call(&c, NULL), IA3_ERROR);
+    assert_int_equal(ia3_get_u32(&c.reader), IA3_E_INVALID);
+    recipe.state_len = 0;
+    recipe.stop = 11;
+    test_put_training(&c, &recipe);
+    assert_int_equal(test_call(&c, NULL), IA3_ERROR);
+    assert_int_equal(ia3_get_u32(&c.reader), IA3_E_INVALID);
+    free(saved);
+    free(whole);
     test_client_close(&c);
 }
 
@@ -520,7 +577,8 @@ main(int argc, char **argv)
         cmocka_unit_test(test_scores),        cmocka_unit_test(test_company),
         cmocka_unit_test(test_row_errors),    cmocka_unit_test(test_truncation),
         cmocka_unit_test(test_repeated_rows), cmocka_unit_test(test_adapters),
-        cmocka_unit_test(test_training),      cmocka_unit_test(test_together),
+        cmocka_unit_test(test_training),      cmocka_unit_test(test_pause),
+        cmocka_unit_test(test_together),
     };
     alarm(300);
     if (argc > 1) /* one test, by name */

@@ -243,6 +243,95 @@ starts_from_init(void **state)
     ia3_train_free(t);
 }
 
+/* Trains up to `stop` from a state (NULL: the beginning), frees the state and returns the next one. */
+static uint8_t *
+train_on(ia3_recipe r, int stop, uint8_t *from, size_t *len, float **values)
+{
+    ia3_error err = {0};
+    r.stop = stop;
+    ia3_train *t = create(&r, N_EXAMPLES);
+    if (from && !ia3_train_restore(t, from, *len, &err))
+        fail_msg("%s", err.message);
+    free(from);
+    while (!ia3_train_finished(t))
+        step(t);
+    ia3_train_report last;
+    ia3_train_last(t, &last);
+    assert_int_equal(last.step, stop);
+    *values = values_of(t);
+    uint8_t *state = ia3_train_save(t, len);
+    ia3_train_free(t);
+    return state;
+}
+
+/* 6 steps an epoch (7 when it keeps its last batch): pauses within and at the end of one, and right at the start. */
+static void
+resumes_bit_for_bit(void **state)
+{
+    const int stops[] = {1, 6, 7, 12, 17, 20};
+    ia3_recipe r = recipe();
+    r.dropout = 0.1;
+    for (int averaging = 0; averaging < 2; averaging++) {
+        r.averaging = (Ia3LossAveraging) averaging;
+        ia3_train_report last;
+        float *through = train(&r, N_EXAMPLES, &last);
+        uint8_t *paused = NULL;
+        size_t len = 0;
+        for (size_t i = 0; i < sizeof stops / sizeof *stops; i++) {
+            float *v;
+            paused = train_on(r, stops[i], paused, &len, &v);
+            assert_true(same_values(v, through) == (stops[i] == 20));
+            free(v);
+        }
+        free(paused);
+        free(through);
+    }
+}
+
+static void
+refuses_state(const ia3_recipe *r, int n, const uint8_t *bytes, size_t len, const char *why)
+{
+    ia3_error err = {0};
+    ia3_train *t = create(r, n);
+    assert_false(ia3_train_restore(t, bytes, len, &err));
+    assert_int_equal(err.code, IA3_E_INVALID);
+    assert_non_null(strstr(err.message, why));
+    ia3_train_free(t);
+}
+
+static void
+other_states(void **state)
+{
+    ia3_recipe r = recipe(), other = recipe();
+    size_t len = 0;
+    float *v;
+    uint8_t *s = train_on(r, 3, NULL, &len, &v);
+    free(v);
+    refuses_state(&r, N_EXAMPLES - 1, s, len, "other examples");
+    other.learning_rate *= 2;
+    refuses_state(&other, N_EXAMPLES, s, len, "another recipe");
+    other = recipe();
+    other.seed++;
+    refuses_state(&other, N_EXAMPLES, s, len, "another recipe");
+    texts[7][1][0]++;
+    refuses_state(&r, N_EXAMPLES, s, len, "other examples");
+    texts[7][1][0]--;
+    examples[3].label ^= 1;
+    refuses_state(&r, N_EXAMPLES, s, len, "other examples");
+    examples[3].label ^= 1;
+    for (size_t n = 0; n < 48; n++)
+        refuses_state(&r, N_EXAMPLES, s, n, "stat");
+    refuses_state(&r, N_EXAMPLES, s, len - 1, "damaged");
+    s[20] = 21; /* the step: more than there are */
+    refuses_state(&r, N_EXAMPLES, s, len, "damaged");
+    s[20] = 3;
+    s[28] = N_EXAMPLES + 1; /* used up in the epoch */
+    refuses_state(&r, N_EXAMPLES, s, len, "damaged");
+    s[0] ^= 1;
+    refuses_state(&r, N_EXAMPLES, s, len, "no state");
+    free(s);
+}
+
 static void
 refuses(ia3_recipe r, const char *field)
 {
@@ -270,6 +359,8 @@ bad_recipes(void **state)
     REFUSE(r.dropout = 1, "dropout");
     REFUSE(r.dropout = NAN, "dropout");
     REFUSE(r.averaging = 7, "loss_averaging");
+    REFUSE(r.stop = 21, "pause");
+    REFUSE(r.stop = -1, "pause");
     REFUSE(r.lm_weight = r.unlikelihood_weight = r.length_norm_weight = 0, "zero");
     ia3_error err = {0};
     ia3_train_example bad = examples[0];
@@ -289,6 +380,8 @@ main(void)
         cmocka_unit_test(loss_goes_down),
         cmocka_unit_test(jobs_are_independent),
         cmocka_unit_test(starts_from_init),
+        cmocka_unit_test(resumes_bit_for_bit),
+        cmocka_unit_test(other_states),
         cmocka_unit_test(bad_recipes),
     };
     return cmocka_run_group_tests_name("train", tests, set_up, tear_down);

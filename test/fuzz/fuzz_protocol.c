@@ -91,6 +91,7 @@ parse_train(const uint8_t *data, size_t len)
         return;
     }
     touch(m.init, IA3_DIGEST_LEN);
+    touch(m.state.data, m.state.len);
     touch_sets(&m.sets);
     for (uint32_t i = 0; i < m.n_examples; i++) {
         const ia3_wire_example *x = &m.examples[i];
