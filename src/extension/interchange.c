@@ -96,15 +96,21 @@ read_settings(Import *import)
 static void
 normalize(Import *import, bytea *adapter)
 {
-    ia3_writer *w = Ia3RequestBegin(import->backbone);
     ia3_reader reader;
     const char *bytes;
     size_t len;
+    uint8 type;
 
-    import->engine = *Ia3GetEngineInfo(import->backbone);
-    ia3_put_str(w, VARDATA_ANY(adapter), VARSIZE_ANY_EXHDR(adapter));
-    Ia3RequestSend(IA3_NORMALIZE);
-    if (Ia3ReplyWait(&reader) != IA3_NORMALIZE_OK)
+    do {
+        ia3_writer *w = Ia3RequestBegin(import->backbone);
+
+        /* Of the very engine that gets the request; another might run another backbone. */
+        import->engine = *Ia3GetEngineInfo(import->backbone);
+        ia3_put_str(w, VARDATA_ANY(adapter), VARSIZE_ANY_EXHDR(adapter));
+        Ia3RequestSend(IA3_NORMALIZE);
+        type = Ia3ReplyWaitOrRepeat(&reader);
+    } while (type == IA3_GOODBYE);
+    if (type != IA3_NORMALIZE_OK)
         Ia3ProtocolError("The engine did not answer NORMALIZE with an adapter.");
     bytes = ia3_get_str(&reader, &len);
     import->vectors = palloc(VARHDRSZ + len);
