@@ -6,6 +6,8 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <time.h>
 #include <cmocka.h>
 
 #include "../../src/engine/batch.h"
@@ -65,6 +67,40 @@ names_the_culprits(void **state)
     assert_int_equal(err.code, IA3_E_CHOICES);
 }
 
+/* One client's choices are not to keep the engine from its others: comparing all with all would take minutes. */
+static void
+many_choices(void **state)
+{
+    enum { N = 400000 };
+    int32_t(*tokens)[3] = malloc(N * sizeof *tokens);
+    const int32_t **ids = malloc(N * sizeof *ids);
+    int *len = malloc(N * sizeof *len), a, b;
+    ia3_error err;
+    for (int i = 0; i < N; i++) {
+        tokens[i][0] = 2 + i % 30000;
+        tokens[i][1] = 2 + i / 30000;
+        tokens[i][2] = EOS;
+        ids[i] = tokens[i];
+        len[i] = 3;
+    }
+    clock_t start = clock();
+    ia3_choices *c = create(ids, len, N, &a, &b, &err);
+    assert_non_null(c);
+    assert_int_equal(c->n_rows, 1 + 30000 + N);
+    assert_int_equal(c->n_pairs, 30000 + 2 * N);
+    ia3_choices_free(c);
+
+    tokens[N - 1][0] = tokens[77][0];
+    tokens[N - 1][1] = tokens[77][1];
+    assert_null(create(ids, len, N, &a, &b, &err));
+    assert_int_equal(a, 77);
+    assert_int_equal(b, N - 1);
+    assert_true(clock() - start < 20 * CLOCKS_PER_SEC);
+    free(tokens);
+    free(ids);
+    free(len);
+}
+
 /* In a batch the rows of a second input refer to their own parents; chains repeat the start row. */
 static void
 packs_into_a_batch(void **state)
@@ -107,6 +143,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(shares_prefixes),
         cmocka_unit_test(names_the_culprits),
+        cmocka_unit_test(many_choices),
         cmocka_unit_test(packs_into_a_batch),
     };
     return cmocka_run_group_tests_name("choices", tests, NULL, NULL);
