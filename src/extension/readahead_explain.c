@@ -93,12 +93,13 @@ Ia3ReadAheadExplain(CustomScanState *node, List *ancestors, ExplainState *es)
     Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
     CustomScan *scan = (CustomScan *) node->ss.ps.plan;
     List *context = set_deparse_context_plan(es->deparse_cxt, (Plan *) scan, ancestors);
+    bool useprefix = es->verbose || list_length(es->rtable) > 1;
     List *calls = NIL;
 
     for (int i = 0; i < state->plan.nSites; i++) {
         List *site = list_nth(scan->custom_exprs, i);
 
-        calls = lappend(calls, deparse_expression(linitial(site), context, true, false));
+        calls = lappend(calls, deparse_expression(linitial(site), context, useprefix, false));
     }
     ExplainPropertyList("Batched Calls", calls, es);
     if (es->analyze) {

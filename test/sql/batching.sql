@@ -1,0 +1,136 @@
+-- Rows reach the engine in batches: what EXPLAIN shows, and how much is asked. That batching changes no result
+-- is tested by t/010_batching.pl.
+SET client_min_messages = warning;
+SET max_parallel_workers_per_gather = 0;
+
+CREATE TABLE notes (id int PRIMARY KEY, body text, kind text, doc jsonb);
+INSERT INTO notes SELECT i, CASE WHEN i % 10 <> 0 THEN 'note ' || i END, 'kind ' || i % 3,
+    jsonb_build_object('text', 'note ' || i) FROM generate_series(1, 20) i;
+ANALYZE notes;
+
+-- the read-ahead nodes of a query's plan, after it ran
+CREATE FUNCTION readahead(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE line text;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) ' || query LOOP
+        IF line ~ 'Ia3ReadAhead' THEN
+            RETURN NEXT regexp_replace(trim(line), '^(-> +)?(.*?) \((actual|never).*$', '\2');
+        ELSIF line ~ '(Batched Calls|Batches|Batched Rows|Largest Batch): ' THEN
+            RETURN NEXT '  ' || trim(line);
+        END IF;
+    END LOOP;
+END $$;
+-- how many rows a query asked the engine about
+CREATE FUNCTION asked(query text) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE before bigint; after bigint;
+BEGIN
+    SELECT rows INTO before FROM ia3_stat_engine;
+    EXECUTE query;
+    SELECT rows INTO after FROM ia3_stat_engine;
+    RETURN after - before;
+END $$;
+-- and once more, so that the engine is there
+SELECT ia3_predict('text', ARRAY['a', 'b']) IN ('a', 'b') AS answered;
+
+-- everywhere
+SELECT readahead($$SELECT n.id, c.* FROM notes n, ia3_classify(n.body, ARRAY['a', 'b']) c$$);
+SELECT readahead($$SELECT n.id, c.* FROM notes n LEFT JOIN LATERAL ia3_classify(n.body, ARRAY['a', 'b']) c ON c.score > -1$$);
+SELECT readahead($$SELECT n.id, c.choice FROM notes n,
+    LATERAL (SELECT choice FROM ia3_classify(n.body, ARRAY['a', 'b']) ORDER BY score LIMIT 1) c$$);
+SELECT readahead($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes$$);
+SELECT readahead($$SELECT id, ia3_classify(body, ARRAY['a', 'b']) FROM notes$$);
+SELECT readahead($$SELECT id FROM notes WHERE ia3_predict(body, ARRAY['a', 'b']) = 'a' AND id > 2$$);
+SELECT readahead($$SELECT count(DISTINCT ia3_predict(body, ARRAY['a', 'b'])) FROM notes$$);
+SELECT readahead($$SELECT kind FROM notes GROUP BY kind
+    HAVING ia3_predict(string_agg(body, ' ' ORDER BY id), ARRAY['a', 'b']) <> 'c'$$);
+SELECT readahead($$SELECT id, (SELECT choice FROM ia3_classify(n.body, ARRAY['a', 'b']) WHERE rank = 1) FROM notes n$$);
+SELECT readahead($$UPDATE notes SET kind = ia3_predict(body, ARRAY['a', 'b'])$$);
+SELECT readahead($$INSERT INTO notes SELECT id + 100, ia3_predict(body, ARRAY['a', 'b']) FROM notes$$);
+DELETE FROM notes WHERE id > 100;
+UPDATE notes SET kind = 'kind ' || id % 3;
+
+-- two conditions: the second sees only what passed the first
+SELECT readahead($$SELECT id FROM notes WHERE ia3_predict(body, ARRAY['a', 'b']) = 'nothing'
+    AND ia3_predict(body, ARRAY['c', 'd']) = 'c'$$);
+-- a nested call needs the answer of the inner one
+SELECT readahead($$SELECT ia3_predict(ia3_predict(body, ARRAY['a', 'b']), ARRAY['c', 'd']) FROM notes$$);
+-- the same call twice, the same text twice, NULLs: asked once, once, never
+SELECT readahead($$SELECT ia3_predict(body, ARRAY['a', 'b']), upper(ia3_predict(body, ARRAY['a', 'b'])) FROM notes$$);
+SELECT readahead($$SELECT ia3_predict(kind, ARRAY['a', 'b']) FROM notes$$);
+-- also across batches
+SET ia3.batch_rows = 4;
+SELECT readahead($$SELECT ia3_predict(kind, ARRAY['a', 'b']) FROM notes$$);
+SELECT readahead($$SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes$$);
+RESET ia3.batch_rows;
+-- conditions are evaluated first
+SELECT readahead($$SELECT CASE WHEN id <= 3 THEN ia3_predict(body, ARRAY['a', 'b']) END FROM notes$$);
+SELECT readahead($$SELECT coalesce(CASE WHEN id > 3 THEN kind END, ia3_predict(body, ARRAY['a', 'b'])) FROM notes$$);
+SELECT readahead($$SELECT count(*) FILTER (WHERE id > 15 AND ia3_predict(body, ARRAY['a', 'b']) = 'a') FROM notes$$);
+SELECT readahead($$SELECT id FROM notes WHERE id <= 3 OR ia3_predict(body, ARRAY['a', 'b']) = 'c'$$);
+
+-- a limit: as many rows as it says, or 1, 2, 4, ... when it does not say
+SELECT readahead($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes ORDER BY id LIMIT 3$$);
+SELECT readahead($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes ORDER BY kind, id LIMIT 3 OFFSET 2$$);
+SELECT readahead($$SELECT n.id, c.choice FROM notes n, ia3_classify(n.body, ARRAY['a', 'b']) c LIMIT 1$$);
+SELECT readahead($$SELECT n.id, c.choice FROM notes n, ia3_classify(n.body, ARRAY['a', 'b']) c LIMIT 8$$);
+SELECT readahead($$SELECT id FROM notes WHERE ia3_predict(body, ARRAY['a', 'b']) <> 'c' ORDER BY id LIMIT 4$$);
+SELECT readahead($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes LIMIT 0$$);
+SELECT asked($$DECLARE two CURSOR FOR SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes ORDER BY id; FETCH 2 FROM two;
+    CLOSE two$$);
+-- a sort below still knows about the limit
+CREATE FUNCTION sort_method(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE line text;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) ' || query LOOP
+        RETURN QUERY SELECT m[1] FROM regexp_matches(line, 'Sort Method: (.*?)  Memory') m;
+    END LOOP;
+END $$;
+SELECT sort_method($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes ORDER BY kind, id LIMIT 3$$);
+SELECT sort_method($$SELECT n.id, (SELECT x FROM (SELECT ia3_predict(body, ARRAY['a', 'b']) x FROM notes m WHERE m.id > n.id
+    ORDER BY kind LIMIT 1) s) FROM notes n WHERE id < 3$$);
+
+-- what must not be read ahead: row by row
+SELECT readahead($$SELECT n.id, c.choice FROM (SELECT * FROM notes FOR UPDATE) n, ia3_classify(n.body, ARRAY['a', 'b']) c LIMIT 3$$);
+SELECT readahead($$SELECT id FROM notes WHERE pg_try_advisory_xact_lock(id) AND ia3_predict(body, ARRAY['a', 'b']) = 'a' LIMIT 3$$);
+SELECT readahead($$SELECT id FROM notes WHERE ia3_predict('q' || 1 / id, ARRAY['a', 'b']) = 'a' LIMIT 3$$);
+SELECT readahead($$SELECT id, ia3_predict(body || random(), ARRAY['a', 'b']) IN ('a', 'b') FROM notes$$);
+
+-- constant arguments: one question for all rows
+SELECT asked($$CREATE TEMP TABLE t AS SELECT id, ia3_predict('constant', ARRAY['a', 'b']) FROM notes$$);
+-- nothing is computed for a plan that is only shown
+SELECT asked($$EXPLAIN SELECT id, ia3_predict(body, ARRAY['a', 'b']), ia3_predict('constant', ARRAY['a', 'b']) FROM notes$$);
+
+-- switched off: for new plans and for those that are there
+PREPARE p AS SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes;
+SET plan_cache_mode = force_generic_plan;
+SELECT readahead('EXECUTE p');
+SET ia3.enable_batching = off;
+SELECT readahead('EXECUTE p');
+SELECT readahead($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes$$);
+RESET ia3.enable_batching;
+RESET plan_cache_mode;
+
+-- workers report what they did
+SET parallel_setup_cost = 0;
+SET parallel_tuple_cost = 0;
+SET min_parallel_table_scan_size = 0;
+SET max_parallel_workers_per_gather = 2;
+SELECT l FROM readahead($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes$$) l WHERE l !~ 'Batches|Largest';
+RESET max_parallel_workers_per_gather;
+
+-- the window function: the same answers, few questions, and a limit is respected
+SELECT count(*), count(p) FROM (SELECT id, ia3_predict_window(body, ARRAY['a', 'b']) OVER () IS NOT DISTINCT FROM
+    ia3_predict(body, ARRAY['a', 'b']) AS p FROM notes) s WHERE p;
+SELECT asked($$CREATE TEMP TABLE w AS SELECT id, ia3_predict_window(body, ARRAY['a', 'b']) OVER () FROM notes$$);
+SELECT asked($$CREATE TEMP TABLE w3 AS SELECT id, ia3_predict_window(body, ARRAY['a', 'b']) OVER () FROM notes LIMIT 3$$);
+SELECT ia3_predict(body, ARRAY['a', 'b']) OVER () FROM notes;
+
+-- without a task for some rows: those rows fail, not the others
+SELECT id, ia3_predict(CASE WHEN id = 4 THEN 'nosuchtask' END, body, ARRAY['a', 'b']) FROM notes WHERE id <> 4 AND id < 6;
+SELECT id, ia3_predict(CASE WHEN id = 4 THEN 'nosuchtask' END, body, ARRAY['a', 'b']) FROM notes ORDER BY id LIMIT 3;
+SELECT id, ia3_predict(CASE WHEN id = 4 THEN 'nosuchtask' END, body, ARRAY['a', 'b']) FROM notes ORDER BY id LIMIT 4;
+SELECT count(ia3_predict(body, CASE WHEN id = 4 THEN ARRAY['a', 'a'] ELSE ARRAY['a', 'b'] END)) FROM notes WHERE id <> 4;
+SELECT count(ia3_predict(body, CASE WHEN id = 4 THEN ARRAY['a', 'a'] ELSE ARRAY['a', 'b'] END)) FROM notes;
+
+DROP FUNCTION readahead, asked, sort_method;
+DROP TABLE notes;
