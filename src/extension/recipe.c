@@ -14,29 +14,79 @@
 #include "recipe.h"
 #include "template.h"
 
-/* Arguments of ia3_train, in the order of the SQL declaration. */
-enum {
-    ARG_TEMPLATE = 2,
-    ARG_CHOICES,
-    ARG_BACKBONE,
-    ARG_INIT,
-    ARG_STEPS,
-    ARG_BATCH_SIZE,
-    ARG_LEARNING_RATE,
-    ARG_WARMUP_RATIO,
-    ARG_LM_WEIGHT,
-    ARG_UNLIKELIHOOD_WEIGHT,
-    ARG_LENGTH_NORM_WEIGHT,
-    ARG_DROPOUT,
-    ARG_SEED,
-    ARG_ACTIVATE,
-    ARG_LOSS_AVERAGING
+const Ia3Options Ia3TrainOptions = {
+    .argument =
+        {
+            [IA3_OPTION_TEMPLATE] = 3,
+            [IA3_OPTION_CHOICES] = 4,
+            [IA3_OPTION_BACKBONE] = 5,
+            [IA3_OPTION_INIT] = 6,
+            [IA3_OPTION_STEPS] = 7,
+            [IA3_OPTION_BATCH_SIZE] = 8,
+            [IA3_OPTION_LEARNING_RATE] = 9,
+            [IA3_OPTION_WARMUP_RATIO] = 10,
+            [IA3_OPTION_LM_WEIGHT] = 11,
+            [IA3_OPTION_UNLIKELIHOOD_WEIGHT] = 12,
+            [IA3_OPTION_LENGTH_NORM_WEIGHT] = 13,
+            [IA3_OPTION_DROPOUT] = 14,
+            [IA3_OPTION_SEED] = 15,
+            [IA3_OPTION_ACTIVATE] = 16,
+            [IA3_OPTION_LOSS_AVERAGING] = 17,
+        },
+    .steps = 1000,
+    .batchSize = 8,
+    .learningRate = 3e-3,
+    .lmWeight = 1,
+    .unlikelihoodWeight = 1,
+    .lengthNormWeight = 1,
 };
 
-static int32
-int_option(FunctionCallInfo fcinfo, int arg, const char *name, int32 missing, int32 min, int32 max)
+/* T-Few's pre-training (its pretrain_3b.sh, with fewer steps): the language model's loss and nothing else. */
+const Ia3Options Ia3PretrainOptions = {
+    .argument =
+        {
+            [IA3_OPTION_TEMPLATE] = 3,
+            [IA3_OPTION_BACKBONE] = 5,
+            [IA3_OPTION_INIT] = 6,
+            [IA3_OPTION_STEPS] = 7,
+            [IA3_OPTION_BATCH_SIZE] = 8,
+            [IA3_OPTION_LEARNING_RATE] = 9,
+            [IA3_OPTION_WARMUP_RATIO] = 10,
+            [IA3_OPTION_DROPOUT] = 11,
+            [IA3_OPTION_SEED] = 12,
+            [IA3_OPTION_ACTIVATE] = 13,
+            [IA3_OPTION_LOSS_AVERAGING] = 14,
+        },
+    .steps = 10000,
+    .batchSize = 16,
+    .learningRate = 3e-4,
+    .lmWeight = 1,
+};
+
+/* One call's options. */
+typedef struct OptionReader {
+    FunctionCallInfo fcinfo;
+    const Ia3Options *options;
+} OptionReader;
+
+/* True when the option has a value, which is then in *value. */
+static bool
+get_option(const OptionReader *reader, Ia3Option option, Datum *value)
 {
-    int32 value = PG_ARGISNULL(arg) ? missing : PG_GETARG_INT32(arg);
+    int argument = reader->options->argument[option];
+
+    if (argument == 0 || reader->fcinfo->args[argument - 1].isnull)
+        return false;
+    *value = reader->fcinfo->args[argument - 1].value;
+    return true;
+}
+
+static int32
+int_option(const OptionReader *reader, Ia3Option option, const char *name, int32 missing, int32 min,
+           int32 max)
+{
+    Datum datum;
+    int32 value = get_option(reader, option, &datum) ? DatumGetInt32(datum) : missing;
 
     if (value < min || value > max)
         ereport(ERROR,
@@ -47,9 +97,11 @@ int_option(FunctionCallInfo fcinfo, int arg, const char *name, int32 missing, in
 
 /* A number from min to max; NaN is refused. */
 static double
-float_option(FunctionCallInfo fcinfo, int arg, const char *name, double missing, double min, double max)
+float_option(const OptionReader *reader, Ia3Option option, const char *name, double missing, double min,
+             double max)
 {
-    double value = PG_ARGISNULL(arg) ? missing : PG_GETARG_FLOAT8(arg);
+    Datum datum;
+    double value = get_option(reader, option, &datum) ? DatumGetFloat8(datum) : missing;
 
     if (!(value >= min && value <= max))
         ereport(ERROR,
@@ -59,9 +111,11 @@ float_option(FunctionCallInfo fcinfo, int arg, const char *name, double missing,
 }
 
 static char *
-text_option(FunctionCallInfo fcinfo, int arg)
+text_option(const OptionReader *reader, Ia3Option option)
 {
-    return PG_ARGISNULL(arg) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(arg));
+    Datum datum;
+
+    return get_option(reader, option, &datum) ? TextDatumGetCString(datum) : NULL;
 }
 
 /* Below 2^53, so that every reader of the recipe's JSON sees the same number. */
@@ -76,9 +130,9 @@ draw_seed(void)
 }
 
 static Ia3LossAveraging
-averaging_option(FunctionCallInfo fcinfo)
+averaging_option(const OptionReader *reader)
 {
-    char *value = text_option(fcinfo, ARG_LOSS_AVERAGING);
+    char *value = text_option(reader, IA3_OPTION_LOSS_AVERAGING);
 
     if (value == NULL || strcmp(value, "batch") == 0)
         return IA3_LOSS_BATCH;
@@ -90,12 +144,13 @@ averaging_option(FunctionCallInfo fcinfo)
 }
 
 static Ia3Strings *
-template_option(FunctionCallInfo fcinfo)
+template_option(const OptionReader *reader)
 {
     Ia3Strings *templates;
+    Datum datum;
 
-    if (!PG_ARGISNULL(ARG_TEMPLATE))
-        return Ia3StringsFromArray(PG_GETARG_DATUM(ARG_TEMPLATE), "template");
+    if (get_option(reader, IA3_OPTION_TEMPLATE, &datum))
+        return Ia3StringsFromArray(datum, "template");
     templates = palloc(sizeof(Ia3Strings));
     templates->n = 1;
     templates->items = palloc(sizeof(char *));
@@ -103,36 +158,51 @@ template_option(FunctionCallInfo fcinfo)
     return templates;
 }
 
-Ia3Recipe *
-Ia3RecipeFromArguments(FunctionCallInfo fcinfo)
+static void
+loss_options(const OptionReader *reader, Ia3Recipe *r)
 {
-    Ia3Recipe *r = palloc0(sizeof(Ia3Recipe));
+    const Ia3Options *o = reader->options;
 
-    r->templates = template_option(fcinfo);
-    if (!PG_ARGISNULL(ARG_CHOICES)) {
-        r->choices = Ia3StringsFromArray(PG_GETARG_DATUM(ARG_CHOICES), "choices");
-        Ia3CheckChoices(r->choices);
-    }
-    r->backbone = text_option(fcinfo, ARG_BACKBONE);
-    r->init = text_option(fcinfo, ARG_INIT);
-    if (r->init != NULL && pg_strcasecmp(r->init, "none") == 0)
-        r->init = NULL;
-    r->steps = int_option(fcinfo, ARG_STEPS, "steps", 1000, 1, 1000000);
-    r->batchSize = int_option(fcinfo, ARG_BATCH_SIZE, "batch_size", 8, 1, 1024);
-    r->learningRate = float_option(fcinfo, ARG_LEARNING_RATE, "learning_rate", 3e-3, 1e-9, 10);
-    r->warmupRatio = float_option(fcinfo, ARG_WARMUP_RATIO, "warmup_ratio", 0.06, 0, 1);
-    r->lmWeight = float_option(fcinfo, ARG_LM_WEIGHT, "lm_weight", 1, 0, 1000);
-    r->unlikelihoodWeight = float_option(fcinfo, ARG_UNLIKELIHOOD_WEIGHT, "unlikelihood_weight", 1, 0, 1000);
-    r->lengthNormWeight = float_option(fcinfo, ARG_LENGTH_NORM_WEIGHT, "length_norm_weight", 1, 0, 1000);
+    r->lmWeight = float_option(reader, IA3_OPTION_LM_WEIGHT, "lm_weight", o->lmWeight, 0, 1000);
+    r->unlikelihoodWeight = float_option(reader, IA3_OPTION_UNLIKELIHOOD_WEIGHT, "unlikelihood_weight",
+                                         o->unlikelihoodWeight, 0, 1000);
+    r->lengthNormWeight = float_option(reader, IA3_OPTION_LENGTH_NORM_WEIGHT, "length_norm_weight",
+                                       o->lengthNormWeight, 0, 1000);
     if (r->lmWeight + r->unlikelihoodWeight + r->lengthNormWeight == 0)
         ereport(ERROR,
                 (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("all loss weights are zero"),
                  errhint("At least one of lm_weight, unlikelihood_weight and length_norm_weight must be "
                          "positive.")));
-    r->dropout = PG_ARGISNULL(ARG_DROPOUT) ? -1 : float_option(fcinfo, ARG_DROPOUT, "dropout", 0, 0, 0.9);
-    r->seed = PG_ARGISNULL(ARG_SEED) ? draw_seed() : PG_GETARG_INT64(ARG_SEED);
-    r->activate = PG_ARGISNULL(ARG_ACTIVATE) ? true : PG_GETARG_BOOL(ARG_ACTIVATE);
-    r->averaging = averaging_option(fcinfo);
+    r->averaging = averaging_option(reader);
+}
+
+Ia3Recipe *
+Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
+{
+    OptionReader reader = {fcinfo, options};
+    Ia3Recipe *r = palloc0(sizeof(Ia3Recipe));
+    Datum datum;
+
+    r->templates = template_option(&reader);
+    if (get_option(&reader, IA3_OPTION_CHOICES, &datum)) {
+        r->choices = Ia3StringsFromArray(datum, "choices");
+        Ia3CheckChoices(r->choices);
+    }
+    r->backbone = text_option(&reader, IA3_OPTION_BACKBONE);
+    r->init = text_option(&reader, IA3_OPTION_INIT);
+    if (r->init != NULL && pg_strcasecmp(r->init, "none") == 0)
+        r->init = NULL;
+    r->steps = int_option(&reader, IA3_OPTION_STEPS, "steps", options->steps, 1, 1000000);
+    r->batchSize = int_option(&reader, IA3_OPTION_BATCH_SIZE, "batch_size", options->batchSize, 1, 1024);
+    r->learningRate =
+        float_option(&reader, IA3_OPTION_LEARNING_RATE, "learning_rate", options->learningRate, 1e-9, 10);
+    r->warmupRatio = float_option(&reader, IA3_OPTION_WARMUP_RATIO, "warmup_ratio", 0.06, 0, 1);
+    r->dropout = get_option(&reader, IA3_OPTION_DROPOUT, &datum)
+                     ? float_option(&reader, IA3_OPTION_DROPOUT, "dropout", 0, 0, 0.9)
+                     : -1;
+    loss_options(&reader, r);
+    r->seed = get_option(&reader, IA3_OPTION_SEED, &datum) ? DatumGetInt64(datum) : draw_seed();
+    r->activate = get_option(&reader, IA3_OPTION_ACTIVATE, &datum) ? DatumGetBool(datum) : true;
     return r;
 }
 
@@ -229,6 +299,8 @@ Ia3RecipeJson(const Ia3Recipe *r, const Ia3RecipeContext *context)
     json_string(&out, "device", context->engine->device);
     json_string(&out, "dtype", context->engine->dtype);
     json_string(&out, "ia3_version", IA3_VERSION);
+    if (context->more)
+        appendStringInfo(&out, ", %s", context->more);
     appendStringInfoChar(&out, '}');
     return DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data));
 }

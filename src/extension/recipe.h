@@ -21,11 +21,38 @@ typedef struct Ia3Recipe {
     Ia3LossAveraging averaging;
 } Ia3Recipe;
 
-/*
- * Reads the options from the arguments of ia3_train (from the third on); NULL stands for the default. ERROR
- * 22023 naming the option that is out of range.
- */
-extern Ia3Recipe *Ia3RecipeFromArguments(FunctionCallInfo fcinfo);
+/* Options of a function that trains, in no particular order. */
+typedef enum Ia3Option {
+    IA3_OPTION_TEMPLATE,
+    IA3_OPTION_CHOICES,
+    IA3_OPTION_BACKBONE,
+    IA3_OPTION_INIT,
+    IA3_OPTION_STEPS,
+    IA3_OPTION_BATCH_SIZE,
+    IA3_OPTION_LEARNING_RATE,
+    IA3_OPTION_WARMUP_RATIO,
+    IA3_OPTION_LM_WEIGHT,
+    IA3_OPTION_UNLIKELIHOOD_WEIGHT,
+    IA3_OPTION_LENGTH_NORM_WEIGHT,
+    IA3_OPTION_DROPOUT,
+    IA3_OPTION_SEED,
+    IA3_OPTION_ACTIVATE,
+    IA3_OPTION_LOSS_AVERAGING,
+    IA3_N_OPTIONS
+} Ia3Option;
+
+/* Where a function has them, and what it takes for NULL and for what it does not have. */
+typedef struct Ia3Options {
+    int argument[IA3_N_OPTIONS]; /* from 1; 0: it does not have the option */
+    int32 steps, batchSize;
+    double learningRate;
+    double lmWeight, unlikelihoodWeight, lengthNormWeight;
+} Ia3Options;
+
+extern const Ia3Options Ia3TrainOptions, Ia3PretrainOptions;
+
+/* Reads the options of a call. ERROR 22023 naming the option that is out of range. */
+extern Ia3Recipe *Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options);
 
 /* The numbers of a TRAIN request, from `steps` to `loss_averaging`. */
 extern void Ia3RecipePut(const Ia3Recipe *recipe, ia3_writer *w);
@@ -38,6 +65,7 @@ typedef struct Ia3RecipeContext {
     const Ia3Strings *choices; /* of the task; NULL: every row brought its own */
     const char *init;          /* task@version; NULL: ones */
     int maxInputTokens;
+    const char *more; /* members of the object that only one function has; NULL: none */
 } Ia3RecipeContext;
 
 /* The recipe as a jsonb Datum. */

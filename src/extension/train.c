@@ -8,22 +8,15 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/jsonb.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
-#include "recipe.h"
+#include "train_job.h"
 #include "train_rows.h"
 #include "versions.h"
 
 PG_FUNCTION_INFO_V1(ia3_train);
-
-#define NOTICE_INTERVAL_MS 2000
-#define MAX_ROUNDS         4 /* of supplying the adapter to start from */
 
 /* Which choices each row has. */
 typedef struct LabelledRows {
@@ -36,24 +29,14 @@ typedef struct LabelledRows {
     int *label;    /* [rows->n] position in the set */
 } LabelledRows;
 
-/* What the engine made. */
-typedef struct Trained {
-    Ia3EngineInfo engine;
-    bytea *vectors;
-    Datum metrics; /* jsonb */
-    int examples;
-} Trained;
-
-typedef struct TrainJob {
-    const char *task;
+typedef struct Training {
+    Ia3TrainJob job;
     const char *query;
-    const char *backbone;
     Ia3Recipe *recipe;
     Ia3Template **templates;
-    Ia3Task *init; /* NULL: ones */
     MemoryContext rowContext;
     LabelledRows *rows;
-} TrainJob;
+} Training;
 
 static int
 add_set(LabelledRows *l, const Ia3Strings *choices)
@@ -142,19 +125,14 @@ label_rows(Ia3TrainRows *rows, const Ia3Strings *given)
 }
 
 static void
-write_request(const TrainJob *job, ia3_writer *w)
+put_examples(ia3_writer *w, void *arg)
 {
-    static const uint8 ones[IA3_DIGEST_LEN];
-    const LabelledRows *l = job->rows;
+    const Training *t = arg;
+    const LabelledRows *l = t->rows;
     MemoryContext scratch =
         AllocSetContextCreate(CurrentMemoryContext, "ia3 rendering", ALLOCSET_DEFAULT_SIZES);
     MemoryContext old = MemoryContextSwitchTo(scratch);
 
-    ia3_put_u32(w, Ia3MaxInputTokens);
-    Ia3RecipePut(job->recipe, w);
-    ia3_put_bytes(w, job->init ? job->init->digest : ones, IA3_DIGEST_LEN);
-    ia3_put_u32(w, 0);       /* no pause */
-    ia3_put_str(w, NULL, 0); /* from the beginning */
     ia3_put_u32(w, l->nSets);
     for (int i = 0; i < l->nSets; i++)
         Ia3PutStrings(w, l->sets[i]);
@@ -163,11 +141,11 @@ write_request(const TrainJob *job, ia3_writer *w)
         CHECK_FOR_INTERRUPTS();
         ia3_put_u32(w, l->set[i]);
         ia3_put_u32(w, l->label[i]);
-        ia3_put_u32(w, job->recipe->templates->n);
-        for (int t = 0; t < job->recipe->templates->n; t++) {
+        ia3_put_u32(w, t->recipe->templates->n);
+        for (int k = 0; k < t->recipe->templates->n; k++) {
             Ia3Input input;
 
-            Ia3TrainRowRender(l->rows, &l->rows->rows[i], job->templates[t], l->joined[l->set[i]], &input);
+            Ia3TrainRowRender(l->rows, &l->rows->rows[i], t->templates[k], l->joined[l->set[i]], &input);
             Ia3PutInput(w, input.text, input.len, input.tail);
         }
         MemoryContextReset(scratch);
@@ -176,96 +154,15 @@ write_request(const TrainJob *job, ia3_writer *w)
     MemoryContextDelete(scratch);
 }
 
-typedef struct Reporter {
-    TimestampTz last; /* of the latest NOTICE, or the start */
-    int tenths;       /* of the steps, told so far */
-} Reporter;
-
-/* A NOTICE for every tenth of the steps, but never two within two seconds. */
+/* The engine has the rows. */
 static void
-report_progress(Reporter *reporter, ia3_reader *r)
+forget_rows(void *arg)
 {
-    int step = (int) ia3_get_u32(r);
-    int steps = (int) ia3_get_u32(r);
-    double loss = ia3_get_f64(r), rate = ia3_get_f64(r), left = ia3_get_f64(r);
-    TimestampTz now = GetCurrentTimestamp();
-    int tenths;
+    Training *t = arg;
 
-    if (r->bad || steps < 1)
-        Ia3ProtocolError("A progress report does not have the length it should have.");
-    Ia3ProgressUpdate(step, loss, rate, left);
-    tenths = (int) ((int64) step * 10 / steps);
-    if (tenths > reporter->tenths && TimestampDifferenceExceeds(reporter->last, now, NOTICE_INTERVAL_MS)) {
-        reporter->tenths = tenths;
-        reporter->last = now;
-        ereport(NOTICE, (errmsg("step %d of %d, loss %.3f, %.1f examples/s, %.0f s left", step, steps, loss,
-                                rate, ceil(left))));
-    }
-}
-
-static void
-read_trained(Trained *trained, ia3_reader *r)
-{
-    size_t len, stateLen;
-    const char *bytes = ia3_get_str(r, &len);
-
-    trained->vectors = palloc(VARHDRSZ + len);
-    SET_VARSIZE(trained->vectors, VARHDRSZ + len);
-    memcpy(VARDATA(trained->vectors), bytes, len);
-    trained->metrics = DirectFunctionCall1(jsonb_in, CStringGetDatum(Ia3GetText(r)));
-    trained->examples = (int) ia3_get_u32(r);
-    (void) ia3_get_str(r, &stateLen);
-    if (r->bad || r->p != r->end || len == 0)
-        Ia3ProtocolError("The trained adapter does not have the length it should have.");
-}
-
-/* Sends the request and waits for the first reply that is no progress. */
-static uint8
-train_once(TrainJob *job, Trained *trained, ia3_reader *reader)
-{
-    ia3_writer *w = Ia3RequestBegin(job->backbone);
-    Reporter reporter = {GetCurrentTimestamp(), 0};
-    uint8 type;
-
-    /* Of the very engine that gets the request; a restart might have brought another backbone. */
-    trained->engine = *Ia3GetEngineInfo(job->backbone);
-    if (job->init)
-        Ia3TaskCheckBackbone(job->init);
-    write_request(job, w);
-    Ia3RequestSend(IA3_TRAIN);
-    while ((type = Ia3ReplyWaitOrRepeat(reader)) == IA3_PROGRESS) {
-        if (job->rowContext != NULL) {
-            /* It is running, so the rows will not be sent again. */
-            MemoryContextDelete(job->rowContext);
-            job->rowContext = NULL;
-        }
-        report_progress(&reporter, reader);
-    }
-    return type;
-}
-
-static void
-train(TrainJob *job, Trained *trained)
-{
-    Ia3ProgressStart(job->task, job->recipe->steps);
-    for (int round = 0; round < MAX_ROUNDS; round++) {
-        ia3_reader reader;
-        uint8 type = train_once(job, trained, &reader);
-
-        if (type == IA3_GOODBYE)
-            continue;
-        if (type == IA3_TRAIN_OK) {
-            read_trained(trained, &reader);
-            Ia3ProgressEnd();
-            return;
-        }
-        if (type != IA3_MISSING || job->init == NULL || job->rowContext == NULL)
-            Ia3ProtocolError("The engine did not answer TRAIN with an adapter.");
-        Ia3TaskPutAdapter(job->init);
-    }
-    ereport(ERROR,
-            (errcode(ERRCODE_INTERNAL_ERROR), errmsg("ia3 engine does not keep the adapters it is given"),
-             errhint("Raise ia3.adapter_cache_size.")));
+    MemoryContextDelete(t->rowContext);
+    t->rowContext = NULL;
+    t->rows = NULL;
 }
 
 /* Copies what outlives the rows. */
@@ -283,86 +180,66 @@ copy_strings(const Ia3Strings *strings)
 
 /* Reads and labels the rows in a context of their own; returns the task's choices (NULL: none in common). */
 static Ia3Strings *
-read_rows(TrainJob *job)
+read_rows(Training *t)
 {
     MemoryContext old;
 
-    job->rowContext =
-        AllocSetContextCreate(CurrentMemoryContext, "ia3 training rows", ALLOCSET_DEFAULT_SIZES);
-    old = MemoryContextSwitchTo(job->rowContext);
-    job->rows = label_rows(Ia3ReadTrainRows(job->query, job->templates, job->recipe->templates->n),
-                           job->recipe->choices);
+    t->rowContext = AllocSetContextCreate(CurrentMemoryContext, "ia3 training rows", ALLOCSET_DEFAULT_SIZES);
+    old = MemoryContextSwitchTo(t->rowContext);
+    t->rows =
+        label_rows(Ia3ReadTrainRows(t->query, t->templates, t->recipe->templates->n), t->recipe->choices);
     MemoryContextSwitchTo(old);
-    return job->rows->common ? copy_strings(job->rows->common) : NULL;
+    return t->rows->common ? copy_strings(t->rows->common) : NULL;
 }
 
 static int
-store(const TrainJob *job, const Trained *trained, const Ia3Strings *choices, int maxInputTokens)
+store(const Training *t, const Ia3Trained *trained, const Ia3Strings *choices, int maxInputTokens)
 {
     Ia3RecipeContext context = {
-        .query = job->query,
-        .backbone = job->backbone,
+        .query = t->query,
+        .backbone = t->job.backbone,
         .engine = &trained->engine,
         .choices = choices,
-        .init = job->init ? job->init->label : NULL,
+        .init = t->job.init ? t->job.init->label : NULL,
         .maxInputTokens = maxInputTokens,
     };
     Ia3NewVersion version = {
-        .task = job->task,
-        .backbone = job->backbone,
-        .templates = job->recipe->templates,
+        .task = t->job.task,
+        .backbone = t->job.backbone,
+        .templates = t->recipe->templates,
         .choices = choices,
         .vectors = trained->vectors,
         .backboneDigest = trained->engine.digest,
-        .parentVersion = job->init && strcmp(job->init->name, job->task) == 0 ? job->init->version : 0,
+        .parentVersion = Ia3TrainParent(&t->job),
         .examples = trained->examples,
-        .recipe = Ia3RecipeJson(job->recipe, &context),
+        .recipe = Ia3RecipeJson(t->recipe, &context),
         .metrics = trained->metrics,
-        .activate = job->recipe->activate,
+        .activate = t->recipe->activate,
     };
 
     return Ia3VersionsStore(&version);
 }
 
-/* The backbone asked for, else the task's own, else the session's. */
-static const char *
-choose_backbone(const char *task, const Ia3Recipe *recipe)
-{
-    const char *backbone = recipe->backbone;
-
-    if (backbone == NULL)
-        backbone = Ia3VersionsBackbone(task);
-    return backbone ? backbone : pstrdup(Ia3Backbone);
-}
-
 Datum
 ia3_train(PG_FUNCTION_ARGS)
 {
-    TrainJob job = {0};
-    Trained trained;
+    Training t = {.job = {.putExamples = put_examples, .running = forget_rows, .arg = &t}};
+    Ia3Trained trained;
     Ia3Strings *choices;
     int maxInputTokens = Ia3MaxInputTokens;
 
-    PreventCommandDuringRecovery("ia3_train()");
-    PreventCommandIfReadOnly("ia3_train()");
-    PreventCommandIfParallelMode("ia3_train()");
-    Ia3RequirePreload();
+    Ia3TrainPrevent("ia3_train()");
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
                         errmsg("%s must not be null", PG_ARGISNULL(0) ? "task" : "query")));
 
-    job.task = text_to_cstring(PG_GETARG_TEXT_PP(0));
-    job.query = text_to_cstring(PG_GETARG_TEXT_PP(1));
-    Ia3TaskCheckName(job.task);
-    job.recipe = Ia3RecipeFromArguments(fcinfo);
-    job.templates = Ia3TemplatesParse(job.recipe->templates);
-    Ia3VersionsCheckOwner(job.task);
-    job.backbone = choose_backbone(job.task, job.recipe);
-    if (job.recipe->init) {
-        job.init = Ia3TaskLookup(job.recipe->init);
-        job.init->backbone = pstrdup(job.backbone); /* where its vectors have to be known */
-    }
-    choices = read_rows(&job);
-    train(&job, &trained);
-    PG_RETURN_INT32(store(&job, &trained, choices, maxInputTokens));
+    t.job.task = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    t.query = text_to_cstring(PG_GETARG_TEXT_PP(1));
+    Ia3TaskCheckName(t.job.task);
+    t.recipe = Ia3RecipeFromArguments(fcinfo, &Ia3TrainOptions);
+    t.templates = Ia3TemplatesParse(t.recipe->templates);
+    Ia3TrainPrepare(&t.job, t.recipe);
+    choices = read_rows(&t);
+    Ia3TrainRun(&t.job, &trained);
+    PG_RETURN_INT32(store(&t, &trained, choices, maxInputTokens));
 }
