@@ -196,21 +196,21 @@ CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, input pg_catalog.
 CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, input pg_catalog.text,
     max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
     seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
-    AS 'MODULE_PATHNAME', 'ia3_generate_text' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+    AS 'MODULE_PATHNAME', 'ia3_sample_text' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
 CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, fields pg_catalog.jsonb,
     max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_generate_fields' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
 CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, fields pg_catalog.jsonb,
     max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
     seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
-    AS 'MODULE_PATHNAME', 'ia3_generate_fields' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+    AS 'MODULE_PATHNAME', 'ia3_sample_fields' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
 CREATE FUNCTION @extschema@.ia3_generate(input pg_catalog.text,
     max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_generate_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
 CREATE FUNCTION @extschema@.ia3_generate(input pg_catalog.text,
     max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
     seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
-    AS 'MODULE_PATHNAME', 'ia3_generate_zero_shot' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+    AS 'MODULE_PATHNAME', 'ia3_sample_zero_shot' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
 
 --
 -- Evaluation: they run a query, whose functions may do what they like (but write).

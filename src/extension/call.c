@@ -1,6 +1,6 @@
 /*
  * call.c
- *     One call of ia3_classify or ia3_predict, and what it asks the engine.
+ *     One call of ia3_classify, ia3_predict or ia3_generate, and what it asks the engine.
  *
  * A task with several templates is asked with the first one.
  */
@@ -103,7 +103,7 @@ Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3Strings *cho
 {
     char *joined = choices ? Ia3StringsJoin(choices, ", ") : NULL;
 
-    if (call->form == IA3_CALL_TEXT) {
+    if (call->form == IA3_CALL_TEXT || call->form == IA3_CALL_GENERATE) {
         TextField field = {task->task, task->template, text_to_cstring(DatumGetTextPP(call->args[1]))};
 
         Ia3TemplateRender(task->template, text_value, &field, joined, input);
@@ -120,12 +120,11 @@ Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3Strings *cho
 static void
 make_zero_shot(const Ia3Call *call, Ia3Question *question)
 {
-    Ia3Strings *choices = Ia3StringsFromArray(call->args[1], "choices");
-
-    Ia3CheckChoices(choices);
-    question->task = NULL;
     question->backbone = Ia3Backbone;
-    question->choices = choices;
+    if (!Ia3CallGenerates(call)) {
+        question->choices = Ia3StringsFromArray(call->args[1], "choices");
+        Ia3CheckChoices(question->choices);
+    }
     question->input.text = text_to_cstring(DatumGetTextPP(call->args[0]));
     question->input.len = strlen(question->input.text);
     question->input.tail = question->input.len;
@@ -134,7 +133,7 @@ make_zero_shot(const Ia3Call *call, Ia3Question *question)
 char *
 Ia3CallTaskName(const Ia3Call *call)
 {
-    return call->form == IA3_CALL_ZERO_SHOT ? NULL : text_to_cstring(DatumGetTextPP(call->args[0]));
+    return Ia3CallNamesTask(call) ? text_to_cstring(DatumGetTextPP(call->args[0])) : NULL;
 }
 
 Ia3CallTask *
@@ -150,12 +149,20 @@ Ia3CallTaskMake(const Ia3Task *task)
 void
 Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question)
 {
-    if (call->form == IA3_CALL_ZERO_SHOT) {
+    memset(question, 0, sizeof *question);
+    if (Ia3CallGenerates(call)) {
+        question->maxTokens = DatumGetInt32(call->args[call->nArgs - 1]);
+        if (question->maxTokens < 1 || question->maxTokens > IA3_MAX_NEW_TOKENS)
+            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                            errmsg("max_tokens must be between 1 and %d", IA3_MAX_NEW_TOKENS)));
+    }
+    if (!Ia3CallNamesTask(call)) {
         make_zero_shot(call, question);
         return;
     }
     question->task = task->task;
     question->backbone = task->task->backbone;
-    question->choices = call_choices(call, task->task);
-    Ia3CallInput(call, task, question->choices, &question->input);
+    if (!Ia3CallGenerates(call))
+        question->choices = call_choices(call, task->task);
+    Ia3CallInput(call, task, question->choices ? question->choices : task->task->choices, &question->input);
 }

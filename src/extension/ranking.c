@@ -47,6 +47,18 @@ Ia3RankingMake(const Ia3Strings *choices, const Ia3ScoreResult *result)
     return ranking;
 }
 
+Ia3Ranking *
+Ia3RankingOfText(const char *text)
+{
+    Ia3Ranking *ranking = palloc(sizeof(Ia3Ranking));
+
+    ranking->n = 1;
+    ranking->choices = palloc0(sizeof(Ia3RankedChoice));
+    ranking->choices[0].choice = text;
+    ranking->choices[0].probability = 1;
+    return ranking;
+}
+
 Size
 Ia3RankingSize(const Ia3Ranking *ranking)
 {

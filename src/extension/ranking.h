@@ -19,6 +19,9 @@ typedef struct Ia3Ranking {
     Ia3RankedChoice *choices; /* best first */
 } Ia3Ranking;
 
+/* The answer to a call that asked for a text: it is the only choice. */
+extern Ia3Ranking *Ia3RankingOfText(const char *text);
+
 /* Points to the strings of `choices`. The result must be ok. ERROR XX000 for scores that are no numbers. */
 extern Ia3Ranking *Ia3RankingMake(const Ia3Strings *choices, const Ia3ScoreResult *result);
 

@@ -24,11 +24,12 @@ typedef struct Pending {
 /* A request, and what its rows stand for. */
 typedef struct Sent {
     const char *backbone;
+    bool generates;
     Ia3ScoreRequest *request;
     Size bytes;
     int nRows;
     Ia3CacheEntry **entries;
-    const Ia3Strings **choices;
+    const Ia3Strings **choices; /* each NULL in a request that generates */
 } Sent;
 
 struct Ia3Asking {
@@ -74,7 +75,7 @@ Ia3AskingAdd(Ia3Asking *asking, const Ia3Call *call)
     }
     asking->pending[asking->nPending++] = (Pending){*call, entry};
     for (int i = 0; i < call->nArgs; i++)
-        bytes += toast_raw_datum_size(call->args[i]);
+        bytes += Ia3CallArgIsInteger(call, i) ? sizeof(int32) : toast_raw_datum_size(call->args[i]);
     return bytes;
 }
 
@@ -189,7 +190,7 @@ CheckEncoding(const Ia3Question *question)
     if (GetDatabaseEncoding() == PG_UTF8)
         return;
     (void) pg_server_to_any(question->input.text, question->input.len, PG_UTF8);
-    for (int i = 0; i < question->choices->n; i++)
+    for (int i = 0; question->choices && i < question->choices->n; i++)
         (void) pg_server_to_any(question->choices->items[i], strlen(question->choices->items[i]), PG_UTF8);
 }
 
@@ -213,21 +214,24 @@ MakeQuestion(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question
     return valid;
 }
 
-/* The request that the next question to `backbone` goes into. */
+/* The request that the next question goes into. */
 static Sent *
-RequestFor(Ia3Asking *asking, const char *backbone, Size bytes)
+RequestFor(Ia3Asking *asking, const Ia3Question *question)
 {
+    bool generates = question->choices == NULL;
     ListCell *lc;
     Sent *sent;
 
     foreach (lc, asking->sent) {
         sent = lfirst(lc);
-        if (strcmp(sent->backbone, backbone) == 0 && sent->bytes + bytes <= MAX_REQUEST_BYTES)
+        if (strcmp(sent->backbone, question->backbone) == 0 && sent->generates == generates &&
+            sent->bytes + question->input.len <= MAX_REQUEST_BYTES)
             return sent;
     }
     sent = palloc0(sizeof(Sent));
-    sent->backbone = pstrdup(backbone);
-    sent->request = Ia3ScoreCreate(backbone);
+    sent->backbone = pstrdup(question->backbone);
+    sent->generates = generates;
+    sent->request = generates ? Ia3GenerateCreate(sent->backbone) : Ia3ScoreCreate(sent->backbone);
     sent->entries = palloc(sizeof(Ia3CacheEntry *) * asking->nPending);
     sent->choices = palloc(sizeof(Ia3Strings *) * asking->nPending);
     asking->sent = lappend(asking->sent, sent);
@@ -237,10 +241,15 @@ RequestFor(Ia3Asking *asking, const char *backbone, Size bytes)
 static void
 AddQuestion(Ia3Asking *asking, const Ia3Question *question, Ia3CacheEntry *entry)
 {
-    Sent *sent = RequestFor(asking, question->backbone, question->input.len);
+    Sent *sent = RequestFor(asking, question);
+    int adapter = Ia3ScoreAddAdapter(sent->request, question->task);
 
-    Ia3ScoreAddRow(sent->request, Ia3ScoreAddAdapter(sent->request, question->task),
-                   Ia3ScoreAddChoices(sent->request, question->choices), &question->input);
+    if (sent->generates)
+        Ia3GenerateAddRow(sent->request, adapter, &(Ia3Sampling){.maxTokens = question->maxTokens},
+                          &question->input);
+    else
+        Ia3ScoreAddRow(sent->request, adapter, Ia3ScoreAddChoices(sent->request, question->choices),
+                       &question->input);
     sent->bytes += question->input.len;
     sent->entries[sent->nRows] = entry;
     sent->choices[sent->nRows++] = question->choices;
@@ -254,7 +263,7 @@ Prepare(Ia3Asking *asking)
         Ia3CallTask *task = NULL;
         Ia3Question question;
 
-        if (call->form != IA3_CALL_ZERO_SHOT) {
+        if (Ia3CallNamesTask(call)) {
             task = BatchTaskOf(asking, call);
             if (task == NULL)
                 continue;
@@ -285,13 +294,18 @@ Ia3AskingSend(Ia3Asking *asking)
     MemoryContextSwitchTo(old);
 }
 
-static bool
-ScoresAreNumbers(const Ia3ScoreResult *result)
+/* NULL for a row that the function has to complain about itself. */
+static Ia3Ranking *
+RankingOf(const Ia3ScoreResult *result, const Ia3Strings *choices)
 {
+    if (!result->ok)
+        return NULL;
+    if (result->text != NULL)
+        return Ia3RankingOfText(result->text);
     for (int i = 0; i < result->n; i++)
         if (!isfinite(result->scores[i]))
-            return false;
-    return true;
+            return NULL;
+    return Ia3RankingMake(choices, result);
 }
 
 void
@@ -303,9 +317,12 @@ Ia3AskingCollect(Ia3Asking *asking)
         Sent *sent = linitial(asking->sent);
         Ia3ScoreResult *results = Ia3ScoreCollect(sent->request);
 
-        for (int i = 0; i < sent->nRows; i++)
-            if (results[i].ok && ScoresAreNumbers(&results[i]))
-                Ia3CacheStore(asking->cache, sent->entries[i], Ia3RankingMake(sent->choices[i], &results[i]));
+        for (int i = 0; i < sent->nRows; i++) {
+            Ia3Ranking *ranking = RankingOf(&results[i], sent->choices[i]);
+
+            if (ranking != NULL)
+                Ia3CacheStore(asking->cache, sent->entries[i], ranking);
+        }
         asking->sent = list_delete_first(asking->sent);
     }
     MemoryContextSwitchTo(old);

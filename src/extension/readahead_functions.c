@@ -31,9 +31,12 @@ static const struct {
     {"ia3_predict", "ia3_predict_text", IA3_CALL_TEXT},
     {"ia3_predict", "ia3_predict_fields", IA3_CALL_FIELDS},
     {"ia3_predict", "ia3_predict_zero_shot", IA3_CALL_ZERO_SHOT},
+    {"ia3_generate", "ia3_generate_text", IA3_CALL_GENERATE},
+    {"ia3_generate", "ia3_generate_fields", IA3_CALL_GENERATE_FIELDS},
+    {"ia3_generate", "ia3_generate_zero_shot", IA3_CALL_GENERATE_ZERO_SHOT},
 };
 
-/* Five overloads of each, and room for the same library under a second schema. */
+/* Five overloads of two, three of one (sampling is not for us), and room for the same library under a second schema. */
 #define MAX_FUNCTIONS 32
 
 typedef struct KnownFunction {
@@ -122,6 +125,7 @@ ResolveFunctions(void)
     knownValid = true;
     n = FindFunctions("ia3_classify", found, n);
     n = FindFunctions("ia3_predict", found, n);
+    n = FindFunctions("ia3_generate", found, n);
     memcpy(known, found, sizeof(KnownFunction) * n);
     nKnown = n;
 }

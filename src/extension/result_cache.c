@@ -75,7 +75,10 @@ MakeKey(CallKey *key, const Ia3Call *call)
     for (int i = 0; i < call->nArgs; i++) {
         KeyPart *part = &key->parts[i];
 
-        MakeKeyPart(part, call->args[i]);
+        if (Ia3CallArgIsInteger(call, i))
+            *part = (KeyPart){KEY_PLAIN, sizeof(Datum), (const char *) &call->args[i]};
+        else
+            MakeKeyPart(part, call->args[i]);
         hash = hash_bytes_extended((const unsigned char *) part->data, part->length, hash + part->kind);
         key->length += part->length;
     }

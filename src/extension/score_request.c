@@ -1,6 +1,6 @@
 /*
  * score_request.c
- *     One SCORE request: any number of rows, of any tasks of one backbone, each with its choices.
+ *     One SCORE or GENERATE request: any number of rows, of any tasks of one backbone.
  */
 #include "postgres.h"
 
@@ -13,12 +13,14 @@
 
 typedef struct ScoreRow {
     int adapter;
-    int choices;
+    int choices;          /* SCORE */
+    Ia3Sampling sampling; /* GENERATE */
     Ia3Input input;
 } ScoreRow;
 
 struct Ia3ScoreRequest {
     char *backbone;
+    bool generates;
     MemoryContext context;
     int nAdapters, nChoices, nRows;
     int capAdapters, capChoices, capRows;
@@ -35,6 +37,15 @@ Ia3ScoreCreate(const char *backbone)
 
     request->backbone = pstrdup(backbone);
     request->context = CurrentMemoryContext;
+    return request;
+}
+
+Ia3ScoreRequest *
+Ia3GenerateCreate(const char *backbone)
+{
+    Ia3ScoreRequest *request = Ia3ScoreCreate(backbone);
+
+    request->generates = true;
     return request;
 }
 
@@ -77,17 +88,40 @@ Ia3ScoreAddChoices(Ia3ScoreRequest *request, const Ia3Strings *choices)
     return request->nChoices++;
 }
 
-int
-Ia3ScoreAddRow(Ia3ScoreRequest *request, int adapter, int choices, const Ia3Input *input)
+static ScoreRow *
+add_row(Ia3ScoreRequest *request, int adapter, const Ia3Input *input)
 {
     ScoreRow *row;
 
     request->rows = grow(request, request->rows, request->nRows, &request->capRows, sizeof(ScoreRow));
-    row = &request->rows[request->nRows];
+    row = &request->rows[request->nRows++];
+    memset(row, 0, sizeof *row);
     row->adapter = adapter;
-    row->choices = choices;
     row->input = *input;
-    return request->nRows++;
+    return row;
+}
+
+int
+Ia3ScoreAddRow(Ia3ScoreRequest *request, int adapter, int choices, const Ia3Input *input)
+{
+    add_row(request, adapter, input)->choices = choices;
+    return request->nRows - 1;
+}
+
+int
+Ia3GenerateAddRow(Ia3ScoreRequest *request, int adapter, const Ia3Sampling *sampling, const Ia3Input *input)
+{
+    add_row(request, adapter, input)->sampling = *sampling;
+    return request->nRows - 1;
+}
+
+static void
+write_sampling(ia3_writer *w, const Ia3Sampling *s)
+{
+    ia3_put_u32(w, s->maxTokens);
+    ia3_put_f64(w, s->temperature);
+    ia3_put_u32(w, s->topK);
+    ia3_put_u64(w, s->seed);
 }
 
 static void
@@ -103,7 +137,8 @@ write_request(const Ia3ScoreRequest *request, ia3_writer *w)
     ia3_put_u32(w, request->nAdapters);
     for (int i = 0; i < request->nAdapters; i++)
         ia3_put_bytes(w, request->adapters[i] ? request->adapters[i]->digest : bare, IA3_DIGEST_LEN);
-    ia3_put_u32(w, request->nChoices);
+    if (!request->generates)
+        ia3_put_u32(w, request->nChoices);
     for (int i = 0; i < request->nChoices; i++)
         Ia3PutStrings(w, request->choices[i]);
     ia3_put_u32(w, request->nRows);
@@ -111,8 +146,11 @@ write_request(const Ia3ScoreRequest *request, ia3_writer *w)
         const ScoreRow *row = &request->rows[i];
 
         ia3_put_u32(w, row->adapter);
-        ia3_put_u32(w, row->choices);
+        if (!request->generates)
+            ia3_put_u32(w, row->choices);
         Ia3PutInput(w, row->input.text, row->input.len, row->input.tail);
+        if (request->generates)
+            write_sampling(w, &row->sampling);
     }
 }
 
@@ -127,7 +165,9 @@ read_results(const Ia3ScoreRequest *request, ia3_reader *r)
         Ia3ScoreResult *result = &results[i];
 
         result->ok = ia3_get_u8(r) == 1;
-        if (result->ok) {
+        if (result->ok && request->generates)
+            result->text = Ia3GetText(r);
+        else if (result->ok) {
             result->n = ia3_get_count(r, 8);
             if (result->n != request->choices[request->rows[i].choices]->n)
                 Ia3ProtocolError("A row came back with a wrong number of scores.");
@@ -142,8 +182,20 @@ read_results(const Ia3ScoreRequest *request, ia3_reader *r)
         }
     }
     if (r->bad || r->p != r->end)
-        Ia3ProtocolError("The scores do not have the length they should have.");
+        Ia3ProtocolError("The answers do not have the length they should have.");
     return results;
+}
+
+static uint8
+request_type(const Ia3ScoreRequest *request)
+{
+    return request->generates ? IA3_GENERATE : IA3_SCORE;
+}
+
+static uint8
+reply_type(const Ia3ScoreRequest *request)
+{
+    return request->generates ? IA3_GENERATE_OK : IA3_SCORE_OK;
 }
 
 /* Gives the engine the adapters of a MISSING reply. */
@@ -180,14 +232,14 @@ Ia3ScoreRun(Ia3ScoreRequest *request)
         uint8 type;
 
         write_request(request, Ia3RequestBegin(request->backbone));
-        Ia3RequestSend(IA3_SCORE);
+        Ia3RequestSend(request_type(request));
         type = Ia3ReplyWaitOrRepeat(&reader);
         if (type == IA3_GOODBYE)
             continue;
-        if (type == IA3_SCORE_OK)
+        if (type == reply_type(request))
             return read_results(request, &reader);
         if (type != IA3_MISSING)
-            Ia3ProtocolError("The engine did not answer SCORE with scores.");
+            Ia3ProtocolError("The engine did not answer with what it was asked for.");
         put_missing(request, &reader);
     }
     ereport(ERROR,
@@ -209,7 +261,7 @@ write_ahead(ia3_writer *w, const void *arg)
 void
 Ia3ScoreSend(Ia3ScoreRequest *request)
 {
-    request->ahead = Ia3AheadSend(request->backbone, IA3_SCORE, write_ahead, request);
+    request->ahead = Ia3AheadSend(request->backbone, request_type(request), write_ahead, request);
 }
 
 /* Adapters that are missing go over the ordinary connection, and so does the request then. */
@@ -220,10 +272,10 @@ Ia3ScoreCollect(Ia3ScoreRequest *request)
     uint8 type = Ia3AheadWait(request->ahead, &reader);
 
     request->ahead = 0;
-    if (type == IA3_SCORE_OK)
+    if (type == reply_type(request))
         return read_results(request, &reader);
     if (type != 0 && type != IA3_MISSING)
-        Ia3ProtocolError("The engine did not answer SCORE with scores.");
+        Ia3ProtocolError("The engine did not answer with what it was asked for.");
     return Ia3ScoreRun(request);
 }
 

@@ -1,6 +1,7 @@
 /*
  * score_request.h
- *     One SCORE request: any number of rows, of any tasks of one backbone, each with its choices.
+ *     One SCORE request: any number of rows, of any tasks of one backbone, each with its choices. Or one GENERATE
+ *     request, whose rows have no choices but say how to continue.
  */
 #ifndef IA3_SCORE_REQUEST_H
 #define IA3_SCORE_REQUEST_H
@@ -14,13 +15,23 @@ typedef struct Ia3ScoreResult {
     bool ok;
     int n;          /* choices */
     double *scores; /* [n] mean log-likelihood per token, natural logarithm, in the order of the choices */
+    char *text;     /* of a GENERATE request, instead of scores */
     /* when not ok: what the engine says about this row */
     uint32 code;
     char *message, *detail, *hint;
 } Ia3ScoreResult;
 
+/* How to continue an input. */
+typedef struct Ia3Sampling {
+    int maxTokens;
+    double temperature; /* 0: greedy, and the rest does not matter */
+    int topK;           /* 0: all */
+    uint64 seed;
+} Ia3Sampling;
+
 /* Everything of a request lives in the memory context that is current here. */
 extern Ia3ScoreRequest *Ia3ScoreCreate(const char *backbone);
+extern Ia3ScoreRequest *Ia3GenerateCreate(const char *backbone);
 
 /*
  * Each returns the index that rows name. A task that is already there (same digest) is not added twice; NULL
@@ -30,6 +41,8 @@ extern Ia3ScoreRequest *Ia3ScoreCreate(const char *backbone);
 extern int Ia3ScoreAddAdapter(Ia3ScoreRequest *request, const Ia3Task *task);
 extern int Ia3ScoreAddChoices(Ia3ScoreRequest *request, const Ia3Strings *choices);
 extern int Ia3ScoreAddRow(Ia3ScoreRequest *request, int adapter, int choices, const Ia3Input *input);
+extern int Ia3GenerateAddRow(Ia3ScoreRequest *request, int adapter, const Ia3Sampling *sampling,
+                             const Ia3Input *input);
 
 /*
  * Sends the rows, supplies the adapters that the engine asks for, and returns one result per row. ERROR for
