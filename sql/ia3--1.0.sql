@@ -72,27 +72,27 @@ SELECT pg_catalog.pg_extension_config_dump('ia3.adapter', '');
 CREATE FUNCTION ia3.task_readable(owner pg_catalog.regrole, readers pg_catalog.regrole[])
     RETURNS pg_catalog.bool
     AS 'MODULE_PATHNAME', 'ia3_task_readable' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ia3.task_readable IS 'is the current role a member of the owner or of a reader?';
+COMMENT ON FUNCTION ia3.task_readable IS 'has the current role the privileges of the owner or of a reader?';
 
 ALTER TABLE ia3.task ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.adapter ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY task_read ON ia3.task FOR SELECT USING (ia3.task_readable(owner, readers));
 CREATE POLICY task_insert ON ia3.task FOR INSERT
-    WITH CHECK (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text));
+    WITH CHECK (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'USAGE'::pg_catalog.text));
 CREATE POLICY task_update ON ia3.task FOR UPDATE
-    USING (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text));
+    USING (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'USAGE'::pg_catalog.text));
 CREATE POLICY task_delete ON ia3.task FOR DELETE
-    USING (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text));
+    USING (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'USAGE'::pg_catalog.text));
 
 CREATE POLICY adapter_read ON ia3.adapter FOR SELECT
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task));
 CREATE POLICY adapter_insert ON ia3.adapter FOR INSERT
     WITH CHECK (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task
-        AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text)));
+        AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)));
 CREATE POLICY adapter_delete ON ia3.adapter FOR DELETE
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task
-        AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text)));
+        AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)));
 
 -- Only functions insert (as the owner of the tables): what becomes an adapter is decided by who may execute
 -- them. Nor may a task be renamed, which would tell by a unique violation what others' tasks are called.

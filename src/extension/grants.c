@@ -38,8 +38,9 @@ static Ia3Query revokeQuery = {
 };
 
 /*
- * What the policies and ia3.adapters ask about a row of ia3.task: is the calling role a member of the owner or
- * of a reader? A role that has been dropped has no members (but superusers are members of everything).
+ * What the policies and ia3.adapters ask about a row of ia3.task: has the calling role the privileges of the
+ * owner or of a reader? As with tables, membership that does not inherit gives none before SET ROLE. A role that
+ * has been dropped has no members (but superusers are members of everything).
  *
  * CREATE FUNCTION ia3.task_readable(owner regrole, readers regrole[]) RETURNS bool STABLE STRICT PARALLEL SAFE
  */
@@ -51,7 +52,7 @@ ia3_task_readable(PG_FUNCTION_ARGS)
     bool *nulls;
     int n;
 
-    if (is_member_of_role(user, PG_GETARG_OID(0)))
+    if (has_privs_of_role(user, PG_GETARG_OID(0)))
         PG_RETURN_BOOL(true);
     deconstruct_array(PG_GETARG_ARRAYTYPE_P(1), REGROLEOID, sizeof(Oid), true, TYPALIGN_INT, &readers, &nulls,
                       &n);
@@ -59,7 +60,7 @@ ia3_task_readable(PG_FUNCTION_ARGS)
         if (nulls[i])
             continue;
         if (DatumGetObjectId(readers[i]) == ACL_ID_PUBLIC ||
-            is_member_of_role(user, DatumGetObjectId(readers[i])))
+            has_privs_of_role(user, DatumGetObjectId(readers[i])))
             PG_RETURN_BOOL(true);
     }
     PG_RETURN_BOOL(false);

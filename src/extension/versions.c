@@ -25,7 +25,7 @@
 #include "versions.h"
 
 static Ia3Query ownerQuery = {
-    .sql = "SELECT pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text)"
+    .sql = "SELECT pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)"
            " FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1",
     .nArgs = 2,
     .argTypes = {TEXTOID, OIDOID},
@@ -47,7 +47,7 @@ static Ia3Query insertTaskQuery = {
 static Ia3Query numberQuery = {
     .sql = "UPDATE ia3.task t SET next_version = t.next_version OPERATOR(pg_catalog.+) 1"
            " WHERE t.task OPERATOR(pg_catalog.=) $1"
-           " AND pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'MEMBER'::pg_catalog.text)"
+           " AND pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)"
            " RETURNING t.next_version OPERATOR(pg_catalog.-) 1",
     .nArgs = 2,
     .argTypes = {TEXTOID, OIDOID},

@@ -23,7 +23,7 @@ typedef struct Ia3NewVersion {
 } Ia3NewVersion;
 
 /*
- * Whether the caller may store versions of the task: it is a member of its owner, or there is no such task. Else
+ * Whether the caller may store versions of the task: it has the privileges of its owner, or there is no such task. Else
  * ERROR 42501 when it sees the task, 42710 when it does not: names are unique in a database, so a name that
  * somebody else uses cannot be had, and that is all that the error tells. Row security hides such a task, so
  * without this only the last step of a long training would find out.

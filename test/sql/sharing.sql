@@ -113,6 +113,21 @@ SELECT attempt($$SELECT ia3_revoke('shared', 'regress_ia3_readers')$$);
 UPDATE ia3.task SET comment = 'mine', owner = 'regress_ia3_rita' WHERE task = 'shared';
 DELETE FROM ia3.task WHERE task = 'shared';
 DELETE FROM ia3.adapter WHERE task = 'shared';
+-- a member that does not inherit has to become the role that may
+RESET ROLE;
+CREATE ROLE regress_ia3_nina NOINHERIT IN ROLE regress_ia3_readers, regress_ia3_alice;
+GRANT EXECUTE ON FUNCTION ia3_train TO regress_ia3_nina;
+SET ROLE regress_ia3_nina;
+SELECT count(*) FROM ia3.task;
+SELECT count(*) FROM ia3.adapters;
+SELECT attempt($$SELECT ia3_predict('shared', 'pay')$$);
+SELECT attempt($$SELECT ia3_drop('shared')$$);
+SELECT attempt($$SELECT ia3_train('shared', $q$VALUES ('a', 'x'), ('b', 'y')$q$, steps => 1)$$);
+SET ROLE regress_ia3_readers;
+SELECT count(*) FROM ia3.task;
+RESET ROLE;
+REVOKE EXECUTE ON FUNCTION ia3_train FROM regress_ia3_nina;
+DROP ROLE regress_ia3_nina;
 -- others still see nothing
 SET ROLE regress_ia3_bob;
 SELECT count(*) FROM ia3.adapters;
