@@ -255,35 +255,6 @@ ia3_score_message_free(ia3_score_message *m)
     memset(m, 0, sizeof *m);
 }
 
-bool
-ia3_recipe_check(const ia3_recipe *c, ia3_error *err)
-{
-    if (c->steps < 1 || c->steps > 1000000)
-        return ia3_fail(err, IA3_E_INVALID, "steps must be between 1 and 1000000");
-    if (c->batch_size < 1 || c->batch_size > 1024)
-        return ia3_fail(err, IA3_E_INVALID, "batch_size must be between 1 and 1024");
-    if (!finite_from(c->learning_rate, 0) || c->learning_rate == 0)
-        return ia3_fail(err, IA3_E_INVALID, "learning_rate must be a positive number");
-    if (!finite_from(c->warmup_ratio, 0) || c->warmup_ratio > 1)
-        return ia3_fail(err, IA3_E_INVALID, "warmup_ratio must be between 0 and 1");
-    if (!finite_from(c->lm_weight, 0))
-        return ia3_fail(err, IA3_E_INVALID, "lm_weight must be zero or a positive number");
-    if (!finite_from(c->unlikelihood_weight, 0))
-        return ia3_fail(err, IA3_E_INVALID, "unlikelihood_weight must be zero or a positive number");
-    if (!finite_from(c->length_norm_weight, 0))
-        return ia3_fail(err, IA3_E_INVALID, "length_norm_weight must be zero or a positive number");
-    if (c->lm_weight == 0 && c->unlikelihood_weight == 0 && c->length_norm_weight == 0)
-        return ia3_fail(err, IA3_E_INVALID,
-                        "lm_weight, unlikelihood_weight and length_norm_weight must not all be zero");
-    if (!isfinite(c->dropout) || c->dropout >= 1)
-        return ia3_fail(err, IA3_E_INVALID, "dropout must be at least 0 and less than 1");
-    if (c->averaging != IA3_LOSS_BATCH && c->averaging != IA3_LOSS_EXAMPLE)
-        return ia3_fail(err, IA3_E_INVALID, "loss_averaging must be 0 or 1");
-    if (c->stop < 0 || c->stop > c->steps)
-        return ia3_fail(err, IA3_E_INVALID, "the step to pause at must be one of the steps");
-    return true;
-}
-
 /* A number that does not fit an int becomes one that ia3_recipe_check refuses. */
 static int
 get_positive_int(ia3_reader *r)

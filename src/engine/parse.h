@@ -94,9 +94,6 @@ void ia3_train_message_free(ia3_train_message *m);
 /* HELLO: checks magic and version; `client` gets the name, cut to fit. */
 bool ia3_parse_hello(const uint8_t *payload, size_t len, char *client, size_t size, ia3_error *err);
 
-/* Every number of a recipe in its range (IA3_E_INVALID names the field). */
-bool ia3_recipe_check(const ia3_recipe *recipe, ia3_error *err);
-
 bool ia3_digest_is_zero(const uint8_t digest[IA3_DIGEST_LEN]);
 
 #endif

@@ -59,8 +59,8 @@ check_number(double v, double low, double high, const char *name, ia3_error *err
     return ia3_fail_detail(err, "It must be between %g and %g.", low, high);
 }
 
-static bool
-check_recipe(const ia3_recipe *r, ia3_error *err)
+bool
+ia3_recipe_check(const ia3_recipe *r, ia3_error *err)
 {
     if (!check_number(r->steps, 1, 1000000, "steps", err) ||
         !check_number(r->batch_size, 1, 1024, "batch_size", err) ||
@@ -127,7 +127,8 @@ ia3_train *
 ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const ia3_recipe *recipe,
                  const float *init, ia3_error *err)
 {
-    if (!check_recipe(recipe, err) || !check_examples(examples, n, err) || !ia3_model_retain_backward(m, err))
+    if (!ia3_recipe_check(recipe, err) || !check_examples(examples, n, err) ||
+        !ia3_model_retain_backward(m, err))
         return NULL;
     ia3_train *t = ia3_alloc(sizeof *t);
     t->m = m;

@@ -33,6 +33,9 @@ typedef struct ia3_train_report {
     int examples;                                              /* of the last step */
 } ia3_train_report;
 
+/* Every number of a recipe in its range (IA3_E_INVALID names the field). */
+bool ia3_recipe_check(const ia3_recipe *recipe, ia3_error *err);
+
 typedef struct ia3_train ia3_train;
 
 /*
