@@ -36,6 +36,37 @@ SELECT bool_and(ia3_generate('gen', text, 8, 0, seed => 9) = label) AS cold,
 SELECT ia3_generate('gen', '{"text": "my account is locked"}'::jsonb, 8, 5, 1, 1) AS fields,
        ia3_generate('x', 8, 5, 1, 1) = ia3_generate('x', 8) AS zero_shot;
 
+-- the rows of a plan are read ahead for: one batch, and the answers are those of single calls
+SET max_parallel_workers_per_gather = 0;
+CREATE TABLE gen_rows AS SELECT i, text || ' (' || i || ')' AS text FROM generate_series(1, 5) i, gen_shots;
+CREATE FUNCTION gen_explain(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE line text;
+BEGIN
+    FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) ' || query LOOP
+        IF line ~ '(Ia3ReadAhead|Batches|Batched Rows)' THEN
+            RETURN NEXT trim(regexp_replace(line, '\(.*', ''));
+        END IF;
+    END LOOP;
+END $$;
+SELECT gen_explain($$SELECT ia3_generate('gen', text), ia3_generate(text, 1 + i) FROM gen_rows$$);
+SELECT gen_explain($$SELECT ia3_generate('gen', text, 4, 1.0) FROM gen_rows$$);
+CREATE TABLE gen_batched AS
+    SELECT i, text, ia3_generate('gen', text) AS a, ia3_generate(text, i) AS b,
+           ia3_generate('gen', jsonb_build_object('text', text), 2) AS c FROM gen_rows;
+SET ia3.enable_batching = off;
+SELECT count(*), count(*) FILTER (WHERE a = ia3_generate('gen', text) AND b = ia3_generate(text, i)
+                                  AND c = ia3_generate('gen', jsonb_build_object('text', text), 2)) AS equal FROM gen_batched;
+RESET ia3.enable_batching;
+-- an argument that one row cannot have is an error only where that row is asked about
+SELECT count(a), min(length(a)) > 0 AS written FROM (SELECT ia3_generate('gen', text, 4 - i) AS a FROM gen_rows WHERE i < 4 OFFSET 0) x;
+SELECT count(a) FROM (SELECT ia3_generate('gen', text, 4 - i) AS a FROM gen_rows OFFSET 0) x;
+
+-- a cancelled query leaves nothing behind
+SET statement_timeout = '300ms';
+SELECT sum(length(ia3_generate('x', 1024, 50))) FROM generate_series(1, 10000);
+RESET statement_timeout;
+SELECT ia3_generate('gen', text) FROM gen_shots WHERE id = 1;
+
 -- labels that are true
 SELECT pronargs, provolatile, proisstrict, proparallel
   FROM pg_proc WHERE proname = 'ia3_generate' ORDER BY 1, 2;
@@ -62,4 +93,5 @@ SELECT ia3_generate('gen_fields', '{"body": "x"}'::jsonb);
 SELECT ia3_generate('gen', '[1]'::jsonb);
 
 SELECT ia3_drop('gen'), ia3_drop('gen_fields');
-DROP TABLE gen_shots;
+DROP FUNCTION gen_explain;
+DROP TABLE gen_shots, gen_rows, gen_batched;
