@@ -45,6 +45,8 @@ TASKS = [
 METHODS = ["zero-shot", "ia3", "tf-idf"]
 NOT_FIELDS = ("Label", "ID")
 
+# The pieces of a prompt are cut one by one, as T-Few does; the whole must fit.
+SESSION = "SET client_min_messages = warning; SET ia3.max_input_tokens = 4096"
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS ia3;
 CREATE SCHEMA IF NOT EXISTS raft;
@@ -201,7 +203,7 @@ def train_fold(args, task, k):
     connection = psycopg2.connect(args.dsn)
     try:
         with connection, connection.cursor() as c:
-            c.execute("SET client_min_messages = warning")
+            c.execute(SESSION)
             c.execute("SELECT choices FROM raft.task WHERE task = %s", (task,))
             choices = c.fetchone()[0]
             query = c.mogrify(
@@ -273,7 +275,7 @@ def main():
     connection = psycopg2.connect(args.dsn)
     connection.autocommit = True
     cursor = connection.cursor()
-    cursor.execute("SET client_min_messages = warning")
+    cursor.execute(SESSION)
     cursor.execute(SCHEMA)
     print(f"accuracy / macro-F1, {args.folds} folds, {args.steps} steps, labels in the prompt: {args.labels_in_prompt}")
     print(f"{'task':32}" + "".join(f"{m:>16}" for m in methods), flush=True)
