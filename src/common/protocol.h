@@ -30,6 +30,7 @@
 #define IA3_FRAME_HEADER     9                  /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* also below what one palloc may hold */
 #define IA3_DIGEST_LEN       32
+#define IA3_MAX_INPUT_TOKENS 32768u /* of one row */
 #define IA3_MAX_NEW_TOKENS   1024 /* that one row may generate */
 
 typedef enum Ia3Message {

@@ -242,7 +242,7 @@ set_option(ia3_options *o, int option, const char *value)
         o->out = value;
         return true;
     case OPT_MAX_INPUT_TOKENS:
-        return parse_int(value, 1, (int) 32768, &o->max_input_tokens);
+        return parse_int(value, 1, (int) IA3_MAX_INPUT_TOKENS, &o->max_input_tokens);
     default:
         return set_recipe(&o->recipe, option, value);
     }

@@ -13,12 +13,11 @@
 #include "train.h"
 
 /* Limits beyond which a request is refused (IA3_E_TOO_LONG): what parsing allocates stays in proportion. */
-#define IA3_MAX_ROWS         (1u << 20)
-#define IA3_MAX_TEXTS        (1u << 20) /* rendered texts of a training request */
-#define IA3_MAX_SETS         (1u << 16)
-#define IA3_MAX_CHOICES      (1u << 20) /* of one request, all sets together */
-#define IA3_MAX_DIGESTS      (1u << 12)
-#define IA3_MAX_INPUT_TOKENS 32768u
+#define IA3_MAX_ROWS    (1u << 20)
+#define IA3_MAX_TEXTS   (1u << 20) /* rendered texts of a training request */
+#define IA3_MAX_SETS    (1u << 16)
+#define IA3_MAX_CHOICES (1u << 20) /* of one request, all sets together */
+#define IA3_MAX_DIGESTS (1u << 12)
 
 typedef struct ia3_span {
     const char *data; /* not terminated */

@@ -65,7 +65,8 @@ DefineSessionSettings(void)
     DefineCustomIntVariable("ia3.max_input_tokens", "Longest input; what does not fit is cut off.",
                             "The limit includes the end marker. Cutting keeps what follows a template's last "
                             "field.",
-                            &Ia3MaxInputTokens, 512, 16, 65536, PGC_USERSET, 0, NULL, NULL, NULL);
+                            &Ia3MaxInputTokens, 512, 16, IA3_MAX_INPUT_TOKENS, PGC_USERSET, 0, NULL, NULL,
+                            NULL);
     DefineCustomIntVariable("ia3.start_timeout", "How long a query waits for an engine that is starting.",
                             "0 means not at all.", &Ia3StartTimeout, 60000, 0, INT_MAX, PGC_USERSET,
                             GUC_UNIT_MS, NULL, NULL, NULL);

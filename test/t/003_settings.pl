@@ -70,8 +70,9 @@ like($node->safe_psql('postgres', q{SELECT message FROM ia3_stat_engine WHERE ba
 ($out, $err) = session($node, "SET ia3.backbone = 'nobody';\n$classify;\n");
 like($err, qr/ERROR:  42704: ia3 backbone "nobody" does not exist/, 'an unknown backbone');
 like($err, qr/HINT:  .*ia3\.backbones/, 'with a hint');
-($out, $err) = session($node, "SET ia3.max_input_tokens = 1;\nSET ia3.no_such_setting = 1;\nSET ia3.threads = 2;\n");
+($out, $err) = session($node, "SET ia3.max_input_tokens = 1;\nSET ia3.max_input_tokens = 32769;\nSET ia3.no_such_setting = 1;\nSET ia3.threads = 2;\n");
 like($err, qr/22023: 1 is outside the valid range for parameter "ia3.max_input_tokens"/, 'a value out of range');
+like($err, qr/22023: 32769 is outside the valid range for parameter "ia3.max_input_tokens"/, 'no more than an engine takes');
 like($err, qr/55P02: parameter "ia3.threads" cannot be changed now/, 'an engine setting is not for sessions');
 SKIP: {
     skip 'prefixes are reserved since PostgreSQL 15', 1 if $node->pg_version < 15;
