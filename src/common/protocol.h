@@ -27,11 +27,11 @@
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
 #define IA3_PROTOCOL_VERSION 1
-#define IA3_FRAME_HEADER     9                  /* length, type, request */
+#define IA3_FRAME_HEADER     9                    /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* also below what one palloc may hold */
 #define IA3_DIGEST_LEN       32
 #define IA3_MAX_INPUT_TOKENS 32768u /* of one row */
-#define IA3_MAX_NEW_TOKENS   1024 /* that one row may generate */
+#define IA3_MAX_NEW_TOKENS   1024   /* that one row may generate */
 
 typedef enum Ia3Message {
     /* requests */
@@ -48,19 +48,19 @@ typedef enum Ia3Message {
     IA3_GENERATE = 11,   /* see below                                             -> GENERATE_OK | MISSING */
 
     /* replies */
-    IA3_HELLO_OK = 64,   /* u32 version, str engine version */
-    IA3_INFO_OK = 65,    /* see below */
-    IA3_TOKENIZE_OK = 66,/* list<u32 id, str piece>; the final </s> is included */
-    IA3_SCORE_OK = 67,   /* see below */
-    IA3_MISSING = 68,    /* list<digest>: put these with PUT_ADAPTER, then repeat the request */
-    IA3_OK = 69,         /* nothing */
-    IA3_PROGRESS = 70,   /* u32 step (done), u32 steps, f64 loss, f64 examples per second, f64 seconds left */
-    IA3_TRAIN_OK = 71,   /* see below */
-    IA3_STATS_OK = 72,   /* list<str name, f64 value>, names of IA3_STAT_NAMES in that order */
-    IA3_NORMALIZE_OK = 73,/* see below */
-    IA3_GENERATE_OK = 74,/* see below */
-    IA3_GOODBYE = 126,   /* nothing; request 0. See below */
-    IA3_ERROR = 127      /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
+    IA3_HELLO_OK = 64,    /* u32 version, str engine version */
+    IA3_INFO_OK = 65,     /* see below */
+    IA3_TOKENIZE_OK = 66, /* list<u32 id, str piece>; the final </s> is included */
+    IA3_SCORE_OK = 67,    /* see below */
+    IA3_MISSING = 68,     /* list<digest>: put these with PUT_ADAPTER, then repeat the request */
+    IA3_OK = 69,          /* nothing */
+    IA3_PROGRESS = 70, /* u32 step (done), u32 steps, f64 loss, f64 examples per second, f64 seconds left */
+    IA3_TRAIN_OK = 71, /* see below */
+    IA3_STATS_OK = 72, /* list<str name, f64 value>, names of IA3_STAT_NAMES in that order */
+    IA3_NORMALIZE_OK = 73, /* see below */
+    IA3_GENERATE_OK = 74,  /* see below */
+    IA3_GOODBYE = 126,     /* nothing; request 0. See below */
+    IA3_ERROR = 127 /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
 } Ia3Message;
 
 /*
@@ -122,32 +122,33 @@ typedef enum Ia3Message {
  *          u32 encoder layers, u32 decoder layers, f64 dropout_rate
  */
 typedef enum Ia3LossAveraging {
-    IA3_LOSS_BATCH = 0,  /* token-weighted over the batch (T-Few's T0-3B runs) */
-    IA3_LOSS_EXAMPLE = 1 /* mean of per-example losses, partial batches at an epoch's end (11B and RAFT runs) */
+    IA3_LOSS_BATCH = 0, /* token-weighted over the batch (T-Few's T0-3B runs) */
+    IA3_LOSS_EXAMPLE =
+        1 /* mean of per-example losses, partial batches at an epoch's end (11B and RAFT runs) */
 } Ia3LossAveraging;
 
 /* Each has one SQLSTATE; the extension maps it (client.c). */
 typedef enum Ia3ErrorCode {
-    IA3_E_INTERNAL = 1,      /* XX000 */
-    IA3_E_PROTOCOL = 2,      /* 08P01 protocol_violation */
-    IA3_E_INVALID = 3,       /* 22023 invalid_parameter_value: an argument is wrong */
-    IA3_E_CHOICES = 4,       /* 22023: duplicate, empty or indistinguishable choices */
-    IA3_E_TOO_LONG = 5,      /* 54000 program_limit_exceeded */
-    IA3_E_BAD_ADAPTER = 6,   /* 22P03 invalid_binary_representation: malformed or not of this backbone */
-    IA3_E_BAD_CHECKPOINT = 7,/* F0000 config_file_error: unreadable or malformed backbone */
-    IA3_E_MEMORY = 8,        /* 53200 out_of_memory */
-    IA3_E_CANCELLED = 9,     /* 57014 query_canceled */
-    IA3_E_UNAVAILABLE = 10,  /* 57P03 cannot_connect_now: shutting down, busy */
-    IA3_E_FILE = 11          /* 58030 io_error: a file that MERGE writes */
+    IA3_E_INTERNAL = 1,       /* XX000 */
+    IA3_E_PROTOCOL = 2,       /* 08P01 protocol_violation */
+    IA3_E_INVALID = 3,        /* 22023 invalid_parameter_value: an argument is wrong */
+    IA3_E_CHOICES = 4,        /* 22023: duplicate, empty or indistinguishable choices */
+    IA3_E_TOO_LONG = 5,       /* 54000 program_limit_exceeded */
+    IA3_E_BAD_ADAPTER = 6,    /* 22P03 invalid_binary_representation: malformed or not of this backbone */
+    IA3_E_BAD_CHECKPOINT = 7, /* F0000 config_file_error: unreadable or malformed backbone */
+    IA3_E_MEMORY = 8,         /* 53200 out_of_memory */
+    IA3_E_CANCELLED = 9,      /* 57014 query_canceled */
+    IA3_E_UNAVAILABLE = 10,   /* 57P03 cannot_connect_now: shutting down, busy */
+    IA3_E_FILE = 11           /* 58030 io_error: a file that MERGE writes */
 } Ia3ErrorCode;
 
 /* Counters since the engine started, in the order of STATS_OK. */
-#define IA3_STAT_NAMES                                                                                     \
-    {                                                                                                      \
-        "queue_rows", "batches", "rows", "input_tokens", "decoder_tokens", "padding_tokens",               \
-            "distinct_tasks", "dedup_rows", "cache_hits", "cache_misses", "cached_adapters", "cached_bytes",\
-            "train_jobs", "train_steps", "score_seconds", "train_seconds", "score_wait_seconds",           \
-            "train_wait_seconds", "connections", "max_batch_rows"                                          \
+#define IA3_STAT_NAMES                                                                                       \
+    {                                                                                                        \
+        "queue_rows", "batches", "rows", "input_tokens", "decoder_tokens", "padding_tokens",                 \
+            "distinct_tasks", "dedup_rows", "cache_hits", "cache_misses", "cached_adapters", "cached_bytes", \
+            "train_jobs", "train_steps", "score_seconds", "train_seconds", "score_wait_seconds",             \
+            "train_wait_seconds", "connections", "max_batch_rows"                                            \
     }
 enum {
     IA3_STAT_QUEUE_ROWS,

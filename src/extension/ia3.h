@@ -63,7 +63,7 @@ typedef struct Ia3EngineStatus {
     Ia3BackboneSpec spec;
     Ia3EngineState state;
     bool current; /* the one of its backbone that requests go to */
-    int percent; /* while loading */
+    int percent;  /* while loading */
     int pid;
     uint32 generation; /* grows at every start */
     uint32 restarts;
@@ -72,8 +72,8 @@ typedef struct Ia3EngineStatus {
     char socket[MAXPGPATH];
 } Ia3EngineStatus;
 
-extern bool Ia3Loaded(void);                             /* preloaded: shared memory is there */
-extern void Ia3RequirePreload(void);                     /* else ERROR 55000 with a hint */
+extern bool Ia3Loaded(void);         /* preloaded: shared memory is there */
+extern void Ia3RequirePreload(void); /* else ERROR 55000 with a hint */
 /* Copies all used entries into statuses[IA3_MAX_ENGINES], returns how many. */
 extern int Ia3GetEngineStatuses(Ia3EngineStatus *statuses);
 extern bool Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status); /* the current engine's */
@@ -136,7 +136,7 @@ extern void Ia3RaiseEngineError(uint32 code, const char *message, const char *de
                                 const char *context) pg_attribute_noreturn();
 
 extern PGDLLEXPORT void Ia3SupervisorMain(Datum arg); /* supervisor.c */
-extern void Ia3ShmemInit(void);                      /* from _PG_init: hooks */
-extern void Ia3SupervisorRegister(void);             /* from _PG_init */
+extern void Ia3ShmemInit(void);                       /* from _PG_init: hooks */
+extern void Ia3SupervisorRegister(void);              /* from _PG_init */
 
 #endif
