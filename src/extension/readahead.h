@@ -130,7 +130,8 @@ typedef struct Ia3Asking Ia3Asking;
 extern Ia3Asking *Ia3AskingCreate(Ia3ResultCache *cache, Ia3AskCounts *counts);
 /* Returns the bytes of the arguments if it is a call that has to be sent, 0 if the answer is known or on its way. */
 extern Size Ia3AskingAdd(Ia3Asking *asking, const Ia3Call *call);
-extern void Ia3AskingSend(Ia3Asking *asking);
+/* Makes the requests. `ahead`: sends them now, because other things will be done before they are collected. */
+extern void Ia3AskingSend(Ia3Asking *asking, bool ahead);
 extern void Ia3AskingCollect(Ia3Asking *asking);
 /* Tells the engine not to bother. The calls may be asked again. */
 extern void Ia3AskingDrop(Ia3Asking *asking);

@@ -277,7 +277,7 @@ Prepare(Ia3Asking *asking)
 }
 
 void
-Ia3AskingSend(Ia3Asking *asking)
+Ia3AskingSend(Ia3Asking *asking, bool ahead)
 {
     MemoryContext old = MemoryContextSwitchTo(asking->context);
     ListCell *lc;
@@ -286,7 +286,8 @@ Ia3AskingSend(Ia3Asking *asking)
     foreach (lc, asking->sent) {
         Sent *sent = lfirst(lc);
 
-        Ia3ScoreSend(sent->request);
+        if (ahead)
+            Ia3ScoreSend(sent->request);
         asking->counts->batches++;
         asking->counts->rows += sent->nRows;
         asking->counts->largest = Max(asking->counts->largest, (uint64) sent->nRows);

@@ -238,7 +238,7 @@ ResetBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
     MemoryContextReset(batch->context);
 }
 
-/* Reads rows into the batch, evaluates the calls that do not need other answers first, and sends them. */
+/* Reads rows into the batch and evaluates the calls that do not need other answers first. */
 static void
 ReadBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
 {
@@ -281,8 +281,13 @@ ReadBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
     }
     state->nRead += batch->nRows;
     state->size = Min(state->size * 2, state->capacity);
+}
+
+static void
+SendBatch(Ia3Batch *batch, bool ahead)
+{
     if (batch->asking)
-        Ia3AskingSend(batch->asking);
+        Ia3AskingSend(batch->asking, ahead);
 }
 
 /* Asks for the calls of one site for all rows of a batch, and waits. */
@@ -298,7 +303,7 @@ AskNested(Ia3ReadAheadState *state, Ia3Batch *batch, const Ia3Site *site)
         LoadRow(state, batch, i);
         AddCall(state, batch, asking, site);
     }
-    Ia3AskingSend(asking);
+    Ia3AskingSend(asking, false);
     Ia3AskingCollect(asking);
 }
 
@@ -332,18 +337,25 @@ static bool
 AdvanceBatch(Ia3ReadAheadState *state)
 {
     Ia3Batch *done = state->current;
+    bool overlap;
 
     if (state->next->nRows > 0) {
         state->current = state->next;
         state->next = done;
         ClearSlots(state);
         ResetBatch(state, done);
-    } else if (state->childDone)
+        overlap = MayOverlap(state);
+    } else if (state->childDone) {
         return false;
-    else
+    } else {
         ReadBatch(state, state->current);
-    if (MayOverlap(state))
+        overlap = MayOverlap(state);
+        SendBatch(state->current, overlap);
+    }
+    if (overlap) {
         ReadBatch(state, state->next);
+        SendBatch(state->next, true);
+    }
     CollectBatch(state, state->current);
     state->collected = true;
     return state->current->nRows > 0;

@@ -94,7 +94,7 @@ LookAhead(WindowObject window, WindowState *state, Ia3CallForm form, int nArgs)
             break;
         state->asked++;
     }
-    Ia3AskingSend(asking);
+    Ia3AskingSend(asking, false);
     Ia3AskingCollect(asking);
     state->size = Min(2 * state->size, Ia3BatchRows);
     MemoryContextSwitchTo(old);

@@ -6,9 +6,81 @@ use strict;
 use warnings;
 
 use Exporter qw(import);
+use File::Copy ();
 use IPC::Run ();
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
 
-our @EXPORT = qw(read_corpus run_blocks planner_settings compare_runs);
+use Ia3Test;
+
+our @EXPORT = qw(read_corpus run_blocks planner_settings compare_runs batching_node);
+
+# A T5 of one layer with random weights and the given tokenizer. It knows nothing, but it is fast, and its answers
+# depend on every word of the input, which shows at once when two rows are mixed up.
+sub write_tiny_backbone {
+    my ($directory, $tokenizer) = @_;
+    my ($vocabulary, $d, $heads, $kv, $ff, $buckets) = (8192, 16, 2, 8, 16, 32);
+    my $inner = $heads * $kv;
+    my @attention = map { [$_, $_ eq 'o' ? ($d, $inner) : ($inner, $d)] } qw(q k v o);
+    my @tensors = (['shared.weight', 1, $vocabulary, $d]);
+    for my $stack (qw(encoder decoder)) {
+        my $block = "$stack.block.0.layer";
+        my $feed = $stack eq 'encoder' ? 1 : 2;
+        push @tensors, map { ["$block.0.SelfAttention.$_->[0].weight", 0.5, @$_[1, 2]] } @attention;
+        push @tensors, ["$block.0.SelfAttention.relative_attention_bias.weight", 0.5, $buckets, $heads];
+        push @tensors, map { ["$block.1.EncDecAttention.$_->[0].weight", 0.5, @$_[1, 2]] } @attention
+            if $stack eq 'decoder';
+        push @tensors, ["$block.$feed.DenseReluDense.wi.weight", 0.5, $ff, $d],
+            ["$block.$feed.DenseReluDense.wo.weight", 0.5, $d, $ff];
+        push @tensors, map { ["$block.$_.layer_norm.weight", 0, $d] } 0 .. $feed;
+        push @tensors, ["$stack.final_layer_norm.weight", 0, $d];
+    }
+
+    # scale 0: ones; else uniform numbers of about that size
+    my ($header, $data, $state) = ('', '', 1);
+    for my $tensor (@tensors) {
+        my ($name, $scale, @shape) = @$tensor;
+        my ($start, $n) = (length $data, 1);
+        $n *= $_ for @shape;
+        $data .= pack 'f<*', map {
+            $state = ($state * 1103515245 + 12345) & 0x7fffffff;
+            $scale == 0 ? 1 : $scale * (($state >> 8) / 0x400000 - 1) * 1.7
+        } 1 .. $n;
+        $header .= ($header eq '' ? '{' : ',')
+            . sprintf('"%s":{"dtype":"F32","shape":[%s],"data_offsets":[%d,%d]}', $name, join(',', @shape), $start, length $data);
+    }
+    $header .= '}';
+    $header .= ' ' x (-length($header) % 8);
+
+    mkdir $directory or die "$directory: $!";
+    write_file("$directory/model.safetensors", pack('Q<', length $header) . $header . $data);
+    write_file("$directory/config.json",
+        qq({"model_type": "t5", "dropout_rate": 0.0, "layer_norm_epsilon": 1e-6, "is_encoder_decoder": true,
+            "relative_attention_num_buckets": $buckets, "relative_attention_max_distance": 128,
+            "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1, "vocab_size": $vocabulary, "d_model": $d,
+            "d_kv": $kv, "num_heads": $heads, "d_ff": $ff, "num_layers": 1, "feed_forward_proj": "relu"}\n));
+    File::Copy::copy($tokenizer, "$directory/spiece.model") or die "$tokenizer: $!";
+    return;
+}
+
+# A cluster whose backbone is such a one.
+sub batching_node {
+    my ($name) = @_;
+    my $config = $ENV{PG_CONFIG} // 'pg_config';
+    chomp(my $share = `$config --sharedir`);
+    my $directory = PostgreSQL::Test::Utils::tempdir() . '/tiny';
+
+    write_tiny_backbone($directory, "$share/ia3/ia3-mini/spiece.model");
+    return ia3_node($name, conf => "ia3.backbones = 'default=$directory:float32'\nia3.threads = 1\njit = off\n");
+}
+
+sub write_file {
+    my ($path, $content) = @_;
+    open(my $file, '>:raw', $path) or die "$path: $!";
+    print $file $content;
+    close $file or die "$path: $!";
+    return;
+}
 
 # Name and statements of each block of a corpus file; "-- name: ..." begins one.
 sub read_corpus {

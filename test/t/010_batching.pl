@@ -1,0 +1,88 @@
+# Batching changes no row and no error: every query shape of test/batching with it on and off, under settings that
+# make the planner choose differently. And what happens to batches under way when a query ends early.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Ia3Batching;
+use Ia3Test;
+
+my $directory = "$ENV{TESTDIR}/batching";
+my $node = batching_node('batching');
+$node->safe_psql('postgres', slurp_file("$directory/setup.sql"));
+my ($version) = $node->safe_psql('postgres', 'SHOW server_version_num') =~ /^(\d+)\d{4}$/;
+
+my @blocks = (read_corpus("$directory/corpus.sql"), read_corpus("$directory/statements.sql"));
+@blocks = grep { $_->{name} !~ /^merge_statement/ } @blocks if $version < 15;
+cmp_ok(scalar @blocks, '>=', 134, 'the corpus is there');
+my $reference;
+for my $setting (planner_settings($version)) {
+    my ($name, $commands) = @$setting;
+    my $off = run_blocks($node, "$commands SET ia3.enable_batching = off;", @blocks);
+    my $on = run_blocks($node, $commands, @blocks);
+    my @different = compare_runs($on, $off, @blocks);
+    is(scalar @different, 0, "$name: the same rows and errors with and without batching");
+    diag($_) for @different;
+    $reference //= $on;
+}
+my @empty = grep { !@{ $reference->{ $_->{name} } } } @blocks;
+cmp_ok(scalar @empty, '<', 10, 'and most have some');
+
+# What EXPLAIN counts is what the engine counts.
+$node->safe_psql('postgres', q{
+    CREATE TABLE many AS SELECT i AS id, 'text number ' || i AS body FROM generate_series(1, 2000) i; ANALYZE many});
+my ($before) = $node->safe_psql('postgres', 'SELECT rows FROM ia3_stat_engine');
+my $explain = $node->safe_psql('postgres', q{
+    SET max_parallel_workers_per_gather = 0; SET ia3.batch_rows = 100;
+    EXPLAIN (ANALYZE, COSTS OFF) SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM many});
+like($explain, qr/Batches: 20\s+Batched Rows: 2000\s+Largest Batch: 100\b/, 'full batches');
+is($node->safe_psql('postgres', 'SELECT rows FROM ia3_stat_engine') - $before, 2000, 'each row is asked about once');
+
+# A query that ends early leaves nothing behind, and the session goes on.
+my $all = q{SELECT count(ia3_predict(body || clock_timestamp()::text, ARRAY['a', 'b'])) FROM many};
+my $scan = q{SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM many};
+my ($status, $out, $err) = $node->psql('postgres', qq{
+    SET ia3.batch_rows = 50; SET max_parallel_workers_per_gather = 0;
+    SELECT count(*) FROM ($scan OFFSET 0) s WHERE 1000 / (1000 - id) IS NULL;
+    SELECT count(*) FROM ($scan OFFSET 0) s;
+    DO \$\$ DECLARE r record; BEGIN FOR i IN 1 .. 20 LOOP
+        FOR r IN $scan LOOP EXIT WHEN r.id = 60; END LOOP;
+    END LOOP; END \$\$;
+    SELECT count(*) FROM ($scan OFFSET 0) s;
+    DO \$\$ DECLARE r record; BEGIN FOR i IN 1 .. 20 LOOP
+        BEGIN
+            FOR r IN $scan LOOP IF r.id = 60 THEN RAISE EXCEPTION 'stop'; END IF; END LOOP;
+        EXCEPTION WHEN raise_exception THEN NULL;
+        END;
+    END LOOP; END \$\$;
+    SELECT count(*) FROM ($scan OFFSET 0) s;
+    SET statement_timeout = '30ms'; SELECT count(*) FROM many a, LATERAL ia3_classify(a.body, ARRAY['a', 'b']);
+    RESET statement_timeout;
+    SELECT count(*) FROM ($scan OFFSET 0) s}, on_error_stop => 0);
+is($out, "2000\n2000\n2000\n2000", 'errors, exits and timeouts in the middle of batches');
+like($err, qr/division by zero/, 'the error');
+like($err, qr/canceling statement due to statement timeout/, 'the timeout');
+ok(wait_until(sub { $node->safe_psql('postgres', 'SELECT queue_rows FROM ia3_stat_engine') eq '0' }),
+    'the engine forgets what nobody waits for');
+ok(wait_until(sub { $node->safe_psql('postgres', 'SELECT connections FROM ia3_stat_engine') <= 2 }),
+    'and no connection is left');
+
+# The engine dies under a query that reads ahead.
+my $pid = engine_pid($node);
+my $query = start_query($node,
+    "SET ia3.batch_rows = 20;\nSELECT length(ia3_predict('x', ARRAY['a', 'b']));\n\\! kill -STOP $pid\n$scan;\nSELECT 'next', count(*) FROM many;\n");
+ok(wait_for_query($node, q{SELECT count(*) = 1 FROM pg_stat_activity
+    WHERE query LIKE '%ia3_predict(body%FROM many;' AND wait_event_type = 'Extension'}), 'a query waits for a batch');
+kill 'KILL', $pid;
+($out, $err) = finish_query($query);
+like($err, qr/ERROR:  08006: ia3 engine for backbone "default" went away/, 'it gets an ERROR');
+like($out, qr/next\|2000/, 'and the session goes on');
+ok(wait_for_state($node, 'default', 'ready'), 'with a new engine');
+is($node->safe_psql('postgres', "SELECT count(*) FROM ($scan OFFSET 0) s"), '2000', 'which answers');
+
+$node->stop;
+done_testing();

@@ -1,0 +1,47 @@
+# 2,000 random queries, each with batching on and off. IA3_RANDOM_QUERIES and IA3_RANDOM_SEED ask for others.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Ia3Batching;
+use Ia3RandomQuery;
+
+my $total = $ENV{IA3_RANDOM_QUERIES} // 2000;
+my $random = Ia3RandomQuery->new($ENV{IA3_RANDOM_SEED} // 20);
+my $directory = "$ENV{TESTDIR}/batching";
+my $node = batching_node('random');
+$node->safe_psql('postgres', slurp_file("$directory/setup.sql") . slurp_file("$directory/random.sql"));
+my ($version) = $node->safe_psql('postgres', 'SHOW server_version_num') =~ /^(\d+)\d{4}$/;
+
+my @settings = planner_settings($version);
+my ($done, $failed, $empty, $syntax) = (0, 0, 0, 0);
+my @different;
+while ($done < $total) {
+    my $setting = $settings[($done / 100) % @settings];
+    my $commands = "$setting->[1] SET ia3.max_input_tokens = 24; SET statement_timeout = '60s';";
+    my @blocks = map { { name => $_, statements => [$random->query] } } $done .. $done + 99;
+    my $off = run_blocks($node, "$commands SET ia3.enable_batching = off;", @blocks);
+    my $on = run_blocks($node, $commands, @blocks);
+
+    push @different, map { "$setting->[0]: $_" } compare_runs($on, $off, @blocks);
+    for my $block (@blocks) {
+        my $lines = $off->{ $block->{name} } // [];
+        $failed++ if @$lines && $lines->[0] =~ /^ERROR/;
+        # queries that mean nothing test nothing
+        $syntax++ if @$lines && $lines->[0] =~ /^ERROR (42(?!704)|57014)/;
+        $empty++ if !@$lines;
+    }
+    $done += @blocks;
+}
+is(scalar @different, 0, "$done random queries give the same rows and errors with and without batching");
+diag($_) for @different[0 .. ($#different < 9 ? $#different : 9)];
+is($syntax, 0, 'all of them are queries');
+cmp_ok($failed, '>', $done / 100, 'some fail');
+cmp_ok($failed + $empty, '<', $done / 3, 'most have rows');
+
+$node->stop;
+done_testing();
