@@ -47,6 +47,7 @@ PREFIX = "base_model.model."
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 torch.manual_seed(7)
+torch.set_num_threads(1)  # the engines share the processor
 count = failed = 0
 
 
