@@ -56,6 +56,21 @@ COMMENT ON COLUMN ia3.adapter.vectors IS 'a PEFT adapter_model.safetensors, fp32
 COMMENT ON COLUMN ia3.adapter.backbone_digest IS 'SHA-256 of the backbone it was trained on';
 COMMENT ON COLUMN ia3.adapter.parent_version IS 'the version of the same task that training started from';
 
+-- Pre-trainings that are not finished: what it takes to go on after a restart. One per task, gone at the end.
+CREATE TABLE ia3.checkpoint (
+    task pg_catalog.text PRIMARY KEY REFERENCES ia3.task (task) ON DELETE CASCADE,
+    step pg_catalog.int4 NOT NULL CHECK (step OPERATOR(pg_catalog.>) 0),
+    recipe pg_catalog.jsonb NOT NULL,
+    backbone_digest pg_catalog.bytea NOT NULL,
+    state pg_catalog.bytea NOT NULL,
+    losses pg_catalog.float8[] NOT NULL,
+    seconds pg_catalog.float8 NOT NULL,
+    created_by pg_catalog.name NOT NULL,
+    saved_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()
+);
+ALTER TABLE ia3.checkpoint ALTER COLUMN state SET STORAGE EXTERNAL;
+COMMENT ON TABLE ia3.checkpoint IS 'pre-trainings under way or interrupted, from which ia3_pretrain goes on';
+
 CREATE FUNCTION ia3.adapter_is_immutable() RETURNS pg_catalog.trigger
     AS 'MODULE_PATHNAME', 'ia3_adapter_is_immutable' LANGUAGE C;
 CREATE TRIGGER adapter_is_immutable BEFORE UPDATE ON ia3.adapter
@@ -63,6 +78,7 @@ CREATE TRIGGER adapter_is_immutable BEFORE UPDATE ON ia3.adapter
 
 SELECT pg_catalog.pg_extension_config_dump('ia3.task', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.adapter', '');
+SELECT pg_catalog.pg_extension_config_dump('ia3.checkpoint', '');
 
 --
 -- Row security: the functions run as their caller. A task belongs to its owner and the roles that are
@@ -76,6 +92,7 @@ COMMENT ON FUNCTION ia3.task_readable IS 'has the current role the privileges of
 
 ALTER TABLE ia3.task ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.adapter ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ia3.checkpoint ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY task_read ON ia3.task FOR SELECT USING (ia3.task_readable(owner, readers));
 CREATE POLICY task_insert ON ia3.task FOR INSERT
@@ -94,11 +111,16 @@ CREATE POLICY adapter_delete ON ia3.adapter FOR DELETE
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task
         AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)));
 
+CREATE POLICY checkpoint_all ON ia3.checkpoint
+    USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) checkpoint.task
+        AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)));
+
 -- Only functions insert (as the owner of the tables): what becomes an adapter is decided by who may execute
 -- them. Nor may a task be renamed, which would tell by a unique violation what others' tasks are called.
 GRANT SELECT, DELETE ON ia3.task TO PUBLIC;
 GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers) ON ia3.task TO PUBLIC;
 GRANT SELECT, DELETE ON ia3.adapter TO PUBLIC;
+GRANT SELECT, DELETE ON ia3.checkpoint TO PUBLIC;
 
 --
 -- Training
@@ -126,6 +148,30 @@ CREATE FUNCTION @extschema@.ia3_train(
 COMMENT ON FUNCTION @extschema@.ia3_train IS 'trains a new version of a task on the rows of a query';
 -- Training keeps a processor busy for minutes; scoring is open to all.
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_train FROM PUBLIC;
+
+-- A procedure, since it commits at every checkpoint.
+CREATE PROCEDURE @extschema@.ia3_pretrain(
+    task pg_catalog.text,
+    query pg_catalog.text,
+    template pg_catalog.text[] DEFAULT NULL,
+    templates pg_catalog.jsonb DEFAULT NULL,
+    backbone pg_catalog.text DEFAULT NULL,
+    init pg_catalog.text DEFAULT NULL,
+    steps pg_catalog.int4 DEFAULT 10000,
+    batch_size pg_catalog.int4 DEFAULT 16,
+    learning_rate pg_catalog.float8 DEFAULT 3e-4,
+    warmup_ratio pg_catalog.float8 DEFAULT 0.06,
+    dropout pg_catalog.float8 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    activate pg_catalog.bool DEFAULT true,
+    loss_averaging pg_catalog.text DEFAULT 'batch',
+    checkpoint_every pg_catalog.int4 DEFAULT 1000,
+    resume pg_catalog.bool DEFAULT true
+)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON PROCEDURE @extschema@.ia3_pretrain IS
+    'trains one adapter on the examples of many tasks, for others to start from';
+REVOKE EXECUTE ON PROCEDURE @extschema@.ia3_pretrain FROM PUBLIC;
 
 --
 -- Classification. One overload per arity, so that STRICT holds: a NULL argument gives no rows.

@@ -33,6 +33,19 @@ extern uint64 Ia3QueryRun(Ia3Query *query, Datum *values, const char *nulls, boo
 /* Column `column` (from 1) of the first row of SPI_tuptable; *isNull may not be NULL. */
 extern Datum Ia3QueryColumn(int column, bool *isNull);
 
+/* Who called, while we act as the owner of the tables. */
+typedef struct Ia3Identity {
+    Oid user;
+    int context;
+} Ia3Identity;
+
+/*
+ * Between the two, queries run as the owner of the tables, whom row security does not bind: what the caller may do
+ * has to be checked before. An error ends it together with the (sub)transaction.
+ */
+extern Ia3Identity Ia3BecomeTableOwner(void);
+extern void Ia3BecomeAgain(Ia3Identity caller);
+
 extern void Ia3SpiConnect(void);
 extern void Ia3SpiFinish(void);
 

@@ -120,7 +120,11 @@ map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
         if (map->fields[f] == 0 && isText)
             map->fields[f] = text;
         if (map->fields[f] == 0)
-            missing_column(desc, rows->fields[f], "A template names this field.");
+            missing_column(
+                desc, rows->fields[f],
+                strcmp(rows->fields[f], "task") == 0
+                    ? "Pre-training has to know the task of every row, or a template names this field."
+                    : "A template names this field.");
     }
 
     map->choices = find_column(desc, "choices");

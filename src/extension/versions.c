@@ -13,13 +13,9 @@
  */
 #include "postgres.h"
 
-#include "catalog/namespace.h"
-#include "catalog/pg_class.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
-#include "utils/syscache.h"
 
 #include "catalog.h"
 #include "versions.h"
@@ -86,44 +82,6 @@ static Ia3Query dropVersionQuery = {
     .argTypes = {TEXTOID, INT4OID},
 };
 
-/* The owner of ia3.task, whom its row security does not bind. */
-static Oid
-table_owner(void)
-{
-    Oid relation = get_relname_relid("task", get_namespace_oid("ia3", false));
-    HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
-    Oid owner;
-
-    if (!HeapTupleIsValid(tuple))
-        elog(ERROR, "cache lookup failed for ia3.task");
-    owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
-    ReleaseSysCache(tuple);
-    return owner;
-}
-
-/* Who called, while we act as the owner of the tables. */
-typedef struct Identity {
-    Oid user;
-    int context;
-} Identity;
-
-/* An error ends it together with the (sub)transaction. */
-static Identity
-become_table_owner(void)
-{
-    Identity caller;
-
-    GetUserIdAndSecContext(&caller.user, &caller.context);
-    SetUserIdAndSecContext(table_owner(), caller.context | SECURITY_LOCAL_USERID_CHANGE);
-    return caller;
-}
-
-static void
-become_again(Identity caller)
-{
-    SetUserIdAndSecContext(caller.user, caller.context);
-}
-
 static void
 raise_must_be_owner(const char *task)
 {
@@ -153,17 +111,17 @@ raise_taken(const char *task)
 void
 Ia3VersionsCheckOwner(const char *task)
 {
-    Identity caller;
+    Ia3Identity caller;
     Datum values[2];
     bool isNull, allowed = true;
 
     Ia3SpiConnect();
     values[0] = CStringGetTextDatum(task);
-    caller = become_table_owner();
+    caller = Ia3BecomeTableOwner();
     values[1] = ObjectIdGetDatum(caller.user);
     if (Ia3QueryRun(&ownerQuery, values, NULL, true) > 0)
         allowed = DatumGetBool(Ia3QueryColumn(1, &isNull));
-    become_again(caller);
+    Ia3BecomeAgain(caller);
     Ia3SpiFinish();
     if (!allowed)
         raise_taken(task);
@@ -265,21 +223,42 @@ activate(const char *task, int number, const char *backbone, const Ia3Strings *t
 int
 Ia3VersionsStore(const Ia3NewVersion *version)
 {
-    Identity caller;
+    Ia3Identity caller;
     int number;
 
     Ia3SpiConnect();
-    caller = become_table_owner();
+    caller = Ia3BecomeTableOwner();
     number = take_number(version, caller.user);
     if (number > 0)
         insert_version(version, number, caller.user);
-    become_again(caller);
+    Ia3BecomeAgain(caller);
     if (number == 0)
         raise_taken(version->task);
     if (version->activate)
         activate(version->task, number, version->backbone, version->templates, version->choices);
     Ia3SpiFinish();
     return number;
+}
+
+void
+Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *templates)
+{
+    Ia3Identity caller;
+    Datum values[5];
+
+    Ia3VersionsCheckOwner(task);
+    Ia3SpiConnect();
+    caller = Ia3BecomeTableOwner();
+    values[0] = CStringGetTextDatum(task);
+    values[1] = ObjectIdGetDatum(caller.user);
+    values[2] = CStringGetTextDatum(backbone);
+    values[3] = Ia3StringsToArray(templates);
+    values[4] = (Datum) 0;
+    Ia3QueryRun(&insertTaskQuery, values, "    n", false);
+    Ia3BecomeAgain(caller);
+    Ia3SpiFinish();
+    /* Somebody else's may have come in between. */
+    Ia3VersionsCheckOwner(task);
 }
 
 /* Locks the task's row; returns the active version or 0. */

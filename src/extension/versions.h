@@ -43,6 +43,11 @@ extern char *Ia3VersionsBackbone(const char *task);
  */
 extern int Ia3VersionsStore(const Ia3NewVersion *version);
 
+/*
+ * Makes a task without versions, owned by the caller, unless there is one. ERROR as for Ia3VersionsCheckOwner.
+ */
+extern void Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *templates);
+
 /* Activation takes the template, choices and backbone from the version's recipe. ERROR 42704 as in task.h. */
 extern void Ia3VersionsActivate(const char *task, int version);
 

@@ -263,6 +263,7 @@ CREATE TABLE trap.adapter (task int);
 CREATE TABLE trap.adapters (task int);
 GRANT USAGE ON SCHEMA trap TO PUBLIC;
 GRANT EXECUTE ON FUNCTION ia3_train, ia3_import(text, bytea) TO regress_ia3_rita;
+GRANT EXECUTE ON PROCEDURE ia3_pretrain TO regress_ia3_rita;
 SET ROLE regress_ia3_rita;
 SET search_path = trap, pg_catalog, public;
 SELECT 'a'::pg_catalog.text = 'a'::pg_catalog.text AS the_trap_is_set;
@@ -270,6 +271,8 @@ SELECT now();
 SELECT ia3_train('trapped', $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$, steps => 1, seed => 1);
 SELECT ia3_train('trapped', $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$, steps => 1, seed => 1, init => 'trapped@1');
 SELECT ia3_import('trapped', ia3_export('trapped@2'));
+CALL ia3_pretrain('trapped', $$SELECT 'a' AS task, 'charged twice' AS text, 'billing' AS label$$, steps => 3, checkpoint_every => 1,
+    activate => false);
 SELECT ia3_predict('trapped', 'pay') IS NOT NULL AS predicted, ia3_predict('trapped@1', 'pay') IS NOT NULL AS pinned,
        ia3_predict('trapped', pg_catalog.jsonb_build_object('text', 'pay')) IS NOT NULL AS fields,
        ia3_predict('pay', '{a,b}'::pg_catalog.text[]) IS NOT NULL AS bare;
@@ -290,6 +293,7 @@ RESET ROLE;
 -- installing there is not trapped either
 SELECT ia3_drop(task) FROM ia3.task;
 REVOKE ALL ON FUNCTION ia3_train, ia3_import(text, bytea) FROM regress_ia3_rita;
+REVOKE ALL ON PROCEDURE ia3_pretrain FROM regress_ia3_rita;
 DROP EXTENSION ia3;
 SET search_path = trap, pg_catalog, public;
 CREATE EXTENSION ia3 SCHEMA public;
