@@ -569,16 +569,109 @@ test_together(void **state)
     test_client_close(&scorer);
 }
 
+/*
+ * A cache that holds one adapter, and rows of two: what was found while the other was missing, and what was put,
+ * is still there when the request is repeated.
+ */
+static void
+test_small_cache(void **state)
+{
+    char size[32];
+    snprintf(size, sizeof size, "%zu", layout->n_values * sizeof(float));
+    const char *const extra[] = {"--dtype", "float32", "--adapter-cache-size", size, NULL};
+    test_engine small;
+    assert_true(test_engine_start(&small, BACKBONE, extra));
+    test_client c;
+    test_client_open(&c, &small);
+    uint8_t digests[2][IA3_DIGEST_LEN], *bytes[2];
+    size_t len[2];
+    for (int i = 0; i < 2; i++)
+        bytes[i] = constant_adapter(1 + 0.25f * (float) i, &len[i], digests[i]);
+    put_adapter(&c, digests[0], bytes[0], len[0]);
+    assert_int_equal(test_call(&c, NULL), IA3_OK);
+    test_rows rows = {.sets = {sentiment}, .n_digests = 1, .digests = {digests[0]}, .n_rows = 1};
+    rows.rows[0] = (test_row){.text = "great movie, loved it"};
+    test_put_rows(&c, &rows);
+    assert_int_equal(test_call(&c, NULL), IA3_SCORE_OK);
+
+    rows.n_digests = rows.n_rows = 2;
+    rows.digests[1] = digests[1];
+    rows.rows[1] = (test_row){.text = "great movie, loved it", .adapter = 1};
+    test_put_rows(&c, &rows);
+    assert_int_equal(test_call(&c, NULL), IA3_MISSING);
+    assert_int_equal(ia3_get_u32(&c.reader), 1);
+    assert_memory_equal(ia3_get_bytes(&c.reader, IA3_DIGEST_LEN), digests[1], IA3_DIGEST_LEN);
+    put_adapter(&c, digests[1], bytes[1], len[1]);
+    assert_int_equal(test_call(&c, NULL), IA3_OK);
+    test_put_rows(&c, &rows);
+    assert_int_equal(test_call(&c, NULL), IA3_SCORE_OK);
+    assert_true(test_stat(&c, IA3_STAT_CACHED_ADAPTERS) == 1); /* and not longer than needed */
+    for (int i = 0; i < 2; i++)
+        free(bytes[i]);
+    test_client_close(&c);
+    assert_int_equal(test_engine_stop(&small, true), 0);
+}
+
+/* Training takes its turn between batches: rows that keep coming do not starve it. */
+static void
+test_training_among_rows(void **state)
+{
+    enum { ROWS = 800 };
+    static const char *const extra[] = {"--dtype", "float32", "--max-batch-tokens", "64", NULL};
+    static const uint8_t bare[IA3_DIGEST_LEN];
+    test_engine busy;
+    assert_true(test_engine_start(&busy, BACKBONE, extra));
+    test_client rows, training;
+    test_client_open(&rows, &busy);
+    test_client_open(&training, &busy);
+    ia3_writer *w = test_begin(&rows, IA3_SCORE);
+    ia3_put_u32(w, 256);
+    ia3_put_u32(w, 1);
+    ia3_put_bytes(w, bare, sizeof bare);
+    ia3_put_u32(w, 1);
+    ia3_put_u32(w, 2);
+    test_put_text(w, "positive");
+    test_put_text(w, "negative");
+    ia3_put_u32(w, ROWS);
+    for (int i = 0; i < ROWS; i++) {
+        char text[64];
+        int n = snprintf(text, sizeof text, "row number %d of very many", i);
+        ia3_put_u32(w, 0);
+        ia3_put_u32(w, 0);
+        ia3_put_str(w, text, (size_t) n);
+        ia3_put_u32(w, (uint32_t) n);
+    }
+    test_send(&rows);
+
+    test_recipe recipe = test_default_recipe();
+    recipe.steps = 2;
+    test_put_training(&training, &recipe);
+    assert_int_equal(test_call(&training, NULL), IA3_TRAIN_OK);
+    assert_true(test_stat(&training, IA3_STAT_ROWS) < ROWS);
+    assert_true(test_receive(&rows));
+    assert_int_equal(rows.type, IA3_SCORE_OK);
+    test_client_close(&rows);
+    test_client_close(&training);
+    assert_int_equal(test_engine_stop(&busy, true), 0);
+}
+
 int
 main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_info),          cmocka_unit_test(test_tokenize),
-        cmocka_unit_test(test_scores),        cmocka_unit_test(test_company),
-        cmocka_unit_test(test_row_errors),    cmocka_unit_test(test_truncation),
-        cmocka_unit_test(test_repeated_rows), cmocka_unit_test(test_adapters),
-        cmocka_unit_test(test_training),      cmocka_unit_test(test_pause),
+        cmocka_unit_test(test_info),
+        cmocka_unit_test(test_tokenize),
+        cmocka_unit_test(test_scores),
+        cmocka_unit_test(test_company),
+        cmocka_unit_test(test_row_errors),
+        cmocka_unit_test(test_truncation),
+        cmocka_unit_test(test_repeated_rows),
+        cmocka_unit_test(test_adapters),
+        cmocka_unit_test(test_training),
+        cmocka_unit_test(test_pause),
         cmocka_unit_test(test_together),
+        cmocka_unit_test(test_small_cache),
+        cmocka_unit_test(test_training_among_rows),
     };
     alarm(300);
     if (argc > 1) /* one test, by name */
