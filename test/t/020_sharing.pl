@@ -1,0 +1,123 @@
+# What outlives a server: shared tasks and rights in dumps and replicas, pre-trainings through restarts.
+
+use strict;
+use warnings;
+
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+
+use Ia3Test;
+
+my $node = ia3_node('sharing', conf => "wal_level = logical\nmax_wal_senders = 4\nmax_replication_slots = 4\n");
+create_shots($node);
+
+sub value
+{
+    return $node->safe_psql('postgres', $_[0]);
+}
+
+# Standard error of a statement of a role, in a database.
+sub refusal
+{
+    my ($role, $sql, $database) = @_;
+    my (undef, undef, $err) = $node->psql($database // 'postgres', "SET ROLE $role; $sql");
+    return $err;
+}
+
+my $train = q{SELECT ia3_train('hers', 'SELECT text, label FROM shots', steps => 2, seed => 1)};
+value(q{CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE carol; GRANT SELECT ON shots TO alice, bob});
+value("GRANT EXECUTE ON FUNCTION ia3_train TO alice; SET ROLE alice; $train; SELECT ia3_grant('hers', 'bob')");
+my $scores = q{SELECT string_agg(choice || ' ' || score, ', ' ORDER BY rank) FROM ia3_classify('hers', 'my card is refused')};
+my $expected = value("SET ROLE bob; $scores");
+like($expected, qr/billing/, 'a reader asks');
+
+value(q{SET ROLE alice; SELECT ia3_grant('hers', 'carol')});
+is(value("SET ROLE carol; $scores"), $expected, 'a grant takes effect at once');
+value(q{SET ROLE alice; SELECT ia3_revoke('hers', 'carol')});
+like(refusal('carol', $scores), qr/ia3 task "hers" does not exist/, 'so does its end');
+
+#
+# Pre-training: the server crashes, then the engine; the same call ends as if nothing had happened.
+#
+sub pretrain
+{
+    my ($task) = @_;
+    return "CALL ia3_pretrain('$task', 'SELECT ''shots'' AS task, text, label FROM shots', steps => 300, "
+        . 'batch_size => 8, seed => 3, checkpoint_every => 20)';
+}
+
+sub step_of
+{
+    my ($task) = @_;
+    return value("SELECT coalesce(max(step), 0) FROM ia3.checkpoint WHERE task = '$task'");
+}
+
+value(pretrain('through'));
+my $query = start_query($node, pretrain('base') . ";\n");
+ok(wait_for_query($node, q{SELECT count(*) = 1 FROM ia3.checkpoint WHERE step >= 40}), 'checkpoints appear while it runs');
+$node->stop('immediate');
+finish_query($query);
+$node->start;
+my $crashed = step_of('base');
+cmp_ok($crashed, '>=', 40, 'they survive a crash of the server');
+cmp_ok($crashed, '<', 300, 'which came before the end');
+is(value(q{SELECT count(*) FROM ia3.adapter WHERE task = 'base'}), '0', 'the version has to wait');
+
+ok(wait_for_state($node, 'default', 'ready'), 'the engine is back');
+$query = start_query($node, pretrain('base') . ";\n");
+ok( wait_for_query($node, "SELECT count(*) = 1 FROM ia3.checkpoint WHERE step > $crashed"), 'the same call goes on');
+kill 'KILL', engine_pid($node);
+my (undef, $err) = finish_query($query);
+like($err, qr/going on after step $crashed of 300/, 'after the last checkpoint');
+like($err, qr/ERROR:  08006/, 'a crash of the engine ends it');
+my $before = step_of('base');
+cmp_ok($before, '>', $crashed, 'what it had reached stays');
+
+# A dump takes the checkpoint along, and who may do what.
+my $dump = $node->backup_dir . '.dump';
+$node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, '-d', $node->connstr('postgres') ], 'pg_dump');
+value('CREATE DATABASE restored');
+$node->command_ok([ 'pg_restore', '--exit-on-error', '-d', $node->connstr('restored'), $dump ], 'pg_restore');
+
+ok(wait_for_state($node, 'default', 'ready'), 'the engine is back again');
+value(pretrain('base'));
+my $digests = q{SELECT count(DISTINCT digest) || ' of ' || count(*) FROM ia3.adapter WHERE task IN ('through', 'base')};
+is(value($digests), '1 of 2', 'twice interrupted, it gives the same vectors');
+is(value('SELECT count(*) FROM ia3.checkpoint'), '0', 'and leaves no checkpoint');
+is($node->safe_psql('restored', 'SELECT step FROM ia3.checkpoint'), $before, 'the restored database has it still');
+$node->safe_psql('restored', pretrain('base'));
+is($node->safe_psql('restored', $digests), '1 of 2', 'and goes on from it to the same vectors');
+
+is($node->safe_psql('restored', "SET ROLE bob; $scores"), $expected, 'a reader asks the restored task');
+is($node->safe_psql('restored', q{SET ROLE alice; SELECT readers FROM ia3.task}), '{bob}', 'its owner sees who may');
+like(refusal('carol', $scores, 'restored'), qr/does not exist/, 'others see nothing');
+like(refusal('bob', $train, 'restored'), qr/permission denied for function ia3_train/, 'rights to train are restored');
+is($node->safe_psql('restored', "SET ROLE alice; $train"), '2', 'with those that were granted');
+
+#
+# Logical replication of the two tables is enough to classify elsewhere, for the same roles.
+#
+my $subscriber = ia3_node('subscriber');
+$subscriber->safe_psql('postgres', 'CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE carol');
+value('CREATE PUBLICATION tasks FOR TABLE ia3.task, ia3.adapter');
+my $connstr = $node->connstr . ' dbname=postgres';
+$subscriber->safe_psql('postgres', "CREATE SUBSCRIPTION tasks CONNECTION '$connstr' PUBLICATION tasks");
+$subscriber->poll_query_until('postgres', q{SELECT count(*) = 2 AND bool_and(srsubstate IN ('r', 's')) FROM pg_subscription_rel})
+    or die 'no initial synchronisation';
+is($subscriber->safe_psql('postgres', "SET ROLE bob; $scores"), $expected, 'a subscriber gives the same scores to a reader');
+is($subscriber->safe_psql('postgres', q{SELECT bool_and(digest = sha256(vectors)) FROM ia3.adapter}),
+    't', 'it computes digests itself');
+value(qq{SET ROLE alice; $train; SELECT ia3_revoke('hers', 'bob'); SELECT ia3_grant('hers', 'carol')});
+$node->wait_for_catchup('tasks');
+is($subscriber->safe_psql('postgres', q{SET ROLE carol; SELECT max(version) FROM ia3.adapters}),
+    value(q{SELECT max(version) FROM ia3.adapters WHERE task = 'hers'}), 'new versions and grants arrive');
+is($subscriber->safe_psql('postgres', q{SET ROLE bob; SELECT count(*) FROM ia3.adapters}), '0', 'and the end of grants');
+value(q{SELECT ia3_drop('hers')});
+$node->wait_for_catchup('tasks');
+is($subscriber->safe_psql('postgres', q{SELECT count(*) FROM ia3.adapter WHERE task = 'hers'}), '0', 'and of tasks');
+$subscriber->safe_psql('postgres', 'DROP SUBSCRIPTION tasks');
+$subscriber->stop;
+$node->stop;
+
+done_testing();
