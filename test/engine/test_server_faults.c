@@ -12,7 +12,9 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -469,6 +471,39 @@ test_socket_mode(void **state)
     assert_int_equal(st.st_mode & 077, 0);
 }
 
+/* In a child that has become another user: true if the engine closes the connection without a word. */
+static bool
+stranger_is_turned_away(void)
+{
+    char byte;
+    struct sockaddr_un a = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    snprintf(a.sun_path, sizeof a.sun_path, "%s", engine.socket);
+    return setgid(65534) == 0 && setuid(65534) == 0 && connect(fd, (struct sockaddr *) &a, sizeof a) == 0 &&
+           read(fd, &byte, 1) == 0;
+}
+
+/* Even if the directory and the socket were open to all. Only root can pass for somebody else. */
+static void
+test_other_user(void **state)
+{
+    if (geteuid() != 0)
+        skip();
+    assert_int_equal(chmod(engine.dir, 0755), 0);
+    assert_int_equal(chmod(engine.socket, 0666), 0);
+    int status;
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(20); /* one that is let in waits for a first message */
+        _exit(stranger_is_turned_away() ? 0 : 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(chmod(engine.socket, 0600), 0);
+    assert_int_equal(chmod(engine.dir, 0700), 0);
+    assert_int_equal(status, 0);
+    check_alive();
+}
+
 /* A backbone that cannot be loaded is told on the status pipe; the engine ends with status 1. */
 static void
 test_failed_start(void **state)
@@ -567,6 +602,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_cancel_scoring),   cmocka_unit_test(test_request_number_in_use),
         cmocka_unit_test(test_socket_mode),      cmocka_unit_test(test_failed_start),
         cmocka_unit_test(test_shutdown),         cmocka_unit_test(test_memory_limit),
+        cmocka_unit_test(test_other_user),
     };
     alarm(300);
     if (argc > 1) /* one test, by name */
