@@ -268,3 +268,19 @@ SELECT * FROM (SELECT id, ia3_predict('q', body, ARRAY['a','b']) p, row_number()
 SELECT DISTINCT ON (p) p, id FROM (SELECT id, ia3_predict('q', body, ARRAY['a','b']) p FROM smalltk) s ORDER BY p, id;
 -- name: order_by_score_limit
 SELECT t.id, c.score FROM smalltk t, LATERAL ia3_classify('q', t.body, ARRAY['a','b']) c WHERE c.rank=1 ORDER BY c.score DESC, t.id LIMIT 5;
+-- name: subplan_in_join_condition
+SELECT t.id, a.tid FROM smalltk t JOIN tasks a ON t.n > a.tid * 40 AND (SELECT c.choice FROM ia3_classify(a.instruction, t.body, a.choices) c WHERE rank = 1) <> 'angry';
+SELECT t.id, a.tid FROM smalltk t LEFT JOIN tasks a ON t.n > a.tid * 40 AND (SELECT c.choice FROM ia3_classify(a.instruction, 'text ' || a.tid, a.choices) c WHERE rank = 1) <> 'angry';
+-- name: merge_inner_result
+SELECT a.id, b.p FROM (SELECT id FROM smalltk ORDER BY id) a JOIN (SELECT id, ia3_predict('q', body, ARRAY['a','b']) || 'x' p FROM smalltk ORDER BY id) b USING (id);
+-- name: param_set_inside
+SELECT t.id, x.* FROM smalltk t, LATERAL (SELECT a.tid, c.choice FROM tasks a, LATERAL ia3_classify(a.instruction, t.body || a.name, a.choices) c WHERE c.rank = 1 OFFSET 0) x WHERE t.n < 30;
+SELECT a.tid, x.* FROM tasks a, LATERAL (SELECT t.id, y.p FROM smalltk t, LATERAL (SELECT ia3_predict(a.instruction, t.body, a.choices) p OFFSET 0) y WHERE t.n > a.tid LIMIT 5) x;
+-- name: window_run_condition
+SELECT * FROM (SELECT id, ia3_predict('q', body, ARRAY['a','b']) p, rank() OVER (ORDER BY n) r FROM smalltk) s WHERE r <= 4 AND p IS NOT NULL;
+-- name: in_list_of_calls
+SELECT id FROM smalltk WHERE ia3_predict('q', body, ARRAY['a','b']) IN (SELECT ia3_predict('mood', t.body, ARRAY['a','b','c']) FROM tickets t WHERE t.id < 5);
+-- name: tlist_and_srf
+SELECT id, ia3_predict('q', body, ARRAY['a','b']), generate_series(1, length(ia3_predict('r', body, ARRAY['a','bb']))) FROM smalltk;
+-- name: values_join
+SELECT v.x, c.choice FROM (VALUES ('topic', 'one'), ('mood', 'two'), ('nosuchtask', NULL)) v(task, x), LATERAL ia3_classify(v.task, v.x, ARRAY['a','b']) c;

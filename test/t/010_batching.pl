@@ -32,6 +32,34 @@ for my $setting (planner_settings($version)) {
 my @empty = grep { !@{ $reference->{ $_->{name} } } } @blocks;
 cmp_ok(scalar @empty, '<', 10, 'and most have some');
 
+# Rows that another session changes under a query: they are looked at again, or skipped, as without batching.
+my @concurrent = (
+    q{UPDATE docs SET label = ia3_predict('topic', doc, ARRAY['bug', 'feature', 'question'])
+        WHERE ia3_predict('mood', doc, ARRAY['x', 'y', 'z']) IS NOT NULL},
+    q{UPDATE docs d SET label = ia3_predict('topic', d.doc, t.choices) || t.id FROM tickets t
+        WHERE t.id = d.id AND ia3_predict('mood', t.body, t.choices) <> 'question'},
+    q{INSERT INTO seen SELECT id, ia3_predict('topic', doc, ARRAY['bug', 'feature', 'question']) FROM docs ORDER BY id FOR UPDATE},
+    q{INSERT INTO seen SELECT id, ia3_predict('topic', doc, ARRAY['bug', 'feature', 'question']) FROM docs ORDER BY id
+        LIMIT 4 FOR UPDATE SKIP LOCKED},
+    q{INSERT INTO seen SELECT id, ia3_predict('topic', doc) FROM docs
+        WHERE ia3_predict('mood', doc, ARRAY['x', 'y', 'z']) = 'y' FOR UPDATE});
+$node->safe_psql('postgres', 'CREATE TABLE seen (id int, label text); CREATE TABLE docs_before AS SELECT * FROM docs');
+for my $statement (@concurrent) {
+    my @results;
+    for my $batching ('off', 'on') {
+        $node->safe_psql('postgres', 'TRUNCATE seen, docs; INSERT INTO docs SELECT * FROM docs_before');
+        my $other = start_query($node, q{BEGIN; UPDATE docs SET doc = jsonb_build_object('text', 'changed ' || id)
+            WHERE id IN (3, 4, 9); SELECT pg_sleep(1); COMMIT;});
+        wait_for_query($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'});
+        $node->safe_psql('postgres', "SET ia3.enable_batching = $batching; SET ia3.batch_rows = 5; $statement");
+        finish_query($other);
+        push @results, $node->safe_psql('postgres',
+            "SELECT 'seen', * FROM seen UNION ALL SELECT 'docs', id, label FROM docs ORDER BY 1, 2");
+    }
+    is($results[1], $results[0], 'with concurrent changes: ' . substr($statement, 0, 40));
+    cmp_ok(length $results[0], '>', 150, 'and rows to show');
+}
+
 # What EXPLAIN counts is what the engine counts.
 $node->safe_psql('postgres', q{
     CREATE TABLE many AS SELECT i AS id, 'text number ' || i AS body FROM generate_series(1, 2000) i; ANALYZE many});
