@@ -99,6 +99,9 @@ SELECT count(*) FROM ia3.adapter;
 SELECT c.choice, c.score = e.score AS same FROM ia3_classify('shared', 'pay') c JOIN expected e USING (choice) ORDER BY c.rank;
 SELECT ia3_predict('shared@1', 'pay') IN ('billing', 'access') AS pinned, octet_length(ia3_export('shared')) > 0 AS exported,
        ia3_export_config('shared') ->> 'peft_type' AS peft_type;
+SELECT n FROM ia3_evaluate('shared', $$VALUES ('charged', 'billing')$$);
+SELECT sum(n) FROM ia3_confusion('shared@1', $$VALUES ('charged', 'billing')$$);
+SELECT ia3_plot('shared') ~ '^<svg' AS plotted, ia3_generate('shared', 'pay', 2) IS NOT NULL AS generated;
 -- one's own task may start from it
 SELECT ia3_train('ritas', $$VALUES ('a', 'x'), ('b', 'y')$$, steps => 1, init => 'shared@1');
 SELECT recipe ->> 'init' AS init FROM ia3.adapters WHERE task = 'ritas';
