@@ -100,6 +100,23 @@ SELECT asked($$CREATE TEMP TABLE t AS SELECT id, ia3_predict('constant', ARRAY['
 -- nothing is computed for a plan that is only shown
 SELECT asked($$EXPLAIN SELECT id, ia3_predict(body, ARRAY['a', 'b']), ia3_predict('constant', ARRAY['a', 'b']) FROM notes$$);
 
+-- a plan with a read-ahead node cannot be positioned on or run backwards, unless the cursor says that it will be
+BEGIN;
+DECLARE here CURSOR FOR SELECT id, ia3_predict(body, ARRAY['a', 'b']) IS NOT NULL AS p FROM notes WHERE id < 5;
+FETCH here;
+SAVEPOINT s;
+UPDATE notes SET kind = 'here' WHERE CURRENT OF here;
+ROLLBACK TO s;
+FETCH here;
+FETCH BACKWARD here;
+ROLLBACK;
+BEGIN;
+DECLARE here SCROLL CURSOR FOR SELECT id, ia3_predict(body, ARRAY['a', 'b']) IS NOT NULL AS p FROM notes WHERE id < 5;
+MOVE 2 FROM here;
+FETCH BACKWARD here;
+UPDATE notes SET kind = 'here' WHERE CURRENT OF here;
+ROLLBACK;
+
 -- switched off: for new plans and for those that are there
 PREPARE p AS SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes;
 SET plan_cache_mode = force_generic_plan;
