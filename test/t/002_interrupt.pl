@@ -57,10 +57,11 @@ nothing_left('cancel');
 # statement_timeout.
 $started = time;
 ($out, $err) = finish_query(start_query($node,
-    "SET statement_timeout = '1s';\n$Ia3Test::ENDLESS;\nRESET statement_timeout;\n$classify;\n"));
+    "SET statement_timeout = '1s';\n$Ia3Test::ENDLESS;\nRESET statement_timeout;\n"
+        . "SELECT count(*) FROM ia3_stat_progress_train;\n$classify;\n"));
 like($err, qr/57014: canceling statement due to statement timeout/, 'statement_timeout is reported');
 cmp_ok(time - $started, '<', 10, 'in time');
-is($out, "$answer\n", 'the session lives on');
+is($out, "0\n$answer\n", 'the session lives on and shows no training any more');
 nothing_left('statement_timeout');
 
 # An error caught in a subtransaction.
@@ -74,13 +75,19 @@ nothing_left('statement_timeout');
         EXCEPTION WHEN query_canceled THEN
             PERFORM set_config('ia3_test.caught', sqlerrm, false);
         END;
+        FOR i IN 1 .. 100 LOOP
+            EXIT WHEN (SELECT train_jobs = 0 FROM ia3_stat_engine);
+            PERFORM pg_sleep(0.05);
+        END LOOP;
+        PERFORM set_config('ia3_test.jobs', (SELECT train_jobs::text FROM ia3_stat_engine), false);
         PERFORM set_config('ia3_test.left', (SELECT count(*)::text FROM ia3_stat_progress_train), false);
         PERFORM set_config('ia3_test.answer', ia3_predict('the app crashes', ARRAY['billing', 'technical']), false);
     END \$\$;
-    SELECT current_setting('ia3_test.caught'), current_setting('ia3_test.left'), current_setting('ia3_test.answer');
+    SELECT current_setting('ia3_test.caught'), current_setting('ia3_test.jobs'), current_setting('ia3_test.left'),
+        current_setting('ia3_test.answer');
 }));
 is($err, '', 'the error is caught');
-is($out, "canceling statement due to statement timeout|0|$answer\n", 'the rest of the transaction can use the engine');
+is($out, "canceling statement due to statement timeout|0|0|$answer\n", 'the engine stops at once, and the rest of the transaction can use it');
 nothing_left('a caught error');
 
 # A rollback after success.

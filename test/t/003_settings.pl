@@ -45,6 +45,7 @@ my $bundled = $node->config_data('--sharedir') . '/ia3/ia3-mini';
 my $models = PostgreSQL::Test::Utils::tempdir();
 symlink $bundled, "$models/a b\@c:d, e" or die "symlink: $!";
 mkdir "$models/empty";
+my $node_started = time;
 $node = ia3_node('settings', conf => qq{
 ia3.backbones = 'default=ia3-mini, gone=$models/gone, empty = $models/empty'
 ia3.threads = 1
@@ -66,6 +67,15 @@ for my $broken ('gone', 'empty')
 ok(wait_for_state($node, 'gone', 'failed'), 'its state is shown');
 like($node->safe_psql('postgres', q{SELECT message FROM ia3_stat_engine WHERE backbone = 'gone'}),
     qr/\Q$models\E\/gone/, 'with the reason');
+
+# Tried again at once, after 1 s, 2 s, 4 s ...: a backbone that cannot be loaded does not keep the server busy.
+sub attempts
+{
+    my $n = () = slurp_file($node->logfile) =~ /ia3 engine "gone" could not start/g;
+    return $n;
+}
+ok(wait_until(sub { attempts() >= 3 }), 'what failed is tried again');
+cmp_ok(attempts(), '<=', 2 + log(1 + time - $node_started) / log(2), 'less and less often');
 
 ($out, $err) = session($node, "SET ia3.backbone = 'nobody';\n$classify;\n");
 like($err, qr/ERROR:  42704: ia3 backbone "nobody" does not exist/, 'an unknown backbone');

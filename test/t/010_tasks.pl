@@ -49,6 +49,18 @@ like($out, qr/^3$/m, 'the first one has the number before it');
 is(value(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM ia3.adapter}), '1,2,3,4', 'no number is lost');
 is(value(q{SELECT active_version FROM ia3.task}), '4', 'the last to finish is active');
 
+# One statement asks one version, whatever is activated meanwhile.
+value(q{SELECT ia3_train('snap', 'SELECT text, label FROM shots', steps => 1)});
+value(q{SELECT ia3_train('snap', 'SELECT text, label FROM shots', steps => 1, choices => ARRAY['billing', 'technical', 'x'])});
+my $reader = start_query($node, q{SELECT (SELECT count(*) FROM ia3_classify('snap', 'one')), pg_sleep(2) IS NULL,
+        (SELECT count(*) FROM ia3_classify('snap', 'two'))});
+ok( wait_for_query($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND wait_event = 'PgSleep'}),
+    'a statement is in the middle');
+value(q{SELECT ia3_activate('snap', 1)});
+is(value(q{SELECT count(*) FROM ia3_classify('snap', 'two')}), '2', 'another version is active');
+is((finish_query($reader))[0], "3|f|3\n", 'the statement goes on with the one that it began with');
+value(q{SELECT ia3_drop('snap')});
+
 # With one snapshot for the whole transaction a concurrent change is a serialization failure, as anywhere.
 my $serial = start_query($node, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1; SELECT pg_sleep(2); "
         . train('both', 1) . "; ROLLBACK;\n");
