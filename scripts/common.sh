@@ -41,7 +41,7 @@ ia3_root() {
 IA3_PACKAGES="gcc g++ make postgresql-15 postgresql-server-dev-15 libsentencepiece-dev libjansson-dev
     libdnnl-dev libssl-dev"
 # shellcheck disable=SC2034
-IA3_TEST_PACKAGES="libcmocka-dev libipc-run-perl clang-14 clang-format-14 shellcheck"
+IA3_TEST_PACKAGES="libcmocka-dev libipc-run-perl procps clang-14 clang-format-14 shellcheck"
 
 ia3_package_installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
