@@ -208,8 +208,7 @@ SELECT attempt($$ALTER TABLE ia3.adapter ALTER COLUMN digest DROP EXPRESSION$$);
 SELECT attempt($$SET session_replication_role = replica$$);
 SELECT attempt($$CREATE TRIGGER forge BEFORE INSERT ON ia3.adapter FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()$$);
 SELECT attempt($$CREATE RULE forge AS ON INSERT TO ia3.adapter DO INSTEAD NOTHING$$);
-COPY ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by) FROM STDIN;
-\.
+\copy ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by) FROM '/dev/null'
 RESET ROLE;
 -- even a superuser has to take the table apart first
 SELECT attempt($$INSERT INTO ia3.adapter (task, version, vectors, digest, backbone_digest, recipe, created_by)
