@@ -2,10 +2,15 @@
  * threads.c
  *     The CPU device's pool of threads (see threads.h).
  *
- * Locking: a job is published by raising `generation` under the mutex; workers that spin see the atomic,
- * workers that sleep are woken. `pending` counts workers that have not finished the current job; the last
- * one wakes the caller if it sleeps. Job fields are written before the generation (release) and read after it
- * (acquire).
+ * A job is cut into parts, which whoever is free claims one by one; the job is done when its parts are, not
+ * when every worker has been seen. So a worker that the system does not run just now (the machine has other
+ * work too) holds up nothing but the part it had already begun.
+ *
+ * Locking: `ticket` holds the job's generation and the next unclaimed part in one word. A claim is a
+ * compare-and-swap on it, so a worker that comes late can never take a part of a job it has not seen; and once
+ * it holds a part, the job cannot end, so only then it reads the job's fields. A job is published by storing
+ * the ticket (release) under the mutex; workers that spin see it, workers that sleep are woken. `unfinished`
+ * counts parts; who ends the last one wakes the caller if it sleeps.
  */
 #include "threads.h"
 
@@ -20,6 +25,9 @@
 
 #define SPIN_NANOSECONDS 20000
 
+/* Parts per thread: enough to even out a thread that is interrupted, few enough to keep what a part reads in cache. */
+#define PARTS_PER_THREAD 4
+
 typedef struct ia3_worker {
     ia3_pool *pool;
     int slot;
@@ -30,8 +38,8 @@ struct ia3_pool {
     int threads;
     pthread_mutex_t mutex;
     pthread_cond_t work, done;
-    atomic_uint generation;
-    atomic_int pending;
+    atomic_uint_fast64_t ticket; /* generation << 32 | next part */
+    atomic_int unfinished;
     int sleepers;       /* under the mutex */
     bool caller_sleeps; /* under the mutex */
     atomic_bool stop;
@@ -39,9 +47,7 @@ struct ia3_pool {
     ia3_work_fn fn;
     void *arg;
     size_t n;
-    int parts;
-    bool dynamic;
-    atomic_size_t next;
+    uint32_t parts;
     ia3_worker workers[]; /* [threads], 0 unused */
 };
 
@@ -63,34 +69,59 @@ now_ns(void)
     return (uint64_t) t.tv_sec * 1000000000u + (uint64_t) t.tv_nsec;
 }
 
-/* What `slot` has to do of the current job. */
-static void
-run_part(ia3_pool *pool, int slot)
+static uint32_t
+generation_of(uint64_t ticket)
 {
-    if (slot >= pool->parts)
+    return (uint32_t) (ticket >> 32);
+}
+
+/* Wakes the caller if this was the last part of the job. */
+static void
+finish_part(ia3_pool *pool)
+{
+    if (atomic_fetch_sub_explicit(&pool->unfinished, 1, memory_order_acq_rel) != 1)
         return;
-    if (pool->dynamic) {
-        for (;;) {
-            size_t i = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-            if (i >= pool->n)
-                return;
-            pool->fn(pool->arg, slot, i, i + 1);
+    pthread_mutex_lock(&pool->mutex);
+    if (pool->caller_sleeps)
+        pthread_cond_signal(&pool->done);
+    pthread_mutex_unlock(&pool->mutex);
+}
+
+static void
+run_part(ia3_pool *pool, int slot, size_t part)
+{
+    size_t base = pool->n / pool->parts, extra = pool->n % pool->parts;
+    size_t begin = part * base + (part < extra ? part : extra);
+    pool->fn(pool->arg, slot, begin, begin + base + (part < extra ? 1 : 0));
+    finish_part(pool);
+}
+
+/*
+ * Takes parts of the job of this generation until none is left or another job has come. The number of parts is
+ * in the generation's ticket too: tickets count down to zero.
+ */
+static void
+take_parts(ia3_pool *pool, int slot, uint32_t generation)
+{
+    uint64_t ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
+    while (generation_of(ticket) == generation && (uint32_t) ticket > 0) {
+        if (atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1, memory_order_acq_rel,
+                                                  memory_order_acquire)) {
+            run_part(pool, slot, pool->parts - (uint32_t) ticket);
+            ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
         }
     }
-    size_t base = pool->n / (size_t) pool->parts, extra = pool->n % (size_t) pool->parts, s = (size_t) slot;
-    size_t begin = s * base + (s < extra ? s : extra);
-    pool->fn(pool->arg, slot, begin, begin + base + (s < extra ? 1 : 0));
 }
 
 /* Waits for a generation other than `seen`; spins shortly, then sleeps. */
-static unsigned
-wait_for_work(ia3_pool *pool, unsigned seen)
+static uint32_t
+wait_for_work(ia3_pool *pool, uint32_t seen)
 {
-    unsigned now;
+    uint32_t now;
     uint64_t until = now_ns() + SPIN_NANOSECONDS;
     do {
         for (int i = 0; i < 32; i++) {
-            now = atomic_load_explicit(&pool->generation, memory_order_acquire);
+            now = generation_of(atomic_load_explicit(&pool->ticket, memory_order_acquire));
             if (now != seen)
                 return now;
             relax();
@@ -98,7 +129,7 @@ wait_for_work(ia3_pool *pool, unsigned seen)
     } while (now_ns() < until);
     pthread_mutex_lock(&pool->mutex);
     pool->sleepers++;
-    while ((now = atomic_load_explicit(&pool->generation, memory_order_acquire)) == seen)
+    while ((now = generation_of(atomic_load_explicit(&pool->ticket, memory_order_acquire))) == seen)
         pthread_cond_wait(&pool->work, &pool->mutex);
     pool->sleepers--;
     pthread_mutex_unlock(&pool->mutex);
@@ -110,85 +141,79 @@ worker_main(void *arg)
 {
     ia3_worker *w = arg;
     ia3_pool *pool = w->pool;
-    unsigned seen = 0;
+    uint32_t seen = 0;
     ia3_onednn_single_thread();
     for (;;) {
         seen = wait_for_work(pool, seen);
         if (atomic_load_explicit(&pool->stop, memory_order_acquire))
             return NULL;
-        run_part(pool, w->slot);
-        if (atomic_fetch_sub_explicit(&pool->pending, 1, memory_order_acq_rel) == 1) {
-            pthread_mutex_lock(&pool->mutex);
-            if (pool->caller_sleeps)
-                pthread_cond_signal(&pool->done);
-            pthread_mutex_unlock(&pool->mutex);
-        }
+        take_parts(pool, w->slot, seen);
     }
 }
 
-static void
-publish(ia3_pool *pool)
+/* Begins the next generation with this many parts. Returns it. */
+static uint32_t
+publish(ia3_pool *pool, uint32_t parts)
 {
     pthread_mutex_lock(&pool->mutex);
-    atomic_fetch_add_explicit(&pool->generation, 1, memory_order_release);
+    uint32_t generation = generation_of(atomic_load_explicit(&pool->ticket, memory_order_relaxed)) + 1;
+    atomic_store_explicit(&pool->ticket, (uint64_t) generation << 32 | parts, memory_order_release);
     if (pool->sleepers > 0)
         pthread_cond_broadcast(&pool->work);
     pthread_mutex_unlock(&pool->mutex);
+    return generation;
 }
 
 static void
-wait_for_workers(ia3_pool *pool)
+wait_for_parts(ia3_pool *pool)
 {
     uint64_t until = now_ns() + SPIN_NANOSECONDS;
     do {
         for (int i = 0; i < 32; i++) {
-            if (atomic_load_explicit(&pool->pending, memory_order_acquire) == 0)
+            if (atomic_load_explicit(&pool->unfinished, memory_order_acquire) == 0)
                 return;
             relax();
         }
     } while (now_ns() < until);
     pthread_mutex_lock(&pool->mutex);
     pool->caller_sleeps = true;
-    while (atomic_load_explicit(&pool->pending, memory_order_acquire) != 0)
+    while (atomic_load_explicit(&pool->unfinished, memory_order_acquire) != 0)
         pthread_cond_wait(&pool->done, &pool->mutex);
     pool->caller_sleeps = false;
     pthread_mutex_unlock(&pool->mutex);
 }
 
 static void
-run(ia3_pool *pool, size_t n, size_t parts, bool dynamic, ia3_work_fn fn, void *arg)
+run(ia3_pool *pool, size_t n, size_t parts, ia3_work_fn fn, void *arg)
 {
     if (n == 0)
         return;
     ia3_onednn_single_thread(); /* the caller may be another thread than last time */
-    if (parts > (size_t) pool->threads)
-        parts = (size_t) pool->threads;
-    if (parts <= 1) {
+    if (parts <= 1 || pool->threads == 1) {
         fn(arg, 0, 0, n);
         return;
     }
     pool->fn = fn;
     pool->arg = arg;
     pool->n = n;
-    pool->parts = (int) parts;
-    pool->dynamic = dynamic;
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->pending, pool->threads - 1, memory_order_relaxed);
-    publish(pool);
-    run_part(pool, 0);
-    wait_for_workers(pool);
+    pool->parts = (uint32_t) parts;
+    atomic_store_explicit(&pool->unfinished, (int) parts, memory_order_relaxed);
+    take_parts(pool, 0, publish(pool, (uint32_t) parts));
+    wait_for_parts(pool);
 }
 
 void
 ia3_parallel(ia3_pool *pool, size_t n, size_t grain, ia3_work_fn fn, void *arg)
 {
-    run(pool, n, grain > 1 ? n / grain : n, false, fn, arg);
+    size_t parts = grain > 1 ? n / grain : n, most = (size_t) pool->threads * PARTS_PER_THREAD;
+    run(pool, n, parts < most ? parts : most, fn, arg);
 }
 
 void
 ia3_parallel_dynamic(ia3_pool *pool, size_t n, ia3_work_fn fn, void *arg)
 {
-    run(pool, n, n, true, fn, arg);
+    const size_t most = INT32_MAX; /* what a ticket and the count of unfinished parts hold */
+    run(pool, n, n < most ? n : most, fn, arg);
 }
 
 int
@@ -233,7 +258,7 @@ ia3_pool_free(ia3_pool *pool)
     if (!pool)
         return;
     atomic_store_explicit(&pool->stop, true, memory_order_release);
-    publish(pool);
+    publish(pool, 0);
     for (int i = 1; i < pool->threads; i++)
         pthread_join(pool->workers[i].thread, NULL);
     pthread_mutex_destroy(&pool->mutex);

@@ -22,15 +22,13 @@ void ia3_pool_free(ia3_pool *pool);
 int ia3_pool_threads(const ia3_pool *pool);
 
 /*
- * Splits [0, n) into contiguous parts of at least `grain` items, one per thread, and returns when all are
- * done. The partition is static. Kernels must compute an item the same way whatever part it is in.
+ * Splits [0, n) into contiguous parts of at least `grain` items, a few per thread, and returns when all are
+ * done. Parts depend on n, grain and the number of threads alone; who takes which is chance. Kernels must
+ * compute an item the same way whatever part it is in, and items must write disjoint memory.
  */
 void ia3_parallel(ia3_pool *pool, size_t n, size_t grain, ia3_work_fn fn, void *arg);
 
-/*
- * The same for items of very unequal cost: every thread takes the next item when it is free. Only for kernels
- * whose items write disjoint memory, so that the assignment cannot change a result.
- */
+/* The same for items of very unequal cost: every item is a part of its own. */
 void ia3_parallel_dynamic(ia3_pool *pool, size_t n, ia3_work_fn fn, void *arg);
 
 #endif
