@@ -15,6 +15,7 @@
  *     readahead_safety.c     which subtrees and expressions may run ahead of their consumer
  *     readahead_rewrite.c    building the node: between two nodes, or on top of one that is taken apart
  *     readahead_exec.c       executing the node: reading and emitting batches, rescans
+ *     readahead_run.c        whether a query is run to its end
  *     readahead_ask.c        asking the engine about the calls of a batch
  *     readahead_explain.c    EXPLAIN, and adding up what parallel workers did
  */
@@ -52,17 +53,27 @@ typedef struct Ia3Rewrite {
     PlannedStmt *stmt;
     int nextNodeId;
     List *served; /* FuncExpr nodes that some read-ahead node already takes care of */
+    /* numbers of subplans, of CTEs, that are known to have no side effects (readahead_safety.c) */
+    Bitmapset *pureCtes[2];
 } Ia3Rewrite;
 
 /* What a plan node must know about the node that reads from it. */
 typedef struct Ia3Consumer {
     bool mayStop;   /* it may stop before the end, or before its limit: batches start small */
+    bool uncertain; /* it reads all or, seldom, finds after some rows that it needs none */
     bool fixedType; /* it relies on the type of its child, which must stay in its place */
     bool inGather;  /* the node runs in parallel workers */
     /* it reads no more rows than these two add up to; NULL: no limit */
     Node *limitCount;
     Node *limitOffset;
 } Ia3Consumer;
+
+/* Is every row, up to the limit, wanted for certain? Then what fails early would have failed anyway. */
+static inline bool
+Ia3WantsAll(const Ia3Consumer *consumer)
+{
+    return !consumer->mayStop && !consumer->uncertain;
+}
 
 /*
  * Calls found in an expression or in a plan subtree (readahead_sites.c). A site is a List: the FuncExpr,
@@ -74,6 +85,8 @@ typedef struct Ia3Sites {
 } Ia3Sites;
 
 extern bool Ia3ContainsCall(Node *expr);
+/* Could computing the sites raise an error? */
+extern bool Ia3SitesMayFail(List *sites);
 /* Calls in an expression over the columns of one input. `certain`: it is evaluated for every row read. */
 extern Ia3Sites Ia3FindSites(Ia3Rewrite *rw, Node *expr, bool certain);
 /* Calls in the arguments of aggregates or window functions of `node`, over the columns of its child. */
@@ -87,8 +100,10 @@ extern Ia3Sites Ia3FindNestLoopSites(Ia3Rewrite *rw, NestLoop *join, bool certai
 extern bool Ia3FunctionCannotFail(const FuncExpr *call);
 extern bool Ia3OperatorCannotFail(const OpExpr *op);
 extern bool Ia3CoercionCannotFail(const CoerceViaIO *coercion);
-/* Whether reading more rows of this subtree than are wanted can be noticed. */
-extern bool Ia3MayReadAhead(const Ia3Rewrite *rw, Plan *plan, bool mayStop);
+/* Whether rows of this subtree may be read ahead; `wantsAll`: none of them will be left over. */
+extern bool Ia3MayReadAhead(Ia3Rewrite *rw, Plan *plan, bool wantsAll);
+/* Whether its functions might look at what is done with the rows that it has returned already. */
+extern bool Ia3SeesChanges(Ia3Rewrite *rw, Plan *plan);
 /* The children of a plan node that are in neither lefttree nor righttree; a new List, to be freed or not. */
 extern List *Ia3PlanExtraChildren(Plan *plan);
 
@@ -106,6 +121,8 @@ extern Plan *Ia3Split(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer);
 typedef struct Ia3ReadAheadPlan {
     int nSites;
     bool mayStop;
+    bool
+        careful; /* rows that are not wanted must not be touched, should the query be stopped (Ia3RunMayStop) */
     bool hasLimit;
 } Ia3ReadAheadPlan;
 
@@ -137,6 +154,13 @@ extern void Ia3AskingCollect(Ia3Asking *asking);
 extern void Ia3AskingDrop(Ia3Asking *asking);
 
 /*
+ * Whether the run that is going on was asked for a number of rows (readahead_run.c): FETCH, a fetch size, loops and
+ * SELECT INTO of PL/pgSQL, a function in SQL. The plan does not say so.
+ */
+extern void Ia3RunInit(void);
+extern bool Ia3RunMayStop(void);
+
+/*
  * Execution (readahead_exec.c, readahead_explain.c)
  */
 typedef struct Ia3Site {
@@ -144,6 +168,7 @@ typedef struct Ia3Site {
     bool nested;  /* its arguments contain other calls, whose answers have to be there first */
     List *guards; /* ExprStates */
     List *args;
+    bool isNewValue[IA3_MAX_CALL_ARGS]; /* evaluating it allocates memory */
 } Ia3Site;
 
 typedef struct Ia3Batch {
@@ -168,7 +193,7 @@ typedef struct Ia3ReadAheadState {
     Ia3Batch *current, *next;
     TupleTableSlot *rowSlot; /* deforms stored rows */
     int capacity;            /* rows of a full batch */
-    int size;                /* rows of the next batch */
+    int size;                /* rows of the next batch if the consumer may stop */
     bool started, childDone, collected;
     uint64 nBatches; /* read so far: numbers them */
     int64 bound;     /* at most so many rows will be wanted; -1 = no limit */

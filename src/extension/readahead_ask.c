@@ -12,8 +12,11 @@
 #include "access/detoast.h"
 #include "mb/pg_wchar.h"
 
-/* Longest texts of one request; a single call may be longer. */
+/* Longest texts and choices of one request; a single call may be longer. */
 #define MAX_REQUEST_BYTES (16 * 1024 * 1024)
+
+/* Adapters of one request: an engine keeps all of them while it computes, and takes 2 GB. */
+#define MAX_REQUEST_ADAPTER_BYTES (1024 * 1024 * 1024)
 
 /* One call that somebody has to answer. */
 typedef struct Pending {
@@ -27,6 +30,7 @@ typedef struct Sent {
     bool generates;
     Ia3ScoreRequest *request;
     Size bytes;
+    int nAdapters, maxAdapters;
     int nRows;
     Ia3CacheEntry **entries;
     const Ia3Strings **choices; /* each NULL in a request that generates */
@@ -214,6 +218,25 @@ MakeQuestion(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question
     return valid;
 }
 
+/* How much a question makes a request longer, at most. */
+static Size
+QuestionBytes(const Ia3Question *question)
+{
+    Size bytes = question->input.len;
+
+    for (int i = 0; question->choices && i < question->choices->n; i++)
+        bytes += strlen(question->choices->items[i]);
+    return bytes;
+}
+
+static int
+MaxAdapters(const char *backbone)
+{
+    uint64 bytes = Ia3GetEngineInfo(backbone)->adapterValues * sizeof(float);
+
+    return Max(1, MAX_REQUEST_ADAPTER_BYTES / Max(bytes, 1));
+}
+
 /* The request that the next question goes into. */
 static Sent *
 RequestFor(Ia3Asking *asking, const Ia3Question *question)
@@ -225,12 +248,13 @@ RequestFor(Ia3Asking *asking, const Ia3Question *question)
     foreach (lc, asking->sent) {
         sent = lfirst(lc);
         if (strcmp(sent->backbone, question->backbone) == 0 && sent->generates == generates &&
-            sent->bytes + question->input.len <= MAX_REQUEST_BYTES)
+            sent->bytes + QuestionBytes(question) <= MAX_REQUEST_BYTES && sent->nAdapters < sent->maxAdapters)
             return sent;
     }
     sent = palloc0(sizeof(Sent));
     sent->backbone = pstrdup(question->backbone);
     sent->generates = generates;
+    sent->maxAdapters = MaxAdapters(sent->backbone);
     sent->request = generates ? Ia3GenerateCreate(sent->backbone) : Ia3ScoreCreate(sent->backbone);
     sent->entries = palloc(sizeof(Ia3CacheEntry *) * asking->nPending);
     sent->choices = palloc(sizeof(Ia3Strings *) * asking->nPending);
@@ -250,7 +274,8 @@ AddQuestion(Ia3Asking *asking, const Ia3Question *question, Ia3CacheEntry *entry
     else
         Ia3ScoreAddRow(sent->request, adapter, Ia3ScoreAddChoices(sent->request, question->choices),
                        &question->input);
-    sent->bytes += question->input.len;
+    sent->bytes += QuestionBytes(question);
+    sent->nAdapters = Max(sent->nAdapters, adapter + 1);
     sent->entries[sent->nRows] = entry;
     sent->choices[sent->nRows++] = question->choices;
 }

@@ -14,9 +14,11 @@
 #include "readahead.h"
 
 #include "access/detoast.h"
+#include "catalog/pg_type.h"
 #include "executor/executor.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
+#include "utils/datum.h"
 #include "utils/memutils.h"
 
 /* Stored rows and evaluated arguments of one batch: it ends early when they get longer than this. */
@@ -65,6 +67,15 @@ CreateState(CustomScan *scan)
  * Begin
  */
 
+/* Or does evaluating it return what somebody else keeps: the stored row, the plan, whoever set the parameter? */
+static bool
+MakesNewValue(Expr *expr)
+{
+    while (IsA(expr, RelabelType))
+        expr = ((RelabelType *) expr)->arg;
+    return !IsA(expr, Var) && !IsA(expr, Const) && !IsA(expr, Param);
+}
+
 static void
 InitSites(Ia3ReadAheadState *state, CustomScan *scan)
 {
@@ -75,8 +86,12 @@ InitSites(Ia3ReadAheadState *state, CustomScan *scan)
         List *site = list_nth(scan->custom_exprs, i);
         FuncExpr *call = linitial(site);
         List *guards = list_copy_tail(site, 1);
+        int nArgs = list_length(call->args);
 
-        state->sites[i].form = Ia3FunctionForm(call->funcid);
+        state->sites[i].form = nArgs <= IA3_MAX_CALL_ARGS ? Ia3FunctionForm(call->funcid) : IA3_CALL_NONE;
+        for (int k = 0; k < nArgs && nArgs <= IA3_MAX_CALL_ARGS; k++)
+            state->sites[i].isNewValue[k] =
+                MakesNewValue(list_nth(call->args, k)) && exprType(list_nth(call->args, k)) != INT4OID;
         state->sites[i].nested = Ia3ContainsCall((Node *) call->args) || Ia3ContainsCall((Node *) guards);
         state->sites[i].guards = ExecInitExprList(guards, ps);
         state->sites[i].args = ExecInitExprList(call->args, ps);
@@ -134,7 +149,10 @@ LoadRow(Ia3ReadAheadState *state, Ia3Batch *batch, int i)
     state->css.ss.ps.ps_ExprContext->ecxt_scantuple = scan;
 }
 
-/* The limit above us, if any; also for a sort below, which Limit itself could not tell through us. */
+/*
+ * The limit above us, if any; also for a sort below, which Limit itself could not tell through us. As in Limit, the
+ * sort is told at every rescan and before it is rescanned, also that there is no limit any more.
+ */
 static void
 EvaluateLimit(Ia3ReadAheadState *state)
 {
@@ -142,14 +160,16 @@ EvaluateLimit(Ia3ReadAheadState *state)
     bool countIsNull, offsetIsNull;
     int64 count, offset;
 
+    state->bound = -1;
+    if (!state->plan.hasLimit)
+        return;
     count = DatumGetInt64(ExecEvalExprSwitchContext(state->limitCount, context, &countIsNull));
     offset = DatumGetInt64(ExecEvalExprSwitchContext(state->limitOffset, context, &offsetIsNull));
     if (offsetIsNull)
         offset = 0;
     /* negative ones are for Limit to complain about */
-    if (countIsNull || count < 0 || offset < 0 || count > PG_INT64_MAX - offset)
-        return;
-    state->bound = count + offset;
+    if (!countIsNull && count >= 0 && offset >= 0 && count <= PG_INT64_MAX - offset)
+        state->bound = count + offset;
     ExecSetTupleBound(state->bound, outerPlanState(state));
 }
 
@@ -157,11 +177,10 @@ static void
 StartScan(Ia3ReadAheadState *state)
 {
     state->started = true;
-    state->bound = -1;
+    state->childDone = false;
     state->nRead = 0;
-    state->size = state->plan.mayStop ? 1 : state->capacity;
-    if (state->plan.hasLimit)
-        EvaluateLimit(state);
+    state->size = 1;
+    EvaluateLimit(state);
 }
 
 /* Evaluates the conditions of a call for the scan tuple. */
@@ -182,7 +201,8 @@ WillBeCalled(const Ia3Site *site, ExprContext *context)
 
 /*
  * Adds the call of a site for the scan tuple, if it will happen and its arguments are not NULL; returns the
- * bytes to send for it. The arguments stay in the batch's context.
+ * bytes to send for it. The arguments stay in the batch's context; what was needed to compute them (a document of
+ * which some words are used) does not.
  */
 static Size
 AddCall(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3Site *site)
@@ -194,14 +214,16 @@ AddCall(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3S
     Size bytes = 0;
     bool isNull = false;
 
-    if (site->form == IA3_CALL_NONE || list_length(site->args) > IA3_MAX_CALL_ARGS ||
-        !WillBeCalled(site, context))
+    if (site->form == IA3_CALL_NONE || !WillBeCalled(site, context))
         return 0;
     old = MemoryContextSwitchTo(batch->context);
     foreach (lc, site->args) {
-        call.args[call.nArgs++] = ExecEvalExpr((ExprState *) lfirst(lc), context, &isNull);
+        Datum value = ExecEvalExprSwitchContext(lfirst(lc), context, &isNull);
+
         if (isNull)
             break;
+        call.args[call.nArgs] = site->isNewValue[call.nArgs] ? datumCopy(value, false, -1) : value;
+        call.nArgs++;
     }
     if (!isNull)
         bytes = Ia3AskingAdd(asking, &call);
@@ -213,8 +235,12 @@ AddCall(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3S
 static int64
 RowsWanted(const Ia3ReadAheadState *state)
 {
-    int64 rows = state->size;
+    int64 rows = state->capacity;
 
+    if (state->plan.mayStop || Ia3RunMayStop())
+        rows = state->size;
+    if (state->plan.careful && Ia3RunMayStop())
+        rows = 1;
     if (state->bound >= 0)
         rows = Min(rows, state->bound - state->nRead);
     return Max(rows, 1); /* whoever asks beyond a limit gets what there is, row by row */
@@ -328,8 +354,8 @@ CollectBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
 static bool
 MayOverlap(const Ia3ReadAheadState *state)
 {
-    return state->enabled && !state->plan.mayStop && state->collected && !state->childDone &&
-           (state->bound < 0 || state->nRead < state->bound);
+    return state->enabled && !state->plan.mayStop && !Ia3RunMayStop() && state->collected &&
+           !state->childDone && (state->bound < 0 || state->nRead < state->bound);
 }
 
 /* Makes the next batch the current one; false at the end. */
@@ -397,7 +423,7 @@ ReScan(CustomScanState *node)
     ClearSlots(state);
     for (int i = 0; i < 2; i++)
         ResetBatch(state, &state->batches[i]);
-    state->started = state->childDone = false;
+    StartScan(state);
     /* a child whose parameters changed is rescanned when it is next read */
     if (outerPlanState(node)->chgParam == NULL)
         ExecReScan(outerPlanState(node));

@@ -47,12 +47,13 @@ typedef struct KnownFunction {
 
 static KnownFunction known[MAX_FUNCTIONS];
 static int nKnown = 0;
-static bool knownValid = false;
+static uint64 knownAt = 0;       /* the value of `invalidations` when `known` was made */
+static uint64 invalidations = 1; /* of pg_proc, ever */
 
 static void
 ForgetFunctions(Datum arg, int cacheid, uint32 hashvalue)
 {
-    knownValid = false;
+    invalidations++;
 }
 
 static bool
@@ -106,7 +107,7 @@ FindFunctions(const char *name, KnownFunction *found, int n)
 }
 
 /*
- * The look-ups may process invalidations that clear knownValid again, so the result is made aside and
+ * The look-ups may process invalidations, which count already for the result, and may fail; so it is made aside and
  * `known` only ever holds a complete answer.
  */
 static void
@@ -114,20 +115,22 @@ ResolveFunctions(void)
 {
     static bool registered = false;
     KnownFunction found[MAX_FUNCTIONS];
+    uint64 before;
     int n = 0;
 
-    if (knownValid)
+    if (knownAt == invalidations)
         return;
     if (!registered) {
         CacheRegisterSyscacheCallback(PROCOID, ForgetFunctions, (Datum) 0);
         registered = true;
     }
-    knownValid = true;
+    before = invalidations;
     n = FindFunctions("ia3_classify", found, n);
     n = FindFunctions("ia3_predict", found, n);
     n = FindFunctions("ia3_generate", found, n);
     memcpy(known, found, sizeof(KnownFunction) * n);
     nKnown = n;
+    knownAt = before;
 }
 
 Ia3CallForm

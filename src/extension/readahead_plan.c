@@ -29,6 +29,7 @@ static Ia3Consumer
 ReadsLikeConsumer(const Ia3Consumer *consumer)
 {
     return (Ia3Consumer){.mayStop = consumer->mayStop || consumer->limitCount,
+                         .uncertain = consumer->uncertain,
                          .inGather = consumer->inGather};
 }
 
@@ -77,7 +78,7 @@ RewriteNestLoop(Ia3Rewrite *rw, NestLoop *join, Ia3Consumer consumer)
         inner.mayStop = true;
     plan->lefttree = RewritePlan(rw, plan->lefttree, outer);
     plan->righttree = RewritePlan(rw, plan->righttree, inner);
-    sites = Ia3FindNestLoopSites(rw, join, !outer.mayStop);
+    sites = Ia3FindNestLoopSites(rw, join, Ia3WantsAll(&outer));
     plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &outer);
     return Ia3Split(rw, plan, &consumer);
 }
@@ -94,6 +95,13 @@ RewriteMergeJoin(Ia3Rewrite *rw, MergeJoin *join, Ia3Consumer consumer)
     return Ia3Split(rw, plan, &consumer);
 }
 
+/* A row whose first key is NULL matches nothing: its other keys are not looked at. */
+static bool
+KeysAreCertain(List *hashkeys, const Ia3Consumer *consumer)
+{
+    return Ia3WantsAll(consumer) && list_length(hashkeys) == 1;
+}
+
 static Plan *
 RewriteHashJoin(Ia3Rewrite *rw, HashJoin *join, Ia3Consumer consumer)
 {
@@ -101,10 +109,13 @@ RewriteHashJoin(Ia3Rewrite *rw, HashJoin *join, Ia3Consumer consumer)
     Ia3Consumer outer = ReadsLikeConsumer(&consumer);
     Ia3Sites sites;
 
+    /* the first row may be read to see whether there is any, before the hash table is found to be empty */
+    if (join->join.jointype != JOIN_LEFT && join->join.jointype != JOIN_ANTI &&
+        join->join.jointype != JOIN_FULL)
+        outer.uncertain = true;
     plan->lefttree = RewritePlan(rw, plan->lefttree, outer);
     plan->righttree = RewritePlan(rw, plan->righttree, ReadsAll(&consumer));
-    /* a row may be read and then found useless because the hash table is empty: not certain */
-    sites = Ia3FindSites(rw, (Node *) join->hashkeys, false);
+    sites = Ia3FindSites(rw, (Node *) join->hashkeys, KeysAreCertain(join->hashkeys, &outer));
     plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &outer);
     return Ia3Split(rw, plan, &consumer);
 }
@@ -116,7 +127,7 @@ RewriteHash(Ia3Rewrite *rw, Hash *hash, Ia3Consumer consumer)
     Ia3Sites sites;
 
     hash->plan.lefttree = RewritePlan(rw, hash->plan.lefttree, child);
-    sites = Ia3FindSites(rw, (Node *) hash->hashkeys, true);
+    sites = Ia3FindSites(rw, (Node *) hash->hashkeys, KeysAreCertain(hash->hashkeys, &child));
     hash->plan.lefttree = Ia3Interpose(rw, hash->plan.lefttree, &sites, &child);
     return &hash->plan;
 }
@@ -130,7 +141,7 @@ RewriteProjection(Ia3Rewrite *rw, Plan *plan, Ia3Consumer child)
     if (plan->lefttree == NULL)
         return plan;
     plan->lefttree = RewritePlan(rw, plan->lefttree, child);
-    sites = Ia3FindSites(rw, (Node *) plan->targetlist, !child.mayStop);
+    sites = Ia3FindSites(rw, (Node *) plan->targetlist, Ia3WantsAll(&child));
     plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &child);
     return plan;
 }
@@ -155,14 +166,16 @@ RewriteAggregate(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
     Ia3Consumer child = ReadsLikeConsumer(&consumer);
     Ia3Sites sites;
 
-    if (IsA(plan, Agg) && ((Agg *) plan)->aggstrategy != AGG_SORTED)
+    /* AGG_MIXED returns the groups of its sorted part while it reads, as AGG_SORTED does */
+    if (IsA(plan, Agg) &&
+        (((Agg *) plan)->aggstrategy == AGG_PLAIN || ((Agg *) plan)->aggstrategy == AGG_HASHED))
         child = ReadsAll(&consumer);
 #if PG_VERSION_NUM >= 150000
     if (IsA(plan, WindowAgg) && ((WindowAgg *) plan)->runCondition) /* "rank <= 3": ends early */
         child = ReadsSome(&consumer);
 #endif
     plan->lefttree = RewritePlan(rw, plan->lefttree, child);
-    sites = Ia3FindAggregateSites(rw, plan, !child.mayStop);
+    sites = Ia3FindAggregateSites(rw, plan, Ia3WantsAll(&child));
     plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &child);
     return Ia3Split(rw, plan, &consumer);
 }
@@ -185,13 +198,29 @@ RewriteList(Ia3Rewrite *rw, List *plans, Ia3Consumer consumer)
         lfirst(lc) = RewritePlan(rw, lfirst(lc), consumer);
 }
 
+/*
+ * The statement's changes so far are visible to volatile functions, which therefore must not run before the rows that
+ * were there before theirs have been inserted, updated or deleted.
+ */
+static Plan *
+RewriteModified(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
+{
+    Ia3Consumer child = ReadsAll(consumer);
+
+    child.mayStop = Ia3SeesChanges(rw, plan);
+    return RewritePlan(rw, plan, child);
+}
+
 static Plan *
 RewriteModifyTable(Ia3Rewrite *rw, ModifyTable *modify, Ia3Consumer consumer)
 {
 #if PG_VERSION_NUM < 140000
-    RewriteList(rw, modify->plans, ReadsAll(&consumer));
+    ListCell *lc;
+
+    foreach (lc, modify->plans)
+        lfirst(lc) = RewriteModified(rw, lfirst(lc), &consumer);
 #else
-    modify->plan.lefttree = RewritePlan(rw, modify->plan.lefttree, ReadsAll(&consumer));
+    modify->plan.lefttree = RewriteModified(rw, modify->plan.lefttree, &consumer);
 #endif
     return &modify->plan;
 }
@@ -295,10 +324,10 @@ MaxNodeId(Plan *plan)
 }
 
 static void
-RewriteStatement(PlannedStmt *stmt, bool mayStop)
+RewriteStatement(PlannedStmt *stmt)
 {
     Ia3Rewrite rw = {.stmt = stmt};
-    Ia3Consumer client = {.mayStop = mayStop};
+    Ia3Consumer client = {0}; /* should it stop before the end, it will say so: see readahead_run.c */
     Ia3Consumer expression = {.mayStop = true};
     ListCell *lc;
 
@@ -315,7 +344,7 @@ RewriteStatement(PlannedStmt *stmt, bool mayStop)
 
 /*
  * A scrollable cursor is left alone: the planner has already made sure that its plan can run backwards,
- * which ours cannot. Other cursors may stop at any row.
+ * which ours cannot.
  */
 static PlannedStmt *
 PlanWithReadAhead(Query *parse, const char *queryString, int cursorOptions, ParamListInfo boundParams)
@@ -324,7 +353,7 @@ PlanWithReadAhead(Query *parse, const char *queryString, int cursorOptions, Para
                                         : standard_planner(parse, queryString, cursorOptions, boundParams);
 
     if (Ia3EnableBatching && !(cursorOptions & CURSOR_OPT_SCROLL) && Ia3PlanUsesFunctions(stmt))
-        RewriteStatement(stmt, (cursorOptions & CURSOR_OPT_FAST_PLAN) != 0);
+        RewriteStatement(stmt);
     return stmt;
 }
 
@@ -332,6 +361,7 @@ void
 Ia3ReadAheadInit(void)
 {
     RegisterCustomScanMethods(&Ia3ReadAheadScanMethods);
+    Ia3RunInit();
     previousPlanner = planner_hook;
     planner_hook = PlanWithReadAhead;
 }

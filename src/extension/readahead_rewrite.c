@@ -20,7 +20,8 @@
 List *
 Ia3ReadAheadPlanPut(const Ia3ReadAheadPlan *plan)
 {
-    return list_make3(makeInteger(plan->nSites), makeInteger(plan->mayStop), makeInteger(plan->hasLimit));
+    return list_make4(makeInteger(plan->nSites), makeInteger(plan->mayStop), makeInteger(plan->careful),
+                      makeInteger(plan->hasLimit));
 }
 
 Ia3ReadAheadPlan
@@ -30,7 +31,8 @@ Ia3ReadAheadPlanGet(const CustomScan *scan)
 
     plan.nSites = intVal(linitial(scan->custom_private));
     plan.mayStop = intVal(lsecond(scan->custom_private)) != 0;
-    plan.hasLimit = intVal(lthird(scan->custom_private)) != 0;
+    plan.careful = intVal(lthird(scan->custom_private)) != 0;
+    plan.hasLimit = intVal(lfourth(scan->custom_private)) != 0;
     return plan;
 }
 
@@ -71,8 +73,12 @@ MakeNode(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites,
 {
     CustomScan *scan = makeNode(CustomScan);
     Plan *plan = &scan->scan.plan;
-    /* the limit counts rows above our filter */
-    Ia3ReadAheadPlan info = {list_length(sites), consumer->mayStop, consumer->limitCount && !qual};
+    Ia3ReadAheadPlan info = {
+        .nSites = list_length(sites),
+        .mayStop = consumer->mayStop,
+        .careful = Ia3SitesMayFail(sites) || !Ia3MayReadAhead(rw, child, false),
+        .hasLimit = consumer->limitCount && !qual, /* the limit counts rows above our filter */
+    };
     Bitmapset *params = NULL;
     ListCell *lc;
 
@@ -131,7 +137,7 @@ Ia3Interpose(Ia3Rewrite *rw, Plan *child, const Ia3Sites *sites, const Ia3Consum
     List *targetlist = NIL;
     ListCell *lc;
 
-    if (sites->sites == NIL || !Ia3MayReadAhead(rw, child, consumer->mayStop))
+    if (sites->sites == NIL || !Ia3MayReadAhead(rw, child, Ia3WantsAll(consumer)))
         return child;
     foreach (lc, child->targetlist) {
         TargetEntry *entry = flatCopyTargetEntry(lfirst(lc));
@@ -294,7 +300,7 @@ SplitFilter(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
         List *moved;
 
         for (first = start; first < list_length(plan->qual); first++) {
-            sites = Ia3FindSites(rw, list_nth(plan->qual, first), !filtered.mayStop);
+            sites = Ia3FindSites(rw, list_nth(plan->qual, first), Ia3WantsAll(&filtered));
             if (sites.sites != NIL)
                 break;
         }
@@ -310,16 +316,16 @@ SplitFilter(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
 Plan *
 Ia3Split(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
 {
+    bool wantsAll = Ia3WantsAll(consumer);
     Ia3Sites sites;
 
     if (consumer->fixedType)
         return plan;
-    if (FilterCanMove(plan) && plan->qual &&
-        Ia3MayReadAhead(rw, plan, consumer->mayStop || consumer->limitCount))
+    if (FilterCanMove(plan) && plan->qual && Ia3MayReadAhead(rw, plan, wantsAll && !consumer->limitCount))
         plan = SplitFilter(rw, plan, consumer);
-    if (!Ia3MayReadAhead(rw, plan, consumer->mayStop))
+    if (!Ia3MayReadAhead(rw, plan, wantsAll))
         return plan;
-    sites = Ia3FindSites(rw, (Node *) plan->targetlist, !consumer->mayStop);
+    sites = Ia3FindSites(rw, (Node *) plan->targetlist, wantsAll);
     if (sites.sites != NIL)
         plan = SplitOff(rw, plan, NIL, &sites, consumer);
     return plan;

@@ -9,6 +9,7 @@
 #include "readahead.h"
 
 #include "access/transam.h"
+#include "catalog/pg_proc.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "nodes/nodeFuncs.h"
@@ -129,96 +130,161 @@ Ia3PlanExtraChildren(Plan *plan)
     }
 }
 
-static bool PlanHasSideEffects(const Ia3Rewrite *rw, Plan *plan);
+/* Which functions count as side effects: all that are volatile, or only those that users have written. */
+typedef struct EffectSearch {
+    Ia3Rewrite *rw;
+    bool ownFunctions;
+} EffectSearch;
+
+static bool PlanHasSideEffects(const EffectSearch *search, Plan *plan);
 
 static bool
-SubqueryWalker(Node *node, const Ia3Rewrite *rw)
+IsOwnVolatile(Oid function, void *context)
+{
+    return function >= FirstNormalObjectId && func_volatile(function) == PROVOLATILE_VOLATILE;
+}
+
+static bool
+OwnVolatileWalker(Node *node, void *context)
+{
+    if (node == NULL)
+        return false;
+    return check_functions_in_node(node, IsOwnVolatile, NULL) ||
+           expression_tree_walker(node, OwnVolatileWalker, context);
+}
+
+/*
+ * The plan of the CTE that a node reads, or NULL. One that changes data runs to its end whatever is read of it, so
+ * reading it ahead is as good as not.
+ */
+static Plan *
+CtePlan(Ia3Rewrite *rw, Plan *plan)
+{
+    Plan *cte;
+
+    if (!IsA(plan, CteScan))
+        return NULL;
+    cte = list_nth(rw->stmt->subplans, ((CteScan *) plan)->ctePlanId - 1);
+    return cte && IsA(cte, ModifyTable) ? NULL : cte;
+}
+
+static bool
+SubqueryWalker(Node *node, const EffectSearch *search)
 {
     if (node == NULL)
         return false;
     if (IsA(node, SubPlan) &&
-        PlanHasSideEffects(rw, list_nth(rw->stmt->subplans, ((SubPlan *) node)->plan_id - 1)))
+        PlanHasSideEffects(search, list_nth(search->rw->stmt->subplans, ((SubPlan *) node)->plan_id - 1)))
         return true;
-    return expression_tree_walker(node, SubqueryWalker, (void *) rw);
+    return expression_tree_walker(node, SubqueryWalker, (void *) search);
 }
 
 static bool
-HasSideEffects(const Ia3Rewrite *rw, void *expr)
+HasSideEffects(const EffectSearch *search, void *expr)
 {
-    return contain_volatile_functions((Node *) expr) || SubqueryWalker((Node *) expr, rw);
+    bool found = search->ownFunctions ? OwnVolatileWalker(expr, NULL) : contain_volatile_functions(expr);
+
+    return found || SubqueryWalker(expr, search);
+}
+
+/* What others read of the same CTE does not matter here: the answer is that for reading it alone. */
+static bool
+CteHasSideEffects(const EffectSearch *search, Plan *plan)
+{
+    Plan *cte = CtePlan(search->rw, plan);
+    Bitmapset **pure = &search->rw->pureCtes[search->ownFunctions];
+    int number = cte ? ((CteScan *) plan)->ctePlanId : 0;
+
+    if (cte == NULL || bms_is_member(number, *pure))
+        return false;
+    if (PlanHasSideEffects(search, cte))
+        return true;
+    *pure = bms_add_member(*pure, number);
+    return false;
 }
 
 /* Expressions of a node other than target list and filter that are evaluated while it is read. */
 static bool
-OwnExpressionsHaveSideEffects(const Ia3Rewrite *rw, Plan *plan)
+OwnExpressionsHaveSideEffects(const EffectSearch *search, Plan *plan)
 {
     switch (nodeTag(plan)) {
     case T_FunctionScan: {
         ListCell *lc;
 
         foreach (lc, ((FunctionScan *) plan)->functions)
-            if (HasSideEffects(rw, ((RangeTblFunction *) lfirst(lc))->funcexpr))
+            if (HasSideEffects(search, ((RangeTblFunction *) lfirst(lc))->funcexpr))
                 return true;
         return false;
     }
+    case T_TableFuncScan:
+        return HasSideEffects(search, ((TableFuncScan *) plan)->tablefunc);
     case T_ValuesScan:
-        return HasSideEffects(rw, ((ValuesScan *) plan)->values_lists);
+        return HasSideEffects(search, ((ValuesScan *) plan)->values_lists);
     case T_NestLoop:
-        return HasSideEffects(rw, ((Join *) plan)->joinqual);
+        return HasSideEffects(search, ((Join *) plan)->joinqual);
     case T_MergeJoin:
-        return HasSideEffects(rw, ((Join *) plan)->joinqual) ||
-               HasSideEffects(rw, ((MergeJoin *) plan)->mergeclauses);
+        return HasSideEffects(search, ((Join *) plan)->joinqual) ||
+               HasSideEffects(search, ((MergeJoin *) plan)->mergeclauses);
     case T_HashJoin:
-        return HasSideEffects(rw, ((Join *) plan)->joinqual) ||
-               HasSideEffects(rw, ((HashJoin *) plan)->hashclauses);
+        return HasSideEffects(search, ((Join *) plan)->joinqual) ||
+               HasSideEffects(search, ((HashJoin *) plan)->hashclauses);
     case T_Result:
-        return HasSideEffects(rw, ((Result *) plan)->resconstantqual);
+        return HasSideEffects(search, ((Result *) plan)->resconstantqual);
     default:
         return false;
     }
 }
 
 static bool
-PlanHasSideEffects(const Ia3Rewrite *rw, Plan *plan)
+PlanHasSideEffects(const EffectSearch *search, Plan *plan)
 {
     ListCell *lc;
 
     if (plan == NULL)
         return false;
     check_stack_depth();
-    if (HasSideEffects(rw, plan->targetlist) || HasSideEffects(rw, plan->qual) ||
-        OwnExpressionsHaveSideEffects(rw, plan) || PlanHasSideEffects(rw, plan->lefttree) ||
-        PlanHasSideEffects(rw, plan->righttree))
+    if (HasSideEffects(search, plan->targetlist) || HasSideEffects(search, plan->qual) ||
+        HasSideEffects(search, plan->initPlan) || OwnExpressionsHaveSideEffects(search, plan) ||
+        CteHasSideEffects(search, plan) || PlanHasSideEffects(search, plan->lefttree) ||
+        PlanHasSideEffects(search, plan->righttree))
         return true;
     foreach (lc, Ia3PlanExtraChildren(plan))
-        if (PlanHasSideEffects(rw, lfirst(lc)))
+        if (PlanHasSideEffects(search, lfirst(lc)))
             return true;
     return false;
 }
 
 /* Does it lock or change rows one by one, as they are asked for? */
 static bool
-PlanLocksRows(Plan *plan)
+PlanLocksRows(Ia3Rewrite *rw, Plan *plan)
 {
     ListCell *lc;
+    Plan *cte;
 
     if (plan == NULL)
         return false;
     check_stack_depth();
     if (IsA(plan, LockRows) || IsA(plan, ModifyTable))
         return true;
-    if (PlanLocksRows(plan->lefttree) || PlanLocksRows(plan->righttree))
+    cte = CtePlan(rw, plan);
+    if (PlanLocksRows(rw, plan->lefttree) || PlanLocksRows(rw, plan->righttree) || PlanLocksRows(rw, cte))
         return true;
     foreach (lc, Ia3PlanExtraChildren(plan))
-        if (PlanLocksRows(lfirst(lc)))
+        if (PlanLocksRows(rw, lfirst(lc)))
             return true;
     return false;
 }
 
 bool
-Ia3MayReadAhead(const Ia3Rewrite *rw, Plan *plan, bool mayStop)
+Ia3MayReadAhead(Ia3Rewrite *rw, Plan *plan, bool wantsAll)
 {
-    if (PlanLocksRows(plan))
+    if (PlanLocksRows(rw, plan))
         return false;
-    return !mayStop || !PlanHasSideEffects(rw, plan);
+    return wantsAll || !PlanHasSideEffects(&(EffectSearch){.rw = rw}, plan);
+}
+
+bool
+Ia3SeesChanges(Ia3Rewrite *rw, Plan *plan)
+{
+    return PlanHasSideEffects(&(EffectSearch){.rw = rw, .ownFunctions = true}, plan);
 }

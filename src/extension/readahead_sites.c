@@ -159,6 +159,12 @@ RiskyWalker(Node *node, void *context)
     return expression_tree_walker(node, RiskyWalker, context);
 }
 
+bool
+Ia3SitesMayFail(List *sites)
+{
+    return RiskyWalker((Node *) sites, NULL);
+}
+
 /* Replaces the parameters that the row sets by what they are set to. */
 static Node *
 SubstituteParams(Node *node, SiteSearch *search)

@@ -11,6 +11,9 @@
 /* An engine that keeps losing what it was just given is broken; two rounds cover an eviction in between. */
 #define MAX_ROUNDS 4
 
+/* So many lists of choices are looked at for one that is there already. */
+#define LOOK_BACK 64
+
 typedef struct ScoreRow {
     int adapter;
     int choices;          /* SCORE */
@@ -21,6 +24,7 @@ typedef struct ScoreRow {
 struct Ia3ScoreRequest {
     char *backbone;
     bool generates;
+    int maxInputTokens; /* the setting when the request was made, should it have to be repeated */
     MemoryContext context;
     int nAdapters, nChoices, nRows;
     int capAdapters, capChoices, capRows;
@@ -36,6 +40,7 @@ Ia3ScoreCreate(const char *backbone)
     Ia3ScoreRequest *request = palloc0(sizeof(Ia3ScoreRequest));
 
     request->backbone = pstrdup(backbone);
+    request->maxInputTokens = Ia3MaxInputTokens;
     request->context = CurrentMemoryContext;
     return request;
 }
@@ -79,9 +84,12 @@ Ia3ScoreAddAdapter(Ia3ScoreRequest *request, const Ia3Task *task)
 int
 Ia3ScoreAddChoices(Ia3ScoreRequest *request, const Ia3Strings *choices)
 {
-    /* Rows of one task come with the same choices one after the other. */
+    /* Rows of one task come with the same choices one after the other; those of several tasks in turn. */
     if (request->nChoices > 0 && Ia3StringsEqual(request->choices[request->nChoices - 1], choices))
         return request->nChoices - 1;
+    for (int i = Max(0, request->nChoices - LOOK_BACK); i < request->nChoices; i++)
+        if (request->choices[i] == choices)
+            return i;
     request->choices =
         grow(request, request->choices, request->nChoices, &request->capChoices, sizeof(Ia3Strings *));
     request->choices[request->nChoices] = choices;
@@ -133,7 +141,7 @@ write_request(const Ia3ScoreRequest *request, ia3_writer *w)
     for (int i = 0; i < request->nAdapters; i++)
         if (request->adapters[i])
             Ia3TaskCheckBackbone(request->adapters[i]);
-    ia3_put_u32(w, Ia3MaxInputTokens);
+    ia3_put_u32(w, request->maxInputTokens);
     ia3_put_u32(w, request->nAdapters);
     for (int i = 0; i < request->nAdapters; i++)
         ia3_put_bytes(w, request->adapters[i] ? request->adapters[i]->digest : bare, IA3_DIGEST_LEN);

@@ -280,3 +280,94 @@ SELECT id, ia3_predict('q' || 1 / (id - 8), body, choices) FROM tickets ORDER BY
 SELECT id FROM tickets WHERE ia3_predict('q' || 1 / (id - 8), body, choices) IS NOT NULL ORDER BY id LIMIT 7;
 SELECT t.id, c.choice FROM tickets t, LATERAL ia3_classify('q' || 1 / (id - 8), body, choices) c WHERE rank = 1 ORDER BY t.id LIMIT 7;
 SELECT EXISTS (SELECT 1 FROM tickets WHERE ia3_predict('q' || 1 / (id - 3), body, choices) IS NOT NULL);
+-- A limit that changes from scan to scan. Not in parallel: PostgreSQL 15 itself goes on with the first one there.
+--
+-- name: limit_rescanned
+BEGIN;
+SET LOCAL max_parallel_workers_per_gather = 0;
+SELECT t.n, (SELECT string_agg(s.p || s.id, ',') FROM (SELECT id, ia3_predict('topic', body, ARRAY['a','b']) p FROM tickets ORDER BY grp, id LIMIT NULLIF(t.n, 10)) s) FROM smalltk t WHERE t.n < 20 ORDER BY n;
+SELECT t.n, (SELECT string_agg(s.p || s.id, ',') FROM (SELECT id, ia3_predict('topic', body, ARRAY['a','b']) p FROM tickets ORDER BY grp, id LIMIT 20 - t.n OFFSET t.n / 4) s) FROM smalltk t WHERE t.n < 20 ORDER BY n;
+ROLLBACK;
+-- name: limit_rewound
+BEGIN;
+SET LOCAL max_parallel_workers_per_gather = 0;
+SELECT t.n, (SELECT string_agg(x.p || x.id, ',') FROM tasks a LEFT JOIN (SELECT id, ia3_predict('topic', body, ARRAY['a','b']) p FROM tickets ORDER BY grp, id LIMIT t.n) x ON a.tid <> x.id) FROM smalltk t WHERE t.n < 20 ORDER BY n;
+ROLLBACK;
+-- name: limit_subquery
+BEGIN;
+SET LOCAL max_parallel_workers_per_gather = 0;
+SELECT t.n, (SELECT string_agg(s.p || s.id, ',') FROM (SELECT id, ia3_predict('topic', body, ARRAY['a','b']) p FROM tickets ORDER BY id LIMIT (SELECT count(*) FROM tasks k WHERE k.tid * 5 < t.n)) s) FROM smalltk t WHERE t.n < 20 ORDER BY n;
+ROLLBACK;
+-- name: risky_cursor
+BEGIN;
+DECLARE c CURSOR FOR SELECT id, ia3_predict('q' || 1 / (id - 8), body, choices) FROM tickets;
+FETCH 2 FROM c;
+MOVE 3 FROM c;
+FETCH 2 FROM c;
+SAVEPOINT s;
+FETCH 1 FROM c;
+ROLLBACK;
+BEGIN;
+DECLARE c CURSOR FOR SELECT id, ia3_predict('q' || 1 / (id - 40), body, choices) FROM tickets;
+FETCH 2 FROM c;
+FETCH ALL FROM c;
+ROLLBACK;
+-- name: risky_plpgsql
+DO $$ DECLARE x text; BEGIN SELECT ia3_predict('q' || 1 / (id - 8), body, choices) INTO x FROM tickets; RAISE EXCEPTION 'into %', x; END $$;
+DO $$ DECLARE x text; BEGIN SELECT ia3_predict('q' || 1 / (id - 1), body, choices) INTO x FROM tickets; RAISE EXCEPTION 'into %', x; END $$;
+DO $$ DECLARE r record; BEGIN FOR r IN SELECT id, ia3_predict('q' || 1 / (id - 20), body, choices) p FROM tickets LOOP EXIT WHEN r.id = 3; END LOOP; RAISE EXCEPTION 'loop %', r.p; END $$;
+DO $$ DECLARE r record; BEGIN FOR r IN EXECUTE 'SELECT id, ia3_predict(''q'' || 1 / (id - 20), body, choices) p FROM tickets' LOOP EXIT WHEN r.id = 3; END LOOP; RAISE EXCEPTION 'loop %', r.p; END $$;
+DO $$ DECLARE c CURSOR FOR SELECT id, ia3_predict('q' || 1 / (id - 8), body, choices) p FROM tickets; r record; BEGIN OPEN c; FETCH c INTO r; FETCH c INTO r; CLOSE c; RAISE EXCEPTION 'cursor %', r.p; END $$;
+-- name: risky_sql_function
+BEGIN;
+CREATE FUNCTION first() RETURNS text LANGUAGE sql AS $$ SELECT ia3_predict('q' || 1 / (id - 8), body, choices) FROM tickets $$;
+CREATE FUNCTION every() RETURNS SETOF text LANGUAGE sql AS $$ SELECT ia3_predict('q' || 1 / (id - 8), body, choices) FROM tickets $$;
+SELECT first();
+SELECT every() LIMIT 3;
+ROLLBACK;
+-- name: risky_empty_hash
+BEGIN;
+CREATE TEMP TABLE none AS SELECT 'x' || g AS p FROM generate_series(1, 3) g;
+ANALYZE none;
+DELETE FROM none;
+SET LOCAL max_parallel_workers_per_gather = 0;
+SET LOCAL enable_nestloop = off;
+SET LOCAL enable_mergejoin = off;
+SELECT s.id FROM (SELECT id, ia3_predict('q' || 1 / (id - 8), body, choices) p FROM tickets OFFSET 0) s JOIN none e ON e.p = s.p;
+SELECT s.id FROM tickets s JOIN none e ON e.p = ia3_predict('q' || 1 / (id - 8), body, choices);
+SELECT s.id, e.p FROM (SELECT id, ia3_predict('q' || 1 / (id - 40), body, choices) p FROM tickets OFFSET 0) s LEFT JOIN none e ON e.p = s.p;
+ROLLBACK;
+-- name: risky_hash_key
+BEGIN;
+SET LOCAL enable_nestloop = off;
+SET LOCAL enable_mergejoin = off;
+SELECT a.id, b.id FROM docs a JOIN tickets b ON NULLIF(b.id, 8) = a.id AND ia3_predict('q' || 1 / (b.id - 8), b.body, b.choices) = 'bug' || repeat('x', a.id * 0);
+ROLLBACK;
+-- name: risky_mixed_aggregate
+BEGIN;
+SET LOCAL enable_sort = off;
+SELECT count(ia3_predict('q' || 1 / (id - 8), body, choices)) FROM (SELECT * FROM tickets ORDER BY id OFFSET 0) t GROUP BY GROUPING SETS ((id), (grp)) LIMIT 2;
+ROLLBACK;
+-- name: cte_side_effects
+BEGIN;
+CREATE TEMP SEQUENCE seq;
+WITH w AS MATERIALIZED (SELECT id, body, task, choices, nextval('seq') n FROM tickets) SELECT id FROM w WHERE ia3_predict(task, body, choices) <> 'nothing' LIMIT 4;
+SELECT currval('seq');
+WITH w AS MATERIALIZED (SELECT * FROM tickets WHERE id > 2 FOR UPDATE) SELECT id FROM w WHERE ia3_predict(task, body, choices) <> 'nothing' LIMIT 4;
+SELECT id FROM tickets WHERE xmax::text = pg_current_xact_id()::text;
+ROLLBACK;
+-- name: sees_changes
+BEGIN;
+CREATE TEMP TABLE out (id int, p text, n bigint);
+CREATE FUNCTION so_far(min int) RETURNS bigint LANGUAGE plpgsql AS $$ BEGIN RETURN (SELECT count(*) FROM out WHERE id > min); END $$;
+INSERT INTO out SELECT id, ia3_predict(task, body, choices), so_far(3) FROM tickets;
+SELECT * FROM out;
+UPDATE out SET n = so_far(1000), id = id + 1000 WHERE ia3_predict('mood', p, ARRAY['x', 'y']) <> 'z' AND so_far(1000) < 9;
+SELECT * FROM out;
+ROLLBACK;
+-- name: volatile_of_core
+BEGIN;
+CREATE TEMP TABLE out (id serial, p text);
+INSERT INTO out (p) SELECT ia3_predict(task, body, choices) FROM tickets ORDER BY tickets.id;
+SELECT * FROM out;
+ROLLBACK;

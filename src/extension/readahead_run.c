@@ -1,0 +1,57 @@
+/*
+ * readahead_run.c
+ *     Whether a query is run to its end.
+ *
+ * The same plan may be run for all of its rows or for some at a time, after which it may or may not go on: FETCH, a
+ * driver's fetch size, loops and SELECT INTO of PL/pgSQL, functions in SQL. Only the executor is told, with each
+ * run, and it does not pass it on to the nodes; hence this hook. Runs nest (a query calls a function that runs
+ * queries), and a node only ever works within the run of its own query.
+ */
+#include "readahead.h"
+
+#include "executor/executor.h"
+
+static ExecutorRun_hook_type previousRun = NULL;
+static bool runMayStop = false;
+
+/* 18: execute_once is gone */
+#if PG_VERSION_NUM >= 180000
+#define RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count
+#define RUN_ARGUMENTS  query, direction, count
+#else
+#define RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count, bool once
+#define RUN_ARGUMENTS  query, direction, count, once
+#endif
+
+static void
+RunQuery(RUN_PARAMETERS)
+{
+    bool outer = runMayStop;
+
+    runMayStop = count != 0;
+    PG_TRY();
+    {
+        if (previousRun)
+            previousRun(RUN_ARGUMENTS);
+        else
+            standard_ExecutorRun(RUN_ARGUMENTS);
+    }
+    PG_FINALLY();
+    {
+        runMayStop = outer;
+    }
+    PG_END_TRY();
+}
+
+bool
+Ia3RunMayStop(void)
+{
+    return runMayStop;
+}
+
+void
+Ia3RunInit(void)
+{
+    previousRun = ExecutorRun_hook;
+    ExecutorRun_hook = RunQuery;
+}
