@@ -362,6 +362,67 @@ test_slow_reader(void **state)
     test_client_close(&slow);
 }
 
+/* Kilobytes that the engine has ever had resident. */
+static long
+peak_memory(void)
+{
+    char path[64], line[256];
+    long kilobytes = -1;
+    snprintf(path, sizeof path, "/proc/%d/status", (int) engine.pid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "VmHWM: %ld", &kilobytes) == 1)
+            break;
+    fclose(f);
+    assert_true(kilobytes > 0);
+    return kilobytes;
+}
+
+/* Frames of more bytes than the engine will hold, all at once: they wait for each other, and small ones for none. */
+static void
+test_back_pressure(void **state)
+{
+    enum { CLIENTS = 6, SIZE = 120 << 20 };
+    test_client c[CLIENTS];
+    pid_t writers[CLIENTS];
+    uint8_t *frame = calloc(1, SIZE);
+    uint32_t length = SIZE - 4, request = 7, vectors = SIZE - IA3_FRAME_HEADER - IA3_DIGEST_LEN - 4;
+    memcpy(frame, &length, 4);
+    frame[4] = IA3_PUT_ADAPTER; /* of zeros, under a digest that is not theirs */
+    memcpy(frame + 5, &request, 4);
+    memcpy(frame + IA3_FRAME_HEADER + IA3_DIGEST_LEN, &vectors, 4);
+    long before = peak_memory();
+    for (int i = 0; i < CLIENTS; i++) {
+        test_client_open(&c[i], &engine);
+        writers[i] = fork();
+        if (writers[i] == 0) {
+            for (size_t sent = 0; sent < SIZE;) {
+                ssize_t n = send(c[i].fd, frame + sent, SIZE - sent, MSG_NOSIGNAL);
+                if (n <= 0)
+                    _exit(1);
+                sent += (size_t) n;
+            }
+            _exit(0);
+        }
+    }
+    assert_true(check_alive() < 5);
+    for (int i = 0; i < CLIENTS; i++) {
+        assert_true(test_receive(&c[i]));
+        assert_int_equal(c[i].type, IA3_ERROR);
+        assert_int_equal(c[i].request, request);
+        int status;
+        assert_int_equal(waitpid(writers[i], &status, 0), writers[i]);
+        assert_int_equal(status, 0);
+        test_client_close(&c[i]);
+    }
+#ifndef __SANITIZE_ADDRESS__ /* which keeps freed memory for a while */
+    assert_true(peak_memory() - before < 450 * 1024);
+#endif
+    check_alive();
+    free(frame);
+}
+
 /* A request of many rows, and a small one that comes after it: the small one does not wait for all of them. */
 static void
 test_fairness(void **state)
@@ -596,7 +657,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_cancel_scoring),   cmocka_unit_test(test_request_number_in_use),
         cmocka_unit_test(test_socket_mode),      cmocka_unit_test(test_failed_start),
         cmocka_unit_test(test_shutdown),         cmocka_unit_test(test_memory_limit),
-        cmocka_unit_test(test_other_user),
+        cmocka_unit_test(test_other_user),       cmocka_unit_test(test_back_pressure),
     };
     alarm(300);
     if (argc > 1) /* one test, by name */
