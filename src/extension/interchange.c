@@ -205,7 +205,7 @@ ia3_import(PG_FUNCTION_ARGS)
     if (import.config && Ia3AdapterMethod(import.vectors) != IA3_METHOD_IA3)
         ereport(ERROR,
                 (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                 errmsg("configurations of other methods than (IA)³ cannot be checked"),
+                 errmsg("configurations of other methods than ia3 cannot be checked"),
                  errhint("Import the adapter without its configuration, if that is of rank 4 with lora_alpha"
                          " 1, or of 10 virtual tokens.")));
     if (import.config)
@@ -275,7 +275,7 @@ ia3_merge(PG_FUNCTION_ARGS)
     vectors = Ia3TaskFetchVectors(task);
     if (Ia3AdapterMethod(vectors) != IA3_METHOD_IA3)
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                        errmsg("only (IA)³ vectors can be merged into the weights"),
+                        errmsg("only adapters of the method ia3 can be merged into the weights"),
                         errhint("Export the adapter instead.")));
     w = Ia3RequestBegin(task->backbone);
     Ia3TaskCheckBackbone(task);
