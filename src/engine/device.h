@@ -154,12 +154,13 @@ enum { IA3_MAX_RANK = 8 };
 typedef struct ia3_adafactor {
     float *values, *grads, *second_moment; /* flat [n_values] each */
     const int32_t *tensor_offsets;         /* [n_tensors + 1] into the flat arrays */
-    const int32_t *tensor_rows;            /* [n_tensors] 1: a vector; NULL: all are vectors */
     int n_tensors;
-    bool fixed_step;      /* a = lr, whatever the size of the values (scale_parameter off) */
     double learning_rate; /* of this step, after the schedule */
     int step;             /* 1 for the first step */
     double clip_norm;     /* 0 = no clipping; else grads *= min(1, clip_norm / (‖g‖ + 1e-6)) first */
+    /* other methods than (IA)³ */
+    const int32_t *tensor_rows; /* [n_tensors] 1: a vector; NULL: all are vectors */
+    bool fixed_step;            /* a = lr, whatever the size of the values (scale_parameter off) */
 } ia3_adafactor;
 
 typedef struct ia3_device ia3_device;
