@@ -452,6 +452,8 @@ ia3_train_batch_tokens(const ia3_train *t)
             tokens += e->choices->len[c];
         tokens += t->dropout > 0 ? 0 : e->choices->n_rows;
     }
+    if (ia3_method_has(t->recipe.method) & IA3_HAS_PROMPT)
+        tokens += (double) t->n * IA3_PROMPT_TOKENS;
     int size = t->recipe.batch_size < t->n ? t->recipe.batch_size : t->n;
     return (int) ceil(tokens / t->n * size);
 }
