@@ -134,7 +134,7 @@ CREATE FUNCTION @extschema@.ia3_train(
     init pg_catalog.text DEFAULT NULL,
     steps pg_catalog.int4 DEFAULT 1000,
     batch_size pg_catalog.int4 DEFAULT 8,
-    learning_rate pg_catalog.float8 DEFAULT 3e-3,
+    learning_rate pg_catalog.float8 DEFAULT NULL,
     warmup_ratio pg_catalog.float8 DEFAULT 0.06,
     lm_weight pg_catalog.float8 DEFAULT 1,
     unlikelihood_weight pg_catalog.float8 DEFAULT 1,
@@ -142,7 +142,8 @@ CREATE FUNCTION @extschema@.ia3_train(
     dropout pg_catalog.float8 DEFAULT NULL,
     seed pg_catalog.int8 DEFAULT NULL,
     activate pg_catalog.bool DEFAULT true,
-    loss_averaging pg_catalog.text DEFAULT 'batch'
+    loss_averaging pg_catalog.text DEFAULT 'batch',
+    method pg_catalog.text DEFAULT 'ia3'
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_train IS 'trains a new version of a task on the rows of a query';
@@ -358,6 +359,7 @@ CREATE VIEW ia3.adapters WITH (security_barrier) AS
            (a.version OPERATOR(pg_catalog.=) t.active_version) IS TRUE AS active,
            t.owner,
            COALESCE(a.recipe OPERATOR(pg_catalog.->>) 'backbone', t.backbone) AS backbone,
+           COALESCE(a.recipe OPERATOR(pg_catalog.->>) 'method', 'ia3') AS method,
            a.parent_version,
            a.examples,
            pg_catalog.octet_length(a.vectors) AS size,

@@ -1,11 +1,12 @@
 /*
  * adafactor.c
- *     One step of Adafactor for (IA)³ vectors (Shazeer & Stern 2018 as in transformers' optimization.py; for vectors
- *     its factored second moment equals the elementwise one).
+ *     One step of Adafactor (Shazeer & Stern 2018 as in transformers' optimization.py; for vectors its factored
+ *     second moment equals the elementwise one, for the matrices of other methods than (IA)³ it does not).
  *
  *   g *= min(1, clip/(‖g‖ + 1e-6))       over all tensors of a job, when clip > 0
  *   per tensor: a = lr·max(1e-3, RMS(p))   β = 1 - t^-0.8   v = β·v + (1-β)(g² + 1e-30)
  *               u = g/√v                   p -= a·u/max(1, RMS(u))
+ *   matrices: v_ij = r_i·c_j/mean(r), r and c the running means of rows and columns; a = lr with fixed_step
  *
  * Items are tensors. Sums in double, 8 partial sums; elements in fp32 as the reference has them.
  */
@@ -74,7 +75,7 @@ update(const ia3_adafactor *a, size_t begin, size_t n, float clip)
     const float beta = (float) beta_exact, rest = (float) (1.0 - beta_exact);
     if (n == 0)
         return;
-    double rms = sqrt(sum_squares(p, n) / (double) n);
+    double rms = a->fixed_step ? 1.0 : sqrt(sum_squares(p, n) / (double) n);
     double lanes[LANES] = {0}, sum = 0.0;
     for (size_t i = 0; i < n; i++) {
         float x = g[i] * clip;
@@ -91,6 +92,39 @@ update(const ia3_adafactor *a, size_t begin, size_t n, float clip)
         p[i] -= step * (g[i] / sqrtf(v[i]));
 }
 
+/* Updates one matrix; v holds r [rows], then c [cols]. */
+static void
+update_matrix(const ia3_adafactor *a, size_t begin, size_t rows, size_t cols, float clip)
+{
+    float *restrict p = a->values + begin, *restrict g = a->grads + begin;
+    float *restrict row = a->second_moment + begin, *restrict col = row + rows;
+    const double beta = 1.0 - pow((double) a->step, -0.8), n = (double) rows * (double) cols;
+    double mean = 0.0, sum = 0.0;
+    for (size_t j = 0; j < cols; j++)
+        col[j] *= (float) beta;
+    for (size_t i = 0; i < rows; i++) {
+        double squares = 0.0;
+        for (size_t j = 0; j < cols; j++) {
+            float x = g[i * cols + j] *= clip;
+            double square = (double) x * (double) x + 1e-30;
+            squares += square;
+            col[j] += (float) ((1.0 - beta) * square / (double) rows);
+        }
+        row[i] = (float) (beta * row[i] + (1.0 - beta) * squares / (double) cols);
+        mean += row[i] / (double) rows;
+    }
+    for (size_t i = 0; i < rows; i++)
+        for (size_t j = 0; j < cols; j++) {
+            float *u = &g[i * cols + j];
+            *u = (float) (*u / sqrt(row[i] / mean * col[j]));
+            sum += (double) *u * (double) *u;
+        }
+    double rms = a->fixed_step ? 1.0 : fmax(1e-3, sqrt(sum_squares(p, rows * cols) / n));
+    const float step = (float) (a->learning_rate * rms / fmax(1.0, sqrt(sum / n)));
+    for (size_t i = 0; i < rows * cols; i++)
+        p[i] -= step * g[i];
+}
+
 static void
 update_work(void *arg, int slot, size_t first, size_t last)
 {
@@ -99,7 +133,11 @@ update_work(void *arg, int slot, size_t first, size_t last)
         int job;
         size_t begin, end;
         const ia3_adafactor *a = find_tensor(j, item, &job, &begin, &end);
-        update(a, begin, end - begin, j->clip[job]);
+        int32_t rows = a->tensor_rows ? a->tensor_rows[item - j->first[job]] : 1;
+        if (rows > 1)
+            update_matrix(a, begin, (size_t) rows, (end - begin) / (size_t) rows, j->clip[job]);
+        else
+            update(a, begin, end - begin, j->clip[job]);
     }
 }
 

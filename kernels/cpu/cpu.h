@@ -97,6 +97,14 @@ void ia3_cpu_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, co
                                 int rows, ia3_matrix *head, float scale, const int32_t *pair_offsets,
                                 const int32_t *tokens);
 void ia3_cpu_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs);
+void ia3_cpu_add_row(ia3_device *dev, void *y, const float *b, int rows, int cols, ia3_out out);
+void ia3_cpu_add_row_bwd(ia3_device *dev, float *db, const void *dy, int rows, int cols);
+void ia3_cpu_scale_row(ia3_device *dev, void *y, const float *s, int rows, int cols);
+void ia3_cpu_scale_row_bwd(ia3_device *dev, void *dy, float *ds, const void *y, const float *s, int rows,
+                           int cols);
+void ia3_cpu_low_rank(ia3_device *dev, void *y, const void *x, int rows, const ia3_low_rank *l, ia3_out out);
+void ia3_cpu_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, const void *dy, const void *x,
+                          int rows, const ia3_low_rank *l, ia3_out out);
 
 /* The vector of (IA)³ scales for item i at this place, or NULL for ones. */
 static inline const float *

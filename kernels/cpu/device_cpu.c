@@ -150,4 +150,10 @@ static const ia3_device_ops cpu_ops = {
     .vocab_logprobs = ia3_cpu_vocab_logprobs,
     .vocab_logprobs_bwd = ia3_cpu_vocab_logprobs_bwd,
     .adafactor = ia3_cpu_adafactor,
+    .add_row = ia3_cpu_add_row,
+    .add_row_bwd = ia3_cpu_add_row_bwd,
+    .scale_row = ia3_cpu_scale_row,
+    .scale_row_bwd = ia3_cpu_scale_row_bwd,
+    .low_rank = ia3_cpu_low_rank,
+    .low_rank_bwd = ia3_cpu_low_rank_bwd,
 };

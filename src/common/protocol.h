@@ -85,15 +85,15 @@ typedef enum Ia3Message {
  *          u32 steps, u32 batch_size, f64 learning_rate, f64 warmup_ratio,
  *          f64 lm_weight, f64 unlikelihood_weight, f64 length_norm_weight,
  *          f64 dropout (negative = the checkpoint's dropout_rate), u64 seed,
- *          u8 loss_averaging (Ia3LossAveraging)
- *          digest init                       all zero bytes = ones
+ *          u8 loss_averaging (Ia3LossAveraging), u8 method (Ia3Method)
+ *          digest init                       all zero bytes = a fresh start; else of the same method
  *          u32 stop                          pause after this step, 0 = after the last
  *          str state                         what an earlier TRAIN_OK held; empty = begin
  *          list<list<str choice>>            choice sets
  *          list<u32 choice set index, u32 label index in the set, list<str text, u32 tail>>   examples; the
  *          texts are the example under each template, at least one
  * PROGRESS comes at most every 200 ms and once at the last step.
- * TRAIN_OK: str safetensors (PEFT adapter_model.safetensors, fp32), str metrics (a JSON object: "loss",
+ * TRAIN_OK: str safetensors (PEFT adapter_model.safetensors, fp32; its names say the method), str metrics (a JSON object: "loss",
  *          "lm_loss", "unlikelihood_loss", "length_norm_loss" averaged over the last tenth of the steps,
  *          "steps", "examples", "seconds", "truncated" = number of rendered texts that were cut,
  *          "loss_curve": at most 100 numbers; all of the steps of this request), u32 number of examples,
@@ -103,9 +103,10 @@ typedef enum Ia3Message {
  * NORMALIZE: an adapter in any of the spellings that adapter.h lists.
  * NORMALIZE_OK: str safetensors (PEFT adapter_model.safetensors, fp32, byte for byte what TRAIN_OK would hold),
  *          list<str module, u8 1 = its input is scaled, 0 = its output>, the modules as the bytes named them
- *          ("encoder.block.0.layer.0.SelfAttention.k"), in the order of their data
+ *          ("encoder.block.0.layer.0.SelfAttention.k"), in the order of their data; none for another method
+ *          than (IA)³
  *
- * MERGE:   str safetensors (an adapter), str directory (an absolute path as bytes, not UTF-8)
+ * MERGE:   str safetensors (an (IA)³ adapter), str directory (an absolute path as bytes, not UTF-8)
  *          The engine reads its backbone's files again and writes a checkpoint with the vectors folded into the
  *          weights. The directory must not exist, or be empty; it appears with its last file or not at all.
  *
@@ -126,6 +127,20 @@ typedef enum Ia3LossAveraging {
     IA3_LOSS_EXAMPLE =
         1 /* mean of per-example losses, partial batches at an epoch's end (11B and RAFT runs) */
 } Ia3LossAveraging;
+
+/* What an adapter consists of (adapter.h). The names of a stored adapter's tensors say which it is. */
+typedef enum Ia3Method {
+    IA3_METHOD_IA3 = 0,
+    IA3_METHOD_LORA = 1,
+    IA3_METHOD_BITFIT = 2,
+    IA3_METHOD_LAYERNORM = 3,
+    IA3_METHOD_PROMPT = 4,
+    IA3_N_METHODS
+} Ia3Method;
+#define IA3_METHOD_NAMES                                                                                     \
+    {                                                                                                        \
+        "ia3", "lora", "bitfit", "layernorm", "prompt"                                                       \
+    }
 
 /* Each has one SQLSTATE; the extension maps it (client.c). */
 typedef enum Ia3ErrorCode {

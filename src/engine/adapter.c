@@ -1,8 +1,8 @@
 /*
  * adapter.c
- *     (IA)³ vectors out of and into safetensors.
+ *     Adapters out of and into safetensors.
  *
- * Three spellings of the same vectors are read: peft with the feed-forward as wo (a scaled input, [1, d_ff]) or
+ * Three spellings of (IA)³ are read: peft with the feed-forward as wo (a scaled input, [1, d_ff]) or
  * as wi_1 (a scaled output, [d_ff, 1]), and T-Few's multi_lora_b (always scaled outputs). The orientation is
  * meaning, not decoration: peft writes [1, n] for a module whose input is scaled, and a wo whose output is
  * scaled, or a k whose input is, is another model even where the lengths agree. So it is checked.
@@ -92,10 +92,20 @@ read_value(const ia3_st_tensor *t, size_t i)
 
 #define FAIL(err, format, ...) ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter: " format, __VA_ARGS__)
 
-/* [n], or two-dimensional in the orientation that says what is scaled. */
+/* [n], or two-dimensional in the orientation that says what is scaled; p == NULL: as another method stores it. */
 static bool
 check_shape(const ia3_layout_entry *e, const parsed_name *p, const ia3_st_tensor *t, ia3_error *err)
 {
+    if (p == NULL) {
+        if (t->ndim == e->ndim && t->shape[e->ndim - 1] == e->cols &&
+            (t->ndim == 1 || t->shape[0] == e->rows))
+            return true;
+        FAIL(err, "tensor \"%.120s\" does not have the shape of this backbone", t->name);
+        if (e->ndim == 1)
+            return ia3_fail_detail(err, "Expected is [%d].", e->cols);
+        return ia3_fail_detail(err, "Expected is [%d, %d].", e->rows, e->cols);
+    }
+
     bool input = e->feedforward && !p->from_wi;
     int long_side = input ? 1 : 0;
 
@@ -127,11 +137,14 @@ copy_values(float *out, int len, const ia3_st_tensor *t, ia3_error *err)
 
 /* What is wrong with a tensor that has no place here. */
 static bool
-refuse(const ia3_st_tensor *t, const parsed_name *p, bool known_suffix, ia3_error *err)
+refuse(const ia3_st_tensor *t, const parsed_name *p, bool known_suffix, bool ia3, ia3_error *err)
 {
     const char *module = known_suffix ? p->canonical : "";
 
     FAIL(err, "tensor \"%.200s\" is not a vector of this backbone", t->name);
+    if (!ia3)
+        return ia3_fail_detail(err,
+                               "An adapter has the tensors of one method for every layer, and no others.");
     if (!known_suffix)
         return ia3_fail_detail(err, "Names end in .ia3_l (peft) or .multi_lora_b (T-Few).");
     if (strstr(module, ".DenseReluDense.wi.") != NULL)
@@ -143,14 +156,20 @@ static bool
 parse_tensors(const ia3_layout *layout, const ia3_layout_entry *const *sorted, const ia3_safetensors *st,
               float *values, bool *seen, ia3_error *err)
 {
+    bool ia3 = layout->method == IA3_METHOD_IA3;
+
     for (int i = 0; i < st->n; i++) {
         const ia3_st_tensor *t = &st->tensors[i];
         parsed_name p = {.canonical = ""};
-        bool known_suffix = take_apart(t->name, &p);
+
+        if (!ia3)
+            snprintf(p.canonical, sizeof p.canonical, "%s", t->name);
+
+        bool known_suffix = !ia3 || take_apart(t->name, &p);
         const ia3_layout_entry *e = known_suffix ? find_entry(sorted, layout->n, p.canonical) : NULL;
 
         if (e == NULL || (e->feedforward && p.t_few && !p.from_wi))
-            return refuse(t, &p, known_suffix, err);
+            return refuse(t, &p, known_suffix, ia3, err);
         if (p.from_wi && !layout->gated) {
             FAIL(err, "tensor \"%.120s\" is not a vector of this backbone", t->name);
             return ia3_fail_detail(err, "Its feed-forward is not gated: there is no wi_1.");
@@ -158,7 +177,7 @@ parse_tensors(const ia3_layout *layout, const ia3_layout_entry *const *sorted, c
         if (seen[e - layout->entries])
             return FAIL(err, "tensor \"%.120s\" gives a vector that another tensor gave already", t->name);
         seen[e - layout->entries] = true;
-        if (!check_shape(e, &p, t, err) || !copy_values(values + e->offset, e->len, t, err))
+        if (!check_shape(e, ia3 ? &p : NULL, t, err) || !copy_values(values + e->offset, e->len, t, err))
             return false;
     }
     for (int i = 0; i < layout->n; i++)
@@ -193,6 +212,48 @@ ia3_adapter_parse(const ia3_layout *layout, const uint8_t *data, size_t len, ia3
     return values;
 }
 
+static Ia3Method
+method_of(const ia3_safetensors *st)
+{
+    Ia3Method method = IA3_METHOD_IA3;
+
+    for (int i = 0; i < st->n; i++) {
+        const char *name = st->tensors[i].name;
+        size_t len = strlen(name);
+
+        if (strcmp(name, "prompt_embeddings") == 0)
+            return IA3_METHOD_PROMPT;
+        if (ends_with(name, len, ".lora_A.weight") || ends_with(name, len, ".lora_B.weight"))
+            return IA3_METHOD_LORA;
+        if (ends_with(name, len, ".bias"))
+            return IA3_METHOD_BITFIT;
+        if (ends_with(name, len, "layer_norm.scale"))
+            method = IA3_METHOD_LAYERNORM; /* unless biases follow */
+    }
+    return method;
+}
+
+/* See adapter.h. */
+Ia3Method
+ia3_adapter_method(const uint8_t *data, size_t len)
+{
+    ia3_error err = {0};
+    ia3_safetensors *st = ia3_safetensors_parse(data, len, "adapter", IA3_E_BAD_ADAPTER, &err);
+    Ia3Method method = st ? method_of(st) : IA3_METHOD_IA3;
+
+    ia3_safetensors_free(st);
+    return method;
+}
+
+/* See adapter.h. */
+float *
+ia3_adapter_parse_any(ia3_layout *const *layouts, const uint8_t *data, size_t len, Ia3Method *method,
+                      ia3_error *err)
+{
+    *method = ia3_adapter_method(data, len);
+    return ia3_adapter_parse(layouts[*method], data, len, err);
+}
+
 /* See adapter.h. values [n_values]; *len = bytes. */
 uint8_t *
 ia3_adapter_serialize(const ia3_layout *layout, const float *values, size_t *len)
@@ -203,9 +264,9 @@ ia3_adapter_serialize(const ia3_layout *layout, const float *values, size_t *len
         const ia3_layout_entry *e = &layout->entries[i];
 
         tensors[i].name = e->name;
-        tensors[i].ndim = 2;
-        tensors[i].shape[0] = e->feedforward ? 1 : e->len;
-        tensors[i].shape[1] = e->feedforward ? e->len : 1;
+        tensors[i].ndim = e->ndim;
+        tensors[i].shape[0] = e->ndim == 2 ? e->rows : e->cols;
+        tensors[i].shape[1] = e->cols;
         tensors[i].data = values + e->offset;
     }
 

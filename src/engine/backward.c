@@ -1,11 +1,14 @@
 /*
  * backward.c
- *     Gradients of the (IA)³ vectors. The backbone is frozen, so only gradients of activations are computed:
+ *     Gradients of the vectors. The backbone is frozen, so only gradients of activations are computed:
  *     one product per weight, none for the weights themselves.
  *
  * dx is the gradient of the residual stream, fp32. Each sub-layer x += drop(F(norm x)) adds its share to dx in
  * reverse order. Encoder outputs collect gradients from every decoder layer's keys and values. Below the first
- * layer's vectors nothing is trained, so there the descent stops.
+ * layer's (IA)³ vectors nothing is trained, so there the descent stops, unless another method has values there.
+ *
+ * Of the products' inputs only those that other methods need are computed again: a norm's output, before their
+ * scales, serves both gradients, since no method has both scales and factors that are multiplied by the input.
  */
 #include "pass.h"
 
@@ -43,12 +46,26 @@ enter(const ia3_pass *p, descent *d, int layer, ia3_site site)
                             ia3_pass_dropout(p, d->s, layer, site));
 }
 
-/* dx += gradient through the sub-layer's first product and its norm */
-static void
-leave(const ia3_pass *p, descent *d, const void *dproduct, ia3_matrix *w, const float *norm, const float *x,
-      const float *rstd)
+/* The norm's output in act, before other methods' scales; NULL when there are none of these. */
+static void *
+normed(const ia3_pass *p, const ia3_stack *s, const float *x, const float *norm)
 {
-    OPS->matmul_bwd(DEV, d->dy, dproduct, d->s->rows, w, IA3_OUT_ACT);
+    if (s->segments->n == 0)
+        return NULL;
+    void *y = act_room(p, s->rows, p->m->config.d_model);
+    OPS->rmsnorm(DEV, y, NULL, x, norm, s->rows, p->m->config.d_model, p->m->config.eps);
+    return y;
+}
+
+/* dx += gradient through the sub-layer's first product (part + 1) and its norm (part) */
+static void
+leave(const ia3_pass *p, descent *d, int layer, ia3_part part, const void *dproduct, ia3_matrix *w,
+      const float *norm, const float *x, const float *rstd)
+{
+    const void *input = normed(p, d->s, x, norm);
+    ia3_place product = {d->s->decoder, layer, part + 1}, at = {d->s->decoder, layer, part};
+    ia3_pass_product_bwd(p, d->s, product, d->dy, dproduct, input, w, IA3_OUT_ACT);
+    ia3_pass_scale_norm_bwd(p, d->s, at, d->dy, input);
     OPS->rmsnorm_bwd(DEV, d->dx, d->dy, x, norm, rstd, d->s->rows, p->m->config.d_model);
 }
 
@@ -63,9 +80,15 @@ feed_forward(const ia3_pass *p, descent *d, int layer)
     ia3_gated g;
     ia3_pass_gated(p, s, layer, &g);
     enter(p, d, layer, IA3_SITE_FF_OUT);
-    OPS->matmul_bwd(DEV, dh, d->dy, s->rows, w->wo, IA3_OUT_ACT);
+    void *h = NULL;
+    if (s->segments->n > 0) {
+        h = act_room(p, s->rows, p->m->config.d_ff);
+        OPS->gated_act(DEV, h, kept->g, s->rows, &g);
+    }
+    ia3_place out = {s->decoder, layer, IA3_PART_FF_WO};
+    ia3_pass_product_bwd(p, s, out, dh, d->dy, h, w->wo, IA3_OUT_ACT);
     OPS->gated_act_bwd(DEV, dg, dh, kept->g, s->rows, &g, grad_of(p, g.scale));
-    leave(p, d, dg, w->wi, w->norm, kept->x, kept->rstd);
+    leave(p, d, layer, IA3_PART_FF_NORM, dg, w->wi, w->norm, kept->x, kept->rstd);
     OPS->arena_release(DEV, mark);
 }
 
@@ -80,7 +103,8 @@ cross_attention(const ia3_pass *p, descent *d, int layer)
     ia3_attention a;
     ia3_pass_cross_attention(p, layer, kept, &a);
     enter(p, d, layer, IA3_SITE_CROSS_OUT);
-    OPS->matmul_bwd(DEV, dout, d->dy, d->s->rows, w->o, IA3_OUT_ACT);
+    ia3_place out = {true, layer, IA3_PART_CROSS_O}, kv = {true, layer, IA3_PART_CROSS_KV};
+    ia3_pass_product_bwd(p, d->s, out, dout, d->dy, kept->out, w->o, IA3_OUT_ACT);
     ia3_attention_grad g = {.dout = dout,
                             .dq = dq,
                             .dk = dkv,
@@ -88,8 +112,8 @@ cross_attention(const ia3_pass *p, descent *d, int layer)
                             .grad_k = grad_of(p, a.scale_k),
                             .grad_v = grad_of(p, a.scale_v)};
     OPS->attention_bwd(DEV, &a, &g);
-    OPS->matmul_bwd(DEV, d->enc, dkv, p->enc.rows, w->kv, IA3_OUT_ADD_F32);
-    leave(p, d, dq, w->q, w->norm, kept->x, kept->rstd);
+    ia3_pass_product_bwd(p, &p->enc, kv, d->enc, dkv, p->enc.out, w->kv, IA3_OUT_ADD_F32);
+    leave(p, d, layer, IA3_PART_CROSS_NORM, dq, w->q, w->norm, kept->x, kept->rstd);
     OPS->arena_release(DEV, mark);
 }
 
@@ -105,16 +129,18 @@ self_attention(const ia3_pass *p, descent *d, int layer)
     ia3_attention a;
     ia3_pass_self_attention(p, s, layer, kept, &a);
     enter(p, d, layer, IA3_SITE_SELF_OUT);
-    OPS->matmul_bwd(DEV, dout, d->dy, s->rows, w->o, IA3_OUT_ACT);
+    bool further = layer > 0 || s->segments->n > 0;
+    ia3_place out = {s->decoder, layer, IA3_PART_SELF_O};
+    ia3_pass_product_bwd(p, s, out, dout, d->dy, kept->out, w->o, IA3_OUT_ACT);
     ia3_attention_grad g = {.dout = dout,
-                            .dq = layer > 0 ? dqkv : NULL,
+                            .dq = further ? dqkv : NULL,
                             .dk = dqkv + inner * size,
                             .dv = dqkv + 2 * inner * size,
                             .grad_k = grad_of(p, a.scale_k),
                             .grad_v = grad_of(p, a.scale_v)};
     OPS->attention_bwd(DEV, &a, &g);
-    if (layer > 0)
-        leave(p, d, dqkv, w->qkv, w->norm, kept->x, kept->rstd);
+    if (further)
+        leave(p, d, layer, IA3_PART_SELF_NORM, dqkv, w->qkv, w->norm, kept->x, kept->rstd);
     OPS->arena_release(DEV, mark);
 }
 
@@ -128,6 +154,8 @@ begin(const ia3_pass *p, descent *d, ia3_stack *s, const float *dout, const floa
     d->dy = act_room(p, s->rows, dim);
     OPS->zero(DEV, d->dx, (size_t) s->rows * dim * sizeof(float));
     OPS->dropout_f32_to_act(DEV, d->dy, dout, s->rows, dim, ia3_pass_dropout(p, s, 0, IA3_SITE_OUTPUT));
+    ia3_place at = {s->decoder, s->n_layers, IA3_PART_SELF_NORM};
+    ia3_pass_scale_norm_bwd(p, s, at, d->dy, normed(p, s, s->x, norm));
     OPS->rmsnorm_bwd(DEV, d->dx, d->dy, s->x, norm, s->final_rstd, s->rows, dim);
 }
 
@@ -155,4 +183,5 @@ ia3_pass_backward(ia3_pass *p, const float *dlp)
         feed_forward(p, &d, i);
         self_attention(p, &d, i);
     }
+    ia3_pass_prompts_bwd(p, d.dx);
 }

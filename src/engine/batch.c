@@ -47,13 +47,19 @@ ia3_batch_free(ia3_batch *b)
         free(all[i]->v);
     free(b->slots);
     free(b->grad_slots);
+    free(b->methods);
+    free(b->enc_segments.v);
+    free(b->dec_segments.v);
     free(b->enc_keys);
     free(b->dec_keys);
 }
 
 int
-ia3_batch_add_slot(ia3_batch *b, const float *values, float *grads)
+ia3_batch_add_method_slot(ia3_batch *b, Ia3Method method, const float *values, float *grads)
 {
+    b->methods = ia3_realloc(b->methods, (size_t) (b->n_slots + 1) * sizeof *b->methods);
+    b->methods[b->n_slots] = method;
+    b->n_others += method != IA3_METHOD_IA3;
     b->slots = ia3_realloc(b->slots, (size_t) (b->n_slots + 1) * sizeof *b->slots);
     b->grad_slots = ia3_realloc(b->grad_slots, (size_t) (b->n_slots + 1) * sizeof *b->grad_slots);
     b->slots[b->n_slots] = values;
@@ -62,12 +68,43 @@ ia3_batch_add_slot(ia3_batch *b, const float *values, float *grads)
 }
 
 int
-ia3_batch_find_slot(ia3_batch *b, const float *values)
+ia3_batch_add_slot(ia3_batch *b, const float *values, float *grads)
+{
+    return ia3_batch_add_method_slot(b, IA3_METHOD_IA3, values, grads);
+}
+
+int
+ia3_batch_find_slot(ia3_batch *b, Ia3Method method, const float *values)
 {
     for (int s = 0; s < b->n_slots; s++)
         if (b->slots[s] == values)
             return s;
-    return ia3_batch_add_slot(b, values, NULL);
+    return ia3_batch_add_method_slot(b, method, values, NULL);
+}
+
+/* Notes rows behind those noted so far, if their slot's method wants to know them. */
+static void
+note_rows(const ia3_batch *b, ia3_segments *s, int first, int rows, int slot)
+{
+    if (b->n_others == 0 || b->methods[slot] == IA3_METHOD_IA3 || rows == 0)
+        return;
+    ia3_segment *last = s->n > 0 ? &s->v[s->n - 1] : NULL;
+    if (last && last->slot == slot && last->first + last->rows == first) {
+        last->rows += rows;
+        return;
+    }
+    if (s->n == s->cap) {
+        s->cap = s->cap ? 2 * s->cap : 16;
+        s->v = ia3_realloc(s->v, (size_t) s->cap * sizeof *s->v);
+    }
+    s->v[s->n++] = (ia3_segment){first, rows, slot};
+}
+
+void
+ia3_batch_one_row_each(ia3_batch *b)
+{
+    for (int i = 0; i < b->n_inputs; i++)
+        note_rows(b, &b->dec_segments, i, 1, b->slot_of_input.v[i]);
 }
 
 static void
@@ -81,7 +118,14 @@ push_times(ia3_ints *a, int32_t v, int n)
 int
 ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot)
 {
-    memcpy(ints_room(&b->enc_ids, n), ids, (size_t) n * sizeof *ids);
+    int first = b->enc_ids.n;
+    if (b->n_others > 0 && ia3_method_has(b->methods[slot]) & IA3_HAS_PROMPT) {
+        push_times(&b->enc_ids, 0, IA3_PROMPT_TOKENS); /* any token: the pass puts the prompt there */
+        memcpy(ints_room(&b->enc_ids, n), ids, (size_t) n * sizeof *ids);
+        n += IA3_PROMPT_TOKENS;
+    } else
+        memcpy(ints_room(&b->enc_ids, n), ids, (size_t) n * sizeof *ids);
+    note_rows(b, &b->enc_segments, first, n, slot);
     push(&b->enc_offsets, b->enc_ids.n);
     push(&b->slot_of_input, slot);
     push_times(&b->enc_slots, slot, n);
@@ -97,7 +141,9 @@ close_rows(ia3_batch *b, int depth)
 {
     b->dec_offsets.v[b->n_inputs] = b->dec_ids.n;
     int rows = b->dec_ids.n - b->dec_offsets.v[b->n_inputs - 1];
-    push_times(&b->dec_slots, b->slot_of_input.v[b->n_inputs - 1], b->dec_ids.n - b->dec_slots.n);
+    int slot = b->slot_of_input.v[b->n_inputs - 1], noted = b->dec_slots.n;
+    note_rows(b, &b->dec_segments, noted, b->dec_ids.n - noted, slot);
+    push_times(&b->dec_slots, slot, b->dec_ids.n - noted);
     if (rows > b->max_dec)
         b->max_dec = rows;
     if (depth > b->max_depth)

@@ -18,6 +18,15 @@ typedef struct ia3_ints {
     int n, cap;
 } ia3_ints;
 
+/* Runs of rows of slots that are not (IA)³. */
+typedef struct ia3_segment {
+    int first, rows, slot;
+} ia3_segment;
+typedef struct ia3_segments {
+    ia3_segment *v;
+    int n, cap;
+} ia3_segments;
+
 typedef struct ia3_batch {
     int n_inputs;
     ia3_ints enc_ids, enc_offsets, slot_of_input; /* enc_offsets [n_inputs + 1] */
@@ -31,6 +40,11 @@ typedef struct ia3_batch {
     float **grad_slots; /* training */
     int n_slots;
 
+    /* adapters of other methods: what each slot is, how many are not (IA)³, and the rows of those */
+    Ia3Method *methods;
+    int n_others;
+    ia3_segments enc_segments, dec_segments;
+
     /* dropout (training): one key per row, NULL without */
     float dropout;
     uint64_t *enc_keys, *dec_keys;
@@ -40,12 +54,13 @@ void ia3_batch_init(ia3_batch *b);
 void ia3_batch_free(ia3_batch *b);
 
 /* Adds a slot and returns its index; values (and grads, NULL when scoring) are device memory. */
-int ia3_batch_add_slot(ia3_batch *b, const float *values, float *grads);
+int ia3_batch_add_slot(ia3_batch *b, const float *values, float *grads); /* (IA)³ */
+int ia3_batch_add_method_slot(ia3_batch *b, Ia3Method method, const float *values, float *grads);
 
 /* The slot that holds `values`, added when there is none. For scoring: no gradients. */
-int ia3_batch_find_slot(ia3_batch *b, const float *values);
+int ia3_batch_find_slot(ia3_batch *b, Ia3Method method, const float *values);
 
-/* Opens the next input. Decoder rows added from now on belong to it. Returns its index. */
+/* Opens the next input, behind the rows of a prompt if the slot has one. Decoder rows added from now on belong to it. Returns its index. */
 int ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot);
 
 /*
@@ -55,5 +70,8 @@ int ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot);
  */
 int ia3_batch_add_trie(ia3_batch *b, const ia3_choices *choices);
 int ia3_batch_add_chains(ia3_batch *b, const ia3_choices *choices);
+
+/* Generation instead: decoder row i belongs to input i. */
+void ia3_batch_one_row_each(ia3_batch *b);
 
 #endif

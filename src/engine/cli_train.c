@@ -91,7 +91,7 @@ static bool
 write_result(ia3_server *s, ia3_train *train, const ia3_loss_record *losses, uint32_t examples,
              uint32_t truncated, double started, ia3_error *err)
 {
-    const ia3_layout *layout = ia3_model_layout(s->model);
+    const ia3_layout *layout = ia3_train_layout(train);
     float *values = ia3_alloc_array(layout->n_values, sizeof *values);
     ia3_train_values(train, values);
     size_t len;
@@ -114,8 +114,11 @@ static bool
 train_examples(ia3_server *s, const ia3_train_example *examples, int n, uint32_t truncated, ia3_error *err)
 {
     double started = ia3_now(), reported = started;
-    float *init = ia3_cli_adapter(s, err);
+    Ia3Method method = s->options->recipe.method;
+    float *init = ia3_cli_adapter(s, &method, err);
     ia3_train *train = NULL;
+    if (init && method != s->options->recipe.method)
+        ia3_fail(err, IA3_E_INVALID, "the adapter to start from is of another method");
     if (err->code == 0)
         train = ia3_train_create(s->model, examples, n, &s->options->recipe, init, err);
     free(init);

@@ -138,6 +138,18 @@ typedef struct ia3_gated {
     ia3_dropout dropout;
 } ia3_gated;
 
+/*
+ * A low-rank product beside a frozen one: y += scale · (x·Aᵀ)·Bᵀ, x act [rows, in] contiguous, A [rank, in] and
+ * B [out, rank] fp32, rank <= IA3_MAX_RANK, y a part of rows that are `stride` elements apart.
+ */
+typedef struct ia3_low_rank {
+    int rank, in, out;
+    size_t stride;
+    const float *a, *b;
+    float scale;
+} ia3_low_rank;
+enum { IA3_MAX_RANK = 8 };
+
 /* One step of Adafactor for one job; see adafactor() below. */
 typedef struct ia3_adafactor {
     float *values, *grads, *second_moment; /* flat [n_values] each */
@@ -146,6 +158,9 @@ typedef struct ia3_adafactor {
     double learning_rate; /* of this step, after the schedule */
     int step;             /* 1 for the first step */
     double clip_norm;     /* 0 = no clipping; else grads *= min(1, clip_norm / (‖g‖ + 1e-6)) first */
+    /* other methods than (IA)³ */
+    const int32_t *tensor_rows; /* [n_tensors] 1: a vector; NULL: all are vectors */
+    bool fixed_step;            /* a = lr, whatever the size of the values (scale_parameter off) */
 } ia3_adafactor;
 
 typedef struct ia3_device ia3_device;
@@ -220,9 +235,26 @@ typedef struct ia3_device_ops {
      * Adafactor, elementwise, per tensor (engine.md §3.3: lr given, scale_parameter, no relative step, no
      * momentum, no weight decay), for several independent jobs:
      *   a = lr·max(1e-3, RMS(p)); β = 1 - t^-0.8; v = β·v + (1-β)(g² + 1e-30); u = g/√v; u /= max(1, RMS(u)); p -= a·u
-     * Reductions in double.
+     * A matrix has the factored v instead: r = EMA of row means, c = EMA of column means of g² + 1e-30,
+     * u = g / √(r·c/mean r); second_moment holds r, then c. Reductions in double.
      */
     void (*adafactor)(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs);
+
+    /*
+     * What other methods than (IA)³ add to the graph, each over the rows of one adapter (one call per run of
+     * rows). A device without them has NULL here and refuses such adapters. y is fp32 unless out is IA3_OUT_ACT.
+     */
+    /* y += b, y [rows, cols] contiguous, b fp32 [cols];  db += Σ_rows dy (act) */
+    void (*add_row)(ia3_device *dev, void *y, const float *b, int rows, int cols, ia3_out out);
+    void (*add_row_bwd)(ia3_device *dev, float *db, const void *dy, int rows, int cols);
+    /* y = y ⊙ s, y act [rows, cols];  ds += Σ_rows dy ⊙ y, dy = dy ⊙ s, y as before scaling */
+    void (*scale_row)(ia3_device *dev, void *y, const float *s, int rows, int cols);
+    void (*scale_row_bwd)(ia3_device *dev, void *dy, float *ds, const void *y, const float *s, int rows,
+                          int cols);
+    /* dx (out: act or fp32), da and db accumulate (+=); dy act with the stride of y */
+    void (*low_rank)(ia3_device *dev, void *y, const void *x, int rows, const ia3_low_rank *l, ia3_out out);
+    void (*low_rank_bwd)(ia3_device *dev, void *dx, float *da, float *db, const void *dy, const void *x,
+                         int rows, const ia3_low_rank *l, ia3_out out);
 } ia3_device_ops;
 
 struct ia3_device {

@@ -256,7 +256,7 @@ handle_normalize(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
     ia3_error err = {0};
     ia3_writer w = {0};
     ia3_frame_begin(&w, IA3_NORMALIZE_OK, frame->request);
-    if (ia3_normalize(io->context.layout, frame->data, frame->len, &w, &err)) {
+    if (ia3_normalize(io->context.layouts, frame->data, frame->len, &w, &err)) {
         ia3_frame_finish(&w);
         ia3_connection_send(c, &w);
         return;

@@ -53,6 +53,7 @@ prepare_stack(ia3_pass *p, ia3_stack *s, bool decoder)
     s->ids = ints_to_device(p, decoder ? &b->dec_ids : &b->enc_ids);
     s->offsets = ints_to_device(p, decoder ? &b->dec_offsets : &b->enc_offsets);
     s->slot_of_row = ints_to_device(p, decoder ? &b->dec_slots : &b->enc_slots);
+    s->segments = decoder ? &b->dec_segments : &b->enc_segments;
     s->keys = to_device(p, decoder ? b->dec_keys : b->enc_keys, s->rows, sizeof(uint64_t));
     s->x = room(p, s->rows, d, sizeof(float));
     s->y = ia3_pass_drops(p) ? room(p, s->rows, d, sizeof(float)) : NULL;
@@ -80,8 +81,8 @@ prepare(ia3_pass *p)
     p->parent = ints_to_device(p, &b->dec_parent);
     p->depth = ints_to_device(p, &b->dec_depth);
     /* no slot in use: the bare backbone, which the device knows by NULL */
-    p->slots = b->n_slots > 0 ? to_device(p, b->slots, b->n_slots, sizeof *b->slots) : NULL;
-    p->grad_slots = p->training ? to_device(p, b->grad_slots, b->n_slots, sizeof *b->grad_slots) : NULL;
+    p->slots = ia3_pass_slots(p);
+    p->grad_slots = p->training ? ia3_pass_grad_slots(p) : NULL;
     p->pair_offsets = ints_to_device(p, &b->pair_offsets);
     p->pair_tokens = ints_to_device(p, &b->pair_tokens);
     p->lp = room(p, b->pair_tokens.n, 1, sizeof(float));
@@ -90,7 +91,8 @@ prepare(ia3_pass *p)
 
 /* Normalises the residual stream for a sub-layer; training keeps the stream and its statistics. */
 void
-ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, const float *norm, float **saved_x, float **saved_rstd)
+ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, const float *norm, float **saved_x,
+                   float **saved_rstd)
 {
     int d = p->m->config.d_model;
     float *rstd = NULL;
@@ -100,17 +102,22 @@ ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, const float *norm, float **saved_x
         OPS->dropout_f32(DEV, *saved_x, s->x, s->rows, d, (ia3_dropout){0});
     }
     OPS->rmsnorm(DEV, s->normed, rstd, s->x, norm, s->rows, d, p->m->config.eps);
+    ia3_pass_scale_norm(p, s, (ia3_place){s->decoder, layer, part}, s->normed);
 }
 
 /* x += drop(a·Wᵀ) */
 void
 ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int layer, ia3_site site)
 {
+    ia3_part part = site == IA3_SITE_SELF_OUT    ? IA3_PART_SELF_O
+                    : site == IA3_SITE_CROSS_OUT ? IA3_PART_CROSS_O
+                                                 : IA3_PART_FF_WO;
+    ia3_place at = {s->decoder, layer, part};
     if (!ia3_pass_drops(p)) {
-        OPS->matmul(DEV, s->x, a, s->rows, w, IA3_OUT_ADD_F32);
+        ia3_pass_product(p, s, at, s->x, a, w, IA3_OUT_ADD_F32);
         return;
     }
-    OPS->matmul(DEV, s->y, a, s->rows, w, IA3_OUT_F32);
+    ia3_pass_product(p, s, at, s->y, a, w, IA3_OUT_F32);
     OPS->add_dropout(DEV, s->x, s->y, s->rows, p->m->config.d_model, ia3_pass_dropout(p, s, layer, site));
 }
 
@@ -125,12 +132,13 @@ self_attention(ia3_pass *p, ia3_stack *s, int layer)
     int inner = p->m->config.inner;
     ia3_saved_attention scratch = {0}, *keep = p->training ? &s->saved[layer].self : &scratch;
     size_t mark = OPS->arena_mark(DEV);
-    ia3_sublayer_enter(p, s, w->norm, &keep->x, &keep->rstd);
+    ia3_sublayer_enter(p, s, layer, IA3_PART_SELF_NORM, w->norm, &keep->x, &keep->rstd);
     keep->q = act_room(p, s->rows, 3 * (size_t) inner);
     keep->kv = NULL;
     keep->out = act_room(p, s->rows, inner);
     keep->lse = p->training ? room(p, s->rows, p->m->config.n_heads, sizeof(float)) : NULL;
-    OPS->matmul(DEV, keep->q, s->normed, s->rows, w->qkv, IA3_OUT_ACT);
+    ia3_place at = {s->decoder, layer, IA3_PART_SELF_QKV};
+    ia3_pass_product(p, s, at, keep->q, s->normed, w->qkv, IA3_OUT_ACT);
     ia3_attention a;
     ia3_pass_self_attention(p, s, layer, keep, &a);
     OPS->attention(DEV, &a);
@@ -147,13 +155,14 @@ cross_attention(ia3_pass *p, int layer)
     int inner = p->m->config.inner;
     ia3_saved_attention scratch = {0}, *keep = p->training ? &s->saved[layer].cross : &scratch;
     size_t mark = OPS->arena_mark(DEV);
-    ia3_sublayer_enter(p, s, w->norm, &keep->x, &keep->rstd);
+    ia3_sublayer_enter(p, s, layer, IA3_PART_CROSS_NORM, w->norm, &keep->x, &keep->rstd);
     keep->q = act_room(p, s->rows, inner);
     keep->kv = act_room(p, p->enc.rows, 2 * (size_t) inner);
     keep->out = act_room(p, s->rows, inner);
     keep->lse = p->training ? room(p, s->rows, p->m->config.n_heads, sizeof(float)) : NULL;
-    OPS->matmul(DEV, keep->q, s->normed, s->rows, w->q, IA3_OUT_ACT);
-    OPS->matmul(DEV, keep->kv, p->enc.out, p->enc.rows, w->kv, IA3_OUT_ACT);
+    ia3_pass_product(p, s, (ia3_place){true, layer, IA3_PART_CROSS_Q}, keep->q, s->normed, w->q, IA3_OUT_ACT);
+    ia3_place kv = {true, layer, IA3_PART_CROSS_KV};
+    ia3_pass_product(p, &p->enc, kv, keep->kv, p->enc.out, w->kv, IA3_OUT_ACT);
     if (p->m->trace)
         ia3_trace_cross(p, layer, keep->kv);
     ia3_attention a;
@@ -170,11 +179,12 @@ ia3_sublayer_feed_forward(ia3_pass *p, ia3_stack *s, int layer)
     const ia3_ff *w = s->decoder ? &p->m->dec[layer].ff : &p->m->enc[layer].ff;
     ia3_saved_ff scratch = {0}, *keep = p->training ? &s->saved[layer].ff : &scratch;
     size_t mark = OPS->arena_mark(DEV);
-    ia3_sublayer_enter(p, s, w->norm, &keep->x, &keep->rstd);
+    ia3_sublayer_enter(p, s, layer, IA3_PART_FF_NORM, w->norm, &keep->x, &keep->rstd);
     keep->g = act_room(p, s->rows, w->wi->out);
     size_t hidden_mark = OPS->arena_mark(DEV);
     void *h = act_room(p, s->rows, p->m->config.d_ff);
-    OPS->matmul(DEV, keep->g, s->normed, s->rows, w->wi, IA3_OUT_ACT);
+    ia3_place at = {s->decoder, layer, IA3_PART_FF_WI};
+    ia3_pass_product(p, s, at, keep->g, s->normed, w->wi, IA3_OUT_ACT);
     ia3_gated g;
     ia3_pass_gated(p, s, layer, &g);
     OPS->gated_act(DEV, h, keep->g, s->rows, &g);
@@ -187,6 +197,8 @@ begin_stack(ia3_pass *p, ia3_stack *s)
 {
     int d = p->m->config.d_model;
     OPS->embed(DEV, s->x, s->ids, s->rows, d, p->m->embedding);
+    if (!s->decoder)
+        ia3_pass_prompts(p, s->x);
     if (ia3_pass_drops(p))
         OPS->dropout_f32(DEV, s->x, s->x, s->rows, d, ia3_pass_dropout(p, s, 0, IA3_SITE_INPUT));
 }
@@ -196,6 +208,7 @@ end_stack(ia3_pass *p, ia3_stack *s, const float *norm)
 {
     int d = p->m->config.d_model;
     OPS->rmsnorm(DEV, s->out, s->final_rstd, s->x, norm, s->rows, d, p->m->config.eps);
+    ia3_pass_scale_norm(p, s, (ia3_place){s->decoder, s->n_layers, IA3_PART_SELF_NORM}, s->out);
     if (ia3_pass_drops(p))
         OPS->dropout_act(DEV, s->out, s->out, s->rows, d, ia3_pass_dropout(p, s, 0, IA3_SITE_OUTPUT));
     if (p->m->trace)

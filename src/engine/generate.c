@@ -55,7 +55,8 @@ prepare(generation *g)
         ia3_bias_cover(g->m, g->m->dec[i].self.bias, g->max_tokens);
         g->cache[i] = act_room(g, n * g->max_tokens, 3 * inner);
         g->cross[i] = act_room(g, g->pass.enc.rows, 2 * inner);
-        OPS->matmul(DEV, g->cross[i], g->pass.enc.out, g->pass.enc.rows, g->m->dec[i].cross.kv, IA3_OUT_ACT);
+        ia3_pass_product(&g->pass, &g->pass.enc, (ia3_place){true, i, IA3_PART_CROSS_KV}, g->cross[i],
+                         g->pass.enc.out, g->m->dec[i].cross.kv, IA3_OUT_ACT);
     }
     g->q = act_room(g, n, inner);
     g->attended = act_room(g, n, inner);
@@ -87,8 +88,9 @@ self_attention(generation *g, int layer, int step)
     ia3_stack *s = &g->pass.dec;
     size_t inner = g->m->config.inner, size = ia3_dtype_size(DEV->dtype), row_bytes = 3 * inner * size;
     char *now = g->cache[layer] + (size_t) step * g->n * row_bytes;
-    ia3_sublayer_enter(&g->pass, s, w->norm, NULL, NULL);
-    OPS->matmul(DEV, now, s->normed, g->n, w->qkv, IA3_OUT_ACT);
+    ia3_sublayer_enter(&g->pass, s, layer, IA3_PART_SELF_NORM, w->norm, NULL, NULL);
+    ia3_place at = {true, layer, IA3_PART_SELF_QKV};
+    ia3_pass_product(&g->pass, s, at, now, s->normed, w->qkv, IA3_OUT_ACT);
     ia3_saved_attention here = {.q = now, .out = g->attended};
     ia3_attention all;
     ia3_pass_self_attention(&g->pass, s, layer, &here, &all);
@@ -119,8 +121,9 @@ cross_attention(generation *g, int layer)
 {
     const ia3_cross_attention *w = &g->m->dec[layer].cross;
     ia3_stack *s = &g->pass.dec;
-    ia3_sublayer_enter(&g->pass, s, w->norm, NULL, NULL);
-    OPS->matmul(DEV, g->q, s->normed, g->n, w->q, IA3_OUT_ACT);
+    ia3_sublayer_enter(&g->pass, s, layer, IA3_PART_CROSS_NORM, w->norm, NULL, NULL);
+    ia3_place at = {true, layer, IA3_PART_CROSS_Q};
+    ia3_pass_product(&g->pass, s, at, g->q, s->normed, w->q, IA3_OUT_ACT);
     ia3_saved_attention here = {.q = g->q, .kv = g->cross[layer], .out = g->attended};
     ia3_attention a;
     ia3_pass_cross_attention(&g->pass, layer, &here, &a);
@@ -144,6 +147,7 @@ decode_step(generation *g, int step)
         ia3_sublayer_feed_forward(&g->pass, s, i);
     }
     OPS->rmsnorm(DEV, s->out, NULL, s->x, g->m->dec_norm, g->n, c->d_model, c->eps);
+    ia3_pass_scale_norm(&g->pass, s, (ia3_place){true, c->n_dec, IA3_PART_SELF_NORM}, s->out);
     OPS->matmul(DEV, g->logits, s->out, g->n, g->m->head, IA3_OUT_F32);
     OPS->download(DEV, g->host_logits, g->logits, (size_t) g->n * c->vocab_size * sizeof(float));
 }
@@ -252,13 +256,15 @@ ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
     g.done = ia3_alloc_array(n, sizeof *g.done);
     for (int i = 0; i < n; i++) {
         const float *values = rows[i].adapter ? rows[i].adapter->values : m->ones;
-        ia3_batch_add_input(&batch, rows[i].ids, rows[i].n_ids, ia3_batch_find_slot(&batch, values));
+        Ia3Method method = rows[i].adapter ? rows[i].adapter->method : IA3_METHOD_IA3;
+        ia3_batch_add_input(&batch, rows[i].ids, rows[i].n_ids, ia3_batch_find_slot(&batch, method, values));
         g.token[i] = m->config.start_id;
         rows[i].n_out = 0;
         rows[i].overflow = false;
         if (rows[i].max_tokens > g.max_tokens)
             g.max_tokens = rows[i].max_tokens;
     }
+    ia3_batch_one_row_each(&batch);
     bool ok = ia3_model_guarded(m, run, &g, err);
     free(g.cache);
     free(g.cross);

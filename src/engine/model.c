@@ -221,7 +221,9 @@ ia3_model_load(const ia3_checkpoint *ck, ia3_device *dev, void (*progress)(doubl
     ia3_model *m = ia3_alloc(sizeof *m);
     m->config = *ia3_checkpoint_config(ck);
     m->dev = dev;
-    m->layout = ia3_layout_create(&m->config);
+    for (int i = 0; i < IA3_N_METHODS; i++)
+        m->layouts[i] = ia3_layout_create_method(&m->config, (Ia3Method) i);
+    m->layout = m->layouts[IA3_METHOD_IA3];
     m->enc = ia3_alloc_array(m->config.n_enc, sizeof *m->enc);
     m->dec = ia3_alloc_array(m->config.n_dec, sizeof *m->dec);
     m->enc_saved = ia3_alloc_array(m->config.n_enc, sizeof *m->enc_saved);
@@ -319,7 +321,8 @@ ia3_model_free(ia3_model *m)
     free(m->dec_saved);
     free(m->enc_bias);
     free(m->dec_bias);
-    ia3_layout_free(m->layout);
+    for (int i = 0; i < IA3_N_METHODS; i++)
+        ia3_layout_free(m->layouts[i]);
     free(m);
 }
 
@@ -373,6 +376,12 @@ ia3_model_layout(const ia3_model *m)
     return m->layout;
 }
 
+ia3_layout *const *
+ia3_model_layouts(const ia3_model *m)
+{
+    return m->layouts;
+}
+
 ia3_device *
 ia3_model_device(const ia3_model *m)
 {
@@ -398,10 +407,30 @@ ia3_model_set_trace(ia3_model *m, ia3_trace_fn fn, void *arg)
     m->trace_arg = arg;
 }
 
+bool
+ia3_model_has_method(const ia3_model *m, Ia3Method method, ia3_error *err)
+{
+    static const char *const names[] = IA3_METHOD_NAMES;
+    if (method == IA3_METHOD_IA3 || m->dev->ops->low_rank)
+        return true;
+    ia3_fail(err, IA3_E_INVALID, "device \"%s\" does not have the method \"%s\"", m->dev->name,
+             names[method]);
+    return ia3_fail_hint(err, "Use the method ia3, or a backbone on the CPU.");
+}
+
 ia3_adapter *
 ia3_adapter_create(ia3_model *m, const float *values, const uint8_t digest[IA3_DIGEST_LEN], ia3_error *err)
 {
-    size_t bytes = m->layout->n_values * sizeof(float);
+    return ia3_adapter_create_method(m, IA3_METHOD_IA3, values, digest, err);
+}
+
+ia3_adapter *
+ia3_adapter_create_method(ia3_model *m, Ia3Method method, const float *values,
+                          const uint8_t digest[IA3_DIGEST_LEN], ia3_error *err)
+{
+    if (!ia3_model_has_method(m, method, err))
+        return NULL;
+    size_t bytes = m->layouts[method]->n_values * sizeof(float);
     float *device = m->dev->ops->alloc(m->dev, bytes);
     if (!device) {
         ia3_fail(err, IA3_E_MEMORY, "out of memory for an adapter of %zu bytes", bytes);
@@ -410,6 +439,7 @@ ia3_adapter_create(ia3_model *m, const float *values, const uint8_t digest[IA3_D
     m->dev->ops->upload(m->dev, device, values, bytes);
     ia3_adapter *a = ia3_alloc(sizeof *a);
     memcpy(a->digest, digest, IA3_DIGEST_LEN);
+    a->method = method;
     a->values = device;
     a->bytes = bytes;
     return a;

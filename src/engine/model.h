@@ -16,7 +16,8 @@ ia3_model *ia3_model_load(const ia3_checkpoint *ck, ia3_device *dev,
 void ia3_model_free(ia3_model *m);
 
 const ia3_config *ia3_model_config(const ia3_model *m);
-const ia3_layout *ia3_model_layout(const ia3_model *m);
+const ia3_layout *ia3_model_layout(const ia3_model *m);   /* of (IA)³ */
+ia3_layout *const *ia3_model_layouts(const ia3_model *m); /* [IA3_N_METHODS] */
 ia3_device *ia3_model_device(const ia3_model *m);
 uint64_t ia3_model_parameters(const ia3_model *m);
 uint64_t ia3_model_bytes(const ia3_model *m); /* weights on the device */
@@ -24,11 +25,16 @@ uint64_t ia3_model_bytes(const ia3_model *m); /* weights on the device */
 /* An adapter's vectors on the device. `values` is host memory in the layout of adapter.h. */
 typedef struct ia3_adapter {
     uint8_t digest[IA3_DIGEST_LEN];
+    Ia3Method method;
     float *values; /* device */
     size_t bytes;
 } ia3_adapter;
 ia3_adapter *ia3_adapter_create(ia3_model *m, const float *values, const uint8_t digest[IA3_DIGEST_LEN],
                                 ia3_error *err);
+/* The same of any method, which the device may lack (IA3_E_INVALID); ia3_adapter_create is for (IA)³. */
+ia3_adapter *ia3_adapter_create_method(ia3_model *m, Ia3Method method, const float *values,
+                                       const uint8_t digest[IA3_DIGEST_LEN], ia3_error *err);
+bool ia3_model_has_method(const ia3_model *m, Ia3Method method, ia3_error *err);
 void ia3_adapter_free(ia3_model *m, ia3_adapter *a);
 
 /*

@@ -45,7 +45,8 @@ typedef struct ia3_dec_layer {
 struct ia3_model {
     ia3_config config;
     ia3_device *dev;
-    ia3_layout *layout;
+    ia3_layout *layout; /* of (IA)³: layouts[IA3_METHOD_IA3] */
+    ia3_layout *layouts[IA3_N_METHODS];
     void *embedding; /* act [vocab, d_model] */
     ia3_matrix *head;
     float logit_scale;

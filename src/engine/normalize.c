@@ -40,7 +40,7 @@ put_modules(ia3_writer *w, const ia3_safetensors *st)
 
 /* See normalize.h. */
 bool
-ia3_normalize(const ia3_layout *layout, const uint8_t *payload, size_t len, ia3_writer *w, ia3_error *err)
+ia3_normalize(ia3_layout *const *layouts, const uint8_t *payload, size_t len, ia3_writer *w, ia3_error *err)
 {
     ia3_reader in = {.p = payload, .end = payload + len};
     size_t n, n_out;
@@ -49,17 +49,21 @@ ia3_normalize(const ia3_layout *layout, const uint8_t *payload, size_t len, ia3_
     if (in.bad || in.p != in.end)
         return ia3_fail(err, IA3_E_PROTOCOL, "malformed NORMALIZE message");
 
-    float *values = ia3_adapter_parse(layout, bytes, n, err);
+    Ia3Method method;
+    float *values = ia3_adapter_parse_any(layouts, bytes, n, &method, err);
 
     if (values == NULL)
         return false;
 
     ia3_safetensors *st = ia3_safetensors_parse(bytes, n, "adapter", IA3_E_BAD_ADAPTER, err);
-    uint8_t *out = ia3_adapter_serialize(layout, values, &n_out);
+    uint8_t *out = ia3_adapter_serialize(layouts[method], values, &n_out);
 
     if (st != NULL) {
         ia3_put_str(w, (const char *) out, n_out);
-        put_modules(w, st);
+        if (method == IA3_METHOD_IA3)
+            put_modules(w, st);
+        else
+            ia3_put_u32(w, 0);
     }
     free(out);
     free(values);

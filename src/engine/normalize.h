@@ -13,7 +13,7 @@
  * shapes or dtype they came with. False after an error: IA3_E_PROTOCOL, or IA3_E_BAD_ADAPTER naming the tensor;
  * nothing has been written then.
  */
-bool ia3_normalize(const ia3_layout *layout, const uint8_t *payload, size_t len, ia3_writer *w,
+bool ia3_normalize(ia3_layout *const *layouts, const uint8_t *payload, size_t len, ia3_writer *w,
                    ia3_error *err);
 
 #endif

@@ -42,6 +42,7 @@ static const char help[] =
     "  --steps N (1000)  --batch-size N (8)  --learning-rate X (0.003)  --warmup-ratio X (0.06)\n"
     "  --lm-weight X (1)  --unlikelihood-weight X (1)  --length-norm-weight X (1)\n"
     "  --dropout X (the checkpoint's)  --seed N (0)  --loss-averaging batch|example (batch)\n"
+    "  --method ia3|lora|bitfit|layernorm|prompt (ia3)\n"
     "  --adapter FILE            vectors to start from\n";
 
 enum {
@@ -71,7 +72,8 @@ enum {
     OPT_LENGTH_NORM_WEIGHT,
     OPT_DROPOUT,
     OPT_SEED,
-    OPT_LOSS_AVERAGING
+    OPT_LOSS_AVERAGING,
+    OPT_METHOD
 };
 
 static const struct option long_options[] = {
@@ -102,6 +104,7 @@ static const struct option long_options[] = {
     {"dropout", required_argument, NULL, OPT_DROPOUT},
     {"seed", required_argument, NULL, OPT_SEED},
     {"loss-averaging", required_argument, NULL, OPT_LOSS_AVERAGING},
+    {"method", required_argument, NULL, OPT_METHOD},
     {NULL, 0, NULL, 0}};
 
 static bool
@@ -172,6 +175,18 @@ parse_averaging(const char *text, Ia3LossAveraging *value)
     return *value == IA3_LOSS_EXAMPLE || strcmp(text, "batch") == 0;
 }
 
+static bool
+parse_method(const char *text, Ia3Method *value)
+{
+    static const char *const names[] = IA3_METHOD_NAMES;
+    for (int i = 0; i < IA3_N_METHODS; i++) {
+        *value = (Ia3Method) i;
+        if (strcmp(text, names[i]) == 0)
+            return true;
+    }
+    return false;
+}
+
 /* Stores a recipe option. */
 static bool
 set_recipe(ia3_recipe *r, int option, const char *value)
@@ -197,6 +212,8 @@ set_recipe(ia3_recipe *r, int option, const char *value)
         return parse_seed(value, &r->seed);
     case OPT_LOSS_AVERAGING:
         return parse_averaging(value, &r->averaging);
+    case OPT_METHOD:
+        return parse_method(value, &r->method);
     default:
         return false;
     }

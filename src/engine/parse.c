@@ -278,6 +278,7 @@ parse_recipe(ia3_reader *r, ia3_train_message *m)
     c->dropout = ia3_get_f64(r);
     c->seed = ia3_get_u64(r);
     c->averaging = (Ia3LossAveraging) ia3_get_u8(r);
+    c->method = (Ia3Method) ia3_get_u8(r);
     m->init = ia3_get_bytes(r, IA3_DIGEST_LEN);
     c->stop = get_positive_int(r);
     m->state = get_span(r);

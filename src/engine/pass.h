@@ -36,13 +36,14 @@ typedef struct ia3_stack {
     bool decoder;
     int rows, n_layers;
     const int32_t *ids, *offsets, *slot_of_row;
-    int max_rows;           /* of one sequence */
-    const uint64_t *keys;   /* dropout */
-    float *x;               /* residual stream [rows, d_model] */
-    float *y;               /* fp32 scratch [rows, d_model], with dropout only */
-    void *normed, *out;     /* act [rows, d_model]: scratch; the stack's result */
-    float *final_rstd;      /* training */
-    ia3_saved_layer *saved; /* training: [n_layers] */
+    int max_rows;                 /* of one sequence */
+    const ia3_segments *segments; /* host: rows of other methods than (IA)³ */
+    const uint64_t *keys;         /* dropout */
+    float *x;                     /* residual stream [rows, d_model] */
+    float *y;                     /* fp32 scratch [rows, d_model], with dropout only */
+    void *normed, *out;           /* act [rows, d_model]: scratch; the stack's result */
+    float *final_rstd;            /* training */
+    ia3_saved_layer *saved;       /* training: [n_layers] */
 } ia3_stack;
 
 typedef struct ia3_pass {
@@ -77,9 +78,10 @@ void ia3_pass_encode(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool tra
 
 /*
  * Sub-layers, shared with generation: enter normalises the residual stream into s->normed (training keeps
- * stream and statistics), leave adds drop(a·Wᵀ) to it.
+ * stream and statistics), leave adds drop(a·Wᵀ) to it. `part` is the norm.
  */
-void ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, const float *norm, float **saved_x, float **saved_rstd);
+void ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, const float *norm,
+                        float **saved_x, float **saved_rstd);
 void ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int layer, ia3_site site);
 void ia3_sublayer_feed_forward(ia3_pass *p, ia3_stack *s, int layer);
 
@@ -93,6 +95,24 @@ void ia3_pass_self_attention(const ia3_pass *p, const ia3_stack *s, int layer, c
                              ia3_attention *a);
 void ia3_pass_cross_attention(const ia3_pass *p, int layer, const ia3_saved_attention *w, ia3_attention *a);
 void ia3_pass_gated(const ia3_pass *p, const ia3_stack *s, int layer, ia3_gated *g);
+
+/*
+ * methods.c: the graph's products and norms with what other methods than (IA)³ have there. `s` has the rows. The
+ * backward functions get dy, the gradient of the result, and x, what the product or the norm's scale was applied
+ * to; x may be NULL when the stack has no rows of such methods.
+ */
+void ia3_pass_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y, const void *x,
+                      ia3_matrix *w, ia3_out out);
+void ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dx, const void *dy,
+                          const void *x, ia3_matrix *w, ia3_out out);
+void ia3_pass_scale_norm(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y);
+void ia3_pass_scale_norm_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy, const void *x);
+/* Prompts into the rows that the batch left for them; the gradient of the encoder's input into theirs. */
+void ia3_pass_prompts(const ia3_pass *p, float *x);
+void ia3_pass_prompts_bwd(const ia3_pass *p, const float *dx);
+/* The (IA)³ slots of the batch on the device, in which slots of other methods are ones; NULL: none is needed. */
+const float *const *ia3_pass_slots(const ia3_pass *p);
+float *const *ia3_pass_grad_slots(const ia3_pass *p);
 
 /* trace.c */
 void ia3_trace_f32(const ia3_pass *p, const char *site, int layer, const float *values, int rows, int cols);

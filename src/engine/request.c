@@ -389,8 +389,11 @@ ia3_put_adapter(ia3_request_context *x, const uint8_t *payload, size_t len, ia3_
         ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter does not have the digest it was sent under");
         return NULL;
     }
-    float *values = ia3_adapter_parse(x->layout, (const uint8_t *) bytes, n, err);
+    Ia3Method method;
+    float *values = ia3_adapter_parse_any(x->layouts, (const uint8_t *) bytes, n, &method, err);
     if (values == NULL)
         return NULL;
-    return ia3_adapter_cache_put(x->adapters, digest, values, x->layout->n_values);
+    ia3_cached_adapter *a = ia3_adapter_cache_put(x->adapters, digest, values, x->layouts[method]->n_values);
+    a->method = method;
+    return a;
 }

@@ -93,7 +93,7 @@ typedef struct ia3_request {
 /* What preparing needs. */
 typedef struct ia3_request_context {
     const ia3_tokenizer *tok;
-    const ia3_layout *layout;
+    ia3_layout *const *layouts; /* [IA3_N_METHODS] */
     ia3_adapter_cache *adapters;
     ia3_choice_sets *sets;
     ia3_stats *stats;

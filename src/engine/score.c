@@ -83,7 +83,7 @@ static int
 slot_of(ia3_batch *b, const ia3_model *m, const ia3_adapter *adapter)
 {
     const float *values = adapter ? adapter->values : m->ones;
-    return ia3_batch_find_slot(b, values);
+    return ia3_batch_find_slot(b, adapter ? adapter->method : IA3_METHOD_IA3, values);
 }
 
 /* Adds one input with the choice sets of all rows it leads, linked by next[]. */

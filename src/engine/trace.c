@@ -66,13 +66,14 @@ trace_half(const ia3_pass *p, int layer, const float *kv, int which)
     float *half = ia3_alloc_array((size_t) p->enc.rows * inner, sizeof(float));
     float *scale = ia3_alloc_array(inner, sizeof(float));
     for (int i = 0; i < b->n_inputs; i++) {
-        if (b->n_slots > 0)
+        bool scaled = b->n_slots > 0 && b->methods[b->slot_of_input.v[i]] == IA3_METHOD_IA3;
+        if (scaled)
             dev->ops->download(dev, scale, b->slots[b->slot_of_input.v[i]] + offset,
                                (size_t) inner * sizeof(float));
         for (int r = b->enc_offsets.v[i]; r < b->enc_offsets.v[i + 1]; r++)
             for (int j = 0; j < inner; j++)
                 half[(size_t) r * inner + j] =
-                    kv[((size_t) r * 2 + which) * inner + j] * (b->n_slots > 0 ? scale[j] : 1.0f);
+                    kv[((size_t) r * 2 + which) * inner + j] * (scaled ? scale[j] : 1.0f);
     }
     emit(p, which ? "decoder.cross_v" : "decoder.cross_k", layer, half, p->enc.rows, inner);
     free(half);

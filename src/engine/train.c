@@ -18,6 +18,7 @@
 
 struct ia3_train {
     ia3_model *m;
+    const ia3_layout *layout; /* of the recipe's method */
     ia3_train_example *examples;
     int n;
     ia3_recipe recipe;
@@ -25,7 +26,7 @@ struct ia3_train {
 
     /* device, fp32: vectors, gradients, second moments [n_values] each; where each tensor begins */
     float *values, *grads, *second_moment;
-    int32_t *tensor_offsets;
+    int32_t *tensor_offsets, *tensor_rows;
 
     int step; /* done */
     /* sampling: the shuffled examples of the epoch and how many of them are used up */
@@ -39,7 +40,7 @@ struct ia3_train {
 };
 
 /* Streams of random numbers that one seed feeds. */
-enum { STREAM_SHUFFLE = 1, STREAM_TEXT = 2 };
+enum { STREAM_SHUFFLE = 1, STREAM_TEXT = 2, STREAM_INIT = 3 };
 
 static uint32_t
 draw(const ia3_train *t, uint32_t stream, uint64_t counter, uint32_t below)
@@ -64,32 +65,75 @@ check_examples(const ia3_train_example *examples, int n, ia3_error *err)
     return true;
 }
 
+/* Standard normal numbers (Box-Muller). */
+static float
+draw_normal(const ia3_train *t, uint64_t counter)
+{
+    double u = (draw(t, STREAM_INIT, 2 * counter, 1u << 31) + 1) * 0x1p-31;
+    double v = draw(t, STREAM_INIT, 2 * counter + 1, 1u << 31) * 0x1p-31;
+    return (float) (sqrt(-2 * log(u)) * cos(2 * M_PI * v));
+}
+
+/* T-Few's: scales are ones, biases and LoRA's B zero, its A random with a deviation of 0.01. */
+static void
+fresh_values(const ia3_train *t, float *values)
+{
+    for (int i = 0; i < t->layout->n; i++) {
+        const ia3_layout_entry *e = &t->layout->entries[i];
+        bool a = strstr(e->name, ".lora_A."), scale = strstr(e->name, ".scale") || strstr(e->name, ".ia3_l");
+        for (size_t k = e->offset; k < e->offset + (size_t) e->len; k++)
+            values[k] = a ? 0.01f * draw_normal(t, k) : scale ? 1.0f : 0.0f;
+    }
+}
+
+/* A fresh prompt: the embeddings of random tokens among the 5,000 most common, as T-Few has it. */
+static bool
+embed_prompt(ia3_train *t, ia3_error *err)
+{
+    ia3_device *dev = t->m->dev;
+    int vocab = t->m->config.vocab_size, common = vocab < 5003 ? vocab : 5003;
+    int32_t ids[IA3_PROMPT_TOKENS], *device = dev->ops->alloc(dev, sizeof ids);
+    if (!device)
+        return ia3_fail(err, IA3_E_MEMORY, "out of memory for the training state");
+    for (int i = 0; i < IA3_PROMPT_TOKENS; i++)
+        ids[i] = 3 + (int32_t) draw(t, STREAM_INIT, (uint64_t) i, (uint32_t) (common > 3 ? common - 3 : 1));
+    dev->ops->upload(dev, device, ids, sizeof ids);
+    dev->ops->embed(dev, t->values, device, IA3_PROMPT_TOKENS, t->m->config.d_model, t->m->embedding);
+    dev->ops->free(dev, device);
+    return true;
+}
+
 static bool
 create_device_state(ia3_train *t, const float *init, ia3_error *err)
 {
     ia3_device *dev = t->m->dev;
-    const ia3_layout *l = t->m->layout;
+    const ia3_layout *l = t->layout;
     size_t bytes = l->n_values * sizeof(float), offset_bytes = (size_t) (l->n + 1) * sizeof(int32_t);
     t->values = dev->ops->alloc(dev, bytes);
     t->grads = dev->ops->alloc(dev, bytes);
     t->second_moment = dev->ops->alloc(dev, bytes);
     t->tensor_offsets = dev->ops->alloc(dev, offset_bytes);
-    if (!t->values || !t->grads || !t->second_moment || !t->tensor_offsets)
+    t->tensor_rows = dev->ops->alloc(dev, offset_bytes);
+    if (!t->values || !t->grads || !t->second_moment || !t->tensor_offsets || !t->tensor_rows)
         return ia3_fail(err, IA3_E_MEMORY, "out of memory for the training state");
 
-    int32_t *offsets = ia3_alloc(offset_bytes);
-    float *ones = ia3_alloc(bytes);
-    for (int i = 0; i < l->n; i++)
-        offsets[i] = (int32_t) l->entries[i].offset;
+    int32_t *offsets = ia3_alloc(offset_bytes), *rows = ia3_alloc(offset_bytes);
+    float *fresh = ia3_alloc(bytes);
+    for (int i = 0; i < l->n; i++) {
+        const ia3_layout_entry *e = &l->entries[i];
+        offsets[i] = (int32_t) e->offset;
+        rows[i] = e->rows > 1 && e->cols > 1 ? e->rows : 1;
+    }
     offsets[l->n] = (int32_t) l->n_values;
-    for (size_t i = 0; i < l->n_values; i++)
-        ones[i] = 1.0f;
+    fresh_values(t, fresh);
     dev->ops->upload(dev, t->tensor_offsets, offsets, offset_bytes);
-    dev->ops->upload(dev, t->values, init ? init : ones, bytes);
+    dev->ops->upload(dev, t->tensor_rows, rows, offset_bytes);
+    dev->ops->upload(dev, t->values, init ? init : fresh, bytes);
     dev->ops->zero(dev, t->second_moment, bytes);
     free(offsets);
-    free(ones);
-    return true;
+    free(rows);
+    free(fresh);
+    return init || !(ia3_method_has(l->method) & IA3_HAS_PROMPT) || embed_prompt(t, err);
 }
 
 ia3_train *
@@ -97,10 +141,11 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
                  const float *init, ia3_error *err)
 {
     if (!ia3_recipe_check(recipe, err) || !check_examples(examples, n, err) ||
-        !ia3_model_retain_backward(m, err))
+        !ia3_model_has_method(m, recipe->method, err) || !ia3_model_retain_backward(m, err))
         return NULL;
     ia3_train *t = ia3_alloc(sizeof *t);
     t->m = m;
+    t->layout = m->layouts[recipe->method];
     t->n = n;
     t->recipe = *recipe;
     t->dropout = recipe->dropout < 0 ? m->config.dropout_rate : recipe->dropout;
@@ -123,7 +168,7 @@ ia3_train_free(ia3_train *t)
     if (!t)
         return;
     ia3_device *dev = t->m->dev;
-    void *device[] = {t->values, t->grads, t->second_moment, t->tensor_offsets};
+    void *device[] = {t->values, t->grads, t->second_moment, t->tensor_offsets, t->tensor_rows};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++)
         if (device[i])
             dev->ops->free(dev, device[i]);
@@ -196,7 +241,7 @@ static void
 add_share(train_pass *tp, share *s)
 {
     const ia3_train *t = s->job;
-    int slot = ia3_batch_add_slot(&tp->batch, t->values, t->grads);
+    int slot = ia3_batch_add_method_slot(&tp->batch, t->recipe.method, t->values, t->grads);
     s->loss = ia3_alloc_array(s->n, sizeof *s->loss);
     for (int i = 0; i < s->n; i++) {
         const ia3_train_example *e = &t->examples[s->examples[i]];
@@ -248,7 +293,7 @@ run_pass(void *arg)
     ia3_device *dev = tp->m->dev;
     ia3_pass p;
     for (int k = 0; k < tp->n_shares; k++)
-        dev->ops->zero(dev, tp->shares[k].job->grads, tp->m->layout->n_values * sizeof(float));
+        dev->ops->zero(dev, tp->shares[k].job->grads, tp->shares[k].job->layout->n_values * sizeof(float));
     ia3_pass_forward(&p, tp->m, &tp->batch, true, tp->lp);
     for (int k = 0; k < tp->n_shares; k++) {
         share *s = &tp->shares[k];
@@ -305,7 +350,9 @@ update(ia3_model *m, share *shares, int n)
                                    .grads = t->grads,
                                    .second_moment = t->second_moment,
                                    .tensor_offsets = t->tensor_offsets,
-                                   .n_tensors = m->layout->n,
+                                   .tensor_rows = t->recipe.method == IA3_METHOD_IA3 ? NULL : t->tensor_rows,
+                                   .n_tensors = t->layout->n,
+                                   .fixed_step = t->recipe.method == IA3_METHOD_PROMPT,
                                    .learning_rate = learning_rate(&t->recipe, t->step),
                                    .step = t->step + 1,
                                    .clip_norm = 1.0};
@@ -376,7 +423,7 @@ ia3_train_gradients(ia3_train *t, const int *examples, const int *texts, int n, 
     share s = {.job = t, .examples = examples, .texts = texts, .n = n};
     if (!compute(t->m, &s, 1, err))
         return false;
-    t->m->dev->ops->download(t->m->dev, grads, t->grads, t->m->layout->n_values * sizeof(float));
+    t->m->dev->ops->download(t->m->dev, grads, t->grads, t->layout->n_values * sizeof(float));
     report(out, &s, t->step);
     return true;
 }
@@ -405,14 +452,22 @@ ia3_train_batch_tokens(const ia3_train *t)
             tokens += e->choices->len[c];
         tokens += t->dropout > 0 ? 0 : e->choices->n_rows;
     }
+    if (ia3_method_has(t->recipe.method) & IA3_HAS_PROMPT)
+        tokens += (double) t->n * IA3_PROMPT_TOKENS;
     int size = t->recipe.batch_size < t->n ? t->recipe.batch_size : t->n;
     return (int) ceil(tokens / t->n * size);
+}
+
+const ia3_layout *
+ia3_train_layout(const ia3_train *t)
+{
+    return t->layout;
 }
 
 void
 ia3_train_values(ia3_train *t, float *values)
 {
-    t->m->dev->ops->download(t->m->dev, values, t->values, t->m->layout->n_values * sizeof(float));
+    t->m->dev->ops->download(t->m->dev, values, t->values, t->layout->n_values * sizeof(float));
 }
 
 /* --- pausing --- */
@@ -449,7 +504,7 @@ fingerprint(const ia3_train *t)
 {
     const ia3_recipe *r = &t->recipe;
     uint64_t h = mix_in(ia3_mix64(r->seed), (uint64_t) r->steps);
-    h = mix_in(h, (uint64_t) r->batch_size << 8 | (uint64_t) r->averaging);
+    h = mix_in(h, (uint64_t) r->batch_size << 8 | (uint64_t) r->method << 4 | (uint64_t) r->averaging);
     const double numbers[] = {r->learning_rate,       r->warmup_ratio,       r->lm_weight,
                               r->unlikelihood_weight, r->length_norm_weight, t->dropout};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
@@ -470,14 +525,14 @@ fingerprint(const ia3_train *t)
 static void
 put_device(ia3_writer *w, const ia3_train *t, const float *values)
 {
-    size_t bytes = t->m->layout->n_values * sizeof(float);
+    size_t bytes = t->layout->n_values * sizeof(float);
     t->m->dev->ops->download(t->m->dev, ia3_put_room(w, bytes), values, bytes);
 }
 
 uint8_t *
 ia3_train_save(ia3_train *t, size_t *len)
 {
-    size_t size = sizeof STATE_MAGIC + 9 * sizeof(uint32_t) + 2 * t->m->layout->n_values * sizeof(float);
+    size_t size = sizeof STATE_MAGIC + 9 * sizeof(uint32_t) + 2 * t->layout->n_values * sizeof(float);
     ia3_writer w = {.data = ia3_alloc(size), .cap = size};
     ia3_put_bytes(&w, STATE_MAGIC, sizeof STATE_MAGIC);
     ia3_put_u32(&w, STATE_FORMAT);
@@ -486,7 +541,7 @@ ia3_train_save(ia3_train *t, size_t *len)
     ia3_put_u32(&w, (uint32_t) t->epoch);
     ia3_put_u32(&w, (uint32_t) t->used);
     ia3_put_u64(&w, t->accesses);
-    ia3_put_u32(&w, (uint32_t) t->m->layout->n_values);
+    ia3_put_u32(&w, (uint32_t) t->layout->n_values);
     put_device(&w, t, t->values);
     put_device(&w, t, t->second_moment);
     *len = w.len;
@@ -523,8 +578,8 @@ ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err
     uint32_t step = ia3_get_u32(&r), epoch = ia3_get_u32(&r), used = ia3_get_u32(&r);
     t->accesses = ia3_get_u64(&r);
     uint32_t n = ia3_get_u32(&r);
-    size_t bytes = t->m->layout->n_values * sizeof(float);
-    if (n != t->m->layout->n_values)
+    size_t bytes = t->layout->n_values * sizeof(float);
+    if (n != t->layout->n_values)
         return ia3_fail(err, IA3_E_INVALID, "the state is of a training on another backbone");
     const uint8_t *values = ia3_get_bytes(&r, bytes), *second_moment = ia3_get_bytes(&r, bytes);
     if (r.bad || r.p != r.end || !resume_at(t, step, epoch, used))

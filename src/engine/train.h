@@ -15,6 +15,7 @@ typedef struct ia3_recipe {
     double dropout; /* negative: the checkpoint's dropout_rate */
     uint64_t seed;
     Ia3LossAveraging averaging;
+    Ia3Method method;
     int stop; /* pause after this many of the steps, 0: after all */
 } ia3_recipe;
 
@@ -40,7 +41,8 @@ typedef struct ia3_train ia3_train;
 
 /*
  * Checks the recipe (IA3_E_INVALID names the field) and copies the examples' pointers: ids and choices must
- * outlive the job. init: host values [n_values] or NULL for ones.
+ * outlive the job. init: host values [n_values] of the recipe's method, or NULL for a start at which the adapter
+ * changes nothing (of a prompt: embeddings of random tokens; LoRA's A is random, its B zero).
  */
 ia3_train *ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const ia3_recipe *recipe,
                             const float *init, ia3_error *err);
@@ -54,6 +56,8 @@ bool ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err);
 bool ia3_train_finished(const ia3_train *t); /* or paused (recipe.stop) */
 void ia3_train_last(const ia3_train *t, ia3_train_report *report);
 int ia3_train_batch_tokens(const ia3_train *t); /* of a typical step: what it adds to a mixed batch */
+
+const ia3_layout *ia3_train_layout(const ia3_train *t);
 
 /* Copies the vectors to host memory [n_values]. */
 void ia3_train_values(ia3_train *t, float *values);

@@ -78,9 +78,16 @@ initial_values(ia3_trainer *t, const ia3_request *r)
 void
 ia3_trainer_add(ia3_trainer *t, ia3_request *r)
 {
-    float *init = initial_values(t, r);
-    ia3_train *train =
-        ia3_train_create(t->server->model, r->examples, (int) r->n_examples, &r->recipe, init, &r->error);
+    float *init = NULL;
+    ia3_train *train = NULL;
+    if (r->adapters[0] && r->adapters[0]->method != r->recipe.method) {
+        ia3_fail(&r->error, IA3_E_INVALID, "the version to start from is of another method");
+        ia3_fail_hint(&r->error, "Give its method, or start from another version.");
+    } else {
+        init = initial_values(t, r);
+        train =
+            ia3_train_create(t->server->model, r->examples, (int) r->n_examples, &r->recipe, init, &r->error);
+    }
     free(init);
     if (train != NULL && r->state != NULL && !ia3_train_restore(train, r->state, r->state_len, &r->error)) {
         ia3_train_free(train);
@@ -178,7 +185,7 @@ static void
 finish_job(ia3_trainer *t, ia3_job *job)
 {
     ia3_request *r = job->request;
-    const ia3_layout *layout = ia3_model_layout(t->server->model);
+    const ia3_layout *layout = ia3_train_layout(job->train);
     float *values = ia3_alloc_array(layout->n_values, sizeof *values);
     ia3_train_values(job->train, values);
     if (all_finite(values, layout->n_values)) {

@@ -1,6 +1,6 @@
 /*
  * adapter_config.c
- *     PEFT's adapter_config.json for (IA)³.
+ *     PEFT's adapter_config.json.
  *
  * An adapter's tensors say which vectors there are; the configuration says where PEFT would put them. Where
  * both disagree, PEFT would compute something else than we do, or silently nothing: a target that matches no
@@ -26,8 +26,62 @@ typedef struct Targets {
     text *pattern;
 } Targets;
 
+/*
+ * The header of safetensors is `u64 length` and JSON, in which each tensor's name is a key. The engine wrote it, or
+ * read it before it was stored.
+ */
+Ia3Method
+Ia3AdapterMethod(const bytea *vectors)
+{
+    static const struct {
+        const char *ending;
+        Ia3Method method;
+    } endings[] = {{"prompt_embeddings\"", IA3_METHOD_PROMPT},
+                   {".lora_A.weight\"", IA3_METHOD_LORA},
+                   {".bias\"", IA3_METHOD_BITFIT},
+                   {"layer_norm.scale\"", IA3_METHOD_LAYERNORM}};
+    size_t size = VARSIZE_ANY_EXHDR(vectors);
+    uint64 len = 0;
+    char *header;
+
+    for (int i = 0; i < 8 && size >= 8; i++)
+        len |= (uint64) (uint8) VARDATA_ANY(vectors)[i] << 8 * i;
+    header = size >= 8 ? pnstrdup(VARDATA_ANY(vectors) + 8, Min(len, size - 8)) : pstrdup("");
+    for (size_t i = 0; i < lengthof(endings); i++)
+        if (strstr(header, endings[i].ending) != NULL)
+            return endings[i].method;
+    return IA3_METHOD_IA3;
+}
+
+/* What distinguishes the configurations. (IA)³'s lists are those of the stored form. */
+static const char *
+members_of(Ia3Method method)
+{
+    static const char *const names[] = IA3_METHOD_NAMES;
+
+    switch (method) {
+    case IA3_METHOD_IA3:
+        return "\"exclude_modules\": null, \"fan_in_fan_out\": false, \"feedforward_modules\": [\"wo\"],"
+               " \"init_ia3_weights\": true, \"modules_to_save\": null, \"peft_type\": \"IA3\","
+               " \"target_modules\": [\"k\", \"v\", \"wo\"]";
+    case IA3_METHOD_LORA: /* a quarter of B·A, as T-Few has it */
+        return "\"bias\": \"none\", \"exclude_modules\": null, \"fan_in_fan_out\": false,"
+               " \"init_lora_weights\": true, \"lora_alpha\": 1, \"lora_dropout\": 0.0,"
+               " \"modules_to_save\": null, \"peft_type\": \"LORA\", \"r\": 4, \"target_modules\":"
+               " [\"q\", \"k\", \"v\", \"o\", \"wi\", \"wi_0\", \"wi_1\", \"wo\"]";
+    case IA3_METHOD_PROMPT: /* before the encoder's input only */
+        return "\"num_transformer_submodules\": 1, \"num_virtual_tokens\": 10,"
+               " \"peft_type\": \"PROMPT_TUNING\", \"prompt_tuning_init\": \"RANDOM\"";
+    default:
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("there is no PEFT configuration for the method \"%s\"", names[method]),
+                        errdetail("PEFT has no such method.")));
+        return NULL;
+    }
+}
+
 Datum
-Ia3AdapterConfigMake(const char *path)
+Ia3AdapterConfigMake(const char *path, Ia3Method method)
 {
     StringInfoData out;
 
@@ -37,12 +91,10 @@ Ia3AdapterConfigMake(const char *path)
         escape_json(&out, path);
     else
         appendStringInfoString(&out, "null");
-    appendStringInfoString(&out, ", \"exclude_modules\": null, \"fan_in_fan_out\": false,"
-                                 " \"feedforward_modules\": [\"wo\"], \"inference_mode\": true,"
-                                 " \"init_ia3_weights\": true, \"modules_to_save\": null,"
-                                 " \"peft_type\": \"IA3\", \"peft_version\": \"" PEFT_VERSION "\","
-                                 " \"revision\": null, \"target_modules\": [\"k\", \"v\", \"wo\"],"
-                                 " \"task_type\": \"SEQ_2_SEQ_LM\"}");
+    appendStringInfo(&out,
+                     ", \"inference_mode\": true, %s, \"peft_version\": \"" PEFT_VERSION
+                     "\", \"revision\": null, \"task_type\": \"SEQ_2_SEQ_LM\"}",
+                     members_of(method));
     return DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data));
 }
 

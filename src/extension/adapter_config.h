@@ -1,6 +1,6 @@
 /*
  * adapter_config.h
- *     PEFT's adapter_config.json for (IA)³: written for exports, checked for imports.
+ *     PEFT's adapter_config.json: written for exports, and for (IA)³ checked for imports.
  */
 #ifndef IA3_ADAPTER_CONFIG_H
 #define IA3_ADAPTER_CONFIG_H
@@ -16,11 +16,15 @@ typedef struct Ia3AdapterModules {
     bool *scalesInput; /* stored as [1, n]: what PEFT calls a feed-forward module */
 } Ia3AdapterModules;
 
+/* The method of a stored adapter, by the names of its tensors. */
+extern Ia3Method Ia3AdapterMethod(const bytea *vectors);
+
 /*
  * The configuration of what ia3_export returns, with the keys of PEFT 0.18 (jsonb). The stored form is the
- * same for every T5: k and v scaled at their outputs, wo at its input. `path` may be NULL.
+ * same for every T5: k and v scaled at their outputs, wo at its input. `path` may be NULL. ERROR 0A000 for a
+ * method that PEFT does not have.
  */
-extern Datum Ia3AdapterConfigMake(const char *path);
+extern Datum Ia3AdapterConfigMake(const char *path, Ia3Method method);
 
 /*
  * ERROR 22023 unless `config` describes exactly these modules: of type IA3, every target matches some of them,

@@ -62,7 +62,8 @@ ia3_export_config(PG_FUNCTION_ARGS)
     Ia3EngineStatus status;
     bool known = Ia3Loaded() && Ia3GetEngineStatus(task->backbone, &status);
 
-    PG_RETURN_DATUM(Ia3AdapterConfigMake(known ? status.spec.path : NULL));
+    PG_RETURN_DATUM(
+        Ia3AdapterConfigMake(known ? status.spec.path : NULL, Ia3AdapterMethod(Ia3TaskFetchVectors(task))));
 }
 
 /* What the version will be asked with: as the task is, if there is one. */
@@ -146,11 +147,15 @@ append_strings(StringInfo out, const char *key, const Ia3Strings *strings)
 static Datum
 make_recipe(const Import *import)
 {
+    static const char *const methods[] = IA3_METHOD_NAMES;
+    Ia3Method method = Ia3AdapterMethod(import->vectors);
     StringInfoData out;
 
     initStringInfo(&out);
     appendStringInfoString(&out, "{\"imported\": true, \"backbone\": ");
     escape_json(&out, import->backbone);
+    if (method != IA3_METHOD_IA3)
+        appendStringInfo(&out, ", \"method\": \"%s\"", methods[method]);
     if (import->exists)
         append_strings(&out, "template", import->templates);
     if (import->choices)
@@ -197,6 +202,12 @@ ia3_import(PG_FUNCTION_ARGS)
         import.config = PG_GETARG_JSONB_P(2);
     read_settings(&import);
     normalize(&import, PG_GETARG_BYTEA_PP(1));
+    if (import.config && Ia3AdapterMethod(import.vectors) != IA3_METHOD_IA3)
+        ereport(ERROR,
+                (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                 errmsg("configurations of other methods than ia3 cannot be checked"),
+                 errhint("Import the adapter without its configuration, if that is of rank 4 with lora_alpha"
+                         " 1, or of 10 virtual tokens.")));
     if (import.config)
         Ia3AdapterConfigCheck(import.config, &import.modules);
     PG_RETURN_INT32(store(&import));
@@ -262,6 +273,10 @@ ia3_merge(PG_FUNCTION_ARGS)
     Ia3RequirePreload();
     task = Ia3TaskLookup(text_to_cstring(PG_GETARG_TEXT_PP(0)));
     vectors = Ia3TaskFetchVectors(task);
+    if (Ia3AdapterMethod(vectors) != IA3_METHOD_IA3)
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("only adapters of the method ia3 can be merged into the weights"),
+                        errhint("Export the adapter instead.")));
     w = Ia3RequestBegin(task->backbone);
     Ia3TaskCheckBackbone(task);
     ia3_put_str(w, VARDATA_ANY(vectors), VARSIZE_ANY_EXHDR(vectors));

@@ -32,6 +32,7 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_SEED] = 15,
             [IA3_OPTION_ACTIVATE] = 16,
             [IA3_OPTION_LOSS_AVERAGING] = 17,
+            [IA3_OPTION_METHOD] = 18,
         },
     .steps = 1000,
     .batchSize = 8,
@@ -143,6 +144,37 @@ averaging_option(const OptionReader *reader)
     return IA3_LOSS_BATCH;
 }
 
+static Ia3Method
+method_option(const OptionReader *reader)
+{
+    static const char *const names[] = IA3_METHOD_NAMES;
+    char *value = text_option(reader, IA3_OPTION_METHOD);
+
+    for (int i = 0; i < IA3_N_METHODS; i++)
+        if (strcmp(value ? value : names[IA3_METHOD_IA3], names[i]) == 0)
+            return (Ia3Method) i;
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown method \"%s\"", value),
+                    errhint("It is \"ia3\", \"lora\", \"bitfit\", \"layernorm\" or \"prompt\".")));
+    return IA3_METHOD_IA3;
+}
+
+/* The learning rate of a method in T-Few's configurations. */
+static double
+default_learning_rate(const Ia3Options *options, Ia3Method method)
+{
+    switch (method) {
+    case IA3_METHOD_LORA:
+        return 3e-3;
+    case IA3_METHOD_BITFIT:
+    case IA3_METHOD_LAYERNORM:
+        return 3e-4;
+    case IA3_METHOD_PROMPT:
+        return 0.3;
+    default:
+        return options->learningRate;
+    }
+}
+
 static Ia3Strings *
 template_option(const OptionReader *reader)
 {
@@ -194,8 +226,9 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
         r->init = NULL;
     r->steps = int_option(&reader, IA3_OPTION_STEPS, "steps", options->steps, 1, 1000000);
     r->batchSize = int_option(&reader, IA3_OPTION_BATCH_SIZE, "batch_size", options->batchSize, 1, 1024);
-    r->learningRate =
-        float_option(&reader, IA3_OPTION_LEARNING_RATE, "learning_rate", options->learningRate, 1e-9, 10);
+    r->method = method_option(&reader);
+    r->learningRate = float_option(&reader, IA3_OPTION_LEARNING_RATE, "learning_rate",
+                                   default_learning_rate(options, r->method), 1e-9, 10);
     r->warmupRatio = float_option(&reader, IA3_OPTION_WARMUP_RATIO, "warmup_ratio", 0.06, 0, 1);
     r->dropout = get_option(&reader, IA3_OPTION_DROPOUT, &datum)
                      ? float_option(&reader, IA3_OPTION_DROPOUT, "dropout", 0, 0, 0.9)
@@ -219,6 +252,7 @@ Ia3RecipePut(const Ia3Recipe *recipe, ia3_writer *w)
     ia3_put_f64(w, recipe->dropout);
     ia3_put_u64(w, (uint64) recipe->seed);
     ia3_put_u8(w, recipe->averaging);
+    ia3_put_u8(w, recipe->method);
 }
 
 static void
@@ -277,10 +311,12 @@ json_strings(StringInfo out, const char *key, const Ia3Strings *strings)
 Datum
 Ia3RecipeJson(const Ia3Recipe *r, const Ia3RecipeContext *context)
 {
+    static const char *const methods[] = IA3_METHOD_NAMES;
     StringInfoData out;
 
     initStringInfo(&out);
     json_string(&out, "query", context->query);
+    json_string(&out, "method", methods[r->method]);
     json_strings(&out, "template", r->templates);
     json_strings(&out, "choices", context->choices);
     json_string(&out, "backbone", context->backbone);

@@ -19,6 +19,7 @@ typedef struct Ia3Recipe {
     int64 seed;     /* drawn when not given */
     bool activate;
     Ia3LossAveraging averaging;
+    Ia3Method method;
 } Ia3Recipe;
 
 /* Options of a function that trains, in no particular order. */
@@ -38,6 +39,7 @@ typedef enum Ia3Option {
     IA3_OPTION_SEED,
     IA3_OPTION_ACTIVATE,
     IA3_OPTION_LOSS_AVERAGING,
+    IA3_OPTION_METHOD,
     IA3_N_OPTIONS
 } Ia3Option;
 
@@ -45,7 +47,7 @@ typedef enum Ia3Option {
 typedef struct Ia3Options {
     int argument[IA3_N_OPTIONS]; /* from 1; 0: it does not have the option */
     int32 steps, batchSize;
-    double learningRate;
+    double learningRate; /* of (IA)³; other methods have T-Few's */
     double lmWeight, unlikelihoodWeight, lengthNormWeight;
 } Ia3Options;
 

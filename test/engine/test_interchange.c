@@ -67,7 +67,7 @@ test_normalize(void **state)
 {
     static const char *const files[] = {"adapter/adapter_model.safetensors",
                                         "adapter_wi1/adapter_model.safetensors", "tfew.safetensors"};
-    ia3_layout *layout = layout_of("B");
+    ia3_layout *layout = layout_of("B"), *layouts[IA3_N_METHODS] = {layout};
     golden_file want = golden_file_of("B", files[0]);
 
     for (int i = 0; i < 3; i++) {
@@ -78,7 +78,7 @@ test_normalize(void **state)
         int wo = 0, wi_1 = 0;
 
         ia3_put_str(&in, (const char *) f.data, f.len);
-        golden_ok(ia3_normalize(layout, in.data, in.len, &w, &err), &err);
+        golden_ok(ia3_normalize(layouts, in.data, in.len, &w, &err), &err);
 
         ia3_reader r = {.p = w.data, .end = w.data + w.len};
         const char *bytes = ia3_get_str(&r, &n);
@@ -110,10 +110,10 @@ test_normalize(void **state)
             w.len = 0;
             memset(&err, 0, sizeof err);
             ia3_put_str(&shorter, (const char *) f.data, cut);
-            assert_false(ia3_normalize(layout, shorter.data, shorter.len, &w, &err));
+            assert_false(ia3_normalize(layouts, shorter.data, shorter.len, &w, &err));
             assert_int_equal(err.code, IA3_E_BAD_ADAPTER);
             memset(&err, 0, sizeof err);
-            assert_false(ia3_normalize(layout, in.data, cut, &w, &err));
+            assert_false(ia3_normalize(layouts, in.data, cut, &w, &err));
             assert_int_equal(err.code, IA3_E_PROTOCOL);
             assert_int_equal(w.len, 0);
             free(shorter.data);

@@ -1,6 +1,6 @@
 /*
  * fuzz_adapter.c
- *     Any bytes as an adapter, for a gated and a plain tiny backbone. What is accepted has to be finite and to
+ *     Any bytes as an adapter of the method they say they are, for a gated and a plain tiny backbone. What is accepted has to be finite and to
  *     survive being written and read again.
  */
 #include <math.h>
@@ -14,7 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void
 try_layout(const ia3_config *config, const uint8_t *data, size_t size)
 {
-    ia3_layout *layout = ia3_layout_create(config);
+    ia3_layout *layout = ia3_layout_create_method(config, ia3_adapter_method(data, size));
     ia3_error err = {0};
     float *values = ia3_adapter_parse(layout, data, size, &err);
     size_t len;
@@ -41,8 +41,10 @@ try_layout(const ia3_config *config, const uint8_t *data, size_t size)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static const ia3_config gated = {.n_enc = 1, .n_dec = 1, .inner = 2, .d_ff = 3, .gated = true};
-    static const ia3_config plain = {.n_enc = 1, .n_dec = 1, .inner = 2, .d_ff = 2, .gated = false};
+    static const ia3_config gated = {
+        .n_enc = 1, .n_dec = 1, .d_model = 2, .inner = 2, .d_ff = 3, .gated = true};
+    static const ia3_config plain = {
+        .n_enc = 1, .n_dec = 1, .d_model = 3, .inner = 2, .d_ff = 2, .gated = false};
 
     try_layout(&gated, data, size);
     try_layout(&plain, data, size);

@@ -196,6 +196,27 @@ def test_export(backbone, work):
           saved_config.keys() >= config.keys() and all(saved_config[k] == config[k] for k in config), saved_config)
 
 
+def test_methods(backbone, work):
+    """LoRA and prompts trained by ia3, opened by peft, saved by it and imported."""
+    rows = ", ".join(f"({quote(t)}, {quote(c)})" for t, c in zip(TEXTS, CHOICES))
+    bare = backbone.library_scores(backbone.load())
+    for method in ("lora", "prompt"):
+        task = f"{method}_{backbone.name}"
+        backbone.db(f"SELECT ia3_train('{task}', $q$VALUES {rows}$q$, steps => 20, batch_size => 4, method => '{method}', "
+                    f"learning_rate => 0.3, seed => 3, backbone => {quote(backbone.name)});")
+        export_to(backbone, task, work / task)
+        model = open_with_peft(backbone, work / task)
+        scores = backbone.library_scores(model)
+        check(f"{backbone.name}: training {method} moved the scores", (scores - bare).abs().max() > 0.01)
+        backbone.check_scores(f"peft scores {method} as ia3 does", backbone.our_scores(task), scores)
+        model.save_pretrained(work / f"saved_{task}")
+        saved = work / f"saved_{task}" / "adapter_model.safetensors"
+        check(f"{backbone.name}: what peft saves of {method} are the bytes that ia3 stores",
+              saved.read_bytes() == backbone.export(task))
+        backbone.import_file(f"back_{task}", saved)
+        backbone.check_scores(f"{method} imported again", backbone.our_scores(f"back_{task}"), scores)
+
+
 def test_import(backbone, work, output_form):
     """Vectors saved by peft, with its own configuration, used by ia3."""
     form = "wi_1" if output_form else "wo"
@@ -376,6 +397,8 @@ def main():
             if backbone.gated:
                 test_import(backbone, work, True)
             test_spellings(backbone, work, task)
+            if name in ("mini", "v10"):
+                test_methods(backbone, work)
             merged[f"merged_{name}"] = (backbone, *test_merge(backbone, work, model, task))
         test_refusals(db, work)
         configure(db, [f"{name}={m[1]}:float32" for name, m in merged.items()], merged)

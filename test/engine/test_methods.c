@@ -1,0 +1,580 @@
+/*
+ * test_methods.c
+ *     The methods that (IA)³ is compared with: scores, losses, gradients and optimizer steps against peft and
+ *     transformers (test/golden/methods.py), gradients against finite differences of our own loss, and the
+ *     invariants: a fresh start is the bare backbone, batches that mix methods compute what each gives alone.
+ */
+#include "golden_fixture.h"
+
+#include "../../src/engine/generate.h"
+#include "../../src/engine/score.h"
+#include "../../src/engine/train.h"
+
+static const char *const names[] = IA3_METHOD_NAMES;
+static const uint8_t digest[IA3_DIGEST_LEN] = {7};
+
+/* A configuration with an adapter of each method; (IA)³'s is the golden one. */
+typedef struct fixture {
+    golden *g;
+    golden_file file;
+    ia3_safetensors *expected;
+    float *values[IA3_N_METHODS];
+    ia3_adapter *adapters[IA3_N_METHODS];
+    ia3_train_example examples[GOLDEN_EXAMPLES];
+    int32_t *ids[GOLDEN_EXAMPLES];
+    int n_ids[GOLDEN_EXAMPLES];
+} fixture;
+
+static const int no_texts[64]; /* every example's first text */
+
+static const ia3_layout *
+layout_of(const fixture *f, Ia3Method method)
+{
+    return ia3_model_layouts(f->g->m)[method];
+}
+
+static const float *
+expected(const fixture *f, size_t n, Ia3Method method, const char *name)
+{
+    char full[GOLDEN_MAX_NAME];
+    snprintf(full, sizeof full, "%s.%s", names[method], name);
+    const ia3_st_tensor *t = ia3_safetensors_find(f->expected, full);
+    if (!t || t->bytes != n * sizeof(float))
+        fail_msg("%s: %s is missing or not of %zu values", f->g->name, full, n);
+    return (const float *) (const void *) t->data;
+}
+
+/* The flat values stored under "METHOD.<prefix><entry>". */
+static float *
+gather(const fixture *f, Ia3Method method, const char *prefix)
+{
+    const ia3_layout *l = layout_of(f, method);
+    float *values = malloc(l->n_values * sizeof *values);
+    for (int i = 0; i < l->n; i++) {
+        char name[128];
+        snprintf(name, sizeof name, "%s%s", prefix, l->entries[i].name);
+        memcpy(values + l->entries[i].offset, expected(f, (size_t) l->entries[i].len, method, name),
+               (size_t) l->entries[i].len * sizeof *values);
+    }
+    return values;
+}
+
+static void
+open_examples(fixture *f)
+{
+    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "example.%d", i);
+        f->ids[i] = golden_ints(golden_find(f->g, "%s.ids", prefix), &f->n_ids[i]);
+        f->examples[i] = (ia3_train_example){.n_texts = 1,
+                                             .ids = (const int32_t *const *) &f->ids[i],
+                                             .n_ids = &f->n_ids[i],
+                                             .choices = golden_choices(f->g, prefix),
+                                             .label = (int) *golden_values(f->g, 1, "%s.label", prefix)};
+    }
+}
+
+static fixture *
+open_fixture(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    ia3_error err = {0};
+    char name[64];
+    f->g = golden_open(*state);
+    snprintf(name, sizeof name, "%s.safetensors", f->g->name);
+    f->file = golden_file_of("methods", name);
+    f->expected = ia3_safetensors_parse(f->file.data, f->file.len, "expected", IA3_E_INVALID, &err);
+    golden_ok(f->expected, &err);
+    for (int i = 0; i < IA3_N_METHODS; i++) {
+        if (i == IA3_METHOD_IA3) {
+            f->values[i] = malloc(f->g->layout->n_values * sizeof(float));
+            memcpy(f->values[i], f->g->vectors, f->g->layout->n_values * sizeof(float));
+        } else
+            f->values[i] = gather(f, (Ia3Method) i, "");
+        f->adapters[i] = ia3_adapter_create_method(f->g->m, (Ia3Method) i, f->values[i], digest, &err);
+        golden_ok(f->adapters[i], &err);
+    }
+    open_examples(f);
+    return f;
+}
+
+static void
+close_fixture(fixture *f)
+{
+    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
+        free(f->ids[i]);
+        ia3_choices_free((ia3_choices *) f->examples[i].choices);
+    }
+    for (int i = 0; i < IA3_N_METHODS; i++) {
+        ia3_adapter_free(f->g->m, f->adapters[i]);
+        free(f->values[i]);
+    }
+    ia3_safetensors_free(f->expected);
+    free(f->file.data);
+    golden_close(f->g);
+    free(f);
+}
+
+static ia3_recipe
+recipe_of(Ia3Method method)
+{
+    return (ia3_recipe){.steps = 1000000,
+                        .batch_size = 4,
+                        .learning_rate = method == IA3_METHOD_PROMPT ? 3e-2 : 3e-3,
+                        .lm_weight = 1,
+                        .unlikelihood_weight = 1,
+                        .length_norm_weight = 1,
+                        .seed = 3,
+                        .method = method};
+}
+
+static ia3_train *
+job_of(const fixture *f, const ia3_recipe *recipe, const float *init)
+{
+    ia3_error err = {0};
+    ia3_train *t = ia3_train_create(f->g->m, f->examples, GOLDEN_EXAMPLES, recipe, init, &err);
+    golden_ok(t, &err);
+    return t;
+}
+
+/* --- against peft and transformers --- */
+
+/* Scores [4] of an input under each of n adapters (NULL: none), all in one batch. */
+static void
+score_all(const fixture *f, ia3_adapter *const *adapters, int n, int input, double (*scores)[4])
+{
+    ia3_score_row rows[16];
+    ia3_error err = {0};
+    char prefix[32];
+    int n_ids;
+    snprintf(prefix, sizeof prefix, "input.%d", input);
+    int32_t *ids = golden_ints(golden_find(f->g, "%s.ids", prefix), &n_ids);
+    ia3_choices *choices = golden_choices(f->g, prefix);
+    assert_int_equal(choices->n, 4);
+    for (int i = 0; i < n; i++)
+        rows[i] = (ia3_score_row){
+            .ids = ids, .n_ids = n_ids, .adapter = adapters[i], .choices = choices, .scores = scores[i]};
+    golden_ok(ia3_score(f->g->m, rows, n, &err), &err);
+    free(ids);
+    ia3_choices_free(choices);
+}
+
+static void
+test_scores(void **state)
+{
+    fixture *f = open_fixture(state);
+    for (int input = 0; input < GOLDEN_INPUTS; input++) {
+        double scores[IA3_N_METHODS][4];
+        for (int m = 1; m < IA3_N_METHODS; m++) {
+            char what[64];
+            score_all(f, &f->adapters[m], 1, input, &scores[m]);
+            snprintf(what, sizeof what, "scores.%d", input);
+            const float *want = expected(f, 4, (Ia3Method) m, what);
+            snprintf(what, sizeof what, "scores of %s", names[m]);
+            for (int c = 0; c < 4; c++)
+                golden_limit(f->g, what, fabs(scores[m][c] - want[c]), f->g->dtype == IA3_F32 ? 1e-4 : 0.15);
+        }
+    }
+    close_fixture(f);
+}
+
+/* The largest value of one method's gradients, in `scale`; each tensor's own error is at most 2e-4 of its largest
+ * value and of a thousandth of that: adding one vector to all keys changes no attention, so those biases have none. */
+static double
+check_gradients(const fixture *f, const ia3_layout *l, const float *grads, const float *want)
+{
+    float *zeros = calloc(l->n_values, sizeof *zeros);
+    double scale = golden_max(want, zeros, l->n_values);
+    for (int i = 0; i < l->n; i++) {
+        const ia3_layout_entry *e = &l->entries[i];
+        double size = golden_max(want + e->offset, zeros, (size_t) e->len);
+        golden_limit(f->g, e->name, golden_max(grads + e->offset, want + e->offset, (size_t) e->len),
+                     2e-4 * (size + 1e-3 * scale));
+    }
+    free(zeros);
+    return scale;
+}
+
+/* Five steps move each tensor where they moved the reference's, unless its gradient is noise. */
+static void
+check_steps(const fixture *f, Ia3Method method, ia3_train *t, const float *grads, double scale)
+{
+    const ia3_layout *l = layout_of(f, method);
+    ia3_error err = {0};
+    int n;
+    int32_t *indices = golden_ints(golden_find(f->g, "steps.indices"), &n);
+    float *want = gather(f, method, "final."), *got = calloc(l->n_values, sizeof *got);
+    float *zeros = calloc(l->n_values, sizeof *zeros);
+    for (int s = 0; s < 5; s++)
+        golden_ok(ia3_train_step_on(t, indices + s * 4, no_texts, 4, &err), &err);
+    ia3_train_values(t, got);
+    for (int i = 0; i < l->n; i++) {
+        const ia3_layout_entry *e = &l->entries[i];
+        if (golden_max(grads + e->offset, zeros, (size_t) e->len) < 1e-6 * scale)
+            continue;
+        double moved = golden_max(f->values[method] + e->offset, want + e->offset, (size_t) e->len);
+        golden_limit(f->g, e->name, golden_max(got + e->offset, want + e->offset, (size_t) e->len),
+                     2e-3 * moved + 1e-6);
+    }
+    free(indices);
+    free(want);
+    free(got);
+    free(zeros);
+}
+
+static void
+test_gradients_and_steps(void **state)
+{
+    static const int batch[] = {0, 1, 2, 3, 4};
+    fixture *f = open_fixture(state);
+    ia3_error err = {0};
+    for (int m = 1; m < IA3_N_METHODS; m++) {
+        const ia3_layout *l = layout_of(f, (Ia3Method) m);
+        ia3_recipe recipe = recipe_of((Ia3Method) m);
+        ia3_train *t = job_of(f, &recipe, f->values[m]);
+        ia3_train_report report = {0};
+        float *grads = malloc(l->n_values * sizeof *grads), *want = gather(f, (Ia3Method) m, "grad.");
+        golden_ok(ia3_train_gradients(t, batch, no_texts, 5, grads, &report, &err), &err);
+        const float *losses = expected(f, 4, (Ia3Method) m, "losses");
+        golden_limit(f->g, "loss", fabs(report.loss - losses[0]), 1e-5 * fmax(1, fabs(losses[0])));
+        check_steps(f, (Ia3Method) m, t, want, check_gradients(f, l, grads, want));
+        free(want);
+        free(grads);
+        ia3_train_free(t);
+    }
+    close_fixture(f);
+}
+
+/* --- finite differences of our own loss, with and without dropout --- */
+
+static double
+loss_at(const fixture *f, const ia3_recipe *recipe, const float *values, float *grads)
+{
+    static const int batch[] = {1, 8, 9};
+    ia3_error err = {0};
+    ia3_train *t = job_of(f, recipe, values);
+    ia3_train_report report = {0};
+    golden_ok(ia3_train_gradients(t, batch, no_texts, 3, grads, &report, &err), &err);
+    ia3_train_free(t);
+    return report.loss;
+}
+
+/* Of each tensor the element with the largest gradient. */
+static void
+check_differences(const fixture *f, Ia3Method method, double dropout)
+{
+    const ia3_layout *l = layout_of(f, method);
+    ia3_recipe recipe = recipe_of(method);
+    recipe.dropout = dropout;
+    size_t bytes = l->n_values * sizeof(float);
+    float *values = malloc(bytes), *grads = malloc(bytes), *scratch = malloc(bytes);
+    ia3_train *keep = job_of(f, &recipe, NULL); /* keeps the backward weights while jobs come and go */
+    memcpy(values, f->values[method], bytes);
+    loss_at(f, &recipe, values, grads);
+    for (int i = 0; i < l->n; i++) {
+        const ia3_layout_entry *e = &l->entries[i];
+        const double h = 0.02, steps[] = {h, -h, 2 * h, -2 * h};
+        double loss[4];
+        size_t top = e->offset;
+        for (size_t k = e->offset; k < e->offset + (size_t) e->len; k++)
+            if (fabsf(grads[k]) > fabsf(grads[top]))
+                top = k;
+        float old = values[top];
+        for (int s = 0; s < 4; s++) {
+            values[top] = (float) (old + steps[s]);
+            loss[s] = loss_at(f, &recipe, values, scratch);
+        }
+        values[top] = old;
+        double want = (8 * (loss[0] - loss[1]) - (loss[2] - loss[3])) / (12 * h);
+        if (fabs(grads[top] - want) > 3e-4 + 0.01 * fabs(want))
+            fail_msg("dropout %g: gradient %zu of %s is %g, finite differences say %g", dropout,
+                     top - e->offset, e->name, grads[top], want);
+    }
+    ia3_train_free(keep);
+    free(values);
+    free(grads);
+    free(scratch);
+}
+
+static void
+test_differences(void **state)
+{
+    fixture *f = open_fixture(state);
+    for (int m = 1; m < IA3_N_METHODS; m++) {
+        check_differences(f, (Ia3Method) m, 0);
+        check_differences(f, (Ia3Method) m, 0.1);
+    }
+    close_fixture(f);
+}
+
+/* --- invariants --- */
+
+static void
+test_fresh_is_bare(void **state)
+{
+    fixture *f = open_fixture(state);
+    ia3_adapter *none = NULL;
+    double bare[1][4], fresh[1][4];
+    score_all(f, &none, 1, 1, bare);
+    for (int m = 0; m < IA3_N_METHODS; m++) {
+        ia3_recipe recipe = recipe_of((Ia3Method) m);
+        ia3_error err = {0};
+        ia3_train *t = job_of(f, &recipe, NULL);
+        float *values = malloc(layout_of(f, (Ia3Method) m)->n_values * sizeof *values);
+        ia3_train_values(t, values);
+        ia3_adapter *a = ia3_adapter_create_method(f->g->m, (Ia3Method) m, values, digest, &err);
+        golden_ok(a, &err);
+        score_all(f, &a, 1, 1, fresh);
+        if (m == IA3_METHOD_PROMPT)
+            assert_memory_not_equal(fresh, bare, sizeof bare); /* any prompt is one */
+        else
+            assert_memory_equal(fresh, bare, sizeof bare);
+        ia3_adapter_free(f->g->m, a);
+        ia3_train_free(t);
+        free(values);
+    }
+    close_fixture(f);
+}
+
+static void
+test_mixed_is_one_by_one(void **state)
+{
+    fixture *f = open_fixture(state);
+    ia3_adapter *all[2 * IA3_N_METHODS] = {NULL};
+    double together[2 * IA3_N_METHODS][4], alone[1][4];
+    for (int m = 0; m < IA3_N_METHODS; m++)
+        all[2 * m + 1] = f->adapters[m]; /* between them the bare backbone */
+    for (int input = 0; input < GOLDEN_INPUTS; input++) {
+        score_all(f, all, 2 * IA3_N_METHODS, input, together);
+        for (int m = 0; m < 2 * IA3_N_METHODS; m++) {
+            score_all(f, &all[m], 1, input, alone);
+            for (int c = 0; c < 4; c++)
+                golden_limit(f->g, "mixed batch", fabs(together[m][c] - alone[0][c]),
+                             f->g->dtype == IA3_F32 ? 1e-5 : 0.05);
+        }
+    }
+    close_fixture(f);
+}
+
+/* Gradients of all methods in one pass, through steps of plain gradients' sign: where each ends alone. */
+static void
+test_jobs_together(void **state)
+{
+    fixture *f = open_fixture(state);
+    ia3_error err = {0};
+    ia3_train *jobs[IA3_N_METHODS];
+    ia3_recipe recipes[IA3_N_METHODS];
+    for (int m = 0; m < IA3_N_METHODS; m++) {
+        recipes[m] = recipe_of((Ia3Method) m);
+        recipes[m].dropout = 0.1;
+        jobs[m] = job_of(f, &recipes[m], f->values[m]);
+    }
+    for (int s = 0; s < 4; s++)
+        golden_ok(ia3_train_step(jobs, IA3_N_METHODS, &err), &err);
+    for (int m = 0; m < IA3_N_METHODS; m++) {
+        size_t n = layout_of(f, (Ia3Method) m)->n_values;
+        float *together = malloc(n * sizeof *together), *alone = malloc(n * sizeof *alone);
+        ia3_train *t = job_of(f, &recipes[m], f->values[m]);
+        for (int s = 0; s < 4; s++)
+            golden_ok(ia3_train_step(&t, 1, &err), &err);
+        ia3_train_values(jobs[m], together);
+        ia3_train_values(t, alone);
+        double mean = 0;
+        for (size_t i = 0; i < n; i++)
+            mean += fabs((double) together[i] - alone[i]) / (double) n;
+        golden_limit(f->g, "jobs together", mean, f->g->dtype == IA3_F32 ? 2e-6 : 2e-3);
+        assert_memory_not_equal(alone, f->values[m], n * sizeof *alone);
+        ia3_train_free(t);
+        ia3_train_free(jobs[m]);
+        free(together);
+        free(alone);
+    }
+    close_fixture(f);
+}
+
+/* The loss of a training falls; its state goes on bit for bit; the number of threads changes no bit. */
+static void
+test_training(void **state)
+{
+    for (int m = 1; m < IA3_N_METHODS; m++) {
+        float *first = NULL;
+        for (int threads = 1; threads <= 3; threads += 2) {
+            golden_threads = threads;
+            fixture *f = open_fixture(state);
+            ia3_error err = {0};
+            ia3_recipe recipe = recipe_of((Ia3Method) m);
+            recipe.learning_rate = m == IA3_METHOD_PROMPT || m == IA3_METHOD_LORA ? 0.1 : 0.05;
+            recipe.batch_size = GOLDEN_EXAMPLES;
+            ia3_train *t = job_of(f, &recipe, f->values[m]), *resumed = job_of(f, &recipe, f->values[m]);
+            ia3_train_report report;
+            double before = 0;
+            for (int s = 0; s < 20; s++) {
+                if (s == 10) {
+                    size_t len;
+                    uint8_t *saved = ia3_train_save(t, &len);
+                    golden_ok(ia3_train_restore(resumed, saved, len, &err), &err);
+                    free(saved);
+                }
+                golden_ok(ia3_train_step(s < 10 ? &t : &resumed, 1, &err), &err);
+                if (s >= 10)
+                    golden_ok(ia3_train_step(&t, 1, &err), &err);
+                ia3_train_last(t, &report);
+                before = s == 0 ? report.loss : before;
+            }
+            if (!(report.loss < before - 0.1))
+                fail_msg("%s: the loss went from %g to %g", names[m], before, report.loss);
+            size_t bytes = layout_of(f, (Ia3Method) m)->n_values * sizeof(float);
+            float *values = malloc(bytes), *again = malloc(bytes);
+            ia3_train_values(t, values);
+            ia3_train_values(resumed, again);
+            assert_memory_equal(values, again, bytes);
+            if (first)
+                assert_memory_equal(values, first, bytes);
+            free(again);
+            free(first);
+            first = values;
+            ia3_train_free(t);
+            ia3_train_free(resumed);
+            close_fixture(f);
+        }
+        free(first);
+    }
+    golden_threads = 2;
+}
+
+/* The t-th token that is written is the likeliest after those before, as scoring sees it (which takes no choice
+ * of one token, and here none that ends). */
+static void
+check_token(const fixture *f, ia3_adapter *adapter, const int32_t *ids, int n_ids, const int32_t *written,
+            int t)
+{
+    int n = f->g->config->vocab_size - 1, bad_a, bad_b, best = 0;
+    int32_t *tokens = malloc((size_t) n * (size_t) (t + 1) * sizeof *tokens);
+    const int32_t **choices = malloc((size_t) n * sizeof *choices);
+    int *len = malloc((size_t) n * sizeof *len);
+    double *scores = malloc((size_t) n * sizeof *scores);
+    ia3_error err = {0};
+    for (int v = 0; v < n; v++) {
+        int32_t *choice = tokens + (size_t) v * (size_t) (t + 1);
+        memcpy(choice, written, (size_t) t * sizeof *choice);
+        choice[t] = v < f->g->config->eos_id ? v : v + 1;
+        choices[v] = choice;
+        len[v] = t + 1;
+    }
+    ia3_choices *c = ia3_choices_create(choices, len, n, f->g->config->start_id, &bad_a, &bad_b, &err);
+    golden_ok(c, &err);
+    ia3_score_row row = {.ids = ids, .n_ids = n_ids, .adapter = adapter, .choices = c, .scores = scores};
+    golden_ok(ia3_score(f->g->m, &row, 1, &err), &err);
+    for (int v = 1; v < n; v++)
+        best = scores[v] > scores[best] ? v : best;
+    assert_int_equal(written[t], choices[best][t]);
+    ia3_choices_free(c);
+    free(tokens);
+    free(choices);
+    free(len);
+    free(scores);
+}
+
+static void
+test_generation(void **state)
+{
+    fixture *f = open_fixture(state);
+    ia3_generate_row rows[IA3_N_METHODS];
+    int32_t out[IA3_N_METHODS][4];
+    ia3_error err = {0};
+    int n_ids;
+    int32_t *ids = golden_ints(golden_find(f->g, "input.1.ids"), &n_ids);
+    for (int m = 0; m < IA3_N_METHODS; m++)
+        rows[m] = (ia3_generate_row){
+            .adapter = f->adapters[m], .ids = ids, .n_ids = n_ids, .max_tokens = 4, .out = out[m]};
+    golden_ok(ia3_generate(f->g->m, rows, IA3_N_METHODS, &err), &err);
+    for (int m = 0; m < IA3_N_METHODS; m++)
+        for (int t = 1; t < rows[m].n_out; t++)
+            check_token(f, f->adapters[m], ids, n_ids, out[m], t);
+    free(ids);
+    close_fixture(f);
+}
+
+/* --- files --- */
+
+static void
+test_files(void **state)
+{
+    fixture *f = open_fixture(state);
+    ia3_layout *const *layouts = ia3_model_layouts(f->g->m);
+    for (int m = 0; m < IA3_N_METHODS; m++) {
+        ia3_error err = {0};
+        Ia3Method method;
+        size_t len, n = layouts[m]->n_values;
+        uint8_t *bytes = ia3_adapter_serialize(layouts[m], f->values[m], &len);
+        float *values = ia3_adapter_parse_any(layouts, bytes, len, &method, &err);
+        golden_ok(values, &err);
+        assert_int_equal(method, m);
+        assert_memory_equal(values, f->values[m], n * sizeof *values);
+        free(values);
+        assert_null(ia3_adapter_parse(layouts[(m + 1) % IA3_N_METHODS], bytes, len, &err));
+        assert_int_equal(err.code, IA3_E_BAD_ADAPTER);
+        free(bytes);
+    }
+    close_fixture(f);
+}
+
+/* One tensor of an adapter is missing, twice as long, or not a number. */
+static void
+test_bad_files(void **state)
+{
+    fixture *f = open_fixture(state);
+    ia3_layout *const *layouts = ia3_model_layouts(f->g->m);
+    for (int m = 1; m < IA3_N_METHODS; m++) {
+        ia3_error err = {0};
+        Ia3Method method;
+        ia3_layout l = *layouts[m];
+        size_t len;
+        uint8_t *bytes;
+        if (l.n > 1) { /* not of a prompt: it would be empty */
+            l.n--;
+            bytes = ia3_adapter_serialize(&l, f->values[m], &len);
+            assert_null(ia3_adapter_parse_any(layouts, bytes, len, &method, &err));
+            assert_non_null(strstr(err.message, "missing"));
+            free(bytes);
+            err = (ia3_error){0};
+            l.n++;
+        }
+        ia3_layout_entry *e = &l.entries[0];
+        e->cols /= 2;
+        bytes = ia3_adapter_serialize(&l, f->values[m], &len);
+        e->cols *= 2;
+        assert_null(ia3_adapter_parse_any(layouts, bytes, len, &method, &err));
+        assert_non_null(strstr(err.message, "shape"));
+        free(bytes);
+        err = (ia3_error){0};
+        f->values[m][0] = NAN;
+        bytes = ia3_adapter_serialize(&l, f->values[m], &len);
+        assert_null(ia3_adapter_parse_any(layouts, bytes, len, &method, &err));
+        assert_non_null(strstr(err.message, "finite"));
+        free(bytes);
+    }
+    ia3_recipe recipe = recipe_of(IA3_N_METHODS);
+    ia3_error err = {0};
+    assert_null(ia3_train_create(f->g->m, f->examples, GOLDEN_EXAMPLES, &recipe, NULL, &err));
+    assert_int_equal(err.code, IA3_E_INVALID);
+    close_fixture(f);
+}
+
+int
+main(void)
+{
+    static const golden_test tests[] = {
+        {"scores", test_scores, true, "AB"},
+        {"gradients and steps", test_gradients_and_steps, false, "B"},
+        {"finite differences", test_differences, false, "B"},
+        {"fresh is bare", test_fresh_is_bare, true, "AB"},
+        {"mixed is one by one", test_mixed_is_one_by_one, true, "AB"},
+        {"jobs together", test_jobs_together, true, "AB"},
+        {"training", test_training, false, "B"},
+        {"generation", test_generation, false, "AB"},
+        {"files", test_files, false, "AB"},
+        {"bad files", test_bad_files, false, "B"},
+    };
+    return golden_run("methods", tests, sizeof tests / sizeof *tests);
+}

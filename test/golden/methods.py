@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+"""Writes methods/A.safetensors and methods/B.safetensors for test/engine/test_methods.c.
+
+The methods that (IA)3 is compared with, on the checkpoints that generate.py left: LoRA and prompt tuning as peft
+computes them, biases and scales of norms by hooks on transformers' modules, for peft has no such methods. Names are
+METHOD.TENSOR (the adapter, named as the engine stores it), METHOD.scores.INPUT, METHOD.losses (total, lm,
+unlikelihood, length_norm of the "tfew" batch), METHOD.grad.TENSOR, and, after five steps of Adafactor,
+METHOD.final.TENSOR. Everything is computed in float64 and stored in float32. A has the scores only.
+"""
+
+import os
+import sys
+
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from peft import LoraConfig, PromptTuningConfig, get_peft_model  # noqa: E402
+from safetensors.numpy import load_file, save_file  # noqa: E402
+from transformers import Adafactor  # noqa: E402
+
+import configs  # noqa: E402
+import oracle  # noqa: E402
+
+RANK, TOKENS, STEPS, BATCH = 4, 10, 5, 4
+RATES = {"lora": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2}
+LINEARS = ["q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"]
+PREFIX = "base_model.model."
+
+
+class Plain:
+    """A model without peft, in the shape that the oracle's functions take."""
+
+    def __init__(self, base):
+        self.base = base
+
+    def get_base_model(self):
+        return self.base
+
+
+def draw(rng, name, shape):
+    x = rng.standard_normal(shape)
+    return 1 + 0.3 * x if name.endswith(".scale") else x if name == "prompt_embeddings" else 0.3 * x
+
+
+def add_lora(base):
+    config = LoraConfig(task_type="SEQ_2_SEQ_LM", r=RANK, lora_alpha=1, lora_dropout=0.0, target_modules=LINEARS)
+    model = get_peft_model(base, config)
+    return model, {n.replace(".default", ""): p for n, p in model.named_parameters() if ".lora_" in n}
+
+
+def add_scales(base, parameters):
+    for name, module in base.named_modules():
+        if name.endswith("layer_norm"):
+            scale = torch.nn.Parameter(torch.ones(base.config.d_model))
+            module.register_forward_hook(lambda m, args, out, scale=scale: out * scale)
+            parameters[f"{PREFIX}{name}.scale"] = scale
+
+
+def add_layernorm(base):
+    parameters = {}
+    add_scales(base, parameters)
+    return Plain(base), parameters
+
+
+def add_bitfit(base):
+    parameters = {}
+    for name, module in base.named_modules():
+        if name.split(".")[-1] in LINEARS:
+            module.bias = torch.nn.Parameter(torch.zeros(module.out_features))
+            parameters[f"{PREFIX}{name}.bias"] = module.bias
+    add_scales(base, parameters)
+    return Plain(base), parameters
+
+
+def add_prompt(base):
+    config = PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=TOKENS, num_transformer_submodules=1,
+                                prompt_tuning_init="RANDOM")
+    model = get_peft_model(base, config)
+    prompt = model.prompt_encoder["default"].embedding.weight
+    return model, {"prompt_embeddings": prompt}
+
+
+def encode_behind(prompt):
+    def encode(model, ids):
+        encoder = oracle.bare(model).encoder
+        x = torch.cat([prompt, encoder.embed_tokens(torch.tensor(ids))])
+        return encoder(inputs_embeds=x.unsqueeze(0))[0]
+    return encode
+
+
+def peft_score(model, ids, choice):
+    """The same by peft's own forward pass."""
+    out = model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+                decoder_input_ids=torch.tensor([[0] + choice[:-1]]))
+    return float(torch.log_softmax(out.logits[0], -1)[torch.arange(len(choice)), torch.tensor(choice)].mean())
+
+
+def run(golden, method, out):
+    weights = load_file(f"{golden.name}/model.safetensors")
+    base = oracle.fill(oracle.make_base(golden), weights).double()
+    for p in base.parameters():
+        p.requires_grad_(False)
+    model, parameters = {"lora": add_lora, "bitfit": add_bitfit, "layernorm": add_layernorm,
+                         "prompt": add_prompt}[method](base)
+    rng = np.random.default_rng(golden.seed + 5000)
+    for name in sorted(parameters):
+        p = parameters[name]
+        value = draw(rng, name, tuple(p.shape)).astype(np.float32)
+        out[f"{method}.{name}"] = value
+        p.data = torch.from_numpy(value).double()
+        p.requires_grad_(True)
+    oracle.encode = encode_behind(parameters["prompt_embeddings"]) if method == "prompt" else plain_encode
+    with torch.no_grad():
+        for i, (ids, choices) in enumerate(configs.draw_inputs(golden)):
+            encoded = oracle.encode(model, ids)
+            scores = [float(oracle.logprobs(model, encoded, c).mean()) for c in choices]
+            if method in ("lora", "prompt") and not base.config.tie_word_embeddings:
+                assert np.allclose(scores, [peft_score(model, ids, c) for c in choices], atol=1e-6)
+            out[f"{method}.scores.{i}"] = np.array(scores)
+    if golden.name == "B":
+        train(golden, method, model, parameters, out)
+
+
+def train(golden, method, model, parameters, out):
+    examples = configs.draw_examples(golden)
+    optimizer = Adafactor(list(parameters.values()), lr=RATES[method], weight_decay=0.0,
+                          scale_parameter=method != "prompt", relative_step=False, warmup_init=False)
+    total, parts = oracle.losses(model, examples[:5], "batch")
+    total.backward()
+    out[f"{method}.losses"] = np.array([float(x.detach()) for x in (total, *parts)])
+    out |= {f"{method}.grad.{n}": p.grad.numpy().copy() for n, p in parameters.items()}
+    for batch in configs.draw_plan(golden, STEPS, BATCH):
+        optimizer.zero_grad()
+        oracle.losses(model, [examples[i] for i in batch], "batch")[0].backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimizer.step()
+    out |= {f"{method}.final.{n}": p.detach().numpy().copy() for n, p in parameters.items()}
+
+
+plain_encode = oracle.encode
+os.chdir(os.path.dirname(os.path.abspath(__file__)))
+os.makedirs("methods", exist_ok=True)
+for golden in configs.CONFIGS:
+    if golden.name in sys.argv[1:] or (len(sys.argv) == 1 and golden.name in "AB"):
+        out = {}
+        with oracle.precision(torch.float64):
+            for method in RATES:
+                run(golden, method, out)
+        save_file({n: np.ascontiguousarray(x, dtype=np.float32) for n, x in out.items()},
+                  f"methods/{golden.name}.safetensors")
+        print(golden.name, len(out), "tensors")
