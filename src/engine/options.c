@@ -27,7 +27,7 @@ static const char help[] =
     "  --device SPEC             cpu (default)\n"
     "  --dtype TYPE              auto (default), float32 or bfloat16\n"
     "  --threads N               compute threads, 0 = all cores (default)\n"
-    "  --max-batch-tokens N      token budget of a scoring batch (default 16384)\n"
+    "  --max-batch-tokens N      token budget of a scoring batch (default 4096)\n"
     "  --memory-limit BYTES      refuse work beyond this much memory on the device (default 0, none)\n"
     "  --max-input-tokens N      score, train: longer inputs are cut (default 256)\n"
     "  --help, --version\n"
@@ -298,7 +298,7 @@ ia3_options_parse(ia3_options *o, int argc, char **argv)
     *o = (ia3_options){
         .device = "cpu",
         .dtype = IA3_AUTO,
-        .max_batch_tokens = 16384,
+        .max_batch_tokens = 4096,
         .adapter_cache_size = (size_t) 256 << 20,
         .status_fd = -1,
         .death_fd = -1,

@@ -12,7 +12,7 @@
 
 char *Ia3BackbonesSetting = NULL;
 int Ia3Threads = 0;
-int Ia3MaxBatchTokens = 16384;
+int Ia3MaxBatchTokens = 4096;
 int Ia3MaxInputTokens = 512;
 int Ia3AdapterCacheSize = 256;
 int Ia3MemoryLimit = 0;
@@ -49,7 +49,7 @@ DefineEngineSettings(void)
     DefineCustomIntVariable("ia3.threads", "Threads of each engine; 0 means one per core.", NULL, &Ia3Threads,
                             0, 0, 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.max_batch_tokens", "Most input tokens in one batch of an engine.", NULL,
-                            &Ia3MaxBatchTokens, 16384, 64, 4 * 1024 * 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
+                            &Ia3MaxBatchTokens, 4096, 64, 4 * 1024 * 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.adapter_cache_size", "Memory for cached adapters in each engine.", NULL,
                             &Ia3AdapterCacheSize, 256, 1, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL,
                             NULL);

@@ -55,6 +55,20 @@ class Cluster:
         return subprocess.Popen(self.psql_command(text), env=self.env, stdout=subprocess.PIPE,
                                 stderr=subprocess.PIPE, text=True)
 
+    def start_background(self, text):
+        """A session that runs until stop_background(); a moment later it is under way."""
+        self.background = subprocess.Popen(self.psql_command(text), env=dict(self.env, PGAPPNAME="background"),
+                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(1)
+
+    def stop_background(self):
+        """Ends its backend: a client that merely goes away would not be missed while the query runs."""
+        if self.background.poll() is not None:
+            sys.exit("the background load ended by itself")
+        self.sql("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'background'")
+        self.background.wait()
+        time.sleep(0.5)
+
     def finish(self, process):
         out, err = process.communicate()
         if process.returncode:
@@ -138,6 +152,7 @@ def report(name, value, goal=None, unit=""):
 
 
 LATERAL = "SELECT count(c.choice) FROM rows r, ia3_classify({task}, r.body) c WHERE c.rank = 1"
+ENDLESS = "DO $$BEGIN LOOP PERFORM ({scan}); END LOOP; END$$"
 SINGLE = ("\\set id random(0, {last})\n"
           "SELECT c.choice FROM rows r, ia3_classify(r.task, r.body) c WHERE r.id = :id AND c.rank = 1;\n")
 
@@ -168,19 +183,16 @@ def latency(cluster, options):
     scan = LATERAL.format(task="r.task")
 
     def measure(name, background):
-        process = cluster.start(background) if background else None
-        if process:
-            time.sleep(1)
+        if background:
+            cluster.start_background(background)
         latencies = cluster.pgbench(single, 1, options.seconds)[1]
-        if process:
-            process.terminate()
-            process.communicate()
-            time.sleep(1)
+        if background:
+            cluster.stop_background()
         report(f"single row, {name}: p50", percentile(latencies, 0.5), unit="ms")
         report(f"single row, {name}: p99", percentile(latencies, 0.99), unit="ms")
 
     measure("idle", None)
-    measure("under a scan", f"DO $$BEGIN FOR i IN 1..1000 LOOP PERFORM ({scan}); END LOOP; END$$")
+    measure("under a scan", ENDLESS.format(scan=scan))
     measure("under a training", "SELECT ia3_train('busy', 'SELECT text, label FROM shots', steps => 100000)")
 
 
@@ -190,16 +202,13 @@ def training(cluster, options):
            " FROM ia3.adapters WHERE task = 'trained0' ORDER BY version DESC LIMIT 1) s"
 
     def one():
-        cluster.sql(train.format(k=0, steps=100))
+        cluster.sql(train.format(k=0, steps=400))
         return float(cluster.sql(rate))
 
     def loaded():
-        scan = cluster.start(f"DO $$BEGIN FOR i IN 1..1000 LOOP PERFORM ({LATERAL.format(task='r.task')}); END LOOP; END$$")
-        time.sleep(1)
+        cluster.start_background(ENDLESS.format(scan=LATERAL.format(task="r.task")))
         value = one()
-        scan.terminate()
-        scan.communicate()
-        time.sleep(1)
+        cluster.stop_background()
         return value
 
     alone, under = in_turn(options.repeat, one, loaded)
@@ -208,10 +217,10 @@ def training(cluster, options):
 
     def sequential():
         for k in range(3):
-            cluster.sql(train.format(k=k, steps=100))
+            cluster.sql(train.format(k=k, steps=400))
 
     def together():
-        for process in [cluster.start(train.format(k=k, steps=100)) for k in range(3)]:
+        for process in [cluster.start(train.format(k=k, steps=400)) for k in range(3)]:
             cluster.finish(process)
 
     apart, at_once = in_turn(options.repeat, lambda: seconds(sequential), lambda: seconds(together))
