@@ -70,6 +70,62 @@ my $explain = $node->safe_psql('postgres', q{
 like($explain, qr/Batches: 20\s+Batched Rows: 2000\s+Largest Batch: 100\b/, 'full batches');
 is($node->safe_psql('postgres', 'SELECT rows FROM ia3_stat_engine') - $before, 2000, 'each row is asked about once');
 
+# Computing an argument takes memory for a row, not for a batch.
+my ($peak) = $node->safe_psql('postgres', q{
+    SET max_parallel_workers_per_gather = 0;
+    CREATE TEMP TABLE huge AS SELECT i AS id, repeat(md5(i::text), 30000) AS body FROM generate_series(1, 600) i;
+    SELECT count(ia3_predict(left(body, 30), ARRAY['a', 'b'])) FROM huge;
+    SELECT count(p) FROM (SELECT ia3_predict_window(left(body, 30), ARRAY['a', 'b']) OVER () AS p FROM huge) s;
+    SELECT pg_read_file('/proc/' || pg_backend_pid() || '/status')}) =~ /VmHWM:\s+(\d+) kB/;
+cmp_ok($peak, '<', 120 * 1024, 'documents of 1 MB of which some words are used');
+
+# What the engine's counters have grown by since the last call; means are turned back into sums.
+my %counted;
+sub growth {
+    my @names = qw(batches rows tasks padding dedup waited);
+    my (%now, %grown);
+    @now{@names} = split /\|/, $node->safe_psql('postgres', q{
+        SELECT batches, rows, round(distinct_tasks_per_batch * batches), padding_tokens, dedup_rows, score_wait_seconds
+          FROM ia3_stat_engine});
+    $grown{$_} = $now{$_} - ($counted{$_} // 0) for @names;
+    %counted = %now;
+    return \%grown;
+}
+
+# Rows of many tasks share batches.
+growth();
+is($node->safe_psql('postgres', q{
+    SELECT count(ia3_predict('p' || i % 90 + 3, body, ARRAY['a', 'b', 'c']))
+      FROM (SELECT i, 'text number ' || i AS body FROM generate_series(1, 900) i OFFSET 0) s}), '900', 'rows of 90 tasks');
+my $grown = growth();
+is($grown->{rows}, 900, 'are all computed');
+cmp_ok($grown->{batches}, '<=', 6, 'in few batches');
+is($grown->{tasks}, 3 * $grown->{batches}, 'each with all the three adapters that these tasks are copies of');
+is($counted{padding}, 0, 'and nothing padded');
+
+# So do rows of many sessions, and what several of them ask is computed once: they ask while the engine is stopped.
+my $gate = start_query($node, 'BEGIN; SELECT pg_advisory_xact_lock(3); SELECT pg_sleep(60);');
+ok(wait_for_query($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'}), 'a gate is closed');
+my @sessions = map { start_query($node, q{
+    SELECT length(ia3_predict('connects', ARRAY['a', 'b']));
+    SELECT pg_advisory_xact_lock_shared(3);
+    SELECT 'answered', length(ia3_predict('the same text', ARRAY['a', 'b']));}) } 1 .. 8;
+ok(wait_for_query($node, q{SELECT count(*) = 8 FROM pg_stat_activity WHERE wait_event = 'advisory'}), '8 sessions before it');
+growth();
+my $stopped = engine_pid($node);
+kill 'STOP', $stopped;
+$node->safe_psql('postgres', q{SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'PgSleep'});
+ok(wait_for_query($node, q{SELECT count(*) = 8 FROM pg_stat_activity
+    WHERE query LIKE '%the same text%' AND state = 'active' AND wait_event_type = 'Extension'}), 'all of them ask');
+kill 'CONT', $stopped;
+finish_query($gate);
+is(scalar(grep { (finish_query($_))[0] =~ /answered\|1/ } @sessions), 8, 'and get answers');
+$grown = growth();
+is($grown->{rows}, 8, 'one each');
+cmp_ok($grown->{batches}, '<', 8, 'in fewer batches');
+is($grown->{dedup}, 8 - $grown->{batches}, 'computed once per batch');
+cmp_ok($grown->{waited}, '>', 0, 'after some waiting');
+
 # A query that ends early leaves nothing behind, and the session goes on.
 my $all = q{SELECT count(ia3_predict(body || clock_timestamp()::text, ARRAY['a', 'b'])) FROM many};
 my $scan = q{SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM many};
@@ -85,6 +141,10 @@ my ($status, $out, $err) = $node->psql('postgres', qq{
         BEGIN
             FOR r IN $scan LOOP IF r.id = 60 THEN RAISE EXCEPTION 'stop'; END IF; END LOOP;
         EXCEPTION WHEN raise_exception THEN NULL;
+        END;
+        BEGIN
+            PERFORM count(*) FROM ($scan OFFSET 0) s WHERE 1000 / (60 + i - id) IS NULL;
+        EXCEPTION WHEN division_by_zero THEN NULL;
         END;
     END LOOP; END \$\$;
     SELECT count(*) FROM ($scan OFFSET 0) s;
