@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""RAFT through SQL: zero-shot, (IA)3 and TF-IDF + logistic regression on the same cross-validation folds.
+"""RAFT through SQL: zero-shot, in-context, (IA)3 and TF-IDF + logistic regression on the same folds.
 
 Prompts follow T-Few's RaftTemplate: pieces are the instruction (with the labels), then "Field: value" for every
 non-empty field of the task in the order of the data's columns, "\\nLabel:" after the last. Each piece is cut to
@@ -42,11 +42,11 @@ TASKS = [
     "tweet_eval_hate",
     "twitter_complaints",
 ]
-METHODS = ["zero-shot", "ia3", "tf-idf"]
+METHODS = ["zero-shot", "in-context", "ia3", "tf-idf"]
 NOT_FIELDS = ("Label", "ID")
 
 # The pieces of a prompt are cut one by one, as T-Few does; the whole must fit.
-SESSION = "SET client_min_messages = warning; SET ia3.max_input_tokens = 4096"
+SESSION = "SET client_min_messages = warning; SET ia3.max_input_tokens = 8192"
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS ia3;
 CREATE SCHEMA IF NOT EXISTS raft;
@@ -82,6 +82,7 @@ def arguments():
     p.add_argument("--seed", type=int, default=42, help="of folds and training")
     p.add_argument("--steps", type=int, default=1000)
     p.add_argument("--jobs", type=int, default=1, help="folds trained at the same time")
+    p.add_argument("--shots", type=int, default=4, help="examples in the prompt of the in-context method")
     p.add_argument("--methods", default=",".join(METHODS))
     p.add_argument(
         "--labels-in-prompt",
@@ -196,6 +197,23 @@ def zero_shot(cursor, task):
     )
 
 
+def in_context(cursor, args, task):
+    """The bare backbone again, with --shots examples of the other folds written before the prompt: the same ones
+    for all rows of a fold, one of each label first."""
+    cursor.execute(
+        "WITH shot AS ("
+        "  SELECT k AS fold, s.prompt, s.label, row_number() OVER (PARTITION BY k ORDER BY s.turn, s.id) AS n"
+        "    FROM generate_series(0, %s - 1) k,"
+        "         LATERAL (SELECT *, row_number() OVER (PARTITION BY label ORDER BY id) AS turn"
+        "                    FROM raft.example WHERE task = %s AND fold <> k) s)"
+        " INSERT INTO raft.prediction SELECT e.task, e.id, 'in-context',"
+        "   ia3_predict((SELECT string_agg(s.prompt || ' ' || s.label, ' ' ORDER BY s.n)"
+        "                  FROM shot s WHERE s.fold = e.fold AND s.n <= %s) || ' ' || e.prompt, t.choices)"
+        "  FROM raft.example e JOIN raft.task t USING (task) WHERE e.task = %s",
+        (args.folds, task, args.shots, task),
+    )
+
+
 def train_fold(args, task, k):
     """Trains on all folds but k and predicts fold k; returns the training's seconds."""
     name = f"raft_{task}_{k}"
@@ -285,6 +303,8 @@ def main():
         tail = ""
         if "zero-shot" in methods:
             zero_shot(cursor, task)
+        if "in-context" in methods:
+            in_context(cursor, args, task)
         if "tf-idf" in methods:
             tf_idf(cursor, args, task)
         if "ia3" in methods:
