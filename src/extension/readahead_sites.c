@@ -490,7 +490,11 @@ SearchExpression(Node *node, SiteSearch *search)
     case T_Aggref:             /* over other rows; see Ia3FindAggregateSites */
     case T_WindowFunc:
         return false;
-    case T_RowCompareExpr: /* stops at the first pair that differs */
+    case T_RowCompareExpr:  /* stops at the first pair that differs */
+    case T_SubscriptingRef: /* ... when what is subscripted is NULL */
+#if PG_VERSION_NUM >= 170000
+    case T_JsonExpr: /* may need its defaults */
+#endif
         search->certain = false;
         break;
     default:

@@ -371,3 +371,5 @@ CREATE TEMP TABLE out (id serial, p text);
 INSERT INTO out (p) SELECT ia3_predict(task, body, choices) FROM tickets ORDER BY tickets.id;
 SELECT * FROM out;
 ROLLBACK;
+-- name: risky_subscript
+SELECT id, (CASE WHEN id <> 8 THEN choices END)[length(ia3_predict('q' || 1 / (id - 8), body, ARRAY['a', 'bb']))] FROM tickets;

@@ -97,6 +97,36 @@ SELECT readahead($$SELECT id, ia3_predict(body || random(), ARRAY['a', 'b']) IN 
 
 -- constant arguments: one question for all rows
 SELECT asked($$CREATE TEMP TABLE t AS SELECT id, ia3_predict('constant', ARRAY['a', 'b']) FROM notes$$);
+-- and for all rounds of a loop; but a version that is activated in between is seen at once, and no longer than it is active
+CREATE TABLE shots (text text, label text);
+INSERT INTO shots VALUES ('x', 'a');
+SELECT ia3_train('memo', 'SELECT * FROM shots', choices => ARRAY['a', 'b'], steps => 20, learning_rate => 0.1, seed => 1);
+UPDATE shots SET label = 'b';
+SELECT ia3_train('memo', 'SELECT * FROM shots', choices => ARRAY['a', 'b'], steps => 20, learning_rate => 0.1, seed => 1);
+SELECT asked($$DO 'DECLARE p text; BEGIN FOR i IN 1 .. 50 LOOP p := ia3_predict(''memo'', ''x''); END LOOP; END'$$);
+DO $$
+DECLARE p text; q text; r text;
+BEGIN
+    FOR i IN 1 .. 4 LOOP
+        PERFORM ia3_activate('memo', 1 + i % 2);
+        FOR k IN 1 .. 2 LOOP
+            p := ia3_predict('memo', 'x');
+            IF k = 2 THEN
+                r := p;
+            ELSE
+                BEGIN
+                    PERFORM ia3_activate('memo', 2 - i % 2);
+                    q := ia3_predict('memo', 'x');
+                    RAISE EXCEPTION 'undo';
+                EXCEPTION WHEN raise_exception THEN NULL;
+                END;
+            END IF;
+        END LOOP;
+        RAISE INFO 'version %: %, then %, then %', 1 + i % 2, p, q, r;
+    END LOOP;
+END $$;
+SELECT ia3_drop('memo');
+DROP TABLE shots;
 -- nothing is computed for a plan that is only shown
 SELECT asked($$EXPLAIN SELECT id, ia3_predict(body, ARRAY['a', 'b']), ia3_predict('constant', ARRAY['a', 'b']) FROM notes$$);
 
