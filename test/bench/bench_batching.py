@@ -34,6 +34,7 @@ def arguments():
     p.add_argument("--rows", type=int, default=10000)
     p.add_argument("--repeat", type=int, default=3)
     p.add_argument("--seconds", type=int, default=10, help="of each pgbench run")
+    p.add_argument("--only", default="throughput,latency,training", help="parts to run")
     return p.parse_args()
 
 
@@ -237,9 +238,13 @@ def main():
     if len(sockets) != 1:
         sys.exit(f"expected one engine socket, found {sockets}")
     engine = Engine(sockets[0])
-    throughput(cluster, options, engine)
-    latency(cluster, options)
-    training(cluster, options)
+    parts = options.only.split(",")
+    if "throughput" in parts:
+        throughput(cluster, options, engine)
+    if "latency" in parts:
+        latency(cluster, options)
+    if "training" in parts:
+        training(cluster, options)
     print(cluster.sql("SELECT format('engine: %s batches, %s rows a batch, %s tasks a batch, %s rows computed once for others',"
                       " batches, round(mean_rows_per_batch::numeric, 1), round(distinct_tasks_per_batch::numeric, 1),"
                       " dedup_rows) FROM ia3_stat_engine"))
