@@ -155,7 +155,7 @@ def report(name, value, goal=None, unit=""):
 LATERAL = "SELECT count(c.choice) FROM rows r, ia3_classify({task}, r.body) c WHERE c.rank = 1"
 ENDLESS = "DO $$BEGIN LOOP PERFORM ({scan}); END LOOP; END$$"
 SINGLE = ("\\set id random(0, {last})\n"
-          "SELECT c.choice FROM rows r, ia3_classify(r.task, r.body) c WHERE r.id = :id AND c.rank = 1;\n")
+          "SELECT ia3_predict(r.task, r.body) FROM rows r WHERE r.id = :id;\n")
 
 
 def throughput(cluster, options, engine):
