@@ -47,7 +47,8 @@ class Cluster:
         return [f"{self.options.bindir}/psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-c", sql]
 
     def sql(self, text):
-        done = subprocess.run(self.psql_command(text), env=self.env, capture_output=True, text=True)
+        command = [f"{self.options.bindir}/psql", "-XqAt", "-v", "ON_ERROR_STOP=1"]
+        done = subprocess.run(command, env=self.env, input=text, capture_output=True, text=True)
         if done.returncode:
             sys.exit(done.stderr)
         return done.stdout.strip()
