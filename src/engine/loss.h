@@ -7,7 +7,7 @@
 
 #include "train.h"
 
-/* One example of the batch: where its tokens' log-probabilities are. pair(c, t) = pairs[c][t] + first. */
+/* One example of the batch, and where its tokens' log-probabilities begin among the batch's pairs. */
 typedef struct ia3_loss_example {
     const ia3_choices *choices;
     int label;

@@ -19,12 +19,6 @@ ia3_score_row_tokens(const ia3_score_row *row)
     return row->n_ids + row->choices->n_rows;
 }
 
-/* Where a row's log-probabilities are: rows that ask the same of the same input share them. */
-typedef struct placement {
-    int input;      /* of the batch */
-    int first_pair; /* of its trie */
-} placement;
-
 /* Groups rows by (adapter, input, choices) through one hash table of row indexes (open addressing). */
 typedef struct grouping {
     const ia3_score_row *rows;
@@ -86,24 +80,25 @@ slot_of(ia3_batch *b, const ia3_model *m, const ia3_adapter *adapter)
     return ia3_batch_find_slot(b, adapter ? adapter->method : IA3_METHOD_IA3, values);
 }
 
-/* Adds one input with the choice sets of all rows it leads, linked by next[]. */
+/*
+ * Adds one input with the choice sets of all rows it leads, linked by next[], and says where the pairs of each
+ * row begin: rows that ask the same of the same input share them.
+ */
 static void
 add_group(ia3_batch *b, const ia3_model *m, const ia3_score_row *rows, const int *next, int leader,
-          placement *at)
+          int *first_pair)
 {
-    int input =
-        ia3_batch_add_input(b, rows[leader].ids, rows[leader].n_ids, slot_of(b, m, rows[leader].adapter));
+    ia3_batch_add_input(b, rows[leader].ids, rows[leader].n_ids, slot_of(b, m, rows[leader].adapter));
     for (int i = leader; i >= 0; i = next[i]) {
         int twin = leader;
         while (twin != i && rows[twin].choices != rows[i].choices)
             twin = next[twin];
-        at[i].input = input;
-        at[i].first_pair = twin != i ? at[twin].first_pair : ia3_batch_add_trie(b, rows[i].choices);
+        first_pair[i] = twin != i ? first_pair[twin] : ia3_batch_add_trie(b, rows[i].choices);
     }
 }
 
 static void
-build(ia3_batch *b, const ia3_model *m, const ia3_score_row *rows, int n, placement *at)
+build(ia3_batch *b, const ia3_model *m, const ia3_score_row *rows, int n, int *first_pair)
 {
     int *leader = find_leaders(rows, n), *next = ia3_alloc_array(n, sizeof(int));
     int *tail = ia3_alloc_array(n, sizeof(int));
@@ -117,7 +112,7 @@ build(ia3_batch *b, const ia3_model *m, const ia3_score_row *rows, int n, placem
     }
     for (int i = 0; i < n; i++)
         if (leader[i] == i)
-            add_group(b, m, rows, next, i, at);
+            add_group(b, m, rows, next, i, first_pair);
     free(leader);
     free(next);
     free(tail);
@@ -164,17 +159,17 @@ ia3_score(ia3_model *m, const ia3_score_row *rows, int n, ia3_error *err)
         return true;
     ia3_batch batch;
     ia3_batch_init(&batch);
-    placement *at = ia3_alloc_array(n, sizeof *at);
-    build(&batch, m, rows, n, at);
+    int *first_pair = ia3_alloc_array(n, sizeof *first_pair);
+    build(&batch, m, rows, n, first_pair);
     drop_ones(&batch, m);
 
     score_pass s = {.m = m, .batch = &batch, .lp = ia3_alloc_array(batch.pair_tokens.n, sizeof(float))};
     bool ok = ia3_model_guarded(m, run_pass, &s, err);
     for (int i = 0; ok && i < n; i++)
-        collect(&rows[i], s.lp + at[i].first_pair);
+        collect(&rows[i], s.lp + first_pair[i]);
 
     free(s.lp);
-    free(at);
+    free(first_pair);
     ia3_batch_free(&batch);
     return ok;
 }

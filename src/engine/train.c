@@ -23,6 +23,7 @@ struct ia3_train {
     int n;
     ia3_recipe recipe;
     double dropout; /* resolved */
+    int batch_tokens;
 
     /* device, fp32: vectors, gradients, second moments [n_values] each; where each tensor begins */
     float *values, *grads, *second_moment;
@@ -136,6 +137,25 @@ create_device_state(ia3_train *t, const float *init, ia3_error *err)
     return init || !(ia3_method_has(l->method) & IA3_HAS_PROMPT) || embed_prompt(t, err);
 }
 
+/* Tokens of a typical step: the mean over all examples, times the size of a batch. */
+static int
+count_batch_tokens(const ia3_train *t)
+{
+    double tokens = 0;
+    for (int i = 0; i < t->n; i++) {
+        const ia3_train_example *e = &t->examples[i];
+        for (int k = 0; k < e->n_texts; k++)
+            tokens += (double) e->n_ids[k] / e->n_texts;
+        for (int c = 0; t->dropout > 0 && c < e->choices->n; c++)
+            tokens += e->choices->len[c];
+        tokens += t->dropout > 0 ? 0 : e->choices->n_rows;
+    }
+    if (ia3_method_has(t->recipe.method) & IA3_HAS_PROMPT)
+        tokens += (double) t->n * IA3_PROMPT_TOKENS;
+    int size = t->recipe.batch_size < t->n ? t->recipe.batch_size : t->n;
+    return (int) ceil(tokens / t->n * size);
+}
+
 ia3_train *
 ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const ia3_recipe *recipe,
                  const float *init, ia3_error *err)
@@ -151,6 +171,7 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
     t->dropout = recipe->dropout < 0 ? m->config.dropout_rate : recipe->dropout;
     t->examples = ia3_alloc_array(n, sizeof *t->examples);
     memcpy(t->examples, examples, (size_t) n * sizeof *t->examples);
+    t->batch_tokens = count_batch_tokens(t);
     t->order = ia3_alloc_array(n, sizeof(int));
     t->used = n; /* the first step shuffles */
     t->batch = ia3_alloc_array(recipe->batch_size, sizeof(int));
@@ -443,19 +464,7 @@ ia3_train_last(const ia3_train *t, ia3_train_report *out)
 int
 ia3_train_batch_tokens(const ia3_train *t)
 {
-    double tokens = 0;
-    for (int i = 0; i < t->n; i++) {
-        const ia3_train_example *e = &t->examples[i];
-        for (int k = 0; k < e->n_texts; k++)
-            tokens += (double) e->n_ids[k] / e->n_texts;
-        for (int c = 0; t->dropout > 0 && c < e->choices->n; c++)
-            tokens += e->choices->len[c];
-        tokens += t->dropout > 0 ? 0 : e->choices->n_rows;
-    }
-    if (ia3_method_has(t->recipe.method) & IA3_HAS_PROMPT)
-        tokens += (double) t->n * IA3_PROMPT_TOKENS;
-    int size = t->recipe.batch_size < t->n ? t->recipe.batch_size : t->n;
-    return (int) ceil(tokens / t->n * size);
+    return t->batch_tokens;
 }
 
 const ia3_layout *

@@ -108,7 +108,7 @@ def set_up(cluster, n_rows):
         cluster.sql(f"SELECT ia3_train('task{t}', 'SELECT text, label FROM shots', steps => 4, seed => {t})")
 
 
-def engine_payloads(cluster, engine, one_task, request_rows):
+def engine_payloads(cluster, engine, request_rows):
     """The rows of the table as requests of `request_rows` rows; puts their adapters."""
     adapters = {}
     for line in cluster.sql("SELECT t.task, encode(a.digest, 'hex'), encode(a.vectors, 'hex') FROM ia3.task t"
@@ -121,7 +121,7 @@ def engine_payloads(cluster, engine, one_task, request_rows):
     rows = []
     for line in cluster.sql("SELECT task, body FROM rows ORDER BY id").splitlines():
         task, body = line.split("|")
-        rows.append((names.index("task0" if one_task else task), 0, body.encode()))
+        rows.append((names.index(task), 0, body.encode()))
     digests = [adapters[n] for n in names]
     return [engine.score_payload(512, digests, [choices], rows[i:i + request_rows])
             for i in range(0, len(rows), request_rows)]
@@ -161,7 +161,7 @@ SINGLE = ("\\set id random(0, {last})\n"
 
 def throughput(cluster, options, engine):
     n = options.rows
-    payloads = engine_payloads(cluster, engine, False, 256)
+    payloads = engine_payloads(cluster, engine, 256)
     alone, lateral, single_task = in_turn(
         options.repeat,
         lambda: n / seconds(lambda: engine.score_all(payloads, 8)),
