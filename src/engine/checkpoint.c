@@ -59,6 +59,7 @@ struct ia3_checkpoint {
     alias *aliases;
     int n_aliases; /* sorted by name */
     const ia3_host_tensor *embedding, *head;
+    ia3_graph_tensor *graph; /* keeps the names of a checkpoint without files */
 };
 
 static char *
@@ -463,6 +464,36 @@ ia3_checkpoint_open(const char *directory, ia3_error *err)
     return NULL;
 }
 
+/* See checkpoint.h. */
+ia3_checkpoint *
+ia3_checkpoint_in_memory(const ia3_config *config, ia3_dtype dtype, bool own_head, ia3_tensor_source source,
+                         void *arg)
+{
+    ia3_checkpoint *ck = ia3_alloc(sizeof *ck);
+    int n;
+
+    ck->directory = ia3_strdup("");
+    ck->tokenizer_path = ia3_strdup("");
+    ck->config = *config;
+    ck->graph = ia3_graph_tensors(config, &n);
+    ck->tensors = ia3_alloc_array((size_t) n + 2, sizeof *ck->tensors);
+    for (int i = 0; i < n; i++)
+        ck->tensors[ck->n_tensors++] =
+            (stored){.name = ck->graph[i].name, .host = {NULL, dtype, ck->graph[i].rows, ck->graph[i].cols}};
+    for (int i = 0; i < (own_head ? 2 : 1); i++)
+        ck->tensors[ck->n_tensors++] = (stored){.name = i ? "lm_head.weight" : "shared.weight",
+                                                .host = {NULL, dtype, config->vocab_size, config->d_model}};
+    qsort(ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_stored);
+    for (int i = 0; i < ck->n_tensors; i++) {
+        ia3_host_tensor *t = &ck->tensors[i].host;
+
+        t->data = source(ck->tensors[i].name, t->rows, t->cols, arg);
+    }
+    ck->embedding = &find_stored(ck, "shared.weight")->host;
+    ck->head = own_head ? &find_stored(ck, "lm_head.weight")->host : ck->embedding;
+    return ck;
+}
+
 /* NULL is allowed. */
 void
 ia3_checkpoint_close(ia3_checkpoint *ck)
@@ -479,6 +510,7 @@ ia3_checkpoint_close(ia3_checkpoint *ck)
         free(ck->shards[i].path);
     }
     json_decref(ck->index);
+    free(ck->graph);
     free(ck->tensors);
     free(ck->aliases);
     free(ck->shards);

@@ -18,6 +18,16 @@ typedef struct ia3_checkpoint ia3_checkpoint;
  */
 ia3_checkpoint *ia3_checkpoint_open(const char *directory, ia3_error *err);
 void ia3_checkpoint_close(ia3_checkpoint *ck);
+
+/*
+ * A checkpoint without files, for tests and benchmarks of large shapes: `source` is asked once for the values of each
+ * tensor of the graph, of "shared.weight" and, when the head is not the embedding, of "lm_head.weight", all of one
+ * dtype, row-major. They stay the caller's, outlive the checkpoint, and may be the same memory for several tensors.
+ */
+typedef const void *(*ia3_tensor_source)(const char *name, int64_t rows, int64_t cols, void *arg);
+ia3_checkpoint *ia3_checkpoint_in_memory(const ia3_config *config, ia3_dtype dtype, bool own_head,
+                                         ia3_tensor_source source, void *arg);
+
 const ia3_config *ia3_checkpoint_config(const ia3_checkpoint *ck);
 
 /* A stored tensor by its state-dict name, or NULL. Vectors have rows = 1. */

@@ -400,6 +400,56 @@ test_digest(void **state)
     remove_directory(directory);
 }
 
+typedef struct memory_source {
+    const ia3_checkpoint *files;
+    int asked;
+} memory_source;
+
+static const void *
+from_files(const char *name, int64_t rows, int64_t cols, void *arg)
+{
+    memory_source *s = arg;
+    const ia3_host_tensor *t = ia3_checkpoint_tensor(s->files, name);
+
+    assert_non_null(t);
+    assert_int_equal(t->rows, rows);
+    assert_int_equal(t->cols, cols);
+    s->asked++;
+    return t->data;
+}
+
+/* A checkpoint without files is the one whose values it was given. */
+static void
+test_in_memory(void **state)
+{
+    static const struct {
+        const char *directory;
+        bool own_head;
+    } cases[] = {{GOLDEN "A", false}, {GOLDEN "B", true}, {GOLDEN "E", true}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint8_t expected[IA3_DIGEST_LEN], digest[IA3_DIGEST_LEN];
+        ia3_error err = {0};
+        memory_source source = {.files = ia3_checkpoint_open(cases[i].directory, &err)};
+
+        assert_non_null(source.files);
+
+        ia3_checkpoint *ck = ia3_checkpoint_in_memory(ia3_checkpoint_config(source.files), IA3_F32,
+                                                      cases[i].own_head, from_files, &source);
+        int n;
+
+        free(ia3_graph_tensors(ia3_checkpoint_config(ck), &n));
+        assert_int_equal(source.asked, n + (cases[i].own_head ? 2 : 1));
+        assert_int_equal(ia3_checkpoint_head(ck) != ia3_checkpoint_embedding(ck), cases[i].own_head);
+        assert_true(ia3_checkpoint_digest(source.files, expected, NULL, NULL, &err));
+        assert_true(ia3_checkpoint_digest(ck, digest, NULL, NULL, &err));
+        assert_memory_equal(digest, expected, IA3_DIGEST_LEN);
+        assert_int_equal(ia3_checkpoint_n_files(ck), 0);
+        ia3_checkpoint_close(ck);
+        ia3_checkpoint_close((ia3_checkpoint *) source.files);
+    }
+}
+
 /* The bundled backbone's identity is in users' tables: it must never change. Expected: digest.c's description
  * carried out with Python's hashlib. */
 static void
@@ -442,10 +492,10 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),    cmocka_unit_test(test_broken), cmocka_unit_test(test_files),
-        cmocka_unit_test(test_shards),    cmocka_unit_test(test_alias),  cmocka_unit_test(test_unexpected),
-        cmocka_unit_test(test_unaligned), cmocka_unit_test(test_digest), cmocka_unit_test(test_bundled),
-        cmocka_unit_test(test_float16),
+        cmocka_unit_test(test_golden),    cmocka_unit_test(test_broken),    cmocka_unit_test(test_files),
+        cmocka_unit_test(test_shards),    cmocka_unit_test(test_alias),     cmocka_unit_test(test_unexpected),
+        cmocka_unit_test(test_unaligned), cmocka_unit_test(test_digest),    cmocka_unit_test(test_bundled),
+        cmocka_unit_test(test_float16),   cmocka_unit_test(test_in_memory),
     };
 
     return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
