@@ -1,6 +1,9 @@
 /*
  * backbones.c
- *     Parses ia3.backbones: "name=path[@device][:dtype], ...".
+ *     Parses ia3.backbones: "name=path[@device[|device...]][:dtype], ...".
+ *
+ * A device is cpu, cuda, cuda:N or auto; "@cuda:1:bfloat16" is the device cuda:1, since a dtype begins with a
+ * letter. Several devices make as many engines of one backbone.
  *
  * Blanks around the parts are ignored. A path may be quoted with " or ', a quote inside is doubled; then it
  * may contain anything. In an unquoted path '@' and ':' belong to the path when a '/' follows them, so that
@@ -128,31 +131,85 @@ ScanPath(Scanner *scan, Ia3BackboneSpec *spec)
     CopyPart(scan, "path", start, scan->p, spec->path, sizeof spec->path);
 }
 
-/* A device is a word with an optional number: cpu, cuda, cuda:1. Which ones exist, the engine knows. */
+typedef char DeviceName[sizeof((Ia3BackboneSpec *) NULL)->device];
+
+/* What is known of a device without asking for it. Two engines may share the cores, but not a GPU. */
 static void
-ScanDevice(Scanner *scan, Ia3BackboneSpec *spec)
+CheckDevices(Scanner *scan, const Ia3BackboneSpec *spec, const DeviceName *devices, int n)
+{
+    const char *last = devices[n - 1];
+
+    if (strcmp(last, "cpu") != 0 && strcmp(last, "auto") != 0 && strcmp(last, "cuda") != 0 &&
+        strncmp(last, "cuda:", 5) != 0)
+        Fail(scan,
+             "Backbone \"%s\" names an unknown device \"%s\"; known are cpu, cuda, cuda:N and auto. A path "
+             "that contains \"@\" must be quoted.",
+             spec->name, last);
+    for (int i = 0; i < n && n > 1; i++)
+        if (strcmp(devices[i], "auto") == 0)
+            Fail(scan, "Backbone \"%s\" has the device \"auto\" in a list; it stands alone.", spec->name);
+    for (int i = 0; i < n - 1; i++)
+        if (strcmp(last, "cpu") != 0 && strcmp(devices[i], last) == 0)
+            Fail(scan, "Backbone \"%s\" names the device \"%s\" twice.", spec->name, last);
+        else if ((strcmp(devices[i], "cuda") == 0 && strncmp(last, "cuda", 4) == 0) ||
+                 (strcmp(last, "cuda") == 0 && strncmp(devices[i], "cuda", 4) == 0))
+            Fail(scan, "Backbone \"%s\" names several GPUs; write each as \"cuda:N\".", spec->name);
+}
+
+/* A word, for "cuda" perhaps with a number, which gets its shortest form: "cuda:01" is "cuda:1". */
+static void
+ScanDevice(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName device)
 {
     const char *start;
+    char *colon;
 
-    strlcpy(spec->device, "cpu", sizeof spec->device);
-    if (*scan->p != '@')
-        return;
-    scan->p++;
     SkipBlanks(scan);
     start = scan->p;
-    while (islower((unsigned char) *scan->p))
+    while (isalnum((unsigned char) *scan->p) || *scan->p == '_')
         scan->p++;
     if (scan->p > start && *scan->p == ':' && isdigit((unsigned char) scan->p[1])) {
         scan->p++;
         while (isdigit((unsigned char) *scan->p))
             scan->p++;
     }
-    CopyPart(scan, "device", start, scan->p, spec->device, sizeof spec->device);
+    CopyPart(scan, "device", start, scan->p, device, sizeof(DeviceName));
+    if (scan->error != NULL)
+        return;
+    colon = strchr(device, ':');
+    if (colon != NULL) {
+        char *digits = colon + 1 + strspn(colon + 1, "0");
+
+        if (*digits == '\0')
+            digits--;
+        memmove(colon + 1, digits, strlen(digits) + 1);
+    }
     SkipBlanks(scan);
-    if (*scan->p != '\0' && *scan->p != ',' && *scan->p != ':')
+    if (*scan->p != '\0' && *scan->p != ',' && *scan->p != ':' && *scan->p != '|')
         Fail(scan,
-             "Backbone \"%s\" names an invalid device: \"@%.*s\". A path that contains \"@\" must be quoted.",
-             spec->name, (int) strcspn(start, ","), start);
+             "Backbone \"%s\" names an invalid device: \"%.*s\". A path that contains \"@\" must be quoted.",
+             spec->name, (int) strcspn(start, ",|"), start);
+}
+
+/* Returns how many devices there are. */
+static int
+ScanDevices(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName *devices)
+{
+    int n = 0;
+
+    strlcpy(devices[0], "cpu", sizeof devices[0]);
+    if (*scan->p != '@')
+        return 1;
+    do {
+        scan->p++;
+        if (n == IA3_MAX_DEVICES) {
+            Fail(scan, "Backbone \"%s\" has more than %d devices.", spec->name, IA3_MAX_DEVICES);
+            break;
+        }
+        ScanDevice(scan, spec, devices[n]);
+        if (scan->error == NULL)
+            CheckDevices(scan, spec, devices, ++n);
+    } while (scan->error == NULL && *scan->p == '|');
+    return n;
 }
 
 static void
@@ -203,27 +260,59 @@ ResolvePath(Scanner *scan, Ia3BackboneSpec *spec)
         Fail(scan, "The path of backbone \"%s\" is too long.", spec->name);
 }
 
+/* One spec for each device; *n grows by as many. */
 static void
-ScanEntry(Scanner *scan, Ia3BackboneSpec *spec)
+ExpandDevices(Scanner *scan, Ia3BackboneSpec *specs, int *n, const DeviceName *devices, int nDevices)
 {
+    const Ia3BackboneSpec entry = specs[*n];
+    int cpuEngines = 0;
+
+    if (*n + nDevices > IA3_MAX_CONFIGURED) {
+        Fail(scan, "There can be at most %d engines.", IA3_MAX_CONFIGURED);
+        return;
+    }
+    for (int i = 0; i < nDevices; i++)
+        cpuEngines += strcmp(devices[i], "cpu") == 0;
+    for (int i = 0; i < nDevices; i++) {
+        Ia3BackboneSpec *spec = &specs[(*n)++];
+
+        *spec = entry;
+        strlcpy(spec->device, devices[i], sizeof spec->device);
+        spec->cpuEngines = cpuEngines;
+    }
+}
+
+/* An entry of the list becomes specs[*n] and the following. */
+static void
+ScanEntry(Scanner *scan, Ia3BackboneSpec *specs, int *n)
+{
+    DeviceName devices[IA3_MAX_DEVICES];
+    Ia3BackboneSpec *spec = &specs[*n];
+    int nDevices = 0;
+
     memset(spec, 0, sizeof *spec);
     ScanName(scan, spec);
     if (scan->error == NULL)
         ScanPath(scan, spec);
     if (scan->error == NULL)
-        ScanDevice(scan, spec);
+        nDevices = ScanDevices(scan, spec, devices);
     if (scan->error == NULL)
         ScanDtype(scan, spec);
     SkipBlanks(scan);
     if (scan->error == NULL && *scan->p != '\0' && *scan->p != ',')
         Fail(scan, "Unexpected \"%.40s\" after the path of backbone \"%s\".", scan->p, spec->name);
     ResolvePath(scan, spec);
+    for (int i = 0; i < *n && scan->error == NULL; i++)
+        if (strcmp(specs[i].name, spec->name) == 0)
+            Fail(scan, "The backbone name \"%s\" occurs twice.", spec->name);
+    if (scan->error == NULL)
+        ExpandDevices(scan, specs, n, devices, nDevices);
 }
 
 /*
- * Parses `setting` into specs[IA3_MAX_BACKBONES]. Returns the number of entries (an empty setting has none),
- * or -1 with *error set to a full sentence (palloc'd). Never raises an error of its own: it also runs in
- * the GUC check hook, inside the postmaster.
+ * Parses `setting` into specs[IA3_MAX_CONFIGURED]. Returns the number of engines it asks for (an empty setting
+ * asks for none), or -1 with *error set to a full sentence (palloc'd). Never raises an error of its own: it
+ * also runs in the GUC check hook, inside the postmaster.
  */
 int
 Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error)
@@ -235,16 +324,13 @@ Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error)
     SkipBlanks(&scan);
     if (*scan.p == '\0')
         return 0;
-    for (;;) {
-        if (n == IA3_MAX_BACKBONES) {
+    for (int entries = 0;; entries++) {
+        if (entries == IA3_MAX_BACKBONES)
             Fail(&scan, "There can be at most %d backbones.", IA3_MAX_BACKBONES);
-            break;
-        }
-        ScanEntry(&scan, &specs[n]);
-        for (int i = 0; i < n && scan.error == NULL; i++)
-            if (strcmp(specs[i].name, specs[n].name) == 0)
-                Fail(&scan, "The backbone name \"%s\" occurs twice.", specs[n].name);
-        n++;
+        else if (n == IA3_MAX_CONFIGURED)
+            Fail(&scan, "There can be at most %d engines.", IA3_MAX_CONFIGURED);
+        else
+            ScanEntry(&scan, specs, &n);
         if (scan.error != NULL || *scan.p == '\0')
             break;
         scan.p++; /* the comma */

@@ -2,7 +2,8 @@
  * client.c
  *     A backend's side of the protocol (../common/protocol.h).
  *
- * A backend keeps one connection per backbone and has at most one request under way. A connection is `busy`
+ * A backend has at most one request under way here. Each chooses an engine of its backbone anew
+ * (Ia3ChooseEngine); the connections to all engines that were asked so far are kept. A connection is `busy`
  * from the first byte sent to the last byte of the final reply; whatever interrupts that (error, cancel,
  * end of the transaction) closes it, which also makes the engine forget the request. Idle connections
  * outlive transactions.
@@ -12,10 +13,10 @@
  * taken it (GOODBYE): a request that kills an engine does not get another one to kill.
  */
 #include "client.h"
-#include "shmem.h"
 
 #include "access/xact.h"
 #include "storage/fd.h"
+#include "storage/ipc.h"
 #include "utils/timestamp.h"
 
 #include <sys/socket.h>
@@ -31,15 +32,23 @@
 /* How often a waiting query looks whether its engine has become ready. */
 #define IA3_POLL_MS 50
 
+/* What a session does not need open at once is closed, the longest idle one first. */
+#define MAX_CONNECTIONS IA3_MAX_CONFIGURED
+
 /* So often a request may meet engines that are being replaced. */
 #define IA3_MAX_MOVES 5
 
-static Ia3Connection connections[IA3_MAX_BACKBONES];
+static Ia3Connection connections[MAX_CONNECTIONS];
 static uint32 lastRequest = 0;
+
+/* An engine that asked for adapters gets them, and the request again. */
+static char stayBackbone[NAMEDATALEN];
+static Ia3EngineKey stayWith;
 
 /* The request being built or under way; NULL if none. */
 static Ia3Connection *current = NULL;
 static bool backboneMatters; /* the caller has looked at what the engine is */
+static bool requestTrains;
 static uint8 requestType;
 static ia3_writer writer;
 static uint8 *replyBuffer = NULL;
@@ -84,12 +93,38 @@ ShrinkBuffers(void)
 }
 
 /*
+ * What we have asked for, as other backends see it (Ia3EngineLoad)
+ */
+
+static void
+TellLoad(Ia3Connection *conn, Ia3EngineLoad load)
+{
+    Ia3EngineLoad change = {load.connections - conn->load.connections, load.trainings - conn->load.trainings,
+                            load.bytes - conn->load.bytes};
+
+    if (change.connections == 0 && change.trainings == 0 && change.bytes == 0)
+        return;
+    Ia3EngineAddLoad(conn->engine, change);
+    conn->load = load;
+}
+
+/* Of an open connection, while a request of `bytes` is under way, or none. */
+static void
+TellRequest(Ia3Connection *conn, uint8 type, int64 bytes)
+{
+    TellLoad(conn, (Ia3EngineLoad){.connections = 1,
+                                   .trainings = type == IA3_TRAIN,
+                                   .bytes = type == IA3_SCORE || type == IA3_GENERATE ? bytes : 0});
+}
+
+/*
  * Connections
  */
 
 void
 Ia3CloseConnection(Ia3Connection *conn)
 {
+    TellLoad(conn, (Ia3EngineLoad){0});
     if (conn->fd >= 0 && conn->open) {
         close(conn->fd);
         ReleaseExternalFD();
@@ -104,7 +139,7 @@ Ia3CloseConnection(Ia3Connection *conn)
 static void
 CloseBusyConnections(SubTransactionId since)
 {
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++)
+    for (int i = 0; i < MAX_CONNECTIONS; i++)
         if (connections[i].open && connections[i].busy && connections[i].subid >= since)
             Ia3CloseConnection(&connections[i]);
 }
@@ -117,6 +152,7 @@ AtXactEnd(XactEvent event, void *arg)
         return;
     CloseBusyConnections(InvalidSubTransactionId);
     current = NULL;
+    stayWith.generation = 0;
     ShrinkBuffers();
 }
 
@@ -131,6 +167,14 @@ AtSubXactEnd(SubXactEvent event, SubTransactionId subid, SubTransactionId parent
         current = NULL; /* it was only being built */
 }
 
+/* Not left to the operating system: others have to see that nothing of ours is outstanding any more. */
+static void
+AtExit(int code, Datum arg)
+{
+    for (int i = 0; i < MAX_CONNECTIONS; i++)
+        Ia3CloseConnection(&connections[i]);
+}
+
 static void
 InitClient(void)
 {
@@ -138,28 +182,53 @@ InitClient(void)
 
     if (done)
         return;
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++)
+    for (int i = 0; i < MAX_CONNECTIONS; i++)
         connections[i].fd = -1;
     writer.grow = GrowRequest;
+    before_shmem_exit(AtExit, 0);
     RegisterXactCallback(AtXactEnd, NULL);
     RegisterSubXactCallback(AtSubXactEnd, NULL);
     done = true;
 }
 
-/* The entry of a backbone; takes a closed one (or the first idle one, and closes it) for a new name. */
+/* The connection to the backbone that was used last; NULL if there is none that could be used again. */
 static Ia3Connection *
-FindConnection(const char *backbone)
+LastConnection(const char *backbone)
+{
+    Ia3Connection *last = NULL;
+
+    for (int i = 0; i < MAX_CONNECTIONS; i++) {
+        Ia3Connection *conn = &connections[i];
+
+        if (conn->open && !conn->busy && strcmp(conn->backbone, backbone) == 0 &&
+            (last == NULL || conn->request > last->request))
+            last = conn;
+    }
+    return last;
+}
+
+/*
+ * An entry for a connection to an engine of the backbone: the idle one that leads there, or else one that is
+ * closed, or the one that was not used for the longest time. Connections to engines of the backbone that are
+ * not current any more are closed on the way.
+ */
+static Ia3Connection *
+FindConnection(const char *backbone, Ia3EngineKey engine)
 {
     Ia3Connection *spare = NULL;
 
-    for (int i = 0; i < IA3_MAX_BACKBONES; i++) {
+    for (int i = 0; i < MAX_CONNECTIONS; i++) {
         Ia3Connection *conn = &connections[i];
 
-        if (conn->open && strcmp(conn->backbone, backbone) == 0)
-            return conn;
-        if (!conn->open && (spare == NULL || spare->open))
-            spare = conn;
-        else if (conn->open && !conn->busy && conn != current && spare == NULL)
+        if (conn->open && (conn->busy || conn == current))
+            continue;
+        if (conn->open && strcmp(conn->backbone, backbone) == 0) {
+            if (!Ia3ConnectionIsIdle(conn))
+                Ia3CloseConnection(conn);
+            else if (conn->engine.generation == engine.generation)
+                return conn;
+        }
+        if (spare == NULL || (spare->open && (!conn->open || conn->request < spare->request)))
             spare = conn;
     }
     if (spare == NULL)
@@ -261,6 +330,7 @@ Ia3SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, TimestampTz deadlin
     conn->request = ++lastRequest;
     conn->subid = GetCurrentSubTransactionId();
     conn->busy = true;
+    TellRequest(conn, type, (int64) w->len);
     ia3_put_u32(&header, (uint32) (w->len - 4));
     ia3_put_u8(&header, type);
     ia3_put_u32(&header, conn->request);
@@ -294,8 +364,10 @@ Ia3ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader, TimestampT
     if (result != IA3_IO_OK)
         return result;
     *reader = (ia3_reader){replyBuffer, replyBuffer + length, false};
-    if (*type != IA3_PROGRESS)
+    if (*type != IA3_PROGRESS) {
         conn->busy = false;
+        TellRequest(conn, 0, 0);
+    }
     return IA3_IO_OK;
 }
 
@@ -334,6 +406,7 @@ ConnectSocket(Ia3Connection *conn, const char *path, TimestampTz deadline)
         ereport(ERROR, (errcode_for_socket_access(), errmsg("could not create a socket: %m")));
     }
     conn->open = true;
+    TellRequest(conn, 0, 0);
     conn->busy = true; /* until the handshake is over */
     conn->subid = GetCurrentSubTransactionId();
     for (;;) {
@@ -351,115 +424,30 @@ ConnectSocket(Ia3Connection *conn, const char *path, TimestampTz deadline)
 
 /* Connects and greets; anything but IA3_IO_OK leaves the connection to be closed by the caller. */
 Ia3IoResult
-Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, ia3_reader *reader,
+Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine, ia3_reader *reader,
                   TimestampTz deadline)
 {
     Ia3IoResult result;
 
     Ia3CloseConnection(conn);
+    conn->engine = engine;
     result = ConnectSocket(conn, status->socket, deadline);
     if (result == IA3_IO_OK)
         result = Ia3Greet(conn, reader, deadline);
-    conn->generation = status->generation;
     return result;
-}
-
-/*
- * Errors
- */
-
-static void
-RaiseUnknownBackbone(const char *backbone)
-{
-    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 backbone \"%s\" does not exist", backbone),
-                    errhint("The setting ia3.backbones lists the backbones.")));
-}
-
-static void
-RaiseFailed(const char *backbone, const Ia3EngineStatus *status)
-{
-    ereport(
-        ERROR,
-        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-         errmsg("ia3 engine for backbone \"%s\" could not start", backbone), errdetail("%s", status->message),
-         errhint("It is tried again from time to time, and at once when the configuration is reloaded.")));
-}
-
-static void
-RaiseNotReady(const char *backbone, const Ia3EngineStatus *status)
-{
-    const char *hint = "It may take longer than ia3.start_timeout allows; see ia3_stat_engine.";
-
-    if (status->state == IA3_ENGINE_LOADING)
-        ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
-                        errmsg("ia3 engine for backbone \"%s\" is not ready", backbone),
-                        errdetail("It is loading (%d %%).", status->percent), errhint("%s", hint)));
-    ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
-                    errmsg("ia3 engine for backbone \"%s\" is not ready", backbone),
-                    errdetail(status->message[0] != '\0' ? "It is %s. %s" : "It is %s.",
-                              Ia3EngineStateName(status->state), status->message),
-                    errhint("%s", hint)));
-}
-
-static void
-RaiseGone(const char *backbone)
-{
-    ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
-                    errmsg("ia3 engine for backbone \"%s\" went away", backbone),
-                    errhint("It is being restarted; see the server log for the reason.")));
-}
-
-static void
-RaiseGarbled(const char *backbone)
-{
-    ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
-                    errmsg("ia3 engine for backbone \"%s\" sent a reply that cannot be understood", backbone),
-                    errhint("The library and the engine must come from the same installation; restart the "
-                            "server after an update.")));
-}
-
-static void
-RaiseVersion(const char *backbone)
-{
-    ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                    errmsg("ia3 engine for backbone \"%s\" speaks another version of the protocol", backbone),
-                    errdetail("This library speaks version %d.", IA3_PROTOCOL_VERSION),
-                    errhint("The library and the engine must come from the same installation; restart the "
-                            "server after an update.")));
-}
-
-/* Closes the connection and raises; not for IA3_IO_OK. */
-void
-Ia3RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader)
-{
-    char backbone[NAMEDATALEN];
-
-    strlcpy(backbone, conn->backbone, sizeof backbone);
-    Ia3CloseConnection(conn);
-    if (result == IA3_IO_REFUSED)
-        Ia3RaiseErrorFrame(reader);
-    if (result == IA3_IO_TIMEOUT)
-        ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
-                        errmsg("ia3 engine for backbone \"%s\" does not answer", backbone)));
-    if (result == IA3_IO_GARBLED)
-        RaiseGarbled(backbone);
-    if (result == IA3_IO_VERSION)
-        RaiseVersion(backbone);
-    RaiseGone(backbone);
-    pg_unreachable();
 }
 
 /*
  * Requests
  */
 
-/* True if an idle connection may be used: same engine, not closed by it, nothing unasked for to read. */
+/* True if an idle connection may be used: its engine serves, has not closed it, said nothing unasked for. */
 bool
 Ia3ConnectionIsIdle(Ia3Connection *conn)
 {
     char byte;
 
-    return conn->open && !conn->busy && Ia3EngineIsCurrent(conn->backbone, conn->generation) &&
+    return conn->open && !conn->busy && Ia3EngineIsCurrent(conn->engine) &&
            recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
 }
 
@@ -467,7 +455,7 @@ Ia3ConnectionIsIdle(Ia3Connection *conn)
 static bool
 IsConfigured(const char *backbone)
 {
-    Ia3BackboneSpec *specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_BACKBONES);
+    Ia3BackboneSpec *specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_CONFIGURED);
     char *error;
     int n = Ia3ParseBackbones(Ia3BackbonesSetting, specs, &error);
     bool found = false;
@@ -479,64 +467,97 @@ IsConfigured(const char *backbone)
     return found;
 }
 
+/* The engine is ready: ask it. IA3_IO_OK, or IA3_IO_GONE if it is not there any more; ERROR for anything else. */
+static Ia3IoResult
+Reach(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine, TimestampTz deadline)
+{
+    ia3_reader reader = {0};
+    /* an engine that is ready answers; do not let a short start_timeout cut its greeting */
+    TimestampTz patience = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 5000);
+    Ia3IoResult result;
+
+    result = Ia3OpenConnection(conn, status, engine, &reader, Max(deadline, patience));
+    if (result == IA3_IO_OK)
+        return IA3_IO_OK;
+    if (result != IA3_IO_GONE && result != IA3_IO_GOODBYE)
+        Ia3RaiseIo(conn, result, &reader);
+    Ia3CloseConnection(conn);
+    return IA3_IO_GONE;
+}
+
 /*
- * A greeted, idle connection to the engine of `backbone`; waits for an engine that is on its way, at most
- * until ia3.start_timeout.
+ * A greeted, idle connection to an engine of `backbone`; waits for engines that are on their way, at most until
+ * ia3.start_timeout.
  */
 static Ia3Connection *
-Connect(const char *backbone)
+Connect(const char *backbone, bool training)
 {
     TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Ia3StartTimeout);
+    Ia3EngineWish wish = {.training = training};
     Ia3Connection *conn;
 
     Ia3RequirePreload();
     InitClient();
-    conn = FindConnection(backbone);
-    if (Ia3ConnectionIsIdle(conn))
-        return conn;
+    conn = LastConnection(backbone);
+    if (conn != NULL)
+        wish.present = conn->engine;
+    if (stayWith.generation != 0 && strcmp(stayBackbone, backbone) == 0) {
+        wish.present = stayWith;
+        wish.stay = true;
+    }
     for (;;) {
         Ia3EngineStatus status = {.state = IA3_ENGINE_STARTING};
-        bool known = Ia3GetEngineStatus(backbone, &status) && status.state != IA3_ENGINE_STOPPED;
+        Ia3EngineKey key;
+        bool known = Ia3ChooseEngine(backbone, &wish, &status, &key) && status.state != IA3_ENGINE_STOPPED;
 
         if (!known && (Ia3ConfigurationIsKnown() || !IsConfigured(backbone)))
-            RaiseUnknownBackbone(backbone);
+            Ia3RaiseUnknownBackbone(backbone);
         if (known && status.state == IA3_ENGINE_FAILED)
-            RaiseFailed(backbone, &status);
-        if (known && status.state == IA3_ENGINE_READY) {
-            ia3_reader reader = {0};
-            /* an engine that is ready answers; do not let a short start_timeout cut its greeting */
-            TimestampTz patience = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 5000);
-            Ia3IoResult result = Ia3OpenConnection(conn, &status, &reader, Max(deadline, patience));
+            Ia3RaiseFailed(backbone);
+        if (key.generation != 0) {
+            bool first = wish.avoid == 0;
 
-            if (result == IA3_IO_OK)
+            conn = FindConnection(backbone, key);
+            if (conn->open || Reach(conn, &status, key, deadline) == IA3_IO_OK)
                 return conn;
-            /*
-             * It just died, and the supervisor does not know yet, or it was just replaced: look again.
-             */
-            if (result != IA3_IO_GONE && result != IA3_IO_GOODBYE)
-                Ia3RaiseIo(conn, result, &reader);
-            Ia3CloseConnection(conn);
+            /* It just died, and the supervisor does not know yet, or it was just replaced: look again. */
+            wish.avoid = key.generation;
+            if (first)
+                continue;
         }
         if (!Pause(deadline))
-            RaiseNotReady(backbone, &status);
+            Ia3RaiseNotReady(backbone, &status);
     }
 }
 
+static ia3_writer *
+BeginRequest(const char *backbone, bool training)
+{
+    Ia3RequestAbandon();
+    current = Connect(backbone, training);
+    current->subid = GetCurrentSubTransactionId();
+    backboneMatters = false;
+    requestTrains = training;
+    writer.len = 0;
+    ia3_put_room(&writer, IA3_FRAME_HEADER);
+    return &writer;
+}
+
 /*
- * Begins a request to the engine of `backbone`: connects if needed and returns the writer for the payload.
- * A request that was under way is abandoned. ERROR 42704 for an unknown backbone, 55000 if its engine has
- * failed, 57P03 if it is not ready within ia3.start_timeout.
+ * Begins a request to an engine of `backbone`: connects if needed and returns the writer for the payload.
+ * A request that was under way is abandoned. ERROR 42704 for an unknown backbone, 55000 if its engines have
+ * failed, 57P03 if none is ready within ia3.start_timeout.
  */
 ia3_writer *
 Ia3RequestBegin(const char *backbone)
 {
-    Ia3RequestAbandon();
-    current = Connect(backbone);
-    current->subid = GetCurrentSubTransactionId();
-    backboneMatters = false;
-    writer.len = 0;
-    ia3_put_room(&writer, IA3_FRAME_HEADER);
-    return &writer;
+    return BeginRequest(backbone, false);
+}
+
+ia3_writer *
+Ia3RequestBeginTraining(const char *backbone)
+{
+    return BeginRequest(backbone, true);
 }
 
 /*
@@ -553,7 +574,7 @@ Ia3RequestSend(uint8 type)
 }
 
 /*
- * Sends the request, which its engine has not taken, to the engine that replaces it. Returns false if that runs
+ * Sends the request, which its engine has not taken, to another engine. Returns false if that runs
  * another backbone and the caller has made the request for this one.
  */
 static bool
@@ -565,7 +586,7 @@ MoveRequest(void)
     strlcpy(backbone, current->backbone, sizeof backbone);
     memcpy(digest, current->info.digest, IA3_DIGEST_LEN);
     Ia3CloseConnection(current);
-    current = Connect(backbone);
+    current = Connect(backbone, requestTrains);
     if (backboneMatters && memcmp(digest, current->info.digest, IA3_DIGEST_LEN) != 0) {
         current = NULL;
         return false;
@@ -620,6 +641,10 @@ Ia3ReplyWaitOrRepeat(ia3_reader *reader)
     }
     if (type < IA3_HELLO_OK)
         Ia3RaiseIo(current, IA3_IO_GARBLED, reader);
+    if (type == IA3_MISSING)
+        Ia3StayWith(current->backbone, current->engine);
+    else if (type != IA3_PROGRESS && requestType != IA3_PUT_ADAPTER)
+        stayWith.generation = 0;
     if (type != IA3_PROGRESS)
         current = NULL;
     return type;
@@ -664,30 +689,22 @@ Ia3GetEngineInfo(const char *backbone)
         backboneMatters = true;
         return &current->info;
     }
-    return &Connect(backbone)->info;
+    return &Connect(backbone, false)->info;
 }
 
-/*
- * A greeted, idle connection, or NULL if there is none to be had within `deadline` for whatever reason that
- * is not an interrupt.
- */
-Ia3Connection *
-Ia3TryConnect(const char *backbone, TimestampTz deadline)
+void
+Ia3StayWith(const char *backbone, Ia3EngineKey engine)
 {
-    Ia3EngineStatus status;
-    Ia3Connection *conn;
-    ia3_reader reader = {0};
+    strlcpy(stayBackbone, backbone, sizeof stayBackbone);
+    stayWith = engine;
+}
 
-    if (!Ia3GetEngineStatus(backbone, &status) || status.state != IA3_ENGINE_READY)
-        return NULL;
-    InitClient();
-    conn = FindConnection(backbone);
-    if (conn->open && conn->busy)
-        return NULL;
-    if (Ia3ConnectionIsIdle(conn))
-        return conn;
-    if (Ia3OpenConnection(conn, &status, &reader, deadline) == IA3_IO_OK)
-        return conn;
-    Ia3CloseConnection(conn);
+Ia3Connection *
+Ia3KeptConnection(const Ia3EngineStatus *status)
+{
+    for (int i = 0; i < MAX_CONNECTIONS; i++)
+        if (connections[i].open && connections[i].engine.generation == status->generation &&
+            Ia3ConnectionIsIdle(&connections[i]))
+            return &connections[i];
     return NULL;
 }

@@ -1,13 +1,14 @@
 /*
  * client.h
- *     Inside of the client: connections (client.c) and the fixed exchanges on them (engine_info.c).
+ *     Inside of the client: connections (client.c, client_ahead.c), the fixed exchanges on them (engine_info.c) and
+ *     what is raised when they fail (client_errors.c).
  *
  * Others use the functions of ia3.h.
  */
 #ifndef IA3_CLIENT_H
 #define IA3_CLIENT_H
 
-#include "ia3.h"
+#include "shmem.h"
 
 typedef struct Ia3Connection {
     char backbone[NAMEDATALEN];
@@ -15,7 +16,8 @@ typedef struct Ia3Connection {
     bool open;
     bool busy; /* a reply is outstanding, or the greeting is */
     bool cut;  /* the request could not be sent to its end */
-    uint32 generation;
+    Ia3EngineKey engine;
+    Ia3EngineLoad load;     /* what we have told others of this connection */
     uint32 request;         /* the last one sent */
     SubTransactionId subid; /* that began it */
     Ia3EngineInfo info;
@@ -36,7 +38,9 @@ typedef enum Ia3IoResult {
  * is busy and closed by the end of the (sub)transaction.
  */
 extern void Ia3CloseConnection(Ia3Connection *conn);
-extern Ia3Connection *Ia3TryConnect(const char *backbone, TimestampTz deadline);
+/* The kept connection if it leads to that engine and is idle, else NULL. */
+extern Ia3Connection *Ia3KeptConnection(const Ia3EngineStatus *status);
+extern Ia3Connection *Ia3OpenSeparate(const Ia3EngineStatus *status, TimestampTz deadline);
 extern Ia3IoResult Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, uint8 expected,
                                ia3_reader *reader, TimestampTz deadline);
 
@@ -44,12 +48,15 @@ extern Ia3IoResult Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, u
  * The parts of an exchange. Ia3SendFrame fills in the first IA3_FRAME_HEADER bytes of the frame; a busy
  * connection is idle again when Ia3ReceiveFrame has returned the last reply, which lies in the client's buffer.
  */
-extern Ia3IoResult Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, ia3_reader *reader,
-                                     TimestampTz deadline);
+extern Ia3IoResult Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine,
+                                     ia3_reader *reader, TimestampTz deadline);
 extern bool Ia3ConnectionIsIdle(Ia3Connection *conn);
 extern Ia3IoResult Ia3SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, TimestampTz deadline);
 extern Ia3IoResult Ia3ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader,
                                    TimestampTz deadline);
+/* The next request to the backbone goes to this engine, if that is still there. */
+extern void Ia3StayWith(const char *backbone, Ia3EngineKey engine);
+
 /* Closes the connection and raises the ERROR; not for IA3_IO_OK. */
 extern void Ia3RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader) pg_attribute_noreturn();
 
@@ -57,5 +64,8 @@ extern void Ia3RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *read
 extern Ia3IoResult Ia3Greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline);
 
 extern void Ia3RaiseErrorFrame(ia3_reader *reader) pg_attribute_noreturn();
+extern void Ia3RaiseUnknownBackbone(const char *backbone) pg_attribute_noreturn();
+extern void Ia3RaiseFailed(const char *backbone) pg_attribute_noreturn();
+extern void Ia3RaiseNotReady(const char *backbone, const Ia3EngineStatus *status) pg_attribute_noreturn();
 
 #endif

@@ -11,6 +11,7 @@
 #include "client.h"
 
 #include "access/xact.h"
+#include "storage/ipc.h"
 #include "utils/timestamp.h"
 
 /* A read-ahead node has at most two batches under way; plans with many nodes do without for some. */
@@ -45,6 +46,13 @@ AtSubXactEnd(SubXactEvent event, SubTransactionId subid, SubTransactionId parent
         CloseAhead(subid, false);
 }
 
+/* See client.c. */
+static void
+AtExit(int code, Datum arg)
+{
+    CloseAhead(InvalidSubTransactionId, true);
+}
+
 static void
 InitAhead(void)
 {
@@ -54,27 +62,30 @@ InitAhead(void)
         return;
     for (int i = 0; i < MAX_AHEAD; i++)
         ahead[i].fd = -1;
+    before_shmem_exit(AtExit, 0);
     RegisterXactCallback(AtXactEnd, NULL);
     RegisterSubXactCallback(AtSubXactEnd, NULL);
     done = true;
 }
 
-/* An idle connection to the backbone's engine, or NULL if there is none to be had now. */
+/* An idle connection to an engine of the backbone, or NULL if there is none to be had now. */
 static Ia3Connection *
 ConnectAhead(const char *backbone)
 {
+    Ia3EngineWish wish = {0};
     Ia3EngineStatus status;
+    Ia3EngineKey key;
     Ia3Connection *spare = NULL;
     ia3_reader reader = {0};
 
-    if (!Ia3GetEngineStatus(backbone, &status) || status.state != IA3_ENGINE_READY)
+    if (!Ia3ChooseEngine(backbone, &wish, &status, &key) || key.generation == 0)
         return NULL;
     for (int i = 0; i < MAX_AHEAD; i++) {
         Ia3Connection *conn = &ahead[i];
 
         if (conn->busy)
             continue;
-        if (conn->open && strcmp(conn->backbone, backbone) == 0 && Ia3ConnectionIsIdle(conn))
+        if (conn->open && conn->engine.generation == key.generation && Ia3ConnectionIsIdle(conn))
             return conn;
         if (spare == NULL || spare->open)
             spare = conn;
@@ -83,10 +94,36 @@ ConnectAhead(const char *backbone)
         return NULL;
     Ia3CloseConnection(spare);
     strlcpy(spare->backbone, backbone, sizeof spare->backbone);
-    if (Ia3OpenConnection(spare, &status, &reader,
+    if (Ia3OpenConnection(spare, &status, key, &reader,
                           TimestampTzPlusMilliseconds(GetCurrentTimestamp(), GREETING_MS)) == IA3_IO_OK)
         return spare;
     Ia3CloseConnection(spare);
+    return NULL;
+}
+
+/*
+ * A greeted connection to the engine with that entry, for an exchange that is none of the backbone's work and
+ * ends with closing it. NULL if it does not answer.
+ */
+Ia3Connection *
+Ia3OpenSeparate(const Ia3EngineStatus *status, TimestampTz deadline)
+{
+    Ia3EngineKey nobody = {0};
+    ia3_reader reader = {0};
+
+    InitAhead();
+    for (int i = 0; i < MAX_AHEAD; i++) {
+        Ia3Connection *conn = &ahead[i];
+
+        if (conn->busy)
+            continue;
+        Ia3CloseConnection(conn);
+        strlcpy(conn->backbone, status->spec.name, sizeof conn->backbone);
+        if (Ia3OpenConnection(conn, status, nobody, &reader, deadline) == IA3_IO_OK)
+            return conn;
+        Ia3CloseConnection(conn);
+        return NULL;
+    }
     return NULL;
 }
 
@@ -157,6 +194,8 @@ Ia3AheadWait(uint32 handle, ia3_reader *reader)
         Ia3RaiseErrorFrame(reader);
     if (type < IA3_HELLO_OK || type == IA3_PROGRESS)
         Ia3RaiseIo(conn, IA3_IO_GARBLED, reader);
+    if (type == IA3_MISSING)
+        Ia3StayWith(conn->backbone, conn->engine);
     return type;
 }
 

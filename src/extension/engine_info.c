@@ -93,25 +93,18 @@ Ia3Greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline)
     return ReadInfo(reader, &conn->info) ? IA3_IO_OK : IA3_IO_GARBLED;
 }
 
-/*
- * The engine's counters, values[IA3_N_STATS], and what it is (info may be NULL). False if it is not ready or
- * does not answer within two seconds; raises nothing but interrupts.
- */
-bool
-Ia3GetEngineStats(const char *backbone, double *values, Ia3EngineInfo *info)
+/* Asks for the counters. */
+static Ia3IoResult
+AskStats(Ia3Connection *conn, double *values, TimestampTz deadline)
 {
-    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), IA3_STATS_TIMEOUT_MS);
-    Ia3Connection *conn = Ia3TryConnect(backbone, deadline);
     SmallRequest request;
     ia3_reader reader;
+    Ia3IoResult result;
     uint32 n;
 
-    if (conn == NULL)
-        return false;
-    if (Ia3Exchange(conn, IA3_STATS, BeginSmall(&request), IA3_STATS_OK, &reader, deadline) != IA3_IO_OK) {
-        Ia3CloseConnection(conn);
-        return false;
-    }
+    result = Ia3Exchange(conn, IA3_STATS, BeginSmall(&request), IA3_STATS_OK, &reader, deadline);
+    if (result != IA3_IO_OK)
+        return result;
     n = ia3_get_count(&reader, 12);
     for (uint32 i = 0; i < IA3_N_STATS; i++) {
         size_t len;
@@ -120,13 +113,30 @@ Ia3GetEngineStats(const char *backbone, double *values, Ia3EngineInfo *info)
             ia3_get_str(&reader, &len);
         values[i] = i < n ? ia3_get_f64(&reader) : 0;
     }
-    if (n < IA3_N_STATS || reader.bad) {
-        Ia3CloseConnection(conn);
+    return n < IA3_N_STATS || reader.bad ? IA3_IO_GARBLED : IA3_IO_OK;
+}
+
+/*
+ * The counters, values[IA3_N_STATS], of the engine with that entry, and what it is. False if it is not ready or
+ * does not answer within two seconds; raises nothing but interrupts.
+ */
+bool
+Ia3GetEngineStats(const Ia3EngineStatus *status, double *values, Ia3EngineInfo *info)
+{
+    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), IA3_STATS_TIMEOUT_MS);
+    Ia3Connection *conn = Ia3KeptConnection(status);
+    bool kept = conn != NULL;
+    bool answered;
+
+    if (!kept)
+        conn = Ia3OpenSeparate(status, deadline);
+    if (conn == NULL)
         return false;
-    }
-    if (info != NULL)
-        *info = conn->info;
-    return true;
+    answered = AskStats(conn, values, deadline) == IA3_IO_OK;
+    *info = conn->info;
+    if (!kept || !answered)
+        Ia3CloseConnection(conn);
+    return answered;
 }
 
 static int

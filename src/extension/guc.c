@@ -28,26 +28,27 @@ CheckBackbones(char **newval, void **extra, GucSource source)
     char *error = NULL;
     int n;
 
-    specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_BACKBONES);
+    specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_CONFIGURED);
     n = Ia3ParseBackbones(*newval, specs, &error);
     pfree(specs);
     if (n >= 0)
         return true;
     GUC_check_errdetail("%s", error);
-    GUC_check_errhint("The value is a list like \"name=path[@device][:dtype], ...\".");
+    GUC_check_errhint("The value is a list like \"name=path[@device[|device...]][:dtype], ...\".");
     return false;
 }
 
 static void
 DefineEngineSettings(void)
 {
-    DefineCustomStringVariable("ia3.backbones", "Backbones to keep loaded, each in an engine of its own.",
-                               "A list of name=path[@device][:dtype]; a path is absolute, or the name of a "
-                               "backbone in the extension's share directory.",
-                               &Ia3BackbonesSetting, "default=ia3-mini", PGC_SIGHUP, 0, CheckBackbones, NULL,
-                               NULL);
-    DefineCustomIntVariable("ia3.threads", "Threads of each engine; 0 means one per core.", NULL, &Ia3Threads,
-                            0, 0, 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
+    DefineCustomStringVariable(
+        "ia3.backbones", "Backbones to keep loaded, in an engine for each of their devices.",
+        "A list of name=path[@device[|device...]][:dtype]; a path is absolute, or the "
+        "name of a backbone in the extension's share directory; a device is cpu, cuda, "
+        "cuda:N or auto.",
+        &Ia3BackbonesSetting, "default=ia3-mini", PGC_SIGHUP, 0, CheckBackbones, NULL, NULL);
+    DefineCustomIntVariable("ia3.threads", "Threads of each engine on the CPU; 0 means one per core.", NULL,
+                            &Ia3Threads, 0, 0, 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.max_batch_tokens", "Most input tokens in one batch of an engine.", NULL,
                             &Ia3MaxBatchTokens, 4096, 64, 4 * 1024 * 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.adapter_cache_size", "Memory for cached adapters in each engine.", NULL,

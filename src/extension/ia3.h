@@ -19,7 +19,7 @@
 #define IA3_VERSION "1.0"
 
 /* Settings (guc.c) */
-extern char *Ia3BackbonesSetting; /* ia3.backbones: "name=path[@device][:dtype], ..." */
+extern char *Ia3BackbonesSetting; /* ia3.backbones: "name=path[@device[|device...]][:dtype], ..." */
 extern int Ia3Threads;            /* ia3.threads, 0 = all cores */
 extern int Ia3MaxBatchTokens;
 extern int Ia3MaxInputTokens;
@@ -31,23 +31,32 @@ extern int Ia3BatchRows;
 extern bool Ia3EnableBatching;
 extern void Ia3DefineSettings(void);
 
-/* One entry of ia3.backbones, parsed (backbones.c). */
-#define IA3_MAX_BACKBONES 16
+/*
+ * An engine that ia3.backbones asks for (backbones.c). A backbone has one for each of its devices; their specs
+ * follow each other and differ in the device, if at all.
+ */
+#define IA3_MAX_BACKBONES  16
+#define IA3_MAX_DEVICES    16 /* of one backbone */
+#define IA3_MAX_CONFIGURED 32 /* engines of all backbones */
 typedef struct Ia3BackboneSpec {
     char name[NAMEDATALEN];
     char path[MAXPGPATH]; /* absolute, or a bare name resolved in the share directory */
-    char device[32];      /* "cpu" */
+    char device[16];      /* "cpu", "cuda", "cuda:1", "auto" */
     char dtype[16];       /* "auto", "float32", "bfloat16" */
+    int cpuEngines;       /* how many of the backbone's engines share the cores */
 } Ia3BackboneSpec;
-/* Parses the setting; returns the number of entries or -1 with *error set (palloc'd detail). Used by the GUC check hook. */
+/*
+ * Parses the setting into specs[IA3_MAX_CONFIGURED]; returns their number, or -1 with *error set (palloc'd
+ * detail). Used by the GUC check hook.
+ */
 extern int Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error);
 
 /*
- * Engine state in shared memory (shmem.c); written by the supervisor, read by everyone. A backbone has one
- * current engine, which requests go to; while its entry in the setting changes there may be a successor that
- * loads, and for a while predecessors that finish what they were asked. All of them have entries.
+ * Engine state in shared memory (shmem.c); written by the supervisor, read by everyone. The current engines of a
+ * backbone, one per device, share its requests; while its entry in the setting changes there may be successors
+ * that load, and for a while predecessors that finish what they were asked. All of them have entries.
  */
-#define IA3_MAX_ENGINES (4 * IA3_MAX_BACKBONES)
+#define IA3_MAX_ENGINES (4 * IA3_MAX_CONFIGURED)
 typedef enum Ia3EngineState {
     IA3_ENGINE_UNUSED = 0,
     IA3_ENGINE_STARTING,
@@ -59,24 +68,26 @@ typedef enum Ia3EngineState {
     IA3_ENGINE_STOPPED
 } Ia3EngineState;
 
+#define IA3_MAX_SOCKET 108 /* what sockaddr_un holds */
 typedef struct Ia3EngineStatus {
     Ia3BackboneSpec spec;
     Ia3EngineState state;
-    bool current; /* the one of its backbone that requests go to */
+    bool current; /* one of those of its backbone that requests go to */
     int percent;  /* while loading */
     int pid;
     uint32 generation; /* grows at every start */
     uint32 restarts;
     TimestampTz since; /* of this state */
     char message[512]; /* why it failed or died last; what a draining one is still doing */
-    char socket[MAXPGPATH];
+    char socket[IA3_MAX_SOCKET];
 } Ia3EngineStatus;
 
 extern bool Ia3Loaded(void);         /* preloaded: shared memory is there */
 extern void Ia3RequirePreload(void); /* else ERROR 55000 with a hint */
 /* Copies all used entries into statuses[IA3_MAX_ENGINES], returns how many. */
 extern int Ia3GetEngineStatuses(Ia3EngineStatus *statuses);
-extern bool Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status); /* the current engine's */
+/* Of a backbone's current engines the one that is best off; false if there is none. */
+extern bool Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status);
 
 /* Progress of training, in shared memory (progress.c); one slot per backend that trains. */
 extern void Ia3ProgressStart(const char *task, int steps);
@@ -84,8 +95,8 @@ extern void Ia3ProgressUpdate(int step, double loss, double rowsPerSecond, doubl
 extern void Ia3ProgressEnd(void); /* also runs at transaction abort and backend exit */
 
 /*
- * The client (client.c). One connection per backbone is kept by a backend; it is dropped at any error that
- * leaves a reply outstanding. All waits obey interrupts, statement_timeout and postmaster death.
+ * The client (client.c). A backend keeps its connections; one is dropped at any error that leaves a reply
+ * outstanding. All waits obey interrupts, statement_timeout and postmaster death.
  *
  * Usage:   ia3_writer *w = Ia3RequestBegin(backbone);     -- connects if needed; waits up to ia3.start_timeout
  *          ia3_put_...(w, ...);                              for an engine that loads; ERRORs otherwise
@@ -95,11 +106,12 @@ extern void Ia3ProgressEnd(void); /* also runs at transaction abort and backend 
  * The reader's bytes live in a client-owned buffer until the next call. IA3_PROGRESS is returned like any
  * reply; the caller waits again. If the engine dies or breaks the protocol while we wait: ERROR 08006
  * "ia3 engine for backbone "x" went away" with the hint that it is being restarted. If the engine is replaced
- * by another before it has taken the request, the request goes to that one. Should the caller have asked for
+ * before it has taken the request, the request goes to another. Should the caller have asked for
  * Ia3GetEngineInfo since Ia3RequestBegin, and the other run another backbone, it has to begin again:
  * Ia3ReplyWait raises 55000, Ia3ReplyWaitOrRepeat returns IA3_GOODBYE.
  */
 extern ia3_writer *Ia3RequestBegin(const char *backbone);
+extern ia3_writer *Ia3RequestBeginTraining(const char *backbone); /* goes where the fewest of them are */
 extern void Ia3RequestSend(uint8 type);
 extern uint8 Ia3ReplyWait(ia3_reader *reader);
 extern uint8 Ia3ReplyWaitOrRepeat(ia3_reader *reader);
@@ -129,7 +141,7 @@ typedef struct Ia3EngineInfo {
 } Ia3EngineInfo;
 extern const Ia3EngineInfo *Ia3GetEngineInfo(const char *backbone);
 /* Counters; values[IA3_N_STATS]. Returns false (no ERROR) when the engine is not ready. */
-extern bool Ia3GetEngineStats(const char *backbone, double *values, Ia3EngineInfo *info);
+extern bool Ia3GetEngineStats(const Ia3EngineStatus *status, double *values, Ia3EngineInfo *info);
 
 /* Raises an engine's error with the SQLSTATE of its code; `context` (may be NULL) becomes the errcontext. */
 extern void Ia3RaiseEngineError(uint32 code, const char *message, const char *detail, const char *hint,

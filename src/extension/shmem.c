@@ -1,10 +1,11 @@
 /*
  * shmem.c
- *     The extension's shared memory: what the supervisor publishes about its engines, and the slots in which
- *     backends report their training.
+ *     The extension's shared memory: what the supervisor publishes about its engines, what backends have asked
+ *     them for, and the slots in which backends report their training.
  *
- * Locking: two LWLocks of one tranche. The first guards the engine entries: the supervisor alone writes,
- * everyone reads copies. The second guards the progress slots. Neither is held while waiting for anything.
+ * Locking: two LWLocks of one tranche. The first guards the engine entries, which the supervisor alone writes
+ * and everyone reads copies of, and their loads, which backends write. The second guards the progress slots.
+ * Neither is held while waiting for anything.
  */
 #include "shmem.h"
 
@@ -18,10 +19,14 @@
 #define IA3_LOCK_TRAIN   1
 #define IA3_N_LOCKS      2
 
+/* One step of a training takes about as long as answering requests of this size (4,096 tokens). */
+#define STEP_BYTES (16 * 1024)
+
 typedef struct Ia3Shared {
     uint32 lastGeneration;
     TimestampTz configured; /* when the configuration that the entries follow was loaded */
     Ia3EngineStatus engines[IA3_MAX_ENGINES];
+    Ia3EngineLoad loads[IA3_MAX_ENGINES]; /* of the engine with the entry's generation */
     int nProgressSlots;
     Ia3ProgressSlot progress[FLEXIBLE_ARRAY_MEMBER];
 } Ia3Shared;
@@ -70,11 +75,12 @@ ShmemRequestHook(void)
 static void
 EnterConfigured(void)
 {
-    Ia3BackboneSpec *specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_BACKBONES);
+    Ia3BackboneSpec *specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_CONFIGURED);
     char *error;
     int n = Ia3ParseBackbones(Ia3BackbonesSetting, specs, &error);
 
     memset(shared->engines, 0, sizeof shared->engines);
+    memset(shared->loads, 0, sizeof shared->loads);
     for (int i = 0; i < n; i++) {
         shared->engines[i].spec = specs[i];
         shared->engines[i].state = IA3_ENGINE_STARTING;
@@ -150,18 +156,48 @@ Ia3GetEngineStatuses(Ia3EngineStatus *statuses)
     return n;
 }
 
-/* The entry of a backbone's current engine, or NULL. The caller holds the lock. */
-static const Ia3EngineStatus *
-FindEngine(const char *backbone)
+static bool
+ServesBackbone(const Ia3EngineStatus *engine, const char *backbone)
 {
-    for (int i = 0; i < IA3_MAX_ENGINES; i++)
-        if (shared->engines[i].state != IA3_ENGINE_UNUSED && shared->engines[i].current &&
-            strcmp(shared->engines[i].spec.name, backbone) == 0)
-            return &shared->engines[i];
-    return NULL;
+    return engine->state != IA3_ENGINE_UNUSED && engine->current && strcmp(engine->spec.name, backbone) == 0;
 }
 
-/* Copies the entry of a backbone's current engine; false if there is none. */
+/* Whom a query rather hears of: the greater, the nearer to an answer. */
+static int
+Prospects(const Ia3EngineStatus *engine)
+{
+    switch (engine->state) {
+    case IA3_ENGINE_READY:
+        return 5;
+    case IA3_ENGINE_LOADING:
+        return 4;
+    case IA3_ENGINE_STARTING:
+        return 3;
+    case IA3_ENGINE_RESTARTING:
+        return 2;
+    case IA3_ENGINE_FAILED:
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+/* The caller holds the lock. */
+static const Ia3EngineStatus *
+BestEngine(const char *backbone)
+{
+    const Ia3EngineStatus *best = NULL;
+
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
+        const Ia3EngineStatus *engine = &shared->engines[i];
+
+        if (ServesBackbone(engine, backbone) && (best == NULL || Prospects(engine) > Prospects(best)))
+            best = engine;
+    }
+    return best;
+}
+
+/* Copies the entry of that current engine of a backbone which is best off; false if there is none. */
 bool
 Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status)
 {
@@ -170,26 +206,124 @@ Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status)
     if (shared == NULL)
         return false;
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_SHARED);
-    engine = FindEngine(backbone);
+    engine = BestEngine(backbone);
     if (engine != NULL)
         *status = *engine;
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
     return engine != NULL;
 }
 
+/* True while requests go to the engine. */
 bool
-Ia3EngineIsCurrent(const char *backbone, uint32 generation)
+Ia3EngineIsCurrent(Ia3EngineKey key)
 {
     const Ia3EngineStatus *engine;
     bool current;
 
+    if (shared == NULL || key.generation == 0)
+        return false;
+    LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_SHARED);
+    engine = &shared->engines[key.slot];
+    current = engine->state == IA3_ENGINE_READY && engine->current && engine->generation == key.generation;
+    LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
+    return current;
+}
+
+/*
+ * What a request waits for, in bytes of requests: those that are outstanding, and of each training the step
+ * under way. An engine that is slower than others has more of it, and so gets less.
+ */
+static int64
+WorkOf(const Ia3EngineLoad *load)
+{
+    return load->bytes + (int64) load->trainings * STEP_BYTES;
+}
+
+/* True if it is worth leaving a, which knows the adapters of this session already, for b. */
+static bool
+IsClearlyBetter(const Ia3EngineLoad *b, const Ia3EngineLoad *a, bool training)
+{
+    if (training && a->trainings != b->trainings)
+        return b->trainings < a->trainings;
+    /* within a quarter, the next request that ends may turn it round */
+    return WorkOf(a) > WorkOf(b) + WorkOf(b) / 4;
+}
+
+static bool
+IsBetter(const Ia3EngineLoad *b, const Ia3EngineLoad *a, bool training)
+{
+    if (training && a->trainings != b->trainings)
+        return b->trainings < a->trainings;
+    if (WorkOf(a) != WorkOf(b))
+        return WorkOf(b) < WorkOf(a);
+    return b->connections < a->connections;
+}
+
+/* Its slot, -1 if none is ready. The caller holds the lock. */
+static int
+ChooseReady(const char *backbone, const Ia3EngineWish *wish)
+{
+    const Ia3EngineLoad *loads = shared->loads;
+    int best = -1, avoided = -1, present = -1;
+
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
+        const Ia3EngineStatus *engine = &shared->engines[i];
+
+        if (!ServesBackbone(engine, backbone) || engine->state != IA3_ENGINE_READY)
+            continue;
+        if (engine->generation == wish->avoid) {
+            avoided = i;
+            continue;
+        }
+        if (i == wish->present.slot && engine->generation == wish->present.generation)
+            present = i;
+        if (best < 0 || IsBetter(&loads[i], &loads[best], wish->training))
+            best = i;
+    }
+    if (best < 0)
+        return avoided;
+    if (present >= 0 && (wish->stay || !IsClearlyBetter(&loads[best], &loads[present], wish->training)))
+        return present;
+    return best;
+}
+
+/*
+ * Copies the entry of the engine that the next request to a backbone should go to, and sets *key. If none is
+ * ready, the entry is the one of Ia3GetEngineStatus and key->generation is 0. False if the backbone has no
+ * current engine.
+ */
+bool
+Ia3ChooseEngine(const char *backbone, const Ia3EngineWish *wish, Ia3EngineStatus *status, Ia3EngineKey *key)
+{
+    const Ia3EngineStatus *engine;
+    int slot;
+
+    *key = (Ia3EngineKey){0, 0};
     if (shared == NULL)
         return false;
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_SHARED);
-    engine = FindEngine(backbone);
-    current = engine != NULL && engine->state == IA3_ENGINE_READY && engine->generation == generation;
+    slot = ChooseReady(backbone, wish);
+    engine = slot >= 0 ? &shared->engines[slot] : BestEngine(backbone);
+    if (engine != NULL)
+        *status = *engine;
+    if (slot >= 0)
+        *key = (Ia3EngineKey){slot, engine->generation};
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
-    return current;
+    return engine != NULL;
+}
+
+void
+Ia3EngineAddLoad(Ia3EngineKey key, Ia3EngineLoad load)
+{
+    if (shared == NULL || key.generation == 0)
+        return;
+    LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_EXCLUSIVE);
+    if (shared->engines[key.slot].generation == key.generation) {
+        shared->loads[key.slot].connections += load.connections;
+        shared->loads[key.slot].trainings += load.trainings;
+        shared->loads[key.slot].bytes += load.bytes;
+    }
+    LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
 }
 
 void
@@ -203,16 +337,20 @@ Ia3ShmemResetEngines(void)
 void
 Ia3PublishEngine(int slot, const Ia3EngineStatus *status)
 {
-    Ia3PublishEngines(slot, status, slot, status);
+    Ia3PublishEngines(&slot, &status, 1);
 }
 
 void
-Ia3PublishEngines(int slot1, const Ia3EngineStatus *status1, int slot2, const Ia3EngineStatus *status2)
+Ia3PublishEngines(const int *slots, const Ia3EngineStatus *const *statuses, int n)
 {
-    Assert(slot1 >= 0 && slot1 < IA3_MAX_ENGINES && slot2 >= 0 && slot2 < IA3_MAX_ENGINES);
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_EXCLUSIVE);
-    shared->engines[slot1] = *status1;
-    shared->engines[slot2] = *status2;
+    for (int i = 0; i < n; i++) {
+        Assert(slots[i] >= 0 && slots[i] < IA3_MAX_ENGINES);
+        /* what its predecessor was asked for is not asked of this one */
+        if (shared->engines[slots[i]].generation != statuses[i]->generation)
+            memset(&shared->loads[slots[i]], 0, sizeof shared->loads[slots[i]]);
+        shared->engines[slots[i]] = *statuses[i];
+    }
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
 }
 

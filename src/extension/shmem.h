@@ -1,6 +1,7 @@
 /*
  * shmem.h
- *     The extension's shared memory, for those who write it: the supervisor (engines) and progress.c.
+ *     The extension's shared memory, for those who write it: the supervisor (engines), the client
+ *     (their load) and progress.c.
  *
  * Readers use the functions of ia3.h.
  */
@@ -30,9 +31,8 @@ extern Ia3ProgressSlot *Ia3ProgressSlots(int *n);
 
 extern void Ia3ShmemResetEngines(void); /* a new supervisor begins with the configured list */
 extern void Ia3PublishEngine(int slot, const Ia3EngineStatus *status);
-/* Two at once: nobody sees a backbone without a current engine, or with two. */
-extern void Ia3PublishEngines(int slot1, const Ia3EngineStatus *status1, int slot2,
-                              const Ia3EngineStatus *status2);
+/* All at once: nobody sees a backbone without a current engine, or with old and new ones. */
+extern void Ia3PublishEngines(const int *slots, const Ia3EngineStatus *const *statuses, int n);
 /* The supervisor has acted on the configuration that was loaded at that time. */
 extern void Ia3PublishConfigured(TimestampTz loaded);
 /* True if that is no older than the one this process has. */
@@ -42,7 +42,34 @@ extern uint32 Ia3NextGeneration(void);
 /* "starting", "ready" ...; never NULL. */
 extern const char *Ia3EngineStateName(Ia3EngineState state);
 
-/* True if the engine of `backbone` is ready and still the one that `generation` names. */
-extern bool Ia3EngineIsCurrent(const char *backbone, uint32 generation);
+/*
+ * What the backends have asked an engine for and not yet been answered. They account for it themselves, also at
+ * their end (client.c); if one crashes, all shared memory is made anew.
+ */
+typedef struct Ia3EngineLoad {
+    int connections;
+    int trainings;
+    int64 bytes; /* of requests to score and to generate */
+} Ia3EngineLoad;
+
+/* Names an engine between its start and its end. */
+typedef struct Ia3EngineKey {
+    int slot;
+    uint32 generation; /* 0 = no engine */
+} Ia3EngineKey;
+
+/* Which engine of a backbone is wanted. */
+typedef struct Ia3EngineWish {
+    bool training;        /* where the fewest trainings are, rather than where the least work is */
+    Ia3EngineKey present; /* preferred unless another has clearly less to do */
+    bool stay;            /* preferred in any case */
+    uint32 avoid;         /* a generation that does not answer; taken only if there is no other */
+} Ia3EngineWish;
+
+extern bool Ia3ChooseEngine(const char *backbone, const Ia3EngineWish *wish, Ia3EngineStatus *status,
+                            Ia3EngineKey *key);
+extern bool Ia3EngineIsCurrent(Ia3EngineKey key);
+/* Adds to the load of the engine; does nothing if it has ended. */
+extern void Ia3EngineAddLoad(Ia3EngineKey key, Ia3EngineLoad load);
 
 #endif

@@ -105,7 +105,7 @@ PutStatus(const Ia3EngineStatus *status, Datum *values, bool *nulls)
         PutDatum(values, nulls, COL_MESSAGE, CStringGetTextDatum(status->message));
 }
 
-/* dtype becomes the one in use: the configured one may be "auto". */
+/* Device and dtype become those in use: the configured ones may be "auto". */
 static void
 PutInfo(const Ia3EngineInfo *info, Datum *values, bool *nulls)
 {
@@ -113,6 +113,7 @@ PutInfo(const Ia3EngineInfo *info, Datum *values, bool *nulls)
 
     SET_VARSIZE(digest, VARHDRSZ + IA3_DIGEST_LEN);
     memcpy(VARDATA(digest), info->digest, IA3_DIGEST_LEN);
+    PutDatum(values, nulls, COL_DEVICE, CStringGetTextDatum(info->device));
     PutDatum(values, nulls, COL_DTYPE, CStringGetTextDatum(info->dtype));
     PutDatum(values, nulls, COL_MODEL_TYPE, CStringGetTextDatum(info->modelType));
     PutDatum(values, nulls, COL_PARAMETERS, Int64GetDatum((int64) info->parameters));
@@ -138,9 +139,9 @@ PutCounters(const double *stats, Datum *values, bool *nulls)
 }
 
 /*
- * One row per engine: of each backbone the current one, a successor that loads, and those that it replaced and
- * that finish what they were asked. Counters (of current ones) since the engine started; bytes in bytes, *_seconds in seconds, waits are
- * sums over requests and training steps.
+ * One row per engine: of each backbone the current ones, one per device, successors that load, and those that
+ * were replaced and finish what they were asked. Counters (of current ones) since the engine started; bytes in
+ * bytes, *_seconds in seconds, waits are sums over requests and training steps.
  *
  * CREATE FUNCTION ia3_stat_engine(
  *     OUT backbone text, OUT path text, OUT device text, OUT dtype text, OUT state text, OUT percent integer,
@@ -180,7 +181,7 @@ ia3_stat_engine(PG_FUNCTION_ARGS)
         memset(nulls, true, sizeof nulls);
         PutStatus(&statuses[i], values, nulls);
         if (statuses[i].current && statuses[i].state == IA3_ENGINE_READY &&
-            Ia3GetEngineStats(statuses[i].spec.name, stats, &info)) {
+            Ia3GetEngineStats(&statuses[i], stats, &info)) {
             PutInfo(&info, values, nulls);
             PutCounters(stats, values, nulls);
         }

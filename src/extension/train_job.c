@@ -123,7 +123,7 @@ read_trained(const Ia3TrainJob *job, Ia3Trained *trained, ia3_reader *r)
 static uint8
 train_once(Ia3TrainJob *job, Ia3Trained *trained, ia3_reader *reader, bool *running)
 {
-    ia3_writer *w = Ia3RequestBegin(job->backbone);
+    ia3_writer *w = Ia3RequestBeginTraining(job->backbone);
     uint8 type;
 
     /* Of the very engine that gets the request; a restart might have brought another backbone. */

@@ -1,0 +1,102 @@
+/*
+ * client_errors.c
+ *     What a backend raises when an engine is not there, or goes away.
+ */
+#include "client.h"
+
+void
+Ia3RaiseUnknownBackbone(const char *backbone)
+{
+    ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 backbone \"%s\" does not exist", backbone),
+                    errhint("The setting ia3.backbones lists the backbones.")));
+}
+
+/* All engines have failed; with several devices, each says why. */
+void
+Ia3RaiseFailed(const char *backbone)
+{
+    Ia3EngineStatus *statuses = palloc(sizeof(Ia3EngineStatus) * IA3_MAX_ENGINES);
+    int n = Ia3GetEngineStatuses(statuses), of = 0;
+    StringInfoData detail;
+
+    initStringInfo(&detail);
+    for (int i = 0; i < n; i++)
+        if (statuses[i].current && strcmp(statuses[i].spec.name, backbone) == 0)
+            statuses[of++] = statuses[i];
+    for (int i = 0; i < of; i++) {
+        if (i > 0)
+            appendStringInfoChar(&detail, '\n');
+        if (of > 1)
+            appendStringInfo(&detail, "%s: ", statuses[i].spec.device);
+        appendStringInfoString(&detail, statuses[i].message);
+    }
+    ereport(
+        ERROR,
+        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+         errmsg("ia3 engine for backbone \"%s\" could not start", backbone), errdetail("%s", detail.data),
+         errhint("It is tried again from time to time, and at once when the configuration is reloaded.")));
+}
+
+void
+Ia3RaiseNotReady(const char *backbone, const Ia3EngineStatus *status)
+{
+    const char *hint = "It may take longer than ia3.start_timeout allows; see ia3_stat_engine.";
+
+    if (status->state == IA3_ENGINE_LOADING)
+        ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
+                        errmsg("ia3 engine for backbone \"%s\" is not ready", backbone),
+                        errdetail("It is loading (%d %%).", status->percent), errhint("%s", hint)));
+    ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
+                    errmsg("ia3 engine for backbone \"%s\" is not ready", backbone),
+                    errdetail(status->message[0] != '\0' ? "It is %s. %s" : "It is %s.",
+                              Ia3EngineStateName(status->state), status->message),
+                    errhint("%s", hint)));
+}
+
+static void
+RaiseGone(const char *backbone)
+{
+    ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
+                    errmsg("ia3 engine for backbone \"%s\" went away", backbone),
+                    errhint("It is being restarted; see the server log for the reason.")));
+}
+
+static void
+RaiseGarbled(const char *backbone)
+{
+    ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
+                    errmsg("ia3 engine for backbone \"%s\" sent a reply that cannot be understood", backbone),
+                    errhint("The library and the engine must come from the same installation; restart the "
+                            "server after an update.")));
+}
+
+static void
+RaiseVersion(const char *backbone)
+{
+    ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    errmsg("ia3 engine for backbone \"%s\" speaks another version of the protocol", backbone),
+                    errdetail("This library speaks version %d.", IA3_PROTOCOL_VERSION),
+                    errhint("The library and the engine must come from the same installation; restart the "
+                            "server after an update.")));
+}
+
+/* Closes the connection and raises; not for IA3_IO_OK. */
+void
+Ia3RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader)
+{
+    char backbone[NAMEDATALEN];
+
+    strlcpy(backbone, conn->backbone, sizeof backbone);
+    Ia3CloseConnection(conn);
+    if (result == IA3_IO_REFUSED)
+        Ia3RaiseErrorFrame(reader);
+    if (result == IA3_IO_TIMEOUT)
+        ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
+                        errmsg("ia3 engine for backbone \"%s\" does not answer", backbone)));
+    if (result == IA3_IO_GARBLED)
+        RaiseGarbled(backbone);
+    if (result == IA3_IO_VERSION)
+        RaiseVersion(backbone);
+    RaiseGone(backbone);
+    pg_unreachable();
+}

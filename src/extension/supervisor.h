@@ -1,0 +1,57 @@
+/*
+ * supervisor.h
+ *     Inside of the supervisor: its loop (supervisor.c), the life of one engine (supervisor_engine.c), and which
+ *     engines there should be (supervisor_list.c).
+ */
+#ifndef IA3_SUPERVISOR_H
+#define IA3_SUPERVISOR_H
+
+#include "engine_process.h"
+#include "shmem.h"
+
+#include "utils/timestamp.h"
+
+/* In the data directory, 0700, left out of base backups. */
+#define IA3_SOCKET_DIRECTORY PG_STAT_TMP_DIR
+
+typedef struct Ia3Engine {
+    Ia3EngineStatus status; /* published after every change */
+    Ia3EngineSettings settings;
+    Ia3Process process;
+    bool outdated;       /* it is current until its successors take over */
+    bool leaving;        /* drains or stops; once it has ended, its entry is freed */
+    bool stopping;       /* SIGTERM was sent */
+    bool keep;           /* while the configuration is applied: it is wanted */
+    bool gaveReason;     /* status.message says why it failed */
+    int failures;        /* ends in a row before it was ready */
+    int backoffMs;       /* of the next restart */
+    TimestampTz readyAt; /* 0 = not ready */
+    TimestampTz startAt; /* while it does not run: when to start; 0 = never */
+    TimestampTz endBy;   /* while it leaves: when it gets the next stronger signal; 0 = no bound */
+} Ia3Engine;
+
+/* The entries have the numbers of those in shared memory. */
+extern Ia3Engine Ia3Engines[IA3_MAX_ENGINES];
+
+/* supervisor_engine.c */
+extern bool Ia3EngineInUse(const Ia3Engine *engine);
+extern void Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
+                         bool current);
+extern void Ia3EngineStart(Ia3Engine *engine);
+extern void Ia3EngineRetry(Ia3Engine *engine);
+extern void Ia3EngineTerminate(Ia3Engine *engine, Ia3EngineState state);
+extern void Ia3EngineStop(Ia3Engine *engine);
+extern void Ia3EngineBeginDraining(Ia3Engine *engine);
+extern void Ia3EngineDismiss(Ia3Engine *engine);
+extern void Ia3EnginePress(Ia3Engine *engine);
+extern bool Ia3EngineAttend(Ia3Engine *engine);
+extern void Ia3EngineForget(Ia3Engine *engine);
+
+/* supervisor_list.c */
+extern bool Ia3ApplyConfiguration(void);
+extern void Ia3PromoteSuccessors(void);
+
+/* supervisor.c */
+extern void Ia3PipesHaveChanged(void);
+
+#endif

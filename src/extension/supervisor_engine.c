@@ -1,0 +1,395 @@
+/*
+ * supervisor_engine.c
+ *     The life of one engine. Runs in the supervisor only.
+ *
+ * STARTING -> LOADING -> READY; when it ends, RESTARTING (FAILED if it gave a reason or keeps ending before it
+ * is ready) until its back-off is over, then STARTING again with a new generation. One that is not wanted any
+ * more is DRAINING, that is it finishes what it was asked, trainings included, and ends.
+ */
+#include "supervisor.h"
+
+#include "pgstat.h"
+
+#include <signal.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define BACKOFF_MIN_MS    1000
+#define BACKOFF_MAX_MS    60000
+#define SERVED_LONG_MS    60000            /* whoever served so long starts again with no back-off */
+#define STOP_PATIENCE_MS  5000             /* between SIGTERM and SIGKILL */
+#define DRAIN_PATIENCE_MS (10 * 60 * 1000) /* for draining, when no training or merge is under way */
+
+Ia3Engine Ia3Engines[IA3_MAX_ENGINES];
+
+bool
+Ia3EngineInUse(const Ia3Engine *engine)
+{
+    return engine->status.state != IA3_ENGINE_UNUSED;
+}
+
+static void
+Publish(const Ia3Engine *engine)
+{
+    Ia3PublishEngine(engine - Ia3Engines, &engine->status);
+}
+
+static void
+SetState(Ia3Engine *engine, Ia3EngineState state)
+{
+    engine->status.state = state;
+    engine->status.since = GetCurrentTimestamp();
+    Publish(engine);
+}
+
+static TimestampTz
+FromNow(int ms)
+{
+    return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
+}
+
+/*
+ * Lines from an engine
+ */
+
+/* Control characters, and half a character of a line that was cut, have no place in the server log. */
+static void
+Sanitize(char *text)
+{
+    for (char *p = text; *p != '\0'; p++)
+        if ((unsigned char) *p < ' ' || *p == 127)
+            *p = ' ';
+}
+
+/* "LEVEL: text". An engine's ERROR is a WARNING here: it is not an error of this process. */
+static void
+HandleLogLine(void *arg, char *line)
+{
+    static const struct {
+        const char *prefix;
+        int level;
+    } levels[] = {{"DEBUG: ", DEBUG1}, {"LOG: ", LOG}, {"WARNING: ", WARNING}, {"ERROR: ", WARNING}};
+    Ia3Engine *engine = arg;
+    int level = LOG;
+
+    for (int i = 0; i < lengthof(levels); i++) {
+        size_t n = strlen(levels[i].prefix);
+
+        if (strncmp(line, levels[i].prefix, n) == 0) {
+            level = levels[i].level;
+            line += n;
+            break;
+        }
+    }
+    Sanitize(line);
+    ereport(level, (errmsg_internal("ia3 engine \"%s\": %s", engine->status.spec.name, line)));
+}
+
+static void
+HandleLoading(Ia3Engine *engine, int percent)
+{
+    engine->status.percent = Min(100, Max(0, percent));
+    if (engine->status.state == IA3_ENGINE_LOADING)
+        Publish(engine);
+    else
+        SetState(engine, IA3_ENGINE_LOADING);
+}
+
+static void
+HandleReady(Ia3Engine *engine)
+{
+    engine->status.percent = 100;
+    engine->status.message[0] = '\0';
+    engine->failures = 0;
+    engine->readyAt = GetCurrentTimestamp();
+    ereport(LOG, (errmsg("ia3 engine \"%s\" is ready", engine->status.spec.name)));
+    if (!engine->status.current)
+        return; /* it is published when it takes over */
+    SetState(engine, IA3_ENGINE_READY);
+}
+
+static void
+HandleDraining(Ia3Engine *engine, int lasting, int others)
+{
+    engine->endBy = lasting > 0 ? 0 : FromNow(DRAIN_PATIENCE_MS);
+    snprintf(engine->status.message, sizeof engine->status.message,
+             "It finishes what it was asked: trainings and merges: %d, other requests: %d.", lasting, others);
+    Publish(engine);
+}
+
+static void
+HandleStatusLine(void *arg, char *line)
+{
+    Ia3Engine *engine = arg;
+    int lasting, others;
+
+    Sanitize(line);
+    if (engine->stopping)
+        return;
+    if (sscanf(line, "draining %d %d", &lasting, &others) == 2) {
+        if (engine->leaving)
+            HandleDraining(engine, lasting, others);
+    } else if (engine->leaving)
+        return;
+    else if (strncmp(line, "loading ", 8) == 0)
+        HandleLoading(engine, atoi(line + 8));
+    else if (strcmp(line, "ready") == 0)
+        HandleReady(engine);
+    else if (strncmp(line, "failed ", 7) == 0) {
+        strlcpy(engine->status.message, line + 7, sizeof engine->status.message);
+        engine->gaveReason = true;
+        Publish(engine);
+    } else
+        ereport(LOG,
+                (errmsg("ia3 engine \"%s\" sent an unknown status \"%s\"", engine->status.spec.name, line)));
+}
+
+static void
+ReadPipes(Ia3Engine *engine)
+{
+    int open = (engine->process.status.fd >= 0) + (engine->process.log.fd >= 0);
+
+    Ia3ReadLines(&engine->process.log, HandleLogLine, engine);
+    Ia3ReadLines(&engine->process.status, HandleStatusLine, engine);
+    if (open != (engine->process.status.fd >= 0) + (engine->process.log.fd >= 0))
+        Ia3PipesHaveChanged();
+}
+
+/* The last words of a process that has ended: bounded, since a child of it might hold the pipe open. */
+static void
+DrainPipes(Ia3Engine *engine)
+{
+    for (int i = 0; i < 64; i++)
+        ReadPipes(engine);
+}
+
+/*
+ * Starting and stopping
+ */
+
+static void
+FreeEngine(Ia3Engine *engine)
+{
+    memset(engine, 0, sizeof *engine);
+    Ia3ProcessInit(&engine->process);
+    Publish(engine);
+}
+
+/* Takes the unused entry for an engine that is to be started now. */
+void
+Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings, bool current)
+{
+    FreeEngine(engine);
+    engine->status.spec = *spec;
+    engine->status.current = current;
+    engine->settings = *settings;
+    engine->startAt = GetCurrentTimestamp();
+    SetState(engine, IA3_ENGINE_STARTING);
+}
+
+/* If it waits for its next try: now is a good moment, what was wrong may have been put right. */
+void
+Ia3EngineRetry(Ia3Engine *engine)
+{
+    if (engine->process.pid != 0)
+        return;
+    engine->backoffMs = 0;
+    engine->failures = 0;
+    engine->startAt = GetCurrentTimestamp();
+}
+
+/* Sets when to try again and grows the back-off. */
+static void
+ScheduleRestart(Ia3Engine *engine, int atLeastMs)
+{
+    engine->startAt = FromNow(Max(engine->backoffMs, atLeastMs));
+    engine->backoffMs = Min(BACKOFF_MAX_MS, Max(BACKOFF_MIN_MS, engine->backoffMs * 2));
+}
+
+static void
+FailStart(Ia3Engine *engine, const char *what)
+{
+    ereport(WARNING, (errmsg_internal("ia3 engine \"%s\" %s: %s", engine->status.spec.name, what,
+                                      engine->status.message)));
+    ScheduleRestart(engine, BACKOFF_MIN_MS);
+    SetState(engine, IA3_ENGINE_FAILED);
+}
+
+/*
+ * The socket's name has the supervisor's pid and the generation in it, so that an engine on its way out
+ * can never unlink or answer for its successor. The longest name fits into sun_path.
+ */
+static void
+NameSocket(Ia3Engine *engine)
+{
+    StaticAssertStmt(sizeof(IA3_SOCKET_DIRECTORY "/ia3...sock") + NAMEDATALEN + 20 <=
+                         sizeof(((struct sockaddr_un *) NULL)->sun_path),
+                     "socket path may be too long");
+    snprintf(engine->status.socket, sizeof engine->status.socket, IA3_SOCKET_DIRECTORY "/ia3.%s.%d.%u.sock",
+             engine->status.spec.name, MyProcPid, engine->status.generation);
+}
+
+/* Starts the process; it says itself when it is ready. */
+void
+Ia3EngineStart(Ia3Engine *engine)
+{
+    engine->startAt = 0;
+    engine->readyAt = 0;
+    engine->gaveReason = false;
+    engine->status.percent = 0;
+    engine->status.generation = Ia3NextGeneration();
+    NameSocket(engine);
+    Ia3PipesHaveChanged();
+    if (!Ia3ProcessStart(&engine->process, &engine->status.spec, &engine->settings, engine->status.socket,
+                         engine->status.message, sizeof engine->status.message)) {
+        FailStart(engine, "could not start");
+        return;
+    }
+    engine->status.pid = engine->process.pid;
+    SetState(engine, IA3_ENGINE_STARTING);
+}
+
+/* Asks a running engine to end, in whatever state the entry is shown meanwhile. */
+void
+Ia3EngineTerminate(Ia3Engine *engine, Ia3EngineState state)
+{
+    if (engine->process.pid == 0 || engine->stopping)
+        return;
+    engine->stopping = true;
+    engine->endBy = FromNow(STOP_PATIENCE_MS);
+    Ia3ProcessSignal(&engine->process, SIGTERM);
+    SetState(engine, state);
+}
+
+/* Ends an engine that is not wanted any more, whatever it does. */
+void
+Ia3EngineStop(Ia3Engine *engine)
+{
+    engine->leaving = true;
+    engine->status.current = false;
+    Ia3EngineTerminate(engine, IA3_ENGINE_STOPPED);
+}
+
+/* A serving engine is to finish its work and end. Neither publishes nor signals. */
+void
+Ia3EngineBeginDraining(Ia3Engine *engine)
+{
+    engine->leaving = true;
+    engine->status.current = false;
+    engine->status.state = IA3_ENGINE_DRAINING;
+    engine->status.since = GetCurrentTimestamp();
+    engine->endBy = FromNow(DRAIN_PATIENCE_MS); /* until it tells what it is doing */
+}
+
+/* An engine that is not wanted any more goes, in the way that its state asks for. */
+void
+Ia3EngineDismiss(Ia3Engine *engine)
+{
+    if (engine->process.pid == 0)
+        FreeEngine(engine);
+    else if (engine->readyAt != 0) {
+        Ia3EngineBeginDraining(engine);
+        Publish(engine);
+        Ia3ProcessSignal(&engine->process, SIGUSR1);
+    } else
+        Ia3EngineStop(engine);
+}
+
+/* The next stronger signal for an engine that takes too long to leave. */
+void
+Ia3EnginePress(Ia3Engine *engine)
+{
+    const char *name = engine->status.spec.name;
+
+    if (!engine->stopping) {
+        ereport(LOG, (errmsg("ia3 engine \"%s\" (PID %d) does not finish and is stopped", name,
+                             engine->status.pid)));
+        Ia3EngineStop(engine);
+        return;
+    }
+    ereport(LOG,
+            (errmsg("ia3 engine \"%s\" (PID %d) does not stop and is killed", name, engine->status.pid)));
+    Ia3ProcessSignal(&engine->process, SIGKILL);
+    engine->endBy = FromNow(STOP_PATIENCE_MS);
+}
+
+/*
+ * The end
+ */
+
+/* An engine that was not asked to has ended. */
+static void
+HandleCrash(Ia3Engine *engine, const char *how)
+{
+    bool wasReady = engine->readyAt != 0;
+
+    if (wasReady && engine->readyAt + SERVED_LONG_MS * INT64CONST(1000) <= GetCurrentTimestamp())
+        engine->backoffMs = 0;
+    if (!wasReady)
+        engine->failures++;
+    if (engine->gaveReason) {
+        FailStart(engine, wasReady ? "has failed" : "could not start");
+        return;
+    }
+    snprintf(engine->status.message, sizeof engine->status.message, "The engine process %s%s.", how,
+             wasReady ? "" : " before it was ready");
+    if (engine->failures > 1) {
+        FailStart(engine, "could not start");
+        return;
+    }
+    ereport(WARNING,
+            (errmsg("ia3 engine \"%s\" (PID %d) %s", engine->status.spec.name, engine->status.pid, how)));
+    ScheduleRestart(engine, 0);
+    SetState(engine, IA3_ENGINE_RESTARTING);
+}
+
+/*
+ * Reads what the engine says, notices if it has ended, and decides what follows. True if its entry has become
+ * free.
+ */
+bool
+Ia3EngineAttend(Ia3Engine *engine)
+{
+    char how[128];
+
+    ReadPipes(engine);
+    if (!Ia3ProcessReap(&engine->process, how, sizeof how))
+        return false;
+    DrainPipes(engine);
+    Ia3ProcessClosePipes(&engine->process);
+    Ia3PipesHaveChanged();
+    unlink(engine->status.socket); /* usually gone already */
+    engine->status.restarts++;
+    if (engine->leaving) {
+        ereport(LOG, (errmsg("ia3 engine \"%s\" (PID %d) has left: it %s", engine->status.spec.name,
+                             engine->status.pid, how)));
+        FreeEngine(engine);
+        return true;
+    } else if (engine->stopping) {
+        engine->status.pid = 0; /* we are shutting down */
+        Publish(engine);
+    } else {
+        HandleCrash(engine, how);
+        engine->status.pid = 0;
+        engine->readyAt = 0;
+        Publish(engine);
+    }
+    return false;
+}
+
+/* We end: no engine is left to hope for its death pipe alone, and queries know that none serves. */
+void
+Ia3EngineForget(Ia3Engine *engine)
+{
+    Ia3ProcessSignal(&engine->process, SIGTERM);
+    if (engine->process.pid != 0)
+        unlink(engine->status.socket);
+    if (!engine->status.current) {
+        SetState(engine, IA3_ENGINE_UNUSED);
+        return;
+    }
+    engine->status.pid = 0;
+    strlcpy(engine->status.message, "The ia3 supervisor has ended; the server starts it again.",
+            sizeof engine->status.message);
+    SetState(engine, IA3_ENGINE_RESTARTING);
+}

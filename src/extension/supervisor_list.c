@@ -1,0 +1,324 @@
+/*
+ * supervisor_list.c
+ *     Which engines there should be: ia3.backbones and the settings against what runs. In the supervisor only.
+ *
+ * A backbone has one current engine per device; they share its requests. When a reload changes its entry, engines
+ * that the new one asks for as they are stay, and the others are loaded beside as successors. As long as these
+ * are on their way, those that the new entry does not ask for serve on as outdated; then they drain, and the
+ * successors become current, all at one moment, so that no two statements are answered by old and new weights
+ * in turn. Successors that fail are tried again with back-off; if all do, the outdated engines serve on, also
+ * across crashes of their own. Outdated engines that do not serve are replaced at once, and engines that are only
+ * taken away drain at once.
+ */
+#include "supervisor.h"
+
+#include <sched.h>
+#include <signal.h>
+
+/* The engines of one backbone on CPUs share its cores; they would else be in each other's way. */
+static int
+ThreadsFor(const Ia3BackboneSpec *spec)
+{
+    cpu_set_t set;
+    int cores;
+
+    if (Ia3Threads > 0 || spec->cpuEngines < 2 || strcmp(spec->device, "cpu") != 0 ||
+        sched_getaffinity(0, sizeof set, &set) != 0)
+        return Ia3Threads;
+    cores = CPU_COUNT(&set);
+    return Max(1, cores / spec->cpuEngines);
+}
+
+static Ia3EngineSettings
+SettingsFor(const Ia3BackboneSpec *spec)
+{
+    return (Ia3EngineSettings){ThreadsFor(spec), Ia3MaxBatchTokens, Ia3AdapterCacheSize, Ia3MemoryLimit};
+}
+
+static bool
+SameSettings(const Ia3EngineSettings *a, const Ia3EngineSettings *b)
+{
+    return a->threads == b->threads && a->maxBatchTokens == b->maxBatchTokens &&
+           a->adapterCacheSize == b->adapterCacheSize && a->memoryLimit == b->memoryLimit;
+}
+
+static bool
+SameName(const Ia3Engine *engine, const char *name)
+{
+    return strcmp(engine->status.spec.name, name) == 0;
+}
+
+/* True if the engine is what the configuration asks for. */
+static bool
+IsAsConfigured(const Ia3Engine *engine, const Ia3BackboneSpec *spec)
+{
+    const Ia3BackboneSpec *own = &engine->status.spec;
+    Ia3EngineSettings settings = SettingsFor(spec);
+
+    return SameName(engine, spec->name) && strcmp(own->path, spec->path) == 0 &&
+           strcmp(own->device, spec->device) == 0 && strcmp(own->dtype, spec->dtype) == 0 &&
+           SameSettings(&engine->settings, &settings);
+}
+
+static bool
+Stays(const Ia3Engine *engine)
+{
+    return Ia3EngineInUse(engine) && !engine->leaving;
+}
+
+static bool
+IsSuccessor(const Ia3Engine *engine)
+{
+    return Stays(engine) && !engine->status.current;
+}
+
+static bool
+IsOutdated(const Ia3Engine *engine)
+{
+    return Stays(engine) && engine->status.current && engine->outdated;
+}
+
+/*
+ * Applying the configuration
+ */
+
+/* The best engine for `spec` that is not taken for another: one that serves, one that shall, a successor. */
+static Ia3Engine *
+FindAsConfigured(const Ia3BackboneSpec *spec)
+{
+    Ia3Engine *best = NULL;
+    int bestRank = 0;
+
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
+        Ia3Engine *engine = &Ia3Engines[i];
+        int rank = 1 + (engine->readyAt != 0) + 2 * engine->status.current;
+
+        if (Stays(engine) && !engine->keep && rank > bestRank && IsAsConfigured(engine, spec)) {
+            best = engine;
+            bestRank = rank;
+        }
+    }
+    return best;
+}
+
+/* What the outdated engines of a backbone depend on: whether its new ones are all there, or at least begun. */
+static void
+KeepOutdated(const char *name, bool complete, bool begun)
+{
+    for (int i = 0; i < IA3_MAX_ENGINES && !complete; i++) {
+        Ia3Engine *engine = &Ia3Engines[i];
+
+        if (!Stays(engine) || engine->keep || !engine->status.current || !SameName(engine, name))
+            continue;
+        if (engine->readyAt == 0 && !begun)
+            continue;
+        engine->keep = engine->outdated = true;
+        Ia3EngineRetry(engine);
+    }
+}
+
+static bool
+HasOutdated(const char *name)
+{
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
+        if (IsOutdated(&Ia3Engines[i]) && SameName(&Ia3Engines[i], name))
+            return true;
+    return false;
+}
+
+/* Decides about the engines of the backbone of specs[0..n); `found` gets those that go on. */
+static void
+KeepEngines(const Ia3BackboneSpec *specs, int n, Ia3Engine **found)
+{
+    bool complete = true, begun = false;
+
+    for (int i = 0; i < n; i++) {
+        found[i] = FindAsConfigured(&specs[i]);
+        if (found[i] != NULL) {
+            found[i]->keep = true;
+            Ia3EngineRetry(found[i]);
+        }
+        complete = complete && found[i] != NULL && found[i]->status.current;
+        begun = begun || (found[i] != NULL && !found[i]->status.current);
+    }
+    KeepOutdated(specs[0].name, complete, begun);
+}
+
+/* False if all entries are taken, most of them by engines that are leaving. */
+static bool
+AddEngine(const Ia3BackboneSpec *spec)
+{
+    Ia3EngineSettings settings = SettingsFor(spec);
+    bool successor = HasOutdated(spec->name);
+
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
+        if (Ia3EngineInUse(&Ia3Engines[i]))
+            continue;
+        if (successor)
+            ereport(LOG, (errmsg("ia3 engine \"%s\" has changed settings; its successor is loaded beside it",
+                                 spec->name)));
+        Ia3EngineAdd(&Ia3Engines[i], spec, &settings, !successor);
+        return true;
+    }
+    ereport(LOG, (errmsg("ia3 backbone \"%s\" waits for another engine to end", spec->name)));
+    return false;
+}
+
+/* How many of specs[0..n) belong to the first one's backbone. */
+static int
+CountDevices(const Ia3BackboneSpec *specs, int n)
+{
+    int devices = 1;
+
+    while (devices < n && strcmp(specs[devices].name, specs[0].name) == 0)
+        devices++;
+    return devices;
+}
+
+/*
+ * Brings the engines in line with ia3.backbones and the other settings. False if that has to be done again when
+ * an engine that is leaving has left.
+ */
+bool
+Ia3ApplyConfiguration(void)
+{
+    Ia3BackboneSpec *specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_CONFIGURED);
+    Ia3Engine *found[IA3_MAX_CONFIGURED];
+    char *error;
+    int n = Ia3ParseBackbones(Ia3BackbonesSetting, specs, &error);
+    bool complete = true;
+
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
+        Ia3Engines[i].keep = Ia3Engines[i].outdated = false;
+    for (int i = 0, devices; i < n; i += devices) {
+        devices = CountDevices(&specs[i], n - i);
+        KeepEngines(&specs[i], devices, &found[i]);
+    }
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
+        if (Stays(&Ia3Engines[i]) && !Ia3Engines[i].keep)
+            Ia3EngineDismiss(&Ia3Engines[i]);
+    for (int i = 0; i < n; i++)
+        if (found[i] == NULL)
+            complete = AddEngine(&specs[i]) && complete;
+    if (complete)
+        Ia3PublishConfigured(PgReloadTime);
+    pfree(specs);
+    return complete;
+}
+
+/*
+ * Succession
+ */
+
+static void
+LogPromotion(const char *name)
+{
+    StringInfoData in, out;
+
+    initStringInfo(&in);
+    initStringInfo(&out);
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
+        const Ia3Engine *engine = &Ia3Engines[i];
+        StringInfo list = IsSuccessor(engine) ? &in : IsOutdated(engine) ? &out : NULL;
+
+        if (list != NULL && SameName(engine, name))
+            appendStringInfo(list, "%s%d", list->len > 0 ? ", " : "", engine->status.pid);
+    }
+    if (out.len > 0)
+        ereport(LOG, (errmsg("ia3 engine \"%s\" is replaced: PID %s takes over from PID %s", name, in.data,
+                             out.data)));
+    pfree(in.data);
+    pfree(out.data);
+}
+
+static void
+BecomeCurrent(Ia3Engine *engine)
+{
+    engine->status.current = true;
+    if (engine->readyAt == 0)
+        return;
+    engine->status.state = IA3_ENGINE_READY;
+    engine->status.since = engine->readyAt;
+}
+
+/*
+ * The successors become current, and the outdated engines leave. New requests must not find these any more when
+ * they are told to drain, hence the order.
+ */
+static void
+Promote(const char *name)
+{
+    Ia3Engine *old[IA3_MAX_ENGINES];
+    int slots[IA3_MAX_ENGINES];
+    const Ia3EngineStatus *statuses[IA3_MAX_ENGINES];
+    int nOld = 0, n = 0;
+
+    LogPromotion(name);
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
+        Ia3Engine *engine = &Ia3Engines[i];
+
+        if (!SameName(engine, name))
+            continue;
+        if (IsSuccessor(engine))
+            BecomeCurrent(engine);
+        else if (IsOutdated(engine)) {
+            old[nOld++] = engine;
+            if (engine->process.pid != 0 && engine->readyAt != 0)
+                Ia3EngineBeginDraining(engine);
+            else
+                engine->status.current = false;
+        } else
+            continue;
+        slots[n] = i;
+        statuses[n++] = &engine->status;
+    }
+    Ia3PublishEngines(slots, statuses, n);
+    for (int i = 0; i < nOld; i++)
+        if (old[i]->leaving)
+            Ia3ProcessSignal(&old[i]->process, SIGUSR1);
+        else
+            Ia3EngineDismiss(old[i]);
+}
+
+/* A successor that has failed once is not waited for. */
+static bool
+IsOnItsWay(const Ia3Engine *engine)
+{
+    return engine->readyAt == 0 && engine->failures == 0 && engine->status.state != IA3_ENGINE_FAILED;
+}
+
+/* Whether the successors of a backbone should take over now. */
+static bool
+ShouldPromote(const char *name)
+{
+    bool ready = false, onTheirWay = false, run = false, outdated = false, hopeless = true;
+
+    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
+        const Ia3Engine *engine = &Ia3Engines[i];
+
+        if (!SameName(engine, name))
+            continue;
+        if (IsSuccessor(engine)) {
+            ready = ready || engine->readyAt != 0;
+            onTheirWay = onTheirWay || IsOnItsWay(engine);
+            run = run || engine->process.pid != 0;
+        } else if (IsOutdated(engine)) {
+            outdated = true;
+            hopeless = hopeless && engine->status.state == IA3_ENGINE_FAILED;
+        }
+    }
+    /* when nothing else can be had, queries do better to wait for the new ones */
+    return (ready && !onTheirWay) || !outdated || (hopeless && run);
+}
+
+void
+Ia3PromoteSuccessors(void)
+{
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
+        if (IsSuccessor(&Ia3Engines[i]) && ShouldPromote(Ia3Engines[i].status.spec.name)) {
+            char name[NAMEDATALEN];
+
+            strlcpy(name, Ia3Engines[i].status.spec.name, sizeof name);
+            Promote(name);
+        }
+}

@@ -1,0 +1,279 @@
+# Several engines for one backbone: requests are spread, one that dies does not matter, devices come and go.
+
+use strict;
+use warnings;
+
+use File::Copy qw(copy);
+use IPC::Run;
+use PostgreSQL::Test::Cluster;
+use PostgreSQL::Test::Utils;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use Ia3Test;
+
+my $node = ia3_node('devices', conf => "ia3.threads = 1\nmax_connections = 150\n");
+create_shots($node);
+
+my $bundled = $node->config_data('--sharedir') . '/ia3/ia3-mini';
+my $models = PostgreSQL::Test::Utils::tempdir();
+mkdir "$models/a" or die "mkdir: $!";
+copy($_, "$models/a/") or die "copy: $!" for glob "$bundled/*";
+
+sub value
+{
+    my ($sql) = @_;
+    return $node->safe_psql('postgres', $sql);
+}
+
+sub configure
+{
+    my ($list) = @_;
+    $node->safe_psql('postgres', "ALTER SYSTEM SET ia3.backbones = '$list'");
+    $node->reload;
+    return;
+}
+
+# Device and state of all engines.
+sub engines
+{
+    return value(q{SELECT string_agg(device || ' ' || state, ', ' ORDER BY device, state) FROM ia3_stat_engine});
+}
+
+sub wait_for_engines
+{
+    my ($expected, $name) = @_;
+    my $seen;
+    return if ok(wait_until(sub { ($seen = engines()) eq $expected }), $name);
+    diag("engines: $seen, expected: $expected");
+    return;
+}
+
+sub pids
+{
+    my ($more) = @_;
+    $more //= 'true';
+    return split /\n/, value("SELECT pid FROM ia3_stat_engine WHERE pid IS NOT NULL AND $more ORDER BY pid");
+}
+
+# Runs the statements in as many sessions at once; pgbench gives up at an error.
+sub start_load
+{
+    my ($sessions, $statement, @options) = @_;
+    my $load = { dir => PostgreSQL::Test::Utils::tempdir() };
+    append_to_file("$load->{dir}/script", "\\set i random(1, 1000000)\n$statement;\n");
+    $load->{run} = IPC::Run::start(
+        [ 'pgbench', '-n', '-c', $sessions, '-j', '2', @options, '-f', "$load->{dir}/script", $node->connstr('postgres') ],
+        '<', '/dev/null', '>', "$load->{dir}/out", '2>', "$load->{dir}/err", IPC::Run::timeout(120));
+    return $load;
+}
+
+# Its errors, after it was stopped or, if $finish, has run to its end.
+sub stop_load
+{
+    my ($load, $finish) = @_;
+    my $alive = $load->{run}->pumpable;
+    $finish ? $load->{run}->finish : $load->{run}->kill_kill(grace => 5);
+    my $errors = join '', grep { /ERROR|aborted|FATAL|error/ } split /^/, slurp_file("$load->{dir}/err");
+    return $errors eq '' && !$alive && !$finish ? 'it has ended' : $errors;
+}
+
+my $ASK = q{SELECT ia3_predict('t', 'the app crashes when I open page ' || :i)};
+
+# Everything a task answers, to the bit.
+my $ANSWERS = q{
+    SELECT md5(string_agg(i || c.choice || c.score, ',' ORDER BY i, c.rank))
+      FROM generate_series(1, 300) i, ia3_classify('t', 'page ' || i || ' does not load, and I was charged ' || i * i) c};
+
+# Each statement of a session, with VERBOSITY verbose.
+sub session
+{
+    my ($sql) = @_;
+    return finish_query(start_query($node, $sql));
+}
+
+#
+# One engine, then two: the same answers.
+#
+my $train = q{SELECT ia3_train('%s', 'SELECT text, label FROM shots', steps => 5, seed => 1)};
+value(sprintf $train, 't');
+my $answers = value($ANSWERS);
+my ($first) = pids();
+configure('default=ia3-mini@cpu|cpu');
+wait_for_engines('cpu ready, cpu ready', 'a device is added');
+ok(process_runs($first), 'the first engine stays');
+is(value(q{SELECT count(DISTINCT pid), count(DISTINCT backbone_digest), count(DISTINCT bytes) FROM ia3_stat_engine}), '2|1|1',
+    'each engine has its row');
+for my $i (1 .. 3)
+{
+    is(value($ANSWERS), $answers, 'two engines answer as one does');
+}
+is(value(sprintf $train, 'u'), '1', 'a training');
+is(value(q{SELECT count(DISTINCT digest) FROM ia3.adapter}), '1', 'with the same result');
+
+#
+# Load is spread: over sessions, and within one statement.
+#
+my @rows = map { "(SELECT rows FROM ia3_stat_engine WHERE pid = $_)" } pids();
+my $before = value("SELECT least($rows[0], $rows[1])");
+my $load = start_load(64, $ASK, '-t', '10');
+is(stop_load($load, 1), '', '64 sessions');
+my ($few, $many) = split /\|/, value("SELECT least($rows[0], $rows[1]) - $before, greatest($rows[0], $rows[1])");
+cmp_ok($few, '>', 640 / 4, 'both engines have answered them');
+$before = value("SELECT least($rows[0], $rows[1])");
+value(q{SET ia3.batch_rows = 32; SELECT count(ia3_predict('t', 'one ' || i)) FROM generate_series(1, 640) i});
+cmp_ok(value("SELECT least($rows[0], $rows[1])"), '>', $before, 'so have they the batches of one statement');
+is(value('SELECT min(queue_rows), max(queue_rows), max(train_jobs) FROM ia3_stat_engine'), '0|0|0', 'nothing is left');
+
+# Trainings go where the fewest of them are, and questions to the other engine.
+my @trainings = map { start_query($node, $Ia3Test::ENDLESS =~ s/endless/endless $_/r . ";\n") } 1 .. 2;
+ok(wait_for_query($node, q{SELECT count(*) = 2 FROM ia3_stat_progress_train WHERE step > 0}), 'two trainings');
+is(value('SELECT min(train_jobs), max(train_jobs) FROM ia3_stat_engine'), '1|1', 'each engine has one');
+value(q{SELECT pg_cancel_backend(pid) FROM ia3_stat_progress_train WHERE task = 'endless 1'});
+finish_query($trainings[0]);
+wait_for_query($node, 'SELECT min(train_jobs) = 0 FROM ia3_stat_engine');
+my ($idle) = pids('train_jobs = 0');
+my $asked = value("SELECT rows FROM ia3_stat_engine WHERE pid = $idle");
+value(qq{SELECT ia3_predict('t', 'question $_')}) for 1 .. 6;
+is(value("SELECT rows - $asked FROM ia3_stat_engine WHERE pid = $idle"), 6, 'who trains is not asked');
+# a session that dies in the middle leaves no load behind: the engine is asked again
+kill 'TERM', value(q{SELECT pid FROM ia3_stat_progress_train});
+finish_query($trainings[1]);
+wait_for_query($node, 'SELECT max(train_jobs) = 0 FROM ia3_stat_engine');
+my @after = map { start_query($node, $Ia3Test::ENDLESS =~ s/endless/more $_/r . ";\n") } 1 .. 2;
+ok(wait_for_query($node, q{SELECT count(*) = 2 FROM ia3_stat_progress_train WHERE step > 0}), 'two more trainings');
+is(value('SELECT min(train_jobs), max(train_jobs) FROM ia3_stat_engine'), '1|1', 'are spread again');
+value(q{SELECT pg_terminate_backend(pid) FROM ia3_stat_progress_train});
+finish_query($_) for @after;
+
+# An adapter that engines lack is put where it is asked for.
+configure('default=ia3-mini@cpu|cpu|cpu');
+wait_for_engines('cpu ready, cpu ready, cpu ready', 'a third device');
+$load = start_load(12, $ASK, '-t', '20');
+is(stop_load($load, 1), '', 'no engine is asked in vain for an adapter it has not seen');
+is(value('SELECT count(*) FROM ia3_stat_engine WHERE cached_adapters > 0'), '3', 'each engine holds it');
+is(value(q{SET ia3.batch_rows = 8; } . $ANSWERS), $answers, 'batches of one statement over three engines: the same answers');
+
+#
+# One engine dies: others go on, and it comes back.
+#
+configure('default=ia3-mini@cpu|cpu');
+wait_for_engines('cpu ready, cpu ready', 'a device is taken away');
+is(value($ANSWERS), $answers, 'the others answer');
+my @engines = pids();
+# the supervisor does not notice for a while
+my $supervisor = supervisor_pid($node);
+kill 'STOP', $supervisor;
+kill 'KILL', $engines[0];
+ok(wait_until(sub { !process_runs($engines[0]) }), 'an engine is killed');
+my $started = time;
+is(value(q{SELECT count(ia3_predict('t', 'the app crashes'))}), 1, "statement $_ goes to the other") for 1 .. 4;
+cmp_ok(time - $started, '<', 20, 'at once');
+is(value($ANSWERS), $answers, 'with the same answers');
+kill 'CONT', $supervisor;
+ok(wait_until(sub { my @now = pids("state = 'ready'"); @now == 2 && $now[0] ne $engines[0] && $now[1] ne $engines[0] }),
+    'the killed one comes back');
+ok(process_runs($engines[1]), 'the other is still the same');
+is(value('SELECT sum(restarts) FROM ia3_stat_engine'), 1, 'one restart');
+
+# What it was asked for is lost, as with one engine; sessions go on.
+@trainings = map { start_query($node, $Ia3Test::ENDLESS =~ s/endless/lost $_/r . ";\nSELECT ia3_predict('t', 'next') IS NOT NULL;\n") } 1 .. 2;
+ok(wait_for_query($node, q{SELECT count(*) = 2 FROM ia3_stat_progress_train WHERE step > 0}), 'two trainings');
+@engines = pids();
+kill 'KILL', $engines[0];
+ok(wait_for_query($node, q{SELECT count(*) = 1 FROM ia3_stat_progress_train}), 'one engine is killed');
+my ($goes_on) = value(q{SELECT task FROM ia3_stat_progress_train}) =~ /(\d)/;
+my ($out, $err) = finish_query($trainings[2 - $goes_on]);
+like($err, qr/ERROR:  08006: ia3 engine for backbone "default" went away/, 'the statement in flight fails');
+is($out, "t\n", 'the next statement of its session does not');
+value(q{SELECT pg_cancel_backend(pid) FROM ia3_stat_progress_train});
+($out, $err) = finish_query($trainings[$goes_on - 1]);
+like($err, qr/ERROR:  57014/, 'the other training went on until it was cancelled');
+ok(wait_until(sub { scalar(pids("state = 'ready'")) == 2 }), 'both are there again');
+
+# Both die under load: an error for those who wait, then all is as before.
+$load = start_load(4, $ASK, '-T', '60');
+ok(wait_until(sub { value('SELECT min(rows) > 20 FROM ia3_stat_engine') eq 't' }), 'queries run');
+kill 'KILL', pids();
+$load->{run}->finish;
+like(stop_load($load, 1), qr/went away/, 'both engines are killed: queries that were under way fail');
+is(value($ANSWERS), $answers, 'the next ones wait and are answered');
+wait_for_engines('cpu ready, cpu ready', 'both engines are back');
+
+#
+# Changes of the list, under load.
+#
+$load = start_load(6, $ASK, '-T', '300');
+for my $change (
+    [ 'default=ia3-mini@cpu|cpu|cpu|cpu', 4, 2 ], [ 'default=ia3-mini@cpu', 1, 1 ],
+    # another path or dtype: all are replaced at one moment
+    [ "default=$models/a\@cpu|cpu", 2, 0 ], [ "default=$models/a\@cpu|cpu:float32", 2, 0 ],
+    [ 'default=ia3-mini@cpu|cpu', 2, 0 ])
+{
+    my ($list, $n, $stay) = @$change;
+    my %old = map { $_ => 1 } pids();
+    configure($list);
+    wait_for_engines(join(', ', ('cpu ready') x $n), "changed to $list");
+    is(scalar(grep { $old{$_} } pids()), $stay, "$stay engines go on");
+    ok(wait_until(sub { value('SELECT count(*) FROM ia3_stat_engine WHERE rows >= 5') == $n }), 'all are used');
+}
+is(stop_load($load), '', 'no query has failed');
+is(value($ANSWERS), $answers, 'and the answers are the old ones');
+my %seen = map { $_ => 1 } pids();
+
+# A training goes on in the engine whose device is taken away.
+my $steady = start_query($node, sprintf($train =~ s/steps => 5/steps => 60/r, 'moved') . ";\n");
+ok(wait_for_training($node), 'a training runs');
+my ($trains) = pids('train_jobs = 1');
+my ($asks) = pids('train_jobs = 0');
+configure("default=$models/a\@cpu");
+wait_for_engines('cpu draining, cpu ready', 'its engine drains');
+($out, $err) = finish_query($steady);
+is($out, "1\n", 'and ends what it was asked');
+wait_for_engines('cpu ready', 'then it leaves');
+
+#
+# A device that is not there.
+#
+my $gpu = (grep { -e } '/dev/nvidia0', '/dev/dxg') ? 'this machine has a GPU' : '';
+SKIP: {
+    skip $gpu, 11 if $gpu;
+    configure("default=$models/a\@cuda");
+    ok(wait_until(sub { engines() eq 'cpu ready, cuda failed' }), 'a device that is not there fails');
+    like(value(q{SELECT message FROM ia3_stat_engine WHERE state = 'failed'}), qr/cuda|CUDA/, 'and is named');
+    is(value($ANSWERS), $answers, 'the old engine answers');
+    configure("default=$models/a\@cpu|cuda:7");
+    ok(wait_until(sub { engines() eq 'cpu ready, cuda:7 failed' }), 'so does one in a list');
+    is(value($ANSWERS), $answers, 'the other answers');
+    configure("gpu=$models/a\@cuda:1:float32, gpus=$models/a\@cuda:0|cuda:1");
+    for my $backbone ('gpu', 'gpus')
+    {
+        ($out, $err) = session("SET ia3.backbone = '$backbone';\nSELECT ia3_predict('text', ARRAY['a', 'b']);\n");
+        like($err, qr/ERROR:  55000: ia3 engine for backbone "$backbone" could not start/, 'a query gets an error');
+        like($err, qr/HINT:  It is tried again from time to time/, 'with a hint');
+    }
+    like($err, qr/DETAIL:  cuda:0: .*\n.*cuda:1: /, 'each device says why');
+    is(value(q{SELECT string_agg(device || ' ' || dtype, ', ' ORDER BY backbone, device) FROM ia3_stat_engine}),
+        'cuda:1 float32, cuda:0 auto, cuda:1 auto', 'device and dtype are told apart');
+    configure("default=$models/a\@auto");
+    wait_for_engines('cpu ready', 'auto takes the CPU then');
+    is(value($ANSWERS), $answers, 'and answers');
+}
+
+#
+# Threads: as many as cores, however many engines share them.
+#
+value('ALTER SYSTEM SET ia3.threads = 0');
+configure('default=ia3-mini@cpu|cpu');
+wait_for_engines('cpu ready, cpu ready', 'threads = 0');
+my ($cores) = `nproc` =~ /(\d+)/;
+my @threads = map { `tr '\\0' ' ' </proc/$_/cmdline` =~ /--threads (\d+)/ } pids();
+is_deeply(\@threads, [ (int($cores / 2) || 1) x 2 ], 'the cores are divided');
+configure('default=ia3-mini@cpu, other=ia3-mini@cpu');
+wait_for_engines('cpu ready, cpu ready', 'two backbones');
+@threads = map { `tr '\\0' ' ' </proc/$_/cmdline` =~ /--threads (\d+)/ } pids();
+is_deeply(\@threads, [ 0, 0 ], 'of different backbones each has all');
+
+$node->stop;
+
+done_testing();
