@@ -1,0 +1,129 @@
+/*
+ * attention.cu
+ *     The attention operations: which kernel takes a problem, and the sum of what sequences add to dl_k and dl_v.
+ *
+ * Tensor cores take bf16 with d_kv a multiple of 8 up to 128 and rows that can be read 16 bytes at a time; everything
+ * else, fp32 included, takes the generic form. Partial sums of the backward pass are [n_seq, splits, 2, inner] and are
+ * added up in the order of sequences and splits, so a result does not depend on how blocks were scheduled.
+ */
+#include "attention.cuh"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+namespace {
+
+/* The generic kernels keep whole heads in shared memory; models with wider ones are refused when they are loaded. */
+enum { MAX_D_KV = 512 };
+
+bool
+aligned(const void *p, size_t stride)
+{
+    return (uintptr_t) p % 16 == 0 && stride % 8 == 0;
+}
+
+bool
+takes_tensor_cores(const ia3_cuda *cuda, const ia3_attention *a)
+{
+    size_t inner = (size_t) a->n_heads * (size_t) a->d_kv;
+    return cuda->bf16 && a->d_kv % 8 == 0 && a->d_kv <= 128 && aligned(a->q, a->q_stride) &&
+           aligned(a->k, a->kv_stride) && aligned(a->v, a->kv_stride) && aligned(a->out, inner);
+}
+
+bool
+takes_tensor_cores_bwd(const ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g)
+{
+    return takes_tensor_cores(cuda, a) && aligned(g->dout, 8) && aligned(g->dq, a->q_stride) &&
+           aligned(g->dk, a->kv_stride) && aligned(g->dv, a->kv_stride);
+}
+
+enum { SUM_THREADS = 128 };
+
+/* grad += what the sequences left at `which` (0: keys, 1: values) of their partial sums; one thread per column. */
+__global__ void
+sum_kernel(const ia3_attention a, ia3_scale_grad grad_k, ia3_scale_grad grad_v, const float *partial,
+           int splits, int keys)
+{
+    const int inner = a.n_heads * a.d_kv, col = (int) (blockIdx.x * SUM_THREADS + threadIdx.x);
+    const bool values = blockIdx.y == 1;
+    float *const *slots = values ? grad_v.slots : grad_k.slots;
+    const int32_t *slot_of = values ? grad_v.slot_of : grad_k.slot_of;
+    const size_t offset = values ? grad_v.offset : grad_k.offset;
+    if (col >= inner || !slots)
+        return;
+    float *to = NULL, sum = 0.0f;
+    for (int s = 0; s < a.n_seq; s++) {
+        float *slot = slots[slot_of[s]] + offset + col;
+        if (slot != to) {
+            if (to)
+                *to = sum;
+            to = slot;
+            sum = *to;
+        }
+        const int used = ia3_splits_used(a.k_offsets[s + 1] - a.k_offsets[s], keys, splits);
+        const float *from = partial + ((size_t) s * (size_t) splits * 2 + blockIdx.y) * (size_t) inner + col;
+        for (int x = 0; x < used; x++)
+            sum += from[(size_t) x * 2 * (size_t) inner];
+    }
+    if (to)
+        *to = sum;
+}
+
+void
+check_width(const ia3_attention *a)
+{
+    if (a->d_kv <= MAX_D_KV)
+        return;
+    fprintf(stderr, "d_kv = %d is more than the CUDA device takes (%d)\n", a->d_kv, MAX_D_KV);
+    abort();
+}
+
+} /* namespace */
+
+void
+ia3_cuda_attention(ia3_device *dev, const ia3_attention *a)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    if (a->n_seq <= 0 || a->max_q <= 0)
+        return;
+    check_width(a);
+    if (a->parent)
+        ia3_cuda_tree_attention(cuda, a);
+    else if (takes_tensor_cores(cuda, a))
+        ia3_cuda_attention_mma(cuda, a);
+    else
+        ia3_cuda_attention_generic(cuda, a);
+}
+
+void
+ia3_cuda_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attention_grad *g)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    if (a->n_seq <= 0)
+        return;
+    check_width(a);
+    const size_t mark = ia3_cuda_arena_mark(dev), inner = (size_t) a->n_heads * (size_t) a->d_kv;
+    const size_t n_seq = (size_t) a->n_seq;
+    const bool mma = takes_tensor_cores_bwd(cuda, a, g);
+    /* in a tree every sequence has one block per head, which walks all its keys */
+    const int at_once = mma ? (int) IA3_MMA_KEYS : (int) IA3_GENERIC_ROWS;
+    const int keys = !a->parent ? at_once : a->max_q > 0 ? a->max_q : 1;
+    const int splits = a->parent ? 1 : ia3_splits_used(a->max_k, keys, IA3_KEY_SPLITS);
+    float *partial = NULL;
+    if ((g->grad_k.slots || g->grad_v.slots) && splits > 0)
+        partial = (float *) ia3_cuda_arena_alloc(dev, n_seq * (size_t) splits * 2 * inner * sizeof(float));
+    if (a->parent) {
+        ia3_cuda_tree_attention_bwd(cuda, a, g, partial);
+    } else {
+        float *dots = (float *) ia3_cuda_arena_alloc(dev, n_seq * (size_t) a->max_q * (size_t) a->n_heads *
+                                                              sizeof(float));
+        (mma ? ia3_cuda_attention_mma_bwd : ia3_cuda_attention_generic_bwd)(cuda, a, g, dots, partial,
+                                                                            splits);
+    }
+    if (partial) {
+        dim3 grid((unsigned) ((inner + SUM_THREADS - 1) / SUM_THREADS), 2);
+        IA3_LAUNCH(sum_kernel, grid, SUM_THREADS, 0, cuda->stream, *a, g->grad_k, g->grad_v,
+                   (const float *) partial, splits, keys);
+    }
+    ia3_cuda_arena_release(dev, mark);
+}

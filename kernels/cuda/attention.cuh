@@ -1,0 +1,88 @@
+/*
+ * attention.cuh
+ *     What the attention kernels share: where a block works, (IA)³ vectors, dropout masks, and the host-side
+ *     functions that choose between tensor cores and the generic form.
+ *
+ * Formulas: kernels/cpu/attention.c and attention_bwd.c. Blocks are numbered (tile, sequence, head) with the head
+ * fastest, so that the full first tiles start first and neighbours read neighbouring columns of the same rows.
+ */
+#ifndef IA3_CUDA_ATTENTION_CUH
+#define IA3_CUDA_ATTENTION_CUH
+
+#include "cuda.h"
+
+/* Blocks per sequence and head that share its keys in the backward pass: bounds the memory for partial sums. */
+enum { IA3_KEY_SPLITS = 8 };
+
+/* One head of one sequence, and which of its tiles this block works on. */
+typedef struct ia3_attention_item {
+    int seq, head, tile;
+    int q0, n_q, k0, n_k; /* first row and number of rows */
+    const float *lk, *lv; /* (IA)³ vectors of this head, or NULL for ones */
+} ia3_attention_item;
+
+static __device__ __forceinline__ const float *
+ia3_scale_at(const ia3_scale &s, int seq, int column)
+{
+    return s.slots ? s.slots[s.slot_of[seq]] + s.offset + column : NULL;
+}
+
+static __device__ __forceinline__ ia3_attention_item
+ia3_attention_item_of(const ia3_attention &a, unsigned block)
+{
+    ia3_attention_item it;
+    it.head = (int) (block % (unsigned) a.n_heads);
+    block /= (unsigned) a.n_heads;
+    it.seq = (int) (block % (unsigned) a.n_seq);
+    it.tile = (int) (block / (unsigned) a.n_seq);
+    it.q0 = a.q_offsets[it.seq];
+    it.n_q = a.q_offsets[it.seq + 1] - it.q0;
+    it.k0 = a.k_offsets[it.seq];
+    it.n_k = a.k_offsets[it.seq + 1] - it.k0;
+    it.lk = ia3_scale_at(a.scale_k, it.seq, it.head * a.d_kv);
+    it.lv = ia3_scale_at(a.scale_v, it.seq, it.head * a.d_kv);
+    return it;
+}
+
+/* bias[j - i] of this head for i, j in the sequence; the caller has checked that there is a table. */
+static __device__ __forceinline__ const float *
+ia3_bias_of(const ia3_attention &a, int head)
+{
+    return a.bias + (size_t) head * (2 * (size_t) a.bias_span - 1) + (size_t) a.bias_span - 1;
+}
+
+/* Partial sums of dl_k, dl_v of the backward pass: [n_seq, splits, 2, inner]. */
+static __device__ __forceinline__ float *
+ia3_partial_at(float *partial, const ia3_attention &a, const ia3_attention_item &it, int splits, int split)
+{
+    size_t inner = (size_t) a.n_heads * (size_t) a.d_kv;
+    return partial + (((size_t) it.seq * (size_t) splits + (size_t) split) * 2) * inner +
+           (size_t) it.head * (size_t) a.d_kv;
+}
+
+/* How many of `splits` blocks a sequence of n_k keys keeps busy when each takes `keys` at a time. */
+static __host__ __device__ __forceinline__ int
+ia3_splits_used(int n_k, int keys, int splits)
+{
+    int tiles = (n_k + keys - 1) / keys;
+    return tiles < splits ? tiles : splits;
+}
+
+/* The generic form, for fp32 and for shapes and strides that tensor cores cannot take; d_kv <= 512. */
+void ia3_cuda_attention_generic(ia3_cuda *cuda, const ia3_attention *a);
+void ia3_cuda_attention_generic_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
+                                    float *dots, float *partial, int splits);
+enum { IA3_GENERIC_ROWS = 8 };
+
+/* bf16 on tensor cores. */
+void ia3_cuda_attention_mma(ia3_cuda *cuda, const ia3_attention *a);
+void ia3_cuda_attention_mma_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
+                                float *dots, float *partial, int splits);
+enum { IA3_MMA_KEYS = 64 };
+
+/* Trees (decoder self-attention). partial: [n_seq, 1, 2, inner] or NULL. */
+void ia3_cuda_tree_attention(ia3_cuda *cuda, const ia3_attention *a);
+void ia3_cuda_tree_attention_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
+                                 float *partial);
+
+#endif

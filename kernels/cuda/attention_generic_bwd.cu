@@ -1,0 +1,235 @@
+/*
+ * attention_generic_bwd.cu
+ *     Backward attention in fp32 arithmetic for any shape. Formulas and the division into two kernels:
+ *     attention_mma_bwd.cu.
+ */
+#include "attention_generic.cuh"
+
+namespace {
+
+/* Shared memory, in floats: four arrays of rows [ROWS, d], tile [WALK, d + 1], two of weights [ROWS, WALK]. */
+size_t
+shared_bytes(int d)
+{
+    size_t rows = 4 * (size_t) IA3_GENERIC_ROWS * (size_t) d, tile = IA3_GENERIC_WALK * ((size_t) d + 1);
+    return (rows + tile + 2 * IA3_GENERIC_ROWS * IA3_GENERIC_WALK) * sizeof(float);
+}
+
+struct shared_arrays {
+    float *rows[4], *tile, *weights[2];
+};
+
+__device__ __forceinline__ shared_arrays
+lay_out(float *sh, int d)
+{
+    shared_arrays s;
+    for (int i = 0; i < 4; i++)
+        s.rows[i] = sh + i * IA3_GENERIC_ROWS * d;
+    s.tile = sh + 4 * IA3_GENERIC_ROWS * d;
+    for (int i = 0; i < 2; i++)
+        s.weights[i] = s.tile + IA3_GENERIC_WALK * (d + 1) + i * IA3_GENERIC_ROWS * IA3_GENERIC_WALK;
+    return s;
+}
+
+/* P of query i towards key j, both within the sequence. */
+__device__ __forceinline__ float
+weight(const ia3_attention &a, const ia3_attention_item &it, float dot, int i, int j)
+{
+    size_t at = (size_t) (it.q0 + i) * (size_t) a.n_heads + (size_t) it.head;
+    return expf(dot + (a.bias ? ia3_bias_of(a, it.head)[j - i] : 0.0f) - a.lse[at]);
+}
+
+__device__ __forceinline__ float
+keep(const ia3_attention &a, const ia3_attention_item &it, const ia3_cuda_mask &mask, int i, int j)
+{
+    uint64_t key = mask.on ? a.dropout.row_key[it.q0 + i] : 0;
+    return ia3_generic_keep(mask, key, a.dropout.site + (uint32_t) it.head, j);
+}
+
+/* dots [query rows, n_heads] = dout · out, for the other kernel; dq unless it is NULL. */
+template <typename T>
+__global__ void
+__launch_bounds__(IA3_GENERIC_THREADS)
+    queries_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dq, float *dots)
+{
+    IA3_SHARED(float, sh);
+    const int d = a.d_kv, ld = d + 1, lane = (int) threadIdx.x & 31, warp = (int) threadIdx.x >> 5;
+    const ia3_attention_item it = ia3_attention_item_of(a, blockIdx.x);
+    const int first = it.tile * IA3_GENERIC_ROWS;
+    if (first >= it.n_q)
+        return;
+    const shared_arrays s = lay_out(sh, d);
+    float *q = s.rows[0], *g = s.rows[1], *sum = s.rows[2], *out = s.rows[3], *ds = s.weights[0];
+    const size_t inner = (size_t) (a.n_heads * d);
+    ia3_generic_load<T>(q, d, IA3_GENERIC_ROWS, a.q, a.q_stride, it.q0, first, it.n_q, it.head, d, NULL);
+    ia3_generic_load<T>(g, d, IA3_GENERIC_ROWS, dout, inner, it.q0, first, it.n_q, it.head, d, NULL);
+    ia3_generic_load<T>(out, d, IA3_GENERIC_ROWS, a.out, inner, it.q0, first, it.n_q, it.head, d, NULL);
+    for (int i = (int) threadIdx.x; i < IA3_GENERIC_ROWS * d; i += IA3_GENERIC_THREADS)
+        sum[i] = 0.0f;
+    __syncthreads();
+    float dot[IA3_GENERIC_PER_WARP], p[IA3_GENERIC_PER_WARP] = {};
+    for (int x = 0; x < IA3_GENERIC_PER_WARP; x++) {
+        int mine = warp * IA3_GENERIC_PER_WARP + x, i = first + mine;
+        float part = 0.0f;
+        for (int c = lane; c < d; c += 32)
+            part += g[mine * d + c] * out[mine * d + c];
+        dot[x] = ia3_warp_sum(part);
+        if (lane == 0 && i < it.n_q)
+            dots[(size_t) (it.q0 + i) * (size_t) a.n_heads + (size_t) it.head] = dot[x];
+    }
+    for (int j = 0; j < it.n_k && dq; j += IA3_GENERIC_WALK) {
+        __syncthreads();
+        ia3_generic_load<T>(s.tile, ld, IA3_GENERIC_WALK, a.k, a.kv_stride, it.k0, j, it.n_k, it.head, d,
+                            it.lk);
+        __syncthreads();
+        for (int x = 0; x < IA3_GENERIC_PER_WARP; x++) {
+            int mine = warp * IA3_GENERIC_PER_WARP + x, i = first + mine;
+            float score = ia3_generic_dot(q + mine * d, s.tile + lane * ld, d);
+            p[x] = i < it.n_q && j + lane < it.n_k ? weight(a, it, score, i, j + lane) : 0.0f;
+        }
+        __syncthreads();
+        ia3_generic_load<T>(s.tile, ld, IA3_GENERIC_WALK, a.v, a.kv_stride, it.k0, j, it.n_k, it.head, d,
+                            it.lv);
+        __syncthreads();
+        for (int x = 0; x < IA3_GENERIC_PER_WARP; x++) {
+            int mine = warp * IA3_GENERIC_PER_WARP + x, i = first + mine;
+            float dp = ia3_generic_dot(g + mine * d, s.tile + lane * ld, d);
+            if (i < it.n_q)
+                dp *= keep(a, it, mask, i, j + lane);
+            ds[mine * IA3_GENERIC_WALK + lane] = p[x] * (dp - dot[x]);
+        }
+        __syncthreads();
+        ia3_generic_load<T>(s.tile, ld, IA3_GENERIC_WALK, a.k, a.kv_stride, it.k0, j, it.n_k, it.head, d,
+                            it.lk);
+        __syncthreads();
+        for (int x = 0; x < IA3_GENERIC_PER_WARP; x++) {
+            int mine = warp * IA3_GENERIC_PER_WARP + x;
+            ia3_generic_add(sum + mine * d, 1.0f, ds + mine * IA3_GENERIC_WALK, s.tile, ld, d);
+        }
+    }
+    __syncthreads();
+    for (int i = (int) threadIdx.x; i < IA3_GENERIC_ROWS * d && dq; i += IA3_GENERIC_THREADS)
+        if (first + i / d < it.n_q)
+            ia3_act_store((T *) dq + (size_t) (it.q0 + first + i / d) * a.q_stride +
+                              (size_t) (it.head * d + i % d),
+                          sum[i]);
+}
+
+/* Writes d ⊙ l for the block's keys; returns this thread's share of dl: Σ over them of d ⊙ the unscaled rows. */
+template <typename T>
+__device__ __forceinline__ float
+store_column(const ia3_attention &a, const ia3_attention_item &it, int first, int c, const float *scaled,
+             const void *unscaled, void *to, const float *l)
+{
+    float sum = 0.0f;
+    for (int x = 0; x < IA3_GENERIC_ROWS && first + x < it.n_k; x++) {
+        size_t at = (size_t) (it.k0 + first + x) * a.kv_stride + (size_t) (it.head * a.d_kv + c);
+        float value = scaled[x * a.d_kv + c];
+        sum += value * ia3_act_load((const T *) unscaled + at);
+        ia3_act_store((T *) to + at, l ? value * l[c] : value);
+    }
+    return sum;
+}
+
+template <typename T>
+__global__ void
+__launch_bounds__(IA3_GENERIC_THREADS)
+    keys_kernel(const ia3_attention a, const ia3_cuda_mask mask, const ia3_attention_grad grad,
+                const float *dots, float *partial, int splits)
+{
+    IA3_SHARED(float, sh);
+    const int d = a.d_kv, ld = d + 1, lane = (int) threadIdx.x & 31, warp = (int) threadIdx.x >> 5;
+    const ia3_attention_item it = ia3_attention_item_of(a, blockIdx.x);
+    if (it.tile * IA3_GENERIC_ROWS >= it.n_k)
+        return;
+    const shared_arrays s = lay_out(sh, d);
+    float *k = s.rows[0], *v = s.rows[1], *dk = s.rows[2], *dv = s.rows[3];
+    const size_t inner = (size_t) (a.n_heads * d);
+    float *part = partial ? ia3_partial_at(partial, a, it, splits, it.tile) : NULL;
+    for (int first = it.tile * IA3_GENERIC_ROWS; first < it.n_k; first += splits * IA3_GENERIC_ROWS) {
+        __syncthreads();
+        ia3_generic_load<T>(k, d, IA3_GENERIC_ROWS, a.k, a.kv_stride, it.k0, first, it.n_k, it.head, d,
+                            it.lk);
+        ia3_generic_load<T>(v, d, IA3_GENERIC_ROWS, a.v, a.kv_stride, it.k0, first, it.n_k, it.head, d,
+                            it.lv);
+        for (int i = (int) threadIdx.x; i < IA3_GENERIC_ROWS * d; i += IA3_GENERIC_THREADS)
+            dk[i] = dv[i] = 0.0f;
+        for (int i = 0; i < it.n_q; i += IA3_GENERIC_WALK) {
+            __syncthreads();
+            ia3_generic_load<T>(s.tile, ld, IA3_GENERIC_WALK, a.q, a.q_stride, it.q0, i, it.n_q, it.head, d,
+                                NULL);
+            __syncthreads();
+            float p[IA3_GENERIC_PER_WARP];
+            for (int x = 0; x < IA3_GENERIC_PER_WARP; x++) {
+                int mine = warp * IA3_GENERIC_PER_WARP + x, j = first + mine;
+                float score = ia3_generic_dot(k + mine * d, s.tile + lane * ld, d);
+                p[x] = i + lane < it.n_q && j < it.n_k ? weight(a, it, score, i + lane, j) : 0.0f;
+            }
+            __syncthreads();
+            ia3_generic_load<T>(s.tile, ld, IA3_GENERIC_WALK, grad.dout, inner, it.q0, i, it.n_q, it.head, d,
+                                NULL);
+            __syncthreads();
+            for (int x = 0; x < IA3_GENERIC_PER_WARP; x++) {
+                int mine = warp * IA3_GENERIC_PER_WARP + x, at = mine * IA3_GENERIC_WALK + lane;
+                float dp = ia3_generic_dot(v + mine * d, s.tile + lane * ld, d), dot = 0.0f, m = 1.0f;
+                if (i + lane < it.n_q) {
+                    m = keep(a, it, mask, i + lane, first + mine);
+                    dot = dots[(size_t) (it.q0 + i + lane) * (size_t) a.n_heads + (size_t) it.head];
+                }
+                s.weights[0][at] = p[x] * m;
+                s.weights[1][at] = p[x] * (dp * m - dot);
+            }
+            __syncwarp();
+            for (int x = 0; x < IA3_GENERIC_PER_WARP; x++) {
+                int mine = warp * IA3_GENERIC_PER_WARP + x;
+                ia3_generic_add(dv + mine * d, 1.0f, s.weights[0] + mine * IA3_GENERIC_WALK, s.tile, ld, d);
+            }
+            __syncthreads();
+            ia3_generic_load<T>(s.tile, ld, IA3_GENERIC_WALK, a.q, a.q_stride, it.q0, i, it.n_q, it.head, d,
+                                NULL);
+            __syncthreads();
+            for (int x = 0; x < IA3_GENERIC_PER_WARP; x++) {
+                int mine = warp * IA3_GENERIC_PER_WARP + x;
+                ia3_generic_add(dk + mine * d, 1.0f, s.weights[1] + mine * IA3_GENERIC_WALK, s.tile, ld, d);
+            }
+        }
+        __syncthreads();
+        for (int c = (int) threadIdx.x; c < d; c += IA3_GENERIC_THREADS) {
+            float sum_k = store_column<T>(a, it, first, c, dk, a.k, grad.dk, it.lk);
+            float sum_v = store_column<T>(a, it, first, c, dv, a.v, grad.dv, it.lv);
+            if (part) {
+                bool begins = first == it.tile * IA3_GENERIC_ROWS;
+                part[c] = (begins ? 0.0f : part[c]) + sum_k;
+                part[inner + c] = (begins ? 0.0f : part[inner + c]) + sum_v;
+            }
+        }
+    }
+}
+
+template <typename T>
+void
+launch(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, float *dots, float *partial,
+       int splits)
+{
+    const ia3_cuda_mask mask = ia3_cuda_mask_of(&a->dropout);
+    const unsigned heads = (unsigned) a->n_seq * (unsigned) a->n_heads;
+    unsigned tiles = (unsigned) (a->max_q + IA3_GENERIC_ROWS - 1) / IA3_GENERIC_ROWS;
+    if (tiles > 0)
+        IA3_LAUNCH((queries_kernel<T>), tiles * heads, IA3_GENERIC_THREADS, shared_bytes(a->d_kv),
+                   cuda->stream, *a, mask, g->dout, g->dq, dots);
+    if (splits > 0)
+        IA3_LAUNCH((keys_kernel<T>), (unsigned) splits * heads, IA3_GENERIC_THREADS, shared_bytes(a->d_kv),
+                   cuda->stream, *a, mask, *g, (const float *) dots, partial, splits);
+}
+
+} /* namespace */
+
+void
+ia3_cuda_attention_generic_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
+                               float *dots, float *partial, int splits)
+{
+    if (cuda->bf16)
+        launch<uint16_t>(cuda, a, g, dots, partial, splits);
+    else
+        launch<float>(cuda, a, g, dots, partial, splits);
+}

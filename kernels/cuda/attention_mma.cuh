@@ -1,0 +1,187 @@
+/*
+ * attention_mma.cuh
+ *     Attention on tensor cores: tiles in shared memory, fragments of m16n8k16, dropout in fragment layout.
+ *
+ * A warp owns 16 rows (of queries or of keys). With g = lane / 4 and t = lane % 4 a thread holds, of a 16 x 8 result,
+ * c[0], c[1] = row g, columns 2t, 2t + 1, and c[2], c[3] = row g + 8 of the same columns. Two neighbouring results
+ * are, rounded to bf16, an operand of the next product: nothing goes through memory in between.
+ *
+ * Tiles are [64 rows, D] bf16, rows padded by 16 bytes: (D·2 + 16) / 16 is odd, so the eight 16-byte rows that ldmatrix
+ * reads at a time lie in different banks. Columns d_kv .. D and rows beyond the sequence are zeros.
+ *
+ * S is a product of bf16 by (bf16 times an fp32 vector). That operand is split in two bf16 numbers, high and low, and
+ * multiplied twice, which keeps S within 2^-16 of exact: without 1/√d T5's scores are large, and a score rounded
+ * to bf16 would be off by whole tenths. Attention is about 1% of a model's products, so this is nearly free.
+ */
+#ifndef IA3_CUDA_ATTENTION_MMA_CUH
+#define IA3_CUDA_ATTENTION_MMA_CUH
+
+#include "attention.cuh"
+
+enum { IA3_MMA_ROWS = 64, IA3_MMA_THREADS = 128 };
+
+/* log2 e: exponentials are taken to base 2 */
+#define IA3_LOG2E 1.4426950408889634f
+
+template <int D> struct ia3_tile {
+    enum { LD = D + 8, SIZE = IA3_MMA_ROWS * LD };
+};
+
+/* Rows of a packed bf16 array, one head of them. */
+typedef struct ia3_rows {
+    const uint16_t *p; /* column 0 of this head in row 0 of the sequence */
+    size_t stride;
+    int n, d; /* rows of the sequence; d_kv */
+} ia3_rows;
+
+static __device__ __forceinline__ ia3_rows
+ia3_rows_of(const void *base, size_t stride, int row0, int n, int head, int d)
+{
+    ia3_rows r = {(const uint16_t *) base + (size_t) row0 * stride + (size_t) head * (size_t) d, stride, n,
+                  d};
+    return r;
+}
+
+/* Starts copying ROWS rows from `first` on to a tile, eight columns per thread at a time. */
+template <int D, int ROWS>
+static __device__ __forceinline__ void
+ia3_tile_load(uint16_t *tile, const ia3_rows &r, int first)
+{
+    for (int i = (int) threadIdx.x; i < ROWS * (D / 8); i += IA3_MMA_THREADS) {
+        int row = i / (D / 8), col = i % (D / 8) * 8;
+        bool there = first + row < r.n && col < r.d;
+        const uint16_t *from = there ? r.p + (size_t) (first + row) * r.stride + col : r.p;
+        ia3_cp_async16(tile + row * ia3_tile<D>::LD + col, from, there);
+    }
+}
+
+/* Operand B for 16 rows of the tile as columns n and 16 columns as k: b[0..1] rows 0-7, b[2..3] rows 8-15. */
+template <int D>
+static __device__ __forceinline__ void
+ia3_tile_b(uint32_t b[4], const uint16_t *tile, int row, int col)
+{
+    int lane = (int) threadIdx.x & 31;
+    ia3_ldmatrix_x4(b, tile + (row + (lane & 7) + (lane >> 4) * 8) * ia3_tile<D>::LD + col +
+                           (lane >> 3 & 1) * 8);
+}
+
+/* Operand B for 16 rows of the tile as k and 16 columns as n: b[0..1] columns 0-7, b[2..3] columns 8-15. */
+template <int D>
+static __device__ __forceinline__ void
+ia3_tile_b_trans(uint32_t b[4], const uint16_t *tile, int row, int col)
+{
+    int lane = (int) threadIdx.x & 31;
+    ia3_ldmatrix_x4_trans(b, tile + (row + (lane & 7) + (lane >> 3 & 1) * 8) * ia3_tile<D>::LD + col +
+                                 (lane >> 4) * 8);
+}
+
+/* Operand A: 16 rows by 16 columns of the tile. */
+template <int D>
+static __device__ __forceinline__ void
+ia3_tile_a(uint32_t a[4], const uint16_t *tile, int row, int col)
+{
+    int lane = (int) threadIdx.x & 31;
+    ia3_ldmatrix_x4(a, tile + (row + (lane & 7) + (lane >> 3 & 1) * 8) * ia3_tile<D>::LD + col +
+                           (lane >> 4) * 8);
+}
+
+/* Two neighbouring columns of one row, zeros outside. */
+static __device__ __forceinline__ uint32_t
+ia3_rows_pair(const ia3_rows &r, int row, int col)
+{
+    bool there = row < r.n && col < r.d;
+    return there ? *(const uint32_t *) (const void *) (r.p + (size_t) row * r.stride + col) : 0u;
+}
+
+/* x0, x1 as bf16 pair, and what rounding left of them as another. */
+static __device__ __forceinline__ void
+ia3_split_pair(uint32_t *high, uint32_t *low, float x0, float x1)
+{
+    uint32_t h = ia3_pack_bf16(x0, x1);
+    *high = h;
+    *low = ia3_pack_bf16(x0 - ia3_bf16_low(h), x1 - ia3_bf16_high(h));
+}
+
+/* (pair of row elements) ⊙ l, split. */
+static __device__ __forceinline__ void
+ia3_scaled_pair(uint32_t *high, uint32_t *low, uint32_t pair, const float *l, int col)
+{
+    ia3_split_pair(high, low, ia3_bf16_low(pair) * l[col], ia3_bf16_high(pair) * l[col + 1]);
+}
+
+/*
+ * Starts bringing in the bias of `count` distances j - i from `first` on; those that no pair of the sequence has
+ * are zeros, since the table may end before them.
+ */
+static __device__ __forceinline__ void
+ia3_bias_load(float *to, const ia3_attention &a, const ia3_attention_item &it, int first, int count)
+{
+    const float *bias = ia3_bias_of(a, it.head);
+    for (int x = (int) threadIdx.x; x < count; x += IA3_MMA_THREADS) {
+        int distance = first + x;
+        to[x] = distance > -it.n_q && distance < it.n_k ? bias[distance] : 0.0f;
+    }
+}
+
+/* Adds operand a (16 x 16) times 16 rows of the tile as columns to two results. */
+static __device__ __forceinline__ void
+ia3_mma_pair(float c0[4], float c1[4], const uint32_t a[4], const uint32_t b[4])
+{
+    ia3_mma_bf16_16x8x16(c0, a, b);
+    ia3_mma_bf16_16x8x16(c1, a, b + 2);
+}
+
+/* The operand A made of two neighbouring results. */
+static __device__ __forceinline__ void
+ia3_fragment_of(uint32_t a[4], const float c0[4], const float c1[4])
+{
+    a[0] = ia3_pack_bf16(c0[0], c0[1]);
+    a[1] = ia3_pack_bf16(c0[2], c0[3]);
+    a[2] = ia3_pack_bf16(c1[0], c1[1]);
+    a[3] = ia3_pack_bf16(c1[2], c1[3]);
+}
+
+/*
+ * Which elements of TILES neighbouring results survive dropout: bit 4·tile + e belongs to c[e]. Rows are queries with
+ * keys key[0] (row g) and key[1] (row g + 8), columns are keys of the sequence from `col` on, a multiple of 8.
+ *
+ * Four columns come from one number block and lie in two threads: each computes the block of one of its rows.
+ */
+template <int TILES>
+static __device__ __forceinline__ uint32_t
+ia3_keep_by_query(const ia3_cuda_mask &mask, uint32_t site, const uint64_t key[2], int col)
+{
+    int t = (int) threadIdx.x & 3;
+    bool odd = t & 1;
+    uint32_t word = 0;
+    for (int tile = 0; tile < TILES; tile++)
+        word |= ia3_mask_bits(&mask, odd ? key[1] : key[0], site, (uint32_t) (col + 8 * tile + (t >> 1) * 4))
+                << 4 * tile;
+    uint32_t other = ia3_shfl_xor(word, 1);
+    return odd ? (other >> 2 & 0x33333333u) | (word & 0xccccccccu)
+               : (word & 0x33333333u) | (other & 0x33333333u) << 2;
+}
+
+/*
+ * The same where rows are keys of the sequence from `row` on (a multiple of 16) and columns are queries, whose keys are
+ * query_key[8·tile + column]. Four rows come from one number block and lie in four threads: thread i of them
+ * computes the block that belongs to their c[i].
+ */
+template <int TILES>
+static __device__ __forceinline__ uint32_t
+ia3_keep_by_key(const ia3_cuda_mask &mask, uint32_t site, const uint64_t *query_key, int row)
+{
+    int lane = (int) threadIdx.x & 31, t = lane & 3, g = lane >> 2, i = g & 3;
+    uint32_t word = 0, result = 0;
+    for (int tile = 0; tile < TILES; tile++)
+        word |= ia3_mask_bits(&mask, query_key[8 * tile + 2 * t + (i & 1)], site,
+                              (uint32_t) (row + (i >> 1) * 8 + (g >> 2) * 4))
+                << 4 * tile;
+    for (int x = 0; x < 4; x++) {
+        uint32_t from = x ? ia3_shfl_xor(word, 4 * x) : word;
+        result |= (from >> i & 0x11111111u) << (i ^ x);
+    }
+    return result;
+}
+
+#endif

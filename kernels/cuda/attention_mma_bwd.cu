@@ -1,0 +1,497 @@
+/*
+ * attention_mma_bwd.cu
+ *     Backward attention in bf16 on tensor cores. Formulas: kernels/cpu/attention_bwd.c; P is recomputed from lse.
+ *
+ * Two kernels, so that every sum has one owner and a fixed order:
+ *   queries  a block takes 64 queries of one head and walks the keys: D_i = Σ_j P_ij·dP_ij = dout_i · out_i (dropout
+ *            included: out is the sum of what survived), kept for the other kernel, then dq.
+ *   keys     a block takes 64 keys of one head and walks the queries. It computes the scores transposed, so that P and dS
+ *            come out as the left operands of dv' = Pᵀ·dout and dk' = dSᵀ·q. A sequence's tiles of keys are
+ *            shared by at most IA3_KEY_SPLITS blocks; what each adds to dl_k and dl_v goes to its own row of the
+ *            partial sums.
+ *
+ * d_kv = 64: queries 38 KB of shared memory, keys 65 KB (3 blocks on a multiprocessor of 228 KB). For d_kv = 128 queries
+ * (or keys) are walked 32 at a time to keep registers and memory in bounds.
+ */
+#include "attention_mma.cuh"
+
+namespace {
+
+/*
+ * Tiles of this many rows lie in the double buffers; KEYS (or QUERIES) of them are taken at a time, as many as leave
+ * the results in registers.
+ */
+template <int D> struct walk {
+    enum { ROWS = D <= 64 ? 64 : 32, KEYS = 16, QUERIES = D <= 64 ? 32 : 16, SIZE = ROWS * ia3_tile<D>::LD };
+};
+
+/* P of one result tile from its scores: exp(s - lse). */
+__device__ __forceinline__ float
+weight(float s, float lse)
+{
+    return exp2f((s - lse) * IA3_LOG2E);
+}
+
+/* ---- queries ---- */
+
+template <int D> struct queries_shared {
+    uint16_t k[2][walk<D>::SIZE], v[2][walk<D>::SIZE];
+    float bias[2][IA3_MMA_ROWS + walk<D>::ROWS];
+};
+
+template <int D> struct query_rows {
+    uint32_t q[D / 16][4], q_low[D / 16][4], dout[D / 16][4]; /* q ⊙ l_k; dout ⊙ l_v */
+    float dq[D / 8][4];                                       /* before ⊙ l_k */
+    float dot[2], lse[2];
+    uint64_t key[2];
+    bool split;
+};
+
+/* D of the thread's two rows; dout as it is in r.dout. */
+template <int D>
+__device__ __forceinline__ void
+dot_rows(query_rows<D> &r, const ia3_rows &out, int row)
+{
+    int t = (int) threadIdx.x & 3;
+    for (int half = 0; half < 2; half++) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int kk = 0; kk < D / 16; kk++)
+#pragma unroll
+            for (int e = half; e < 4; e += 2) {
+                uint32_t o = ia3_rows_pair(out, row + half * 8, kk * 16 + (e >> 1) * 8 + 2 * t),
+                         d = r.dout[kk][e];
+                sum += ia3_bf16_low(d) * ia3_bf16_low(o) + ia3_bf16_high(d) * ia3_bf16_high(o);
+            }
+        sum += ia3_shfl_xor(sum, 1);
+        sum += ia3_shfl_xor(sum, 2);
+        r.dot[half] = sum;
+    }
+}
+
+template <int D>
+__device__ __forceinline__ void
+load_query_rows(query_rows<D> &r, const ia3_attention &a, const ia3_attention_item &it, const void *dout,
+                int row)
+{
+    int t = (int) threadIdx.x & 3, inner = a.n_heads * a.d_kv;
+    const ia3_rows q = ia3_rows_of(a.q, a.q_stride, it.q0, it.n_q, it.head, a.d_kv);
+    const ia3_rows d = ia3_rows_of(dout, (size_t) inner, it.q0, it.n_q, it.head, a.d_kv);
+    r.split = it.lk != NULL;
+#pragma unroll
+    for (int kk = 0; kk < D / 16; kk++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            r.dout[kk][e] = ia3_rows_pair(d, row + (e & 1) * 8, kk * 16 + (e >> 1) * 8 + 2 * t);
+    dot_rows(r, ia3_rows_of(a.out, (size_t) inner, it.q0, it.n_q, it.head, a.d_kv), row);
+#pragma unroll
+    for (int kk = 0; kk < D / 16; kk++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int col = kk * 16 + (e >> 1) * 8 + 2 * t;
+            uint32_t pair = ia3_rows_pair(q, row + (e & 1) * 8, col), unused;
+            r.q[kk][e] = pair;
+            r.q_low[kk][e] = 0;
+            if (col >= a.d_kv)
+                continue;
+            if (it.lk)
+                ia3_scaled_pair(&r.q[kk][e], &r.q_low[kk][e], pair, it.lk, col);
+            if (it.lv)
+                ia3_scaled_pair(&r.dout[kk][e], &unused, r.dout[kk][e], it.lv, col);
+        }
+    for (int half = 0; half < 2; half++) {
+        bool there = row + half * 8 < it.n_q;
+        int at = it.q0 + row + half * 8;
+        r.lse[half] = there ? a.lse[(size_t) at * (size_t) a.n_heads + (size_t) it.head] : INFINITY;
+        r.key[half] = there && a.dropout.row_key ? a.dropout.row_key[at] : 0;
+    }
+#pragma unroll
+    for (int n = 0; n < D / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            r.dq[n][e] = 0.0f;
+}
+
+/* Adds what walk::KEYS keys contribute to dq. k, v: their tiles; col: their index in the sequence; n_k: how many are left. */
+template <int D>
+__device__ __forceinline__ void
+walk_keys(query_rows<D> &r, const uint16_t *k, const uint16_t *v, const float *bias, int n_k,
+          const ia3_cuda_mask &mask, uint32_t site, int col)
+{
+    enum { TILES = walk<D>::KEYS / 8 };
+    int t = (int) threadIdx.x & 3;
+    float s[TILES][4] = {}, dp[TILES][4] = {};
+#pragma unroll
+    for (int kk = 0; kk < D / 16; kk++)
+#pragma unroll
+        for (int n = 0; n < TILES; n += 2) {
+            uint32_t b[4];
+            ia3_tile_b<D>(b, k, n * 8, kk * 16);
+            ia3_mma_pair(s[n], s[n + 1], r.q[kk], b);
+            if (r.split)
+                ia3_mma_pair(s[n], s[n + 1], r.q_low[kk], b);
+            ia3_tile_b<D>(b, v, n * 8, kk * 16);
+            ia3_mma_pair(dp[n], dp[n + 1], r.dout[kk], b);
+        }
+    uint32_t keep = mask.on ? ia3_keep_by_query<TILES>(mask, site, r.key, col) : 0xffffffffu;
+#pragma unroll
+    for (int n = 0; n < TILES; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int half = e >> 1, j = n * 8 + 2 * t + (e & 1);
+            float p = bias ? s[n][e] + bias[j - half * 8] : s[n][e];
+            p = j < n_k ? weight(p, r.lse[half]) : 0.0f;
+            float d = keep >> (4 * n + e) & 1 ? dp[n][e] * mask.keep : 0.0f;
+            s[n][e] = p * (d - r.dot[half]);
+        }
+#pragma unroll
+    for (int kk = 0; kk < TILES / 2; kk++) {
+        uint32_t ds[4];
+        ia3_fragment_of(ds, s[2 * kk], s[2 * kk + 1]);
+#pragma unroll
+        for (int n = 0; n < D / 8; n += 2) {
+            uint32_t b[4];
+            ia3_tile_b_trans<D>(b, k, kk * 16, n * 8);
+            ia3_mma_pair(r.dq[n], r.dq[n + 1], ds, b);
+        }
+    }
+}
+
+template <int D>
+__device__ __forceinline__ void
+store_dq(const query_rows<D> &r, const ia3_attention &a, const ia3_attention_item &it, void *dq, int half,
+         int row)
+{
+    int t = (int) threadIdx.x & 3;
+    if (row >= it.n_q)
+        return;
+    uint16_t *to = (uint16_t *) dq + (size_t) (it.q0 + row) * a.q_stride + (size_t) it.head * (size_t) a.d_kv;
+#pragma unroll
+    for (int n = 0; n < D / 8; n++) {
+        int col = n * 8 + 2 * t;
+        if (col >= a.d_kv)
+            continue;
+        float x = r.dq[n][2 * half], y = r.dq[n][2 * half + 1];
+        if (it.lk) {
+            x *= it.lk[col];
+            y *= it.lk[col + 1];
+        }
+        *(uint32_t *) (void *) (to + col) = ia3_pack_bf16(x, y);
+    }
+}
+
+/* dots [query rows, n_heads]: D, for the other kernel. dq == NULL: only these. */
+template <int D>
+__global__ void
+__launch_bounds__(IA3_MMA_THREADS, D <= 64 ? 3 : 1)
+    queries_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dq, float *dots)
+{
+    enum { ROWS = walk<D>::ROWS };
+    IA3_SHARED(queries_shared<D>, sh);
+    const ia3_attention_item it = ia3_attention_item_of(a, blockIdx.x);
+    const int first = it.tile * IA3_MMA_ROWS;
+    if (first >= it.n_q)
+        return;
+    const ia3_rows k = ia3_rows_of(a.k, a.kv_stride, it.k0, it.n_k, it.head, a.d_kv);
+    const ia3_rows v = ia3_rows_of(a.v, a.kv_stride, it.k0, it.n_k, it.head, a.d_kv);
+    const int n_k = dq ? it.n_k : 0;
+    if (n_k > 0) {
+        ia3_tile_load<D, ROWS>(sh->k[0], k, 0);
+        ia3_tile_load<D, ROWS>(sh->v[0], v, 0);
+    }
+    ia3_cp_async_commit();
+
+    const int warp_first = ((int) threadIdx.x >> 5) * 16, lane_row = (int) threadIdx.x >> 2 & 7;
+    const int row = first + warp_first + lane_row;
+    const bool busy = first + warp_first < it.n_q;
+    query_rows<D> r;
+    load_query_rows(r, a, it, dout, row);
+    for (int half = 0; half < 2; half++)
+        if (((int) threadIdx.x & 3) == 0 && row + half * 8 < it.n_q)
+            dots[(size_t) (it.q0 + row + half * 8) * (size_t) a.n_heads + (size_t) it.head] = r.dot[half];
+
+    for (int j = 0, stage = 0; j < n_k; j += ROWS, stage ^= 1) {
+        if (a.bias)
+            ia3_bias_load(sh->bias[stage], a, it, j - first - (IA3_MMA_ROWS - 1), IA3_MMA_ROWS + ROWS - 1);
+        ia3_cp_async_wait_all();
+        __syncthreads(); /* this tile has arrived, and everyone is done with the one before */
+        if (j + ROWS < n_k) {
+            ia3_tile_load<D, ROWS>(sh->k[stage ^ 1], k, j + ROWS);
+            ia3_tile_load<D, ROWS>(sh->v[stage ^ 1], v, j + ROWS);
+        }
+        ia3_cp_async_commit();
+        for (int c = 0; c < ROWS && busy && j + c < n_k; c += walk<D>::KEYS)
+            walk_keys<D>(r, sh->k[stage] + c * ia3_tile<D>::LD, sh->v[stage] + c * ia3_tile<D>::LD,
+                         a.bias ? sh->bias[stage] + IA3_MMA_ROWS - 1 - warp_first - lane_row + c : NULL,
+                         n_k - j - c, mask, a.dropout.site + (uint32_t) it.head, j + c);
+    }
+    if (!dq)
+        return;
+    store_dq(r, a, it, dq, 0, row);
+    store_dq(r, a, it, dq, 1, row + 8);
+}
+
+/* ---- keys ---- */
+
+/* Blocks that fit a multiprocessor's shared memory, 228 KB from sm_90 on, 164 KB before. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+enum { KEY_BLOCKS = 3 };
+#else
+enum { KEY_BLOCKS = 2 };
+#endif
+
+template <int D> struct keys_shared {
+    uint16_t k[ia3_tile<D>::SIZE], k_low[ia3_tile<D>::SIZE],
+        v[ia3_tile<D>::SIZE]; /* k ⊙ l_k split, v ⊙ l_v */
+    union {
+        uint16_t tiles[4][walk<D>::SIZE];       /* q at [stage], dout at [2 + stage] */
+        float results[4][16 * ia3_tile<D>::LD]; /* of the warps, in the end */
+    };
+    float bias[2][IA3_MMA_KEYS + walk<D>::ROWS];
+    float lse[2][walk<D>::ROWS], dot[2][walk<D>::ROWS];
+    uint64_t key[2][walk<D>::ROWS];
+    float sums[4][2][D]; /* a warp's part of dl_k, dl_v */
+};
+
+/* Gradients of a warp's 16 scaled keys and values. */
+template <int D> struct key_rows {
+    float dk[D / 8][4], dv[D / 8][4];
+};
+
+/* Brings 64 keys and values to shared memory, scaled. */
+template <int D>
+__device__ __forceinline__ void
+load_keys(keys_shared<D> *sh, const ia3_rows &k, const ia3_rows &v, const ia3_attention_item &it, int first)
+{
+    for (int i = (int) threadIdx.x; i < IA3_MMA_KEYS * (D / 2); i += IA3_MMA_THREADS) {
+        int row = i / (D / 2), col = i % (D / 2) * 2, at = row * ia3_tile<D>::LD + col;
+        uint32_t key = ia3_rows_pair(k, first + row, col), value = ia3_rows_pair(v, first + row, col);
+        uint32_t low = 0, unused;
+        if (it.lk && col < k.d)
+            ia3_scaled_pair(&key, &low, key, it.lk, col);
+        if (it.lv && col < k.d)
+            ia3_scaled_pair(&value, &unused, value, it.lv, col);
+        *(uint32_t *) (void *) (sh->k + at) = key;
+        *(uint32_t *) (void *) (sh->k_low + at) = low;
+        *(uint32_t *) (void *) (sh->v + at) = value;
+    }
+}
+
+/* What the scores of queries [i, i + ROWS) need besides the tiles. Queries beyond the last one weigh nothing. */
+template <int D>
+__device__ __forceinline__ void
+load_statistics(keys_shared<D> *sh, int stage, const ia3_attention &a, const ia3_attention_item &it,
+                const float *dots, int i, int first)
+{
+    enum { ROWS = walk<D>::ROWS };
+    if (a.bias)
+        ia3_bias_load(sh->bias[stage], a, it, first - i - (ROWS - 1), ROWS + IA3_MMA_KEYS - 1);
+    int x = (int) threadIdx.x;
+    if (x >= ROWS)
+        return;
+    bool there = i + x < it.n_q;
+    size_t row = (size_t) (it.q0 + i + x), at = row * (size_t) a.n_heads + (size_t) it.head;
+    sh->lse[stage][x] = there ? a.lse[at] : INFINITY;
+    sh->dot[stage][x] = there ? dots[at] : 0.0f;
+    sh->key[stage][x] = there && a.dropout.row_key ? a.dropout.row_key[row] : 0;
+}
+
+/* Adds what walk::QUERIES queries contribute to the warp's keys; x: the first of them in the tile, key: first key of the warp. */
+template <int D>
+__device__ __forceinline__ void
+walk_queries(key_rows<D> &r, const keys_shared<D> *sh, int stage, int x, const ia3_attention_item &it,
+             int first, bool biased, const ia3_cuda_mask &mask, uint32_t site)
+{
+    enum { TILES = walk<D>::QUERIES / 8, ROWS = walk<D>::ROWS };
+    const int lane = (int) threadIdx.x & 31, g = lane >> 2, t = lane & 3,
+              warp_key = ((int) threadIdx.x >> 5) * 16;
+    const uint16_t *q = sh->tiles[stage] + x * ia3_tile<D>::LD,
+                   *dout = sh->tiles[2 + stage] + x * ia3_tile<D>::LD;
+    float s[TILES][4] = {}, dp[TILES][4] = {};
+#pragma unroll
+    for (int kk = 0; kk < D / 16; kk++) {
+        uint32_t k[4], low[4], v[4];
+        ia3_tile_a<D>(k, sh->k, warp_key, kk * 16);
+        ia3_tile_a<D>(v, sh->v, warp_key, kk * 16);
+        if (it.lk)
+            ia3_tile_a<D>(low, sh->k_low, warp_key, kk * 16);
+#pragma unroll
+        for (int n = 0; n < TILES; n += 2) {
+            uint32_t b[4];
+            ia3_tile_b<D>(b, q, n * 8, kk * 16);
+            ia3_mma_pair(s[n], s[n + 1], k, b);
+            if (it.lk)
+                ia3_mma_pair(s[n], s[n + 1], low, b);
+            ia3_tile_b<D>(b, dout, n * 8, kk * 16);
+            ia3_mma_pair(dp[n], dp[n + 1], v, b);
+        }
+    }
+    uint32_t keep =
+        mask.on ? ia3_keep_by_key<TILES>(mask, site, sh->key[stage] + x, first + warp_key) : 0xffffffffu;
+    const float *bias = sh->bias[stage] + ROWS - 1 + warp_key + g - x;
+#pragma unroll
+    for (int n = 0; n < TILES; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            int i = n * 8 + 2 * t + (e & 1), j = (e >> 1) * 8;
+            float p = biased ? s[n][e] + bias[j - i] : s[n][e];
+            p = first + warp_key + g + j < it.n_k ? weight(p, sh->lse[stage][x + i]) : 0.0f;
+            float m = keep >> (4 * n + e) & 1 ? mask.keep : 0.0f;
+            dp[n][e] = p * (dp[n][e] * m - sh->dot[stage][x + i]);
+            s[n][e] = p * m;
+        }
+#pragma unroll
+    for (int kk = 0; kk < TILES / 2; kk++) {
+        uint32_t p[4], ds[4];
+        ia3_fragment_of(p, s[2 * kk], s[2 * kk + 1]);
+        ia3_fragment_of(ds, dp[2 * kk], dp[2 * kk + 1]);
+#pragma unroll
+        for (int n = 0; n < D / 8; n += 2) {
+            uint32_t b[4];
+            ia3_tile_b_trans<D>(b, dout, kk * 16, n * 8);
+            ia3_mma_pair(r.dv[n], r.dv[n + 1], p, b);
+            ia3_tile_b_trans<D>(b, q, kk * 16, n * 8);
+            ia3_mma_pair(r.dk[n], r.dk[n + 1], ds, b);
+        }
+    }
+}
+
+/*
+ * Writes d ⊙ l of a warp's 16 rows and leaves the sums of d ⊙ (unscaled row) over them in sums[D]. The results go through
+ * `stage`, the warp's own [16, LD] floats, so that rows are read and written whole.
+ */
+template <int D>
+__device__ __forceinline__ void
+store_keys(const float d[D / 8][4], float *stage, const ia3_rows &unscaled, uint16_t *to, const float *l,
+           float *sums, int first)
+{
+    enum { LD = ia3_tile<D>::LD };
+    const int lane = (int) threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    __syncwarp();
+#pragma unroll
+    for (int n = 0; n < D / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            stage[(g + (e >> 1) * 8) * LD + n * 8 + 2 * t + (e & 1)] = d[n][e];
+    __syncwarp();
+    for (int col = 2 * lane; col < D; col += 64) {
+        float sum0 = 0.0f, sum1 = 0.0f, l0 = 1.0f, l1 = 1.0f;
+        if (l && col < unscaled.d) {
+            l0 = l[col];
+            l1 = l[col + 1];
+        }
+#pragma unroll 4
+        for (int x = 0; x < 16; x++) {
+            const int row = first + x;
+            if (row >= unscaled.n || col >= unscaled.d)
+                break;
+            const float d0 = stage[x * LD + col], d1 = stage[x * LD + col + 1];
+            const uint32_t pair = ia3_rows_pair(unscaled, row, col);
+            sum0 += d0 * ia3_bf16_low(pair);
+            sum1 += d1 * ia3_bf16_high(pair);
+            *(uint32_t *) (void *) (to + (size_t) row * unscaled.stride + col) =
+                ia3_pack_bf16(d0 * l0, d1 * l1);
+        }
+        sums[col] = sum0;
+        sums[col + 1] = sum1;
+    }
+}
+
+template <int D>
+__global__ void
+__launch_bounds__(IA3_MMA_THREADS, D <= 64 ? KEY_BLOCKS : 1)
+    keys_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dk, void *dv,
+                const float *dots, float *partial, int splits)
+{
+    enum { ROWS = walk<D>::ROWS, SUMS = (2 * D + IA3_MMA_THREADS - 1) / IA3_MMA_THREADS };
+    IA3_SHARED(keys_shared<D>, sh);
+    const ia3_attention_item it = ia3_attention_item_of(a, blockIdx.x);
+    if (it.tile * IA3_MMA_KEYS >= it.n_k)
+        return;
+    const ia3_rows k = ia3_rows_of(a.k, a.kv_stride, it.k0, it.n_k, it.head, a.d_kv);
+    const ia3_rows v = ia3_rows_of(a.v, a.kv_stride, it.k0, it.n_k, it.head, a.d_kv);
+    const ia3_rows q = ia3_rows_of(a.q, a.q_stride, it.q0, it.n_q, it.head, a.d_kv);
+    const ia3_rows d = ia3_rows_of(dout, (size_t) (a.n_heads * a.d_kv), it.q0, it.n_q, it.head, a.d_kv);
+    const size_t head = (size_t) it.k0 * a.kv_stride + (size_t) it.head * (size_t) a.d_kv;
+    const int warp = (int) threadIdx.x >> 5;
+    float total[SUMS] =
+        {}; /* this block's share of dl_k, then dl_v: columns threadIdx.x, + IA3_MMA_THREADS */
+
+    for (int first = it.tile * IA3_MMA_KEYS; first < it.n_k; first += splits * IA3_MMA_KEYS) {
+        __syncthreads(); /* everyone is done with the tile of keys before */
+        if (it.n_q > 0) {
+            ia3_tile_load<D, ROWS>(sh->tiles[0], q, 0);
+            ia3_tile_load<D, ROWS>(sh->tiles[2], d, 0);
+        }
+        ia3_cp_async_commit();
+        load_keys(sh, k, v, it, first);
+        key_rows<D> r;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++)
+                r.dk[n][e] = r.dv[n][e] = 0.0f;
+        for (int i = 0, stage = 0; i < it.n_q; i += ROWS, stage ^= 1) {
+            load_statistics(sh, stage, a, it, dots, i, first);
+            ia3_cp_async_wait_all();
+            __syncthreads(); /* this tile has arrived, and everyone is done with the one before */
+            if (i + ROWS < it.n_q) {
+                ia3_tile_load<D, ROWS>(sh->tiles[stage ^ 1], q, i + ROWS);
+                ia3_tile_load<D, ROWS>(sh->tiles[2 + (stage ^ 1)], d, i + ROWS);
+            }
+            ia3_cp_async_commit();
+            for (int x = 0; x < ROWS && i + x < it.n_q && first + warp * 16 < it.n_k; x += walk<D>::QUERIES)
+                walk_queries(r, sh, stage, x, it, first, a.bias != NULL, mask,
+                             a.dropout.site + (uint32_t) it.head);
+        }
+        __syncthreads(); /* the tiles of queries make room for results */
+        store_keys<D>(r.dk, sh->results[warp], k, (uint16_t *) dk + head, it.lk, sh->sums[warp][0],
+                      first + warp * 16);
+        store_keys<D>(r.dv, sh->results[warp], v, (uint16_t *) dv + head, it.lv, sh->sums[warp][1],
+                      first + warp * 16);
+        __syncthreads();
+        for (int x = 0; x < SUMS; x++) {
+            int col = (int) threadIdx.x + x * IA3_MMA_THREADS;
+            for (int w = 0; w < 4 && col < 2 * D; w++)
+                total[x] += sh->sums[w][col / D][col % D];
+        }
+    }
+    float *to = partial ? ia3_partial_at(partial, a, it, splits, it.tile) : NULL;
+    for (int x = 0; x < SUMS && to; x++) {
+        int col = (int) threadIdx.x + x * IA3_MMA_THREADS;
+        if (col < 2 * D && col % D < a.d_kv)
+            to[col / D * a.n_heads * a.d_kv + col % D] = total[x];
+    }
+}
+
+/* ---- launches ---- */
+
+template <int D>
+void
+launch(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, float *dots, float *partial,
+       int splits)
+{
+    const ia3_cuda_mask mask = ia3_cuda_mask_of(&a->dropout);
+    const unsigned heads = (unsigned) a->n_seq * (unsigned) a->n_heads;
+    unsigned tiles = (unsigned) (a->max_q + IA3_MMA_ROWS - 1) / IA3_MMA_ROWS;
+    if (tiles > 0)
+        IA3_LAUNCH((queries_kernel<D>), tiles * heads, IA3_MMA_THREADS, sizeof(queries_shared<D>),
+                   cuda->stream, *a, mask, g->dout, g->dq, dots);
+    if (splits > 0)
+        IA3_LAUNCH((keys_kernel<D>), (unsigned) splits * heads, IA3_MMA_THREADS, sizeof(keys_shared<D>),
+                   cuda->stream, *a, mask, g->dout, g->dk, g->dv, (const float *) dots, partial, splits);
+}
+
+} /* namespace */
+
+void
+ia3_cuda_attention_mma_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, float *dots,
+                           float *partial, int splits)
+{
+    if (a->d_kv <= 32)
+        launch<32>(cuda, a, g, dots, partial, splits);
+    else if (a->d_kv <= 64)
+        launch<64>(cuda, a, g, dots, partial, splits);
+    else
+        launch<128>(cuda, a, g, dots, partial, splits);
+}
