@@ -9,6 +9,7 @@
 #ifndef IA3_CPU_H
 #define IA3_CPU_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "../../src/engine/device.h"
@@ -23,6 +24,8 @@ ia3_align_up(size_t n)
 {
     return (n + IA3_ALIGN - 1) / IA3_ALIGN * IA3_ALIGN;
 }
+
+typedef struct ia3_slab ia3_slab; /* slab.c */
 
 typedef struct ia3_arena_chunk {
     char *data;
@@ -45,6 +48,8 @@ typedef struct ia3_cpu {
     size_t act_size; /* bytes of an act element */
     atomic_size_t used;
     size_t limit;
+    pthread_mutex_t slab_mutex;
+    ia3_slab *slabs[2]; /* forward and backward weights */
     ia3_arena arena;
     dnnl_engine_t engine;
     dnnl_stream_t *streams; /* [threads] */
@@ -62,6 +67,13 @@ void ia3_cpu_download(ia3_device *dev, void *dst, const void *src, size_t bytes)
 void ia3_cpu_zero(ia3_device *dev, void *p, size_t bytes);
 size_t ia3_cpu_memory_used(ia3_device *dev);
 void ia3_cpu_arena_destroy(ia3_cpu *cpu);
+/* Counts `bytes` as used unless that would pass the limit; the inverse. */
+bool ia3_cpu_charge(ia3_cpu *cpu, size_t bytes);
+void ia3_cpu_discharge(ia3_cpu *cpu, size_t bytes);
+
+/* slab.c: memory for weights, 64-byte aligned, in huge pages. NULL when the limit or the system refuses. */
+void *ia3_cpu_slab_alloc(ia3_cpu *cpu, size_t bytes, bool backward);
+void ia3_cpu_slab_free(ia3_cpu *cpu, void *piece, size_t bytes);
 
 /* weights.c */
 ia3_matrix *ia3_cpu_matrix_create(ia3_device *dev, const ia3_host_tensor *parts, int n_parts, ia3_error *err);

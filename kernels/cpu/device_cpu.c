@@ -72,6 +72,7 @@ cpu_close(ia3_device *dev)
         dnnl_engine_destroy(cpu->engine);
     ia3_pool_free(cpu->pool);
     ia3_cpu_arena_destroy(cpu);
+    pthread_mutex_destroy(&cpu->slab_mutex);
     free(cpu);
 }
 
@@ -108,6 +109,7 @@ ia3_cpu_open(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
     cpu->bf16 = dtype == IA3_BF16;
     cpu->act_size = ia3_dtype_size(dtype);
     cpu->limit = memory_limit;
+    pthread_mutex_init(&cpu->slab_mutex, NULL);
     snprintf(cpu->base.name, sizeof cpu->base.name, "cpu");
     if (!start(cpu, threads > 0 ? threads : available_cores(), err)) {
         cpu_close(&cpu->base);

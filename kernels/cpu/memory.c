@@ -18,9 +18,8 @@
 #define MIN_CHUNK ((size_t) 4 << 20)
 #define HUGE_PAGE ((size_t) 2 << 20)
 
-/* Counts `bytes` as used unless that would pass the limit. */
-static bool
-charge(ia3_cpu *cpu, size_t bytes)
+bool
+ia3_cpu_charge(ia3_cpu *cpu, size_t bytes)
 {
     size_t used = atomic_load(&cpu->used);
     do {
@@ -30,10 +29,16 @@ charge(ia3_cpu *cpu, size_t bytes)
     return true;
 }
 
+void
+ia3_cpu_discharge(ia3_cpu *cpu, size_t bytes)
+{
+    atomic_fetch_sub(&cpu->used, bytes);
+}
+
 static void *
 take(ia3_cpu *cpu, size_t bytes)
 {
-    if (bytes > SIZE_MAX - HUGE_PAGE || !charge(cpu, bytes))
+    if (bytes > SIZE_MAX - HUGE_PAGE || !ia3_cpu_charge(cpu, bytes))
         return NULL;
     void *p = NULL;
     if (posix_memalign(&p, bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : IA3_ALIGN, bytes) != 0) {

@@ -206,7 +206,7 @@ reorder(ia3_cpu *cpu, const ia3_panel *panel, int slot, void *plain, int64_t row
 bool
 ia3_panel_pack(ia3_cpu *cpu, ia3_panel *panel, int slot, const void *plain, int64_t row, int64_t col)
 {
-    panel->data = ia3_cpu_alloc(&cpu->base, ia3_panel_bytes(panel));
+    panel->data = ia3_cpu_slab_alloc(cpu, ia3_panel_bytes(panel), panel->backward);
     if (!panel->data)
         return false;
     if (dnnl_memory_create(&panel->memory, ia3_md_get(&panel->shape->weights), cpu->engine, panel->data) !=
@@ -230,7 +230,8 @@ ia3_panel_free(ia3_cpu *cpu, ia3_panel *panel)
 {
     if (panel->memory)
         dnnl_memory_destroy(panel->memory);
-    ia3_cpu_free(&cpu->base, panel->data);
+    if (panel->data)
+        ia3_cpu_slab_free(cpu, panel->data, ia3_panel_bytes(panel));
     panel->memory = NULL;
     panel->data = NULL;
 }

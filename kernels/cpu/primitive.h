@@ -32,6 +32,7 @@ struct ia3_shape {
 /* A block of columns of a matrix, packed. */
 typedef struct ia3_panel {
     int n0, n;
+    bool backward; /* of a pack that comes and goes with training */
     ia3_shape *shape;
     void *data;
     dnnl_memory_t memory;

@@ -133,6 +133,7 @@ pack_plain_work(void *arg, int slot, size_t begin, size_t end)
     for (size_t i = begin; i < end; i++) {
         ia3_panel *p = &j->pack->panels[i];
         char *plain = (char *) j->plain + (size_t) p->n0 * j->cpu->act_size;
+        p->backward = true;
         if (!ia3_panel_pack(j->cpu, p, slot, plain, j->pack->n, 1))
             atomic_store(&j->failed, true);
     }
