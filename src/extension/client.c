@@ -191,6 +191,26 @@ InitClient(void)
     done = true;
 }
 
+/* True if an idle connection may be used: its engine serves, has not closed it, said nothing unasked for. */
+bool
+Ia3ConnectionIsIdle(Ia3Connection *conn)
+{
+    char byte;
+
+    return conn->open && !conn->busy && Ia3EngineIsCurrent(conn->engine) &&
+           recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+
+/* The idle connection to that engine; NULL if there is none. */
+Ia3Connection *
+Ia3KeptConnection(uint32 generation)
+{
+    for (int i = 0; i < MAX_CONNECTIONS; i++)
+        if (connections[i].open && connections[i].engine.generation == generation)
+            return Ia3ConnectionIsIdle(&connections[i]) ? &connections[i] : NULL;
+    return NULL;
+}
+
 /* The connection to the backbone that was used last; NULL if there is none that could be used again. */
 static Ia3Connection *
 LastConnection(const char *backbone)
@@ -207,13 +227,9 @@ LastConnection(const char *backbone)
     return last;
 }
 
-/*
- * An entry for a connection to an engine of the backbone: the idle one that leads there, or else one that is
- * closed, or the one that was not used for the longest time. Connections to engines of the backbone that are
- * not current any more are closed on the way.
- */
+/* An entry for a new connection to the backbone; what cannot be used any more is closed on the way. */
 static Ia3Connection *
-FindConnection(const char *backbone, Ia3EngineKey engine)
+SpareConnection(const char *backbone)
 {
     Ia3Connection *spare = NULL;
 
@@ -222,12 +238,8 @@ FindConnection(const char *backbone, Ia3EngineKey engine)
 
         if (conn->open && (conn->busy || conn == current))
             continue;
-        if (conn->open && strcmp(conn->backbone, backbone) == 0) {
-            if (!Ia3ConnectionIsIdle(conn))
-                Ia3CloseConnection(conn);
-            else if (conn->engine.generation == engine.generation)
-                return conn;
-        }
+        if (conn->open && strcmp(conn->backbone, backbone) == 0 && !Ia3ConnectionIsIdle(conn))
+            Ia3CloseConnection(conn);
         if (spare == NULL || (spare->open && (!conn->open || conn->request < spare->request)))
             spare = conn;
     }
@@ -441,16 +453,6 @@ Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineK
  * Requests
  */
 
-/* True if an idle connection may be used: its engine serves, has not closed it, said nothing unasked for. */
-bool
-Ia3ConnectionIsIdle(Ia3Connection *conn)
-{
-    char byte;
-
-    return conn->open && !conn->busy && Ia3EngineIsCurrent(conn->engine) &&
-           recv(conn->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EWOULDBLOCK);
-}
-
 /* The configured list may be ahead of the supervisor, which reads it when it gets to it. */
 static bool
 IsConfigured(const char *backbone)
@@ -517,8 +519,11 @@ Connect(const char *backbone, bool training)
         if (key.generation != 0) {
             bool first = wish.avoid == 0;
 
-            conn = FindConnection(backbone, key);
-            if (conn->open || Reach(conn, &status, key, deadline) == IA3_IO_OK)
+            conn = Ia3KeptConnection(key.generation);
+            if (conn != NULL)
+                return conn;
+            conn = SpareConnection(backbone);
+            if (Reach(conn, &status, key, deadline) == IA3_IO_OK)
                 return conn;
             /* It just died, and the supervisor does not know yet, or it was just replaced: look again. */
             wish.avoid = key.generation;
@@ -697,14 +702,4 @@ Ia3StayWith(const char *backbone, Ia3EngineKey engine)
 {
     strlcpy(stayBackbone, backbone, sizeof stayBackbone);
     stayWith = engine;
-}
-
-Ia3Connection *
-Ia3KeptConnection(const Ia3EngineStatus *status)
-{
-    for (int i = 0; i < MAX_CONNECTIONS; i++)
-        if (connections[i].open && connections[i].engine.generation == status->generation &&
-            Ia3ConnectionIsIdle(&connections[i]))
-            return &connections[i];
-    return NULL;
 }

@@ -38,8 +38,7 @@ typedef enum Ia3IoResult {
  * is busy and closed by the end of the (sub)transaction.
  */
 extern void Ia3CloseConnection(Ia3Connection *conn);
-/* The kept connection if it leads to that engine and is idle, else NULL. */
-extern Ia3Connection *Ia3KeptConnection(const Ia3EngineStatus *status);
+extern Ia3Connection *Ia3KeptConnection(uint32 generation);
 extern Ia3Connection *Ia3OpenSeparate(const Ia3EngineStatus *status, TimestampTz deadline);
 extern Ia3IoResult Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, uint8 expected,
                                ia3_reader *reader, TimestampTz deadline);

@@ -11,7 +11,6 @@
 #include "client.h"
 
 #include "access/xact.h"
-#include "storage/ipc.h"
 #include "utils/timestamp.h"
 
 /* A read-ahead node has at most two batches under way; plans with many nodes do without for some. */
@@ -46,13 +45,6 @@ AtSubXactEnd(SubXactEvent event, SubTransactionId subid, SubTransactionId parent
         CloseAhead(subid, false);
 }
 
-/* See client.c. */
-static void
-AtExit(int code, Datum arg)
-{
-    CloseAhead(InvalidSubTransactionId, true);
-}
-
 static void
 InitAhead(void)
 {
@@ -62,7 +54,6 @@ InitAhead(void)
         return;
     for (int i = 0; i < MAX_AHEAD; i++)
         ahead[i].fd = -1;
-    before_shmem_exit(AtExit, 0);
     RegisterXactCallback(AtXactEnd, NULL);
     RegisterSubXactCallback(AtSubXactEnd, NULL);
     done = true;

@@ -124,7 +124,7 @@ bool
 Ia3GetEngineStats(const Ia3EngineStatus *status, double *values, Ia3EngineInfo *info)
 {
     TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), IA3_STATS_TIMEOUT_MS);
-    Ia3Connection *conn = Ia3KeptConnection(status);
+    Ia3Connection *conn = Ia3KeptConnection(status->generation);
     bool kept = conn != NULL;
     bool answered;
 

@@ -207,10 +207,10 @@ ScheduleRestart(Ia3Engine *engine, int atLeastMs)
 }
 
 static void
-FailStart(Ia3Engine *engine, const char *what)
+FailStart(Ia3Engine *engine)
 {
-    ereport(WARNING, (errmsg_internal("ia3 engine \"%s\" %s: %s", engine->status.spec.name, what,
-                                      engine->status.message)));
+    ereport(WARNING, (errmsg("ia3 engine \"%s\" could not start: %s", engine->status.spec.name,
+                             engine->status.message)));
     ScheduleRestart(engine, BACKOFF_MIN_MS);
     SetState(engine, IA3_ENGINE_FAILED);
 }
@@ -242,7 +242,7 @@ Ia3EngineStart(Ia3Engine *engine)
     Ia3PipesHaveChanged();
     if (!Ia3ProcessStart(&engine->process, &engine->status.spec, &engine->settings, engine->status.socket,
                          engine->status.message, sizeof engine->status.message)) {
-        FailStart(engine, "could not start");
+        FailStart(engine);
         return;
     }
     engine->status.pid = engine->process.pid;
@@ -327,18 +327,17 @@ HandleCrash(Ia3Engine *engine, const char *how)
         engine->backoffMs = 0;
     if (!wasReady)
         engine->failures++;
-    if (engine->gaveReason) {
-        FailStart(engine, wasReady ? "has failed" : "could not start");
-        return;
-    }
-    snprintf(engine->status.message, sizeof engine->status.message, "The engine process %s%s.", how,
-             wasReady ? "" : " before it was ready");
-    if (engine->failures > 1) {
-        FailStart(engine, "could not start");
+    if (!engine->gaveReason)
+        snprintf(engine->status.message, sizeof engine->status.message, "The engine process %s%s.", how,
+                 wasReady ? "" : " before it was ready");
+    /* one that served deserves a try, whatever it says: queries wait for that */
+    if (engine->failures > 1 || (engine->gaveReason && !wasReady)) {
+        FailStart(engine);
         return;
     }
     ereport(WARNING,
-            (errmsg("ia3 engine \"%s\" (PID %d) %s", engine->status.spec.name, engine->status.pid, how)));
+            (errmsg("ia3 engine \"%s\" (PID %d) %s", engine->status.spec.name, engine->status.pid, how),
+             engine->gaveReason ? errdetail("%s", engine->status.message) : 0));
     ScheduleRestart(engine, 0);
     SetState(engine, IA3_ENGINE_RESTARTING);
 }

@@ -15,18 +15,20 @@
 #include <sched.h>
 #include <signal.h>
 
-/* The engines of one backbone on CPUs share its cores; they would else be in each other's way. */
+/*
+ * The engines of one backbone on CPUs share its cores; they would else be in each other's way. One on a GPU is
+ * not reloaded for a setting that does not concern it.
+ */
 static int
 ThreadsFor(const Ia3BackboneSpec *spec)
 {
     cpu_set_t set;
-    int cores;
 
-    if (Ia3Threads > 0 || spec->cpuEngines < 2 || strcmp(spec->device, "cpu") != 0 ||
-        sched_getaffinity(0, sizeof set, &set) != 0)
+    if (strncmp(spec->device, "cuda", 4) == 0)
+        return 0;
+    if (Ia3Threads > 0 || spec->cpuEngines < 2 || sched_getaffinity(0, sizeof set, &set) != 0)
         return Ia3Threads;
-    cores = CPU_COUNT(&set);
-    return Max(1, cores / spec->cpuEngines);
+    return Max(1, CPU_COUNT(&set) / spec->cpuEngines);
 }
 
 static Ia3EngineSettings
