@@ -38,7 +38,8 @@ typedef struct ia3_arena {
     size_t top;            /* position of the next free byte */
 } ia3_arena;
 
-typedef struct ia3_shape ia3_shape; /* primitive.h */
+typedef struct ia3_shape ia3_shape;         /* primitive.h */
+typedef struct ia3_int8_form ia3_int8_form; /* int8.h */
 
 typedef struct ia3_cpu {
     ia3_device base;
@@ -52,8 +53,9 @@ typedef struct ia3_cpu {
     ia3_slab *slabs[2]; /* forward and backward weights */
     ia3_arena arena;
     dnnl_engine_t engine;
-    dnnl_stream_t *streams; /* [threads] */
-    ia3_shape *shapes;      /* cache of oneDNN primitives */
+    dnnl_stream_t *streams;    /* [threads] */
+    ia3_shape *shapes;         /* cache of oneDNN primitives */
+    const ia3_int8_form *int8; /* weights are kept in eight bits and multiplied by this; or NULL */
 } ia3_cpu;
 
 /* memory.c; all return NULL when the limit or the system refuses. */

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "int8.h"
 #include "primitive.h"
 
 static const ia3_device_ops cpu_ops;
@@ -101,9 +102,12 @@ start(ia3_cpu *cpu, int threads, ia3_error *err)
 ia3_device *
 ia3_cpu_open(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
 {
-    if (dtype == IA3_AUTO)
+    bool int8 = dtype == IA3_INT8;
+    if (dtype == IA3_AUTO || int8)
         dtype = native_bf16() ? IA3_BF16 : IA3_F32;
     ia3_cpu *cpu = ia3_alloc(sizeof *cpu);
+    cpu->int8 = int8 ? ia3_int8_best_form() : NULL;
+    cpu->base.weights = int8 ? IA3_INT8 : dtype;
     cpu->base.ops = &cpu_ops;
     cpu->base.dtype = dtype;
     cpu->bf16 = dtype == IA3_BF16;

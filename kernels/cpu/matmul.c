@@ -164,7 +164,11 @@ ia3_gemm(ia3_cpu *cpu, const ia3_pack *pack, void *y, const void *a, int rows, i
 void
 ia3_cpu_matmul(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out)
 {
-    ia3_gemm((ia3_cpu *) dev, &((ia3_cpu_matrix *) w)->fwd, y, a, rows, out);
+    const ia3_cpu_matrix *m = (ia3_cpu_matrix *) w;
+    if (m && m->int8)
+        ia3_int8_matmul((ia3_cpu *) dev, m->int8, y, a, rows, out);
+    else
+        ia3_gemm((ia3_cpu *) dev, &m->fwd, y, a, rows, out);
 }
 
 void

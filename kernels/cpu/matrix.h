@@ -5,6 +5,7 @@
 #ifndef IA3_CPU_MATRIX_H
 #define IA3_CPU_MATRIX_H
 
+#include "int8.h"
 #include "primitive.h"
 
 /*
@@ -22,8 +23,9 @@ enum { IA3_ONE_PANEL = 1024, IA3_PANEL = 512 };
 
 typedef struct ia3_cpu_matrix {
     ia3_matrix base;
-    ia3_pack fwd; /* [in, out] */
-    ia3_pack bwd; /* [out, in] */
+    ia3_pack fwd;          /* [in, out] */
+    ia3_pack bwd;          /* [out, in] */
+    ia3_int8_weight *int8; /* the weights in eight bits, or NULL; fwd's panels then have no data */
 } ia3_cpu_matrix;
 
 /*
@@ -41,5 +43,9 @@ size_t ia3_gemm_scratch(ia3_cpu *cpu, const ia3_pack *pack, ia3_out out, int row
  */
 void ia3_gemm_panel(ia3_cpu *cpu, const ia3_panel *panel, int slot, void *y, size_t ldy, const void *a,
                     int rows, ia3_out out, void *scratch);
+
+/* Rows [first, first + n) of the stacked parts, all of the same width, to dst as bfloat16 or fp32. */
+void ia3_convert_rows(void *dst, const ia3_host_tensor *parts, int n_parts, int64_t first, int64_t n,
+                      bool bf16);
 
 #endif

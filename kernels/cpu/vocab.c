@@ -17,6 +17,8 @@ enum { TILE_ROWS = 64 };
 typedef struct vocab_job {
     ia3_cpu *cpu;
     const ia3_pack *pack;
+    const ia3_int8_weight *int8; /* the weights, where pack only says how they are divided; or NULL */
+    ia3_int8_rows int8_rows;     /* h in eight bits */
     const char *h;
     int rows; /* of this block */
     float scale;
@@ -37,8 +39,13 @@ logits_tile(const vocab_job *j, const ia3_panel *panel, int slot, int first, int
     char *scratch = j->scratch + (size_t) slot * j->scratch_size;
     float *tile = (float *) scratch;
     const char *h = j->h + (size_t) first * (size_t) j->pack->k * j->cpu->act_size;
-    ia3_gemm_panel(j->cpu, panel, slot, tile, (size_t) panel->n, h, rows, IA3_OUT_F32,
-                   scratch + j->tile_size);
+    if (j->int8)
+        ia3_int8_panels(j->cpu, j->int8, panel->n0 / IA3_INT8_COLUMNS,
+                        (panel->n + IA3_INT8_COLUMNS - 1) / IA3_INT8_COLUMNS, &j->int8_rows, first, rows,
+                        tile, (size_t) panel->n, IA3_OUT_F32);
+    else
+        ia3_gemm_panel(j->cpu, panel, slot, tile, (size_t) panel->n, h, rows, IA3_OUT_F32,
+                       scratch + j->tile_size);
     if (j->scale != 1.0f)
         for (size_t i = 0; i < (size_t) rows * (size_t) panel->n; i++)
             tile[i] *= j->scale;
@@ -98,11 +105,12 @@ merge_rows(const vocab_job *j, float *lse)
 }
 
 static vocab_job
-vocab_begin(ia3_cpu *cpu, const ia3_pack *pack, float scale, const int32_t *tokens)
+vocab_begin(ia3_cpu *cpu, const ia3_cpu_matrix *m, float scale, const int32_t *tokens)
 {
-    vocab_job j = {.cpu = cpu, .pack = pack, .scale = scale, .tokens = tokens};
+    const ia3_pack *pack = &m->fwd;
+    vocab_job j = {.cpu = cpu, .pack = pack, .int8 = m->int8, .scale = scale, .tokens = tokens};
     j.tile_size = ia3_align_up((size_t) TILE_ROWS * (size_t) pack->panels[0].n * sizeof(float));
-    j.scratch_size = j.tile_size + ia3_gemm_scratch(cpu, pack, IA3_OUT_F32, TILE_ROWS);
+    j.scratch_size = j.tile_size + (m->int8 ? 0 : ia3_gemm_scratch(cpu, pack, IA3_OUT_F32, TILE_ROWS));
     j.scratch = ia3_cpu_arena_alloc(&cpu->base, j.scratch_size * (size_t) cpu->threads);
     return j;
 }
@@ -114,17 +122,19 @@ ia3_cpu_vocab_logprobs(ia3_device *dev, float *lp, float *lse, const void *h, in
     ia3_cpu *cpu = (ia3_cpu *) dev;
     if (rows <= 0)
         return;
-    const ia3_pack *pack = &((ia3_cpu_matrix *) head)->fwd;
-    size_t mark = ia3_cpu_arena_mark(dev), parts = (size_t) pack->n_panels * (size_t) rows;
-    vocab_job j = vocab_begin(cpu, pack, scale, tokens);
+    const ia3_cpu_matrix *m = (ia3_cpu_matrix *) head;
+    size_t mark = ia3_cpu_arena_mark(dev), parts = (size_t) m->fwd.n_panels * (size_t) rows;
+    vocab_job j = vocab_begin(cpu, m, scale, tokens);
     j.h = h;
     j.rows = rows;
     j.pair_offsets = pair_offsets;
     j.lp = lp;
     j.max = ia3_cpu_arena_alloc(dev, parts * sizeof(float));
     j.sum = ia3_cpu_arena_alloc(dev, parts * sizeof(float));
+    if (m->int8)
+        j.int8_rows = ia3_int8_quantize(cpu, m->int8, h, rows);
     size_t tiles = ((size_t) rows + TILE_ROWS - 1) / TILE_ROWS;
-    ia3_parallel(cpu->pool, tiles * (size_t) pack->n_panels, 1, forward_work, &j);
+    ia3_parallel(cpu->pool, tiles * (size_t) m->fwd.n_panels, 1, forward_work, &j);
     merge_rows(&j, lse);
     ia3_cpu_arena_release(dev, mark);
 }
@@ -176,7 +186,7 @@ ia3_cpu_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const f
     const ia3_cpu_matrix *m = (ia3_cpu_matrix *) head;
     const size_t k = (size_t) m->fwd.k, vocabulary = (size_t) m->fwd.n;
     size_t mark = ia3_cpu_arena_mark(dev);
-    vocab_job j = vocab_begin(cpu, &m->fwd, scale, tokens);
+    vocab_job j = vocab_begin(cpu, m, scale, tokens);
     /* as many rows as 32 MB of dlogits hold, a tile at least */
     size_t block = ((size_t) 32 << 20) / (vocabulary * cpu->act_size) / TILE_ROWS * TILE_ROWS;
     block = block < TILE_ROWS ? TILE_ROWS : block;

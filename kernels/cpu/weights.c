@@ -65,8 +65,8 @@ pack_layout(ia3_cpu *cpu, ia3_pack *pack, int64_t k, int64_t n, ia3_error *err)
         ia3_panel *p = &pack->panels[i];
         p->n0 = i * width;
         p->n = (int) n - p->n0 < width ? (int) n - p->n0 : width;
-        p->shape = ia3_shape_get(cpu, (int) k, p->n);
-        if (!p->shape)
+        p->shape = cpu->int8 ? NULL : ia3_shape_get(cpu, (int) k, p->n);
+        if (!p->shape && !cpu->int8)
             return ia3_fail(err, IA3_E_INTERNAL, "oneDNN cannot multiply by a %d by %d matrix", (int) k,
                             p->n);
     }
@@ -93,19 +93,19 @@ typedef struct pack_job {
     atomic_bool failed;
 } pack_job;
 
-/* Rows [first, first + n) of the stacked parts as act. */
-static void
-convert_rows(const pack_job *j, char *dst, int64_t first, int64_t n, int64_t cols)
+void
+ia3_convert_rows(void *dst, const ia3_host_tensor *parts, int n_parts, int64_t first, int64_t n, bool bf16)
 {
-    for (int i = 0; i < j->n_parts && n > 0; i++) {
-        const ia3_host_tensor *t = &j->parts[i];
+    char *to = dst;
+    for (int i = 0; i < n_parts && n > 0; i++) {
+        const ia3_host_tensor *t = &parts[i];
         if (first >= t->rows) {
             first -= t->rows;
             continue;
         }
         int64_t take = t->rows - first < n ? t->rows - first : n;
-        convert(dst, t, (size_t) first * (size_t) cols, (size_t) take * (size_t) cols, j->cpu->bf16);
-        dst += (size_t) take * (size_t) cols * j->cpu->act_size;
+        convert(to, t, (size_t) (first * t->cols), (size_t) (take * t->cols), bf16);
+        to += (size_t) (take * t->cols) * (bf16 ? 2 : 4);
         n -= take;
         first = 0;
     }
@@ -119,7 +119,7 @@ pack_host_work(void *arg, int slot, size_t begin, size_t end)
     for (size_t i = begin; i < end; i++) {
         ia3_panel *p = &j->pack->panels[i];
         char *plain = j->scratch + (size_t) slot * j->scratch_size;
-        convert_rows(j, plain, p->n0, p->n, j->pack->k);
+        ia3_convert_rows(plain, j->parts, j->n_parts, p->n0, p->n, j->cpu->bf16);
         if (!ia3_panel_pack(j->cpu, p, slot, plain, 1, j->pack->k))
             atomic_store(&j->failed, true);
     }
@@ -191,14 +191,18 @@ ia3_cpu_matrix_create(ia3_device *dev, const ia3_host_tensor *parts, int n_parts
         }
     }
     ia3_cpu_matrix *m = ia3_alloc(sizeof *m);
-    if (!pack_layout(cpu, &m->fwd, parts[0].cols, out, err) ||
-        !pack_host(cpu, &m->fwd, parts, n_parts, err)) {
+    m->base.out = (int) out;
+    m->base.in = (int) parts[0].cols;
+    bool ok = pack_layout(cpu, &m->fwd, parts[0].cols, out, err);
+    if (ok && cpu->int8)
+        ok = (m->int8 = ia3_int8_weight_create(cpu, parts, n_parts, err)) != NULL;
+    else if (ok)
+        ok = pack_host(cpu, &m->fwd, parts, n_parts, err);
+    if (!ok) {
         ia3_cpu_matrix_free(dev, &m->base);
         return NULL;
     }
-    m->base.out = (int) out;
-    m->base.in = (int) parts[0].cols;
-    m->base.bytes = m->fwd.bytes;
+    m->base.bytes = m->int8 ? m->int8->bytes : m->fwd.bytes;
     return &m->base;
 }
 
@@ -210,6 +214,7 @@ ia3_cpu_matrix_free(ia3_device *dev, ia3_matrix *matrix)
         return;
     pack_free((ia3_cpu *) dev, &m->fwd);
     pack_free((ia3_cpu *) dev, &m->bwd);
+    ia3_int8_weight_free((ia3_cpu *) dev, m->int8);
     free(m);
 }
 
@@ -220,6 +225,8 @@ ia3_cpu_matrix_prepare_backward(ia3_device *dev, ia3_matrix *matrix, ia3_error *
     ia3_cpu_matrix *m = (ia3_cpu_matrix *) matrix;
     if (m->bwd.panels)
         return true;
+    if (m->int8)
+        return ia3_fail(err, IA3_E_UNSUPPORTED, "weights in int8 have no backward pass");
     size_t plain_size = (size_t) m->base.out * (size_t) m->base.in * cpu->act_size;
     void *plain = ia3_cpu_alloc(dev, plain_size);
     if (!plain)
@@ -247,7 +254,7 @@ ia3_cpu_matrix_release_backward(ia3_device *dev, ia3_matrix *matrix)
 {
     ia3_cpu_matrix *m = (ia3_cpu_matrix *) matrix;
     pack_free((ia3_cpu *) dev, &m->bwd);
-    m->base.bytes = m->fwd.bytes;
+    m->base.bytes = m->int8 ? m->int8->bytes : m->fwd.bytes;
 }
 
 void *

@@ -154,7 +154,8 @@ typedef enum Ia3ErrorCode {
     IA3_E_MEMORY = 8,         /* 53200 out_of_memory */
     IA3_E_CANCELLED = 9,      /* 57014 query_canceled */
     IA3_E_UNAVAILABLE = 10,   /* 57P03 cannot_connect_now: shutting down, busy */
-    IA3_E_FILE = 11           /* 58030 io_error: a file that MERGE writes */
+    IA3_E_FILE = 11,          /* 58030 io_error: a file that MERGE writes */
+    IA3_E_UNSUPPORTED = 12    /* 0A000 feature_not_supported: not with this backbone */
 } Ia3ErrorCode;
 
 /* Counters since the engine started, in the order of STATS_OK. */

@@ -69,7 +69,7 @@ info(ia3_server *s)
 {
     const ia3_config *c = ia3_model_config(s->model);
     printf("path\t%s\nmodel_type\t%s\ndevice\t%s (%s)\ndtype\t%s\n", s->path, c->model_type, s->device->name,
-           s->device->description, s->device->dtype == IA3_BF16 ? "bfloat16" : "float32");
+           s->device->description, ia3_device_dtype_name(s->device));
     printf("parameters\t%llu\nbytes\t%llu\nadapter_values\t%zu\n",
            (unsigned long long) ia3_model_parameters(s->model),
            (unsigned long long) ia3_model_bytes(s->model), ia3_model_layout(s->model)->n_values);

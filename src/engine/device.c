@@ -17,7 +17,7 @@ ia3_device_open(const char *spec, ia3_dtype dtype, int threads, size_t memory_li
         ia3_fail_hint(err, "Use bfloat16 or float32.");
         return NULL;
     }
-    if (dtype != IA3_AUTO && dtype != IA3_F32 && dtype != IA3_BF16) {
+    if (dtype != IA3_AUTO && dtype != IA3_F32 && dtype != IA3_BF16 && dtype != IA3_INT8) {
         ia3_fail(err, IA3_E_INVALID, "unknown data type %d", (int) dtype);
         return NULL;
     }
@@ -31,4 +31,12 @@ ia3_device_open(const char *spec, ia3_dtype dtype, int threads, size_t memory_li
     ia3_fail(err, IA3_E_INVALID, "unknown device \"%s\"", spec);
     ia3_fail_hint(err, "Use \"cpu\".");
     return NULL;
+}
+
+const char *
+ia3_device_dtype_name(const ia3_device *dev)
+{
+    if (dev->weights == IA3_INT8)
+        return "int8";
+    return dev->dtype == IA3_BF16 ? "bfloat16" : "float32";
 }

@@ -6,8 +6,9 @@
  *   - Sequences are packed: an array of activations is [rows, columns] row-major with no padding, and
  *     `offsets[n + 1]` says where each of the n sequences begins.
  *   - `act` is the device's compute dtype (ia3_device.dtype: float32 or bfloat16); matrix products read
- *     act and accumulate in fp32. The residual stream, softmax statistics, gradients of the residual
- *     stream, (IA)³ vectors and losses are fp32 always.
+ *     act and accumulate in fp32; where weights are int8, they round their rows to int8 and accumulate in
+ *     int32. The residual stream, softmax statistics, gradients of the residual stream, (IA)³ vectors and
+ *     losses are fp32 always.
  *   - Every pointer passed to an operation is device memory (on the CPU, plain memory) except where "host"
  *     is said. Operations on one device run in the order they are called; download() waits for them.
  *   - Operations do not fail: shapes are the caller's promise. Only allocation fails: alloc() and the
@@ -26,7 +27,13 @@
 
 #include "error.h"
 
-typedef enum ia3_dtype { IA3_AUTO = 0, IA3_F32 = 1, IA3_BF16 = 2, IA3_F16 = 3 /* storage only */ } ia3_dtype;
+typedef enum ia3_dtype {
+    IA3_AUTO = 0,
+    IA3_F32 = 1,
+    IA3_BF16 = 2,
+    IA3_F16 = 3, /* storage only */
+    IA3_INT8 = 4 /* weights only: the activations of such a device are bfloat16 or float32 */
+} ia3_dtype;
 
 static inline size_t
 ia3_dtype_size(ia3_dtype t)
@@ -259,18 +266,23 @@ typedef struct ia3_device_ops {
 
 struct ia3_device {
     const ia3_device_ops *ops;
-    ia3_dtype dtype; /* compute dtype: IA3_F32 or IA3_BF16 */
-    char name[32];   /* "cpu", "cuda:0" */
+    ia3_dtype dtype;   /* compute dtype: IA3_F32 or IA3_BF16 */
+    ia3_dtype weights; /* of matrices: dtype, or IA3_INT8, which has no backward pass */
+    char name[32];     /* "cpu", "cuda:0" */
     char description[128];
     jmp_buf *oom; /* where arena_alloc jumps when memory is gone; set by score and train around a pass */
 };
 
 /*
  * Opens "cpu" (later "cuda", "cuda:N", "auto"). dtype IA3_AUTO takes bfloat16 where the hardware multiplies it
- * natively, else float32; IA3_F16 is refused. threads <= 0: one per available core (CPU affinity honoured).
+ * natively, else float32; IA3_INT8 keeps weights in eight bits (scoring only); IA3_F16 is refused. threads <= 0:
+ * one per available core (CPU affinity honoured).
  * memory_limit 0 = none; else alloc and arena refuse to go beyond it.
  */
 ia3_device *ia3_device_open(const char *spec, ia3_dtype dtype, int threads, size_t memory_limit,
                             ia3_error *err);
+
+/* "float32", "bfloat16" or "int8": how the device keeps its weights. */
+const char *ia3_device_dtype_name(const ia3_device *dev);
 
 #endif

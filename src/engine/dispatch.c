@@ -299,7 +299,7 @@ handle_info(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
     put_text(&w, s->path);
     put_text(&w, s->device->name);
     put_text(&w, s->device->description);
-    put_text(&w, s->device->dtype == IA3_BF16 ? "bfloat16" : "float32");
+    put_text(&w, ia3_device_dtype_name(s->device));
     put_text(&w, config->model_type);
     ia3_put_bytes(&w, s->digest, IA3_DIGEST_LEN);
     ia3_put_u64(&w, ia3_model_parameters(s->model));

@@ -34,6 +34,9 @@ $(ENGINE_BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -c -o $@ $<
 
+# All forms of the eight-bit kernel round alike.
+$(ENGINE_BUILD)/kernels/cpu/int8%.o: ENGINE_CFLAGS += -ffp-contract=off
+
 $(ENGINE_BUILD)/%.o: %.cc
 	@mkdir -p $(@D)
 	$(ENGINE_CXX) $(ENGINE_CXXFLAGS) -c -o $@ $<

@@ -120,8 +120,8 @@ become_ready(ia3_io *io)
     io->ready = true;
     ia3_log(IA3_LOG_LOG, "backbone \"%s\" is ready: %s, %.1f million parameters in %s on %s",
             s->options->name, ia3_model_config(s->model)->model_type,
-            (double) ia3_model_parameters(s->model) / 1e6,
-            s->device->dtype == IA3_BF16 ? "bfloat16" : "float32", s->device->description);
+            (double) ia3_model_parameters(s->model) / 1e6, ia3_device_dtype_name(s->device),
+            s->device->description);
     tell(io, true, "ready");
 }
 

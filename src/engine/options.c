@@ -25,7 +25,7 @@ static const char help[] =
     "\n"
     "Options:\n"
     "  --device SPEC             cpu (default)\n"
-    "  --dtype TYPE              auto (default), float32 or bfloat16\n"
+    "  --dtype TYPE              auto (default), float32, bfloat16 or int8 (scoring only)\n"
     "  --threads N               compute threads, 0 = all cores (default)\n"
     "  --max-batch-tokens N      token budget of a scoring batch (default 4096)\n"
     "  --memory-limit BYTES      refuse work beyond this much memory on the device (default 0, none)\n"
@@ -159,7 +159,7 @@ parse_dtype(const char *text, ia3_dtype *value)
     static const struct {
         const char *name;
         ia3_dtype dtype;
-    } names[] = {{"auto", IA3_AUTO}, {"float32", IA3_F32}, {"bfloat16", IA3_BF16}};
+    } names[] = {{"auto", IA3_AUTO}, {"float32", IA3_F32}, {"bfloat16", IA3_BF16}, {"int8", IA3_INT8}};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strcmp(text, names[i].name) == 0) {
             *value = names[i].dtype;

@@ -162,6 +162,8 @@ ErrorCodeToSqlState(uint32 code)
         return ERRCODE_CANNOT_CONNECT_NOW;
     case IA3_E_FILE:
         return ERRCODE_IO_ERROR;
+    case IA3_E_UNSUPPORTED:
+        return ERRCODE_FEATURE_NOT_SUPPORTED;
     default:
         return ERRCODE_INTERNAL_ERROR;
     }

@@ -1,0 +1,209 @@
+/*
+ * int8.c
+ *     Products with weights in eight bits: packing, and the division of a product among threads. See int8.h.
+ */
+#include "int8.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "bf16.h"
+#include "matrix.h"
+
+/* Rows of one item of work: their quantised values stay in the second-level cache while panels pass by. */
+enum { CHUNK_ROWS = 96 };
+
+/* --- weights --- */
+
+typedef struct pack_job {
+    ia3_cpu *cpu;
+    ia3_int8_weight *w;
+    const ia3_host_tensor *parts;
+    int n_parts;
+    float *scratch; /* [threads][k] */
+} pack_job;
+
+/* One output channel into its column of the panel. */
+static void
+pack_column(const ia3_int8_weight *w, uint8_t *panel, int column, float *scale, const float *x)
+{
+    float largest = 0.0f;
+    bool finite = true;
+    for (int i = 0; i < w->k; i++) {
+        largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
+        finite = finite && isfinite(x[i]);
+    }
+    *scale = finite ? largest / 127.0f : NAN;
+    float inverse = finite && largest >= 0x1p-100f ? 127.0f / largest : 0.0f;
+    for (int i = 0; i < w->groups * IA3_INT8_GROUP; i++) {
+        int v = i < w->k && inverse > 0.0f ? (int) nearbyintf(x[i] * inverse) : 0;
+        size_t at = ((size_t) (i / IA3_INT8_GROUP) * IA3_INT8_COLUMNS + (size_t) column) * IA3_INT8_GROUP;
+        panel[at + (size_t) (i % IA3_INT8_GROUP)] = (uint8_t) (v + 128);
+    }
+}
+
+static size_t
+panel_bytes(const ia3_int8_weight *w)
+{
+    return (size_t) w->groups * IA3_INT8_GROUP * IA3_INT8_COLUMNS;
+}
+
+static void
+pack_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const pack_job *j = arg;
+    const ia3_int8_weight *w = j->w;
+    float *x = j->scratch + (size_t) slot * (size_t) w->k;
+    for (size_t panel = begin; panel < end; panel++) {
+        uint8_t *data = w->data + panel * panel_bytes(w);
+        memset(data, 128, panel_bytes(w));
+        for (int column = 0; column < IA3_INT8_COLUMNS; column++) {
+            int64_t row = (int64_t) panel * IA3_INT8_COLUMNS + column;
+            w->scale[row] = 0.0f;
+            if (row >= w->n)
+                continue;
+            ia3_convert_rows(x, j->parts, j->n_parts, row, 1, false);
+            pack_column(w, data, column, &w->scale[row], x);
+        }
+    }
+}
+
+ia3_int8_weight *
+ia3_int8_weight_create(ia3_cpu *cpu, const ia3_host_tensor *parts, int n_parts, ia3_error *err)
+{
+    int64_t n = 0, k = parts[0].cols;
+    for (int i = 0; i < n_parts; i++)
+        n += parts[i].rows;
+    if (k <= 0 || n <= 0 || k > IA3_INT8_MAX_K || n > INT32_MAX - IA3_INT8_COLUMNS) {
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "a weight of %lld by %lld cannot be used", (long long) n,
+                 (long long) k);
+        return NULL;
+    }
+    ia3_int8_weight *w = ia3_alloc(sizeof *w);
+    w->k = (int) k;
+    w->n = (int) n;
+    w->groups = (w->k + IA3_INT8_GROUP - 1) / IA3_INT8_GROUP;
+    w->n_panels = (w->n + IA3_INT8_COLUMNS - 1) / IA3_INT8_COLUMNS;
+    size_t data = panel_bytes(w) * (size_t) w->n_panels;
+    size_t scales = (size_t) w->n_panels * IA3_INT8_COLUMNS * sizeof(float);
+    w->bytes = data + scales;
+    w->data = ia3_cpu_alloc(&cpu->base, data);
+    w->scale = ia3_cpu_alloc(&cpu->base, scales);
+    float *scratch = ia3_cpu_alloc(&cpu->base, (size_t) cpu->threads * (size_t) k * sizeof(float));
+    bool ok = w->data && w->scale && scratch;
+    if (ok) {
+        pack_job j = {.cpu = cpu, .w = w, .parts = parts, .n_parts = n_parts, .scratch = scratch};
+        ia3_parallel(cpu->pool, (size_t) w->n_panels, 1, pack_work, &j);
+    } else {
+        ia3_fail(err, IA3_E_MEMORY, "out of memory for the backbone's weights (%zu bytes were refused)",
+                 w->bytes);
+    }
+    ia3_cpu_free(&cpu->base, scratch);
+    if (!ok) {
+        ia3_int8_weight_free(cpu, w);
+        return NULL;
+    }
+    return w;
+}
+
+void
+ia3_int8_weight_free(ia3_cpu *cpu, ia3_int8_weight *w)
+{
+    if (!w)
+        return;
+    ia3_cpu_free(&cpu->base, w->data);
+    ia3_cpu_free(&cpu->base, w->scale);
+    free(w);
+}
+
+/* --- products --- */
+
+typedef struct quantize_job {
+    const ia3_cpu *cpu;
+    const ia3_int8_weight *w;
+    const char *a;
+    ia3_int8_rows to;
+} quantize_job;
+
+static void
+quantize_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const quantize_job *j = arg;
+    size_t k = (size_t) j->w->k, padded = (size_t) j->w->groups * IA3_INT8_GROUP;
+    for (size_t r = begin; r < end; r++)
+        j->cpu->int8->quantize(j->to.q + r * padded, &j->to.scale[r], &j->to.start[r],
+                               j->a + r * k * j->cpu->act_size, (int) k, (int) padded, j->cpu->bf16);
+}
+
+ia3_int8_rows
+ia3_int8_quantize(ia3_cpu *cpu, const ia3_int8_weight *w, const void *a, int rows)
+{
+    quantize_job j = {.cpu = cpu, .w = w, .a = a};
+    j.to.q = ia3_cpu_arena_alloc(&cpu->base, (size_t) rows * (size_t) w->groups * IA3_INT8_GROUP);
+    j.to.scale = ia3_cpu_arena_alloc(&cpu->base, (size_t) rows * sizeof(float));
+    j.to.start = ia3_cpu_arena_alloc(&cpu->base, (size_t) rows * sizeof(int32_t));
+    ia3_parallel(cpu->pool, (size_t) rows, ia3_grain((size_t) w->k), quantize_work, &j);
+    return j.to;
+}
+
+void
+ia3_int8_panels(const ia3_cpu *cpu, const ia3_int8_weight *w, int first, int panels, const ia3_int8_rows *a,
+                int row, int rows, void *y, size_t ldy, ia3_out out)
+{
+    size_t size = out == IA3_OUT_ACT ? cpu->act_size : sizeof(float);
+    ia3_int8_product p = {.groups = w->groups,
+                          .q = a->q + (size_t) row * (size_t) w->groups * IA3_INT8_GROUP,
+                          .scale = a->scale + row,
+                          .start = a->start + row,
+                          .rows = rows,
+                          .ldy = ldy,
+                          .out = out,
+                          .bf16 = cpu->bf16};
+    for (int i = 0; i < panels; i++) {
+        int column = (first + i) * IA3_INT8_COLUMNS;
+        p.w = w->data + (size_t) (first + i) * panel_bytes(w);
+        p.w_scale = w->scale + column;
+        p.n = w->n - column < IA3_INT8_COLUMNS ? w->n - column : IA3_INT8_COLUMNS;
+        p.y = (char *) y + (size_t) i * IA3_INT8_COLUMNS * size;
+        cpu->int8->product(&p);
+    }
+}
+
+typedef struct product_job {
+    const ia3_cpu *cpu;
+    const ia3_int8_weight *w;
+    ia3_int8_rows a;
+    char *y;
+    int rows, chunk;
+    ia3_out out;
+} product_job;
+
+/* Items are (chunk of rows, panel), chunk by chunk. */
+static void
+product_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const product_job *j = arg;
+    size_t size = j->out == IA3_OUT_ACT ? j->cpu->act_size : sizeof(float);
+    for (size_t i = begin; i < end; i++) {
+        int panel = (int) (i % (size_t) j->w->n_panels), row = (int) (i / (size_t) j->w->n_panels) * j->chunk;
+        int rows = j->rows - row < j->chunk ? j->rows - row : j->chunk;
+        size_t at = (size_t) row * (size_t) j->w->n + (size_t) panel * IA3_INT8_COLUMNS;
+        ia3_int8_panels(j->cpu, j->w, panel, 1, &j->a, row, rows, j->y + at * size, (size_t) j->w->n, j->out);
+    }
+}
+
+void
+ia3_int8_matmul(ia3_cpu *cpu, const ia3_int8_weight *w, void *y, const void *a, int rows, ia3_out out)
+{
+    if (rows <= 0)
+        return;
+    size_t mark = ia3_cpu_arena_mark(&cpu->base);
+    product_job j = {.cpu = cpu, .w = w, .y = y, .rows = rows, .chunk = CHUNK_ROWS, .out = out};
+    j.a = ia3_int8_quantize(cpu, w, a, rows);
+    size_t chunks = ((size_t) rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
+    /* a part worth waking a thread for has about a million multiply-adds */
+    size_t work = (size_t) (rows < CHUNK_ROWS ? rows : CHUNK_ROWS) * (size_t) w->k * IA3_INT8_COLUMNS;
+    ia3_parallel(cpu->pool, chunks * (size_t) w->n_panels, 1 + 1000000 / (work + 1), product_work, &j);
+    ia3_cpu_arena_release(&cpu->base, mark);
+}
