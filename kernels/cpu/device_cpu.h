@@ -8,8 +8,9 @@
 #include "../../src/engine/device.h"
 
 /*
- * Opens the CPU device. dtype IA3_AUTO takes bfloat16 where the processor multiplies it natively. Errors:
- * IA3_E_INVALID when the processor cannot compute in the asked dtype, IA3_E_MEMORY.
+ * Opens the CPU device. dtype IA3_AUTO takes bfloat16 where the processor multiplies it natively, and so do the
+ * activations of IA3_INT8. Errors: IA3_E_INVALID when the processor cannot compute in the asked dtype,
+ * IA3_E_MEMORY.
  */
 ia3_device *ia3_cpu_open(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err);
 
