@@ -75,17 +75,15 @@ scores(float s[8][4], const fwd_rows<D> &r, const uint16_t *k, const float *bias
             if (r.split)
                 ia3_mma_pair(s[n], s[n + 1], r.q_low[kk], b);
         }
-    const float *here = bias ? bias + IA3_MMA_ROWS - 1 - warp * 16 - g : NULL;
+    if (bias)
+        ia3_add_bias<8>(s, bias + IA3_MMA_ROWS - 1 - warp * 16 - g + 2 * t, 1);
+    if (n_k >= IA3_MMA_KEYS)
+        return;
 #pragma unroll
     for (int n = 0; n < 8; n++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            int j = n * 8 + 2 * t + (e & 1);
-            if (here)
-                s[n][e] += here[j - (e >> 1) * 8];
-            if (j >= n_k)
-                s[n][e] = -INFINITY;
-        }
+        for (int e = 0; e < 4; e++)
+            s[n][e] = n * 8 + 2 * t + (e & 1) < n_k ? s[n][e] : -INFINITY;
 }
 
 /* s becomes exp(s - max); what was summed so far is rescaled to the new maximum. */
@@ -101,12 +99,12 @@ softmax_step(fwd_rows<D> &r, float s[8][4])
             max = fmaxf(max, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
         max = fmaxf(max, ia3_shfl_xor(max, 1));
         max = fmaxf(max, ia3_shfl_xor(max, 2));
-        float shrink = exp2f((r.max[half] - max) * IA3_LOG2E);
+        const float shrink = ia3_exp2((r.max[half] - max) * IA3_LOG2E), top = max * IA3_LOG2E;
 #pragma unroll
         for (int n = 0; n < 8; n++)
 #pragma unroll
             for (int e = 2 * half; e < 2 * half + 2; e++) {
-                s[n][e] = exp2f((s[n][e] - max) * IA3_LOG2E);
+                s[n][e] = ia3_exp2(s[n][e] * IA3_LOG2E - top);
                 sum += s[n][e];
             }
         r.sum[half] = r.sum[half] * shrink + sum;

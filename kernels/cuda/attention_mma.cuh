@@ -23,6 +23,19 @@ enum { IA3_MMA_ROWS = 64, IA3_MMA_THREADS = 128 };
 /* log2 e: exponentials are taken to base 2 */
 #define IA3_LOG2E 1.4426950408889634f
 
+/* 2^x by the hardware's approximation (2 ulp); results below 2^-126 are zero. */
+static __device__ __forceinline__ float
+ia3_exp2(float x)
+{
+#ifdef __CUDA_ARCH__
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#else
+    return exp2f(x);
+#endif
+}
+
 template <int D> struct ia3_tile {
     enum { LD = D + 8, SIZE = IA3_MMA_ROWS * LD };
 };
@@ -30,15 +43,18 @@ template <int D> struct ia3_tile {
 /* Rows of a packed bf16 array, one head of them. */
 typedef struct ia3_rows {
     const uint16_t *p; /* column 0 of this head in row 0 of the sequence */
-    size_t stride;
+    int stride;
     int n, d; /* rows of the sequence; d_kv */
 } ia3_rows;
 
 static __device__ __forceinline__ ia3_rows
 ia3_rows_of(const void *base, size_t stride, int row0, int n, int head, int d)
 {
-    ia3_rows r = {(const uint16_t *) base + (size_t) row0 * stride + (size_t) head * (size_t) d, stride, n,
-                  d};
+    ia3_rows r;
+    r.p = (const uint16_t *) base + (size_t) row0 * stride + (size_t) head * (size_t) d;
+    r.stride = (int) stride;
+    r.n = n;
+    r.d = d;
     return r;
 }
 
@@ -50,7 +66,7 @@ ia3_tile_load(uint16_t *tile, const ia3_rows &r, int first)
     for (int i = (int) threadIdx.x; i < ROWS * (D / 8); i += IA3_MMA_THREADS) {
         int row = i / (D / 8), col = i % (D / 8) * 8;
         bool there = first + row < r.n && col < r.d;
-        const uint16_t *from = there ? r.p + (size_t) (first + row) * r.stride + col : r.p;
+        const uint16_t *from = there ? r.p + (int64_t) (first + row) * r.stride + col : r.p;
         ia3_cp_async16(tile + row * ia3_tile<D>::LD + col, from, there);
     }
 }
@@ -90,7 +106,7 @@ static __device__ __forceinline__ uint32_t
 ia3_rows_pair(const ia3_rows &r, int row, int col)
 {
     bool there = row < r.n && col < r.d;
-    return there ? *(const uint32_t *) (const void *) (r.p + (size_t) row * r.stride + col) : 0u;
+    return there ? *(const uint32_t *) (const void *) (r.p + (int64_t) row * r.stride + col) : 0u;
 }
 
 /* x0, x1 as bf16 pair, and what rounding left of them as another. */
@@ -120,6 +136,28 @@ ia3_bias_load(float *to, const ia3_attention &a, const ia3_attention_item &it, i
     for (int x = (int) threadIdx.x; x < count; x += IA3_MMA_THREADS) {
         int distance = first + x;
         to[x] = distance > -it.n_q && distance < it.n_k ? bias[distance] : 0.0f;
+    }
+}
+
+/*
+ * Adds the bias to TILES neighbouring results whose c[0] of the first has the distance here[0] and whose columns go
+ * forward (step = 1: columns are keys) or back (step = -1: columns are queries). A distance occurs in two neighbours,
+ * eight columns apart, and is read once.
+ */
+template <int TILES>
+static __device__ __forceinline__ void
+ia3_add_bias(float s[TILES][4], const float *here, int step)
+{
+    float before0 = here[-8 * step], before1 = here[-7 * step];
+#pragma unroll
+    for (int n = 0; n < TILES; n++) {
+        float now0 = here[n * 8 * step], now1 = here[(n * 8 + 1) * step];
+        s[n][0] += now0;
+        s[n][1] += now1;
+        s[n][2] += before0;
+        s[n][3] += before1;
+        before0 = now0;
+        before1 = now1;
     }
 }
 

@@ -25,12 +25,19 @@ template <int D> struct walk {
     enum { ROWS = D <= 64 ? 64 : 32, KEYS = 16, QUERIES = D <= 64 ? 32 : 16, SIZE = ROWS * ia3_tile<D>::LD };
 };
 
-/* P of one result tile from its scores: exp(s - lse). */
+/* P from a score; lse2 is lse to base 2. */
 __device__ __forceinline__ float
-weight(float s, float lse)
+weight(float s, float lse2)
 {
-    return exp2f((s - lse) * IA3_LOG2E);
+    return ia3_exp2(s * IA3_LOG2E - lse2);
 }
+
+/* Blocks with d_kv = 64 that fit a multiprocessor's shared memory, 228 KB from sm_90 on, 164 KB before. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+enum { BLOCKS = 3 };
+#else
+enum { BLOCKS = 2 };
+#endif
 
 /* ---- queries ---- */
 
@@ -42,7 +49,7 @@ template <int D> struct queries_shared {
 template <int D> struct query_rows {
     uint32_t q[D / 16][4], q_low[D / 16][4], dout[D / 16][4]; /* q ⊙ l_k; dout ⊙ l_v */
     float dq[D / 8][4];                                       /* before ⊙ l_k */
-    float dot[2], lse[2];
+    float dot[2], lse2[2];                                    /* lse2: lse to base 2 */
     uint64_t key[2];
     bool split;
 };
@@ -102,7 +109,8 @@ load_query_rows(query_rows<D> &r, const ia3_attention &a, const ia3_attention_it
     for (int half = 0; half < 2; half++) {
         bool there = row + half * 8 < it.n_q;
         int at = it.q0 + row + half * 8;
-        r.lse[half] = there ? a.lse[(size_t) at * (size_t) a.n_heads + (size_t) it.head] : INFINITY;
+        r.lse2[half] =
+            there ? a.lse[(size_t) at * (size_t) a.n_heads + (size_t) it.head] * IA3_LOG2E : INFINITY;
         r.key[half] = there && a.dropout.row_key ? a.dropout.row_key[at] : 0;
     }
 #pragma unroll
@@ -112,7 +120,10 @@ load_query_rows(query_rows<D> &r, const ia3_attention &a, const ia3_attention_it
             r.dq[n][e] = 0.0f;
 }
 
-/* Adds what walk::KEYS keys contribute to dq. k, v: their tiles; col: their index in the sequence; n_k: how many are left. */
+/*
+ * Adds what walk::KEYS keys contribute to dq. k, v: their tiles; bias: at the distance of the thread's first element; col:
+ * their index in the sequence; n_k: how many are left.
+ */
 template <int D>
 __device__ __forceinline__ void
 walk_keys(query_rows<D> &r, const uint16_t *k, const uint16_t *v, const float *bias, int n_k,
@@ -134,15 +145,15 @@ walk_keys(query_rows<D> &r, const uint16_t *k, const uint16_t *v, const float *b
             ia3_mma_pair(dp[n], dp[n + 1], r.dout[kk], b);
         }
     uint32_t keep = mask.on ? ia3_keep_by_query<TILES>(mask, site, r.key, col) : 0xffffffffu;
+    if (bias)
+        ia3_add_bias<TILES>(s, bias, 1);
 #pragma unroll
     for (int n = 0; n < TILES; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            int half = e >> 1, j = n * 8 + 2 * t + (e & 1);
-            float p = bias ? s[n][e] + bias[j - half * 8] : s[n][e];
-            p = j < n_k ? weight(p, r.lse[half]) : 0.0f;
+            float p = n * 8 + 2 * t + (e & 1) < n_k ? weight(s[n][e], r.lse2[e >> 1]) : 0.0f;
             float d = keep >> (4 * n + e) & 1 ? dp[n][e] * mask.keep : 0.0f;
-            s[n][e] = p * (d - r.dot[half]);
+            s[n][e] = p * (d - r.dot[e >> 1]);
         }
 #pragma unroll
     for (int kk = 0; kk < TILES / 2; kk++) {
@@ -183,7 +194,7 @@ store_dq(const query_rows<D> &r, const ia3_attention &a, const ia3_attention_ite
 /* dots [query rows, n_heads]: D, for the other kernel. dq == NULL: only these. */
 template <int D>
 __global__ void
-__launch_bounds__(IA3_MMA_THREADS, D <= 64 ? 3 : 1)
+__launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
     queries_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dq, float *dots)
 {
     enum { ROWS = walk<D>::ROWS };
@@ -201,7 +212,8 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? 3 : 1)
     }
     ia3_cp_async_commit();
 
-    const int warp_first = ((int) threadIdx.x >> 5) * 16, lane_row = (int) threadIdx.x >> 2 & 7;
+    const int warp_first = ((int) threadIdx.x >> 5) * 16, lane_row = (int) threadIdx.x >> 2 & 7,
+              lane_col = ((int) threadIdx.x & 3) * 2;
     const int row = first + warp_first + lane_row;
     const bool busy = first + warp_first < it.n_q;
     query_rows<D> r;
@@ -222,7 +234,8 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? 3 : 1)
         ia3_cp_async_commit();
         for (int c = 0; c < ROWS && busy && j + c < n_k; c += walk<D>::KEYS)
             walk_keys<D>(r, sh->k[stage] + c * ia3_tile<D>::LD, sh->v[stage] + c * ia3_tile<D>::LD,
-                         a.bias ? sh->bias[stage] + IA3_MMA_ROWS - 1 - warp_first - lane_row + c : NULL,
+                         a.bias ? sh->bias[stage] + IA3_MMA_ROWS - 1 - warp_first - lane_row + c + lane_col
+                                : NULL,
                          n_k - j - c, mask, a.dropout.site + (uint32_t) it.head, j + c);
     }
     if (!dq)
@@ -233,13 +246,6 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? 3 : 1)
 
 /* ---- keys ---- */
 
-/* Blocks that fit a multiprocessor's shared memory, 228 KB from sm_90 on, 164 KB before. */
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-enum { KEY_BLOCKS = 3 };
-#else
-enum { KEY_BLOCKS = 2 };
-#endif
-
 template <int D> struct keys_shared {
     uint16_t k[ia3_tile<D>::SIZE], k_low[ia3_tile<D>::SIZE],
         v[ia3_tile<D>::SIZE]; /* k ⊙ l_k split, v ⊙ l_v */
@@ -248,7 +254,7 @@ template <int D> struct keys_shared {
         float results[4][16 * ia3_tile<D>::LD]; /* of the warps, in the end */
     };
     float bias[2][IA3_MMA_KEYS + walk<D>::ROWS];
-    float lse[2][walk<D>::ROWS], dot[2][walk<D>::ROWS];
+    float lse2[2][walk<D>::ROWS], dot[2][walk<D>::ROWS];
     uint64_t key[2][walk<D>::ROWS];
     float sums[4][2][D]; /* a warp's part of dl_k, dl_v */
 };
@@ -291,7 +297,7 @@ load_statistics(keys_shared<D> *sh, int stage, const ia3_attention &a, const ia3
         return;
     bool there = i + x < it.n_q;
     size_t row = (size_t) (it.q0 + i + x), at = row * (size_t) a.n_heads + (size_t) it.head;
-    sh->lse[stage][x] = there ? a.lse[at] : INFINITY;
+    sh->lse2[stage][x] = there ? a.lse[at] * IA3_LOG2E : INFINITY;
     sh->dot[stage][x] = there ? dots[at] : 0.0f;
     sh->key[stage][x] = there && a.dropout.row_key ? a.dropout.row_key[row] : 0;
 }
@@ -308,7 +314,7 @@ walk_queries(key_rows<D> &r, const keys_shared<D> *sh, int stage, int x, const i
     const uint16_t *q = sh->tiles[stage] + x * ia3_tile<D>::LD,
                    *dout = sh->tiles[2 + stage] + x * ia3_tile<D>::LD;
     float s[TILES][4] = {}, dp[TILES][4] = {};
-#pragma unroll
+#pragma unroll 2
     for (int kk = 0; kk < D / 16; kk++) {
         uint32_t k[4], low[4], v[4];
         ia3_tile_a<D>(k, sh->k, warp_key, kk * 16);
@@ -328,14 +334,14 @@ walk_queries(key_rows<D> &r, const keys_shared<D> *sh, int stage, int x, const i
     }
     uint32_t keep =
         mask.on ? ia3_keep_by_key<TILES>(mask, site, sh->key[stage] + x, first + warp_key) : 0xffffffffu;
-    const float *bias = sh->bias[stage] + ROWS - 1 + warp_key + g - x;
+    if (biased)
+        ia3_add_bias<TILES>(s, sh->bias[stage] + ROWS - 1 + warp_key + g - x - 2 * t, -1);
 #pragma unroll
     for (int n = 0; n < TILES; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             int i = n * 8 + 2 * t + (e & 1), j = (e >> 1) * 8;
-            float p = biased ? s[n][e] + bias[j - i] : s[n][e];
-            p = first + warp_key + g + j < it.n_k ? weight(p, sh->lse[stage][x + i]) : 0.0f;
+            float p = first + warp_key + g + j < it.n_k ? weight(s[n][e], sh->lse2[stage][x + i]) : 0.0f;
             float m = keep >> (4 * n + e) & 1 ? mask.keep : 0.0f;
             dp[n][e] = p * (dp[n][e] * m - sh->dot[stage][x + i]);
             s[n][e] = p * m;
@@ -389,7 +395,7 @@ store_keys(const float d[D / 8][4], float *stage, const ia3_rows &unscaled, uint
             const uint32_t pair = ia3_rows_pair(unscaled, row, col);
             sum0 += d0 * ia3_bf16_low(pair);
             sum1 += d1 * ia3_bf16_high(pair);
-            *(uint32_t *) (void *) (to + (size_t) row * unscaled.stride + col) =
+            *(uint32_t *) (void *) (to + (int64_t) row * unscaled.stride + col) =
                 ia3_pack_bf16(d0 * l0, d1 * l1);
         }
         sums[col] = sum0;
@@ -399,7 +405,7 @@ store_keys(const float d[D / 8][4], float *stage, const ia3_rows &unscaled, uint
 
 template <int D>
 __global__ void
-__launch_bounds__(IA3_MMA_THREADS, D <= 64 ? KEY_BLOCKS : 1)
+__launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
     keys_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dk, void *dv,
                 const float *dots, float *partial, int splits)
 {
