@@ -46,6 +46,11 @@ $(ENGINE_BUILD)/test/%: test/engine/%.c $(ENGINE_OBJS) $(ENGINE_TEST_HELPERS)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -MF $@.d -c -o $@.o $<
 	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_TEST_HELPERS) $(ENGINE_OBJS) -lcmocka $(ENGINE_LIBS)
 
+$(ENGINE_BUILD)/bench/%: test/bench/%.c $(ENGINE_OBJS)
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -MF $@.d -c -o $@.o $<
+	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_OBJS) $(ENGINE_LIBS)
+
 $(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate: $(ENGINE_BUILD)/ia3_engine
 
 # Every test binary prints cmocka's summary; a failing one stops the run at the end with its name.

@@ -1,0 +1,264 @@
+"""The steps of scripts/gpu-check, the most important first; each has a limit, all together have one, and a step that fails
+does not stop the next."""
+
+import argparse
+import glob
+import os
+import re
+import sys
+import time
+
+import machine
+import measure
+import report
+import runner
+
+FOLDER = "build/gpu-check"
+# Tests that run on the device that IA3_TEST_DEVICE names.
+DEVICE_TESTS = ["test_device", "test_kernels_matmul", "test_kernels_rows", "test_kernels_attention",
+                "test_attention_shapes", "test_golden", "test_gradient", "test_devices", "test_train", "test_generate",
+                "test_methods", "test_merge"]
+# What compute-sanitizer looks at, small programs and small parts of others: (program, IA3_TEST_FILTER).
+SANITIZED = [("test_kernels_rows", None), ("test_kernels_attention", None), ("test_kernels_matmul", None),
+             ("test_gradient", "*B *"), ("test_device", None)]
+TOOLS = ["memcheck", "racecheck", "synccheck"]
+LIMITS = {"environment": 60, "build": 240, "tests": 100, "ia3 3B": 60, "torch 3B": 90, "transformers": 60,
+          "ia3 11B": 90, "sanitizer": 120, "torch 11B": 90, "load": 60}
+
+
+class Check:
+    def __init__(self, options, the_report):
+        self.options, self.report = options, the_report
+        self.clock = runner.Clock(options.time_limit)
+        self.environment = dict(os.environ)
+        self.python = None
+        self.nvcc = None
+        self.gpu = None
+        self.cuda = options.device.startswith("cuda")
+        self.module = os.environ.get("IA3_CUDA_MODULE")  # built before: a simulator, perhaps
+        self.build_folder = f"build/{options.flavor}"
+        self.tests = [t for t in DEVICE_TESTS if os.path.exists(f"test/engine/{t}.c")]
+        self.tests += sorted(os.path.basename(p)[:-2] for p in glob.glob("test/engine/test_cuda*.c"))
+        if options.small:
+            self.tests = [t for t in self.tests if t in ("test_device", "test_kernels_rows")]
+        self.benchmark = None
+
+    # --- environment ---
+
+    def environment_step(self, step):
+        say = self.report.fact
+        if self.options.small:
+            say("tiny shapes in place of T0-3B and T0-11B: the numbers below only show that all steps run")
+        self.gpu = machine.gpu_facts()
+        if self.gpu:
+            say(f"GPU: {self.gpu[0]}, {int(self.gpu[2]) / 1024:.0f} GiB, driver {self.gpu[1]}, at most {self.gpu[3]} MHz "
+                f"and {self.gpu[4]} W, compute capability {self.gpu[5]}")
+        elif self.cuda and not self.module:
+            self.report.check("environment", "GPU", "failed", "nvidia-smi shows none")
+        with open("/proc/cpuinfo") as f:
+            cpu = re.search(r"model name\s*: (.*)", f.read())
+        say(f"CPU: {cpu.group(1) if cpu else 'unknown'}, {len(os.sched_getaffinity(0))} cores")
+        self.python, versions = machine.find_python()
+        say(versions if self.python else "no Python with torch, transformers and peft")
+        if self.cuda and not self.module:
+            self.nvcc = machine.find_nvcc()
+            if self.nvcc:
+                machine.use_toolkit(self.environment, self.nvcc, self.python)
+                say(f"nvcc: {machine.output_of([self.nvcc, '--version']).split(chr(10))[-1]} ({self.nvcc})")
+            else:
+                self.report.check("environment", "nvcc", "failed", "not found")
+        say(f"compiler: {machine.output_of(['gcc', '--version']).split(chr(10))[0]}")
+        source, missing = machine.use_libraries(self.environment, FOLDER)
+        if source:
+            say(f"libraries of the engine: {source}")
+        self.report.check("environment", "libraries", "ok" if source else "failed", missing, step.seconds())
+
+    # --- build ---
+
+    def make(self, step, what, targets, *variables):
+        command = ["make", "-s", "-f", "src/engine/engine.mk", "-j", str(len(os.sched_getaffinity(0))),
+                   f"FLAVOR={self.options.flavor}", *variables, *targets]
+        started = time.monotonic()
+        log = f"{FOLDER}/build-{what.split()[0]}.log"
+        status, output = runner.run(command, step.left(), self.environment, log)
+        if status != 0:
+            lines = output.strip().split("\n")
+            wrong = [line for line in lines if re.search(r"error|cannot find|No rule", line)][:3] or lines[-3:]
+            raise runner.Failure(f"{what}: {' / '.join(wrong)} (see {log})")
+        self.report.check("build", what, "ok", seconds=time.monotonic() - started)
+
+    def build_step(self, step):
+        b = self.build_folder
+        if self.cuda and not self.module:
+            variables = [f"NVCC={self.nvcc}"] if self.nvcc else []
+            if self.gpu and re.fullmatch(r"\d+\.\d", self.gpu[5]):
+                number = self.gpu[5].replace(".", "")
+                variables.append(f"CUDA_ARCHS=sm_{number}{'a' if number == '90' else ''}")
+            self.make(step, "CUDA module", [f"{b}/ia3_cuda.so"], *variables)
+            self.environment["IA3_CUDA_MODULE"] = os.path.abspath(f"{b}/ia3_cuda.so")
+        self.make(step, "engine", [f"{b}/ia3_engine", f"{b}/bench/bench_gpu"])
+        self.make(step, "tests", [f"{b}/test/{t}" for t in self.tests])
+
+    # --- tests ---
+
+    def tests_step(self, step):
+        environment = {**self.environment, "IA3_TEST_DEVICE": self.options.device}
+        nowhere = {**self.environment, "IA3_TEST_DEVICE": "nowhere"}
+        for test in self.tests:
+            program = f"{self.build_folder}/test/{test}"
+            started = time.monotonic()
+            try:
+                status, output = runner.run([program], min(step.left(), 60), environment, f"{FOLDER}/{test}.log")
+                elsewhere, _ = runner.run([program], min(step.left(), 20), nowhere)
+            except (OSError, runner.Failure) as problem:
+                self.report.check("tests", test, "failed", str(problem), time.monotonic() - started)
+                continue
+            self.count_tests(test, status, output, time.monotonic() - started)
+            if elsewhere == 0:
+                self.report.check("tests", test, "failed", "ran without asking for the device")
+
+    def count_tests(self, test, status, output, seconds):
+        """cmocka's totals; a program that ends badly without a failed test is one failure."""
+        totals = {word: sum(int(n) for n in re.findall(rf"^\[  {word} *\] (\d+) test", output, re.M))
+                  for word in ("PASSED", "FAILED", "SKIPPED")}
+        if status != 0 and not totals["FAILED"]:
+            totals["FAILED"] = 1
+        if not any(totals.values()):
+            totals["FAILED"] = 1
+        if totals["PASSED"]:
+            self.report.check("tests", test, "ok", f"{totals['PASSED']} tests", seconds, totals["PASSED"])
+        if totals["SKIPPED"]:
+            self.report.check("tests", test, "skipped", f"{totals['SKIPPED']} tests", None, totals["SKIPPED"])
+        if totals["FAILED"]:
+            names = re.findall(r"^\[  FAILED  \] (\D.*)$", output, re.M)
+            wrong = re.findall(r"^\[  ERROR   \] --- (.*)$", output, re.M)
+            detail = "; ".join(dict.fromkeys(names)) or f"exit status {status}: {output.strip()[-200:]}"
+            self.report.check("tests", test, "failed", f"{detail} | {' | '.join(wrong[:3])}"[:600], None, totals["FAILED"])
+
+    # --- transformers ---
+
+    def transformers_step(self, step):
+        command = [self.python or sys.executable, "test/gpu/against_transformers.py", "--engine",
+                   f"{self.build_folder}/ia3_engine", "--device", self.options.device]
+        status, output = runner.run(command, step.left(), self.environment, f"{FOLDER}/transformers.log")
+        lines = re.findall(r"^(ok|not ok) - (.*)$", output, re.M)
+        for verdict, text in lines:
+            self.report.check("transformers", text, "ok" if verdict == "ok" else "failed")
+        if status != 0 and not any(verdict == "not ok" for verdict, _ in lines):
+            raise runner.Failure(output.strip()[-300:])
+
+    # --- compute-sanitizer ---
+
+    def sanitizer_step(self, step):
+        folder = os.path.dirname(self.nvcc) if self.nvcc else ""
+        tool = next((p for p in (f"{folder}/compute-sanitizer", "/usr/local/cuda/bin/compute-sanitizer")
+                     if os.path.exists(p)), None)
+        if tool is None:
+            self.report.check("sanitizer", "compute-sanitizer", "skipped", "it is not installed")
+            return
+        for program, pattern in SANITIZED:
+            if program not in self.tests:
+                continue
+            for kind in TOOLS:
+                self.sanitize(tool, kind, program, pattern, step)
+
+    def sanitize(self, tool, kind, program, pattern, step):
+        name = f"{kind} {program}"
+        if step.left() < 5:
+            self.report.check("sanitizer", name, "skipped", "no time left")
+            return
+        environment = {**self.environment, "IA3_TEST_DEVICE": self.options.device}
+        if pattern:
+            environment["IA3_TEST_FILTER"] = pattern
+        command = [tool, "--tool", kind, "--error-exitcode", "97", "--launch-timeout", "30",
+                   f"{self.build_folder}/test/{program}"]
+        started = time.monotonic()
+        try:
+            status, output = runner.run(command, min(step.left(), 40), environment,
+                                        f"{FOLDER}/{kind}-{program}.log")
+        except runner.OutOfTime as late:
+            self.report.check("sanitizer", name, "skipped", str(late), time.monotonic() - started)
+            return
+        errors = re.findall(r"========= (?!COMPUTE-SANITIZER|ERROR SUMMARY: 0)(.*)", output)
+        self.report.check("sanitizer", name, "ok" if status == 0 else "failed",
+                          "" if status == 0 else f"status {status}: {' / '.join(errors[:3])}"[:400],
+                          time.monotonic() - started)
+
+    # --- benchmark ---
+
+    def bench_step(self, step, name):
+        self.benchmark.run_ia3(name, step)
+        self.report.check("benchmark", f"ia3, {name}", "ok", seconds=step.seconds())
+
+    def peer_step(self, step, name):
+        self.benchmark.run_peer(name, step)
+        self.report.check("benchmark", f"torch, {name}", "ok", seconds=step.seconds())
+
+    def load_step(self, step):
+        why = self.benchmark.run_load(step)
+        self.report.check("benchmark", "load", "skipped" if why else "ok", why, step.seconds())
+
+    # --- all ---
+
+    def steps(self):
+        """(name, function, what it needs: None or a reason why it cannot run)"""
+        built = None if os.path.exists(f"{self.build_folder}/ia3_engine") else "there is no engine"
+        benched = None if self.benchmark and os.path.exists(self.benchmark.program) else "there is no bench_gpu"
+        torch = None if self.python else "no Python with torch, transformers and peft"
+        no_gpu = "no GPU" if self.module or not self.cuda else None
+        return {"environment": (self.environment_step, None), "build": (self.build_step, None),
+                "tests": (self.tests_step, None),
+                "ia3 3B": (lambda s: self.bench_step(s, "T0-3B"), benched),
+                "torch 3B": (lambda s: self.peer_step(s, "T0-3B"), torch),
+                "transformers": (self.transformers_step, torch or built),
+                "ia3 11B": (lambda s: self.bench_step(s, "T0-11B"), benched),
+                "sanitizer": (self.sanitizer_step, no_gpu),
+                "torch 11B": (lambda s: self.peer_step(s, "T0-11B"), torch),
+                "load": (self.load_step, benched)}
+
+    def run(self):
+        for name, limit in LIMITS.items():
+            if self.options.only and name not in self.options.only and name != "environment":
+                continue
+            if name != "environment" and self.benchmark is None:
+                self.benchmark = measure.Benchmark(self.options, FOLDER, self.environment, self.python, self.report)
+            function, obstacle = self.steps()[name]
+            self.report.say(f"== {name} (of {limit} s; {self.clock.left():.0f} s left for all)")
+            step = runner.Step(self.clock, limit)
+            if step.left() < 3:
+                obstacle = obstacle or "no time left"
+            if obstacle:
+                self.report.check(name, name, "skipped", obstacle)
+                continue
+            try:
+                function(step)
+            except Exception as problem:  # whatever it is, the next step runs
+                text = str(problem) if isinstance(problem, runner.Failure) else f"{type(problem).__name__}: {problem}"
+                self.report.check(name, name, "failed", text, step.seconds())
+        self.report.measures = self.benchmark.table() if self.benchmark else []
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="scripts/gpu-check")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--flavor", default="gpu")
+    parser.add_argument("--small", action="store_true", help="tiny shapes and few tests: does the check itself work?")
+    parser.add_argument("--only", type=lambda text: text.split(","), help=f"of: {', '.join(LIMITS)}")
+    parser.add_argument("--time-limit", type=float, default=530)
+    options = parser.parse_args()
+    for name in options.only or []:
+        if name not in LIMITS:
+            parser.error(f"there is no step \"{name}\"")
+    os.makedirs(FOLDER, exist_ok=True)
+    started = time.monotonic()
+    the_report = report.Report(lambda text: print(text, flush=True))
+    Check(options, the_report).run()
+    out = os.environ.get("OUT")
+    the_report.facts.append(f"{time.monotonic() - started:.0f} s in all")
+    the_report.write(f"{out}/gpu-check" if out else f"{FOLDER}/report")
+    print("\n" + the_report.text(), end="", flush=True)
+    sys.exit(1 if the_report.total("failed") or not the_report.total("ok") else 0)
+
+
+if __name__ == "__main__":
+    main()

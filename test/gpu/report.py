@@ -1,0 +1,122 @@
+"""What gpu-check prints: a line for each check, and the table of measures against their goals."""
+
+import json
+
+
+class Measure:
+    """A row of the table. `ours` and `peer` are in `unit`; a goal is (text, function of the measure that says whether it is
+    reached, or None when it cannot be said)."""
+
+    def __init__(self, name, unit, less=False, goals=()):
+        self.name, self.unit, self.less, self.goals = name, unit, less, list(goals)
+        self.ours = self.peer = None
+        self.note = ""
+
+    def ratio(self):
+        """How many times better than the peer."""
+        if not self.ours or not self.peer:
+            return None
+        return self.peer / self.ours if self.less else self.ours / self.peer
+
+    def verdict(self):
+        if self.ours is None:
+            return "not measured"
+        if not self.goals:
+            return ""
+        reached = [check(self) for _, check in self.goals]
+        if False in reached:
+            return "short"
+        return "part measured" if None in reached else "ok"
+
+
+def at_least(value):
+    return f">= {value:,g}", lambda m: m.ours >= value
+
+
+def at_most(value, unit=""):
+    return f"<= {value:,g}{unit}", lambda m: m.ours <= value
+
+
+def times_peer(value):
+    return f">= {value:g}x", lambda m: None if m.ratio() is None else m.ratio() >= value
+
+
+def number(value):
+    """To about four significant digits."""
+    if value is None:
+        return "-"
+    for whole, decimals in ((1000, 0), (100, 1), (10, 2)):
+        if abs(value) >= whole:
+            return f"{value:,.{decimals}f}"
+    return f"{value:.3f}"
+
+
+def columns(rows):
+    """Rows of strings as aligned text; the first column to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
+            for row in rows]
+
+
+class Report:
+    def __init__(self, say=print):
+        self.say = say
+        self.facts = []
+        self.checks = []  # (step, name, status, detail, seconds); status: ok, failed, skipped
+        self.measures = []
+
+    def fact(self, text):
+        self.facts.append(text)
+        self.say(f"  {text}")
+
+    def check(self, step, name, status, detail="", seconds=None, count=1):
+        """Counts for `count` checks of that status."""
+        self.checks.append((step, name, status, detail, seconds, count))
+        took = "" if seconds is None else f" ({seconds:.1f} s)"
+        self.say(f"  {status:7} {name}{took}{': ' if detail else ''}{detail}")
+
+    def total(self, status):
+        return sum(c[5] for c in self.checks if c[2] == status)
+
+    def _steps(self):
+        rows = [("step", "passed", "failed", "skipped", "seconds")]
+        for step in dict.fromkeys(c[0] for c in self.checks):
+            of_step = [c for c in self.checks if c[0] == step]
+            counts = [sum(c[5] for c in of_step if c[2] == s) for s in ("ok", "failed", "skipped")]
+            seconds = sum(c[4] or 0 for c in of_step)
+            rows.append((step, *(str(n) for n in counts), f"{seconds:.1f}"))
+        return columns(rows)
+
+    def _table(self):
+        rows = [("measure", "ia3", "torch", "ratio", "goal", "")]
+        for m in self.measures:
+            ratio = m.ratio()
+            rows.append((f"{m.name}, {m.unit}" if m.unit else m.name, number(m.ours), number(m.peer),
+                         f"{ratio:.2f}" if ratio else "-", ", ".join(text for text, _ in m.goals), m.verdict()))
+        return columns(rows) + [f"  {m.name}: {m.note}" for m in self.measures if m.note]
+
+    def text(self):
+        lines = list(self.facts) + [""]
+        lines += self._steps() + [""] if self.checks else []
+        for step, name, status, detail, _, _ in self.checks:
+            if status != "ok":
+                lines.append(f"{status}: {step}: {name}{': ' if detail else ''}{detail}")
+        if self.measures:
+            lines += [""] + self._table()
+            verdicts = [m.verdict() for m in self.measures if m.goals]
+            lines += ["", f"goals (for an H200): {verdicts.count('ok')} ok, {verdicts.count('short')} short, "
+                          f"{len(verdicts) - verdicts.count('ok') - verdicts.count('short')} not measured"]
+        lines.append(f"{self.total('ok')} passed, {self.total('failed')} failed")
+        return "\n".join(lines) + "\n"
+
+    def write(self, path):
+        with open(path + ".txt", "w") as f:
+            f.write(self.text())
+        with open(path + ".json", "w") as f:
+            json.dump({"facts": self.facts,
+                       "checks": [dict(zip(("step", "name", "status", "detail", "seconds", "count"), c))
+                                  for c in self.checks],
+                       "measures": [{"name": m.name, "unit": m.unit, "ours": m.ours, "peer": m.peer,
+                                     "goals": [text for text, _ in m.goals], "verdict": m.verdict(), "note": m.note}
+                                    for m in self.measures]}, f, indent=1)
+            f.write("\n")

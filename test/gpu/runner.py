@@ -1,0 +1,133 @@
+"""Steps that have a limited time, and the processes they run."""
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import threading
+import time
+
+
+class Failure(Exception):
+    """What went wrong in a step, in a line."""
+
+
+class OutOfTime(Failure):
+    """A process did not end within its limit."""
+
+
+def _kill(process):
+    """The process and whatever it started."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def run(command, limit, environment=None, log=None, stdin=None):
+    """Returns (exit status, output). At the limit the process is killed and OutOfTime raised; the output so far is in the
+    log."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True,
+                               errors="replace", start_new_session=True)
+    late = False
+    try:
+        output, _ = process.communicate(stdin, timeout=max(limit, 0.1))
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        output, _ = process.communicate()
+        late = True
+    if log:
+        with open(log, "w") as f:
+            f.write(f"$ {' '.join(command)}\n{output}")
+    if late:
+        raise OutOfTime(f"{os.path.basename(command[0])} did not end in {limit:.0f} s")
+    return process.returncode, output
+
+
+class Driver:
+    """A process that answers each line with a line of JSON (bench_gpu.c, bench_gpu_torch.py)."""
+
+    def __init__(self, command, log, environment=None):
+        self.name = os.path.basename(command[1] if "python" in command[0] else command[0])
+        self.log = open(log, "w")
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
+                                        env=environment, text=True, start_new_session=True)
+        self.lines = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put(None)
+
+    def ask(self, command, limit):
+        """The answer; raises Failure when it is an error, the process has ended, or none comes in time."""
+        try:
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
+            line = self.lines.get(timeout=max(limit, 0.1))
+        except queue.Empty:
+            _kill(self.process)
+            raise OutOfTime(f"{self.name}: no answer to \"{command}\" in {limit:.0f} s") from None
+        except (BrokenPipeError, ValueError):
+            line = None
+        if line is None:
+            self.process.wait()
+            raise Failure(f"{self.name} ended with status {self.process.returncode} at \"{command}\": "
+                          f"{self.last_words()}")
+        self.log.write(f"{command} -> {line}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise Failure(f"{self.name}: {command}: {answer['error']}")
+        return answer
+
+    def last_words(self):
+        self.log.flush()
+        with open(self.log.name, errors="replace") as f:
+            lines = [line.strip() for line in f if line.strip()]
+        return " / ".join(lines[-3:])
+
+    def close(self):
+        if self.process.poll() is None:
+            try:
+                self.process.communicate("quit\n", timeout=10)
+            except (subprocess.TimeoutExpired, ValueError, BrokenPipeError):
+                _kill(self.process)
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            try:
+                stream.close()
+            except BrokenPipeError:  # what could not be written any more
+                pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+class Clock:
+    """What is left of the time for everything."""
+
+    def __init__(self, seconds):
+        self.end = time.monotonic() + seconds
+
+    def left(self):
+        return self.end - time.monotonic()
+
+
+class Step:
+    """The time of one step: its own limit, or what is left for everything when that is less."""
+
+    def __init__(self, clock, limit):
+        self.started = time.monotonic()
+        self.end = self.started + min(limit, clock.left())
+
+    def left(self):
+        return self.end - time.monotonic()
+
+    def seconds(self):
+        return time.monotonic() - self.started
