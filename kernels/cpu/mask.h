@@ -7,6 +7,12 @@
 #ifndef IA3_CPU_MASK_H
 #define IA3_CPU_MASK_H
 
+#include <string.h>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "../../src/engine/device.h"
 #include "../../src/engine/rng.h"
 
@@ -29,22 +35,53 @@ ia3_mask_of(const ia3_dropout *d)
 
 #define IA3_MASK_BLOCKS 16 /* Philox blocks computed per pass */
 
-/* 32-bit numbers in 64-bit lanes, so that a product has its high half where it can be taken. */
+/* Philox works on 32-bit numbers in 64-bit lanes, whose high halves may hold anything. */
 typedef uint64_t ia3_u64x8 __attribute__((vector_size(64)));
+typedef uint32_t ia3_u32x16 __attribute__((vector_size(64)));
+typedef int32_t ia3_i32x16 __attribute__((vector_size(64), aligned(4), may_alias));
+
+/* Full products of the low halves: compilers do not find this instruction by themselves. */
+static inline ia3_u64x8
+ia3_mul_low32(ia3_u64x8 a, uint32_t b)
+{
+#if defined(__AVX512F__)
+    return (ia3_u64x8) _mm512_mul_epu32((__m512i) a, _mm512_set1_epi64((long long) b));
+#elif defined(__AVX2__)
+    __m256i half[2], by = _mm256_set1_epi64x((long long) b);
+    memcpy(half, &a, sizeof half);
+    half[0] = _mm256_mul_epu32(half[0], by);
+    half[1] = _mm256_mul_epu32(half[1], by);
+    memcpy(&a, half, sizeof half);
+    return a;
+#else
+    return (a & 0xffffffffu) * (uint64_t) b;
+#endif
+}
+
+/* The exclusive or of three, one instruction where there is one. */
+static inline ia3_u64x8
+ia3_xor3(ia3_u64x8 a, ia3_u64x8 b, uint64_t c)
+{
+#if defined(__AVX512F__)
+    return (ia3_u64x8) _mm512_ternarylogic_epi64((__m512i) a, (__m512i) b, _mm512_set1_epi64((long long) c),
+                                                 0x96);
+#else
+    return a ^ b ^ c;
+#endif
+}
 
 /* ia3_philox() of eight counters in place. */
 static inline void
 ia3_philox_x8(ia3_u64x8 c[4])
 {
-    const ia3_u64x8 low = (ia3_u64x8){0} + 0xffffffffu;
     ia3_u64x8 c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3];
     uint32_t k0 = IA3_PHILOX_KEY0, k1 = IA3_PHILOX_KEY1;
     for (int round = 0; round < 10; round++) {
-        ia3_u64x8 p0 = c0 * (uint64_t) 0xD2511F53u, p1 = c2 * (uint64_t) 0xCD9E8D57u;
-        c0 = (p1 >> 32) ^ c1 ^ (uint64_t) k0;
-        c2 = (p0 >> 32) ^ c3 ^ (uint64_t) k1;
-        c1 = p1 & low;
-        c3 = p0 & low;
+        ia3_u64x8 p0 = ia3_mul_low32(c0, 0xD2511F53u), p1 = ia3_mul_low32(c2, 0xCD9E8D57u);
+        c0 = ia3_xor3(p1 >> 32, c1, k0);
+        c2 = ia3_xor3(p0 >> 32, c3, k1);
+        c1 = p1;
+        c3 = p0;
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
@@ -54,6 +91,22 @@ ia3_philox_x8(ia3_u64x8 c[4])
     c[3] = c3;
 }
 
+/* The multipliers of 32 columns whose numbers are c[column % 4][column / 4]. */
+static inline void
+ia3_mask_store(float *m, const ia3_u64x8 c[4], const ia3_mask *mask)
+{
+    const uint64_t low = 0xffffffffu;
+    ia3_u64x8 even = (c[0] & low) | c[1] << 32, odd = (c[2] & low) | c[3] << 32;
+    ia3_u32x16 bits[2] = {(ia3_u32x16) __builtin_shufflevector(even, odd, 0, 8, 1, 9, 2, 10, 3, 11),
+                          (ia3_u32x16) __builtin_shufflevector(even, odd, 4, 12, 5, 13, 6, 14, 7, 15)};
+    uint32_t keep;
+    memcpy(&keep, &mask->keep, sizeof keep);
+    for (int i = 0; i < 2; i++) {
+        ia3_i32x16 x = (ia3_i32x16) (bits[i] >= mask->threshold) & (int32_t) keep;
+        memcpy(m + 16 * i, &x, sizeof x);
+    }
+}
+
 /*
  * Fills m[0 .. n) for columns col .. col + n; col must be a multiple of 4. m may be written up to the next
  * multiple of 64 behind n.
@@ -61,25 +114,15 @@ ia3_philox_x8(ia3_u64x8 c[4])
 static inline void
 ia3_mask_row(float *m, size_t n, uint32_t col, uint64_t key, uint32_t site, const ia3_mask *mask)
 {
-    const uint32_t threshold = mask->threshold;
-    const float keep = mask->keep;
+    const ia3_u64x8 blocks = {0, 1, 2, 3, 4, 5, 6, 7}, zero = {0};
     for (size_t at = 0; at < n; at += 4 * IA3_MASK_BLOCKS) {
-        ia3_u64x8 c[2][4];
-        for (int half = 0; half < 2; half++) {
-            uint64_t first = ((col + at) >> 2) + 8 * (uint64_t) half;
-            for (uint64_t b = 0; b < 8; b++)
-                c[half][0][b] = (uint32_t) (first + b);
-            c[half][1] = (ia3_u64x8){0} + site;
-            c[half][2] = (ia3_u64x8){0} + (uint32_t) key;
-            c[half][3] = (ia3_u64x8){0} + (key >> 32);
-        }
-        ia3_philox_x8(c[0]);
-        ia3_philox_x8(c[1]);
-        for (int half = 0; half < 2; half++)
-            for (int b = 0; b < 8; b++)
-                for (int x = 0; x < 4; x++)
-                    m[at + 32 * (size_t) half + 4 * (size_t) b + (size_t) x] =
-                        c[half][x][b] >= threshold ? keep : 0.0f;
+        uint64_t first = (col + at) >> 2;
+        ia3_u64x8 a[4] = {blocks + first, zero + site, zero + key, zero + (key >> 32)};
+        ia3_u64x8 b[4] = {blocks + (first + 8), a[1], a[2], a[3]};
+        ia3_philox_x8(a);
+        ia3_philox_x8(b);
+        ia3_mask_store(m + at, a, mask);
+        ia3_mask_store(m + at + 32, b, mask);
     }
 }
 
