@@ -40,33 +40,32 @@ typedef uint64_t ia3_u64x8 __attribute__((vector_size(64)));
 typedef uint32_t ia3_u32x16 __attribute__((vector_size(64)));
 typedef int32_t ia3_i32x16 __attribute__((vector_size(64), aligned(4), may_alias));
 
-/* Full products of the low halves: compilers do not find this instruction by themselves. */
-static inline ia3_u64x8
-ia3_mul_low32(ia3_u64x8 a, uint32_t b)
+/* *p = the full products of the low halves of *a and b: compilers do not find this instruction by themselves. */
+static inline void
+ia3_mul_low32(ia3_u64x8 *p, const ia3_u64x8 *a, uint32_t b)
 {
 #if defined(__AVX512F__)
-    return (ia3_u64x8) _mm512_mul_epu32((__m512i) a, _mm512_set1_epi64((long long) b));
+    *p = (ia3_u64x8) _mm512_mul_epu32((__m512i) *a, _mm512_set1_epi64((long long) b));
 #elif defined(__AVX2__)
     __m256i half[2], by = _mm256_set1_epi64x((long long) b);
-    memcpy(half, &a, sizeof half);
+    memcpy(half, a, sizeof half);
     half[0] = _mm256_mul_epu32(half[0], by);
     half[1] = _mm256_mul_epu32(half[1], by);
-    memcpy(&a, half, sizeof half);
-    return a;
+    memcpy(p, half, sizeof half);
 #else
-    return (a & 0xffffffffu) * (uint64_t) b;
+    *p = (*a & 0xffffffffu) * (uint64_t) b;
 #endif
 }
 
-/* The exclusive or of three, one instruction where there is one. */
-static inline ia3_u64x8
-ia3_xor3(ia3_u64x8 a, ia3_u64x8 b, uint64_t c)
+/* *x = (*p >> 32) ^ *y ^ k, one exclusive or where there is an instruction for three operands. */
+static inline void
+ia3_high_xor(ia3_u64x8 *x, const ia3_u64x8 *p, const ia3_u64x8 *y, uint64_t k)
 {
 #if defined(__AVX512F__)
-    return (ia3_u64x8) _mm512_ternarylogic_epi64((__m512i) a, (__m512i) b, _mm512_set1_epi64((long long) c),
-                                                 0x96);
+    *x = (ia3_u64x8) _mm512_ternarylogic_epi64(_mm512_srli_epi64((__m512i) *p, 32), (__m512i) *y,
+                                               _mm512_set1_epi64((long long) k), 0x96);
 #else
-    return a ^ b ^ c;
+    *x = (*p >> 32) ^ *y ^ k;
 #endif
 }
 
@@ -77,9 +76,11 @@ ia3_philox_x8(ia3_u64x8 c[4])
     ia3_u64x8 c0 = c[0], c1 = c[1], c2 = c[2], c3 = c[3];
     uint32_t k0 = IA3_PHILOX_KEY0, k1 = IA3_PHILOX_KEY1;
     for (int round = 0; round < 10; round++) {
-        ia3_u64x8 p0 = ia3_mul_low32(c0, 0xD2511F53u), p1 = ia3_mul_low32(c2, 0xCD9E8D57u);
-        c0 = ia3_xor3(p1 >> 32, c1, k0);
-        c2 = ia3_xor3(p0 >> 32, c3, k1);
+        ia3_u64x8 p0, p1;
+        ia3_mul_low32(&p0, &c0, 0xD2511F53u);
+        ia3_mul_low32(&p1, &c2, 0xCD9E8D57u);
+        ia3_high_xor(&c0, &p1, &c1, k0);
+        ia3_high_xor(&c2, &p0, &c3, k1);
         c1 = p1;
         c3 = p0;
         k0 += 0x9E3779B9u;
