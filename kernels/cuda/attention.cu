@@ -8,13 +8,7 @@
  */
 #include "attention.cuh"
 
-#include <stdio.h>
-#include <stdlib.h>
-
 namespace {
-
-/* The generic kernels keep whole heads in shared memory; models with wider ones are refused when they are loaded. */
-enum { MAX_D_KV = 512 };
 
 bool
 aligned(const void *p, size_t stride)
@@ -69,15 +63,6 @@ sum_kernel(const ia3_attention a, ia3_scale_grad grad_k, ia3_scale_grad grad_v, 
         *to = sum;
 }
 
-void
-check_width(const ia3_attention *a)
-{
-    if (a->d_kv <= MAX_D_KV)
-        return;
-    fprintf(stderr, "d_kv = %d is more than the CUDA device takes (%d)\n", a->d_kv, MAX_D_KV);
-    abort();
-}
-
 } /* namespace */
 
 void
@@ -86,7 +71,6 @@ ia3_cuda_attention(ia3_device *dev, const ia3_attention *a)
     ia3_cuda *cuda = (ia3_cuda *) dev;
     if (a->n_seq <= 0 || a->max_q <= 0)
         return;
-    check_width(a);
     if (a->parent)
         ia3_cuda_tree_attention(cuda, a);
     else if (takes_tensor_cores(cuda, a))
@@ -101,7 +85,6 @@ ia3_cuda_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attent
     ia3_cuda *cuda = (ia3_cuda *) dev;
     if (a->n_seq <= 0)
         return;
-    check_width(a);
     const size_t mark = ia3_cuda_arena_mark(dev), inner = (size_t) a->n_heads * (size_t) a->d_kv;
     const size_t n_seq = (size_t) a->n_seq;
     const bool mma = takes_tensor_cores_bwd(cuda, a, g);

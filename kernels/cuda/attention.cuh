@@ -68,7 +68,11 @@ ia3_splits_used(int n_k, int keys, int splits)
     return tiles < splits ? tiles : splits;
 }
 
-/* The generic form, for fp32 and for shapes and strides that tensor cores cannot take; d_kv <= 512. */
+/*
+ * The generic form, for fp32 and for shapes and strides that tensor cores cannot take. It keeps whole heads in shared
+ * memory, hence a limit, which is the device's (ia3_device.max_d_kv).
+ */
+enum { IA3_CUDA_MAX_D_KV = 512 };
 void ia3_cuda_attention_generic(ia3_cuda *cuda, const ia3_attention *a);
 void ia3_cuda_attention_generic_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
                                     float *dots, float *partial, int splits);

@@ -424,7 +424,6 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
         {}; /* this block's share of dl_k, then dl_v: columns threadIdx.x, + IA3_MMA_THREADS */
 
     for (int first = it.tile * IA3_MMA_KEYS; first < it.n_k; first += splits * IA3_MMA_KEYS) {
-        __syncthreads(); /* everyone is done with the tile of keys before */
         if (it.n_q > 0) {
             ia3_tile_load<D, ROWS>(sh->tiles[0], q, 0);
             ia3_tile_load<D, ROWS>(sh->tiles[2], d, 0);

@@ -270,6 +270,7 @@ struct ia3_device {
     ia3_dtype weights; /* of matrices: dtype, or IA3_INT8, which has no backward pass */
     char name[32];     /* "cpu", "cuda:0" */
     char description[128];
+    int max_d_kv; /* the widest head that attention takes; 0: any. Wider models are refused when they are loaded */
     jmp_buf *oom; /* where arena_alloc jumps when memory is gone; set by score and train around a pass */
 };
 

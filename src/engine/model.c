@@ -214,10 +214,22 @@ count_parameters(const ia3_config *c, bool own_head)
     return n + tables * c->n_buckets * c->n_heads;
 }
 
+static bool
+check_device(const ia3_config *c, const ia3_device *dev, ia3_error *err)
+{
+    if (dev->max_d_kv == 0 || c->d_kv <= dev->max_d_kv)
+        return true;
+    ia3_fail(err, IA3_E_UNSUPPORTED, "device \"%s\" does not take heads of size %d", dev->name, c->d_kv);
+    ia3_fail_detail(err, "The checkpoint's \"d_kv\" may be at most %d on this device.", dev->max_d_kv);
+    return ia3_fail_hint(err, "Put this backbone on the CPU.");
+}
+
 ia3_model *
 ia3_model_load(const ia3_checkpoint *ck, ia3_device *dev, void (*progress)(double fraction, void *arg),
                void *arg, ia3_error *err)
 {
+    if (!check_device(ia3_checkpoint_config(ck), dev, err))
+        return NULL;
     ia3_model *m = ia3_alloc(sizeof *m);
     m->config = *ia3_checkpoint_config(ck);
     m->dev = dev;

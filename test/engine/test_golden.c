@@ -615,11 +615,29 @@ test_wrong_adapters(void **state)
     golden_close(g);
 }
 
+/* A device that has a widest head refuses models with wider ones, and takes those that just fit. */
+static void
+test_wide_heads(void **state)
+{
+    golden *g = golden_open(*state);
+    ia3_error err = {0};
+    g->dev->max_d_kv = g->config->d_kv - 1;
+    assert_null(ia3_model_load(g->ck, g->dev, NULL, NULL, &err));
+    assert_int_equal(err.code, IA3_E_UNSUPPORTED);
+    g->dev->max_d_kv = g->config->d_kv;
+    memset(&err, 0, sizeof err);
+    ia3_model *m = ia3_model_load(g->ck, g->dev, NULL, NULL, &err);
+    golden_ok(m, &err);
+    ia3_model_free(m);
+    golden_close(g);
+}
+
 int
 main(void)
 {
     static const golden_test tests[] = {
         {"wrong adapters", test_wrong_adapters, false, GOLDEN_FEW},
+        {"wide heads", test_wide_heads, false, "A"},
         {"layout", test_layout, false, GOLDEN_ALL GOLDEN_MINI},
         {"peft round trip", test_peft_roundtrip, false, GOLDEN_ALL GOLDEN_MINI},
         /* T5 v1.0 (A, I) has no wi_1 */
