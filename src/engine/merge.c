@@ -20,6 +20,7 @@
 #include <unistd.h>
 
 #include "float16.h"
+#include "scratch.h"
 
 #define CHUNK       ((size_t) 4 << 20) /* copied between two looks at `cancelled` */
 #define PEFT_PREFIX "base_model.model."
@@ -37,8 +38,8 @@ typedef struct merge {
     const float *values;
     bool *applied; /* [layout->n] */
     const char *source;
-    char *target;    /* without slashes at its end */
-    char *temporary; /* NULL until it exists */
+    char *target; /* without slashes at its end */
+    ia3_scratch scratch;
     const atomic_bool *cancelled;
     ia3_error *err;
 } merge;
@@ -174,7 +175,7 @@ vector_of(const merge *m, const char *tensor)
 static bool
 open_output(merge *m, output *out, const char *name)
 {
-    out->path = join_path(m->temporary, name);
+    out->path = join_path(m->scratch.path, name);
 
     int fd = open(out->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, FILE_MODE);
 
@@ -316,19 +317,9 @@ check_target(merge *m)
 }
 
 static bool
-make_temporary(merge *m)
+make_scratch(merge *m)
 {
-    size_t n = strlen(m->target) + sizeof ".ia3-XXXXXX";
-    char *path = ia3_alloc(n);
-
-    snprintf(path, n, "%s.ia3-XXXXXX", m->target);
-    if (mkdtemp(path) == NULL) {
-        fail_file(m, "create directory", path);
-        free(path);
-        return false;
-    }
-    m->temporary = path;
-    return true;
+    return ia3_scratch_create(&m->scratch, m->target) || fail_file(m, "create directory", m->target);
 }
 
 static bool
@@ -355,33 +346,14 @@ publish(merge *m)
 
     bool ok = check_cancelled(m);
 
-    if (ok && chmod(m->temporary, DIR_MODE) != 0)
-        ok = fail_file(m, "set permissions of directory", m->temporary);
-    ok = ok && sync_directory(m, m->temporary);
-    if (ok && rename(m->temporary, m->target) != 0)
+    if (ok && chmod(m->scratch.path, DIR_MODE) != 0)
+        ok = fail_file(m, "set permissions of directory", m->scratch.path);
+    ok = ok && sync_directory(m, m->scratch.path);
+    if (ok && !ia3_scratch_publish(&m->scratch, m->target))
         ok = fail_file(m, "create directory", m->target);
-    if (ok) {
-        free(m->temporary);
-        m->temporary = NULL;
-        ok = sync_directory(m, parent);
-    }
+    ok = ok && sync_directory(m, parent);
     free(parent);
     return ok;
-}
-
-/* Only files that we wrote are in it. */
-static void
-remove_temporary(merge *m)
-{
-    DIR *dir = m->temporary ? opendir(m->temporary) : NULL;
-
-    for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;)
-        unlinkat(dirfd(dir), e->d_name, 0);
-    if (dir != NULL)
-        closedir(dir);
-    if (m->temporary != NULL)
-        rmdir(m->temporary);
-    free(m->temporary);
 }
 
 static bool
@@ -419,10 +391,10 @@ ia3_merge(const char *source, const uint8_t *digest, const float *values, const 
         m.ck = ck;
         m.layout = layout = ia3_layout_create(ia3_checkpoint_config(ck));
         m.applied = ia3_alloc_array((size_t) layout->n, sizeof *m.applied);
-        ok = check_digest(&m, digest) && check_cancelled(&m) && make_temporary(&m) && write_all(&m) &&
+        ok = check_digest(&m, digest) && check_cancelled(&m) && make_scratch(&m) && write_all(&m) &&
              publish(&m);
     }
-    remove_temporary(&m);
+    ia3_scratch_remove(&m.scratch);
     free(m.applied);
     free(m.target);
     ia3_layout_free(layout);

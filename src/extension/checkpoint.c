@@ -10,10 +10,13 @@
 
 #include <math.h>
 
+#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
+#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/lsyscache.h"
 
 #include "catalog.h"
 #include "checkpoint.h"
@@ -67,6 +70,28 @@ static Ia3Query metricsQuery = {
     .nArgs = 4,
     .argTypes = {JSONBOID, INT4OID, FLOAT8OID, FLOAT8ARRAYOID},
 };
+
+/* An advisory lock, since only these outlast a transaction; no number that users lock has a fourth field of 3. */
+LOCKTAG
+Ia3CheckpointLock(const char *task)
+{
+    Oid relation = get_relname_relid("checkpoint", get_namespace_oid("ia3", false));
+    LOCKTAG tag;
+
+    SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, relation, hash_bytes((const unsigned char *) task, strlen(task)),
+                         3);
+    if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+                        errmsg("ia3 task \"%s\" is being pre-trained by another session", task),
+                        errhint("Wait until it has ended; ia3_stat_progress_train shows it.")));
+    return tag;
+}
+
+void
+Ia3CheckpointUnlock(const LOCKTAG *tag)
+{
+    LockRelease(tag, ExclusiveLock, true);
+}
 
 /* Keeps what a column of the first row has, in the memory context `keep`. */
 static Datum

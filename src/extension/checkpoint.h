@@ -7,6 +7,8 @@
 
 #include "string_list.h"
 
+#include "storage/lock.h"
+
 #define IA3_LOSS_POINTS 100 /* of the whole training */
 
 typedef struct Ia3Checkpoint {
@@ -17,6 +19,13 @@ typedef struct Ia3Checkpoint {
     double losses[IA3_LOSS_POINTS]; /* means over equal shares of all steps, NaN where there is none yet */
     double seconds;                 /* trained so far */
 } Ia3Checkpoint;
+
+/*
+ * One pre-training of a task at a time: two would save over each other's checkpoints. Until Ia3CheckpointUnlock or
+ * the end of the session, across transactions. ERROR 55006 if another session has the lock.
+ */
+extern LOCKTAG Ia3CheckpointLock(const char *task);
+extern void Ia3CheckpointUnlock(const LOCKTAG *tag);
 
 /* The caller's checkpoint of a task, in the current memory context; false when there is none. */
 extern bool Ia3CheckpointLoad(const char *task, Ia3Checkpoint *checkpoint);

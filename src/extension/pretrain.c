@@ -258,6 +258,7 @@ ia3_pretrain(PG_FUNCTION_ARGS)
     /* transactions come and go, the portal stays */
     MemoryContext context = AllocSetContextCreate(PortalContext, "ia3 pre-training", ALLOCSET_DEFAULT_SIZES);
     Pretraining *p;
+    LOCKTAG lock;
 
     Ia3TrainPrevent("ia3_pretrain()");
     MemoryContextSwitchTo(context);
@@ -269,11 +270,20 @@ ia3_pretrain(PG_FUNCTION_ARGS)
 
     Ia3TrainPrepare(&p->job, p->recipe);
     p->parent = Ia3TrainParent(&p->job);
-    p->mixture = Ia3MixtureRead(p->query, p->recipe, p->templates);
-    p->job.putExamples = Ia3MixturePut;
-    p->job.arg = p->mixture;
-    begin(p, PG_ARGISNULL(ARG_RESUME) || PG_GETARG_BOOL(ARG_RESUME), !PG_ARGISNULL(ARG_SEED));
-    pretrain(p);
+    lock = Ia3CheckpointLock(p->job.task);
+    PG_TRY();
+    {
+        p->mixture = Ia3MixtureRead(p->query, p->recipe, p->templates);
+        p->job.putExamples = Ia3MixturePut;
+        p->job.arg = p->mixture;
+        begin(p, PG_ARGISNULL(ARG_RESUME) || PG_GETARG_BOOL(ARG_RESUME), !PG_ARGISNULL(ARG_SEED));
+        pretrain(p);
+    }
+    PG_FINALLY();
+    {
+        Ia3CheckpointUnlock(&lock);
+    }
+    PG_END_TRY();
 
     SPI_finish();
     MemoryContextSwitchTo(caller);

@@ -7,6 +7,9 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -315,6 +318,89 @@ test_changed(void **state)
     close_fixture(&f);
 }
 
+static void
+make_directory(const fixture *f, const char *suffix, const char *file)
+{
+    char path[192];
+
+    snprintf(path, sizeof path, "%s%s", f->target, suffix);
+    assert_int_equal(mkdir(path, 0700), 0);
+    if (file == NULL)
+        return;
+    strcat(path, file);
+    FILE *out = fopen(path, "w");
+    assert_non_null(out);
+    fputs("half a file", out);
+    fclose(out);
+}
+
+static bool
+is_there(const fixture *f, const char *suffix)
+{
+    char path[192];
+    struct stat st;
+
+    snprintf(path, sizeof path, "%s%s", f->target, suffix);
+    return lstat(path, &st) == 0;
+}
+
+/* What a merge that was killed has left goes with the next one to the same target; nothing else does. */
+static void
+test_left_over(void **state)
+{
+    fixture f;
+    char path[192];
+
+    open_fixture(&f, "A");
+    make_directory(&f, ".ia3-abcDE1", "/model.safetensors");
+    make_directory(&f, ".ia3-000000", NULL);
+    make_directory(&f, ".ia3-locked", "/model.safetensors"); /* another process writes it */
+    make_directory(&f, ".ia3-toolong", NULL);
+    make_directory(&f, ".old-abcDE1", NULL);
+    make_directory(&f, "2.ia3-abcDE1", NULL); /* of another target */
+    snprintf(path, sizeof path, "%s.ia3-link00", f.target);
+    assert_int_equal(symlink("/tmp", path), 0);
+    snprintf(path, sizeof path, "%s.ia3-locked", f.target);
+    int fd = open(path, O_RDONLY | O_DIRECTORY);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+
+    golden_ok(merge(&f, "A", f.target), &f.err);
+    assert_false(is_there(&f, ".ia3-abcDE1"));
+    assert_false(is_there(&f, ".ia3-000000"));
+    assert_true(is_there(&f, ".ia3-locked/model.safetensors"));
+    assert_true(is_there(&f, ".ia3-link00"));
+    assert_int_equal(entries(f.directory, false), 6);
+
+    /* it has ended without removing it */
+    close(fd);
+    entries(f.target, true);
+    golden_ok(merge(&f, "A", f.target), &f.err);
+    assert_false(is_there(&f, ".ia3-locked"));
+    close_fixture(&f);
+}
+
+/* No room for the files: an error, and nothing is left. A limit of the process stands for a full disk. */
+static void
+test_full(void **state)
+{
+    fixture f;
+    struct rlimit before, small;
+
+    open_fixture(&f, "A");
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    small = before;
+    small.rlim_cur = 4096;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    bool ok = merge(&f, "A", f.target);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    assert_false(ok);
+    assert_int_equal(f.err.code, IA3_E_FILE);
+    assert_non_null(strstr(f.err.message, "could not write file"));
+    assert_int_equal(entries(f.directory, false), 0);
+    close_fixture(&f);
+}
+
 /* Every number of both formats survives the way through fp32; halves between neighbours round to the even one. */
 static void
 test_rounding(void **state)
@@ -357,7 +443,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_weights),  cmocka_unit_test(test_ones),      cmocka_unit_test(test_target),
         cmocka_unit_test(test_overflow), cmocka_unit_test(test_cancelled), cmocka_unit_test(test_changed),
-        cmocka_unit_test(test_rounding),
+        cmocka_unit_test(test_rounding), cmocka_unit_test(test_left_over), cmocka_unit_test(test_full),
     };
 
     return cmocka_run_group_tests_name("merge", tests, NULL, NULL);

@@ -157,6 +157,19 @@ is($out, "$answer\nt\n\n$answer\n", 'a session gets over the replacement of its 
 is($err, '', 'without an error');
 ok(wait_until(sub { engine_pid($node) ne $before }), 'which is another process');
 
+# No room for the socket: an error that says so, and no harm. A directory that cannot be written stands for a full disk.
+my $sockets = $node->data_dir . '/pg_stat_tmp';
+chmod 0500, $sockets or die "chmod: $!";
+kill 'KILL', engine_pid($node);
+ok(wait_for_state($node, 'default', 'failed'), 'an engine that cannot listen has failed');
+($out, $err) = session($node, "$classify;\nSELECT 'alive';\n");
+like($err, qr/ERROR:  55000: ia3 engine for backbone "default" could not start/, 'a query gets an error');
+like($err, qr/DETAIL:  .*cannot listen on "pg_stat_tmp/, 'that says why');
+is($out, "alive\n", 'the session lives on');
+chmod 0700, $sockets or die "chmod: $!";
+$node->reload;
+is($node->safe_psql('postgres', $classify), $answer, 'as soon as there is room, queries are answered');
+
 # start_timeout: no longer than that for an engine that is not ready.
 my $supervisor = supervisor_pid($node);
 kill 'TERM', $supervisor;

@@ -56,6 +56,23 @@ sub step_of
 value(pretrain('through'));
 my $query = start_query($node, pretrain('base') . ";\n");
 ok(wait_for_query($node, q{SELECT count(*) = 1 FROM ia3.checkpoint WHERE step >= 40}), 'checkpoints appear while it runs');
+
+# One at a time: two would take each other's checkpoints.
+for my $call (pretrain('base'), pretrain('base') =~ s/seed => 3/seed => 4, resume => false/r)
+{
+    my ($out, $err) = finish_query(start_query($node, "$call;\n"));
+    like($err, qr/ERROR:  55006: ia3 task "base" is being pre-trained by another session/, 'a second one at the same time is refused');
+    like($err, qr/HINT:  Wait until it has ended/, 'with a hint');
+}
+my ($out, $err) = finish_query(start_query($node, pretrain('beside') =~ s/300/3/r . ";\n"));
+is($err, '', 'one of another task is not');
+value(q{SELECT pg_cancel_backend(pid) FROM ia3_stat_progress_train});
+($out, $err) = finish_query($query);
+like($err, qr/ERROR:  57014/, 'it is cancelled');
+is(value(q{SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'}), '0', 'and leaves no lock');
+my $reached = step_of('base');
+$query = start_query($node, pretrain('base') . ";\n");
+ok(wait_for_query($node, "SELECT step > $reached FROM ia3.checkpoint"), 'now another session may go on');
 $node->stop('immediate');
 finish_query($query);
 $node->start;
@@ -68,7 +85,7 @@ ok(wait_for_state($node, 'default', 'ready'), 'the engine is back');
 $query = start_query($node, pretrain('base') . ";\n");
 ok( wait_for_query($node, "SELECT count(*) = 1 FROM ia3.checkpoint WHERE step > $crashed"), 'the same call goes on');
 kill 'KILL', engine_pid($node);
-my (undef, $err) = finish_query($query);
+($out, $err) = finish_query($query);
 like($err, qr/going on after step $crashed of 300/, 'after the last checkpoint');
 like($err, qr/ERROR:  08006/, 'a crash of the engine ends it');
 my $before = step_of('base');
