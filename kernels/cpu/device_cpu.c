@@ -11,17 +11,18 @@
 #include <unistd.h>
 
 #include "int8.h"
+#include "isa.h"
 #include "primitive.h"
 
 static const ia3_device_ops cpu_ops;
 
-/* Whether the processor multiplies bfloat16 itself; emulation would be slower than fp32. */
+/* Whether oneDNN has instructions that multiply bfloat16; emulation would be slower than fp32. */
 static bool
 native_bf16(void)
 {
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    return __builtin_cpu_supports("avx512bf16");
+    unsigned isa = (unsigned) dnnl_get_effective_cpu_isa();
+    return (isa & dnnl_cpu_isa_avx512_core_bf16) == dnnl_cpu_isa_avx512_core_bf16;
 #else
     return false;
 #endif
@@ -37,7 +38,10 @@ available_cores(void)
     return n > 0 ? (int) n : 1;
 }
 
-/* "AMD EPYC 9B45, 2 threads, oneDNN 2.6.3" */
+#define QUOTE2(v) #v
+#define QUOTE(v)  QUOTE2(v)
+
+/* "AMD EPYC 9B45, avx512bf16, 2 threads, oneDNN 2.6.3" */
 static void
 describe(ia3_cpu *cpu)
 {
@@ -54,8 +58,9 @@ describe(ia3_cpu *cpu)
     if (f)
         fclose(f);
     const dnnl_version_t *v = dnnl_version();
-    snprintf(cpu->base.description, sizeof cpu->base.description, "%s, %d thread%s, oneDNN %d.%d.%d", model,
-             cpu->threads, cpu->threads == 1 ? "" : "s", v->major, v->minor, v->patch);
+    snprintf(cpu->base.description, sizeof cpu->base.description, "%.64s, %s, %d thread%s, oneDNN %d.%d.%d",
+             model, QUOTE(IA3_CPU_VARIANT), cpu->threads, cpu->threads == 1 ? "" : "s", v->major, v->minor,
+             v->patch);
 }
 
 static void
@@ -99,8 +104,12 @@ start(ia3_cpu *cpu, int threads, ia3_error *err)
     return true;
 }
 
+#define OPEN_OF2(v) ia3_cpu_open_##v
+#define OPEN_OF(v)  OPEN_OF2(v)
+
+/* ia3_cpu_open (isa.c) of the variant that this file is compiled for. */
 ia3_device *
-ia3_cpu_open(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
+OPEN_OF(IA3_CPU_VARIANT)(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
 {
     bool int8 = dtype == IA3_INT8;
     if (dtype == IA3_AUTO || int8)

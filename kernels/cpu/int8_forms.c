@@ -130,6 +130,9 @@ const ia3_int8_form *
 ia3_int8_best_form(void)
 {
     int i = 0;
+#if defined(__x86_64__) && !defined(__AVX512F__)
+    i = 1; /* this variant is the one without AVX-512 (isa.h), whatever the processor has */
+#endif
     while (!ia3_int8_forms[i]->available())
         i++;
     return ia3_int8_forms[i];

@@ -6,19 +6,48 @@
 
 ENGINE_CC ?= gcc
 ENGINE_CXX ?= g++
-OPTFLAGS ?= -march=native
+OBJCOPY ?= objcopy
 FLAVOR ?= release
 SANITIZE ?=
 ENGINE_BUILD = build/$(FLAVOR)
+
+# The kernels are compiled once per variant; the engine picks the best that the processor has (kernels/cpu/isa.c,
+# which has to check exactly the flags given here). The rest of the engine runs on any processor. OPTFLAGS makes one
+# variant, "native", and everything else with these flags; so do builds with sanitizers, which run where they are made.
+CPU_VARIANTS_x86_64 = avx2 avx512 avx512bf16
+CPU_FLAGS_avx2 = -mavx2 -mfma -mbmi -mbmi2
+CPU_FLAGS_avx512 = $(CPU_FLAGS_avx2) -mavx512f -mavx512cd -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
+CPU_FLAGS_avx512bf16 = $(CPU_FLAGS_avx512) -mavx512vnni -mavx512bf16
+CPU_VARIANTS_aarch64 = neon dotprod bf16
+CPU_FLAGS_dotprod = -march=armv8.2-a+dotprod
+CPU_FLAGS_bf16 = -march=armv8.2-a+dotprod+bf16
+ifneq ($(SANITIZE),)
+OPTFLAGS ?= -march=native
+endif
+ifeq ($(origin OPTFLAGS),undefined)
+ENGINE_ARCH := $(firstword $(subst -, ,$(shell $(ENGINE_CC) -dumpmachine)))
+CPU_VARIANTS ?= $(or $(CPU_VARIANTS_$(ENGINE_ARCH)),native)
+# Tests include kernels' headers, and run where they are made.
+TEST_OPTFLAGS ?= -march=native
+else
+CPU_VARIANTS = native
+endif
+
 ENGINE_WARN = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers $(WERROR)
 ENGINE_CFLAGS = -std=gnu11 -O3 -g -fno-math-errno -fno-trapping-math $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -D_GNU_SOURCE -MMD -MP
 ENGINE_CXXFLAGS = -std=c++17 -O2 -g $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -MMD -MP
 ENGINE_LIBS = -ldnnl -lsentencepiece -ljansson -lcrypto -lgomp -lm -ldl -pthread
 
 # main.c holds main(); everything else is also linked into the tests.
-ENGINE_SRCS = $(filter-out src/engine/main.c,$(wildcard src/engine/*.c)) $(wildcard kernels/cpu/*.c)
-ENGINE_OBJS = $(patsubst %.c,$(ENGINE_BUILD)/%.o,$(ENGINE_SRCS)) \
+ENGINE_SRCS = $(filter-out src/engine/main.c,$(wildcard src/engine/*.c)) kernels/cpu/isa.c
+ENGINE_CC_OBJS = $(patsubst %.c,$(ENGINE_BUILD)/%.o,$(ENGINE_SRCS)) \
 	$(patsubst %.cc,$(ENGINE_BUILD)/%.o,$(wildcard src/engine/*.cc))
+KERNEL_SRCS = $(filter-out kernels/cpu/isa.c,$(wildcard kernels/cpu/*.c))
+KERNEL_OBJS = $(foreach v,$(CPU_VARIANTS),$(call kernel_objs,$(v)))
+kernel_objs = $(patsubst kernels/cpu/%.c,$(ENGINE_BUILD)/kernels/cpu-$(1)/%.o,$(KERNEL_SRCS))
+ENGINE_OBJS = $(ENGINE_CC_OBJS) $(CPU_VARIANTS:%=$(ENGINE_BUILD)/kernels/cpu-%.o)
+# What is inside a variant, for tests of it: the linker takes from it what a test refers to.
+KERNEL_ARCHIVE = $(ENGINE_BUILD)/kernels/cpu-$(firstword $(CPU_VARIANTS)).a
 ENGINE_MAIN = $(ENGINE_BUILD)/src/engine/main.o
 # What several tests share (test/engine/*.c that are not tests).
 ENGINE_TEST_HELPERS = $(patsubst test/engine/%.c,$(ENGINE_BUILD)/test/engine/%.o,$(filter-out test/engine/test_%.c,$(wildcard test/engine/*.c)))
@@ -34,17 +63,44 @@ $(ENGINE_BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -c -o $@ $<
 
+# A variant's kernels: all names but that of the function which opens the device stay inside.
+define kernel_rules
+$(ENGINE_BUILD)/kernels/cpu-$(1)/%.o: kernels/cpu/%.c
+	@mkdir -p $$(@D)
+	$$(ENGINE_CC) $$(ENGINE_CFLAGS) $$(CPU_FLAGS_$(1)) -Wno-psabi -DIA3_CPU_VARIANT=$(1) -I$$(ENGINE_BUILD)/kernels \
+		-c -o $$@ $$<
+
+$(ENGINE_BUILD)/kernels/cpu-$(1).o: $(call kernel_objs,$(1))
+	$$(ENGINE_CC) -r -nostdlib -o $$@.all $$^
+	$$(OBJCOPY) --keep-global-symbol=ia3_cpu_open_$(1) $$@.all $$@
+	@rm -f $$@.all
+
+$(ENGINE_BUILD)/kernels/cpu-$(1).a: $(call kernel_objs,$(1))
+	@rm -f $$@
+	$$(AR) -rcs $$@ $$^
+
 # All forms of the eight-bit kernel round alike.
-$(ENGINE_BUILD)/kernels/cpu/int8%.o: ENGINE_CFLAGS += -ffp-contract=off
+$(ENGINE_BUILD)/kernels/cpu-$(1)/int8%.o: ENGINE_CFLAGS += -ffp-contract=off
+endef
+$(foreach v,$(CPU_VARIANTS),$(eval $(call kernel_rules,$(v))))
+
+$(ENGINE_BUILD)/kernels/cpu/isa.o: ENGINE_CFLAGS += -I$(ENGINE_BUILD)/kernels
+$(ENGINE_BUILD)/kernels/cpu/isa.o $(KERNEL_OBJS): | $(ENGINE_BUILD)/kernels/cpu_variants.h
+
+# Rewritten only when the list changes.
+$(ENGINE_BUILD)/kernels/cpu_variants.h: always
+	@mkdir -p $(@D)
+	@echo '#define IA3_CPU_VARIANTS(X) $(foreach v,$(CPU_VARIANTS),X($(v)))' >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(ENGINE_BUILD)/%.o: %.cc
 	@mkdir -p $(@D)
 	$(ENGINE_CXX) $(ENGINE_CXXFLAGS) -c -o $@ $<
 
-$(ENGINE_BUILD)/test/%: test/engine/%.c $(ENGINE_OBJS) $(ENGINE_TEST_HELPERS)
+$(ENGINE_BUILD)/test/%: test/engine/%.c $(ENGINE_OBJS) $(KERNEL_ARCHIVE) $(ENGINE_TEST_HELPERS)
 	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -MF $@.d -c -o $@.o $<
-	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_TEST_HELPERS) $(ENGINE_OBJS) -lcmocka $(ENGINE_LIBS)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $(TEST_OPTFLAGS) -I$(ENGINE_BUILD)/kernels -MF $@.d -c -o $@.o $<
+	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_TEST_HELPERS) $(ENGINE_OBJS) $(KERNEL_ARCHIVE) -lcmocka $(ENGINE_LIBS)
 
 $(ENGINE_BUILD)/bench/%: test/bench/%.c $(ENGINE_OBJS)
 	@mkdir -p $(@D)
@@ -58,7 +114,9 @@ check-engine: $(ENGINE_TESTS)
 	@failed=; for t in $(ENGINE_TESTS); do $$t || failed="$$failed $$t"; done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
-.PHONY: check-engine
+always:
+
+.PHONY: check-engine always
 .SECONDARY:
 
--include $(ENGINE_OBJS:.o=.d) $(ENGINE_MAIN:.o=.d)
+-include $(ENGINE_CC_OBJS:.o=.d) $(KERNEL_OBJS:.o=.d) $(ENGINE_MAIN:.o=.d)
