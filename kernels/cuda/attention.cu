@@ -31,12 +31,26 @@ takes_tensor_cores_bwd(const ia3_cuda *cuda, const ia3_attention *a, const ia3_a
            aligned(g->dk, a->kv_stride) && aligned(g->dv, a->kv_stride);
 }
 
-enum { SUM_THREADS = 128 };
+enum { SUM_THREADS = 128, SUM_AHEAD = 8 };
 
-/* grad += what the sequences left at `which` (0: keys, 1: values) of their partial sums; one thread per column. */
+/* What a sequence left in one column of its partial sums. */
+__device__ __forceinline__ float
+sum_splits(const float *partial, int n_k, int inner, int splits, int keys)
+{
+    const int used = ia3_splits_used(n_k, keys, splits);
+    float sum = 0.0f;
+    for (int x = 0; x < used; x++)
+        sum += partial[(size_t) x * 2 * (size_t) inner];
+    return sum;
+}
+
+/*
+ * grad += what the sequences left at blockIdx.y (0: keys, 1: values) of their partial sums, one thread per column. Some
+ * sequences are read ahead, since every read waits for another that says where it goes.
+ */
 __global__ void
-sum_kernel(const ia3_attention a, ia3_scale_grad grad_k, ia3_scale_grad grad_v, const float *partial,
-           int splits, int keys)
+__launch_bounds__(SUM_THREADS) sum_kernel(const ia3_attention a, ia3_scale_grad grad_k, ia3_scale_grad grad_v,
+                                          const float *partial, int splits, int keys)
 {
     const int inner = a.n_heads * a.d_kv, col = (int) (blockIdx.x * SUM_THREADS + threadIdx.x);
     const bool values = blockIdx.y == 1;
@@ -46,18 +60,28 @@ sum_kernel(const ia3_attention a, ia3_scale_grad grad_k, ia3_scale_grad grad_v, 
     if (col >= inner || !slots)
         return;
     float *to = NULL, sum = 0.0f;
-    for (int s = 0; s < a.n_seq; s++) {
-        float *slot = slots[slot_of[s]] + offset + col;
-        if (slot != to) {
-            if (to)
-                *to = sum;
-            to = slot;
-            sum = *to;
+    for (int first = 0; first < a.n_seq; first += SUM_AHEAD) {
+        float *slot[SUM_AHEAD], part[SUM_AHEAD];
+#pragma unroll
+        for (int i = 0; i < SUM_AHEAD; i++) {
+            const int s = first + i < a.n_seq ? first + i : a.n_seq - 1;
+            slot[i] = slots[slot_of[s]] + offset + col;
+            part[i] =
+                sum_splits(partial + ((size_t) s * (size_t) splits * 2 + blockIdx.y) * (size_t) inner + col,
+                           a.k_offsets[s + 1] - a.k_offsets[s], inner, splits, keys);
         }
-        const int used = ia3_splits_used(a.k_offsets[s + 1] - a.k_offsets[s], keys, splits);
-        const float *from = partial + ((size_t) s * (size_t) splits * 2 + blockIdx.y) * (size_t) inner + col;
-        for (int x = 0; x < used; x++)
-            sum += from[(size_t) x * 2 * (size_t) inner];
+#pragma unroll
+        for (int i = 0; i < SUM_AHEAD; i++) {
+            if (first + i >= a.n_seq)
+                break;
+            if (slot[i] != to) {
+                if (to)
+                    *to = sum;
+                to = slot[i];
+                sum = *to;
+            }
+            sum += part[i];
+        }
     }
     if (to)
         *to = sum;

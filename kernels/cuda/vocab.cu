@@ -102,6 +102,22 @@ store_act(uint16_t *p, float x)
     *p = (uint16_t) ia3_pack_bf16(x, 0.0f);
 }
 
+__device__ __forceinline__ void
+store_four(float *p, float x, float y, float z, float w)
+{
+    float4 four;
+    four.x = x, four.y = y, four.z = z, four.w = w;
+    *(float4 *) (void *) p = four;
+}
+
+__device__ __forceinline__ void
+store_four(uint16_t *p, float x, float y, float z, float w)
+{
+    uint2 four;
+    four.x = ia3_pack_bf16(x, y), four.y = ia3_pack_bf16(z, w);
+    *(uint2 *) (void *) p = four;
+}
+
 /*
  * dlogits (times scale) of row blockIdx.x, of which column v belongs to one thread: tokens that occur more than once
  * are added by their column's thread in the order of pairs.
@@ -119,8 +135,16 @@ __launch_bounds__(THREADS)
     for (int i = begin; i < end; i++)
         total += dlp[i];
     const float c = -total * scale, top = lse[row];
-    for (int v = (int) threadIdx.x; v < n; v += THREADS)
-        store_act(to + v, c * expf(scale * own[v] - top));
+    if (n % 4 == 0) {
+        for (int v = (int) threadIdx.x * 4; v < n; v += THREADS * 4) {
+            const float4 l = *(const float4 *) (const void *) (own + v);
+            store_four(to + v, c * expf(scale * l.x - top), c * expf(scale * l.y - top),
+                       c * expf(scale * l.z - top), c * expf(scale * l.w - top));
+        }
+    } else {
+        for (int v = (int) threadIdx.x; v < n; v += THREADS)
+            store_act(to + v, c * expf(scale * own[v] - top));
+    }
     __syncthreads();
     for (int i = begin + (int) threadIdx.x; i < end; i += THREADS) {
         const int token = tokens[i];
