@@ -415,7 +415,8 @@ CREATE FUNCTION @extschema@.ia3_stat_engine(
     OUT train_seconds pg_catalog.float8,
     OUT score_wait_seconds pg_catalog.float8,
     OUT train_wait_seconds pg_catalog.float8,
-    OUT connections pg_catalog.int8)
+    OUT connections pg_catalog.int8,
+    OUT outstanding pg_catalog.int8)
     RETURNS SETOF pg_catalog.record
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 4;
 CREATE VIEW @extschema@.ia3_stat_engine AS
@@ -424,9 +425,10 @@ CREATE VIEW @extschema@.ia3_stat_engine AS
            s.bytes, s.backbone_digest, s.queue_rows, s.batches, s.rows, s.input_tokens,
            s.decoder_tokens, s.padding_tokens, s.mean_rows_per_batch, s.distinct_tasks_per_batch, s.max_batch_rows, s.dedup_rows,
            s.cache_hits, s.cache_misses, s.cached_adapters, s.cached_bytes, s.train_jobs, s.train_steps,
-           s.score_seconds, s.train_seconds, s.score_wait_seconds, s.train_wait_seconds, s.connections
+           s.score_seconds, s.train_seconds, s.score_wait_seconds, s.train_wait_seconds, s.connections,
+           s.outstanding
       FROM @extschema@.ia3_stat_engine() s;
-COMMENT ON VIEW @extschema@.ia3_stat_engine IS 'state and counters of the engine of every backbone';
+COMMENT ON VIEW @extschema@.ia3_stat_engine IS 'state and counters of the engines of every backbone';
 GRANT SELECT ON @extschema@.ia3_stat_engine TO PUBLIC;
 
 CREATE FUNCTION @extschema@.ia3_stat_progress_train(

@@ -117,7 +117,7 @@ typedef enum Ia3Message {
  * GENERATE_OK: per row, in order: u8 ok; if 1: str text, without control tokens; if 0: as in SCORE_OK. With
  *          temperature 0 the text depends on nothing else; otherwise on the seed too.
  *
- * INFO_OK: str name, str path, str device ("cpu"), str device description, str dtype ("bfloat16"),
+ * INFO_OK: str name, str path, str device in use ("cpu", "cuda:0"), str device description, str dtype ("bfloat16"),
  *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),
  *          u64 adapter values (fp32 numbers in one (IA)³ adapter), u32 vocab_size, u32 d_model,
  *          u32 encoder layers, u32 decoder layers, f64 dropout_rate
@@ -193,7 +193,7 @@ enum {
 /*
  * THE SUPERVISOR starts, with the data directory as working directory,
  *
- *     ia3_engine serve --name NAME --backbone DIRECTORY --socket PATH [--device cpu] [--dtype auto|float32|
+ *     ia3_engine serve --name NAME --backbone DIRECTORY --socket PATH [--device SPEC] [--dtype auto|float32|
  *         bfloat16] [--threads N] [--max-batch-tokens N] [--adapter-cache-size BYTES] [--memory-limit BYTES]
  *         --status-fd N --death-fd N
  *

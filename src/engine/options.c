@@ -24,7 +24,7 @@ static const char help[] =
     "  ia3_engine train --backbone DIR --out FILE [--choices 'a|b'] < lines of text<TAB>label\n"
     "\n"
     "Options:\n"
-    "  --device SPEC             cpu (default)\n"
+    "  --device SPEC             cpu (default), cuda, cuda:N, or auto: a GPU if there is one\n"
     "  --dtype TYPE              auto (default), float32, bfloat16 or int8 (scoring only)\n"
     "  --threads N               compute threads, 0 = all cores (default)\n"
     "  --max-batch-tokens N      token budget of a scoring batch (default 4096)\n"

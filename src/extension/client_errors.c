@@ -16,7 +16,7 @@ void
 Ia3RaiseFailed(const char *backbone)
 {
     Ia3EngineStatus *statuses = palloc(sizeof(Ia3EngineStatus) * IA3_MAX_ENGINES);
-    int n = Ia3GetEngineStatuses(statuses), of = 0;
+    int n = Ia3GetEngineStatuses(statuses, NULL), of = 0;
     StringInfoData detail;
 
     initStringInfo(&detail);

@@ -84,8 +84,6 @@ typedef struct Ia3EngineStatus {
 
 extern bool Ia3Loaded(void);         /* preloaded: shared memory is there */
 extern void Ia3RequirePreload(void); /* else ERROR 55000 with a hint */
-/* Copies all used entries into statuses[IA3_MAX_ENGINES], returns how many. */
-extern int Ia3GetEngineStatuses(Ia3EngineStatus *statuses);
 /* Of a backbone's current engines the one that is best off; false if there is none. */
 extern bool Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status);
 

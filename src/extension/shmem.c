@@ -25,6 +25,7 @@
 typedef struct Ia3Shared {
     uint32 lastGeneration;
     TimestampTz configured; /* when the configuration that the entries follow was loaded */
+    int nEngines;           /* entries after that many have never been used */
     Ia3EngineStatus engines[IA3_MAX_ENGINES];
     Ia3EngineLoad loads[IA3_MAX_ENGINES]; /* of the engine with the entry's generation */
     int nProgressSlots;
@@ -81,6 +82,7 @@ EnterConfigured(void)
 
     memset(shared->engines, 0, sizeof shared->engines);
     memset(shared->loads, 0, sizeof shared->loads);
+    shared->nEngines = Max(n, 0);
     for (int i = 0; i < n; i++) {
         shared->engines[i].spec = specs[i];
         shared->engines[i].state = IA3_ENGINE_STARTING;
@@ -140,18 +142,21 @@ Ia3RequirePreload(void)
                         errhint("Add ia3 to shared_preload_libraries and restart the server.")));
 }
 
-/* Copies the entries in use into statuses[IA3_MAX_ENGINES]; returns how many (0 when not preloaded). */
+/* Returns 0 when not preloaded. */
 int
-Ia3GetEngineStatuses(Ia3EngineStatus *statuses)
+Ia3GetEngineStatuses(Ia3EngineStatus *statuses, Ia3EngineLoad *loads)
 {
     int n = 0;
 
     if (shared == NULL)
         return 0;
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_SHARED);
-    for (int i = 0; i < IA3_MAX_ENGINES; i++)
-        if (shared->engines[i].state != IA3_ENGINE_UNUSED)
+    for (int i = 0; i < shared->nEngines; i++)
+        if (shared->engines[i].state != IA3_ENGINE_UNUSED) {
+            if (loads != NULL)
+                loads[n] = shared->loads[i];
             statuses[n++] = shared->engines[i];
+        }
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
     return n;
 }
@@ -188,7 +193,7 @@ BestEngine(const char *backbone)
 {
     const Ia3EngineStatus *best = NULL;
 
-    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
+    for (int i = 0; i < shared->nEngines; i++) {
         const Ia3EngineStatus *engine = &shared->engines[i];
 
         if (ServesBackbone(engine, backbone) && (best == NULL || Prospects(engine) > Prospects(best)))
@@ -233,8 +238,8 @@ Ia3EngineIsCurrent(Ia3EngineKey key)
  * What a request waits for, in bytes of requests: those that are outstanding, and of each training the step
  * under way. An engine that is slower than others has more of it, and so gets less.
  */
-static int64
-WorkOf(const Ia3EngineLoad *load)
+int64
+Ia3OutstandingBytes(const Ia3EngineLoad *load)
 {
     return load->bytes + (int64) load->trainings * STEP_BYTES;
 }
@@ -246,7 +251,7 @@ IsClearlyBetter(const Ia3EngineLoad *b, const Ia3EngineLoad *a, bool training)
     if (training && a->trainings != b->trainings)
         return b->trainings < a->trainings;
     /* within a quarter, the next request that ends may turn it round */
-    return WorkOf(a) > WorkOf(b) + WorkOf(b) / 4;
+    return Ia3OutstandingBytes(a) > Ia3OutstandingBytes(b) + Ia3OutstandingBytes(b) / 4;
 }
 
 static bool
@@ -254,8 +259,8 @@ IsBetter(const Ia3EngineLoad *b, const Ia3EngineLoad *a, bool training)
 {
     if (training && a->trainings != b->trainings)
         return b->trainings < a->trainings;
-    if (WorkOf(a) != WorkOf(b))
-        return WorkOf(b) < WorkOf(a);
+    if (Ia3OutstandingBytes(a) != Ia3OutstandingBytes(b))
+        return Ia3OutstandingBytes(b) < Ia3OutstandingBytes(a);
     return b->connections < a->connections;
 }
 
@@ -266,7 +271,7 @@ ChooseReady(const char *backbone, const Ia3EngineWish *wish)
     const Ia3EngineLoad *loads = shared->loads;
     int best = -1, avoided = -1, present = -1;
 
-    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
+    for (int i = 0; i < shared->nEngines; i++) {
         const Ia3EngineStatus *engine = &shared->engines[i];
 
         if (!ServesBackbone(engine, backbone) || engine->state != IA3_ENGINE_READY)
@@ -350,6 +355,7 @@ Ia3PublishEngines(const int *slots, const Ia3EngineStatus *const *statuses, int 
         if (shared->engines[slots[i]].generation != statuses[i]->generation)
             memset(&shared->loads[slots[i]], 0, sizeof shared->loads[slots[i]]);
         shared->engines[slots[i]] = *statuses[i];
+        shared->nEngines = Max(shared->nEngines, slots[i] + 1);
     }
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
 }

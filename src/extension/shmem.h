@@ -52,6 +52,10 @@ typedef struct Ia3EngineLoad {
     int64 bytes; /* of requests to score and to generate */
 } Ia3EngineLoad;
 
+/* Copies all used entries into statuses[IA3_MAX_ENGINES], and their loads unless NULL; returns how many. */
+extern int Ia3GetEngineStatuses(Ia3EngineStatus *statuses, Ia3EngineLoad *loads);
+extern int64 Ia3OutstandingBytes(const Ia3EngineLoad *load);
+
 /* Names an engine between its start and its end. */
 typedef struct Ia3EngineKey {
     int slot;

@@ -50,6 +50,7 @@ enum {
     COL_SCORE_WAIT_SECONDS,
     COL_TRAIN_WAIT_SECONDS,
     COL_CONNECTIONS,
+    COL_OUTSTANDING,
     N_COLUMNS
 };
 
@@ -88,7 +89,7 @@ PutDatum(Datum *values, bool *nulls, int column, Datum value)
 }
 
 static void
-PutStatus(const Ia3EngineStatus *status, Datum *values, bool *nulls)
+PutStatus(const Ia3EngineStatus *status, const Ia3EngineLoad *load, Datum *values, bool *nulls)
 {
     PutDatum(values, nulls, COL_BACKBONE, CStringGetTextDatum(status->spec.name));
     PutDatum(values, nulls, COL_PATH, CStringGetTextDatum(status->spec.path));
@@ -100,6 +101,7 @@ PutStatus(const Ia3EngineStatus *status, Datum *values, bool *nulls)
     if (status->pid != 0)
         PutDatum(values, nulls, COL_PID, Int32GetDatum(status->pid));
     PutDatum(values, nulls, COL_SINCE, TimestampTzGetDatum(status->since));
+    PutDatum(values, nulls, COL_OUTSTANDING, Int64GetDatum(Ia3OutstandingBytes(load)));
     PutDatum(values, nulls, COL_RESTARTS, Int64GetDatum(status->restarts));
     if (status->message[0] != '\0')
         PutDatum(values, nulls, COL_MESSAGE, CStringGetTextDatum(status->message));
@@ -141,7 +143,8 @@ PutCounters(const double *stats, Datum *values, bool *nulls)
 /*
  * One row per engine: of each backbone the current ones, one per device, successors that load, and those that
  * were replaced and finish what they were asked. Counters (of current ones) since the engine started; bytes in
- * bytes, *_seconds in seconds, waits are sums over requests and training steps.
+ * bytes, *_seconds in seconds, waits are sums over requests and training steps. `outstanding` is what requests
+ * are spread by, in bytes (Ia3OutstandingBytes).
  *
  * CREATE FUNCTION ia3_stat_engine(
  *     OUT backbone text, OUT path text, OUT device text, OUT dtype text, OUT state text, OUT percent integer,
@@ -153,7 +156,7 @@ PutCounters(const double *stats, Datum *values, bool *nulls)
  *     OUT cache_hits bigint, OUT cache_misses bigint, OUT cached_adapters bigint, OUT cached_bytes bigint,
  *     OUT train_jobs bigint, OUT train_steps bigint, OUT score_seconds double precision,
  *     OUT train_seconds double precision, OUT score_wait_seconds double precision,
- *     OUT train_wait_seconds double precision, OUT connections bigint)
+ *     OUT train_wait_seconds double precision, OUT connections bigint, OUT outstanding bigint)
  *     RETURNS SETOF record
  *     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'ia3_stat_engine';
  */
@@ -162,6 +165,7 @@ ia3_stat_engine(PG_FUNCTION_ARGS)
 {
     ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
     Ia3EngineStatus *statuses;
+    Ia3EngineLoad loads[IA3_MAX_ENGINES];
     int n;
 
     Ia3RequirePreload();
@@ -171,7 +175,7 @@ ia3_stat_engine(PG_FUNCTION_ARGS)
              N_COLUMNS);
 
     statuses = palloc(sizeof(Ia3EngineStatus) * IA3_MAX_ENGINES);
-    n = Ia3GetEngineStatuses(statuses);
+    n = Ia3GetEngineStatuses(statuses, loads);
     for (int i = 0; i < n; i++) {
         Datum values[N_COLUMNS] = {0};
         bool nulls[N_COLUMNS];
@@ -179,7 +183,7 @@ ia3_stat_engine(PG_FUNCTION_ARGS)
         Ia3EngineInfo info;
 
         memset(nulls, true, sizeof nulls);
-        PutStatus(&statuses[i], values, nulls);
+        PutStatus(&statuses[i], &loads[i], values, nulls);
         if (statuses[i].current && statuses[i].state == IA3_ENGINE_READY &&
             Ia3GetEngineStats(&statuses[i], stats, &info)) {
             PutInfo(&info, values, nulls);

@@ -129,6 +129,7 @@ is(value('SELECT min(queue_rows), max(queue_rows), max(train_jobs) FROM ia3_stat
 my @trainings = map { start_query($node, $Ia3Test::ENDLESS =~ s/endless/endless $_/r . ";\n") } 1 .. 2;
 ok(wait_for_query($node, q{SELECT count(*) = 2 FROM ia3_stat_progress_train WHERE step > 0}), 'two trainings');
 is(value('SELECT min(train_jobs), max(train_jobs) FROM ia3_stat_engine'), '1|1', 'each engine has one');
+is(value('SELECT min(outstanding), max(outstanding) FROM ia3_stat_engine'), '16384|16384', 'which counts like a batch');
 value(q{SELECT pg_cancel_backend(pid) FROM ia3_stat_progress_train WHERE task = 'endless 1'});
 finish_query($trainings[0]);
 wait_for_query($node, 'SELECT min(train_jobs) = 0 FROM ia3_stat_engine');
@@ -145,6 +146,27 @@ ok(wait_for_query($node, q{SELECT count(*) = 2 FROM ia3_stat_progress_train WHER
 is(value('SELECT min(train_jobs), max(train_jobs) FROM ia3_stat_engine'), '1|1', 'are spread again');
 value(q{SELECT pg_terminate_backend(pid) FROM ia3_stat_progress_train});
 finish_query($_) for @after;
+
+#
+# However statements end, nothing stays outstanding: timeouts, caught errors, cursors given up, sessions killed.
+#
+value(q{
+    CREATE FUNCTION ask_and_fail(i int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
+        PERFORM ia3_predict('t', 'given up ' || i || ' ' || j) || (10 / (j - 40)) FROM generate_series(1, 100) j;
+    EXCEPTION WHEN division_by_zero OR query_canceled THEN NULL;
+    END $$});
+my @endings = (
+    q{SET statement_timeout = 7; SELECT ask_and_fail(:i)}, q{SELECT ask_and_fail(:i)},
+    q{BEGIN; DECLARE c CURSOR FOR SELECT ia3_predict('t', :i || ' ' || j) FROM generate_series(1, 1000) j; FETCH 3 FROM c; ROLLBACK});
+my @loads = map { start_load(4, $_, '-T', '60') } @endings;
+ok(wait_until(sub { value('SELECT sum(outstanding) > 0 FROM ia3_stat_engine') eq 't' }), 'what is outstanding is shown');
+sleep 2;
+is(stop_load($_), '', 'they go on') for @loads;
+my @killed = map { start_query($node, $_) } (qq{SELECT ia3_predict('t', 'long ' || i) FROM generate_series(1, 100000) i;\n}) x 4;
+ok(wait_for_query($node, q{SELECT count(*) = 4 FROM pg_stat_activity WHERE query ~ '^SELECT ia3_predict'}), 'long queries');
+value(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^SELECT ia3_predict'});
+finish_query($_) for @killed;
+ok(wait_for_query($node, 'SELECT sum(outstanding) = 0 AND sum(queue_rows) = 0 FROM ia3_stat_engine'), 'nothing stays outstanding');
 
 # An adapter that engines lack is put where it is asked for.
 configure('default=ia3-mini@cpu|cpu|cpu');
@@ -190,6 +212,7 @@ value(q{SELECT pg_cancel_backend(pid) FROM ia3_stat_progress_train});
 ($out, $err) = finish_query($trainings[$goes_on - 1]);
 like($err, qr/ERROR:  57014/, 'the other training went on until it was cancelled');
 ok(wait_until(sub { scalar(pids("state = 'ready'")) == 2 }), 'both are there again');
+is(value('SELECT max(outstanding) FROM ia3_stat_engine'), '0', 'with nothing outstanding');
 
 # Both die under load: an error for those who wait, then all is as before.
 $load = start_load(4, $ASK, '-T', '60');
