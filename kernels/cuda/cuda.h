@@ -1,0 +1,155 @@
+/*
+ * cuda.h
+ *     What the files of the CUDA device share.
+ *
+ * One stream: operations run in the order they are called. Kernels are launched with pointers to device memory and
+ * with structures by value; host structures (ia3_attention, ia3_gated …) are copied as arguments. Results are
+ * deterministic: no atomics on numbers, fixed orders of summation.
+ *
+ * Threads: operations are called by one thread at a time; alloc, free and memory_used by any.
+ */
+#ifndef IA3_CUDA_H
+#define IA3_CUDA_H
+
+#include "portable.cuh"
+
+extern "C" {
+#include "../../src/engine/device.h"
+#include "../../src/engine/rng.h"
+}
+
+#include "gemm.h"
+
+#define IA3_CUDA_ALIGN 256
+
+static inline size_t
+ia3_cuda_align(size_t n)
+{
+    return (n + IA3_CUDA_ALIGN - 1) / IA3_CUDA_ALIGN * IA3_CUDA_ALIGN;
+}
+
+typedef struct ia3_cuda_chunk {
+    char *data;
+    size_t start, capacity; /* start: position of data[0] in the arena's address line */
+} ia3_cuda_chunk;
+
+struct ia3_cuda_memory; /* memory.cu */
+
+typedef struct ia3_cuda {
+    ia3_device base;
+    bool bf16;       /* act is bfloat16 */
+    size_t act_size; /* bytes of an act element */
+    int index;       /* which GPU */
+    cudaStream_t stream;
+    ia3_cuda_gemm *gemm;
+    struct ia3_cuda_memory *memory;
+} ia3_cuda;
+
+/* A frozen weight: a plain row-major act array [out, in]. */
+typedef struct ia3_cuda_matrix {
+    ia3_matrix base;
+    void *data;
+} ia3_cuda_matrix;
+
+/*
+ * Ends the process with a message when `status` is an error: after one the CUDA context is lost for good, and only
+ * a new process gets another. What runs into it is a fault of the device or of this program, never of a request.
+ */
+void ia3_cuda_check(ia3_cuda *cuda, cudaError_t status, const char *what);
+
+/* memory.cu */
+bool ia3_cuda_memory_open(ia3_cuda *cuda, size_t limit, ia3_error *err);
+void ia3_cuda_memory_close(ia3_cuda *cuda);
+void *ia3_cuda_alloc(ia3_device *dev, size_t bytes);
+void ia3_cuda_free(ia3_device *dev, void *p);
+void *ia3_cuda_arena_alloc(ia3_device *dev, size_t bytes);
+size_t ia3_cuda_arena_mark(ia3_device *dev);
+void ia3_cuda_arena_release(ia3_device *dev, size_t mark);
+void ia3_cuda_upload(ia3_device *dev, void *dst, const void *src, size_t bytes);
+void ia3_cuda_download(ia3_device *dev, void *dst, const void *src, size_t bytes);
+void ia3_cuda_zero(ia3_device *dev, void *p, size_t bytes);
+size_t ia3_cuda_memory_used(ia3_device *dev);
+
+/* weights.cu */
+ia3_matrix *ia3_cuda_matrix_create(ia3_device *dev, const ia3_host_tensor *parts, int n_parts,
+                                   ia3_error *err);
+void ia3_cuda_matrix_free(ia3_device *dev, ia3_matrix *m);
+bool ia3_cuda_matrix_prepare_backward(ia3_device *dev, ia3_matrix *m, ia3_error *err);
+void ia3_cuda_matrix_release_backward(ia3_device *dev, ia3_matrix *m);
+void *ia3_cuda_table_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
+float *ia3_cuda_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
+
+/* The operations of device.h, one file each. */
+void ia3_cuda_matmul(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out);
+void ia3_cuda_matmul_bwd(ia3_device *dev, void *da, const void *dy, int rows, ia3_matrix *w, ia3_out out);
+void ia3_cuda_embed(ia3_device *dev, float *x, const int32_t *ids, int rows, int d, const void *table);
+void ia3_cuda_rmsnorm(ia3_device *dev, void *y, float *rstd, const float *x, const float *w, int rows, int d,
+                      float eps);
+void ia3_cuda_rmsnorm_bwd(ia3_device *dev, float *dx, const void *dy, const float *x, const float *w,
+                          const float *rstd, int rows, int d);
+void ia3_cuda_add_dropout(ia3_device *dev, float *x, const float *y, int rows, int d, ia3_dropout drop);
+void ia3_cuda_dropout_f32(ia3_device *dev, float *y, const float *x, int rows, int d, ia3_dropout drop);
+void ia3_cuda_dropout_act(ia3_device *dev, void *y, const void *x, int rows, int d, ia3_dropout drop);
+void ia3_cuda_dropout_f32_to_act(ia3_device *dev, void *y, const float *x, int rows, int d,
+                                 ia3_dropout drop);
+void ia3_cuda_attention(ia3_device *dev, const ia3_attention *a);
+void ia3_cuda_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attention_grad *g);
+void ia3_cuda_gated_act(ia3_device *dev, void *h, const void *g, int rows, const ia3_gated *p);
+void ia3_cuda_gated_act_bwd(ia3_device *dev, void *dg, const void *dh, const void *g, int rows,
+                            const ia3_gated *p, ia3_scale_grad grad);
+void ia3_cuda_vocab_logprobs(ia3_device *dev, float *lp, float *lse, const void *h, int rows, ia3_matrix *head,
+                             float scale, const int32_t *pair_offsets, const int32_t *tokens);
+void ia3_cuda_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const float *lse, const void *h,
+                                 int rows, ia3_matrix *head, float scale, const int32_t *pair_offsets,
+                                 const int32_t *tokens);
+void ia3_cuda_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs);
+void ia3_cuda_add_row(ia3_device *dev, void *y, const float *b, int rows, int cols, ia3_out out);
+void ia3_cuda_add_row_bwd(ia3_device *dev, float *db, const void *dy, int rows, int cols);
+void ia3_cuda_scale_row(ia3_device *dev, void *y, const float *s, int rows, int cols);
+void ia3_cuda_scale_row_bwd(ia3_device *dev, void *dy, float *ds, const void *y, const float *s, int rows,
+                            int cols);
+void ia3_cuda_low_rank(ia3_device *dev, void *y, const void *x, int rows, const ia3_low_rank *l, ia3_out out);
+void ia3_cuda_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, const void *dy, const void *x,
+                           int rows, const ia3_low_rank *l, ia3_out out);
+
+/* --- dropout masks (rng.h) --- */
+
+typedef struct ia3_cuda_mask {
+    bool on;
+    uint32_t threshold;
+    float keep; /* 1/(1-p), what a survivor is multiplied by */
+} ia3_cuda_mask;
+
+static inline ia3_cuda_mask
+ia3_cuda_mask_of(const ia3_dropout *d)
+{
+    ia3_cuda_mask m = {d->p > 0.0f && d->row_key != NULL, 0, 1.0f};
+    if (m.on) {
+        m.threshold = ia3_dropout_threshold(d->p);
+        m.keep = 1.0f / (1.0f - d->p);
+    }
+    return m;
+}
+
+/* Which of the four columns from col on (a multiple of 4) survive: bit i for column col + i. */
+IA3_DEV uint32_t
+ia3_mask_bits(const ia3_cuda_mask *m, uint64_t key, uint32_t site, uint32_t col)
+{
+    uint32_t c0 = col >> 2, c1 = site, c2 = (uint32_t) key, c3 = (uint32_t) (key >> 32);
+    uint32_t k0 = IA3_PHILOX_KEY0, k1 = IA3_PHILOX_KEY1;
+#pragma unroll
+    for (int i = 0; i < 10; i++) {
+        uint64_t p0 = (uint64_t) 0xD2511F53u * c0, p1 = (uint64_t) 0xCD9E8D57u * c2;
+        uint32_t n0 = (uint32_t) (p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t) (p0 >> 32) ^ c3 ^ k1;
+        c1 = (uint32_t) p1;
+        c3 = (uint32_t) p0;
+        c0 = n0;
+        c2 = n2;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    return (uint32_t) (c0 >= m->threshold) | (uint32_t) (c1 >= m->threshold) << 1 |
+           (uint32_t) (c2 >= m->threshold) << 2 | (uint32_t) (c3 >= m->threshold) << 3;
+}
+
+#endif
