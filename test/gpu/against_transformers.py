@@ -83,6 +83,7 @@ def main():
     options = parser.parse_args()
     inputs = texts()
     ids, choices = tokenize(options.engine, inputs), tokenize(options.engine, CHOICES)
+    torch.set_num_threads(1)  # the backbone is small
     there = "cuda" if torch.cuda.is_available() else "cpu"
     failed = False
 

@@ -71,7 +71,7 @@ class Check:
         source, missing = machine.use_libraries(self.environment, FOLDER)
         if source:
             say(f"libraries of the engine: {source}")
-        self.report.check("environment", "libraries", "ok" if source else "failed", missing, step.seconds())
+        self.report.check("environment", "libraries", "ok" if source else "failed", missing)
 
     # --- build ---
 
@@ -88,16 +88,23 @@ class Check:
         self.report.check("build", what, "ok", seconds=time.monotonic() - started)
 
     def build_step(self, step):
+        """Each part for itself: without the tests there is still something to measure."""
         b = self.build_folder
+        parts = [("engine", [f"{b}/ia3_engine", f"{b}/bench/bench_gpu"], [])]
         if self.cuda and not self.module:
             variables = [f"NVCC={self.nvcc}"] if self.nvcc else []
             if self.gpu and re.fullmatch(r"\d+\.\d", self.gpu[5]):
                 number = self.gpu[5].replace(".", "")
                 variables.append(f"CUDA_ARCHS=sm_{number}{'a' if number == '90' else ''}")
-            self.make(step, "CUDA module", [f"{b}/ia3_cuda.so"], *variables)
+            parts.append(("CUDA module", [f"{b}/ia3_cuda.so"], variables))
+        parts.append(("tests", [f"{b}/test/{t}" for t in self.tests], []))
+        for what, targets, variables in parts:
+            try:
+                self.make(step, what, targets, *variables)
+            except runner.Failure as problem:
+                self.report.check("build", what, "failed", str(problem))
+        if self.cuda and not self.module:
             self.environment["IA3_CUDA_MODULE"] = os.path.abspath(f"{b}/ia3_cuda.so")
-        self.make(step, "engine", [f"{b}/ia3_engine", f"{b}/bench/bench_gpu"])
-        self.make(step, "tests", [f"{b}/test/{t}" for t in self.tests])
 
     # --- tests ---
 
@@ -188,31 +195,34 @@ class Check:
 
     def bench_step(self, step, name):
         self.benchmark.run_ia3(name, step)
-        self.report.check("benchmark", f"ia3, {name}", "ok", seconds=step.seconds())
+        self.report.check(f"ia3 {name[3:]}", f"measured, shape of {name}", "ok")
 
     def peer_step(self, step, name):
         self.benchmark.run_peer(name, step)
-        self.report.check("benchmark", f"torch, {name}", "ok", seconds=step.seconds())
+        self.report.check(f"torch {name[3:]}", f"measured, shape of {name}", "ok")
 
     def load_step(self, step):
         why = self.benchmark.run_load(step)
-        self.report.check("benchmark", "load", "skipped" if why else "ok", why, step.seconds())
+        self.report.check("load", "measured", "skipped" if why else "ok", why)
 
     # --- all ---
 
     def steps(self):
         """(name, function, what it needs: None or a reason why it cannot run)"""
+        module = self.environment.get("IA3_CUDA_MODULE")
         built = None if os.path.exists(f"{self.build_folder}/ia3_engine") else "there is no engine"
-        benched = None if self.benchmark and os.path.exists(self.benchmark.program) else "there is no bench_gpu"
+        if self.cuda and not (module and os.path.exists(module)):
+            built = "there is no CUDA module"
+        benched = built or (None if os.path.exists(f"{self.build_folder}/bench/bench_gpu") else "there is no bench_gpu")
         torch = None if self.python else "no Python with torch, transformers and peft"
         no_gpu = "no GPU" if self.module or not self.cuda else None
         return {"environment": (self.environment_step, None), "build": (self.build_step, None),
-                "tests": (self.tests_step, None),
+                "tests": (self.tests_step, built),
                 "ia3 3B": (lambda s: self.bench_step(s, "T0-3B"), benched),
                 "torch 3B": (lambda s: self.peer_step(s, "T0-3B"), torch),
                 "transformers": (self.transformers_step, torch or built),
                 "ia3 11B": (lambda s: self.bench_step(s, "T0-11B"), benched),
-                "sanitizer": (self.sanitizer_step, no_gpu),
+                "sanitizer": (self.sanitizer_step, no_gpu or built),
                 "torch 11B": (lambda s: self.peer_step(s, "T0-11B"), torch),
                 "load": (self.load_step, benched)}
 
@@ -234,8 +244,14 @@ class Check:
                 function(step)
             except Exception as problem:  # whatever it is, the next step runs
                 text = str(problem) if isinstance(problem, runner.Failure) else f"{type(problem).__name__}: {problem}"
-                self.report.check(name, name, "failed", text, step.seconds())
+                self.report.check(name, "end of the step", "failed", text)
+            self.report.took(name, step.seconds())
+            self.report.say(f"   {step.seconds():.1f} s")
         self.report.measures = self.benchmark.table() if self.benchmark else []
+        if self.options.small and not self.options.only:
+            for m in self.report.measures:
+                measured = m.ours is not None
+                self.report.check("table", m.name, "ok" if measured else "failed", "" if measured else "not measured")
 
 
 def main():

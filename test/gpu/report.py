@@ -62,7 +62,8 @@ class Report:
     def __init__(self, say=print):
         self.say = say
         self.facts = []
-        self.checks = []  # (step, name, status, detail, seconds); status: ok, failed, skipped
+        self.checks = []  # (step, name, status, detail, seconds, count); status: ok, failed, skipped
+        self.seconds = {}  # of each step
         self.measures = []
 
     def fact(self, text):
@@ -75,6 +76,9 @@ class Report:
         took = "" if seconds is None else f" ({seconds:.1f} s)"
         self.say(f"  {status:7} {name}{took}{': ' if detail else ''}{detail}")
 
+    def took(self, step, seconds):
+        self.seconds[step] = seconds
+
     def total(self, status):
         return sum(c[5] for c in self.checks if c[2] == status)
 
@@ -83,8 +87,7 @@ class Report:
         for step in dict.fromkeys(c[0] for c in self.checks):
             of_step = [c for c in self.checks if c[0] == step]
             counts = [sum(c[5] for c in of_step if c[2] == s) for s in ("ok", "failed", "skipped")]
-            seconds = sum(c[4] or 0 for c in of_step)
-            rows.append((step, *(str(n) for n in counts), f"{seconds:.1f}"))
+            rows.append((step, *(str(n) for n in counts), f"{self.seconds.get(step, 0):.1f}"))
         return columns(rows)
 
     def _table(self):
@@ -101,11 +104,13 @@ class Report:
         for step, name, status, detail, _, _ in self.checks:
             if status != "ok":
                 lines.append(f"{status}: {step}: {name}{': ' if detail else ''}{detail}")
-        if self.measures:
+        if any(m.ours is not None or m.peer is not None for m in self.measures):
             lines += [""] + self._table()
             verdicts = [m.verdict() for m in self.measures if m.goals]
-            lines += ["", f"goals (for an H200): {verdicts.count('ok')} ok, {verdicts.count('short')} short, "
-                          f"{len(verdicts) - verdicts.count('ok') - verdicts.count('short')} not measured"]
+            if verdicts:
+                rest = len(verdicts) - verdicts.count("ok") - verdicts.count("short")
+                lines += ["", f"goals (for an H200): {verdicts.count('ok')} ok, {verdicts.count('short')} short, "
+                              f"{rest} not measured"]
         lines.append(f"{self.total('ok')} passed, {self.total('failed')} failed")
         return "\n".join(lines) + "\n"
 
@@ -113,7 +118,7 @@ class Report:
         with open(path + ".txt", "w") as f:
             f.write(self.text())
         with open(path + ".json", "w") as f:
-            json.dump({"facts": self.facts,
+            json.dump({"facts": self.facts, "seconds": self.seconds,
                        "checks": [dict(zip(("step", "name", "status", "detail", "seconds", "count"), c))
                                   for c in self.checks],
                        "measures": [{"name": m.name, "unit": m.unit, "ours": m.ours, "peer": m.peer,
