@@ -97,7 +97,18 @@ sub session
 #
 my $train = q{SELECT ia3_train('%s', 'SELECT text, label FROM shots', steps => 5, seed => 1)};
 value(sprintf $train, 't');
+value(q{
+    CREATE TABLE asks AS SELECT i, 'page ' || i || ' does not load' AS body FROM generate_series(1, 500) i;
+    ALTER TABLE asks SET (parallel_workers = 2);
+    ANALYZE asks});
 my $answers = value($ANSWERS);
+my %others = (
+    'parallel workers' => q{SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
+        SELECT md5(string_agg(score, ',' ORDER BY score)) FROM (SELECT i, (SELECT score::text FROM ia3_classify('t', body) WHERE rank = 1) AS score FROM asks) x},
+    'generated texts' => q{SELECT md5(string_agg(ia3_generate('t', body, 5), ',' ORDER BY i)) FROM asks WHERE i <= 30},
+    'an evaluation' => q{SELECT n, accuracy, macro_f1, mean_score_gap FROM ia3_evaluate('t', 'SELECT text, label FROM shots')});
+my %alone = map { $_ => value($others{$_}) } keys %others;
+like(value("$others{'parallel workers'}" =~ s/SELECT md5/EXPLAIN SELECT md5/r), qr/Workers Planned: 2/, 'a plan with workers');
 my ($first) = pids();
 configure('default=ia3-mini@cpu|cpu');
 wait_for_engines('cpu ready, cpu ready', 'a device is added');
@@ -108,8 +119,12 @@ for my $i (1 .. 3)
 {
     is(value($ANSWERS), $answers, 'two engines answer as one does');
 }
+is(value($others{$_}), $alone{$_}, "so do $_") for sort keys %others;
 is(value(sprintf $train, 'u'), '1', 'a training');
 is(value(q{SELECT count(DISTINCT digest) FROM ia3.adapter}), '1', 'with the same result');
+# each piece may be trained by another engine
+value(q{CALL ia3_pretrain('p', 'SELECT ''shots'' AS task, text, label FROM shots', steps => 30, seed => 1, checkpoint_every => } . "$_)") for 5, 30;
+is(value(q{SELECT count(*), count(DISTINCT digest) FROM ia3.adapter WHERE task = 'p'}), '2|1', 'a pre-training in pieces');
 
 #
 # Load is spread: over sessions, and within one statement.
