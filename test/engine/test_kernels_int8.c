@@ -1,0 +1,499 @@
+/*
+ * test_kernels_int8.c
+ *     Weights in eight bits: every form of the kernel this processor can run against plain integer sums, extremes
+ *     included; products and log-probabilities against the definition in double; that bits depend neither on the
+ *     form, nor on neighbouring rows, nor on threads.
+ */
+#include "../../kernels/cpu/matrix.h"
+#include "device_common.h"
+
+enum { COLUMNS = IA3_INT8_COLUMNS, GROUP = IA3_INT8_GROUP };
+
+/* --- the kernel alone --- */
+
+/* Fills q and w (packed) with what `kind` says. */
+static void
+fill(int kind, int8_t *q, size_t n_q, uint8_t *w, size_t n_w)
+{
+    for (size_t i = 0; i < n_q; i++)
+        q[i] = (int8_t) (kind == 0 ? random_below(255) - 127 : kind == 1 ? -128 : 127);
+    for (size_t i = 0; i < n_w; i++)
+        w[i] = (uint8_t) (kind == 0 ? random_below(256) : kind == 3 ? 0 : 255);
+}
+
+/* One panel, its sums from the definition in 64 bits, against every destination of one form. */
+static void
+check_form(const ia3_int8_form *form, int rows, int groups, int n, int kind, bool bf16)
+{
+    size_t k = (size_t) groups * GROUP, n_w = k * COLUMNS, n_y = (size_t) rows * 70;
+    int8_t *q = malloc((size_t) rows * k);
+    uint8_t *w = aligned_alloc(64, n_w);
+    float w_scale[COLUMNS], *scale = malloc((size_t) rows * 4), *before = malloc(n_y * 4);
+    int32_t *start = malloc((size_t) rows * 4);
+    float *y = malloc(n_y * 4);
+    fill(kind, q, (size_t) rows * k, w, n_w);
+    for (int j = 0; j < COLUMNS; j++)
+        w_scale[j] = 0.5f + (float) j / 64.0f;
+    for (int r = 0; r < rows; r++) {
+        scale[r] = 1.0f + (float) r / 8.0f;
+        start[r] = 0;
+        for (size_t i = 0; i < k; i++)
+            start[r] -= 128 * q[(size_t) r * k + i];
+    }
+    for (int out = IA3_OUT_ACT; out <= IA3_OUT_ADD_F32; out++) {
+        for (size_t i = 0; i < n_y; i++)
+            y[i] = before[i] = (float) random_number();
+        ia3_int8_product p = {w, w_scale, groups, n, q, scale, start, rows, y, 70, (ia3_out) out, bf16};
+        form->product(&p);
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < 70; j++) {
+                size_t at = (size_t) r * 70 + (size_t) j;
+                int64_t sum = 0;
+                for (size_t i = 0; j < n && i < k; i++)
+                    sum += (int64_t) q[(size_t) r * k + i] *
+                           (w[(i / GROUP * COLUMNS + (size_t) j) * GROUP + i % GROUP] - 128);
+                volatile float product = (float) (int32_t) sum * (scale[r] * w_scale[j < n ? j : 0]);
+                bool half = out == IA3_OUT_ACT && bf16;
+                float got = half ? ia3_bf16_to_float(((uint16_t *) y)[at]) : y[at];
+                float want = out == IA3_OUT_ADD_F32 ? before[at] + product : product;
+                if (half)
+                    want = ia3_bf16_to_float(ia3_float_to_bf16(want));
+                if (j >= n && half)
+                    continue; /* two of them lie in one of `before` */
+                if (j >= n)
+                    want = before[at]; /* columns outside the panel are left alone */
+                if (got != want)
+                    fail_msg("%s, %d rows, k %zu, n %d, kind %d, out %d: [%d, %d] is %.9g, not %.9g",
+                             form->name, rows, k, n, kind, out, r, j, got, want);
+            }
+    }
+    free(q);
+    free(w);
+    free(scale);
+    free(start);
+    free(before);
+    free(y);
+}
+
+static void
+test_forms(void **state)
+{
+    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 11, 96}, groups[] = {1, 2, 13, 192},
+                     columns[] = {64, 63, 1};
+    seed_random(81);
+    for (int f = 0; f < ia3_int8_n_forms; f++) {
+        const ia3_int8_form *form = ia3_int8_forms[f];
+        if (!form->available()) {
+            print_message("  %s is not available here\n", form->name);
+            continue;
+        }
+        for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+            for (size_t g = 0; g < sizeof groups / sizeof *groups; g++)
+                for (size_t c = 0; c < sizeof columns / sizeof *columns; c++)
+                    check_form(form, rows[r], groups[g], columns[c], 0, (r + c) % 2);
+    }
+}
+
+/* All products as large as they get, of either sign, over the longest k that is allowed: nothing saturates. */
+static void
+test_extremes(void **state)
+{
+    for (int f = 0; f < ia3_int8_n_forms; f++)
+        for (int kind = 1; ia3_int8_forms[f]->available() && kind <= 3; kind++) {
+            check_form(ia3_int8_forms[f], 7, 200, 64, kind, false);
+            check_form(ia3_int8_forms[f], 1, IA3_INT8_MAX_K / GROUP, 64, kind, false);
+        }
+}
+
+/* q and scale of one row from the definition. */
+static void
+check_row(const ia3_int8_form *form, const float *x, int k, bool bf16)
+{
+    int padded = (k + GROUP - 1) / GROUP * GROUP;
+    int8_t *q = malloc((size_t) padded + 1);
+    uint16_t *half = malloc((size_t) k * 2);
+    float *seen = malloc((size_t) k * 4), scale, largest = 0;
+    int32_t start, sum = 0;
+    for (int i = 0; i < k; i++) {
+        half[i] = ia3_float_to_bf16(x[i]);
+        seen[i] = bf16 ? ia3_bf16_to_float(half[i]) : x[i];
+        largest = fmaxf(largest, fabsf(seen[i]));
+    }
+    q[padded] = 77;
+    form->quantize(q, &scale, &start, bf16 ? (void *) half : (void *) seen, k, padded, bf16);
+    bool tiny = largest < 0x1p-100f;
+    assert_true(scale == (tiny ? 0.0f : largest / 127.0f));
+    for (int i = 0; i < padded; i++) {
+        float want = i < k && !tiny ? nearbyintf(seen[i] * (127.0f / largest)) : 0.0f;
+        if ((float) q[i] != want)
+            fail_msg("%s: q[%d] of %d is %d, not %g", form->name, i, k, q[i], want);
+        sum += q[i];
+    }
+    assert_int_equal(start, -128 * sum);
+    assert_int_equal(q[padded], 77);
+    free(q);
+    free(half);
+    free(seen);
+}
+
+static void
+test_quantize(void **state)
+{
+    enum { MOST = 1030 };
+    float x[MOST];
+    seed_random(82);
+    for (int f = 0; f < ia3_int8_n_forms; f++) {
+        const ia3_int8_form *form = ia3_int8_forms[f];
+        for (int k = 1; form->available() && k <= MOST; k = k < 70 ? k + 1 : k * 3 / 2)
+            for (int kind = 0; kind < 5; kind++) {
+                for (int i = 0; i < k; i++) /* ordinary, ties, zero, tiny, huge */
+                    x[i] = kind == 0   ? (float) random_number()
+                           : kind == 1 ? (float) (random_below(255) - 127) / (i ? 2.0f : 1.0f)
+                           : kind == 2 ? 0.0f
+                           : kind == 3 ? (float) random_number() * 1e-38f
+                                       : (float) random_number() * 3e38f;
+                if (kind == 1)
+                    x[0] = 127.0f;
+                check_row(form, x, k, false);
+                check_row(form, x, k, true);
+            }
+    }
+}
+
+static void
+test_quantize_nonfinite(void **state)
+{
+    const float bad[] = {NAN, INFINITY, -INFINITY};
+    for (int f = 0; f < ia3_int8_n_forms; f++)
+        for (int i = 0; ia3_int8_forms[f]->available() && i < 3; i++)
+            for (int at = 0; at < 37; at += 9)
+                for (int bf16 = 0; bf16 <= 1; bf16++) {
+                    float x[37] = {1, 2, 3}, scale = 0;
+                    uint16_t half[37];
+                    int8_t q[40];
+                    int32_t start = 1;
+                    x[at] = bad[i];
+                    for (int c = 0; c < 37; c++)
+                        half[c] = ia3_float_to_bf16(x[c]);
+                    ia3_int8_forms[f]->quantize(q, &scale, &start, bf16 ? (void *) half : (void *) x, 37, 40,
+                                                bf16);
+                    assert_true(isnan(scale));
+                    assert_int_equal(start, 0);
+                }
+}
+
+/* --- on the device --- */
+
+/* A device in int8 whose act is bfloat16 where the processor has it, or float32 as elsewhere. */
+static ia3_device *
+open_int8(int threads, bool f32, const ia3_int8_form *form)
+{
+    ia3_device *dev = open_device(IA3_INT8, threads, 0);
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    assert_non_null(dev);
+    assert_int_equal(dev->weights, IA3_INT8);
+    if (f32) {
+        dev->dtype = IA3_F32;
+        cpu->bf16 = false;
+        cpu->act_size = 4;
+    }
+    if (form)
+        cpu->int8 = form;
+    return dev;
+}
+
+/* x as the kernel sees it: rounded to 127 steps of its row's largest value. */
+static void
+round_rows(double *x, int rows, int k)
+{
+    for (int r = 0; r < rows; r++) {
+        float largest = 0;
+        for (int i = 0; i < k; i++)
+            largest = fmaxf(largest, fabsf((float) x[(size_t) r * (size_t) k + (size_t) i]));
+        for (int i = 0; i < k && largest > 0; i++) {
+            double *v = &x[(size_t) r * (size_t) k + (size_t) i];
+            *v = (double) nearbyintf((float) *v * (127.0f / largest)) * (double) (largest / 127.0f);
+        }
+    }
+}
+
+/* A random weight: w gets the values as the kernel sees them. The first parts are stored in other types. */
+static ia3_matrix *
+make_matrix(ia3_device *dev, double *w, int out, int in)
+{
+    int first = out / 3;
+    size_t n = (size_t) out * (size_t) in, split = (size_t) first * (size_t) in;
+    uint16_t *half = calloc(n, sizeof *half);
+    float *full = calloc(n, sizeof *full);
+    for (size_t i = 0; i < n; i++) {
+        half[i] = ia3_float_to_bf16((float) w[i]);
+        full[i] = (float) w[i];
+        w[i] = i < split ? ia3_bf16_to_float(half[i]) : full[i];
+    }
+    ia3_host_tensor parts[2] = {{half, IA3_BF16, first, in}, {full + split, IA3_F32, out - first, in}};
+    ia3_error err = {0};
+    ia3_matrix *m = dev->ops->matrix_create(dev, first ? parts : parts + 1, first ? 2 : 1, &err);
+    assert_non_null(m);
+    assert_true(m->out == out && m->in == in);
+    round_rows(w, out, in);
+    free(half);
+    free(full);
+    return m;
+}
+
+static double *
+reference(const double *a, const double *w, int rows, int out, int in)
+{
+    double *y = calloc((size_t) rows * (size_t) out + 1, sizeof *y);
+    for (int r = 0; r < rows; r++)
+        for (int j = 0; j < out; j++)
+            for (int i = 0; i < in; i++)
+                y[(size_t) r * (size_t) out + (size_t) j] +=
+                    a[(size_t) r * (size_t) in + (size_t) i] * w[(size_t) j * (size_t) in + (size_t) i];
+    return y;
+}
+
+static void
+check_shape(ia3_device *dev, int rows, int out, int in)
+{
+    size_t n_a = (size_t) rows * (size_t) in, n_y = (size_t) rows * (size_t) out;
+    double *w = random_values((size_t) out * (size_t) in, 0.7), *a = random_values(n_a, 3.0);
+    double *before = random_values(n_y, 5.0);
+    ia3_matrix *m = make_matrix(dev, w, out, in);
+    assert_true(m->bytes >= (size_t) out * (size_t) in);
+    assert_true(m->bytes <= ((size_t) out + 63) / 64 * 64 * ((size_t) in + 7));
+    void *pa = put_act(dev, a, n_a), *py = dev->ops->alloc(dev, 4 * n_y + 4);
+    float *sum = put_f32(dev, before, n_y);
+    round_rows(a, rows, in);
+    double *want = reference(a, w, rows, out, in);
+    dev->ops->matmul(dev, py, pa, rows, m, IA3_OUT_F32);
+    double *y = get_f32(dev, py, n_y);
+    assert_close("product, fp32", y, want, n_y, 1e-6);
+    free(y);
+    dev->ops->matmul(dev, py, pa, rows, m, IA3_OUT_ACT);
+    y = get_act(dev, py, n_y);
+    assert_close("product, act", y, want, n_y, is_bf16(dev) ? 4e-3 : 1e-6);
+    free(y);
+    dev->ops->matmul(dev, sum, pa, rows, m, IA3_OUT_ADD_F32);
+    y = get_f32(dev, sum, n_y);
+    for (size_t i = 0; i < n_y; i++)
+        want[i] += before[i];
+    assert_close("product, added", y, want, n_y, 1e-6);
+    double *host[] = {y, want, w, a, before};
+    for (int i = 0; i < 5; i++)
+        free(host[i]);
+    dev->ops->free(dev, pa);
+    dev->ops->free(dev, py);
+    dev->ops->free(dev, sum);
+    dev->ops->matrix_free(dev, m);
+}
+
+static void
+test_products(void **state)
+{
+    static const int shapes[][2] = {{1, 1}, {7, 5}, {64, 33}, {100, 256}, {1025, 24}, {65, 515}};
+    static const int rows[] = {0, 1, 5, 6, 61, 97, 200};
+    for (int f32 = 0; f32 <= 1; f32++) {
+        ia3_device *dev = open_int8(2, f32, NULL);
+        seed_random(83);
+        for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+            for (size_t r = 0; r < sizeof rows / sizeof *rows; r++)
+                check_shape(dev, rows[r], shapes[s][0], shapes[s][1]);
+        dev->ops->close(dev);
+    }
+}
+
+/* A row of zeros, of NaN and of infinity between ordinary ones; a zero and a NaN channel among the weights. */
+static void
+test_odd_rows(void **state)
+{
+    enum { ROWS = 9, OUT = 70, IN = 45 };
+    for (int f32 = 0; f32 <= 1; f32++) {
+        ia3_device *dev = open_int8(2, f32, NULL);
+        seed_random(84);
+        double *w = random_values((size_t) OUT * IN, 1.0), *a = random_values((size_t) ROWS * IN, 1.0);
+        for (int i = 0; i < IN; i++) {
+            w[50 * IN + i] = 0;
+            a[2 * IN + i] = 0;
+        }
+        w[60 * IN + 3] = NAN;
+        a[4 * IN + 7] = NAN;
+        a[6 * IN + 1] = -INFINITY;
+        ia3_matrix *m = make_matrix(dev, w, OUT, IN);
+        void *pa = put_act(dev, a, ROWS * IN), *py = dev->ops->alloc(dev, 4 * ROWS * OUT);
+        dev->ops->matmul(dev, py, pa, ROWS, m, IA3_OUT_F32);
+        double *y = get_f32(dev, py, ROWS * OUT);
+        for (int r = 0; r < ROWS; r++)
+            for (int j = 0; j < OUT; j++) {
+                double v = y[r * OUT + j];
+                if (r == 4 || r == 6 || j == 60)
+                    assert_true(isnan(v));
+                else if (r == 2 || j == 50)
+                    assert_true(v == 0);
+                else
+                    assert_true(isfinite(v) && v != 0);
+            }
+        free(y);
+        free(w);
+        free(a);
+        dev->ops->free(dev, pa);
+        dev->ops->free(dev, py);
+        dev->ops->matrix_free(dev, m);
+        dev->ops->close(dev);
+    }
+}
+
+/* Products of 150 rows in pieces of `step`, then log-probabilities, as bytes; the same whatever the arguments. */
+enum { ROWS = 150, SIZE = 1500, D = 129, RESULT = 4 * (ROWS * SIZE + 2 * ROWS) };
+
+static void
+run(int threads, const ia3_int8_form *form, bool f32, int step, char *result)
+{
+    ia3_device *dev = open_int8(threads, f32, form);
+    seed_random(85);
+    double *w = random_values((size_t) SIZE * D, 1.0), *a = random_values((size_t) ROWS * D, 1.0);
+    double *y0 = random_values((size_t) ROWS * SIZE, 1.0);
+    ia3_matrix *m = make_matrix(dev, w, SIZE, D);
+    char *pa = put_act(dev, a, ROWS * D);
+    float *py = put_f32(dev, y0, (size_t) ROWS * SIZE), *lp = dev->ops->alloc(dev, 8 * ROWS);
+    int32_t offsets[ROWS + 1], tokens[ROWS];
+    for (int r = 0; r <= ROWS; r++)
+        offsets[r] = r;
+    for (int r = 0; r < ROWS; r++)
+        tokens[r] = r * 10;
+    int32_t *po = put_bytes(dev, offsets, sizeof offsets), *pt = put_bytes(dev, tokens, sizeof tokens);
+    for (int r = 0; r < ROWS; r += step) {
+        int n = ROWS - r < step ? ROWS - r : step;
+        char *rows = pa + (size_t) r * D * ia3_dtype_size(dev->dtype);
+        dev->ops->matmul(dev, py + (size_t) r * SIZE, rows, n, m, IA3_OUT_ADD_F32);
+    }
+    dev->ops->download(dev, result, py, 4 * ROWS * SIZE);
+    dev->ops->vocab_logprobs(dev, lp, lp + ROWS, pa, ROWS, m, 0.5f, po, pt);
+    dev->ops->download(dev, result + 4 * ROWS * SIZE, lp, 8 * ROWS);
+    void *device[] = {pa, py, lp, po, pt};
+    for (int i = 0; i < 5; i++)
+        dev->ops->free(dev, device[i]);
+    double *host[] = {w, a, y0};
+    for (int i = 0; i < 3; i++)
+        free(host[i]);
+    dev->ops->matrix_free(dev, m);
+    dev->ops->close(dev);
+}
+
+static void
+test_same_bits(void **state)
+{
+    char *want = malloc(RESULT), *got = malloc(RESULT);
+    for (int f32 = 0; f32 <= 1; f32++) {
+        run(1, NULL, f32, ROWS, want);
+        for (int threads = 2; threads <= 3; threads++) {
+            run(threads, NULL, f32, ROWS, got);
+            assert_memory_equal(want, got, RESULT);
+        }
+        for (int step = 1; step < ROWS; step += 23) {
+            run(2, NULL, f32, step, got);
+            assert_memory_equal(want, got, RESULT);
+        }
+        for (int f = 0; f < ia3_int8_n_forms; f++) {
+            if (!ia3_int8_forms[f]->available())
+                continue;
+            run(2, ia3_int8_forms[f], f32, ROWS, got);
+            if (memcmp(want, got, RESULT))
+                fail_msg("%s gives other bits than %s", ia3_int8_forms[f]->name, ia3_int8_best_form()->name);
+        }
+    }
+    free(want);
+    free(got);
+}
+
+/* Log-probabilities over a vocabulary that no panel divides. */
+static void
+test_vocabulary(void **state)
+{
+    enum { N = 21, VOCABULARY = 1123, WIDTH = 50 };
+    const float scale = 0.3f;
+    ia3_device *dev = open_int8(2, false, NULL);
+    seed_random(86);
+    double *w = random_values((size_t) VOCABULARY * WIDTH, 1.0), *h = random_values((size_t) N * WIDTH, 2.0);
+    ia3_matrix *m = make_matrix(dev, w, VOCABULARY, WIDTH);
+    void *ph = put_act(dev, h, N * WIDTH);
+    int32_t offsets[N + 1] = {0}, tokens[2 * N];
+    for (int r = 0; r < N; r++) { /* none, one or two per row */
+        offsets[r + 1] = offsets[r] + r % 3;
+        for (int32_t i = offsets[r]; i < offsets[r + 1]; i++)
+            tokens[i] = i == offsets[r] ? VOCABULARY - 1 - r : r * 50;
+    }
+    int pairs = offsets[N];
+    int32_t *po = put_bytes(dev, offsets, sizeof offsets), *pt = put_bytes(dev, tokens, sizeof tokens);
+    float *plp = dev->ops->alloc(dev, 4 * (size_t) pairs), *plse = dev->ops->alloc(dev, 4 * N);
+    dev->ops->vocab_logprobs(dev, plp, plse, ph, N, m, scale, po, pt);
+    round_rows(h, N, WIDTH);
+    double *logits = reference(h, w, N, VOCABULARY, WIDTH), lp[2 * N], lse[N];
+    for (int r = 0; r < N; r++) {
+        double sum = 0;
+        for (int v = 0; v < VOCABULARY; v++)
+            sum += exp((double) scale * logits[r * VOCABULARY + v]);
+        lse[r] = log(sum);
+        for (int32_t i = offsets[r]; i < offsets[r + 1]; i++)
+            lp[i] = (double) scale * logits[r * VOCABULARY + tokens[i]] - lse[r];
+    }
+    double *got_lp = get_f32(dev, plp, (size_t) pairs), *got_lse = get_f32(dev, plse, N);
+    assert_close("lp", got_lp, lp, (size_t) pairs, 2e-6);
+    assert_close("lse", got_lse, lse, N, 2e-6);
+    double *host[] = {w, h, logits, got_lp, got_lse};
+    void *device[] = {ph, po, pt, plp, plse};
+    for (int i = 0; i < 5; i++) {
+        free(host[i]);
+        dev->ops->free(dev, device[i]);
+    }
+    dev->ops->matrix_free(dev, m);
+    dev->ops->close(dev);
+}
+
+static void
+test_refusals(void **state)
+{
+    ia3_device *dev = open_int8(2, false, NULL);
+    double *w = random_values(64 * 64, 1.0);
+    ia3_matrix *m = make_matrix(dev, w, 64, 64);
+    ia3_error err = {0};
+    size_t bytes = m->bytes;
+    assert_string_equal(ia3_device_dtype_name(dev), "int8");
+    assert_false(dev->ops->matrix_prepare_backward(dev, m, &err));
+    assert_int_equal(err.code, IA3_E_UNSUPPORTED);
+    assert_non_null(strstr(err.message, "int8"));
+    dev->ops->matrix_release_backward(dev, m);
+    assert_int_equal(m->bytes, bytes);
+    dev->ops->matrix_free(dev, m);
+
+    /* a row too long for exact sums; the data is not looked at */
+    ia3_host_tensor t = {w, IA3_F32, 1, IA3_INT8_MAX_K + 1};
+    err = (ia3_error){0};
+    assert_null(dev->ops->matrix_create(dev, &t, 1, &err));
+    assert_int_equal(err.code, IA3_E_BAD_CHECKPOINT);
+    dev->ops->close(dev);
+
+    /* memory is refused, and nothing stays behind */
+    dev = open_device(IA3_INT8, 2, 3000);
+    size_t used = dev->ops->memory_used(dev);
+    t = (ia3_host_tensor){w, IA3_F32, 64, 64};
+    err = (ia3_error){0};
+    assert_null(dev->ops->matrix_create(dev, &t, 1, &err));
+    assert_int_equal(err.code, IA3_E_MEMORY);
+    assert_int_equal(dev->ops->memory_used(dev), used);
+    dev->ops->close(dev);
+    free(w);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forms),     cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_quantize),  cmocka_unit_test(test_quantize_nonfinite),
+        cmocka_unit_test(test_products),  cmocka_unit_test(test_odd_rows),
+        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_vocabulary),
+        cmocka_unit_test(test_refusals),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
