@@ -84,7 +84,7 @@ class Check:
         if status != 0:
             lines = output.strip().split("\n")
             wrong = [line for line in lines if re.search(r"error|cannot find|No rule", line)][:3] or lines[-3:]
-            raise runner.Failure(f"{what}: {' / '.join(wrong)} (see {log})")
+            raise runner.Failure(f"{' / '.join(wrong)} (see {log})")
         self.report.check("build", what, "ok", seconds=time.monotonic() - started)
 
     def build_step(self, step):

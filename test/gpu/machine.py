@@ -6,7 +6,6 @@ import re
 import shutil
 import tarfile
 import tempfile
-import threading
 
 import runner
 
@@ -125,35 +124,6 @@ def gpu_memory():
     """Bytes in use on the first GPU, all processes together; None where nvidia-smi does not say."""
     line = output_of(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], 5).split("\n")[0]
     return int(line) * 2**20 if re.fullmatch(r"\d+", line.strip()) else None
-
-
-class MemoryWatch:
-    """The most memory in use on the GPU while it runs, beyond what was in use before."""
-
-    def __init__(self):
-        self.before = gpu_memory()
-        self.most = 0
-        self.stopping = threading.Event()
-        self.thread = threading.Thread(target=self._watch, daemon=True)
-        if self.before is not None:
-            self.thread.start()
-
-    def _watch(self):
-        while not self.stopping.is_set():
-            self.most = max(self.most, (gpu_memory() or 0) - self.before)
-            self.stopping.wait(0.1)
-
-    def so_far(self):
-        """After a look of its own; None where nobody says."""
-        if self.before is None:
-            return None
-        self.most = max(self.most, (gpu_memory() or 0) - self.before)
-        return self.most
-
-    def stop(self):
-        self.stopping.set()
-        if self.thread.is_alive():
-            self.thread.join()
 
 
 def room_for(needed):

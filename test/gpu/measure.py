@@ -58,7 +58,7 @@ class Benchmark:
         self.program = f"build/{options.flavor}/bench/bench_gpu"
         self.report = the_report
         self.results = {}  # name -> number
-        self.gpu = None
+        self.simulated = bool(os.environ.get("IA3_CUDA_MODULE"))
 
     # --- processes ---
 
@@ -73,7 +73,7 @@ class Benchmark:
                               "--tokens", str(TOKENS)], f"{self.folder}/bench-{name}.log", self.environment)
 
     def peer(self, name):
-        device = "cuda" if self.device.startswith("cuda") and not os.environ.get("IA3_CUDA_MODULE") else "cpu"
+        device = "cuda" if self.device.startswith("cuda") and not self.simulated else "cpu"
         return runner.Driver([self.python, "test/bench/bench_gpu_torch.py", "--config", self.config(name), "--device",
                               device, "--tokens", str(TOKENS)], f"{self.folder}/torch-{name}.log", dict(os.environ))
 
@@ -84,43 +84,43 @@ class Benchmark:
     # --- ia3 ---
 
     def run_ia3(self, name, step):
-        watch = machine.MemoryWatch()
-        try:
-            with self.ia3(name) as driver:
-                answer = driver.ask("open", step.left())
-                self.keep(f"{name} weights", answer["weights"],
-                          f"{answer['device']} ({answer['description']}): {answer['parameters'] / 1e9:.2f} billion "
-                          f"parameters, {answer['weights'] / 1e9:.2f} GB, {answer['seconds']:.1f} s")
-                self.gpu = answer["description"]
-                self.ia3_rate(driver, step)
-                self.ia3_scoring(driver, name, step, watch)
-                self.ia3_training(driver, name, step)
-                if name == "T0-3B":
-                    self.ia3_mixed(driver, name, step)
-        finally:
-            watch.stop()
+        before = self.gpu_memory()
+        with self.ia3(name) as driver:
+            answer = driver.ask("open", step.left())
+            self.keep(f"{name} weights", answer["weights"],
+                      f"{answer['device']} ({answer['description']}): {answer['parameters'] / 1e9:.2f} billion "
+                      f"parameters, {answer['weights'] / 1e9:.2f} GB, {answer['seconds']:.1f} s")
+            self.ia3_scoring(driver, name, step, before)
+            self.ia3_rate(driver, step)
+            self.ia3_training(driver, name, step)
+            if name == "T0-3B":
+                self.ia3_mixed(driver, name, step)
+
+    def gpu_memory(self):
+        """Bytes in use on the GPU by all processes; None where there is no GPU or nobody says."""
+        return machine.gpu_memory() if self.device.startswith("cuda") and not self.simulated else None
 
     def ia3_rate(self, driver, step):
         answer = driver.ask(f"rate {self.plan.rate}", step.left())
         rate = answer["flops"] / answer["seconds"]
         self.keep("ia3 rate", max(rate, self.results.get("ia3 rate", 0)), f"bfloat16 product: {rate / 1e12:.1f} TFLOP/s")
 
-    def ia3_scoring(self, driver, name, step, watch):
-        tried = []
+    def ia3_scoring(self, driver, name, step, before):
+        """What a batch took stays reserved, so memory is looked at between the batches, which grow."""
+        tried, stopped = [], None
         for rows in self.plan.rows[name]:
             try:
                 answer = driver.ask(f"score 2 {rows} 1 {self.plan.seconds}", step.left())
-            except runner.OutOfTime:
-                raise
-            except runner.Failure as problem:  # no memory for so many rows: the smaller ones count
+                used, seen = driver.ask("memory", step.left())["used"], self.gpu_memory()
+            except runner.Failure as problem:  # no memory for so many rows, or no time: the smaller ones count
                 self.report.say(f"    {problem}")
+                stopped = problem
                 break
-            used = driver.ask("memory", step.left())["used"]
-            tried.append((answer["rows"] / answer["seconds"], rows, answer["flops"] / answer["seconds"],
-                          used, watch.so_far()))
+            tried.append((answer["rows"] / answer["seconds"], rows, answer["flops"] / answer["seconds"], used,
+                          None if seen is None or before is None else seen - before))
             self.report.say(f"    2 choices, {rows} rows a batch: {tried[-1][0]:,.1f} rows/s")
         if not tried:
-            raise runner.Failure("no batch could be scored")
+            raise stopped
         best = max(t[0] for t in tried)
         rate, rows, flops, used, seen = next(t for t in tried if t[0] >= 0.97 * best)
         self.results[f"{name} batch"] = rows
@@ -128,6 +128,8 @@ class Benchmark:
         self.results[f"{name} score flops"] = flops
         self.results[f"{name} memory"] = (used if seen is None else seen) - self.results[f"{name} weights"]
         self.results[f"{name} memory source"] = "the engine's own count" if seen is None else "nvidia-smi"
+        if isinstance(stopped, runner.OutOfTime):  # the process has been ended
+            raise stopped
         if name == "T0-3B":
             answer = driver.ask(f"score 8 {rows} 1 {self.plan.seconds}", step.left())
             rate = answer["rows"] / answer["seconds"]
