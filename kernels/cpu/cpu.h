@@ -46,6 +46,7 @@ typedef struct ia3_cpu {
     ia3_pool *pool;
     int threads;
     bool bf16;       /* act is bfloat16 */
+    bool own_bf16;   /* ... and bgemm.h multiplies it */
     size_t act_size; /* bytes of an act element */
     atomic_size_t used;
     size_t limit;

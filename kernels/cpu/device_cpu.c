@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "bgemm.h"
 #include "int8.h"
 #include "isa.h"
 #include "primitive.h"
@@ -120,6 +121,7 @@ OPEN_OF(IA3_CPU_VARIANT)(ia3_dtype dtype, int threads, size_t memory_limit, ia3_
     cpu->base.ops = &cpu_ops;
     cpu->base.dtype = dtype;
     cpu->bf16 = dtype == IA3_BF16;
+    cpu->own_bf16 = cpu->bf16 && ia3_bgemm_available();
     cpu->act_size = ia3_dtype_size(dtype);
     cpu->limit = memory_limit;
     pthread_mutex_init(&cpu->slab_mutex, NULL);

@@ -8,7 +8,14 @@
 #include <string.h>
 
 #include "bf16.h"
+#include "bgemm.h"
 #include "matrix.h"
+
+/* Multiply-adds of a part that is worth waking a thread for. */
+enum { PART_WORK = 500000 };
+
+/* A product with more terms (only the vocabulary's gradient has) is a sum of pieces. */
+enum { MOST_K = 4096 };
 
 /* Bytes of one element of the result. */
 static size_t
@@ -27,6 +34,8 @@ scratch_out(ia3_out out)
 size_t
 ia3_gemm_scratch(ia3_cpu *cpu, const ia3_pack *pack, ia3_out out, int rows)
 {
+    if (pack->panels[0].shape->own)
+        return IA3_ALIGN;
     size_t pad = 0;
     for (int i = 0; i < pack->n_panels; i++) {
         ia3_shape *s = pack->panels[i].shape;
@@ -44,6 +53,12 @@ ia3_gemm_scratch(ia3_cpu *cpu, const ia3_pack *pack, ia3_out out, int rows)
     int width = pack->panels[0].n; /* the widest */
     return ia3_align_up(pad) + ia3_align_up((size_t) IA3_MAX_BLOCK * (size_t) width * sizeof(float)) +
            ia3_align_up((size_t) IA3_MIN_BLOCK * (size_t) pack->k * cpu->act_size);
+}
+
+static size_t
+strips_of(int n)
+{
+    return ((size_t) n + IA3_STRIP - 1) / IA3_STRIP;
 }
 
 static void
@@ -68,6 +83,20 @@ ia3_gemm_panel(ia3_cpu *cpu, const ia3_panel *panel, int slot, void *y, size_t l
                ia3_out out, void *scratch)
 {
     const size_t k = (size_t) panel->shape->k, n = (size_t) panel->n;
+    if (panel->shape->own) {
+        ia3_bgemm g = {.a = a,
+                       .packed = panel->data,
+                       .y = y,
+                       .ldy = ldy,
+                       .rows = rows,
+                       .k = (int) k,
+                       .depth = (int) k,
+                       .n = (int) n,
+                       .strips = (int) strips_of((int) n),
+                       .out = out};
+        ia3_bgemm_run(&g);
+        return;
+    }
     char *padded = scratch, *tile = padded + ia3_align_up(IA3_MIN_BLOCK * k * cpu->act_size);
     char *pad = tile + ia3_align_up(IA3_MAX_BLOCK * n * sizeof(float));
     bool dense = ldy == n;
@@ -99,6 +128,7 @@ typedef struct gemm_job {
     char *y;
     const char *a;
     int rows, chunk, n_chunks;
+    int k_piece; /* bgemm.h */
     ia3_out out;
     char *scratch;
     size_t scratch_size;
@@ -143,6 +173,60 @@ choose_chunk(const ia3_cpu *cpu, const ia3_pack *pack, int rows)
     return best;
 }
 
+/* Strips of one panel for the rows of a chunk, a long k in pieces whose sums are added up in y. */
+static void
+multiply_strips(const gemm_job *j, const ia3_panel *panel, size_t first_row, size_t strip, size_t n)
+{
+    const ia3_pack *pack = j->pack;
+    const int left = j->rows - (int) first_row;
+    ia3_bgemm g = {.ldy = (size_t) pack->n,
+                   .rows = left < j->chunk ? left : j->chunk,
+                   .depth = pack->k,
+                   .n = panel->n,
+                   .first = (int) strip,
+                   .strips = (int) n,
+                   .out = j->out};
+    g.y = j->y + (first_row * g.ldy + (size_t) panel->n0) * out_size(j->cpu, j->out);
+    const uint16_t *a = (const uint16_t *) (const void *) j->a + first_row * (size_t) pack->k;
+    for (int k = 0; k < pack->k; k += j->k_piece) {
+        g.k = pack->k - k < j->k_piece ? pack->k - k : j->k_piece;
+        g.a = a + k;
+        g.packed = (const uint16_t *) panel->data + (size_t) k * IA3_STRIP;
+        ia3_bgemm_run(&g);
+        g.out = IA3_OUT_ADD_F32;
+    }
+}
+
+/* Items are (chunk, strip of a panel): rows stay in cache while strips pass by. */
+static void
+bgemm_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const gemm_job *j = arg;
+    const size_t strips = strips_of(j->pack->n), in_panel = strips_of(j->pack->panels[0].n);
+    while (begin < end) {
+        const ia3_panel *panel = &j->pack->panels[begin % strips / in_panel];
+        size_t at = begin % strips % in_panel, left = strips_of(panel->n) - at;
+        size_t n = end - begin < left ? end - begin : left;
+        multiply_strips(j, panel, begin / strips * (size_t) j->chunk, at, n);
+        begin += n;
+    }
+}
+
+/* As many rows at a time as half a second-level cache holds. */
+static void
+run_bgemm(gemm_job *j)
+{
+    const int k = j->pack->k;
+    j->k_piece = j->out == IA3_OUT_ACT || k <= MOST_K ? k : MOST_K;
+    int most = (512 << 10) / (j->k_piece * (int) sizeof(uint16_t));
+    int chunks = (j->rows - 1) / (most > 48 ? most : 48) + 1;
+    j->chunk = (j->rows + chunks - 1) / chunks;
+    j->n_chunks = (j->rows + j->chunk - 1) / j->chunk;
+    size_t work = (size_t) j->chunk * (size_t) k * IA3_STRIP;
+    ia3_parallel(j->cpu->pool, (size_t) j->n_chunks * strips_of(j->pack->n), 1 + PART_WORK / (work + 1),
+                 bgemm_work, j);
+}
+
 void
 ia3_gemm(ia3_cpu *cpu, const ia3_pack *pack, void *y, const void *a, int rows, ia3_out out)
 {
@@ -150,14 +234,17 @@ ia3_gemm(ia3_cpu *cpu, const ia3_pack *pack, void *y, const void *a, int rows, i
         return;
     size_t mark = ia3_cpu_arena_mark(&cpu->base);
     gemm_job j = {.cpu = cpu, .pack = pack, .y = y, .a = a, .rows = rows, .out = out};
+    if (pack->panels[0].shape->own) {
+        run_bgemm(&j);
+        return;
+    }
     j.chunk = choose_chunk(cpu, pack, rows);
     j.n_chunks = (rows + j.chunk - 1) / j.chunk;
     j.scratch_size = ia3_gemm_scratch(cpu, pack, out, j.chunk);
     j.scratch = ia3_cpu_arena_alloc(&cpu->base, j.scratch_size * (size_t) cpu->threads);
     size_t items = (size_t) j.n_chunks * (size_t) pack->n_panels;
-    /* a part worth waking a thread for has about half a million multiply-adds */
     size_t work = (size_t) j.chunk * (size_t) pack->k * (size_t) pack->panels[0].n;
-    ia3_parallel(cpu->pool, items, work >= 500000 ? 1 : 1 + 500000 / (work + 1), gemm_work, &j);
+    ia3_parallel(cpu->pool, items, work >= PART_WORK ? 1 : 1 + PART_WORK / (work + 1), gemm_work, &j);
     ia3_cpu_arena_release(&cpu->base, mark);
 }
 

@@ -5,6 +5,7 @@
  * Threads: shapes and products are made by the caller of a kernel (or under the caller's control while weights
  * are loaded) and then only read. A product's memory objects are per thread; weights are shared.
  */
+#include "bgemm.h"
 #include "primitive.h"
 
 #include <stdio.h>
@@ -50,22 +51,30 @@ product_desc(ia3_cpu *cpu, int rows, int k, int n, ia3_out out, const ia3_md *we
     return pd;
 }
 
+/* The layout that oneDNN wants its weights in. */
+static bool
+choose_layout(ia3_cpu *cpu, ia3_shape *s)
+{
+    ia3_onednn_single_thread();
+    dnnl_primitive_desc_t pd = product_desc(cpu, IA3_MAX_BLOCK, s->k, s->n, IA3_OUT_F32, NULL);
+    if (!pd)
+        return false;
+    bool ok = ia3_md_copy(&s->weights, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0));
+    dnnl_primitive_desc_destroy(pd);
+    return ok;
+}
+
 ia3_shape *
 ia3_shape_get(ia3_cpu *cpu, int k, int n)
 {
     for (ia3_shape *s = cpu->shapes; s; s = s->next)
         if (s->k == k && s->n == n)
             return s;
-    ia3_onednn_single_thread();
-    dnnl_primitive_desc_t pd = product_desc(cpu, IA3_MAX_BLOCK, k, n, IA3_OUT_F32, NULL);
-    if (!pd)
-        return NULL;
     ia3_shape *s = ia3_alloc(sizeof *s);
     s->k = k;
     s->n = n;
-    bool ok = ia3_md_copy(&s->weights, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0));
-    dnnl_primitive_desc_destroy(pd);
-    if (!ok) {
+    s->own = cpu->own_bf16 && k % 2 == 0;
+    if (!s->own && !choose_layout(cpu, s)) {
         free(s);
         return NULL;
     }
@@ -209,6 +218,10 @@ ia3_panel_pack(ia3_cpu *cpu, ia3_panel *panel, int slot, const void *plain, int6
     panel->data = ia3_cpu_slab_alloc(cpu, ia3_panel_bytes(panel), panel->backward);
     if (!panel->data)
         return false;
+    if (panel->shape->own) {
+        ia3_bgemm_pack(panel->data, plain, panel->shape->k, panel->n, row, col);
+        return true;
+    }
     if (dnnl_memory_create(&panel->memory, ia3_md_get(&panel->shape->weights), cpu->engine, panel->data) !=
         dnnl_success)
         panel->memory = NULL;
@@ -222,6 +235,10 @@ ia3_panel_pack(ia3_cpu *cpu, ia3_panel *panel, int slot, const void *plain, int6
 bool
 ia3_panel_unpack(ia3_cpu *cpu, const ia3_panel *panel, int slot, void *plain, int64_t row, int64_t col)
 {
+    if (panel->shape->own) {
+        ia3_bgemm_unpack(plain, panel->data, panel->shape->k, panel->n, row, col);
+        return true;
+    }
     return reorder(cpu, panel, slot, plain, row, col, false);
 }
 
@@ -239,5 +256,7 @@ ia3_panel_free(ia3_cpu *cpu, ia3_panel *panel)
 size_t
 ia3_panel_bytes(const ia3_panel *panel)
 {
+    if (panel->shape->own)
+        return ia3_bgemm_bytes(panel->shape->k, panel->n);
     return dnnl_memory_desc_get_size(ia3_md_get(&panel->shape->weights));
 }

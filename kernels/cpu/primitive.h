@@ -24,6 +24,7 @@ typedef struct ia3_product {
 /* Products with weights [k, n]: the packed layout and the primitives that read it. */
 struct ia3_shape {
     int k, n;
+    bool own; /* multiplied by bgemm.h, without oneDNN: no weights, no products */
     ia3_md weights;
     ia3_product *products[3][IA3_N_BLOCKS]; /* by ia3_out and block; made when first needed */
     ia3_shape *next;

@@ -1,0 +1,62 @@
+/*
+ * bgemm.c
+ *     Packing for bgemm.h, and whether its products can be used.
+ */
+#include "bgemm.h"
+
+#include <string.h>
+
+#if defined(__AVX512BF16__)
+#include <cpuid.h>
+#endif
+
+bool
+ia3_bgemm_available(void)
+{
+#if defined(__AVX512BF16__)
+    unsigned a, b, c, d;
+    return !__get_cpuid_count(7, 0, &a, &b, &c, &d) ||
+           (d >> 22 & 1) == 0; /* AMX-BF16: oneDNN's tiles are faster */
+#else
+    return false;
+#endif
+}
+
+void
+ia3_bgemm_pack(uint16_t *packed, const uint16_t *plain, int k, int n, int64_t row, int64_t col)
+{
+    for (int first = 0; first < n; first += IA3_STRIP) {
+        int columns = n - first < IA3_STRIP ? n - first : IA3_STRIP;
+        for (int i = 0; i < k; i += 2, packed += 2 * IA3_STRIP) {
+            const uint16_t *from = plain + i * row + first * col;
+            for (int j = 0; j < columns; j++) {
+                packed[2 * j] = from[j * col];
+                packed[2 * j + 1] = from[row + j * col];
+            }
+            memset(packed + 2 * columns, 0, 4 * (size_t) (IA3_STRIP - columns));
+        }
+    }
+}
+
+void
+ia3_bgemm_unpack(uint16_t *plain, const uint16_t *packed, int k, int n, int64_t row, int64_t col)
+{
+    for (int first = 0; first < n; first += IA3_STRIP) {
+        int columns = n - first < IA3_STRIP ? n - first : IA3_STRIP;
+        for (int i = 0; i < k; i += 2, packed += 2 * IA3_STRIP) {
+            uint16_t *to = plain + i * row + first * col;
+            for (int j = 0; j < columns; j++) {
+                to[j * col] = packed[2 * j];
+                to[row + j * col] = packed[2 * j + 1];
+            }
+        }
+    }
+}
+
+#if !defined(__AVX512BF16__)
+void
+ia3_bgemm_run(const ia3_bgemm *g)
+{
+    __builtin_unreachable(); /* not available */
+}
+#endif

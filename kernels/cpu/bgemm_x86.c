@@ -1,0 +1,121 @@
+/*
+ * bgemm_x86.c
+ *     The products of bgemm.h.
+ *
+ * A tile of up to twelve rows by two vectors of columns keeps its sums in 24 registers while it runs through k: per
+ * pair of k two loads of weights and twelve broadcasts of activations feed 24 products, so the multipliers are the
+ * limit. A strip of weights (k·64 bytes) stays in the nearest caches while the rows pass by.
+ *
+ * Measured on Zen 5, one thread, against oneDNN 2.6's prepacked product, k = 768 to 4,096 and n = 768: 16 rows 480 to
+ * 500 GFLOP/s against 300 to 320, 64 rows 425 to 490 against 440, 272 rows 485 to 490 against 485 to 494.
+ */
+#include "bgemm.h"
+
+#if defined(__AVX512BF16__)
+
+#include <immintrin.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+enum { TILE_ROWS = 12 };
+
+typedef struct strip_view {
+    const uint16_t *data;
+    int first;         /* column */
+    __mmask16 mask[2]; /* the columns that exist */
+    /* the following strip, of which each tile fetches its share */
+    const char *ahead;
+    size_t step; /* per pair of k */
+} strip_view;
+
+INLINE void
+store_vector(const ia3_bgemm *g, size_t row, size_t column, __mmask16 mask, __m512 sum)
+{
+    size_t at = row * g->ldy + column;
+    if (g->out == IA3_OUT_ACT) {
+        _mm256_mask_storeu_epi16((uint16_t *) g->y + at, mask, (__m256i) _mm512_cvtneps_pbh(sum));
+        return;
+    }
+    float *y = (float *) g->y + at;
+    if (g->out == IA3_OUT_ADD_F32)
+        sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
+    _mm512_mask_storeu_ps(y, mask, sum);
+}
+
+/* Rows [row, row + rows) of one strip; `rows` is a constant where this is inlined. */
+INLINE void
+tile(const ia3_bgemm *g, const strip_view *s, size_t row, const int rows)
+{
+    __m512 sum[TILE_ROWS][2];
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+        sum[r][0] = sum[r][1] = _mm512_setzero_ps();
+    const size_t k = (size_t) g->k, depth = (size_t) g->depth;
+    const uint16_t *a = g->a + row * depth, *strip = s->data;
+    const char *ahead = s->ahead;
+    for (size_t i = 0; i < k; i += 2, strip += 2 * IA3_STRIP) {
+        _mm_prefetch(ahead, _MM_HINT_T1);
+        ahead += s->step;
+        __m512bh b0 = (__m512bh) _mm512_loadu_si512(strip),
+                 b1 = (__m512bh) _mm512_loadu_si512(strip + IA3_STRIP);
+#pragma GCC unroll 12
+        for (int r = 0; r < rows; r++) {
+            int32_t pair;
+            __builtin_memcpy(&pair, a + (size_t) r * depth + i, sizeof pair);
+            __m512bh x = (__m512bh) _mm512_set1_epi32(pair);
+            sum[r][0] = _mm512_dpbf16_ps(sum[r][0], x, b0);
+            sum[r][1] = _mm512_dpbf16_ps(sum[r][1], x, b1);
+        }
+    }
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++)
+        for (int v = 0; v < 2; v++)
+            store_vector(g, row + (size_t) r, (size_t) (s->first + 16 * v), s->mask[v], sum[r][v]);
+}
+
+/* A function per number of rows, so that the sums stay in registers. */
+#define TILE(rows)                                                                                           \
+    static void tile_##rows(const ia3_bgemm *g, const strip_view *s, size_t row)                             \
+    {                                                                                                        \
+        tile(g, s, row, rows);                                                                               \
+    }
+/* clang-format off */
+TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
+    /* clang-format on */
+
+    static void (*const tiles[TILE_ROWS + 1])(const ia3_bgemm *, const strip_view *, size_t) = {
+        NULL,   tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6,
+        tile_7, tile_8, tile_9, tile_10, tile_11, tile_12,
+};
+
+static __mmask16
+columns_from(int first, int n)
+{
+    int left = n - first;
+    return left >= 16 ? 0xffff : left > 0 ? (__mmask16) ((1u << left) - 1) : 0;
+}
+
+/* Rows are divided evenly: twelve and a rest of one would keep the multipliers waiting. */
+void
+ia3_bgemm_run(const ia3_bgemm *g)
+{
+    const int groups = (g->rows + TILE_ROWS - 1) / TILE_ROWS;
+    const size_t size = IA3_STRIP * (size_t) g->depth;
+    for (int i = g->first; i < g->first + g->strips; i++) {
+        int first = i * IA3_STRIP;
+        strip_view s = {.data = g->packed + (size_t) i * size,
+                        .first = first,
+                        .mask = {columns_from(first, g->n), columns_from(first + 16, g->n)}};
+        bool last = i + 1 == g->first + g->strips;
+        s.step = last ? 0 : 4 * IA3_STRIP / (size_t) groups;
+        s.ahead = (const char *) (s.data + (last ? 0 : size));
+        for (int t = 0, row = 0; t < groups; t++) {
+            int rows = g->rows / groups + (t < g->rows % groups);
+            tiles[rows](g, &s, (size_t) row);
+            s.ahead += s.step * (size_t) g->k / 2;
+            row += rows;
+        }
+    }
+}
+
+#endif
