@@ -278,6 +278,7 @@ ExpandDevices(Scanner *scan, Ia3BackboneSpec *specs, int *n, const DeviceName *d
 
         *spec = entry;
         strlcpy(spec->device, devices[i], sizeof spec->device);
+        spec->nDevices = nDevices;
         spec->cpuEngines = cpuEngines;
     }
 }

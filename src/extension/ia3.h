@@ -43,7 +43,8 @@ typedef struct Ia3BackboneSpec {
     char path[MAXPGPATH]; /* absolute, or a bare name resolved in the share directory */
     char device[16];      /* "cpu", "cuda", "cuda:1", "auto" */
     char dtype[16];       /* "auto", "float32", "bfloat16" */
-    int cpuEngines;       /* how many of the backbone's engines share the cores */
+    int nDevices;         /* of the backbone */
+    int cpuEngines;       /* how many of them share the cores */
 } Ia3BackboneSpec;
 /*
  * Parses the setting into specs[IA3_MAX_CONFIGURED]; returns their number, or -1 with *error set (palloc'd

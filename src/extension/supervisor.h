@@ -16,6 +16,8 @@
 
 typedef struct Ia3Engine {
     Ia3EngineStatus status; /* published after every change */
+    char label[sizeof(((Ia3BackboneSpec *) NULL)->name) +
+               sizeof(((Ia3BackboneSpec *) NULL)->device)]; /* for messages */
     Ia3EngineSettings settings;
     Ia3Process process;
     bool outdated;       /* it is current until its successors take over */

@@ -82,7 +82,7 @@ HandleLogLine(void *arg, char *line)
         }
     }
     Sanitize(line);
-    ereport(level, (errmsg_internal("ia3 engine \"%s\": %s", engine->status.spec.name, line)));
+    ereport(level, (errmsg_internal("ia3 engine \"%s\": %s", engine->label, line)));
 }
 
 static void
@@ -102,7 +102,7 @@ HandleReady(Ia3Engine *engine)
     engine->status.message[0] = '\0';
     engine->failures = 0;
     engine->readyAt = GetCurrentTimestamp();
-    ereport(LOG, (errmsg("ia3 engine \"%s\" is ready", engine->status.spec.name)));
+    ereport(LOG, (errmsg("ia3 engine \"%s\" is ready", engine->label)));
     if (!engine->status.current)
         return; /* it is published when it takes over */
     SetState(engine, IA3_ENGINE_READY);
@@ -140,8 +140,7 @@ HandleStatusLine(void *arg, char *line)
         engine->gaveReason = true;
         Publish(engine);
     } else
-        ereport(LOG,
-                (errmsg("ia3 engine \"%s\" sent an unknown status \"%s\"", engine->status.spec.name, line)));
+        ereport(LOG, (errmsg("ia3 engine \"%s\" sent an unknown status \"%s\"", engine->label, line)));
 }
 
 static void
@@ -183,6 +182,8 @@ Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSett
     engine->status.spec = *spec;
     engine->status.current = current;
     engine->settings = *settings;
+    snprintf(engine->label, sizeof engine->label, spec->nDevices > 1 ? "%s@%s" : "%s", spec->name,
+             spec->device);
     engine->startAt = GetCurrentTimestamp();
     SetState(engine, IA3_ENGINE_STARTING);
 }
@@ -209,8 +210,8 @@ ScheduleRestart(Ia3Engine *engine, int atLeastMs)
 static void
 FailStart(Ia3Engine *engine)
 {
-    ereport(WARNING, (errmsg("ia3 engine \"%s\" could not start: %s", engine->status.spec.name,
-                             engine->status.message)));
+    ereport(WARNING,
+            (errmsg("ia3 engine \"%s\" could not start: %s", engine->label, engine->status.message)));
     ScheduleRestart(engine, BACKOFF_MIN_MS);
     SetState(engine, IA3_ENGINE_FAILED);
 }
@@ -299,7 +300,7 @@ Ia3EngineDismiss(Ia3Engine *engine)
 void
 Ia3EnginePress(Ia3Engine *engine)
 {
-    const char *name = engine->status.spec.name;
+    const char *name = engine->label;
 
     if (!engine->stopping) {
         ereport(LOG, (errmsg("ia3 engine \"%s\" (PID %d) does not finish and is stopped", name,
@@ -335,9 +336,8 @@ HandleCrash(Ia3Engine *engine, const char *how)
         FailStart(engine);
         return;
     }
-    ereport(WARNING,
-            (errmsg("ia3 engine \"%s\" (PID %d) %s", engine->status.spec.name, engine->status.pid, how),
-             engine->gaveReason ? errdetail("%s", engine->status.message) : 0));
+    ereport(WARNING, (errmsg("ia3 engine \"%s\" (PID %d) %s", engine->label, engine->status.pid, how),
+                      engine->gaveReason ? errdetail("%s", engine->status.message) : 0));
     ScheduleRestart(engine, 0);
     SetState(engine, IA3_ENGINE_RESTARTING);
 }
@@ -360,8 +360,8 @@ Ia3EngineAttend(Ia3Engine *engine)
     unlink(engine->status.socket); /* usually gone already */
     engine->status.restarts++;
     if (engine->leaving) {
-        ereport(LOG, (errmsg("ia3 engine \"%s\" (PID %d) has left: it %s", engine->status.spec.name,
-                             engine->status.pid, how)));
+        ereport(LOG, (errmsg("ia3 engine \"%s\" (PID %d) has left: it %s", engine->label, engine->status.pid,
+                             how)));
         FreeEngine(engine);
         return true;
     } else if (engine->stopping) {

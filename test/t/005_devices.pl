@@ -275,7 +275,7 @@ wait_for_engines('cpu ready', 'then it leaves');
 #
 my $gpu = (grep { -e } '/dev/nvidia0', '/dev/dxg') ? 'this machine has a GPU' : '';
 SKIP: {
-    skip $gpu, 11 if $gpu;
+    skip $gpu, 14 if $gpu;
     configure("default=$models/a\@cuda");
     ok(wait_until(sub { engines() eq 'cpu ready, cuda failed' }), 'a device that is not there fails');
     like(value(q{SELECT message FROM ia3_stat_engine WHERE state = 'failed'}), qr/cuda|CUDA/, 'and is named');
@@ -291,6 +291,7 @@ SKIP: {
         like($err, qr/HINT:  It is tried again from time to time/, 'with a hint');
     }
     like($err, qr/DETAIL:  cuda:0: .*\n.*cuda:1: /, 'each device says why');
+    like(slurp_file($node->logfile), qr/WARNING:  ia3 engine "gpus\@cuda:1" could not start: /, 'in the server log, too');
     is(value(q{SELECT string_agg(device || ' ' || dtype, ', ' ORDER BY backbone, device) FROM ia3_stat_engine}),
         'cuda:1 float32, cuda:0 auto, cuda:1 auto', 'device and dtype are told apart');
     configure("default=$models/a\@auto");
