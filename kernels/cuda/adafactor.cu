@@ -1,0 +1,175 @@
+/*
+ * adafactor.cu
+ *     One step of Adafactor for every tensor of every job in two launches. Formulas: kernels/cpu/adafactor.c.
+ *
+ * One block per tensor: the first kernel leaves Σ g² of each, the second adds up those of its job in their order, which
+ * gives the clipping factor, and updates its tensor. Sums in double, in a fixed order.
+ */
+#include "four.cuh"
+
+#include <string.h>
+
+namespace {
+
+enum { WARPS = 8, THREADS = 32 * WARPS };
+
+/* A job as the device sees it; the tensors of all jobs are numbered one after the other from `first` on. */
+struct job {
+    ia3_adafactor a;
+    int first;
+    float beta, rest; /* β and 1 - β */
+    double beta_exact;
+};
+
+__device__ __forceinline__ const job *
+job_of(const job *jobs, int tensor)
+{
+    while (tensor >= jobs->first + jobs->a.n_tensors)
+        jobs++;
+    return jobs;
+}
+
+__device__ __forceinline__ double
+sum_squares(const float *x, size_t n, double *shared)
+{
+    double sum = 0.0;
+    for (size_t i = threadIdx.x; i < n; i += THREADS)
+        sum += (double) x[i] * (double) x[i];
+    return ia3_block_sum<WARPS>(sum, shared);
+}
+
+__global__ void
+__launch_bounds__(THREADS) norm_kernel(const job *jobs, double *norms)
+{
+    IA3_SHARED(double, shared);
+    const job *j = job_of(jobs, (int) blockIdx.x);
+    const int t = (int) blockIdx.x - j->first;
+    const size_t begin = (size_t) j->a.tensor_offsets[t], end = (size_t) j->a.tensor_offsets[t + 1];
+    const double sum = sum_squares(j->a.grads + begin, end - begin, shared);
+    if (threadIdx.x == 0)
+        norms[blockIdx.x] = sum;
+}
+
+/* min(1, clip / (‖g‖ + 1e-6)), computed alike by every thread */
+__device__ __forceinline__ float
+clip_of(const job *j, const double *norms)
+{
+    double sum = 0.0;
+    for (int t = 0; t < j->a.n_tensors; t++)
+        sum += norms[j->first + t];
+    const double factor = j->a.clip_norm / (sqrt(sum) + 1e-6);
+    return j->a.clip_norm > 0.0 && factor < 1.0 ? (float) factor : 1.0f;
+}
+
+__device__ __forceinline__ float
+step_of(const job *j, double rms, double u_squares, double n)
+{
+    const double u_rms = sqrt(u_squares / n);
+    return (float) (j->a.learning_rate * (rms > 1e-3 ? rms : 1e-3) / (u_rms > 1.0 ? u_rms : 1.0));
+}
+
+__device__ __forceinline__ void
+update_vector(const job *j, size_t begin, size_t n, float clip, double *shared)
+{
+    float *p = j->a.values + begin, *g = j->a.grads + begin, *v = j->a.second_moment + begin;
+    const double rms = j->a.fixed_step ? 1.0 : sqrt(sum_squares(p, n, shared) / (double) n);
+    double squares = 0.0;
+    for (size_t i = threadIdx.x; i < n; i += THREADS) {
+        const float x = g[i] * clip, now = j->beta * v[i] + j->rest * (x * x + 1e-30f);
+        g[i] = x;
+        v[i] = now;
+        const double u = (double) (x / sqrtf(now));
+        squares += u * u;
+    }
+    const float step = step_of(j, rms, ia3_block_sum<WARPS>(squares, shared), (double) n);
+    for (size_t i = threadIdx.x; i < n; i += THREADS)
+        p[i] -= step * (g[i] / sqrtf(v[i]));
+}
+
+/* A matrix; v holds r [rows], then c [cols]. */
+__device__ __forceinline__ void
+update_matrix(const job *j, size_t begin, int rows, int cols, float clip, double *shared)
+{
+    float *p = j->a.values + begin, *g = j->a.grads + begin, *r = j->a.second_moment + begin, *c = r + rows;
+    const size_t n = (size_t) rows * (size_t) cols;
+    const double beta = j->beta_exact;
+    for (size_t i = threadIdx.x; i < n; i += THREADS)
+        g[i] *= clip;
+    __syncthreads();
+    for (int col = (int) threadIdx.x; col < cols; col += THREADS) {
+        float sum = c[col] * (float) beta;
+        for (int row = 0; row < rows; row++) {
+            const double x = (double) g[(size_t) row * (size_t) cols + col];
+            sum += (float) ((1.0 - beta) * (x * x + 1e-30) / (double) rows);
+        }
+        c[col] = sum;
+    }
+    double mean = 0.0;
+    for (int row = 0; row < rows; row++) {
+        const double squares = sum_squares(g + (size_t) row * (size_t) cols, (size_t) cols, shared) + cols * 1e-30;
+        const float now = (float) (beta * r[row] + (1.0 - beta) * squares / (double) cols);
+        __syncthreads(); /* everyone has read the old value */
+        if (threadIdx.x == 0)
+            r[row] = now;
+        mean += (double) now / (double) rows;
+    }
+    __syncthreads();
+    double sum = 0.0;
+    for (size_t i = threadIdx.x; i < n; i += THREADS) {
+        const float u = (float) (g[i] / sqrt(r[i / (size_t) cols] / mean * c[i % (size_t) cols]));
+        g[i] = u;
+        sum += (double) u * (double) u;
+    }
+    const double rms = j->a.fixed_step ? 1.0 : sqrt(sum_squares(p, n, shared) / (double) n);
+    const float step = step_of(j, rms, ia3_block_sum<WARPS>(sum, shared), (double) n);
+    for (size_t i = threadIdx.x; i < n; i += THREADS)
+        p[i] -= step * g[i];
+}
+
+__global__ void
+__launch_bounds__(THREADS) update_kernel(const job *jobs, const double *norms)
+{
+    IA3_SHARED(double, shared);
+    const job *j = job_of(jobs, (int) blockIdx.x);
+    const int t = (int) blockIdx.x - j->first, rows = j->a.tensor_rows ? j->a.tensor_rows[t] : 1;
+    const size_t begin = (size_t) j->a.tensor_offsets[t], n = (size_t) j->a.tensor_offsets[t + 1] - begin;
+    if (n == 0)
+        return;
+    const float clip = clip_of(j, norms);
+    if (rows > 1)
+        update_matrix(j, begin, rows, (int) (n / (size_t) rows), clip, shared);
+    else
+        update_vector(j, begin, n, clip, shared);
+}
+
+} /* namespace */
+
+void
+ia3_cuda_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    const size_t mark = ia3_cuda_arena_mark(dev);
+    int tensors = 0;
+    if (n_jobs <= 0)
+        return;
+    job *on_device = (job *) ia3_cuda_arena_alloc(dev, (size_t) n_jobs * sizeof(job));
+    for (int i = 0; i < n_jobs; i++) {
+        job j;
+        memset(&j, 0, sizeof j);
+        j.a = jobs[i];
+        j.first = tensors;
+        j.beta_exact = 1.0 - pow((double) jobs[i].step, -0.8);
+        j.beta = (float) j.beta_exact;
+        j.rest = (float) (1.0 - j.beta_exact);
+        ia3_cuda_upload(dev, on_device + i, &j, sizeof j);
+        tensors += jobs[i].n_tensors;
+    }
+    if (tensors > 0) {
+        double *norms = (double *) ia3_cuda_arena_alloc(dev, (size_t) tensors * sizeof(double));
+        IA3_LAUNCH(norm_kernel, (unsigned) tensors, THREADS, WARPS * sizeof(double), cuda->stream,
+                   (const job *) on_device, norms);
+        IA3_LAUNCH(update_kernel, (unsigned) tensors, THREADS, WARPS * sizeof(double), cuda->stream,
+                   (const job *) on_device, (const double *) norms);
+    }
+    ia3_cuda_arena_release(dev, mark);
+}

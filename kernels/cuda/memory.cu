@@ -1,0 +1,313 @@
+/*
+ * memory.cu
+ *     Memory of the CUDA device: counted allocations, the arena, and the way in and out through pinned memory.
+ *
+ * The arena is a stack of chunks (see kernels/cpu/memory.c): releasing to a position keeps the chunks, so passes in
+ * the steady state never allocate. Since there is one stream, memory that is released may be handed out again at
+ * once: whoever writes to it comes later in the stream.
+ *
+ * Uploads are copied to one of two pinned halves, which the GPU reads while the caller goes on; a half is
+ * written again when an event says that it has been read.
+ *
+ * Locking: the mutex protects what is counted and the sizes of blocks, which any thread may ask for; the arena and
+ * the way in and out belong to the compute loop. No function that holds it can leave by a jump.
+ */
+#include "cuda.h"
+
+#include <mutex>
+#include <new>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <unordered_map>
+
+static const size_t MIN_CHUNK = (size_t) 32 << 20;
+static const size_t STAGE = (size_t) 16 << 20; /* bytes of a half */
+
+struct ia3_cuda_memory {
+    std::mutex mutex;
+    size_t used, limit;
+    std::unordered_map<void *, size_t> blocks; /* of alloc */
+    ia3_cuda_chunk *chunks;
+    int n_chunks, current;
+    size_t top;
+    char *stage[2];
+    cudaEvent_t read[2]; /* the half has been read */
+    int half;
+    size_t filled; /* of the half in use */
+};
+
+void
+ia3_cuda_check(ia3_cuda *cuda, cudaError_t status, const char *what)
+{
+    if (status == cudaSuccess)
+        return;
+    fprintf(stderr, "ERROR: GPU %d failed: %s (%s)\n", cuda->index, cudaGetErrorString(status), what);
+    fflush(stderr);
+    _exit(1);
+}
+
+bool
+ia3_cuda_memory_open(ia3_cuda *cuda, size_t limit, ia3_error *err)
+{
+    ia3_cuda_memory *m = new (std::nothrow) ia3_cuda_memory();
+    cuda->memory = m;
+    if (!m)
+        return ia3_fail(err, IA3_E_MEMORY, "out of memory");
+    m->limit = limit;
+    for (int i = 0; i < 2; i++) {
+        cudaError_t status = cudaMallocHost((void **) &m->stage[i], STAGE);
+        if (status == cudaSuccess)
+            status = cudaEventCreateWithFlags(&m->read[i], cudaEventDisableTiming);
+        if (status != cudaSuccess)
+            return ia3_fail(err, IA3_E_MEMORY, "could not get memory that a GPU can read: %s",
+                            cudaGetErrorString(status));
+    }
+    return true;
+}
+
+static void
+uncharge(ia3_cuda_memory *m, size_t bytes)
+{
+    std::lock_guard<std::mutex> lock(m->mutex);
+    m->used -= bytes;
+}
+
+/* Counts `bytes` as used unless that would pass the limit. */
+static bool
+charge(ia3_cuda_memory *m, size_t bytes)
+{
+    std::lock_guard<std::mutex> lock(m->mutex);
+    if (m->limit && (bytes > m->limit || m->used > m->limit - bytes))
+        return false;
+    m->used += bytes;
+    return true;
+}
+
+static void *
+take(ia3_cuda *cuda, size_t bytes)
+{
+    void *p = NULL;
+    if (!charge(cuda->memory, bytes))
+        return NULL;
+    /* the current device is a property of the calling thread */
+    if (cudaSetDevice(cuda->index) == cudaSuccess && cudaMalloc(&p, bytes) == cudaSuccess)
+        return p;
+    (void) cudaGetLastError(); /* a refused allocation is no fault of what comes after it */
+    uncharge(cuda->memory, bytes);
+    return NULL;
+}
+
+static void
+give(ia3_cuda *cuda, void *p, size_t bytes)
+{
+    (void) cudaSetDevice(cuda->index);
+    (void) cudaFree(p); /* waits for what still uses it */
+    uncharge(cuda->memory, bytes);
+}
+
+void *
+ia3_cuda_alloc(ia3_device *dev, size_t bytes)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    if (bytes > SIZE_MAX / 2)
+        return NULL;
+    bytes = ia3_cuda_align(bytes ? bytes : 1);
+    void *p = take(cuda, bytes);
+    if (p) {
+        std::lock_guard<std::mutex> lock(cuda->memory->mutex);
+        cuda->memory->blocks[p] = bytes;
+    }
+    return p;
+}
+
+void
+ia3_cuda_free(ia3_device *dev, void *p)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    size_t bytes;
+    if (!p)
+        return;
+    {
+        std::lock_guard<std::mutex> lock(cuda->memory->mutex);
+        bytes = cuda->memory->blocks[p];
+        cuda->memory->blocks.erase(p);
+    }
+    give(cuda, p, bytes);
+}
+
+size_t
+ia3_cuda_memory_used(ia3_device *dev)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    std::lock_guard<std::mutex> lock(cuda->memory->mutex);
+    return cuda->memory->used + (cuda->gemm ? ia3_cuda_gemm_memory(cuda->gemm) : 0);
+}
+
+/* --- the arena --- */
+
+/* Appends a chunk of at least `bytes`, preferably as large as all before it. */
+static bool
+add_chunk(ia3_cuda *cuda, size_t bytes)
+{
+    ia3_cuda_memory *m = cuda->memory;
+    ia3_cuda_chunk *last = m->n_chunks ? &m->chunks[m->n_chunks - 1] : NULL;
+    size_t start = last ? last->start + last->capacity : 0, wish = start > MIN_CHUNK ? start : MIN_CHUNK;
+    size_t capacity = bytes > wish ? bytes : ia3_cuda_align(wish);
+    char *data = (char *) take(cuda, capacity);
+    if (!data && capacity > bytes) {
+        capacity = bytes;
+        data = (char *) take(cuda, capacity);
+    }
+    if (!data)
+        return false;
+    ia3_cuda_chunk *more = (ia3_cuda_chunk *) realloc(m->chunks, (size_t) (m->n_chunks + 1) * sizeof *more);
+    if (!more) {
+        give(cuda, data, capacity);
+        return false;
+    }
+    m->chunks = more;
+    more[m->n_chunks].data = data;
+    more[m->n_chunks].start = start;
+    more[m->n_chunks++].capacity = capacity;
+    return true;
+}
+
+/* Frees the chunks above the current one (all of them when the arena is empty). */
+static void
+drop_unused_chunks(ia3_cuda *cuda)
+{
+    ia3_cuda_memory *m = cuda->memory;
+    int keep = m->top == 0 ? 0 : m->current + 1;
+    while (m->n_chunks > keep) {
+        ia3_cuda_chunk *c = &m->chunks[--m->n_chunks];
+        give(cuda, c->data, c->capacity);
+    }
+    if (m->n_chunks == 0)
+        m->current = 0;
+}
+
+static void
+out_of_memory(ia3_cuda *cuda, size_t bytes)
+{
+    if (cuda->base.oom)
+        longjmp(*cuda->base.oom, 1);
+    fprintf(stderr, "ERROR: out of memory: %zu bytes of device memory were refused\n", bytes);
+    abort();
+}
+
+void *
+ia3_cuda_arena_alloc(ia3_device *dev, size_t bytes)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    ia3_cuda_memory *m = cuda->memory;
+    if (bytes > SIZE_MAX / 2)
+        out_of_memory(cuda, bytes);
+    bytes = ia3_cuda_align(bytes ? bytes : 1);
+    for (int i = m->current; i < m->n_chunks; i++) {
+        ia3_cuda_chunk *c = &m->chunks[i];
+        size_t used = i == m->current ? m->top - c->start : 0;
+        if (c->capacity - used >= bytes) {
+            m->current = i;
+            m->top = c->start + used + bytes;
+            return c->data + used;
+        }
+    }
+    if (!add_chunk(cuda, bytes)) {
+        drop_unused_chunks(cuda);
+        if (!add_chunk(cuda, bytes))
+            out_of_memory(cuda, bytes);
+    }
+    m->current = m->n_chunks - 1;
+    m->top = m->chunks[m->current].start + bytes;
+    return m->chunks[m->current].data;
+}
+
+size_t
+ia3_cuda_arena_mark(ia3_device *dev)
+{
+    return ((ia3_cuda *) dev)->memory->top;
+}
+
+void
+ia3_cuda_arena_release(ia3_device *dev, size_t mark)
+{
+    ia3_cuda_memory *m = ((ia3_cuda *) dev)->memory;
+    m->top = mark;
+    /* `top` may be the end of a chunk: the lowest chunk that contains it is the one it was taken in. */
+    while (m->current > 0 && mark <= m->chunks[m->current].start)
+        m->current--;
+}
+
+/* --- in and out --- */
+
+/* Room for up to `bytes` in pinned memory that the GPU does not read any more; *n is what there is. */
+static char *
+stage_room(ia3_cuda *cuda, size_t bytes, size_t *n)
+{
+    ia3_cuda_memory *m = cuda->memory;
+    if (m->filled == STAGE) {
+        ia3_cuda_check(cuda, cudaEventRecord(m->read[m->half], cuda->stream), "upload");
+        m->half ^= 1;
+        m->filled = 0;
+        ia3_cuda_check(cuda, cudaEventSynchronize(m->read[m->half]), "upload");
+    }
+    *n = STAGE - m->filled < bytes ? STAGE - m->filled : bytes;
+    char *room = m->stage[m->half] + m->filled;
+    size_t end = (m->filled + *n + 63) / 64 * 64;
+    m->filled = end < STAGE ? end : STAGE;
+    return room;
+}
+
+void
+ia3_cuda_upload(ia3_device *dev, void *dst, const void *src, size_t bytes)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    for (size_t at = 0; at < bytes;) {
+        size_t n;
+        char *room = stage_room(cuda, bytes - at, &n);
+        memcpy(room, (const char *) src + at, n);
+        ia3_cuda_check(cuda,
+                       cudaMemcpyAsync((char *) dst + at, room, n, cudaMemcpyHostToDevice, cuda->stream),
+                       "upload");
+        at += n;
+    }
+}
+
+void
+ia3_cuda_download(ia3_device *dev, void *dst, const void *src, size_t bytes)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    if (bytes > 0)
+        ia3_cuda_check(cuda, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, cuda->stream),
+                       "download");
+    ia3_cuda_check(cuda, cudaStreamSynchronize(cuda->stream), "an earlier operation");
+}
+
+void
+ia3_cuda_zero(ia3_device *dev, void *p, size_t bytes)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    if (bytes > 0)
+        ia3_cuda_check(cuda, cudaMemsetAsync(p, 0, bytes, cuda->stream), "zero");
+}
+
+void
+ia3_cuda_memory_close(ia3_cuda *cuda)
+{
+    ia3_cuda_memory *m = cuda->memory;
+    if (!m)
+        return;
+    m->top = 0;
+    drop_unused_chunks(cuda);
+    free(m->chunks);
+    for (int i = 0; i < 2; i++) {
+        if (m->read[i])
+            (void) cudaEventDestroy(m->read[i]);
+        if (m->stage[i])
+            (void) cudaFreeHost(m->stage[i]);
+    }
+    delete m;
+    cuda->memory = NULL;
+}

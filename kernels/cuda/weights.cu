@@ -1,0 +1,201 @@
+/*
+ * weights.cu
+ *     Frozen weights of the CUDA device, and the products with them.
+ *
+ * A weight lies as in the checkpoint, row-major [out, in], of which cuBLASLt makes both y = a·Wᵀ and da = dy·W: the
+ * backward pass needs no second copy. Other storage types are converted on the GPU, a piece at a time.
+ */
+#include "cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+namespace {
+
+enum { THREADS = 256 };
+const size_t PIECE = (size_t) 16 << 20; /* elements converted at a time */
+
+__device__ __forceinline__ float
+half_to_float(uint16_t h)
+{
+    uint32_t sign = (uint32_t) (h & 0x8000u) << 16, e = (h >> 10) & 31, m = h & 0x3ffu;
+    if (e == 31)
+        return __uint_as_float(sign | 0x7f800000u | m << 13);
+    if (e == 0) { /* zero or subnormal: m · 2^-24 */
+        float v = (float) m * 5.9604644775390625e-8f;
+        return sign ? -v : v;
+    }
+    return __uint_as_float(sign | (e + 112) << 23 | m << 13);
+}
+
+__device__ __forceinline__ float
+stored(const void *from, size_t i, ia3_dtype type)
+{
+    if (type == IA3_F32)
+        return ((const float *) from)[i];
+    uint16_t h = ((const uint16_t *) from)[i];
+    return type == IA3_BF16 ? ia3_bf16_low(h) : half_to_float(h);
+}
+
+__global__ void
+__launch_bounds__(THREADS) convert_kernel(void *to, const void *from, size_t n, ia3_dtype type, bool bf16)
+{
+    for (size_t i = (size_t) blockIdx.x * THREADS + threadIdx.x; i < n; i += (size_t) gridDim.x * THREADS) {
+        float v = stored(from, i, type);
+        if (bf16)
+            ((uint16_t *) to)[i] = (uint16_t) ia3_pack_bf16(v, 0.0f);
+        else
+            ((float *) to)[i] = v;
+    }
+}
+
+/* Copies a host tensor to `to`, as bf16 or fp32. False when there is no memory for a piece. */
+bool
+copy_tensor(ia3_cuda *cuda, char *to, const ia3_host_tensor *t, bool bf16)
+{
+    const size_t n = (size_t) t->rows * (size_t) t->cols, size = ia3_dtype_size(t->dtype);
+    if (t->dtype == (bf16 ? IA3_BF16 : IA3_F32)) {
+        ia3_cuda_upload(&cuda->base, to, t->data, n * size);
+        return true;
+    }
+    const size_t piece = n < PIECE ? n : PIECE;
+    void *raw = ia3_cuda_alloc(&cuda->base, piece * size);
+    if (!raw)
+        return false;
+    for (size_t at = 0; at < n; at += piece) {
+        size_t now = n - at < piece ? n - at : piece, blocks = (now + THREADS - 1) / THREADS;
+        ia3_cuda_upload(&cuda->base, raw, (const char *) t->data + at * size, now * size);
+        IA3_LAUNCH(convert_kernel, (unsigned) (blocks < 4096 ? blocks : 4096), THREADS, 0, cuda->stream,
+                   to + at * (bf16 ? 2 : 4), (const void *) raw, now, t->dtype, bf16);
+    }
+    ia3_cuda_free(&cuda->base, raw);
+    return true;
+}
+
+bool
+no_memory(ia3_cuda *cuda, ia3_error *err, size_t bytes)
+{
+    size_t available = 0, total = 0;
+    (void) cudaMemGetInfo(&available, &total);
+    ia3_fail(err, IA3_E_MEMORY, "out of GPU memory for the backbone's weights");
+    ia3_fail_detail(err, "%zu bytes were refused; GPU %d has %zu bytes, of which %zu are free.", bytes, cuda->index,
+                    total, available);
+    return ia3_fail_hint(err, "Use a smaller backbone, another GPU, or raise ia3.memory_limit if it is set.");
+}
+
+/* Parts stacked as act, or as fp32. */
+void *
+stack(ia3_cuda *cuda, const ia3_host_tensor *parts, int n_parts, bool bf16, size_t *bytes, ia3_error *err)
+{
+    const size_t size = bf16 ? 2 : 4;
+    size_t n = 0, at = 0;
+    for (int i = 0; i < n_parts; i++)
+        n += (size_t) parts[i].rows * (size_t) parts[i].cols;
+    *bytes = n * size;
+    char *data = (char *) ia3_cuda_alloc(&cuda->base, *bytes);
+    bool ok = data != NULL;
+    for (int i = 0; ok && i < n_parts; i++) {
+        ok = copy_tensor(cuda, data + at, &parts[i], bf16);
+        at += (size_t) parts[i].rows * (size_t) parts[i].cols * size;
+    }
+    if (ok)
+        return data;
+    ia3_cuda_free(&cuda->base, data);
+    no_memory(cuda, err, *bytes);
+    return NULL;
+}
+
+} /* namespace */
+
+ia3_matrix *
+ia3_cuda_matrix_create(ia3_device *dev, const ia3_host_tensor *parts, int n_parts, ia3_error *err)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    int64_t out = 0;
+    for (int i = 0; i < n_parts; i++) {
+        out += parts[i].rows;
+        if (parts[i].cols != parts[0].cols) {
+            ia3_fail(err, IA3_E_INTERNAL, "stacked weights have different widths");
+            return NULL;
+        }
+    }
+    if (out <= 0 || parts[0].cols <= 0 || out > INT32_MAX || parts[0].cols > INT32_MAX) {
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "a weight of %lld by %lld cannot be used", (long long) out,
+                 (long long) parts[0].cols);
+        return NULL;
+    }
+    ia3_cuda_matrix *m = (ia3_cuda_matrix *) calloc(1, sizeof *m);
+    if (!m) {
+        ia3_fail(err, IA3_E_MEMORY, "out of memory");
+        return NULL;
+    }
+    m->base.out = (int) out;
+    m->base.in = (int) parts[0].cols;
+    m->data = stack(cuda, parts, n_parts, cuda->bf16, &m->base.bytes, err);
+    if (!m->data) {
+        free(m);
+        return NULL;
+    }
+    return &m->base;
+}
+
+void
+ia3_cuda_matrix_free(ia3_device *dev, ia3_matrix *matrix)
+{
+    ia3_cuda_matrix *m = (ia3_cuda_matrix *) matrix;
+    if (!m)
+        return;
+    ia3_cuda_free(dev, m->data);
+    free(m);
+}
+
+bool
+ia3_cuda_matrix_prepare_backward(ia3_device *, ia3_matrix *, ia3_error *)
+{
+    return true;
+}
+
+void
+ia3_cuda_matrix_release_backward(ia3_device *, ia3_matrix *)
+{
+}
+
+void *
+ia3_cuda_table_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err)
+{
+    size_t bytes;
+    return stack((ia3_cuda *) dev, t, 1, ((ia3_cuda *) dev)->bf16, &bytes, err);
+}
+
+float *
+ia3_cuda_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err)
+{
+    size_t bytes;
+    return (float *) stack((ia3_cuda *) dev, t, 1, false, &bytes, err);
+}
+
+static void
+product(ia3_device *dev, void *y, const void *a, int rows, const ia3_cuda_matrix *w, bool backward, ia3_out out)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    const int n = backward ? w->base.in : w->base.out, k = backward ? w->base.out : w->base.in;
+    const char *message = "";
+    if (rows > 0 && !ia3_cuda_gemm_run(cuda->gemm, y, a, w->data, rows, n, k, backward, out == IA3_OUT_ACT,
+                                       out == IA3_OUT_ADD_F32, &message)) {
+        fprintf(stderr, "ERROR: GPU %d failed in a matrix product of %d rows, %d by %d: %s\n", cuda->index, rows, k,
+                n, message);
+        abort();
+    }
+}
+
+void
+ia3_cuda_matmul(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out)
+{
+    product(dev, y, a, rows, (const ia3_cuda_matrix *) w, false, out);
+}
+
+void
+ia3_cuda_matmul_bwd(ia3_device *dev, void *da, const void *dy, int rows, ia3_matrix *w, ia3_out out)
+{
+    product(dev, da, dy, rows, (const ia3_cuda_matrix *) w, true, out);
+}

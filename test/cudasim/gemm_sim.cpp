@@ -1,0 +1,68 @@
+/*
+ * gemm_sim.cpp
+ *     Matrix products of the simulated device (kernels/cuda/gemm.h): plain loops, sums in fp32.
+ */
+#include "../../kernels/cuda/gemm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <vector>
+
+struct ia3_cuda_gemm {
+    bool bf16;
+};
+
+ia3_cuda_gemm *
+ia3_cuda_gemm_open(bool bf16, cudaStream_t, char *, size_t)
+{
+    ia3_cuda_gemm *g = (ia3_cuda_gemm *) malloc(sizeof *g);
+    g->bf16 = bf16;
+    return g;
+}
+
+void
+ia3_cuda_gemm_close(ia3_cuda_gemm *g)
+{
+    free(g);
+}
+
+size_t
+ia3_cuda_gemm_memory(const ia3_cuda_gemm *)
+{
+    return 0;
+}
+
+static float
+load(const void *p, size_t i, bool bf16)
+{
+    return bf16 ? __uint_as_float((uint32_t) ((const uint16_t *) p)[i] << 16) : ((const float *) p)[i];
+}
+
+bool
+ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows, int n, int k,
+                  bool backward, bool act_out, bool add, const char **)
+{
+    ia3_sim_access open;
+    size_t cols = (size_t) n, inner = (size_t) k;
+    std::vector<float> b(cols * inner), row(inner), sum(cols); /* b [k, n] */
+    for (size_t i = 0; i < inner; i++)
+        for (size_t j = 0; j < cols; j++)
+            b[i * cols + j] = load(w, backward ? i * cols + j : j * inner + i, g->bf16);
+    for (size_t r = 0; r < (size_t) rows; r++) {
+        for (size_t j = 0; j < cols; j++)
+            sum[j] = 0.0f;
+        for (size_t i = 0; i < inner; i++) {
+            float x = load(a, r * inner + i, g->bf16);
+            for (size_t j = 0; j < cols; j++)
+                sum[j] += x * b[i * cols + j];
+        }
+        for (size_t j = 0; j < cols; j++) {
+            size_t at = r * cols + j;
+            if (act_out && g->bf16)
+                ((uint16_t *) y)[at] = (uint16_t) ia3_pack_bf16(sum[j], 0.0f);
+            else
+                ((float *) y)[at] = sum[j] + (add ? ((float *) y)[at] : 0.0f);
+        }
+    }
+    return true;
+}
