@@ -106,7 +106,8 @@ update_matrix(const job *j, size_t begin, int rows, int cols, float clip, double
     }
     double mean = 0.0;
     for (int row = 0; row < rows; row++) {
-        const double squares = sum_squares(g + (size_t) row * (size_t) cols, (size_t) cols, shared) + cols * 1e-30;
+        const double squares =
+            sum_squares(g + (size_t) row * (size_t) cols, (size_t) cols, shared) + cols * 1e-30;
         const float now = (float) (beta * r[row] + (1.0 - beta) * squares / (double) cols);
         __syncthreads(); /* everyone has read the old value */
         if (threadIdx.x == 0)

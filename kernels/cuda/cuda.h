@@ -56,6 +56,7 @@ typedef struct ia3_cuda_matrix {
  * a new process gets another. What runs into it is a fault of the device or of this program, never of a request.
  */
 void ia3_cuda_check(ia3_cuda *cuda, cudaError_t status, const char *what);
+void ia3_cuda_launched(cudaError_t status, const char *kernel);
 
 /* memory.cu */
 bool ia3_cuda_memory_open(ia3_cuda *cuda, size_t limit, ia3_error *err);
@@ -90,18 +91,18 @@ void ia3_cuda_rmsnorm_bwd(ia3_device *dev, float *dx, const void *dy, const floa
 void ia3_cuda_add_dropout(ia3_device *dev, float *x, const float *y, int rows, int d, ia3_dropout drop);
 void ia3_cuda_dropout_f32(ia3_device *dev, float *y, const float *x, int rows, int d, ia3_dropout drop);
 void ia3_cuda_dropout_act(ia3_device *dev, void *y, const void *x, int rows, int d, ia3_dropout drop);
-void ia3_cuda_dropout_f32_to_act(ia3_device *dev, void *y, const float *x, int rows, int d,
-                                 ia3_dropout drop);
+void ia3_cuda_dropout_f32_to_act(ia3_device *dev, void *y, const float *x, int rows, int d, ia3_dropout drop);
 void ia3_cuda_attention(ia3_device *dev, const ia3_attention *a);
 void ia3_cuda_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attention_grad *g);
 void ia3_cuda_gated_act(ia3_device *dev, void *h, const void *g, int rows, const ia3_gated *p);
 void ia3_cuda_gated_act_bwd(ia3_device *dev, void *dg, const void *dh, const void *g, int rows,
                             const ia3_gated *p, ia3_scale_grad grad);
-void ia3_cuda_vocab_logprobs(ia3_device *dev, float *lp, float *lse, const void *h, int rows, ia3_matrix *head,
-                             float scale, const int32_t *pair_offsets, const int32_t *tokens);
-void ia3_cuda_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const float *lse, const void *h,
-                                 int rows, ia3_matrix *head, float scale, const int32_t *pair_offsets,
-                                 const int32_t *tokens);
+void ia3_cuda_vocab_logprobs(ia3_device *dev, float *lp, float *lse, const void *h, int rows,
+                             ia3_matrix *head, float scale, const int32_t *pair_offsets,
+                             const int32_t *tokens);
+void ia3_cuda_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const float *lse,
+                                 const void *h, int rows, ia3_matrix *head, float scale,
+                                 const int32_t *pair_offsets, const int32_t *tokens);
 void ia3_cuda_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs);
 void ia3_cuda_add_row(ia3_device *dev, void *y, const float *b, int rows, int cols, ia3_out out);
 void ia3_cuda_add_row_bwd(ia3_device *dev, float *db, const void *dy, int rows, int cols);

@@ -17,7 +17,8 @@ __launch_bounds__(THREADS) drop_kernel(Y *y, const X *x, size_t items, int d, co
                                        uint32_t site, const ia3_cuda_mask mask)
 {
     const size_t per_row = (size_t) (d + 3) / 4;
-    for (size_t i = (size_t) blockIdx.x * THREADS + threadIdx.x; i < items; i += (size_t) gridDim.x * THREADS) {
+    for (size_t i = (size_t) blockIdx.x * THREADS + threadIdx.x; i < items;
+         i += (size_t) gridDim.x * THREADS) {
         const size_t row = i / per_row, at = row * (size_t) d;
         const int col = (int) (i % per_row) * 4;
         ia3_four f = ia3_load_four(x + at, col, d);

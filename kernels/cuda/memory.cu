@@ -19,7 +19,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <unordered_map>
 
 static const size_t MIN_CHUNK = (size_t) 32 << 20;
@@ -37,16 +36,6 @@ struct ia3_cuda_memory {
     int half;
     size_t filled; /* of the half in use */
 };
-
-void
-ia3_cuda_check(ia3_cuda *cuda, cudaError_t status, const char *what)
-{
-    if (status == cudaSuccess)
-        return;
-    fprintf(stderr, "ERROR: GPU %d failed: %s (%s)\n", cuda->index, cudaGetErrorString(status), what);
-    fflush(stderr);
-    _exit(1);
-}
 
 bool
 ia3_cuda_memory_open(ia3_cuda *cuda, size_t limit, ia3_error *err)

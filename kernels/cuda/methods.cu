@@ -85,8 +85,8 @@ __launch_bounds__(THREADS) low_rank_kernel(Y *y, const T *x, const ia3_low_rank 
 /* Of row blockIdx.x t and u, and dx. */
 template <typename T, typename X>
 __global__ void
-__launch_bounds__(THREADS) low_rank_rows_kernel(X *dx, float *ts, float *us, const T *dy, const T *x,
-                                                const ia3_low_rank l)
+__launch_bounds__(THREADS)
+    low_rank_rows_kernel(X *dx, float *ts, float *us, const T *dy, const T *x, const ia3_low_rank l)
 {
     IA3_SHARED(float, shared);
     const size_t row = blockIdx.x;
@@ -114,8 +114,8 @@ __launch_bounds__(THREADS) low_rank_rows_kernel(X *dx, float *ts, float *us, con
 /* One thread per column of A (the first `in`) or row of B. */
 template <typename T>
 __global__ void
-__launch_bounds__(THREADS) low_rank_grads_kernel(float *da, float *db, const float *ts, const float *us, const T *dy,
-                                                 const T *x, int rows, const ia3_low_rank l)
+__launch_bounds__(THREADS) low_rank_grads_kernel(float *da, float *db, const float *ts, const float *us,
+                                                 const T *dy, const T *x, int rows, const ia3_low_rank l)
 {
     const int item = (int) (blockIdx.x * THREADS + threadIdx.x);
     if (item >= l.in + l.out)
@@ -145,10 +145,11 @@ low_rank_bwd(ia3_cuda *cuda, void *dx, float *da, float *db, const void *dy, con
     const size_t mark = ia3_cuda_arena_mark(&cuda->base), n = (size_t) rows * (size_t) l->rank;
     float *ts = (float *) ia3_cuda_arena_alloc(&cuda->base, n * sizeof(float));
     float *us = (float *) ia3_cuda_arena_alloc(&cuda->base, n * sizeof(float));
-    IA3_LAUNCH((low_rank_rows_kernel<T, X>), (unsigned) rows, THREADS, WARPS * sizeof(float), cuda->stream, (X *) dx,
-               ts, us, (const T *) dy, (const T *) x, *l);
+    IA3_LAUNCH((low_rank_rows_kernel<T, X>), (unsigned) rows, THREADS, WARPS * sizeof(float), cuda->stream,
+               (X *) dx, ts, us, (const T *) dy, (const T *) x, *l);
     IA3_LAUNCH((low_rank_grads_kernel<T>), ia3_blocks((size_t) l->in + (size_t) l->out, THREADS), THREADS, 0,
-               cuda->stream, da, db, (const float *) ts, (const float *) us, (const T *) dy, (const T *) x, rows, *l);
+               cuda->stream, da, db, (const float *) ts, (const float *) us, (const T *) dy, (const T *) x,
+               rows, *l);
     ia3_cuda_arena_release(&cuda->base, mark);
 }
 
@@ -161,11 +162,11 @@ row(ia3_device *dev, void *y, const float *b, int rows, int cols, bool bf16)
     if (n == 0)
         return;
     if (bf16)
-        IA3_LAUNCH((row_kernel<uint16_t, MULTIPLY>), ia3_blocks(n, THREADS), THREADS, 0, cuda->stream, (uint16_t *) y,
-                   b, n, cols);
+        IA3_LAUNCH((row_kernel<uint16_t, MULTIPLY>), ia3_blocks(n, THREADS), THREADS, 0, cuda->stream,
+                   (uint16_t *) y, b, n, cols);
     else
-        IA3_LAUNCH((row_kernel<float, MULTIPLY>), ia3_blocks(n, THREADS), THREADS, 0, cuda->stream, (float *) y, b, n,
-                   cols);
+        IA3_LAUNCH((row_kernel<float, MULTIPLY>), ia3_blocks(n, THREADS), THREADS, 0, cuda->stream,
+                   (float *) y, b, n, cols);
 }
 
 } /* namespace */
@@ -190,14 +191,16 @@ ia3_cuda_add_row_bwd(ia3_device *dev, float *db, const void *dy, int rows, int c
     if (rows <= 0 || cols <= 0)
         return;
     if (cuda->bf16)
-        IA3_LAUNCH((sum_rows_kernel<uint16_t>), blocks, THREADS, 0, cuda->stream, db, (const uint16_t *) dy, rows,
-                   cols);
+        IA3_LAUNCH((sum_rows_kernel<uint16_t>), blocks, THREADS, 0, cuda->stream, db, (const uint16_t *) dy,
+                   rows, cols);
     else
-        IA3_LAUNCH((sum_rows_kernel<float>), blocks, THREADS, 0, cuda->stream, db, (const float *) dy, rows, cols);
+        IA3_LAUNCH((sum_rows_kernel<float>), blocks, THREADS, 0, cuda->stream, db, (const float *) dy, rows,
+                   cols);
 }
 
 void
-ia3_cuda_scale_row_bwd(ia3_device *dev, void *dy, float *ds, const void *y, const float *s, int rows, int cols)
+ia3_cuda_scale_row_bwd(ia3_device *dev, void *dy, float *ds, const void *y, const float *s, int rows,
+                       int cols)
 {
     ia3_cuda *cuda = (ia3_cuda *) dev;
     const unsigned blocks = ia3_blocks((size_t) cols, THREADS);
@@ -207,8 +210,8 @@ ia3_cuda_scale_row_bwd(ia3_device *dev, void *dy, float *ds, const void *y, cons
         IA3_LAUNCH((scale_bwd_kernel<uint16_t>), blocks, THREADS, 0, cuda->stream, (uint16_t *) dy, ds,
                    (const uint16_t *) y, s, rows, cols);
     else
-        IA3_LAUNCH((scale_bwd_kernel<float>), blocks, THREADS, 0, cuda->stream, (float *) dy, ds, (const float *) y,
-                   s, rows, cols);
+        IA3_LAUNCH((scale_bwd_kernel<float>), blocks, THREADS, 0, cuda->stream, (float *) dy, ds,
+                   (const float *) y, s, rows, cols);
 }
 
 void
@@ -219,19 +222,19 @@ ia3_cuda_low_rank(ia3_device *dev, void *y, const void *x, int rows, const ia3_l
     if (rows <= 0)
         return;
     if (!cuda->bf16)
-        IA3_LAUNCH((low_rank_kernel<float, float>), (unsigned) rows, THREADS, shared, cuda->stream, (float *) y,
-                   (const float *) x, *l);
+        IA3_LAUNCH((low_rank_kernel<float, float>), (unsigned) rows, THREADS, shared, cuda->stream,
+                   (float *) y, (const float *) x, *l);
     else if (out == IA3_OUT_ACT)
         IA3_LAUNCH((low_rank_kernel<uint16_t, uint16_t>), (unsigned) rows, THREADS, shared, cuda->stream,
                    (uint16_t *) y, (const uint16_t *) x, *l);
     else
-        IA3_LAUNCH((low_rank_kernel<uint16_t, float>), (unsigned) rows, THREADS, shared, cuda->stream, (float *) y,
-                   (const uint16_t *) x, *l);
+        IA3_LAUNCH((low_rank_kernel<uint16_t, float>), (unsigned) rows, THREADS, shared, cuda->stream,
+                   (float *) y, (const uint16_t *) x, *l);
 }
 
 void
-ia3_cuda_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, const void *dy, const void *x, int rows,
-                      const ia3_low_rank *l, ia3_out out)
+ia3_cuda_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, const void *dy, const void *x,
+                      int rows, const ia3_low_rank *l, ia3_out out)
 {
     ia3_cuda *cuda = (ia3_cuda *) dev;
     if (rows <= 0)

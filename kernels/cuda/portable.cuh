@@ -27,9 +27,27 @@
 
 #define IA3_DEV static __device__ __forceinline__
 
-#define IA3_BARE(...) __VA_ARGS__
+/* Ends the process when CUDA refuses a launch: a fault of this program or a lost device (device_cuda.cu). */
+void ia3_cuda_launched(cudaError_t status, const char *kernel);
+
+template <class... P, class... A>
+static inline void
+ia3_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
+           cudaStream_t stream, A... arguments)
+{
+    cudaError_t status = cudaSuccess;
+    if (shared_bytes > (size_t) 48 << 10) /* beyond which it has to be asked for */
+        status = cudaFuncSetAttribute((const void *) kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                      (int) shared_bytes);
+    if (status == cudaSuccess) {
+        kernel<<<grid, block, shared_bytes, stream>>>((P) arguments...);
+        status = cudaGetLastError();
+    }
+    ia3_cuda_launched(status, name);
+}
+
 #define IA3_LAUNCH(kernel, grid, block, bytes, stream, ...)                                                  \
-    IA3_BARE kernel<<<grid, block, bytes, stream>>>(__VA_ARGS__)
+    ia3_launch(#kernel, kernel, grid, block, bytes, stream, __VA_ARGS__)
 #define IA3_SHARED(type, name)                                                                               \
     extern __shared__ __align__(16) unsigned char ia3_shared_bytes[];                                        \
     type *name = (type *) (void *) ia3_shared_bytes

@@ -38,8 +38,8 @@ __launch_bounds__(THREADS) norm_kernel(T *y, float *rstd, const float *x, const 
 
 template <typename T>
 __global__ void
-__launch_bounds__(THREADS) norm_bwd_kernel(float *dx, const T *dy, const float *x, const float *w,
-                                           const float *rstd, int d)
+__launch_bounds__(THREADS)
+    norm_bwd_kernel(float *dx, const T *dy, const float *x, const float *w, const float *rstd, int d)
 {
     IA3_SHARED(float, shared);
     const size_t row = blockIdx.x, at = row * (size_t) d;
@@ -96,11 +96,11 @@ ia3_cuda_rmsnorm_bwd(ia3_device *dev, float *dx, const void *dy, const float *x,
     if (rows <= 0)
         return;
     if (cuda->bf16)
-        IA3_LAUNCH((norm_bwd_kernel<uint16_t>), (unsigned) rows, THREADS, WARPS * sizeof(float), cuda->stream, dx,
-                   (const uint16_t *) dy, x, w, rstd, d);
+        IA3_LAUNCH((norm_bwd_kernel<uint16_t>), (unsigned) rows, THREADS, WARPS * sizeof(float), cuda->stream,
+                   dx, (const uint16_t *) dy, x, w, rstd, d);
     else
-        IA3_LAUNCH((norm_bwd_kernel<float>), (unsigned) rows, THREADS, WARPS * sizeof(float), cuda->stream, dx,
-                   (const float *) dy, x, w, rstd, d);
+        IA3_LAUNCH((norm_bwd_kernel<float>), (unsigned) rows, THREADS, WARPS * sizeof(float), cuda->stream,
+                   dx, (const float *) dy, x, w, rstd, d);
 }
 
 void

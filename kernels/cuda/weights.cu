@@ -78,8 +78,8 @@ no_memory(ia3_cuda *cuda, ia3_error *err, size_t bytes)
     size_t available = 0, total = 0;
     (void) cudaMemGetInfo(&available, &total);
     ia3_fail(err, IA3_E_MEMORY, "out of GPU memory for the backbone's weights");
-    ia3_fail_detail(err, "%zu bytes were refused; GPU %d has %zu bytes, of which %zu are free.", bytes, cuda->index,
-                    total, available);
+    ia3_fail_detail(err, "%zu bytes were refused; GPU %d has %zu bytes, of which %zu are free.", bytes,
+                    cuda->index, total, available);
     return ia3_fail_hint(err, "Use a smaller backbone, another GPU, or raise ia3.memory_limit if it is set.");
 }
 
@@ -175,15 +175,16 @@ ia3_cuda_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err
 }
 
 static void
-product(ia3_device *dev, void *y, const void *a, int rows, const ia3_cuda_matrix *w, bool backward, ia3_out out)
+product(ia3_device *dev, void *y, const void *a, int rows, const ia3_cuda_matrix *w, bool backward,
+        ia3_out out)
 {
     ia3_cuda *cuda = (ia3_cuda *) dev;
     const int n = backward ? w->base.in : w->base.out, k = backward ? w->base.out : w->base.in;
     const char *message = "";
     if (rows > 0 && !ia3_cuda_gemm_run(cuda->gemm, y, a, w->data, rows, n, k, backward, out == IA3_OUT_ACT,
                                        out == IA3_OUT_ADD_F32, &message)) {
-        fprintf(stderr, "ERROR: GPU %d failed in a matrix product of %d rows, %d by %d: %s\n", cuda->index, rows, k,
-                n, message);
+        fprintf(stderr, "ERROR: GPU %d failed in a matrix product of %d rows, %d by %d: %s\n", cuda->index,
+                rows, k, n, message);
         abort();
     }
 }

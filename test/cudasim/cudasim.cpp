@@ -620,7 +620,8 @@ ldmatrix(uint32_t r[4], const void *p, bool transposed)
     for (unsigned m = 0; m < 4; m++) {
         uint16_t pair[2];
         for (unsigned x = 0; x < 2; x++) {
-            unsigned row = transposed ? lane % 4 * 2 + x : lane / 4, col = transposed ? lane / 4 : lane % 4 * 2 + x;
+            unsigned row = transposed ? lane % 4 * 2 + x : lane / 4,
+                     col = transposed ? lane / 4 : lane % 4 * 2 + x;
             const uint16_t *from;
             memcpy(&from, lanes[m * 8 + row], sizeof from);
             pair[x] = from[col];

@@ -31,7 +31,9 @@
 
 struct dim3 {
     unsigned x, y, z;
-    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+    constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_)
+    {
+    }
 };
 struct alignas(8) uint2 {
     unsigned x, y;
@@ -79,7 +81,8 @@ cudaError_t cudaMalloc(void **p, size_t bytes);
 cudaError_t cudaFree(void *p);
 cudaError_t cudaMallocHost(void **p, size_t bytes);
 cudaError_t cudaFreeHost(void *p);
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream);
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind,
+                            cudaStream_t stream);
 cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t stream);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t stream);
@@ -122,7 +125,14 @@ struct ia3_sim_access {
 
 /* --- what threads of a block do together --- */
 
-enum ia3_sim_op { IA3_SIM_BLOCK = 1, IA3_SIM_WARP, IA3_SIM_SHUFFLE, IA3_SIM_BALLOT, IA3_SIM_MMA, IA3_SIM_LDMATRIX };
+enum ia3_sim_op {
+    IA3_SIM_BLOCK = 1,
+    IA3_SIM_WARP,
+    IA3_SIM_SHUFFLE,
+    IA3_SIM_BALLOT,
+    IA3_SIM_MMA,
+    IA3_SIM_LDMATRIX
+};
 enum { IA3_SIM_LANE_BYTES = 32 };
 typedef unsigned char ia3_sim_lane[IA3_SIM_LANE_BYTES];
 
@@ -162,7 +172,8 @@ ia3_shfl_xor(T v, int mask)
 {
     static_assert(sizeof(T) <= IA3_SIM_LANE_BYTES, "too large to shuffle");
     T result;
-    memcpy(&result, ia3_sim_exchange(IA3_SIM_SHUFFLE, &v, sizeof v)[(ia3_sim_lane_id() ^ (unsigned) mask) & 31],
+    memcpy(&result,
+           ia3_sim_exchange(IA3_SIM_SHUFFLE, &v, sizeof v)[(ia3_sim_lane_id() ^ (unsigned) mask) & 31],
            sizeof result);
     return result;
 }

@@ -1,0 +1,202 @@
+/*
+ * device_cuda.cu
+ *     Opening and closing the CUDA device, and what happens when it fails.
+ *
+ * After an error of a kernel or a copy the CUDA context is lost for good: only a new process gets another. So the
+ * device ends its process with a message; the supervisor reads it and starts the engine again.
+ */
+#include "attention.cuh"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+extern "C" {
+#include "../../src/engine/device_module.h"
+}
+
+void
+ia3_cuda_check(ia3_cuda *cuda, cudaError_t status, const char *what)
+{
+    if (status == cudaSuccess)
+        return;
+    fprintf(stderr, "ERROR: GPU %d failed: %s (%s)\n", cuda->index, cudaGetErrorString(status), what);
+    fflush(stderr);
+    _exit(1);
+}
+
+void
+ia3_cuda_launched(cudaError_t status, const char *kernel)
+{
+    if (status == cudaSuccess)
+        return;
+    fprintf(stderr, "ERROR: the GPU failed: %s (launch of %s)\n", cudaGetErrorString(status), kernel);
+    fflush(stderr);
+    _exit(1);
+}
+
+static void
+cuda_close(ia3_device *dev)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    if (!cuda)
+        return;
+    if (cuda->stream)
+        (void) cudaStreamSynchronize(cuda->stream);
+    if (cuda->gemm)
+        ia3_cuda_gemm_close(cuda->gemm);
+    ia3_cuda_memory_close(cuda);
+    if (cuda->stream)
+        (void) cudaStreamDestroy(cuda->stream);
+    free(cuda);
+}
+
+/* Sets the function's members by name; C++17 has no designated initialisers. */
+static ia3_device_ops
+make_ops(void)
+{
+    ia3_device_ops o;
+    memset(&o, 0, sizeof o);
+    o.close = cuda_close;
+    o.alloc = ia3_cuda_alloc;
+    o.free = ia3_cuda_free;
+    o.arena_alloc = ia3_cuda_arena_alloc;
+    o.arena_mark = ia3_cuda_arena_mark;
+    o.arena_release = ia3_cuda_arena_release;
+    o.upload = ia3_cuda_upload;
+    o.download = ia3_cuda_download;
+    o.zero = ia3_cuda_zero;
+    o.memory_used = ia3_cuda_memory_used;
+    o.matrix_create = ia3_cuda_matrix_create;
+    o.matrix_free = ia3_cuda_matrix_free;
+    o.matrix_prepare_backward = ia3_cuda_matrix_prepare_backward;
+    o.matrix_release_backward = ia3_cuda_matrix_release_backward;
+    o.table_create = ia3_cuda_table_create;
+    o.vector_create = ia3_cuda_vector_create;
+    o.matmul = ia3_cuda_matmul;
+    o.matmul_bwd = ia3_cuda_matmul_bwd;
+    o.embed = ia3_cuda_embed;
+    o.rmsnorm = ia3_cuda_rmsnorm;
+    o.rmsnorm_bwd = ia3_cuda_rmsnorm_bwd;
+    o.add_dropout = ia3_cuda_add_dropout;
+    o.dropout_f32 = ia3_cuda_dropout_f32;
+    o.dropout_act = ia3_cuda_dropout_act;
+    o.dropout_f32_to_act = ia3_cuda_dropout_f32_to_act;
+    o.attention = ia3_cuda_attention;
+    o.attention_bwd = ia3_cuda_attention_bwd;
+    o.gated_act = ia3_cuda_gated_act;
+    o.gated_act_bwd = ia3_cuda_gated_act_bwd;
+    o.vocab_logprobs = ia3_cuda_vocab_logprobs;
+    o.vocab_logprobs_bwd = ia3_cuda_vocab_logprobs_bwd;
+    o.adafactor = ia3_cuda_adafactor;
+    o.add_row = ia3_cuda_add_row;
+    o.add_row_bwd = ia3_cuda_add_row_bwd;
+    o.scale_row = ia3_cuda_scale_row;
+    o.scale_row_bwd = ia3_cuda_scale_row_bwd;
+    o.low_rank = ia3_cuda_low_rank;
+    o.low_rank_bwd = ia3_cuda_low_rank_bwd;
+    return o;
+}
+
+static const ia3_device_ops cuda_ops = make_ops();
+
+/* Whether there is such a GPU, and its properties. */
+static bool
+find_gpu(int index, cudaDeviceProp *p, ia3_error *err)
+{
+    int n = 0;
+    cudaError_t status = cudaGetDeviceCount(&n);
+    if (status == cudaErrorNoDevice || (status == cudaSuccess && n == 0)) {
+        ia3_fail(err, IA3_E_INVALID, "there is no GPU");
+        return ia3_fail_hint(err, "Use \"cpu\", or \"auto\" to take a GPU only where there is one.");
+    }
+    if (status != cudaSuccess) {
+        ia3_fail(err, IA3_E_INVALID, "the GPU cannot be used");
+        ia3_fail_detail(err, "CUDA says: %s.", cudaGetErrorString(status));
+        return ia3_fail_hint(err, "Check the NVIDIA driver, or use \"cpu\".");
+    }
+    if (index >= n) {
+        ia3_fail(err, IA3_E_INVALID, "there is no GPU %d", index);
+        return ia3_fail_detail(
+            err, n == 1 ? "There is one GPU, number 0." : "There are %d GPUs, numbered from 0.", n);
+    }
+    status = cudaSetDevice(index);
+    if (status == cudaSuccess)
+        status = cudaGetDeviceProperties(p, index);
+    if (status != cudaSuccess) {
+        ia3_fail(err, IA3_E_INVALID, "GPU %d cannot be used", index);
+        return ia3_fail_detail(err, "CUDA says: %s.", cudaGetErrorString(status));
+    }
+    if (p->major < 8) {
+        ia3_fail(err, IA3_E_INVALID, "GPU %d is too old", index);
+        return ia3_fail_detail(err,
+                               "It is a %s of compute capability %d.%d; 8.0 (Ampere) or later is needed.",
+                               p->name, p->major, p->minor);
+    }
+    return true;
+}
+
+static bool
+start(ia3_cuda *cuda, size_t memory_limit, ia3_error *err)
+{
+    char message[128] = "";
+    cudaError_t status = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
+    if (status != cudaSuccess) {
+        ia3_fail(err, status == cudaErrorMemoryAllocation ? IA3_E_MEMORY : IA3_E_INVALID,
+                 "GPU %d cannot be used", cuda->index);
+        return ia3_fail_detail(err, "CUDA says: %s.", cudaGetErrorString(status));
+    }
+    if (!ia3_cuda_memory_open(cuda, memory_limit, err))
+        return false;
+    cuda->gemm = ia3_cuda_gemm_open(cuda->bf16, cuda->stream, message, sizeof message);
+    if (!cuda->gemm) {
+        ia3_fail(err, IA3_E_INVALID, "cuBLASLt could not be started on GPU %d", cuda->index);
+        return ia3_fail_detail(err, "It says: %s.", message);
+    }
+    return true;
+}
+
+static ia3_device *
+cuda_open(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
+{
+    cudaDeviceProp p;
+    if (dtype != IA3_AUTO && dtype != IA3_F32 && dtype != IA3_BF16) {
+        ia3_fail(err, IA3_E_INVALID, "a GPU computes in bfloat16 or float32 only");
+        return NULL;
+    }
+    if (!find_gpu(index, &p, err))
+        return NULL;
+    ia3_cuda *cuda = (ia3_cuda *) calloc(1, sizeof *cuda);
+    if (!cuda) {
+        ia3_fail(err, IA3_E_MEMORY, "out of memory");
+        return NULL;
+    }
+    cuda->base.ops = &cuda_ops;
+    cuda->bf16 = dtype != IA3_F32;
+    cuda->base.dtype = cuda->base.weights = cuda->bf16 ? IA3_BF16 : IA3_F32;
+    cuda->base.max_d_kv = IA3_CUDA_MAX_D_KV;
+    cuda->act_size = ia3_dtype_size(cuda->base.dtype);
+    cuda->index = index;
+    snprintf(cuda->base.name, sizeof cuda->base.name, "cuda:%d", index);
+    snprintf(cuda->base.description, sizeof cuda->base.description, "%.64s, %zu GB, compute capability %d.%d",
+             p.name, (p.totalGlobalMem + ((size_t) 1 << 29)) >> 30, p.major, p.minor);
+    if (!start(cuda, memory_limit, err)) {
+        cuda_close(&cuda->base);
+        return NULL;
+    }
+    return &cuda->base;
+}
+
+static const ia3_device_module module = {IA3_DEVICE_ABI, sizeof(ia3_device_ops), sizeof(ia3_device),
+                                         cuda_open};
+
+/* The symbol has the name IA3_DEVICE_MODULE, which in C++ is the structure's. */
+extern "C" __attribute__((visibility("default"))) const ia3_device_module *
+ia3_cuda_module(void) __asm__("ia3_device_module");
+
+extern "C" const ia3_device_module *
+ia3_cuda_module(void)
+{
+    return &module;
+}
