@@ -3,8 +3,8 @@
 
     against_transformers.py --engine build/gpu/ia3_engine --device cuda
 
-Prints "ok - ..." or "not ok - ..." for each check. transformers computes in float32 on the CPU; in bfloat16, on the GPU where
-there is one, for the error that it makes itself. Tokens are the engine's, so no tokenizer is needed.
+Prints "ok - ..." or "not ok - ..." for each check. transformers computes in float32 on the CPU; in bfloat16, on the GPU
+where there is one, for the error that it makes itself. Tokens are the engine's, so no tokenizer is needed.
 """
 
 import argparse
@@ -24,7 +24,8 @@ WORDS = ("the patient was given a new drug and developed a rash after two days o
 
 def texts():
     """From one word to some hundred."""
-    return [" ".join(WORDS[(i * 7 + k * (1 + i % 3)) % len(WORDS)] for k in range(1 + i * i // 8)) + "?" for i in range(16)]
+    return [" ".join(WORDS[(i * 7 + k * (1 + i % 3)) % len(WORDS)] for k in range(1 + i * i // 8)) + "?"
+            for i in range(16)]
 
 
 def run(engine, *arguments, stdin=None):
@@ -105,7 +106,8 @@ def main():
         most = min(0.02, 1.5 * theirs.mean().item())
         check(error.mean().item() <= most, f"scores in bfloat16, {what}: mean error {error.mean().item():.4f} (at most "
                                            f"{most:.4f}), transformers' own {theirs.mean().item():.4f}")
-        check(error.max().item() <= 0.2, f"scores in bfloat16, {what}: largest error {error.max().item():.4f} (at most 0.2)")
+        check(error.max().item() <= 0.2,
+              f"scores in bfloat16, {what}: largest error {error.max().item():.4f} (at most 0.2)")
         top = want.sort(1, descending=True).values
         clear = (top[:, 0] - top[:, 1]) > 0.1
         same = rough.argmax(1) == want.argmax(1)

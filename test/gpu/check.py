@@ -1,5 +1,5 @@
-"""The steps of scripts/gpu-check, the most important first; each has a limit, all together have one, and a step that fails
-does not stop the next."""
+"""The steps of scripts/gpu-check, the most important first. Each has a limit, all together have one, and a step that
+fails does not stop the next."""
 
 import argparse
 import glob
@@ -51,8 +51,9 @@ class Check:
             say("tiny shapes in place of T0-3B and T0-11B: the numbers below only show that all steps run")
         self.gpu = machine.gpu_facts()
         if self.gpu:
-            say(f"GPU: {self.gpu[0]}, {int(self.gpu[2]) / 1024:.0f} GiB, driver {self.gpu[1]}, at most {self.gpu[3]} MHz "
-                f"and {self.gpu[4]} W, compute capability {self.gpu[5]}")
+            name, driver, memory, clock, power, capability = self.gpu
+            say(f"GPU: {name}, {int(memory) / 1024:.0f} GiB, driver {driver}, at most {clock} MHz and {power} W, "
+                f"compute capability {capability}")
         elif self.cuda and not self.module:
             self.report.check("environment", "GPU", "failed", "nvidia-smi shows none")
         with open("/proc/cpuinfo") as f:
@@ -78,6 +79,8 @@ class Check:
     def make(self, step, what, targets, *variables):
         command = ["make", "-s", "-f", "src/engine/engine.mk", "-j", str(len(os.sched_getaffinity(0))),
                    f"FLAVOR={self.options.flavor}", *variables, *targets]
+        if self.options.flavor == "gpu":  # a build of its own, only for here
+            command.append("OPTFLAGS=-march=native")
         started = time.monotonic()
         log = f"{FOLDER}/build-{what.split()[0]}.log"
         status, output = runner.run(command, step.left(), self.environment, log)
@@ -140,7 +143,8 @@ class Check:
             names = re.findall(r"^\[  FAILED  \] (\D.*)$", output, re.M)
             wrong = re.findall(r"^\[  ERROR   \] --- (.*)$", output, re.M)
             detail = "; ".join(dict.fromkeys(names)) or f"exit status {status}: {output.strip()[-200:]}"
-            self.report.check("tests", test, "failed", f"{detail} | {' | '.join(wrong[:3])}"[:600], None, totals["FAILED"])
+            text = f"{detail} | {' | '.join(wrong[:3])}"[:600]
+            self.report.check("tests", test, "failed", text, None, totals["FAILED"])
 
     # --- transformers ---
 

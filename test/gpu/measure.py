@@ -1,7 +1,7 @@
 """The benchmark: bench_gpu.c and, as the peer, bench_gpu_torch.py on random weights of the shapes of T0-3B and T0-11B.
 
-Training: 1,000 steps are said to take twenty times what 50 take. Scoring: rows per second at the smallest batch whose rate
-is within 3% of the best one's (a larger one only takes memory); the peer at its best batch. Medians of the runs.
+Training: 1,000 steps are said to take twenty times what 50 take. Scoring: rows per second at the smallest batch whose
+rate is within 3% of the best one's (a larger one only takes memory); the peer at its best batch. Medians of the runs.
 """
 
 import json
@@ -69,13 +69,15 @@ class Benchmark:
         return path
 
     def ia3(self, name):
-        return runner.Driver([self.program, "--device", self.device, "--dtype", "bfloat16", "--config", self.config(name),
-                              "--tokens", str(TOKENS)], f"{self.folder}/bench-{name}.log", self.environment)
+        command = [self.program, "--device", self.device, "--dtype", "bfloat16", "--config", self.config(name),
+                   "--tokens", str(TOKENS)]
+        return runner.Driver(command, f"{self.folder}/bench-{name}.log", self.environment)
 
     def peer(self, name):
         device = "cuda" if self.device.startswith("cuda") and not self.simulated else "cpu"
-        return runner.Driver([self.python, "test/bench/bench_gpu_torch.py", "--config", self.config(name), "--device",
-                              device, "--tokens", str(TOKENS)], f"{self.folder}/torch-{name}.log", dict(os.environ))
+        command = [self.python, "test/bench/bench_gpu_torch.py", "--config", self.config(name), "--device", device,
+                   "--tokens", str(TOKENS)]
+        return runner.Driver(command, f"{self.folder}/torch-{name}.log", dict(os.environ))
 
     def keep(self, key, value, text):
         self.results[key] = value
@@ -103,7 +105,8 @@ class Benchmark:
     def ia3_rate(self, driver, step):
         answer = driver.ask(f"rate {self.plan.rate}", step.left())
         rate = answer["flops"] / answer["seconds"]
-        self.keep("ia3 rate", max(rate, self.results.get("ia3 rate", 0)), f"bfloat16 product: {rate / 1e12:.1f} TFLOP/s")
+        self.keep("ia3 rate", max(rate, self.results.get("ia3 rate", 0)),
+                  f"bfloat16 product: {rate / 1e12:.1f} TFLOP/s")
 
     def ia3_scoring(self, driver, name, step, before):
         """What a batch took stays reserved, so memory is looked at between the batches, which grow."""
@@ -160,8 +163,8 @@ class Benchmark:
     def run_peer(self, name, step):
         with self.peer(name) as driver:
             answer = driver.ask("open", step.left())
-            self.report.say(f"    {answer['versions']}, attention: {answer['attention']}, {answer['weights'] / 1e9:.2f} GB, "
-                            f"{answer['seconds']:.1f} s")
+            self.report.say(f"    {answer['versions']}, attention: {answer['attention']}, "
+                            f"{answer['weights'] / 1e9:.2f} GB, {answer['seconds']:.1f} s")
             self.results["attention"] = answer["attention"]
             answer = driver.ask(f"rate {self.plan.rate}", step.left())
             rate = answer["flops"] / answer["seconds"]
@@ -222,8 +225,9 @@ class Benchmark:
                 with self.ia3(name) as driver:
                     answer = driver.ask(f"load {folder}", step.left())
                 runs.append((answer["open"] + answer["load"], answer))
+                speed = answer["weights"] / 1e9 / answer["load"]
                 self.report.say(f"    opening the device {answer['open']:.2f} s, weights {answer['load']:.2f} s "
-                                f"({answer['weights'] / 1e9 / answer['load']:.1f} GB/s), digest {answer['digest']:.2f} s")
+                                f"({speed:.1f} GB/s), digest {answer['digest']:.2f} s")
             best = min(runs, key=lambda r: r[0])
             self.results["load"] = best[0]
             self.results["load digest"] = best[1]["digest"]

@@ -4,8 +4,8 @@ import json
 
 
 class Measure:
-    """A row of the table. `ours` and `peer` are in `unit`; a goal is (text, function of the measure that says whether it is
-    reached, or None when it cannot be said)."""
+    """A row of the table. `ours` and `peer` are in `unit`; a goal is (text, function of the measure that says whether it
+    is reached, or None when it cannot be said)."""
 
     def __init__(self, name, unit, less=False, goals=()):
         self.name, self.unit, self.less, self.goals = name, unit, less, list(goals)
@@ -54,8 +54,8 @@ def number(value):
 def columns(rows):
     """Rows of strings as aligned text; the first column to the left, the others to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
-            for row in rows]
+    aligned = [[cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths))] for row in rows]
+    return ["  ".join(row).rstrip() for row in aligned]
 
 
 class Report:

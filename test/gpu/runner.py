@@ -27,8 +27,8 @@ def _kill(process):
 
 
 def run(command, limit, environment=None, log=None, stdin=None):
-    """Returns (exit status, output). At the limit the process is killed and OutOfTime raised; the output so far is in the
-    log."""
+    """Returns (exit status, output). At the limit the process is killed and OutOfTime raised; the log has the output so
+    far."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment, text=True,
                                errors="replace", start_new_session=True)

@@ -88,7 +88,8 @@ class Tables(unittest.TestCase):
     def test_ratio_says_how_much_better(self):
         self.assertEqual(self.measure(10, 40, less=True).ratio(), 4)
         self.assertEqual(self.measure(10, 40).ratio(), 0.25)
-        self.assertEqual(self.measure(24, 80, less=True, goals=[report.at_most(25), report.times_peer(3)]).verdict(), "ok")
+        goals = [report.at_most(25), report.times_peer(3)]
+        self.assertEqual(self.measure(24, 80, less=True, goals=goals).verdict(), "ok")
 
     def test_numbers(self):
         self.assertEqual([report.number(v) for v in (None, 12345.6, 123.45, 12.345, 1.2345, 0.5)],
