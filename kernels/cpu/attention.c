@@ -8,6 +8,7 @@
  * parts of out and lse, so they are handed out as threads become free. Softmax in fp32.
  */
 #include "attention.h"
+#include "attention_dot.h"
 
 typedef struct attention_job {
     ia3_cpu *cpu;
@@ -87,19 +88,6 @@ attend(const attention_job *j, const ia3_head *h, const attention_scratch *s)
     }
 }
 
-/* No keys: nothing to attend to, the output is zero. */
-static void
-attend_nothing(const ia3_head *h)
-{
-    const ia3_attention *a = h->a;
-    size_t size = h->bf16 ? 2 : 4, inner = (size_t) a->n_heads * h->d;
-    for (size_t row = h->q0; row < h->q0 + h->n_q; row++) {
-        memset((char *) a->out + ia3_head_at(h, row, inner) * size, 0, h->d * size);
-        if (a->lse)
-            a->lse[row * (size_t) a->n_heads + (size_t) h->head] = -INFINITY;
-    }
-}
-
 static void
 attention_work(void *arg, int slot, size_t begin, size_t end)
 {
@@ -109,7 +97,7 @@ attention_work(void *arg, int slot, size_t begin, size_t end)
     for (size_t i = begin; i < end; i++) {
         ia3_head h = ia3_head_of(j->a, i, j->cpu->bf16);
         if (h.n_k == 0)
-            attend_nothing(&h);
+            ia3_attend_nothing(&h);
         else if (h.n_q > 0)
             attend(j, &h, &s);
     }
@@ -123,6 +111,10 @@ ia3_cpu_attention(ia3_device *dev, const ia3_attention *a)
         return;
     if (a->parent) {
         ia3_cpu_tree_attention(cpu, a);
+        return;
+    }
+    if (ia3_dot_usable(cpu, a)) {
+        ia3_dot_attention(cpu, a);
         return;
     }
     size_t mark = ia3_cpu_arena_mark(dev);

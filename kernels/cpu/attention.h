@@ -18,6 +18,12 @@ ia3_round16(size_t n)
     return (n + 15) / 16 * 16;
 }
 
+static inline size_t
+ia3_round32(size_t n)
+{
+    return (n + 31) / 32 * 32;
+}
+
 /* Row stride of attention weights in scratch: what ia3_mask_row may write. */
 static inline size_t
 ia3_round64(size_t n)
@@ -121,6 +127,28 @@ ia3_head_scores(const ia3_head *h, float *s, size_t ld, const float *q, const fl
         for (size_t j = 0; j < h->n_k; j++)
             row[j] += bias[j];
     }
+}
+
+/* No keys: nothing to attend to, the output is zero. */
+static inline void
+ia3_attend_nothing(const ia3_head *h)
+{
+    const ia3_attention *a = h->a;
+    size_t size = h->bf16 ? 2 : 4, inner = (size_t) a->n_heads * h->d;
+    for (size_t row = h->q0; row < h->q0 + h->n_q; row++) {
+        memset((char *) a->out + ia3_head_at(h, row, inner) * size, 0, h->d * size);
+        if (a->lse)
+            a->lse[row * (size_t) a->n_heads + (size_t) h->head] = -INFINITY;
+    }
+}
+
+/* The same backward: the output was constant. */
+static inline void
+ia3_attend_nothing_bwd(const ia3_head *h, const ia3_attention_grad *g)
+{
+    size_t size = h->bf16 ? 2 : 4;
+    for (size_t row = h->q0; row < h->q0 + h->n_q && g->dq; row++)
+        memset((char *) g->dq + ia3_head_at(h, row, h->a->q_stride) * size, 0, h->d * size);
 }
 
 #endif

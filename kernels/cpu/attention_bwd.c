@@ -10,6 +10,7 @@
  * ([n_seq, 2, inner]) and summed in the order of sequences at the end, so the result does not depend on threads.
  */
 #include "attention.h"
+#include "attention_dot.h"
 
 typedef struct bwd_job {
     ia3_cpu *cpu;
@@ -137,15 +138,6 @@ attend_bwd(const bwd_job *j, const ia3_head *h, const bwd_scratch *s)
     finish_keys(h, s->dv, a->v, j->g->dv, h->lv, sum ? sum + inner : NULL, s->row);
 }
 
-/* No keys: the output was constant. */
-static void
-no_keys_bwd(const bwd_job *j, const ia3_head *h)
-{
-    size_t size = h->bf16 ? 2 : 4;
-    for (size_t row = h->q0; row < h->q0 + h->n_q && j->g->dq; row++)
-        memset((char *) j->g->dq + ia3_head_at(h, row, j->a->q_stride) * size, 0, h->d * size);
-}
-
 static void
 bwd_work(void *arg, int slot, size_t begin, size_t end)
 {
@@ -157,7 +149,7 @@ bwd_work(void *arg, int slot, size_t begin, size_t end)
         if (h.n_k > 0)
             attend_bwd(j, &h, &s);
         else
-            no_keys_bwd(j, &h);
+            ia3_attend_nothing_bwd(&h, j->g);
     }
 }
 
@@ -197,6 +189,8 @@ ia3_cpu_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attenti
     }
     if (a->parent) {
         ia3_cpu_tree_attention_bwd(cpu, a, g, j.partial);
+    } else if (ia3_dot_usable(cpu, a)) {
+        ia3_dot_attention_bwd(cpu, a, g, j.partial);
     } else {
         bwd_scratch s;
         j.scratch_size = lay_out(&s, NULL, a);

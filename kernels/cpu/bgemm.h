@@ -32,14 +32,18 @@ void ia3_bgemm_pack(uint16_t *packed, const uint16_t *plain, int k, int n, int64
 void ia3_bgemm_unpack(uint16_t *plain, const uint16_t *packed, int k, int n, int64_t row, int64_t col);
 
 /*
- * Strips [first, first + strips) of weights [depth, n] for `rows` rows of a, [rows, depth] contiguous: the sums over
- * k elements from the one on that a points at, packed at the same one of strip 0. y is the address of row 0 and of
- * the weights' column 0, with ldy elements between rows, bfloat16 for IA3_OUT_ACT, else fp32.
+ * Strips [first, first + strips) of weights [depth, n], the sums over k elements from the one on that `a` and
+ * `packed` (of strip 0) point at. Element i of row r of a lies at a[r·lda + i/2·step + (i & 1)]; step 2 is a plain
+ * row. y is the address of row 0 and of the weights' column 0, with ldy elements between rows, bfloat16 for
+ * IA3_OUT_ACT, else fp32. column_scale[j] and
+ * row_scale[r] multiply the sums; NULL: ones.
  */
 typedef struct ia3_bgemm {
     const uint16_t *a, *packed;
+    size_t lda, step;
     void *y;
     size_t ldy;
+    const float *column_scale, *row_scale;
     int rows, k, depth, n, first, strips;
     ia3_out out;
 } ia3_bgemm;

@@ -32,6 +32,10 @@ INLINE void
 store_vector(const ia3_bgemm *g, size_t row, size_t column, __mmask16 mask, __m512 sum)
 {
     size_t at = row * g->ldy + column;
+    if (g->column_scale)
+        sum = _mm512_mul_ps(sum, _mm512_maskz_loadu_ps(mask, g->column_scale + column));
+    if (g->row_scale)
+        sum = _mm512_mul_ps(sum, _mm512_set1_ps(g->row_scale[row]));
     if (g->out == IA3_OUT_ACT) {
         _mm256_mask_storeu_epi16((uint16_t *) g->y + at, mask, (__m256i) _mm512_cvtneps_pbh(sum));
         return;
@@ -42,6 +46,14 @@ store_vector(const ia3_bgemm *g, size_t row, size_t column, __mmask16 mask, __m5
     _mm512_mask_storeu_ps(y, mask, sum);
 }
 
+INLINE __m512bh
+broadcast(const char *pair)
+{
+    int32_t x;
+    __builtin_memcpy(&x, pair, sizeof x);
+    return (__m512bh) _mm512_set1_epi32(x);
+}
+
 /* Rows [row, row + rows) of one strip; `rows` is a constant where this is inlined. */
 INLINE void
 tile(const ia3_bgemm *g, const strip_view *s, size_t row, const int rows)
@@ -50,22 +62,24 @@ tile(const ia3_bgemm *g, const strip_view *s, size_t row, const int rows)
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)
         sum[r][0] = sum[r][1] = _mm512_setzero_ps();
-    const size_t k = (size_t) g->k, depth = (size_t) g->depth;
-    const uint16_t *a = g->a + row * depth, *strip = s->data;
-    const char *ahead = s->ahead;
-    for (size_t i = 0; i < k; i += 2, strip += 2 * IA3_STRIP) {
+    const size_t lda = g->lda * sizeof(uint16_t), step = g->step * sizeof(uint16_t);
+    const uint16_t *strip = s->data;
+    const char *a[3], *ahead = s->ahead; /* every fourth row: the others are in reach of an address */
+    for (size_t i = 0; i < 3; i++)
+        a[i] = (const char *) (g->a + (row + 4 * i) * g->lda);
+    for (int pairs = g->k / 2; pairs > 0; pairs--) {
         _mm_prefetch(ahead, _MM_HINT_T1);
         ahead += s->step;
-        __m512bh b0 = (__m512bh) _mm512_loadu_si512(strip),
-                 b1 = (__m512bh) _mm512_loadu_si512(strip + IA3_STRIP);
+        __m512bh b0 = (__m512bh) _mm512_loadu_si512(strip);
+        __m512bh b1 = (__m512bh) _mm512_loadu_si512(strip + IA3_STRIP);
+        strip += 2 * IA3_STRIP;
 #pragma GCC unroll 12
         for (int r = 0; r < rows; r++) {
-            int32_t pair;
-            __builtin_memcpy(&pair, a + (size_t) r * depth + i, sizeof pair);
-            __m512bh x = (__m512bh) _mm512_set1_epi32(pair);
+            __m512bh x = broadcast(a[r / 4] + (size_t) (r % 4) * lda);
             sum[r][0] = _mm512_dpbf16_ps(sum[r][0], x, b0);
             sum[r][1] = _mm512_dpbf16_ps(sum[r][1], x, b1);
         }
+        a[0] += step, a[1] += step, a[2] += step;
     }
 #pragma GCC unroll 12
     for (int r = 0; r < rows; r++)

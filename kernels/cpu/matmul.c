@@ -85,6 +85,8 @@ ia3_gemm_panel(ia3_cpu *cpu, const ia3_panel *panel, int slot, void *y, size_t l
     const size_t k = (size_t) panel->shape->k, n = (size_t) panel->n;
     if (panel->shape->own) {
         ia3_bgemm g = {.a = a,
+                       .lda = k,
+                       .step = 2,
                        .packed = panel->data,
                        .y = y,
                        .ldy = ldy,
@@ -179,7 +181,9 @@ multiply_strips(const gemm_job *j, const ia3_panel *panel, size_t first_row, siz
 {
     const ia3_pack *pack = j->pack;
     const int left = j->rows - (int) first_row;
-    ia3_bgemm g = {.ldy = (size_t) pack->n,
+    ia3_bgemm g = {.lda = (size_t) pack->k,
+                   .step = 2,
+                   .ldy = (size_t) pack->n,
                    .rows = left < j->chunk ? left : j->chunk,
                    .depth = pack->k,
                    .n = panel->n,

@@ -74,7 +74,8 @@ check(ia3_device *dev, problem p)
     dev->ops->attention(dev, &o.a);
     double *out = get_act(dev, o.a.out, n), *lse = get_f32(dev, o.a.lse, n_lse);
     assert_close("out", out, want, n, is_bf16(dev) ? 4e-3 : 5e-6);
-    assert_close("lse", lse, want_lse, n_lse, 2e-6);
+    /* bfloat16: scaled queries are taken in two parts of eight bits */
+    assert_close("lse", lse, want_lse, n_lse, is_bf16(dev) ? 1e-5 : 2e-6);
     free(out);
     free(lse);
     free(want);
