@@ -50,6 +50,37 @@ no_progress(ia3_server *s, int percent)
     (void) percent;
 }
 
+static bool
+open_device(ia3_server *s, const char *spec, const ia3_checkpoint *ck, ia3_loading *l, ia3_error *err)
+{
+    const ia3_options *o = s->options;
+    s->device = ia3_device_open(spec, o->dtype, o->threads, o->memory_limit, err);
+    if (s->device)
+        s->model = ia3_model_load(ck, s->device, loading_progress, l, err);
+    return s->model != NULL;
+}
+
+/* The device and the backbone's weights on it. "auto" may find a GPU that cannot hold them. */
+static bool
+load_weights(ia3_server *s, const ia3_checkpoint *ck, ia3_loading *l, ia3_error *err)
+{
+    const char *spec = s->options->device;
+    ia3_error why = {0};
+    char reason[1300];
+    if (open_device(s, spec, ck, l, &why))
+        return true;
+    if (strcmp(spec, "auto") != 0 || s->device == NULL || strcmp(s->device->name, "cpu") == 0 ||
+        why.code == IA3_E_BAD_CHECKPOINT) {
+        *err = why;
+        return false;
+    }
+    ia3_error_join(&why, reason, sizeof reason);
+    ia3_log(IA3_LOG_LOG, "device auto: the processor computes, not %s: %s", s->device->name, reason);
+    s->device->ops->close(s->device);
+    s->device = NULL;
+    return open_device(s, "cpu", ck, l, err);
+}
+
 bool
 ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3_error *err)
 {
@@ -66,13 +97,10 @@ ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3
     loading_progress(0, &l);
     s->tokenizer =
         ia3_tokenizer_open(ia3_checkpoint_tokenizer_path(ck), ia3_checkpoint_config(ck)->vocab_size, err);
-    if (s->tokenizer)
-        s->device = ia3_device_open(o->device, o->dtype, o->threads, o->memory_limit, err);
-    if (s->device)
-        s->model = ia3_model_load(ck, s->device, loading_progress, &l, err);
+    bool ok = s->tokenizer && load_weights(s, ck, &l, err);
     l.from = 60;
     l.to = 100;
-    bool ok = s->model && ia3_checkpoint_digest(ck, s->digest, loading_progress, &l, err);
+    ok = ok && ia3_checkpoint_digest(ck, s->digest, loading_progress, &l, err);
     ia3_checkpoint_close(ck);
     return ok;
 }

@@ -4,6 +4,14 @@
  */
 #include "client.h"
 
+#include "miscadmin.h"
+#include "pgstat.h"
+#include "storage/latch.h"
+
+/* The supervisor knows within milliseconds that an engine has ended, unless it is busy or stopped itself. */
+#define NOTICE_MS 500
+#define POLL_MS   10
+
 void
 Ia3RaiseUnknownBackbone(const char *backbone)
 {
@@ -53,11 +61,23 @@ Ia3RaiseNotReady(const char *backbone, const Ia3EngineStatus *status)
                     errhint("%s", hint)));
 }
 
+/* The supervisor learns of the end of an engine about when we do: it gets a moment to say why. */
 static void
-RaiseGone(const char *backbone)
+RaiseGone(const char *backbone, Ia3EngineKey engine)
 {
+    static uint32 waitEvent = 0;
+    char why[sizeof(((Ia3EngineStatus *) NULL)->message)] = "";
+
+    for (int waited = 0; waited < NOTICE_MS && !Ia3EngineLastWords(engine, backbone, why, sizeof why);
+         waited += POLL_MS) {
+        (void) WaitLatch(MyLatch, WL_LATCH_SET | WL_TIMEOUT | WL_EXIT_ON_PM_DEATH, POLL_MS,
+                         Ia3WaitEvent(&waitEvent, "Ia3Engine"));
+        ResetLatch(MyLatch);
+        CHECK_FOR_INTERRUPTS();
+    }
     ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
                     errmsg("ia3 engine for backbone \"%s\" went away", backbone),
+                    why[0] != '\0' ? errdetail("%s", why) : 0,
                     errhint("It is being restarted; see the server log for the reason.")));
 }
 
@@ -85,6 +105,7 @@ void
 Ia3RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader)
 {
     char backbone[NAMEDATALEN];
+    Ia3EngineKey engine = conn->engine;
 
     strlcpy(backbone, conn->backbone, sizeof backbone);
     Ia3CloseConnection(conn);
@@ -97,6 +118,6 @@ Ia3RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader)
         RaiseGarbled(backbone);
     if (result == IA3_IO_VERSION)
         RaiseVersion(backbone);
-    RaiseGone(backbone);
+    RaiseGone(backbone, engine);
     pg_unreachable();
 }

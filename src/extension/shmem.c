@@ -235,6 +235,26 @@ Ia3EngineIsCurrent(Ia3EngineKey key)
 }
 
 /*
+ * Why an engine of the backbone has ended, as far as the supervisor knows; empty if it does not. False if the
+ * supervisor has not noticed yet that it has.
+ */
+bool
+Ia3EngineLastWords(Ia3EngineKey key, const char *backbone, char *words, size_t size)
+{
+    const Ia3EngineStatus *engine;
+    bool noticed, says;
+
+    LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_SHARED);
+    engine = &shared->engines[key.slot];
+    noticed = engine->generation != key.generation || engine->state != IA3_ENGINE_READY;
+    /* it may be on its way again */
+    says = ServesBackbone(engine, backbone) && engine->state != IA3_ENGINE_READY;
+    strlcpy(words, says ? engine->message : "", size);
+    LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
+    return noticed;
+}
+
+/*
  * What a request waits for, in bytes of requests: those that are outstanding, and of each training the step
  * under way. An engine that is slower than others has more of it, and so gets less.
  */

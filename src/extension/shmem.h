@@ -73,6 +73,7 @@ typedef struct Ia3EngineWish {
 extern bool Ia3ChooseEngine(const char *backbone, const Ia3EngineWish *wish, Ia3EngineStatus *status,
                             Ia3EngineKey *key);
 extern bool Ia3EngineIsCurrent(Ia3EngineKey key);
+extern bool Ia3EngineLastWords(Ia3EngineKey key, const char *backbone, char *words, size_t size);
 /* Adds to the load of the engine; does nothing if it has ended. */
 extern void Ia3EngineAddLoad(Ia3EngineKey key, Ia3EngineLoad load);
 

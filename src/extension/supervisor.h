@@ -20,16 +20,17 @@ typedef struct Ia3Engine {
                sizeof(((Ia3BackboneSpec *) NULL)->device)]; /* for messages */
     Ia3EngineSettings settings;
     Ia3Process process;
-    bool outdated;       /* it is current until its successors take over */
-    bool leaving;        /* drains or stops; once it has ended, its entry is freed */
-    bool stopping;       /* SIGTERM was sent */
-    bool keep;           /* while the configuration is applied: it is wanted */
-    bool gaveReason;     /* status.message says why it failed */
-    int failures;        /* ends in a row before it was ready */
-    int backoffMs;       /* of the next restart */
-    TimestampTz readyAt; /* 0 = not ready */
-    TimestampTz startAt; /* while it does not run: when to start; 0 = never */
-    TimestampTz endBy;   /* while it leaves: when it gets the next stronger signal; 0 = no bound */
+    char lastError[IA3_LINE_MAX + 1]; /* what it has logged as one, since its start */
+    bool outdated;                    /* it is current until its successors take over */
+    bool leaving;                     /* drains or stops; once it has ended, its entry is freed */
+    bool stopping;                    /* SIGTERM was sent */
+    bool keep;                        /* while the configuration is applied: it is wanted */
+    bool gaveReason;                  /* status.message says why it failed */
+    int failures;                     /* ends in a row before it was ready */
+    int backoffMs;                    /* of the next restart */
+    TimestampTz readyAt;              /* 0 = not ready */
+    TimestampTz startAt;              /* while it does not run: when to start; 0 = never */
+    TimestampTz endBy; /* while it leaves: when it gets the next stronger signal; 0 = no bound */
 } Ia3Engine;
 
 /* The entries have the numbers of those in shared memory. */

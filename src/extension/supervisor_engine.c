@@ -8,6 +8,7 @@
  */
 #include "supervisor.h"
 
+#include "mb/pg_wchar.h"
 #include "pgstat.h"
 
 #include <signal.h>
@@ -68,20 +69,26 @@ HandleLogLine(void *arg, char *line)
     static const struct {
         const char *prefix;
         int level;
-    } levels[] = {{"DEBUG: ", DEBUG1}, {"LOG: ", LOG}, {"WARNING: ", WARNING}, {"ERROR: ", WARNING}};
+        bool isError;
+    } levels[] = {{"DEBUG: ", DEBUG1, false},
+                  {"LOG: ", LOG, false},
+                  {"WARNING: ", WARNING, false},
+                  {"ERROR: ", WARNING, true}};
     Ia3Engine *engine = arg;
     int level = LOG;
 
+    Sanitize(line);
     for (int i = 0; i < lengthof(levels); i++) {
         size_t n = strlen(levels[i].prefix);
 
-        if (strncmp(line, levels[i].prefix, n) == 0) {
-            level = levels[i].level;
-            line += n;
-            break;
-        }
+        if (strncmp(line, levels[i].prefix, n) != 0)
+            continue;
+        level = levels[i].level;
+        line += n;
+        if (levels[i].isError)
+            strlcpy(engine->lastError, line, sizeof engine->lastError);
+        break;
     }
-    Sanitize(line);
     ereport(level, (errmsg_internal("ia3 engine \"%s\": %s", engine->label, line)));
 }
 
@@ -237,6 +244,7 @@ Ia3EngineStart(Ia3Engine *engine)
     engine->startAt = 0;
     engine->readyAt = 0;
     engine->gaveReason = false;
+    engine->lastError[0] = '\0';
     engine->status.percent = 0;
     engine->status.generation = Ia3NextGeneration();
     NameSocket(engine);
@@ -318,6 +326,19 @@ Ia3EnginePress(Ia3Engine *engine)
  * The end
  */
 
+/* What an engine that ends without a word to us has logged last is the best there is to say. */
+static void
+DescribeEnd(Ia3Engine *engine, const char *how, bool wasReady)
+{
+    const char *error = engine->lastError;
+    char *message = psprintf(error[0] != '\0' ? "The engine process %s%s: %s." : "The engine process %s%s%s.",
+                             how, wasReady ? "" : " before it was ready", error);
+    int n = pg_encoding_mbcliplen(PG_UTF8, message, strlen(message), sizeof engine->status.message - 1);
+
+    strlcpy(engine->status.message, message, n + 1);
+    pfree(message);
+}
+
 /* An engine that was not asked to has ended. */
 static void
 HandleCrash(Ia3Engine *engine, const char *how)
@@ -329,8 +350,7 @@ HandleCrash(Ia3Engine *engine, const char *how)
     if (!wasReady)
         engine->failures++;
     if (!engine->gaveReason)
-        snprintf(engine->status.message, sizeof engine->status.message, "The engine process %s%s.", how,
-                 wasReady ? "" : " before it was ready");
+        DescribeEnd(engine, how, wasReady);
     /* one that served deserves a try, whatever it says: queries wait for that */
     if (engine->failures > 1 || (engine->gaveReason && !wasReady)) {
         FailStart(engine);
