@@ -34,7 +34,7 @@ pack_column(const ia3_int8_weight *w, uint8_t *panel, int column, float *scale, 
         largest = fabsf(x[i]) > largest ? fabsf(x[i]) : largest;
         finite = finite && isfinite(x[i]);
     }
-    *scale = finite ? largest / 127.0f : NAN;
+    *scale = finite ? largest / (127.0f * (float) ia3_int8_block(w->k)) : NAN;
     float inverse = finite && largest >= 0x1p-100f ? 127.0f / largest : 0.0f;
     for (int i = 0; i < w->groups * IA3_INT8_GROUP; i++) {
         int v = i < w->k && inverse > 0.0f ? (int) nearbyintf(x[i] * inverse) : 0;
@@ -64,6 +64,7 @@ pack_work(void *arg, int slot, size_t begin, size_t end)
             if (row >= w->n)
                 continue;
             ia3_convert_rows(x, j->parts, j->n_parts, row, 1, false);
+            ia3_int8_rotate(x, w->k);
             pack_column(w, data, column, &w->scale[row], x);
         }
     }
@@ -123,6 +124,7 @@ typedef struct quantize_job {
     const ia3_cpu *cpu;
     const ia3_int8_weight *w;
     const char *a;
+    float *scratch; /* [threads][k] */
     ia3_int8_rows to;
 } quantize_job;
 
@@ -133,13 +135,15 @@ quantize_work(void *arg, int slot, size_t begin, size_t end)
     size_t k = (size_t) j->w->k, padded = (size_t) j->w->groups * IA3_INT8_GROUP;
     for (size_t r = begin; r < end; r++)
         j->cpu->int8->quantize(j->to.q + r * padded, &j->to.scale[r], &j->to.start[r],
-                               j->a + r * k * j->cpu->act_size, (int) k, (int) padded, j->cpu->bf16);
+                               j->a + r * k * j->cpu->act_size, (int) k, (int) padded, j->cpu->bf16,
+                               j->scratch + (size_t) slot * k);
 }
 
 ia3_int8_rows
 ia3_int8_quantize(ia3_cpu *cpu, const ia3_int8_weight *w, const void *a, int rows)
 {
     quantize_job j = {.cpu = cpu, .w = w, .a = a};
+    j.scratch = ia3_cpu_arena_alloc(&cpu->base, (size_t) cpu->threads * (size_t) w->k * sizeof(float));
     j.to.q = ia3_cpu_arena_alloc(&cpu->base, (size_t) rows * (size_t) w->groups * IA3_INT8_GROUP);
     j.to.scale = ia3_cpu_arena_alloc(&cpu->base, (size_t) rows * sizeof(float));
     j.to.start = ia3_cpu_arena_alloc(&cpu->base, (size_t) rows * sizeof(int32_t));

@@ -18,23 +18,72 @@
 #define IA3_UNROLL _Pragma("GCC unroll 16")
 #endif
 
+/* One step of the rotation within vectors: lanes that differ by `h` become sum and difference. */
+#define IA3_INT8_LANES(v, sign, ...) ((v) * (sign) + __builtin_shufflevector(v, v, __VA_ARGS__))
+
+/* Steps of distance 1, 2, 4 and 8 of 16 values. x·(±1) is exact, so this rounds like the plain loop. */
+IA3_INLINE ia3_v16
+ia3_int8_rotate_lanes(ia3_v16 v)
+{
+    const ia3_v16 one = {1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1};
+    const ia3_v16 two = {1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1};
+    const ia3_v16 four = {1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1};
+    const ia3_v16 eight = {1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1};
+    v = IA3_INT8_LANES(v, one, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
+    v = IA3_INT8_LANES(v, two, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+    v = IA3_INT8_LANES(v, four, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
+    return IA3_INT8_LANES(v, eight, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+}
+
+/* 256 values: within vectors, then across them. */
+IA3_INLINE void
+ia3_int8_rotate_256(float *x)
+{
+    ia3_v16 v[16];
+    IA3_UNROLL
+    for (int i = 0; i < 16; i++)
+        v[i] = ia3_int8_rotate_lanes(*(const ia3_v16 *) (x + 16 * i));
+    IA3_UNROLL
+    for (int h = 1; h < 16; h *= 2) {
+        IA3_UNROLL
+        for (int i = 0; i < 8; i++) {
+            int low = i / h * 2 * h + i % h;
+            ia3_v16 sum = v[low] + v[low + h], difference = v[low] - v[low + h];
+            v[low] = sum;
+            v[low + h] = difference;
+        }
+    }
+    IA3_UNROLL
+    for (int i = 0; i < 16; i++)
+        *(ia3_v16 *) (x + 16 * i) = v[i];
+}
+
+IA3_INLINE void
+ia3_int8_rotate_row(float *x, int k)
+{
+    int block = ia3_int8_block(k);
+    for (int at = 0; at < k; at += block) {
+        if (block == 256) {
+            ia3_int8_rotate_256(x + at);
+            continue;
+        }
+        for (int h = 1; h < block; h *= 2)
+            for (int i = 0; i < block / 2; i++) {
+                float *low = x + at + i / h * 2 * h + i % h;
+                float sum = low[0] + low[h], difference = low[0] - low[h];
+                low[0] = sum;
+                low[h] = difference;
+            }
+    }
+}
+
 /* Largest |x| as bits; above 0x7f7fffff there is a NaN or an infinity. */
 IA3_INLINE uint32_t
-ia3_int8_largest(const void *x, int k, bool bf16)
+ia3_int8_largest(const float *restrict x, int k)
 {
-    if (bf16) {
-        const uint16_t *restrict h = x;
-        uint16_t largest = 0;
-        for (int i = 0; i < k; i++) {
-            uint16_t bits = h[i] & 0x7fff;
-            largest = bits > largest ? bits : largest;
-        }
-        return (uint32_t) largest << 16;
-    }
-    const uint32_t *restrict w = x;
     uint32_t largest = 0;
     for (int i = 0; i < k; i++) {
-        uint32_t bits = w[i] & 0x7fffffffu;
+        uint32_t bits = ia3_float_bits(x[i]) & 0x7fffffffu;
         largest = bits > largest ? bits : largest;
     }
     return largest;
@@ -49,9 +98,11 @@ ia3_int8_round(float x, float inverse)
 
 IA3_INLINE void
 ia3_int8_quantize_row(int8_t *restrict q, float *scale, int32_t *start, const void *x, int k, int k_padded,
-                      bool bf16)
+                      bool bf16, float *restrict scratch)
 {
-    uint32_t bits = ia3_int8_largest(x, k, bf16);
+    ia3_load_act(scratch, x, 0, (size_t) k, bf16);
+    ia3_int8_rotate_row(scratch, k);
+    uint32_t bits = ia3_int8_largest(scratch, k);
     float largest = ia3_bits_float(bits);
     int32_t sum = 0;
     if (bits > 0x7f7fffffu || largest < 0x1p-100f) {
@@ -61,20 +112,10 @@ ia3_int8_quantize_row(int8_t *restrict q, float *scale, int32_t *start, const vo
         return;
     }
     float inverse = 127.0f / largest;
-    if (bf16) {
-        const uint16_t *restrict h = x;
-        for (int i = 0; i < k; i++) {
-            int32_t v = ia3_int8_round(ia3_bits_float((uint32_t) h[i] << 16), inverse);
-            q[i] = (int8_t) v;
-            sum += v;
-        }
-    } else {
-        const float *restrict f = x;
-        for (int i = 0; i < k; i++) {
-            int32_t v = ia3_int8_round(f[i], inverse);
-            q[i] = (int8_t) v;
-            sum += v;
-        }
+    for (int i = 0; i < k; i++) {
+        int32_t v = ia3_int8_round(scratch[i], inverse);
+        q[i] = (int8_t) v;
+        sum += v;
     }
     for (int i = k; i < k_padded; i++)
         q[i] = 0;

@@ -18,9 +18,10 @@ always(void)
 }
 
 static void
-plain_quantize(int8_t *q, float *scale, int32_t *start, const void *x, int k, int k_padded, bool bf16)
+plain_quantize(int8_t *q, float *scale, int32_t *start, const void *x, int k, int k_padded, bool bf16,
+               float *scratch)
 {
-    ia3_int8_quantize_row(q, scale, start, x, k, k_padded, bf16);
+    ia3_int8_quantize_row(q, scale, start, x, k, k_padded, bf16, scratch);
 }
 
 /* Sums of one row over a panel. */
@@ -112,6 +113,12 @@ dot_product(const ia3_int8_product *p)
 static const ia3_int8_form dot_form = {"dotprod", always, plain_quantize, dot_product};
 
 #endif
+
+void
+ia3_int8_rotate(float *x, int k)
+{
+    ia3_int8_rotate_row(x, k);
+}
 
 const ia3_int8_form *const ia3_int8_forms[] = {
 #if defined(__x86_64__)

@@ -117,9 +117,10 @@ avx512_product(const ia3_int8_product *p)
 }
 
 static AVX512 void
-avx512_quantize(int8_t *q, float *scale, int32_t *start, const void *x, int k, int k_padded, bool bf16)
+avx512_quantize(int8_t *q, float *scale, int32_t *start, const void *x, int k, int k_padded, bool bf16,
+                float *scratch)
 {
-    ia3_int8_quantize_row(q, scale, start, x, k, k_padded, bf16);
+    ia3_int8_quantize_row(q, scale, start, x, k, k_padded, bf16, scratch);
 }
 
 const ia3_int8_form ia3_int8_avx512vnni = {"avx512vnni", avx512_available, avx512_quantize, avx512_product};
@@ -175,9 +176,10 @@ avxvnni_product(const ia3_int8_product *p)
 #define AVX2 __attribute__((target("avx2")))
 
 static AVX2 void
-avx2_quantize(int8_t *q, float *scale, int32_t *start, const void *x, int k, int k_padded, bool bf16)
+avx2_quantize(int8_t *q, float *scale, int32_t *start, const void *x, int k, int k_padded, bool bf16,
+              float *scratch)
 {
-    ia3_int8_quantize_row(q, scale, start, x, k, k_padded, bf16);
+    ia3_int8_quantize_row(q, scale, start, x, k, k_padded, bf16, scratch);
 }
 
 const ia3_int8_form ia3_int8_avxvnni = {"avxvnni", avxvnni_available, avx2_quantize, avxvnni_product};

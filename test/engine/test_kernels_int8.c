@@ -105,6 +105,31 @@ test_extremes(void **state)
         }
 }
 
+/* H is symmetric: H[i,j] is -1 where i and j share an odd number of ones, in blocks of b. */
+static void
+test_rotation(void **state)
+{
+    static const int sizes[] = {1, 3, 2, 12, 40, 64, 256, 768, 512, 2816, 1000};
+    static const int blocks[] = {1, 1, 2, 4, 8, 64, 256, 256, 256, 256, 8};
+    seed_random(87);
+    for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+        int k = sizes[s], b = ia3_int8_block(k);
+        float *x = malloc((size_t) k * 4), *y = malloc((size_t) k * 4);
+        assert_int_equal(b, blocks[s]);
+        for (int i = 0; i < k; i++)
+            x[i] = y[i] = (float) random_number();
+        ia3_int8_rotate(y, k);
+        for (int j = 0; j < k; j++) {
+            double want = 0;
+            for (int i = j / b * b; i < j / b * b + b; i++)
+                want += __builtin_parity((unsigned) (i % b & j % b)) ? -(double) x[i] : (double) x[i];
+            assert_true(fabs(want - (double) y[j]) <= 2e-6 * b);
+        }
+        free(x);
+        free(y);
+    }
+}
+
 /* q and scale of one row from the definition. */
 static void
 check_row(const ia3_int8_form *form, const float *x, int k, bool bf16)
@@ -112,15 +137,17 @@ check_row(const ia3_int8_form *form, const float *x, int k, bool bf16)
     int padded = (k + GROUP - 1) / GROUP * GROUP;
     int8_t *q = malloc((size_t) padded + 1);
     uint16_t *half = malloc((size_t) k * 2);
-    float *seen = malloc((size_t) k * 4), scale, largest = 0;
+    float *seen = malloc((size_t) k * 4), *scratch = malloc((size_t) k * 4), scale, largest = 0;
     int32_t start, sum = 0;
     for (int i = 0; i < k; i++) {
         half[i] = ia3_float_to_bf16(x[i]);
         seen[i] = bf16 ? ia3_bf16_to_float(half[i]) : x[i];
-        largest = fmaxf(largest, fabsf(seen[i]));
     }
     q[padded] = 77;
-    form->quantize(q, &scale, &start, bf16 ? (void *) half : (void *) seen, k, padded, bf16);
+    form->quantize(q, &scale, &start, bf16 ? (void *) half : (void *) seen, k, padded, bf16, scratch);
+    ia3_int8_rotate(seen, k);
+    for (int i = 0; i < k; i++)
+        largest = fmaxf(largest, fabsf(seen[i]));
     bool tiny = largest < 0x1p-100f;
     assert_true(scale == (tiny ? 0.0f : largest / 127.0f));
     for (int i = 0; i < padded; i++) {
@@ -134,6 +161,7 @@ check_row(const ia3_int8_form *form, const float *x, int k, bool bf16)
     free(q);
     free(half);
     free(seen);
+    free(scratch);
 }
 
 static void
@@ -151,7 +179,7 @@ test_quantize(void **state)
                            : kind == 1 ? (float) (random_below(255) - 127) / (i ? 2.0f : 1.0f)
                            : kind == 2 ? 0.0f
                            : kind == 3 ? (float) random_number() * 1e-38f
-                                       : (float) random_number() * 3e38f;
+                                       : (float) random_number() * 1e36f;
                 if (kind == 1)
                     x[0] = 127.0f;
                 check_row(form, x, k, false);
@@ -166,17 +194,17 @@ test_quantize_nonfinite(void **state)
     const float bad[] = {NAN, INFINITY, -INFINITY};
     for (int f = 0; f < ia3_int8_n_forms; f++)
         for (int i = 0; ia3_int8_forms[f]->available() && i < 3; i++)
-            for (int at = 0; at < 37; at += 9)
+            for (int at = 0; at < 36; at += 5)
                 for (int bf16 = 0; bf16 <= 1; bf16++) {
-                    float x[37] = {1, 2, 3}, scale = 0;
-                    uint16_t half[37];
-                    int8_t q[40];
+                    float x[36] = {1, 2, 3}, scale = 0, scratch[36];
+                    uint16_t half[36];
+                    int8_t q[36];
                     int32_t start = 1;
                     x[at] = bad[i];
-                    for (int c = 0; c < 37; c++)
+                    for (int c = 0; c < 36; c++)
                         half[c] = ia3_float_to_bf16(x[c]);
-                    ia3_int8_forms[f]->quantize(q, &scale, &start, bf16 ? (void *) half : (void *) x, 37, 40,
-                                                bf16);
+                    ia3_int8_forms[f]->quantize(q, &scale, &start, bf16 ? (void *) half : (void *) x, 36, 36,
+                                                bf16, scratch);
                     assert_true(isnan(scale));
                     assert_int_equal(start, 0);
                 }
@@ -202,19 +230,23 @@ open_int8(int threads, bool f32, const ia3_int8_form *form)
     return dev;
 }
 
-/* x as the kernel sees it: rounded to 127 steps of its row's largest value. */
+/* x as the kernel sees it: rotated, then rounded to 127 steps of its row's largest value; all over `by`. */
 static void
-round_rows(double *x, int rows, int k)
+round_rows(double *x, int rows, int k, int by)
 {
+    float *row = malloc((size_t) k * sizeof *row);
     for (int r = 0; r < rows; r++) {
         float largest = 0;
         for (int i = 0; i < k; i++)
-            largest = fmaxf(largest, fabsf((float) x[(size_t) r * (size_t) k + (size_t) i]));
-        for (int i = 0; i < k && largest > 0; i++) {
-            double *v = &x[(size_t) r * (size_t) k + (size_t) i];
-            *v = (double) nearbyintf((float) *v * (127.0f / largest)) * (double) (largest / 127.0f);
-        }
+            row[i] = (float) x[(size_t) r * (size_t) k + (size_t) i];
+        ia3_int8_rotate(row, k);
+        for (int i = 0; i < k; i++)
+            largest = fmaxf(largest, fabsf(row[i]));
+        for (int i = 0; i < k && largest > 0; i++)
+            x[(size_t) r * (size_t) k + (size_t) i] =
+                (double) nearbyintf(row[i] * (127.0f / largest)) * (double) (largest / 127.0f) / by;
     }
+    free(row);
 }
 
 /* A random weight: w gets the values as the kernel sees them. The first parts are stored in other types. */
@@ -235,7 +267,7 @@ make_matrix(ia3_device *dev, double *w, int out, int in)
     ia3_matrix *m = dev->ops->matrix_create(dev, first ? parts : parts + 1, first ? 2 : 1, &err);
     assert_non_null(m);
     assert_true(m->out == out && m->in == in);
-    round_rows(w, out, in);
+    round_rows(w, out, in, ia3_int8_block(in));
     free(half);
     free(full);
     return m;
@@ -264,7 +296,7 @@ check_shape(ia3_device *dev, int rows, int out, int in)
     assert_true(m->bytes <= ((size_t) out + 63) / 64 * 64 * ((size_t) in + 7));
     void *pa = put_act(dev, a, n_a), *py = dev->ops->alloc(dev, 4 * n_y + 4);
     float *sum = put_f32(dev, before, n_y);
-    round_rows(a, rows, in);
+    round_rows(a, rows, in, 1);
     double *want = reference(a, w, rows, out, in);
     dev->ops->matmul(dev, py, pa, rows, m, IA3_OUT_F32);
     double *y = get_f32(dev, py, n_y);
@@ -291,7 +323,8 @@ check_shape(ia3_device *dev, int rows, int out, int in)
 static void
 test_products(void **state)
 {
-    static const int shapes[][2] = {{1, 1}, {7, 5}, {64, 33}, {100, 256}, {1025, 24}, {65, 515}};
+    static const int shapes[][2] = {{1, 1},     {7, 5},    {64, 33},  {100, 256},
+                                    {1025, 24}, {65, 515}, {90, 512}, {70, 768}};
     static const int rows[] = {0, 1, 5, 6, 61, 97, 200};
     for (int f32 = 0; f32 <= 1; f32++) {
         ia3_device *dev = open_int8(2, f32, NULL);
@@ -427,7 +460,7 @@ test_vocabulary(void **state)
     int32_t *po = put_bytes(dev, offsets, sizeof offsets), *pt = put_bytes(dev, tokens, sizeof tokens);
     float *plp = dev->ops->alloc(dev, 4 * (size_t) pairs), *plse = dev->ops->alloc(dev, 4 * N);
     dev->ops->vocab_logprobs(dev, plp, plse, ph, N, m, scale, po, pt);
-    round_rows(h, N, WIDTH);
+    round_rows(h, N, WIDTH, 1);
     double *logits = reference(h, w, N, VOCABULARY, WIDTH), lp[2 * N], lse[N];
     for (int r = 0; r < N; r++) {
         double sum = 0;
@@ -489,10 +522,15 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_forms),     cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_quantize),  cmocka_unit_test(test_quantize_nonfinite),
-        cmocka_unit_test(test_products),  cmocka_unit_test(test_odd_rows),
-        cmocka_unit_test(test_same_bits), cmocka_unit_test(test_vocabulary),
+        cmocka_unit_test(test_forms),
+        cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_rotation),
+        cmocka_unit_test(test_quantize),
+        cmocka_unit_test(test_quantize_nonfinite),
+        cmocka_unit_test(test_products),
+        cmocka_unit_test(test_odd_rows),
+        cmocka_unit_test(test_same_bits),
+        cmocka_unit_test(test_vocabulary),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
