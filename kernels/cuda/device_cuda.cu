@@ -191,11 +191,7 @@ cuda_open(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
 static const ia3_device_module module = {IA3_DEVICE_ABI, sizeof(ia3_device_ops), sizeof(ia3_device),
                                          cuda_open};
 
-/* The symbol has the name IA3_DEVICE_MODULE, which in C++ is the structure's. */
 extern "C" __attribute__((visibility("default"))) const ia3_device_module *
-ia3_cuda_module(void) __asm__("ia3_device_module");
-
-extern "C" const ia3_device_module *
 ia3_cuda_module(void)
 {
     return &module;

@@ -1,12 +1,111 @@
 /*
  * device.c
- *     Opens a device by name.
+ *     Opens a device by name; GPUs through a module that is loaded when one is asked for.
+ *
+ * Environment: IA3_CUDA_MODULE names another file than the ia3_cuda.so beside the engine's program.
  */
 #include "device.h"
 
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "../../kernels/cpu/device_cpu.h"
+#include "device_module.h"
+#include "log.h"
+
+/* The module's file: beside this program. False when there is none. */
+static bool
+module_path(char *path, size_t size)
+{
+    const char *named = getenv("IA3_CUDA_MODULE");
+    if (named && *named)
+        return (size_t) snprintf(path, size, "%s", named) < size && access(path, R_OK) == 0;
+    ssize_t len = readlink("/proc/self/exe", path, size - 1);
+    if (len <= 0)
+        return false;
+    path[len] = 0;
+    char *slash = strrchr(path, '/');
+    if (!slash)
+        return false;
+    size_t room = size - (size_t) (slash + 1 - path);
+    return (size_t) snprintf(slash + 1, room, "ia3_cuda.so") < room && access(path, R_OK) == 0;
+}
+
+/* It stays loaded: CUDA keeps threads and handlers that cannot be taken back. */
+static const ia3_device_module *
+load_module(ia3_error *err)
+{
+    char path[PATH_MAX];
+    if (!module_path(path, sizeof path)) {
+        ia3_fail(err, IA3_E_INVALID, "this build has no CUDA module");
+        ia3_fail_hint(err, "Install the CUDA toolkit and build ia3 again, or use \"cpu\".");
+        return NULL;
+    }
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    void *symbol = library ? dlsym(library, IA3_DEVICE_MODULE) : NULL;
+    if (!symbol) {
+        const char *reason = dlerror();
+        ia3_fail(err, IA3_E_INVALID, "could not load the CUDA module");
+        ia3_fail_detail(err, "%s.", reason ? reason : "The file is not such a module");
+        ia3_fail_hint(err, "The module needs the CUDA runtime library cuBLASLt.");
+        return NULL;
+    }
+    ia3_device_module_function get;
+    memcpy(&get, &symbol, sizeof get); /* ISO C has no conversion */
+    const ia3_device_module *m = get();
+    if (m->abi != IA3_DEVICE_ABI || m->ops_size != sizeof(ia3_device_ops) ||
+        m->device_size != sizeof(ia3_device)) {
+        ia3_fail(err, IA3_E_INVALID, "the CUDA module belongs to another version of the engine");
+        ia3_fail_detail(err, "\"%s\" has interface %u.", path, (unsigned) m->abi);
+        ia3_fail_hint(err, "Install both from one build.");
+        return NULL;
+    }
+    return m;
+}
+
+/* The number in "cuda:N", 0 for "cuda"; -1 when it is neither. */
+static int
+gpu_index(const char *spec)
+{
+    if (strcmp(spec, "cuda") == 0)
+        return 0;
+    if (strncmp(spec, "cuda:", 5) != 0 || spec[5] < '0' || spec[5] > '9')
+        return -1;
+    char *end;
+    long index = strtol(spec + 5, &end, 10);
+    return *end == 0 && index <= 1023 ? (int) index : -1;
+}
+
+static ia3_device *
+open_gpu(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
+{
+    if (dtype == IA3_INT8) {
+        ia3_fail(err, IA3_E_INVALID, "weights in int8 are not supported on a GPU");
+        ia3_fail_hint(err, "Use bfloat16 or float32.");
+        return NULL;
+    }
+    const ia3_device_module *m = load_module(err);
+    return m ? m->open(index, dtype, memory_limit, err) : NULL;
+}
+
+/* A GPU if one works, else the processor, saying why. */
+static ia3_device *
+open_auto(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
+{
+    ia3_error why = {0};
+    char reason[1300];
+    ia3_device *dev = open_gpu(0, dtype, memory_limit, &why);
+    if (dev)
+        return dev;
+    why.hint[0] = 0; /* what to do about it is for those who asked for a GPU */
+    ia3_error_join(&why, reason, sizeof reason);
+    ia3_log(IA3_LOG_LOG, "device auto: the processor computes, not a GPU: %s", reason);
+    return ia3_cpu_open(dtype, threads, memory_limit, err);
+}
 
 ia3_device *
 ia3_device_open(const char *spec, ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
@@ -21,15 +120,14 @@ ia3_device_open(const char *spec, ia3_dtype dtype, int threads, size_t memory_li
         ia3_fail(err, IA3_E_INVALID, "unknown data type %d", (int) dtype);
         return NULL;
     }
-    if (strcmp(spec, "cpu") == 0 || strcmp(spec, "auto") == 0)
+    if (strcmp(spec, "cpu") == 0)
         return ia3_cpu_open(dtype, threads, memory_limit, err);
-    if (strcmp(spec, "cuda") == 0 || strncmp(spec, "cuda:", 5) == 0) {
-        ia3_fail(err, IA3_E_INVALID, "device \"%s\" is not supported by this build", spec);
-        ia3_fail_hint(err, "Use \"cpu\".");
-        return NULL;
-    }
+    if (strcmp(spec, "auto") == 0)
+        return open_auto(dtype, threads, memory_limit, err);
+    if (gpu_index(spec) >= 0)
+        return open_gpu(gpu_index(spec), dtype, memory_limit, err);
     ia3_fail(err, IA3_E_INVALID, "unknown device \"%s\"", spec);
-    ia3_fail_hint(err, "Use \"cpu\".");
+    ia3_fail_hint(err, "Use \"cpu\", \"cuda\", \"cuda:N\" or \"auto\".");
     return NULL;
 }
 

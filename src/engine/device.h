@@ -275,7 +275,7 @@ struct ia3_device {
 };
 
 /*
- * Opens "cpu" (later "cuda", "cuda:N", "auto"). dtype IA3_AUTO takes bfloat16 where the hardware multiplies it
+ * Opens "cpu", "cuda" (the first GPU), "cuda:N" or "auto" (a GPU if one works, else the CPU). dtype IA3_AUTO takes bfloat16 where the hardware multiplies it
  * natively, else float32; IA3_INT8 keeps weights in eight bits (scoring only); IA3_F16 is refused. threads <= 0:
  * one per available core (CPU affinity honoured).
  * memory_limit 0 = none; else alloc and arena refuse to go beyond it.

@@ -109,6 +109,52 @@ $(ENGINE_BUILD)/bench/%: test/bench/%.c $(ENGINE_OBJS)
 
 $(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate: $(ENGINE_BUILD)/ia3_engine
 
+# --- the CUDA module, which the engine loads at run time ---
+
+NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
+# Code for these GPUs, and PTX (compute_N) for later ones.
+CUDA_ARCHS ?= sm_80 sm_90a compute_90
+CUDA_FLAGS ?=
+ifneq ($(strip $(NVCC)),)
+# PostgreSQL's server does not search the toolkit's folder; the loader does when the system's own folders have nothing.
+CUDA_LIB := $(abspath $(dir $(realpath $(NVCC)))../lib64)
+endif
+NVCC_FLAGS = -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(lastword $(subst _, ,$(a))),code=$(a)) \
+	$(if $(WERROR),-Werror all-warnings) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-unused-parameter \
+	-MMD -MP $(CUDA_FLAGS)
+CUDA_SRCS = $(wildcard kernels/cuda/*.cu)
+CUDA_OBJS = $(patsubst %.cu,$(ENGINE_BUILD)/%.o,$(CUDA_SRCS))
+# The module is complete in itself: what it needs of the engine is compiled into it.
+MODULE_HOST_OBJ = $(ENGINE_BUILD)/kernels/cuda/host_error.o
+
+$(ENGINE_BUILD)/kernels/cuda/%.o: kernels/cuda/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCC_FLAGS) -c -o $@ $<
+
+$(MODULE_HOST_OBJ): src/engine/error.c
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -fPIC -fvisibility=hidden -c -o $@ $<
+
+$(ENGINE_BUILD)/ia3_cuda.so: $(CUDA_OBJS) $(MODULE_HOST_OBJ)
+	$(NVCC) -shared -cudart static -o $@ $^ -L$(CUDA_LIB) -Xlinker -rpath,$(CUDA_LIB) -Xlinker --exclude-libs,ALL -lcublasLt
+
+# The same sources on a GPU that is simulated on the CPU (test/cudasim): what is tested where there is none.
+CUDASIM_OBJS = $(patsubst kernels/cuda/%.cu,$(ENGINE_BUILD)/cudasim/%.o,$(filter-out kernels/cuda/gemm.cu,$(CUDA_SRCS))) \
+	$(patsubst test/cudasim/%.cpp,$(ENGINE_BUILD)/cudasim/%.o,$(wildcard test/cudasim/*.cpp))
+CUDASIM_CXXFLAGS = -std=c++17 -O2 -g -DIA3_CUDA_SIM -fPIC -fvisibility=hidden $(OPTFLAGS) $(TEST_OPTFLAGS) $(ENGINE_WARN) \
+	-Wno-unknown-pragmas $(SANITIZE) -pthread -MMD -MP
+
+$(ENGINE_BUILD)/cudasim/%.o: kernels/cuda/%.cu
+	@mkdir -p $(@D)
+	$(ENGINE_CXX) $(CUDASIM_CXXFLAGS) -x c++ -c -o $@ $<
+
+$(ENGINE_BUILD)/cudasim/%.o: test/cudasim/%.cpp
+	@mkdir -p $(@D)
+	$(ENGINE_CXX) $(CUDASIM_CXXFLAGS) -c -o $@ $<
+
+$(ENGINE_BUILD)/ia3_cuda_sim.so: $(CUDASIM_OBJS) $(MODULE_HOST_OBJ)
+	$(ENGINE_CXX) $(SANITIZE) -shared -o $@ $^ -pthread
+
 # Every test binary prints cmocka's summary; a failing one stops the run at the end with its name.
 check-engine: $(ENGINE_TESTS)
 	@failed=; for t in $(ENGINE_TESTS); do $$t || failed="$$failed $$t"; done; \
@@ -119,4 +165,5 @@ always:
 .PHONY: check-engine always
 .SECONDARY:
 
+-include $(CUDA_OBJS:.o=.d) $(CUDASIM_OBJS:.o=.d) $(MODULE_HOST_OBJ:.o=.d)
 -include $(ENGINE_CC_OBJS:.o=.d) $(KERNEL_OBJS:.o=.d) $(ENGINE_MAIN:.o=.d)

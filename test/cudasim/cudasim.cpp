@@ -124,8 +124,8 @@ start(unsigned i)
     fiber *f = &sim.threads[i];
     char *stack = sim.stacks + i * STACK;
 #ifdef __x86_64__
-    void **top = (void **) (void *) (stack + STACK - 64);
-    /* as ia3_sim_switch leaves a stack: six registers and where to go; the stack is then as after a call */
+    void **top = (void **) (void *) (stack + STACK - 72);
+    /* as ia3_sim_switch leaves a stack: six registers and where to go; then it is as after a call, 8 off from 16 */
     *top = NULL;
     *--top = (void *) run_thread;
     for (int r = 0; r < 6; r++)

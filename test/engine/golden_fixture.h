@@ -1,7 +1,7 @@
 /*
  * golden_fixture.h
  *     What the golden tests share: a configuration's checkpoint, adapter and expected results (test/golden),
- *     loaded on the CPU device in one dtype, and measures of distance.
+ *     loaded on the device that IA3_TEST_DEVICE names ("cpu") in one dtype, and measures of distance.
  *
  * Header only, because every test is one file. Each case gets its golden as cmocka's initial state, opens it,
  * and closes it at the end; a failing case leaks it.
@@ -43,6 +43,13 @@ typedef struct golden_file {
 
 /* Threads of the devices that are opened from now on. */
 static int golden_threads = 2;
+
+static inline const char *
+golden_device(void)
+{
+    const char *spec = getenv("IA3_TEST_DEVICE");
+    return spec ? spec : "cpu";
+}
 
 /* What a case is told (cmocka's initial state). */
 typedef struct golden_case {
@@ -149,7 +156,7 @@ golden_open(const golden_case *c)
         snprintf(path, sizeof path, "%s/%s", golden_root(), c->name);
     g->ck = ia3_checkpoint_open(path, &err);
     golden_ok(g->ck, &err);
-    g->dev = ia3_device_open("cpu", c->dtype, golden_threads, 0, &err);
+    g->dev = ia3_device_open(golden_device(), c->dtype, golden_threads, 0, &err);
     if (!g->dev && c->dtype == IA3_BF16 && !golden_must_have_bf16()) {
         printf("%s: %s\n", c->name, err.message);
         skip();

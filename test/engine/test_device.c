@@ -16,13 +16,11 @@ test_refusals(void **state)
         ia3_dtype dtype;
         const char *message;
     } cases[] = {
-        {"cpu", IA3_F16, "float16"}, {"gpu", IA3_F32, "\"gpu\""}, {"cuda:0", IA3_F32, "\"cuda:0\""},
+        {"cpu", IA3_F16, "float16"}, {"gpu", IA3_F32, "\"gpu\""}, {"cuda:x", IA3_F32, "\"cuda:x\""},
         {"", IA3_F32, "\"\""},       {"cpu", (ia3_dtype) 9, "9"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         ia3_error err = {0};
-        if (getenv("IA3_TEST_DEVICE") && strncmp(cases[i].spec, "cuda", 4) == 0)
-            continue;
         assert_null(ia3_device_open(cases[i].spec, cases[i].dtype, 1, 0, &err));
         assert_int_equal(err.code, IA3_E_INVALID);
         assert_non_null(strstr(err.message, cases[i].message));
@@ -192,6 +190,11 @@ test_limit_backward(void **state)
     assert_non_null(m);
     size_t used = dev->ops->memory_used(dev), bytes = m->bytes;
     void *filler = dev->ops->alloc(dev, 100 * 1000);
+    if (strncmp(dev->name, "cuda", 4) == 0) { /* the backward form is the forward form */
+        assert_true(dev->ops->matrix_prepare_backward(dev, m, &err));
+        assert_int_equal(m->bytes, bytes);
+        skip();
+    }
     assert_false(dev->ops->matrix_prepare_backward(dev, m, &err));
     assert_int_equal(err.code, IA3_E_MEMORY);
     assert_int_equal(m->bytes, bytes);

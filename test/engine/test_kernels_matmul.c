@@ -109,7 +109,8 @@ on_products(ia3_device *dev)
         size_t forward = x.m->bytes;
         assert_true(forward >= (size_t) x.out * (size_t) x.in * ia3_dtype_size(dev->dtype));
         assert_true(dev->ops->matrix_prepare_backward(dev, x.m, &err));
-        assert_true(x.m->bytes > forward);
+        if (strcmp(dev->name, "cpu") == 0) /* keeps a second copy; a GPU multiplies with the first */
+            assert_true(x.m->bytes > forward);
         for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
             check_product(dev, &x, rows[r], false);
             check_product(dev, &x, rows[r], true);

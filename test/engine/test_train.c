@@ -32,7 +32,8 @@ set_up(void **state)
     const int32_t yes[] = {5, 6, EOS}, no[] = {7, EOS};
     int a, b;
     ia3_checkpoint *ck = ia3_checkpoint_open(CHECKPOINT, &err);
-    dev = ia3_device_open("cpu", IA3_F32, 2, 0, &err);
+    const char *spec = getenv("IA3_TEST_DEVICE");
+    dev = ia3_device_open(spec ? spec : "cpu", IA3_F32, 2, 0, &err);
     if (!ck || !dev || !(model = ia3_model_load(ck, dev, NULL, NULL, &err))) {
         print_error("%s\n", err.message);
         return -1;

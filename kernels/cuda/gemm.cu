@@ -1,0 +1,208 @@
+/*
+ * gemm.cu
+ *     Matrix products by cuBLASLt.
+ *
+ * cuBLASLt thinks in columns: a row-major y [rows, n] is to it a matrix of n rows and `rows` columns, so it is asked for
+ * yᵀ = op(w)·aᵀ. Whether that transposes w is the only difference between the forward and the backward pass.
+ *
+ * How to compute a shape is asked for once and kept in a table; a shape that falls into the place of another drops it.
+ * Sums are fp32 always, split sums included (never added up in bf16), and results do not depend on the schedule.
+ */
+#include "gemm.h"
+
+#include <cublasLt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+namespace {
+
+const size_t WORKSPACE = (size_t) 32 << 20; /* what NVIDIA recommends for sm_90 */
+enum { PLANS = 4096, MAX_ALIGNMENT = 256 };
+
+typedef struct plan_key {
+    int rows, n, k;
+    unsigned backward : 1, act_out : 1, add : 1;
+    unsigned y_alignment : 9, a_alignment : 9, w_alignment : 9;
+} plan_key;
+
+typedef struct plan {
+    bool used;
+    plan_key key;
+    cublasLtMatmulDescOpaque_t operation;
+    cublasLtMatrixLayoutOpaque_t w, a, y;
+    cublasLtMatmulAlgo_t algorithm;
+} plan;
+
+/* The largest power of two up to MAX_ALIGNMENT that divides p. */
+unsigned
+alignment_of(const void *p)
+{
+    unsigned alignment = MAX_ALIGNMENT;
+    while ((uintptr_t) p % alignment != 0)
+        alignment /= 2;
+    return alignment;
+}
+
+unsigned
+place_of(const plan_key *key)
+{
+    uint64_t h = 1469598103934665603u; /* FNV-1a */
+    const unsigned char *p = (const unsigned char *) key;
+    for (size_t i = 0; i < sizeof *key; i++)
+        h = (h ^ p[i]) * 1099511628211u;
+    return (unsigned) (h ^ h >> 32) % PLANS;
+}
+
+} /* namespace */
+
+struct ia3_cuda_gemm {
+    cublasLtHandle_t handle;
+    cudaStream_t stream;
+    void *workspace;
+    bool bf16;
+    plan *plans; /* [PLANS] */
+};
+
+namespace {
+
+cublasStatus_t
+describe(const ia3_cuda_gemm *g, plan *p)
+{
+    const plan_key *key = &p->key;
+    const cudaDataType_t act = g->bf16 ? CUDA_R_16BF : CUDA_R_32F, out = key->act_out ? act : CUDA_R_32F;
+    const uint64_t rows = (uint64_t) key->rows, n = (uint64_t) key->n, k = (uint64_t) key->k;
+    const cublasOperation_t transpose = key->backward ? CUBLAS_OP_N : CUBLAS_OP_T;
+    /* 32F means 32F: TF32 would have to be asked for */
+    cublasStatus_t s = cublasLtMatmulDescInit(&p->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmulDescSetAttribute(&p->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = key->backward ? cublasLtMatrixLayoutInit(&p->w, act, n, k, (int64_t) n)
+                          : cublasLtMatrixLayoutInit(&p->w, act, k, n, (int64_t) k);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatrixLayoutInit(&p->a, act, k, rows, (int64_t) k);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatrixLayoutInit(&p->y, out, n, rows, (int64_t) n);
+    return s;
+}
+
+cublasStatus_t
+set_preference(cublasLtMatmulPreference_t pref, const plan_key *key)
+{
+    const size_t workspace = WORKSPACE;
+    const uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    const uint32_t w = key->w_alignment, a = key->a_alignment, y = key->y_alignment;
+    const struct {
+        cublasLtMatmulPreferenceAttributes_t name;
+        const void *value;
+        size_t size;
+    } settings[] = {
+        {CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace, sizeof workspace},
+        {CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, &reduction, sizeof reduction},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &w, sizeof w},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, &a, sizeof a},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, &y, sizeof y},
+        {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, &y, sizeof y},
+    };
+    for (size_t i = 0; i < sizeof settings / sizeof settings[0]; i++) {
+        cublasStatus_t s =
+            cublasLtMatmulPreferenceSetAttribute(pref, settings[i].name, settings[i].value, settings[i].size);
+        if (s != CUBLAS_STATUS_SUCCESS)
+            return s;
+    }
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* Fills the plan but for its key. */
+cublasStatus_t
+make_plan(const ia3_cuda_gemm *g, plan *p)
+{
+    cublasLtMatmulPreferenceOpaque_t pref;
+    cublasLtMatmulHeuristicResult_t best;
+    int found = 0;
+    cublasStatus_t s = describe(g, p);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmulPreferenceInit(&pref);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = set_preference(&pref, &p->key);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmulAlgoGetHeuristic(g->handle, &p->operation, &p->w, &p->a, &p->y, &p->y, &pref, 1, &best,
+                                           &found);
+    if (s == CUBLAS_STATUS_SUCCESS && found == 0)
+        s = CUBLAS_STATUS_NOT_SUPPORTED;
+    if (s == CUBLAS_STATUS_SUCCESS) {
+        p->algorithm = best.algo;
+        p->used = true;
+    }
+    return s;
+}
+
+} /* namespace */
+
+ia3_cuda_gemm *
+ia3_cuda_gemm_open(bool bf16, cudaStream_t stream, char *message, size_t n)
+{
+    ia3_cuda_gemm *g = (ia3_cuda_gemm *) calloc(1, sizeof *g);
+    plan *plans = (plan *) calloc(PLANS, sizeof *plans);
+    if (!g || !plans) {
+        free(g);
+        free(plans);
+        snprintf(message, n, "out of memory");
+        return NULL;
+    }
+    g->bf16 = bf16;
+    g->stream = stream;
+    g->plans = plans;
+    cublasStatus_t s = cublasLtCreate(&g->handle);
+    cudaError_t e = s == CUBLAS_STATUS_SUCCESS ? cudaMalloc(&g->workspace, WORKSPACE) : cudaSuccess;
+    if (s == CUBLAS_STATUS_SUCCESS && e == cudaSuccess)
+        return g;
+    snprintf(message, n, "%s", e == cudaSuccess ? cublasLtGetStatusString(s) : cudaGetErrorString(e));
+    (void) cudaGetLastError();
+    ia3_cuda_gemm_close(g);
+    return NULL;
+}
+
+void
+ia3_cuda_gemm_close(ia3_cuda_gemm *g)
+{
+    if (!g)
+        return;
+    if (g->workspace)
+        (void) cudaFree(g->workspace);
+    if (g->handle)
+        (void) cublasLtDestroy(g->handle);
+    free(g->plans);
+    free(g);
+}
+
+size_t
+ia3_cuda_gemm_memory(const ia3_cuda_gemm *g)
+{
+    return g->workspace ? WORKSPACE : 0;
+}
+
+bool
+ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows, int n, int k, bool backward,
+                  bool act_out, bool add, const char **message)
+{
+    const float one = 1.0f, beta = add ? 1.0f : 0.0f;
+    plan_key key;
+    memset(&key, 0, sizeof key); /* it is compared byte by byte */
+    key.rows = rows, key.n = n, key.k = k;
+    key.backward = backward, key.act_out = act_out, key.add = add;
+    key.y_alignment = alignment_of(y), key.a_alignment = alignment_of(a), key.w_alignment = alignment_of(w);
+    plan *p = &g->plans[place_of(&key)];
+    cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
+    if (!p->used || memcmp(&p->key, &key, sizeof key) != 0) {
+        p->used = false;
+        memcpy(&p->key, &key, sizeof key);
+        s = make_plan(g, p);
+    }
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatmul(g->handle, &p->operation, &one, w, &p->w, a, &p->a, &beta, y, &p->y, y, &p->y,
+                           &p->algorithm, g->workspace, WORKSPACE, g->stream);
+    *message = cublasLtGetStatusString(s);
+    return s == CUBLAS_STATUS_SUCCESS;
+}
