@@ -13,7 +13,7 @@
 
 #include <ctype.h>
 
-static const char *const knownDtypes[] = {"auto", "float32", "bfloat16"};
+static const char *const knownDtypes[] = {"auto", "float32", "bfloat16", "int8"};
 
 typedef struct Scanner {
     const char *p;
@@ -234,9 +234,8 @@ ScanDtype(Scanner *scan, Ia3BackboneSpec *spec)
         Fail(scan, "Backbone \"%s\": T5 overflows in float16; use bfloat16.", spec->name);
     else
         Fail(scan,
-             "Backbone \"%s\" names an unknown dtype \"%s\"; known are auto, float32 and bfloat16. A path "
-             "that "
-             "contains \":\" must be quoted.",
+             "Backbone \"%s\" names an unknown dtype \"%s\"; known are auto, float32, bfloat16 and "
+             "int8. A path that contains \":\" must be quoted.",
              spec->name, spec->dtype);
 }
 
