@@ -9,7 +9,7 @@
 
 /*
  * Opens the CPU device. dtype IA3_AUTO takes bfloat16 where the processor multiplies it natively, and so do the
- * activations of IA3_INT8. Errors: IA3_E_INVALID when the processor cannot compute in the asked dtype,
+ * activations of IA3_INT8. Errors: IA3_E_INVALID when the processor is too old for this build,
  * IA3_E_MEMORY.
  */
 ia3_device *ia3_cpu_open(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err);

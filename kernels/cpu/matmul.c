@@ -9,6 +9,7 @@
 
 #include "bf16.h"
 #include "bgemm.h"
+#include "fgemm.h"
 #include "matrix.h"
 
 /* Multiply-adds of a part that is worth waking a thread for. */
@@ -36,10 +37,12 @@ ia3_gemm_scratch(ia3_cpu *cpu, const ia3_pack *pack, ia3_out out, int rows)
 {
     if (pack->panels[0].shape->own)
         return IA3_ALIGN;
-    size_t pad = 0;
+    size_t pad = 0, portable = 0;
     for (int i = 0; i < pack->n_panels; i++) {
         ia3_shape *s = pack->panels[i].shape;
-        if (i > 0 && s == pack->panels[i - 1].shape)
+        if (s->portable)
+            portable = ia3_fgemm_scratch(cpu, pack->k, rows);
+        if (s->portable || (i > 0 && s == pack->panels[i - 1].shape))
             continue;
         for (int b = 0; b < IA3_N_BLOCKS; b++) {
             if (ia3_block_rows[b] > rows && b + 1 < IA3_N_BLOCKS)
@@ -51,8 +54,10 @@ ia3_gemm_scratch(ia3_cpu *cpu, const ia3_pack *pack, ia3_out out, int rows)
         }
     }
     int width = pack->panels[0].n; /* the widest */
-    return ia3_align_up(pad) + ia3_align_up((size_t) IA3_MAX_BLOCK * (size_t) width * sizeof(float)) +
-           ia3_align_up((size_t) IA3_MIN_BLOCK * (size_t) pack->k * cpu->act_size);
+    size_t blocks = ia3_align_up(pad) +
+                    ia3_align_up((size_t) IA3_MAX_BLOCK * (size_t) width * sizeof(float)) +
+                    ia3_align_up((size_t) IA3_MIN_BLOCK * (size_t) pack->k * cpu->act_size);
+    return portable > blocks ? portable : blocks;
 }
 
 static size_t
@@ -97,6 +102,10 @@ ia3_gemm_panel(ia3_cpu *cpu, const ia3_panel *panel, int slot, void *y, size_t l
                        .strips = (int) strips_of((int) n),
                        .out = out};
         ia3_bgemm_run(&g);
+        return;
+    }
+    if (panel->shape->portable) {
+        ia3_fgemm_panel(cpu, panel, y, ldy, a, rows, out, scratch);
         return;
     }
     char *padded = scratch, *tile = padded + ia3_align_up(IA3_MIN_BLOCK * k * cpu->act_size);
@@ -240,6 +249,10 @@ ia3_gemm(ia3_cpu *cpu, const ia3_pack *pack, void *y, const void *a, int rows, i
     gemm_job j = {.cpu = cpu, .pack = pack, .y = y, .a = a, .rows = rows, .out = out};
     if (pack->panels[0].shape->own) {
         run_bgemm(&j);
+        return;
+    }
+    if (pack->panels[0].shape->portable && pack->panels[pack->n_panels - 1].shape->portable) {
+        ia3_fgemm(cpu, pack, y, a, rows, out);
         return;
     }
     j.chunk = choose_chunk(cpu, pack, rows);

@@ -6,6 +6,7 @@
  * are loaded) and then only read. A product's memory objects are per thread; weights are shared.
  */
 #include "bgemm.h"
+#include "fgemm.h"
 #include "primitive.h"
 
 #include <stdio.h>
@@ -51,7 +52,7 @@ product_desc(ia3_cpu *cpu, int rows, int k, int n, ia3_out out, const ia3_md *we
     return pd;
 }
 
-/* The layout that oneDNN wants its weights in. */
+/* The layout that oneDNN wants its weights in; false when it has no packed one and when it cannot compute this. */
 static bool
 choose_layout(ia3_cpu *cpu, ia3_shape *s)
 {
@@ -59,7 +60,11 @@ choose_layout(ia3_cpu *cpu, ia3_shape *s)
     dnnl_primitive_desc_t pd = product_desc(cpu, IA3_MAX_BLOCK, s->k, s->n, IA3_OUT_F32, NULL);
     if (!pd)
         return false;
-    bool ok = ia3_md_copy(&s->weights, dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0));
+    ia3_md plain = {0};
+    ia3_md_ptr wanted = dnnl_primitive_desc_query_md(pd, dnnl_query_weights_md, 0);
+    bool ok = ia3_md_matrix(&plain, s->k, s->n, act_type(cpu), s->n, 1) &&
+              !dnnl_memory_desc_equal(wanted, ia3_md_get(&plain)) && ia3_md_copy(&s->weights, wanted);
+    ia3_md_release(&plain);
     dnnl_primitive_desc_destroy(pd);
     return ok;
 }
@@ -74,10 +79,8 @@ ia3_shape_get(ia3_cpu *cpu, int k, int n)
     s->k = k;
     s->n = n;
     s->own = cpu->own_bf16 && k % 2 == 0;
-    if (!s->own && !choose_layout(cpu, s)) {
-        free(s);
-        return NULL;
-    }
+    s->bf16 = cpu->bf16;
+    s->portable = !s->own && !choose_layout(cpu, s);
     s->next = cpu->shapes;
     cpu->shapes = s;
     return s;
@@ -222,6 +225,10 @@ ia3_panel_pack(ia3_cpu *cpu, ia3_panel *panel, int slot, const void *plain, int6
         ia3_bgemm_pack(panel->data, plain, panel->shape->k, panel->n, row, col);
         return true;
     }
+    if (panel->shape->portable) {
+        ia3_fgemm_pack(panel->data, plain, panel->shape->k, panel->n, row, col, cpu->bf16);
+        return true;
+    }
     if (dnnl_memory_create(&panel->memory, ia3_md_get(&panel->shape->weights), cpu->engine, panel->data) !=
         dnnl_success)
         panel->memory = NULL;
@@ -237,6 +244,10 @@ ia3_panel_unpack(ia3_cpu *cpu, const ia3_panel *panel, int slot, void *plain, in
 {
     if (panel->shape->own) {
         ia3_bgemm_unpack(plain, panel->data, panel->shape->k, panel->n, row, col);
+        return true;
+    }
+    if (panel->shape->portable) {
+        ia3_fgemm_unpack(plain, panel->data, panel->shape->k, panel->n, row, col, cpu->bf16);
         return true;
     }
     return reorder(cpu, panel, slot, plain, row, col, false);
@@ -258,5 +269,7 @@ ia3_panel_bytes(const ia3_panel *panel)
 {
     if (panel->shape->own)
         return ia3_bgemm_bytes(panel->shape->k, panel->n);
+    if (panel->shape->portable)
+        return ia3_fgemm_bytes(panel->shape->k, panel->n, panel->shape->bf16);
     return dnnl_memory_desc_get_size(ia3_md_get(&panel->shape->weights));
 }

@@ -4,7 +4,8 @@
  *
  * A product of any number of rows is put together from blocks of 64, 32, 16, 8 and 4 rows, so that a shape needs
  * few primitives (making one takes a good part of a millisecond). The order of summation does not depend on the
- * block, hence a row's result does not depend on its neighbours.
+ * block, hence a row's result does not depend on its neighbours. That is so where oneDNN has a packed layout for the
+ * weights; shapes for which it has none are multiplied by fgemm.h.
  */
 #ifndef IA3_CPU_PRIMITIVE_H
 #define IA3_CPU_PRIMITIVE_H
@@ -24,7 +25,9 @@ typedef struct ia3_product {
 /* Products with weights [k, n]: the packed layout and the primitives that read it. */
 struct ia3_shape {
     int k, n;
-    bool own; /* multiplied by bgemm.h, without oneDNN: no weights, no products */
+    bool own;      /* multiplied by bgemm.h, without oneDNN: no weights, no products */
+    bool portable; /* likewise by fgemm.h */
+    bool bf16;
     ia3_md weights;
     ia3_product *products[3][IA3_N_BLOCKS]; /* by ia3_out and block; made when first needed */
     ia3_shape *next;
@@ -39,7 +42,7 @@ typedef struct ia3_panel {
     dnnl_memory_t memory;
 } ia3_panel;
 
-/* The shape [k, n], made when new. NULL when oneDNN cannot compute it. */
+/* The shape [k, n], made when new. */
 ia3_shape *ia3_shape_get(ia3_cpu *cpu, int k, int n);
 void ia3_shapes_free(ia3_cpu *cpu);
 

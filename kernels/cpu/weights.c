@@ -66,9 +66,6 @@ pack_layout(ia3_cpu *cpu, ia3_pack *pack, int64_t k, int64_t n, ia3_error *err)
         p->n0 = i * width;
         p->n = (int) n - p->n0 < width ? (int) n - p->n0 : width;
         p->shape = cpu->int8 ? NULL : ia3_shape_get(cpu, (int) k, p->n);
-        if (!p->shape && !cpu->int8)
-            return ia3_fail(err, IA3_E_INTERNAL, "oneDNN cannot multiply by a %d by %d matrix", (int) k,
-                            p->n);
     }
     return true;
 }
