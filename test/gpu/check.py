@@ -2,7 +2,6 @@
 fails does not stop the next."""
 
 import argparse
-import glob
 import os
 import re
 import sys
@@ -17,7 +16,7 @@ FOLDER = "build/gpu-check"
 # Tests that run on the device that IA3_TEST_DEVICE names.
 DEVICE_TESTS = ["test_device", "test_kernels_matmul", "test_kernels_rows", "test_kernels_attention",
                 "test_attention_shapes", "test_golden", "test_gradient", "test_devices", "test_train", "test_generate",
-                "test_methods", "test_merge"]
+                "test_methods"]
 # What compute-sanitizer looks at, small programs and small parts of others: (program, IA3_TEST_FILTER).
 SANITIZED = [("test_kernels_rows", None), ("test_kernels_attention", None), ("test_kernels_matmul", None),
              ("test_gradient", "*B *"), ("test_device", None)]
@@ -38,10 +37,10 @@ class Check:
         self.module = os.environ.get("IA3_CUDA_MODULE")  # built before: a simulator, perhaps
         self.build_folder = f"build/{options.flavor}"
         self.tests = [t for t in DEVICE_TESTS if os.path.exists(f"test/engine/{t}.c")]
-        self.tests += sorted(os.path.basename(p)[:-2] for p in glob.glob("test/engine/test_cuda*.c"))
         if options.small:
             self.tests = [t for t in self.tests if t in ("test_device", "test_kernels_rows")]
         self.benchmark = None
+        self.unusable = ""  # why the device cannot be used, once that is known
 
     # --- environment ---
 
@@ -106,8 +105,26 @@ class Check:
                 self.make(step, what, targets, *variables)
             except runner.Failure as problem:
                 self.report.check("build", what, "failed", str(problem))
-        if self.cuda and not self.module:
-            self.environment["IA3_CUDA_MODULE"] = os.path.abspath(f"{b}/ia3_cuda.so")
+        self.unusable = self.open_device(step)
+        if not self.unusable:
+            self.report.check("build", f"device {self.options.device} opens", "ok")
+        else:
+            self.report.check("build", "device opens", "failed", self.unusable)
+
+    def open_device(self, step):
+        """Why the device cannot be used; "" when it can. Otherwise hundreds of tests would say it."""
+        if not os.path.exists(self.engine_program("ia3_engine")):
+            return "there is no engine"
+        command = [self.engine_program("ia3_engine"), "info", "--backbone", "models/ia3-mini", "--device",
+                   self.options.device]
+        try:
+            status, output = runner.run(command, min(step.left(), 60), self.environment)
+        except runner.Failure as problem:
+            return str(problem)
+        return "" if status == 0 else " ".join(output.split())[-400:]
+
+    def engine_program(self, name):
+        return f"{self.build_folder}/{name}"
 
     # --- tests ---
 
@@ -141,9 +158,11 @@ class Check:
             self.report.check("tests", test, "skipped", f"{totals['SKIPPED']} tests", None, totals["SKIPPED"])
         if totals["FAILED"]:
             names = re.findall(r"^\[  FAILED  \] (\D.*)$", output, re.M)
-            wrong = re.findall(r"^\[  ERROR   \] --- (.*)$", output, re.M)
-            detail = "; ".join(dict.fromkeys(names)) or f"exit status {status}: {output.strip()[-200:]}"
-            text = f"{detail} | {' | '.join(wrong[:3])}"[:600]
+            names = list(dict.fromkeys(n for n in names if " test(s)" not in n))
+            wrong = list(dict.fromkeys(re.findall(r"^(?:ERROR: |\[  ERROR   \] --- (?!\[))(.*)$", output, re.M)))
+            detail = "; ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+            detail = detail or f"exit status {status}: {output.strip()[-200:]}"
+            text = " | ".join([detail, *wrong[:3]])[:600]
             self.report.check("tests", test, "failed", text, None, totals["FAILED"])
 
     # --- transformers ---
@@ -213,11 +232,10 @@ class Check:
 
     def steps(self):
         """(name, function, what it needs: None or a reason why it cannot run)"""
-        module = self.environment.get("IA3_CUDA_MODULE")
-        built = None if os.path.exists(f"{self.build_folder}/ia3_engine") else "there is no engine"
-        if self.cuda and not (module and os.path.exists(module)):
-            built = "there is no CUDA module"
-        benched = built or (None if os.path.exists(f"{self.build_folder}/bench/bench_gpu") else "there is no bench_gpu")
+        built = None if os.path.exists(self.engine_program("ia3_engine")) else "there is no engine"
+        if self.unusable:
+            built = "the device does not open"
+        benched = built or (None if os.path.exists(self.engine_program("bench/bench_gpu")) else "there is no bench_gpu")
         torch = None if self.python else "no Python with torch, transformers and peft"
         no_gpu = "no GPU" if self.module or not self.cuda else None
         return {"environment": (self.environment_step, None), "build": (self.build_step, None),
@@ -235,6 +253,8 @@ class Check:
             if self.options.only and name not in self.options.only and name != "environment":
                 continue
             if name != "environment" and self.benchmark is None:
+                if self.cuda and not self.module:
+                    self.environment["IA3_CUDA_MODULE"] = os.path.abspath(self.engine_program("ia3_cuda.so"))
                 self.benchmark = measure.Benchmark(self.options, FOLDER, self.environment, self.python, self.report)
             function, obstacle = self.steps()[name]
             self.report.say(f"== {name} (of {limit} s; {self.clock.left():.0f} s left for all)")

@@ -168,12 +168,16 @@ class Steps(unittest.TestCase):
 
     def test_counts_of_cmocka(self):
         good = "[==========] 5 test(s) run.\n[  PASSED  ] 5 test(s).\n"
-        bad = "[  FAILED  ] one\n[  PASSED  ] 4 test(s).\n[  SKIPPED ] 2 test(s), listed below:\n" \
+        bad = "ERROR: it is 3, not 4\n[  ERROR   ] --- [   LINE   ] --- x.c:1: error: Failure!\n[  FAILED  ] one\n[  PASSED  ] 4 test(s).\n[  SKIPPED ] 2 test(s), listed below:\n" \
               "[  FAILED  ] 1 test(s), listed below:\n[  FAILED  ] one\n"
         self.assertEqual(self.counted(0, good), (5, 0, 0))
         self.assertEqual(self.counted(1, bad), (4, 1, 2))
         self.assertEqual(self.counted(-11, good), (5, 1, 0))  # died at the end
         self.assertEqual(self.counted(0, ""), (0, 1, 0))  # ran nothing
+        r = report.Report(lambda text: None)
+        c = check.Check(argparse.Namespace(device="cpu", small=True, flavor="none", only=None, time_limit=9), r)
+        c.count_tests("t", 1, bad, 0)
+        self.assertEqual([x[3] for x in r.checks if x[2] == "failed"], ["one | it is 3, not 4"])
 
 
 if __name__ == "__main__":
