@@ -268,16 +268,20 @@ golden_cosine(const float *a, const float *b, size_t n)
     return isfinite(dot) ? dot / fmax(sqrt(aa * bb), 1e-30) : -1;
 }
 
+static inline const char *
+golden_dtype(ia3_dtype dtype)
+{
+    return dtype == IA3_F32 ? "float32" : dtype == IA3_BF16 ? "bfloat16" : "int8";
+}
+
 /* Fails unless value <= limit; says which configuration, what and how far. */
 static inline void
 golden_limit(const golden *g, const char *what, double value, double limit)
 {
     if (getenv("IA3_GOLDEN_VERBOSE"))
-        printf("    %s %s %s: %.3g (limit %.3g)\n", g->name, g->dtype == IA3_F32 ? "float32" : "bfloat16",
-               what, value, limit);
+        printf("    %s %s %s: %.3g (limit %.3g)\n", g->name, golden_dtype(g->dtype), what, value, limit);
     if (!(value <= limit))
-        fail_msg("%s %s: %s is %.3g, more than %.3g", g->name, g->dtype == IA3_F32 ? "float32" : "bfloat16",
-                 what, value, limit);
+        fail_msg("%s %s: %s is %.3g, more than %.3g", g->name, golden_dtype(g->dtype), what, value, limit);
 }
 
 /* --- cases --- */
@@ -287,6 +291,7 @@ typedef struct golden_test {
     CMUnitTestFunction run;
     bool bf16;           /* also in bfloat16 */
     const char *configs; /* initials of the configurations it runs for */
+    bool int8;           /* also with weights in int8, on the CPU */
 } golden_test;
 
 /*
@@ -296,18 +301,20 @@ typedef struct golden_test {
 static inline int
 golden_run(const char *group, const golden_test *tests, size_t n)
 {
-    size_t room = n * GOLDEN_N * 2, used = 0;
+    static const ia3_dtype dtypes[] = {IA3_F32, IA3_BF16, IA3_INT8};
+    size_t room = n * GOLDEN_N * 3, used = 0;
     struct CMUnitTest *cases = calloc(room, sizeof *cases);
     golden_case *states = calloc(room, sizeof *states);
     for (size_t t = 0; t < n; t++)
         for (size_t i = 0; i < GOLDEN_N; i++)
-            for (int half = 0; half <= (tests[t].bf16 ? 1 : 0); half++) {
-                if (!strchr(tests[t].configs, golden_names[i][0]))
+            for (int d = 0; d < 3; d++) {
+                bool int8 = tests[t].int8 && strcmp(golden_device(), "cpu") == 0;
+                if (!strchr(tests[t].configs, golden_names[i][0]) || (d == 1 && !tests[t].bf16) ||
+                    (d == 2 && !int8))
                     continue;
                 char *name = malloc(128);
-                snprintf(name, 128, "%s %s %s", tests[t].name, golden_names[i],
-                         half ? "bfloat16" : "float32");
-                states[used] = (golden_case){golden_names[i], half ? IA3_BF16 : IA3_F32};
+                snprintf(name, 128, "%s %s %s", tests[t].name, golden_names[i], golden_dtype(dtypes[d]));
+                states[used] = (golden_case){golden_names[i], dtypes[d]};
                 cases[used].name = name;
                 cases[used].test_func = tests[t].run;
                 cases[used].initial_state = &states[used];

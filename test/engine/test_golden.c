@@ -230,6 +230,14 @@ run_lp(void *arg)
     ia3_pass_forward(&p, l->g->m, &l->batch, false, l->lp);
 }
 
+/*
+ * Log-probabilities with weights in int8. Rounding to 127 steps is about six times as coarse as bfloat16; measured on
+ * these configurations: at most 0.036 in the mean and 0.16 for the worst token.
+ */
+#define INT8_MEAN    0.05
+#define INT8_LARGEST 0.25
+#define INT8_SCORE   0.1
+
 static void
 test_logprobs(void **state)
 {
@@ -262,6 +270,9 @@ test_logprobs(void **state)
         }
     if (g->dtype == IA3_F32) {
         golden_limit(g, "log-probabilities, largest error", worst, 1e-4);
+    } else if (g->dtype == IA3_INT8) {
+        golden_limit(g, "log-probabilities, mean error", sum / n, INT8_MEAN);
+        golden_limit(g, "log-probabilities, largest error", worst, INT8_LARGEST);
     } else {
         double hf_mean = *golden_values(g, 1, "hf_bfloat16.lp_mean"),
                hf_max = *golden_values(g, 1, "hf_bfloat16.lp_max");
@@ -284,7 +295,14 @@ best(const double *scores, int n)
     return at;
 }
 
-/* Scores [n] against expected ones; the best choice is the same, in bfloat16 where its lead is above 0.1. */
+/* How far a score may be off: it is a mean of log-probabilities, so their limit holds for it. */
+static double
+score_limit(const golden *g)
+{
+    return g->dtype == IA3_F32 ? 1e-4 : g->dtype == IA3_BF16 ? 0.2 : INT8_SCORE;
+}
+
+/* Scores [n] against expected ones; the best choice is the same where its lead is large for the dtype. */
 static double
 compare_scores(const golden *g, const double *got, const float *want, int n)
 {
@@ -321,9 +339,8 @@ test_scores(void **state)
         bare_error =
             fmax(bare_error, compare_scores(g, bare[i], golden_values(g, n, "input.%d.bare_scores", i), n));
     }
-    /* a score is a mean of log-probabilities, so bfloat16 inherits their limit */
-    golden_limit(g, "scores with adapter", adapted_error, g->dtype == IA3_F32 ? 1e-4 : 0.2);
-    golden_limit(g, "scores without adapter", bare_error, g->dtype == IA3_F32 ? 1e-4 : 0.2);
+    golden_limit(g, "scores with adapter", adapted_error, score_limit(g));
+    golden_limit(g, "scores without adapter", bare_error, score_limit(g));
     close_inputs(in);
     golden_close(g);
 }
@@ -644,11 +661,11 @@ main(void)
         {"other adapter forms", test_other_forms, false, "BCDEFGHJ"},
         {"relative bias", test_bias, false, GOLDEN_ALL},
         {"activations", test_activations, true, GOLDEN_ALL},
-        {"log-probabilities", test_logprobs, true, GOLDEN_ALL GOLDEN_MINI},
-        {"scores", test_scores, true, GOLDEN_ALL GOLDEN_MINI},
-        {"ones", test_ones, true, GOLDEN_ALL GOLDEN_MINI},
-        {"mixed batch", test_mixed_batch, true, GOLDEN_ALL GOLDEN_MINI},
-        {"trie is flat", test_trie_is_flat, true, GOLDEN_ALL GOLDEN_MINI},
+        {"log-probabilities", test_logprobs, true, GOLDEN_ALL GOLDEN_MINI, true},
+        {"scores", test_scores, true, GOLDEN_ALL GOLDEN_MINI, true},
+        {"ones", test_ones, true, GOLDEN_ALL GOLDEN_MINI, true},
+        {"mixed batch", test_mixed_batch, true, GOLDEN_ALL GOLDEN_MINI, true},
+        {"trie is flat", test_trie_is_flat, true, GOLDEN_ALL GOLDEN_MINI, true},
         /* one file, whose numbers merging does not have to round again */
         {"merged", test_merged, false, "ABDEFGHI"},
     };
