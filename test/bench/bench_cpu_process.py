@@ -1,0 +1,94 @@
+"""Processes that scripts/bench cpu measures: one configuration each, told what to do line by line, answering in JSON."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+
+class Unsupported(Exception):
+    """The configuration does not exist here; the text says why."""
+
+
+class Worker:
+    """
+    A process that says {"ready": true} and then answers commands. `first` is the command whose answer ends the time
+    from the start of the process to its first answer.
+    """
+
+    def __init__(self, name, command, first, env=None):
+        self.name = name
+        self.log = tempfile.TemporaryFile("w+")
+        started = time.perf_counter()
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
+                                        env=dict(os.environ, **(env or {})))
+        self.receive()
+        self.ask(first)
+        self.first_answer = time.perf_counter() - started
+        self.peak = 0
+
+    def receive(self):
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            self.log.seek(0)
+            lines = [l.strip() for l in self.log if l.strip()]
+            raise Unsupported(lines[-1] if lines else f"exit status {self.process.returncode}")
+        return json.loads(line)
+
+    def ask(self, command):
+        if os.environ.get("IA3_BENCH_TRACE"):
+            print(f"    {time.strftime('%T')} {self.name}: {command}", file=sys.stderr, flush=True)
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self.receive()
+
+    def close(self):
+        """Notes the highest resident memory in bytes, then ends the process."""
+        self.peak = status(self.process.pid, "VmHWM")
+        self.process.stdin.write("quit\n")
+        self.process.stdin.close()
+        self.process.wait()
+        self.log.close()
+
+
+def status(pid, field):
+    """A size of /proc/PID/status in bytes."""
+    with open(f"/proc/{pid}/status") as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith(field + ":"))
+
+
+def cpu_seconds(pid):
+    """Processor time of a process, its threads together."""
+    with open(f"/proc/{pid}/stat") as f:
+        fields = f.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def fastest(candidates, measure):
+    """The candidate whose measure (seconds) is smallest, trying on while they get no slower by a tenth; one run that
+    does not count goes before."""
+    if len(candidates) == 1:
+        return candidates[0]
+    measure(candidates[0])
+    best, least = None, float("inf")
+    for candidate in candidates:
+        seconds = measure(candidate)
+        if seconds < least:
+            best, least = candidate, seconds
+        elif seconds > 1.1 * least:
+            break
+    return best
+
+
+def in_turn(runs, measures):
+    """{name: seconds}: medians of measures run A B C C B A …, so that what slows the machine down meets all."""
+    seconds = {name: [] for name in measures}
+    for run in range(runs):
+        order = list(measures)
+        for name in order if run % 2 == 0 else reversed(order):
+            seconds[name].append(measures[name]())
+    return {name: statistics.median(s) for name, s in seconds.items()}

@@ -1,0 +1,91 @@
+/*
+ * test_adapter_memory.c
+ *     A thousand adapters that are resident take the memory of their vectors, and nothing noticeable beyond.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <cmocka.h>
+
+#include "../../src/engine/adapter_cache.h"
+#include "../../src/engine/compute.h"
+
+enum { ADAPTERS = 1000 };
+
+static double
+resident(void)
+{
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%*s %ld", &pages), 1);
+    fclose(f);
+    return (double) pages * (double) sysconf(_SC_PAGESIZE);
+}
+
+/* As a request does it: into the cache from the socket, to the device when a batch first needs it. */
+static void
+use_new(ia3_server *s, ia3_adapter_cache *cache, int i, size_t n_values)
+{
+    uint8_t digest[IA3_DIGEST_LEN] = {(uint8_t) i, (uint8_t) (i >> 8)};
+    float *values = malloc(n_values * sizeof *values);
+    ia3_error err = {0};
+    for (size_t k = 0; k < n_values; k++)
+        values[k] = 1 + (float) i / 1024;
+    ia3_cached_adapter *e = ia3_adapter_cache_put(cache, digest, values, n_values);
+    assert_true(ia3_adapter_to_device(s, e, &err));
+    ia3_adapter_cache_release(cache, e);
+}
+
+static void
+dispose(ia3_adapter *adapter, void *model)
+{
+    ia3_adapter_free(model, adapter);
+}
+
+static void
+test_thousand(void **state)
+{
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip(); /* they keep shadows and what was freed */
+#endif
+    ia3_error err = {0};
+    ia3_checkpoint *ck = ia3_checkpoint_open("models/ia3-mini", &err);
+    assert_non_null(ck);
+    ia3_server s = {.device = ia3_device_open("cpu", IA3_F32, 1, 0, &err)};
+    assert_non_null(s.device);
+    s.model = ia3_model_load(ck, s.device, NULL, NULL, &err);
+    assert_non_null(s.model);
+    ia3_checkpoint_close(ck);
+    size_t n_values = ia3_model_layout(s.model)->n_values;
+    double vectors = (double) ADAPTERS * (double) n_values * sizeof(float);
+    ia3_adapter_cache *cache = ia3_adapter_cache_create((size_t) 1 << 30, dispose, s.model);
+
+    for (int i = 0; i < 10; i++)
+        use_new(&s, cache, i, n_values);
+    double before = resident();
+    for (int i = 10; i < 10 + ADAPTERS; i++)
+        use_new(&s, cache, i, n_values);
+    double grown = resident() - before;
+
+    printf("%.1f MB of vectors, %.1f MB more resident\n", vectors / 1e6, grown / 1e6);
+    assert_int_equal(ia3_adapter_cache_count(cache), 10 + ADAPTERS);
+    assert_true(grown > 0.9 * vectors); /* they are there */
+    assert_true(grown < 1.05 * vectors);
+    ia3_adapter_cache_free(cache);
+    ia3_model_free(s.model);
+    s.device->ops->close(s.device);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_thousand)};
+
+    return cmocka_run_group_tests_name("memory of adapters", tests, NULL, NULL);
+}
