@@ -275,9 +275,9 @@ struct ia3_device {
 };
 
 /*
- * Opens "cpu", "cuda" (the first GPU), "cuda:N" or "auto" (a GPU if one works, else the CPU). dtype IA3_AUTO takes bfloat16 where the hardware multiplies it
- * natively, else float32; IA3_INT8 keeps weights in eight bits (scoring only); IA3_F16 is refused. threads <= 0:
- * one per available core (CPU affinity honoured).
+ * Opens "cpu", "cuda" (the first GPU), "cuda:N" or "auto" (a GPU if one works, else the CPU). dtype IA3_AUTO takes
+ * bfloat16 where the hardware multiplies it natively, else float32; IA3_INT8 keeps weights in eight bits (scoring only);
+ * IA3_F16 is refused. threads <= 0: one per available core (CPU affinity honoured).
  * memory_limit 0 = none; else alloc and arena refuse to go beyond it.
  */
 ia3_device *ia3_device_open(const char *spec, ia3_dtype dtype, int threads, size_t memory_limit,

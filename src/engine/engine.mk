@@ -148,6 +148,9 @@ $(ENGINE_BUILD)/cudasim/%.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
 	$(ENGINE_CXX) $(CUDASIM_CXXFLAGS) -x c++ -c -o $@ $<
 
+# Its products are most of the work in large tests.
+$(ENGINE_BUILD)/cudasim/gemm_sim.o: CUDASIM_CXXFLAGS += -O3
+
 $(ENGINE_BUILD)/cudasim/%.o: test/cudasim/%.cpp
 	@mkdir -p $(@D)
 	$(ENGINE_CXX) $(CUDASIM_CXXFLAGS) -c -o $@ $<

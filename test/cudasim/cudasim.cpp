@@ -7,6 +7,7 @@
  */
 #include "cudasim.h"
 
+#include <chrono>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -27,7 +28,7 @@ enum state { READY, AT_WARP, AT_BLOCK, DONE };
 const size_t STACK = 128 << 10;
 const unsigned MAX_THREADS = 1024;
 const size_t MAX_SHARED = 227 << 10; /* of a block on sm_90; sm_80 has 163 KB */
-const size_t PAGE = 4096;
+const size_t PAGE = 4096, HUGE = (size_t) 2 << 20;
 
 struct copy {
     void *to;
@@ -225,8 +226,8 @@ struct memory {
     char *base;
     size_t reserved, high, used, limit;
     std::map<size_t, size_t> taken, free; /* offset to bytes */
-    bool lost;
-    std::mutex mutex;
+    bool lost, open;
+    std::timed_mutex mutex;
 };
 
 memory mem;
@@ -243,7 +244,8 @@ setting(const char *name, size_t otherwise)
 void
 protect(int protection)
 {
-    if (mem.high > 0 && mprotect(mem.base, mem.high, protection) != 0) {
+    size_t whole = (mem.high + HUGE - 1) / HUGE * HUGE; /* so that pages need not be split */
+    if (whole > 0 && mprotect(mem.base, whole, protection) != 0) {
         perror("cudasim: mprotect");
         abort();
     }
@@ -264,7 +266,9 @@ prepare(void)
     if (p == MAP_FAILED || stacks == MAP_FAILED || s == MAP_FAILED)
         return false;
     mprotect((char *) s + shared, PAGE, PROT_NONE);
-    mem.base = (char *) p;
+    mem.base = (char *) p + (HUGE - (uintptr_t) p % HUGE) % HUGE;
+    mem.reserved -= HUGE;
+    (void) madvise(mem.base, mem.reserved, MADV_HUGEPAGE); /* protecting few large pages is faster */
     sim.stacks = (char *) stacks;
     sim.shared = (unsigned char *) s + shared; /* its end */
     return true;
@@ -300,15 +304,32 @@ status(void)
 
 } /* namespace */
 
+/*
+ * Opening and closing takes longer than most kernels of a test: after the first few thousand times, memory that was
+ * opened is closed every 64th time only.
+ */
+static void
+close_memory(void)
+{
+    static unsigned long closed;
+    if (++closed > 4096 && closed % 64 != 0)
+        return;
+    protect(PROT_NONE);
+    mem.open = false;
+}
+
 ia3_sim_access::ia3_sim_access()
 {
-    mem.mutex.lock();
-    protect(PROT_READ | PROT_WRITE);
+    if (!mem.mutex.try_lock_for(std::chrono::seconds(10)))
+        die("device memory is still open: a kernel has not returned");
+    if (!mem.open)
+        protect(PROT_READ | PROT_WRITE);
+    mem.open = true;
 }
 
 ia3_sim_access::~ia3_sim_access()
 {
-    protect(PROT_NONE);
+    close_memory();
     mem.mutex.unlock();
 }
 
@@ -367,7 +388,7 @@ cudaGetDeviceProperties(cudaDeviceProp *p, int index)
 cudaError_t
 cudaMemGetInfo(size_t *available, size_t *total)
 {
-    std::lock_guard<std::mutex> lock(mem.mutex);
+    std::lock_guard<std::timed_mutex> lock(mem.mutex);
     *total = mem.limit;
     *available = mem.limit - mem.used;
     return cudaSuccess;
@@ -376,7 +397,7 @@ cudaMemGetInfo(size_t *available, size_t *total)
 cudaError_t
 cudaMalloc(void **p, size_t bytes)
 {
-    std::lock_guard<std::mutex> lock(mem.mutex);
+    std::lock_guard<std::timed_mutex> lock(mem.mutex);
     size_t whole = (bytes + RED_ZONE + PAGE - 1) / PAGE * PAGE;
     *p = NULL;
     if (mem.lost)
@@ -384,10 +405,11 @@ cudaMalloc(void **p, size_t bytes)
     if (bytes > mem.limit || whole > mem.limit - mem.used || mem.high + whole > mem.reserved)
         return cudaErrorMemoryAllocation;
     size_t at = find_room(whole);
-    protect(PROT_READ | PROT_WRITE);
+    protect(PROT_READ | PROT_WRITE); /* what is new, too */
+    mem.open = true;
     memset(mem.base + at, 0xff, bytes);
     memset(mem.base + at + bytes, RED, whole - bytes);
-    protect(PROT_NONE);
+    close_memory();
     mem.taken[at] = bytes;
     mem.used += whole;
     *p = mem.base + at;
@@ -399,18 +421,18 @@ cudaFree(void *p)
 {
     if (!p)
         return status();
-    std::lock_guard<std::mutex> lock(mem.mutex);
+    std::lock_guard<std::timed_mutex> lock(mem.mutex);
     size_t at = (size_t) ((char *) p - mem.base);
     auto piece = mem.taken.find(at);
     if (piece == mem.taken.end())
         die("memory freed that was not allocated");
     size_t bytes = piece->second, whole = (bytes + RED_ZONE + PAGE - 1) / PAGE * PAGE;
     protect(PROT_READ | PROT_WRITE);
+    mem.open = true;
     for (size_t i = bytes; i < whole; i++)
         if ((unsigned char) mem.base[at + i] != RED)
             die("something was written behind an allocation before it was freed, last");
-    madvise(mem.base + at, whole, MADV_DONTNEED);
-    protect(PROT_NONE);
+    close_memory();
     mem.taken.erase(piece);
     mem.free[at] = whole;
     mem.used -= whole;
