@@ -3,7 +3,7 @@
 #   make                builds ia3.so (the extension) and ia3_engine (the engine)
 #   make install        installs both, the SQL scripts and the bundled backbone
 #   make check-engine   unit and golden tests of the engine, no PostgreSQL needed
-#   make OPTFLAGS=""    portable build (default: tuned for this machine's processor)
+#   make OPTFLAGS=...   one build of the kernels with these flags (default: several, the best taken at start)
 
 EXTENSION = ia3
 EXTVERSION = 1.0

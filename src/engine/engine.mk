@@ -163,9 +163,12 @@ check-engine: $(ENGINE_TESTS)
 	@failed=; for t in $(ENGINE_TESTS); do $$t || failed="$$failed $$t"; done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
+# Compiles all, links nothing: what can be done for another processor without its libraries.
+engine-objects: $(ENGINE_MAIN) $(ENGINE_OBJS)
+
 always:
 
-.PHONY: check-engine always
+.PHONY: check-engine engine-objects always
 .SECONDARY:
 
 -include $(CUDA_OBJS:.o=.d) $(CUDASIM_OBJS:.o=.d) $(MODULE_HOST_OBJ:.o=.d)

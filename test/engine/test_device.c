@@ -3,6 +3,7 @@
  *     Opening a device, its memory and its limit, conversion of stored weights.
  */
 #include "device_common.h"
+#include "../../kernels/cpu/isa.h"
 
 #include <signal.h>
 #include <sys/wait.h>
@@ -37,6 +38,35 @@ test_open(void **state)
     assert_string_equal(dev->name, "cpu");
     assert_true(strlen(dev->description) > 0);
     dev->ops->close(dev);
+}
+
+/* The best variant of the kernels that this processor can run, or the one that is asked for. */
+static void
+test_variants(void **state)
+{
+    ia3_error err = {0};
+    const ia3_cpu_variant *best = ia3_cpu_choose(NULL, &err);
+    assert_non_null(best);
+    for (int i = 0; i < ia3_cpu_n_variants; i++) {
+        const ia3_cpu_variant *v = &ia3_cpu_variants[i], *got;
+        err = (ia3_error){0};
+        got = ia3_cpu_choose(v->name, &err);
+        if (v->available()) {
+            assert_ptr_equal(got, v);
+            assert_true(v <= best);
+        } else {
+            assert_null(got);
+            assert_int_equal(err.code, IA3_E_INVALID);
+            assert_non_null(strstr(err.message, v->name));
+        }
+    }
+    err = (ia3_error){0};
+    assert_null(ia3_cpu_choose("mmx", &err));
+    assert_int_equal(err.code, IA3_E_INVALID);
+    assert_non_null(strstr(err.message, "unknown instruction set \"mmx\""));
+    assert_non_null(strstr(err.hint, ia3_cpu_variants[0].name));
+    err = (ia3_error){0};
+    assert_null(ia3_cpu_choose("", &err));
 }
 
 static void
@@ -280,11 +310,11 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals),       cmocka_unit_test(test_open),
-        cmocka_unit_test(test_memory),         cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_limit),          cmocka_unit_test(test_no_jump),
-        cmocka_unit_test(test_limit_backward), cmocka_unit_test(test_conversion),
-        cmocka_unit_test(test_bf16_rounding),
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_open),
+        cmocka_unit_test(test_variants),   cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_arena),      cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_no_jump),    cmocka_unit_test(test_limit_backward),
+        cmocka_unit_test(test_conversion), cmocka_unit_test(test_bf16_rounding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
