@@ -48,13 +48,14 @@ static inline void
 ia3_activate_grad(ia3_activation act, float *restrict y, float *restrict dy, const float *restrict x,
                   size_t n)
 {
-    ia3_activate(act, y, x, n);
     switch (act) {
     case IA3_RELU:
+        ia3_activate(act, y, x, n);
         for (size_t i = 0; i < n; i++)
             dy[i] = x[i] > 0.0f ? 1.0f : 0.0f;
         break;
     case IA3_GELU:
+        ia3_activate(act, y, x, n);
         for (size_t i = 0; i < n; i++)
             dy[i] = 0.5f * erfcf(x[i] * -0.70710678118654752f) +
                     x[i] * 0.3989422804014327f * ia3_expf(-0.5f * x[i] * x[i]);
@@ -64,12 +65,14 @@ ia3_activate_grad(ia3_activation act, float *restrict y, float *restrict dy, con
             float u = IA3_GELU_A * (x[i] + IA3_GELU_B * x[i] * x[i] * x[i]);
             float du = IA3_GELU_A * (1.0f + 3.0f * IA3_GELU_B * x[i] * x[i]);
             float s = ia3_sigmoidf(2.0f * u);
+            y[i] = x[i] * s;
             dy[i] = s + x[i] * s * (1.0f - s) * 2.0f * du;
         }
         break;
     case IA3_SILU:
         for (size_t i = 0; i < n; i++) {
             float s = ia3_sigmoidf(x[i]);
+            y[i] = x[i] * s;
             dy[i] = s + x[i] * s * (1.0f - s);
         }
         break;
