@@ -1,6 +1,6 @@
 # ia3: few-shot fine-tuning as a SQL function.
 #
-#   make                builds ia3.so (the extension) and ia3_engine (the engine)
+#   make                builds ia3.so (the extension), ia3_engine (the engine) and, where nvcc is found, ia3_cuda.so
 #   make install        installs both, the SQL scripts and the bundled backbone
 #   make check-engine   unit and golden tests of the engine, no PostgreSQL needed
 #   make OPTFLAGS=...   one build of the kernels with these flags (default: several, the best taken at start)
@@ -21,9 +21,9 @@ NO_INSTALLCHECK = 1
 PG_CONFIG ?= pg_config
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers \
 	-Wno-sign-compare -Wno-declaration-after-statement $(WERROR)
-EXTRA_CLEAN = ia3_engine build
+EXTRA_CLEAN = ia3_engine ia3_cuda.so build
 
-all: ia3_engine
+all: ia3_engine cuda-module
 
 PGXS := $(shell $(PG_CONFIG) --pgxs)
 include $(PGXS)
@@ -33,14 +33,15 @@ include src/engine/engine.mk
 $(OBJS): $(IA3_COMMON_HEADERS) $(wildcard src/extension/*.h)
 
 install: install-engine
-install-engine: ia3_engine
+install-engine: ia3_engine cuda-module
 	$(MKDIR_P) '$(DESTDIR)$(pkglibdir)' '$(DESTDIR)$(datadir)/ia3/ia3-mini'
 	$(INSTALL_PROGRAM) ia3_engine '$(DESTDIR)$(pkglibdir)/ia3_engine'
+	if [ -f ia3_cuda.so ]; then $(INSTALL_SHLIB) ia3_cuda.so '$(DESTDIR)$(pkglibdir)/ia3_cuda.so'; fi
 	$(INSTALL_DATA) models/ia3-mini/* '$(DESTDIR)$(datadir)/ia3/ia3-mini/'
 
 uninstall: uninstall-engine
 uninstall-engine:
-	rm -f '$(DESTDIR)$(pkglibdir)/ia3_engine'
+	rm -f '$(DESTDIR)$(pkglibdir)/ia3_engine' '$(DESTDIR)$(pkglibdir)/ia3_cuda.so'
 	rm -rf '$(DESTDIR)$(datadir)/ia3'
 
 .PHONY: install-engine uninstall-engine

@@ -138,6 +138,16 @@ $(MODULE_HOST_OBJ): src/engine/error.c
 $(ENGINE_BUILD)/ia3_cuda.so: $(CUDA_OBJS) $(MODULE_HOST_OBJ)
 	$(NVCC) -shared -cudart static -o $@ $^ -L$(CUDA_LIB) -Xlinker -rpath,$(CUDA_LIB) -Xlinker --exclude-libs,ALL -lcublasLt
 
+# What `make` builds beside the engine: nothing but a message where there is no nvcc.
+ifneq ($(strip $(NVCC)),)
+cuda-module: ia3_cuda.so
+ia3_cuda.so: $(ENGINE_BUILD)/ia3_cuda.so
+	cp $< $@
+else
+cuda-module:
+	@echo "nvcc was not found: ia3_cuda.so, the module for NVIDIA GPUs, is not built"
+endif
+
 # The same sources on a GPU that is simulated on the CPU (test/cudasim): what is tested where there is none.
 CUDASIM_OBJS = $(patsubst kernels/cuda/%.cu,$(ENGINE_BUILD)/cudasim/%.o,$(filter-out kernels/cuda/gemm.cu,$(CUDA_SRCS))) \
 	$(patsubst test/cudasim/%.cpp,$(ENGINE_BUILD)/cudasim/%.o,$(wildcard test/cudasim/*.cpp))

@@ -125,7 +125,8 @@ start(unsigned i)
     fiber *f = &sim.threads[i];
     char *stack = sim.stacks + i * STACK;
 #ifdef __x86_64__
-    void **top = (void **) (void *) (stack + STACK - 72);
+    /* at different distances from the page's end, or all of them would compete for the same cache lines */
+    void **top = (void **) (void *) (stack + STACK - 72 - i % 64 * 1088);
     /* as ia3_sim_switch leaves a stack: six registers and where to go; then it is as after a call, 8 off from 16 */
     *top = NULL;
     *--top = (void *) run_thread;
