@@ -1,10 +1,12 @@
 /*
  * attention.cu
- *     The attention operations: which kernel takes a problem, and the sum of what sequences add to dl_k and dl_v.
+ *     The attention operations: which kernel takes a problem, and the sum of what sequences add to dl_k and
+ *     dl_v.
  *
- * Tensor cores take bf16 with d_kv a multiple of 8 up to 128 and rows that can be read 16 bytes at a time; everything
- * else, fp32 included, takes the generic form. Partial sums of the backward pass are [n_seq, splits, 2, inner] and are
- * added up in the order of sequences and splits, so a result does not depend on how blocks were scheduled.
+ * Tensor cores take bf16 with d_kv a multiple of 8 up to 128 and rows that can be read 16 bytes at a time;
+ * everything else, fp32 included, takes the generic form. Partial sums of the backward pass are [n_seq,
+ * splits, 2, inner] and are added up in the order of sequences and splits, so a result does not depend on
+ * how blocks were scheduled.
  */
 #include "attention.cuh"
 
@@ -45,8 +47,8 @@ sum_splits(const float *partial, int n_k, int inner, int splits, int keys)
 }
 
 /*
- * grad += what the sequences left at blockIdx.y (0: keys, 1: values) of their partial sums, one thread per column. Some
- * sequences are read ahead, since every read waits for another that says where it goes.
+ * grad += what the sequences left at blockIdx.y (0: keys, 1: values) of their partial sums, one thread per
+ * column. Some sequences are read ahead, since every read waits for another that says where it goes.
  */
 __global__ void
 __launch_bounds__(SUM_THREADS) sum_kernel(const ia3_attention a, ia3_scale_grad grad_k, ia3_scale_grad grad_v,

@@ -3,15 +3,19 @@
  *     What the attention kernels share: where a block works, (IA)³ vectors, dropout masks, and the host-side
  *     functions that choose between tensor cores and the generic form.
  *
- * Formulas: kernels/cpu/attention.c and attention_bwd.c. Blocks are numbered (tile, sequence, head) with the head
- * fastest, so that the full first tiles start first and neighbours read neighbouring columns of the same rows.
+ * Formulas: kernels/cpu/attention.c and attention_bwd.c. Blocks are numbered (tile, sequence, head) with
+ * the head fastest, so that the full first tiles start first and neighbours read neighbouring columns of
+ * the same rows.
  */
 #ifndef IA3_CUDA_ATTENTION_CUH
 #define IA3_CUDA_ATTENTION_CUH
 
 #include "cuda.h"
 
-/* Blocks per sequence and head that share its keys in the backward pass: bounds the memory for partial sums. */
+/*
+ * Blocks per sequence and head that share its keys in the backward pass: bounds the memory for partial
+ * sums.
+ */
 enum { IA3_KEY_SPLITS = 8 };
 
 /* One head of one sequence, and which of its tiles this block works on. */
@@ -69,8 +73,8 @@ ia3_splits_used(int n_k, int keys, int splits)
 }
 
 /*
- * The generic form, for fp32 and for shapes and strides that tensor cores cannot take. It keeps whole heads in shared
- * memory, hence a limit, which is the device's (ia3_device.max_d_kv).
+ * The generic form, for fp32 and for shapes and strides that tensor cores cannot take. It keeps whole heads
+ * in shared memory, hence a limit, which is the device's (ia3_device.max_d_kv).
  */
 enum { IA3_CUDA_MAX_D_KV = 512 };
 void ia3_cuda_attention_generic(ia3_cuda *cuda, const ia3_attention *a);

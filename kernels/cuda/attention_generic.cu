@@ -1,7 +1,7 @@
 /*
  * attention_generic.cu
- *     Forward attention in fp32 arithmetic for any shape. Formulas: kernels/cpu/attention.c, with the softmax taken
- *     tile by tile: sums are rescaled when a larger score appears.
+ *     Forward attention in fp32 arithmetic for any shape. Formulas: kernels/cpu/attention.c, with the
+ *     softmax taken tile by tile: sums are rescaled when a larger score appears.
  */
 #include "attention_generic.cuh"
 
@@ -20,7 +20,10 @@ struct softmax {
     float max, sum;
 };
 
-/* Takes 32 more scores, one per lane; leaves the lane's weight in *weight and returns what shrinks older sums. */
+/*
+ * Takes 32 more scores, one per lane; leaves the lane's weight in *weight and returns what shrinks older
+ * sums.
+ */
 __device__ __forceinline__ float
 softmax_step(softmax *s, float score, float *weight)
 {

@@ -2,9 +2,10 @@
  * attention_generic.cuh
  *     What the generic attention kernels share: act of either type as fp32, tiles of rows in shared memory.
  *
- * A block owns IA3_GENERIC_ROWS rows (queries or keys), each warp two of them; the other side comes 32 rows at a time, one
- * per lane for dot products, while sums over them have one column per lane. Any d_kv up to 512, any stride; fp32
- * throughout, which is what the comparison with the CPU in fp32 needs. Not tuned: models in bf16 do not come here.
+ * A block owns IA3_GENERIC_ROWS rows (queries or keys), each warp two of them; the other side comes 32 rows
+ * at a time, one per lane for dot products, while sums over them have one column per lane. Any d_kv up to
+ * 512, any stride; fp32 throughout, which is what the comparison with the CPU in fp32 needs. Not tuned:
+ * models in bf16 do not come here.
  */
 #ifndef IA3_CUDA_ATTENTION_GENERIC_CUH
 #define IA3_CUDA_ATTENTION_GENERIC_CUH
@@ -50,7 +51,10 @@ ia3_act_row(const void *base, size_t stride, int row, int head, int d)
     return (const T *) base + (size_t) row * stride + (size_t) head * (size_t) d;
 }
 
-/* to[i·ld + c] = rows [row0 + first + i], i < n, ⊙ l as fp32; zeros beyond the `limit` rows of the sequence. */
+/*
+ * to[i·ld + c] = rows [row0 + first + i], i < n, ⊙ l as fp32; zeros beyond the `limit` rows of the
+ * sequence.
+ */
 template <typename T>
 static __device__ __forceinline__ void
 ia3_generic_load(float *to, int ld, int n, const void *base, size_t stride, int row0, int first, int limit,

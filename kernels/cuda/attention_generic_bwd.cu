@@ -7,7 +7,9 @@
 
 namespace {
 
-/* Shared memory, in floats: four arrays of rows [ROWS, d], tile [WALK, d + 1], two of weights [ROWS, WALK]. */
+/*
+ * Shared memory, in floats: four arrays of rows [ROWS, d], tile [WALK, d + 1], two of weights [ROWS, WALK].
+ */
 size_t
 shared_bytes(int d)
 {
@@ -115,7 +117,10 @@ __launch_bounds__(IA3_GENERIC_THREADS)
                           sum[i]);
 }
 
-/* Writes d ⊙ l for the block's keys; returns this thread's share of dl: Σ over them of d ⊙ the unscaled rows. */
+/*
+ * Writes d ⊙ l for the block's keys; returns this thread's share of dl: Σ over them of d ⊙ the unscaled
+ * rows.
+ */
 template <typename T>
 __device__ __forceinline__ float
 store_column(const ia3_attention &a, const ia3_attention_item &it, int first, int c, const float *scaled,

@@ -4,13 +4,14 @@
  *
  *   S = (q ⊙ l_k)·kᵀ + bias     out = (Σ_j m_j·exp(S_j - max)·v_j / Σ_j exp(S_j - max)) ⊙ l_v     lse = log Σ exp S
  *
- * A block takes 64 queries of one head of one sequence, each of its four warps 16 of them; keys come 64 at a time
- * through a double buffer. The vectors stand on the query and output sides, so keys and values are used as they lie
- * in memory. Softmax in fp32; its weights are rounded to bf16 for the second product, not for the sum.
+ * A block takes 64 queries of one head of one sequence, each of its four warps 16 of them; keys come 64 at
+ * a time through a double buffer. The vectors stand on the query and output sides, so keys and values are
+ * used as they lie in memory. Softmax in fp32; its weights are rounded to bf16 for the second product, not
+ * for the sum.
  *
- * d_kv = 64: 38 KB of shared memory and 165 registers: 3 blocks, 12 warps on a multiprocessor. 8 sequences of 103
- * tokens and 32 heads are 512 blocks for 396 places on 132 multiprocessors. A full tile is some 1,500 cycles of a block,
- * so the attention of a scoring batch takes about 6% of a layer's time.
+ * d_kv = 64: 38 KB of shared memory and 165 registers: 3 blocks, 12 warps on a multiprocessor. 8 sequences
+ * of 103 tokens and 32 heads are 512 blocks for 396 places on 132 multiprocessors. A full tile is some
+ * 1,500 cycles of a block, so the attention of a scoring batch takes about 6% of a layer's time.
  */
 #include "attention_mma.cuh"
 

@@ -2,16 +2,19 @@
  * attention_mma.cuh
  *     Attention on tensor cores: tiles in shared memory, fragments of m16n8k16, dropout in fragment layout.
  *
- * A warp owns 16 rows (of queries or of keys). With g = lane / 4 and t = lane % 4 a thread holds, of a 16 x 8 result,
- * c[0], c[1] = row g, columns 2t, 2t + 1, and c[2], c[3] = row g + 8 of the same columns. Two neighbouring results
- * are, rounded to bf16, an operand of the next product: nothing goes through memory in between.
+ * A warp owns 16 rows (of queries or of keys). With g = lane / 4 and t = lane % 4 a thread holds, of a 16 x
+ * 8 result, c[0], c[1] = row g, columns 2t, 2t + 1, and c[2], c[3] = row g + 8 of the same columns. Two
+ * neighbouring results are, rounded to bf16, an operand of the next product: nothing goes through memory in
+ * between.
  *
- * Tiles are [64 rows, D] bf16, rows padded by 16 bytes: (D·2 + 16) / 16 is odd, so the eight 16-byte rows that ldmatrix
- * reads at a time lie in different banks. Columns d_kv .. D and rows beyond the sequence are zeros.
+ * Tiles are [64 rows, D] bf16, rows padded by 16 bytes: (D·2 + 16) / 16 is odd, so the eight 16-byte rows
+ * that ldmatrix reads at a time lie in different banks. Columns d_kv .. D and rows beyond the sequence are
+ * zeros.
  *
- * S is a product of bf16 by (bf16 times an fp32 vector). That operand is split in two bf16 numbers, high and low, and
- * multiplied twice, which keeps S within 2^-16 of exact: without 1/√d T5's scores are large, and a score rounded
- * to bf16 would be off by whole tenths. Attention is about 1% of a model's products, so this is nearly free.
+ * S is a product of bf16 by (bf16 times an fp32 vector). That operand is split in two bf16 numbers, high
+ * and low, and multiplied twice, which keeps S within 2^-16 of exact: without 1/√d T5's scores are large,
+ * and a score rounded to bf16 would be off by whole tenths. Attention is about 1% of a model's products, so
+ * this is nearly free.
  */
 #ifndef IA3_CUDA_ATTENTION_MMA_CUH
 #define IA3_CUDA_ATTENTION_MMA_CUH
@@ -126,8 +129,8 @@ ia3_scaled_pair(uint32_t *high, uint32_t *low, uint32_t pair, const float *l, in
 }
 
 /*
- * Starts bringing in the bias of `count` distances j - i from `first` on; those that no pair of the sequence has
- * are zeros, since the table may end before them.
+ * Starts bringing in the bias of `count` distances j - i from `first` on; those that no pair of the
+ * sequence has are zeros, since the table may end before them.
  */
 static __device__ __forceinline__ void
 ia3_bias_load(float *to, const ia3_attention &a, const ia3_attention_item &it, int first, int count)
@@ -140,9 +143,9 @@ ia3_bias_load(float *to, const ia3_attention &a, const ia3_attention_item &it, i
 }
 
 /*
- * Adds the bias to TILES neighbouring results whose c[0] of the first has the distance here[0] and whose columns go
- * forward (step = 1: columns are keys) or back (step = -1: columns are queries). A distance occurs in two neighbours,
- * eight columns apart, and is read once.
+ * Adds the bias to TILES neighbouring results whose c[0] of the first has the distance here[0] and whose
+ * columns go forward (step = 1: columns are keys) or back (step = -1: columns are queries). A distance
+ * occurs in two neighbours, eight columns apart, and is read once.
  */
 template <int TILES>
 static __device__ __forceinline__ void
@@ -180,8 +183,9 @@ ia3_fragment_of(uint32_t a[4], const float c0[4], const float c1[4])
 }
 
 /*
- * Which elements of TILES neighbouring results survive dropout: bit 4·tile + e belongs to c[e]. Rows are queries with
- * keys key[0] (row g) and key[1] (row g + 8), columns are keys of the sequence from `col` on, a multiple of 8.
+ * Which elements of TILES neighbouring results survive dropout: bit 4·tile + e belongs to c[e]. Rows are
+ * queries with keys key[0] (row g) and key[1] (row g + 8), columns are keys of the sequence from `col` on,
+ * a multiple of 8.
  *
  * Four columns come from one number block and lie in two threads: each computes the block of one of its rows.
  */
@@ -201,9 +205,9 @@ ia3_keep_by_query(const ia3_cuda_mask &mask, uint32_t site, const uint64_t key[2
 }
 
 /*
- * The same where rows are keys of the sequence from `row` on (a multiple of 16) and columns are queries, whose keys are
- * query_key[8·tile + column]. Four rows come from one number block and lie in four threads: thread i of them
- * computes the block that belongs to their c[i].
+ * The same where rows are keys of the sequence from `row` on (a multiple of 16) and columns are queries,
+ * whose keys are query_key[8·tile + column]. Four rows come from one number block and lie in four threads:
+ * thread i of them computes the block that belongs to their c[i].
  */
 template <int TILES>
 static __device__ __forceinline__ uint32_t

@@ -1,25 +1,26 @@
 /*
  * attention_mma_bwd.cu
- *     Backward attention in bf16 on tensor cores. Formulas: kernels/cpu/attention_bwd.c; P is recomputed from lse.
+ *     Backward attention in bf16 on tensor cores. Formulas: kernels/cpu/attention_bwd.c; P is recomputed
+ *     from lse.
  *
  * Two kernels, so that every sum has one owner and a fixed order:
- *   queries  a block takes 64 queries of one head and walks the keys: D_i = Σ_j P_ij·dP_ij = dout_i · out_i (dropout
- *            included: out is the sum of what survived), kept for the other kernel, then dq.
- *   keys     a block takes 64 keys of one head and walks the queries. It computes the scores transposed, so that P and dS
- *            come out as the left operands of dv' = Pᵀ·dout and dk' = dSᵀ·q. A sequence's tiles of keys are
- *            shared by at most IA3_KEY_SPLITS blocks; what each adds to dl_k and dl_v goes to its own row of the
- *            partial sums.
+ *   queries  a block takes 64 queries of one head and walks the keys: D_i = Σ_j P_ij·dP_ij = dout_i · out_i
+ *            (dropout included: out is the sum of what survived), kept for the other kernel, then dq.
+ *   keys     a block takes 64 keys of one head and walks the queries. It computes the scores transposed, so
+ *            that P and dS come out as the left operands of dv' = Pᵀ·dout and dk' = dSᵀ·q. A sequence's tiles
+ *            of keys are shared by at most IA3_KEY_SPLITS blocks; what each adds to dl_k and dl_v goes to its
+ *            own row of the partial sums.
  *
- * d_kv = 64: queries 38 KB of shared memory, keys 65 KB (3 blocks on a multiprocessor of 228 KB). For d_kv = 128 queries
- * (or keys) are walked 32 at a time to keep registers and memory in bounds.
+ * d_kv = 64: queries 38 KB of shared memory, keys 65 KB (3 blocks on a multiprocessor of 228 KB). For
+ * d_kv = 128 queries (or keys) are walked 32 at a time to keep registers and memory in bounds.
  */
 #include "attention_mma.cuh"
 
 namespace {
 
 /*
- * Tiles of this many rows lie in the double buffers; KEYS (or QUERIES) of them are taken at a time, as many as leave
- * the results in registers.
+ * Tiles of this many rows lie in the double buffers; KEYS (or QUERIES) of them are taken at a time, as many
+ * as leave the results in registers.
  */
 template <int D> struct walk {
     enum { ROWS = D <= 64 ? 64 : 32, KEYS = 16, QUERIES = D <= 64 ? 32 : 16, SIZE = ROWS * ia3_tile<D>::LD };
@@ -121,8 +122,8 @@ load_query_rows(query_rows<D> &r, const ia3_attention &a, const ia3_attention_it
 }
 
 /*
- * Adds what walk::KEYS keys contribute to dq. k, v: their tiles; bias: at the distance of the thread's first element; col:
- * their index in the sequence; n_k: how many are left.
+ * Adds what walk::KEYS keys contribute to dq. k, v: their tiles; bias: at the distance of the thread's
+ * first element; col: their index in the sequence; n_k: how many are left.
  */
 template <int D>
 __device__ __forceinline__ void
@@ -283,7 +284,10 @@ load_keys(keys_shared<D> *sh, const ia3_rows &k, const ia3_rows &v, const ia3_at
     }
 }
 
-/* What the scores of queries [i, i + ROWS) need besides the tiles. Queries beyond the last one weigh nothing. */
+/*
+ * What the scores of queries [i, i + ROWS) need besides the tiles. Queries beyond the last one weigh
+ * nothing.
+ */
 template <int D>
 __device__ __forceinline__ void
 load_statistics(keys_shared<D> *sh, int stage, const ia3_attention &a, const ia3_attention_item &it,
@@ -302,7 +306,10 @@ load_statistics(keys_shared<D> *sh, int stage, const ia3_attention &a, const ia3
     sh->key[stage][x] = there && a.dropout.row_key ? a.dropout.row_key[row] : 0;
 }
 
-/* Adds what walk::QUERIES queries contribute to the warp's keys; x: the first of them in the tile, key: first key of the warp. */
+/*
+ * Adds what walk::QUERIES queries contribute to the warp's keys; x: the first of them in the tile, key:
+ * first key of the warp.
+ */
 template <int D>
 __device__ __forceinline__ void
 walk_queries(key_rows<D> &r, const keys_shared<D> *sh, int stage, int x, const ia3_attention_item &it,
@@ -363,8 +370,8 @@ walk_queries(key_rows<D> &r, const keys_shared<D> *sh, int stage, int x, const i
 }
 
 /*
- * Writes d ⊙ l of a warp's 16 rows and leaves the sums of d ⊙ (unscaled row) over them in sums[D]. The results go through
- * `stage`, the warp's own [16, LD] floats, so that rows are read and written whole.
+ * Writes d ⊙ l of a warp's 16 rows and leaves the sums of d ⊙ (unscaled row) over them in sums[D]. The
+ * results go through `stage`, the warp's own [16, LD] floats, so that rows are read and written whole.
  */
 template <int D>
 __device__ __forceinline__ void

@@ -1,13 +1,15 @@
 /*
  * tree_attention.cu
- *     Decoder self-attention along a prefix tree, forward and backward. Formulas: kernels/cpu/tree_attention.c.
+ *     Decoder self-attention along a prefix tree, forward and backward. Formulas:
+ *     kernels/cpu/tree_attention.c.
  *
- * Paths are short (a choice is a few tokens), so these are dot products by warps, a lane holding every 32nd column, in
- * fp32. A warp that owns a query climbs from it to the root and takes the softmax as it goes; a warp that owns a key
- * takes the rows below it in their order. Nothing is stored per path, so depth is unlimited.
+ * Paths are short (a choice is a few tokens), so these are dot products by warps, a lane holding every 32nd
+ * column, in fp32. A warp that owns a query climbs from it to the root and takes the softmax as it goes; a
+ * warp that owns a key takes the rows below it in their order. Nothing is stored per path, so depth is
+ * unlimited.
  *
- * 64 rows of 32 heads and d_kv = 64 are 2,048 warps, one wave; a step of a climb is two coalesced reads of 128 bytes
- * and a reduction, some 100 cycles: microseconds per layer.
+ * 64 rows of 32 heads and d_kv = 64 are 2,048 warps, one wave; a step of a climb is two coalesced reads of
+ * 128 bytes and a reduction, some 100 cycles: microseconds per layer.
  */
 #include "attention.cuh"
 #include "attention_generic.cuh"

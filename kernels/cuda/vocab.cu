@@ -1,11 +1,13 @@
 /*
  * vocab.cu
- *     Log-probabilities of chosen tokens over the whole vocabulary, and their gradient. Formulas: kernels/cpu/vocab.c.
+ *     Log-probabilities of chosen tokens over the whole vocabulary, and their gradient. Formulas:
+ *     kernels/cpu/vocab.c.
  *
- * The product with the vocabulary goes to a bounded buffer of logits, some rows at a time: one block per row then
- * reads them once (streaming maximum and sum of exponentials). 512 rows of 32,128 tokens are 66 MB; writing and
- * reading them takes some 40 µs of an H100's memory bandwidth beside 100 µs for the product (d_model = 2,048), whose
- * weights are read once per block of rows. Backward: dlogits of the same block as act, then multiplied by W.
+ * The product with the vocabulary goes to a bounded buffer of logits, some rows at a time: one block per
+ * row then reads them once (streaming maximum and sum of exponentials). 512 rows of 32,128 tokens are 66
+ * MB; writing and reading them takes some 40 µs of an H100's memory bandwidth beside 100 µs for the product
+ * (d_model = 2,048), whose weights are read once per block of rows. Backward: dlogits of the same block as
+ * act, then multiplied by W.
  */
 #include "cuda.h"
 
@@ -48,7 +50,10 @@ merge_block(part x, part *shared)
     return x;
 }
 
-/* max and Σ exp of the thread's share of scale·logits[n]; `whole`: n, and so every row, is a multiple of four. */
+/*
+ * max and Σ exp of the thread's share of scale·logits[n]; `whole`: n, and so every row, is a multiple of
+ * four.
+ */
 __device__ __forceinline__ part
 own_part(const float *logits, int n, float scale, bool whole)
 {
@@ -119,8 +124,8 @@ store_four(uint16_t *p, float x, float y, float z, float w)
 }
 
 /*
- * dlogits (times scale) of row blockIdx.x, of which column v belongs to one thread: tokens that occur more than once
- * are added by their column's thread in the order of pairs.
+ * dlogits (times scale) of row blockIdx.x, of which column v belongs to one thread: tokens that occur more
+ * than once are added by their column's thread in the order of pairs.
  */
 template <typename T>
 __global__ void
