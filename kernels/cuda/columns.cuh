@@ -6,7 +6,7 @@
 #ifndef IA3_CUDA_COLUMNS_CUH
 #define IA3_CUDA_COLUMNS_CUH
 
-#include "cuda.h"
+#include "four.cuh"
 
 enum { IA3_GROUP = 8 };
 
@@ -94,30 +94,6 @@ ia3_drop8(float x[IA3_GROUP], const ia3_cuda_mask &mask, uint64_t key, uint32_t 
 #pragma unroll
     for (int i = 0; i < IA3_GROUP; i++)
         x[i] *= keep >> i & 1 ? mask.keep : 0.0f;
-}
-
-/* The block's sum, the same for all threads; partial: one element per warp. Warps add up in their order. */
-template <typename T>
-IA3_DEV T
-ia3_block_sum(T x, T *partial)
-{
-    x = ia3_warp_sum(x);
-    __syncthreads(); /* whoever used `partial` before is done */
-    if (threadIdx.x % 32 == 0)
-        partial[threadIdx.x / 32] = x;
-    __syncthreads();
-    T sum = partial[0];
-    for (unsigned w = 1; w < blockDim.x / 32; w++)
-        sum += partial[w];
-    return sum;
-}
-
-/* Blocks of `threads` that give each of n items a thread, at most `limit`; the kernels loop. */
-static inline unsigned
-ia3_blocks(size_t n, unsigned threads, unsigned limit)
-{
-    const size_t blocks = (n + threads - 1) / threads;
-    return blocks < limit ? (unsigned) blocks : limit;
 }
 
 #endif

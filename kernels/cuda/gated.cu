@@ -146,7 +146,7 @@ template <typename T, ia3_activation ACT>
 void
 launch(ia3_cuda *cuda, void *h, const void *g, int rows, const ia3_gated *p)
 {
-    const unsigned blocks = ia3_blocks((size_t) rows * ia3_groups(p->d_ff), THREADS, 1u << 20);
+    const unsigned blocks = ia3_blocks((size_t) rows * ia3_groups(p->d_ff), THREADS);
     const bool whole = ia3_whole_groups(h, p->d_ff) && ia3_whole_groups(g, p->d_ff);
     IA3_LAUNCH((gated_kernel<T, ACT>), blocks, THREADS, 0, cuda->stream, (T *) h, (const T *) g, rows, *p,
                ia3_cuda_mask_of(&p->dropout), whole);

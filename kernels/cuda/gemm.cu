@@ -6,6 +6,8 @@
  * yᵀ = op(w)·aᵀ. Whether that transposes w is the only difference between the forward and the backward pass.
  *
  * How to compute a shape is asked for once and kept in a table; a shape that falls into the place of another drops it.
+ * Batches have any number of rows, so they share an algorithm with those of about as many: it depends on how well tiles
+ * fit, never on alignment, which rows do not change.
  * Sums are fp32 always, split sums included (never added up in bf16), and results do not depend on the schedule.
  */
 #include "gemm.h"
@@ -21,7 +23,7 @@ const size_t WORKSPACE = (size_t) 32 << 20; /* what NVIDIA recommends for sm_90 
 enum { PLANS = 4096, MAX_ALIGNMENT = 256 };
 
 typedef struct plan_key {
-    int rows, n, k;
+    int rows, n, k; /* rows: rounded up by rounded_rows() */
     unsigned backward : 1, act_out : 1, add : 1;
     unsigned y_alignment : 9, a_alignment : 9, w_alignment : 9;
 } plan_key;
@@ -30,9 +32,23 @@ typedef struct plan {
     bool used;
     plan_key key;
     cublasLtMatmulDescOpaque_t operation;
-    cublasLtMatrixLayoutOpaque_t w, a, y;
+    cublasLtMatrixLayoutOpaque_t w;
     cublasLtMatmulAlgo_t algorithm;
 } plan;
+
+/* What a product needs besides, of its own number of rows. */
+typedef struct layouts {
+    cublasLtMatrixLayoutOpaque_t a, y;
+} layouts;
+
+int
+rounded_rows(int rows)
+{
+    int step = 8;
+    while (step < 128 && step < rows)
+        step *= 2;
+    return rows > INT32_MAX - step ? rows : (rows + step - 1) / step * step;
+}
 
 /* The largest power of two up to MAX_ALIGNMENT that divides p. */
 unsigned
@@ -70,8 +86,8 @@ cublasStatus_t
 describe(const ia3_cuda_gemm *g, plan *p)
 {
     const plan_key *key = &p->key;
-    const cudaDataType_t act = g->bf16 ? CUDA_R_16BF : CUDA_R_32F, out = key->act_out ? act : CUDA_R_32F;
-    const uint64_t rows = (uint64_t) key->rows, n = (uint64_t) key->n, k = (uint64_t) key->k;
+    const cudaDataType_t act = g->bf16 ? CUDA_R_16BF : CUDA_R_32F;
+    const uint64_t n = (uint64_t) key->n, k = (uint64_t) key->k;
     const cublasOperation_t transpose = key->backward ? CUBLAS_OP_N : CUBLAS_OP_T;
     /* 32F means 32F: TF32 would have to be asked for */
     cublasStatus_t s = cublasLtMatmulDescInit(&p->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
@@ -80,10 +96,16 @@ describe(const ia3_cuda_gemm *g, plan *p)
     if (s == CUBLAS_STATUS_SUCCESS)
         s = key->backward ? cublasLtMatrixLayoutInit(&p->w, act, n, k, (int64_t) n)
                           : cublasLtMatrixLayoutInit(&p->w, act, k, n, (int64_t) k);
+    return s;
+}
+
+cublasStatus_t
+lay_out(const ia3_cuda_gemm *g, const plan_key *key, int rows, layouts *l)
+{
+    const cudaDataType_t act = g->bf16 ? CUDA_R_16BF : CUDA_R_32F, out = key->act_out ? act : CUDA_R_32F;
+    cublasStatus_t s = cublasLtMatrixLayoutInit(&l->a, act, (uint64_t) key->k, (uint64_t) rows, key->k);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatrixLayoutInit(&p->a, act, k, rows, (int64_t) k);
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatrixLayoutInit(&p->y, out, n, rows, (int64_t) n);
+        s = cublasLtMatrixLayoutInit(&l->y, out, (uint64_t) key->n, (uint64_t) rows, key->n);
     return s;
 }
 
@@ -120,14 +142,17 @@ make_plan(const ia3_cuda_gemm *g, plan *p)
 {
     cublasLtMatmulPreferenceOpaque_t pref;
     cublasLtMatmulHeuristicResult_t best;
+    layouts l;
     int found = 0;
     cublasStatus_t s = describe(g, p);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = lay_out(g, &p->key, p->key.rows, &l);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmulPreferenceInit(&pref);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = set_preference(&pref, &p->key);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmulAlgoGetHeuristic(g->handle, &p->operation, &p->w, &p->a, &p->y, &p->y, &pref, 1, &best,
+        s = cublasLtMatmulAlgoGetHeuristic(g->handle, &p->operation, &p->w, &l.a, &l.y, &l.y, &pref, 1, &best,
                                            &found);
     if (s == CUBLAS_STATUS_SUCCESS && found == 0)
         s = CUBLAS_STATUS_NOT_SUPPORTED;
@@ -190,19 +215,20 @@ ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int r
     const float one = 1.0f, beta = add ? 1.0f : 0.0f;
     plan_key key;
     memset(&key, 0, sizeof key); /* it is compared byte by byte */
-    key.rows = rows, key.n = n, key.k = k;
+    key.rows = rounded_rows(rows), key.n = n, key.k = k;
     key.backward = backward, key.act_out = act_out, key.add = add;
     key.y_alignment = alignment_of(y), key.a_alignment = alignment_of(a), key.w_alignment = alignment_of(w);
     plan *p = &g->plans[place_of(&key)];
-    cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
-    if (!p->used || memcmp(&p->key, &key, sizeof key) != 0) {
+    layouts l;
+    cublasStatus_t s = lay_out(g, &key, rows, &l);
+    if (s == CUBLAS_STATUS_SUCCESS && (!p->used || memcmp(&p->key, &key, sizeof key) != 0)) {
         p->used = false;
         memcpy(&p->key, &key, sizeof key);
         s = make_plan(g, p);
     }
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmul(g->handle, &p->operation, &one, w, &p->w, a, &p->a, &beta, y, &p->y, y, &p->y,
-                           &p->algorithm, g->workspace, WORKSPACE, g->stream);
+        s = cublasLtMatmul(g->handle, &p->operation, &one, w, &p->w, a, &l.a, &beta, y, &l.y, y, &l.y, &p->algorithm,
+                           g->workspace, WORKSPACE, g->stream);
     *message = cublasLtGetStatusString(s);
     return s == CUBLAS_STATUS_SUCCESS;
 }
