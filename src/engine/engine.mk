@@ -168,6 +168,8 @@ $(ENGINE_BUILD)/cudasim/%.o: test/cudasim/%.cpp
 $(ENGINE_BUILD)/ia3_cuda_sim.so: $(CUDASIM_OBJS) $(MODULE_HOST_OBJ)
 	$(ENGINE_CXX) $(SANITIZE) -shared -o $@ $^ -pthread
 
+$(ENGINE_BUILD)/test/test_device_module: $(ENGINE_BUILD)/ia3_cuda_sim.so
+
 # Every test binary prints cmocka's summary; a failing one stops the run at the end with its name.
 check-engine: $(ENGINE_TESTS)
 	@failed=; for t in $(ENGINE_TESTS); do $$t || failed="$$failed $$t"; done; \

@@ -1,0 +1,250 @@
+/*
+ * test_device_module.c
+ *     Loading the CUDA module: what is said when there is no module, no driver, no GPU, no such GPU or no memory, what
+ *     "auto" does then, and that a lost GPU ends the process. On simulated GPUs (test/cudasim), which are beside
+ *     this program's folder. Each case has a process of its own, because a module stays loaded.
+ */
+#include "device_common.h"
+
+#include <libgen.h>
+#include <limits.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static char simulator[PATH_MAX], folder[PATH_MAX];
+
+static int
+set_up(void **state)
+{
+    ssize_t n = readlink("/proc/self/exe", folder, sizeof folder - 40);
+    assert_true(n > 0);
+    folder[n] = 0;
+    dirname(folder);
+    snprintf(simulator, sizeof simulator, "%.4000s/../ia3_cuda_sim.so", folder);
+    assert_int_equal(access(simulator, R_OK), 0);
+    return 0;
+}
+
+/* What a process of its own is told, and tells. */
+typedef struct attempt {
+    const char *spec;
+    ia3_dtype dtype;
+    size_t limit;
+    const char *module;            /* NULL: the simulator */
+    const char *setting[2];        /* an environment variable and its value */
+    void (*then)(ia3_device *dev); /* with the device, when it opened */
+    char output[4000];             /* "code|message|detail" or "opened NAME DTYPE", and stderr */
+    int status;                    /* of waitpid */
+} attempt;
+
+static void
+child(const attempt *a)
+{
+    ia3_error err = {0};
+    unsetenv("IA3_SIM_DEVICES");
+    setenv("IA3_CUDA_MODULE", a->module ? a->module : simulator, 1);
+    if (a->setting[0])
+        setenv(a->setting[0], a->setting[1], 1);
+    ia3_device *dev = ia3_device_open(a->spec, a->dtype, 1, a->limit, &err);
+    if (!dev) {
+        fprintf(stderr, "%d|%s|%s|%s", (int) err.code, err.message, err.detail, err.hint);
+        _exit(10);
+    }
+    fprintf(stderr, "opened %s %s\n", dev->name, ia3_device_dtype_name(dev));
+    if (a->then)
+        a->then(dev);
+    dev->ops->close(dev);
+    _exit(0);
+}
+
+static void
+run(attempt *a)
+{
+    int fds[2];
+    size_t len = 0;
+    ssize_t n;
+    assert_int_equal(pipe(fds), 0);
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        const int caught[] = {SIGSEGV, SIGBUS, SIGABRT};
+        for (size_t i = 0; i < sizeof caught / sizeof caught[0]; i++)
+            signal(caught[i], SIG_DFL);
+        dup2(fds[1], STDERR_FILENO);
+        child(a);
+    }
+    close(fds[1]);
+    while (len < sizeof a->output - 1 && (n = read(fds[0], a->output + len, sizeof a->output - 1 - len)) > 0)
+        len += (size_t) n;
+    a->output[len] = 0;
+    close(fds[0]);
+    assert_int_equal(waitpid(pid, &a->status, 0), pid);
+}
+
+static void
+assert_said(const attempt *a, const char *what)
+{
+    if (!strstr(a->output, what))
+        fail_msg("\"%s\" is not in \"%s\" (%s)", what, a->output, a->spec);
+}
+
+static void
+assert_exit(const attempt *a, int code)
+{
+    if (!WIFEXITED(a->status) || WEXITSTATUS(a->status) != code)
+        fail_msg("%s: status %d, not exit %d: %s", a->spec, a->status, code, a->output);
+}
+
+static void
+test_refusals(void **state)
+{
+    char text[PATH_MAX + 40];
+    snprintf(text, sizeof text, "%.4000s/no_such_module.so", folder);
+    struct {
+        attempt a;
+        const char *message, *more; /* in the message; in detail or hint */
+    } cases[] = {
+        {{"cuda", IA3_F32, .module = text}, "this build has no CUDA module", "toolkit"},
+        {{"cuda", IA3_F32, .module = "/proc/self/exe"}, "could not load the CUDA module", "exe"},
+        {{"cuda", IA3_F32, .module = "libm.so.6"}, "this build has no CUDA module", "cpu"},
+        {{"cuda", IA3_F32, .setting = {"IA3_SIM_DEVICES", "none"}}, "the GPU cannot be used", "driver"},
+        {{"cuda", IA3_F32, .setting = {"IA3_SIM_DEVICES", "0"}}, "there is no GPU", "auto"},
+        {{"cuda:1", IA3_F32}, "there is no GPU 1", "There is one GPU, number 0."},
+        {{"cuda:7", IA3_F32, .setting = {"IA3_SIM_DEVICES", "3"}}, "there is no GPU 7", "There are 3 GPUs"},
+        {{"cuda:-1", IA3_F32}, "unknown device \"cuda:-1\"", "\"cuda:N\""},
+        {{"cuda:", IA3_F32}, "unknown device \"cuda:\"", "\"cuda:N\""},
+        {{"cuda:1x", IA3_F32}, "unknown device \"cuda:1x\"", "\"cuda:N\""},
+        {{"cuda:99999999999999999999", IA3_F32}, "unknown device", "\"cuda:N\""},
+        {{"cuda", IA3_INT8}, "int8", "bfloat16"},
+        {{"cuda", IA3_F16}, "float16", "overflow"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        attempt *a = &cases[i].a;
+        run(a);
+        assert_exit(a, 10);
+        assert_int_equal(atoi(a->output), IA3_E_INVALID);
+        assert_said(a, cases[i].message);
+        assert_said(a, cases[i].more);
+    }
+}
+
+static void
+test_open(void **state)
+{
+    attempt f32 = {"cuda", IA3_F32}, any = {"cuda", IA3_AUTO};
+    attempt second = {"cuda:1", IA3_BF16, .setting = {"IA3_SIM_DEVICES", "2"}};
+    run(&f32);
+    assert_exit(&f32, 0);
+    assert_said(&f32, "opened cuda:0 float32");
+    run(&any);
+    assert_said(&any, "opened cuda:0 bfloat16");
+    run(&second);
+    assert_said(&second, "opened cuda:1 bfloat16");
+}
+
+/* A GPU if one works, else the CPU with the reason in the log. */
+static void
+test_auto(void **state)
+{
+    attempt gpu = {"auto", IA3_F32}, none = {"auto", IA3_F32, .setting = {"IA3_SIM_DEVICES", "0"}};
+    attempt absent = {"auto", IA3_F32, .module = "/nowhere.so"}, int8 = {"auto", IA3_INT8};
+    run(&gpu);
+    assert_said(&gpu, "opened cuda:0 float32");
+    run(&none);
+    assert_exit(&none, 0);
+    assert_said(&none, "LOG: device auto: the processor computes, not a GPU: there is no GPU");
+    assert_said(&none, "opened cpu float32");
+    run(&absent);
+    assert_said(&absent, "this build has no CUDA module");
+    assert_said(&absent, "opened cpu float32");
+    run(&int8);
+    assert_said(&int8, "opened cpu int8");
+}
+
+/* One matrix of 1,000 x 1,000: 4 MB. */
+static void
+load_matrix(ia3_device *dev)
+{
+    ia3_error err = {0};
+    float *w = calloc(1000 * 1000, sizeof *w);
+    ia3_host_tensor t = {w, IA3_F32, 1000, 1000};
+    ia3_matrix *m = dev->ops->matrix_create(dev, &t, 1, &err);
+    fprintf(stderr, "%s|%d|%s|%s", m ? "loaded" : "refused", (int) err.code, err.message, err.detail);
+    if (m)
+        dev->ops->matrix_free(dev, m);
+    free(w);
+}
+
+static void
+test_too_little_memory(void **state)
+{
+    attempt small = {"cuda", IA3_F32, .setting = {"IA3_SIM_MEMORY", "3000000"}, .then = load_matrix};
+    attempt limited = {"cuda", IA3_F32, .limit = 3000000, .then = load_matrix};
+    attempt enough = {"cuda", IA3_F32, .then = load_matrix};
+    run(&small);
+    assert_exit(&small, 0);
+    assert_said(&small, "refused|8|out of GPU memory");
+    assert_said(&small, "4000000 bytes");
+    assert_said(&small, "3000000");
+    run(&limited);
+    assert_said(&limited, "refused|8|");
+    run(&enough);
+    assert_said(&enough, "loaded|0|");
+}
+
+/* The kernel fails, which shows at the next download. */
+static void
+compute(ia3_device *dev)
+{
+    float x[64] = {1}, *p = dev->ops->alloc(dev, sizeof x), *w = dev->ops->alloc(dev, sizeof x);
+    dev->ops->upload(dev, p, x, sizeof x);
+    dev->ops->upload(dev, w, x, sizeof x);
+    for (int i = 0; i < 3; i++)
+        dev->ops->add_dropout(dev, p, w, 1, 64, (ia3_dropout){0});
+    dev->ops->download(dev, x, p, sizeof x);
+    fprintf(stderr, "result %.0f\n", x[0]);
+}
+
+static void
+test_lost(void **state)
+{
+    attempt well = {"cuda", IA3_F32, .then = compute};
+    attempt lost = {"cuda", IA3_F32, .setting = {"IA3_SIM_LOST_AFTER", "2"}, .then = compute};
+    run(&well);
+    assert_exit(&well, 0);
+    assert_said(&well, "result 4");
+    run(&lost);
+    assert_exit(&lost, 1);
+    assert_said(&lost, "ERROR: ");
+    assert_said(&lost, "failed: unspecified launch failure");
+    assert_null(strstr(lost.output, "result"));
+}
+
+/* What the simulator is for: the host reads device memory. */
+static void
+follow_pointer(ia3_device *dev)
+{
+    volatile float *p = dev->ops->alloc(dev, 64);
+    fprintf(stderr, "read %f", (double) *p);
+}
+
+static void
+test_device_pointer_on_the_host(void **state)
+{
+    attempt a = {"cuda", IA3_F32, .then = follow_pointer};
+    run(&a);
+    assert_null(strstr(a.output, "read"));
+    assert_true(WIFSIGNALED(a.status) || WEXITSTATUS(a.status) != 0);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_refusals), cmocka_unit_test(test_open),
+        cmocka_unit_test(test_auto),     cmocka_unit_test(test_too_little_memory),
+        cmocka_unit_test(test_lost),     cmocka_unit_test(test_device_pointer_on_the_host),
+    };
+    return cmocka_run_group_tests_name("cuda module", tests, set_up, NULL);
+}
