@@ -67,6 +67,13 @@ tile(const ia3_bgemm *g, const strip_view *s, size_t row, const int rows)
     const char *a[3], *ahead = s->ahead; /* every fourth row: the others are in reach of an address */
     for (size_t i = 0; i < 3; i++)
         a[i] = (const char *) (g->a + (row + 4 * i) * g->lda);
+    const size_t size = g->out == IA3_OUT_ACT ? sizeof(uint16_t) : sizeof(float);
+    const char *y = (const char *) g->y + (row * g->ldy + (size_t) s->first) * size;
+#pragma GCC unroll 12
+    for (int r = 0; r < rows; r++) { /* where the sums will go is far away by now */
+        _mm_prefetch(y + (size_t) r * g->ldy * size, _MM_HINT_T0);
+        _mm_prefetch(y + (size_t) r * g->ldy * size + 16 * size, _MM_HINT_T0);
+    }
     for (int pairs = g->k / 2; pairs > 0; pairs--) {
         _mm_prefetch(ahead, _MM_HINT_T1);
         ahead += s->step;
