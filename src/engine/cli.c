@@ -165,8 +165,8 @@ score_lines(ia3_server *s, const ia3_adapter *adapter, const ia3_choices *choice
     return ok;
 }
 
-static bool
-score(ia3_server *s, ia3_error *err)
+bool
+ia3_cli_score(ia3_server *s, ia3_error *err)
 {
     ia3_span *spans;
     int n = ia3_cli_choices(s->options->choices, &spans);
@@ -200,7 +200,7 @@ ia3_cli(const ia3_options *options)
     else if (ok && strcmp(options->command, "tokenize") == 0)
         ok = tokenize(s, &err);
     else if (ok && strcmp(options->command, "score") == 0)
-        ok = score(s, &err);
+        ok = ia3_cli_score(s, &err);
     else if (ok)
         ok = ia3_cli_train(s, &err);
     ia3_server_unload(s);

@@ -10,6 +10,9 @@
 /* Runs options->command; returns the exit status (1 after an error, which is logged). */
 int ia3_cli(const ia3_options *options);
 
+/* Reads texts from stdin, prints their predictions. */
+bool ia3_cli_score(ia3_server *s, ia3_error *err);
+
 /* cli_train.c: reads text<TAB>label from stdin, writes options->out. */
 bool ia3_cli_train(ia3_server *s, ia3_error *err);
 
