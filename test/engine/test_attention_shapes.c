@@ -1,8 +1,9 @@
 /*
  * test_attention_shapes.c
- *     Attention in every shape that a kernel may treat in its own way: head sizes, lengths around the sizes of tiles,
- *     strides of fused products, and each part of the contract that may be left out. Every element of every result is
- *     compared with a reference in double, and memory between the rows must stay as it was.
+ *     Attention in every shape that a kernel may treat in its own way: head sizes, lengths around the sizes
+ *     of tiles, strides of fused products, and each part of the contract that may be left out. Every
+ *     element of every result is compared with a reference in double, and memory between the rows must stay
+ *     as it was.
  */
 #include "attention_fixture.h"
 
@@ -240,8 +241,8 @@ on_long_keys(ia3_device *dev)
 }
 
 /*
- * Where one key has all the weight, dq is the difference of dP and dout · out, which are equal but for the rounding of
- * out: hence the slack.
+ * Where one key has all the weight, dq is the difference of dP and dout · out, which are equal but for the
+ * rounding of out: hence the slack.
  */
 static void
 on_lopsided_lengths(ia3_device *dev)
