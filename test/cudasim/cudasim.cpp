@@ -14,6 +14,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 #include <sys/mman.h>
 #ifndef __x86_64__
 #include <ucontext.h>
@@ -124,6 +127,9 @@ start(unsigned i)
 {
     fiber *f = &sim.threads[i];
     char *stack = sim.stacks + i * STACK;
+#ifdef __SANITIZE_ADDRESS__
+    __asan_unpoison_memory_region(stack, STACK); /* the thread before this one never returned */
+#endif
 #ifdef __x86_64__
     /* at different distances from the page's end, or all of them would compete for the same cache lines */
     void **top = (void **) (void *) (stack + STACK - 72 - i % 64 * 1088);

@@ -36,9 +36,10 @@ check_form(const ia3_int8_form *form, int rows, int groups, int n, int kind, boo
         w_scale[j] = 0.5f + (float) j / 64.0f;
     for (int r = 0; r < rows; r++) {
         scale[r] = 1.0f + (float) r / 8.0f;
-        start[r] = 0;
+        uint32_t sum = 0; /* of values that only a test has it may wrap, as the kernels' own sums do */
         for (size_t i = 0; i < k; i++)
-            start[r] -= 128 * q[(size_t) r * k + i];
+            sum -= 128u * (uint32_t) q[(size_t) r * k + i];
+        start[r] = (int32_t) sum;
     }
     for (int out = IA3_OUT_ACT; out <= IA3_OUT_ADD_F32; out++) {
         for (size_t i = 0; i < n_y; i++)
