@@ -13,10 +13,10 @@ SELECT ia3_train('tickets', $$SELECT text, label FROM shots ORDER BY id$$, steps
 SELECT rank, choice IN ('billing', 'access') AS known, score < 0 AS score, probability BETWEEN 0 AND 1 AS probability
   FROM ia3_classify('tickets', 'my card was charged');
 SELECT count(*), count(DISTINCT choice), abs(sum(probability) - 1) < 1e-9 AS normalised,
-       array_agg(rank ORDER BY place) = array_agg(rank ORDER BY score DESC) AS ordered,
+       array_agg(rank ORDER BY ordinality) = array_agg(rank ORDER BY score DESC) AS ordered,
        max(abs(probability - exp(score) / total)) < 1e-9 AS softmax
   FROM (SELECT *, sum(exp(score)) OVER () AS total FROM ia3_classify('tickets', 'my card was charged',
-        ARRAY['billing', 'access', 'weather', 'a much longer answer']) WITH ORDINALITY AS r(rank, choice, score, probability, place)) c;
+        ARRAY['billing', 'access', 'weather', 'a much longer answer']) WITH ORDINALITY) c;
 SELECT bool_and(ia3_predict('tickets', text) = (SELECT choice FROM ia3_classify('tickets', text) WHERE rank = 1)) AS agrees
   FROM shots;
 -- it has learned its examples
