@@ -34,8 +34,11 @@ plain_row(int32_t *restrict sums, const uint8_t *restrict w, const int8_t *restr
     for (int g = 0; g < groups; g++) {
         const uint8_t *restrict b = w + (size_t) g * IA3_INT8_COLUMNS * IA3_INT8_GROUP;
         int32_t q0 = q[4 * g], q1 = q[4 * g + 1], q2 = q[4 * g + 2], q3 = q[4 * g + 3];
-        for (int j = 0; j < IA3_INT8_COLUMNS; j++)
-            sums[j] += q0 * b[4 * j] + q1 * b[4 * j + 1] + q2 * b[4 * j + 2] + q3 * b[4 * j + 3];
+        for (int j = 0; j < IA3_INT8_COLUMNS; j++) {
+            int32_t four = q0 * b[4 * j] + q1 * b[4 * j + 1] + q2 * b[4 * j + 2] + q3 * b[4 * j + 3];
+            /* on the way a sum may wrap, in the end it fits */
+            sums[j] = (int32_t) ((uint32_t) sums[j] + (uint32_t) four);
+        }
     }
 }
 
