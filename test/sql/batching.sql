@@ -16,7 +16,8 @@ BEGIN
         IF line ~ 'Ia3ReadAhead' THEN
             RETURN NEXT regexp_replace(trim(line), '^(-> +)?(.*?) \((actual|never).*$', '\2');
         ELSIF line ~ '(Batched Calls|Batches|Batched Rows|Largest Batch): ' THEN
-            RETURN NEXT '  ' || trim(line);
+            -- PostgreSQL 18 qualifies columns where there is a GROUP BY
+            RETURN NEXT '  ' || replace(trim(line), 'notes.', '');
         END IF;
     END LOOP;
 END $$;

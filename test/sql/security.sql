@@ -85,7 +85,9 @@ DROP FUNCTION ask_alices;
 SELECT ia3_drop(task) FROM ia3.task;
 DROP EXTENSION ia3;
 CREATE SCHEMA ia3;
+\set SHOW_CONTEXT never
 CREATE EXTENSION ia3;
+\set SHOW_CONTEXT errors
 DROP SCHEMA ia3;
 CREATE SCHEMA elsewhere;
 CREATE EXTENSION ia3 SCHEMA elsewhere;
