@@ -49,36 +49,6 @@ lay_out(dot_scratch *s, char *base, const ia3_attention *a)
     return bytes;
 }
 
-/* s += bias; returns the largest of n. */
-static float
-add_bias(float *s, const float *bias, size_t n)
-{
-    __m512 max = _mm512_set1_ps(-INFINITY);
-    for (size_t j = 0; j < n; j += 16) {
-        __mmask16 m = ia3_lanes(n - j);
-        __m512 x = _mm512_maskz_loadu_ps(m, s + j);
-        if (bias)
-            x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(m, bias + j));
-        _mm512_mask_storeu_ps(s + j, m, x);
-        max = _mm512_mask_max_ps(max, m, max, x);
-    }
-    return _mm512_reduce_max_ps(max);
-}
-
-/* s = e^(s - max); returns the sum, in 16 partial sums first. */
-static float
-exponentials(float *s, float max, size_t n)
-{
-    __m512 sum = _mm512_setzero_ps(), shift = _mm512_set1_ps(max);
-    for (size_t j = 0; j < n; j += 16) {
-        __mmask16 m = ia3_lanes(n - j);
-        __m512 e = ia3_exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + j), shift));
-        _mm512_mask_storeu_ps(s + j, m, e);
-        sum = _mm512_mask_add_ps(sum, m, sum, e);
-    }
-    return _mm512_reduce_add_ps(sum);
-}
-
 /*
  * The weights of one query before they are divided by their sum, zeros behind its end; the largest is one, which
  * bfloat16 keeps exactly. s->share gets what they are to be multiplied by. Returns log Σ exp S.
@@ -88,7 +58,7 @@ softmax_row(const dot_job *j, const ia3_head *h, const dot_scratch *s, size_t x,
 {
     const size_t n = h->n_k, row = h->q0 + i + x;
     float *scores = s->s + x * s->ld;
-    float max = add_bias(scores, ia3_head_bias(h, i + x), n), sum = exponentials(scores, max, n);
+    float max = ia3_add_bias(scores, ia3_head_bias(h, i + x), n), sum = ia3_exponentials(scores, max, n);
     s->share[x] = (j->mask.on ? j->mask.keep : 1.0f) / sum;
     uint16_t *p = s->p + x * s->ld;
     if (j->mask.on) {

@@ -100,6 +100,8 @@ void ia3_cpu_dropout_act(ia3_device *dev, void *y, const void *x, int rows, int 
 void ia3_cpu_dropout_f32_to_act(ia3_device *dev, void *y, const float *x, int rows, int d, ia3_dropout drop);
 void ia3_cpu_attention(ia3_device *dev, const ia3_attention *a);
 void ia3_cpu_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attention_grad *g);
+bool ia3_cpu_state_attention_fits(const ia3_device *dev, const ia3_matrix *w, int n_heads, int d_kv);
+void ia3_cpu_state_attention(ia3_device *dev, const ia3_attention *a, const void *states, ia3_matrix *w);
 void ia3_cpu_tree_attention(ia3_cpu *cpu, const ia3_attention *a);
 void ia3_cpu_tree_attention_bwd(ia3_cpu *cpu, const ia3_attention *a, const ia3_attention_grad *g,
                                 float *partial);

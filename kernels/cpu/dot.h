@@ -67,6 +67,36 @@ ia3_exp16(__m512 x)
     return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.33654f), _CMP_NLT_UQ), p, n);
 }
 
+/* s += bias; returns the largest of n. */
+static inline float
+ia3_add_bias(float *s, const float *bias, size_t n)
+{
+    __m512 max = _mm512_set1_ps(-INFINITY);
+    for (size_t j = 0; j < n; j += 16) {
+        __mmask16 m = ia3_lanes(n - j);
+        __m512 x = _mm512_maskz_loadu_ps(m, s + j);
+        if (bias)
+            x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(m, bias + j));
+        _mm512_mask_storeu_ps(s + j, m, x);
+        max = _mm512_mask_max_ps(max, m, max, x);
+    }
+    return _mm512_reduce_max_ps(max);
+}
+
+/* s = e^(s - max); returns the sum, in 16 partial sums first. */
+static inline float
+ia3_exponentials(float *s, float max, size_t n)
+{
+    __m512 sum = _mm512_setzero_ps(), shift = _mm512_set1_ps(max);
+    for (size_t j = 0; j < n; j += 16) {
+        __mmask16 m = ia3_lanes(n - j);
+        __m512 e = ia3_exp16(_mm512_sub_ps(_mm512_maskz_loadu_ps(m, s + j), shift));
+        _mm512_mask_storeu_ps(s + j, m, e);
+        sum = _mm512_mask_add_ps(sum, m, sum, e);
+    }
+    return _mm512_reduce_add_ps(sum);
+}
+
 /*
  * to[n, d] = the rows times l, rounded; and what rounding lost, rounded, to `rest` unless NULL. Returns to's rows.
  */

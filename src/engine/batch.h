@@ -34,6 +34,7 @@ typedef struct ia3_batch {
     ia3_ints enc_slots, dec_slots;      /* the slot of every row */
     ia3_ints pair_offsets, pair_tokens; /* pair_offsets [decoder rows + 1] */
     int max_input, max_dec, max_depth;  /* longest input; most decoder rows of one input; deepest path */
+    int n_by_states; /* the last inputs, whose cross-attention goes without keys and values (scoring) */
 
     /* (IA)³ vectors: device pointers, one slot per adapter; none at all = the bare backbone */
     const float **slots;

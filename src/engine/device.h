@@ -221,6 +221,15 @@ typedef struct ia3_device_ops {
     void (*attention)(ia3_device *dev, const ia3_attention *a);
     void (*attention_bwd)(ia3_device *dev, const ia3_attention *a, const ia3_attention_grad *g);
 
+    /*
+     * Cross-attention over states E (act [key rows, w->in], contiguous) without their keys and values: for few
+     * queries it is cheaper to take w = [Wk; Wv] to the side of the queries and of the result,
+     *   S = ((q ⊙ l_k)·Wk)·Eᵀ     out = ((softmax(S)·E)·Wvᵀ) ⊙ l_v
+     * Of `a`, k, v, bias, parent, dropout and lse are not used. Only where state_attention_fits; NULL: nowhere.
+     */
+    bool (*state_attention_fits)(const ia3_device *dev, const ia3_matrix *w, int n_heads, int d_kv);
+    void (*state_attention)(ia3_device *dev, const ia3_attention *a, const void *states, ia3_matrix *w);
+
     void (*gated_act)(ia3_device *dev, void *h, const void *g, int rows, const ia3_gated *p);
     /* dg (act, like g) from dh (act, like h); the vectors' gradient accumulates */
     void (*gated_act_bwd)(ia3_device *dev, void *dg, const void *dh, const void *g, int rows,

@@ -5,7 +5,7 @@
  * Pre-norm blocks over an fp32 residual stream x:
  *     x += drop(Attn(norm x)); decoder: x += drop(Cross(norm x, enc)); x += drop(FF(norm x))
  * then the final norm and dropout. Encoder outputs are turned into cross-attention keys and values once per
- * input and layer, whatever the number of choices.
+ * input and layer, whatever the number of choices; inputs with few decoder rows may do without (score.c).
  */
 #include "pass.h"
 
@@ -147,27 +147,54 @@ self_attention(ia3_pass *p, ia3_stack *s, int layer)
         OPS->arena_release(DEV, mark);
 }
 
+/* The first n inputs, over keys and values. */
+static void
+attend_keys(ia3_pass *p, int layer, int n, ia3_saved_attention *keep)
+{
+    ia3_stack inputs = p->enc;
+    inputs.rows = p->batch->enc_offsets.v[n];
+    keep->kv = act_room(p, inputs.rows, 2 * (size_t) p->m->config.inner);
+    ia3_pass_product(p, &inputs, (ia3_place){true, layer, IA3_PART_CROSS_KV}, keep->kv, p->enc.out,
+                     p->m->dec[layer].cross.kv, IA3_OUT_ACT);
+    if (p->m->trace)
+        ia3_trace_cross(p, layer, keep->kv);
+    ia3_attention a;
+    ia3_pass_cross_attention(p, layer, keep, &a);
+    a.n_seq = n;
+    OPS->attention(DEV, &a);
+}
+
+/* The inputs from the n-th on, over the encoder's output. */
+static void
+attend_states(ia3_pass *p, int layer, int n, const ia3_saved_attention *keep)
+{
+    ia3_attention a;
+    ia3_pass_cross_attention(p, layer, keep, &a);
+    a.n_seq -= n;
+    a.q_offsets += n;
+    a.k_offsets += n;
+    a.scale_k.slot_of += n;
+    a.scale_v.slot_of += n;
+    OPS->state_attention(DEV, &a, p->enc.out, p->m->dec[layer].cross.kv);
+}
+
 static void
 cross_attention(ia3_pass *p, int layer)
 {
     const ia3_cross_attention *w = &p->m->dec[layer].cross;
     ia3_stack *s = &p->dec;
-    int inner = p->m->config.inner;
+    int inner = p->m->config.inner, n = p->batch->n_inputs - p->batch->n_by_states;
     ia3_saved_attention scratch = {0}, *keep = p->training ? &s->saved[layer].cross : &scratch;
     size_t mark = OPS->arena_mark(DEV);
     ia3_sublayer_enter(p, s, layer, IA3_PART_CROSS_NORM, w->norm, &keep->x, &keep->rstd);
     keep->q = act_room(p, s->rows, inner);
-    keep->kv = act_room(p, p->enc.rows, 2 * (size_t) inner);
     keep->out = act_room(p, s->rows, inner);
     keep->lse = p->training ? room(p, s->rows, p->m->config.n_heads, sizeof(float)) : NULL;
     ia3_pass_product(p, s, (ia3_place){true, layer, IA3_PART_CROSS_Q}, keep->q, s->normed, w->q, IA3_OUT_ACT);
-    ia3_place kv = {true, layer, IA3_PART_CROSS_KV};
-    ia3_pass_product(p, &p->enc, kv, keep->kv, p->enc.out, w->kv, IA3_OUT_ACT);
-    if (p->m->trace)
-        ia3_trace_cross(p, layer, keep->kv);
-    ia3_attention a;
-    ia3_pass_cross_attention(p, layer, keep, &a);
-    OPS->attention(DEV, &a);
+    if (n > 0)
+        attend_keys(p, layer, n, keep);
+    if (n < p->batch->n_inputs)
+        attend_states(p, layer, n, keep);
     ia3_sublayer_leave(p, s, keep->out, w->o, layer, IA3_SITE_CROSS_OUT);
     if (!p->training)
         OPS->arena_release(DEV, mark);

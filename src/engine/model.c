@@ -168,6 +168,17 @@ load_layers(loader *l)
     return true;
 }
 
+/* Whether the device can attend over the encoder's output itself in every layer. */
+static bool
+fits_states(const ia3_model *m)
+{
+    const ia3_device_ops *ops = m->dev->ops;
+    bool fits = ops->state_attention != NULL;
+    for (int i = 0; fits && i < m->config.n_dec; i++)
+        fits = ops->state_attention_fits(m->dev, m->dec[i].cross.kv, m->config.n_heads, m->config.d_kv);
+    return fits;
+}
+
 static bool
 load_ends(loader *l)
 {
@@ -250,6 +261,7 @@ ia3_model_load(const ia3_checkpoint *ck, ia3_device *dev, void (*progress)(doubl
         ia3_model_free(m);
         return NULL;
     }
+    m->few_by_states = fits_states(m);
     return m;
 }
 

@@ -56,6 +56,7 @@ struct ia3_model {
     float *enc_norm, *dec_norm;
     float *ones; /* device [n_values]: the bare backbone inside a mixed batch */
     uint64_t parameters, bytes;
+    bool few_by_states; /* the device has state_attention for every layer of the decoder */
     int backward_users; /* training jobs that need the backward weights */
     /* pointers of the pass in flight, per layer; here because a pass may leave by a jump (pass.h) */
     struct ia3_saved_layer *enc_saved, *dec_saved;

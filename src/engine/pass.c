@@ -81,7 +81,7 @@ ia3_pass_cross_attention(const ia3_pass *p, int layer, const ia3_saved_attention
         .max_k = p->enc.max_rows,
         .q = w->q,
         .k = w->kv,
-        .v = (const char *) w->kv + (size_t) c->inner * size,
+        .v = w->kv ? (const char *) w->kv + (size_t) c->inner * size : NULL,
         .q_stride = (size_t) c->inner,
         .kv_stride = 2 * (size_t) c->inner,
         .scale_k = attention_scale(p, &p->dec, layer, 2),

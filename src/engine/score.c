@@ -2,8 +2,8 @@
  * score.c
  *     Rank classification of a batch of rows with mixed adapters.
  *
- * Each distinct (adapter, input) is one input of the pass; each distinct choice set asked of it adds its trie
- * below that input. score = mean log-likelihood per token of a choice.
+ * Each distinct (adapter, input) is one input of the pass (two, when large and small choice sets are asked of it);
+ * each distinct choice set asked of it adds its trie below that input. score = mean log-likelihood per token of a choice.
  */
 #include "score.h"
 
@@ -19,9 +19,24 @@ ia3_score_row_tokens(const ia3_score_row *row)
     return row->n_ids + row->choices->n_rows;
 }
 
+/*
+ * Keys and values take 2·d_model·inner products per token of the input; without them it is as many per decoder row
+ * and 2·d_model more per decoder row, token and head, in smaller pieces, which halves their speed.
+ */
+bool
+ia3_score_by_states(const ia3_model *m, const ia3_score_row *row)
+{
+    const ia3_config *c = &m->config;
+    if (!m->few_by_states || m->trace || (row->adapter && row->adapter->method != IA3_METHOD_IA3))
+        return false;
+    double tokens = row->n_ids, rows = row->choices->n_rows;
+    return 2 * rows * (c->inner + c->n_heads * tokens) < tokens * c->inner;
+}
+
 /* Groups rows by (adapter, input, choices) through one hash table of row indexes (open addressing). */
 typedef struct grouping {
     const ia3_score_row *rows;
+    const bool *by_states;
     int *table;
     size_t mask;
 } grouping;
@@ -36,9 +51,10 @@ hash_input(const ia3_score_row *row)
 }
 
 static bool
-same_input(const ia3_score_row *a, const ia3_score_row *b)
+same_input(const grouping *g, int i, int j)
 {
-    return a->adapter == b->adapter && a->n_ids == b->n_ids &&
+    const ia3_score_row *a = &g->rows[i], *b = &g->rows[j];
+    return g->by_states[i] == g->by_states[j] && a->adapter == b->adapter && a->n_ids == b->n_ids &&
            memcmp(a->ids, b->ids, (size_t) a->n_ids * sizeof *a->ids) == 0;
 }
 
@@ -51,19 +67,20 @@ first_of_input(grouping *g, int i)
             g->table[at] = i;
             return i;
         }
-        if (same_input(&g->rows[g->table[at]], &g->rows[i]))
+        if (same_input(g, g->table[at], i))
             return g->table[at];
     }
 }
 
-/* leader[i] = the first row with the same (adapter, input) as row i. */
+/* leader[i] = the first row with the same (adapter, input, kind of cross-attention) as row i. */
 static int *
-find_leaders(const ia3_score_row *rows, int n)
+find_leaders(const ia3_score_row *rows, const bool *by_states, int n)
 {
     size_t size = 16;
     while (size < 2 * (size_t) n)
         size *= 2;
-    grouping g = {.rows = rows, .table = ia3_alloc_array(size, sizeof(int)), .mask = size - 1};
+    grouping g = {
+        .rows = rows, .by_states = by_states, .table = ia3_alloc_array(size, sizeof(int)), .mask = size - 1};
     for (size_t i = 0; i < size; i++)
         g.table[i] = -1;
     int *leader = ia3_alloc_array(n, sizeof(int));
@@ -97,10 +114,14 @@ add_group(ia3_batch *b, const ia3_model *m, const ia3_score_row *rows, const int
     }
 }
 
+/* Inputs whose cross-attention goes by states come last. */
 static void
 build(ia3_batch *b, const ia3_model *m, const ia3_score_row *rows, int n, int *first_pair)
 {
-    int *leader = find_leaders(rows, n), *next = ia3_alloc_array(n, sizeof(int));
+    bool *states = ia3_alloc_array(n, sizeof(bool));
+    for (int i = 0; i < n; i++)
+        states[i] = ia3_score_by_states(m, &rows[i]);
+    int *leader = find_leaders(rows, states, n), *next = ia3_alloc_array(n, sizeof(int));
     int *tail = ia3_alloc_array(n, sizeof(int));
     for (int i = 0; i < n; i++) {
         next[i] = -1;
@@ -111,8 +132,14 @@ build(ia3_batch *b, const ia3_model *m, const ia3_score_row *rows, int n, int *f
         }
     }
     for (int i = 0; i < n; i++)
-        if (leader[i] == i)
+        if (leader[i] == i && !states[i])
             add_group(b, m, rows, next, i, first_pair);
+    int by_keys = b->n_inputs;
+    for (int i = 0; i < n; i++)
+        if (leader[i] == i && states[i])
+            add_group(b, m, rows, next, i, first_pair);
+    b->n_by_states = b->n_inputs - by_keys;
+    free(states);
     free(leader);
     free(next);
     free(tail);

@@ -187,7 +187,7 @@ score(bench *b, const char *set, int n, bool mixed, const char *out)
     n = n < b->in.n_rows ? n : b->in.n_rows;
     ia3_score_row *rows = ia3_alloc_array((size_t) n, sizeof *rows);
     bench_products products = {0};
-    int64_t enc_rows = 0, dec_rows = 0;
+    int64_t enc_rows = 0, dec_rows = 0, kv_rows = 0;
     for (int i = 0; i < n; i++) {
         const ia3_choices *c = choices_of_row(b, i);
         int a = mixed ? b->in.task[i] % b->n_adapters : 0;
@@ -198,8 +198,9 @@ score(bench *b, const char *set, int n, bool mixed, const char *out)
                                   .scores = ia3_alloc_array((size_t) c->n, sizeof(double))};
         enc_rows += rows[i].n_ids;
         dec_rows += c->n_rows;
+        kv_rows += ia3_score_by_states(b->server.model, &rows[i]) ? c->n_rows : rows[i].n_ids;
     }
-    bench_products_forward(&products, ia3_model_config(b->server.model), enc_rows, dec_rows);
+    bench_products_forward(&products, ia3_model_config(b->server.model), enc_rows, dec_rows, kv_rows);
 
     ia3_error err = {0};
     timing t = {0};
@@ -299,7 +300,7 @@ train(bench *b, int steps, double dropout, const char *out)
         stop(&took);
         free(batch);
     }
-    bench_products_forward(&products, config, enc_rows, dec_rows);
+    bench_products_forward(&products, config, enc_rows, dec_rows, enc_rows);
     bench_products_backward(&products, config, enc_rows, dec_rows);
     if (strcmp(out, "-") != 0)
         write_adapter(t, out);

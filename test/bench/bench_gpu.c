@@ -244,7 +244,8 @@ score(bench *b, int n_choices, int n, int n_adapters, double seconds, ia3_error 
     double *scores = ia3_alloc_array((size_t) n * (size_t) n_choices, sizeof *scores);
     ia3_score_row *rows = make_rows(b, n, n_adapters, choices, scores);
     bench_products products = {0};
-    bench_products_forward(&products, &b->config, (int64_t) n * b->tokens, (int64_t) n * choices->n_rows);
+    bench_products_forward(&products, &b->config, (int64_t) n * b->tokens, (int64_t) n * choices->n_rows,
+                           (int64_t) n * b->tokens);
 
     bool ok = ia3_score(b->model, rows, n, err) && /* what is allocated once is not timed */
               check_scores(scores, (size_t) n * (size_t) n_choices, err);
@@ -329,7 +330,7 @@ train(bench *b, int steps, int warm, int n_choices, ia3_error *err)
         bench_products products = {0};
         int64_t enc = (int64_t) steps * BATCH * b->tokens,
                 dec = (int64_t) steps * BATCH * n_choices * CHOICE_TOKENS;
-        bench_products_forward(&products, &b->config, enc, dec);
+        bench_products_forward(&products, &b->config, enc, dec, enc);
         bench_products_backward(&products, &b->config, enc, dec);
         ia3_train_last(t, &last);
         j = json_pack("{s:f,s:i,s:f,s:f,s:f}", "seconds", taken, "steps", steps, "flops",

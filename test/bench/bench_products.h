@@ -42,11 +42,13 @@ bench_wi_columns(const ia3_config *c)
 }
 
 /*
- * A forward pass: enc_rows input tokens, dec_rows decoder rows, each of which predicts something. Cross-attention's
- * keys and values are computed once per input token and layer.
+ * A forward pass: enc_rows input tokens, dec_rows decoder rows, each of which predicts something. kv_rows products
+ * are with the weights of cross-attention's keys and values: one per input token, or one per decoder row where those
+ * go to the side of the queries.
  */
 static inline void
-bench_products_forward(bench_products *p, const ia3_config *c, int64_t enc_rows, int64_t dec_rows)
+bench_products_forward(bench_products *p, const ia3_config *c, int64_t enc_rows, int64_t dec_rows,
+                       int64_t kv_rows)
 {
     int64_t all = c->n_enc * enc_rows + c->n_dec * dec_rows;
     bench_products_add(p, c->d_model, 3 * c->inner, all);
@@ -55,7 +57,7 @@ bench_products_forward(bench_products *p, const ia3_config *c, int64_t enc_rows,
     bench_products_add(p, c->d_ff, c->d_model, all);
     bench_products_add(p, c->d_model, c->inner, c->n_dec * dec_rows);
     bench_products_add(p, c->inner, c->d_model, c->n_dec * dec_rows);
-    bench_products_add(p, c->d_model, 2 * c->inner, c->n_dec * enc_rows);
+    bench_products_add(p, c->d_model, 2 * c->inner, c->n_dec * kv_rows);
     bench_products_add(p, c->d_model, c->vocab_size, dec_rows);
 }
 

@@ -100,6 +100,14 @@ timed_attention(ia3_device *dev, const ia3_attention *a)
 }
 
 static void
+timed_state_attention(ia3_device *dev, const ia3_attention *a, const void *states, ia3_matrix *w)
+{
+    reading t = now();
+    real->state_attention(dev, a, states, w);
+    spent("attention, states", t);
+}
+
+static void
 timed_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attention_grad *g)
 {
     reading start = now();
@@ -160,7 +168,8 @@ wrap(ia3_device *dev)
     real = dev->ops;
     ops = *real;
 #define WRAP(name) ops.name = timed_##name
-    WRAP(matmul), WRAP(matmul_bwd), WRAP(attention), WRAP(attention_bwd), WRAP(embed), WRAP(rmsnorm);
+    WRAP(matmul), WRAP(matmul_bwd), WRAP(attention), WRAP(attention_bwd), WRAP(state_attention), WRAP(embed),
+        WRAP(rmsnorm);
     WRAP(rmsnorm_bwd), WRAP(add_dropout), WRAP(dropout_f32), WRAP(dropout_act), WRAP(dropout_f32_to_act);
     WRAP(gated_act), WRAP(gated_act_bwd), WRAP(vocab_logprobs), WRAP(vocab_logprobs_bwd), WRAP(adafactor);
     WRAP(upload), WRAP(download), WRAP(zero);

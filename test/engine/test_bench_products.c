@@ -40,9 +40,9 @@ static void
 test_base(void **state)
 {
     bench_products one = {0}, other = {0};
-    bench_products_forward(&one, &base, 1, 0);
+    bench_products_forward(&one, &base, 1, 0, 1);
     assert_true(bench_products_flops(&one) == 2.0 * (84934656 + 14155776));
-    bench_products_forward(&other, &base, 0, 1);
+    bench_products_forward(&other, &base, 0, 1, 0);
     assert_true(bench_products_flops(&other) == 2.0 * (99090432 + 24674304));
 }
 
@@ -51,7 +51,7 @@ static void
 test_forward(void **state)
 {
     bench_products p = {0};
-    bench_products_forward(&p, &odd, 7, 5);
+    bench_products_forward(&p, &odd, 7, 5, 7);
     assert_int_equal(rows_of(&p, 10, 18), 31);     /* q, k, v */
     assert_int_equal(rows_of(&p, 6, 10), 31 + 10); /* o, cross o */
     assert_int_equal(rows_of(&p, 10, 20), 31);     /* wi */
