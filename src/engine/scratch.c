@@ -83,19 +83,27 @@ remove_stale(const char *target)
     free(parent);
 }
 
-/* Locks the directory. False if it is gone: someone took it for a left one before it was locked. */
+/*
+ * Locks the directory that was just made. False with errno; EBUSY if someone took it for a left one before it was
+ * locked, in which case it is gone. It is removed when it cannot be opened.
+ */
 static bool
 lock(ia3_scratch *s)
 {
     struct stat own, there;
 
     s->lock = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (s->lock < 0)
+    if (s->lock < 0) {
+        int error = errno == ENOENT ? EBUSY : errno;
+        rmdir(s->path);
+        errno = error;
         return false;
+    }
     flock(s->lock, LOCK_EX); /* where there are no locks nobody removes anything either */
     if (fstat(s->lock, &own) == 0 && stat(s->path, &there) == 0 && own.st_ino == there.st_ino)
         return true;
     close(s->lock);
+    errno = EBUSY;
     return false;
 }
 
@@ -112,6 +120,8 @@ ia3_scratch_create(ia3_scratch *s, const char *target)
             break;
         if (lock(s))
             return true;
+        if (errno != EBUSY)
+            break;
     }
     int error = errno;
     free(s->path);

@@ -16,7 +16,8 @@ typedef struct ia3_scratch {
 } ia3_scratch;
 
 /* Makes a new one, empty and for this user only, and removes those that others left for the same target. False
- * with errno, and s->path NULL, when it cannot be made. */
+ * with errno, nothing left behind and s->path NULL, when it cannot be made: EBUSY when others removed it time and
+ * again before it was locked. */
 bool ia3_scratch_create(ia3_scratch *s, const char *target);
 
 /* Gives it its name; it is a scratch directory no more. False with errno; then it still is one. */
