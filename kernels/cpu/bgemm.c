@@ -6,17 +6,13 @@
 
 #include <string.h>
 
-#if defined(__AVX512BF16__)
-#include <cpuid.h>
-#endif
-
 bool
 ia3_bgemm_available(void)
 {
 #if defined(__AVX512BF16__)
-    unsigned a, b, c, d;
-    return !__get_cpuid_count(7, 0, &a, &b, &c, &d) ||
-           (d >> 22 & 1) == 0; /* AMX-BF16: oneDNN's tiles are faster */
+    /* AMX: oneDNN's tiles are faster, where the kernel grants them and IA3_CPU_ISA does not rule them out */
+    unsigned isa = (unsigned) dnnl_get_effective_cpu_isa();
+    return (isa & dnnl_cpu_isa_avx512_core_amx) != dnnl_cpu_isa_avx512_core_amx;
 #else
     return false;
 #endif

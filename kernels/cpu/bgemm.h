@@ -17,7 +17,7 @@
 
 enum { IA3_STRIP = 32 };
 
-/* Whether this processor has the instructions, and nothing better that oneDNN would use. */
+/* Whether these kernels are compiled for the instructions, and oneDNN would use nothing better (AMX) here. */
 bool ia3_bgemm_available(void);
 
 /* Bytes of packed weights [k, n]. */
