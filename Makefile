@@ -1,9 +1,9 @@
 # ia3: few-shot fine-tuning as a SQL function.
 #
 #   make                builds ia3.so (the extension), ia3_engine (the engine) and, where nvcc is found, ia3_cuda.so
-#   make install        installs both, the SQL scripts and the bundled backbone
+#   make install        installs all three, the SQL scripts and the bundled backbone
 #   make check-engine   unit and golden tests of the engine, no PostgreSQL needed
-#   make OPTFLAGS=...   one build of the kernels with these flags (default: several, the best taken at start)
+#   make OPTFLAGS=...   one build of the kernels with these flags (default or empty: several, the best taken at start)
 
 EXTENSION = ia3
 EXTVERSION = 1.0

@@ -21,9 +21,6 @@
 #ifndef HWCAP_ASIMDDP
 #define HWCAP_ASIMDDP (1 << 20)
 #endif
-#ifndef HWCAP2_BF16
-#define HWCAP2_BF16 (1 << 14)
-#endif
 #endif
 
 /* What VARIANT_available() checks is what CPU_FLAGS_VARIANT in engine.mk lets the compiler use. */
@@ -73,12 +70,6 @@ CHECK bool
 dotprod_available(void)
 {
     return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
-}
-
-CHECK bool
-bf16_available(void)
-{
-    return dotprod_available() && (getauxval(AT_HWCAP2) & HWCAP2_BF16) != 0;
 }
 
 #endif

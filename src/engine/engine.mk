@@ -12,19 +12,19 @@ SANITIZE ?=
 ENGINE_BUILD = build/$(FLAVOR)
 
 # The kernels are compiled once per variant; the engine picks the best that the processor has (kernels/cpu/isa.c,
-# which has to check exactly the flags given here). The rest of the engine runs on any processor. OPTFLAGS makes one
-# variant, "native", and everything else with these flags; so do builds with sanitizers, which run where they are made.
+# which has to check exactly the flags given here). The rest of the engine runs on any processor. OPTFLAGS that are not
+# empty make one variant, "native", and everything else with these flags; so do builds with sanitizers, which run where
+# they are made.
 CPU_VARIANTS_x86_64 = avx2 avx512 avx512bf16
 CPU_FLAGS_avx2 = -mavx2 -mfma -mbmi -mbmi2
 CPU_FLAGS_avx512 = $(CPU_FLAGS_avx2) -mavx512f -mavx512cd -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
 CPU_FLAGS_avx512bf16 = $(CPU_FLAGS_avx512) -mavx512vnni -mavx512bf16
-CPU_VARIANTS_aarch64 = neon dotprod bf16
+CPU_VARIANTS_aarch64 = neon dotprod
 CPU_FLAGS_dotprod = -march=armv8.2-a+dotprod
-CPU_FLAGS_bf16 = -march=armv8.2-a+dotprod+bf16
 ifneq ($(SANITIZE),)
 OPTFLAGS ?= -march=native
 endif
-ifeq ($(origin OPTFLAGS),undefined)
+ifeq ($(strip $(OPTFLAGS)),)
 ENGINE_ARCH := $(firstword $(subst -, ,$(shell $(ENGINE_CC) -dumpmachine)))
 CPU_VARIANTS ?= $(or $(CPU_VARIANTS_$(ENGINE_ARCH)),native)
 # Tests include kernels' headers, and run where they are made.
@@ -99,12 +99,12 @@ $(ENGINE_BUILD)/%.o: %.cc
 
 $(ENGINE_BUILD)/test/%: test/engine/%.c $(ENGINE_OBJS) $(KERNEL_ARCHIVE) $(ENGINE_TEST_HELPERS)
 	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) $(TEST_OPTFLAGS) -I$(ENGINE_BUILD)/kernels -MF $@.d -c -o $@.o $<
+	$(ENGINE_CC) $(ENGINE_CFLAGS) $(TEST_OPTFLAGS) -I$(ENGINE_BUILD)/kernels -MF $@.d -MT $@ -c -o $@.o $<
 	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_TEST_HELPERS) $(ENGINE_OBJS) $(KERNEL_ARCHIVE) -lcmocka $(ENGINE_LIBS)
 
 $(ENGINE_BUILD)/bench/%: test/bench/%.c $(ENGINE_OBJS)
 	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -MF $@.d -c -o $@.o $<
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -MF $@.d -MT $@ -c -o $@.o $<
 	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_OBJS) $(ENGINE_LIBS)
 
 $(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate: $(ENGINE_BUILD)/ia3_engine
@@ -185,3 +185,4 @@ always:
 
 -include $(CUDA_OBJS:.o=.d) $(CUDASIM_OBJS:.o=.d) $(MODULE_HOST_OBJ:.o=.d)
 -include $(ENGINE_CC_OBJS:.o=.d) $(KERNEL_OBJS:.o=.d) $(ENGINE_MAIN:.o=.d)
+-include $(ENGINE_TESTS:=.d) $(ENGINE_TEST_HELPERS:.o=.d) $(patsubst test/bench/%.c,$(ENGINE_BUILD)/bench/%.d,$(wildcard test/bench/*.c))
