@@ -2,11 +2,12 @@
  * adapter.h
  *     Adapters: the flat layout the engine computes with, and the safetensors form that is stored.
  *
- * (IA)³ is what the engine is made for. Flat layout, fp32: encoder layers first, per layer l_k [inner], l_v [inner], l_ff [d_ff]; then decoder
- * layers, per layer self l_k, self l_v, cross l_k, cross l_v [inner each], l_ff [d_ff]. l_ff multiplies the
- * input of wo (equal to T-Few's wi_1 placement for gated feed-forwards; the only correct one for T5 v1.0).
+ * (IA)³ is what the engine is made for. Flat layout, fp32: encoder layers first, per layer l_k [inner], l_v [inner],
+ * l_ff [d_ff]; then decoder layers, per layer self l_k, self l_v, cross l_k, cross l_v [inner each], l_ff [d_ff].
+ * l_ff multiplies the input of wo (equal to T-Few's wi_1 placement for gated feed-forwards; the only correct one for
+ * T5 v1.0).
  *
- * The methods that the paper compares with (engine.md §3.6) have their values at places of the graph, in the
+ * The methods that the paper compares with (engine.md §3.4) have their values at places of the graph, in the
  * order of the places (ia3_part) of layer after layer, encoder first, the final norm of a stack behind its layers:
  *   lora       y += (x·Aᵀ)·Bᵀ / rank for each linear: A [rank, in], B [out, rank]. Stored as peft does,
  *              "base_model.model.<module>.lora_A.weight"

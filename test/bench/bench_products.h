@@ -2,7 +2,7 @@
  * bench_products.h
  *     The matrix products with weights that scoring and training need at least, by shape.
  *
- * Counted from the shapes of the backbone and the real rows of a batch (engine.md §4.2): no padding, no attention
+ * Counted from the shapes of the backbone and the real rows of a batch (engine.md §4): no padding, no attention
  * scores, nothing computed twice. What an implementation does beyond that is its overhead, and what it saves below
  * that shows as a share above one.
  */
