@@ -2,7 +2,7 @@
  * matmul.c
  *     Products with frozen weights:  y = a·Wᵀ  and  da = dy·W.
  *
- * The work is a grid of row chunks by panels, shared out statically. Bits do not depend on the chunks: see
+ * The work is a grid of row chunks by panels, whose parts threads claim one after the other. Bits do not depend on the chunks: see
  * primitive.h. Remainders below four rows are computed on a padded copy.
  */
 #include <string.h>

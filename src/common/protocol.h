@@ -194,7 +194,7 @@ enum {
  * THE SUPERVISOR starts, with the data directory as working directory,
  *
  *     ia3_engine serve --name NAME --backbone DIRECTORY --socket PATH [--device SPEC] [--dtype auto|float32|
- *         bfloat16] [--threads N] [--max-batch-tokens N] [--adapter-cache-size BYTES] [--memory-limit BYTES]
+ *         bfloat16|int8] [--threads N] [--max-batch-tokens N] [--adapter-cache-size BYTES] [--memory-limit BYTES]
  *         --status-fd N --death-fd N
  *
  * and reads lines from the status pipe (each at most 1,000 bytes):

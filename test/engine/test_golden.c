@@ -299,7 +299,10 @@ best(const double *scores, int n)
     return at;
 }
 
-/* How far a score may be off: it is a mean of log-probabilities, so their limit holds for it. */
+/*
+ * How far a score may be off. It is a mean of log-probabilities, so no more than the worst of these; in int8, where
+ * the worst is far from the usual, a choice's tokens are not all as bad and a narrower limit holds.
+ */
 static double
 score_limit(const golden *g)
 {
