@@ -355,6 +355,7 @@ void
 Ia3ShmemResetEngines(void)
 {
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_EXCLUSIVE);
+    shared->configured = 0;
     EnterConfigured();
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
 }

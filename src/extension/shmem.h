@@ -33,7 +33,7 @@ extern void Ia3ShmemResetEngines(void); /* a new supervisor begins with the conf
 extern void Ia3PublishEngine(int slot, const Ia3EngineStatus *status);
 /* All at once: nobody sees a backbone without a current engine, or with old and new ones. */
 extern void Ia3PublishEngines(const int *slots, const Ia3EngineStatus *const *statuses, int n);
-/* The supervisor has acted on the configuration that was loaded at that time. */
+/* The supervisor has acted on the configuration that was loaded at that time; 0: it is about to act on one. */
 extern void Ia3PublishConfigured(TimestampTz loaded);
 /* True if that is no older than the one this process has. */
 extern bool Ia3ConfigurationIsKnown(void);

@@ -60,6 +60,12 @@ Ia3PipesHaveChanged(void)
     waitSetStale = true;
 }
 
+void
+Ia3EntryIsFree(void)
+{
+    entryFreed = true;
+}
+
 static void
 BuildWaitSet(void)
 {
@@ -95,10 +101,9 @@ WaitForEvents(long timeout)
 static void
 AttendEngines(void)
 {
-    for (int i = 0; i < IA3_MAX_ENGINES; i++) {
-        if (Ia3EngineInUse(&Ia3Engines[i]) && Ia3EngineAttend(&Ia3Engines[i]))
-            entryFreed = true;
-    }
+    for (int i = 0; i < IA3_MAX_ENGINES; i++)
+        if (Ia3EngineInUse(&Ia3Engines[i]))
+            Ia3EngineAttend(&Ia3Engines[i]);
     Ia3PromoteSuccessors();
 }
 
@@ -191,8 +196,8 @@ InitSupervisor(void)
 static void
 Configure(void)
 {
-    entryFreed = false;
     backboneWaits = !Ia3ApplyConfiguration();
+    entryFreed = false; /* what it freed was there when it added engines */
 }
 
 void

@@ -41,13 +41,14 @@ extern bool Ia3EngineInUse(const Ia3Engine *engine);
 extern void Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
                          bool current);
 extern void Ia3EngineStart(Ia3Engine *engine);
+extern void Ia3EngineAdopt(Ia3Engine *engine, const Ia3BackboneSpec *spec);
 extern void Ia3EngineRetry(Ia3Engine *engine);
 extern void Ia3EngineTerminate(Ia3Engine *engine, Ia3EngineState state);
 extern void Ia3EngineStop(Ia3Engine *engine);
 extern void Ia3EngineBeginDraining(Ia3Engine *engine);
 extern void Ia3EngineDismiss(Ia3Engine *engine);
 extern void Ia3EnginePress(Ia3Engine *engine);
-extern bool Ia3EngineAttend(Ia3Engine *engine);
+extern void Ia3EngineAttend(Ia3Engine *engine);
 extern void Ia3EngineForget(Ia3Engine *engine);
 
 /* supervisor_list.c */
@@ -56,5 +57,6 @@ extern void Ia3PromoteSuccessors(void);
 
 /* supervisor.c */
 extern void Ia3PipesHaveChanged(void);
+extern void Ia3EntryIsFree(void);
 
 #endif

@@ -174,25 +174,49 @@ DrainPipes(Ia3Engine *engine)
  */
 
 static void
-FreeEngine(Ia3Engine *engine)
+ClearEngine(Ia3Engine *engine)
 {
     memset(engine, 0, sizeof *engine);
     Ia3ProcessInit(&engine->process);
-    Publish(engine);
 }
 
-/* Takes the unused entry for an engine that is to be started now. */
+static void
+FreeEngine(Ia3Engine *engine)
+{
+    ClearEngine(engine);
+    Publish(engine);
+    Ia3EntryIsFree();
+}
+
+static void
+SetSpec(Ia3Engine *engine, const Ia3BackboneSpec *spec)
+{
+    engine->status.spec = *spec;
+    snprintf(engine->label, sizeof engine->label, spec->nDevices > 1 ? "%s@%s" : "%s", spec->name,
+             spec->device);
+}
+
+/*
+ * Takes the unused entry for an engine that is to be started now. In shared memory the entry may already say
+ * that it starts (Ia3ShmemResetEngines), and nobody is to see it vanish in between.
+ */
 void
 Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings, bool current)
 {
-    FreeEngine(engine);
-    engine->status.spec = *spec;
+    ClearEngine(engine);
+    SetSpec(engine, spec);
     engine->status.current = current;
     engine->settings = *settings;
-    snprintf(engine->label, sizeof engine->label, spec->nDevices > 1 ? "%s@%s" : "%s", spec->name,
-             spec->device);
     engine->startAt = GetCurrentTimestamp();
     SetState(engine, IA3_ENGINE_STARTING);
+}
+
+/* The engine goes on under a new list, in which its backbone may have more or fewer devices than before. */
+void
+Ia3EngineAdopt(Ia3Engine *engine, const Ia3BackboneSpec *spec)
+{
+    SetSpec(engine, spec);
+    Publish(engine);
 }
 
 /* If it waits for its next try: now is a good moment, what was wrong may have been put right. */
@@ -362,18 +386,15 @@ HandleCrash(Ia3Engine *engine, const char *how)
     SetState(engine, IA3_ENGINE_RESTARTING);
 }
 
-/*
- * Reads what the engine says, notices if it has ended, and decides what follows. True if its entry has become
- * free.
- */
-bool
+/* Reads what the engine says, notices if it has ended, and decides what follows. */
+void
 Ia3EngineAttend(Ia3Engine *engine)
 {
     char how[128];
 
     ReadPipes(engine);
     if (!Ia3ProcessReap(&engine->process, how, sizeof how))
-        return false;
+        return;
     DrainPipes(engine);
     Ia3ProcessClosePipes(&engine->process);
     Ia3PipesHaveChanged();
@@ -383,7 +404,6 @@ Ia3EngineAttend(Ia3Engine *engine)
         ereport(LOG, (errmsg("ia3 engine \"%s\" (PID %d) has left: it %s", engine->label, engine->status.pid,
                              how)));
         FreeEngine(engine);
-        return true;
     } else if (engine->stopping) {
         engine->status.pid = 0; /* we are shutting down */
         Publish(engine);
@@ -393,7 +413,6 @@ Ia3EngineAttend(Ia3Engine *engine)
         engine->readyAt = 0;
         Publish(engine);
     }
-    return false;
 }
 
 /* We end: no engine is left to hope for its death pipe alone, and queries know that none serves. */

@@ -138,6 +138,7 @@ KeepEngines(const Ia3BackboneSpec *specs, int n, Ia3Engine **found)
         found[i] = FindAsConfigured(&specs[i]);
         if (found[i] != NULL) {
             found[i]->keep = true;
+            Ia3EngineAdopt(found[i], &specs[i]);
             Ia3EngineRetry(found[i]);
         }
         complete = complete && found[i] != NULL && found[i]->status.current;
@@ -190,6 +191,8 @@ Ia3ApplyConfiguration(void)
     int n = Ia3ParseBackbones(Ia3BackbonesSetting, specs, &error);
     bool complete = true;
 
+    /* until all is done, a backbone may be without an engine; queries wait for it then */
+    Ia3PublishConfigured(0);
     for (int i = 0; i < IA3_MAX_ENGINES; i++)
         Ia3Engines[i].keep = Ia3Engines[i].outdated = false;
     for (int i = 0, devices; i < n; i += devices) {

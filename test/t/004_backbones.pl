@@ -291,7 +291,7 @@ value(q{
     END $$;
 });
 my @watchers = map { start_query($node, "CALL watch(60);\n") } 1 .. 2;
-wait_for_query($node, 'SELECT count(*) > 10 FROM seen');
+ok(wait_for_query($node, 'SELECT count(*) > 10 FROM seen'), 'a version is asked over and over');
 $old = engine_pid($node);
 configure("default=$models/other:float32, next=$models/other:float32");
 ok(wait_until(sub { engine_pid($node) ne $old }), 'the default becomes another backbone');

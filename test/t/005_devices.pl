@@ -147,7 +147,7 @@ is(value('SELECT min(train_jobs), max(train_jobs) FROM ia3_stat_engine'), '1|1',
 is(value('SELECT min(outstanding), max(outstanding) FROM ia3_stat_engine'), '16384|16384', 'which counts like a batch');
 value(q{SELECT pg_cancel_backend(pid) FROM ia3_stat_progress_train WHERE task = 'endless 1'});
 finish_query($trainings[0]);
-wait_for_query($node, 'SELECT min(train_jobs) = 0 FROM ia3_stat_engine');
+ok(wait_for_query($node, 'SELECT min(train_jobs) = 0 FROM ia3_stat_engine'), 'one is cancelled');
 my ($idle) = pids('train_jobs = 0');
 my $asked = value("SELECT rows FROM ia3_stat_engine WHERE pid = $idle");
 value(qq{SELECT ia3_predict('t', 'question $_')}) for 1 .. 6;
@@ -155,7 +155,7 @@ is(value("SELECT rows - $asked FROM ia3_stat_engine WHERE pid = $idle"), 6, 'who
 # a session that dies in the middle leaves no load behind: the engine is asked again
 kill 'TERM', value(q{SELECT pid FROM ia3_stat_progress_train});
 finish_query($trainings[1]);
-wait_for_query($node, 'SELECT max(train_jobs) = 0 FROM ia3_stat_engine');
+ok(wait_for_query($node, 'SELECT max(train_jobs) = 0 FROM ia3_stat_engine'), 'the other is killed');
 my @after = map { start_query($node, $Ia3Test::ENDLESS =~ s/endless/more $_/r . ";\n") } 1 .. 2;
 ok(wait_for_query($node, q{SELECT count(*) = 2 FROM ia3_stat_progress_train WHERE step > 0}), 'two more trainings');
 is(value('SELECT min(train_jobs), max(train_jobs) FROM ia3_stat_engine'), '1|1', 'are spread again');
@@ -229,8 +229,23 @@ like($err, qr/ERROR:  57014/, 'the other training went on until it was cancelled
 ok(wait_until(sub { scalar(pids("state = 'ready'")) == 2 }), 'both are there again');
 is(value('SELECT max(outstanding) FROM ia3_stat_engine'), '0', 'with nothing outstanding');
 
-# Both die under load: an error for those who wait, then all is as before.
-$load = start_load(4, $ASK, '-T', '60');
+# What the server log calls an engine follows the list: alone, it needs no device to be told from others.
+configure('default=ia3-mini@cpu');
+ok(wait_until(sub { pids() == 1 }), 'one device is left');
+for my $case ([ 'default=ia3-mini@cpu', 'default' ], [ 'default=ia3-mini@cpu|cpu', 'default@cpu' ])
+{
+    my ($list, $label) = @$case;
+    my ($stays) = pids();
+    configure($list);
+    ok(wait_until(sub { scalar(pids("state = 'ready'")) == 1 + ($list =~ /\|/) }), "now $list");
+    kill 'KILL', $stays;
+    ok(wait_until(sub { slurp_file($node->logfile) =~ /WARNING:  ia3 engine "$label" \(PID $stays\) was terminated/ }),
+        "the log calls its engine $label");
+    ok(wait_until(sub { scalar(pids("state = 'ready'")) == 1 + ($list =~ /\|/) }), 'it comes back');
+}
+
+# Both die under load: an error for those who wait, then all is as before. Statements that take long: somebody waits.
+$load = start_load(4, q{SELECT count(ia3_predict('t', 'page ' || :i || ' ' || j)) FROM generate_series(1, 2000) j}, '-T', '60');
 ok(wait_until(sub { value('SELECT min(rows) > 20 FROM ia3_stat_engine') eq 't' }), 'queries run');
 kill 'KILL', pids();
 $load->{run}->finish;
