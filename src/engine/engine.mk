@@ -111,13 +111,19 @@ $(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/te
 
 # --- the CUDA module, which the engine loads at run time ---
 
+# a comma inside a function's arguments
+, := ,
 NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 # Code for these GPUs, and PTX (compute_N) for later ones.
 CUDA_ARCHS ?= sm_80 sm_90a compute_90
 CUDA_FLAGS ?=
-ifneq ($(strip $(NVCC)),)
-# PostgreSQL's server does not search the toolkit's folder; the loader does when the system's own folders have nothing.
-CUDA_LIB := $(abspath $(dir $(realpath $(NVCC)))../lib64)
+# Why there is no module, if there is none: src/engine/nvcc_check.sh prints a reason, or nothing.
+CUDA_REFUSED := $(shell sh src/engine/nvcc_check.sh '$(NVCC)')
+ifeq ($(CUDA_REFUSED),)
+# The toolkit's libraries, by the path it was called by (/usr/local/cuda), which outlives an update of the toolkit. It is
+# also where the module looks for cuBLASLt first, since PostgreSQL's server need not know the toolkit's folder.
+CUDA_BIN := $(dir $(shell command -v '$(NVCC)'))
+CUDA_LIB := $(abspath $(firstword $(wildcard $(CUDA_BIN)../lib64 $(CUDA_BIN)../lib $(dir $(realpath $(CUDA_BIN)nvcc))../lib64)))
 endif
 NVCC_FLAGS = -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(lastword $(subst _, ,$(a))),code=$(a)) \
 	$(if $(WERROR),-Werror all-warnings) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-unused-parameter \
@@ -136,16 +142,18 @@ $(MODULE_HOST_OBJ): src/engine/error.c
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -fPIC -fvisibility=hidden -c -o $@ $<
 
 $(ENGINE_BUILD)/ia3_cuda.so: $(CUDA_OBJS) $(MODULE_HOST_OBJ)
-	$(NVCC) -shared -cudart static -o $@ $^ -L$(CUDA_LIB) -Xlinker -rpath,$(CUDA_LIB) -Xlinker --exclude-libs,ALL -lcublasLt
+	$(NVCC) -shared -cudart static -o $@ $^ $(if $(CUDA_LIB),-L$(CUDA_LIB) -Xlinker -rpath$(,)$(CUDA_LIB)) -Xlinker --exclude-libs,ALL -lcublasLt
 
-# What `make` builds beside the engine: nothing but a message where there is no nvcc.
-ifneq ($(strip $(NVCC)),)
+# What `make` builds beside the engine: nothing but a message where nvcc cannot be used. A module of an earlier build would
+# not fit the engine.
+ifeq ($(CUDA_REFUSED),)
 cuda-module: ia3_cuda.so
 ia3_cuda.so: $(ENGINE_BUILD)/ia3_cuda.so
 	cp $< $@
 else
 cuda-module:
-	@echo "nvcc was not found: ia3_cuda.so, the module for NVIDIA GPUs, is not built"
+	@echo "$(CUDA_REFUSED): ia3_cuda.so, the module for NVIDIA GPUs, is not built"
+	@rm -f ia3_cuda.so
 endif
 
 # The same sources on a GPU that is simulated on the CPU (test/cudasim): what is tested where there is none.
