@@ -85,8 +85,8 @@ SELECT length(loss_curve) AS length, left(loss_curve, 1) AS first, right(loss_cu
   FROM ia3.adapters WHERE task = 'eval';
 
 -- pictures are XML, whatever the names
-CREATE FUNCTION eval_count(svg text, path text) RETURNS bigint LANGUAGE sql
-    RETURN cardinality(xpath(path, svg::xml, '{{s,http://www.w3.org/2000/svg}}'));
+CREATE FUNCTION eval_count(svg text, path text) RETURNS bigint LANGUAGE sql AS
+    $$SELECT cardinality(xpath(path, svg::xml, '{{s,http://www.w3.org/2000/svg}}'))$$;
 SELECT xml_is_well_formed_document(svg) AS xml, eval_count(svg, '//s:path') AS curves, eval_count(svg, '//s:rect[@fill-opacity]') AS cells,
        eval_count(svg, '//s:text[.="step"]') AS x, eval_count(svg, '//s:text[.="loss"]') AS y, eval_count(svg, '//s:text[.="100"]') > 0 AS steps
   FROM (VALUES (ia3_plot('eval')), (ia3_plot('eval', 1)), (ia3_plot('eval@1', 'TABLE eval_flipped'))) p(svg);

@@ -44,8 +44,12 @@ SELECT version, active FROM ia3.adapters ORDER BY version;
 -- rows of versions do not change
 UPDATE ia3.adapter SET recipe = '{}';
 UPDATE ia3.adapter SET version = 7;
-INSERT INTO ia3.adapter (task, version, vectors, digest, backbone_digest, recipe, created_by)
-    VALUES ('t', 9, 'x', sha256('y'), sha256('z'), '{}', 'me');
+DO $$ BEGIN
+    INSERT INTO ia3.adapter (task, version, vectors, digest, backbone_digest, recipe, created_by)
+        VALUES ('t', 9, 'x', sha256('y'), sha256('z'), '{}', 'me');
+EXCEPTION WHEN generated_always OR syntax_error THEN -- up to PostgreSQL 13 the latter
+    RAISE WARNING 'the digest cannot be given';
+END $$;
 \set VERBOSITY terse
 INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
     VALUES ('t', 9, 'x', 'short', '{}', 'me');
