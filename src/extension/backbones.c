@@ -2,8 +2,9 @@
  * backbones.c
  *     Parses ia3.backbones: "name=path[@device[|device...]][:dtype], ...".
  *
- * A device is cpu, cuda, cuda:N or auto; "@cuda:1:bfloat16" is the device cuda:1, since a dtype begins with a
- * letter. Several devices make as many engines of one backbone.
+ * A device is cpu, cuda (that is cuda:0), cuda:N or auto; "@cuda:1:bfloat16" is the device cuda:1, since a dtype
+ * begins with a letter. Several devices make as many engines of one backbone; they are of one kind, since CPUs and
+ * GPUs round differently, and what a statement or a seed gives must not depend on which engine was free.
  *
  * Blanks around the parts are ignored. A path may be quoted with " or ', a quote inside is doubled; then it
  * may contain anything. In an unquoted path '@' and ':' belong to the path when a '/' follows them, so that
@@ -133,14 +134,19 @@ ScanPath(Scanner *scan, Ia3BackboneSpec *spec)
 
 typedef char DeviceName[sizeof((Ia3BackboneSpec *) NULL)->device];
 
+static bool
+IsGpu(const char *device)
+{
+    return strncmp(device, "cuda:", 5) == 0;
+}
+
 /* What is known of a device without asking for it. Two engines may share the cores, but not a GPU. */
 static void
 CheckDevices(Scanner *scan, const Ia3BackboneSpec *spec, const DeviceName *devices, int n)
 {
     const char *last = devices[n - 1];
 
-    if (strcmp(last, "cpu") != 0 && strcmp(last, "auto") != 0 && strcmp(last, "cuda") != 0 &&
-        strncmp(last, "cuda:", 5) != 0)
+    if (strcmp(last, "cpu") != 0 && strcmp(last, "auto") != 0 && !IsGpu(last))
         Fail(scan,
              "Backbone \"%s\" names an unknown device \"%s\"; known are cpu, cuda, cuda:N and auto. A path "
              "that contains \"@\" must be quoted.",
@@ -149,14 +155,26 @@ CheckDevices(Scanner *scan, const Ia3BackboneSpec *spec, const DeviceName *devic
         if (strcmp(devices[i], "auto") == 0)
             Fail(scan, "Backbone \"%s\" has the device \"auto\" in a list; it stands alone.", spec->name);
     for (int i = 0; i < n - 1; i++)
-        if (strcmp(last, "cpu") != 0 && strcmp(devices[i], last) == 0)
+        if (IsGpu(last) && strcmp(devices[i], last) == 0)
             Fail(scan, "Backbone \"%s\" names the device \"%s\" twice.", spec->name, last);
-        else if ((strcmp(devices[i], "cuda") == 0 && strncmp(last, "cuda", 4) == 0) ||
-                 (strcmp(last, "cuda") == 0 && strncmp(devices[i], "cuda", 4) == 0))
-            Fail(scan, "Backbone \"%s\" names several GPUs; write each as \"cuda:N\".", spec->name);
+        else if (IsGpu(last) != IsGpu(devices[i]))
+            Fail(
+                scan,
+                "Backbone \"%s\" has the devices \"%s\" and \"%s\"; they must be of one kind, since CPUs and "
+                "GPUs round differently.",
+                spec->name, devices[i], last);
 }
 
-/* A word, for "cuda" perhaps with a number, which gets its shortest form: "cuda:01" is "cuda:1". */
+/* Int8 is for the CPU; "auto" takes it then. */
+static void
+CheckDtype(Scanner *scan, const Ia3BackboneSpec *spec, const char *device)
+{
+    if (strcmp(spec->dtype, "int8") == 0 && IsGpu(device))
+        Fail(scan, "Backbone \"%s\" has the device \"%s\", but int8 is for the CPU; use bfloat16.",
+             spec->name, device);
+}
+
+/* A word, for "cuda" perhaps with a number. Either has one form: "cuda" is "cuda:0", "cuda:01" is "cuda:1". */
 static void
 ScanDevice(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName device)
 {
@@ -175,6 +193,8 @@ ScanDevice(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName device)
     CopyPart(scan, "device", start, scan->p, device, sizeof(DeviceName));
     if (scan->error != NULL)
         return;
+    if (strcmp(device, "cuda") == 0)
+        strlcpy(device, "cuda:0", sizeof(DeviceName));
     colon = strchr(device, ':');
     if (colon != NULL) {
         char *digits = colon + 1 + strspn(colon + 1, "0");
@@ -298,6 +318,8 @@ ScanEntry(Scanner *scan, Ia3BackboneSpec *specs, int *n)
         nDevices = ScanDevices(scan, spec, devices);
     if (scan->error == NULL)
         ScanDtype(scan, spec);
+    if (scan->error == NULL)
+        CheckDtype(scan, spec, devices[0]);
     SkipBlanks(scan);
     if (scan->error == NULL && *scan->p != '\0' && *scan->p != ',')
         Fail(scan, "Unexpected \"%.40s\" after the path of backbone \"%s\".", scan->p, spec->name);

@@ -41,7 +41,7 @@ extern void Ia3DefineSettings(void);
 typedef struct Ia3BackboneSpec {
     char name[NAMEDATALEN];
     char path[MAXPGPATH]; /* absolute, or a bare name resolved in the share directory */
-    char device[16];      /* "cpu", "cuda", "cuda:1", "auto" */
+    char device[16];      /* "cpu", "cuda:0", "auto" */
     char dtype[16];       /* "auto", "float32", "bfloat16", "int8" */
     int nDevices;         /* of the backbone */
     int cpuEngines;       /* how many of them share the cores */

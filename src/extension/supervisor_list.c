@@ -24,7 +24,7 @@ ThreadsFor(const Ia3BackboneSpec *spec)
 {
     cpu_set_t set;
 
-    if (strncmp(spec->device, "cuda", 4) == 0)
+    if (strncmp(spec->device, "cuda:", 5) == 0)
         return 0;
     if (Ia3Threads > 0 || spec->cpuEngines < 2 || sched_getaffinity(0, sizeof set, &set) != 0)
         return Ia3Threads;
