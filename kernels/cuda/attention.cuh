@@ -55,6 +55,13 @@ ia3_bias_of(const ia3_attention &a, int head)
     return a.bias + (size_t) head * (2 * (size_t) a.bias_span - 1) + (size_t) a.bias_span - 1;
 }
 
+/* D of query i of the sequence in `dots` [query rows from the first sequence on, n_heads]. */
+static __device__ __forceinline__ size_t
+ia3_dot_at(const ia3_attention &a, const ia3_attention_item &it, int i)
+{
+    return (size_t) (it.q0 - a.q_offsets[0] + i) * (size_t) a.n_heads + (size_t) it.head;
+}
+
 /* Partial sums of dl_k, dl_v of the backward pass: [n_seq, splits, 2, inner]. */
 static __device__ __forceinline__ float *
 ia3_partial_at(float *partial, const ia3_attention &a, const ia3_attention_item &it, int splits, int split)
@@ -73,10 +80,11 @@ ia3_splits_used(int n_k, int keys, int splits)
 }
 
 /*
- * The generic form, for fp32 and for shapes and strides that tensor cores cannot take. It keeps whole heads
- * in shared memory, hence a limit, which is the device's (ia3_device.max_d_kv).
+ * The generic form, for fp32 and for shapes and strides that tensor cores cannot take. It keeps whole heads in shared
+ * memory, hence a limit, which is the device's (ia3_device.max_d_kv): 512 where a block may have 131 KB, 387 with the
+ * 99 KB of compute capabilities 8.6, 8.9 and 12.x.
  */
-enum { IA3_CUDA_MAX_D_KV = 512 };
+int ia3_cuda_generic_max_d_kv(size_t shared_bytes);
 void ia3_cuda_attention_generic(ia3_cuda *cuda, const ia3_attention *a);
 void ia3_cuda_attention_generic_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
                                     float *dots, float *partial, int splits);

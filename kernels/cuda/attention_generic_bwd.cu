@@ -48,7 +48,7 @@ keep(const ia3_attention &a, const ia3_attention_item &it, const ia3_cuda_mask &
     return ia3_generic_keep(mask, key, a.dropout.site + (uint32_t) it.head, j);
 }
 
-/* dots [query rows, n_heads] = dout · out, for the other kernel; dq unless it is NULL. */
+/* dots (ia3_dot_at) = dout · out, for the other kernel; dq unless it is NULL. */
 template <typename T>
 __global__ void
 __launch_bounds__(IA3_GENERIC_THREADS)
@@ -77,7 +77,7 @@ __launch_bounds__(IA3_GENERIC_THREADS)
             part += g[mine * d + c] * out[mine * d + c];
         dot[x] = ia3_warp_sum(part);
         if (lane == 0 && i < it.n_q)
-            dots[(size_t) (it.q0 + i) * (size_t) a.n_heads + (size_t) it.head] = dot[x];
+            dots[ia3_dot_at(a, it, i)] = dot[x];
     }
     for (int j = 0; j < it.n_k && dq; j += IA3_GENERIC_WALK) {
         __syncthreads();
@@ -179,7 +179,7 @@ __launch_bounds__(IA3_GENERIC_THREADS)
                 float dp = ia3_generic_dot(v + mine * d, s.tile + lane * ld, d), dot = 0.0f, m = 1.0f;
                 if (i + lane < it.n_q) {
                     m = keep(a, it, mask, i + lane, first + mine);
-                    dot = dots[(size_t) (it.q0 + i + lane) * (size_t) a.n_heads + (size_t) it.head];
+                    dot = dots[ia3_dot_at(a, it, i + lane)];
                 }
                 s.weights[0][at] = p[x] * m;
                 s.weights[1][at] = p[x] * (dp * m - dot);
@@ -228,6 +228,16 @@ launch(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, floa
 }
 
 } /* namespace */
+
+/* The backward pass takes more than the forward pass. */
+int
+ia3_cuda_generic_max_d_kv(size_t shared)
+{
+    int d = 512;
+    while (d > 0 && shared_bytes(d) > shared)
+        d--;
+    return d;
+}
 
 void
 ia3_cuda_attention_generic_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,

@@ -11,7 +11,7 @@
  *            of keys are shared by at most IA3_KEY_SPLITS blocks; what each adds to dl_k and dl_v goes to its
  *            own row of the partial sums.
  *
- * d_kv = 64: queries 38 KB of shared memory, keys 65 KB (3 blocks on a multiprocessor of 228 KB). For
+ * d_kv = 64: queries 38 KB of shared memory, keys 68 KB (3 blocks on a multiprocessor of 228 KB). For
  * d_kv = 128 queries (or keys) are walked 32 at a time to keep registers and memory in bounds.
  */
 #include "attention_mma.cuh"
@@ -192,7 +192,7 @@ store_dq(const query_rows<D> &r, const ia3_attention &a, const ia3_attention_ite
     }
 }
 
-/* dots [query rows, n_heads]: D, for the other kernel. dq == NULL: only these. */
+/* dots (ia3_dot_at): D, for the other kernel. dq == NULL: only these. */
 template <int D>
 __global__ void
 __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
@@ -221,7 +221,7 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
     load_query_rows(r, a, it, dout, row);
     for (int half = 0; half < 2; half++)
         if (((int) threadIdx.x & 3) == 0 && row + half * 8 < it.n_q)
-            dots[(size_t) (it.q0 + row + half * 8) * (size_t) a.n_heads + (size_t) it.head] = r.dot[half];
+            dots[ia3_dot_at(a, it, row + half * 8)] = r.dot[half];
 
     for (int j = 0, stage = 0; j < n_k; j += ROWS, stage ^= 1) {
         if (a.bias)
@@ -302,7 +302,7 @@ load_statistics(keys_shared<D> *sh, int stage, const ia3_attention &a, const ia3
     bool there = i + x < it.n_q;
     size_t row = (size_t) (it.q0 + i + x), at = row * (size_t) a.n_heads + (size_t) it.head;
     sh->lse2[stage][x] = there ? a.lse[at] * IA3_LOG2E : INFINITY;
-    sh->dot[stage][x] = there ? dots[at] : 0.0f;
+    sh->dot[stage][x] = there ? dots[ia3_dot_at(a, it, i + x)] : 0.0f;
     sh->key[stage][x] = there && a.dropout.row_key ? a.dropout.row_key[row] : 0;
 }
 

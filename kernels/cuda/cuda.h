@@ -6,7 +6,7 @@
  * with structures by value; host structures (ia3_attention, ia3_gated …) are copied as arguments. Results are
  * deterministic: no atomics on numbers, fixed orders of summation.
  *
- * Threads: operations are called by one thread at a time; alloc, free and memory_used by any.
+ * Threads: operations, alloc and the create functions are called by one thread at a time; free and memory_used by any.
  */
 #ifndef IA3_CUDA_H
 #define IA3_CUDA_H
@@ -31,6 +31,7 @@ ia3_cuda_align(size_t n)
 typedef struct ia3_cuda_chunk {
     char *data;
     size_t start, capacity; /* start: position of data[0] in the arena's address line */
+    size_t lost;            /* positions before it that are at the ends of chunks and hold nothing */
 } ia3_cuda_chunk;
 
 struct ia3_cuda_memory; /* memory.cu */
@@ -42,6 +43,7 @@ typedef struct ia3_cuda {
     int index;       /* which GPU */
     cudaStream_t stream;
     ia3_cuda_gemm *gemm;
+    void *workspace; /* of gemm */
     struct ia3_cuda_memory *memory;
 } ia3_cuda;
 
@@ -52,8 +54,9 @@ typedef struct ia3_cuda_matrix {
 } ia3_cuda_matrix;
 
 /*
- * Ends the process with a message when `status` is an error: after one the CUDA context is lost for good, and only
- * a new process gets another. What runs into it is a fault of the device or of this program, never of a request.
+ * Ends the process with CUDA's reason and exit status 1 when `status` is an error: after one the CUDA context is lost
+ * for good, and only a new process gets another. What runs into it is a fault of the device or of this program, never
+ * of a request. Copies, launches, products and allocations all come here; only "out of memory" is no such error.
  */
 void ia3_cuda_check(ia3_cuda *cuda, cudaError_t status, const char *what);
 void ia3_cuda_launched(cudaError_t status, const char *kernel);
@@ -70,6 +73,8 @@ void ia3_cuda_upload(ia3_device *dev, void *dst, const void *src, size_t bytes);
 void ia3_cuda_download(ia3_device *dev, void *dst, const void *src, size_t bytes);
 void ia3_cuda_zero(ia3_device *dev, void *p, size_t bytes);
 size_t ia3_cuda_memory_used(ia3_device *dev);
+/* False after filling err: `bytes` for `what` were refused. */
+bool ia3_cuda_no_memory(ia3_cuda *cuda, ia3_error *err, const char *what, size_t bytes);
 
 /* weights.cu */
 ia3_matrix *ia3_cuda_matrix_create(ia3_device *dev, const ia3_host_tensor *parts, int n_parts,

@@ -2,8 +2,10 @@
  * device_cuda.cu
  *     Opening and closing the CUDA device, and what happens when it fails.
  *
- * After an error of a kernel or a copy the CUDA context is lost for good: only a new process gets another. So the
- * device ends its process with a message; the supervisor reads it and starts the engine again.
+ * After an error of a kernel, a copy, a product or an allocation (other than too little memory) the CUDA context is
+ * lost for good: only a new process gets another. So the device ends its process with a message; the supervisor reads
+ * it and starts the engine again. What CUDA remembers of a failed opening is cleared: a launch that looks for its own
+ * error must not find it.
  */
 #include "attention.cuh"
 
@@ -29,9 +31,11 @@ ia3_cuda_check(ia3_cuda *cuda, cudaError_t status, const char *what)
 void
 ia3_cuda_launched(cudaError_t status, const char *kernel)
 {
+    int index = 0;
     if (status == cudaSuccess)
         return;
-    fprintf(stderr, "ERROR: the GPU failed: %s (launch of %s)\n", cudaGetErrorString(status), kernel);
+    (void) cudaGetDevice(&index);
+    fprintf(stderr, "ERROR: GPU %d failed: %s (launch of %s)\n", index, cudaGetErrorString(status), kernel);
     fflush(stderr);
     _exit(1);
 }
@@ -46,6 +50,8 @@ cuda_close(ia3_device *dev)
         (void) cudaStreamSynchronize(cuda->stream);
     if (cuda->gemm)
         ia3_cuda_gemm_close(cuda->gemm);
+    if (cuda->workspace)
+        ia3_cuda_free(dev, cuda->workspace);
     ia3_cuda_memory_close(cuda);
     if (cuda->stream)
         (void) cudaStreamDestroy(cuda->stream);
@@ -107,6 +113,7 @@ find_gpu(int index, cudaDeviceProp *p, ia3_error *err)
 {
     int n = 0;
     cudaError_t status = cudaGetDeviceCount(&n);
+    (void) cudaGetLastError();
     if (status == cudaErrorNoDevice || (status == cudaSuccess && n == 0)) {
         ia3_fail(err, IA3_E_INVALID, "there is no GPU");
         return ia3_fail_hint(err, "Use \"cpu\", or \"auto\" to take a GPU only where there is one.");
@@ -122,9 +129,12 @@ find_gpu(int index, cudaDeviceProp *p, ia3_error *err)
             err, n == 1 ? "There is one GPU, number 0." : "There are %d GPUs, numbered from 0.", n);
     }
     status = cudaSetDevice(index);
+    if (status == cudaSuccess) /* a thread that waits for the GPU sleeps: its core is the database's */
+        status = cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync);
     if (status == cudaSuccess)
         status = cudaGetDeviceProperties(p, index);
     if (status != cudaSuccess) {
+        (void) cudaGetLastError();
         ia3_fail(err, IA3_E_INVALID, "GPU %d cannot be used", index);
         return ia3_fail_detail(err, "CUDA says: %s.", cudaGetErrorString(status));
     }
@@ -143,13 +153,17 @@ start(ia3_cuda *cuda, size_t memory_limit, ia3_error *err)
     char message[128] = "";
     cudaError_t status = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
     if (status != cudaSuccess) {
+        (void) cudaGetLastError();
         ia3_fail(err, status == cudaErrorMemoryAllocation ? IA3_E_MEMORY : IA3_E_INVALID,
                  "GPU %d cannot be used", cuda->index);
         return ia3_fail_detail(err, "CUDA says: %s.", cudaGetErrorString(status));
     }
     if (!ia3_cuda_memory_open(cuda, memory_limit, err))
         return false;
-    cuda->gemm = ia3_cuda_gemm_open(cuda->bf16, cuda->stream, message, sizeof message);
+    cuda->workspace = ia3_cuda_alloc(&cuda->base, IA3_CUDA_GEMM_WORKSPACE);
+    if (!cuda->workspace)
+        return ia3_cuda_no_memory(cuda, err, "the matrix products' workspace", IA3_CUDA_GEMM_WORKSPACE);
+    cuda->gemm = ia3_cuda_gemm_open(cuda->bf16, cuda->stream, cuda->workspace, message, sizeof message);
     if (!cuda->gemm) {
         ia3_fail(err, IA3_E_INVALID, "cuBLASLt could not be started on GPU %d", cuda->index);
         return ia3_fail_detail(err, "It says: %s.", message);
@@ -175,7 +189,7 @@ cuda_open(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
     cuda->base.ops = &cuda_ops;
     cuda->bf16 = dtype != IA3_F32;
     cuda->base.dtype = cuda->base.weights = cuda->bf16 ? IA3_BF16 : IA3_F32;
-    cuda->base.max_d_kv = IA3_CUDA_MAX_D_KV;
+    cuda->base.max_d_kv = ia3_cuda_generic_max_d_kv(p.sharedMemPerBlockOptin);
     cuda->act_size = ia3_dtype_size(cuda->base.dtype);
     cuda->index = index;
     snprintf(cuda->base.name, sizeof cuda->base.name, "cuda:%d", index);
@@ -188,8 +202,17 @@ cuda_open(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
     return &cuda->base;
 }
 
+static int
+cuda_count(void)
+{
+    int n = 0;
+    cudaError_t status = cudaGetDeviceCount(&n);
+    (void) cudaGetLastError();
+    return status == cudaSuccess ? n : 0;
+}
+
 static const ia3_device_module module = {IA3_DEVICE_ABI, sizeof(ia3_device_ops), sizeof(ia3_device),
-                                         cuda_open};
+                                         cuda_open, cuda_count};
 
 extern "C" __attribute__((visibility("default"))) const ia3_device_module *
 ia3_cuda_module(void)

@@ -7,8 +7,12 @@
  *
  * How to compute a shape is asked for once and kept in a table; a shape that falls into the place of another drops it.
  * Batches have any number of rows, so they share an algorithm with those of about as many: it depends on how well tiles
- * fit, never on alignment, which rows do not change.
+ * fit, never on alignment, which rows do not change. Should it not take the rows there are, those are asked for.
  * Sums are fp32 always, split sums included (never added up in bf16), and results do not depend on the schedule.
+ *
+ * The residual sum is fused (beta = 1). The rest of what follows a product is not: none of cuBLASLt's epilogues
+ * multiplies two halves of a row (gated activations) or scales by a vector that differs from row to row, none draws our
+ * dropout mask, and T5 has no bias to add; so these are passes of their own (gated.cu, dropout.cu, attention).
  */
 #include "gemm.h"
 
@@ -19,11 +23,10 @@
 
 namespace {
 
-const size_t WORKSPACE = (size_t) 32 << 20; /* what NVIDIA recommends for sm_90 */
 enum { PLANS = 4096, MAX_ALIGNMENT = 256 };
 
 typedef struct plan_key {
-    int rows, n, k; /* rows: rounded up by rounded_rows() */
+    int rows, n, k; /* rows: in the table, rounded up by rounded_rows() */
     unsigned backward : 1, act_out : 1, add : 1;
     unsigned y_alignment : 9, a_alignment : 9, w_alignment : 9;
 } plan_key;
@@ -92,7 +95,8 @@ describe(const ia3_cuda_gemm *g, plan *p)
     /* 32F means 32F: TF32 would have to be asked for */
     cublasStatus_t s = cublasLtMatmulDescInit(&p->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmulDescSetAttribute(&p->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose, sizeof transpose);
+        s = cublasLtMatmulDescSetAttribute(&p->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
+                                           sizeof transpose);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = key->backward ? cublasLtMatrixLayoutInit(&p->w, act, n, k, (int64_t) n)
                           : cublasLtMatrixLayoutInit(&p->w, act, k, n, (int64_t) k);
@@ -112,7 +116,7 @@ lay_out(const ia3_cuda_gemm *g, const plan_key *key, int rows, layouts *l)
 cublasStatus_t
 set_preference(cublasLtMatmulPreference_t pref, const plan_key *key)
 {
-    const size_t workspace = WORKSPACE;
+    const size_t workspace = IA3_CUDA_GEMM_WORKSPACE;
     const uint32_t reduction = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
     const uint32_t w = key->w_alignment, a = key->a_alignment, y = key->y_alignment;
     const struct {
@@ -166,7 +170,7 @@ make_plan(const ia3_cuda_gemm *g, plan *p)
 } /* namespace */
 
 ia3_cuda_gemm *
-ia3_cuda_gemm_open(bool bf16, cudaStream_t stream, char *message, size_t n)
+ia3_cuda_gemm_open(bool bf16, cudaStream_t stream, void *workspace, char *message, size_t n)
 {
     ia3_cuda_gemm *g = (ia3_cuda_gemm *) calloc(1, sizeof *g);
     plan *plans = (plan *) calloc(PLANS, sizeof *plans);
@@ -179,11 +183,11 @@ ia3_cuda_gemm_open(bool bf16, cudaStream_t stream, char *message, size_t n)
     g->bf16 = bf16;
     g->stream = stream;
     g->plans = plans;
+    g->workspace = workspace;
     cublasStatus_t s = cublasLtCreate(&g->handle);
-    cudaError_t e = s == CUBLAS_STATUS_SUCCESS ? cudaMalloc(&g->workspace, WORKSPACE) : cudaSuccess;
-    if (s == CUBLAS_STATUS_SUCCESS && e == cudaSuccess)
+    if (s == CUBLAS_STATUS_SUCCESS)
         return g;
-    snprintf(message, n, "%s", e == cudaSuccess ? cublasLtGetStatusString(s) : cudaGetErrorString(e));
+    snprintf(message, n, "%s", cublasLtGetStatusString(s));
     (void) cudaGetLastError();
     ia3_cuda_gemm_close(g);
     return NULL;
@@ -194,41 +198,69 @@ ia3_cuda_gemm_close(ia3_cuda_gemm *g)
 {
     if (!g)
         return;
-    if (g->workspace)
-        (void) cudaFree(g->workspace);
     if (g->handle)
         (void) cublasLtDestroy(g->handle);
     free(g->plans);
     free(g);
 }
 
-size_t
-ia3_cuda_gemm_memory(const ia3_cuda_gemm *g)
+namespace {
+
+cublasStatus_t
+run_plan(const ia3_cuda_gemm *g, plan *p, layouts *l, void *y, const void *a, const void *w)
 {
-    return g->workspace ? WORKSPACE : 0;
+    const float one = 1.0f, beta = p->key.add ? 1.0f : 0.0f;
+    return cublasLtMatmul(g->handle, &p->operation, &one, w, &p->w, a, &l->a, &beta, y, &l->y, y, &l->y,
+                          &p->algorithm, g->workspace, IA3_CUDA_GEMM_WORKSPACE, g->stream);
 }
 
-bool
-ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows, int n, int k, bool backward,
-                  bool act_out, bool add, const char **message)
+/* The table's plan for this key, made when there is none. */
+cublasStatus_t
+find_plan(ia3_cuda_gemm *g, const plan_key *key, plan **found)
 {
-    const float one = 1.0f, beta = add ? 1.0f : 0.0f;
+    plan *p = *found = &g->plans[place_of(key)];
+    if (p->used && memcmp(&p->key, key, sizeof *key) == 0)
+        return CUBLAS_STATUS_SUCCESS;
+    p->used = false;
+    memcpy(&p->key, key, sizeof *key);
+    return make_plan(g, p);
+}
+
+/* A lost device is no reason to ask again; that an algorithm or a shape is refused is. */
+bool
+is_refusal(cublasStatus_t s)
+{
+    return s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE ||
+           s == CUBLAS_STATUS_ARCH_MISMATCH;
+}
+
+} /* namespace */
+
+bool
+ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows, int n, int k,
+                  bool backward, bool act_out, bool add, const char **message)
+{
     plan_key key;
     memset(&key, 0, sizeof key); /* it is compared byte by byte */
     key.rows = rounded_rows(rows), key.n = n, key.k = k;
     key.backward = backward, key.act_out = act_out, key.add = add;
     key.y_alignment = alignment_of(y), key.a_alignment = alignment_of(a), key.w_alignment = alignment_of(w);
-    plan *p = &g->plans[place_of(&key)];
+    plan *p;
     layouts l;
     cublasStatus_t s = lay_out(g, &key, rows, &l);
-    if (s == CUBLAS_STATUS_SUCCESS && (!p->used || memcmp(&p->key, &key, sizeof key) != 0)) {
-        p->used = false;
-        memcpy(&p->key, &key, sizeof key);
-        s = make_plan(g, p);
-    }
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmul(g->handle, &p->operation, &one, w, &p->w, a, &l.a, &beta, y, &l.y, y, &l.y, &p->algorithm,
-                           g->workspace, WORKSPACE, g->stream);
+        s = find_plan(g, &key, &p);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = run_plan(g, p, &l, y, a, w);
+    if (is_refusal(s) && key.rows != rows) { /* for the rounded rows: what is for these is not kept */
+        plan exact = {};
+        (void) cudaGetLastError();
+        key.rows = rows;
+        memcpy(&exact.key, &key, sizeof key);
+        s = make_plan(g, &exact);
+        if (s == CUBLAS_STATUS_SUCCESS)
+            s = run_plan(g, &exact, &l, y, a, w);
+    }
     *message = cublasLtGetStatusString(s);
     return s == CUBLAS_STATUS_SUCCESS;
 }

@@ -10,12 +10,15 @@
 
 typedef struct ia3_cuda_gemm ia3_cuda_gemm;
 
-/* bf16: operands are bfloat16, else float32 (never TF32). NULL, with the reason in message[n], when it cannot start. */
-ia3_cuda_gemm *ia3_cuda_gemm_open(bool bf16, cudaStream_t stream, char *message, size_t n);
-void ia3_cuda_gemm_close(ia3_cuda_gemm *g);
+/* Bytes of device memory that products work in; what NVIDIA recommends for sm_90. */
+static const size_t IA3_CUDA_GEMM_WORKSPACE = (size_t) 32 << 20;
 
-/* Bytes of device memory it holds. */
-size_t ia3_cuda_gemm_memory(const ia3_cuda_gemm *g);
+/*
+ * bf16: operands are bfloat16, else float32 (never TF32). workspace: IA3_CUDA_GEMM_WORKSPACE bytes of device memory,
+ * aligned to 256, which stay the caller's. NULL, with the reason in message[n], when it cannot start.
+ */
+ia3_cuda_gemm *ia3_cuda_gemm_open(bool bf16, cudaStream_t stream, void *workspace, char *message, size_t n);
+void ia3_cuda_gemm_close(ia3_cuda_gemm *g);
 
 /*
  * y [rows, n] (=, or += when add) a [rows, k]·op(w): w is [n, k] and op transposes it, or with `backward` w is [k, n]

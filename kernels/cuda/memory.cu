@@ -3,14 +3,16 @@
  *     Memory of the CUDA device: counted allocations, the arena, and the way in and out through pinned memory.
  *
  * The arena is a stack of chunks (see kernels/cpu/memory.c): releasing to a position keeps the chunks, so passes in
- * the steady state never allocate. Since there is one stream, memory that is released may be handed out again at
- * once: whoever writes to it comes later in the stream.
+ * the steady state never allocate. A pass that spread over several leaves one of its size to the next, so that what
+ * lies at the ends of chunks is not lost for good. Since there is one stream, memory that is released may be handed
+ * out again at once: whoever writes to it comes later in the stream.
  *
  * Uploads are copied to one of two pinned halves, which the GPU reads while the caller goes on; a half is
  * written again when an event says that it has been read.
  *
- * Locking: the mutex protects what is counted and the sizes of blocks, which any thread may ask for; the arena and
- * the way in and out belong to the compute loop. No function that holds it can leave by a jump.
+ * Locking: the mutex protects what is counted and the sizes of blocks, which any thread may ask for or change by
+ * freeing; the arena and the way in and out belong to the compute loop, and so does alloc, which takes memory back from
+ * the arena. No function that holds it can leave by a jump.
  */
 #include "cuda.h"
 
@@ -21,7 +23,7 @@
 #include <string.h>
 #include <unordered_map>
 
-static const size_t MIN_CHUNK = (size_t) 32 << 20;
+static const size_t MIN_CHUNK = (size_t) 32 << 20, MAX_WISH = (size_t) 256 << 20;
 static const size_t STAGE = (size_t) 16 << 20; /* bytes of a half */
 
 struct ia3_cuda_memory {
@@ -30,7 +32,7 @@ struct ia3_cuda_memory {
     std::unordered_map<void *, size_t> blocks; /* of alloc */
     ia3_cuda_chunk *chunks;
     int n_chunks, current;
-    size_t top;
+    size_t top, high; /* high: the most bytes in use since the chunks were last replaced */
     char *stage[2];
     cudaEvent_t read[2]; /* the half has been read */
     int half;
@@ -48,10 +50,12 @@ ia3_cuda_memory_open(ia3_cuda *cuda, size_t limit, ia3_error *err)
     for (int i = 0; i < 2; i++) {
         cudaError_t status = cudaMallocHost((void **) &m->stage[i], STAGE);
         if (status == cudaSuccess)
-            status = cudaEventCreateWithFlags(&m->read[i], cudaEventDisableTiming);
-        if (status != cudaSuccess)
+            status = cudaEventCreateWithFlags(&m->read[i], cudaEventDisableTiming | cudaEventBlockingSync);
+        if (status != cudaSuccess) {
+            (void) cudaGetLastError();
             return ia3_fail(err, IA3_E_MEMORY, "could not get memory that a GPU can read: %s",
                             cudaGetErrorString(status));
+        }
     }
     return true;
 }
@@ -74,6 +78,7 @@ charge(ia3_cuda_memory *m, size_t bytes)
     return true;
 }
 
+/* NULL when there is no memory; whatever else fails is a lost device. */
 static void *
 take(ia3_cuda *cuda, size_t bytes)
 {
@@ -81,8 +86,12 @@ take(ia3_cuda *cuda, size_t bytes)
     if (!charge(cuda->memory, bytes))
         return NULL;
     /* the current device is a property of the calling thread */
-    if (cudaSetDevice(cuda->index) == cudaSuccess && cudaMalloc(&p, bytes) == cudaSuccess)
+    ia3_cuda_check(cuda, cudaSetDevice(cuda->index), "allocation");
+    cudaError_t status = cudaMalloc(&p, bytes);
+    if (status == cudaSuccess)
         return p;
+    if (status != cudaErrorMemoryAllocation)
+        ia3_cuda_check(cuda, status, "allocation");
     (void) cudaGetLastError(); /* a refused allocation is no fault of what comes after it */
     uncharge(cuda->memory, bytes);
     return NULL;
@@ -96,6 +105,20 @@ give(ia3_cuda *cuda, void *p, size_t bytes)
     uncharge(cuda->memory, bytes);
 }
 
+/* Frees the chunks above the current one (all of them when the arena is empty). */
+static void
+drop_unused_chunks(ia3_cuda *cuda)
+{
+    ia3_cuda_memory *m = cuda->memory;
+    int keep = m->top == 0 ? 0 : m->current + 1;
+    while (m->n_chunks > keep) {
+        ia3_cuda_chunk *c = &m->chunks[--m->n_chunks];
+        give(cuda, c->data, c->capacity);
+    }
+    if (m->n_chunks == 0)
+        m->current = 0;
+}
+
 void *
 ia3_cuda_alloc(ia3_device *dev, size_t bytes)
 {
@@ -104,6 +127,10 @@ ia3_cuda_alloc(ia3_device *dev, size_t bytes)
         return NULL;
     bytes = ia3_cuda_align(bytes ? bytes : 1);
     void *p = take(cuda, bytes);
+    if (!p) {
+        drop_unused_chunks(cuda);
+        p = take(cuda, bytes);
+    }
     if (p) {
         std::lock_guard<std::mutex> lock(cuda->memory->mutex);
         cuda->memory->blocks[p] = bytes;
@@ -131,18 +158,31 @@ ia3_cuda_memory_used(ia3_device *dev)
 {
     ia3_cuda *cuda = (ia3_cuda *) dev;
     std::lock_guard<std::mutex> lock(cuda->memory->mutex);
-    return cuda->memory->used + (cuda->gemm ? ia3_cuda_gemm_memory(cuda->gemm) : 0);
+    return cuda->memory->used;
+}
+
+bool
+ia3_cuda_no_memory(ia3_cuda *cuda, ia3_error *err, const char *what, size_t bytes)
+{
+    size_t available = 0, total = 0;
+    if (cudaMemGetInfo(&available, &total) != cudaSuccess)
+        (void) cudaGetLastError();
+    ia3_fail(err, IA3_E_MEMORY, "out of GPU memory for %s", what);
+    ia3_fail_detail(err, "%zu bytes were refused; GPU %d has %zu bytes, of which %zu are free.", bytes,
+                    cuda->index, total, available);
+    return ia3_fail_hint(err, "Use a smaller backbone, another GPU, or raise ia3.memory_limit if it is set.");
 }
 
 /* --- the arena --- */
 
-/* Appends a chunk of at least `bytes`, preferably as large as all before it. */
+/* Appends a chunk of at least `bytes`, preferably as large as all before it up to MAX_WISH. */
 static bool
 add_chunk(ia3_cuda *cuda, size_t bytes)
 {
     ia3_cuda_memory *m = cuda->memory;
     ia3_cuda_chunk *last = m->n_chunks ? &m->chunks[m->n_chunks - 1] : NULL;
     size_t start = last ? last->start + last->capacity : 0, wish = start > MIN_CHUNK ? start : MIN_CHUNK;
+    wish = wish < MAX_WISH ? wish : MAX_WISH;
     size_t capacity = bytes > wish ? bytes : ia3_cuda_align(wish);
     char *data = (char *) take(cuda, capacity);
     if (!data && capacity > bytes) {
@@ -159,22 +199,9 @@ add_chunk(ia3_cuda *cuda, size_t bytes)
     m->chunks = more;
     more[m->n_chunks].data = data;
     more[m->n_chunks].start = start;
+    more[m->n_chunks].lost = 0;
     more[m->n_chunks++].capacity = capacity;
     return true;
-}
-
-/* Frees the chunks above the current one (all of them when the arena is empty). */
-static void
-drop_unused_chunks(ia3_cuda *cuda)
-{
-    ia3_cuda_memory *m = cuda->memory;
-    int keep = m->top == 0 ? 0 : m->current + 1;
-    while (m->n_chunks > keep) {
-        ia3_cuda_chunk *c = &m->chunks[--m->n_chunks];
-        give(cuda, c->data, c->capacity);
-    }
-    if (m->n_chunks == 0)
-        m->current = 0;
 }
 
 static void
@@ -186,6 +213,19 @@ out_of_memory(ia3_cuda *cuda, size_t bytes)
     abort();
 }
 
+/* Where `bytes` lie now that they are the arena's last; in chunk i, behind what is used of it. */
+static void *
+place(ia3_cuda_memory *m, int i, size_t used, size_t bytes)
+{
+    ia3_cuda_chunk *c = &m->chunks[i];
+    if (i != m->current)
+        c->lost = m->chunks[m->current].lost + (c->start - m->top);
+    m->current = i;
+    m->top = c->start + used + bytes;
+    m->high = m->top - c->lost > m->high ? m->top - c->lost : m->high;
+    return c->data + used;
+}
+
 void *
 ia3_cuda_arena_alloc(ia3_device *dev, size_t bytes)
 {
@@ -194,23 +234,24 @@ ia3_cuda_arena_alloc(ia3_device *dev, size_t bytes)
     if (bytes > SIZE_MAX / 2)
         out_of_memory(cuda, bytes);
     bytes = ia3_cuda_align(bytes ? bytes : 1);
+    if (m->top == 0 && m->n_chunks > 1) { /* a pass begins: one chunk for what the last ones took */
+        const size_t high = m->high;
+        drop_unused_chunks(cuda);
+        m->high = 0;
+        (void) add_chunk(cuda, high); /* or there will be several again */
+    }
     for (int i = m->current; i < m->n_chunks; i++) {
         ia3_cuda_chunk *c = &m->chunks[i];
         size_t used = i == m->current ? m->top - c->start : 0;
-        if (c->capacity - used >= bytes) {
-            m->current = i;
-            m->top = c->start + used + bytes;
-            return c->data + used;
-        }
+        if (c->capacity - used >= bytes)
+            return place(m, i, used, bytes);
     }
     if (!add_chunk(cuda, bytes)) {
         drop_unused_chunks(cuda);
         if (!add_chunk(cuda, bytes))
             out_of_memory(cuda, bytes);
     }
-    m->current = m->n_chunks - 1;
-    m->top = m->chunks[m->current].start + bytes;
-    return m->chunks[m->current].data;
+    return place(m, m->n_chunks - 1, 0, bytes);
 }
 
 size_t

@@ -9,6 +9,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 namespace {
 
@@ -72,17 +73,6 @@ copy_tensor(ia3_cuda *cuda, char *to, const ia3_host_tensor *t, bool bf16)
     return true;
 }
 
-bool
-no_memory(ia3_cuda *cuda, ia3_error *err, size_t bytes)
-{
-    size_t available = 0, total = 0;
-    (void) cudaMemGetInfo(&available, &total);
-    ia3_fail(err, IA3_E_MEMORY, "out of GPU memory for the backbone's weights");
-    ia3_fail_detail(err, "%zu bytes were refused; GPU %d has %zu bytes, of which %zu are free.", bytes,
-                    cuda->index, total, available);
-    return ia3_fail_hint(err, "Use a smaller backbone, another GPU, or raise ia3.memory_limit if it is set.");
-}
-
 /* Parts stacked as act, or as fp32. */
 void *
 stack(ia3_cuda *cuda, const ia3_host_tensor *parts, int n_parts, bool bf16, size_t *bytes, ia3_error *err)
@@ -101,7 +91,7 @@ stack(ia3_cuda *cuda, const ia3_host_tensor *parts, int n_parts, bool bf16, size
     if (ok)
         return data;
     ia3_cuda_free(&cuda->base, data);
-    no_memory(cuda, err, *bytes);
+    ia3_cuda_no_memory(cuda, err, "the backbone's weights", *bytes);
     return NULL;
 }
 
@@ -183,9 +173,12 @@ product(ia3_device *dev, void *y, const void *a, int rows, const ia3_cuda_matrix
     const char *message = "";
     if (rows > 0 && !ia3_cuda_gemm_run(cuda->gemm, y, a, w->data, rows, n, k, backward, out == IA3_OUT_ACT,
                                        out == IA3_OUT_ADD_F32, &message)) {
+        /* most often the library only passes on that the device is lost; then CUDA knows why */
+        ia3_cuda_check(cuda, cudaStreamSynchronize(cuda->stream), "matrix product");
         fprintf(stderr, "ERROR: GPU %d failed in a matrix product of %d rows, %d by %d: %s\n", cuda->index,
                 rows, k, n, message);
-        abort();
+        fflush(stderr);
+        _exit(1);
     }
 }
 

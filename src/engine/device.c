@@ -92,17 +92,31 @@ open_gpu(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
     return m ? m->open(index, dtype, memory_limit, err) : NULL;
 }
 
-/* A GPU if one works, else the processor, saying why. */
+/* How many "auto" may try. */
+static int
+count_gpus(void)
+{
+    ia3_error ignored = {0};
+    const ia3_device_module *m = load_module(&ignored);
+    return m ? m->count() : 0;
+}
+
+/* The first GPU that works, else the processor, saying why. */
 static ia3_device *
 open_auto(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
 {
-    ia3_error why = {0};
     char reason[1300];
-    ia3_device *dev = open_gpu(0, dtype, memory_limit, &why);
-    if (dev)
-        return dev;
-    why.hint[0] = 0; /* what to do about it is for those who asked for a GPU */
-    ia3_error_join(&why, reason, sizeof reason);
+    const int n = dtype == IA3_INT8 ? 0 : count_gpus();
+    for (int i = 0; i == 0 || i < n; i++) {
+        ia3_error why = {0};
+        ia3_device *dev = open_gpu(i, dtype, memory_limit, &why);
+        if (dev)
+            return dev;
+        why.hint[0] = 0; /* what to do about it is for those who asked for a GPU */
+        ia3_error_join(&why, reason, sizeof reason);
+        if (n > 1)
+            ia3_log(IA3_LOG_LOG, "device auto: not GPU %d: %s", i, reason);
+    }
     ia3_log(IA3_LOG_LOG, "device auto: the processor computes, not a GPU: %s", reason);
     return ia3_cpu_open(dtype, threads, memory_limit, err);
 }

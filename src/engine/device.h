@@ -175,7 +175,11 @@ typedef struct ia3_device ia3_device;
 typedef struct ia3_device_ops {
     void (*close)(ia3_device *dev);
 
-    /* Memory. alloc: long-lived, 64-byte aligned, NULL when there is none. The arena is a stack for one pass. */
+    /*
+     * Memory. alloc: long-lived, 64-byte aligned, NULL when there is none; the arena is a stack for one pass. One
+     * thread at a time, that which computes: alloc and the create functions may take back what the arena does not use,
+     * uploads share a buffer. Only free and memory_used may be called by others beside it.
+     */
     void *(*alloc)(ia3_device *dev, size_t bytes);
     void (*free)(ia3_device *dev, void *p);
     void *(*arena_alloc)(ia3_device *dev, size_t bytes); /* 64-byte aligned, not cleared; never NULL */
@@ -184,7 +188,7 @@ typedef struct ia3_device_ops {
     void (*upload)(ia3_device *dev, void *dst, const void *host_src, size_t bytes);
     void (*download)(ia3_device *dev, void *host_dst, const void *src, size_t bytes);
     void (*zero)(ia3_device *dev, void *p, size_t bytes);
-    size_t (*memory_used)(ia3_device *dev); /* bytes of alloc, matrices and arena together */
+    size_t (*memory_used)(ia3_device *dev); /* bytes of alloc, matrices, arena and what libraries work in */
 
     /*
      * Weights. matrix_create stacks the parts' rows into one [Σ rows, cols] matrix, converting fp32/bf16/fp16
@@ -284,10 +288,11 @@ struct ia3_device {
 };
 
 /*
- * Opens "cpu", "cuda" (the first GPU), "cuda:N" or "auto" (a GPU if one works, else the CPU). dtype IA3_AUTO takes
+ * Opens "cpu", "cuda" (the first GPU), "cuda:N" or "auto" (the first GPU that works, else the CPU). dtype IA3_AUTO takes
  * bfloat16 where the hardware multiplies it natively, else float32; IA3_INT8 keeps weights in eight bits (scoring only);
  * IA3_F16 is refused. threads <= 0: one per available core (CPU affinity honoured).
- * memory_limit 0 = none; else alloc and arena refuse to go beyond it.
+ * memory_limit 0 = none; else alloc and arena refuse to go beyond it, and a GPU does not open when it is below the 32 MB
+ * that its matrix products work in.
  */
 ia3_device *ia3_device_open(const char *spec, ia3_dtype dtype, int threads, size_t memory_limit,
                             ia3_error *err);

@@ -15,7 +15,7 @@ extern "C" {
 #endif
 
 /* Counted up whenever device.h changes its meaning without changing a size. */
-#define IA3_DEVICE_ABI    1
+#define IA3_DEVICE_ABI    2
 #define IA3_DEVICE_MODULE "ia3_cuda_module"
 
 typedef struct ia3_device_module {
@@ -26,6 +26,7 @@ typedef struct ia3_device_module {
      * IA3_E_MEMORY when too little is free, else IA3_E_INVALID (no driver, no such GPU, too old).
      */
     ia3_device *(*open)(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err);
+    int (*count)(void); /* of the GPUs there are; 0 also where CUDA cannot say */
 } ia3_device_module;
 
 /* The one exported symbol, of the name IA3_DEVICE_MODULE. */

@@ -162,9 +162,10 @@ CUDASIM_OBJS = $(patsubst kernels/cuda/%.cu,$(ENGINE_BUILD)/cudasim/%.o,$(filter
 CUDASIM_CXXFLAGS = -std=c++17 -O2 -g -DIA3_CUDA_SIM -fPIC -fvisibility=hidden $(OPTFLAGS) $(TEST_OPTFLAGS) $(ENGINE_WARN) \
 	-Wno-unknown-pragmas $(SANITIZE) -pthread -MMD -MP
 
+# A GPU cannot load a vector from where it is not aligned.
 $(ENGINE_BUILD)/cudasim/%.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
-	$(ENGINE_CXX) $(CUDASIM_CXXFLAGS) -x c++ -c -o $@ $<
+	$(ENGINE_CXX) $(CUDASIM_CXXFLAGS) -fsanitize=alignment -fsanitize-undefined-trap-on-error -x c++ -c -o $@ $<
 
 # Its products are most of the work in large tests.
 $(ENGINE_BUILD)/cudasim/gemm_sim.o: CUDASIM_CXXFLAGS += -O3

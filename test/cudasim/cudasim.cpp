@@ -30,7 +30,7 @@ namespace {
 enum state { READY, AT_WARP, AT_BLOCK, DONE };
 const size_t STACK = 128 << 10;
 const unsigned MAX_THREADS = 1024;
-const size_t MAX_SHARED = 227 << 10; /* of a block on sm_90; sm_80 has 163 KB */
+const size_t MAX_SHARED = 227 << 10; /* of a block on sm_90; sm_80 has 163 KB, sm_86 99 KB */
 const size_t PAGE = 4096, HUGE = (size_t) 2 << 20;
 
 struct copy {
@@ -229,15 +229,26 @@ run_block(unsigned shuffle)
 
 /* --- memory --- */
 
+/* A copy, or a clearing of device memory when `from` is NULL. */
+struct transfer {
+    void *to;
+    const void *from;
+    int value;
+    size_t bytes;
+};
+
 struct memory {
     char *base;
     size_t reserved, high, used, limit;
     std::map<size_t, size_t> taken, free; /* offset to bytes */
     bool lost, open;
     std::timed_mutex mutex;
+    std::vector<transfer> stream; /* what has not happened yet */
+    size_t done;                  /* transfers before those */
 };
 
 memory mem;
+thread_local int current_device;
 const size_t RED_ZONE = 256;
 const unsigned char RED = 0xa5;
 
@@ -303,10 +314,46 @@ devices(void)
     return value ? strcmp(value, "none") == 0 ? -1 : atoi(value) : 1;
 }
 
+size_t
+shared_limit(void)
+{
+    static const size_t limit = setting("IA3_SIM_SHARED", MAX_SHARED);
+    return limit < MAX_SHARED ? limit : MAX_SHARED;
+}
+
 cudaError_t
 status(void)
 {
     return mem.lost ? cudaErrorLaunchFailure : cudaSuccess;
+}
+
+/* Counts a launch. The one that the device is lost in is accepted, like all that a GPU fails in later. */
+cudaError_t
+count_launch(void)
+{
+    static const size_t lost_after = setting("IA3_SIM_LOST_AFTER", 0);
+    const cudaError_t before = status();
+    if (lost_after && sim.launches >= lost_after)
+        mem.lost = true;
+    sim.launches++;
+    return before;
+}
+
+/* Lets the first transfers of the stream happen, up to the number `end` since the beginning; memory is open. */
+void
+catch_up(size_t end)
+{
+    size_t n = end > mem.done ? end - mem.done : 0;
+    n = n < mem.stream.size() ? n : mem.stream.size();
+    for (size_t i = 0; i < n && !mem.lost; i++) {
+        const transfer &t = mem.stream[i];
+        if (t.from)
+            memcpy(t.to, t.from, t.bytes);
+        else
+            memset(t.to, t.value, t.bytes);
+    }
+    mem.stream.erase(mem.stream.begin(), mem.stream.begin() + (long) n);
+    mem.done += n;
 }
 
 } /* namespace */
@@ -325,13 +372,20 @@ close_memory(void)
     mem.open = false;
 }
 
+static void
+open_memory(void)
+{
+    if (!mem.open)
+        protect(PROT_READ | PROT_WRITE);
+    mem.open = true;
+}
+
 ia3_sim_access::ia3_sim_access()
 {
     if (!mem.mutex.try_lock_for(std::chrono::seconds(10)))
         die("device memory is still open: a kernel has not returned");
-    if (!mem.open)
-        protect(PROT_READ | PROT_WRITE);
-    mem.open = true;
+    open_memory();
+    catch_up(SIZE_MAX);
 }
 
 ia3_sim_access::~ia3_sim_access()
@@ -346,6 +400,8 @@ cudaGetErrorString(cudaError_t s)
     switch (s) {
     case cudaSuccess:
         return "no error";
+    case cudaErrorInvalidValue:
+        return "invalid argument";
     case cudaErrorMemoryAllocation:
         return "out of memory";
     case cudaErrorInsufficientDriver:
@@ -376,7 +432,25 @@ cudaGetDeviceCount(int *n)
 cudaError_t
 cudaSetDevice(int index)
 {
-    return index < devices() && prepare() ? cudaSuccess : cudaErrorInvalidDevice;
+    if (mem.lost)
+        return cudaErrorLaunchFailure;
+    if (index >= devices() || !prepare())
+        return cudaErrorInvalidDevice;
+    current_device = index;
+    return cudaSuccess;
+}
+
+cudaError_t
+cudaSetDeviceFlags(unsigned)
+{
+    return status();
+}
+
+cudaError_t
+cudaGetDevice(int *index)
+{
+    *index = current_device;
+    return cudaSuccess;
 }
 
 cudaError_t
@@ -387,6 +461,7 @@ cudaGetDeviceProperties(cudaDeviceProp *p, int index)
     *p = cudaDeviceProp();
     snprintf(p->name, sizeof p->name, "simulated GPU");
     p->totalGlobalMem = mem.limit;
+    p->sharedMemPerBlockOptin = shared_limit();
     p->major = 9;
     p->multiProcessorCount = 4;
     return cudaSuccess;
@@ -409,7 +484,9 @@ cudaMalloc(void **p, size_t bytes)
     *p = NULL;
     if (mem.lost)
         return cudaErrorLaunchFailure;
-    if (bytes > mem.limit || whole > mem.limit - mem.used || mem.high + whole > mem.reserved)
+    static const size_t full = setting("IA3_SIM_FULL", SIZE_MAX);
+    if ((size_t) current_device == full || bytes > mem.limit || whole > mem.limit - mem.used ||
+        mem.high + whole > mem.reserved)
         return cudaErrorMemoryAllocation;
     size_t at = find_room(whole);
     protect(PROT_READ | PROT_WRITE); /* what is new, too */
@@ -436,6 +513,7 @@ cudaFree(void *p)
     size_t bytes = piece->second, whole = (bytes + RED_ZONE + PAGE - 1) / PAGE * PAGE;
     protect(PROT_READ | PROT_WRITE);
     mem.open = true;
+    catch_up(SIZE_MAX);
     for (size_t i = bytes; i < whole; i++)
         if ((unsigned char) mem.base[at + i] != RED)
             die("something was written behind an allocation before it was freed, last");
@@ -464,21 +542,17 @@ cudaError_t
 cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t)
 {
     (void) kind;
-    if (mem.lost)
-        return cudaErrorLaunchFailure;
-    ia3_sim_access open;
-    memcpy(to, from, bytes);
-    return cudaSuccess;
+    std::lock_guard<std::timed_mutex> lock(mem.mutex);
+    mem.stream.push_back({to, from, 0, bytes});
+    return status();
 }
 
 cudaError_t
 cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t)
 {
-    if (mem.lost)
-        return cudaErrorLaunchFailure;
-    ia3_sim_access open;
-    memset(p, value, bytes);
-    return cudaSuccess;
+    std::lock_guard<std::timed_mutex> lock(mem.mutex);
+    mem.stream.push_back({p, NULL, value, bytes});
+    return status();
 }
 
 cudaError_t
@@ -494,61 +568,85 @@ cudaStreamDestroy(cudaStream_t)
     return cudaSuccess;
 }
 
+static cudaError_t
+wait_until(size_t end)
+{
+    std::lock_guard<std::timed_mutex> lock(mem.mutex);
+    if (end > mem.done && !mem.stream.empty()) {
+        open_memory();
+        catch_up(end);
+        close_memory();
+    }
+    return status();
+}
+
 cudaError_t
 cudaStreamSynchronize(cudaStream_t)
 {
-    return status();
+    return wait_until(SIZE_MAX);
 }
+
+/* The transfers that come before it. */
+struct ia3_sim_event {
+    size_t end;
+};
 
 cudaError_t
 cudaEventCreateWithFlags(cudaEvent_t *event, unsigned)
 {
-    *event = NULL;
+    *event = (cudaEvent_t) calloc(1, sizeof **event);
+    return *event ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t
+cudaEventDestroy(cudaEvent_t event)
+{
+    free(event);
     return cudaSuccess;
 }
 
 cudaError_t
-cudaEventDestroy(cudaEvent_t)
+cudaEventRecord(cudaEvent_t event, cudaStream_t)
 {
-    return cudaSuccess;
-}
-
-cudaError_t
-cudaEventRecord(cudaEvent_t, cudaStream_t)
-{
+    std::lock_guard<std::timed_mutex> lock(mem.mutex);
+    event->end = mem.done + mem.stream.size();
     return status();
 }
 
 cudaError_t
-cudaEventSynchronize(cudaEvent_t)
+cudaEventSynchronize(cudaEvent_t event)
 {
-    return status();
+    return wait_until(event->end);
 }
 
 /* --- launches --- */
 
-void
+bool
+ia3_sim_library_launch(void)
+{
+    return count_launch() == cudaSuccess;
+}
+
+cudaError_t
 ia3_sim_run(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void *),
             const void *arg)
 {
-    static const size_t lost_after = setting("IA3_SIM_LOST_AFTER", 0);
-    if (lost_after && sim.launches >= lost_after)
-        mem.lost = true;
+    if (shared_bytes > shared_limit())
+        return cudaErrorInvalidValue; /* of cudaFuncSetAttribute */
+    if (const cudaError_t before = count_launch())
+        return before;
     if (mem.lost)
-        return;
+        return cudaSuccess;
     ia3_sim_access open;
     sim.kernel = kernel;
     sim.thread = thread;
     sim.arg = arg;
     sim.n = block.x * block.y * block.z;
-    sim.launches++;
     blockDim = block;
     gridDim = grid;
     if (sim.n == 0 || sim.n > MAX_THREADS || grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 ||
         grid.z > 65535)
         die("a grid or a block of a size that CUDA refuses");
-    if (shared_bytes > MAX_SHARED)
-        die("more shared memory than there is");
     size_t shared = (shared_bytes + 15) / 16 * 16;
     ia3_sim_shared = sim.shared - shared;
     unsigned shuffle = (unsigned) sim.launches;
@@ -560,6 +658,7 @@ ia3_sim_run(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes, void
                 run_block(shuffle++);
             }
     sim.kernel = NULL;
+    return cudaSuccess;
 }
 
 void

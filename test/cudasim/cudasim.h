@@ -3,15 +3,23 @@
  *     A CUDA device that is simulated on the CPU, so that kernels can be tested without a GPU.
  *
  * kernels/cuda/portable.cuh includes it instead of CUDA's headers when IA3_CUDA_SIM is defined; cudasim.cpp runs the
- * launches. What it is for is finding mistakes, so it is stricter than a GPU:
- *   - device memory can be touched by kernels and copies only: host code that follows a device pointer dies;
+ * launches. What it is for is finding mistakes, so it is strict where a GPU is not:
+ *   - device memory can be touched by kernels and copies only: host code that follows a device pointer dies (always in
+ *     the first 4,096 operations; later memory is closed after every 64th one only, to save time);
  *   - fresh device and shared memory is full of NaN; shared memory ends at a page that cannot be touched;
  *   - the threads of a block run in shuffled orders, one at a time, from barrier to barrier, so that a missing barrier
  *     shows as a wrong result; barriers and warp operations that not all threads reach are fatal;
- *   - asynchronous copies to shared memory happen only when they are waited for.
+ *   - asynchronous copies to shared memory happen only when they are waited for, copies and clearings of device memory
+ *     only when a launch or something else needs them: a buffer that is reused too early shows;
+ *   - loads and stores of vectors that are not aligned are fatal.
  *
- * Environment: IA3_SIM_DEVICES (how many GPUs there are, 1; "none": no driver), IA3_SIM_MEMORY (bytes of each, 4 GB),
- * IA3_SIM_LOST_AFTER (after so many launches the device is lost).
+ * What only a GPU shows: kernels run when they are launched, so missing waits for them do not show; blocks do not run
+ * at the same time, nor do threads between two barriers; the instructions of portable.cuh are imitated; matrix products
+ * have another implementation (gemm_sim.cpp), so that gemm.cu is not run at all; registers and occupancy do not exist.
+ *
+ * Environment: IA3_SIM_DEVICES (how many GPUs there are, 1; "none": no driver), IA3_SIM_MEMORY (bytes of all together,
+ * 4 GB), IA3_SIM_FULL (number of a GPU that has no memory left), IA3_SIM_SHARED (bytes of shared memory that a block can
+ * have, 227 KB), IA3_SIM_LOST_AFTER (after so many launches and products the device is lost).
  */
 #ifndef IA3_CUDASIM_H
 #define IA3_CUDASIM_H
@@ -54,6 +62,7 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 enum cudaError_t {
     cudaSuccess = 0,
+    cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
@@ -62,12 +71,18 @@ enum cudaError_t {
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost = 2, cudaMemcpyDeviceToDevice = 3 };
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
-enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+enum {
+    cudaStreamNonBlocking = 1,
+    cudaEventBlockingSync = 1,
+    cudaEventDisableTiming = 2,
+    cudaDeviceScheduleBlockingSync = 4
+};
 typedef struct ia3_sim_stream *cudaStream_t;
 typedef struct ia3_sim_event *cudaEvent_t;
 struct cudaDeviceProp {
     char name[256];
     size_t totalGlobalMem;
+    size_t sharedMemPerBlockOptin;
     int major, minor, multiProcessorCount;
 };
 
@@ -75,6 +90,8 @@ const char *cudaGetErrorString(cudaError_t status);
 cudaError_t cudaGetLastError(void);
 cudaError_t cudaGetDeviceCount(int *n);
 cudaError_t cudaSetDevice(int index);
+cudaError_t cudaSetDeviceFlags(unsigned flags);
+cudaError_t cudaGetDevice(int *index);
 cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int index);
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total);
 cudaError_t cudaMalloc(void **p, size_t bytes);
@@ -91,33 +108,34 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
-template <class F>
-cudaError_t
-cudaFuncSetAttribute(F *, cudaFuncAttribute, int)
-{
-    return cudaSuccess;
-}
 
 /* --- launches --- */
 
-void ia3_sim_run(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes, void (*thread)(const void *),
-                 const void *arg);
+/* As a launch and the cudaGetLastError() behind it. */
+cudaError_t ia3_sim_run(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes,
+                        void (*thread)(const void *), const void *arg);
+
+/* Counts the launch of a library's kernel; false when the device is lost. */
+bool ia3_sim_library_launch(void);
 
 template <class F>
-void
+cudaError_t
 ia3_sim_launch(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes, const F &thread)
 {
-    ia3_sim_run(
+    return ia3_sim_run(
         kernel, grid, block, shared_bytes, [](const void *arg) { (*(const F *) arg)(); }, &thread);
 }
 
+void ia3_cuda_launched(cudaError_t status, const char *kernel);
+
 #define IA3_LAUNCH(kernel, grid, block, bytes, stream, ...)                                                  \
-    ((void) (stream), ia3_sim_launch(#kernel, grid, block, bytes, [&] { kernel(__VA_ARGS__); }))
+    ((void) (stream),                                                                                        \
+     ia3_cuda_launched(ia3_sim_launch(#kernel, grid, block, bytes, [&] { kernel(__VA_ARGS__); }), #kernel))
 
 extern unsigned char *ia3_sim_shared;
 #define IA3_SHARED(type, name) type *name = (type *) (void *) ia3_sim_shared
 
-/* For code that stands in for a library on the device: memory is open while one of these lives. */
+/* For code that stands in for a library on the device: memory is open, and up to date, while one of these lives. */
 struct ia3_sim_access {
     ia3_sim_access();
     ~ia3_sim_access();

@@ -1,10 +1,10 @@
 /*
  * test_device_module.c
  *     Loading the CUDA module: what is said when there is no module, no driver, no GPU, no such GPU or no memory, what
- *     "auto" does then, and that a lost GPU ends the process. On simulated GPUs (test/cudasim), which are beside
+ *     "auto" does then, that a lost GPU ends the process, and what a GPU of little shared memory takes. On simulated GPUs (test/cudasim), which are beside
  *     this program's folder. Each case has a process of its own, because a module stays loaded.
  */
-#include "device_common.h"
+#include "attention_fixture.h"
 
 #include <libgen.h>
 #include <limits.h>
@@ -33,6 +33,7 @@ typedef struct attempt {
     size_t limit;
     const char *module;            /* NULL: the simulator */
     const char *setting[2];        /* an environment variable and its value */
+    const char *full;              /* the GPU without memory, or NULL */
     void (*then)(ia3_device *dev); /* with the device, when it opened */
     char output[4000];             /* "code|message|detail" or "opened NAME DTYPE", and stderr */
     int status;                    /* of waitpid */
@@ -46,6 +47,8 @@ child(const attempt *a)
     setenv("IA3_CUDA_MODULE", a->module ? a->module : simulator, 1);
     if (a->setting[0])
         setenv(a->setting[0], a->setting[1], 1);
+    if (a->full)
+        setenv("IA3_SIM_FULL", a->full, 1);
     ia3_device *dev = ia3_device_open(a->spec, a->dtype, 1, a->limit, &err);
     if (!dev) {
         fprintf(stderr, "%d|%s|%s|%s", (int) err.code, err.message, err.detail, err.hint);
@@ -149,6 +152,8 @@ test_auto(void **state)
 {
     attempt gpu = {"auto", IA3_F32}, none = {"auto", IA3_F32, .setting = {"IA3_SIM_DEVICES", "0"}};
     attempt absent = {"auto", IA3_F32, .module = "/nowhere.so"}, int8 = {"auto", IA3_INT8};
+    attempt second = {"auto", IA3_F32, .setting = {"IA3_SIM_DEVICES", "2"}, .full = "0"};
+    attempt full = {"auto", IA3_F32, .setting = {"IA3_SIM_DEVICES", "1"}, .full = "0"};
     run(&gpu);
     assert_said(&gpu, "opened cuda:0 float32");
     run(&none);
@@ -160,6 +165,13 @@ test_auto(void **state)
     assert_said(&absent, "opened cpu float32");
     run(&int8);
     assert_said(&int8, "opened cpu int8");
+    run(&second);
+    assert_exit(&second, 0);
+    assert_said(&second, "LOG: device auto: not GPU 0: out of GPU memory");
+    assert_said(&second, "opened cuda:1 float32");
+    run(&full);
+    assert_said(&full, "the processor computes, not a GPU: out of GPU memory");
+    assert_said(&full, "opened cpu float32");
 }
 
 /* One matrix of 1,000 x 1,000: 4 MB. */
@@ -179,14 +191,19 @@ load_matrix(ia3_device *dev)
 static void
 test_too_little_memory(void **state)
 {
-    attempt small = {"cuda", IA3_F32, .setting = {"IA3_SIM_MEMORY", "3000000"}, .then = load_matrix};
-    attempt limited = {"cuda", IA3_F32, .limit = 3000000, .then = load_matrix};
+    attempt small = {"cuda", IA3_F32, .setting = {"IA3_SIM_MEMORY", "37000000"}, .then = load_matrix};
+    attempt limited = {"cuda", IA3_F32, .limit = 37000000, .then = load_matrix};
+    attempt tiny = {"cuda", IA3_F32, .setting = {"IA3_SIM_MEMORY", "3000000"}};
     attempt enough = {"cuda", IA3_F32, .then = load_matrix};
     run(&small);
     assert_exit(&small, 0);
     assert_said(&small, "refused|8|out of GPU memory");
     assert_said(&small, "4000000 bytes");
-    assert_said(&small, "3000000");
+    assert_said(&small, "37000000");
+    run(&tiny);
+    assert_exit(&tiny, 10);
+    assert_int_equal(atoi(tiny.output), IA3_E_MEMORY);
+    assert_said(&tiny, "out of GPU memory for the matrix products' workspace");
     run(&limited);
     assert_said(&limited, "refused|8|");
     run(&enough);
@@ -221,6 +238,99 @@ test_lost(void **state)
     assert_null(strstr(lost.output, "result"));
 }
 
+/* Loses the GPU in the first of its operations, then asks for memory. */
+static void
+allocate_when_lost(ia3_device *dev)
+{
+    float x[64] = {1}, *p = dev->ops->alloc(dev, sizeof x), *w = dev->ops->alloc(dev, sizeof x);
+    for (int i = 0; i < 2; i++)
+        dev->ops->add_dropout(dev, p, w, 1, 64, (ia3_dropout){0});
+    fprintf(stderr, "got %p\n", dev->ops->alloc(dev, 1000));
+}
+
+static void
+multiply(ia3_device *dev)
+{
+    ia3_error err = {0};
+    float w[64] = {1}, x[8] = {1}, *p = dev->ops->alloc(dev, sizeof x), *y = dev->ops->alloc(dev, sizeof x);
+    ia3_host_tensor t = {w, IA3_F32, 8, 8};
+    ia3_matrix *m = dev->ops->matrix_create(dev, &t, 1, &err);
+    dev->ops->upload(dev, p, x, sizeof x);
+    for (int i = 0; i < 3; i++)
+        dev->ops->matmul(dev, y, p, 1, m, IA3_OUT_F32);
+    fprintf(stderr, "multiplied\n");
+}
+
+/* Whichever operation finds it, what is said is CUDA's reason, and the process ends alike. */
+static void
+test_lost_elsewhere(void **state)
+{
+    struct {
+        attempt a;
+        const char *where;
+    } cases[] = {
+        {{"cuda", IA3_F32, .setting = {"IA3_SIM_LOST_AFTER", "1"}, .then = compute}, "(launch of "},
+        {{"cuda", IA3_F32, .setting = {"IA3_SIM_LOST_AFTER", "1"}, .then = allocate_when_lost},
+         "(allocation)"},
+        {{"cuda", IA3_F32, .setting = {"IA3_SIM_LOST_AFTER", "1"}, .then = multiply}, "(matrix product)"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        attempt *a = &cases[i].a;
+        run(a);
+        assert_exit(a, 1);
+        assert_said(a, "ERROR: GPU 0 failed: unspecified launch failure");
+        assert_said(a, cases[i].where);
+    }
+}
+
+/* Attention of the widest heads that the device promises, and of some more. */
+static void
+attend(ia3_device *dev, int d)
+{
+    const int sizes[] = {9};
+    problem p = make_problem(1, d, 1, sizes, sizes, false, true, true, 0);
+    on_device o = upload_problem(dev, &p);
+    double *r = random_values((size_t) (9 * d), 1.0);
+    o.g.dout = o.dout = put_act(dev, r, (size_t) (9 * d));
+    dev->ops->attention(dev, &o.a);
+    dev->ops->attention_bwd(dev, &o.a, &o.g);
+    double *dq = get_act(dev, o.dq, (size_t) (9 * p.q_stride));
+    fprintf(stderr, "%s %d: %s\n", dev->name, d, isfinite(dq[0]) ? "a number" : "none");
+    free(dq);
+    free(r);
+    free_on_device(dev, &o);
+    free_problem(&p);
+}
+
+static void
+attend_widest(ia3_device *dev)
+{
+    attend(dev, dev->max_d_kv);
+}
+
+static void
+attend_wider(ia3_device *dev)
+{
+    attend(dev, dev->max_d_kv + 1);
+}
+
+static void
+test_shared_memory(void **state)
+{
+    attempt large = {"cuda", IA3_F32, .then = attend_widest};
+    attempt small = {"cuda", IA3_F32, .setting = {"IA3_SIM_SHARED", "101376"}, .then = attend_widest};
+    attempt beyond = {"cuda", IA3_F32, .setting = {"IA3_SIM_SHARED", "101376"}, .then = attend_wider};
+    run(&large);
+    assert_exit(&large, 0);
+    assert_said(&large, "cuda:0 512: a number");
+    run(&small);
+    assert_exit(&small, 0);
+    assert_said(&small, "cuda:0 387: a number");
+    run(&beyond); /* so the limit is no smaller than it has to be */
+    assert_exit(&beyond, 1);
+    assert_said(&beyond, "invalid argument");
+}
+
 /* What the simulator is for: the host reads device memory. */
 static void
 follow_pointer(ia3_device *dev)
@@ -242,9 +352,10 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refusals), cmocka_unit_test(test_open),
-        cmocka_unit_test(test_auto),     cmocka_unit_test(test_too_little_memory),
-        cmocka_unit_test(test_lost),     cmocka_unit_test(test_device_pointer_on_the_host),
+        cmocka_unit_test(test_refusals),      cmocka_unit_test(test_open),
+        cmocka_unit_test(test_auto),          cmocka_unit_test(test_too_little_memory),
+        cmocka_unit_test(test_lost),          cmocka_unit_test(test_lost_elsewhere),
+        cmocka_unit_test(test_shared_memory), cmocka_unit_test(test_device_pointer_on_the_host),
     };
     return cmocka_run_group_tests_name("cuda module", tests, set_up, NULL);
 }

@@ -219,6 +219,60 @@ test_batch_invariance(void **state)
     for_each_dtype(on_batch_invariance);
 }
 
+/* A GPU with hardly more memory than the problem takes, or a CPU. */
+static ia3_device *
+open_tight(ia3_dtype dtype, problem *p)
+{
+    ia3_device *dev = open_device(dtype, 2, 0);
+    on_device o = upload_problem(dev, p);
+    size_t used = dev->ops->memory_used(dev);
+    free_on_device(dev, &o);
+    char name[sizeof dev->name];
+    memcpy(name, dev->name, sizeof name);
+    dev->ops->close(dev);
+    return open_device(dtype, 2, strncmp(name, "cuda", 4) == 0 ? used + (64 << 10) : 0);
+}
+
+/* Gradients of the last sequence alone, whose rows are not the first: as among the others, and in memory for it alone. */
+static void
+shifted(ia3_dtype dtype)
+{
+    const int sizes[] = {70, 80, 2}, d = 16;
+    seed_random(18);
+    problem p = make_problem_strided(2, d, 3, sizes, sizes, false, false, true, 0, 2 * d, 4 * d);
+    ia3_device *dev = open_tight(dtype, &p);
+    on_device o = upload_problem(dev, &p);
+    size_t n = n_q(&p) * (size_t) p.inner, n_dq = n_q(&p) * (size_t) p.q_stride,
+           last = n_dq - 2 * (size_t) p.q_stride;
+    double *r = random_values(n, 1.0);
+    o.g.dout = o.dout = put_act(dev, r, n);
+    o.g.grad_k.slots = o.g.grad_v.slots = NULL;
+    dev->ops->attention(dev, &o.a);
+    ia3_attention one = o.a;
+    one.n_seq = 1;
+    one.q_offsets += 2;
+    one.k_offsets += 2;
+    one.max_q = one.max_k = sizes[2];
+    dev->ops->attention_bwd(dev, &one, &o.g);
+    double *alone = get_act(dev, o.dq, n_dq);
+    dev->ops->attention_bwd(dev, &o.a, &o.g);
+    double *together = get_act(dev, o.dq, n_dq);
+    assert_close("dq", alone + last, together + last, n_dq - last, is_bf16(dev) ? 1e-2 : 1e-5);
+    free(alone);
+    free(together);
+    free(r);
+    free_on_device(dev, &o);
+    dev->ops->close(dev);
+    free_problem(&p);
+}
+
+static void
+test_shifted(void **state)
+{
+    shifted(IA3_F32);
+    shifted(IA3_BF16);
+}
+
 /* A tree that is a chain equals causal attention computed query by query without a tree. */
 static void
 on_chain(ia3_device *dev)
@@ -270,9 +324,10 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_encoder), cmocka_unit_test(test_cross), cmocka_unit_test(test_dropout),
-        cmocka_unit_test(test_trees),   cmocka_unit_test(test_empty), cmocka_unit_test(test_batch_invariance),
-        cmocka_unit_test(test_chain),
+        cmocka_unit_test(test_encoder), cmocka_unit_test(test_cross),
+        cmocka_unit_test(test_dropout), cmocka_unit_test(test_trees),
+        cmocka_unit_test(test_empty),   cmocka_unit_test(test_batch_invariance),
+        cmocka_unit_test(test_chain),   cmocka_unit_test(test_shifted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
