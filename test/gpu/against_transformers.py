@@ -4,10 +4,12 @@
     against_transformers.py --engine build/gpu/ia3_engine --device cuda
 
 Prints "ok - ..." or "not ok - ..." for each check. transformers computes in float32 on the CPU; in bfloat16, on the GPU
-where there is one, for the error that it makes itself. Tokens are the engine's, so no tokenizer is needed.
+where there is one, for the error that it makes itself. Tokens are the engine's, so no tokenizer is needed. Variables
+IA3_ENGINE_NAME are the engine's NAME: its libraries are not for Python.
 """
 
 import argparse
+import os
 import subprocess
 import sys
 
@@ -29,7 +31,8 @@ def texts():
 
 
 def run(engine, *arguments, stdin=None):
-    result = subprocess.run([engine, *arguments], input=stdin, capture_output=True, text=True)
+    own = {name[len("IA3_ENGINE_"):]: value for name, value in os.environ.items() if name.startswith("IA3_ENGINE_")}
+    result = subprocess.run([engine, *arguments], input=stdin, capture_output=True, text=True, env={**os.environ, **own})
     if result.returncode != 0:
         sys.exit(f"{' '.join(arguments[:4])}: {result.stderr.strip()[-300:]}")
     return result.stdout

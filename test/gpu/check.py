@@ -21,7 +21,7 @@ DEVICE_TESTS = ["test_device", "test_kernels_matmul", "test_kernels_rows", "test
 SANITIZED = [("test_kernels_rows", None), ("test_kernels_attention", None), ("test_kernels_matmul", None),
              ("test_gradient", "*B *"), ("test_device", None)]
 TOOLS = ["memcheck", "racecheck", "synccheck"]
-LIMITS = {"environment": 60, "build": 240, "tests": 100, "ia3 3B": 60, "torch 3B": 90, "transformers": 60,
+LIMITS = {"environment": 150, "build": 240, "tests": 100, "ia3 3B": 60, "torch 3B": 90, "transformers": 60,
           "ia3 11B": 90, "sanitizer": 120, "torch 11B": 90, "load": 60}
 
 
@@ -32,9 +32,10 @@ class Check:
         self.environment = dict(os.environ)
         self.python = None
         self.nvcc = None
-        self.gpu = None
+        self.gpu = {}  # machine.gpu_facts
         self.cuda = options.device.startswith("cuda")
-        self.module = os.environ.get("IA3_CUDA_MODULE")  # built before: a simulator, perhaps
+        self.module = os.environ.get("IA3_CUDA_MODULE")  # built before
+        self.simulated = machine.simulated(self.module)
         self.build_folder = f"build/{options.flavor}"
         self.tests = [t for t in DEVICE_TESTS if os.path.exists(f"test/engine/{t}.c")]
         if options.small:
@@ -48,29 +49,48 @@ class Check:
         say = self.report.fact
         if self.options.small:
             say("tiny shapes in place of T0-3B and T0-11B: the numbers below only show that all steps run")
-        self.gpu = machine.gpu_facts()
+        for part in (self.look_at_gpu, self.look_for_python, self.look_for_toolkit, self.look_for_libraries):
+            try:
+                part(step)
+            except Exception as problem:  # the others are needed as well
+                name = part.__name__.split("_")[-1]
+                self.report.check("environment", name, "failed", f"{type(problem).__name__}: {problem}")
+
+    def look_at_gpu(self, step):
+        say = self.report.fact
+        if self.cuda and not self.simulated:
+            self.gpu = machine.gpu_facts(self.options.device)
+            if not self.gpu:
+                self.report.check("environment", "GPU", "failed", "nvidia-smi shows none")
         if self.gpu:
-            name, driver, memory, clock, power, capability = self.gpu
-            say(f"GPU: {name}, {int(memory) / 1024:.0f} GiB, driver {driver}, at most {clock} MHz and {power} W, "
-                f"compute capability {capability}")
-        elif self.cuda and not self.module:
-            self.report.check("environment", "GPU", "failed", "nvidia-smi shows none")
+            told = self.gpu.get
+            say(f"GPU: {told('name')}, {told('memory.total', '?')} MiB, driver {told('driver_version', '?')}, at most "
+                f"{told('clocks.max.sm', '?')} MHz and {told('power.limit', '?')} W, compute capability "
+                f"{told('compute_cap', '?')}")
         with open("/proc/cpuinfo") as f:
             cpu = re.search(r"model name\s*: (.*)", f.read())
         say(f"CPU: {cpu.group(1) if cpu else 'unknown'}, {len(os.sched_getaffinity(0))} cores")
-        self.python, versions = machine.find_python()
-        say(versions if self.python else "no Python with torch, transformers and peft")
-        if self.cuda and not self.module:
-            self.nvcc = machine.find_nvcc()
-            if self.nvcc:
-                machine.use_toolkit(self.environment, self.nvcc, self.python)
-                say(f"nvcc: {machine.output_of([self.nvcc, '--version']).split(chr(10))[-1]} ({self.nvcc})")
-            else:
-                self.report.check("environment", "nvcc", "failed", "not found")
-        say(f"compiler: {machine.output_of(['gcc', '--version']).split(chr(10))[0]}")
+
+    def look_for_python(self, step):
+        self.python, versions = machine.find_python(step)
+        self.report.fact(versions if self.python else "no Python with torch, transformers and peft")
+
+    def look_for_toolkit(self, step):
+        if not self.cuda or self.simulated:
+            return
+        self.nvcc = machine.find_nvcc()
+        if self.nvcc:
+            machine.use_toolkit(self.environment, self.nvcc, self.python, FOLDER)
+            version = machine.output_of([self.nvcc, "--version"]).split("\n")[-1]
+            self.report.fact(f"nvcc: {version} ({self.nvcc})")
+        elif not self.module:
+            self.report.check("environment", "nvcc", "failed", "not found")
+
+    def look_for_libraries(self, step):
+        self.report.fact(f"compiler: {machine.output_of(['gcc', '--version']).split(chr(10))[0]}")
         source, missing = machine.use_libraries(self.environment, FOLDER)
         if source:
-            say(f"libraries of the engine: {source}")
+            self.report.fact(f"libraries of the engine: {source}")
         self.report.check("environment", "libraries", "ok" if source else "failed", missing)
 
     # --- build ---
@@ -95,9 +115,9 @@ class Check:
         parts = [("engine", [f"{b}/ia3_engine", f"{b}/bench/bench_gpu"], [])]
         if self.cuda and not self.module:
             variables = [f"NVCC={self.nvcc}"] if self.nvcc else []
-            if self.gpu and re.fullmatch(r"\d+\.\d", self.gpu[5]):
-                number = self.gpu[5].replace(".", "")
-                variables.append(f"CUDA_ARCHS=sm_{number}{'a' if number == '90' else ''}")
+            arch = machine.architecture(self.nvcc, self.gpu.get("compute_cap")) if self.nvcc else ""
+            if arch:
+                variables.append(f"CUDA_ARCHS={arch}")
             parts.append(("CUDA module", [f"{b}/ia3_cuda.so"], variables))
         parts.append(("tests", [f"{b}/test/{t}" for t in self.tests], []))
         for what, targets, variables in parts:
@@ -170,12 +190,17 @@ class Check:
     def transformers_step(self, step):
         command = [self.python or sys.executable, "test/gpu/against_transformers.py", "--engine",
                    f"{self.build_folder}/ia3_engine", "--device", self.options.device]
-        status, output = runner.run(command, step.left(), self.environment, f"{FOLDER}/transformers.log")
+        # Python keeps its own libraries: the engine's environment is for the engine alone
+        engine = {f"IA3_ENGINE_{name}": value for name, value in self.environment.items()
+                  if os.environ.get(name) != value}
+        status, output = runner.run(command, step.left(), {**os.environ, **engine}, f"{FOLDER}/transformers.log")
         lines = re.findall(r"^(ok|not ok) - (.*)$", output, re.M)
         for verdict, text in lines:
             self.report.check("transformers", text, "ok" if verdict == "ok" else "failed")
         if status != 0 and not any(verdict == "not ok" for verdict, _ in lines):
             raise runner.Failure(output.strip()[-300:])
+        if not lines:
+            raise runner.Failure(f"nothing was compared: {output.strip()[-300:]}")
 
     # --- compute-sanitizer ---
 
@@ -237,7 +262,7 @@ class Check:
             built = "the device does not open"
         benched = built or (None if os.path.exists(self.engine_program("bench/bench_gpu")) else "there is no bench_gpu")
         torch = None if self.python else "no Python with torch, transformers and peft"
-        no_gpu = "no GPU" if self.module or not self.cuda else None
+        no_gpu = "no GPU" if self.simulated or not self.cuda else None
         return {"environment": (self.environment_step, None), "build": (self.build_step, None),
                 "tests": (self.tests_step, built),
                 "ia3 3B": (lambda s: self.bench_step(s, "T0-3B"), benched),
@@ -295,8 +320,8 @@ def main():
     Check(options, the_report).run()
     out = os.environ.get("OUT")
     the_report.facts.append(f"{time.monotonic() - started:.0f} s in all")
-    the_report.write(f"{out}/gpu-check" if out else f"{FOLDER}/report")
     print("\n" + the_report.text(), end="", flush=True)
+    the_report.write(f"{out}/gpu-check" if out else f"{FOLDER}/report")
     sys.exit(1 if the_report.total("failed") or not the_report.total("ok") else 0)
 
 

@@ -83,8 +83,23 @@ def find_nvcc():
     return next((c for c in candidates if c and os.path.exists(c)), None)
 
 
-def use_toolkit(environment, nvcc, python):
-    """nvcc in the path; cuBLASLt of the toolkit, or of torch's packages where the toolkit has none."""
+def _linkable(folders, links):
+    """Folders with a libcublasLt.so to link. Python's packages have it under its versioned name only, which the linker
+    does not look for: it gets a link in `links`."""
+    found = [d for d in folders if glob.glob(f"{d}/libcublasLt.so*")]
+    if found and not any(os.path.exists(f"{d}/libcublasLt.so") for d in found):
+        os.makedirs(links, exist_ok=True)
+        link = f"{links}/libcublasLt.so"
+        if os.path.lexists(link):
+            os.remove(link)
+        os.symlink(os.path.abspath(sorted(glob.glob(f"{found[0]}/libcublasLt.so.*"))[0]), link)
+        found.append(os.path.abspath(links))
+    return found
+
+
+def use_toolkit(environment, nvcc, python, folder):
+    """nvcc in the path; cuBLASLt of the toolkit, or of torch's packages where the toolkit has none. `folder` is for what
+    has to be made."""
     home = os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
     prepend(environment, "PATH", os.path.dirname(nvcc))
     environment["NVCC"] = nvcc
@@ -95,35 +110,71 @@ def use_toolkit(environment, nvcc, python):
         for root in (r for r in extra if os.path.exists(f"{r}/include/cublasLt.h")):
             prepend(environment, "CPATH", f"{root}/include")
             roots.append(root)
-    libraries = [d for r in roots for d in (f"{r}/lib64", f"{r}/lib") if glob.glob(f"{d}/libcublasLt.so*")]
+    libraries = _linkable([d for r in roots for d in (f"{r}/lib64", f"{r}/lib")], f"{folder}/lib")
     if libraries:
         prepend(environment, "LIBRARY_PATH", *libraries)
         prepend(environment, "LD_LIBRARY_PATH", *libraries)
 
 
-def find_python():
-    """An interpreter with torch, transformers and peft, and their versions; (None, "") when there is none."""
+def architecture(nvcc, capability):
+    """What CUDA_ARCHS should be for a GPU of this compute capability ("9.0"); "" leaves the default list, with code for
+    later GPUs than nvcc knows."""
+    if not re.fullmatch(r"\d+\.\d", capability or ""):
+        return ""
+    number = capability.replace(".", "")
+    arch = f"sm_{number}{'a' if number == '90' else ''}"
+    return arch if arch in output_of([nvcc, "--list-gpu-code"]).split() else ""
+
+
+def find_python(step):
+    """An interpreter with torch, transformers and peft, and their versions; (None, "") when there is none. The first
+    import of torch on a machine takes its time."""
     check = ("import torch, transformers, peft; print('torch', torch.__version__ + ', transformers', "
              "transformers.__version__ + ', peft', peft.__version__ + ',', 'CUDA', torch.version.cuda)")
     candidates = [os.environ.get("PYTHON"), shutil.which("python3"), shutil.which("python"), "/opt/conda/bin/python3"]
-    for python in dict.fromkeys(c for c in candidates if c):
-        versions = output_of([python, "-c", check], 60)
+    tried, limit = set(), 120
+    for python in (c for c in candidates if c):
+        same = output_of([python, "-c", "import os, sys; print(os.path.realpath(sys.executable), sys.prefix)"])
+        if not same or same in tried:
+            continue
+        tried.add(same)
+        versions = output_of([python, "-c", check], min(limit, step.left()))
         if versions:
             return python, versions.split("\n")[-1]
+        limit = 30
     return None, ""
 
 
-def gpu_facts():
-    """[name, driver, memory in MiB, ...] of the first GPU, or None."""
-    query = "name,driver_version,memory.total,clocks.max.sm,power.limit,compute_cap"
-    line = output_of(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]).split("\n")[0]
-    return [field.strip() for field in line.split(",")] if line else None
+def _selection(device):
+    """nvidia-smi's arguments for the GPU that CUDA calls "cuda:N" here."""
+    number = int(device.partition(":")[2] or 0)
+    visible = [v for v in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if v]
+    return ["nvidia-smi", f"--id={visible[number] if number < len(visible) else number}"]
 
 
-def gpu_memory():
-    """Bytes in use on the first GPU, all processes together; None where nvidia-smi does not say."""
-    line = output_of(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"], 5).split("\n")[0]
-    return int(line) * 2**20 if re.fullmatch(r"\d+", line.strip()) else None
+def gpu_facts(device):
+    """What nvidia-smi says of the GPU, by name of the field; {} without one. Old ones do not know all fields, virtual
+    GPUs do not tell them all."""
+    facts = {}
+    for field in ("name", "driver_version", "memory.total", "clocks.max.sm", "power.limit", "compute_cap"):
+        line = output_of([*_selection(device), f"--query-gpu={field}", "--format=csv,noheader,nounits"]).split("\n")[0]
+        if line and not re.search(r"N/A|not supported|not a valid", line, re.I):
+            facts[field] = line.strip()
+        elif field == "name":
+            break
+    return facts
+
+
+def gpu_memory(device):
+    """Bytes in use on the GPU, all processes together; None where nvidia-smi does not say."""
+    line = output_of([*_selection(device), "--query-gpu=memory.used", "--format=csv,noheader,nounits"], 5)
+    line = line.split("\n")[0].strip()
+    return int(line) * 2**20 if re.fullmatch(r"\d+", line) else None
+
+
+def simulated(module):
+    """Whether a module is the GPU that is simulated on the CPU (engine.mk's name for it)."""
+    return bool(module) and "cuda_sim" in os.path.basename(module)
 
 
 def room_for(needed):

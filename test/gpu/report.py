@@ -1,6 +1,7 @@
 """What gpu-check prints: a line for each check, and the table of measures against their goals."""
 
 import json
+import os
 
 
 class Measure:
@@ -115,6 +116,7 @@ class Report:
         return "\n".join(lines) + "\n"
 
     def write(self, path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path + ".txt", "w") as f:
             f.write(self.text())
         with open(path + ".json", "w") as f:

@@ -23,7 +23,18 @@ def _kill(process):
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         pass
-    process.wait()
+    try:
+        process.wait(timeout=10)
+    except subprocess.TimeoutExpired:  # stuck in a driver: it stays, the check goes on
+        pass
+
+
+def _what_it_said(process):
+    """The output of a process that was killed, unless it holds on to it."""
+    try:
+        return process.communicate(timeout=5)[0]
+    except subprocess.TimeoutExpired:
+        return "(its output cannot be read)"
 
 
 def run(command, limit, environment=None, log=None, stdin=None):
@@ -37,7 +48,7 @@ def run(command, limit, environment=None, log=None, stdin=None):
         output, _ = process.communicate(stdin, timeout=max(limit, 0.1))
     except subprocess.TimeoutExpired:
         _kill(process)
-        output, _ = process.communicate()
+        output = _what_it_said(process)
         late = True
     if log:
         with open(log, "w") as f:
@@ -75,7 +86,7 @@ class Driver:
         except (BrokenPipeError, ValueError):
             line = None
         if line is None:
-            self.process.wait()
+            _kill(self.process)  # it has ended, or will not go on without its output
             raise Failure(f"{self.name} ended with status {self.process.returncode} at \"{command}\": "
                           f"{self.last_words()}")
         self.log.write(f"{command} -> {line}")

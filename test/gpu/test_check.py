@@ -11,6 +11,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import check  # noqa: E402
+import machine  # noqa: E402
 import measure  # noqa: E402
 import report  # noqa: E402
 import runner  # noqa: E402
@@ -178,6 +179,75 @@ class Steps(unittest.TestCase):
         c = check.Check(argparse.Namespace(device="cpu", small=True, flavor="none", only=None, time_limit=9), r)
         c.count_tests("t", 1, bad, 0)
         self.assertEqual([x[3] for x in r.checks if x[2] == "failed"], ["one | it is 3, not 4"])
+
+
+class Machine(unittest.TestCase):
+    """With programs that say what odd machines' programs say."""
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.before = dict(os.environ)
+        os.environ["PATH"] = f"{self.folder.name}:{os.environ['PATH']}"
+        for name in ("CUDA_VISIBLE_DEVICES", "PYTHON"):
+            os.environ.pop(name, None)
+
+    def tearDown(self):
+        os.environ.clear()
+        os.environ.update(self.before)
+        self.folder.cleanup()
+
+    def program(self, name, text):
+        path = f"{self.folder.name}/{name}"
+        with open(path, "w") as f:
+            f.write(f"#!/bin/sh\n{text}\n")
+        os.chmod(path, 0o755)
+        return path
+
+    def test_a_gpu_that_does_not_tell_everything(self):
+        self.program("nvidia-smi", """case "$*" in
+            *gpu=name*) echo "NVIDIA H200";; *memory.total*) echo "[N/A]";; *driver*) echo 570.1;; *compute_cap*)
+            echo "Field \\"compute_cap\\" is not a valid field to query."; exit 2;; esac""")
+        self.assertEqual(machine.gpu_facts("cuda"), {"name": "NVIDIA H200", "driver_version": "570.1"})
+        self.assertIsNone(machine.gpu_memory("cuda"))
+
+    def test_no_gpu(self):
+        self.program("nvidia-smi", "echo No devices were found; exit 6")
+        self.assertEqual(machine.gpu_facts("cuda"), {})
+
+    def test_memory_is_that_of_the_chosen_gpu(self):
+        self.program("nvidia-smi", """case "$1" in --id=1) echo 10;; --id=GPU-b) echo 20;; *) echo 30;; esac""")
+        self.assertEqual(machine.gpu_memory("cuda:1"), 10 * 2**20)
+        self.assertEqual(machine.gpu_memory("cuda"), 30 * 2**20)
+        os.environ["CUDA_VISIBLE_DEVICES"] = "GPU-a,GPU-b"
+        self.assertEqual(machine.gpu_memory("cuda:1"), 20 * 2**20)
+
+    def test_a_gpu_newer_than_the_toolkit_gets_ptx(self):
+        nvcc = self.program("nvcc", 'echo "sm_80\nsm_90\nsm_90a"')
+        self.assertEqual(machine.architecture(nvcc, "9.0"), "sm_90a")
+        self.assertEqual(machine.architecture(nvcc, "8.0"), "sm_80")
+        self.assertEqual(machine.architecture(nvcc, "12.0"), "")
+        self.assertEqual(machine.architecture(nvcc, None), "")
+
+    def test_one_interpreter_under_two_names_is_asked_once(self):
+        asked = f"{self.folder.name}/asked"
+        self.program("python3", f'case "$2" in *realpath*) echo same;; *) echo x >>{asked}; exit 1;; esac')
+        self.program("python", f'case "$2" in *realpath*) echo same;; *) echo x >>{asked}; exit 1;; esac')
+        machine.find_python(runner.Step(runner.Clock(60), 60))
+        with open(asked) as f:
+            self.assertEqual(f.read(), "x\n")
+
+    def test_a_versioned_library_gets_a_name_to_link(self):
+        packages, links = f"{self.folder.name}/packages", f"{self.folder.name}/links"
+        os.mkdir(packages)
+        with open(f"{packages}/libcublasLt.so.13", "w"):
+            pass
+        self.assertEqual(machine._linkable(["/nowhere", packages], links), [packages, links])
+        self.assertEqual(os.path.realpath(f"{links}/libcublasLt.so"), os.path.realpath(f"{packages}/libcublasLt.so.13"))
+
+    def test_only_the_simulator_is_one(self):
+        self.assertTrue(machine.simulated("/x/ia3_cuda_sim.so"))
+        self.assertFalse(machine.simulated("/x/ia3_cuda.so"))
+        self.assertFalse(machine.simulated(None))
 
 
 if __name__ == "__main__":
