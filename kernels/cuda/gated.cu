@@ -2,16 +2,18 @@
  * gated.cu
  *     The feed-forward activation with (IA)³ scaling and dropout, forward and backward. Formulas: kernels/cpu/gated.c.
  *
- * A thread takes eight columns. Backward, a block walks CHUNK rows of its columns and leaves the sums that belong to
- * dl at the last row of every run of rows with one adapter; a second kernel adds these up in the order of rows. So
- * a sum does not depend on the schedule, and the first kernel has many blocks.
+ * A thread takes eight columns. Backward, a run of rows with one adapter is divided into chunks of CHUNK rows from its
+ * beginning on. A block walks the chunks of its columns that begin among its CHUNK rows and leaves what they add to dl at
+ * the last row of each; a second kernel adds these up, with one block for 32 columns of an adapter: SUM_WARPS warps take
+ * the chunks of a run in turn, then their sums are added in the order of warps. So a sum depends neither on the schedule
+ * nor on which other rows are in the batch, and both kernels have many blocks.
  */
 #include "activation.cuh"
 #include "columns.cuh"
 
 namespace {
 
-enum { THREADS = 128, BWD_THREADS = 64, CHUNK = 16, SUM_THREADS = 128 };
+enum { THREADS = 128, BWD_THREADS = 64, CHUNK = 16, SUM_WARPS = 8, AHEAD = 4 };
 
 __device__ __forceinline__ const float *
 scale_at(const ia3_scale &s, int row, unsigned col)
@@ -30,8 +32,8 @@ scale_by(float x[IA3_GROUP], const float *l, int n)
 
 template <typename T, ia3_activation ACT>
 __global__ void
-__launch_bounds__(THREADS) gated_kernel(T *h, const T *g, int rows, const ia3_gated p, const ia3_cuda_mask mask,
-                                        bool whole)
+__launch_bounds__(THREADS)
+    gated_kernel(T *h, const T *g, int rows, const ia3_gated p, const ia3_cuda_mask mask, bool whole)
 {
     const unsigned groups = ia3_groups(p.d_ff), step = gridDim.x * THREADS;
     const size_t width = (size_t) p.d_ff * (p.gated ? 2 : 1);
@@ -92,54 +94,103 @@ gated_bwd_group(T *dg, const T *dh, const T *g, int row, unsigned col, const ia3
         ia3_store8(dg + at + (size_t) p.d_ff, x, n, whole);
 }
 
-/* Whether the sums of a chunk are left at this row. */
-__device__ __forceinline__ bool
-ends_run(const int32_t *slot_of, int row, int rows)
+/* The first row of the run that `row` lies in; by a whole warp, which looks at AHEAD rows per lane at once. */
+__device__ __forceinline__ int
+run_start(const int32_t *slot_of, int row)
 {
-    return row + 1 == rows || (row + 1) % CHUNK == 0 || slot_of[row + 1] != slot_of[row];
+    const int slot = slot_of[row], lane = (int) threadIdx.x & 31;
+    for (int last = row - 1; last >= 0; last -= 32 * AHEAD) {
+        bool other[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const int r = last - 32 * i - lane;
+            other[i] = r < 0 || slot_of[r] != slot;
+        }
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            if (const unsigned found = ia3_ballot(other[i]))
+                return last - 32 * i - (__ffs((int) found) - 1) + 1;
+    }
+    return 0;
 }
 
-/* Block (columns, chunk of rows). sums [rows, d_ff], or NULL. */
+/* The first row from `row` on that is (is not) of this slot, `rows` when there is none; by a whole warp. */
+__device__ __forceinline__ int
+find_row(const int32_t *slot_of, int row, int rows, int slot, bool is)
+{
+    for (; row < rows; row += 32 * AHEAD) {
+        bool hit[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++) {
+            const int r = row + 32 * i + ((int) threadIdx.x & 31);
+            hit[i] = r < rows && (slot_of[r] == slot) == is;
+        }
+#pragma unroll
+        for (int i = 0; i < AHEAD; i++)
+            if (const unsigned found = ia3_ballot(hit[i]))
+                return row + 32 * i + __ffs((int) found) - 1;
+    }
+    return rows;
+}
+
+/* Block (columns, CHUNK rows). sums [rows, d_ff], or NULL: then all rows count as one run. */
 template <typename T, ia3_activation ACT>
 __global__ void
-__launch_bounds__(BWD_THREADS) gated_bwd_kernel(T *dg, const T *dh, const T *g, int rows, const ia3_gated p,
-                                                const ia3_cuda_mask mask, const int32_t *slot_of, float *sums,
-                                                bool whole)
+__launch_bounds__(BWD_THREADS)
+    gated_bwd_kernel(T *dg, const T *dh, const T *g, int rows, const ia3_gated p, const ia3_cuda_mask mask,
+                     const int32_t *slot_of, float *sums, bool whole)
 {
     const unsigned tiles = (ia3_groups(p.d_ff) + BWD_THREADS - 1) / BWD_THREADS;
     const unsigned col = (blockIdx.x % tiles * BWD_THREADS + threadIdx.x) * IA3_GROUP;
-    const int first = (int) (blockIdx.x / tiles) * CHUNK, last = first + CHUNK < rows ? first + CHUNK : rows;
+    const int first = (int) (blockIdx.x / tiles) * CHUNK;
+    int run = sums ? run_start(slot_of, first) : first;
     if (col >= (unsigned) p.d_ff)
         return;
     float dl[IA3_GROUP] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-    for (int row = first; row < last; row++) {
-        gated_bwd_group<T, ACT>(dg, dh, g, row, col, p, mask, whole, dl);
-        if (!sums || !ends_run(slot_of, row, rows))
-            continue;
-        ia3_store8(sums + (size_t) row * (size_t) p.d_ff + col, dl, p.d_ff - (int) col, whole);
+    bool mine = false; /* not before the end of a chunk that began earlier */
+    for (int row = first; row < rows; row++) {
+        const bool begins = (row - run) % CHUNK == 0,
+                   run_ends = sums && row + 1 < rows && slot_of[row + 1] != slot_of[row];
+        if (begins && row >= first + CHUNK)
+            break;
+        mine = mine || begins;
+        if (mine) {
+            gated_bwd_group<T, ACT>(dg, dh, g, row, col, p, mask, whole, dl);
+            if (sums && (row + 1 == rows || run_ends || (row + 1 - run) % CHUNK == 0)) {
+                ia3_store8(sums + (size_t) row * (size_t) p.d_ff + col, dl, p.d_ff - (int) col, whole);
 #pragma unroll
-        for (int i = 0; i < IA3_GROUP; i++)
-            dl[i] = 0.0f;
+                for (int i = 0; i < IA3_GROUP; i++)
+                    dl[i] = 0.0f;
+            }
+        }
+        if (run_ends)
+            run = row + 1;
     }
 }
 
-/* grad += the sums, one thread per column. */
-__global__ void
-__launch_bounds__(SUM_THREADS) sum_kernel(const float *sums, int rows, int d_ff, ia3_scale_grad grad)
+/* grad += the sums. Block (32 columns, slot), SUM_WARPS warps. */
+__global__ void __launch_bounds__(32 * SUM_WARPS)
+    sum_kernel(const float *sums, int rows, int d_ff, ia3_scale_grad grad)
 {
-    const int col = (int) (blockIdx.x * SUM_THREADS + threadIdx.x);
-    if (col >= d_ff)
-        return;
+    IA3_SHARED(float, parts); /* [SUM_WARPS, 32] */
+    const int lane = (int) threadIdx.x & 31, warp = (int) threadIdx.x >> 5, slot = (int) blockIdx.y;
+    const int col = (int) blockIdx.x * 32 + lane;
     float total = 0.0f;
-    for (int row = 0; row < rows; row++) {
-        if (!ends_run(grad.slot_of, row, rows))
-            continue;
-        total += sums[(size_t) row * (size_t) d_ff + col];
-        if (row + 1 == rows || grad.slot_of[row + 1] != grad.slot_of[row]) {
-            grad.slots[grad.slot_of[row]][grad.offset + (size_t) col] += total;
-            total = 0.0f;
+    for (int begin = 0, end; (begin = find_row(grad.slot_of, begin, rows, slot, true)) < rows; begin = end) {
+        end = find_row(grad.slot_of, begin, rows, slot, false);
+        float part = 0.0f;
+        for (int chunk = begin + warp * CHUNK; chunk < end && col < d_ff; chunk += SUM_WARPS * CHUNK) {
+            const int last = (chunk + CHUNK < end ? chunk + CHUNK : end) - 1;
+            part += sums[(size_t) last * (size_t) d_ff + (size_t) col];
         }
+        parts[warp * 32 + lane] = part;
+        __syncthreads();
+        for (int w = 0; w < SUM_WARPS && warp == 0; w++)
+            total += parts[w * 32 + lane];
+        __syncthreads();
     }
+    if (warp == 0 && col < d_ff && total != 0.0f)
+        grad.slots[slot][grad.offset + (size_t) col] += total;
 }
 
 template <typename T, ia3_activation ACT>
@@ -159,10 +210,11 @@ launch_bwd(ia3_cuda *cuda, void *dg, const void *dh, const void *g, int rows, co
 {
     const unsigned tiles = (ia3_groups(p->d_ff) + BWD_THREADS - 1) / BWD_THREADS;
     const unsigned chunks = (unsigned) (rows + CHUNK - 1) / CHUNK;
-    const bool whole = ia3_whole_groups(dg, p->d_ff) && ia3_whole_groups(dh, p->d_ff) &&
-                       ia3_whole_groups(g, p->d_ff);
-    IA3_LAUNCH((gated_bwd_kernel<T, ACT>), tiles * chunks, BWD_THREADS, 0, cuda->stream, (T *) dg, (const T *) dh,
-               (const T *) g, rows, *p, ia3_cuda_mask_of(&p->dropout), grad->slot_of, sums, whole);
+    const bool whole =
+        ia3_whole_groups(dg, p->d_ff) && ia3_whole_groups(dh, p->d_ff) && ia3_whole_groups(g, p->d_ff);
+    IA3_LAUNCH((gated_bwd_kernel<T, ACT>), tiles * chunks, BWD_THREADS, 0, cuda->stream, (T *) dg,
+               (const T *) dh, (const T *) g, rows, *p, ia3_cuda_mask_of(&p->dropout), grad->slot_of, sums,
+               whole);
 }
 
 /* One kernel per activation: a branch per element would keep the registers of all of them. */
@@ -218,11 +270,11 @@ ia3_cuda_gated_act_bwd(ia3_device *dev, void *dg, const void *dh, const void *g,
         return;
     const size_t mark = ia3_cuda_arena_mark(dev);
     float *sums = NULL;
-    if (grad.slots)
+    if (grad.slots && grad.n_slots > 0)
         sums = (float *) ia3_cuda_arena_alloc(dev, (size_t) rows * (size_t) p->d_ff * sizeof(float));
     (cuda->bf16 ? dispatch_bwd<uint16_t> : dispatch_bwd<float>) (cuda, dg, dh, g, rows, p, &grad, sums);
     if (sums)
-        IA3_LAUNCH(sum_kernel, (unsigned) (p->d_ff + SUM_THREADS - 1) / SUM_THREADS, SUM_THREADS, 0, cuda->stream,
-                   (const float *) sums, rows, p->d_ff, grad);
+        IA3_LAUNCH(sum_kernel, dim3((unsigned) (p->d_ff + 31) / 32, (unsigned) grad.n_slots), 32 * SUM_WARPS,
+                   32 * SUM_WARPS * sizeof(float), cuda->stream, (const float *) sums, rows, p->d_ff, grad);
     ia3_cuda_arena_release(dev, mark);
 }

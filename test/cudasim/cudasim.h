@@ -218,6 +218,12 @@ __float_as_uint(float f)
     return bits;
 }
 
+static inline int
+__ffs(int bits)
+{
+    return __builtin_ffs(bits);
+}
+
 static inline float
 rsqrtf(float x)
 {

@@ -258,7 +258,7 @@ gated_case(ia3_device *dev, ia3_activation act, bool gated, bool scaled, float p
         pdl[s] = put_f32(dev, dl[s], n_l);
     }
     for (int r = 0; r < rows; r++)
-        slot_of[r] = r / 5 % SLOTS;
+        slot_of[r] = r / (rows < 100 ? 5 : 45) % SLOTS;
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < d_ff; c++) {
             double x = g[r * width + c], gate = gated ? g[r * width + d_ff + c] : 1;
@@ -309,6 +309,59 @@ on_gated(ia3_device *dev)
         gated_case(dev, all[i], false, true, 0, 4, 130);
         gated_case(dev, all[i], true, false, 0, 1, 3);
     }
+    gated_case(dev, IA3_GELU_NEW, true, true, 0.1f, 331, 72);
+}
+
+/* What the rows of one adapter add to dl does not depend on how many rows of another lie before and behind them. */
+static void
+on_gated_among_others(ia3_device *dev)
+{
+    enum { ROWS = 333, OTHERS = 40, D = 40, N = (ROWS + 2 * OTHERS) * D };
+    double *g = random_values(N, 4.0), *dh = random_values(N, 1.0), *want = NULL;
+    char *pg = put_act(dev, g, N), *pdh = put_act(dev, dh, N);
+    void *pdg = dev->ops->alloc(dev, 4 * N);
+    size_t size = ia3_dtype_size(dev->dtype);
+    for (int before = 0; before <= OTHERS; before += 13) {
+        const int rows = before + ROWS + (before ? OTHERS : 0);
+        int32_t slot_of[ROWS + 2 * OTHERS] = {0};
+        float *pl[SLOTS];
+        for (int r = 0; r < rows; r++)
+            slot_of[r] = r >= before && r < before + ROWS;
+        for (int s = 0; s < SLOTS; s++) {
+            double zeros[D] = {0};
+            pl[s] = put_f32(dev, zeros, D);
+        }
+        int32_t *ps = put_bytes(dev, slot_of, sizeof slot_of);
+        float **grads = put_bytes(dev, pl, sizeof pl);
+        ia3_gated op = {.act = IA3_GELU_NEW, .d_ff = D};
+        size_t at =
+            (size_t) ((OTHERS - before) * D) * size; /* so that the adapter's rows are always the same */
+        dev->ops->gated_act_bwd(dev, pdg, pdh + at, pg + at, rows, &op,
+                                (ia3_scale_grad){grads, ps, 0, SLOTS});
+        double *got = get_f32(dev, pl[1], D);
+        if (!want) {
+            want = got;
+        } else {
+            assert_memory_equal(got, want, D * sizeof *got);
+            free(got);
+        }
+        for (int s = 0; s < SLOTS; s++)
+            dev->ops->free(dev, pl[s]);
+        dev->ops->free(dev, ps);
+        dev->ops->free(dev, grads);
+    }
+    dev->ops->free(dev, pg);
+    dev->ops->free(dev, pdh);
+    dev->ops->free(dev, pdg);
+    free(g);
+    free(dh);
+    free(want);
+}
+
+static void
+test_gated_among_others(void **state)
+{
+    for_each_dtype(on_gated_among_others);
 }
 
 static void
@@ -401,8 +454,10 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_philox),  cmocka_unit_test(test_embed), cmocka_unit_test(test_norm),
-        cmocka_unit_test(test_dropout), cmocka_unit_test(test_gated), cmocka_unit_test(test_adafactor),
+        cmocka_unit_test(test_philox),    cmocka_unit_test(test_embed),
+        cmocka_unit_test(test_norm),      cmocka_unit_test(test_dropout),
+        cmocka_unit_test(test_gated),     cmocka_unit_test(test_gated_among_others),
+        cmocka_unit_test(test_adafactor),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
