@@ -35,6 +35,13 @@
 /* What a session does not need open at once is closed, the longest idle one first. */
 #define MAX_CONNECTIONS IA3_MAX_CONFIGURED
 
+/* An engine that is ready answers a greeting in this time; less is waited where another one can be asked. */
+#define GREETING_MS       5000
+#define GREETING_SHORT_MS 1000
+
+/* A session leaves an engine that did not answer alone for so long, if there are others. */
+#define HUNG_MS 30000
+
 /* So often a request may meet engines that are being replaced. */
 #define IA3_MAX_MOVES 5
 
@@ -44,6 +51,10 @@ static uint32 lastRequest = 0;
 /* An engine that asked for adapters gets them, and the request again. */
 static char stayBackbone[NAMEDATALEN];
 static Ia3EngineKey stayWith;
+
+/* The engine that did not answer last, and until when it is avoided. */
+static uint32 hung = 0;
+static TimestampTz hungUntil;
 
 /* The request being built or under way; NULL if none. */
 static Ia3Connection *current = NULL;
@@ -469,22 +480,81 @@ IsConfigured(const char *backbone)
     return found;
 }
 
-/* The engine is ready: ask it. IA3_IO_OK, or IA3_IO_GONE if it is not there any more; ERROR for anything else. */
-static Ia3IoResult
-Reach(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine, TimestampTz deadline)
+/*
+ * Connects to an engine that is ready, by then or when it has had the time to answer. IA3_IO_GONE also if it does
+ * not answer while the wish leaves another one; such an engine is then avoided for a while.
+ */
+Ia3IoResult
+Ia3OpenReady(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine,
+             const Ia3EngineWish *wish, ia3_reader *reader, TimestampTz deadline)
 {
-    ia3_reader reader = {0};
-    /* an engine that is ready answers; do not let a short start_timeout cut its greeting */
-    TimestampTz patience = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), 5000);
+    bool others = Ia3CountEngines(status->spec.name, wish) > 1;
+    TimestampTz now = GetCurrentTimestamp();
+    /* a short start_timeout must not cut the greeting */
+    TimestampTz patience = Max(deadline, TimestampTzPlusMilliseconds(now, GREETING_MS));
     Ia3IoResult result;
 
-    result = Ia3OpenConnection(conn, status, engine, &reader, Max(deadline, patience));
+    if (others)
+        patience = TimestampTzPlusMilliseconds(now, GREETING_SHORT_MS);
+    result = Ia3OpenConnection(conn, status, engine, reader, patience);
+    if (result != IA3_IO_TIMEOUT || !others)
+        return result;
+    hung = engine.generation;
+    hungUntil = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), HUNG_MS);
+    return IA3_IO_GONE;
+}
+
+/* IA3_IO_OK, or IA3_IO_GONE if the engine is not there any more or does not answer; ERROR for anything else. */
+static Ia3IoResult
+Reach(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine, const Ia3EngineWish *wish,
+      TimestampTz deadline)
+{
+    ia3_reader reader = {0};
+    Ia3IoResult result = Ia3OpenReady(conn, status, engine, wish, &reader, deadline);
+
     if (result == IA3_IO_OK)
         return IA3_IO_OK;
     if (result != IA3_IO_GONE && result != IA3_IO_GOODBYE)
         Ia3RaiseIo(conn, result, &reader);
     Ia3CloseConnection(conn);
     return IA3_IO_GONE;
+}
+
+/* False if it is avoided already. What does not fit in replaces what has been there for long. */
+static bool
+Avoid(Ia3EngineWish *wish, uint32 generation)
+{
+    if (Ia3EngineAvoided(wish, generation))
+        return false;
+    if (wish->nAvoid == lengthof(wish->avoid))
+        memmove(&wish->avoid[0], &wish->avoid[1], --wish->nAvoid * sizeof wish->avoid[0]);
+    wish->avoid[wish->nAvoid++] = generation;
+    return true;
+}
+
+/* An engine that did not answer this session lately is asked only if there is no other. */
+void
+Ia3AvoidHung(Ia3EngineWish *wish)
+{
+    if (hung != 0 && GetCurrentTimestamp() < hungUntil)
+        (void) Avoid(wish, hung);
+}
+
+/* Where the next request to the backbone should go. */
+static Ia3EngineWish
+MakeWish(const char *backbone, bool training)
+{
+    Ia3EngineWish wish = {.training = training};
+    const Ia3Connection *conn = LastConnection(backbone);
+
+    if (conn != NULL)
+        wish.present = conn->engine;
+    if (stayWith.generation != 0 && strcmp(stayBackbone, backbone) == 0) {
+        wish.present = stayWith;
+        wish.stay = true;
+    }
+    Ia3AvoidHung(&wish);
+    return wish;
 }
 
 /*
@@ -495,18 +565,12 @@ static Ia3Connection *
 Connect(const char *backbone, bool training)
 {
     TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Ia3StartTimeout);
-    Ia3EngineWish wish = {.training = training};
+    Ia3EngineWish wish;
     Ia3Connection *conn;
 
     Ia3RequirePreload();
     InitClient();
-    conn = LastConnection(backbone);
-    if (conn != NULL)
-        wish.present = conn->engine;
-    if (stayWith.generation != 0 && strcmp(stayBackbone, backbone) == 0) {
-        wish.present = stayWith;
-        wish.stay = true;
-    }
+    wish = MakeWish(backbone, training);
     for (;;) {
         Ia3EngineStatus status = {.state = IA3_ENGINE_STARTING};
         Ia3EngineKey key;
@@ -517,17 +581,14 @@ Connect(const char *backbone, bool training)
         if (known && status.state == IA3_ENGINE_FAILED)
             Ia3RaiseFailed(backbone);
         if (key.generation != 0) {
-            bool first = wish.avoid == 0;
-
             conn = Ia3KeptConnection(key.generation);
             if (conn != NULL)
                 return conn;
             conn = SpareConnection(backbone);
-            if (Reach(conn, &status, key, deadline) == IA3_IO_OK)
+            if (Reach(conn, &status, key, &wish, deadline) == IA3_IO_OK)
                 return conn;
             /* It just died, and the supervisor does not know yet, or it was just replaced: look again. */
-            wish.avoid = key.generation;
-            if (first)
+            if (Avoid(&wish, key.generation))
                 continue;
         }
         if (!Pause(deadline))

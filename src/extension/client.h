@@ -49,6 +49,9 @@ extern Ia3IoResult Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, u
  */
 extern Ia3IoResult Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine,
                                      ia3_reader *reader, TimestampTz deadline);
+extern Ia3IoResult Ia3OpenReady(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine,
+                                const Ia3EngineWish *wish, ia3_reader *reader, TimestampTz deadline);
+extern void Ia3AvoidHung(Ia3EngineWish *wish);
 extern bool Ia3ConnectionIsIdle(Ia3Connection *conn);
 extern Ia3IoResult Ia3SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, TimestampTz deadline);
 extern Ia3IoResult Ia3ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader,

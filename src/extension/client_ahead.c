@@ -16,9 +16,6 @@
 /* A read-ahead node has at most two batches under way; plans with many nodes do without for some. */
 #define MAX_AHEAD 8
 
-/* An engine that is ready answers a greeting in this time. */
-#define GREETING_MS 5000
-
 static Ia3Connection ahead[MAX_AHEAD];
 
 static void
@@ -69,6 +66,7 @@ ConnectAhead(const char *backbone)
     Ia3Connection *spare = NULL;
     ia3_reader reader = {0};
 
+    Ia3AvoidHung(&wish);
     if (!Ia3ChooseEngine(backbone, &wish, &status, &key) || key.generation == 0)
         return NULL;
     for (int i = 0; i < MAX_AHEAD; i++) {
@@ -85,8 +83,7 @@ ConnectAhead(const char *backbone)
         return NULL;
     Ia3CloseConnection(spare);
     strlcpy(spare->backbone, backbone, sizeof spare->backbone);
-    if (Ia3OpenConnection(spare, &status, key, &reader,
-                          TimestampTzPlusMilliseconds(GetCurrentTimestamp(), GREETING_MS)) == IA3_IO_OK)
+    if (Ia3OpenReady(spare, &status, key, &wish, &reader, 0) == IA3_IO_OK)
         return spare;
     Ia3CloseConnection(spare);
     return NULL;
@@ -128,7 +125,8 @@ GrowWriter(uint8_t *data, size_t len, size_t cap)
 
 /*
  * Sends a request; `write` writes its payload. Returns a handle for the reply, or 0 if it was not sent. ERROR
- * only for interrupts, and 54000 for a request that is too large.
+ * only for interrupts, 54000 for a request that is too large, and what the operating system says when no
+ * descriptor or socket is to be had.
  */
 uint32
 Ia3AheadSend(const char *backbone, uint8 type, void (*write)(ia3_writer *w, const void *arg), const void *arg)

@@ -284,6 +284,32 @@ IsBetter(const Ia3EngineLoad *b, const Ia3EngineLoad *a, bool training)
     return b->connections < a->connections;
 }
 
+bool
+Ia3EngineAvoided(const Ia3EngineWish *wish, uint32 generation)
+{
+    for (int i = 0; i < wish->nAvoid; i++)
+        if (wish->avoid[i] == generation)
+            return true;
+    return false;
+}
+
+int
+Ia3CountEngines(const char *backbone, const Ia3EngineWish *wish)
+{
+    int n = 0;
+
+    LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_SHARED);
+    for (int i = 0; i < shared->nEngines; i++) {
+        const Ia3EngineStatus *engine = &shared->engines[i];
+
+        if (ServesBackbone(engine, backbone) && engine->state == IA3_ENGINE_READY &&
+            !Ia3EngineAvoided(wish, engine->generation))
+            n++;
+    }
+    LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
+    return n;
+}
+
 /* Its slot, -1 if none is ready. The caller holds the lock. */
 static int
 ChooseReady(const char *backbone, const Ia3EngineWish *wish)
@@ -296,7 +322,7 @@ ChooseReady(const char *backbone, const Ia3EngineWish *wish)
 
         if (!ServesBackbone(engine, backbone) || engine->state != IA3_ENGINE_READY)
             continue;
-        if (engine->generation == wish->avoid) {
+        if (Ia3EngineAvoided(wish, engine->generation)) {
             avoided = i;
             continue;
         }

@@ -67,11 +67,15 @@ typedef struct Ia3EngineWish {
     bool training;        /* where the fewest trainings are, rather than where the least work is */
     Ia3EngineKey present; /* preferred unless another has clearly less to do */
     bool stay;            /* preferred in any case */
-    uint32 avoid;         /* a generation that does not answer; taken only if there is no other */
+    int nAvoid;
+    uint32 avoid[IA3_MAX_DEVICES]; /* generations that do not answer; taken only if there is no other */
 } Ia3EngineWish;
 
 extern bool Ia3ChooseEngine(const char *backbone, const Ia3EngineWish *wish, Ia3EngineStatus *status,
                             Ia3EngineKey *key);
+/* How many engines of the backbone are ready and not to be avoided. */
+extern int Ia3CountEngines(const char *backbone, const Ia3EngineWish *wish);
+extern bool Ia3EngineAvoided(const Ia3EngineWish *wish, uint32 generation);
 extern bool Ia3EngineIsCurrent(Ia3EngineKey key);
 extern bool Ia3EngineLastWords(Ia3EngineKey key, const char *backbone, char *words, size_t size);
 /* Adds to the load of the engine; does nothing if it has ended. */

@@ -56,6 +56,15 @@ sub pids
     return split /\n/, value("SELECT pid FROM ia3_stat_engine WHERE pid IS NOT NULL AND $more ORDER BY pid");
 }
 
+# Engines that end often come back late, unless the configuration is reloaded when the supervisor has noticed.
+sub come_back
+{
+    my (@dead) = @_;
+    ok(wait_until(sub { my %now = map { $_ => 1 } pids(); !grep { $now{$_} } @dead }), 'their end is noticed');
+    $node->reload;
+    return;
+}
+
 # Runs the statements in as many sessions at once; pgbench gives up at an error.
 sub start_load
 {
@@ -213,6 +222,42 @@ ok(wait_until(sub { my @now = pids("state = 'ready'"); @now == 2 && $now[0] ne $
 ok(process_runs($engines[1]), 'the other is still the same');
 is(value('SELECT sum(restarts) FROM ia3_stat_engine'), 1, 'one restart');
 
+# Two of three die unnoticed: each statement finds the third, wherever it stands.
+configure('default=ia3-mini@cpu|cpu|cpu');
+for my $survivor (0 .. 2)
+{
+    ok(wait_until(sub { scalar(pids("state = 'ready'")) == 3 }), 'three engines');
+    my @dead = pids();
+    my ($alive) = splice @dead, $survivor, 1;
+    kill 'STOP', $supervisor;
+    kill 'KILL', @dead;
+    ok(wait_until(sub { !grep { process_runs($_) } @dead }), 'two are killed');
+    is(value(q{SET ia3.start_timeout = '2s'; SELECT count(ia3_predict('t', 'who is there'))}), 1, "number $survivor answers");
+    ok(process_runs($alive), 'as before');
+    kill 'CONT', $supervisor;
+    come_back(@dead);
+}
+ok(wait_until(sub { scalar(pids("state = 'ready'")) == 3 }), 'all come back');
+
+# One that is there but does not answer: sessions turn to the other, and remember.
+configure('default=ia3-mini@cpu|cpu');
+wait_for_engines('cpu ready, cpu ready', 'two engines');
+for my $stopped (pids())
+{
+    kill 'STOP', $stopped;
+    $started = time;
+    is(value("SELECT ia3_predict('t', 'question $_') IS NOT NULL; " x 3), "t\nt\nt", 'one engine does not answer: the other does')
+        for 1 .. 2;
+    is(value($ANSWERS), $answers, 'so it does to a batch');
+    cmp_ok(time - $started, '<', 15, 'soon');
+    kill 'CONT', $stopped;
+}
+kill 'STOP', pids();
+like((session(q{SET ia3.start_timeout = '1s'; SELECT ia3_predict('t', 'nobody');} . "\n"))[1],
+    qr/ERROR:  57P03: ia3 engine for backbone "default" does not answer/, 'neither does: an error');
+kill 'CONT', split /\n/, value('SELECT pid FROM ia3_stat_engine');
+is(value($ANSWERS), $answers, 'both go on');
+
 # What it was asked for is lost, as with one engine; sessions go on.
 @trainings = map { start_query($node, $Ia3Test::ENDLESS =~ s/endless/lost $_/r . ";\nSELECT ia3_predict('t', 'next') IS NOT NULL;\n") } 1 .. 2;
 ok(wait_for_query($node, q{SELECT count(*) = 2 FROM ia3_stat_progress_train WHERE step > 0}), 'two trainings');
@@ -241,6 +286,7 @@ for my $case ([ 'default=ia3-mini@cpu', 'default' ], [ 'default=ia3-mini@cpu|cpu
     kill 'KILL', $stays;
     ok(wait_until(sub { slurp_file($node->logfile) =~ /WARNING:  ia3 engine "$label" \(PID $stays\) was terminated/ }),
         "the log calls its engine $label");
+    come_back($stays);
     ok(wait_until(sub { scalar(pids("state = 'ready'")) == 1 + ($list =~ /\|/) }), 'it comes back');
 }
 
