@@ -391,6 +391,7 @@ CREATE FUNCTION @extschema@.ia3_stat_engine(
     OUT since pg_catalog.timestamptz,
     OUT restarts pg_catalog.int8,
     OUT message pg_catalog.text,
+    OUT device_description pg_catalog.text,
     OUT model_type pg_catalog.text,
     OUT parameters pg_catalog.int8,
     OUT bytes pg_catalog.int8,
@@ -421,7 +422,7 @@ CREATE FUNCTION @extschema@.ia3_stat_engine(
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 4;
 CREATE VIEW @extschema@.ia3_stat_engine AS
     SELECT s.backbone, s.path, s.device, s.dtype, s.state, s.percent,
-           s.pid, s.since, s.restarts, s.message, s.model_type, s.parameters,
+           s.pid, s.since, s.restarts, s.message, s.device_description, s.model_type, s.parameters,
            s.bytes, s.backbone_digest, s.queue_rows, s.batches, s.rows, s.input_tokens,
            s.decoder_tokens, s.padding_tokens, s.mean_rows_per_batch, s.distinct_tasks_per_batch, s.max_batch_rows, s.dedup_rows,
            s.cache_hits, s.cache_misses, s.cached_adapters, s.cached_bytes, s.train_jobs, s.train_steps,

@@ -3,6 +3,7 @@
  *     What a backend raises when an engine is not there, or goes away.
  */
 #include "client.h"
+#include "string_list.h"
 
 #include "miscadmin.h"
 #include "pgstat.h"
@@ -36,7 +37,7 @@ Ia3RaiseFailed(const char *backbone)
             appendStringInfoChar(&detail, '\n');
         if (of > 1)
             appendStringInfo(&detail, "%s: ", statuses[i].spec.device);
-        appendStringInfoString(&detail, statuses[i].message);
+        appendStringInfoString(&detail, Ia3EngineText(statuses[i].message));
     }
     ereport(
         ERROR,
@@ -57,7 +58,7 @@ Ia3RaiseNotReady(const char *backbone, const Ia3EngineStatus *status)
     ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
                     errmsg("ia3 engine for backbone \"%s\" is not ready", backbone),
                     errdetail(status->message[0] != '\0' ? "It is %s. %s" : "It is %s.",
-                              Ia3EngineStateName(status->state), status->message),
+                              Ia3EngineStateName(status->state), Ia3EngineText(status->message)),
                     errhint("%s", hint)));
 }
 
@@ -77,7 +78,7 @@ RaiseGone(const char *backbone, Ia3EngineKey engine)
     }
     ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
                     errmsg("ia3 engine for backbone \"%s\" went away", backbone),
-                    why[0] != '\0' ? errdetail("%s", why) : 0,
+                    why[0] != '\0' ? errdetail("%s", Ia3EngineText(why)) : 0,
                     errhint("It is being restarted; see the server log for the reason.")));
 }
 

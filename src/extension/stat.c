@@ -7,6 +7,7 @@
  * Nothing waits for one that is starting.
  */
 #include "shmem.h"
+#include "string_list.h"
 
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
@@ -25,6 +26,7 @@ enum {
     COL_SINCE,
     COL_RESTARTS,
     COL_MESSAGE,
+    COL_DEVICE_DESCRIPTION,
     COL_MODEL_TYPE,
     COL_PARAMETERS,
     COL_BYTES,
@@ -92,7 +94,7 @@ static void
 PutStatus(const Ia3EngineStatus *status, const Ia3EngineLoad *load, Datum *values, bool *nulls)
 {
     PutDatum(values, nulls, COL_BACKBONE, CStringGetTextDatum(status->spec.name));
-    PutDatum(values, nulls, COL_PATH, CStringGetTextDatum(status->spec.path));
+    PutDatum(values, nulls, COL_PATH, CStringGetTextDatum(Ia3EngineText(status->spec.path)));
     PutDatum(values, nulls, COL_DEVICE, CStringGetTextDatum(status->spec.device));
     PutDatum(values, nulls, COL_DTYPE, CStringGetTextDatum(status->spec.dtype));
     PutDatum(values, nulls, COL_STATE, CStringGetTextDatum(Ia3EngineStateName(status->state)));
@@ -104,7 +106,7 @@ PutStatus(const Ia3EngineStatus *status, const Ia3EngineLoad *load, Datum *value
     PutDatum(values, nulls, COL_OUTSTANDING, Int64GetDatum(Ia3OutstandingBytes(load)));
     PutDatum(values, nulls, COL_RESTARTS, Int64GetDatum(status->restarts));
     if (status->message[0] != '\0')
-        PutDatum(values, nulls, COL_MESSAGE, CStringGetTextDatum(status->message));
+        PutDatum(values, nulls, COL_MESSAGE, CStringGetTextDatum(Ia3EngineText(status->message)));
 }
 
 /* Device and dtype become those in use: the configured ones may be "auto". */
@@ -117,6 +119,8 @@ PutInfo(const Ia3EngineInfo *info, Datum *values, bool *nulls)
     memcpy(VARDATA(digest), info->digest, IA3_DIGEST_LEN);
     PutDatum(values, nulls, COL_DEVICE, CStringGetTextDatum(info->device));
     PutDatum(values, nulls, COL_DTYPE, CStringGetTextDatum(info->dtype));
+    PutDatum(values, nulls, COL_DEVICE_DESCRIPTION,
+             CStringGetTextDatum(Ia3EngineText(info->deviceDescription)));
     PutDatum(values, nulls, COL_MODEL_TYPE, CStringGetTextDatum(info->modelType));
     PutDatum(values, nulls, COL_PARAMETERS, Int64GetDatum((int64) info->parameters));
     PutDatum(values, nulls, COL_BYTES, Int64GetDatum((int64) info->bytes));
@@ -148,7 +152,8 @@ PutCounters(const double *stats, Datum *values, bool *nulls)
  *
  * CREATE FUNCTION ia3_stat_engine(
  *     OUT backbone text, OUT path text, OUT device text, OUT dtype text, OUT state text, OUT percent integer,
- *     OUT pid integer, OUT since timestamptz, OUT restarts bigint, OUT message text, OUT model_type text,
+ *     OUT pid integer, OUT since timestamptz, OUT restarts bigint, OUT message text,
+ *     OUT device_description text, OUT model_type text,
  *     OUT parameters bigint, OUT bytes bigint, OUT backbone_digest bytea, OUT queue_rows bigint,
  *     OUT batches bigint, OUT rows bigint, OUT input_tokens bigint, OUT decoder_tokens bigint,
  *     OUT padding_tokens bigint, OUT mean_rows_per_batch double precision,

@@ -233,11 +233,10 @@ append_character(StringInfo out, const unsigned char *c, int len, Oid conversion
     appendBinaryStringInfo(out, (const char *) c, len);
 }
 
-char *
-Ia3GetText(ia3_reader *r)
+static char *
+from_utf8(const char *text, size_t n)
 {
-    size_t n;
-    const unsigned char *p = (const unsigned char *) ia3_get_str(r, &n), *end = p + n;
+    const unsigned char *p = (const unsigned char *) text, *end = p + n;
     int encoding = GetDatabaseEncoding();
     Oid conversion = InvalidOid;
     StringInfoData out;
@@ -259,6 +258,21 @@ Ia3GetText(ia3_reader *r)
         }
     }
     return out.data;
+}
+
+char *
+Ia3GetText(ia3_reader *r)
+{
+    size_t n;
+    const char *text = ia3_get_str(r, &n);
+
+    return from_utf8(text, n);
+}
+
+char *
+Ia3EngineText(const char *message)
+{
+    return from_utf8(message, strlen(message));
 }
 
 void

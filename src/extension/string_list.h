@@ -35,15 +35,16 @@ extern const Ia3Strings *Ia3StringIndexStrings(const Ia3StringIndex *index);
 extern void Ia3CheckChoices(const Ia3Strings *choices);
 
 /*
- * Protocol strings are UTF-8. Ia3PutText writes `str`; Ia3PutInput writes `str text, u32 tail`, converting
- * the tail's offset too; Ia3GetText reads a `str` into a palloc'd NUL-terminated string in server encoding.
- * Reading never fails: what is not UTF-8 (a message that was cut) becomes '?', and what the server encoding
- * does not have is written as \uXXXX.
+ * What an engine reads and says is UTF-8. Ia3PutText writes `str`; Ia3PutInput writes `str text, u32 tail`,
+ * converting the tail's offset too; Ia3GetText reads a `str` into a palloc'd NUL-terminated string in server
+ * encoding, and Ia3EngineText makes one of a message that the supervisor passes on. Neither fails: what is not
+ * UTF-8 becomes '?', and what the server encoding does not have is written as \uXXXX.
  */
 extern void Ia3PutText(ia3_writer *w, const char *text, int len);
 extern void Ia3PutInput(ia3_writer *w, const char *text, int len, int tail);
 extern void Ia3PutStrings(ia3_writer *w, const Ia3Strings *strings); /* list<str> */
 extern char *Ia3GetText(ia3_reader *r);
+extern char *Ia3EngineText(const char *message);
 
 /* The other side sent something unreadable: closes the connection, ERROR 08P01. */
 extern void Ia3ProtocolError(const char *what) pg_attribute_noreturn();

@@ -53,10 +53,23 @@ FromNow(int ms)
  * Lines from an engine
  */
 
-/* Control characters, and half a character of a line that was cut, have no place in the server log. */
+/* Copies UTF-8; what does not fit is left out, and never half of a character is taken. */
+static void
+CopyText(char *dst, size_t size, const char *text)
+{
+    int n = pg_encoding_mbcliplen(PG_UTF8, text, strlen(text), size - 1);
+
+    memcpy(dst, text, n);
+    dst[n] = '\0';
+}
+
+/* Control characters, and half a character at the end of a line that was cut, have no place in the server log. */
 static void
 Sanitize(char *text)
 {
+    size_t n = strlen(text);
+
+    text[pg_encoding_mbcliplen(PG_UTF8, text, n, n)] = '\0';
     for (char *p = text; *p != '\0'; p++)
         if ((unsigned char) *p < ' ' || *p == 127)
             *p = ' ';
@@ -86,7 +99,7 @@ HandleLogLine(void *arg, char *line)
         level = levels[i].level;
         line += n;
         if (levels[i].isError)
-            strlcpy(engine->lastError, line, sizeof engine->lastError);
+            CopyText(engine->lastError, sizeof engine->lastError, line);
         break;
     }
     ereport(level, (errmsg_internal("ia3 engine \"%s\": %s", engine->label, line)));
@@ -143,7 +156,7 @@ HandleStatusLine(void *arg, char *line)
     else if (strcmp(line, "ready") == 0)
         HandleReady(engine);
     else if (strncmp(line, "failed ", 7) == 0) {
-        strlcpy(engine->status.message, line + 7, sizeof engine->status.message);
+        CopyText(engine->status.message, sizeof engine->status.message, line + 7);
         engine->gaveReason = true;
         Publish(engine);
     } else
@@ -357,9 +370,8 @@ DescribeEnd(Ia3Engine *engine, const char *how, bool wasReady)
     const char *error = engine->lastError;
     char *message = psprintf(error[0] != '\0' ? "The engine process %s%s: %s." : "The engine process %s%s%s.",
                              how, wasReady ? "" : " before it was ready", error);
-    int n = pg_encoding_mbcliplen(PG_UTF8, message, strlen(message), sizeof engine->status.message - 1);
 
-    strlcpy(engine->status.message, message, n + 1);
+    CopyText(engine->status.message, sizeof engine->status.message, message);
     pfree(message);
 }
 
