@@ -356,9 +356,9 @@ ia3_model_retain_backward(ia3_model *m, ia3_error *err)
     if (m->dev->weights == IA3_INT8) {
         ia3_fail(err, IA3_E_UNSUPPORTED, "cannot train on a backbone in int8");
         ia3_fail_detail(err, "Weights in int8 are for scoring; their gradients would be too coarse.");
-        return ia3_fail_hint(err,
-                             "Name the backbone a second time in ia3.backbones, with :bfloat16, and train "
-                             "there; the task can then be used with both.");
+        return ia3_fail_hint(
+            err, "Name the backbone a second time in ia3.backbones, with :bfloat16, train there, and "
+                 "UPDATE ia3.task SET backbone to ask the task here.");
     }
     if (m->backward_users == 0 && !each_matrix(m, visit_prepare, err)) {
         each_matrix(m, visit_release, NULL);
