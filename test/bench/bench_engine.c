@@ -14,7 +14,8 @@
  *   quit
  *
  * Rows are scored in the order of the file, in batches of at most --max-batch-tokens, as the server does. "seconds"
- * is the time of the engine's work alone; "products" are the matrix products it cannot do without.
+ * is the time of the engine's work alone; "products" are the matrix products with weights that real tokens need, those
+ * of cross-attention as ia3_score_by_states goes about it.
  */
 #include <jansson.h>
 #include <stdio.h>
