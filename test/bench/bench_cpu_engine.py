@@ -127,7 +127,7 @@ def write_task(path, rows, labels):
 
 
 def task_engine(o, dtype, inputs, *adapter):
-    return Worker("ia3", [f"{o.build}/bench/bench_engine", "score", "--backbone", MINI, "--choices", "-", "--dtype", dtype,
+    return Worker(f"agreement: {dtype}", [f"{o.build}/bench/bench_engine", "score", "--backbone", MINI, "--choices", "-", "--dtype", dtype,
                           "--threads", str(o.threads), inputs, *adapter], f"score all 1 {o.work}/scores")
 
 
@@ -139,7 +139,7 @@ def agreement(o, report):
         report.note("agreement on real rows: skipped (no RAFT data; --data)")
         return
     dtypes = [d for d in o.dtype if d != "float32"]
-    same, clear, total = dict.fromkeys(dtypes, 0), dict.fromkeys(dtypes, 0), 0
+    same, clear, total = {}, {}, 0  # same, clear: of the types that there are
     inputs, adapter = f"{o.work}/task.json", f"{o.work}/task.safetensors"
     for rows, labels in tasks.values():
         write_task(inputs, rows, labels)
@@ -160,14 +160,13 @@ def agreement(o, report):
         for dtype in dtypes:
             if dtype in scores:
                 equal = scores[dtype].argmax(1) == scores["float32"].argmax(1)
-                same[dtype] += int(equal.sum())
-                clear[dtype] += int((~equal & (margin > 0.1)).sum())
+                same[dtype] = same.get(dtype, 0) + int(equal.sum())
+                clear[dtype] = clear.get(dtype, 0) + int((~equal & (margin > 0.1)).sum())
         total += len(rows)
-    for dtype in dtypes:
-        if same[dtype]:
-            report.row(f"ia3-mini, trained: {dtype} predicts what float32 does", f"{same[dtype]} of {total} rows",
-                       same[dtype] / total, 0.99)
-            report.note(f"{dtype}: of the rows that differ, {clear[dtype]} had a margin above 0.1 in float32")
+    for dtype in same:
+        report.row(f"ia3-mini, trained: {dtype} predicts what float32 does", f"{same[dtype]} of {total} rows",
+                   same[dtype] / total, 0.99)
+        report.note(f"{dtype}: of the rows that differ, {clear[dtype]} had a margin above 0.1 in float32")
 
 
 def engine_parts(o, report):

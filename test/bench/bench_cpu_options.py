@@ -2,7 +2,8 @@
 """ia3 against transformers + peft, CTranslate2 and oneDNN's rate (scripts/bench cpu).
 
 All get the same rows of token ids, the same number of threads and their best batch size, and are run in turn; numbers
-are medians. Scores that disagree with ia3's in float32 end the run. Quickly: --only scoring --shape base --rows 32 --runs 1
+are medians. Scores that disagree with ia3's in float32 end the run. What it is at goes to standard error.
+Quickly: --only scoring --shape base --rows 32 --runs 1
 """
 
 import argparse
@@ -28,10 +29,12 @@ def arguments():
     p = argparse.ArgumentParser(prog="scripts/bench cpu", description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--only", type=some_of(PARTS), default=PARTS, help=f"parts to run: {','.join(PARTS)} (all)")
-    p.add_argument("--shape", type=some_of(SHAPES), default=SHAPES, help=f"{','.join(SHAPES)} (all)")
+    p.add_argument("--shape", type=some_of(SHAPES), default=SHAPES,
+                   help=f"{','.join(SHAPES)} (all); mixed and training on base or the only one named")
     p.add_argument("--dtype", type=some_of(DTYPES), default=DTYPES, help=f"of ia3 and CTranslate2: {','.join(DTYPES)} (all)")
     p.add_argument("--peers", default="torch,ct2", help="torch, ct2 or empty: ia3 alone against the limit")
-    p.add_argument("--rows", type=int, default=64, help="of a run with two choices; half as many with eight (64)")
+    p.add_argument("--rows", type=int, default=64,
+                   help="of a run with two choices; half as many with eight, four times as many of many tasks (64)")
     p.add_argument("--steps", type=int, default=4, help="of a training run (4)")
     p.add_argument("--runs", type=int, default=3, help="runs that medians are taken of (3)")
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="of every process (all cores)")

@@ -13,6 +13,10 @@ class Unsupported(Exception):
     """The configuration does not exist here; the text says why."""
 
 
+def progress(text):
+    print(f"  {time.strftime('%T')} {text}", file=sys.stderr, flush=True)
+
+
 class Worker:
     """
     A process that says {"ready": true} and then answers commands. `first` is the command whose answer ends the time
@@ -20,7 +24,8 @@ class Worker:
     """
 
     def __init__(self, name, command, first, env=None):
-        self.name = name
+        progress(f"{name}: starts")
+        self.name, self.peak = name, 0
         self.log = tempfile.TemporaryFile("w+")
         started = time.perf_counter()
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True,
@@ -28,7 +33,6 @@ class Worker:
         self.receive()
         self.ask(first)
         self.first_answer = time.perf_counter() - started
-        self.peak = 0
 
     def receive(self):
         line = self.process.stdout.readline()
@@ -40,8 +44,6 @@ class Worker:
         return json.loads(line)
 
     def ask(self, command):
-        if os.environ.get("IA3_BENCH_TRACE"):
-            print(f"    {time.strftime('%T')} {self.name}: {command}", file=sys.stderr, flush=True)
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
         return self.receive()
@@ -69,19 +71,15 @@ def cpu_seconds(pid):
 
 
 def fastest(candidates, measure):
-    """The candidate whose measure (seconds) is smallest, trying on while they get no slower by a tenth; one run that
-    does not count goes before."""
-    if len(candidates) == 1:
-        return candidates[0]
-    measure(candidates[0])
-    best, least = None, float("inf")
+    """(candidate, seconds) of the one whose measure (seconds) is smallest. All are tried, short ones up to three times."""
+    took = {}
     for candidate in candidates:
-        seconds = measure(candidate)
-        if seconds < least:
-            best, least = candidate, seconds
-        elif seconds > 1.1 * least:
-            break
-    return best
+        runs = []
+        while len(runs) < 3 and sum(runs) < 2:
+            runs.append(measure(candidate))
+        took[candidate] = min(runs)
+    least = min(took, key=took.get)
+    return least, took[least]
 
 
 def in_turn(runs, measures):

@@ -29,7 +29,8 @@ class Report:
         print(f"  {text}", flush=True)
 
     def markdown(self, intro):
-        lines = [HEADING, "", *intro, "", "| measure | measured | ratio | goal | |", "|---|---|---|---|---|"]
+        """intro: paragraphs."""
+        lines = [HEADING, "", "\n\n".join(intro), "", "| measure | measured | ratio | goal | |", "|---|---|---|---|---|"]
         lines += ["| " + " | ".join(r) + " |" for r in self.rows]
         if self.notes:
             lines += ["", *(f"- {n}" for n in self.notes)]

@@ -26,10 +26,20 @@ def clock():
     return np.array([time.perf_counter(), time.process_time()])
 
 
+def quantize(model):
+    """The way to eight bits that PyTorch has of its own. T5 converts activations to the type of wo's weights only
+    where these are a tensor, which they no longer are."""
+    from torch.ao import quantization
+    quantization.quantize_dynamic(model, {torch.nn.Linear: quantization.per_channel_dynamic_qconfig}, inplace=True)
+
+
 class Peer:
-    def __init__(self, backbone, dtype, attention, threads, inputs, adapters):
+    """dtype: float32, bfloat16, or int8: PyTorch's dynamic quantisation of the linear layers, weights by channel. adapter:
+    "unmerged" leaves the vectors to peft, "merged" folds those of the first adapter into the weights."""
+
+    def __init__(self, backbone, dtype, attention, adapter, threads, inputs, adapters):
         torch.set_num_threads(threads)
-        self.dtype = torch.float32 if dtype == "float32" else torch.bfloat16
+        self.dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
         with open(inputs) as f:
             self.inputs = json.load(f)
         model = transformers.T5ForConditionalGeneration.from_pretrained(backbone, dtype=self.dtype,
@@ -40,7 +50,9 @@ class Peer:
         self.model.set_adapter("t0")
         self.model.to(self.dtype)  # everything, wo and the vectors included
         self.model.eval()
-        self.t5 = self.model.get_base_model()
+        self.t5 = self.model.merge_and_unload() if adapter == "merged" else self.model.get_base_model()
+        if dtype == "int8":
+            quantize(self.t5)
 
     def choices(self, name, row):
         sets = self.inputs["choices"][name]
@@ -176,8 +188,8 @@ class Peer:
 
 
 def main():
-    backbone, dtype, attention, threads, inputs, *adapters = sys.argv[1:]
-    peer = Peer(backbone, dtype, attention, int(threads), inputs, adapters)
+    backbone, dtype, attention, adapter, threads, inputs, *adapters = sys.argv[1:]
+    peer = Peer(backbone, dtype, attention, adapter, int(threads), inputs, adapters)
     reply = sys.stdout
     print(json.dumps({"ready": True}), file=reply, flush=True)
     for line in sys.stdin:

@@ -1,0 +1,76 @@
+"""The part of scripts/bench cpu with rows of many tasks: ia3 in the order in which they came, transformers + peft also
+with the rows of a task brought together. peft switches adapters between batches; it cannot mix (IA)3 vectors in one."""
+
+import bench_cpu_setup as setup
+from bench_cpu_process import Unsupported, fastest, in_turn, progress
+from bench_cpu_scoring import ATTENTIONS, TORCH, TORCH_BUDGETS
+from bench_cpu_shape import best, compare, scores_of, text
+
+DTYPE = "bfloat16"  # of the peer
+ORDERS = ["as they came", "sorted by task"]
+
+
+def peer(shape, report, n):
+    """(worker, attention, budget) of the peer's fastest way with the rows of a task together; None without one."""
+    found = None
+    for attention in [shape.attention] if shape.attention else ATTENTIONS:
+        try:
+            worker = shape.torch(DTYPE, attention, n_adapters=setup.TASKS)
+        except Unsupported as e:
+            report.note(f"{shape.name}, mixed: {TORCH} {attention}: skipped ({e})")
+            continue
+        ask = lambda budget: worker.ask(f"mixed 2 {n} {shape.scores} {budget} task")[shape.o.clock]
+        budget, seconds = fastest(TORCH_BUDGETS, ask)
+        progress(f"mixed: {attention}: {seconds:.2f} s with {budget} tokens")
+        if found and found[0] <= seconds:
+            worker.close()
+            continue
+        if found:
+            found[1].close()
+        found = seconds, worker, attention, budget
+    return found and found[1:]
+
+
+def start_all(shape, report, n):
+    """{(peer, dtype, configuration): (worker, command)}"""
+    runs = {}
+    for dtype in shape.o.dtype:
+        try:
+            runs["ia3", dtype, ""] = shape.engine(dtype, setup.TASKS), f"mixed 2 {n} {shape.scores}"
+        except Unsupported as e:
+            report.note(f"{shape.name}, mixed: ia3 {dtype}: skipped ({e})")
+    found = peer(shape, report, n) if "torch" in shape.o.peers else None
+    if found:
+        worker, attention, budget = found
+        for order, word in zip(ORDERS, ("arrival", "task")):
+            detail = f"{attention}, {order}" + (f", {budget} tokens" if word == "task" else "")
+            runs[TORCH, DTYPE, detail] = worker, f"mixed 2 {n} {shape.scores} {budget} {word}"
+    return runs
+
+
+def mixed(shape, report):
+    n = len(shape.mixed_lengths)
+    runs, scores = start_all(shape, report, n), {}
+
+    def once(key):
+        def measure():
+            answer, scores[key] = scores_of(*runs[key], shape)
+            return answer[shape.o.clock]
+        return measure
+    progress(f"{shape.name}, mixed: runs in turn")
+    rates = {key: n / s for key, s in in_turn(shape.o.runs, {key: once(key) for key in runs}).items()}
+    for worker in {worker for worker, _ in runs.values()}:
+        worker.close()
+    at = f"{shape.name}, {setup.TASKS} tasks mixed, rows of each: {n / setup.TASKS:g}: "
+    reference = scores.get(("ia3", "float32", ""))
+    for key, rate in rates.items():
+        if reference is not None:
+            compare(text(key), key[1], scores[key], reference)
+        report.row(at + text(key), f"{rate:.1f} rows/s")
+    ours, theirs, same = best(rates, "ia3"), best(rates, TORCH), best(rates, "ia3", DTYPE)
+    for key in [k for k in rates if k[0] == TORCH]:
+        report.row(at + f"ia3 {ours[1]} / {text(key)}", f"{rates[ours]:.1f} / {rates[key]:.1f}", rates[ours] / rates[key],
+                   10 if key == theirs and shape.name == "base" else None)
+    if theirs and same:
+        report.row(at + f"both {DTYPE}: ia3 / {TORCH}", f"{rates[same]:.1f} / {rates[theirs]:.1f}",
+                   rates[same] / rates[theirs])
