@@ -2,7 +2,7 @@
 
 import re
 
-HEADING = "## Against other engines: `scripts/bench cpu`"
+HEADING = "## The engine and its peers on a CPU: `scripts/bench cpu`"
 
 
 class Report:
