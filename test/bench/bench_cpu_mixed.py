@@ -4,7 +4,7 @@ with the rows of a task brought together. peft switches adapters between batches
 import bench_cpu_setup as setup
 from bench_cpu_process import Unsupported, fastest, in_turn, progress
 from bench_cpu_scoring import ATTENTIONS, TORCH, TORCH_BUDGETS
-from bench_cpu_shape import best, compare, scores_of, text
+from bench_cpu_shape import best, compare, ratio_row, scores_of, text
 
 DTYPE = "bfloat16"  # of the peer
 ORDERS = ["as they came", "sorted by task"]
@@ -69,8 +69,7 @@ def mixed(shape, report):
         report.row(at + text(key), f"{rate:.1f} rows/s")
     ours, theirs, same = best(rates, "ia3"), best(rates, TORCH), best(rates, "ia3", DTYPE)
     for key in [k for k in rates if k[0] == TORCH]:
-        report.row(at + f"ia3 {ours[1]} / {text(key)}", f"{rates[ours]:.1f} / {rates[key]:.1f}", rates[ours] / rates[key],
-                   10 if key == theirs and shape.name == "base" else None)
+        ratio_row(report, at + f"ia3 {ours[1]} / {text(key)}", rates, ours, key,
+                  10 if key == theirs and shape.name == "base" else None)
     if theirs and same:
-        report.row(at + f"both {DTYPE}: ia3 / {TORCH}", f"{rates[same]:.1f} / {rates[theirs]:.1f}",
-                   rates[same] / rates[theirs])
+        ratio_row(report, at + f"both {DTYPE}: ia3 / {TORCH}", rates, same, theirs)

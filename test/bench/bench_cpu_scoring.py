@@ -7,7 +7,7 @@ with both ways to use the cores.
 
 from bench_cpu_options import DTYPES
 from bench_cpu_process import Unsupported, fastest, in_turn, progress
-from bench_cpu_shape import best, compare, limit_seconds, scores_of, text
+from bench_cpu_shape import compare, limit_row, ratio_row, ratio_rows, scores_of, text
 
 CHOICES = ["2", "8"]
 TORCH, CT2 = "transformers + peft", "CTranslate2"
@@ -131,29 +131,12 @@ class Scoring:
                             f"{worker.peak / 1e6:.0f} MB, {worker.first_answer:.1f} s")
 
 
-def ratio_rows(report, at, rates, peer, goal, goal_by_type):
-    """ia3 against a peer: the fastest type of each, then type by type."""
-    ours, theirs = best(rates, "ia3"), best(rates, peer)
-    if not ours or not theirs:
-        return
-    report.row(at + f"ia3 {ours[1]} / {text(theirs)}", f"{rates[ours]:.1f} / {rates[theirs]:.1f}",
-               rates[ours] / rates[theirs], goal)
-    for dtype in DTYPES:
-        a, b = best(rates, "ia3", dtype), best(rates, peer, dtype)
-        if a and b:
-            report.row(at + f"both {dtype}: ia3 / {peer}", f"{rates[a]:.1f} / {rates[b]:.1f}", rates[a] / rates[b],
-                       goal_by_type)
-
-
 def limit_rows(shape, report, at, rates, products, choices):
     for dtype in DTYPES:
         key = ("ia3", dtype, "")
         if key in rates:
-            seconds = shape.rows(choices) / rates[key]
-            flops = sum(2e-12 * k * n * r for k, n, r in products[key])
             goal = 0.7 if (shape.name, dtype, choices) == ("base", "bfloat16", "2") else None
-            report.row(at + f"ia3 {dtype}: share of oneDNN's rate for the products needed", f"{flops / seconds:.3f} TFLOP/s",
-                       limit_seconds(shape.o, dtype, products[key]) / seconds, goal)
+            limit_row(shape, report, at, dtype, products[key], shape.rows(choices) / rates[key], goal)
 
 
 def scoring(shape, report):
@@ -172,7 +155,6 @@ def scoring(shape, report):
             ratio_rows(report, at, rates, peer, goal, goal if peer == CT2 else None)
         a, b = ("ia3", "int8", ""), ("ia3", "bfloat16", "")
         if a in rates and b in rates:
-            report.row(at + "ia3 int8 / bfloat16", f"{rates[a]:.1f} / {rates[b]:.1f}", rates[a] / rates[b],
-                       1.4 if base and choices == "2" else None)
+            ratio_row(report, at + "ia3 int8 / bfloat16", rates, a, b, 1.4 if base and choices == "2" else None)
         limit_rows(shape, report, at, rates, products, choices)
     s.close()

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 
 import bench_cpu_setup as setup
+from bench_cpu_options import DTYPES
 from bench_cpu_process import Unsupported, Worker, progress
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -122,3 +123,28 @@ def best(rates, peer, dtype=None):
 
 def text(key):
     return " ".join(filter(None, key))
+
+
+def ratio_row(report, what, rates, ours, theirs, goal=None, digits=1):
+    a, b = rates[ours], rates[theirs]
+    report.row(what, f"{a:.{digits}f} / {b:.{digits}f}", a / b, goal)
+
+
+def ratio_rows(report, at, rates, peer, goal, goal_by_type=None, digits=1):
+    """ia3 against a peer: the fastest type of each, then type by type."""
+    ours, theirs = best(rates, "ia3"), best(rates, peer)
+    if not ours or not theirs:
+        return
+    ratio_row(report, at + f"ia3 {ours[1]} / {text(theirs)}", rates, ours, theirs, goal, digits)
+    for dtype in DTYPES:
+        a, b = best(rates, "ia3", dtype), best(rates, peer, dtype)
+        if a and b:
+            autocast = " under autocast" if b[2].endswith("autocast") else ""
+            ratio_row(report, at + f"both {dtype}: ia3 / {peer}{autocast}", rates, a, b, goal_by_type, digits)
+
+
+def limit_row(shape, report, at, dtype, products, seconds, goal):
+    """What ia3 made of the products in these seconds, against oneDNN's rate for them."""
+    flops = sum(2e-12 * k * n * rows for k, n, rows in products)
+    report.row(at + f"ia3 {dtype}: share of oneDNN's rate for the products needed", f"{flops / seconds:.3f} TFLOP/s",
+               limit_seconds(shape.o, dtype, products) / seconds, goal)

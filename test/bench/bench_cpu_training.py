@@ -6,7 +6,7 @@ import bench_cpu_setup as setup
 from bench_cpu_options import DTYPES
 from bench_cpu_process import Unsupported, fastest, in_turn, progress
 from bench_cpu_scoring import ATTENTIONS, TORCH
-from bench_cpu_shape import best, limit_seconds, text
+from bench_cpu_shape import limit_row, ratio_rows, text
 
 # largest relative difference of the loss from ia3's in float32
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
@@ -71,20 +71,6 @@ def measure(shape, chosen):
     return {key: o.steps / s for key, s in seconds.items()}, answers
 
 
-def ratio_rows(shape, report, at, rates):
-    ours, theirs = best(rates, "ia3"), best(rates, TORCH)
-    if not ours or not theirs:
-        return
-    report.row(at + f"ia3 {ours[1]} / {text(theirs)}", f"{rates[ours]:.3f} / {rates[theirs]:.3f}",
-               rates[ours] / rates[theirs], 2 if shape.name == "base" else None)
-    for dtype in DTYPES[:2]:
-        a, b = best(rates, "ia3", dtype), best(rates, TORCH, dtype)
-        if a and b:
-            autocast = " under autocast" if b[2].endswith("autocast") else ""
-            report.row(at + f"both {dtype}: ia3 / {TORCH}{autocast}", f"{rates[a]:.3f} / {rates[b]:.3f}",
-                       rates[a] / rates[b])
-
-
 def training(shape, report):
     chosen = start_all(shape, report)
     compare_losses(chosen)
@@ -94,14 +80,11 @@ def training(shape, report):
         report.row(at + text(key), f"{rate:.3f} steps/s")
     for worker, _ in chosen.values():
         worker.close()
-    ratio_rows(shape, report, at, rates)
+    ratio_rows(report, at, rates, TORCH, 2 if shape.name == "base" else None, digits=3)
     for dtype in DTYPES[:2]:
         key = ("ia3", dtype, "")
         if key in rates:
-            seconds = shape.o.steps / rates[key]
-            report.row(at + f"ia3 {dtype}: share of oneDNN's rate for the products needed",
-                       f"{answers[key]['flops'] / seconds / 1e12:.3f} TFLOP/s",
-                       limit_seconds(shape.o, dtype, answers[key]["products"]) / seconds,
-                       0.6 if (shape.name, dtype) == ("base", "bfloat16") else None)
+            limit_row(shape, report, at, dtype, answers[key]["products"], shape.o.steps / rates[key],
+                      0.6 if (shape.name, dtype) == ("base", "bfloat16") else None)
     for key, (worker, _) in chosen.items():
         report.row(at + f"{text(key)}: memory at most", f"{worker.peak / 1e6:.0f} MB")
