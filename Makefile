@@ -9,16 +9,17 @@ EXTENSION = ia3
 EXTVERSION = 1.0
 MODULE_big = ia3
 DATA = $(wildcard sql/*--*.sql)
-OBJS = $(patsubst %.c,%.o,$(wildcard src/extension/*.c))
+OBJS = $(patsubst %.c,%.o,$(wildcard src/extension/*.c src/extension/*/*.c))
 IA3_COMMON_HEADERS = $(wildcard src/common/*.h)
 
-TESTS = $(wildcard test/sql/*.sql)
-REGRESS = $(patsubst test/sql/%.sql,%,$(TESTS))
-REGRESS_OPTS = --inputdir=test --outputdir=test/tmp --load-extension=ia3
+# Inputs of regression tests lie beside the extension's scripts, outputs in expected/.
+REGRESS = $(patsubst sql/%.sql,%,$(filter-out $(DATA),$(wildcard sql/*.sql)))
+REGRESS_OPTS = --load-extension=ia3
 # The extension has to be preloaded: scripts/test runs the regression tests on a private cluster.
 NO_INSTALLCHECK = 1
 
 PG_CONFIG ?= pg_config
+PG_CPPFLAGS = -Isrc
 PG_CFLAGS = -std=gnu11 -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers \
 	-Wno-sign-compare -Wno-declaration-after-statement $(WERROR)
 EXTRA_CLEAN = ia3_engine ia3_cuda.so build
@@ -30,7 +31,7 @@ include $(PGXS)
 
 include src/engine/engine.mk
 
-$(OBJS): $(IA3_COMMON_HEADERS) $(wildcard src/extension/*.h)
+$(OBJS): $(IA3_COMMON_HEADERS) $(wildcard src/extension/*.h src/extension/*/*.h)
 
 install: install-engine
 install-engine: ia3_engine cuda-module

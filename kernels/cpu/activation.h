@@ -11,7 +11,7 @@
 #ifndef IA3_CPU_ACTIVATION_H
 #define IA3_CPU_ACTIVATION_H
 
-#include "../../src/engine/device.h"
+#include "engine/device/device.h"
 #include "simd.h"
 
 #define IA3_GELU_A 0.7978845608028654f /* √(2/π) */

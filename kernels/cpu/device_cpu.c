@@ -2,7 +2,7 @@
  * device_cpu.c
  *     Opening and closing the CPU device.
  */
-#include "device_cpu.h"
+#include "engine/device/device_cpu.h"
 
 #include <sched.h>
 #include <stdio.h>
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "bgemm.h"
+#include "engine/base/alloc.h"
 #include "int8.h"
 #include "isa.h"
 #include "primitive.h"

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "bf16.h"
+#include "engine/base/alloc.h"
 #include "matrix.h"
 
 /* Rows of one item of work: their quantised values stay in the second-level cache while panels pass by. */

@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "device_cpu.h"
+#include "engine/device/device_cpu.h"
 #include "onednn_compat.h"
 
 #if defined(__aarch64__) && defined(__linux__)

@@ -9,7 +9,7 @@
 #ifndef IA3_CPU_ISA_H
 #define IA3_CPU_ISA_H
 
-#include "../../src/engine/device.h"
+#include "engine/device/device.h"
 #include "cpu_variants.h"
 
 typedef ia3_device *(*ia3_cpu_open_fn)(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err);

@@ -13,8 +13,8 @@
 #include <immintrin.h>
 #endif
 
-#include "../../src/engine/device.h"
-#include "../../src/engine/rng.h"
+#include "engine/device/device.h"
+#include "engine/base/rng.h"
 
 typedef struct ia3_mask {
     bool on;

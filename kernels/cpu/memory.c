@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #include "cpu.h"
+#include "engine/base/alloc.h"
 
 #define MIN_CHUNK ((size_t) 4 << 20)
 #define HUGE_PAGE ((size_t) 2 << 20)

@@ -6,6 +6,7 @@
  * are loaded) and then only read. A product's memory objects are per thread; weights are shared.
  */
 #include "bgemm.h"
+#include "engine/base/alloc.h"
 #include "fgemm.h"
 #include "primitive.h"
 

@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 
 #include "cpu.h"
+#include "engine/base/alloc.h"
 
 #define BLOCK     ((size_t) 32 << 20)
 #define HUGE_PAGE ((size_t) 2 << 20)

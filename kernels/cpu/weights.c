@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "bf16.h"
+#include "engine/base/alloc.h"
 #include "matrix.h"
 
 /* Mapped files promise no alignment. */

@@ -14,8 +14,8 @@
 #include "portable.cuh"
 
 extern "C" {
-#include "../../src/engine/device.h"
-#include "../../src/engine/rng.h"
+#include "engine/device/device.h"
+#include "engine/base/rng.h"
 }
 
 #include "gemm.h"

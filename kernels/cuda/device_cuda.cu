@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 extern "C" {
-#include "../../src/engine/device_module.h"
+#include "engine/device/device_module.h"
 }
 
 void

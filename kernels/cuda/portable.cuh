@@ -2,9 +2,9 @@
  * portable.cuh
  *     The subset of CUDA that the kernels are written in.
  *
- * Under nvcc it is CUDA with the few instructions that have no C++ name. With IA3_CUDA_SIM the same sources are
- * compiled as C++ against the simulator (test/cudasim), which runs them on the CPU: how they are tested where there is
- * no GPU.
+ * Under nvcc it is CUDA with the few instructions that have no C++ name. A build for testing defines IA3_CUDA_SIM as
+ * the name of a header that implements the same subset in C++; the kernels then run on the CPU, which is how they are
+ * tested where there is no GPU.
  *
  *   IA3_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   templates in parentheses
  *   IA3_SHARED(type, name)       the block's dynamic shared memory, 16-byte aligned
@@ -18,7 +18,7 @@
 #define IA3_CUDA_PORTABLE_CUH
 
 #ifdef IA3_CUDA_SIM
-#include "../../test/cudasim/cudasim.h"
+#include IA3_CUDA_SIM
 #else
 
 #include <cuda_runtime.h>

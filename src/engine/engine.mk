@@ -34,21 +34,23 @@ CPU_VARIANTS = native
 endif
 
 ENGINE_WARN = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers $(WERROR)
-ENGINE_CFLAGS = -std=gnu11 -O3 -g -fno-math-errno -fno-trapping-math $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -D_GNU_SOURCE -MMD -MP
-ENGINE_CXXFLAGS = -std=c++17 -O2 -g $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -MMD -MP
+# Headers of other folders are included by their path from src or, of the kernels, from the top.
+ENGINE_INCLUDES = -Isrc -I.
+ENGINE_CFLAGS = $(ENGINE_INCLUDES) -std=gnu11 -O3 -g -fno-math-errno -fno-trapping-math $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -D_GNU_SOURCE -MMD -MP
+ENGINE_CXXFLAGS = $(ENGINE_INCLUDES) -std=c++17 -O2 -g $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -MMD -MP
 ENGINE_LIBS = -ldnnl -lsentencepiece -ljansson -lcrypto -lgomp -lm -ldl -pthread
 
 # main.c holds main(); everything else is also linked into the tests.
-ENGINE_SRCS = $(filter-out src/engine/main.c,$(wildcard src/engine/*.c)) kernels/cpu/isa.c
+ENGINE_SRCS = $(filter-out src/engine/cli/main.c,$(wildcard src/engine/*/*.c src/engine/*/*/*.c)) kernels/cpu/isa.c
 ENGINE_CC_OBJS = $(patsubst %.c,$(ENGINE_BUILD)/%.o,$(ENGINE_SRCS)) \
-	$(patsubst %.cc,$(ENGINE_BUILD)/%.o,$(wildcard src/engine/*.cc))
+	$(patsubst %.cc,$(ENGINE_BUILD)/%.o,$(wildcard src/engine/*/*.cc))
 KERNEL_SRCS = $(filter-out kernels/cpu/isa.c,$(wildcard kernels/cpu/*.c))
 KERNEL_OBJS = $(foreach v,$(CPU_VARIANTS),$(call kernel_objs,$(v)))
 kernel_objs = $(patsubst kernels/cpu/%.c,$(ENGINE_BUILD)/kernels/cpu-$(1)/%.o,$(KERNEL_SRCS))
 ENGINE_OBJS = $(ENGINE_CC_OBJS) $(CPU_VARIANTS:%=$(ENGINE_BUILD)/kernels/cpu-%.o)
 # What is inside a variant, for tests of it: the linker takes from it what a test refers to.
 KERNEL_ARCHIVE = $(ENGINE_BUILD)/kernels/cpu-$(firstword $(CPU_VARIANTS)).a
-ENGINE_MAIN = $(ENGINE_BUILD)/src/engine/main.o
+ENGINE_MAIN = $(ENGINE_BUILD)/src/engine/cli/main.o
 # What several tests share (test/engine/*.c that are not tests).
 ENGINE_TEST_HELPERS = $(patsubst test/engine/%.c,$(ENGINE_BUILD)/test/engine/%.o,$(filter-out test/engine/test_%.c,$(wildcard test/engine/*.c)))
 ENGINE_TESTS = $(patsubst test/engine/%.c,$(ENGINE_BUILD)/test/%,$(wildcard test/engine/test_*.c))
@@ -102,7 +104,7 @@ $(ENGINE_BUILD)/test/%: test/engine/%.c $(ENGINE_OBJS) $(KERNEL_ARCHIVE) $(ENGIN
 	$(ENGINE_CC) $(ENGINE_CFLAGS) $(TEST_OPTFLAGS) -I$(ENGINE_BUILD)/kernels -MF $@.d -MT $@ -c -o $@.o $<
 	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_TEST_HELPERS) $(ENGINE_OBJS) $(KERNEL_ARCHIVE) -lcmocka $(ENGINE_LIBS)
 
-$(ENGINE_BUILD)/bench/%: test/bench/%.c $(ENGINE_OBJS)
+$(ENGINE_BUILD)/bench/%: bench/%.c $(ENGINE_OBJS)
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -MF $@.d -MT $@ -c -o $@.o $<
 	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_OBJS) $(ENGINE_LIBS)
@@ -117,15 +119,15 @@ NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 # Code for these GPUs, and PTX (compute_N) for later ones.
 CUDA_ARCHS ?= sm_80 sm_90a compute_90
 CUDA_FLAGS ?=
-# Why there is no module, if there is none: src/engine/nvcc_check.sh prints a reason, or nothing.
-CUDA_REFUSED := $(shell sh src/engine/nvcc_check.sh '$(NVCC)')
+# Why there is no module, if there is none: kernels/cuda/nvcc_check.sh prints a reason, or nothing.
+CUDA_REFUSED := $(shell sh kernels/cuda/nvcc_check.sh '$(NVCC)')
 ifeq ($(CUDA_REFUSED),)
 # The toolkit's libraries, by the path it was called by (/usr/local/cuda), which outlives an update of the toolkit. It is
 # also where the module looks for cuBLASLt first, since PostgreSQL's server need not know the toolkit's folder.
 CUDA_BIN := $(dir $(shell command -v '$(NVCC)'))
 CUDA_LIB := $(abspath $(firstword $(wildcard $(CUDA_BIN)../lib64 $(CUDA_BIN)../lib $(dir $(realpath $(CUDA_BIN)nvcc))../lib64)))
 endif
-NVCC_FLAGS = -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(lastword $(subst _, ,$(a))),code=$(a)) \
+NVCC_FLAGS = $(ENGINE_INCLUDES) -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(lastword $(subst _, ,$(a))),code=$(a)) \
 	$(if $(WERROR),-Werror all-warnings) -Xcompiler -fPIC,-fvisibility=hidden,-Wall,-Wextra,-Wno-unused-parameter \
 	-MMD -MP $(CUDA_FLAGS)
 CUDA_SRCS = $(wildcard kernels/cuda/*.cu)
@@ -137,7 +139,7 @@ $(ENGINE_BUILD)/kernels/cuda/%.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
 	$(NVCC) $(NVCC_FLAGS) -c -o $@ $<
 
-$(MODULE_HOST_OBJ): src/engine/error.c
+$(MODULE_HOST_OBJ): src/engine/base/error.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -fPIC -fvisibility=hidden -c -o $@ $<
 
@@ -159,7 +161,7 @@ endif
 # The same sources on a GPU that is simulated on the CPU (test/cudasim): what is tested where there is none.
 CUDASIM_OBJS = $(patsubst kernels/cuda/%.cu,$(ENGINE_BUILD)/cudasim/%.o,$(filter-out kernels/cuda/gemm.cu,$(CUDA_SRCS))) \
 	$(patsubst test/cudasim/%.cpp,$(ENGINE_BUILD)/cudasim/%.o,$(wildcard test/cudasim/*.cpp))
-CUDASIM_CXXFLAGS = -std=c++17 -O2 -g -DIA3_CUDA_SIM -fPIC -fvisibility=hidden $(OPTFLAGS) $(TEST_OPTFLAGS) $(ENGINE_WARN) \
+CUDASIM_CXXFLAGS = $(ENGINE_INCLUDES) -std=c++17 -O2 -g -DIA3_CUDA_SIM='"test/cudasim/cudasim.h"' -fPIC -fvisibility=hidden $(OPTFLAGS) $(TEST_OPTFLAGS) $(ENGINE_WARN) \
 	-Wno-unknown-pragmas $(SANITIZE) -pthread -MMD -MP
 
 # A GPU cannot load a vector from where it is not aligned.
@@ -194,4 +196,4 @@ always:
 
 -include $(CUDA_OBJS:.o=.d) $(CUDASIM_OBJS:.o=.d) $(MODULE_HOST_OBJ:.o=.d)
 -include $(ENGINE_CC_OBJS:.o=.d) $(KERNEL_OBJS:.o=.d) $(ENGINE_MAIN:.o=.d)
--include $(ENGINE_TESTS:=.d) $(ENGINE_TEST_HELPERS:.o=.d) $(patsubst test/bench/%.c,$(ENGINE_BUILD)/bench/%.d,$(wildcard test/bench/*.c))
+-include $(ENGINE_TESTS:=.d) $(ENGINE_TEST_HELPERS:.o=.d) $(patsubst bench/%.c,$(ENGINE_BUILD)/bench/%.d,$(wildcard bench/*.c))

@@ -7,7 +7,7 @@
  * breaks and every function can say what is missing (Ia3RequirePreload). Nothing here starts threads or
  * touches files: _PG_init runs inside the postmaster.
  */
-#include "readahead.h"
+#include "extension/readahead/readahead.h"
 
 #include "utils/builtins.h"
 

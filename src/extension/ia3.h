@@ -12,8 +12,8 @@
 #include "fmgr.h"
 #include "lib/stringinfo.h"
 
-#include "../common/protocol.h"
-#include "../common/wire.h"
+#include "common/protocol.h"
+#include "common/wire.h"
 #include "ia3_compat.h"
 
 #define IA3_VERSION "1.0"

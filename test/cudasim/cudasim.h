@@ -2,7 +2,7 @@
  * cudasim.h
  *     A CUDA device that is simulated on the CPU, so that kernels can be tested without a GPU.
  *
- * kernels/cuda/portable.cuh includes it instead of CUDA's headers when IA3_CUDA_SIM is defined; cudasim.cpp runs the
+ * kernels/cuda/portable.cuh includes it instead of CUDA's headers when IA3_CUDA_SIM names it; cudasim.cpp runs the
  * launches. What it is for is finding mistakes, so it is strict where a GPU is not:
  *   - device memory can be touched by kernels and copies only: host code that follows a device pointer dies (always in
  *     the first 4,096 operations; later memory is closed after every 64th one only, to save time);

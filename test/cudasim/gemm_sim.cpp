@@ -2,7 +2,7 @@
  * gemm_sim.cpp
  *     Matrix products of the simulated device (kernels/cuda/gemm.h): plain loops, sums in fp32.
  */
-#include "../../kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -18,9 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../kernels/cpu/bf16.h"
-#include "../../src/engine/device.h"
-#include "../../src/engine/rng.h"
+#include "kernels/cpu/bf16.h"
+#include "engine/device/device.h"
+#include "engine/base/rng.h"
 
 static inline ia3_device *
 open_device(ia3_dtype dtype, int threads, size_t limit)

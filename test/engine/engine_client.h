@@ -9,8 +9,8 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#include "../../src/common/protocol.h"
-#include "../../src/common/wire.h"
+#include "common/protocol.h"
+#include "common/wire.h"
 
 typedef struct test_engine {
     pid_t pid;

@@ -18,7 +18,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../src/engine/error.h"
+#include "engine/base/error.h"
 
 typedef struct buffer {
     uint8_t *data;

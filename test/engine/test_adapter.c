@@ -4,7 +4,8 @@
  */
 #include "file_fixture.h"
 
-#include "../../src/engine/adapter.h"
+#include "engine/base/alloc.h"
+#include "engine/files/adapter.h"
 
 #define GOLDEN "test/golden/"
 

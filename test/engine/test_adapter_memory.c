@@ -12,8 +12,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "../../src/engine/adapter_cache.h"
-#include "../../src/engine/compute.h"
+#include "engine/serve/adapter_cache.h"
+#include "engine/serve/score_batch.h"
 
 enum { ADAPTERS = 1000 };
 

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "../bench/bench_products.h"
+#include "bench/bench_products.h"
 
 /* T5-v1.1-base */
 static const ia3_config base = {.vocab_size = 32128,

@@ -11,9 +11,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../src/engine/adapter_cache.h"
-#include "../../src/engine/batcher.h"
-#include "../../src/engine/choice_sets.h"
+#include "engine/serve/adapter_cache.h"
+#include "engine/serve/lanes.h"
+#include "engine/serve/choice_sets.h"
 
 #define VALUES 256 /* 1 kB an adapter */
 

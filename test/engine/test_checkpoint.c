@@ -6,9 +6,9 @@
 
 #include <math.h>
 
-#include "../../src/engine/checkpoint.h"
-#include "../../src/engine/float16.h"
-#include "../../src/engine/graph.h"
+#include "engine/files/checkpoint.h"
+#include "engine/base/half.h"
+#include "engine/files/state_dict.h"
 
 #define GOLDEN "test/golden/"
 
@@ -438,7 +438,7 @@ test_in_memory(void **state)
                                                       cases[i].own_head, from_files, &source);
         int n;
 
-        free(ia3_graph_tensors(ia3_checkpoint_config(ck), &n));
+        free(ia3_state_dict(ia3_checkpoint_config(ck), &n));
         assert_int_equal(source.asked, n + (cases[i].own_head ? 2 : 1));
         assert_int_equal(ia3_checkpoint_head(ck) != ia3_checkpoint_embedding(ck), cases[i].own_head);
         assert_true(ia3_checkpoint_digest(source.files, expected, NULL, NULL, &err));

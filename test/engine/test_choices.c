@@ -10,8 +10,8 @@
 #include <time.h>
 #include <cmocka.h>
 
-#include "../../src/engine/batch.h"
-#include "../../src/engine/choices.h"
+#include "engine/model/batch.h"
+#include "engine/model/choices.h"
 
 enum { EOS = 1, START = 0 };
 

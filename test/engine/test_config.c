@@ -4,7 +4,7 @@
  */
 #include "file_fixture.h"
 
-#include "../../src/engine/config.h"
+#include "engine/files/config.h"
 
 static bool
 parse(const char *text, ia3_config *config, ia3_error *err)

@@ -3,7 +3,7 @@
  *     Opening a device, its memory and its limit, conversion of stored weights.
  */
 #include "device_common.h"
-#include "../../kernels/cpu/isa.h"
+#include "kernels/cpu/isa.h"
 
 #include <signal.h>
 #include <sys/wait.h>

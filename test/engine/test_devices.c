@@ -9,9 +9,9 @@
  */
 #include "golden_fixture.h"
 
-#include "../../src/engine/rng.h"
-#include "../../src/engine/score.h"
-#include "../../src/engine/train.h"
+#include "engine/base/rng.h"
+#include "engine/recipe/score.h"
+#include "engine/recipe/train.h"
 
 enum { ROWS = 48, ADAPTERS = 3, EXAMPLES = 12, STEPS = 6, MAX_IDS = 220, MAX_CHOICES = 4 };
 

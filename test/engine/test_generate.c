@@ -4,8 +4,8 @@
  */
 #include "golden_fixture.h"
 
-#include "../../src/engine/generate.h"
-#include "../../src/engine/score.h"
+#include "engine/recipe/generate.h"
+#include "engine/recipe/score.h"
 
 #define MAX_TOKENS 12
 

@@ -11,8 +11,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../src/engine/pass.h"
-#include "../../src/engine/score.h"
+#include "engine/model/pass.h"
+#include "engine/recipe/score.h"
 
 /* One input with its choices and room for scores. */
 typedef struct input {

@@ -8,7 +8,7 @@
  */
 #include "golden_fixture.h"
 
-#include "../../src/engine/train.h"
+#include "engine/recipe/train.h"
 
 /* The training examples of a configuration, each with one text. */
 typedef struct examples {

@@ -10,7 +10,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "../../src/engine/normalize.h"
+#include "engine/base/alloc.h"
+#include "engine/serve/normalize.h"
 #include "engine_client.h"
 #include "engine_requests.h"
 

@@ -9,10 +9,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../../kernels/cpu/activation.h"
-#include "../../kernels/cpu/mask.h"
-#include "../../kernels/cpu/sgemm.h"
-#include "../../kernels/cpu/threads.h"
+#include "kernels/cpu/activation.h"
+#include "kernels/cpu/mask.h"
+#include "kernels/cpu/sgemm.h"
+#include "kernels/cpu/threads.h"
 
 enum { ITEMS = 1000 };
 

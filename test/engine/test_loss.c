@@ -11,7 +11,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../src/engine/loss.h"
+#include "engine/recipe/loss.h"
 
 enum { EOS = 1 };
 

@@ -7,8 +7,8 @@
 
 #include <sys/wait.h>
 
-#include "../../src/engine/graph.h"
-#include "../../src/engine/model.h"
+#include "engine/files/state_dict.h"
+#include "engine/model/model.h"
 
 #define MB 1000000.0
 
@@ -55,7 +55,7 @@ set_up(void **state)
     write_in(directory, "config.json", config, sizeof config - 1);
     assert_true(ia3_config_parse(&c, config, sizeof config - 1, "config.json", &err));
 
-    ia3_graph_tensor *graph = ia3_graph_tensors(&c, &n);
+    ia3_state_tensor *graph = ia3_state_dict(&c, &n);
     size_t len = describe(header, HEADER, "shared.weight", 2, c.vocab_size, c.d_model, &bytes);
 
     len += describe(header + len, HEADER - len, "lm_head.weight", 2, c.vocab_size, c.d_model, &bytes);

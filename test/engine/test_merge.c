@@ -13,8 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "../../src/engine/float16.h"
-#include "../../src/engine/merge.h"
+#include "engine/base/half.h"
+#include "engine/files/merge.h"
 
 typedef struct fixture {
     char directory[64];

@@ -6,9 +6,9 @@
  */
 #include "golden_fixture.h"
 
-#include "../../src/engine/generate.h"
-#include "../../src/engine/score.h"
-#include "../../src/engine/train.h"
+#include "engine/recipe/generate.h"
+#include "engine/recipe/score.h"
+#include "engine/recipe/train.h"
 
 static const char *const names[] = IA3_METHOD_NAMES;
 static const uint8_t digest[IA3_DIGEST_LEN] = {7};

@@ -11,8 +11,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "../../src/engine/frame.h"
-#include "../../src/engine/parse.h"
+#include "engine/serve/frame.h"
+#include "engine/serve/parse.h"
 
 /* One frame with a payload of n bytes 0, 1, 2, ... */
 static void

@@ -4,7 +4,7 @@
  */
 #include "file_fixture.h"
 
-#include "../../src/engine/safetensors.h"
+#include "engine/files/safetensors.h"
 
 static ia3_safetensors *
 parse(buffer b, ia3_error *err)

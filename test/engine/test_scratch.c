@@ -10,7 +10,7 @@
 #include <sys/resource.h>
 #include <sys/syscall.h>
 
-#include "../../src/engine/scratch.h"
+#include "engine/files/scratch.h"
 
 /* How many more new directories another process takes for left ones just before they are locked. */
 static int taken;

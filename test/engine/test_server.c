@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "../../src/engine/adapter.h"
+#include "engine/files/adapter.h"
 #include "engine_client.h"
 #include "engine_requests.h"
 

@@ -5,8 +5,8 @@
  *     written; that bits depend neither on other sequences nor on threads; and that the model's scores are the same
  *     whether a row's choices are few enough for it or not.
  */
-#include "../../kernels/cpu/matrix.h"
-#include "../../src/engine/score.h"
+#include "kernels/cpu/matrix.h"
+#include "engine/recipe/score.h"
 #include "device_common.h"
 #include "golden_fixture.h"
 

@@ -8,7 +8,7 @@
  */
 #include "file_fixture.h"
 
-#include "../../src/engine/tokenizer.h"
+#include "engine/files/tokenizer.h"
 
 #define MINI "models/ia3-mini"
 

@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "../../src/engine/tokenizer.h"
+#include "engine/files/tokenizer.h"
 
 /* The text of a line: hexadecimal UTF-8 after the tab. Returns its length in bytes. */
 static size_t

@@ -11,7 +11,7 @@
 #include <string.h>
 #include <cmocka.h>
 
-#include "../../src/engine/train.h"
+#include "engine/recipe/train.h"
 
 #define CHECKPOINT "test/golden/A"
 

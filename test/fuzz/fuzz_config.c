@@ -4,8 +4,8 @@
  */
 #include <stdlib.h>
 
-#include "../../src/engine/adapter.h"
-#include "../../src/engine/graph.h"
+#include "engine/files/adapter.h"
+#include "engine/files/state_dict.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -26,7 +26,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         abort();
 
     int n;
-    ia3_graph_tensor *graph = ia3_graph_tensors(&c, &n);
+    ia3_state_tensor *graph = ia3_state_dict(&c, &n);
     ia3_layout *layout = ia3_layout_create(&c);
     const ia3_layout_entry *last = &layout->entries[layout->n - 1];
 

@@ -9,8 +9,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
-#include "../../src/engine/frame.h"
-#include "../../src/engine/parse.h"
+#include "engine/serve/frame.h"
+#include "engine/serve/parse.h"
 
 static volatile unsigned sink;
 

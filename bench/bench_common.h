@@ -1,0 +1,93 @@
+/*
+ * bench_common.h
+ *     Timing for the benchmarks of device operations.
+ *
+ * Built against the engine's objects:
+ *   gcc -O2 -I. -o /tmp/bench bench/bench_matmul.c build/release/kernels/cpu/?*.o \
+ *       build/release/src/engine/device.o build/release/src/engine/error.o -ldnnl -lgomp -lm -pthread
+ */
+#ifndef IA3_BENCH_COMMON_H
+#define IA3_BENCH_COMMON_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "kernels/cpu/bf16.h"
+#include "engine/device/device.h"
+
+/* -DBENCH_CLOCK=CLOCK_PROCESS_CPUTIME_ID measures one thread on a busy machine. */
+#ifndef BENCH_CLOCK
+#define BENCH_CLOCK CLOCK_MONOTONIC
+#endif
+
+static inline double
+bench_now(void)
+{
+    struct timespec t;
+    clock_gettime(BENCH_CLOCK, &t);
+    return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
+}
+
+/* The fastest of five runs of about 20 ms each, in seconds per call. */
+static inline double
+bench_time(void (*call)(void *arg), void *arg)
+{
+    call(arg);
+    double start = bench_now(), best = 1e30;
+    call(arg);
+    double once = bench_now() - start;
+    int n = once < 0.02 ? (int) (0.02 / (once + 1e-7)) + 1 : 1;
+    for (int run = 0; run < 5; run++) {
+        start = bench_now();
+        for (int i = 0; i < n; i++)
+            call(arg);
+        double t = (bench_now() - start) / n;
+        best = t < best ? t : best;
+    }
+    return best;
+}
+
+static inline ia3_device *
+bench_open(ia3_dtype dtype, int threads)
+{
+    ia3_error err = {0};
+    ia3_device *dev = ia3_device_open("cpu", dtype, threads, 0, &err);
+    if (!dev)
+        fprintf(stderr, "%s\n", err.message);
+    return dev;
+}
+
+/* Small numbers, in act or fp32. */
+static inline void *
+bench_fill(ia3_device *dev, size_t n, bool act)
+{
+    bool bf16 = act && dev->dtype == IA3_BF16;
+    void *p = dev->ops->alloc(dev, n * 4);
+    for (size_t i = 0; i < n; i++) {
+        float v = (float) ((i * 2654435761u >> 8) & 1023) / 1024.0f - 0.5f;
+        if (bf16)
+            ((uint16_t *) p)[i] = ia3_float_to_bf16(v);
+        else
+            ((float *) p)[i] = v;
+    }
+    return p;
+}
+
+static inline ia3_matrix *
+bench_matrix(ia3_device *dev, int out, int in)
+{
+    ia3_error err = {0};
+    float *w = bench_fill(dev, (size_t) out * (size_t) in, false);
+    ia3_host_tensor t = {w, IA3_F32, out, in};
+    ia3_matrix *m = dev->ops->matrix_create(dev, &t, 1, &err);
+    if (!m || !dev->ops->matrix_prepare_backward(dev, m, &err)) {
+        fprintf(stderr, "%s\n", err.message);
+        exit(1);
+    }
+    dev->ops->free(dev, w);
+    return m;
+}
+
+#endif

@@ -1,0 +1,150 @@
+"""A backbone of scripts/bench cpu: its files, the processes that serve it, the limit of its products."""
+
+import glob
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+
+import bench_cpu_setup as setup
+from bench_cpu_options import DTYPES
+from bench_cpu_process import Unsupported, Worker, progress
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# largest and mean difference from ia3 in float32 that a mean log-likelihood may have
+TOLERANCE = {"float32": (1e-3, 1e-3), "bfloat16": (0.5, 0.05), "int8": (1.0, 0.15)}
+MIXED = 4  # times as many rows as the other parts have
+
+
+class Shape:
+    """A backbone and what is asked of it, in files."""
+
+    def __init__(self, o, name):
+        self.o, self.name = o, name
+        self.path = f"{HERE}/../models/ia3-mini" if name == "mini" else f"{o.work}/{name}"
+        tokenizer = f"{self.path}/spiece.model" if name == "mini" else o.tokenizer
+        if name != "mini":
+            setup.make_checkpoint(self.path, name, tokenizer)
+        with open(f"{self.path}/config.json") as f:
+            config = json.load(f)
+        self.inputs = f"{o.work}/{name}.json"
+        # dropout is the recipe's 0.1 whatever the checkpoint says
+        rows = setup.make_inputs(self.inputs, tokenizer, o.data, max(MIXED * o.rows, 8 * setup.BATCH), 0.1)["rows"]
+        self.mixed_lengths = [len(r["ids"]) for r in rows[:MIXED * o.rows]]
+        self.lengths = self.mixed_lengths[:o.rows]
+        self.adapters = [f"{o.work}/adapters/{name}-{i}" for i in range(setup.TASKS)]
+        for i, path in enumerate(self.adapters):
+            setup.make_adapter(path, config, self.path, i)
+        self.scores = f"{o.work}/scores"
+        self.attention = None  # the peer's faster one in bfloat16 with an adapter, once scoring has found it
+        self.converted = None
+
+    def rows(self, choices):
+        return len(self.lengths) if choices == "2" else max(1, len(self.lengths) // 2)
+
+    def engine(self, dtype, n_adapters=1):
+        files = [f"{p}/adapter_model.safetensors" for p in self.adapters[:n_adapters]]
+        return Worker(f"ia3 {dtype}",
+                      [f"{self.o.build}/bench/bench_engine", "score", "--backbone", self.path, "--choices", "-", "--dtype", dtype,
+                       "--threads", str(self.o.threads), self.inputs, *files], f"score 2 1 {self.scores}")
+
+    def torch(self, dtype, attention, adapter="unmerged", n_adapters=1):
+        return Worker(f"transformers + peft {dtype} {attention} {adapter}",
+                      [sys.executable, f"{HERE}/bench_cpu_torch.py", self.path, dtype, attention, adapter, str(self.o.threads),
+                       self.inputs, *self.adapters[:n_adapters]], f"score 2 1 {self.scores} 1024")
+
+    def ct2(self, dtype, compute, replicas):
+        """`compute` is CTranslate2's name of the types, `dtype` that of the stored weights."""
+        model = f"{self.converted_folder()}/{dtype}"
+        if not os.path.exists(f"{model}/model.bin"):
+            merged = f"{self.converted}/merged"
+            if not os.path.exists(f"{merged}/spiece.model"):
+                setup.merge_checkpoint(self.path, self.adapters[0], merged)
+            progress(f"converting to {model}")
+            done = subprocess.run([sys.executable, f"{HERE}/bench_cpu_ct2.py", "convert", merged, model, dtype],
+                                  capture_output=True, text=True)
+            if done.returncode:
+                raise Unsupported(done.stderr.strip().splitlines()[-1])
+        return Worker(f"CTranslate2 {compute}, {replicas} at once",
+                      [sys.executable, f"{HERE}/bench_cpu_ct2.py", "run", model, compute, str(self.o.threads), str(replicas),
+                       self.inputs], f"score 2 1 {self.scores} 16 examples")
+
+    def converted_folder(self):
+        """Where merged and converted weights are kept, named by a digest of all that they are made from."""
+        if self.converted is None:
+            digest = hashlib.sha256()
+            for path in (f"{self.path}/config.json", f"{self.path}/model.safetensors",
+                         f"{self.adapters[0]}/adapter_model.safetensors", f"{HERE}/requirements-cpu.txt",
+                         f"{HERE}/bench_cpu_setup.py", f"{HERE}/bench_cpu_ct2.py"):
+                with open(path, "rb") as f:
+                    digest.update(hashlib.file_digest(f, "sha256").digest())
+            self.converted = f"{self.o.work}/{self.name}-converted-{digest.hexdigest()[:16]}"
+            for old in set(glob.glob(f"{self.o.work}/{self.name}-converted-*")) - {self.converted}:
+                shutil.rmtree(old)
+        return self.converted
+
+
+def scores_of(worker, command, shape):
+    """The answer to a command of scoring, and the scores."""
+    answer = worker.ask(command)
+    return answer, np.fromfile(shape.scores)
+
+
+def compare(name, dtype, got, expected):
+    """Ends the run when a peer computes something else."""
+    largest, mean = TOLERANCE[dtype]
+    difference = np.abs(got - expected) if got.shape == expected.shape else np.full(1, np.inf)
+    if not difference.max() <= largest or not difference.mean() <= mean:
+        sys.exit(f"{name}: scores are not those of ia3 in float32: differences up to {difference.max():.2g}, "
+                 f"{difference.mean():.2g} on average")
+
+
+def limit_seconds(o, dtype, products):
+    """What oneDNN needs for the products at its own rate, in seconds. Parts of wide ones are measured: the results of
+    a vocabulary product need not be kept."""
+    def part(n):
+        return n // -(-n // 4096)
+    shapes = sorted({(part(k), part(n)) for k, n, _ in products})
+    done = subprocess.run([f"{o.build}/bench/bench_onednn", dtype, str(o.threads), *(f"{k}:{n}" for k, n in shapes)],
+                          capture_output=True, text=True, check=True)
+    rates = {tuple(map(int, l.split()[:2])): float(l.split()[2]) for l in done.stdout.splitlines()}
+    return sum(2e-9 * k * n * rows / rates[part(k), part(n)] for k, n, rows in products)
+
+
+def best(rates, peer, dtype=None):
+    """The key (peer, dtype, ...) with the highest rate, None without one."""
+    of = {k: r for k, r in rates.items() if k[0] == peer and (dtype is None or k[1] == dtype)}
+    return max(of, key=of.get) if of else None
+
+
+def text(key):
+    return " ".join(filter(None, key))
+
+
+def ratio_row(report, what, rates, ours, theirs, goal=None, digits=1):
+    a, b = rates[ours], rates[theirs]
+    report.row(what, f"{a:.{digits}f} / {b:.{digits}f}", a / b, goal)
+
+
+def ratio_rows(report, at, rates, peer, goal, goal_by_type=None, digits=1):
+    """ia3 against a peer: the fastest type of each, then type by type."""
+    ours, theirs = best(rates, "ia3"), best(rates, peer)
+    if not ours or not theirs:
+        return
+    ratio_row(report, at + f"ia3 {ours[1]} / {text(theirs)}", rates, ours, theirs, goal, digits)
+    for dtype in DTYPES:
+        a, b = best(rates, "ia3", dtype), best(rates, peer, dtype)
+        if a and b:
+            autocast = " under autocast" if b[2].endswith("autocast") else ""
+            ratio_row(report, at + f"both {dtype}: ia3 / {peer}{autocast}", rates, a, b, goal_by_type, digits)
+
+
+def limit_row(shape, report, at, dtype, products, seconds, goal):
+    """What ia3 made of the products in these seconds, against oneDNN's rate for them."""
+    flops = sum(2e-12 * k * n * rows for k, n, rows in products)
+    report.row(at + f"ia3 {dtype}: share of oneDNN's rate for the products needed", f"{flops / seconds:.3f} TFLOP/s",
+               limit_seconds(shape.o, dtype, products) / seconds, goal)

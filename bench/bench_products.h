@@ -1,0 +1,92 @@
+/*
+ * bench_products.h
+ *     The matrix products with weights that scoring and training need at least, by shape.
+ *
+ * Counted from the shapes of the backbone and the real rows of a batch (engine.md §4): no padding, no attention
+ * scores, nothing computed twice. What an implementation does beyond that is its overhead, and what it saves below
+ * that shows as a share above one.
+ */
+#ifndef IA3_BENCH_PRODUCTS_H
+#define IA3_BENCH_PRODUCTS_H
+
+#include "engine/files/config.h"
+
+/* y [rows, n] = a [rows, k] · weights */
+typedef struct bench_product {
+    int k, n;
+    int64_t rows; /* over all layers and passes */
+} bench_product;
+
+enum { BENCH_MAX_PRODUCTS = 32 };
+
+typedef struct bench_products {
+    int n;
+    bench_product v[BENCH_MAX_PRODUCTS];
+} bench_products;
+
+static inline void
+bench_products_add(bench_products *p, int k, int n, int64_t rows)
+{
+    int i = 0;
+    while (i < p->n && (p->v[i].k != k || p->v[i].n != n))
+        i++;
+    if (i == p->n)
+        p->v[p->n++] = (bench_product){.k = k, .n = n};
+    p->v[i].rows += rows;
+}
+
+static inline int
+bench_wi_columns(const ia3_config *c)
+{
+    return c->gated ? 2 * c->d_ff : c->d_ff;
+}
+
+/*
+ * A forward pass: enc_rows input tokens, dec_rows decoder rows, each of which predicts something. kv_rows products
+ * are with the weights of cross-attention's keys and values: one per input token, or one per decoder row where those
+ * go to the side of the queries.
+ */
+static inline void
+bench_products_forward(bench_products *p, const ia3_config *c, int64_t enc_rows, int64_t dec_rows,
+                       int64_t kv_rows)
+{
+    int64_t all = c->n_enc * enc_rows + c->n_dec * dec_rows;
+    bench_products_add(p, c->d_model, 3 * c->inner, all);
+    bench_products_add(p, c->inner, c->d_model, all);
+    bench_products_add(p, c->d_model, bench_wi_columns(c), all);
+    bench_products_add(p, c->d_ff, c->d_model, all);
+    bench_products_add(p, c->d_model, c->inner, c->n_dec * dec_rows);
+    bench_products_add(p, c->inner, c->d_model, c->n_dec * dec_rows);
+    bench_products_add(p, c->d_model, 2 * c->inner, c->n_dec * kv_rows);
+    bench_products_add(p, c->d_model, c->vocab_size, dec_rows);
+}
+
+/*
+ * The gradient of the vectors: the transposed product of each of them, but for the query, key and value products of
+ * either stack's first layer, below which there is no vector.
+ */
+static inline void
+bench_products_backward(bench_products *p, const ia3_config *c, int64_t enc_rows, int64_t dec_rows)
+{
+    int64_t all = c->n_enc * enc_rows + c->n_dec * dec_rows;
+    bench_products_add(p, 3 * c->inner, c->d_model, all - enc_rows - dec_rows);
+    bench_products_add(p, c->d_model, c->inner, all);
+    bench_products_add(p, bench_wi_columns(c), c->d_model, all);
+    bench_products_add(p, c->d_model, c->d_ff, all);
+    bench_products_add(p, c->inner, c->d_model, c->n_dec * dec_rows);
+    bench_products_add(p, c->d_model, c->inner, c->n_dec * dec_rows);
+    bench_products_add(p, 2 * c->inner, c->d_model, c->n_dec * enc_rows);
+    bench_products_add(p, c->vocab_size, c->d_model, dec_rows);
+}
+
+/* Multiplications and additions. */
+static inline double
+bench_products_flops(const bench_products *p)
+{
+    double flops = 0;
+    for (int i = 0; i < p->n; i++)
+        flops += 2.0 * p->v[i].k * p->v[i].n * (double) p->v[i].rows;
+    return flops;
+}
+
+#endif

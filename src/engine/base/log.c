@@ -1,0 +1,38 @@
+/*
+ * log.c
+ *     One write() for each line, so that lines of several threads do not mix.
+ */
+#include "log.h"
+
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+void
+ia3_log(ia3_log_level level, const char *format, ...)
+{
+    static const char *const names[] = {"DEBUG", "LOG", "WARNING", "ERROR"};
+    char line[2048];
+    int head = snprintf(line, sizeof line, "%s: ", names[level]);
+    va_list args;
+    va_start(args, format);
+    int n = vsnprintf(line + head, sizeof line - (size_t) head - 1, format, args);
+    va_end(args);
+    if (n < 0)
+        return;
+    size_t len = (size_t) head + (size_t) n;
+    if (len > sizeof line - 2)
+        len = sizeof line - 2;
+    for (size_t i = 0; i < len; i++)
+        if (line[i] == '\n' || line[i] == '\r')
+            line[i] = ' ';
+    line[len++] = '\n';
+
+    /* A supervisor that does not read must not stop the engine: a pipe that polls writable takes a line whole. */
+    struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&p, 1, 0) == 1 && (p.revents & POLLOUT)) {
+        ssize_t ignored = write(STDERR_FILENO, line, len);
+        (void) ignored;
+    }
+}

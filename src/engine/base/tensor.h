@@ -1,0 +1,32 @@
+/*
+ * tensor.h
+ *     Data types, and tensors as files store them.
+ */
+#ifndef IA3_TENSOR_H
+#define IA3_TENSOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+typedef enum ia3_dtype {
+    IA3_AUTO = 0,
+    IA3_F32 = 1,
+    IA3_BF16 = 2,
+    IA3_F16 = 3, /* storage only */
+    IA3_INT8 = 4 /* weights only: the activations of such a device are bfloat16 or float32 */
+} ia3_dtype;
+
+static inline size_t
+ia3_dtype_size(ia3_dtype t)
+{
+    return t == IA3_F32 ? 4 : 2;
+}
+
+/* A tensor in host memory as the checkpoint stores it: row-major, [rows, cols]; vectors have rows = 1. */
+typedef struct ia3_host_tensor {
+    const void *data;
+    ia3_dtype dtype;
+    int64_t rows, cols;
+} ia3_host_tensor;
+
+#endif

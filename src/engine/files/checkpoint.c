@@ -1,0 +1,591 @@
+/*
+ * checkpoint.c
+ *     Opens a Hugging Face checkpoint directory and resolves what the graph needs in it.
+ *
+ * Weights come from model.safetensors or from the shards that model.safetensors.index.json names. Files are
+ * mapped read-only and never written; a file that somebody shrinks while it is mapped is outside what is
+ * defended against. Not changed after opening, so any thread may read.
+ */
+#include "checkpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/base/alloc.h"
+#include "state_dict.h"
+#include "safetensors.h"
+
+#define MAX_CONFIG (16u << 20)
+#define MAX_INDEX  (100u << 20)
+#define MAX_SHARDS 1024
+
+typedef struct shard {
+    char *file; /* name within the directory */
+    char *path;
+    uint8_t *map;
+    size_t len;
+    ia3_safetensors *st;
+} shard;
+
+typedef struct stored {
+    const char *name;
+    const ia3_st_tensor *tensor;
+    const shard *shard;
+    ia3_host_tensor host; /* data == NULL: not something the graph can use */
+    void *copy;           /* aligned copy, when the file is not */
+} stored;
+
+/* safetensors writes a shared tensor once and notes the other names in the metadata, removed -> kept. */
+typedef struct alias {
+    const char *name;
+    const char *kept;
+} alias;
+
+struct ia3_checkpoint {
+    char *directory;
+    char *tokenizer_path;
+    ia3_config config;
+    shard *shards;
+    int n_shards;
+    json_t *index; /* keeps the names of a sharded checkpoint */
+    stored *tensors;
+    int n_tensors; /* sorted by name */
+    alias *aliases;
+    int n_aliases; /* sorted by name */
+    const ia3_host_tensor *embedding, *head;
+    ia3_state_tensor *graph; /* keeps the names of a checkpoint without files */
+};
+
+static char *
+join_path(const char *directory, const char *file)
+{
+    size_t n = strlen(directory) + strlen(file) + 2;
+    char *path = ia3_alloc(n);
+
+    snprintf(path, n, "%s/%s", directory, file);
+    return path;
+}
+
+/* Opens a regular file; never blocks on a pipe or device of that name. -1 after an error. */
+static int
+open_file(const char *path, size_t *size, ia3_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    struct stat st;
+
+    if (fd < 0) {
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not open file \"%.300s\": %s", path, strerror(errno));
+        return -1;
+    }
+    if (fstat(fd, &st) != 0)
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not examine file \"%.300s\": %s", path, strerror(errno));
+    else if (!S_ISREG(st.st_mode))
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "\"%.300s\" is not a regular file", path);
+    else {
+        *size = (size_t) st.st_size;
+        return fd;
+    }
+    close(fd);
+    return -1;
+}
+
+/* A whole small file, malloc'd; NULL after an error. */
+static char *
+read_file(const char *path, size_t max, size_t *len, ia3_error *err)
+{
+    size_t size;
+    int fd = open_file(path, &size, err);
+
+    if (fd < 0)
+        return NULL;
+    if (size > max) {
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: %zu bytes are above the limit of %zu", path, size, max);
+        close(fd);
+        return NULL;
+    }
+
+    char *text = ia3_alloc(size);
+    ssize_t n = 0;
+
+    for (*len = 0; *len < size; *len += (size_t) n) {
+        do
+            n = read(fd, text + *len, size - *len);
+        while (n < 0 && errno == EINTR);
+        if (n <= 0)
+            break; /* an error, or a file that became shorter: the parser will say */
+    }
+    if (n < 0) {
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not read file \"%.300s\": %s", path, strerror(errno));
+        free(text);
+        text = NULL;
+    }
+    close(fd);
+    return text;
+}
+
+static bool
+file_exists(const ia3_checkpoint *ck, const char *file)
+{
+    char *path = join_path(ck->directory, file);
+    bool exists = access(path, F_OK) == 0;
+
+    free(path);
+    return exists;
+}
+
+/* Maps a shard and parses its header. */
+static shard *
+open_shard(ia3_checkpoint *ck, const char *file, ia3_error *err)
+{
+    char *path = join_path(ck->directory, file);
+    size_t size;
+    int fd = open_file(path, &size, err);
+
+    if (fd < 0) {
+        free(path);
+        return NULL;
+    }
+
+    shard *s = &ck->shards[ck->n_shards++];
+
+    s->file = ia3_strdup(file);
+    s->path = path;
+    if (size > 0) {
+        void *map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+
+        if (map != MAP_FAILED) {
+            s->map = map;
+            s->len = size;
+        }
+    }
+    if (size > 0 && s->map == NULL)
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not map file \"%.300s\": %s", path, strerror(errno));
+    else
+        s->st = ia3_safetensors_parse(s->map, s->len, path, IA3_E_BAD_CHECKPOINT, err);
+    close(fd);
+    return s->st ? s : NULL;
+}
+
+static void
+add_tensor(ia3_checkpoint *ck, const char *name, const ia3_st_tensor *t, const shard *s)
+{
+    stored *e = &ck->tensors[ck->n_tensors++];
+
+    e->name = name;
+    e->tensor = t;
+    e->shard = s;
+    if (t->dtype != IA3_AUTO && (t->ndim == 1 || t->ndim == 2)) {
+        e->host.dtype = t->dtype;
+        e->host.rows = t->ndim == 2 ? t->shape[0] : 1;
+        e->host.cols = t->shape[t->ndim - 1];
+        e->host.data = t->data;
+    }
+}
+
+static bool
+open_single(ia3_checkpoint *ck, ia3_error *err)
+{
+    ck->shards = ia3_alloc_array(1, sizeof *ck->shards);
+
+    shard *s = open_shard(ck, "model.safetensors", err);
+
+    if (s == NULL)
+        return false;
+    ck->tensors = ia3_alloc_array(s->st->n, sizeof *ck->tensors);
+    for (int i = 0; i < s->st->n; i++)
+        add_tensor(ck, s->st->tensors[i].name, &s->st->tensors[i], s);
+    return true;
+}
+
+/* The shard of this name, opened at its first use. A name that leads out of the directory is refused. */
+static shard *
+shard_by_name(ia3_checkpoint *ck, const char *path, const char *file, ia3_error *err)
+{
+    for (int i = ck->n_shards - 1; i >= 0; i--)
+        if (strcmp(ck->shards[i].file, file) == 0)
+            return &ck->shards[i];
+    if (file[0] == '\0' || file[0] == '.' || strchr(file, '/') != NULL) {
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: \"weight_map\" names \"%.120s\", which is not a file name",
+                 path, file);
+        return NULL;
+    }
+    if (ck->n_shards == MAX_SHARDS) {
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: \"weight_map\" names more than %d files", path, MAX_SHARDS);
+        return NULL;
+    }
+    return open_shard(ck, file, err);
+}
+
+static bool
+open_weight_map(ia3_checkpoint *ck, const char *path, json_t *map, ia3_error *err)
+{
+    const char *name;
+    json_t *file;
+
+    ck->shards = ia3_alloc_array(MAX_SHARDS, sizeof *ck->shards);
+    ck->tensors = ia3_alloc_array(json_object_size(map), sizeof *ck->tensors);
+    json_object_foreach(map, name, file)
+    {
+        if (!json_is_string(file))
+            return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: \"weight_map\" gives no file name for \"%.120s\"",
+                            path, name);
+
+        shard *s = shard_by_name(ck, path, json_string_value(file), err);
+
+        if (s == NULL)
+            return false;
+
+        const ia3_st_tensor *t = ia3_safetensors_find(s->st, name);
+
+        if (t == NULL)
+            return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+                            "%s: tensor \"%.120s\" is not in it although the index says so", s->path, name);
+        add_tensor(ck, name, t, s);
+    }
+    return true;
+}
+
+static bool
+open_sharded(ia3_checkpoint *ck, ia3_error *err)
+{
+    char *path = join_path(ck->directory, "model.safetensors.index.json");
+    size_t len;
+    char *text = read_file(path, MAX_INDEX, &len, err);
+    json_error_t where;
+    bool ok = false;
+
+    if (text != NULL) {
+        ck->index = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
+
+        json_t *map = json_object_get(ck->index, "weight_map");
+
+        if (ck->index == NULL)
+            ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: invalid JSON in line %d: %.120s", path, where.line,
+                     where.text);
+        else if (!json_is_object(map))
+            ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: \"weight_map\" is missing or not an object", path);
+        else
+            ok = open_weight_map(ck, path, map, err);
+    }
+    free(text);
+    free(path);
+    return ok;
+}
+
+static int
+compare_stored(const void *a, const void *b)
+{
+    return strcmp(((const stored *) a)->name, ((const stored *) b)->name);
+}
+
+static int
+compare_alias(const void *a, const void *b)
+{
+    return strcmp(((const alias *) a)->name, ((const alias *) b)->name);
+}
+
+static void
+collect_aliases(ia3_checkpoint *ck)
+{
+    size_t n = 0;
+
+    for (int i = 0; i < ck->n_shards; i++)
+        n += (size_t) ck->shards[i].st->n_metadata;
+    ck->aliases = ia3_alloc_array(n, sizeof *ck->aliases);
+    for (int i = 0; i < ck->n_shards; i++) {
+        const ia3_safetensors *st = ck->shards[i].st;
+
+        for (int j = 0; j < st->n_metadata; j++)
+            ck->aliases[ck->n_aliases++] = (alias){st->metadata_keys[j], st->metadata_values[j]};
+    }
+    qsort(ck->aliases, ck->n_aliases, sizeof *ck->aliases, compare_alias);
+}
+
+static stored *
+find_stored(const ia3_checkpoint *ck, const char *name)
+{
+    const stored key = {.name = name};
+    stored *e = bsearch(&key, ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_stored);
+
+    if (e != NULL)
+        return e;
+
+    const alias alias_key = {.name = name};
+    const alias *a = bsearch(&alias_key, ck->aliases, ck->n_aliases, sizeof *ck->aliases, compare_alias);
+
+    if (a == NULL)
+        return NULL;
+
+    const stored kept = {.name = a->kept};
+
+    return bsearch(&kept, ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_stored);
+}
+
+static void
+format_shape(const ia3_st_tensor *t, char *out, size_t size)
+{
+    size_t n = (size_t) snprintf(out, size, "[");
+
+    for (int i = 0; i < t->ndim && n < size; i++)
+        n += (size_t) snprintf(out + n, size - n, "%s%lld", i ? ", " : "", (long long) t->shape[i]);
+    if (n < size)
+        snprintf(out + n, size - n, "]");
+}
+
+/*
+ * Makes sure that a stored tensor is what the graph needs. The format does not promise alignment; a tensor
+ * that is not aligned to its elements is copied, so that devices may read elements through pointers.
+ */
+static bool
+check_tensor(stored *e, int ndim, int64_t rows, int64_t cols, ia3_error *err)
+{
+    const ia3_st_tensor *t = e->tensor;
+    char shape[128], needed[64];
+
+    if (t->dtype == IA3_AUTO)
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+                        "%s: tensor \"%.120s\": \"dtype\" is none of F32, BF16 and F16", e->shard->path,
+                        e->name);
+    if (t->ndim != ndim || e->host.rows != rows || e->host.cols != cols) {
+        format_shape(t, shape, sizeof shape);
+        if (ndim == 1)
+            snprintf(needed, sizeof needed, "[%lld]", (long long) cols);
+        else
+            snprintf(needed, sizeof needed, "[%lld, %lld]", (long long) rows, (long long) cols);
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+                        "%s: tensor \"%.120s\": \"shape\" is %s, but config.json needs %s", e->shard->path,
+                        e->name, shape, needed);
+    }
+    if ((uintptr_t) t->data % ia3_dtype_size(t->dtype) != 0 && e->copy == NULL) {
+        e->copy = ia3_alloc(t->bytes);
+        memcpy(e->copy, t->data, t->bytes);
+        e->host.data = e->copy;
+    }
+    return true;
+}
+
+/* What complaints about a missing tensor name. */
+static const char *
+weights_name(const ia3_checkpoint *ck)
+{
+    return ck->n_shards == 1 ? ck->shards[0].path : ck->directory;
+}
+
+static bool
+resolve_roles(ia3_checkpoint *ck, ia3_error *err)
+{
+    static const char *const names[] = {"shared.weight", "encoder.embed_tokens.weight",
+                                        "decoder.embed_tokens.weight"};
+    stored *embedding = NULL, *head = find_stored(ck, "lm_head.weight");
+
+    for (int i = 0; i < 3 && embedding == NULL; i++)
+        embedding = find_stored(ck, names[i]);
+    if (embedding == NULL)
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: tensor \"shared.weight\" is missing",
+                        weights_name(ck));
+    if (head == NULL)
+        head = embedding;
+    if (!check_tensor(embedding, 2, ck->config.vocab_size, ck->config.d_model, err) ||
+        !check_tensor(head, 2, ck->config.vocab_size, ck->config.d_model, err))
+        return false;
+    ck->embedding = &embedding->host;
+    ck->head = &head->host;
+    return true;
+}
+
+static bool
+check_graph(ia3_checkpoint *ck, ia3_error *err)
+{
+    int n;
+    ia3_state_tensor *graph = ia3_state_dict(&ck->config, &n);
+    bool ok = true;
+
+    for (int i = 0; ok && i < n; i++) {
+        stored *e = find_stored(ck, graph[i].name);
+
+        if (e == NULL)
+            ok = ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: tensor \"%s\" is missing", weights_name(ck),
+                          graph[i].name);
+        else
+            ok = check_tensor(e, graph[i].ndim, graph[i].rows, graph[i].cols, err);
+    }
+    free(graph);
+    return ok;
+}
+
+static bool
+open_config(ia3_checkpoint *ck, ia3_error *err)
+{
+    char *path = join_path(ck->directory, "config.json");
+    size_t len;
+    char *text = read_file(path, MAX_CONFIG, &len, err);
+    bool ok = text != NULL && ia3_config_parse(&ck->config, text, len, path, err);
+
+    free(text);
+    free(path);
+    return ok;
+}
+
+static bool
+open_weights(ia3_checkpoint *ck, ia3_error *err)
+{
+    if (file_exists(ck, "model.safetensors"))
+        return open_single(ck, err);
+    if (file_exists(ck, "model.safetensors.index.json"))
+        return open_sharded(ck, err);
+    ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+             "%s: there is neither model.safetensors nor model.safetensors.index.json", ck->directory);
+    if (file_exists(ck, "pytorch_model.bin") || file_exists(ck, "pytorch_model.bin.index.json"))
+        ia3_fail_hint(err, "Convert pytorch_model.bin with save_pretrained(..., safe_serialization=True).");
+    return false;
+}
+
+/* See checkpoint.h. */
+ia3_checkpoint *
+ia3_checkpoint_open(const char *directory, ia3_error *err)
+{
+    ia3_checkpoint *ck = ia3_alloc(sizeof *ck);
+
+    ck->directory = ia3_strdup(directory);
+    ck->tokenizer_path = join_path(directory, "spiece.model");
+    if (open_config(ck, err) && open_weights(ck, err)) {
+        qsort(ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_stored);
+        collect_aliases(ck);
+        if (resolve_roles(ck, err) && check_graph(ck, err))
+            return ck;
+    }
+    ia3_checkpoint_close(ck);
+    return NULL;
+}
+
+/* See checkpoint.h. */
+ia3_checkpoint *
+ia3_checkpoint_in_memory(const ia3_config *config, ia3_dtype dtype, bool own_head, ia3_tensor_source source,
+                         void *arg)
+{
+    ia3_checkpoint *ck = ia3_alloc(sizeof *ck);
+    int n;
+
+    ck->directory = ia3_strdup("");
+    ck->tokenizer_path = ia3_strdup("");
+    ck->config = *config;
+    ck->graph = ia3_state_dict(config, &n);
+    ck->tensors = ia3_alloc_array((size_t) n + 2, sizeof *ck->tensors);
+    for (int i = 0; i < n; i++)
+        ck->tensors[ck->n_tensors++] =
+            (stored){.name = ck->graph[i].name, .host = {NULL, dtype, ck->graph[i].rows, ck->graph[i].cols}};
+    for (int i = 0; i < (own_head ? 2 : 1); i++)
+        ck->tensors[ck->n_tensors++] = (stored){.name = i ? "lm_head.weight" : "shared.weight",
+                                                .host = {NULL, dtype, config->vocab_size, config->d_model}};
+    qsort(ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_stored);
+    for (int i = 0; i < ck->n_tensors; i++) {
+        ia3_host_tensor *t = &ck->tensors[i].host;
+
+        t->data = source(ck->tensors[i].name, t->rows, t->cols, arg);
+    }
+    ck->embedding = &find_stored(ck, "shared.weight")->host;
+    ck->head = own_head ? &find_stored(ck, "lm_head.weight")->host : ck->embedding;
+    return ck;
+}
+
+/* NULL is allowed. */
+void
+ia3_checkpoint_close(ia3_checkpoint *ck)
+{
+    if (ck == NULL)
+        return;
+    for (int i = 0; i < ck->n_tensors; i++)
+        free(ck->tensors[i].copy);
+    for (int i = 0; i < ck->n_shards; i++) {
+        ia3_safetensors_free(ck->shards[i].st);
+        if (ck->shards[i].map != NULL)
+            munmap(ck->shards[i].map, ck->shards[i].len);
+        free(ck->shards[i].file);
+        free(ck->shards[i].path);
+    }
+    json_decref(ck->index);
+    free(ck->graph);
+    free(ck->tensors);
+    free(ck->aliases);
+    free(ck->shards);
+    free(ck->tokenizer_path);
+    free(ck->directory);
+    free(ck);
+}
+
+const ia3_config *
+ia3_checkpoint_config(const ia3_checkpoint *ck)
+{
+    return &ck->config;
+}
+
+/* Also NULL for tensors of more than two dimensions or of a dtype that is not F32, BF16 or F16. */
+const ia3_host_tensor *
+ia3_checkpoint_tensor(const ia3_checkpoint *ck, const char *name)
+{
+    const stored *e = find_stored(ck, name);
+
+    return e != NULL && e->host.data != NULL ? &e->host : NULL;
+}
+
+const ia3_host_tensor *
+ia3_checkpoint_embedding(const ia3_checkpoint *ck)
+{
+    return ck->embedding;
+}
+
+const ia3_host_tensor *
+ia3_checkpoint_head(const ia3_checkpoint *ck)
+{
+    return ck->head;
+}
+
+int
+ia3_checkpoint_n_files(const ia3_checkpoint *ck)
+{
+    return ck->n_shards;
+}
+
+ia3_weight_file
+ia3_checkpoint_file(const ia3_checkpoint *ck, int i)
+{
+    const shard *s = &ck->shards[i];
+
+    return (ia3_weight_file){.name = s->file, .data = s->map, .len = s->len, .tensors = s->st};
+}
+
+/* Only whole pages of the tensor go, so neighbours keep theirs; a later read maps them again. */
+void
+ia3_checkpoint_release(const ia3_checkpoint *ck, const ia3_host_tensor *t)
+{
+    const uint8_t *data = t->data;
+    size_t page = (size_t) sysconf(_SC_PAGESIZE);
+    size_t bytes = (size_t) t->rows * (size_t) t->cols * ia3_dtype_size(t->dtype);
+
+    for (int i = 0; i < ck->n_shards; i++) {
+        const shard *s = &ck->shards[i];
+
+        if (s->map == NULL || data < s->map || data >= s->map + s->len)
+            continue;
+
+        size_t begin = ((size_t) (data - s->map) + page - 1) / page * page;
+        size_t end = ((size_t) (data - s->map) + bytes) / page * page;
+
+        if (begin < end)
+            madvise(s->map + begin, end - begin, MADV_DONTNEED);
+    }
+}
+
+/* The file need not exist: whoever opens the tokenizer says so. */
+const char *
+ia3_checkpoint_tokenizer_path(const ia3_checkpoint *ck)
+{
+    return ck->tokenizer_path;
+}

@@ -1,0 +1,27 @@
+/*
+ * config.h
+ *     config.json of a T5-family checkpoint, validated and resolved (engine.md §1.1, §1.4).
+ */
+#ifndef IA3_CONFIG_H
+#define IA3_CONFIG_H
+
+#include "engine/device/device.h"
+
+typedef struct ia3_config {
+    char model_type[16]; /* "t5", "mt5", "umt5" */
+    int vocab_size, d_model, d_kv, n_heads, d_ff;
+    int inner; /* n_heads · d_kv */
+    int n_enc, n_dec;
+    int n_buckets, max_distance;
+    float eps, dropout_rate;
+    ia3_activation act;
+    bool gated;
+    bool bias_every_layer; /* umt5: each self-attention owns a bias table */
+    bool scale_logits;     /* multiply by d_model^-0.5 before the head */
+    int pad_id, eos_id, start_id;
+} ia3_config;
+
+/* Parses and validates `text` (config.json); `path` is for messages. */
+bool ia3_config_parse(ia3_config *config, const char *text, size_t len, const char *path, ia3_error *err);
+
+#endif

@@ -1,0 +1,404 @@
+/*
+ * merge.c
+ *     See merge.h.
+ *
+ * A merged weight has the shape and dtype of the original, so every weight file keeps its header, metadata and
+ * offsets, and the index of a sharded checkpoint stays right: only the bytes of scaled tensors differ. Runs on
+ * a thread of its own (merger.c); nothing here is shared.
+ */
+#include "merge.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/base/alloc.h"
+#include "engine/base/half.h"
+#include "scratch.h"
+
+#define CHUNK       ((size_t) 4 << 20) /* copied between two looks at `cancelled` */
+#define PEFT_PREFIX "base_model.model."
+#define FILE_MODE   0644 /* like those of COPY TO: merged checkpoints are made for others to read */
+#define DIR_MODE    0755
+
+/* What makes a directory loadable besides its weights. A model card would describe another model. */
+static const char *const companions[] = {
+    "config.json",       "generation_config.json",  "spiece.model", "tokenizer.json", "tokenizer_config.json",
+    "added_tokens.json", "special_tokens_map.json", "LICENSE",      "LICENSE.txt",    "NOTICE"};
+
+typedef struct merge {
+    const ia3_checkpoint *ck;
+    const ia3_layout *layout;
+    const float *values;
+    bool *applied; /* [layout->n] */
+    const char *source;
+    char *target; /* without slashes at its end */
+    ia3_scratch scratch;
+    const atomic_bool *cancelled;
+    ia3_error *err;
+} merge;
+
+/* A file being written. */
+typedef struct output {
+    FILE *file;
+    char *path;
+} output;
+
+static char *
+join_path(const char *directory, const char *file)
+{
+    size_t n = strlen(directory) + strlen(file) + 2;
+    char *path = ia3_alloc(n);
+
+    snprintf(path, n, "%s/%s", directory, file);
+    return path;
+}
+
+static bool
+fail_file(merge *m, const char *what, const char *path)
+{
+    return ia3_fail(m->err, IA3_E_FILE, "could not %s \"%.300s\": %s", what, path, strerror(errno));
+}
+
+static bool
+check_cancelled(merge *m)
+{
+    if (m->cancelled != NULL && atomic_load(m->cancelled))
+        return ia3_fail(m->err, IA3_E_CANCELLED, "merge was cancelled");
+    return true;
+}
+
+static bool
+put(merge *m, output *out, const void *data, size_t len)
+{
+    return len == 0 || fwrite(data, 1, len, out->file) == len || fail_file(m, "write file", out->path);
+}
+
+/* Bytes [from, to) of a mapped file as they are; read pages are given back. */
+static bool
+put_range(merge *m, output *out, const uint8_t *base, size_t from, size_t to)
+{
+    size_t page = (size_t) sysconf(_SC_PAGESIZE);
+
+    while (from < to) {
+        size_t n = to - from < CHUNK ? to - from : CHUNK;
+
+        if (!check_cancelled(m) || !put(m, out, base + from, n))
+            return false;
+
+        size_t begin = (from + page - 1) / page * page, end = (from + n) / page * page;
+
+        if (begin < end)
+            madvise((void *) (base + begin), end - begin, MADV_DONTNEED);
+        from += n;
+    }
+    return true;
+}
+
+/* One row: out[i] = row[i] · (columns ? l[i] : *l), rounded to the dtype. False when a finite weight overflows. */
+static bool
+scale_row(ia3_dtype dtype, const uint8_t *row, int64_t cols, const float *l, bool columns, uint8_t *out)
+{
+    bool ok = true;
+
+    for (int64_t i = 0; i < cols; i++) {
+        float factor = columns ? l[i] : *l, weight, result;
+        uint16_t half;
+
+        if (dtype == IA3_F32) {
+            memcpy(&weight, row + 4 * i, 4);
+            result = weight * factor;
+            memcpy(out + 4 * i, &result, 4);
+        } else {
+            memcpy(&half, row + 2 * i, 2);
+            weight = dtype == IA3_BF16 ? ia3_bf16_to_f32(half) : ia3_f16_to_f32(half);
+            half = dtype == IA3_BF16 ? ia3_f32_to_bf16(weight * factor) : ia3_f32_to_f16(weight * factor);
+            memcpy(out + 2 * i, &half, 2);
+            result = dtype == IA3_BF16 ? ia3_bf16_to_f32(half) : ia3_f16_to_f32(half);
+        }
+        ok = ok && (isfinite(result) || !isfinite(weight));
+    }
+    return ok;
+}
+
+/* Shape and dtype of `t` have been checked when the checkpoint was opened. */
+static bool
+put_scaled(merge *m, output *out, const ia3_st_tensor *t, const ia3_layout_entry *e)
+{
+    const float *l = m->values + e->offset;
+    int64_t rows = t->shape[0], cols = t->shape[1];
+    size_t row_bytes = (size_t) cols * ia3_dtype_size(t->dtype), since = CHUNK;
+    uint8_t *buffer = ia3_alloc(row_bytes);
+    bool ok = true;
+
+    for (int64_t r = 0; ok && r < rows; r++, since += row_bytes) {
+        if (since >= CHUNK) {
+            since = 0;
+            ok = check_cancelled(m);
+        }
+        if (ok && !scale_row(t->dtype, t->data + (size_t) r * row_bytes, cols, e->feedforward ? l : l + r,
+                             e->feedforward, buffer)) {
+            ok = ia3_fail(m->err, IA3_E_BAD_ADAPTER, "merged tensor \"%.120s\" is out of range", t->name);
+            ia3_fail_detail(m->err,
+                            "A weight times its vector is beyond what the checkpoint's dtype can hold.");
+        }
+        ok = ok && put(m, out, buffer, row_bytes);
+    }
+    free(buffer);
+    return ok;
+}
+
+/* The vector that scales a stored tensor ("X.weight" by "base_model.model.X.ia3_l"), or NULL. */
+static const ia3_layout_entry *
+vector_of(const merge *m, const char *tensor)
+{
+    size_t n = strlen(tensor), suffix = strlen(".weight"), prefix = strlen(PEFT_PREFIX);
+
+    if (n < suffix || strcmp(tensor + n - suffix, ".weight") != 0)
+        return NULL;
+    n -= suffix;
+    for (int i = 0; i < m->layout->n; i++) {
+        const char *name = m->layout->entries[i].name + prefix;
+
+        if (strncmp(name, tensor, n) == 0 && strcmp(name + n, ".ia3_l") == 0)
+            return &m->layout->entries[i];
+    }
+    return NULL;
+}
+
+static bool
+open_output(merge *m, output *out, const char *name)
+{
+    out->path = join_path(m->scratch.path, name);
+
+    int fd = open(out->path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, FILE_MODE);
+
+    out->file = fd >= 0 ? fdopen(fd, "wb") : NULL;
+    if (out->file == NULL) {
+        fail_file(m, "create file", out->path);
+        if (fd >= 0)
+            close(fd);
+        free(out->path);
+        return false;
+    }
+    fchmod(fd, FILE_MODE); /* the umask of a server is 0077 */
+    return true;
+}
+
+/* Closes; with `ok`, the bytes are on the disk. */
+static bool
+close_output(merge *m, output *out, bool ok)
+{
+    if (ok && (fflush(out->file) != 0 || fsync(fileno(out->file)) != 0))
+        ok = fail_file(m, "write file", out->path);
+    if (fclose(out->file) != 0 && ok)
+        ok = fail_file(m, "close file", out->path);
+    free(out->path);
+    return ok;
+}
+
+static bool
+write_weights(merge *m, const ia3_weight_file *file)
+{
+    output out;
+
+    if (!open_output(m, &out, file->name))
+        return false;
+
+    size_t done = 0; /* bytes of the file */
+    bool ok = true;
+
+    for (int i = 0; ok && i < file->tensors->n; i++) {
+        const ia3_st_tensor *t = &file->tensors->tensors[i]; /* in the order of the data */
+        const ia3_layout_entry *e = vector_of(m, t->name);
+
+        if (e == NULL)
+            continue;
+
+        size_t at = (size_t) (t->data - file->data);
+
+        ok = put_range(m, &out, file->data, done, at) && put_scaled(m, &out, t, e);
+        done = at + t->bytes;
+        m->applied[e - m->layout->entries] = true;
+    }
+    ok = ok && put_range(m, &out, file->data, done, file->len);
+    return close_output(m, &out, ok);
+}
+
+/*
+ * A weight that two modules share through an alias has one set of bytes and two vectors: it cannot be scaled in
+ * place. No published T5 shares a projection.
+ */
+static bool
+check_applied(merge *m)
+{
+    for (int i = 0; i < m->layout->n; i++)
+        if (!m->applied[i])
+            return ia3_fail(m->err, IA3_E_BAD_CHECKPOINT,
+                            "%s: the weight of \"%s\" is shared with another module and cannot be merged",
+                            m->source, m->layout->entries[i].name + strlen(PEFT_PREFIX));
+    return true;
+}
+
+/* A file that is not there is not missed. */
+static bool
+copy_companion(merge *m, const char *name)
+{
+    char *path = join_path(m->source, name), buffer[65536];
+    int in = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    struct stat st;
+    output out;
+    bool ok = in >= 0 || errno == ENOENT || fail_file(m, "open file", path);
+
+    if (in >= 0 && fstat(in, &st) == 0 && S_ISREG(st.st_mode)) {
+        ssize_t n = 0;
+
+        ok = open_output(m, &out, name);
+        if (ok) {
+            while (ok && (n = read(in, buffer, sizeof buffer)) > 0)
+                ok = put(m, &out, buffer, (size_t) n);
+            if (ok && n < 0)
+                ok = fail_file(m, "read file", path);
+            ok = close_output(m, &out, ok);
+        }
+    }
+    if (in >= 0)
+        close(in);
+    free(path);
+    return ok;
+}
+
+static bool
+write_all(merge *m)
+{
+    int n = ia3_checkpoint_n_files(m->ck);
+
+    for (int i = 0; i < n; i++) {
+        ia3_weight_file file = ia3_checkpoint_file(m->ck, i);
+
+        if (!write_weights(m, &file))
+            return false;
+    }
+    if (!check_applied(m))
+        return false;
+    for (size_t i = 0; i < sizeof companions / sizeof companions[0]; i++)
+        if (!copy_companion(m, companions[i]))
+            return false;
+    ia3_weight_file first = ia3_checkpoint_file(m->ck, 0);
+
+    return strcmp(first.name, "model.safetensors") == 0 || copy_companion(m, "model.safetensors.index.json");
+}
+
+/* Nothing is there, or an empty directory, which rename() replaces. */
+static bool
+check_target(merge *m)
+{
+    if (m->target[0] != '/')
+        return ia3_fail(m->err, IA3_E_INVALID, "\"%.300s\" is not an absolute path", m->target);
+
+    DIR *dir = opendir(m->target);
+    int entries = 0;
+
+    if (dir == NULL && errno == ENOENT)
+        return true;
+    if (dir == NULL)
+        return fail_file(m, "open directory", m->target);
+    for (struct dirent *e; (e = readdir(dir)) != NULL;)
+        entries += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    closedir(dir);
+    return entries == 0 ||
+           ia3_fail(m->err, IA3_E_INVALID, "directory \"%.300s\" exists and is not empty", m->target);
+}
+
+static bool
+make_scratch(merge *m)
+{
+    return ia3_scratch_create(&m->scratch, m->target) || fail_file(m, "create directory", m->target);
+}
+
+static bool
+sync_directory(merge *m, const char *path)
+{
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool ok = fd >= 0 && fsync(fd) == 0;
+
+    if (!ok)
+        fail_file(m, "synchronise directory", path);
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+/* Gives the finished directory its name. */
+static bool
+publish(merge *m)
+{
+    char *parent = ia3_strdup(m->target);
+    char *slash = strrchr(parent, '/');
+
+    slash[slash == parent ? 1 : 0] = '\0';
+
+    bool ok = check_cancelled(m);
+
+    if (ok && chmod(m->scratch.path, DIR_MODE) != 0)
+        ok = fail_file(m, "set permissions of directory", m->scratch.path);
+    ok = ok && sync_directory(m, m->scratch.path);
+    if (ok && !ia3_scratch_publish(&m->scratch, m->target))
+        ok = fail_file(m, "create directory", m->target);
+    ok = ok && sync_directory(m, parent);
+    free(parent);
+    return ok;
+}
+
+static bool
+check_digest(merge *m, const uint8_t *digest)
+{
+    uint8_t actual[IA3_DIGEST_LEN];
+
+    if (digest == NULL)
+        return true;
+    if (!ia3_checkpoint_digest(m->ck, actual, NULL, NULL, m->err))
+        return false;
+    if (memcmp(actual, digest, IA3_DIGEST_LEN) == 0)
+        return true;
+    ia3_fail(m->err, IA3_E_BAD_CHECKPOINT, "%s: the files have changed since they were loaded", m->source);
+    return ia3_fail_hint(m->err, "Put the old files back, or restart the server to load the new ones.");
+}
+
+/* See merge.h. */
+bool
+ia3_merge(const char *source, const uint8_t *digest, const float *values, const char *directory,
+          const atomic_bool *cancelled, ia3_error *err)
+{
+    merge m = {.source = source, .values = values, .cancelled = cancelled, .err = err};
+    ia3_checkpoint *ck = NULL;
+    ia3_layout *layout = NULL;
+    size_t n = strlen(directory);
+
+    m.target = ia3_strdup(directory);
+    while (n > 1 && m.target[n - 1] == '/')
+        m.target[--n] = '\0';
+
+    bool ok = check_target(&m) && (ck = ia3_checkpoint_open(source, err)) != NULL;
+
+    if (ok) {
+        m.ck = ck;
+        m.layout = layout = ia3_layout_create(ia3_checkpoint_config(ck));
+        m.applied = ia3_alloc_array((size_t) layout->n, sizeof *m.applied);
+        ok = check_digest(&m, digest) && check_cancelled(&m) && make_scratch(&m) && write_all(&m) &&
+             publish(&m);
+    }
+    ia3_scratch_remove(&m.scratch);
+    free(m.applied);
+    free(m.target);
+    ia3_layout_free(layout);
+    ia3_checkpoint_close(ck);
+    return ok;
+}

@@ -1,0 +1,547 @@
+/*
+ * tokenizer.cc
+ *     SentencePiece behind the C interface of tokenizer.h.
+ *
+ * Two things are done to a model before SentencePiece gets it. Pieces named <extra_id_N> become control pieces,
+ * so that text never produces them (the models of mT5 and UMT5 list them as text). And the tables of its
+ * normalizer are checked, because SentencePiece walks them without looking at their size.
+ *
+ * Exceptions end here: every function that C calls catches them.
+ */
+#include "tokenizer.h"
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <fcntl.h>
+#include <jansson.h>
+#include <sentencepiece_processor.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "engine/base/alloc.h"
+#include "engine/base/utf8.h"
+
+struct ia3_tokenizer {
+    sentencepiece::SentencePieceProcessor sp;
+    int pieces = 0;
+    int extra_ids = 0;
+    int unk = 0, eos = 0;
+};
+
+namespace {
+
+constexpr size_t max_model = size_t(256) << 20;
+constexpr size_t max_tokenizer_config = size_t(16) << 20;
+constexpr int default_extra_ids = 100; /* T5Tokenizer's default */
+
+struct token {
+    int32_t id;
+    uint32_t begin, end; /* bytes of the text */
+};
+
+bool
+read_file(const char *path, size_t max, std::string *out, ia3_error *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    struct stat st;
+
+    if (fd < 0)
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not open file \"%.300s\": %s", path,
+                        strerror(errno));
+    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || static_cast<uint64_t>(st.st_size) > max) {
+        close(fd);
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: not a regular file of at most %zu bytes", path,
+                        max);
+    }
+    std::unique_ptr<FILE, int (*)(FILE *)> file(fdopen(fd, "rb"), fclose);
+
+    if (!file) {
+        close(fd);
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not read file \"%.300s\": %s", path,
+                        strerror(errno));
+    }
+    out->resize(static_cast<size_t>(st.st_size));
+    out->resize(fread(&(*out)[0], 1, out->size(), file.get()));
+    if (ferror(file.get()))
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not read file \"%.300s\": %s", path,
+                        strerror(errno));
+    return true;
+}
+
+/* Just enough of the protobuf encoding to find the fields of a message. */
+struct proto_reader {
+    const uint8_t *p, *end;
+    uint32_t field = 0, wire = 0;
+    const uint8_t *start = nullptr; /* of the field, its tag included */
+    const uint8_t *bytes = nullptr; /* payload of a length-delimited field */
+    size_t len = 0;
+    uint64_t value = 0; /* of a varint */
+
+    proto_reader(const void *data, size_t n) : p(static_cast<const uint8_t *>(data)), end(p + n)
+    {
+    }
+
+    bool
+    varint(uint64_t *v)
+    {
+        *v = 0;
+        for (int shift = 0; shift < 64 && p < end; shift += 7) {
+            *v |= static_cast<uint64_t>(*p & 0x7f) << shift;
+            if ((*p++ & 0x80) == 0)
+                return true;
+        }
+        return false;
+    }
+
+    bool
+    skip(uint64_t n)
+    {
+        if (n > static_cast<uint64_t>(end - p))
+            return false;
+        p += n;
+        return true;
+    }
+
+    /* The next field; false at the end or where the bytes make no sense (p != end tells which). */
+    bool
+    next()
+    {
+        uint64_t tag, n;
+
+        start = p;
+        if (p == end || !varint(&tag) || tag > UINT32_MAX)
+            return false;
+        field = static_cast<uint32_t>(tag >> 3);
+        wire = tag & 7;
+        if (wire == 0)
+            return varint(&value);
+        if (wire == 1 || wire == 5)
+            return skip(wire == 1 ? 8 : 4);
+        if (wire != 2 || !varint(&n))
+            return false;
+        bytes = p;
+        len = static_cast<size_t>(n);
+        return skip(n);
+    }
+};
+
+void
+put_varint(std::string *out, uint64_t v)
+{
+    for (; v >= 0x80; v >>= 7)
+        out->push_back(static_cast<char>(v | 0x80));
+    out->push_back(static_cast<char>(v));
+}
+
+/* "<extra_id_N>", with or without the mark of a word's beginning. */
+bool
+is_extra_id(const std::string &piece)
+{
+    static const std::string space = "\xe2\x96\x81", head = "<extra_id_";
+    size_t at = piece.compare(0, space.size(), space) == 0 ? space.size() : 0;
+
+    if (piece.compare(at, head.size(), head) != 0)
+        return false;
+    at += head.size();
+
+    size_t digits = piece.find_first_not_of("0123456789", at);
+
+    return digits != std::string::npos && digits > at && digits + 1 == piece.size() && piece[digits] == '>';
+}
+
+/*
+ * The normalizer's table is u32 n, n bytes of a double-array trie (32-bit units), then the replacements as
+ * zero-terminated strings. Walks everything that a text can reach in the trie (Darts: a unit's children lie at
+ * base ^ byte, base = position ^ offset; a leaf's value, a position among the replacements, lies at base).
+ */
+bool
+check_charsmap(const uint8_t *data, size_t len)
+{
+    uint32_t trie_bytes;
+
+    if (len == 0)
+        return true; /* no normalization */
+    if (len <= sizeof trie_bytes)
+        return false;
+    memcpy(&trie_bytes, data, sizeof trie_bytes);
+    if (trie_bytes >= len - sizeof trie_bytes || trie_bytes % 4 != 0 || trie_bytes == 0)
+        return false;
+
+    const size_t n = trie_bytes / 4, replacements = len - sizeof trie_bytes - trie_bytes;
+    std::vector<uint32_t> units(n);
+    std::vector<bool> seen(n);
+    std::vector<size_t> todo{0};
+
+    memcpy(units.data(), data + sizeof trie_bytes, trie_bytes);
+    seen[0] = true;
+    while (!todo.empty()) {
+        size_t at = todo.back();
+        uint32_t unit = units[at];
+        size_t base = at ^ static_cast<size_t>((unit >> 10) << ((unit & (1u << 9)) >> 6));
+
+        todo.pop_back();
+        if ((base | 255) >= n)
+            return false;
+        if (at != 0 && (unit >> 8 & 1) != 0 && (units[base] & 0x7fffffffu) >= replacements)
+            return false;
+        for (uint32_t byte = 1; byte < 256; byte++) {
+            size_t child = base ^ byte;
+
+            if ((units[child] & (1u << 31 | 0xff)) == byte && !seen[child]) {
+                seen[child] = true;
+                todo.push_back(child);
+            }
+        }
+    }
+    return true;
+}
+
+bool
+check_normalizer(const uint8_t *data, size_t len)
+{
+    proto_reader spec(data, len);
+
+    while (spec.next())
+        if (spec.field == 2 && spec.wire == 2 && !check_charsmap(spec.bytes, spec.len))
+            return false;
+    return spec.p == spec.end;
+}
+
+/*
+ * ModelProto: 1 = pieces {1 piece, 2 score, 3 type}, 3 and 5 = the normalizers. Returns the model with extra
+ * ids as control pieces (a later value of a field replaces an earlier one, so the type is just appended).
+ */
+bool
+prepare_model(const std::string &model, std::string *out, bool *has_extra_ids, const char *path,
+              ia3_error *err)
+{
+    proto_reader top(model.data(), model.size());
+
+    *has_extra_ids = false;
+    while (top.next()) {
+        if ((top.field == 3 || top.field == 5) && top.wire == 2 && !check_normalizer(top.bytes, top.len))
+            return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+                            "%.300s: the normalizer's \"precompiled_charsmap\" is damaged", path);
+
+        std::string name;
+
+        if (top.field == 1 && top.wire == 2) {
+            proto_reader piece(top.bytes, top.len);
+
+            while (piece.next())
+                if (piece.field == 1 && piece.wire == 2)
+                    name.assign(reinterpret_cast<const char *>(piece.bytes), piece.len);
+        }
+        if (!is_extra_id(name)) {
+            out->append(reinterpret_cast<const char *>(top.start), static_cast<size_t>(top.p - top.start));
+            continue;
+        }
+        *has_extra_ids = true;
+        out->push_back(0x0a);
+        put_varint(out, top.len + 2);
+        out->append(reinterpret_cast<const char *>(top.bytes), top.len);
+        out->append("\x18\x03"); /* type = CONTROL */
+    }
+    return top.p == top.end ||
+           ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: not a SentencePiece model (damaged after byte %zu)",
+                    path, static_cast<size_t>(top.start - reinterpret_cast<const uint8_t *>(model.data())));
+}
+
+/* "extra_ids" of tokenizer_config.json beside the model; `fallback` where file or key are absent. */
+bool
+read_extra_ids(const char *model_path, int fallback, int *extra_ids, ia3_error *err)
+{
+    std::string path(model_path), text;
+    size_t slash = path.rfind('/');
+
+    path.resize(slash == std::string::npos ? 0 : slash + 1);
+    path += "tokenizer_config.json";
+    *extra_ids = fallback;
+    if (access(path.c_str(), F_OK) != 0)
+        return true;
+    if (!read_file(path.c_str(), max_tokenizer_config, &text, err))
+        return false;
+
+    json_error_t where;
+    std::unique_ptr<json_t, void (*)(json_t *)> root(json_loadb(text.data(), text.size(), 0, &where),
+                                                     json_decref);
+
+    if (!json_is_object(root.get()))
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: not a JSON object", path.c_str());
+
+    json_t *v = json_object_get(root.get(), "extra_ids");
+
+    if (v == nullptr || json_is_null(v))
+        return true;
+    if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > 100000)
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+                        "%.300s: \"extra_ids\" is not an integer between 0 and 100000", path.c_str());
+    *extra_ids = static_cast<int>(json_integer_value(v));
+    return true;
+}
+
+bool
+load(ia3_tokenizer *tok, const char *path, int vocab_size, ia3_error *err)
+{
+    std::string file, model;
+    bool has_extra_ids;
+
+    if (!read_file(path, max_model, &file, err) || !prepare_model(file, &model, &has_extra_ids, path, err))
+        return false;
+
+    const auto status = tok->sp.LoadFromSerializedProto(model);
+
+    if (!status.ok())
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: not a usable SentencePiece model: %.150s", path,
+                        status.ToString().c_str());
+    tok->pieces = tok->sp.GetPieceSize();
+    tok->unk = tok->sp.unk_id();
+    tok->eos = tok->sp.eos_id();
+    if (tok->pieces > vocab_size)
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: %d pieces are more than the %d of \"vocab_size\"",
+                        path, tok->pieces, vocab_size);
+    if (tok->unk < 0 || tok->eos < 0)
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: there is no piece for %s", path,
+                        tok->unk < 0 ? "unknown text" : "the end of a text");
+    return read_extra_ids(path, has_extra_ids ? 0 : default_extra_ids, &tok->extra_ids, err);
+}
+
+bool
+check_text(const char *text, size_t len, ia3_error *err)
+{
+    const uint8_t *p = reinterpret_cast<const uint8_t *>(text);
+
+    if (len > UINT32_MAX)
+        return ia3_fail(err, IA3_E_TOO_LONG, "text of %zu bytes is too long", len);
+    for (size_t i = 0; i < len;) {
+        size_t n = ia3_utf8_length(p + i, len - i);
+
+        if (n == 0)
+            return ia3_fail(err, IA3_E_INVALID, "text is not valid UTF-8 at byte %zu", i);
+        if (p[i] == 0)
+            return ia3_fail(err, IA3_E_INVALID, "text contains a zero byte at byte %zu", i);
+        i += n;
+    }
+    return true;
+}
+
+/* Tokens without the final </s>. */
+bool
+tokenize(const ia3_tokenizer *tok, const char *text, size_t len, std::vector<token> *out, ia3_error *err)
+{
+    if (!check_text(text, len, err))
+        return false;
+
+    sentencepiece::ImmutableSentencePieceText pieces;
+    const auto status = tok->sp.Encode(absl::string_view(text, len), pieces.mutable_proto());
+
+    if (!status.ok())
+        return ia3_fail(err, IA3_E_INTERNAL, "could not tokenize the text: %.200s",
+                        status.ToString().c_str());
+    out->reserve(pieces.pieces_size() + 1);
+    for (size_t i = 0; i < pieces.pieces_size(); i++) {
+        const auto piece = pieces.pieces(static_cast<int>(i));
+
+        out->push_back({static_cast<int32_t>(piece.id()), piece.begin(), piece.end()});
+    }
+    return true;
+}
+
+void
+copy_out(const std::vector<token> &tokens, int32_t **ids, uint32_t **offsets, int *n)
+{
+    *n = static_cast<int>(tokens.size());
+    *ids = static_cast<int32_t *>(ia3_alloc_array(tokens.size(), sizeof **ids));
+    if (offsets != nullptr)
+        *offsets = static_cast<uint32_t *>(ia3_alloc_array(tokens.size(), sizeof **offsets));
+    for (size_t i = 0; i < tokens.size(); i++) {
+        (*ids)[i] = tokens[i].id;
+        if (offsets != nullptr)
+            (*offsets)[i] = tokens[i].begin;
+    }
+}
+
+/*
+ * Drops tokens from the end of the body until all fit. A token belongs to the tail when any byte of it lies
+ * there: SentencePiece folds a run of spaces into the token that follows, which may reach back into the body.
+ */
+bool
+cut_body(std::vector<token> *tokens, size_t tail, int max_tokens, ia3_error *err)
+{
+    size_t room = max_tokens > 0 ? static_cast<size_t>(max_tokens) - 1 : 0; /* one is for </s> */
+    size_t first = tokens->size();
+
+    while (first > 0 && (*tokens)[first - 1].end > tail)
+        first--;
+
+    size_t tail_tokens = tokens->size() - first;
+
+    if (max_tokens < 1 || tail_tokens > room) {
+        ia3_fail(err, IA3_E_TOO_LONG, "input is longer than %d tokens", max_tokens);
+        return ia3_fail_detail(err, "What follows the last field, which is never cut, takes %zu tokens.",
+                               tail_tokens + 1);
+    }
+    tokens->erase(tokens->begin() + static_cast<std::ptrdiff_t>(room - tail_tokens),
+                  tokens->begin() + static_cast<std::ptrdiff_t>(first));
+    return true;
+}
+
+/* Valid UTF-8 without zero bytes. */
+std::string
+clean_text(const std::string &text)
+{
+    const uint8_t *p = reinterpret_cast<const uint8_t *>(text.data());
+    std::string out;
+
+    for (size_t i = 0; i < text.size();) {
+        size_t n = ia3_utf8_length(p + i, text.size() - i);
+
+        if (n == 0)
+            out += "\xef\xbf\xbd";
+        else if (p[i] != 0)
+            out.append(text, i, n);
+        i += n ? n : 1;
+    }
+    return out;
+}
+
+/* What an exception becomes; called in a catch block. */
+bool
+fail_exception(ia3_error *err, Ia3ErrorCode code, const char *what)
+{
+    try {
+        throw;
+    } catch (const std::bad_alloc &) {
+        return ia3_fail(err, IA3_E_MEMORY, "out of memory while %s", what);
+    } catch (const std::exception &e) {
+        return ia3_fail(err, code, "error while %s: %.200s", what, e.what());
+    } catch (...) {
+        return ia3_fail(err, code, "error while %s", what);
+    }
+}
+
+} // namespace
+
+extern "C" {
+
+/* See tokenizer.h. Errors are IA3_E_BAD_CHECKPOINT and name the file. */
+ia3_tokenizer *
+ia3_tokenizer_open(const char *path, int vocab_size, ia3_error *err)
+{
+    try {
+        auto tok = std::make_unique<ia3_tokenizer>();
+
+        return load(tok.get(), path, vocab_size, err) ? tok.release() : nullptr;
+    } catch (...) {
+        fail_exception(err, IA3_E_BAD_CHECKPOINT, "loading the tokenizer");
+        return nullptr;
+    }
+}
+
+/* NULL is allowed. */
+void
+ia3_tokenizer_close(ia3_tokenizer *tok)
+{
+    delete tok;
+}
+
+bool
+ia3_tokenizer_encode(const ia3_tokenizer *tok, const char *text, size_t len, int32_t **ids,
+                     uint32_t **offsets, int *n, ia3_error *err)
+{
+    try {
+        std::vector<token> tokens;
+
+        if (!tokenize(tok, text, len, &tokens, err))
+            return false;
+        tokens.push_back({tok->eos, static_cast<uint32_t>(len), static_cast<uint32_t>(len)});
+        copy_out(tokens, ids, offsets, n);
+        return true;
+    } catch (...) {
+        return fail_exception(err, IA3_E_INTERNAL, "tokenizing the text");
+    }
+}
+
+bool
+ia3_tokenizer_encode_input(const ia3_tokenizer *tok, const char *text, size_t len, size_t tail,
+                           int max_tokens, int32_t **ids, int *n, bool *truncated, ia3_error *err)
+{
+    try {
+        std::vector<token> tokens;
+
+        if (!tokenize(tok, text, len, &tokens, err))
+            return false;
+        *truncated = max_tokens < 1 || tokens.size() > static_cast<size_t>(max_tokens) - 1;
+        if (*truncated && !cut_body(&tokens, tail, max_tokens, err))
+            return false;
+        tokens.push_back({tok->eos, 0, 0});
+        copy_out(tokens, ids, nullptr, n);
+        return true;
+    } catch (...) {
+        return fail_exception(err, IA3_E_INTERNAL, "tokenizing the text");
+    }
+}
+
+bool
+ia3_tokenizer_decode(const ia3_tokenizer *tok, const int32_t *ids, int n, char **text, size_t *len,
+                     ia3_error *err)
+{
+    try {
+        std::vector<int> known;
+        std::string out;
+
+        for (int i = 0; i < n; i++)
+            if (ids[i] >= 0 && ids[i] < tok->pieces)
+                known.push_back(ids[i]);
+
+        const auto status = tok->sp.Decode(known, &out);
+
+        if (!status.ok())
+            return ia3_fail(err, IA3_E_INTERNAL, "could not turn tokens into text: %.200s",
+                            status.ToString().c_str());
+        out = clean_text(out);
+        *len = out.size();
+        *text = static_cast<char *>(ia3_alloc_array(out.size() + 1, 1));
+        memcpy(*text, out.c_str(), out.size() + 1);
+        return true;
+    } catch (...) {
+        return fail_exception(err, IA3_E_INTERNAL, "turning tokens into text");
+    }
+}
+
+/*
+ * T5 counts <extra_id_k> backwards from the end of the tokenizer: id = pieces + extra_ids - 1 - k. Rows of the
+ * embedding beyond those stand for nothing.
+ */
+const char *
+ia3_tokenizer_piece(const ia3_tokenizer *tok, int32_t id, char buffer[64])
+{
+    if (id >= 0 && id < tok->pieces)
+        return tok->sp.IdToPiece(id).c_str();
+    if (id >= tok->pieces && id - tok->pieces < tok->extra_ids)
+        snprintf(buffer, 64, "<extra_id_%d>", tok->pieces + tok->extra_ids - 1 - id);
+    else
+        snprintf(buffer, 64, "<unused_%d>", id);
+    return buffer;
+}
+
+int
+ia3_tokenizer_unk(const ia3_tokenizer *tok)
+{
+    return tok->unk;
+}
+
+int
+ia3_tokenizer_eos(const ia3_tokenizer *tok)
+{
+    return tok->eos;
+}
+
+} // extern "C"

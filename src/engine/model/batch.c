@@ -1,0 +1,188 @@
+/*
+ * batch.c
+ *     Packs inputs and choices into one batch.
+ */
+#include "batch.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/alloc.h"
+
+static int32_t *
+ints_room(ia3_ints *a, int n)
+{
+    if (a->n + n > a->cap) {
+        int cap = a->cap ? a->cap : 64;
+        while (cap < a->n + n)
+            cap *= 2;
+        a->v = ia3_realloc(a->v, (size_t) cap * sizeof *a->v);
+        a->cap = cap;
+    }
+    int32_t *at = a->v + a->n;
+    a->n += n;
+    return at;
+}
+
+static void
+push(ia3_ints *a, int32_t v)
+{
+    *ints_room(a, 1) = v;
+}
+
+void
+ia3_batch_init(ia3_batch *b)
+{
+    memset(b, 0, sizeof *b);
+    push(&b->enc_offsets, 0);
+    push(&b->dec_offsets, 0);
+    push(&b->pair_offsets, 0);
+}
+
+void
+ia3_batch_free(ia3_batch *b)
+{
+    ia3_ints *all[] = {&b->enc_ids,     &b->enc_offsets, &b->slot_of_input, &b->dec_ids,
+                       &b->dec_offsets, &b->dec_parent,  &b->dec_depth,     &b->pair_offsets,
+                       &b->pair_tokens, &b->enc_slots,   &b->dec_slots};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        free(all[i]->v);
+    free(b->slots);
+    free(b->grad_slots);
+    free(b->methods);
+    free(b->enc_segments.v);
+    free(b->dec_segments.v);
+    free(b->enc_keys);
+    free(b->dec_keys);
+}
+
+int
+ia3_batch_add_method_slot(ia3_batch *b, Ia3Method method, const float *values, float *grads)
+{
+    b->methods = ia3_realloc(b->methods, (size_t) (b->n_slots + 1) * sizeof *b->methods);
+    b->methods[b->n_slots] = method;
+    b->n_others += method != IA3_METHOD_IA3;
+    b->slots = ia3_realloc(b->slots, (size_t) (b->n_slots + 1) * sizeof *b->slots);
+    b->grad_slots = ia3_realloc(b->grad_slots, (size_t) (b->n_slots + 1) * sizeof *b->grad_slots);
+    b->slots[b->n_slots] = values;
+    b->grad_slots[b->n_slots] = grads;
+    return b->n_slots++;
+}
+
+int
+ia3_batch_add_slot(ia3_batch *b, const float *values, float *grads)
+{
+    return ia3_batch_add_method_slot(b, IA3_METHOD_IA3, values, grads);
+}
+
+int
+ia3_batch_find_slot(ia3_batch *b, Ia3Method method, const float *values)
+{
+    for (int s = 0; s < b->n_slots; s++)
+        if (b->slots[s] == values)
+            return s;
+    return ia3_batch_add_method_slot(b, method, values, NULL);
+}
+
+/* Notes rows behind those noted so far, if their slot's method wants to know them. */
+static void
+note_rows(const ia3_batch *b, ia3_segments *s, int first, int rows, int slot)
+{
+    if (b->n_others == 0 || b->methods[slot] == IA3_METHOD_IA3 || rows == 0)
+        return;
+    ia3_segment *last = s->n > 0 ? &s->v[s->n - 1] : NULL;
+    if (last && last->slot == slot && last->first + last->rows == first) {
+        last->rows += rows;
+        return;
+    }
+    if (s->n == s->cap) {
+        s->cap = s->cap ? 2 * s->cap : 16;
+        s->v = ia3_realloc(s->v, (size_t) s->cap * sizeof *s->v);
+    }
+    s->v[s->n++] = (ia3_segment){first, rows, slot};
+}
+
+void
+ia3_batch_one_row_each(ia3_batch *b)
+{
+    for (int i = 0; i < b->n_inputs; i++)
+        note_rows(b, &b->dec_segments, i, 1, b->slot_of_input.v[i]);
+}
+
+static void
+push_times(ia3_ints *a, int32_t v, int n)
+{
+    int32_t *at = ints_room(a, n);
+    for (int i = 0; i < n; i++)
+        at[i] = v;
+}
+
+int
+ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot)
+{
+    int first = b->enc_ids.n;
+    if (b->n_others > 0 && ia3_method_has(b->methods[slot]) & IA3_HAS_PROMPT) {
+        push_times(&b->enc_ids, 0, IA3_PROMPT_TOKENS); /* any token: the pass puts the prompt there */
+        memcpy(ints_room(&b->enc_ids, n), ids, (size_t) n * sizeof *ids);
+        n += IA3_PROMPT_TOKENS;
+    } else
+        memcpy(ints_room(&b->enc_ids, n), ids, (size_t) n * sizeof *ids);
+    note_rows(b, &b->enc_segments, first, n, slot);
+    push(&b->enc_offsets, b->enc_ids.n);
+    push(&b->slot_of_input, slot);
+    push_times(&b->enc_slots, slot, n);
+    push(&b->dec_offsets, b->dec_ids.n);
+    if (n > b->max_input)
+        b->max_input = n;
+    return b->n_inputs++;
+}
+
+/* Accounts for decoder rows just added to the last input. */
+static void
+close_rows(ia3_batch *b, int depth)
+{
+    b->dec_offsets.v[b->n_inputs] = b->dec_ids.n;
+    int rows = b->dec_ids.n - b->dec_offsets.v[b->n_inputs - 1];
+    int slot = b->slot_of_input.v[b->n_inputs - 1], noted = b->dec_slots.n;
+    note_rows(b, &b->dec_segments, noted, b->dec_ids.n - noted, slot);
+    push_times(&b->dec_slots, slot, b->dec_ids.n - noted);
+    if (rows > b->max_dec)
+        b->max_dec = rows;
+    if (depth > b->max_depth)
+        b->max_depth = depth;
+}
+
+int
+ia3_batch_add_trie(ia3_batch *b, const ia3_choices *c)
+{
+    int base = b->dec_ids.n, first = b->pair_tokens.n;
+    memcpy(ints_room(&b->dec_ids, c->n_rows), c->row_token, (size_t) c->n_rows * sizeof(int32_t));
+    memcpy(ints_room(&b->dec_depth, c->n_rows), c->row_depth, (size_t) c->n_rows * sizeof(int32_t));
+    memcpy(ints_room(&b->pair_tokens, c->n_pairs), c->pair_token, (size_t) c->n_pairs * sizeof(int32_t));
+    int32_t *parent = ints_room(&b->dec_parent, c->n_rows);
+    int32_t *offset = ints_room(&b->pair_offsets, c->n_rows);
+    for (int r = 0; r < c->n_rows; r++) {
+        parent[r] = c->row_parent[r] < 0 ? -1 : base + c->row_parent[r];
+        offset[r] = first + c->pair_offsets[r + 1];
+    }
+    close_rows(b, c->max_depth);
+    return first;
+}
+
+int
+ia3_batch_add_chains(ia3_batch *b, const ia3_choices *c)
+{
+    int first = b->pair_tokens.n;
+    for (int i = 0; i < c->n; i++) {
+        for (int t = 0; t < c->len[i]; t++) {
+            /* the decoder's input is the choice shifted right behind the start token (row 0 of the trie) */
+            push(&b->dec_parent, t == 0 ? -1 : b->dec_ids.n - 1);
+            push(&b->dec_ids, t == 0 ? c->row_token[0] : c->ids[i][t - 1]);
+            push(&b->dec_depth, t);
+            push(&b->pair_tokens, c->ids[i][t]);
+            push(&b->pair_offsets, b->pair_tokens.n);
+        }
+    }
+    close_rows(b, c->max_depth);
+    return first;
+}

@@ -1,0 +1,205 @@
+/*
+ * choices.c
+ *     Builds the prefix trie of a choice set, in time proportional to its tokens: a set may have a million choices.
+ */
+#include "choices.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/alloc.h"
+#include "engine/base/rng.h"
+
+/* A growing trie: per row, its pairs as a linked list; a pair leads to the row of the longer prefix, if any. */
+typedef struct pair {
+    int32_t token;
+    int row;
+    int next;   /* next pair of the same row, -1 at the end */
+    int child;  /* row reached by this token, -1 while no choice continues behind it */
+    int choice; /* that ends here, -1 = none */
+} pair;
+
+typedef struct builder {
+    pair *pairs;
+    int n_pairs;
+    int *table; /* (row, token) -> pair + 1, open addressing */
+    size_t mask;
+    int *first, *last; /* [row] first and last pair, -1 when none */
+    int n_rows;
+    int32_t *token, *parent, *depth;
+} builder;
+
+static int
+add_row(builder *b, int32_t token, int32_t parent)
+{
+    int row = b->n_rows++;
+    b->token[row] = token;
+    b->parent[row] = parent;
+    b->depth[row] = parent < 0 ? 0 : b->depth[parent] + 1;
+    b->first[row] = b->last[row] = -1;
+    return row;
+}
+
+/* Finds or adds the pair (row, token). */
+static int
+find_pair(builder *b, int row, int32_t token)
+{
+    size_t at = (size_t) ia3_mix64((uint64_t) (uint32_t) row << 32 | (uint32_t) token) & b->mask;
+    for (; b->table[at]; at = (at + 1) & b->mask) {
+        const pair *known = &b->pairs[b->table[at] - 1];
+        if (known->row == row && known->token == token)
+            return b->table[at] - 1;
+    }
+    int p = b->n_pairs++;
+    b->pairs[p] = (pair){.token = token, .row = row, .next = -1, .child = -1, .choice = -1};
+    b->table[at] = p + 1;
+    if (b->first[row] < 0)
+        b->first[row] = p;
+    else
+        b->pairs[b->last[row]].next = p;
+    b->last[row] = p;
+    return p;
+}
+
+/* Enters choice i; returns the one before it that has the same tokens, or -1. */
+static int
+insert(builder *b, int i, const int32_t *ids, int len, int *path)
+{
+    int row = 0;
+    for (int t = 0; t < len; t++) {
+        int p = find_pair(b, row, ids[t]);
+        path[t] = p;
+        if (t + 1 < len) {
+            if (b->pairs[p].child < 0)
+                b->pairs[p].child = add_row(b, ids[t], row);
+            row = b->pairs[p].child;
+        }
+    }
+    pair *end = &b->pairs[path[len - 1]];
+    if (end->choice >= 0)
+        return end->choice;
+    end->choice = i;
+    return -1;
+}
+
+/* Lays the pairs out row by row; returns new positions by old number. */
+static int *
+lay_out_pairs(ia3_choices *c, const builder *b)
+{
+    int *position = ia3_alloc_array(b->n_pairs, sizeof(int));
+    c->n_pairs = 0;
+    c->pair_offsets = ia3_alloc_array(b->n_rows + 1, sizeof(int32_t));
+    c->pair_token = ia3_alloc_array(b->n_pairs, sizeof(int32_t));
+    for (int row = 0; row < b->n_rows; row++) {
+        for (int p = b->first[row]; p >= 0; p = b->pairs[p].next) {
+            position[p] = c->n_pairs;
+            c->pair_token[c->n_pairs++] = b->pairs[p].token;
+        }
+        c->pair_offsets[row + 1] = c->n_pairs;
+    }
+    return position;
+}
+
+static void
+begin(builder *b, int total)
+{
+    size_t size = 16;
+    while (size < 2 * (size_t) total)
+        size *= 2;
+    b->table = ia3_alloc_array(size, sizeof(int));
+    b->mask = size - 1;
+    b->pairs = ia3_alloc_array(total, sizeof(pair));
+    b->first = ia3_alloc_array(total + 1, sizeof(int));
+    b->last = ia3_alloc_array(total + 1, sizeof(int));
+    b->token = ia3_alloc_array(total + 1, sizeof(int32_t));
+    b->parent = ia3_alloc_array(total + 1, sizeof(int32_t));
+    b->depth = ia3_alloc_array(total + 1, sizeof(int32_t));
+}
+
+/* Returns false when choice *bad_b repeats choice *bad_a. */
+static bool
+build_trie(ia3_choices *c, int32_t start_id, int total, int *bad_a, int *bad_b)
+{
+    builder b = {0};
+    begin(&b, total);
+    add_row(&b, start_id, -1);
+    c->choice_pairs = ia3_alloc_array(c->n, sizeof(int *));
+    for (int i = 0; i < c->n && *bad_a < 0; i++) {
+        c->choice_pairs[i] = ia3_alloc_array(c->len[i], sizeof(int));
+        *bad_a = insert(&b, i, c->ids[i], c->len[i], c->choice_pairs[i]);
+        *bad_b = *bad_a < 0 ? -1 : i;
+        if (c->len[i] > c->max_depth)
+            c->max_depth = c->len[i];
+    }
+    if (*bad_a < 0) {
+        int *position = lay_out_pairs(c, &b);
+        for (int i = 0; i < c->n; i++)
+            for (int t = 0; t < c->len[i]; t++)
+                c->choice_pairs[i][t] = position[c->choice_pairs[i][t]];
+        free(position);
+    }
+    c->n_rows = b.n_rows;
+    c->row_token = b.token;
+    c->row_parent = b.parent;
+    c->row_depth = b.depth;
+    free(b.table);
+    free(b.pairs);
+    free(b.first);
+    free(b.last);
+    return *bad_a < 0;
+}
+
+ia3_choices *
+ia3_choices_create(const int32_t *const *ids, const int *len, int n, int32_t start_id, int *bad_a, int *bad_b,
+                   ia3_error *err)
+{
+    *bad_a = *bad_b = -1;
+    if (n < 1) {
+        ia3_fail(err, IA3_E_CHOICES, "there are no choices");
+        return NULL;
+    }
+    for (int i = 0; i < n; i++)
+        if (len[i] < 2) {
+            *bad_a = i;
+            ia3_fail(err, IA3_E_CHOICES, "choice %d is empty", i + 1);
+            return NULL;
+        }
+
+    ia3_choices *c = ia3_alloc(sizeof *c);
+    int total = 0;
+    c->n = n;
+    c->ids = ia3_alloc_array(n, sizeof(int32_t *));
+    c->len = ia3_alloc_array(n, sizeof(int));
+    for (int i = 0; i < n; i++) {
+        c->len[i] = len[i];
+        c->ids[i] = ia3_alloc_array(len[i], sizeof(int32_t));
+        memcpy(c->ids[i], ids[i], (size_t) len[i] * sizeof(int32_t));
+        total += len[i];
+    }
+    if (!build_trie(c, start_id, total, bad_a, bad_b)) {
+        ia3_fail(err, IA3_E_CHOICES, "choices %d and %d are the same tokens", *bad_a + 1, *bad_b + 1);
+        ia3_choices_free(c);
+        return NULL;
+    }
+    return c;
+}
+
+void
+ia3_choices_free(ia3_choices *c)
+{
+    if (!c)
+        return;
+    for (int i = 0; i < c->n; i++) {
+        free(c->ids[i]);
+        free(c->choice_pairs[i]);
+    }
+    free(c->ids);
+    free(c->len);
+    free(c->row_token);
+    free(c->row_parent);
+    free(c->row_depth);
+    free(c->pair_offsets);
+    free(c->pair_token);
+    free(c->choice_pairs);
+    free(c);
+}

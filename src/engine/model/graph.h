@@ -1,0 +1,79 @@
+/*
+ * graph.h
+ *     The loaded backbone as the passes see it (model.c, bias.c, forward.c, backward.c, trace.c).
+ */
+#ifndef IA3_GRAPH_H
+#define IA3_GRAPH_H
+
+#include "model.h"
+
+/* A relative position table: host values [n_buckets, n_heads], and its expansion by distance on the device. */
+typedef struct ia3_bias {
+    float *table; /* host; NULL: this attention has none */
+    bool bidirectional;
+    float *expanded; /* device [n_heads, 2·span - 1] */
+    int span;
+} ia3_bias;
+
+typedef struct ia3_ff {
+    float *norm;         /* [d_model] */
+    ia3_matrix *wi, *wo; /* wi: [d_ff or 2·d_ff (wi_0 | wi_1), d_model]; wo: [d_model, d_ff] */
+} ia3_ff;
+
+typedef struct ia3_self_attention {
+    float *norm;
+    ia3_matrix *qkv, *o; /* [3·inner, d_model]; [d_model, inner] */
+    ia3_bias *bias;      /* own or shared with block 0 */
+} ia3_self_attention;
+
+typedef struct ia3_cross_attention {
+    float *norm;
+    ia3_matrix *q, *kv, *o; /* kv [2·inner, d_model] over encoder outputs */
+} ia3_cross_attention;
+
+typedef struct ia3_enc_layer {
+    ia3_self_attention self;
+    ia3_ff ff;
+} ia3_enc_layer;
+
+typedef struct ia3_dec_layer {
+    ia3_self_attention self;
+    ia3_cross_attention cross;
+    ia3_ff ff;
+} ia3_dec_layer;
+
+struct ia3_model {
+    ia3_config config;
+    ia3_device *dev;
+    ia3_layout *layout; /* of (IA)³: layouts[IA3_METHOD_IA3] */
+    ia3_layout *layouts[IA3_N_METHODS];
+    void *embedding; /* act [vocab, d_model] */
+    ia3_matrix *head;
+    float logit_scale;
+    ia3_enc_layer *enc;
+    ia3_dec_layer *dec;
+    ia3_bias *enc_bias, *dec_bias; /* [n layers]; only [0] has a table unless bias_every_layer */
+    float *enc_norm, *dec_norm;
+    float *ones; /* device [n_values]: the bare backbone inside a mixed batch */
+    uint64_t parameters, bytes;
+    bool few_by_states; /* the device has state_attention for every layer of the decoder */
+    int backward_users; /* training jobs that need the backward weights */
+    /* pointers of the pass in flight, per layer; here because a pass may leave by a jump (pass.h) */
+    struct ia3_saved_layer *enc_saved, *dec_saved;
+    ia3_trace_fn trace;
+    void *trace_arg;
+};
+
+/* Makes the expansion cover sequences of up to `length` (grows by powers of two; OOM jumps to dev->oom). */
+void ia3_bias_cover(ia3_model *m, ia3_bias *b, int length);
+/* The bucket of a relative position key - query (engine.md §1.3). */
+int ia3_relative_bucket(const ia3_config *c, bool bidirectional, int relative);
+
+/* Backward weights are built for the first training job and dropped after the last. */
+bool ia3_model_retain_backward(ia3_model *m, ia3_error *err);
+void ia3_model_release_backward(ia3_model *m);
+
+/* Runs pass(arg) with the arena and out-of-memory jumps in order; IA3_E_MEMORY when memory is gone. */
+bool ia3_model_guarded(ia3_model *m, void (*pass)(void *arg), void *arg, ia3_error *err);
+
+#endif

@@ -1,0 +1,277 @@
+/*
+ * generate.c
+ *     Decoding token by token over cached keys and values.
+ *
+ * Every layer keeps the fused q, k, v products of all steps, time-major: cache[layer][step][row][3·inner]. The
+ * keys of one row are then rows that lie n·3·inner elements apart, which is all that attention needs to know,
+ * and a step's product lands where it stays: nothing is copied.
+ */
+#include "generate.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/alloc.h"
+#include "engine/model/pass.h"
+#include "engine/base/rng.h"
+
+#define OPS g->m->dev->ops
+#define DEV g->m->dev
+
+typedef struct generation {
+    ia3_model *m;
+    ia3_generate_row *rows;
+    int n, max_tokens;
+    const ia3_batch *batch;
+    ia3_pass pass;
+    char **cache,
+        **cross; /* host arrays [layers] of device act: [max_tokens][n][3·inner]; [inputs' rows][2·inner] */
+    void *q, *attended; /* act [n, inner] */
+    float *logits;      /* device [n, vocab] */
+    float *host_logits;
+    int32_t *token;         /* host [n]: input of the next step */
+    int32_t *device_token;  /* the same on the device */
+    int32_t *one_query;     /* device {0, 1}: the query of a single row */
+    int32_t *keys;          /* device {0, steps so far} */
+    int32_t *query_per_row; /* device 0 … n */
+    bool *done;
+    int n_done;
+} generation;
+
+static void *
+act_room(generation *g, size_t rows, size_t cols)
+{
+    return OPS->arena_alloc(DEV, rows * cols * ia3_dtype_size(DEV->dtype));
+}
+
+/* Cross-attention keys and values of all layers, and room for everything the steps need. */
+static void
+prepare(generation *g)
+{
+    const ia3_config *c = &g->m->config;
+    ia3_stack *s = &g->pass.dec;
+    size_t n = g->n, inner = c->inner, d = c->d_model;
+    for (int i = 0; i < c->n_dec; i++) {
+        ia3_bias_cover(g->m, g->m->dec[i].self.bias, g->max_tokens);
+        g->cache[i] = act_room(g, n * g->max_tokens, 3 * inner);
+        g->cross[i] = act_room(g, g->pass.enc.rows, 2 * inner);
+        ia3_pass_product(&g->pass, &g->pass.enc, (ia3_place){true, i, IA3_PART_CROSS_KV}, g->cross[i],
+                         g->pass.enc.out, g->m->dec[i].cross.kv, IA3_OUT_ACT);
+    }
+    g->q = act_room(g, n, inner);
+    g->attended = act_room(g, n, inner);
+    g->logits = OPS->arena_alloc(DEV, n * c->vocab_size * sizeof(float));
+    g->device_token = OPS->arena_alloc(DEV, n * sizeof(int32_t));
+    g->one_query = OPS->arena_alloc(DEV, 2 * sizeof(int32_t));
+    g->keys = OPS->arena_alloc(DEV, 2 * sizeof(int32_t));
+    g->query_per_row = OPS->arena_alloc(DEV, (n + 1) * sizeof(int32_t));
+    const int32_t one[2] = {0, 1};
+    OPS->upload(DEV, g->one_query, one, sizeof one);
+    for (int i = 0; i <= g->n; i++)
+        OPS->upload(DEV, g->query_per_row + i, &(int32_t){i}, sizeof(int32_t));
+
+    s->rows = g->n;
+    s->ids = g->device_token;
+    s->offsets = g->query_per_row;
+    s->slot_of_row = g->pass.slot_of_input; /* one decoder row per input */
+    s->max_rows = 1;
+    s->x = OPS->arena_alloc(DEV, n * d * sizeof(float));
+    s->normed = act_room(g, n, d);
+    s->out = act_room(g, n, d);
+}
+
+/* Row by row: each attends to its own steps so far. */
+static void
+self_attention(generation *g, int layer, int step)
+{
+    const ia3_self_attention *w = &g->m->dec[layer].self;
+    ia3_stack *s = &g->pass.dec;
+    size_t inner = g->m->config.inner, size = ia3_dtype_size(DEV->dtype), row_bytes = 3 * inner * size;
+    char *now = g->cache[layer] + (size_t) step * g->n * row_bytes;
+    ia3_sublayer_enter(&g->pass, s, layer, IA3_PART_SELF_NORM, w->norm, NULL, NULL);
+    ia3_place at = {true, layer, IA3_PART_SELF_QKV};
+    ia3_pass_product(&g->pass, s, at, now, s->normed, w->qkv, IA3_OUT_ACT);
+    ia3_saved_attention here = {.q = now, .out = g->attended};
+    ia3_attention all;
+    ia3_pass_self_attention(&g->pass, s, layer, &here, &all);
+    for (int i = 0; i < g->n; i++) {
+        ia3_attention a = all;
+        a.n_seq = 1;
+        a.q_offsets = g->one_query;
+        a.k_offsets = g->keys;
+        a.max_q = 1;
+        a.max_k = step + 1;
+        a.parent = a.depth = NULL;
+        a.q = now + (size_t) i * row_bytes;
+        a.k = g->cache[layer] + (size_t) i * row_bytes + inner * size;
+        a.v = g->cache[layer] + (size_t) i * row_bytes + 2 * inner * size;
+        a.kv_stride = (size_t) g->n * 3 * inner;
+        /* the only query stands at position `step`, not 0: shift the table of distances */
+        a.bias = all.bias ? all.bias - step : NULL;
+        a.scale_k.slot_of = all.scale_k.slot_of + i;
+        a.scale_v.slot_of = all.scale_v.slot_of + i;
+        a.out = (char *) g->attended + (size_t) i * inner * size;
+        OPS->attention(DEV, &a);
+    }
+    ia3_sublayer_leave(&g->pass, s, g->attended, w->o, layer, IA3_SITE_SELF_OUT);
+}
+
+static void
+cross_attention(generation *g, int layer)
+{
+    const ia3_cross_attention *w = &g->m->dec[layer].cross;
+    ia3_stack *s = &g->pass.dec;
+    ia3_sublayer_enter(&g->pass, s, layer, IA3_PART_CROSS_NORM, w->norm, NULL, NULL);
+    ia3_place at = {true, layer, IA3_PART_CROSS_Q};
+    ia3_pass_product(&g->pass, s, at, g->q, s->normed, w->q, IA3_OUT_ACT);
+    ia3_saved_attention here = {.q = g->q, .kv = g->cross[layer], .out = g->attended};
+    ia3_attention a;
+    ia3_pass_cross_attention(&g->pass, layer, &here, &a);
+    OPS->attention(DEV, &a);
+    ia3_sublayer_leave(&g->pass, s, g->attended, w->o, layer, IA3_SITE_CROSS_OUT);
+}
+
+/* Logits of the next token of every row, into host_logits. */
+static void
+decode_step(generation *g, int step)
+{
+    const ia3_config *c = &g->m->config;
+    ia3_stack *s = &g->pass.dec;
+    const int32_t keys[2] = {0, step + 1};
+    OPS->upload(DEV, g->keys, keys, sizeof keys);
+    OPS->upload(DEV, g->device_token, g->token, (size_t) g->n * sizeof(int32_t));
+    OPS->embed(DEV, s->x, g->device_token, g->n, c->d_model, g->m->embedding);
+    for (int i = 0; i < c->n_dec; i++) {
+        self_attention(g, i, step);
+        cross_attention(g, i);
+        ia3_sublayer_feed_forward(&g->pass, s, i);
+    }
+    OPS->rmsnorm(DEV, s->out, NULL, s->x, g->m->dec_norm, g->n, c->d_model, c->eps);
+    ia3_pass_scale_norm(&g->pass, s, (ia3_place){true, c->n_dec, IA3_PART_SELF_NORM}, s->out);
+    OPS->matmul(DEV, g->logits, s->out, g->n, g->m->head, IA3_OUT_F32);
+    OPS->download(DEV, g->host_logits, g->logits, (size_t) g->n * c->vocab_size * sizeof(float));
+}
+
+static int32_t
+most_likely(const float *logits, int n)
+{
+    int32_t best = 0;
+    for (int32_t i = 1; i < n; i++)
+        if (logits[i] > logits[best])
+            best = i;
+    return best;
+}
+
+static int
+descending(const void *a, const void *b)
+{
+    float x = *(const float *) a, y = *(const float *) b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+/* The k-th largest logit: sampling ignores what lies below. */
+static float
+cutoff(const float *logits, int n, int k)
+{
+    if (k <= 0 || k >= n)
+        return -INFINITY;
+    float *sorted = ia3_alloc_array(n, sizeof *sorted);
+    memcpy(sorted, logits, (size_t) n * sizeof *sorted);
+    qsort(sorted, n, sizeof *sorted, descending);
+    float least = sorted[k - 1];
+    free(sorted);
+    return least;
+}
+
+/* Draws from softmax(scale · logits / temperature) by walking its distribution function. */
+static int32_t
+sample(const ia3_generate_row *row, const float *logits, int n, double scale, int step)
+{
+    float least = cutoff(logits, n, row->top_k), top = logits[most_likely(logits, n)];
+    double sharp = scale / row->temperature, sum = 0;
+    for (int i = 0; i < n; i++)
+        if (logits[i] >= least)
+            sum += exp(sharp * (logits[i] - top));
+    uint64_t bits = ia3_mix64(ia3_mix64(row->seed) + (uint64_t) step) >> 11;
+    double left = (double) bits * 0x1p-53 * sum;
+    int32_t last = 0;
+    for (int32_t i = 0; i < n; i++) {
+        if (logits[i] < least)
+            continue;
+        last = i;
+        left -= exp(sharp * (logits[i] - top));
+        if (left < 0)
+            break;
+    }
+    return last;
+}
+
+/* Appends a token to every row that still runs. */
+static void
+choose(generation *g, int step)
+{
+    const ia3_config *c = &g->m->config;
+    for (int i = 0; i < g->n; i++) {
+        ia3_generate_row *row = &g->rows[i];
+        if (g->done[i])
+            continue;
+        const float *logits = g->host_logits + (size_t) i * c->vocab_size;
+        int32_t token = most_likely(logits, c->vocab_size);
+        row->overflow = !isfinite(logits[token]);
+        if (row->temperature > 0 && !row->overflow)
+            token = sample(row, logits, c->vocab_size, g->m->logit_scale, step);
+        g->token[i] = token;
+        bool end = row->overflow || token == c->eos_id;
+        if (!end)
+            row->out[row->n_out++] = token;
+        g->done[i] = end || row->n_out == row->max_tokens || (row->cancelled && atomic_load(row->cancelled));
+        g->n_done += g->done[i];
+    }
+}
+
+static void
+run(void *arg)
+{
+    generation *g = arg;
+    ia3_pass_encode(&g->pass, g->m, g->batch, false);
+    prepare(g);
+    for (int step = 0; step < g->max_tokens && g->n_done < g->n; step++) {
+        decode_step(g, step);
+        choose(g, step);
+    }
+}
+
+bool
+ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
+{
+    if (n == 0)
+        return true;
+    ia3_batch batch;
+    ia3_batch_init(&batch);
+    generation g = {.m = m, .rows = rows, .n = n, .batch = &batch};
+    g.cache = ia3_alloc_array(m->config.n_dec, sizeof *g.cache);
+    g.cross = ia3_alloc_array(m->config.n_dec, sizeof *g.cross);
+    g.host_logits = ia3_alloc_array((size_t) n * m->config.vocab_size, sizeof(float));
+    g.token = ia3_alloc_array(n, sizeof *g.token);
+    g.done = ia3_alloc_array(n, sizeof *g.done);
+    for (int i = 0; i < n; i++) {
+        const float *values = rows[i].adapter ? rows[i].adapter->values : m->ones;
+        Ia3Method method = rows[i].adapter ? rows[i].adapter->method : IA3_METHOD_IA3;
+        ia3_batch_add_input(&batch, rows[i].ids, rows[i].n_ids, ia3_batch_find_slot(&batch, method, values));
+        g.token[i] = m->config.start_id;
+        rows[i].n_out = 0;
+        rows[i].overflow = false;
+        if (rows[i].max_tokens > g.max_tokens)
+            g.max_tokens = rows[i].max_tokens;
+    }
+    ia3_batch_one_row_each(&batch);
+    bool ok = ia3_model_guarded(m, run, &g, err);
+    free(g.cache);
+    free(g.cross);
+    free(g.host_logits);
+    free(g.token);
+    free(g.done);
+    ia3_batch_free(&batch);
+    return ok;
+}

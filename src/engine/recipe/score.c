@@ -1,0 +1,203 @@
+/*
+ * score.c
+ *     Rank classification of a batch of rows with mixed adapters.
+ *
+ * Each distinct (adapter, input) is one input of the pass (two, when large and small choice sets are asked of it);
+ * each distinct choice set asked of it adds its trie below that input. score = mean log-likelihood per token of a choice.
+ */
+#include "score.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/alloc.h"
+#include "engine/model/pass.h"
+#include "engine/base/rng.h"
+
+int
+ia3_score_row_tokens(const ia3_score_row *row)
+{
+    return row->n_ids + row->choices->n_rows;
+}
+
+/*
+ * Keys and values take 2·d_model·inner products per token of the input; without them it is as many per decoder row
+ * and 2·d_model more per decoder row, token and head, in smaller pieces, which halves their speed.
+ */
+bool
+ia3_score_by_states(const ia3_model *m, const ia3_score_row *row)
+{
+    const ia3_config *c = &m->config;
+    if (!m->few_by_states || m->trace || (row->adapter && row->adapter->method != IA3_METHOD_IA3))
+        return false;
+    double tokens = row->n_ids, rows = row->choices->n_rows;
+    return 2 * rows * (c->inner + c->n_heads * tokens) < tokens * c->inner;
+}
+
+/* Groups rows by (adapter, input, choices) through one hash table of row indexes (open addressing). */
+typedef struct grouping {
+    const ia3_score_row *rows;
+    const bool *by_states;
+    int *table;
+    size_t mask;
+} grouping;
+
+static uint64_t
+hash_input(const ia3_score_row *row)
+{
+    uint64_t h = ia3_mix64((uint64_t) (uintptr_t) row->adapter);
+    for (int i = 0; i < row->n_ids; i++)
+        h = ia3_mix64(h ^ (uint32_t) row->ids[i]);
+    return h;
+}
+
+static bool
+same_input(const grouping *g, int i, int j)
+{
+    const ia3_score_row *a = &g->rows[i], *b = &g->rows[j];
+    return g->by_states[i] == g->by_states[j] && a->adapter == b->adapter && a->n_ids == b->n_ids &&
+           memcmp(a->ids, b->ids, (size_t) a->n_ids * sizeof *a->ids) == 0;
+}
+
+/* The first row with the same input as row i (i itself if it is the first), entering i when new. */
+static int
+first_of_input(grouping *g, int i)
+{
+    for (size_t at = hash_input(&g->rows[i]) & g->mask;; at = (at + 1) & g->mask) {
+        if (g->table[at] < 0) {
+            g->table[at] = i;
+            return i;
+        }
+        if (same_input(g, g->table[at], i))
+            return g->table[at];
+    }
+}
+
+/* leader[i] = the first row with the same (adapter, input, kind of cross-attention) as row i. */
+static int *
+find_leaders(const ia3_score_row *rows, const bool *by_states, int n)
+{
+    size_t size = 16;
+    while (size < 2 * (size_t) n)
+        size *= 2;
+    grouping g = {
+        .rows = rows, .by_states = by_states, .table = ia3_alloc_array(size, sizeof(int)), .mask = size - 1};
+    for (size_t i = 0; i < size; i++)
+        g.table[i] = -1;
+    int *leader = ia3_alloc_array(n, sizeof(int));
+    for (int i = 0; i < n; i++)
+        leader[i] = first_of_input(&g, i);
+    free(g.table);
+    return leader;
+}
+
+static int
+slot_of(ia3_batch *b, const ia3_model *m, const ia3_adapter *adapter)
+{
+    const float *values = adapter ? adapter->values : m->ones;
+    return ia3_batch_find_slot(b, adapter ? adapter->method : IA3_METHOD_IA3, values);
+}
+
+/*
+ * Adds one input with the choice sets of all rows it leads, linked by next[], and says where the pairs of each
+ * row begin: rows that ask the same of the same input share them.
+ */
+static void
+add_group(ia3_batch *b, const ia3_model *m, const ia3_score_row *rows, const int *next, int leader,
+          int *first_pair)
+{
+    ia3_batch_add_input(b, rows[leader].ids, rows[leader].n_ids, slot_of(b, m, rows[leader].adapter));
+    for (int i = leader; i >= 0; i = next[i]) {
+        int twin = leader;
+        while (twin != i && rows[twin].choices != rows[i].choices)
+            twin = next[twin];
+        first_pair[i] = twin != i ? first_pair[twin] : ia3_batch_add_trie(b, rows[i].choices);
+    }
+}
+
+/* Inputs whose cross-attention goes by states come last. */
+static void
+build(ia3_batch *b, const ia3_model *m, const ia3_score_row *rows, int n, int *first_pair)
+{
+    bool *states = ia3_alloc_array(n, sizeof(bool));
+    for (int i = 0; i < n; i++)
+        states[i] = ia3_score_by_states(m, &rows[i]);
+    int *leader = find_leaders(rows, states, n), *next = ia3_alloc_array(n, sizeof(int));
+    int *tail = ia3_alloc_array(n, sizeof(int));
+    for (int i = 0; i < n; i++) {
+        next[i] = -1;
+        tail[i] = i;
+        if (leader[i] != i) {
+            next[tail[leader[i]]] = i;
+            tail[leader[i]] = i;
+        }
+    }
+    for (int i = 0; i < n; i++)
+        if (leader[i] == i && !states[i])
+            add_group(b, m, rows, next, i, first_pair);
+    int by_keys = b->n_inputs;
+    for (int i = 0; i < n; i++)
+        if (leader[i] == i && states[i])
+            add_group(b, m, rows, next, i, first_pair);
+    b->n_by_states = b->n_inputs - by_keys;
+    free(states);
+    free(leader);
+    free(next);
+    free(tail);
+}
+
+/* The bare backbone alone needs no vectors at all. */
+static void
+drop_ones(ia3_batch *b, const ia3_model *m)
+{
+    if (b->n_slots == 1 && b->slots[0] == m->ones)
+        b->n_slots = 0;
+}
+
+static void
+collect(const ia3_score_row *row, const float *lp)
+{
+    const ia3_choices *c = row->choices;
+    for (int i = 0; i < c->n; i++) {
+        double sum = 0;
+        for (int t = 0; t < c->len[i]; t++)
+            sum += lp[c->choice_pairs[i][t]];
+        row->scores[i] = sum / c->len[i];
+    }
+}
+
+typedef struct score_pass {
+    ia3_model *m;
+    const ia3_batch *batch;
+    float *lp;
+} score_pass;
+
+static void
+run_pass(void *arg)
+{
+    score_pass *s = arg;
+    ia3_pass p;
+    ia3_pass_forward(&p, s->m, s->batch, false, s->lp);
+}
+
+bool
+ia3_score(ia3_model *m, const ia3_score_row *rows, int n, ia3_error *err)
+{
+    if (n == 0)
+        return true;
+    ia3_batch batch;
+    ia3_batch_init(&batch);
+    int *first_pair = ia3_alloc_array(n, sizeof *first_pair);
+    build(&batch, m, rows, n, first_pair);
+    drop_ones(&batch, m);
+
+    score_pass s = {.m = m, .batch = &batch, .lp = ia3_alloc_array(batch.pair_tokens.n, sizeof(float))};
+    bool ok = ia3_model_guarded(m, run_pass, &s, err);
+    for (int i = 0; ok && i < n; i++)
+        collect(&rows[i], s.lp + first_pair[i]);
+
+    free(s.lp);
+    free(first_pair);
+    ia3_batch_free(&batch);
+    return ok;
+}

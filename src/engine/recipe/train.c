@@ -1,0 +1,600 @@
+/*
+ * train.c
+ *     The T-Few recipe: which examples make a step, one pass for all jobs, Adafactor on the vectors.
+ *
+ * All randomness (order of examples, template of an access, dropout) is a function of the seed and of
+ * counters, so a job's result depends on nothing but its own inputs.
+ */
+#include "train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/wire.h"
+#include "engine/base/alloc.h"
+#include "loss.h"
+#include "engine/model/pass.h"
+#include "engine/base/rng.h"
+
+struct ia3_train {
+    ia3_model *m;
+    const ia3_layout *layout; /* of the recipe's method */
+    ia3_train_example *examples;
+    int n;
+    ia3_recipe recipe;
+    double dropout; /* resolved */
+    int batch_tokens;
+
+    /* device, fp32: vectors, gradients, second moments [n_values] each; where each tensor begins */
+    float *values, *grads, *second_moment;
+    int32_t *tensor_offsets, *tensor_rows;
+
+    int step; /* done */
+    /* sampling: the shuffled examples of the epoch and how many of them are used up */
+    int *order;
+    int used, epoch;
+    uint64_t accesses;
+
+    /* the batch of the step under way */
+    int *batch, *texts, n_batch;
+    ia3_train_report last;
+};
+
+/* Streams of random numbers that one seed feeds. */
+enum { STREAM_SHUFFLE = 1, STREAM_TEXT = 2, STREAM_INIT = 3 };
+
+static uint32_t
+draw(const ia3_train *t, uint32_t stream, uint64_t counter, uint32_t below)
+{
+    uint64_t bits = ia3_mix64(ia3_mix64(ia3_mix64(t->recipe.seed) + stream) + counter) >> 32;
+    return (uint32_t) (bits * below >> 32);
+}
+
+/* --- creation --- */
+
+static bool
+check_examples(const ia3_train_example *examples, int n, ia3_error *err)
+{
+    if (n < 1)
+        return ia3_fail(err, IA3_E_INVALID, "there are no training examples");
+    for (int i = 0; i < n; i++) {
+        if (examples[i].n_texts < 1)
+            return ia3_fail(err, IA3_E_INVALID, "example %d has no text", i + 1);
+        if (examples[i].label < 0 || examples[i].label >= examples[i].choices->n)
+            return ia3_fail(err, IA3_E_INVALID, "the label of example %d is not among its choices", i + 1);
+    }
+    return true;
+}
+
+/* Standard normal numbers (Box-Muller). */
+static float
+draw_normal(const ia3_train *t, uint64_t counter)
+{
+    double u = (draw(t, STREAM_INIT, 2 * counter, 1u << 31) + 1) * 0x1p-31;
+    double v = draw(t, STREAM_INIT, 2 * counter + 1, 1u << 31) * 0x1p-31;
+    return (float) (sqrt(-2 * log(u)) * cos(2 * M_PI * v));
+}
+
+/* T-Few's: scales are ones, biases and LoRA's B zero, its A random with a deviation of 0.01. */
+static void
+fresh_values(const ia3_train *t, float *values)
+{
+    for (int i = 0; i < t->layout->n; i++) {
+        const ia3_layout_entry *e = &t->layout->entries[i];
+        bool a = strstr(e->name, ".lora_A."), scale = strstr(e->name, ".scale") || strstr(e->name, ".ia3_l");
+        for (size_t k = e->offset; k < e->offset + (size_t) e->len; k++)
+            values[k] = a ? 0.01f * draw_normal(t, k) : scale ? 1.0f : 0.0f;
+    }
+}
+
+/* A fresh prompt: the embeddings of random tokens among the 5,000 most common, as T-Few has it. */
+static bool
+embed_prompt(ia3_train *t, ia3_error *err)
+{
+    ia3_device *dev = t->m->dev;
+    int vocab = t->m->config.vocab_size, common = vocab < 5003 ? vocab : 5003;
+    int32_t ids[IA3_PROMPT_TOKENS], *device = dev->ops->alloc(dev, sizeof ids);
+    if (!device)
+        return ia3_fail(err, IA3_E_MEMORY, "out of memory for the training state");
+    for (int i = 0; i < IA3_PROMPT_TOKENS; i++)
+        ids[i] = 3 + (int32_t) draw(t, STREAM_INIT, (uint64_t) i, (uint32_t) (common > 3 ? common - 3 : 1));
+    dev->ops->upload(dev, device, ids, sizeof ids);
+    dev->ops->embed(dev, t->values, device, IA3_PROMPT_TOKENS, t->m->config.d_model, t->m->embedding);
+    dev->ops->free(dev, device);
+    return true;
+}
+
+static bool
+create_device_state(ia3_train *t, const float *init, ia3_error *err)
+{
+    ia3_device *dev = t->m->dev;
+    const ia3_layout *l = t->layout;
+    size_t bytes = l->n_values * sizeof(float), offset_bytes = (size_t) (l->n + 1) * sizeof(int32_t);
+    t->values = dev->ops->alloc(dev, bytes);
+    t->grads = dev->ops->alloc(dev, bytes);
+    t->second_moment = dev->ops->alloc(dev, bytes);
+    t->tensor_offsets = dev->ops->alloc(dev, offset_bytes);
+    t->tensor_rows = dev->ops->alloc(dev, offset_bytes);
+    if (!t->values || !t->grads || !t->second_moment || !t->tensor_offsets || !t->tensor_rows)
+        return ia3_fail(err, IA3_E_MEMORY, "out of memory for the training state");
+
+    int32_t *offsets = ia3_alloc(offset_bytes), *rows = ia3_alloc(offset_bytes);
+    float *fresh = ia3_alloc(bytes);
+    for (int i = 0; i < l->n; i++) {
+        const ia3_layout_entry *e = &l->entries[i];
+        offsets[i] = (int32_t) e->offset;
+        rows[i] = e->rows > 1 && e->cols > 1 ? e->rows : 1;
+    }
+    offsets[l->n] = (int32_t) l->n_values;
+    fresh_values(t, fresh);
+    dev->ops->upload(dev, t->tensor_offsets, offsets, offset_bytes);
+    dev->ops->upload(dev, t->tensor_rows, rows, offset_bytes);
+    dev->ops->upload(dev, t->values, init ? init : fresh, bytes);
+    dev->ops->zero(dev, t->second_moment, bytes);
+    free(offsets);
+    free(rows);
+    free(fresh);
+    return init || !(ia3_method_has(l->method) & IA3_HAS_PROMPT) || embed_prompt(t, err);
+}
+
+/* Tokens of a typical step: the mean over all examples, times the size of a batch. */
+static int
+count_batch_tokens(const ia3_train *t)
+{
+    double tokens = 0;
+    for (int i = 0; i < t->n; i++) {
+        const ia3_train_example *e = &t->examples[i];
+        for (int k = 0; k < e->n_texts; k++)
+            tokens += (double) e->n_ids[k] / e->n_texts;
+        for (int c = 0; t->dropout > 0 && c < e->choices->n; c++)
+            tokens += e->choices->len[c];
+        tokens += t->dropout > 0 ? 0 : e->choices->n_rows;
+    }
+    if (ia3_method_has(t->recipe.method) & IA3_HAS_PROMPT)
+        tokens += (double) t->n * IA3_PROMPT_TOKENS;
+    int size = t->recipe.batch_size < t->n ? t->recipe.batch_size : t->n;
+    return (int) ceil(tokens / t->n * size);
+}
+
+ia3_train *
+ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const ia3_recipe *recipe,
+                 const float *init, ia3_error *err)
+{
+    if (!ia3_recipe_check(recipe, err) || !check_examples(examples, n, err) ||
+        !ia3_model_has_method(m, recipe->method, err) || !ia3_model_retain_backward(m, err))
+        return NULL;
+    ia3_train *t = ia3_alloc(sizeof *t);
+    t->m = m;
+    t->layout = m->layouts[recipe->method];
+    t->n = n;
+    t->recipe = *recipe;
+    t->dropout = recipe->dropout < 0 ? m->config.dropout_rate : recipe->dropout;
+    t->examples = ia3_alloc_array(n, sizeof *t->examples);
+    memcpy(t->examples, examples, (size_t) n * sizeof *t->examples);
+    t->batch_tokens = count_batch_tokens(t);
+    t->order = ia3_alloc_array(n, sizeof(int));
+    t->used = n; /* the first step shuffles */
+    t->batch = ia3_alloc_array(recipe->batch_size, sizeof(int));
+    t->texts = ia3_alloc_array(recipe->batch_size, sizeof(int));
+    if (!create_device_state(t, init, err)) {
+        ia3_train_free(t);
+        return NULL;
+    }
+    return t;
+}
+
+void
+ia3_train_free(ia3_train *t)
+{
+    if (!t)
+        return;
+    ia3_device *dev = t->m->dev;
+    void *device[] = {t->values, t->grads, t->second_moment, t->tensor_offsets, t->tensor_rows};
+    for (size_t i = 0; i < sizeof device / sizeof *device; i++)
+        if (device[i])
+            dev->ops->free(dev, device[i]);
+    ia3_model_release_backward(t->m);
+    free(t->examples);
+    free(t->order);
+    free(t->batch);
+    free(t->texts);
+    free(t);
+}
+
+/* --- sampling --- */
+
+static void
+shuffle(ia3_train *t)
+{
+    for (int i = 0; i < t->n; i++)
+        t->order[i] = i;
+    for (int i = t->n - 1; i > 0; i--) {
+        int j = (int) draw(t, STREAM_SHUFFLE, (uint64_t) t->epoch << 32 | (uint32_t) i, (uint32_t) i + 1);
+        int swap = t->order[i];
+        t->order[i] = t->order[j];
+        t->order[j] = swap;
+    }
+    t->epoch++;
+    t->used = 0;
+}
+
+/*
+ * The next batch. Token-weighted averaging drops an epoch's incomplete last batch (PyTorch's drop_last), as the
+ * 3B runs do; per-example averaging keeps it: with one example per micro-batch nothing is dropped and the
+ * optimizer steps at the end of the epoch (engine.md §3.2). Fewer examples than a batch make one batch.
+ */
+static void
+sample(ia3_train *t)
+{
+    int size = t->recipe.batch_size < t->n ? t->recipe.batch_size : t->n, left = t->n - t->used;
+    if (left == 0 || (left < size && t->recipe.averaging == IA3_LOSS_BATCH)) {
+        shuffle(t);
+        left = t->n;
+    }
+    t->n_batch = left < size ? left : size;
+    for (int i = 0; i < t->n_batch; i++) {
+        t->batch[i] = t->order[t->used++];
+        uint32_t texts = (uint32_t) t->examples[t->batch[i]].n_texts;
+        t->texts[i] = (int) draw(t, STREAM_TEXT, t->accesses++, texts);
+    }
+}
+
+/* --- one pass --- */
+
+/* A job's share of a pass. */
+typedef struct share {
+    ia3_train *job;
+    const int *examples, *texts;
+    int n;
+    ia3_loss_example *loss;
+    ia3_losses losses;
+} share;
+
+typedef struct train_pass {
+    ia3_model *m;
+    share *shares;
+    int n_shares;
+    ia3_batch batch;
+    float *lp, *dlp; /* host [pairs] */
+} train_pass;
+
+static void
+add_share(train_pass *tp, share *s)
+{
+    const ia3_train *t = s->job;
+    int slot = ia3_batch_add_method_slot(&tp->batch, t->recipe.method, t->values, t->grads);
+    s->loss = ia3_alloc_array(s->n, sizeof *s->loss);
+    for (int i = 0; i < s->n; i++) {
+        const ia3_train_example *e = &t->examples[s->examples[i]];
+        ia3_batch_add_input(&tp->batch, e->ids[s->texts[i]], e->n_ids[s->texts[i]], slot);
+        bool chains = t->dropout > 0;
+        int first = chains ? ia3_batch_add_chains(&tp->batch, e->choices)
+                           : ia3_batch_add_trie(&tp->batch, e->choices);
+        s->loss[i] = (ia3_loss_example){
+            .choices = e->choices, .label = e->label, .first_pair = first, .chains = chains};
+    }
+}
+
+/* Dropout keys: a row is known by its job's seed and step, its example's place in the job's batch, its position. */
+static uint64_t *
+row_keys(const train_pass *tp, const ia3_ints *offsets, int rows)
+{
+    uint64_t *keys = ia3_alloc_array(rows, sizeof *keys);
+    int input = 0;
+    for (int k = 0; k < tp->n_shares; k++) {
+        const share *s = &tp->shares[k];
+        for (int i = 0; i < s->n; i++, input++)
+            for (int r = offsets->v[input]; r < offsets->v[input + 1]; r++)
+                keys[r] = ia3_row_key(s->job->recipe.seed, (uint32_t) s->job->step, (uint32_t) i,
+                                      (uint32_t) (r - offsets->v[input]));
+    }
+    return keys;
+}
+
+static void
+build_pass(train_pass *tp)
+{
+    ia3_batch *b = &tp->batch;
+    ia3_batch_init(b);
+    for (int k = 0; k < tp->n_shares; k++)
+        add_share(tp, &tp->shares[k]);
+    b->dropout = (float) tp->shares[0].job->dropout;
+    if (b->dropout > 0) {
+        b->enc_keys = row_keys(tp, &b->enc_offsets, b->enc_ids.n);
+        b->dec_keys = row_keys(tp, &b->dec_offsets, b->dec_ids.n);
+    }
+    tp->lp = ia3_alloc_array(b->pair_tokens.n, sizeof(float));
+    tp->dlp = ia3_alloc_array(b->pair_tokens.n, sizeof(float));
+}
+
+static void
+run_pass(void *arg)
+{
+    train_pass *tp = arg;
+    ia3_device *dev = tp->m->dev;
+    ia3_pass p;
+    for (int k = 0; k < tp->n_shares; k++)
+        dev->ops->zero(dev, tp->shares[k].job->grads, tp->shares[k].job->layout->n_values * sizeof(float));
+    ia3_pass_forward(&p, tp->m, &tp->batch, true, tp->lp);
+    for (int k = 0; k < tp->n_shares; k++) {
+        share *s = &tp->shares[k];
+        s->losses = ia3_loss(s->loss, s->n, &s->job->recipe, tp->lp, tp->dlp);
+    }
+    ia3_pass_backward(&p, tp->dlp);
+}
+
+/* Gradients of every share (all with the same dropout) into their jobs' grads. */
+static bool
+compute(ia3_model *m, share *shares, int n, ia3_error *err)
+{
+    train_pass tp = {.m = m, .shares = shares, .n_shares = n};
+    build_pass(&tp);
+    bool ok = ia3_model_guarded(m, run_pass, &tp, err);
+    for (int k = 0; k < n; k++)
+        free(shares[k].loss);
+    free(tp.lp);
+    free(tp.dlp);
+    ia3_batch_free(&tp.batch);
+    return ok;
+}
+
+/* --- steps --- */
+
+/* Linear warm-up from 0, then linear decay to 0 (get_linear_schedule_with_warmup), k = steps done before. */
+static double
+learning_rate(const ia3_recipe *r, int k)
+{
+    double warmup = r->steps * r->warmup_ratio;
+    if (k < warmup)
+        return r->learning_rate * k / fmax(1, warmup);
+    return r->learning_rate * fmax(0, (r->steps - k) / fmax(1, r->steps - warmup));
+}
+
+static void
+report(ia3_train_report *out, const share *s, int step)
+{
+    *out = (ia3_train_report){.step = step,
+                              .loss = s->losses.total,
+                              .lm_loss = s->losses.lm,
+                              .unlikelihood_loss = s->losses.unlikelihood,
+                              .length_norm_loss = s->losses.length_norm,
+                              .examples = s->n};
+}
+
+static void
+update(ia3_model *m, share *shares, int n)
+{
+    ia3_adafactor *steps = ia3_alloc_array(n, sizeof *steps);
+    for (int k = 0; k < n; k++) {
+        ia3_train *t = shares[k].job;
+        steps[k] = (ia3_adafactor){.values = t->values,
+                                   .grads = t->grads,
+                                   .second_moment = t->second_moment,
+                                   .tensor_offsets = t->tensor_offsets,
+                                   .tensor_rows = t->recipe.method == IA3_METHOD_IA3 ? NULL : t->tensor_rows,
+                                   .n_tensors = t->layout->n,
+                                   .fixed_step = t->recipe.method == IA3_METHOD_PROMPT,
+                                   .learning_rate = learning_rate(&t->recipe, t->step),
+                                   .step = t->step + 1,
+                                   .clip_norm = 1.0};
+        t->step++;
+        report(&t->last, &shares[k], t->step);
+    }
+    m->dev->ops->adafactor(m->dev, steps, n);
+    free(steps);
+}
+
+/* Jobs with the same dropout share a pass: a mask has one probability. */
+static bool
+compute_all(ia3_model *m, share *shares, int n, ia3_error *err)
+{
+    bool ok = true;
+    for (int i = 0; ok && i < n;) {
+        int last = i + 1;
+        for (int k = last; k < n; k++) {
+            if (shares[k].job->dropout == shares[i].job->dropout) {
+                share swap = shares[last];
+                shares[last++] = shares[k];
+                shares[k] = swap;
+            }
+        }
+        ok = compute(m, shares + i, last - i, err);
+        i = last;
+    }
+    return ok;
+}
+
+bool
+ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err)
+{
+    if (n_jobs == 0)
+        return true;
+    ia3_model *m = jobs[0]->m;
+    share *shares = ia3_alloc_array(n_jobs, sizeof *shares);
+    for (int k = 0; k < n_jobs; k++) {
+        ia3_train *t = jobs[k];
+        if (t->n_batch == 0) /* a step that failed for lack of memory is tried again with the same batch */
+            sample(t);
+        shares[k] = (share){.job = t, .examples = t->batch, .texts = t->texts, .n = t->n_batch};
+    }
+    bool ok = compute_all(m, shares, n_jobs, err);
+    if (ok) {
+        update(m, shares, n_jobs);
+        for (int k = 0; k < n_jobs; k++)
+            jobs[k]->n_batch = 0;
+    }
+    free(shares);
+    return ok;
+}
+
+bool
+ia3_train_step_on(ia3_train *t, const int *examples, const int *texts, int n, ia3_error *err)
+{
+    share s = {.job = t, .examples = examples, .texts = texts, .n = n};
+    if (!compute(t->m, &s, 1, err))
+        return false;
+    update(t->m, &s, 1);
+    return true;
+}
+
+bool
+ia3_train_gradients(ia3_train *t, const int *examples, const int *texts, int n, float *grads,
+                    ia3_train_report *out, ia3_error *err)
+{
+    share s = {.job = t, .examples = examples, .texts = texts, .n = n};
+    if (!compute(t->m, &s, 1, err))
+        return false;
+    t->m->dev->ops->download(t->m->dev, grads, t->grads, t->layout->n_values * sizeof(float));
+    report(out, &s, t->step);
+    return true;
+}
+
+bool
+ia3_train_finished(const ia3_train *t)
+{
+    return t->step >= (t->recipe.stop ? t->recipe.stop : t->recipe.steps);
+}
+
+void
+ia3_train_last(const ia3_train *t, ia3_train_report *out)
+{
+    *out = t->last;
+}
+
+int
+ia3_train_batch_tokens(const ia3_train *t)
+{
+    return t->batch_tokens;
+}
+
+const ia3_layout *
+ia3_train_layout(const ia3_train *t)
+{
+    return t->layout;
+}
+
+void
+ia3_train_values(ia3_train *t, float *values)
+{
+    t->m->dev->ops->download(t->m->dev, values, t->values, t->layout->n_values * sizeof(float));
+}
+
+/* --- pausing --- */
+
+static const char STATE_MAGIC[8] = "ia3state";
+enum { STATE_FORMAT = 1 };
+
+static uint64_t
+mix_in(uint64_t hash, uint64_t value)
+{
+    return ia3_mix64(hash ^ value);
+}
+
+static uint64_t
+mix_in_double(uint64_t hash, double value)
+{
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return mix_in(hash, bits);
+}
+
+static uint64_t
+mix_in_ids(uint64_t hash, const int32_t *ids, int n)
+{
+    hash = mix_in(hash, (uint64_t) n);
+    for (int i = 0; i < n; i++)
+        hash = mix_in(hash, (uint32_t) ids[i]);
+    return hash;
+}
+
+/* Of all that steps depend on besides the state: two jobs that differ in it must not continue each other. */
+static uint64_t
+fingerprint(const ia3_train *t)
+{
+    const ia3_recipe *r = &t->recipe;
+    uint64_t h = mix_in(ia3_mix64(r->seed), (uint64_t) r->steps);
+    h = mix_in(h, (uint64_t) r->batch_size << 8 | (uint64_t) r->method << 4 | (uint64_t) r->averaging);
+    const double numbers[] = {r->learning_rate,       r->warmup_ratio,       r->lm_weight,
+                              r->unlikelihood_weight, r->length_norm_weight, t->dropout};
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
+        h = mix_in_double(h, numbers[i]);
+    h = mix_in(h, (uint64_t) t->n);
+    for (int i = 0; i < t->n; i++) {
+        const ia3_train_example *e = &t->examples[i];
+        h = mix_in(mix_in(h, (uint64_t) e->label), (uint64_t) e->choices->n);
+        for (int c = 0; c < e->choices->n; c++)
+            h = mix_in_ids(h, e->choices->ids[c], e->choices->len[c]);
+        h = mix_in(h, (uint64_t) e->n_texts);
+        for (int k = 0; k < e->n_texts; k++)
+            h = mix_in_ids(h, e->ids[k], e->n_ids[k]);
+    }
+    return h;
+}
+
+static void
+put_device(ia3_writer *w, const ia3_train *t, const float *values)
+{
+    size_t bytes = t->layout->n_values * sizeof(float);
+    t->m->dev->ops->download(t->m->dev, ia3_put_room(w, bytes), values, bytes);
+}
+
+uint8_t *
+ia3_train_save(ia3_train *t, size_t *len)
+{
+    size_t size = sizeof STATE_MAGIC + 9 * sizeof(uint32_t) + 2 * t->layout->n_values * sizeof(float);
+    ia3_writer w = {.data = ia3_alloc(size), .cap = size};
+    ia3_put_bytes(&w, STATE_MAGIC, sizeof STATE_MAGIC);
+    ia3_put_u32(&w, STATE_FORMAT);
+    ia3_put_u64(&w, fingerprint(t));
+    ia3_put_u32(&w, (uint32_t) t->step);
+    ia3_put_u32(&w, (uint32_t) t->epoch);
+    ia3_put_u32(&w, (uint32_t) t->used);
+    ia3_put_u64(&w, t->accesses);
+    ia3_put_u32(&w, (uint32_t) t->layout->n_values);
+    put_device(&w, t, t->values);
+    put_device(&w, t, t->second_moment);
+    *len = w.len;
+    return w.data;
+}
+
+/* Puts the job at a place of its random order, which the number of the epoch determines. */
+static bool
+resume_at(ia3_train *t, uint32_t step, uint32_t epoch, uint32_t used)
+{
+    if (step > (uint32_t) t->recipe.steps || used > (uint32_t) t->n || epoch > step ||
+        (epoch == 0 && step > 0))
+        return false;
+    t->step = t->last.step = (int) step;
+    if (epoch > 0) {
+        t->epoch = (int) epoch - 1;
+        shuffle(t);
+        t->used = (int) used;
+    }
+    return true;
+}
+
+bool
+ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err)
+{
+    ia3_reader r = {.p = state, .end = state + len};
+    const uint8_t *magic = ia3_get_bytes(&r, sizeof STATE_MAGIC);
+    if (!magic || memcmp(magic, STATE_MAGIC, sizeof STATE_MAGIC) != 0 || ia3_get_u32(&r) != STATE_FORMAT)
+        return ia3_fail(err, IA3_E_INVALID, "these bytes are no state of a training");
+    if (ia3_get_u64(&r) != fingerprint(t)) {
+        ia3_fail(err, IA3_E_INVALID, "the state is of a training on other examples or with another recipe");
+        return ia3_fail_hint(err, "Start anew, or give the examples and options that it was begun with.");
+    }
+    uint32_t step = ia3_get_u32(&r), epoch = ia3_get_u32(&r), used = ia3_get_u32(&r);
+    t->accesses = ia3_get_u64(&r);
+    uint32_t n = ia3_get_u32(&r);
+    size_t bytes = t->layout->n_values * sizeof(float);
+    if (n != t->layout->n_values)
+        return ia3_fail(err, IA3_E_INVALID, "the state is of a training on another backbone");
+    const uint8_t *values = ia3_get_bytes(&r, bytes), *second_moment = ia3_get_bytes(&r, bytes);
+    if (r.bad || r.p != r.end || !resume_at(t, step, epoch, used))
+        return ia3_fail(err, IA3_E_INVALID, "the state of the training is damaged");
+    t->m->dev->ops->upload(t->m->dev, t->values, values, bytes);
+    t->m->dev->ops->upload(t->m->dev, t->second_moment, second_moment, bytes);
+    return true;
+}

@@ -1,0 +1,280 @@
+/*
+ * choice_sets.c
+ *     See choice_sets.h.
+ */
+#include "choice_sets.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/alloc.h"
+
+#define MAX_CHOICE_BYTES (1u << 20) /* not even tokenized */
+#define MAX_CACHED       1024       /* they are searched one by one */
+
+struct ia3_choice_sets {
+    const ia3_tokenizer *tok;
+    int32_t start_id;
+    size_t max_bytes, bytes; /* of the cached sets */
+    int count;
+    ia3_choice_set *newest, *oldest;
+};
+
+/* A choice for a message: quoted, at most 60 bytes of it, cut between characters. */
+static const char *
+quote(ia3_span s, char buffer[80])
+{
+    size_t n = s.len;
+    bool cut = n > 60;
+    if (cut) {
+        n = 60;
+        while (n > 0 && ((unsigned char) s.data[n] & 0xC0) == 0x80)
+            n--;
+    }
+    snprintf(buffer, 80, "\"%.*s%s\"", (int) n, s.data, cut ? "..." : "");
+    return buffer;
+}
+
+/* "▁a <unk> </s>", at most `size` bytes, whole pieces only. */
+static void
+spell(const ia3_tokenizer *tok, const int32_t *ids, int n, char *buffer, size_t size)
+{
+    size_t at = 0;
+    buffer[0] = '\0';
+    for (int i = 0; i < n; i++) {
+        char piece[64];
+        const char *p = ia3_tokenizer_piece(tok, ids[i], piece);
+        size_t len = strlen(p);
+        if (at + len + 5 >= size) {
+            strcpy(buffer + at, " ...");
+            return;
+        }
+        if (i > 0)
+            buffer[at++] = ' ';
+        memcpy(buffer + at, p, len + 1);
+        at += len;
+    }
+}
+
+static bool
+tokenize_choice(const ia3_tokenizer *tok, ia3_span choice, int index, int32_t **ids, int *n, ia3_error *err)
+{
+    if (choice.len > MAX_CHOICE_BYTES) {
+        ia3_fail(err, IA3_E_TOO_LONG, "choice %d is too long", index + 1);
+        return ia3_fail_detail(err, "It has %u bytes.", choice.len);
+    }
+    if (!ia3_tokenizer_encode(tok, choice.data, choice.len, ids, NULL, n, err)) {
+        if (err->detail[0] == '\0')
+            ia3_fail_detail(err, "In choice %d.", index + 1);
+        return false;
+    }
+    if (*n > IA3_MAX_CHOICE_TOKENS) {
+        ia3_fail(err, IA3_E_TOO_LONG, "choice %d is too long", index + 1);
+        return ia3_fail_detail(err, "It has %d tokens, the limit is %d.", *n, IA3_MAX_CHOICE_TOKENS);
+    }
+    return true;
+}
+
+static void
+name_culprits(const ia3_tokenizer *tok, const ia3_span *choices, const int32_t *ids, int n, int a, int b,
+              ia3_error *err)
+{
+    char qa[80], qb[80];
+    memset(err, 0, sizeof *err);
+    if (b < 0) {
+        ia3_fail(err, IA3_E_CHOICES, "choice %d is empty", a + 1);
+        if (choices[a].len > 0)
+            ia3_fail_detail(err, "The tokenizer leaves nothing of %s.", quote(choices[a], qa));
+        return;
+    }
+    if (choices[a].len == choices[b].len && memcmp(choices[a].data, choices[b].data, choices[a].len) == 0) {
+        ia3_fail(err, IA3_E_CHOICES, "choice %s is given twice", quote(choices[a], qa));
+        ia3_fail_detail(err, "It is both choice %d and choice %d.", a + 1, b + 1);
+        return;
+    }
+    ia3_fail(err, IA3_E_CHOICES, "choices %s and %s are indistinguishable", quote(choices[a], qa),
+             quote(choices[b], qb));
+    char pieces[400];
+    spell(tok, ids, n, pieces, sizeof pieces);
+    ia3_fail_detail(err, "Both are tokenized to %s.", pieces);
+}
+
+static ia3_choices *
+build_trie(const ia3_tokenizer *tok, int32_t start_id, const ia3_span *choices, int n, int32_t **ids,
+           const int *lens, ia3_error *err)
+{
+    if (n == 0) {
+        ia3_fail(err, IA3_E_CHOICES, "there are no choices");
+        return NULL;
+    }
+    int a = -1, b = -1;
+    ia3_choices *c = ia3_choices_create((const int32_t *const *) ids, lens, n, start_id, &a, &b, err);
+    if (c == NULL && a >= 0)
+        name_culprits(tok, choices, ids[a], lens[a], a, b, err);
+    return c;
+}
+
+static void
+free_ids(int32_t **ids, uint32_t n)
+{
+    for (uint32_t i = 0; ids && i < n; i++)
+        free(ids[i]);
+    free(ids);
+}
+
+ia3_choices *
+ia3_choices_tokenize(const ia3_tokenizer *tok, int32_t start_id, const ia3_span *choices, int n,
+                     ia3_error *err)
+{
+    int32_t **ids = ia3_alloc_array((size_t) (n ? n : 1), sizeof *ids);
+    int *lens = ia3_alloc_array((size_t) (n ? n : 1), sizeof *lens);
+    ia3_choices *c = NULL;
+    bool ok = true;
+    for (int i = 0; i < n && ok; i++)
+        ok = tokenize_choice(tok, choices[i], i, &ids[i], &lens[i], err);
+    if (ok)
+        c = build_trie(tok, start_id, choices, n, ids, lens, err);
+    free_ids(ids, (uint32_t) n);
+    free(lens);
+    return c;
+}
+
+/* FNV-1a */
+static uint64_t
+hash_bytes(const uint8_t *p, size_t n)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < n; i++)
+        h = (h ^ p[i]) * 0x100000001b3u;
+    return h;
+}
+
+static void
+free_set(ia3_choice_set *s)
+{
+    if (s->choices)
+        ia3_choices_free(s->choices);
+    free_ids(s->ids, s->n);
+    free(s->lens);
+    free(s->key);
+    free(s);
+}
+
+static void
+unlink_set(ia3_choice_sets *c, ia3_choice_set *s)
+{
+    *(s->newer ? &s->newer->older : &c->newest) = s->older;
+    *(s->older ? &s->older->newer : &c->oldest) = s->newer;
+    s->newer = s->older = NULL;
+    s->cached = false;
+    c->bytes -= s->bytes;
+    c->count--;
+}
+
+static void
+link_newest(ia3_choice_sets *c, ia3_choice_set *s)
+{
+    s->older = c->newest;
+    s->newer = NULL;
+    *(c->newest ? &c->newest->newer : &c->oldest) = s;
+    c->newest = s;
+    s->cached = true;
+    c->bytes += s->bytes;
+    c->count++;
+}
+
+ia3_choice_sets *
+ia3_choice_sets_create(const ia3_tokenizer *tok, int32_t start_id, size_t max_bytes)
+{
+    ia3_choice_sets *c = ia3_alloc(sizeof *c);
+    c->tok = tok;
+    c->start_id = start_id;
+    c->max_bytes = max_bytes;
+    return c;
+}
+
+void
+ia3_choice_sets_free(ia3_choice_sets *c)
+{
+    if (c == NULL)
+        return;
+    while (c->oldest) {
+        ia3_choice_set *s = c->oldest;
+        unlink_set(c, s);
+        free_set(s);
+    }
+    free(c);
+}
+
+ia3_choice_set *
+ia3_choice_sets_get(ia3_choice_sets *c, const ia3_wire_set *set)
+{
+    uint64_t hash = hash_bytes(set->raw, set->raw_len);
+    for (ia3_choice_set *s = c->newest; s; s = s->older)
+        if (s->hash == hash && s->key_len == set->raw_len && memcmp(s->key, set->raw, set->raw_len) == 0) {
+            s->refs++;
+            unlink_set(c, s);
+            link_newest(c, s);
+            return s;
+        }
+    ia3_choice_set *s = ia3_alloc(sizeof *s);
+    s->refs = 1;
+    s->hash = hash;
+    s->key_len = set->raw_len;
+    s->key = ia3_alloc_array(set->raw_len, 1);
+    memcpy(s->key, set->raw, set->raw_len);
+    s->n = set->n;
+    s->ids = ia3_alloc_array(set->n ? set->n : 1, sizeof *s->ids);
+    s->lens = ia3_alloc_array(set->n ? set->n : 1, sizeof *s->lens);
+    return s;
+}
+
+/* Sets nobody uses make room, the least recently used first. */
+static void
+enter_cache(ia3_choice_sets *c, ia3_choice_set *s)
+{
+    link_newest(c, s);
+    ia3_choice_set *newer;
+    for (ia3_choice_set *e = c->oldest; e && (c->bytes > c->max_bytes || c->count > MAX_CACHED); e = newer) {
+        newer = e->newer;
+        if (e == s)
+            break;
+        unlink_set(c, e);
+        if (e->refs == 0)
+            free_set(e);
+    }
+}
+
+bool
+ia3_choice_set_build(ia3_choice_sets *c, ia3_choice_set *s, const ia3_span *choices)
+{
+    if (s->ids == NULL) /* built */
+        return true;
+    if (s->n_done < s->n) {
+        uint32_t i = s->n_done++;
+        if (tokenize_choice(c->tok, choices[i], (int) i, &s->ids[i], &s->lens[i], &s->error) &&
+            s->n_done < s->n)
+            return false;
+    }
+    if (s->error.code == 0)
+        s->choices = build_trie(c->tok, c->start_id, choices, (int) s->n, s->ids, s->lens, &s->error);
+    s->bytes = sizeof *s + s->key_len;
+    for (uint32_t i = 0; i < s->n_done; i++) /* ids, trie rows and pairs: about seven numbers a token */
+        s->bytes += 64 + (size_t) s->lens[i] * 7 * sizeof(int32_t);
+    free_ids(s->ids, s->n);
+    s->ids = NULL;
+    free(s->lens);
+    s->lens = NULL;
+    if (s->bytes <= c->max_bytes / 4)
+        enter_cache(c, s);
+    return true;
+}
+
+void
+ia3_choice_set_release(ia3_choice_sets *c, ia3_choice_set *s)
+{
+    (void) c;
+    if (--s->refs == 0 && !s->cached)
+        free_set(s);
+}

@@ -1,0 +1,462 @@
+/*
+ * dispatch.c
+ *     What each message does. I/O thread.
+ */
+#include "event_loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/base/alloc.h"
+#include "engine/base/clock.h"
+#include "engine/base/log.h"
+#include "merger.h"
+#include "normalize.h"
+
+#define MAX_TOKENIZE_BYTES (1u << 20)
+#define SLICE_SECONDS      0.002 /* of tokenizing per request and turn */
+
+/* Brings the counts of held memory up to date with what the request says. */
+static void
+account(ia3_io *io, ia3_request *r)
+{
+    io->request_bytes += r->bytes - r->accounted;
+    if (r->connection)
+        r->connection->held += r->bytes - r->accounted;
+    r->accounted = r->bytes;
+}
+
+static void
+update_cache_stats(ia3_io *io)
+{
+    const ia3_adapter_cache *cache = io->context.adapters;
+    ia3_stats_set(&io->server->stats, IA3_STAT_CACHED_ADAPTERS, ia3_adapter_cache_count(cache));
+    ia3_stats_set(&io->server->stats, IA3_STAT_CACHED_BYTES, (double) ia3_adapter_cache_bytes(cache));
+}
+
+static void
+unlink_orphan(ia3_io *io, ia3_request *r)
+{
+    *(r->prev ? &r->prev->next : &io->orphans) = r->next;
+    if (r->next)
+        r->next->prev = r->prev;
+}
+
+void
+ia3_io_complete(ia3_io *io, ia3_request *r)
+{
+    ia3_connection *c = r->connection;
+    account(io, r);
+    if (c == NULL)
+        unlink_orphan(io, r);
+    else {
+        if (atomic_load(&r->cancelled) && r->error.code == 0)
+            ia3_fail(&r->error, IA3_E_CANCELLED, "request was cancelled");
+        ia3_writer w = {0};
+        ia3_request_reply(&w, r);
+        ia3_connection_remove_request(c, r);
+        ia3_connection_send(c, &w);
+        ia3_connection_unpin(c, io->context.adapters);
+    }
+    io->request_bytes -= r->accounted;
+    ia3_request_free(r, &io->context);
+    update_cache_stats(io);
+}
+
+void
+ia3_io_progress(const ia3_event *e)
+{
+    ia3_request *r = e->request;
+    ia3_connection *c = r->connection;
+    if (c == NULL || atomic_load(&r->cancelled) || c->unsent > IA3_MAX_UNSENT)
+        return;
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_PROGRESS, r->id);
+    ia3_put_u32(&w, e->step);
+    ia3_put_u32(&w, (uint32_t) r->recipe.steps);
+    ia3_put_f64(&w, e->loss);
+    ia3_put_f64(&w, e->examples_per_second);
+    ia3_put_f64(&w, e->seconds_left);
+    ia3_frame_finish(&w);
+    ia3_connection_send(c, &w);
+}
+
+static bool
+remove_preparing(ia3_io *io, ia3_request *r)
+{
+    bool found = false;
+    ia3_request **at = &io->preparing;
+    while (*at) {
+        if (*at == r) {
+            *at = r->next_prepare;
+            found = true;
+        } else
+            at = &(*at)->next_prepare;
+    }
+    io->preparing_tail = at;
+    return found;
+}
+
+/* Has the compute thread seen it? */
+static bool
+submitted(const ia3_request *r, bool preparing)
+{
+    return ia3_request_has_rows(r) ? r->n_ready > 0 : !preparing;
+}
+
+/* Returns true when the request is the I/O thread's at once, false when it will come back as DONE. */
+static bool
+cancel(ia3_io *io, ia3_request *r)
+{
+    bool preparing = remove_preparing(io, r);
+    if (submitted(r, preparing)) {
+        ia3_queue_cancel(io->server->queue, r);
+        return false;
+    }
+    atomic_store(&r->cancelled, true);
+    return true;
+}
+
+void
+ia3_io_forget(ia3_io *io, ia3_connection *c)
+{
+    while (c->requests) {
+        ia3_request *r = c->requests;
+        ia3_connection_remove_request(c, r);
+        if (cancel(io, r)) {
+            io->request_bytes -= r->accounted;
+            ia3_request_free(r, &io->context);
+            continue;
+        }
+        r->prev = NULL;
+        r->next = io->orphans;
+        if (io->orphans)
+            io->orphans->prev = r;
+        io->orphans = r;
+    }
+    if (c->n_pins > 0) {
+        ia3_connection_unpin(c, io->context.adapters);
+        update_cache_stats(io);
+    }
+}
+
+static void
+submit(ia3_io *io, ia3_request *r, bool finished)
+{
+    ia3_queue *q = io->server->queue;
+    if (r->error.code != 0 || (finished && ia3_request_has_rows(r) && r->n_rows == 0))
+        ia3_io_complete(io, r);
+    else if (ia3_request_has_rows(r) && r->n_prepared > r->n_ready)
+        ia3_queue_publish(q, r, r->n_prepared);
+    else if (r->type == IA3_TRAIN && finished)
+        ia3_queue_train(q, r);
+}
+
+void
+ia3_io_prepare(ia3_io *io)
+{
+    ia3_request *turn = io->preparing;
+    io->preparing = NULL;
+    io->preparing_tail = &io->preparing;
+    for (ia3_request *next; turn; turn = next) {
+        next = turn->next_prepare;
+        turn->next_prepare = NULL;
+        bool finished = ia3_request_prepare(turn, &io->context, ia3_now() + SLICE_SECONDS);
+        account(io, turn);
+        if (!finished) {
+            *io->preparing_tail = turn;
+            io->preparing_tail = &turn->next_prepare;
+        }
+        submit(io, turn, finished);
+    }
+}
+
+static void
+reply_missing(ia3_io *io, ia3_connection *c, ia3_request *r, const uint8_t *missing, uint32_t n)
+{
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_MISSING, r->id);
+    ia3_put_u32(&w, n);
+    ia3_put_bytes(&w, missing, (size_t) n * IA3_DIGEST_LEN);
+    ia3_frame_finish(&w);
+    ia3_connection_send(c, &w);
+
+    /* Those that were found must still be there when the request is repeated. */
+    for (uint32_t i = 0; i < r->n_adapters; i++) {
+        bool pinned = r->adapters[i] == NULL || c->pinned_bytes > IA3_MAX_PINNED;
+        for (int k = 0; k < c->n_pins && !pinned; k++)
+            pinned = c->pins[k] == r->adapters[i];
+        if (!pinned) {
+            ia3_connection_pin(c, r->adapters[i]);
+            r->adapters[i] = NULL;
+        }
+    }
+    ia3_request_free(r, &io->context);
+    update_cache_stats(io);
+}
+
+/* A number in use ends the connection and frees the frame. */
+static bool
+number_is_free(ia3_connection *c, ia3_frame *frame)
+{
+    for (const ia3_request *r = c->requests; r; r = r->next)
+        if (r->id == frame->request) {
+            ia3_error err = {0};
+            free(frame->data);
+            ia3_fail(&err, IA3_E_PROTOCOL, "request number %u is in use", frame->request);
+            ia3_connection_error(c, frame->request, &err);
+            return false;
+        }
+    return true;
+}
+
+static void
+handle_work(ia3_io *io, ia3_connection *c, ia3_frame *frame)
+{
+    ia3_error err = {0};
+    uint32_t id = frame->request;
+    if (!number_is_free(c, frame))
+        return;
+    ia3_request *r = ia3_request_parse(frame, &err);
+    if (r == NULL) {
+        ia3_connection_error(c, id, &err);
+        return;
+    }
+    uint8_t *missing = ia3_alloc_array(ia3_request_n_digests(r) + 1, IA3_DIGEST_LEN);
+    uint32_t n = ia3_request_acquire(r, &io->context, missing);
+    if (n > 0)
+        reply_missing(io, c, r, missing, n);
+    else {
+        ia3_connection_add_request(c, r);
+        account(io, r);
+        *io->preparing_tail = r;
+        io->preparing_tail = &r->next_prepare;
+    }
+    free(missing);
+}
+
+static void
+handle_merge(ia3_io *io, ia3_connection *c, ia3_frame *frame)
+{
+    ia3_error err = {0};
+    uint32_t id = frame->request;
+    if (!number_is_free(c, frame))
+        return;
+    ia3_request *r = ia3_merger_parse(frame, &err);
+    if (r == NULL) {
+        ia3_connection_error(c, id, &err);
+        return;
+    }
+    ia3_connection_add_request(c, r);
+    account(io, r);
+    ia3_merger_add(io->server->merger, r);
+}
+
+static void
+handle_normalize(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
+{
+    ia3_error err = {0};
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_NORMALIZE_OK, frame->request);
+    if (ia3_normalize(io->context.layouts, frame->data, frame->len, &w, &err)) {
+        ia3_frame_finish(&w);
+        ia3_connection_send(c, &w);
+        return;
+    }
+    free(w.data);
+    ia3_connection_error(c, frame->request, &err);
+}
+
+static void
+handle_hello(ia3_connection *c, const ia3_frame *frame)
+{
+    ia3_error err = {0};
+    if (!ia3_parse_hello(frame->data, frame->len, c->client, sizeof c->client, &err)) {
+        ia3_connection_error(c, frame->request, &err);
+        return;
+    }
+    c->greeted = true;
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_HELLO_OK, frame->request);
+    ia3_put_u32(&w, IA3_PROTOCOL_VERSION);
+    ia3_put_str(&w, IA3_ENGINE_VERSION, strlen(IA3_ENGINE_VERSION));
+    ia3_frame_finish(&w);
+    ia3_connection_send(c, &w);
+}
+
+static void
+put_text(ia3_writer *w, const char *s)
+{
+    ia3_put_str(w, s, strlen(s));
+}
+
+static void
+handle_info(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
+{
+    const ia3_server *s = io->server;
+    const ia3_config *config = ia3_model_config(s->model);
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_INFO_OK, frame->request);
+    put_text(&w, s->options->name);
+    put_text(&w, s->path);
+    put_text(&w, s->device->name);
+    put_text(&w, s->device->description);
+    put_text(&w, ia3_device_dtype_name(s->device));
+    put_text(&w, config->model_type);
+    ia3_put_bytes(&w, s->digest, IA3_DIGEST_LEN);
+    ia3_put_u64(&w, ia3_model_parameters(s->model));
+    ia3_put_u64(&w, ia3_model_bytes(s->model));
+    ia3_put_u64(&w, ia3_model_layout(s->model)->n_values);
+    ia3_put_u32(&w, (uint32_t) config->vocab_size);
+    ia3_put_u32(&w, (uint32_t) config->d_model);
+    ia3_put_u32(&w, (uint32_t) config->n_enc);
+    ia3_put_u32(&w, (uint32_t) config->n_dec);
+    ia3_put_f64(&w, config->dropout_rate);
+    ia3_frame_finish(&w);
+    ia3_connection_send(c, &w);
+}
+
+static void
+handle_tokenize(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
+{
+    ia3_error err = {0};
+    ia3_reader r = {.p = frame->data, .end = frame->data + frame->len};
+    size_t len;
+    const char *text = ia3_get_str(&r, &len);
+    int32_t *ids = NULL;
+    int n = 0;
+    if (r.bad || r.p != r.end)
+        ia3_fail(&err, IA3_E_PROTOCOL, "malformed TOKENIZE message");
+    else if (len > MAX_TOKENIZE_BYTES) {
+        ia3_fail(&err, IA3_E_TOO_LONG, "text is too long to be tokenized at once");
+        ia3_fail_detail(&err, "It has %zu bytes, the limit is %u.", len, MAX_TOKENIZE_BYTES);
+    } else
+        ia3_tokenizer_encode(io->server->tokenizer, text, len, &ids, NULL, &n, &err);
+    if (err.code != 0) {
+        ia3_connection_error(c, frame->request, &err);
+        return;
+    }
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_TOKENIZE_OK, frame->request);
+    ia3_put_u32(&w, (uint32_t) n);
+    for (int i = 0; i < n; i++) {
+        char buffer[64];
+        ia3_put_u32(&w, (uint32_t) ids[i]);
+        put_text(&w, ia3_tokenizer_piece(io->server->tokenizer, ids[i], buffer));
+    }
+    free(ids);
+    ia3_frame_finish(&w);
+    ia3_connection_send(c, &w);
+}
+
+static void
+handle_put(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
+{
+    ia3_error err = {0};
+    if (c->pinned_bytes > IA3_MAX_PINNED) {
+        ia3_fail(&err, IA3_E_MEMORY, "too many adapters at once");
+        ia3_fail_hint(&err, "Ask for fewer tasks in one request.");
+        ia3_connection_error(c, frame->request, &err);
+        return;
+    }
+    ia3_cached_adapter *a = ia3_put_adapter(&io->context, frame->data, frame->len, &err);
+    if (a == NULL) {
+        ia3_connection_error(c, frame->request, &err);
+        return;
+    }
+    ia3_connection_pin(c, a);
+    update_cache_stats(io);
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_OK, frame->request);
+    ia3_frame_finish(&w);
+    ia3_connection_send(c, &w);
+}
+
+static void
+handle_cancel(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
+{
+    ia3_reader in = {.p = frame->data, .end = frame->data + frame->len};
+    uint32_t id = ia3_get_u32(&in);
+    if (in.bad || in.p != in.end) {
+        ia3_error err = {0};
+        ia3_fail(&err, IA3_E_PROTOCOL, "malformed CANCEL message");
+        ia3_connection_error(c, frame->request, &err);
+        return;
+    }
+    ia3_request *r = c->requests;
+    while (r && r->id != id)
+        r = r->next;
+    /* One that was answered in the meantime is no mistake. */
+    if (r && !atomic_load(&r->cancelled) && cancel(io, r))
+        ia3_io_complete(io, r);
+}
+
+static void
+handle_stats(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
+{
+    static const char *const names[IA3_N_STATS] = IA3_STAT_NAMES;
+    double values[IA3_N_STATS];
+    ia3_stats_snapshot(&io->server->stats, values);
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_STATS_OK, frame->request);
+    ia3_put_u32(&w, IA3_N_STATS);
+    for (int i = 0; i < IA3_N_STATS; i++) {
+        put_text(&w, names[i]);
+        ia3_put_f64(&w, values[i]);
+    }
+    ia3_frame_finish(&w);
+    ia3_connection_send(c, &w);
+}
+
+void
+ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame)
+{
+    ia3_error err = {0};
+    if (c->greeted == (frame->type == IA3_HELLO)) {
+        ia3_fail(&err, IA3_E_PROTOCOL,
+                 c->greeted ? "second HELLO on a connection" : "first message must be HELLO");
+        ia3_connection_error(c, frame->request, &err);
+        free(frame->data);
+        return;
+    }
+    switch (frame->type) {
+    case IA3_HELLO:
+        handle_hello(c, frame);
+        break;
+    case IA3_SCORE:
+    case IA3_GENERATE:
+    case IA3_TRAIN:
+        handle_work(io, c, frame);
+        return; /* it has taken the data */
+    case IA3_MERGE:
+        handle_merge(io, c, frame);
+        return; /* as well */
+    case IA3_NORMALIZE:
+        handle_normalize(io, c, frame);
+        break;
+    case IA3_TOKENIZE:
+        handle_tokenize(io, c, frame);
+        break;
+    case IA3_PUT_ADAPTER:
+        handle_put(io, c, frame);
+        break;
+    case IA3_CANCEL:
+        handle_cancel(io, c, frame);
+        break;
+    case IA3_INFO:
+    case IA3_STATS:
+        if (frame->len != 0) {
+            ia3_fail(&err, IA3_E_PROTOCOL, "malformed %s message",
+                     frame->type == IA3_INFO ? "INFO" : "STATS");
+            ia3_connection_error(c, frame->request, &err);
+        } else if (frame->type == IA3_INFO)
+            handle_info(io, c, frame);
+        else
+            handle_stats(io, c, frame);
+        break;
+    default:
+        ia3_fail(&err, IA3_E_PROTOCOL, "unknown message type %u", frame->type);
+        ia3_connection_error(c, frame->request, &err);
+    }
+    free(frame->data);
+}

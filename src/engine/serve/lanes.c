@@ -1,0 +1,157 @@
+/*
+ * lanes.c
+ *     See batcher.h.
+ */
+#include "lanes.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/alloc.h"
+
+void
+ia3_lanes_free(ia3_lanes *l)
+{
+    free(l->lanes);
+}
+
+static ia3_lane *
+lane_of(ia3_lanes *l, uint64_t client)
+{
+    for (int i = 0; i < l->n; i++)
+        if (l->lanes[i].client == client)
+            return &l->lanes[i];
+    if (l->n == l->cap) {
+        l->cap = l->cap ? 2 * l->cap : 16;
+        l->lanes = ia3_realloc(l->lanes, (size_t) l->cap * sizeof *l->lanes);
+    }
+    ia3_lane *lane = &l->lanes[l->n++];
+    *lane = (ia3_lane){.client = client};
+    return lane;
+}
+
+void
+ia3_lanes_add(ia3_lanes *l, ia3_request *r, uint32_t more)
+{
+    if (!r->in_lane) {
+        ia3_lane *lane = lane_of(l, r->client);
+        r->lane_next = NULL;
+        *(lane->last ? &lane->last->lane_next : &lane->first) = r;
+        lane->last = r;
+        r->in_lane = true;
+    }
+    l->n_waiting += more;
+}
+
+/* Takes r out of its lane; prev is the one before it, or NULL. */
+static void
+remove_request(ia3_lane *lane, ia3_request *prev, ia3_request *r)
+{
+    *(prev ? &prev->lane_next : &lane->first) = r->lane_next;
+    if (lane->last == r)
+        lane->last = prev;
+    r->lane_next = NULL;
+    r->in_lane = false;
+}
+
+/* The next ready row of a lane, and who it belongs to. */
+static ia3_row *
+peek(const ia3_lane *lane, ia3_request **owner, ia3_request **before)
+{
+    *before = NULL;
+    for (ia3_request *r = lane->first; r; *before = r, r = r->lane_next)
+        if (r->n_taken < r->n_ready) {
+            *owner = r;
+            return &r->rows[r->n_taken];
+        }
+    return NULL;
+}
+
+static int
+row_tokens(const ia3_row *row)
+{
+    if (ia3_row_failed(row))
+        return 0;
+    if (row->sampling) /* each token it writes is computed with, as an input's is */
+        return row->n_ids + (int) row->sampling->max_tokens;
+    ia3_score_row s = {.n_ids = row->n_ids, .ids = row->ids, .choices = row->set->choices};
+    return ia3_score_row_tokens(&s);
+}
+
+/* Gives the lane one turn. Returns false when it has nothing (more) for this batch. */
+static bool
+take_turn(ia3_lanes *l, ia3_lane *lane, ia3_row_batch *batch, int64_t *tokens)
+{
+    ia3_request *r, *before;
+    ia3_row *row = lane->full ? NULL : peek(lane, &r, &before);
+    if (row == NULL)
+        return false;
+    int cost = row_tokens(row);
+    if (batch->n > 0 && *tokens + cost > l->max_tokens) {
+        lane->full = true;
+        return false;
+    }
+    *tokens += cost;
+    batch->rows[batch->n++] = row;
+    l->n_waiting--;
+    if (++r->n_taken == r->n_rows)
+        remove_request(lane, before, r);
+    return true;
+}
+
+/* Forgets empty lanes; the cursor stays on the lane it was on. */
+static void
+drop_empty(ia3_lanes *l)
+{
+    int kept = 0, cursor = 0;
+    for (int i = 0; i < l->n; i++) {
+        if (i == l->cursor)
+            cursor = kept;
+        if (l->lanes[i].first)
+            l->lanes[kept++] = l->lanes[i];
+    }
+    l->n = kept;
+    l->cursor = kept ? cursor % kept : 0;
+}
+
+uint32_t
+ia3_lanes_fill(ia3_lanes *l, ia3_row_batch *batch)
+{
+    batch->n = 0;
+    if (l->n_waiting == 0)
+        return 0;
+    for (int i = 0; i < l->n; i++)
+        l->lanes[i].full = false;
+    int64_t tokens = 0;
+    bool progress = true;
+    while (progress && batch->n < IA3_MAX_BATCH_ROWS) {
+        progress = false;
+        for (int i = 0; i < l->n && batch->n < IA3_MAX_BATCH_ROWS; i++)
+            progress |= take_turn(l, &l->lanes[(l->cursor + i) % l->n], batch, &tokens);
+    }
+    int first = l->cursor;
+    l->cursor = l->n ? (first + 1) % l->n : 0;
+    for (int i = 0; i < l->n; i++)
+        if (l->lanes[(first + 1 + i) % l->n].full) {
+            l->cursor = (first + 1 + i) % l->n;
+            break;
+        }
+    drop_empty(l);
+    return (uint32_t) batch->n;
+}
+
+ia3_request *
+ia3_lanes_take_cancelled(ia3_lanes *l)
+{
+    for (int i = 0; i < l->n; i++) {
+        ia3_request *prev = NULL;
+        for (ia3_request *r = l->lanes[i].first; r; prev = r, r = r->lane_next)
+            if (atomic_load(&r->cancelled)) {
+                l->n_waiting -= r->n_ready - r->n_taken;
+                remove_request(&l->lanes[i], prev, r);
+                drop_empty(l);
+                return r;
+            }
+    }
+    return NULL;
+}

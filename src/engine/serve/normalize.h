@@ -1,0 +1,19 @@
+/*
+ * normalize.h
+ *     NORMALIZE: an adapter in any spelling that is read (adapter.h), as the one that is stored.
+ */
+#ifndef IA3_NORMALIZE_H
+#define IA3_NORMALIZE_H
+
+#include "common/wire.h"
+#include "engine/files/adapter.h"
+
+/*
+ * Writes the payload of NORMALIZE_OK (protocol.h). The same vectors give the same bytes, whatever names, order,
+ * shapes or dtype they came with. False after an error: IA3_E_PROTOCOL, or IA3_E_BAD_ADAPTER naming the tensor;
+ * nothing has been written then.
+ */
+bool ia3_normalize(ia3_layout *const *layouts, const uint8_t *payload, size_t len, ia3_writer *w,
+                   ia3_error *err);
+
+#endif

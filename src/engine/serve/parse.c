@@ -1,0 +1,393 @@
+/*
+ * parse.c
+ *     See parse.h.
+ */
+#include "parse.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "common/wire.h"
+#include "engine/base/alloc.h"
+
+static bool
+malformed(ia3_error *err, const char *what)
+{
+    return ia3_fail(err, IA3_E_PROTOCOL, "malformed %s message", what);
+}
+
+static bool
+too_many(ia3_error *err, const char *what, uint32_t n, uint32_t limit)
+{
+    return ia3_fail(err, IA3_E_TOO_LONG, "request has %u %s, the limit is %u", n, what, limit);
+}
+
+static ia3_span
+get_span(ia3_reader *r)
+{
+    size_t n;
+    ia3_span s;
+    s.data = ia3_get_str(r, &n);
+    s.len = (uint32_t) n;
+    return s;
+}
+
+static bool
+check_max_tokens(uint32_t max, ia3_error *err)
+{
+    if (max >= 1 && max <= IA3_MAX_INPUT_TOKENS)
+        return true;
+    return ia3_fail(err, IA3_E_INVALID, "max_input_tokens must be between 1 and %u", IA3_MAX_INPUT_TOKENS);
+}
+
+bool
+ia3_digest_is_zero(const uint8_t digest[IA3_DIGEST_LEN])
+{
+    for (int i = 0; i < IA3_DIGEST_LEN; i++)
+        if (digest[i])
+            return false;
+    return true;
+}
+
+/* list<list<str choice>> */
+static bool
+parse_sets(ia3_reader *r, ia3_wire_sets *sets, const char *what, ia3_error *err)
+{
+    uint32_t n = ia3_get_count(r, 4);
+    if (r->bad)
+        return malformed(err, what);
+    if (n > IA3_MAX_SETS)
+        return too_many(err, "choice sets", n, IA3_MAX_SETS);
+    sets->sets = ia3_alloc_array(n ? n : 1, sizeof *sets->sets);
+    sets->n = n;
+    uint32_t total = 0, cap = 0;
+    for (uint32_t s = 0; s < n; s++) {
+        ia3_wire_set *set = &sets->sets[s];
+        set->raw = r->p;
+        set->first = total;
+        set->n = ia3_get_count(r, 4);
+        if (r->bad)
+            return malformed(err, what);
+        if (set->n > IA3_MAX_CHOICES - total)
+            return too_many(err, "choices", total + set->n, IA3_MAX_CHOICES);
+        if (total + set->n > cap) {
+            cap = total + set->n > 2 * cap ? total + set->n : 2 * cap;
+            sets->choices = ia3_realloc(sets->choices, cap * sizeof *sets->choices);
+        }
+        for (uint32_t i = 0; i < set->n; i++)
+            sets->choices[total++] = get_span(r);
+        if (r->bad)
+            return malformed(err, what);
+        set->raw_len = (size_t) (r->p - set->raw);
+    }
+    return true;
+}
+
+static void
+free_sets(ia3_wire_sets *sets)
+{
+    free(sets->sets);
+    free(sets->choices);
+    memset(sets, 0, sizeof *sets);
+}
+
+static bool
+finite_from(double v, double low)
+{
+    return isfinite(v) && v >= low;
+}
+
+static bool
+parse_score_rows(ia3_reader *r, ia3_score_message *m, ia3_error *err)
+{
+    uint32_t n = ia3_get_count(r, 16);
+    if (r->bad)
+        return malformed(err, "SCORE");
+    if (n > IA3_MAX_ROWS)
+        return too_many(err, "rows", n, IA3_MAX_ROWS);
+    m->rows = ia3_alloc_array(n ? n : 1, sizeof *m->rows);
+    m->n_rows = n;
+    for (uint32_t i = 0; i < n; i++) {
+        ia3_wire_row *row = &m->rows[i];
+        row->adapter = ia3_get_u32(r);
+        row->set = ia3_get_u32(r);
+        row->text = get_span(r);
+        row->tail = ia3_get_u32(r);
+    }
+    if (r->bad || r->p != r->end)
+        return malformed(err, "SCORE");
+    return true;
+}
+
+/* What rows of SCORE and GENERATE have in common. */
+static bool
+check_row(const ia3_score_message *m, uint32_t i, ia3_error *err)
+{
+    const ia3_wire_row *row = &m->rows[i];
+    if (row->adapter >= m->n_digests)
+        return ia3_fail(err, IA3_E_INVALID, "row %u refers to adapter %u of %u", i, row->adapter,
+                        m->n_digests);
+    if (row->tail > row->text.len)
+        return ia3_fail(err, IA3_E_INVALID, "row %u has its tail at byte %u of %u", i, row->tail,
+                        row->text.len);
+    return true;
+}
+
+static bool
+check_answer(uint64_t bytes, ia3_error *err)
+{
+    if (bytes + 5 <= IA3_MAX_FRAME)
+        return true;
+    ia3_fail(err, IA3_E_TOO_LONG, "answer would have %llu bytes, the limit is %u", (unsigned long long) bytes,
+             IA3_MAX_FRAME);
+    return ia3_fail_hint(err, "Ask for fewer rows at once.");
+}
+
+/* Cross references, and an answer that fits into a frame. */
+static bool
+check_score_rows(const ia3_score_message *m, ia3_error *err)
+{
+    uint64_t answer = 0;
+    for (uint32_t i = 0; i < m->n_rows; i++) {
+        const ia3_wire_row *row = &m->rows[i];
+        if (!check_row(m, i, err))
+            return false;
+        if (row->set >= m->sets.n)
+            return ia3_fail(err, IA3_E_INVALID, "row %u refers to choice set %u of %u", i, row->set,
+                            m->sets.n);
+        answer += 5 + 8 * (uint64_t) m->sets.sets[row->set].n;
+    }
+    return check_answer(answer, err);
+}
+
+/* max_input_tokens and the adapters. */
+static bool
+parse_score_head(ia3_reader *r, ia3_score_message *m, const char *what, ia3_error *err)
+{
+    memset(m, 0, sizeof *m);
+    m->max_input_tokens = ia3_get_u32(r);
+    m->n_digests = ia3_get_count(r, IA3_DIGEST_LEN);
+    m->digests = ia3_get_bytes(r, (size_t) m->n_digests * IA3_DIGEST_LEN);
+    if (r->bad)
+        return malformed(err, what);
+    if (m->n_digests > IA3_MAX_DIGESTS)
+        return too_many(err, "adapters", m->n_digests, IA3_MAX_DIGESTS);
+    return true;
+}
+
+bool
+ia3_parse_score(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err)
+{
+    ia3_reader r = {.p = payload, .end = payload + len};
+    if (!parse_score_head(&r, m, "SCORE", err))
+        return false;
+    if (parse_sets(&r, &m->sets, "SCORE", err) && parse_score_rows(&r, m, err) &&
+        check_max_tokens(m->max_input_tokens, err) && check_score_rows(m, err))
+        return true;
+    ia3_score_message_free(m);
+    return false;
+}
+
+static bool
+parse_generate_rows(ia3_reader *r, ia3_score_message *m, ia3_error *err)
+{
+    uint32_t n = ia3_get_count(r, 36);
+    if (r->bad)
+        return malformed(err, "GENERATE");
+    if (n > IA3_MAX_ROWS)
+        return too_many(err, "rows", n, IA3_MAX_ROWS);
+    m->rows = ia3_alloc_array(n ? n : 1, sizeof *m->rows);
+    m->sampling = ia3_alloc_array(n ? n : 1, sizeof *m->sampling);
+    m->n_rows = n;
+    for (uint32_t i = 0; i < n; i++) {
+        m->rows[i].adapter = ia3_get_u32(r);
+        m->rows[i].text = get_span(r);
+        m->rows[i].tail = ia3_get_u32(r);
+        m->sampling[i].max_tokens = ia3_get_u32(r);
+        m->sampling[i].temperature = ia3_get_f64(r);
+        m->sampling[i].top_k = ia3_get_u32(r);
+        m->sampling[i].seed = ia3_get_u64(r);
+    }
+    if (r->bad || r->p != r->end)
+        return malformed(err, "GENERATE");
+    return true;
+}
+
+static bool
+check_generate_rows(const ia3_score_message *m, ia3_error *err)
+{
+    uint64_t answer = 0;
+    for (uint32_t i = 0; i < m->n_rows; i++) {
+        const ia3_sampling *s = &m->sampling[i];
+        if (!check_row(m, i, err))
+            return false;
+        if (s->max_tokens < 1 || s->max_tokens > IA3_MAX_NEW_TOKENS)
+            return ia3_fail(err, IA3_E_INVALID, "max_tokens must be between 1 and %d", IA3_MAX_NEW_TOKENS);
+        if (!finite_from(s->temperature, 0))
+            return ia3_fail(err, IA3_E_INVALID, "temperature must be zero or a positive number");
+        if (s->top_k > INT32_MAX)
+            return ia3_fail(err, IA3_E_INVALID, "top_k must be between 0 and %d", INT32_MAX);
+        /* pieces are short: 64 bytes is longer than any usual one */
+        answer += 5 + 64 * (uint64_t) s->max_tokens;
+    }
+    return check_answer(answer, err);
+}
+
+bool
+ia3_parse_generate(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err)
+{
+    ia3_reader r = {.p = payload, .end = payload + len};
+    if (!parse_score_head(&r, m, "GENERATE", err))
+        return false;
+    if (parse_generate_rows(&r, m, err) && check_max_tokens(m->max_input_tokens, err) &&
+        check_generate_rows(m, err))
+        return true;
+    ia3_score_message_free(m);
+    return false;
+}
+
+void
+ia3_score_message_free(ia3_score_message *m)
+{
+    free_sets(&m->sets);
+    free(m->rows);
+    free(m->sampling);
+    memset(m, 0, sizeof *m);
+}
+
+/* A number that does not fit an int becomes one that ia3_recipe_check refuses. */
+static int
+get_positive_int(ia3_reader *r)
+{
+    uint32_t v = ia3_get_u32(r);
+    return v > 0x7fffffff ? -1 : (int) v;
+}
+
+static bool
+parse_recipe(ia3_reader *r, ia3_train_message *m)
+{
+    ia3_recipe *c = &m->recipe;
+    m->max_input_tokens = ia3_get_u32(r);
+    c->steps = get_positive_int(r);
+    c->batch_size = get_positive_int(r);
+    c->learning_rate = ia3_get_f64(r);
+    c->warmup_ratio = ia3_get_f64(r);
+    c->lm_weight = ia3_get_f64(r);
+    c->unlikelihood_weight = ia3_get_f64(r);
+    c->length_norm_weight = ia3_get_f64(r);
+    c->dropout = ia3_get_f64(r);
+    c->seed = ia3_get_u64(r);
+    c->averaging = (Ia3LossAveraging) ia3_get_u8(r);
+    c->method = (Ia3Method) ia3_get_u8(r);
+    m->init = ia3_get_bytes(r, IA3_DIGEST_LEN);
+    c->stop = get_positive_int(r);
+    m->state = get_span(r);
+    return !r->bad;
+}
+
+static bool
+parse_examples(ia3_reader *r, ia3_train_message *m, ia3_error *err)
+{
+    uint32_t n = ia3_get_count(r, 12);
+    if (r->bad)
+        return malformed(err, "TRAIN");
+    if (n > IA3_MAX_TEXTS)
+        return too_many(err, "examples", n, IA3_MAX_TEXTS);
+    m->examples = ia3_alloc_array(n ? n : 1, sizeof *m->examples);
+    m->n_examples = n;
+    uint32_t cap = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        ia3_wire_example *x = &m->examples[i];
+        x->set = ia3_get_u32(r);
+        x->label = ia3_get_u32(r);
+        x->first = m->n_texts;
+        x->n_texts = ia3_get_count(r, 8);
+        if (r->bad)
+            return malformed(err, "TRAIN");
+        if (x->n_texts > IA3_MAX_TEXTS - m->n_texts)
+            return too_many(err, "rendered texts", m->n_texts + x->n_texts, IA3_MAX_TEXTS);
+        uint32_t need = m->n_texts + x->n_texts;
+        if (need > cap) {
+            cap = need > 2 * cap ? need : 2 * cap;
+            m->texts = ia3_realloc(m->texts, cap * sizeof *m->texts);
+        }
+        for (uint32_t t = 0; t < x->n_texts; t++) {
+            m->texts[m->n_texts].text = get_span(r);
+            m->texts[m->n_texts++].tail = ia3_get_u32(r);
+        }
+    }
+    if (r->bad || r->p != r->end)
+        return malformed(err, "TRAIN");
+    return true;
+}
+
+static bool
+check_examples(const ia3_train_message *m, ia3_error *err)
+{
+    if (m->n_examples == 0)
+        return ia3_fail(err, IA3_E_INVALID, "there are no examples to train on");
+    for (uint32_t i = 0; i < m->n_examples; i++) {
+        const ia3_wire_example *x = &m->examples[i];
+        if (x->set >= m->sets.n)
+            return ia3_fail(err, IA3_E_INVALID, "example %u refers to choice set %u of %u", i, x->set,
+                            m->sets.n);
+        if (x->label >= m->sets.sets[x->set].n)
+            return ia3_fail(err, IA3_E_INVALID, "example %u has label %u of %u choices", i, x->label,
+                            m->sets.sets[x->set].n);
+        if (x->n_texts == 0)
+            return ia3_fail(err, IA3_E_INVALID, "example %u has no text", i);
+        for (uint32_t t = x->first; t < x->first + x->n_texts; t++)
+            if (m->texts[t].tail > m->texts[t].text.len)
+                return ia3_fail(err, IA3_E_INVALID, "example %u has its tail at byte %u of %u", i,
+                                m->texts[t].tail, m->texts[t].text.len);
+    }
+    return true;
+}
+
+bool
+ia3_parse_train(ia3_train_message *m, const uint8_t *payload, size_t len, ia3_error *err)
+{
+    memset(m, 0, sizeof *m);
+    ia3_reader r = {.p = payload, .end = payload + len};
+    if (!parse_recipe(&r, m))
+        return malformed(err, "TRAIN");
+    if (parse_sets(&r, &m->sets, "TRAIN", err) && parse_examples(&r, m, err) &&
+        check_max_tokens(m->max_input_tokens, err) && ia3_recipe_check(&m->recipe, err) &&
+        check_examples(m, err))
+        return true;
+    ia3_train_message_free(m);
+    return false;
+}
+
+void
+ia3_train_message_free(ia3_train_message *m)
+{
+    free_sets(&m->sets);
+    free(m->examples);
+    free(m->texts);
+    memset(m, 0, sizeof *m);
+}
+
+bool
+ia3_parse_hello(const uint8_t *payload, size_t len, char *client, size_t size, ia3_error *err)
+{
+    ia3_reader r = {.p = payload, .end = payload + len};
+    uint32_t magic = ia3_get_u32(&r);
+    uint32_t version = ia3_get_u32(&r);
+    if (r.bad || magic != IA3_PROTOCOL_MAGIC)
+        return malformed(err, "HELLO");
+    if (version != IA3_PROTOCOL_VERSION) {
+        ia3_fail(err, IA3_E_PROTOCOL, "protocol version %u is not supported", version);
+        ia3_fail_detail(err, "The engine speaks version %d.", IA3_PROTOCOL_VERSION);
+        return ia3_fail_hint(err, "Extension and engine must come from the same release of ia3.");
+    }
+    ia3_span name = get_span(&r);
+    if (r.bad || r.p != r.end)
+        return malformed(err, "HELLO");
+    size_t k = 0;
+    for (uint32_t i = 0; i < name.len && k + 1 < size; i++)
+        client[k++] = name.data[i] >= 32 && name.data[i] < 127 ? name.data[i] : '?';
+    client[k] = '\0';
+    return true;
+}

@@ -1,0 +1,98 @@
+/*
+ * parse.h
+ *     The payloads of SCORE, GENERATE and TRAIN, taken apart and checked. No sockets, no model: fuzzed as it is.
+ *
+ * A parsed message points into the frame, which must outlive it. Errors: IA3_E_PROTOCOL means that the bytes
+ * make no sense (the connection is then closed); every other code leaves the connection usable.
+ */
+#ifndef IA3_PARSE_H
+#define IA3_PARSE_H
+
+#include <stddef.h>
+
+#include "engine/recipe/train.h"
+
+/* Limits beyond which a request is refused (IA3_E_TOO_LONG): what parsing allocates stays in proportion. */
+#define IA3_MAX_ROWS    (1u << 20)
+#define IA3_MAX_TEXTS   (1u << 20) /* rendered texts of a training request */
+#define IA3_MAX_SETS    (1u << 16)
+#define IA3_MAX_CHOICES (1u << 20) /* of one request, all sets together */
+#define IA3_MAX_DIGESTS (1u << 12)
+
+typedef struct ia3_span {
+    const char *data; /* not terminated */
+    uint32_t len;
+} ia3_span;
+
+typedef struct ia3_wire_set {
+    const uint8_t *raw; /* the set as it lies in the frame: its identity */
+    size_t raw_len;
+    uint32_t n;
+    uint32_t first; /* into ia3_wire_sets.choices */
+} ia3_wire_set;
+
+typedef struct ia3_wire_sets {
+    uint32_t n;
+    ia3_wire_set *sets;
+    ia3_span *choices;
+} ia3_wire_sets;
+
+typedef struct ia3_wire_row {
+    uint32_t adapter, set;
+    ia3_span text;
+    uint32_t tail;
+} ia3_wire_row;
+
+/* How a row of GENERATE is to be continued (generate.h). */
+typedef struct ia3_sampling {
+    uint32_t max_tokens;
+    double temperature;
+    uint32_t top_k;
+    uint64_t seed;
+} ia3_sampling;
+
+/* SCORE, and GENERATE, whose rows have no choices (there are no sets) but say how to sample. */
+typedef struct ia3_score_message {
+    uint32_t max_input_tokens;
+    uint32_t n_digests;
+    const uint8_t *digests; /* [n_digests][IA3_DIGEST_LEN] */
+    ia3_wire_sets sets;
+    uint32_t n_rows;
+    ia3_wire_row *rows;
+    ia3_sampling *sampling; /* GENERATE: [n_rows]; SCORE: NULL */
+} ia3_score_message;
+
+typedef struct ia3_wire_text {
+    ia3_span text;
+    uint32_t tail;
+} ia3_wire_text;
+
+typedef struct ia3_wire_example {
+    uint32_t set, label, n_texts;
+    uint32_t first; /* into ia3_train_message.texts */
+} ia3_wire_example;
+
+typedef struct ia3_train_message {
+    uint32_t max_input_tokens;
+    ia3_recipe recipe;
+    const uint8_t *init; /* [IA3_DIGEST_LEN] */
+    ia3_span state;
+    ia3_wire_sets sets;
+    uint32_t n_examples, n_texts;
+    ia3_wire_example *examples;
+    ia3_wire_text *texts;
+} ia3_train_message;
+
+/* After either result the message may (must, after true) be freed. */
+bool ia3_parse_score(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err);
+bool ia3_parse_generate(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err);
+void ia3_score_message_free(ia3_score_message *m);
+bool ia3_parse_train(ia3_train_message *m, const uint8_t *payload, size_t len, ia3_error *err);
+void ia3_train_message_free(ia3_train_message *m);
+
+/* HELLO: checks magic and version; `client` gets the name, cut to fit. */
+bool ia3_parse_hello(const uint8_t *payload, size_t len, char *client, size_t size, ia3_error *err);
+
+bool ia3_digest_is_zero(const uint8_t digest[IA3_DIGEST_LEN]);
+
+#endif

@@ -1,0 +1,203 @@
+/*
+ * queue.c
+ *     See queue.h; the choice of a batch's rows is in batcher.c.
+ */
+#include "queue.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/base/alloc.h"
+#include "lanes.h"
+#include "engine/base/log.h"
+
+struct ia3_queue {
+    pthread_mutex_t lock;
+    pthread_cond_t work_arrived;
+    ia3_stats *stats;
+    int wake_fd;
+    bool stop, cancelled;
+    ia3_lanes lanes;
+    ia3_request *trainings, **trainings_tail;
+    ia3_adapter **doomed;
+    int n_doomed, cap_doomed;
+    ia3_event *events, **events_tail;
+};
+
+ia3_queue *
+ia3_queue_create(int wake_fd, int max_batch_tokens, ia3_stats *stats)
+{
+    ia3_queue *q = ia3_alloc(sizeof *q);
+    pthread_mutex_init(&q->lock, NULL);
+    pthread_cond_init(&q->work_arrived, NULL);
+    q->wake_fd = wake_fd;
+    q->stats = stats;
+    q->lanes.max_tokens = max_batch_tokens;
+    q->trainings_tail = &q->trainings;
+    q->events_tail = &q->events;
+    return q;
+}
+
+void
+ia3_queue_free(ia3_queue *q)
+{
+    ia3_event *next;
+    for (ia3_event *e = q->events; e; e = next) {
+        next = e->next;
+        free(e);
+    }
+    ia3_lanes_free(&q->lanes);
+    free(q->doomed);
+    pthread_cond_destroy(&q->work_arrived);
+    pthread_mutex_destroy(&q->lock);
+    free(q);
+}
+
+void
+ia3_queue_publish(ia3_queue *q, ia3_request *r, uint32_t n_ready)
+{
+    pthread_mutex_lock(&q->lock);
+    uint32_t more = n_ready - r->n_ready;
+    r->n_ready = n_ready;
+    ia3_lanes_add(&q->lanes, r, more);
+    pthread_cond_signal(&q->work_arrived);
+    pthread_mutex_unlock(&q->lock);
+    ia3_stats_add(q->stats, IA3_STAT_QUEUE_ROWS, more);
+}
+
+void
+ia3_queue_train(ia3_queue *q, ia3_request *r)
+{
+    pthread_mutex_lock(&q->lock);
+    r->lane_next = NULL;
+    *q->trainings_tail = r;
+    q->trainings_tail = &r->lane_next;
+    pthread_cond_signal(&q->work_arrived);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void
+ia3_queue_cancel(ia3_queue *q, ia3_request *r)
+{
+    atomic_store(&r->cancelled, true);
+    pthread_mutex_lock(&q->lock);
+    q->cancelled = true;
+    pthread_cond_signal(&q->work_arrived);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void
+ia3_queue_doom(ia3_queue *q, ia3_adapter *adapter)
+{
+    pthread_mutex_lock(&q->lock);
+    if (q->n_doomed == q->cap_doomed) {
+        q->cap_doomed = q->cap_doomed ? 2 * q->cap_doomed : 16;
+        q->doomed = ia3_realloc(q->doomed, (size_t) q->cap_doomed * sizeof(ia3_adapter *));
+    }
+    q->doomed[q->n_doomed++] = adapter;
+    pthread_cond_signal(&q->work_arrived);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void
+ia3_queue_stop(ia3_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    q->stop = true;
+    pthread_cond_signal(&q->work_arrived);
+    pthread_mutex_unlock(&q->lock);
+}
+
+bool
+ia3_queue_stopping(ia3_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    bool stop = q->stop;
+    pthread_mutex_unlock(&q->lock);
+    return stop;
+}
+
+ia3_event *
+ia3_queue_events(ia3_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    ia3_event *events = q->events;
+    q->events = NULL;
+    q->events_tail = &q->events;
+    pthread_mutex_unlock(&q->lock);
+    return events;
+}
+
+/* Call with the lock held. */
+static void
+post_locked(ia3_queue *q, const ia3_event *event)
+{
+    ia3_event *e = ia3_alloc(sizeof *e);
+    *e = *event;
+    e->next = NULL;
+    *q->events_tail = e;
+    q->events_tail = &e->next;
+    uint64_t one = 1;
+    ssize_t ignored = write(q->wake_fd, &one, sizeof one); /* a full counter wakes as well */
+    (void) ignored;
+}
+
+void
+ia3_queue_post(ia3_queue *q, const ia3_event *event)
+{
+    pthread_mutex_lock(&q->lock);
+    post_locked(q, event);
+    pthread_mutex_unlock(&q->lock);
+}
+
+static void
+post_cancelled(ia3_queue *q, ia3_request *r)
+{
+    ia3_fail(&r->error, IA3_E_CANCELLED, "request was cancelled");
+    post_locked(q, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
+}
+
+/* Sends back what was cancelled before it began. Call with the lock held, between two batches. */
+static void
+sweep_cancelled(ia3_queue *q)
+{
+    q->cancelled = false;
+    for (ia3_request *r; (r = ia3_lanes_take_cancelled(&q->lanes)) != NULL;) {
+        ia3_stats_add(q->stats, IA3_STAT_QUEUE_ROWS, -(double) (r->n_ready - r->n_taken));
+        post_cancelled(q, r);
+    }
+    q->trainings_tail = &q->trainings;
+    while (*q->trainings_tail) {
+        ia3_request *r = *q->trainings_tail;
+        if (atomic_load(&r->cancelled)) {
+            *q->trainings_tail = r->lane_next;
+            post_cancelled(q, r);
+        } else
+            q->trainings_tail = &r->lane_next;
+    }
+}
+
+bool
+ia3_queue_next(ia3_queue *q, bool busy, ia3_work *work)
+{
+    work->batch.n = 0;
+    pthread_mutex_lock(&q->lock);
+    while (!q->stop && !busy && !q->trainings && q->n_doomed == 0 && !q->cancelled && q->lanes.n_waiting == 0)
+        pthread_cond_wait(&q->work_arrived, &q->lock);
+    if (q->cancelled)
+        sweep_cancelled(q);
+    uint32_t taken = ia3_lanes_fill(&q->lanes, &work->batch);
+    work->trainings = q->trainings;
+    q->trainings = NULL;
+    q->trainings_tail = &q->trainings;
+    work->doomed = q->doomed;
+    work->n_doomed = q->n_doomed;
+    q->doomed = NULL;
+    q->n_doomed = q->cap_doomed = 0;
+    bool stop = q->stop;
+    pthread_mutex_unlock(&q->lock);
+    if (taken > 0)
+        ia3_stats_add(q->stats, IA3_STAT_QUEUE_ROWS, -(double) taken);
+    return !stop;
+}

@@ -1,0 +1,401 @@
+/*
+ * request.c
+ *     See request.h.
+ */
+#include "request.h"
+
+#include <openssl/sha.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/alloc.h"
+#include "engine/base/clock.h"
+#include "engine/base/log.h"
+
+/*
+ * A body longer than this (or 64 bytes, the longest usual piece, for every token wanted) is cut before it is
+ * tokenized. Only text that is nearly all white space could have filled the limit with what comes later.
+ */
+#define LONG_BODY ((size_t) 1 << 20)
+
+ia3_request *
+ia3_request_parse(const ia3_frame *frame, ia3_error *err)
+{
+    ia3_request *r = ia3_alloc(sizeof *r);
+    r->type = (Ia3Message) frame->type;
+    r->id = frame->request;
+    r->frame = frame->data;
+    r->frame_len = frame->len;
+    r->arrived = ia3_now();
+    atomic_init(&r->cancelled, false);
+    bool ok = r->type == IA3_SCORE      ? ia3_parse_score(&r->score, frame->data, frame->len, err)
+              : r->type == IA3_GENERATE ? ia3_parse_generate(&r->score, frame->data, frame->len, err)
+                                        : ia3_parse_train(&r->train, frame->data, frame->len, err);
+    if (!ok) {
+        free(r->frame);
+        free(r);
+        return NULL;
+    }
+    const ia3_wire_sets *sets = ia3_request_has_rows(r) ? &r->score.sets : &r->train.sets;
+    r->n_sets = sets->n;
+    r->sets = ia3_alloc_array(sets->n ? sets->n : 1, sizeof *r->sets);
+    r->bytes = frame->len + sets->n * (sizeof *sets->sets + sizeof *r->sets);
+    for (uint32_t s = 0; s < sets->n; s++)
+        r->bytes += sets->sets[s].n * sizeof(ia3_span);
+    if (ia3_request_has_rows(r)) {
+        r->n_rows = r->score.n_rows;
+        r->rows = ia3_alloc_array(r->n_rows ? r->n_rows : 1, sizeof *r->rows);
+        r->bytes += r->n_rows * (sizeof *r->rows + sizeof *r->score.rows);
+        r->sampling = r->score.sampling;
+        r->score.sampling = NULL; /* outlives the message */
+        if (r->sampling)
+            r->bytes += r->n_rows * sizeof *r->sampling;
+    } else {
+        r->recipe = r->train.recipe;
+        if (r->train.state.len > 0) { /* outlives the frame */
+            r->state_len = r->train.state.len;
+            r->state = ia3_alloc_array(r->state_len, 1);
+            memcpy(r->state, r->train.state.data, r->state_len);
+            r->bytes += r->state_len;
+        }
+        r->n_examples = r->train.n_examples;
+        r->n_texts = r->train.n_texts;
+        r->examples = ia3_alloc_array(r->n_examples, sizeof *r->examples);
+        r->text_ids = ia3_alloc_array(r->n_texts, sizeof *r->text_ids);
+        r->text_lens = ia3_alloc_array(r->n_texts, sizeof *r->text_lens);
+        r->bytes += r->n_examples * (sizeof *r->examples + sizeof *r->train.examples) +
+                    r->n_texts * (sizeof *r->text_ids + sizeof *r->text_lens + sizeof *r->train.texts);
+    }
+    return r;
+}
+
+uint32_t
+ia3_request_n_digests(const ia3_request *r)
+{
+    return ia3_request_has_rows(r) ? r->score.n_digests : 1;
+}
+
+uint32_t
+ia3_request_acquire(ia3_request *r, ia3_request_context *x, uint8_t *missing)
+{
+    const uint8_t *digests = ia3_request_has_rows(r) ? r->score.digests : r->train.init;
+    uint32_t n_missing = 0;
+    r->n_adapters = ia3_request_n_digests(r);
+    r->adapters = ia3_alloc_array(r->n_adapters ? r->n_adapters : 1, sizeof *r->adapters);
+    r->bytes += r->n_adapters * sizeof *r->adapters;
+    for (uint32_t i = 0; i < r->n_adapters; i++) {
+        const uint8_t *digest = digests + (size_t) i * IA3_DIGEST_LEN;
+        if (ia3_digest_is_zero(digest))
+            continue;
+        r->adapters[i] = ia3_adapter_cache_acquire(x->adapters, digest);
+        ia3_stats_add(x->stats, r->adapters[i] ? IA3_STAT_CACHE_HITS : IA3_STAT_CACHE_MISSES, 1);
+        if (r->adapters[i])
+            continue;
+        bool listed = false;
+        for (uint32_t k = 0; k < n_missing && !listed; k++)
+            listed = memcmp(missing + (size_t) k * IA3_DIGEST_LEN, digest, IA3_DIGEST_LEN) == 0;
+        if (!listed)
+            memcpy(missing + (size_t) n_missing++ * IA3_DIGEST_LEN, digest, IA3_DIGEST_LEN);
+    }
+    return n_missing;
+}
+
+bool
+ia3_encode_input(const ia3_tokenizer *tok, ia3_span text, uint32_t tail, uint32_t max_tokens, int32_t **ids,
+                 int *n, bool *truncated, ia3_error *err)
+{
+    size_t limit = (size_t) max_tokens * 64 > LONG_BODY ? (size_t) max_tokens * 64 : LONG_BODY;
+    size_t tail_len = text.len - tail;
+    if (tail_len > limit) {
+        ia3_fail(err, IA3_E_TOO_LONG, "the end of the template has %zu bytes", tail_len);
+        return ia3_fail_detail(err, "It does not fit into %u tokens.", max_tokens);
+    }
+    if (tail <= limit)
+        return ia3_tokenizer_encode_input(tok, text.data, text.len, tail, (int) max_tokens, ids, n, truncated,
+                                          err);
+
+    size_t keep = limit;
+    while (keep > 0 && ((unsigned char) text.data[keep] & 0xC0) == 0x80)
+        keep--;
+    char *shorter = ia3_alloc_array(keep + tail_len, 1);
+    memcpy(shorter, text.data, keep);
+    memcpy(shorter + keep, text.data + tail, tail_len);
+    bool ok = ia3_tokenizer_encode_input(tok, shorter, keep + tail_len, keep, (int) max_tokens, ids, n,
+                                         truncated, err);
+    free(shorter);
+    *truncated = true;
+    return ok;
+}
+
+/* The whole request failed; true = nothing left to do. */
+static bool
+give_up(ia3_request *r, const ia3_error *err)
+{
+    r->error = *err;
+    return true;
+}
+
+/* Tokenizes one more choice of the set under construction. */
+static bool
+prepare_set(ia3_request *r, ia3_request_context *x)
+{
+    const ia3_wire_sets *sets = ia3_request_has_rows(r) ? &r->score.sets : &r->train.sets;
+    const ia3_wire_set *wire = &sets->sets[r->sets_done];
+    ia3_choice_set **set = &r->sets[r->sets_done];
+    if (*set == NULL)
+        *set = ia3_choice_sets_get(x->sets, wire);
+    if (!ia3_choice_set_build(x->sets, *set, sets->choices + wire->first))
+        return false;
+    r->bytes += (*set)->bytes;
+    r->sets_done++;
+    /* One bad set fails its rows of a SCORE but a whole TRAIN. */
+    return (*set)->choices == NULL && !ia3_request_has_rows(r) && give_up(r, &(*set)->error);
+}
+
+/* Once the sets are known: where every row's scores go. */
+static bool
+allocate_scores(ia3_request *r)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < r->n_rows; i++) {
+        const ia3_choices *c = r->sets[r->score.rows[i].set]->choices;
+        n += c ? (size_t) c->n : 0;
+    }
+    r->scores = malloc((n ? n : 1) * sizeof *r->scores);
+    if (r->scores == NULL)
+        return ia3_fail(&r->error, IA3_E_MEMORY, "no memory for the scores of %u rows", r->n_rows);
+    r->bytes += n * sizeof *r->scores;
+    n = 0;
+    for (uint32_t i = 0; i < r->n_rows; i++) {
+        r->rows[i].scores = r->scores + n;
+        const ia3_choices *c = r->sets[r->score.rows[i].set]->choices;
+        n += c ? (size_t) c->n : 0;
+    }
+    return true;
+}
+
+static uint64_t
+hash_ids(const int32_t *ids, int n)
+{
+    uint64_t h = 0xcbf29ce484222325u;
+    for (int i = 0; i < n; i++)
+        h = (h ^ (uint32_t) ids[i]) * 0x100000001b3u;
+    return h;
+}
+
+static void
+prepare_row(ia3_request *r, ia3_request_context *x)
+{
+    const ia3_wire_row *wire = &r->score.rows[r->n_prepared];
+    ia3_row *row = &r->rows[r->n_prepared++];
+    row->request = r;
+    row->adapter = r->adapters[wire->adapter];
+    if (r->sampling)
+        row->sampling = &r->sampling[row - r->rows];
+    else
+        row->set = r->sets[wire->set];
+    if (ia3_row_failed(row))
+        return;
+    ia3_error err = {0};
+    bool truncated;
+    if (!ia3_encode_input(x->tok, wire->text, wire->tail, r->score.max_input_tokens, &row->ids, &row->n_ids,
+                          &truncated, &err)) {
+        ia3_row_fail(row, &err);
+        r->bytes += row->error.cap;
+        return;
+    }
+    row->hash = hash_ids(row->ids, row->n_ids);
+    r->bytes += (size_t) row->n_ids * sizeof *row->ids + 16;
+}
+
+static bool
+prepare_text(ia3_request *r, ia3_request_context *x)
+{
+    uint32_t t = r->n_prepared++;
+    const ia3_wire_text *wire = &r->train.texts[t];
+    ia3_error err = {0};
+    bool truncated = false;
+    if (!ia3_encode_input(x->tok, wire->text, wire->tail, r->train.max_input_tokens, &r->text_ids[t],
+                          &r->text_lens[t], &truncated, &err)) {
+        uint32_t i = 0; /* the example that owns this text */
+        while (i + 1 < r->n_examples && r->train.examples[i + 1].first <= t)
+            i++;
+        if (err.detail[0] == '\0')
+            ia3_fail_detail(&err, "In example %u.", i + 1);
+        return give_up(r, &err);
+    }
+    r->n_truncated += truncated;
+    r->bytes += (size_t) r->text_lens[t] * sizeof(int32_t) + 16;
+    return false;
+}
+
+/* Everything is tokenized: what only tokenizing needed can go. */
+static bool
+finish_preparing(ia3_request *r)
+{
+    for (uint32_t i = 0; i < r->n_examples; i++) {
+        const ia3_wire_example *wire = &r->train.examples[i];
+        r->examples[i] = (ia3_train_example){
+            .n_texts = (int) wire->n_texts,
+            .ids = (const int32_t *const *) r->text_ids + wire->first,
+            .n_ids = r->text_lens + wire->first,
+            .choices = r->sets[wire->set]->choices,
+            .label = (int) wire->label,
+        };
+    }
+    ia3_score_message_free(&r->score);
+    ia3_train_message_free(&r->train);
+    free(r->frame);
+    r->frame = NULL;
+    r->bytes -= r->frame_len;
+    return true;
+}
+
+bool
+ia3_request_prepare(ia3_request *r, ia3_request_context *x, double deadline)
+{
+    while (r->sets_done < r->n_sets) {
+        if (prepare_set(r, x))
+            return true;
+        if (ia3_now() >= deadline)
+            return false;
+    }
+    if (r->type == IA3_SCORE && r->scores == NULL && !allocate_scores(r))
+        return true;
+    uint32_t n = ia3_request_has_rows(r) ? r->n_rows : r->n_texts;
+    while (r->n_prepared < n) {
+        if (ia3_request_has_rows(r))
+            prepare_row(r, x);
+        else if (prepare_text(r, x))
+            return true;
+        if (r->n_prepared < n && ia3_now() >= deadline)
+            return false;
+    }
+    return finish_preparing(r);
+}
+
+void
+ia3_row_fail(ia3_row *row, const ia3_error *err)
+{
+    uint8_t *old = row->error.data;
+    row->error = (ia3_writer){0};
+    ia3_put_error(&row->error, err);
+    free(old);
+}
+
+void
+ia3_request_free(ia3_request *r, ia3_request_context *x)
+{
+    for (uint32_t i = 0; r->adapters && i < r->n_adapters; i++)
+        if (r->adapters[i])
+            ia3_adapter_cache_release(x->adapters, r->adapters[i]);
+    for (uint32_t i = 0; i < r->n_sets; i++)
+        if (r->sets[i])
+            ia3_choice_set_release(x->sets, r->sets[i]);
+    for (uint32_t i = 0; i < r->n_rows; i++) {
+        free(r->rows[i].ids);
+        free(r->rows[i].text);
+        free(r->rows[i].error.data);
+    }
+    for (uint32_t i = 0; i < r->n_texts; i++)
+        free(r->text_ids[i]);
+    ia3_score_message_free(&r->score);
+    ia3_train_message_free(&r->train);
+    free(r->frame);
+    free(r->adapters);
+    free(r->sets);
+    free(r->rows);
+    free(r->scores);
+    free(r->sampling);
+    free(r->examples);
+    free(r->text_ids);
+    free(r->text_lens);
+    free(r->result.adapter);
+    free(r->result.metrics);
+    free(r->result.state);
+    free(r->state);
+    free(r);
+}
+
+static void
+put_rows(ia3_writer *w, const ia3_request *r)
+{
+    for (uint32_t i = 0; i < r->n_rows; i++) {
+        const ia3_row *row = &r->rows[i];
+        ia3_put_u8(w, !ia3_row_failed(row));
+        if (row->error.len > 0)
+            ia3_put_bytes(w, row->error.data, row->error.len);
+        else if (row->set == NULL)
+            ia3_put_str(w, row->text, row->text_len);
+        else if (row->set->choices == NULL)
+            ia3_put_error(w, &row->set->error);
+        else {
+            ia3_put_u32(w, (uint32_t) row->set->choices->n);
+            for (int k = 0; k < row->set->choices->n; k++)
+                ia3_put_f64(w, row->scores[k]);
+        }
+    }
+}
+
+static Ia3Message
+reply_type(Ia3Message request)
+{
+    switch (request) {
+    case IA3_SCORE:
+        return IA3_SCORE_OK;
+    case IA3_GENERATE:
+        return IA3_GENERATE_OK;
+    case IA3_TRAIN:
+        return IA3_TRAIN_OK;
+    default:
+        return IA3_OK;
+    }
+}
+
+void
+ia3_request_reply(ia3_writer *w, const ia3_request *r)
+{
+    if (r->error.code != 0) {
+        ia3_frame_error(w, r->id, &r->error);
+        return;
+    }
+    ia3_frame_begin(w, reply_type(r->type), r->id);
+    if (ia3_request_has_rows(r))
+        put_rows(w, r);
+    else if (r->type == IA3_TRAIN) {
+        ia3_put_str(w, (const char *) r->result.adapter, r->result.adapter_len);
+        ia3_put_str(w, r->result.metrics, strlen(r->result.metrics));
+        ia3_put_u32(w, r->n_examples);
+        ia3_put_str(w, (const char *) r->result.state, r->result.state_len);
+    }
+    ia3_frame_finish(w);
+}
+
+ia3_cached_adapter *
+ia3_put_adapter(ia3_request_context *x, const uint8_t *payload, size_t len, ia3_error *err)
+{
+    ia3_reader in = {.p = payload, .end = payload + len};
+    const uint8_t *digest = ia3_get_bytes(&in, IA3_DIGEST_LEN);
+    size_t n;
+    const char *bytes = ia3_get_str(&in, &n);
+    if (in.bad || in.p != in.end) {
+        ia3_fail(err, IA3_E_PROTOCOL, "malformed PUT_ADAPTER message");
+        return NULL;
+    }
+    ia3_cached_adapter *known = ia3_adapter_cache_acquire(x->adapters, digest);
+    if (known)
+        return known;
+    uint8_t actual[IA3_DIGEST_LEN];
+    SHA256((const uint8_t *) bytes, n, actual);
+    if (memcmp(actual, digest, IA3_DIGEST_LEN) != 0) {
+        ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter does not have the digest it was sent under");
+        return NULL;
+    }
+    Ia3Method method;
+    float *values = ia3_adapter_parse_any(x->layouts, (const uint8_t *) bytes, n, &method, err);
+    if (values == NULL)
+        return NULL;
+    ia3_cached_adapter *a = ia3_adapter_cache_put(x->adapters, digest, values, x->layouts[method]->n_values);
+    a->method = method;
+    return a;
+}

@@ -1,0 +1,259 @@
+/*
+ * score_batch.c
+ *     The compute thread: loading, the loop, scoring batches (writer.c generates). One batch and one training step in turn, so
+ *     neither waits for more than one of the other.
+ */
+#include "score_batch.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/alloc.h"
+#include "engine/base/clock.h"
+#include "engine/base/log.h"
+
+#define TABLE_SIZE (4 * IA3_MAX_BATCH_ROWS) /* a power of two */
+
+/* A batch being computed. */
+typedef struct ia3_scoring {
+    ia3_server *server;
+    int n;                                  /* distinct rows */
+    ia3_score_row rows[IA3_MAX_BATCH_ROWS]; /* what is computed */
+    ia3_row *row_of[IA3_MAX_BATCH_ROWS];    /* the row whose scores are written */
+    int twin_of[IA3_MAX_BATCH_ROWS];        /* batch row -> distinct row, -1 = failed */
+    int32_t table[TABLE_SIZE];              /* hash -> distinct row + 1 */
+} ia3_scoring;
+
+/* Shortest first; among equals in the order of arrival, so that a batch does not depend on qsort. */
+static int
+compare_rows(const void *a, const void *b)
+{
+    const ia3_row *x = *(ia3_row *const *) a, *y = *(ia3_row *const *) b;
+    if (x->n_ids != y->n_ids)
+        return x->n_ids < y->n_ids ? -1 : 1;
+    if (x->request != y->request) {
+        if (x->request->client != y->request->client)
+            return x->request->client < y->request->client ? -1 : 1;
+        if (x->request->arrived != y->request->arrived)
+            return x->request->arrived < y->request->arrived ? -1 : 1;
+        return x->request->id < y->request->id ? -1 : 1;
+    }
+    return x < y ? -1 : x > y;
+}
+
+bool
+ia3_adapter_to_device(ia3_server *s, ia3_cached_adapter *a, ia3_error *err)
+{
+    if (a == NULL || a->device)
+        return true;
+    a->device = ia3_adapter_create_method(s->model, a->method, a->values, a->digest, err);
+    if (a->device == NULL) {
+        if (err->code == IA3_E_MEMORY)
+            ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_SHRINK});
+        return false;
+    }
+    free(a->values);
+    a->values = NULL;
+    return true;
+}
+
+static bool
+same_question(const ia3_row *a, const ia3_row *b)
+{
+    return a->hash == b->hash && a->adapter == b->adapter && a->set == b->set && a->n_ids == b->n_ids &&
+           memcmp(a->ids, b->ids, (size_t) a->n_ids * sizeof *a->ids) == 0;
+}
+
+/* The distinct row that answers `row`: one that is there already, or a new one. */
+static int
+find_twin(ia3_scoring *p, ia3_row *row)
+{
+    uint64_t h =
+        row->hash ^ ((uintptr_t) row->adapter >> 4) * 0x9E3779B97F4A7C15u ^ ((uintptr_t) row->set >> 4);
+    size_t at = (size_t) (h ^ h >> 29) % TABLE_SIZE;
+    for (; p->table[at]; at = (at + 1) % TABLE_SIZE)
+        if (same_question(p->row_of[p->table[at] - 1], row))
+            return p->table[at] - 1;
+    int k = p->n++;
+    p->table[at] = k + 1;
+    p->row_of[k] = row;
+    p->rows[k] = (ia3_score_row){.adapter = row->adapter ? row->adapter->device : NULL,
+                                 .ids = row->ids,
+                                 .n_ids = row->n_ids,
+                                 .choices = row->set->choices,
+                                 .scores = row->scores};
+    return k;
+}
+
+/* Computes rows [from, to); when memory does not suffice for them together, in two halves. */
+static void
+score_range(ia3_scoring *p, int from, int to)
+{
+    if (from == to)
+        return;
+    ia3_error err = {0};
+    if (ia3_score(p->server->model, p->rows + from, to - from, &err)) {
+        for (int i = from; i < to; i++)
+            for (int c = 0; c < p->rows[i].choices->n; c++)
+                if (isnan(p->rows[i].scores[c])) {
+                    ia3_error nan = {0};
+                    ia3_fail(&nan, IA3_E_INTERNAL, "the backbone computes no number for this row");
+                    ia3_fail_detail(&nan, "Vectors that are very large make its activations overflow.");
+                    ia3_row_fail(p->row_of[i], &nan);
+                    break;
+                }
+        return;
+    }
+    if (err.code == IA3_E_MEMORY && to - from > 1) {
+        int middle = from + (to - from) / 2;
+        score_range(p, from, middle);
+        score_range(p, middle, to);
+        return;
+    }
+    for (int i = from; i < to; i++)
+        ia3_row_fail(p->row_of[i], &err);
+}
+
+/* Gives each twin the result of the row that was computed. */
+static void
+share_results(ia3_scoring *p, ia3_row_batch *batch)
+{
+    for (int i = 0; i < batch->n; i++) {
+        ia3_row *row = batch->rows[i];
+        if (p->twin_of[i] < 0 || p->row_of[p->twin_of[i]] == row)
+            continue;
+        const ia3_row *twin = p->row_of[p->twin_of[i]];
+        if (twin->error.len > 0) {
+            row->error = (ia3_writer){.grow = twin->error.grow};
+            ia3_put_bytes(&row->error, twin->error.data, twin->error.len);
+        } else
+            memcpy(row->scores, twin->scores, (size_t) row->set->choices->n * sizeof *row->scores);
+    }
+}
+
+static void
+count_batch(ia3_scoring *p, const ia3_row_batch *batch, double started, double ended)
+{
+    ia3_stats *stats = &p->server->stats;
+    double waited = 0, input_tokens = 0, decoder_tokens = 0;
+    for (int i = 0; i < batch->n; i++)
+        waited += started - batch->rows[i]->request->arrived;
+    int tasks = 0;
+    for (int i = 0; i < p->n; i++) {
+        input_tokens += p->rows[i].n_ids;
+        decoder_tokens += p->rows[i].choices->n_rows;
+        /* rows of one task need not be neighbours: count those that no earlier row has */
+        bool seen = false;
+        for (int k = 0; k < i && !seen; k++)
+            seen = p->rows[k].adapter == p->rows[i].adapter;
+        tasks += !seen;
+    }
+    ia3_stats_add(stats, IA3_STAT_BATCHES, 1);
+    ia3_stats_add(stats, IA3_STAT_ROWS, batch->n);
+    ia3_stats_add(stats, IA3_STAT_INPUT_TOKENS, input_tokens);
+    ia3_stats_add(stats, IA3_STAT_DECODER_TOKENS, decoder_tokens);
+    ia3_stats_add(stats, IA3_STAT_DISTINCT_TASKS, tasks);
+    ia3_stats_add(stats, IA3_STAT_SCORE_SECONDS, ended - started);
+    ia3_stats_add(stats, IA3_STAT_SCORE_WAIT_SECONDS, waited);
+    ia3_stats_max(stats, IA3_STAT_MAX_BATCH_ROWS, batch->n);
+}
+
+static void
+score_batch(ia3_server *s, ia3_row_batch *batch)
+{
+    ia3_scoring *p = ia3_alloc(sizeof *p);
+    p->server = s;
+    double started = ia3_now();
+    qsort(batch->rows, (size_t) batch->n, sizeof *batch->rows, compare_rows);
+    int good = 0;
+    for (int i = 0; i < batch->n; i++) {
+        ia3_row *row = batch->rows[i];
+        ia3_error err = {0};
+        p->twin_of[i] = -1;
+        if (ia3_row_failed(row))
+            continue;
+        if (!ia3_adapter_to_device(s, row->adapter, &err)) {
+            ia3_row_fail(row, &err);
+            continue;
+        }
+        p->twin_of[i] = find_twin(p, row);
+        good++;
+    }
+    score_range(p, 0, p->n);
+    share_results(p, batch);
+    if (p->n > 0) {
+        count_batch(p, batch, started, ia3_now());
+        ia3_stats_add(&s->stats, IA3_STAT_DEDUP_ROWS, good - p->n);
+    }
+    free(p);
+}
+
+/* Rows that have their results. */
+static void
+hand_back(ia3_server *s, ia3_row **rows, int n)
+{
+    for (int i = 0; i < n; i++) {
+        ia3_request *r = rows[i]->request;
+        if (++r->n_done == r->n_rows) /* from here on it is the I/O thread's */
+            ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
+    }
+}
+
+void
+ia3_run_batch(ia3_server *s, ia3_row_batch *batch)
+{
+    ia3_row **writing = ia3_alloc_array((size_t) batch->n, sizeof(ia3_row *));
+    int n = 0, n_writing = 0;
+    for (int i = 0; i < batch->n; i++)
+        *(batch->rows[i]->sampling ? &writing[n_writing++] : &batch->rows[n++]) = batch->rows[i];
+    batch->n = n;
+    /* Scores are answered before the texts are begun, which take a pass per token. */
+    if (n > 0)
+        score_batch(s, batch);
+    hand_back(s, batch->rows, n);
+    if (n_writing > 0)
+        ia3_run_generation(s, writing, n_writing);
+    hand_back(s, writing, n_writing);
+    free(writing);
+}
+
+static void
+post_loading(ia3_server *s, int percent)
+{
+    ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_LOADING, .percent = percent});
+}
+
+void *
+ia3_compute_main(void *arg)
+{
+    ia3_server *s = arg;
+    ia3_event loaded = {.kind = IA3_EVENT_READY};
+    if (!ia3_server_load(s, post_loading, &loaded.error))
+        loaded.kind = IA3_EVENT_FAILED;
+    ia3_queue_post(s->queue, &loaded);
+    if (loaded.kind == IA3_EVENT_FAILED)
+        return NULL;
+
+    ia3_trainer *trainer = ia3_trainer_create(s);
+    ia3_work *work = ia3_alloc(sizeof *work);
+    while (ia3_queue_next(s->queue, ia3_trainer_busy(trainer), work)) {
+        for (int i = 0; i < work->n_doomed; i++)
+            ia3_adapter_free(s->model, work->doomed[i]);
+        free(work->doomed);
+        if (work->batch.n > 0)
+            ia3_run_batch(s, &work->batch);
+        for (ia3_request *r = work->trainings, *next; r; r = next) {
+            next = r->lane_next;
+            ia3_trainer_add(trainer, r);
+        }
+        if (ia3_trainer_busy(trainer))
+            ia3_trainer_step(trainer);
+    }
+    for (int i = 0; i < work->n_doomed; i++)
+        ia3_adapter_free(s->model, work->doomed[i]);
+    free(work->doomed);
+    free(work);
+    ia3_trainer_free(trainer);
+    return NULL;
+}

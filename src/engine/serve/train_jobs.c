@@ -1,0 +1,297 @@
+/*
+ * train_jobs.c
+ *     The training jobs under way, stepped together on the compute thread (compute.h).
+ */
+#include "score_batch.h"
+
+#include <jansson.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/alloc.h"
+#include "engine/base/clock.h"
+#include "engine/base/log.h"
+
+#define PROGRESS_SECONDS 0.2
+
+typedef struct ia3_job {
+    ia3_request *request;
+    ia3_train *train;
+    ia3_loss_record losses;
+    double started, ready, reported; /* ready: when it could have made its next step */
+    double examples;                 /* trained on so far */
+} ia3_job;
+
+struct ia3_trainer {
+    ia3_server *server;
+    int n, cap;
+    ia3_job **jobs; /* the first to step comes first */
+};
+
+ia3_trainer *
+ia3_trainer_create(ia3_server *s)
+{
+    ia3_trainer *t = ia3_alloc(sizeof *t);
+    t->server = s;
+    return t;
+}
+
+void
+ia3_trainer_free(ia3_trainer *t)
+{
+    for (int i = 0; i < t->n; i++) {
+        ia3_train_free(t->jobs[i]->train);
+        free(t->jobs[i]);
+    }
+    free(t->jobs);
+    free(t);
+}
+
+bool
+ia3_trainer_busy(const ia3_trainer *t)
+{
+    return t->n > 0;
+}
+
+static void
+hand_back(ia3_trainer *t, ia3_request *r)
+{
+    ia3_queue_post(t->server->queue, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
+}
+
+/* Host copy of the vectors to start from; NULL = ones. malloc'd. */
+static float *
+initial_values(ia3_trainer *t, const ia3_request *r)
+{
+    const ia3_cached_adapter *a = r->adapters[0];
+    if (a == NULL)
+        return NULL;
+    float *values = ia3_alloc_array(a->bytes, 1);
+    if (a->values)
+        memcpy(values, a->values, a->bytes);
+    else {
+        ia3_device *dev = ia3_model_device(t->server->model);
+        dev->ops->download(dev, values, a->device->values, a->bytes);
+    }
+    return values;
+}
+
+void
+ia3_trainer_add(ia3_trainer *t, ia3_request *r)
+{
+    float *init = NULL;
+    ia3_train *train = NULL;
+    if (r->adapters[0] && r->adapters[0]->method != r->recipe.method) {
+        ia3_fail(&r->error, IA3_E_INVALID, "the version to start from is of another method");
+        ia3_fail_hint(&r->error, "Give its method, or start from another version.");
+    } else {
+        init = initial_values(t, r);
+        train =
+            ia3_train_create(t->server->model, r->examples, (int) r->n_examples, &r->recipe, init, &r->error);
+    }
+    free(init);
+    if (train != NULL && r->state != NULL && !ia3_train_restore(train, r->state, r->state_len, &r->error)) {
+        ia3_train_free(train);
+        train = NULL;
+    }
+    if (train == NULL) {
+        hand_back(t, r);
+        return;
+    }
+    ia3_train_report begun;
+    ia3_train_last(train, &begun);
+    ia3_job *job = ia3_alloc(sizeof *job);
+    job->request = r;
+    job->train = train;
+    job->losses.first = begun.step;
+    job->losses.steps = (r->recipe.stop ? r->recipe.stop : r->recipe.steps) - begun.step;
+    job->ready = r->arrived;
+    job->started = ia3_now();
+    if (t->n == t->cap) {
+        t->cap = t->cap ? 2 * t->cap : 8;
+        t->jobs = ia3_realloc(t->jobs, (size_t) t->cap * sizeof(ia3_job *));
+    }
+    t->jobs[t->n++] = job;
+    ia3_stats_set(&t->server->stats, IA3_STAT_TRAIN_JOBS, t->n);
+}
+
+static void
+remove_job(ia3_trainer *t, int i)
+{
+    ia3_job *job = t->jobs[i];
+    memmove(t->jobs + i, t->jobs + i + 1, (size_t) (t->n - i - 1) * sizeof(ia3_job *));
+    t->n--;
+    ia3_stats_set(&t->server->stats, IA3_STAT_TRAIN_JOBS, t->n);
+    ia3_train_free(job->train);
+    hand_back(t, job->request);
+    free(job);
+}
+
+void
+ia3_loss_record_add(ia3_loss_record *l, const ia3_train_report *report)
+{
+    int points = l->steps < IA3_CURVE_POINTS ? l->steps : IA3_CURVE_POINTS;
+    int step = report->step - l->first;
+    int k = (int) ((int64_t) (step - 1) * points / l->steps);
+    l->curve[k] += report->loss;
+    l->curve_n[k]++;
+    int tail = l->steps / 10 > 0 ? l->steps / 10 : 1;
+    if (step <= l->steps - tail)
+        return;
+    l->sums[0] += report->loss;
+    l->sums[1] += report->lm_loss;
+    l->sums[2] += report->unlikelihood_loss;
+    l->sums[3] += report->length_norm_loss;
+    l->n_sums++;
+}
+
+/* JSON has no NaN. */
+static json_t *
+number(double v)
+{
+    return isfinite(v) ? json_real(v) : json_null();
+}
+
+char *
+ia3_metrics_json(const ia3_loss_record *l, uint32_t examples, double seconds, uint32_t truncated)
+{
+    static const char *const names[] = {"loss", "lm_loss", "unlikelihood_loss", "length_norm_loss"};
+    json_t *o = json_object();
+    for (int i = 0; i < 4; i++)
+        json_object_set_new(o, names[i], number(l->n_sums ? l->sums[i] / l->n_sums : NAN));
+    json_object_set_new(o, "steps", json_integer(l->steps));
+    json_object_set_new(o, "examples", json_integer(examples));
+    json_object_set_new(o, "seconds", number(seconds));
+    json_object_set_new(o, "truncated", json_integer(truncated));
+    json_t *curve = json_array();
+    for (int i = 0; i < IA3_CURVE_POINTS; i++)
+        if (l->curve_n[i] > 0)
+            json_array_append_new(curve, number(l->curve[i] / l->curve_n[i]));
+    json_object_set_new(o, "loss_curve", curve);
+    char *text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(8));
+    json_decref(o);
+    return text;
+}
+
+static bool
+all_finite(const float *values, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(values[i]))
+            return false;
+    return true;
+}
+
+static void
+finish_job(ia3_trainer *t, ia3_job *job)
+{
+    ia3_request *r = job->request;
+    const ia3_layout *layout = ia3_train_layout(job->train);
+    float *values = ia3_alloc_array(layout->n_values, sizeof *values);
+    ia3_train_values(job->train, values);
+    if (all_finite(values, layout->n_values)) {
+        r->result.adapter = ia3_adapter_serialize(layout, values, &r->result.adapter_len);
+        r->result.metrics =
+            ia3_metrics_json(&job->losses, r->n_examples, ia3_now() - job->started, r->n_truncated);
+        if (r->recipe.stop)
+            r->result.state = ia3_train_save(job->train, &r->result.state_len);
+    } else {
+        ia3_fail(&r->error, IA3_E_INVALID, "training diverged: the vectors are no longer finite numbers");
+        ia3_fail_hint(&r->error, "Use a smaller learning_rate.");
+    }
+    free(values);
+}
+
+static void
+after_step(ia3_trainer *t, ia3_job *job, double now)
+{
+    ia3_train_report report;
+    ia3_train_last(job->train, &report);
+    ia3_loss_record_add(&job->losses, &report);
+    job->examples += report.examples;
+    job->ready = now;
+    bool last = ia3_train_finished(job->train);
+    if (!last && now - job->reported < PROGRESS_SECONDS)
+        return;
+    double elapsed = now - job->started;
+    job->reported = now;
+    ia3_queue_post(t->server->queue,
+                   &(ia3_event){.kind = IA3_EVENT_PROGRESS,
+                                .request = job->request,
+                                .step = (uint32_t) report.step,
+                                .loss = report.loss,
+                                .examples_per_second = elapsed > 0 ? job->examples / elapsed : 0,
+                                .seconds_left = elapsed / (report.step - job->losses.first) *
+                                                (job->request->recipe.steps - report.step)});
+}
+
+/* Steps `n` jobs together; when that fails, each alone, so that only the one that cannot go on fails. */
+static void
+step_jobs(ia3_trainer *t, ia3_job **jobs, int n)
+{
+    ia3_train **trains = ia3_alloc_array((size_t) n, sizeof *trains);
+    for (int i = 0; i < n; i++)
+        trains[i] = jobs[i]->train;
+    ia3_error err = {0};
+    bool together = ia3_train_step(trains, n, &err);
+    for (int i = 0; i < n; i++) {
+        ia3_error alone = err;
+        bool ok = together;
+        if (!together && n > 1) {
+            memset(&alone, 0, sizeof alone);
+            ok = ia3_train_step(&trains[i], 1, &alone);
+        }
+        if (ok)
+            after_step(t, jobs[i], ia3_now());
+        else
+            jobs[i]->request->error = alone;
+    }
+    free(trains);
+}
+
+static void
+end_cancelled(ia3_trainer *t)
+{
+    for (int i = t->n - 1; i >= 0; i--)
+        if (atomic_load(&t->jobs[i]->request->cancelled)) {
+            ia3_fail(&t->jobs[i]->request->error, IA3_E_CANCELLED, "training was cancelled");
+            remove_job(t, i);
+        }
+}
+
+void
+ia3_trainer_step(ia3_trainer *t)
+{
+    end_cancelled(t);
+    if (t->n == 0)
+        return;
+    double started = ia3_now();
+    int64_t tokens = 0;
+    int n = 0;
+    while (n < t->n && (n == 0 || tokens + ia3_train_batch_tokens(t->jobs[n]->train) <=
+                                      t->server->options->max_batch_tokens))
+        tokens += ia3_train_batch_tokens(t->jobs[n++]->train);
+    double waited = 0;
+    for (int i = 0; i < n; i++)
+        waited += started - t->jobs[i]->ready;
+    step_jobs(t, t->jobs, n);
+    ia3_stats_add(&t->server->stats, IA3_STAT_TRAIN_STEPS, n);
+    ia3_stats_add(&t->server->stats, IA3_STAT_TRAIN_SECONDS, ia3_now() - started);
+    ia3_stats_add(&t->server->stats, IA3_STAT_TRAIN_WAIT_SECONDS, waited);
+
+    /* Those that stepped go to the back of the line. */
+    ia3_job **order = ia3_alloc_array((size_t) t->n, sizeof *order);
+    for (int i = 0; i < t->n; i++)
+        order[i] = t->jobs[(i + n) % t->n];
+    memcpy(t->jobs, order, (size_t) t->n * sizeof *order);
+    free(order);
+    for (int i = t->n - 1; i >= 0; i--) {
+        ia3_job *job = t->jobs[i];
+        if (job->request->error.code == 0 && !ia3_train_finished(job->train))
+            continue;
+        if (job->request->error.code == 0)
+            finish_job(t, job);
+        remove_job(t, i);
+    }
+}

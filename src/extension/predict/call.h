@@ -1,0 +1,83 @@
+/*
+ * call.h
+ *     One call of ia3_classify, ia3_predict or (greedy) ia3_generate, and what it asks the engine.
+ */
+#ifndef IA3_CALL_H
+#define IA3_CALL_H
+
+#include "extension/tasks/task.h"
+#include "extension/tasks/template.h"
+
+typedef enum Ia3CallForm {
+    IA3_CALL_NONE = 0,
+    IA3_CALL_TEXT,      /* (task text, input text [, choices text[]]) */
+    IA3_CALL_FIELDS,    /* (task text, fields jsonb [, choices text[]]) */
+    IA3_CALL_ZERO_SHOT, /* (input text, choices text[]) */
+    /* ia3_generate; the last argument of each is an integer, all others of all forms are varlena values */
+    IA3_CALL_GENERATE,          /* (task text, input text, max_tokens integer) */
+    IA3_CALL_GENERATE_FIELDS,   /* (task text, fields jsonb, max_tokens integer) */
+    IA3_CALL_GENERATE_ZERO_SHOT /* (input text, max_tokens integer) */
+} Ia3CallForm;
+
+#define IA3_MAX_CALL_ARGS 3
+
+/* The arguments as they were passed; none is NULL, since the functions are STRICT. */
+typedef struct Ia3Call {
+    Ia3CallForm form;
+    int nArgs;
+    Datum args[IA3_MAX_CALL_ARGS];
+} Ia3Call;
+
+static inline bool
+Ia3CallGenerates(const Ia3Call *call)
+{
+    return call->form >= IA3_CALL_GENERATE;
+}
+
+static inline bool
+Ia3CallNamesTask(const Ia3Call *call)
+{
+    return call->form != IA3_CALL_ZERO_SHOT && call->form != IA3_CALL_GENERATE_ZERO_SHOT;
+}
+
+static inline bool
+Ia3CallArgIsInteger(const Ia3Call *call, int arg)
+{
+    return Ia3CallGenerates(call) && arg == call->nArgs - 1;
+}
+
+/* A task with its first template parsed: what the calls that name it have in common. */
+typedef struct Ia3CallTask {
+    const Ia3Task *task;
+    const Ia3Template *template;
+} Ia3CallTask;
+
+/* What a call comes down to. */
+typedef struct Ia3Question {
+    const Ia3Task *task; /* NULL: the bare backbone */
+    const char *backbone;
+    const Ia3Strings *choices; /* NULL: free text is asked for */
+    int maxTokens;             /* of the free text */
+    Ia3Input input;
+} Ia3Question;
+
+/* The task that a call names; NULL if its form names none. */
+extern char *Ia3CallTaskName(const Ia3Call *call);
+
+/*
+ * Makes the question. `task` is that of Ia3CallTaskName. ERROR 22xxx for arguments that cannot be used
+ * (choices, fields, template, max_tokens); apart from that, this does nothing that would need cleaning up.
+ */
+extern void Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question);
+
+/*
+ * The input of a call that names a task: its first template filled with the second argument. `choices` is what
+ * {choices} stands for, NULL if there are none. ERROR 22xxx as above.
+ */
+extern void Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3Strings *choices,
+                         Ia3Input *input);
+
+/* ERROR as for Ia3TemplateParse. */
+extern Ia3CallTask *Ia3CallTaskMake(const Ia3Task *task);
+
+#endif

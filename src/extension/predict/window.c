@@ -1,0 +1,142 @@
+/*
+ * window.c
+ *     ia3_predict_window: ia3_predict as a window function, batched without any help from the planner.
+ *
+ *     SELECT id, ia3_predict_window('topic', body) OVER () FROM tickets
+ *
+ * A window function may look at the rows that follow. When it gets to a row that it has no answer for, it
+ * asks about that row and some of the next ones of the partition, 1, 2, 4, ... up to ia3.batch_rows, so a
+ * LIMIT still costs little. It has a name of its own because PostgreSQL does not tell a window function
+ * from an ordinary one with the same arguments. Frame and ORDER BY do not matter to the results.
+ */
+#include "postgres.h"
+
+#include "utils/builtins.h"
+#include "utils/datum.h"
+#include "utils/memutils.h"
+#include "utils/snapmgr.h"
+#include "windowapi.h"
+
+#include "classify.h"
+#include "extension/readahead/readahead.h"
+
+PG_FUNCTION_INFO_V1(ia3_predict_window_text);
+PG_FUNCTION_INFO_V1(ia3_predict_window_fields);
+PG_FUNCTION_INFO_V1(ia3_predict_window_zero_shot);
+
+/* Arguments of one batch: it ends early when they get longer than this. */
+#define MAX_BATCH_BYTES (4 * 1024 * 1024)
+
+/* Lives as long as the partition. */
+typedef struct WindowState {
+    MemoryContext batch;
+    Ia3ResultCache *cache;
+    Ia3AskCounts counts;
+    int64 asked; /* rows before this one have been asked about */
+    int size;    /* of the next batch */
+} WindowState;
+
+/* Gets the arguments of the row `offset` rows ahead; false if one is NULL or, with *isOut set, there is no such row. */
+static bool
+GetArguments(WindowObject window, int offset, Ia3Call *call, bool *isOut)
+{
+    bool isNull = false;
+
+    *isOut = false;
+    for (int i = 0; i < call->nArgs; i++) {
+        Datum value = WinGetFuncArgInPartition(window, i, offset, WINDOW_SEEK_CURRENT, false, &isNull, isOut);
+
+        if (*isOut || isNull)
+            return false;
+        /* the next row read takes the place of this one */
+        call->args[i] = datumCopy(value, false, -1);
+    }
+    return true;
+}
+
+static WindowState *
+GetState(WindowObject window)
+{
+    WindowState *state = WinGetPartitionLocalMemory(window, sizeof(WindowState));
+
+    if (state->cache == NULL) {
+        /* both go with the partition's memory */
+        MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(state));
+
+        state->cache = Ia3CacheCreate(GetActiveSnapshot(), 2 * Ia3BatchRows);
+        state->batch = AllocSetContextCreate(CurrentMemoryContext, "ia3 batch", ALLOCSET_DEFAULT_SIZES);
+        state->size = 1;
+        MemoryContextSwitchTo(old);
+    }
+    return state;
+}
+
+/* Asks about the current row and those that follow. */
+static void
+LookAhead(WindowObject window, WindowState *state, Ia3CallForm form, int nArgs)
+{
+    MemoryContext old = MemoryContextSwitchTo(state->batch);
+    Ia3Asking *asking = Ia3AskingCreate(state->cache, &state->counts);
+    uint64 batch = state->counts.batches + 1;
+    Size bytes = 0;
+
+    if (!Ia3CacheBeginBatch(state->cache, batch, batch)) {
+        MemoryContextSwitchTo(old);
+        return;
+    }
+    for (int i = 0; i < state->size && bytes < MAX_BATCH_BYTES; i++) {
+        Ia3Call call = {form, nArgs, {0}};
+        bool isOut;
+
+        if (GetArguments(window, i, &call, &isOut))
+            bytes += Ia3AskingAdd(asking, &call);
+        if (isOut)
+            break;
+        state->asked++;
+    }
+    Ia3AskingSend(asking, false);
+    Ia3AskingCollect(asking);
+    state->size = Min(2 * state->size, Ia3BatchRows);
+    MemoryContextSwitchTo(old);
+    MemoryContextReset(state->batch);
+}
+
+static Datum
+Predict(FunctionCallInfo fcinfo, Ia3CallForm form)
+{
+    WindowObject window = PG_WINDOW_OBJECT();
+    WindowState *state = GetState(window);
+    Ia3Call call = {form, PG_NARGS(), {0}};
+    int64 position = WinGetCurrentPosition(window);
+    bool isNull = false;
+
+    if (Ia3EnableBatching && position >= state->asked) {
+        state->asked = position;
+        LookAhead(window, state, form, PG_NARGS());
+    }
+    WinSetMarkPosition(window, position); /* earlier rows will not be looked at again */
+    for (int i = 0; i < call.nArgs; i++) {
+        call.args[i] = WinGetFuncArgCurrent(window, i, &isNull);
+        if (isNull)
+            PG_RETURN_NULL();
+    }
+    PG_RETURN_TEXT_P(cstring_to_text(Ia3Answer(&call)->choices[0].choice));
+}
+
+Datum
+ia3_predict_window_text(PG_FUNCTION_ARGS)
+{
+    return Predict(fcinfo, IA3_CALL_TEXT);
+}
+
+Datum
+ia3_predict_window_fields(PG_FUNCTION_ARGS)
+{
+    return Predict(fcinfo, IA3_CALL_FIELDS);
+}
+
+Datum
+ia3_predict_window_zero_shot(PG_FUNCTION_ARGS)
+{
+    return Predict(fcinfo, IA3_CALL_ZERO_SHOT);
+}

@@ -1,0 +1,44 @@
+/*
+ * engine_process.h
+ *     One engine process as the supervisor sees it: a pid and the pipes to it.
+ */
+#ifndef IA3_ENGINE_PROCESS_H
+#define IA3_ENGINE_PROCESS_H
+
+#include "extension/ia3.h"
+
+/* The settings that an engine is started with; units as in ia3.h. */
+typedef struct Ia3EngineSettings {
+    int threads;
+    int maxBatchTokens;
+    int adapterCacheSize;
+    int memoryLimit;
+} Ia3EngineSettings;
+
+/* A pipe that is read line by line; a longer line is cut. */
+#define IA3_LINE_MAX 1000
+typedef struct Ia3LineReader {
+    int fd; /* -1 when closed */
+    int len;
+    char line[IA3_LINE_MAX + 1];
+} Ia3LineReader;
+
+typedef struct Ia3Process {
+    pid_t pid;   /* 0 = none */
+    int deathFd; /* the engine exits when this end is closed */
+    Ia3LineReader status;
+    Ia3LineReader log;
+} Ia3Process;
+
+extern void Ia3ProcessInit(Ia3Process *process);
+extern bool Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec,
+                            const Ia3EngineSettings *settings, const char *socketPath, char *error,
+                            size_t errorSize);
+extern bool Ia3ProcessReap(Ia3Process *process, char *how, size_t howSize);
+extern void Ia3ProcessSignal(Ia3Process *process, int signal);
+extern void Ia3ProcessClosePipes(Ia3Process *process);
+
+/* Reads what is there and calls `handle` for every complete line; closes the pipe at its end. */
+extern void Ia3ReadLines(Ia3LineReader *reader, void (*handle)(void *arg, char *line), void *arg);
+
+#endif

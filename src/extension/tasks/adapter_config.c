@@ -1,0 +1,260 @@
+/*
+ * adapter_config.c
+ *     PEFT's adapter_config.json.
+ *
+ * An adapter's tensors say which vectors there are; the configuration says where PEFT would put them. Where
+ * both disagree, PEFT would compute something else than we do, or silently nothing: a target that matches no
+ * module ("w0" for "wo", as PEFT's own documentation once had it) leaves its vectors out.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_collation.h"
+#include "catalog/pg_type.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/jsonb.h"
+
+#include "adapter_config.h"
+#include "extension/client/string_list.h"
+
+#define PEFT_VERSION "0.18.0" /* whose keys are written */
+
+/* Modules as a configuration names them: a list, or a pattern. */
+typedef struct Targets {
+    const char *key;
+    Ia3Strings *names; /* NULL: a pattern */
+    text *pattern;
+} Targets;
+
+/*
+ * The header of safetensors is `u64 length` and JSON, in which each tensor's name is a key. The engine wrote it, or
+ * read it before it was stored.
+ */
+Ia3Method
+Ia3AdapterMethod(const bytea *vectors)
+{
+    static const struct {
+        const char *ending;
+        Ia3Method method;
+    } endings[] = {{"prompt_embeddings\"", IA3_METHOD_PROMPT},
+                   {".lora_A.weight\"", IA3_METHOD_LORA},
+                   {".bias\"", IA3_METHOD_BITFIT},
+                   {"layer_norm.scale\"", IA3_METHOD_LAYERNORM}};
+    size_t size = VARSIZE_ANY_EXHDR(vectors);
+    uint64 len = 0;
+    char *header;
+
+    for (int i = 0; i < 8 && size >= 8; i++)
+        len |= (uint64) (uint8) VARDATA_ANY(vectors)[i] << 8 * i;
+    header = size >= 8 ? pnstrdup(VARDATA_ANY(vectors) + 8, Min(len, size - 8)) : pstrdup("");
+    for (size_t i = 0; i < lengthof(endings); i++)
+        if (strstr(header, endings[i].ending) != NULL)
+            return endings[i].method;
+    return IA3_METHOD_IA3;
+}
+
+/* What distinguishes the configurations. (IA)³'s lists are those of the stored form. */
+static const char *
+members_of(Ia3Method method)
+{
+    static const char *const names[] = IA3_METHOD_NAMES;
+
+    switch (method) {
+    case IA3_METHOD_IA3:
+        return "\"exclude_modules\": null, \"fan_in_fan_out\": false, \"feedforward_modules\": [\"wo\"],"
+               " \"init_ia3_weights\": true, \"modules_to_save\": null, \"peft_type\": \"IA3\","
+               " \"target_modules\": [\"k\", \"v\", \"wo\"]";
+    case IA3_METHOD_LORA: /* a quarter of B·A, as T-Few has it */
+        return "\"bias\": \"none\", \"exclude_modules\": null, \"fan_in_fan_out\": false,"
+               " \"init_lora_weights\": true, \"lora_alpha\": 1, \"lora_dropout\": 0.0,"
+               " \"modules_to_save\": null, \"peft_type\": \"LORA\", \"r\": 4, \"target_modules\":"
+               " [\"q\", \"k\", \"v\", \"o\", \"wi\", \"wi_0\", \"wi_1\", \"wo\"]";
+    case IA3_METHOD_PROMPT: /* before the encoder's input only */
+        return "\"num_transformer_submodules\": 1, \"num_virtual_tokens\": 10,"
+               " \"peft_type\": \"PROMPT_TUNING\", \"prompt_tuning_init\": \"RANDOM\"";
+    default:
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("there is no PEFT configuration for the method \"%s\"", names[method]),
+                        errdetail("PEFT has no such method.")));
+        return NULL;
+    }
+}
+
+Datum
+Ia3AdapterConfigMake(const char *path, Ia3Method method)
+{
+    StringInfoData out;
+
+    initStringInfo(&out);
+    appendStringInfoString(&out, "{\"auto_mapping\": null, \"base_model_name_or_path\": ");
+    if (path)
+        escape_json(&out, path);
+    else
+        appendStringInfoString(&out, "null");
+    appendStringInfo(&out,
+                     ", \"inference_mode\": true, %s, \"peft_version\": \"" PEFT_VERSION
+                     "\", \"revision\": null, \"task_type\": \"SEQ_2_SEQ_LM\"}",
+                     members_of(method));
+    return DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data));
+}
+
+static void
+invalid(const char *detail, const char *hint)
+{
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid adapter configuration"),
+                    errdetail_internal("%s", detail), hint ? errhint("%s", hint) : 0));
+}
+
+/* The value of a key; NULL when it is absent or null. */
+static JsonbValue *
+get(Jsonb *config, const char *key)
+{
+    JsonbValue k = {.type = jbvString};
+    JsonbValue *v;
+
+    k.val.string.val = (char *) key;
+    k.val.string.len = (int) strlen(key);
+    v = findJsonbValueFromContainer(&config->root, JB_FOBJECT, &k);
+    return v && v->type != jbvNull ? v : NULL;
+}
+
+static char *
+string_value(const JsonbValue *v)
+{
+    return pnstrdup(v->val.string.val, v->val.string.len);
+}
+
+/* A list of names, or a pattern that is anchored at both ends (Python's re.fullmatch). */
+static Targets
+get_targets(Jsonb *config, const char *key)
+{
+    JsonbValue *v = get(config, key);
+    Targets targets = {key, NULL, NULL};
+
+    if (v == NULL)
+        invalid(psprintf("\"%s\" is missing.", key), NULL);
+    if (v->type == jbvString)
+        targets.pattern = cstring_to_text(psprintf("^(?:%s)$", string_value(v)));
+    else if (v->type == jbvBinary && JsonContainerIsArray(v->val.binary.data)) {
+        JsonbContainer *array = v->val.binary.data;
+
+        targets.names = palloc(sizeof(Ia3Strings));
+        targets.names->n = (int) JsonContainerSize(array);
+        targets.names->items = palloc(sizeof(char *) * Max(targets.names->n, 1));
+        for (int i = 0; i < targets.names->n; i++) {
+            JsonbValue *item = getIthJsonbValueFromContainer(array, i);
+
+            if (item->type != jbvString)
+                invalid(psprintf("\"%s\" has an element that is not a string.", key), NULL);
+            targets.names->items[i] = string_value(item);
+        }
+    } else
+        invalid(psprintf("\"%s\" is neither a list nor a string.", key), NULL);
+    return targets;
+}
+
+/* PEFT compares targets with whole parts of a name, feed-forward modules with its mere end (`partial`). */
+static bool
+name_matches(const char *name, const char *module, bool partial)
+{
+    size_t n = strlen(name), len = strlen(module);
+
+    return len >= n && strcmp(module + len - n, name) == 0 &&
+           (partial || len == n || module[len - n - 1] == '.');
+}
+
+static bool
+targets_match(const Targets *targets, const char *module, bool partial)
+{
+    if (targets->names == NULL)
+        return DatumGetBool(DirectFunctionCall2Coll(textregexeq, C_COLLATION_OID, CStringGetTextDatum(module),
+                                                    PointerGetDatum(targets->pattern)));
+    for (int i = 0; i < targets->names->n; i++)
+        if (name_matches(targets->names->items[i], module, partial))
+            return true;
+    return false;
+}
+
+/* No element of a list is without effect. */
+static void
+check_effective(const Targets *targets, const Ia3AdapterModules *modules)
+{
+    for (int i = 0; targets->names && i < targets->names->n; i++) {
+        const char *name = targets->names->items[i];
+        bool found = false;
+
+        for (int m = 0; m < modules->n && !found; m++)
+            found = name_matches(name, modules->names[m], false);
+        if (!found)
+            invalid(psprintf("\"%s\" of \"%s\" matches no module that the adapter has a vector for.", name,
+                             targets->key),
+                    strcmp(name, "w0") == 0 ? "The output projection of a feed-forward is called \"wo\"."
+                                            : NULL);
+    }
+}
+
+static void
+check_subset(const Targets *part, const Targets *whole)
+{
+    for (int i = 0; part->names && whole->names && i < part->names->n; i++) {
+        bool found = false;
+
+        for (int k = 0; k < whole->names->n && !found; k++)
+            found = strcmp(part->names->items[i], whole->names->items[k]) == 0;
+        if (!found)
+            invalid(psprintf("\"%s\" of \"feedforward_modules\" is not among the \"target_modules\".",
+                             part->names->items[i]),
+                    NULL);
+    }
+}
+
+static void
+check_type(Jsonb *config)
+{
+    JsonbValue *v;
+
+    if (!JB_ROOT_IS_OBJECT(config))
+        invalid("It is not an object.", NULL);
+    v = get(config, "peft_type");
+    if (v == NULL || v->type != jbvString)
+        invalid("\"peft_type\" is missing or not a string.", NULL);
+    if (strcmp(string_value(v), "IA3") != 0)
+        invalid(psprintf("\"peft_type\" is \"%s\", not \"IA3\".", string_value(v)), NULL);
+    v = get(config, "modules_to_save");
+    if (v && !(v->type == jbvBinary && JsonContainerIsArray(v->val.binary.data) &&
+               JsonContainerSize(v->val.binary.data) == 0))
+        invalid("\"modules_to_save\" names modules that were trained as a whole.",
+                "Only vectors can be imported.");
+}
+
+void
+Ia3AdapterConfigCheck(Jsonb *config, const Ia3AdapterModules *modules)
+{
+    Targets targets, feedforward, excluded = {NULL, NULL, NULL};
+
+    check_type(config);
+    targets = get_targets(config, "target_modules");
+    feedforward = get_targets(config, "feedforward_modules");
+    if (get(config, "exclude_modules"))
+        excluded = get_targets(config, "exclude_modules");
+    check_effective(&targets, modules);
+    check_subset(&feedforward, &targets);
+    for (int i = 0; i < modules->n; i++) {
+        const char *module = modules->names[i];
+
+        if (!targets_match(&targets, module, false) ||
+            (excluded.key && targets_match(&excluded, module, false)))
+            invalid(
+                psprintf("The adapter has a vector for \"%s\", which is not among the \"target_modules\".",
+                         module),
+                NULL);
+        if (targets_match(&feedforward, module, true) != modules->scalesInput[i])
+            invalid(psprintf(modules->scalesInput[i]
+                                 ? "The vector for \"%s\" scales its input, but it is not among the "
+                                   "\"feedforward_modules\"."
+                                 : "The vector for \"%s\" scales its output, but it is among the "
+                                   "\"feedforward_modules\".",
+                             module),
+                    NULL);
+    }
+}

@@ -1,0 +1,36 @@
+/*
+ * adapter_config.h
+ *     PEFT's adapter_config.json: written for exports, and for (IA)³ checked for imports.
+ */
+#ifndef IA3_ADAPTER_CONFIG_H
+#define IA3_ADAPTER_CONFIG_H
+
+#include "extension/ia3.h"
+
+#include "utils/jsonb.h"
+
+/* The modules whose vectors an adapter holds, as its file names them. */
+typedef struct Ia3AdapterModules {
+    int n;
+    char **names;      /* "encoder.block.0.layer.0.SelfAttention.k" */
+    bool *scalesInput; /* stored as [1, n]: what PEFT calls a feed-forward module */
+} Ia3AdapterModules;
+
+/* The method of a stored adapter, by the names of its tensors. */
+extern Ia3Method Ia3AdapterMethod(const bytea *vectors);
+
+/*
+ * The configuration of what ia3_export returns, with the keys of PEFT 0.18 (jsonb). The stored form is the
+ * same for every T5: k and v scaled at their outputs, wo at its input. `path` may be NULL. ERROR 0A000 for a
+ * method that PEFT does not have.
+ */
+extern Datum Ia3AdapterConfigMake(const char *path, Ia3Method method);
+
+/*
+ * ERROR 22023 unless `config` describes exactly these modules: of type IA3, every target matches some of them,
+ * every one of them is a target, and the feed-forward modules are those whose input is scaled. Names match as
+ * in PEFT: a list by the ends of the modules' names, a string as a regular expression for the whole name.
+ */
+extern void Ia3AdapterConfigCheck(Jsonb *config, const Ia3AdapterModules *modules);
+
+#endif

@@ -1,0 +1,52 @@
+/*
+ * template.h
+ *     Prompt templates: plain text with {field}, {choices} and the escapes {{ and }}.
+ */
+#ifndef IA3_TEMPLATE_H
+#define IA3_TEMPLATE_H
+
+#include "extension/client/string_list.h"
+
+#define IA3_DEFAULT_TEMPLATE "{text}"
+
+typedef enum Ia3TemplatePartKind { IA3_PART_LITERAL, IA3_PART_FIELD, IA3_PART_CHOICES } Ia3TemplatePartKind;
+
+typedef struct Ia3TemplatePart {
+    Ia3TemplatePartKind kind;
+    char *text; /* the literal, or the field's name */
+} Ia3TemplatePart;
+
+typedef struct Ia3Template {
+    const char *source;
+    int nParts;
+    Ia3TemplatePart *parts;
+    int nFields; /* distinct fields, {choices} not counted */
+    char **fields;
+} Ia3Template;
+
+/* A rendered input. `tail` is the byte offset of what follows the last field, len when nothing does. */
+typedef struct Ia3Input {
+    char *text;
+    int len;
+    int tail;
+} Ia3Input;
+
+/*
+ * Gives the value of a field (never NULL; the string must live until rendering ends) or raises an ERROR
+ * that says which fields there are.
+ */
+typedef const char *(*Ia3FieldValue)(const char *field, void *arg);
+
+/*
+ * ERROR 22023 with the position (in characters, from 1) of a brace that does not match or of a bad name, and
+ * when the template has no field at all or asks for {label}.
+ */
+extern Ia3Template *Ia3TemplateParse(const char *source);
+/* Parses every template of a task; there is at least one. */
+extern Ia3Template **Ia3TemplatesParse(const Ia3Strings *sources);
+
+/* `choices` is the joined list that {choices} stands for; NULL when there is none (ERROR 22023 if needed). */
+extern void Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg,
+                              const char *choices, Ia3Input *input);
+
+#endif

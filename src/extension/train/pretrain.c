@@ -1,0 +1,292 @@
+/*
+ * pretrain.c
+ *     ia3_pretrain: one adapter from the examples of many tasks, for others to start from.
+ *
+ * A procedure. It trains a piece of the steps at a time; after each the engine hands out the state of the training,
+ * which is saved in ia3.checkpoint and committed, so that neither a restart of the server nor one of the engine costs
+ * more than one piece. The rows are read once, at the beginning. Everything that outlives a commit is in a
+ * memory context of its own; no lock and no snapshot of ours does.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "access/xact.h"
+#include "executor/spi.h"
+#include "miscadmin.h"
+#include "nodes/parsenodes.h"
+#include "tcop/pquery.h"
+#include "utils/builtins.h"
+#include "utils/json.h"
+#include "utils/memutils.h"
+#include "utils/portal.h"
+
+#include "pretrain_checkpoint.h"
+#include "loss_curve.h"
+#include "mixture.h"
+#include "train_job.h"
+#include "extension/tasks/versions.h"
+
+PG_FUNCTION_INFO_V1(ia3_pretrain);
+
+/* Arguments that only ia3_pretrain has, from 0. */
+enum {
+    ARG_TASK,
+    ARG_QUERY,
+    ARG_TEMPLATE,
+    ARG_TEMPLATES,
+    ARG_SEED = 11,
+    ARG_CHECKPOINT_EVERY = 14,
+    ARG_RESUME
+};
+
+typedef struct Pretraining {
+    Ia3TrainJob job;
+    const char *query;
+    Ia3Recipe *recipe;
+    Jsonb *templates; /* by task; NULL: recipe->templates for all */
+    Ia3Mixture *mixture;
+    int every; /* steps between checkpoints; 0: none */
+    int parent;
+    Ia3Checkpoint at; /* step 0: nothing done yet */
+    int nLosses[IA3_LOSS_POINTS];
+} Pretraining;
+
+/* Whether the call cannot commit. */
+static bool
+is_atomic(FunctionCallInfo fcinfo)
+{
+    return fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
+           castNode(CallContext, fcinfo->context)->atomic;
+}
+
+/* It has to, unless it has no checkpoint to save. */
+static void
+check_atomic(FunctionCallInfo fcinfo, const Pretraining *p)
+{
+    if (is_atomic(fcinfo) && p->every > 0 && p->every < p->recipe->steps)
+        ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
+                        errmsg("ia3_pretrain() cannot save checkpoints inside a transaction block"),
+                        errhint("CALL it outside of one, or with checkpoint_every => 0.")));
+}
+
+static void
+read_arguments(FunctionCallInfo fcinfo, Pretraining *p)
+{
+    if (PG_ARGISNULL(ARG_TASK) || PG_ARGISNULL(ARG_QUERY))
+        ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+                        errmsg("%s must not be null", PG_ARGISNULL(ARG_TASK) ? "task" : "query")));
+    p->job.task = text_to_cstring(PG_GETARG_TEXT_PP(ARG_TASK));
+    p->query = text_to_cstring(PG_GETARG_TEXT_PP(ARG_QUERY));
+    Ia3TaskCheckName(p->job.task);
+    p->recipe = Ia3RecipeFromArguments(fcinfo, &Ia3PretrainOptions);
+    if (!PG_ARGISNULL(ARG_TEMPLATES)) {
+        p->templates = PG_GETARG_JSONB_P_COPY(ARG_TEMPLATES);
+        if (!PG_ARGISNULL(ARG_TEMPLATE))
+            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                            errmsg("template and templates cannot both be given"),
+                            errhint("The first is for all tasks, the second for each.")));
+    }
+    p->every = PG_ARGISNULL(ARG_CHECKPOINT_EVERY) ? 1000 : PG_GETARG_INT32(ARG_CHECKPOINT_EVERY);
+    if (p->every < 0)
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("checkpoint_every must not be negative")));
+    check_atomic(fcinfo, p);
+}
+
+/* The recipe of the finished version; it also tells whether a checkpoint is of the same training. */
+static Datum
+recipe_json(const Pretraining *p, const Ia3EngineInfo *engine, int maxInputTokens)
+{
+    StringInfoData more;
+    Ia3RecipeContext context = {
+        .query = p->query,
+        .backbone = p->job.backbone,
+        .engine = engine,
+        .init = p->job.init ? p->job.init->label : NULL,
+        .maxInputTokens = maxInputTokens,
+    };
+
+    initStringInfo(&more);
+    appendStringInfoString(&more, Ia3MixtureTasksJson(p->mixture));
+    if (p->templates)
+        appendStringInfo(&more, ", \"templates\": %s",
+                         JsonbToCString(NULL, &p->templates->root, VARSIZE(p->templates)));
+    context.more = more.data;
+    return Ia3RecipeJson(p->recipe, &context);
+}
+
+/* Begins, or goes on from the checkpoint that there is. */
+static void
+begin(Pretraining *p, bool resume, bool seedGiven)
+{
+    const Ia3EngineInfo *engine = Ia3GetEngineInfo(p->job.backbone);
+    Ia3Checkpoint saved;
+    bool found = resume && Ia3CheckpointLoad(p->job.task, &saved);
+    char *difference;
+
+    if (found && !seedGiven)
+        p->recipe->seed = Ia3CheckpointSeed(&saved);
+    p->at.recipe = recipe_json(p, engine, Ia3MaxInputTokens);
+    memcpy(p->at.backboneDigest, engine->digest, IA3_DIGEST_LEN);
+    for (int i = 0; i < IA3_LOSS_POINTS; i++)
+        p->at.losses[i] = NAN;
+    if (!found)
+        return;
+
+    difference = Ia3CheckpointDifference(saved.recipe, p->at.recipe);
+    if (difference == NULL && memcmp(saved.backboneDigest, engine->digest, IA3_DIGEST_LEN) != 0)
+        difference = "backbone";
+    if (difference != NULL)
+        ereport(ERROR,
+                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                 errmsg("ia3 task \"%s\" has a checkpoint of another pre-training", p->job.task),
+                 errdetail("It differs in: %s.", difference),
+                 errhint("Repeat the call that was interrupted, or begin anew with resume => false.")));
+    saved.recipe = p->at.recipe;
+    p->at = saved;
+    p->job.init = NULL; /* the state has its vectors */
+    for (int i = 0; i < IA3_LOSS_POINTS; i++)
+        p->nLosses[i] = isnan(saved.losses[i]) ? 0 : 1;
+    ereport(NOTICE, (errmsg("going on after step %d of %d", saved.step, p->recipe->steps)));
+}
+
+/* Enters the losses of one piece, which ended at step `stop`. */
+static void
+add_losses(Pretraining *p, const Ia3Trained *trained, int stop)
+{
+    Jsonb *metrics = DatumGetJsonbP(trained->metrics);
+    JsonbContainer *array = Ia3JsonArray(&metrics->root, "loss_curve");
+    double seconds = Ia3JsonNumber(&metrics->root, "seconds");
+    int points = Min(p->recipe->steps, IA3_LOSS_POINTS);
+    Ia3LossCurve curve = {0};
+
+    if (!isnan(seconds))
+        p->at.seconds += seconds;
+    if (array == NULL || !Ia3LossCurveRead(array, &curve))
+        return;
+    for (int i = 0; i < curve.n; i++) {
+        double step = p->at.step + (i + 0.5) * (stop - p->at.step) / curve.n;
+        int k = Min((int) (step * points / p->recipe->steps), points - 1);
+
+        if (isnan(curve.values[i]))
+            continue;
+        p->at.losses[k] = p->nLosses[k] == 0
+                              ? curve.values[i]
+                              : (p->at.losses[k] * p->nLosses[k] + curve.values[i]) / (p->nLosses[k] + 1);
+        p->nLosses[k]++;
+    }
+}
+
+/* Trains up to the next checkpoint, or to the end. */
+static void
+train_piece(Pretraining *p, Ia3Trained *trained)
+{
+    int steps = p->recipe->steps;
+    int stop = p->every == 0 ? steps : Min(steps, (p->at.step / p->every + 1) * p->every);
+
+    p->job.stop = stop < steps ? stop : 0;
+    p->job.state = p->at.step > 0 ? p->at.state : NULL;
+    Ia3TrainRun(&p->job, trained);
+    if (memcmp(trained->engine.digest, p->at.backboneDigest, IA3_DIGEST_LEN) != 0)
+        ereport(ERROR,
+                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                 errmsg("backbone \"%s\" was replaced by another during the pre-training", p->job.backbone)));
+    add_losses(p, trained, stop);
+    p->at.step = stop;
+    p->at.state = trained->state;
+    p->job.init = NULL; /* the state has its vectors */
+}
+
+static void
+store(const Pretraining *p, const Ia3Trained *trained)
+{
+    Ia3NewVersion version = {
+        .task = p->job.task,
+        .backbone = p->job.backbone,
+        .templates = p->recipe->templates,
+        .vectors = trained->vectors,
+        .backboneDigest = p->at.backboneDigest,
+        .parentVersion = p->parent,
+        .examples = trained->examples,
+        .recipe = p->at.recipe,
+        .metrics = Ia3CheckpointMetrics(trained->metrics, p->recipe->steps, &p->at),
+        .activate = p->recipe->activate,
+    };
+
+    Ia3VersionsStore(&version);
+    Ia3CheckpointDelete(p->job.task);
+}
+
+/* Commits what has been saved. The next transaction has a snapshot for the queries of ours that take the caller's. */
+static void
+commit(void)
+{
+    SPI_commit();
+    EnsurePortalSnapshotExists();
+}
+
+static void
+pretrain(Pretraining *p)
+{
+    MemoryContext keep = CurrentMemoryContext;
+    MemoryContext pieces[2];
+
+    for (int i = 0; i < 2; i++)
+        pieces[i] = AllocSetContextCreate(keep, "ia3 piece of a pre-training", ALLOCSET_DEFAULT_SIZES);
+    for (int i = 0;; i = 1 - i) {
+        Ia3Trained trained;
+
+        /* The state that this piece starts from is in the other context. */
+        MemoryContextReset(pieces[i]);
+        MemoryContextSwitchTo(pieces[i]);
+        train_piece(p, &trained);
+        if (p->at.step == p->recipe->steps) {
+            store(p, &trained);
+            break;
+        }
+        Ia3CheckpointSave(p->job.task, p->job.backbone, p->recipe->templates, &p->at);
+        commit();
+    }
+    MemoryContextSwitchTo(keep);
+}
+
+Datum
+ia3_pretrain(PG_FUNCTION_ARGS)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    /* transactions come and go, the portal stays */
+    MemoryContext context = AllocSetContextCreate(PortalContext, "ia3 pre-training", ALLOCSET_DEFAULT_SIZES);
+    Pretraining *p;
+    LOCKTAG lock;
+
+    Ia3TrainPrevent("ia3_pretrain()");
+    MemoryContextSwitchTo(context);
+    p = palloc0(sizeof(Pretraining));
+    read_arguments(fcinfo, p);
+    if (SPI_connect_ext(is_atomic(fcinfo) ? 0 : SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
+        elog(ERROR, "SPI_connect failed");
+    MemoryContextSwitchTo(context);
+
+    Ia3TrainPrepare(&p->job, p->recipe);
+    p->parent = Ia3TrainParent(&p->job);
+    lock = Ia3CheckpointLock(p->job.task);
+    PG_TRY();
+    {
+        p->mixture = Ia3MixtureRead(p->query, p->recipe, p->templates);
+        p->job.putExamples = Ia3MixturePut;
+        p->job.arg = p->mixture;
+        begin(p, PG_ARGISNULL(ARG_RESUME) || PG_GETARG_BOOL(ARG_RESUME), !PG_ARGISNULL(ARG_SEED));
+        pretrain(p);
+    }
+    PG_FINALLY();
+    {
+        Ia3CheckpointUnlock(&lock);
+    }
+    PG_END_TRY();
+
+    SPI_finish();
+    MemoryContextSwitchTo(caller);
+    MemoryContextDelete(context);
+    PG_RETURN_VOID();
+}

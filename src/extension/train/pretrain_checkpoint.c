@@ -1,0 +1,261 @@
+/*
+ * pretrain_checkpoint.c
+ *     Trainings that are not finished: ia3.checkpoint.
+ *
+ * A task has at most one. It is read and deleted as the caller, under row security, and written as the owner of
+ * the tables once the caller is known to be a member of the task's owner: a state is bytes that the engine gets
+ * back as they are, so nobody else may write one.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "catalog/namespace.h"
+#include "catalog/pg_type.h"
+#include "common/hashfn.h"
+#include "miscadmin.h"
+#include "utils/array.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+
+#include "extension/tasks/catalog.h"
+#include "pretrain_checkpoint.h"
+#include "extension/tasks/versions.h"
+
+static Ia3Query loadQuery = {
+    .sql = "SELECT c.step, c.recipe, c.backbone_digest, c.state, c.losses, c.seconds FROM ia3.checkpoint c"
+           " WHERE c.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 1,
+    .argTypes = {TEXTOID},
+};
+
+static Ia3Query saveQuery = {
+    .sql =
+        "INSERT INTO ia3.checkpoint (task, step, recipe, backbone_digest, state, losses, seconds, created_by)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+        " ON CONFLICT (task) DO UPDATE SET step = excluded.step, recipe = excluded.recipe,"
+        " backbone_digest = excluded.backbone_digest, state = excluded.state, losses = excluded.losses,"
+        " seconds = excluded.seconds, created_by = excluded.created_by, saved_at = excluded.saved_at",
+    .nArgs = 8,
+    .argTypes = {TEXTOID, INT4OID, JSONBOID, BYTEAOID, BYTEAOID, FLOAT8ARRAYOID, FLOAT8OID, NAMEOID},
+};
+
+static Ia3Query deleteQuery = {
+    .sql = "DELETE FROM ia3.checkpoint c WHERE c.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 1,
+    .argTypes = {TEXTOID},
+};
+
+/* Another version of ia3 may go on with a training: the engine says when it cannot. */
+static Ia3Query differenceQuery = {
+    .sql = "SELECT pg_catalog.string_agg(k.key, ', '::pg_catalog.text ORDER BY k.key)"
+           " FROM pg_catalog.jsonb_object_keys($1 OPERATOR(pg_catalog.||) $2) AS k(key)"
+           " WHERE k.key OPERATOR(pg_catalog.<>) 'ia3_version'"
+           " AND COALESCE($1 OPERATOR(pg_catalog.->) k.key, '\"absent\"'::pg_catalog.jsonb) "
+           "OPERATOR(pg_catalog.<>)"
+           " COALESCE($2 OPERATOR(pg_catalog.->) k.key, '\"absent\"'::pg_catalog.jsonb)",
+    .nArgs = 2,
+    .argTypes = {JSONBOID, JSONBOID},
+};
+
+static Ia3Query seedQuery = {
+    .sql = "SELECT ($1 OPERATOR(pg_catalog.->>) 'seed')::pg_catalog.int8",
+    .nArgs = 1,
+    .argTypes = {JSONBOID},
+};
+
+static Ia3Query metricsQuery = {
+    .sql = "SELECT $1 OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object('steps', $2, 'seconds', $3,"
+           " 'loss_curve', pg_catalog.to_jsonb($4))",
+    .nArgs = 4,
+    .argTypes = {JSONBOID, INT4OID, FLOAT8OID, FLOAT8ARRAYOID},
+};
+
+/* An advisory lock, since only these outlast a transaction; no number that users lock has a fourth field of 3. */
+LOCKTAG
+Ia3CheckpointLock(const char *task)
+{
+    Oid relation = get_relname_relid("checkpoint", get_namespace_oid("ia3", false));
+    LOCKTAG tag;
+
+    SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, relation, hash_bytes((const unsigned char *) task, strlen(task)),
+                         3);
+    if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
+                        errmsg("ia3 task \"%s\" is being pre-trained by another session", task),
+                        errhint("Wait until it has ended; ia3_stat_progress_train shows it.")));
+    return tag;
+}
+
+void
+Ia3CheckpointUnlock(const LOCKTAG *tag)
+{
+    LockRelease(tag, ExclusiveLock, true);
+}
+
+/* Keeps what a column of the first row has, in the memory context `keep`. */
+static Datum
+column_copy(MemoryContext keep, int column)
+{
+    MemoryContext old;
+    bool isNull;
+    Datum value = Ia3QueryColumn(column, &isNull);
+
+    if (isNull)
+        elog(ERROR, "column %d of a query of ia3.checkpoint is null", column);
+    old = MemoryContextSwitchTo(keep);
+    value = PointerGetDatum(PG_DETOAST_DATUM_COPY(value));
+    MemoryContextSwitchTo(old);
+    return value;
+}
+
+static void
+read_losses(Datum array, double *losses)
+{
+    Datum *values;
+    bool *nulls;
+    int n;
+
+    deconstruct_array(DatumGetArrayTypeP(array), FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE,
+                      &values, &nulls, &n);
+    for (int i = 0; i < IA3_LOSS_POINTS; i++)
+        losses[i] = i < n && !nulls[i] ? DatumGetFloat8(values[i]) : NAN;
+}
+
+/* `skipNaN` leaves out the points that there are not. */
+static Datum
+losses_array(const double *losses, bool skipNaN)
+{
+    Datum values[IA3_LOSS_POINTS];
+    int n = 0;
+
+    for (int i = 0; i < IA3_LOSS_POINTS; i++)
+        if (!skipNaN || !isnan(losses[i]))
+            values[n++] = Float8GetDatum(losses[i]);
+    return PointerGetDatum(
+        construct_array(values, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+bool
+Ia3CheckpointLoad(const char *task, Ia3Checkpoint *c)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    Datum value;
+    bytea *digest;
+    bool isNull, found;
+
+    Ia3SpiConnect();
+    value = CStringGetTextDatum(task);
+    found = Ia3QueryRun(&loadQuery, &value, NULL, true) > 0;
+    if (found) {
+        c->step = DatumGetInt32(Ia3QueryColumn(1, &isNull));
+        c->recipe = column_copy(caller, 2);
+        digest = (bytea *) DatumGetPointer(column_copy(caller, 3));
+        if (VARSIZE_ANY_EXHDR(digest) != IA3_DIGEST_LEN)
+            elog(ERROR, "digest in ia3.checkpoint has %d bytes", (int) VARSIZE_ANY_EXHDR(digest));
+        memcpy(c->backboneDigest, VARDATA_ANY(digest), IA3_DIGEST_LEN);
+        c->state = (bytea *) DatumGetPointer(column_copy(caller, 4));
+        read_losses(Ia3QueryColumn(5, &isNull), c->losses);
+        c->seconds = DatumGetFloat8(Ia3QueryColumn(6, &isNull));
+    }
+    Ia3SpiFinish();
+    MemoryContextSwitchTo(caller);
+    return found;
+}
+
+static bytea *
+make_bytea(const uint8 *bytes, Size len)
+{
+    bytea *value = palloc(VARHDRSZ + len);
+
+    SET_VARSIZE(value, VARHDRSZ + len);
+    memcpy(VARDATA(value), bytes, len);
+    return value;
+}
+
+void
+Ia3CheckpointSave(const char *task, const char *backbone, const Ia3Strings *templates, const Ia3Checkpoint *c)
+{
+    NameData creator;
+    Datum values[8];
+    Ia3Identity caller;
+
+    Ia3VersionsMakeTask(task, backbone, templates);
+    Ia3SpiConnect();
+    namestrcpy(&creator, GetUserNameFromId(GetUserId(), false));
+    values[0] = CStringGetTextDatum(task);
+    values[1] = Int32GetDatum(c->step);
+    values[2] = c->recipe;
+    values[3] = PointerGetDatum(make_bytea(c->backboneDigest, IA3_DIGEST_LEN));
+    values[4] = PointerGetDatum(c->state);
+    values[5] = losses_array(c->losses, false);
+    values[6] = Float8GetDatum(c->seconds);
+    values[7] = NameGetDatum(&creator);
+    caller = Ia3BecomeTableOwner();
+    Ia3QueryRun(&saveQuery, values, NULL, false);
+    Ia3BecomeAgain(caller);
+    Ia3SpiFinish();
+}
+
+void
+Ia3CheckpointDelete(const char *task)
+{
+    Datum value;
+
+    Ia3SpiConnect();
+    value = CStringGetTextDatum(task);
+    Ia3QueryRun(&deleteQuery, &value, NULL, false);
+    Ia3SpiFinish();
+}
+
+char *
+Ia3CheckpointDifference(Datum recipe, Datum other)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    Datum values[2] = {recipe, other};
+    Datum names;
+    char *difference = NULL;
+    bool isNull;
+
+    Ia3SpiConnect();
+    Ia3QueryRun(&differenceQuery, values, NULL, true);
+    names = Ia3QueryColumn(1, &isNull);
+    MemoryContextSwitchTo(caller);
+    if (!isNull)
+        difference = TextDatumGetCString(names);
+    Ia3SpiFinish();
+    MemoryContextSwitchTo(caller);
+    return difference;
+}
+
+int64
+Ia3CheckpointSeed(const Ia3Checkpoint *c)
+{
+    Datum value = c->recipe;
+    int64 seed;
+    bool isNull;
+
+    Ia3SpiConnect();
+    Ia3QueryRun(&seedQuery, &value, NULL, true);
+    seed = DatumGetInt64(Ia3QueryColumn(1, &isNull));
+    Ia3SpiFinish();
+    return seed;
+}
+
+Datum
+Ia3CheckpointMetrics(Datum last, int steps, const Ia3Checkpoint *c)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    Datum values[4];
+
+    Ia3SpiConnect();
+    values[0] = last;
+    values[1] = Int32GetDatum(steps);
+    values[2] = Float8GetDatum(c->seconds);
+    values[3] = losses_array(c->losses, true);
+    Ia3QueryRun(&metricsQuery, values, NULL, true);
+    last = column_copy(caller, 1);
+    Ia3SpiFinish();
+    MemoryContextSwitchTo(caller);
+    return last;
+}

@@ -1,0 +1,182 @@
+/*
+ * progress.c
+ *     Progress of training, reported by backends and shown to everyone (ia3_stat_progress_train).
+ *
+ * A backend owns at most one slot, claimed when its training starts. It is given back when the training
+ * ends, when the (sub)transaction that started it ends, and when the backend exits, whichever comes first,
+ * so that no error path leaves a row behind.
+ */
+#include "extension/supervisor/shmem.h"
+
+#include "access/xact.h"
+#include "mb/pg_wchar.h"
+#include "storage/ipc.h"
+#include "utils/acl.h"
+#include "utils/builtins.h"
+#include "utils/timestamp.h"
+
+#include <math.h>
+
+PG_FUNCTION_INFO_V1(ia3_stat_progress_train);
+
+static Ia3ProgressSlot *mySlot = NULL;
+static SubTransactionId mySubid;
+
+static void
+AtXactEnd(XactEvent event, void *arg)
+{
+    if (event != XACT_EVENT_PRE_COMMIT && event != XACT_EVENT_PARALLEL_PRE_COMMIT &&
+        event != XACT_EVENT_PRE_PREPARE)
+        Ia3ProgressEnd();
+}
+
+/*
+ * Subtransaction numbers grow, and all that are given while one is live belong to it: the aborted one
+ * contains the training exactly if its number is not greater.
+ */
+static void
+AtSubXactEnd(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+{
+    if (event == SUBXACT_EVENT_ABORT_SUB && mySlot != NULL && subid <= mySubid)
+        Ia3ProgressEnd();
+}
+
+static void
+AtBackendExit(int code, Datum arg)
+{
+    Ia3ProgressEnd();
+}
+
+/*
+ * Shows that this backend now trains `task` for `steps` steps. Without a free slot (there is one for every
+ * backend, so only if settings lie) nothing is shown; that is no reason to fail.
+ */
+void
+Ia3ProgressStart(const char *task, int steps)
+{
+    static bool registered = false;
+    Ia3ProgressSlot *slots;
+    int n;
+
+    Ia3RequirePreload();
+    Ia3ProgressEnd();
+    if (!registered) {
+        RegisterXactCallback(AtXactEnd, NULL);
+        RegisterSubXactCallback(AtSubXactEnd, NULL);
+        before_shmem_exit(AtBackendExit, 0);
+        registered = true;
+    }
+
+    slots = Ia3ProgressSlots(&n);
+    mySubid = GetCurrentSubTransactionId();
+    LWLockAcquire(Ia3ProgressLock(), LW_EXCLUSIVE);
+    for (int i = 0; i < n; i++) {
+        Ia3ProgressSlot *slot = &slots[i];
+        int len;
+
+        if (slot->pid != 0)
+            continue;
+        slot->pid = MyProcPid;
+        slot->database = MyDatabaseId;
+        slot->user = GetUserId();
+        len = pg_mbcliplen(task, strlen(task), sizeof slot->task - 1);
+        memcpy(slot->task, task, len);
+        slot->task[len] = '\0';
+        slot->step = 0;
+        slot->steps = steps;
+        slot->loss = slot->rowsPerSecond = slot->secondsLeft = NAN;
+        slot->started = GetCurrentTimestamp();
+        mySlot = slot;
+        break;
+    }
+    LWLockRelease(Ia3ProgressLock());
+}
+
+/* Shows `step` steps done, the latest loss, the speed in examples per second and the seconds left. */
+void
+Ia3ProgressUpdate(int step, double loss, double rowsPerSecond, double secondsLeft)
+{
+    if (mySlot == NULL)
+        return;
+    LWLockAcquire(Ia3ProgressLock(), LW_EXCLUSIVE);
+    mySlot->step = step;
+    mySlot->loss = loss;
+    mySlot->rowsPerSecond = rowsPerSecond;
+    mySlot->secondsLeft = secondsLeft;
+    LWLockRelease(Ia3ProgressLock());
+}
+
+/* Gives the slot back; harmless without one. */
+void
+Ia3ProgressEnd(void)
+{
+    if (mySlot == NULL)
+        return;
+    LWLockAcquire(Ia3ProgressLock(), LW_EXCLUSIVE);
+    mySlot->pid = 0;
+    LWLockRelease(Ia3ProgressLock());
+    mySlot = NULL;
+}
+
+static void
+PutNumber(Datum *values, bool *nulls, int i, double value)
+{
+    values[i] = Float8GetDatum(value);
+    nulls[i] = isnan(value);
+}
+
+/*
+ * One row per training under way, in all databases. As in pg_stat_activity, what another role does is
+ * visible to members of it and to pg_read_all_stats only; others see that something runs and for whom.
+ * Takes the lock shared for the time of copying.
+ *
+ * CREATE FUNCTION ia3_stat_progress_train(
+ *     OUT pid integer, OUT datid oid, OUT usesysid oid, OUT task text, OUT step integer, OUT steps integer,
+ *     OUT loss double precision, OUT rows_per_second double precision, OUT seconds_left double precision,
+ *     OUT started timestamptz)
+ *     RETURNS SETOF record
+ *     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'ia3_stat_progress_train';
+ */
+Datum
+ia3_stat_progress_train(PG_FUNCTION_ARGS)
+{
+    ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+    Ia3ProgressSlot *slots, *copy;
+    int n, used = 0;
+
+    Ia3RequirePreload();
+    Ia3InitMaterializedSRF(fcinfo);
+
+    slots = Ia3ProgressSlots(&n);
+    copy = palloc(sizeof(Ia3ProgressSlot) * n);
+    LWLockAcquire(Ia3ProgressLock(), LW_SHARED);
+    for (int i = 0; i < n; i++)
+        if (slots[i].pid != 0)
+            copy[used++] = slots[i];
+    LWLockRelease(Ia3ProgressLock());
+
+    for (int i = 0; i < used; i++) {
+        Ia3ProgressSlot *slot = &copy[i];
+        Datum values[10] = {0};
+        bool nulls[10] = {false};
+        bool visible = has_privs_of_role(GetUserId(), slot->user) ||
+                       has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+
+        values[0] = Int32GetDatum(slot->pid);
+        values[1] = ObjectIdGetDatum(slot->database);
+        values[2] = ObjectIdGetDatum(slot->user);
+        if (visible) {
+            values[3] = CStringGetTextDatum(slot->task);
+            values[4] = Int32GetDatum(slot->step);
+            values[5] = Int32GetDatum(slot->steps);
+            PutNumber(values, nulls, 6, slot->loss);
+            PutNumber(values, nulls, 7, slot->rowsPerSecond);
+            PutNumber(values, nulls, 8, slot->secondsLeft);
+            values[9] = TimestampTzGetDatum(slot->started);
+        } else
+            for (int column = 3; column < 10; column++)
+                nulls[column] = true;
+        tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+    }
+    return (Datum) 0;
+}

@@ -1,0 +1,245 @@
+/*
+ * train_function.c
+ *     ia3_train: a new version of a task from the rows of a query.
+ *
+ * Order of work, which decides what is held for how long: arguments are checked, rows are read (and their
+ * locks released, train_rows.c), the engine trains, and only then the catalog is written, under a lock on
+ * the task that is as short as the rest of the transaction.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "train_job.h"
+#include "train_rows.h"
+#include "extension/tasks/versions.h"
+
+PG_FUNCTION_INFO_V1(ia3_train);
+
+/* Which choices each row has. */
+typedef struct LabelledRows {
+    Ia3TrainRows *rows;
+    const Ia3Strings *common; /* NULL: every row brings its own */
+    int nSets;
+    const Ia3Strings **sets;
+    char **joined; /* [nSets] for {choices} */
+    int *set;      /* [rows->n] */
+    int *label;    /* [rows->n] position in the set */
+} LabelledRows;
+
+typedef struct Training {
+    Ia3TrainJob job;
+    const char *query;
+    Ia3Recipe *recipe;
+    Ia3Template **templates;
+    MemoryContext rowContext;
+    LabelledRows *rows;
+} Training;
+
+static int
+add_set(LabelledRows *l, const Ia3Strings *choices)
+{
+    l->sets[l->nSets] = choices;
+    l->joined[l->nSets] = Ia3StringsJoin(choices, ", ");
+    return l->nSets++;
+}
+
+/*
+ * The choices of rows without their own: those given, else the distinct labels in order of first appearance.
+ * Fills label[] of these rows.
+ */
+static void
+label_common(LabelledRows *l, const Ia3Strings *given)
+{
+    Ia3StringIndex *index = Ia3StringIndexCreate();
+    int first = -1;
+    bool found;
+
+    for (int i = 0; given && i < given->n; i++)
+        Ia3StringIndexAdd(index, given->items[i], &found);
+    for (int i = 0; i < l->rows->n; i++) {
+        Ia3TrainRow *row = &l->rows->rows[i];
+
+        if (row->choices != NULL)
+            continue;
+        if (first < 0)
+            first = i;
+        if (given == NULL)
+            l->label[i] = Ia3StringIndexAdd(index, row->label, &found);
+        else if ((l->label[i] = Ia3StringIndexFind(index, row->label)) < 0)
+            Ia3RaiseTrainLabel(l->rows, i, given);
+    }
+    if (first < 0 && given == NULL)
+        return;
+    l->common = Ia3StringIndexStrings(index);
+    Ia3CheckChoices(l->common);
+    if (given == NULL && l->common->n == 1)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("every example has the label \"%s\"", l->common->items[0]),
+                        errhint("Give the choices explicitly if other labels are possible.")));
+}
+
+/* Fills label[] and set[] of a row that brings its own choices. */
+static void
+label_own(LabelledRows *l, int i)
+{
+    Ia3TrainRow *row = &l->rows->rows[i];
+
+    Ia3CheckChoices(row->choices);
+    l->label[i] = -1;
+    for (int c = 0; c < row->choices->n; c++)
+        if (strcmp(row->choices->items[c], row->label) == 0)
+            l->label[i] = c;
+    if (l->label[i] < 0)
+        Ia3RaiseTrainLabel(l->rows, i, row->choices);
+    /* Neighbours often share their choices. */
+    if (l->nSets > 0 && Ia3StringsEqual(l->sets[l->nSets - 1], row->choices))
+        l->set[i] = l->nSets - 1;
+    else
+        l->set[i] = add_set(l, row->choices);
+}
+
+static LabelledRows *
+label_rows(Ia3TrainRows *rows, const Ia3Strings *given)
+{
+    LabelledRows *l = palloc0(sizeof(LabelledRows));
+    int common = 0;
+
+    l->rows = rows;
+    l->sets = palloc_extended(sizeof(Ia3Strings *) * ((Size) rows->n + 1), MCXT_ALLOC_HUGE);
+    l->joined = palloc_extended(sizeof(char *) * ((Size) rows->n + 1), MCXT_ALLOC_HUGE);
+    l->set = palloc_extended(sizeof(int) * (Size) rows->n, MCXT_ALLOC_HUGE);
+    l->label = palloc_extended(sizeof(int) * (Size) rows->n, MCXT_ALLOC_HUGE);
+    label_common(l, given);
+    if (l->common != NULL)
+        common = add_set(l, l->common);
+    for (int i = 0; i < rows->n; i++) {
+        if (rows->rows[i].choices != NULL)
+            label_own(l, i);
+        else
+            l->set[i] = common;
+    }
+    return l;
+}
+
+static void
+put_examples(ia3_writer *w, void *arg)
+{
+    const Training *t = arg;
+    const LabelledRows *l = t->rows;
+    MemoryContext scratch =
+        AllocSetContextCreate(CurrentMemoryContext, "ia3 rendering", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext old = MemoryContextSwitchTo(scratch);
+
+    ia3_put_u32(w, l->nSets);
+    for (int i = 0; i < l->nSets; i++)
+        Ia3PutStrings(w, l->sets[i]);
+    ia3_put_u32(w, l->rows->n);
+    for (int i = 0; i < l->rows->n; i++) {
+        CHECK_FOR_INTERRUPTS();
+        ia3_put_u32(w, l->set[i]);
+        ia3_put_u32(w, l->label[i]);
+        ia3_put_u32(w, t->recipe->templates->n);
+        for (int k = 0; k < t->recipe->templates->n; k++) {
+            Ia3Input input;
+
+            Ia3TrainRowRender(l->rows, &l->rows->rows[i], t->templates[k], l->joined[l->set[i]], &input);
+            Ia3PutInput(w, input.text, input.len, input.tail);
+        }
+        MemoryContextReset(scratch);
+    }
+    MemoryContextSwitchTo(old);
+    MemoryContextDelete(scratch);
+}
+
+/* The engine has the rows. */
+static void
+forget_rows(void *arg)
+{
+    Training *t = arg;
+
+    MemoryContextDelete(t->rowContext);
+    t->rowContext = NULL;
+    t->rows = NULL;
+}
+
+/* Copies what outlives the rows. */
+static Ia3Strings *
+copy_strings(const Ia3Strings *strings)
+{
+    Ia3Strings *copy = palloc(sizeof(Ia3Strings));
+
+    copy->n = strings->n;
+    copy->items = palloc(sizeof(char *) * Max(strings->n, 1));
+    for (int i = 0; i < strings->n; i++)
+        copy->items[i] = pstrdup(strings->items[i]);
+    return copy;
+}
+
+/* Reads and labels the rows in a context of their own; returns the task's choices (NULL: none in common). */
+static Ia3Strings *
+read_rows(Training *t)
+{
+    MemoryContext old;
+
+    t->rowContext = AllocSetContextCreate(CurrentMemoryContext, "ia3 training rows", ALLOCSET_DEFAULT_SIZES);
+    old = MemoryContextSwitchTo(t->rowContext);
+    t->rows =
+        label_rows(Ia3ReadTrainRows(t->query, t->templates, t->recipe->templates->n), t->recipe->choices);
+    MemoryContextSwitchTo(old);
+    return t->rows->common ? copy_strings(t->rows->common) : NULL;
+}
+
+static int
+store(const Training *t, const Ia3Trained *trained, const Ia3Strings *choices, int maxInputTokens)
+{
+    Ia3RecipeContext context = {
+        .query = t->query,
+        .backbone = t->job.backbone,
+        .engine = &trained->engine,
+        .choices = choices,
+        .init = t->job.init ? t->job.init->label : NULL,
+        .maxInputTokens = maxInputTokens,
+    };
+    Ia3NewVersion version = {
+        .task = t->job.task,
+        .backbone = t->job.backbone,
+        .templates = t->recipe->templates,
+        .choices = choices,
+        .vectors = trained->vectors,
+        .backboneDigest = trained->engine.digest,
+        .parentVersion = Ia3TrainParent(&t->job),
+        .examples = trained->examples,
+        .recipe = Ia3RecipeJson(t->recipe, &context),
+        .metrics = trained->metrics,
+        .activate = t->recipe->activate,
+    };
+
+    return Ia3VersionsStore(&version);
+}
+
+Datum
+ia3_train(PG_FUNCTION_ARGS)
+{
+    Training t = {.job = {.putExamples = put_examples, .running = forget_rows, .arg = &t}};
+    Ia3Trained trained;
+    Ia3Strings *choices;
+    int maxInputTokens = Ia3MaxInputTokens;
+
+    Ia3TrainPrevent("ia3_train()");
+    if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+        ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
+                        errmsg("%s must not be null", PG_ARGISNULL(0) ? "task" : "query")));
+
+    t.job.task = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    t.query = text_to_cstring(PG_GETARG_TEXT_PP(1));
+    Ia3TaskCheckName(t.job.task);
+    t.recipe = Ia3RecipeFromArguments(fcinfo, &Ia3TrainOptions);
+    t.templates = Ia3TemplatesParse(t.recipe->templates);
+    Ia3TrainPrepare(&t.job, t.recipe);
+    choices = read_rows(&t);
+    Ia3TrainRun(&t.job, &trained);
+    PG_RETURN_INT32(store(&t, &trained, choices, maxInputTokens));
+}

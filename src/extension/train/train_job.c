@@ -1,0 +1,170 @@
+/*
+ * train_job.c
+ *     One TRAIN request: sent, watched and read.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+
+#include "train_job.h"
+#include "extension/tasks/versions.h"
+
+#define NOTICE_INTERVAL_MS 2000
+#define MAX_ROUNDS         4 /* of supplying the adapter to start from */
+
+void
+Ia3TrainPrevent(const char *function)
+{
+    PreventCommandDuringRecovery(function);
+    PreventCommandIfReadOnly(function);
+    PreventCommandIfParallelMode(function);
+    Ia3RequirePreload();
+}
+
+/* The backbone asked for, else the task's own, else the session's. */
+static const char *
+choose_backbone(const char *task, const Ia3Recipe *recipe)
+{
+    const char *backbone = recipe->backbone;
+
+    if (backbone == NULL)
+        backbone = Ia3VersionsBackbone(task);
+    return backbone ? backbone : pstrdup(Ia3Backbone);
+}
+
+void
+Ia3TrainPrepare(Ia3TrainJob *job, const Ia3Recipe *recipe)
+{
+    Ia3VersionsCheckOwner(job->task);
+    job->recipe = recipe;
+    job->backbone = choose_backbone(job->task, recipe);
+    if (recipe->init) {
+        job->init = Ia3TaskLookup(recipe->init);
+        job->init->backbone = pstrdup(job->backbone); /* where its vectors have to be known */
+    }
+}
+
+int
+Ia3TrainParent(const Ia3TrainJob *job)
+{
+    return job->init && strcmp(job->init->name, job->task) == 0 ? job->init->version : 0;
+}
+
+static void
+write_request(const Ia3TrainJob *job, ia3_writer *w)
+{
+    static const uint8 ones[IA3_DIGEST_LEN];
+
+    ia3_put_u32(w, Ia3MaxInputTokens);
+    Ia3RecipePut(job->recipe, w);
+    ia3_put_bytes(w, job->init ? job->init->digest : ones, IA3_DIGEST_LEN);
+    ia3_put_u32(w, job->stop);
+    if (job->state)
+        ia3_put_str(w, VARDATA_ANY(job->state), VARSIZE_ANY_EXHDR(job->state));
+    else
+        ia3_put_str(w, NULL, 0);
+    job->putExamples(w, job->arg);
+}
+
+/* A NOTICE for every tenth of the steps, but never two within two seconds. */
+static void
+report_progress(Ia3TrainJob *job, ia3_reader *r)
+{
+    int step = (int) ia3_get_u32(r);
+    int steps = (int) ia3_get_u32(r);
+    double loss = ia3_get_f64(r), rate = ia3_get_f64(r), left = ia3_get_f64(r);
+    TimestampTz now = GetCurrentTimestamp();
+    int tenths;
+
+    if (r->bad || steps < 1)
+        Ia3ProtocolError("A progress report does not have the length it should have.");
+    Ia3ProgressUpdate(step, loss, rate, left);
+    tenths = (int) ((int64) step * 10 / steps);
+    if (tenths > job->tenths && TimestampDifferenceExceeds(job->told, now, NOTICE_INTERVAL_MS)) {
+        job->tenths = tenths;
+        job->told = now;
+        ereport(NOTICE, (errmsg("step %d of %d, loss %.3f, %.1f examples/s, %.0f s left", step, steps, loss,
+                                rate, ceil(left))));
+    }
+}
+
+static bytea *
+read_bytes(ia3_reader *r)
+{
+    size_t len;
+    const char *bytes = ia3_get_str(r, &len);
+    bytea *value = palloc(VARHDRSZ + len);
+
+    SET_VARSIZE(value, VARHDRSZ + len);
+    memcpy(VARDATA(value), bytes, len);
+    return value;
+}
+
+static void
+read_trained(const Ia3TrainJob *job, Ia3Trained *trained, ia3_reader *r)
+{
+    trained->vectors = read_bytes(r);
+    trained->metrics = DirectFunctionCall1(jsonb_in, CStringGetDatum(Ia3GetText(r)));
+    trained->examples = (int) ia3_get_u32(r);
+    trained->state = read_bytes(r);
+    if (r->bad || r->p != r->end || VARSIZE(trained->vectors) == VARHDRSZ)
+        Ia3ProtocolError("The trained adapter does not have the length it should have.");
+    if ((VARSIZE(trained->state) > VARHDRSZ) != (job->stop != 0))
+        Ia3ProtocolError("The engine did not pause as it was asked to.");
+    if (job->stop == 0)
+        trained->state = NULL;
+}
+
+/* Sends the request and waits for the first reply that is no progress; *running says whether there was any. */
+static uint8
+train_once(Ia3TrainJob *job, Ia3Trained *trained, ia3_reader *reader, bool *running)
+{
+    ia3_writer *w = Ia3RequestBeginTraining(job->backbone);
+    uint8 type;
+
+    /* Of the very engine that gets the request; a restart might have brought another backbone. */
+    trained->engine = *Ia3GetEngineInfo(job->backbone);
+    if (job->init)
+        Ia3TaskCheckBackbone(job->init);
+    write_request(job, w);
+    Ia3RequestSend(IA3_TRAIN);
+    *running = false;
+    while ((type = Ia3ReplyWaitOrRepeat(reader)) == IA3_PROGRESS) {
+        if (!*running && job->running)
+            job->running(job->arg);
+        *running = true;
+        report_progress(job, reader);
+    }
+    return type;
+}
+
+void
+Ia3TrainRun(Ia3TrainJob *job, Ia3Trained *trained)
+{
+    if (job->told == 0)
+        job->told = GetCurrentTimestamp();
+    Ia3ProgressStart(job->task, job->recipe->steps);
+    for (int round = 0; round < MAX_ROUNDS; round++) {
+        ia3_reader reader;
+        bool running;
+        uint8 type = train_once(job, trained, &reader, &running);
+
+        if (type == IA3_GOODBYE && !running)
+            continue;
+        if (type == IA3_TRAIN_OK) {
+            read_trained(job, trained, &reader);
+            Ia3ProgressEnd();
+            return;
+        }
+        if (type != IA3_MISSING || job->init == NULL || running)
+            Ia3ProtocolError("The engine did not answer TRAIN with an adapter.");
+        Ia3TaskPutAdapter(job->init);
+    }
+    ereport(ERROR,
+            (errcode(ERRCODE_INTERNAL_ERROR), errmsg("ia3 engine does not keep the adapters it is given"),
+             errhint("Raise ia3.adapter_cache_size.")));
+}
