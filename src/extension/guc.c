@@ -6,9 +6,11 @@
  * loads the library late (LOAD 'ia3' without preloading) would be thrown out by it. What shapes the engine
  * is PGC_SIGHUP; the supervisor replaces the engines that a reload changes.
  */
-#include "ia3.h"
+#include "postgres.h"
 
 #include <limits.h>
+
+#include "ia3.h"
 
 char *Ia3BackbonesSetting = NULL;
 int Ia3Threads = 0;
@@ -22,7 +24,7 @@ int Ia3BatchRows = 256;
 bool Ia3EnableBatching = true;
 
 static bool
-CheckBackbones(char **newval, void **extra, GucSource source)
+check_backbones(char **newval, void **extra, GucSource source)
 {
     Ia3BackboneSpec *specs;
     char *error = NULL;
@@ -39,14 +41,14 @@ CheckBackbones(char **newval, void **extra, GucSource source)
 }
 
 static void
-DefineEngineSettings(void)
+define_engine_settings(void)
 {
     DefineCustomStringVariable(
         "ia3.backbones", "Backbones to keep loaded, in an engine for each of their devices.",
         "A list of name=path[@device[|device...]][:dtype]; a path is absolute, or the "
         "name of a backbone in the extension's share directory; a device is cpu, cuda, "
         "cuda:N or auto.",
-        &Ia3BackbonesSetting, "default=ia3-mini", PGC_SIGHUP, 0, CheckBackbones, NULL, NULL);
+        &Ia3BackbonesSetting, "default=ia3-mini", PGC_SIGHUP, 0, check_backbones, NULL, NULL);
     DefineCustomIntVariable("ia3.threads", "Threads of each engine on the CPU; 0 means one per core.", NULL,
                             &Ia3Threads, 0, 0, 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.max_batch_tokens", "Most input tokens in one batch of an engine.", NULL,
@@ -59,7 +61,7 @@ DefineEngineSettings(void)
 }
 
 static void
-DefineSessionSettings(void)
+define_session_settings(void)
 {
     DefineCustomStringVariable("ia3.backbone", "Backbone of new tasks and of calls without a task.", NULL,
                                &Ia3Backbone, "default", PGC_USERSET, 0, NULL, NULL, NULL);
@@ -81,7 +83,7 @@ DefineSessionSettings(void)
 void
 Ia3DefineSettings(void)
 {
-    DefineEngineSettings();
-    DefineSessionSettings();
+    define_engine_settings();
+    define_session_settings();
     MarkGUCPrefixReserved("ia3");
 }

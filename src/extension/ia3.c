@@ -7,9 +7,11 @@
  * breaks and every function can say what is missing (Ia3RequirePreload). Nothing here starts threads or
  * touches files: _PG_init runs inside the postmaster.
  */
-#include "extension/readahead/readahead.h"
+#include "postgres.h"
 
 #include "utils/builtins.h"
+
+#include "extension/readahead/readahead.h"
 
 IA3_MODULE_MAGIC;
 

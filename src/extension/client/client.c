@@ -12,16 +12,18 @@
  * connecting is retried, and a request is sent a second time only if the first engine said that it has not
  * taken it (GOODBYE): a request that kills an engine does not get another one to kill.
  */
-#include "client.h"
+#include "postgres.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include "access/xact.h"
 #include "storage/fd.h"
 #include "storage/ipc.h"
 #include "utils/timestamp.h"
 
-#include <sys/socket.h>
-#include <sys/un.h>
-#include <unistd.h>
+#include "client.h"
 
 /* What was needed once for a big message is given back at the end of the transaction. */
 #define IA3_KEEP_BUFFER (256 * 1024)
@@ -70,7 +72,7 @@ static size_t replyCapacity = 0;
  */
 
 static uint8 *
-GrowBuffer(uint8 *data, size_t cap)
+grow_buffer(uint8 *data, size_t cap)
 {
     if (data == NULL)
         return MemoryContextAllocHuge(TopMemoryContext, cap);
@@ -79,17 +81,17 @@ GrowBuffer(uint8 *data, size_t cap)
 
 /* ia3_writer.grow; errors leave the writer as it was. */
 static uint8_t *
-GrowRequest(uint8_t *data, size_t len, size_t cap)
+grow_request(uint8_t *data, size_t len, size_t cap)
 {
     if (cap > 2 * ((size_t) IA3_MAX_FRAME + 4))
         ereport(ERROR,
                 (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("request to the ia3 engine is too large"),
                  errdetail("A request has at most %u bytes.", IA3_MAX_FRAME)));
-    return GrowBuffer(data, cap);
+    return grow_buffer(data, cap);
 }
 
 static void
-ShrinkBuffers(void)
+shrink_buffers(void)
 {
     if (writer.cap > IA3_KEEP_BUFFER) {
         pfree(writer.data);
@@ -108,7 +110,7 @@ ShrinkBuffers(void)
  */
 
 static void
-TellLoad(Ia3Connection *conn, Ia3EngineLoad load)
+tell_load(Ia3Connection *conn, Ia3EngineLoad load)
 {
     Ia3EngineLoad change = {load.connections - conn->load.connections, load.trainings - conn->load.trainings,
                             load.bytes - conn->load.bytes};
@@ -121,11 +123,11 @@ TellLoad(Ia3Connection *conn, Ia3EngineLoad load)
 
 /* Of an open connection, while a request of `bytes` is under way, or none. */
 static void
-TellRequest(Ia3Connection *conn, uint8 type, int64 bytes)
+tell_request(Ia3Connection *conn, uint8 type, int64 bytes)
 {
-    TellLoad(conn, (Ia3EngineLoad){.connections = 1,
-                                   .trainings = type == IA3_TRAIN,
-                                   .bytes = type == IA3_SCORE || type == IA3_GENERATE ? bytes : 0});
+    tell_load(conn, (Ia3EngineLoad){.connections = 1,
+                                    .trainings = type == IA3_TRAIN,
+                                    .bytes = type == IA3_SCORE || type == IA3_GENERATE ? bytes : 0});
 }
 
 /*
@@ -135,7 +137,7 @@ TellRequest(Ia3Connection *conn, uint8 type, int64 bytes)
 void
 Ia3CloseConnection(Ia3Connection *conn)
 {
-    TellLoad(conn, (Ia3EngineLoad){0});
+    tell_load(conn, (Ia3EngineLoad){0});
     if (conn->fd >= 0 && conn->open) {
         close(conn->fd);
         ReleaseExternalFD();
@@ -148,7 +150,7 @@ Ia3CloseConnection(Ia3Connection *conn)
 }
 
 static void
-CloseBusyConnections(SubTransactionId since)
+close_busy_connections(SubTransactionId since)
 {
     for (int i = 0; i < MAX_CONNECTIONS; i++)
         if (connections[i].open && connections[i].busy && connections[i].subid >= since)
@@ -156,38 +158,38 @@ CloseBusyConnections(SubTransactionId since)
 }
 
 static void
-AtXactEnd(XactEvent event, void *arg)
+at_xact_end(XactEvent event, void *arg)
 {
     if (event == XACT_EVENT_PRE_COMMIT || event == XACT_EVENT_PARALLEL_PRE_COMMIT ||
         event == XACT_EVENT_PRE_PREPARE)
         return;
-    CloseBusyConnections(InvalidSubTransactionId);
+    close_busy_connections(InvalidSubTransactionId);
     current = NULL;
     stayWith.generation = 0;
-    ShrinkBuffers();
+    shrink_buffers();
 }
 
 /* See progress.c for why comparing the numbers is enough. */
 static void
-AtSubXactEnd(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+at_sub_xact_end(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
 {
     if (event != SUBXACT_EVENT_ABORT_SUB)
         return;
-    CloseBusyConnections(subid);
+    close_busy_connections(subid);
     if (current != NULL && current->subid >= subid)
         current = NULL; /* it was only being built */
 }
 
 /* Not left to the operating system: others have to see that nothing of ours is outstanding any more. */
 static void
-AtExit(int code, Datum arg)
+at_exit(int code, Datum arg)
 {
     for (int i = 0; i < MAX_CONNECTIONS; i++)
         Ia3CloseConnection(&connections[i]);
 }
 
 static void
-InitClient(void)
+init_client(void)
 {
     static bool done = false;
 
@@ -195,10 +197,10 @@ InitClient(void)
         return;
     for (int i = 0; i < MAX_CONNECTIONS; i++)
         connections[i].fd = -1;
-    writer.grow = GrowRequest;
-    before_shmem_exit(AtExit, 0);
-    RegisterXactCallback(AtXactEnd, NULL);
-    RegisterSubXactCallback(AtSubXactEnd, NULL);
+    writer.grow = grow_request;
+    before_shmem_exit(at_exit, 0);
+    RegisterXactCallback(at_xact_end, NULL);
+    RegisterSubXactCallback(at_sub_xact_end, NULL);
     done = true;
 }
 
@@ -224,7 +226,7 @@ Ia3KeptConnection(uint32 generation)
 
 /* The connection to the backbone that was used last; NULL if there is none that could be used again. */
 static Ia3Connection *
-LastConnection(const char *backbone)
+last_connection(const char *backbone)
 {
     Ia3Connection *last = NULL;
 
@@ -240,7 +242,7 @@ LastConnection(const char *backbone)
 
 /* An entry for a new connection to the backbone; what cannot be used any more is closed on the way. */
 static Ia3Connection *
-SpareConnection(const char *backbone)
+spare_connection(const char *backbone)
 {
     Ia3Connection *spare = NULL;
 
@@ -266,7 +268,7 @@ SpareConnection(const char *backbone)
  * last case. Raises whatever interrupts are pending.
  */
 static bool
-WaitForEngine(pgsocket fd, int events, TimestampTz deadline)
+wait_for_engine(pgsocket fd, int events, TimestampTz deadline)
 {
     static uint32 waitEvent = 0;
     long timeout = -1;
@@ -286,20 +288,20 @@ WaitForEngine(pgsocket fd, int events, TimestampTz deadline)
 
 /* Sleeps for IA3_POLL_MS, but not beyond `deadline`; false if that has passed already. */
 static bool
-Pause(TimestampTz deadline)
+pause_until(TimestampTz deadline)
 {
     TimestampTz now = GetCurrentTimestamp();
     TimestampTz until = TimestampTzPlusMilliseconds(now, IA3_POLL_MS);
 
     if (now >= deadline)
         return false;
-    WaitForEngine(PGINVALID_SOCKET, 0, Min(until, deadline));
+    wait_for_engine(PGINVALID_SOCKET, 0, Min(until, deadline));
     return true;
 }
 
 /* Sends all `n` bytes. */
 static Ia3IoResult
-SendBytes(Ia3Connection *conn, const uint8 *data, size_t n, TimestampTz deadline)
+send_bytes(Ia3Connection *conn, const uint8 *data, size_t n, TimestampTz deadline)
 {
     while (n > 0) {
         ssize_t sent = send(conn->fd, data, n, MSG_NOSIGNAL);
@@ -308,7 +310,7 @@ SendBytes(Ia3Connection *conn, const uint8 *data, size_t n, TimestampTz deadline
             data += sent;
             n -= sent;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            if (!WaitForEngine(conn->fd, WL_SOCKET_WRITEABLE, deadline))
+            if (!wait_for_engine(conn->fd, WL_SOCKET_WRITEABLE, deadline))
                 return IA3_IO_TIMEOUT;
         } else if (errno == EINTR)
             CHECK_FOR_INTERRUPTS();
@@ -319,7 +321,7 @@ SendBytes(Ia3Connection *conn, const uint8 *data, size_t n, TimestampTz deadline
 }
 
 static Ia3IoResult
-ReceiveBytes(Ia3Connection *conn, uint8 *data, size_t n, TimestampTz deadline)
+receive_bytes(Ia3Connection *conn, uint8 *data, size_t n, TimestampTz deadline)
 {
     while (n > 0) {
         ssize_t got = recv(conn->fd, data, n, 0);
@@ -330,7 +332,7 @@ ReceiveBytes(Ia3Connection *conn, uint8 *data, size_t n, TimestampTz deadline)
         } else if (got == 0)
             return IA3_IO_GONE;
         else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            if (!WaitForEngine(conn->fd, WL_SOCKET_READABLE, deadline))
+            if (!wait_for_engine(conn->fd, WL_SOCKET_READABLE, deadline))
                 return IA3_IO_TIMEOUT;
         } else if (errno == EINTR)
             CHECK_FOR_INTERRUPTS();
@@ -353,11 +355,11 @@ Ia3SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, TimestampTz deadlin
     conn->request = ++lastRequest;
     conn->subid = GetCurrentSubTransactionId();
     conn->busy = true;
-    TellRequest(conn, type, (int64) w->len);
+    tell_request(conn, type, (int64) w->len);
     ia3_put_u32(&header, (uint32) (w->len - 4));
     ia3_put_u8(&header, type);
     ia3_put_u32(&header, conn->request);
-    return SendBytes(conn, w->data, w->len, deadline);
+    return send_bytes(conn, w->data, w->len, deadline);
 }
 
 /* Receives the next frame into the reply buffer; *reader is set to its payload. */
@@ -369,7 +371,7 @@ Ia3ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader, TimestampT
     uint32 length;
     Ia3IoResult result;
 
-    result = ReceiveBytes(conn, header, IA3_FRAME_HEADER, deadline);
+    result = receive_bytes(conn, header, IA3_FRAME_HEADER, deadline);
     if (result != IA3_IO_OK)
         return result;
     length = ia3_get_u32(&h);
@@ -380,16 +382,16 @@ Ia3ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader, TimestampT
         return IA3_IO_GARBLED;
     length -= 5;
     if (length > replyCapacity) {
-        replyBuffer = GrowBuffer(replyBuffer, Max(length, 4096));
+        replyBuffer = grow_buffer(replyBuffer, Max(length, 4096));
         replyCapacity = Max(length, 4096);
     }
-    result = ReceiveBytes(conn, replyBuffer, length, deadline);
+    result = receive_bytes(conn, replyBuffer, length, deadline);
     if (result != IA3_IO_OK)
         return result;
     *reader = (ia3_reader){replyBuffer, replyBuffer + length, false};
     if (*type != IA3_PROGRESS) {
         conn->busy = false;
-        TellRequest(conn, 0, 0);
+        tell_request(conn, 0, 0);
     }
     return IA3_IO_OK;
 }
@@ -414,7 +416,7 @@ Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, uint8 expected, ia3_
 
 /* Connects to the engine's socket. IA3_IO_GONE also if nobody listens there (yet). */
 static Ia3IoResult
-ConnectSocket(Ia3Connection *conn, const char *path, TimestampTz deadline)
+connect_socket(Ia3Connection *conn, const char *path, TimestampTz deadline)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
@@ -429,7 +431,7 @@ ConnectSocket(Ia3Connection *conn, const char *path, TimestampTz deadline)
         ereport(ERROR, (errcode_for_socket_access(), errmsg("could not create a socket: %m")));
     }
     conn->open = true;
-    TellRequest(conn, 0, 0);
+    tell_request(conn, 0, 0);
     conn->busy = true; /* until the handshake is over */
     conn->subid = GetCurrentSubTransactionId();
     for (;;) {
@@ -438,7 +440,7 @@ ConnectSocket(Ia3Connection *conn, const char *path, TimestampTz deadline)
         if (errno == EINTR)
             CHECK_FOR_INTERRUPTS();
         else if (errno == EAGAIN) { /* the engine's backlog is full */
-            if (!Pause(deadline))
+            if (!pause_until(deadline))
                 return IA3_IO_TIMEOUT;
         } else
             return IA3_IO_GONE;
@@ -454,7 +456,7 @@ Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineK
 
     Ia3CloseConnection(conn);
     conn->engine = engine;
-    result = ConnectSocket(conn, status->socket, deadline);
+    result = connect_socket(conn, status->socket, deadline);
     if (result == IA3_IO_OK)
         result = Ia3Greet(conn, reader, deadline);
     return result;
@@ -466,7 +468,7 @@ Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineK
 
 /* The configured list may be ahead of the supervisor, which reads it when it gets to it. */
 static bool
-IsConfigured(const char *backbone)
+is_configured(const char *backbone)
 {
     Ia3BackboneSpec *specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_CONFIGURED);
     char *error;
@@ -506,7 +508,7 @@ Ia3OpenReady(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey en
 
 /* IA3_IO_OK, or IA3_IO_GONE if the engine is not there any more or does not answer; ERROR for anything else. */
 static Ia3IoResult
-Reach(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine, const Ia3EngineWish *wish,
+reach(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine, const Ia3EngineWish *wish,
       TimestampTz deadline)
 {
     ia3_reader reader = {0};
@@ -522,7 +524,7 @@ Reach(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine, c
 
 /* False if it is avoided already. What does not fit in replaces what has been there for long. */
 static bool
-Avoid(Ia3EngineWish *wish, uint32 generation)
+avoid_engine(Ia3EngineWish *wish, uint32 generation)
 {
     if (Ia3EngineAvoided(wish, generation))
         return false;
@@ -537,15 +539,15 @@ void
 Ia3AvoidHung(Ia3EngineWish *wish)
 {
     if (hung != 0 && GetCurrentTimestamp() < hungUntil)
-        (void) Avoid(wish, hung);
+        (void) avoid_engine(wish, hung);
 }
 
 /* Where the next request to the backbone should go. */
 static Ia3EngineWish
-MakeWish(const char *backbone, bool training)
+make_wish(const char *backbone, bool training)
 {
     Ia3EngineWish wish = {.training = training};
-    const Ia3Connection *conn = LastConnection(backbone);
+    const Ia3Connection *conn = last_connection(backbone);
 
     if (conn != NULL)
         wish.present = conn->engine;
@@ -562,21 +564,21 @@ MakeWish(const char *backbone, bool training)
  * ia3.start_timeout.
  */
 static Ia3Connection *
-Connect(const char *backbone, bool training)
+connect_backbone(const char *backbone, bool training)
 {
     TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Ia3StartTimeout);
     Ia3EngineWish wish;
     Ia3Connection *conn;
 
     Ia3RequirePreload();
-    InitClient();
-    wish = MakeWish(backbone, training);
+    init_client();
+    wish = make_wish(backbone, training);
     for (;;) {
         Ia3EngineStatus status = {.state = IA3_ENGINE_STARTING};
         Ia3EngineKey key;
         bool known = Ia3ChooseEngine(backbone, &wish, &status, &key) && status.state != IA3_ENGINE_STOPPED;
 
-        if (!known && (Ia3ConfigurationIsKnown() || !IsConfigured(backbone)))
+        if (!known && (Ia3ConfigurationIsKnown() || !is_configured(backbone)))
             Ia3RaiseUnknownBackbone(backbone);
         if (known && status.state == IA3_ENGINE_FAILED)
             Ia3RaiseFailed(backbone);
@@ -584,23 +586,23 @@ Connect(const char *backbone, bool training)
             conn = Ia3KeptConnection(key.generation);
             if (conn != NULL)
                 return conn;
-            conn = SpareConnection(backbone);
-            if (Reach(conn, &status, key, &wish, deadline) == IA3_IO_OK)
+            conn = spare_connection(backbone);
+            if (reach(conn, &status, key, &wish, deadline) == IA3_IO_OK)
                 return conn;
             /* It just died, and the supervisor does not know yet, or it was just replaced: look again. */
-            if (Avoid(&wish, key.generation))
+            if (avoid_engine(&wish, key.generation))
                 continue;
         }
-        if (!Pause(deadline))
+        if (!pause_until(deadline))
             Ia3RaiseNotReady(backbone, &status);
     }
 }
 
 static ia3_writer *
-BeginRequest(const char *backbone, bool training)
+begin_request(const char *backbone, bool training)
 {
     Ia3RequestAbandon();
-    current = Connect(backbone, training);
+    current = connect_backbone(backbone, training);
     current->subid = GetCurrentSubTransactionId();
     backboneMatters = false;
     requestTrains = training;
@@ -617,13 +619,13 @@ BeginRequest(const char *backbone, bool training)
 ia3_writer *
 Ia3RequestBegin(const char *backbone)
 {
-    return BeginRequest(backbone, false);
+    return begin_request(backbone, false);
 }
 
 ia3_writer *
 Ia3RequestBeginTraining(const char *backbone)
 {
-    return BeginRequest(backbone, true);
+    return begin_request(backbone, true);
 }
 
 /*
@@ -644,7 +646,7 @@ Ia3RequestSend(uint8 type)
  * another backbone and the caller has made the request for this one.
  */
 static bool
-MoveRequest(void)
+move_request(void)
 {
     char backbone[NAMEDATALEN];
     uint8 digest[IA3_DIGEST_LEN];
@@ -652,7 +654,7 @@ MoveRequest(void)
     strlcpy(backbone, current->backbone, sizeof backbone);
     memcpy(digest, current->info.digest, IA3_DIGEST_LEN);
     Ia3CloseConnection(current);
-    current = Connect(backbone, requestTrains);
+    current = connect_backbone(backbone, requestTrains);
     if (backboneMatters && memcmp(digest, current->info.digest, IA3_DIGEST_LEN) != 0) {
         current = NULL;
         return false;
@@ -666,7 +668,7 @@ MoveRequest(void)
  * runs the same backbone.
  */
 static Ia3IoResult
-ReceiveReply(uint8 *type, ia3_reader *reader)
+receive_reply(uint8 *type, ia3_reader *reader)
 {
     for (int moves = 0; moves <= IA3_MAX_MOVES; moves++) {
         TimestampTz deadline = 0;
@@ -675,7 +677,7 @@ ReceiveReply(uint8 *type, ia3_reader *reader)
         if (current->cut)
             deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), IA3_LAST_WORDS_MS);
         result = Ia3ReceiveFrame(current, type, reader, deadline);
-        if (result != IA3_IO_GOODBYE || !MoveRequest())
+        if (result != IA3_IO_GOODBYE || !move_request())
             return result;
     }
     return IA3_IO_GONE;
@@ -694,7 +696,7 @@ Ia3ReplyWaitOrRepeat(ia3_reader *reader)
 
     if (current == NULL || !current->busy)
         elog(ERROR, "no request to the ia3 engine is under way");
-    result = ReceiveReply(&type, reader);
+    result = receive_reply(&type, reader);
     if (result == IA3_IO_GOODBYE)
         return IA3_GOODBYE;
     if (result == IA3_IO_TIMEOUT)
@@ -755,7 +757,7 @@ Ia3GetEngineInfo(const char *backbone)
         backboneMatters = true;
         return &current->info;
     }
-    return &Connect(backbone, false)->info;
+    return &connect_backbone(backbone, false)->info;
 }
 
 void

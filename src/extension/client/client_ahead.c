@@ -8,10 +8,12 @@
  * them; whoever asks for such a reply is told to do without. Nothing here waits for an engine that is not
  * ready: reading ahead is an optimisation, and the caller can always make an ordinary request.
  */
-#include "client.h"
+#include "postgres.h"
 
 #include "access/xact.h"
 #include "utils/timestamp.h"
+
+#include "client.h"
 
 /* A read-ahead node has at most two batches under way; plans with many nodes do without for some. */
 #define MAX_AHEAD 8
@@ -19,7 +21,7 @@
 static Ia3Connection ahead[MAX_AHEAD];
 
 static void
-CloseAhead(SubTransactionId since, bool idleToo)
+close_ahead(SubTransactionId since, bool idleToo)
 {
     for (int i = 0; i < MAX_AHEAD; i++)
         if (ahead[i].open && ((ahead[i].busy && ahead[i].subid >= since) || idleToo))
@@ -27,23 +29,23 @@ CloseAhead(SubTransactionId since, bool idleToo)
 }
 
 static void
-AtXactEnd(XactEvent event, void *arg)
+at_xact_end(XactEvent event, void *arg)
 {
     if (event != XACT_EVENT_PRE_COMMIT && event != XACT_EVENT_PARALLEL_PRE_COMMIT &&
         event != XACT_EVENT_PRE_PREPARE)
-        CloseAhead(InvalidSubTransactionId, true);
+        close_ahead(InvalidSubTransactionId, true);
 }
 
 /* See progress.c for why comparing the numbers is enough. */
 static void
-AtSubXactEnd(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+at_sub_xact_end(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
 {
     if (event == SUBXACT_EVENT_ABORT_SUB)
-        CloseAhead(subid, false);
+        close_ahead(subid, false);
 }
 
 static void
-InitAhead(void)
+init_ahead(void)
 {
     static bool done = false;
 
@@ -51,14 +53,14 @@ InitAhead(void)
         return;
     for (int i = 0; i < MAX_AHEAD; i++)
         ahead[i].fd = -1;
-    RegisterXactCallback(AtXactEnd, NULL);
-    RegisterSubXactCallback(AtSubXactEnd, NULL);
+    RegisterXactCallback(at_xact_end, NULL);
+    RegisterSubXactCallback(at_sub_xact_end, NULL);
     done = true;
 }
 
 /* An idle connection to an engine of the backbone, or NULL if there is none to be had now. */
 static Ia3Connection *
-ConnectAhead(const char *backbone)
+connect_ahead(const char *backbone)
 {
     Ia3EngineWish wish = {0};
     Ia3EngineStatus status;
@@ -99,7 +101,7 @@ Ia3OpenSeparate(const Ia3EngineStatus *status, TimestampTz deadline)
     Ia3EngineKey nobody = {0};
     ia3_reader reader = {0};
 
-    InitAhead();
+    init_ahead();
     for (int i = 0; i < MAX_AHEAD; i++) {
         Ia3Connection *conn = &ahead[i];
 
@@ -116,7 +118,7 @@ Ia3OpenSeparate(const Ia3EngineStatus *status, TimestampTz deadline)
 }
 
 static uint8_t *
-GrowWriter(uint8_t *data, size_t len, size_t cap)
+grow_writer(uint8_t *data, size_t len, size_t cap)
 {
     if (data == NULL)
         return MemoryContextAllocHuge(CurrentMemoryContext, cap);
@@ -131,12 +133,12 @@ GrowWriter(uint8_t *data, size_t len, size_t cap)
 uint32
 Ia3AheadSend(const char *backbone, uint8 type, void (*write)(ia3_writer *w, const void *arg), const void *arg)
 {
-    ia3_writer w = {.grow = GrowWriter};
+    ia3_writer w = {.grow = grow_writer};
     Ia3Connection *conn;
     Ia3IoResult result;
 
-    InitAhead();
-    conn = ConnectAhead(backbone);
+    init_ahead();
+    conn = connect_ahead(backbone);
     if (conn == NULL)
         return 0;
     ia3_put_room(&w, IA3_FRAME_HEADER);
@@ -150,7 +152,7 @@ Ia3AheadSend(const char *backbone, uint8 type, void (*write)(ia3_writer *w, cons
 }
 
 static Ia3Connection *
-FindAhead(uint32 handle)
+find_ahead(uint32 handle)
 {
     for (int i = 0; i < MAX_AHEAD; i++)
         if (handle != 0 && ahead[i].busy && ahead[i].request == handle)
@@ -166,7 +168,7 @@ FindAhead(uint32 handle)
 uint8
 Ia3AheadWait(uint32 handle, ia3_reader *reader)
 {
-    Ia3Connection *conn = FindAhead(handle);
+    Ia3Connection *conn = find_ahead(handle);
     Ia3IoResult result;
     uint8 type;
 
@@ -192,7 +194,7 @@ Ia3AheadWait(uint32 handle, ia3_reader *reader)
 void
 Ia3AheadDrop(uint32 handle)
 {
-    Ia3Connection *conn = FindAhead(handle);
+    Ia3Connection *conn = find_ahead(handle);
 
     if (conn != NULL)
         Ia3CloseConnection(conn);

@@ -2,12 +2,14 @@
  * client_errors.c
  *     What a backend raises when an engine is not there, or goes away.
  */
-#include "client.h"
-#include "string_list.h"
+#include "postgres.h"
 
 #include "miscadmin.h"
 #include "pgstat.h"
 #include "storage/latch.h"
+
+#include "client.h"
+#include "string_list.h"
 
 /* The supervisor knows within milliseconds that an engine has ended, unless it is busy or stopped itself. */
 #define NOTICE_MS 500
@@ -64,7 +66,7 @@ Ia3RaiseNotReady(const char *backbone, const Ia3EngineStatus *status)
 
 /* The supervisor learns of the end of an engine about when we do: it gets a moment to say why. */
 static void
-RaiseGone(const char *backbone, Ia3EngineKey engine)
+raise_gone(const char *backbone, Ia3EngineKey engine)
 {
     static uint32 waitEvent = 0;
     char why[sizeof(((Ia3EngineStatus *) NULL)->message)] = "";
@@ -83,7 +85,7 @@ RaiseGone(const char *backbone, Ia3EngineKey engine)
 }
 
 static void
-RaiseGarbled(const char *backbone)
+raise_garbled(const char *backbone)
 {
     ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
                     errmsg("ia3 engine for backbone \"%s\" sent a reply that cannot be understood", backbone),
@@ -92,7 +94,7 @@ RaiseGarbled(const char *backbone)
 }
 
 static void
-RaiseVersion(const char *backbone)
+raise_version(const char *backbone)
 {
     ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                     errmsg("ia3 engine for backbone \"%s\" speaks another version of the protocol", backbone),
@@ -116,9 +118,9 @@ Ia3RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader)
         ereport(ERROR, (errcode(ERRCODE_CANNOT_CONNECT_NOW),
                         errmsg("ia3 engine for backbone \"%s\" does not answer", backbone)));
     if (result == IA3_IO_GARBLED)
-        RaiseGarbled(backbone);
+        raise_garbled(backbone);
     if (result == IA3_IO_VERSION)
-        RaiseVersion(backbone);
-    RaiseGone(backbone, engine);
+        raise_version(backbone);
+    raise_gone(backbone, engine);
     pg_unreachable();
 }

@@ -2,10 +2,12 @@
  * engine_info.c
  *     The fixed exchanges with an engine: greeting, INFO and STATS, and its errors as PostgreSQL's.
  */
-#include "client.h"
-#include "string_list.h"
+#include "postgres.h"
 
 #include "utils/timestamp.h"
+
+#include "client.h"
+#include "string_list.h"
 
 /* A monitoring query does not wait longer than this for an engine that should answer at once. */
 #define IA3_STATS_TIMEOUT_MS 2000
@@ -16,23 +18,23 @@ typedef struct SmallRequest {
 } SmallRequest;
 
 static uint8_t *
-NoGrow(uint8_t *data, size_t len, size_t cap)
+no_grow(uint8_t *data, size_t len, size_t cap)
 {
     elog(ERROR, "request does not fit");
     return NULL;
 }
 
 static ia3_writer *
-BeginSmall(SmallRequest *request)
+begin_small(SmallRequest *request)
 {
-    request->w = (ia3_writer){request->bytes, 0, sizeof request->bytes, NoGrow};
+    request->w = (ia3_writer){request->bytes, 0, sizeof request->bytes, no_grow};
     ia3_put_room(&request->w, IA3_FRAME_HEADER);
     return &request->w;
 }
 
 /* Copies a string of the frame, cut to the space there is. */
 static void
-CopyString(ia3_reader *reader, char *dst, size_t size)
+copy_string(ia3_reader *reader, char *dst, size_t size)
 {
     size_t n;
     const char *s = ia3_get_str(reader, &n);
@@ -43,17 +45,17 @@ CopyString(ia3_reader *reader, char *dst, size_t size)
 }
 
 static bool
-ReadInfo(ia3_reader *reader, Ia3EngineInfo *info)
+read_info(ia3_reader *reader, Ia3EngineInfo *info)
 {
     const uint8 *digest;
 
     memset(info, 0, sizeof *info);
-    CopyString(reader, info->name, sizeof info->name);
-    CopyString(reader, info->path, sizeof info->path);
-    CopyString(reader, info->device, sizeof info->device);
-    CopyString(reader, info->deviceDescription, sizeof info->deviceDescription);
-    CopyString(reader, info->dtype, sizeof info->dtype);
-    CopyString(reader, info->modelType, sizeof info->modelType);
+    copy_string(reader, info->name, sizeof info->name);
+    copy_string(reader, info->path, sizeof info->path);
+    copy_string(reader, info->device, sizeof info->device);
+    copy_string(reader, info->deviceDescription, sizeof info->deviceDescription);
+    copy_string(reader, info->dtype, sizeof info->dtype);
+    copy_string(reader, info->modelType, sizeof info->modelType);
     digest = ia3_get_bytes(reader, IA3_DIGEST_LEN);
     if (digest != NULL)
         memcpy(info->digest, digest, IA3_DIGEST_LEN);
@@ -77,7 +79,7 @@ Ia3Greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline)
     Ia3IoResult result;
 
     snprintf(client, sizeof client, "pid %d", MyProcPid);
-    BeginSmall(&hello);
+    begin_small(&hello);
     ia3_put_u32(&hello.w, IA3_PROTOCOL_MAGIC);
     ia3_put_u32(&hello.w, IA3_PROTOCOL_VERSION);
     ia3_put_str(&hello.w, client, strlen(client));
@@ -87,22 +89,22 @@ Ia3Greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline)
     if (ia3_get_u32(reader) != IA3_PROTOCOL_VERSION)
         return reader->bad ? IA3_IO_GARBLED : IA3_IO_VERSION;
 
-    result = Ia3Exchange(conn, IA3_INFO, BeginSmall(&ask), IA3_INFO_OK, reader, deadline);
+    result = Ia3Exchange(conn, IA3_INFO, begin_small(&ask), IA3_INFO_OK, reader, deadline);
     if (result != IA3_IO_OK)
         return result;
-    return ReadInfo(reader, &conn->info) ? IA3_IO_OK : IA3_IO_GARBLED;
+    return read_info(reader, &conn->info) ? IA3_IO_OK : IA3_IO_GARBLED;
 }
 
 /* Asks for the counters. */
 static Ia3IoResult
-AskStats(Ia3Connection *conn, double *values, TimestampTz deadline)
+ask_stats(Ia3Connection *conn, double *values, TimestampTz deadline)
 {
     SmallRequest request;
     ia3_reader reader;
     Ia3IoResult result;
     uint32 n;
 
-    result = Ia3Exchange(conn, IA3_STATS, BeginSmall(&request), IA3_STATS_OK, &reader, deadline);
+    result = Ia3Exchange(conn, IA3_STATS, begin_small(&request), IA3_STATS_OK, &reader, deadline);
     if (result != IA3_IO_OK)
         return result;
     n = ia3_get_count(&reader, 12);
@@ -132,7 +134,7 @@ Ia3GetEngineStats(const Ia3EngineStatus *status, double *values, Ia3EngineInfo *
         conn = Ia3OpenSeparate(status, deadline);
     if (conn == NULL)
         return false;
-    answered = AskStats(conn, values, deadline) == IA3_IO_OK;
+    answered = ask_stats(conn, values, deadline) == IA3_IO_OK;
     *info = conn->info;
     if (!kept || !answered)
         Ia3CloseConnection(conn);
@@ -140,7 +142,7 @@ Ia3GetEngineStats(const Ia3EngineStatus *status, double *values, Ia3EngineInfo *
 }
 
 static int
-ErrorCodeToSqlState(uint32 code)
+error_code_to_sql_state(uint32 code)
 {
     switch (code) {
     case IA3_E_PROTOCOL:
@@ -174,7 +176,7 @@ void
 Ia3RaiseEngineError(uint32 code, const char *message, const char *detail, const char *hint,
                     const char *context)
 {
-    ereport(ERROR, (errcode(ErrorCodeToSqlState(code)), errmsg_internal("%s", message),
+    ereport(ERROR, (errcode(error_code_to_sql_state(code)), errmsg_internal("%s", message),
                     detail != NULL && detail[0] != '\0' ? errdetail_internal("%s", detail) : 0,
                     hint != NULL && hint[0] != '\0' ? errhint("%s", hint) : 0,
                     context != NULL ? errcontext("%s", context) : 0));

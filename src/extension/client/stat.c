@@ -6,11 +6,13 @@
  * answer has NULLs for its counters, and so has one that is being replaced, which takes no new connections.
  * Nothing waits for one that is starting.
  */
-#include "extension/supervisor/shmem.h"
-#include "string_list.h"
+#include "postgres.h"
 
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
+
+#include "extension/supervisor/shmem.h"
+#include "string_list.h"
 
 PG_FUNCTION_INFO_V1(ia3_stat_engine);
 
@@ -84,63 +86,63 @@ static const struct {
 };
 
 static void
-PutDatum(Datum *values, bool *nulls, int column, Datum value)
+put_datum(Datum *values, bool *nulls, int column, Datum value)
 {
     values[column] = value;
     nulls[column] = false;
 }
 
 static void
-PutStatus(const Ia3EngineStatus *status, const Ia3EngineLoad *load, Datum *values, bool *nulls)
+put_status(const Ia3EngineStatus *status, const Ia3EngineLoad *load, Datum *values, bool *nulls)
 {
-    PutDatum(values, nulls, COL_BACKBONE, CStringGetTextDatum(status->spec.name));
-    PutDatum(values, nulls, COL_PATH, CStringGetTextDatum(Ia3EngineText(status->spec.path)));
-    PutDatum(values, nulls, COL_DEVICE, CStringGetTextDatum(status->spec.device));
-    PutDatum(values, nulls, COL_DTYPE, CStringGetTextDatum(status->spec.dtype));
-    PutDatum(values, nulls, COL_STATE, CStringGetTextDatum(Ia3EngineStateName(status->state)));
+    put_datum(values, nulls, COL_BACKBONE, CStringGetTextDatum(status->spec.name));
+    put_datum(values, nulls, COL_PATH, CStringGetTextDatum(Ia3EngineText(status->spec.path)));
+    put_datum(values, nulls, COL_DEVICE, CStringGetTextDatum(status->spec.device));
+    put_datum(values, nulls, COL_DTYPE, CStringGetTextDatum(status->spec.dtype));
+    put_datum(values, nulls, COL_STATE, CStringGetTextDatum(Ia3EngineStateName(status->state)));
     if (status->state == IA3_ENGINE_LOADING || status->state == IA3_ENGINE_READY)
-        PutDatum(values, nulls, COL_PERCENT, Int32GetDatum(status->percent));
+        put_datum(values, nulls, COL_PERCENT, Int32GetDatum(status->percent));
     if (status->pid != 0)
-        PutDatum(values, nulls, COL_PID, Int32GetDatum(status->pid));
-    PutDatum(values, nulls, COL_SINCE, TimestampTzGetDatum(status->since));
-    PutDatum(values, nulls, COL_OUTSTANDING, Int64GetDatum(Ia3OutstandingBytes(load)));
-    PutDatum(values, nulls, COL_RESTARTS, Int64GetDatum(status->restarts));
+        put_datum(values, nulls, COL_PID, Int32GetDatum(status->pid));
+    put_datum(values, nulls, COL_SINCE, TimestampTzGetDatum(status->since));
+    put_datum(values, nulls, COL_OUTSTANDING, Int64GetDatum(Ia3OutstandingBytes(load)));
+    put_datum(values, nulls, COL_RESTARTS, Int64GetDatum(status->restarts));
     if (status->message[0] != '\0')
-        PutDatum(values, nulls, COL_MESSAGE, CStringGetTextDatum(Ia3EngineText(status->message)));
+        put_datum(values, nulls, COL_MESSAGE, CStringGetTextDatum(Ia3EngineText(status->message)));
 }
 
 /* Device and dtype become those in use: the configured ones may be "auto". */
 static void
-PutInfo(const Ia3EngineInfo *info, Datum *values, bool *nulls)
+put_info(const Ia3EngineInfo *info, Datum *values, bool *nulls)
 {
     bytea *digest = palloc(VARHDRSZ + IA3_DIGEST_LEN);
 
     SET_VARSIZE(digest, VARHDRSZ + IA3_DIGEST_LEN);
     memcpy(VARDATA(digest), info->digest, IA3_DIGEST_LEN);
-    PutDatum(values, nulls, COL_DEVICE, CStringGetTextDatum(info->device));
-    PutDatum(values, nulls, COL_DTYPE, CStringGetTextDatum(info->dtype));
-    PutDatum(values, nulls, COL_DEVICE_DESCRIPTION,
-             CStringGetTextDatum(Ia3EngineText(info->deviceDescription)));
-    PutDatum(values, nulls, COL_MODEL_TYPE, CStringGetTextDatum(info->modelType));
-    PutDatum(values, nulls, COL_PARAMETERS, Int64GetDatum((int64) info->parameters));
-    PutDatum(values, nulls, COL_BYTES, Int64GetDatum((int64) info->bytes));
-    PutDatum(values, nulls, COL_BACKBONE_DIGEST, PointerGetDatum(digest));
+    put_datum(values, nulls, COL_DEVICE, CStringGetTextDatum(info->device));
+    put_datum(values, nulls, COL_DTYPE, CStringGetTextDatum(info->dtype));
+    put_datum(values, nulls, COL_DEVICE_DESCRIPTION,
+              CStringGetTextDatum(Ia3EngineText(info->deviceDescription)));
+    put_datum(values, nulls, COL_MODEL_TYPE, CStringGetTextDatum(info->modelType));
+    put_datum(values, nulls, COL_PARAMETERS, Int64GetDatum((int64) info->parameters));
+    put_datum(values, nulls, COL_BYTES, Int64GetDatum((int64) info->bytes));
+    put_datum(values, nulls, COL_BACKBONE_DIGEST, PointerGetDatum(digest));
 }
 
 static void
-PutCounters(const double *stats, Datum *values, bool *nulls)
+put_counters(const double *stats, Datum *values, bool *nulls)
 {
     for (int i = 0; i < lengthof(plainStats); i++) {
         double value = stats[plainStats[i].stat];
 
-        PutDatum(values, nulls, plainStats[i].column,
-                 plainStats[i].whole ? Int64GetDatum((int64) value) : Float8GetDatum(value));
+        put_datum(values, nulls, plainStats[i].column,
+                  plainStats[i].whole ? Int64GetDatum((int64) value) : Float8GetDatum(value));
     }
     if (stats[IA3_STAT_BATCHES] > 0) {
-        PutDatum(values, nulls, COL_MEAN_ROWS_PER_BATCH,
-                 Float8GetDatum(stats[IA3_STAT_ROWS] / stats[IA3_STAT_BATCHES]));
-        PutDatum(values, nulls, COL_DISTINCT_TASKS_PER_BATCH,
-                 Float8GetDatum(stats[IA3_STAT_DISTINCT_TASKS] / stats[IA3_STAT_BATCHES]));
+        put_datum(values, nulls, COL_MEAN_ROWS_PER_BATCH,
+                  Float8GetDatum(stats[IA3_STAT_ROWS] / stats[IA3_STAT_BATCHES]));
+        put_datum(values, nulls, COL_DISTINCT_TASKS_PER_BATCH,
+                  Float8GetDatum(stats[IA3_STAT_DISTINCT_TASKS] / stats[IA3_STAT_BATCHES]));
     }
 }
 
@@ -188,11 +190,11 @@ ia3_stat_engine(PG_FUNCTION_ARGS)
         Ia3EngineInfo info;
 
         memset(nulls, true, sizeof nulls);
-        PutStatus(&statuses[i], &loads[i], values, nulls);
+        put_status(&statuses[i], &loads[i], values, nulls);
         if (statuses[i].current && statuses[i].state == IA3_ENGINE_READY &&
             Ia3GetEngineStats(&statuses[i], stats, &info)) {
-            PutInfo(&info, values, nulls);
-            PutCounters(stats, values, nulls);
+            put_info(&info, values, nulls);
+            put_counters(stats, values, nulls);
         }
         tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
     }

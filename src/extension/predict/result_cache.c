@@ -5,7 +5,7 @@
  * Per backend, no locking. Caches are in a list; each takes itself out when its memory context is reset or
  * deleted, which also covers errors and aborted subtransactions.
  */
-#include "result_cache.h"
+#include "postgres.h"
 
 #include "access/xact.h"
 #include "common/hashfn.h"
@@ -13,6 +13,8 @@
 #include "storage/proc.h"
 #include "utils/memutils.h"
 #include "utils/snapmgr.h"
+
+#include "result_cache.h"
 
 /* Beyond this many bytes a cache forgets what it can even if it has not reached its capacity. */
 #define MAX_CACHE_BYTES (16 * 1024 * 1024)
@@ -42,7 +44,7 @@ typedef struct CallKey {
 } CallKey;
 
 static void
-MakeKeyPart(KeyPart *part, Datum arg)
+make_key_part(KeyPart *part, Datum arg)
 {
     struct varlena *value = (struct varlena *) DatumGetPointer(arg);
 
@@ -65,7 +67,7 @@ MakeKeyPart(KeyPart *part, Datum arg)
 }
 
 static void
-MakeKey(CallKey *key, const Ia3Call *call)
+make_key(CallKey *key, const Ia3Call *call)
 {
     uint64 hash = call->form;
 
@@ -78,7 +80,7 @@ MakeKey(CallKey *key, const Ia3Call *call)
         if (Ia3CallArgIsInteger(call, i))
             *part = (KeyPart){KEY_PLAIN, sizeof(Datum), (const char *) &call->args[i]};
         else
-            MakeKeyPart(part, call->args[i]);
+            make_key_part(part, call->args[i]);
         hash = hash_bytes_extended((const unsigned char *) part->data, part->length, hash + part->kind);
         key->length += part->length;
     }
@@ -87,7 +89,7 @@ MakeKey(CallKey *key, const Ia3Call *call)
 
 /* A copy in one chunk: the key, then the bytes. */
 static CallKey *
-CopyKey(const CallKey *key, MemoryContext context)
+copy_key(const CallKey *key, MemoryContext context)
 {
     CallKey *copy = MemoryContextAllocHuge(context, sizeof(CallKey) + key->length);
     char *data = (char *) (copy + 1);
@@ -102,7 +104,7 @@ CopyKey(const CallKey *key, MemoryContext context)
 }
 
 static bool
-KeysAreEqual(const CallKey *a, const CallKey *b)
+keys_are_equal(const CallKey *a, const CallKey *b)
 {
     if (a->hash != b->hash || a->form != b->form || a->nParts != b->nParts)
         return false;
@@ -123,7 +125,7 @@ typedef struct AskerTag {
 } AskerTag;
 
 static void
-FillAskerTag(AskerTag *tag)
+fill_asker_tag(AskerTag *tag)
 {
     memset(tag, 0, sizeof *tag);
     tag->user = GetUserId();
@@ -132,7 +134,7 @@ FillAskerTag(AskerTag *tag)
 }
 
 static bool
-AskerIs(const AskerTag *tag)
+asker_is(const AskerTag *tag)
 {
     return tag->user == GetUserId() && tag->maxInputTokens == Ia3MaxInputTokens &&
            strncmp(tag->backbone, Ia3Backbone, NAMEDATALEN - 1) == 0;
@@ -172,7 +174,7 @@ struct Ia3ResultCache {
 static dlist_head caches = DLIST_STATIC_INIT(caches);
 
 static void
-UnlinkCache(void *arg)
+unlink_cache(void *arg)
 {
     Ia3ResultCache *cache = arg;
 
@@ -197,8 +199,8 @@ Ia3CacheCreate(Snapshot snapshot, int capacity)
     cache->mask = nBuckets - 1;
     cache->buckets = MemoryContextAllocZero(context, sizeof(Ia3CacheEntry *) * nBuckets);
     dlist_init(&cache->lru);
-    FillAskerTag(&cache->asker);
-    cache->callback.func = UnlinkCache;
+    fill_asker_tag(&cache->asker);
+    cache->callback.func = unlink_cache;
     cache->callback.arg = cache;
     MemoryContextRegisterResetCallback(context, &cache->callback);
     dlist_push_head(&caches, &cache->link);
@@ -219,22 +221,22 @@ Ia3CacheBeginBatch(Ia3ResultCache *cache, uint64 batch, uint64 oldest)
         return false;
     cache->batch = batch;
     cache->oldest = oldest;
-    if (!AskerIs(&cache->asker)) {
-        FillAskerTag(&cache->asker);
+    if (!asker_is(&cache->asker)) {
+        fill_asker_tag(&cache->asker);
         cache->era++;
     }
     return true;
 }
 
 static Size
-EntrySize(const Ia3CacheEntry *entry)
+entry_size(const Ia3CacheEntry *entry)
 {
     return sizeof(Ia3CacheEntry) + sizeof(CallKey) + entry->key->length +
            (entry->ranking ? Ia3RankingSize(entry->ranking) : 0);
 }
 
 static void
-RemoveEntry(Ia3ResultCache *cache, Ia3CacheEntry *entry)
+remove_entry(Ia3ResultCache *cache, Ia3CacheEntry *entry)
 {
     Ia3CacheEntry **link = &cache->buckets[entry->key->hash & cache->mask];
 
@@ -242,7 +244,7 @@ RemoveEntry(Ia3ResultCache *cache, Ia3CacheEntry *entry)
         link = &(*link)->next;
     *link = entry->next;
     dlist_delete(&entry->lru);
-    cache->bytes -= EntrySize(entry);
+    cache->bytes -= entry_size(entry);
     cache->nEntries--;
     if (entry->ranking)
         pfree(entry->ranking);
@@ -252,7 +254,7 @@ RemoveEntry(Ia3ResultCache *cache, Ia3CacheEntry *entry)
 
 /* Makes room for one more. Entries of batches under way are at the head of the list and stay. */
 static void
-EvictOld(Ia3ResultCache *cache)
+evict_old(Ia3ResultCache *cache)
 {
     while (!dlist_is_empty(&cache->lru) &&
            (cache->nEntries >= cache->capacity || cache->bytes > MAX_CACHE_BYTES)) {
@@ -260,15 +262,15 @@ EvictOld(Ia3ResultCache *cache)
 
         if (last->batch >= cache->oldest)
             return;
-        RemoveEntry(cache, last);
+        remove_entry(cache, last);
     }
 }
 
 static Ia3CacheEntry *
-FindEntry(Ia3ResultCache *cache, const CallKey *key)
+find_entry(Ia3ResultCache *cache, const CallKey *key)
 {
     for (Ia3CacheEntry *entry = cache->buckets[key->hash & cache->mask]; entry; entry = entry->next)
-        if (entry->era == cache->era && KeysAreEqual(entry->key, key))
+        if (entry->era == cache->era && keys_are_equal(entry->key, key))
             return entry;
     return NULL;
 }
@@ -279,19 +281,19 @@ Ia3CacheEnter(Ia3ResultCache *cache, const Ia3Call *call, bool *isNew)
     CallKey key;
     Ia3CacheEntry *entry;
 
-    MakeKey(&key, call);
-    entry = FindEntry(cache, &key);
+    make_key(&key, call);
+    entry = find_entry(cache, &key);
     if (entry) {
         dlist_delete(&entry->lru);
     } else {
-        EvictOld(cache);
+        evict_old(cache);
         entry = MemoryContextAllocZero(cache->context, sizeof(Ia3CacheEntry));
-        entry->key = CopyKey(&key, cache->context);
+        entry->key = copy_key(&key, cache->context);
         entry->era = cache->era;
         entry->next = cache->buckets[key.hash & cache->mask];
         cache->buckets[key.hash & cache->mask] = entry;
         cache->nEntries++;
-        cache->bytes += EntrySize(entry);
+        cache->bytes += entry_size(entry);
     }
     dlist_push_head(&cache->lru, &entry->lru);
     entry->batch = cache->batch;
@@ -323,15 +325,15 @@ Ia3CacheFind(const Ia3Call *call)
 
     if (dlist_is_empty(&caches) || !ActiveSnapshotSet())
         return NULL;
-    MakeKey(&key, call);
+    make_key(&key, call);
     dlist_foreach(iter, &caches)
     {
         Ia3ResultCache *cache = dlist_container(Ia3ResultCache, link, iter.cur);
         Ia3CacheEntry *entry;
 
-        if (cache->snapshot != GetActiveSnapshot() || !AskerIs(&cache->asker))
+        if (cache->snapshot != GetActiveSnapshot() || !asker_is(&cache->asker))
             continue;
-        entry = FindEntry(cache, &key);
+        entry = find_entry(cache, &key);
         if (entry && entry->ranking)
             return entry->ranking;
     }
@@ -364,7 +366,7 @@ typedef struct Memo {
 } Memo;
 
 static bool
-FillSnapshotTag(SnapshotTag *tag)
+fill_snapshot_tag(SnapshotTag *tag)
 {
     Snapshot snapshot;
 
@@ -389,11 +391,11 @@ Ia3MemoFind(FmgrInfo *flinfo, const Ia3Call *call)
     SnapshotTag snapshot;
     CallKey key;
 
-    if (memo == NULL || memo->ranking == NULL || !FillSnapshotTag(&snapshot) ||
-        memcmp(&snapshot, &memo->snapshot, sizeof snapshot) != 0 || !AskerIs(&memo->asker))
+    if (memo == NULL || memo->ranking == NULL || !fill_snapshot_tag(&snapshot) ||
+        memcmp(&snapshot, &memo->snapshot, sizeof snapshot) != 0 || !asker_is(&memo->asker))
         return NULL;
-    MakeKey(&key, call);
-    return KeysAreEqual(&key, memo->key) ? memo->ranking : NULL;
+    make_key(&key, call);
+    return keys_are_equal(&key, memo->key) ? memo->ranking : NULL;
 }
 
 void
@@ -402,7 +404,7 @@ Ia3MemoStore(FmgrInfo *flinfo, const Ia3Call *call, const Ia3Ranking *ranking)
     Memo *memo = flinfo->fn_extra;
     CallKey key;
 
-    MakeKey(&key, call);
+    make_key(&key, call);
     if (key.length > MAX_MEMO_BYTES)
         return;
     for (int i = 0; i < key.nParts; i++)
@@ -415,9 +417,9 @@ Ia3MemoStore(FmgrInfo *flinfo, const Ia3Call *call, const Ia3Ranking *ranking)
     }
     memo->ranking = NULL;
     MemoryContextReset(memo->context);
-    if (!FillSnapshotTag(&memo->snapshot))
+    if (!fill_snapshot_tag(&memo->snapshot))
         return;
-    FillAskerTag(&memo->asker);
-    memo->key = CopyKey(&key, memo->context);
+    fill_asker_tag(&memo->asker);
+    memo->key = copy_key(&key, memo->context);
     memo->ranking = Ia3RankingCopy(ranking, memo->context);
 }

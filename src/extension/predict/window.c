@@ -38,7 +38,7 @@ typedef struct WindowState {
 
 /* Gets the arguments of the row `offset` rows ahead; false if one is NULL or, with *isOut set, there is no such row. */
 static bool
-GetArguments(WindowObject window, int offset, Ia3Call *call, bool *isOut)
+get_arguments(WindowObject window, int offset, Ia3Call *call, bool *isOut)
 {
     bool isNull = false;
 
@@ -55,7 +55,7 @@ GetArguments(WindowObject window, int offset, Ia3Call *call, bool *isOut)
 }
 
 static WindowState *
-GetState(WindowObject window)
+get_state(WindowObject window)
 {
     WindowState *state = WinGetPartitionLocalMemory(window, sizeof(WindowState));
 
@@ -73,7 +73,7 @@ GetState(WindowObject window)
 
 /* Asks about the current row and those that follow. */
 static void
-LookAhead(WindowObject window, WindowState *state, Ia3CallForm form, int nArgs)
+look_ahead(WindowObject window, WindowState *state, Ia3CallForm form, int nArgs)
 {
     MemoryContext old = MemoryContextSwitchTo(state->batch);
     Ia3Asking *asking = Ia3AskingCreate(state->cache, &state->counts);
@@ -88,7 +88,7 @@ LookAhead(WindowObject window, WindowState *state, Ia3CallForm form, int nArgs)
         Ia3Call call = {form, nArgs, {0}};
         bool isOut;
 
-        if (GetArguments(window, i, &call, &isOut))
+        if (get_arguments(window, i, &call, &isOut))
             bytes += Ia3AskingAdd(asking, &call);
         if (isOut)
             break;
@@ -102,17 +102,17 @@ LookAhead(WindowObject window, WindowState *state, Ia3CallForm form, int nArgs)
 }
 
 static Datum
-Predict(FunctionCallInfo fcinfo, Ia3CallForm form)
+predict(FunctionCallInfo fcinfo, Ia3CallForm form)
 {
     WindowObject window = PG_WINDOW_OBJECT();
-    WindowState *state = GetState(window);
+    WindowState *state = get_state(window);
     Ia3Call call = {form, PG_NARGS(), {0}};
     int64 position = WinGetCurrentPosition(window);
     bool isNull = false;
 
     if (Ia3EnableBatching && position >= state->asked) {
         state->asked = position;
-        LookAhead(window, state, form, PG_NARGS());
+        look_ahead(window, state, form, PG_NARGS());
     }
     WinSetMarkPosition(window, position); /* earlier rows will not be looked at again */
     for (int i = 0; i < call.nArgs; i++) {
@@ -126,17 +126,17 @@ Predict(FunctionCallInfo fcinfo, Ia3CallForm form)
 Datum
 ia3_predict_window_text(PG_FUNCTION_ARGS)
 {
-    return Predict(fcinfo, IA3_CALL_TEXT);
+    return predict(fcinfo, IA3_CALL_TEXT);
 }
 
 Datum
 ia3_predict_window_fields(PG_FUNCTION_ARGS)
 {
-    return Predict(fcinfo, IA3_CALL_FIELDS);
+    return predict(fcinfo, IA3_CALL_FIELDS);
 }
 
 Datum
 ia3_predict_window_zero_shot(PG_FUNCTION_ARGS)
 {
-    return Predict(fcinfo, IA3_CALL_ZERO_SHOT);
+    return predict(fcinfo, IA3_CALL_ZERO_SHOT);
 }

@@ -5,12 +5,14 @@
  * Each distinct task is looked up once per batch, under the statement's snapshot. Calls are sent in one
  * request per backbone, or several if their texts are long.
  */
-#include "readahead.h"
+#include "postgres.h"
 
 #include <math.h>
 
 #include "access/detoast.h"
 #include "mb/pg_wchar.h"
+
+#include "readahead.h"
 
 /* Longest texts and choices of one request; a single call may be longer. */
 #define MAX_REQUEST_BYTES (16 * 1024 * 1024)
@@ -88,7 +90,7 @@ Ia3AskingAdd(Ia3Asking *asking, const Ia3Call *call)
  * errors are passed on), so that nothing is left behind when its error is forgotten.
  */
 static void
-ForgetUserError(MemoryContext context)
+forget_user_error(MemoryContext context)
 {
     int category = ERRCODE_TO_CATEGORY(geterrcode());
 
@@ -101,7 +103,7 @@ ForgetUserError(MemoryContext context)
 
 /* Can this be a task at all? */
 static bool
-IsTaskReference(const char *name)
+is_task_reference(const char *name)
 {
     MemoryContext context = CurrentMemoryContext;
     volatile bool valid = false;
@@ -113,14 +115,14 @@ IsTaskReference(const char *name)
     }
     PG_CATCH();
     {
-        ForgetUserError(context);
+        forget_user_error(context);
     }
     PG_END_TRY();
     return valid;
 }
 
 static Ia3CallTask *
-ParseTask(const Ia3Task *task)
+parse_task(const Ia3Task *task)
 {
     MemoryContext context = CurrentMemoryContext;
     Ia3CallTask *volatile result = NULL;
@@ -131,7 +133,7 @@ ParseTask(const Ia3Task *task)
     }
     PG_CATCH();
     {
-        ForgetUserError(context);
+        forget_user_error(context);
     }
     PG_END_TRY();
     return result;
@@ -142,7 +144,7 @@ ParseTask(const Ia3Task *task)
  * for the function to complain about, if it comes to that.
  */
 static bool
-EngineIsThere(const char *backbone)
+engine_is_there(const char *backbone)
 {
     Ia3EngineStatus status;
 
@@ -152,22 +154,22 @@ EngineIsThere(const char *backbone)
 
 /* NULL if the task cannot be asked for whatever reason. */
 static Ia3CallTask *
-FindTask(const char *name)
+find_task(const char *name)
 {
     Ia3Task *task;
 
-    if (!IsTaskReference(name))
+    if (!is_task_reference(name))
         return NULL;
     task = Ia3TaskLookupIfExists(name);
-    if (task == NULL || !EngineIsThere(task->backbone))
+    if (task == NULL || !engine_is_there(task->backbone))
         return NULL;
     if (memcmp(Ia3GetEngineInfo(task->backbone)->digest, task->backboneDigest, IA3_DIGEST_LEN) != 0)
         return NULL;
-    return ParseTask(task);
+    return parse_task(task);
 }
 
 static Ia3CallTask *
-BatchTaskOf(Ia3Asking *asking, const Ia3Call *call)
+batch_task_of(Ia3Asking *asking, const Ia3Call *call)
 {
     bool found;
     char *name = Ia3CallTaskName(call);
@@ -183,13 +185,13 @@ BatchTaskOf(Ia3Asking *asking, const Ia3Call *call)
     }
     Assert(position == asking->nTasks);
     asking->tasks[asking->nTasks++] = NULL;
-    asking->tasks[position] = FindTask(name);
+    asking->tasks[position] = find_task(name);
     return asking->tasks[position];
 }
 
 /* The protocol is UTF-8: a text that cannot be converted must not spoil the request for the others. */
 static void
-CheckEncoding(const Ia3Question *question)
+check_encoding(const Ia3Question *question)
 {
     if (GetDatabaseEncoding() == PG_UTF8)
         return;
@@ -199,7 +201,7 @@ CheckEncoding(const Ia3Question *question)
 }
 
 static bool
-MakeQuestion(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question)
+make_question(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question)
 {
     MemoryContext context = CurrentMemoryContext;
     volatile bool valid = false;
@@ -207,12 +209,12 @@ MakeQuestion(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question
     PG_TRY();
     {
         Ia3QuestionMake(call, task, question);
-        CheckEncoding(question);
+        check_encoding(question);
         valid = true;
     }
     PG_CATCH();
     {
-        ForgetUserError(context);
+        forget_user_error(context);
     }
     PG_END_TRY();
     return valid;
@@ -220,7 +222,7 @@ MakeQuestion(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question
 
 /* How much a question makes a request longer, at most. */
 static Size
-QuestionBytes(const Ia3Question *question)
+question_bytes(const Ia3Question *question)
 {
     Size bytes = question->input.len;
 
@@ -230,7 +232,7 @@ QuestionBytes(const Ia3Question *question)
 }
 
 static int
-MaxAdapters(const char *backbone)
+max_adapters(const char *backbone)
 {
     uint64 bytes = Ia3GetEngineInfo(backbone)->adapterValues * sizeof(float);
 
@@ -239,7 +241,7 @@ MaxAdapters(const char *backbone)
 
 /* The request that the next question goes into. */
 static Sent *
-RequestFor(Ia3Asking *asking, const Ia3Question *question)
+request_for(Ia3Asking *asking, const Ia3Question *question)
 {
     bool generates = question->choices == NULL;
     ListCell *lc;
@@ -248,13 +250,14 @@ RequestFor(Ia3Asking *asking, const Ia3Question *question)
     foreach (lc, asking->sent) {
         sent = lfirst(lc);
         if (strcmp(sent->backbone, question->backbone) == 0 && sent->generates == generates &&
-            sent->bytes + QuestionBytes(question) <= MAX_REQUEST_BYTES && sent->nAdapters < sent->maxAdapters)
+            sent->bytes + question_bytes(question) <= MAX_REQUEST_BYTES &&
+            sent->nAdapters < sent->maxAdapters)
             return sent;
     }
     sent = palloc0(sizeof(Sent));
     sent->backbone = pstrdup(question->backbone);
     sent->generates = generates;
-    sent->maxAdapters = MaxAdapters(sent->backbone);
+    sent->maxAdapters = max_adapters(sent->backbone);
     sent->request = generates ? Ia3GenerateCreate(sent->backbone) : Ia3ScoreCreate(sent->backbone);
     sent->entries = palloc(sizeof(Ia3CacheEntry *) * asking->nPending);
     sent->choices = palloc(sizeof(Ia3Strings *) * asking->nPending);
@@ -263,9 +266,9 @@ RequestFor(Ia3Asking *asking, const Ia3Question *question)
 }
 
 static void
-AddQuestion(Ia3Asking *asking, const Ia3Question *question, Ia3CacheEntry *entry)
+add_question(Ia3Asking *asking, const Ia3Question *question, Ia3CacheEntry *entry)
 {
-    Sent *sent = RequestFor(asking, question);
+    Sent *sent = request_for(asking, question);
     int adapter = Ia3ScoreAddAdapter(sent->request, question->task);
 
     if (sent->generates)
@@ -274,14 +277,14 @@ AddQuestion(Ia3Asking *asking, const Ia3Question *question, Ia3CacheEntry *entry
     else
         Ia3ScoreAddRow(sent->request, adapter, Ia3ScoreAddChoices(sent->request, question->choices),
                        &question->input);
-    sent->bytes += QuestionBytes(question);
+    sent->bytes += question_bytes(question);
     sent->nAdapters = Max(sent->nAdapters, adapter + 1);
     sent->entries[sent->nRows] = entry;
     sent->choices[sent->nRows++] = question->choices;
 }
 
 static void
-Prepare(Ia3Asking *asking)
+prepare(Ia3Asking *asking)
 {
     for (int i = 0; i < asking->nPending; i++) {
         const Ia3Call *call = &asking->pending[i].call;
@@ -289,15 +292,15 @@ Prepare(Ia3Asking *asking)
         Ia3Question question;
 
         if (Ia3CallNamesTask(call)) {
-            task = BatchTaskOf(asking, call);
+            task = batch_task_of(asking, call);
             if (task == NULL)
                 continue;
         }
-        if (!MakeQuestion(call, task, &question))
+        if (!make_question(call, task, &question))
             continue;
-        if (question.task == NULL && !EngineIsThere(question.backbone))
+        if (question.task == NULL && !engine_is_there(question.backbone))
             continue;
-        AddQuestion(asking, &question, asking->pending[i].entry);
+        add_question(asking, &question, asking->pending[i].entry);
     }
 }
 
@@ -307,7 +310,7 @@ Ia3AskingSend(Ia3Asking *asking, bool ahead)
     MemoryContext old = MemoryContextSwitchTo(asking->context);
     ListCell *lc;
 
-    Prepare(asking);
+    prepare(asking);
     foreach (lc, asking->sent) {
         Sent *sent = lfirst(lc);
 
@@ -322,7 +325,7 @@ Ia3AskingSend(Ia3Asking *asking, bool ahead)
 
 /* NULL for a row that the function has to complain about itself. */
 static Ia3Ranking *
-RankingOf(const Ia3ScoreResult *result, const Ia3Strings *choices)
+ranking_of(const Ia3ScoreResult *result, const Ia3Strings *choices)
 {
     if (!result->ok)
         return NULL;
@@ -344,7 +347,7 @@ Ia3AskingCollect(Ia3Asking *asking)
         Ia3ScoreResult *results = Ia3ScoreCollect(sent->request);
 
         for (int i = 0; i < sent->nRows; i++) {
-            Ia3Ranking *ranking = RankingOf(&results[i], sent->choices[i]);
+            Ia3Ranking *ranking = ranking_of(&results[i], sent->choices[i]);
 
             if (ranking != NULL)
                 Ia3CacheStore(asking->cache, sent->entries[i], ranking);

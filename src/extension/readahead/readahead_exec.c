@@ -11,7 +11,7 @@
  * A consumer that may stop early gets batches of 1, 2, 4, ... rows: it never costs more than twice what it
  * asked for. One with a known limit gets exactly as many rows as the limit says.
  */
-#include "readahead.h"
+#include "postgres.h"
 
 #include "access/detoast.h"
 #include "catalog/pg_type.h"
@@ -21,29 +21,31 @@
 #include "utils/datum.h"
 #include "utils/memutils.h"
 
+#include "readahead.h"
+
 /* Stored rows and evaluated arguments of one batch: it ends early when they get longer than this. */
 #define MAX_BATCH_BYTES (4 * 1024 * 1024)
 
 /* Answers kept beyond their batch, in full batches: repeated texts, and joins that check a condition twice. */
 #define CACHED_BATCHES 4
 
-static Node *CreateState(CustomScan *scan);
-static void Begin(CustomScanState *node, EState *estate, int eflags);
-static TupleTableSlot *Exec(CustomScanState *node);
-static void End(CustomScanState *node);
-static void ReScan(CustomScanState *node);
+static Node *create_state(CustomScan *scan);
+static void begin_scan(CustomScanState *node, EState *estate, int eflags);
+static TupleTableSlot *exec(CustomScanState *node);
+static void end_scan(CustomScanState *node);
+static void re_scan(CustomScanState *node);
 
 const CustomScanMethods Ia3ReadAheadScanMethods = {
     .CustomName = IA3_READAHEAD_NAME,
-    .CreateCustomScanState = CreateState,
+    .CreateCustomScanState = create_state,
 };
 
 static const CustomExecMethods execMethods = {
     .CustomName = IA3_READAHEAD_NAME,
-    .BeginCustomScan = Begin,
-    .ExecCustomScan = Exec,
-    .EndCustomScan = End,
-    .ReScanCustomScan = ReScan,
+    .BeginCustomScan = begin_scan,
+    .ExecCustomScan = exec,
+    .EndCustomScan = end_scan,
+    .ReScanCustomScan = re_scan,
     .EstimateDSMCustomScan = Ia3ReadAheadEstimateDSM,
     .InitializeDSMCustomScan = Ia3ReadAheadInitializeDSM,
     .ReInitializeDSMCustomScan = Ia3ReadAheadReInitializeDSM,
@@ -53,7 +55,7 @@ static const CustomExecMethods execMethods = {
 };
 
 static Node *
-CreateState(CustomScan *scan)
+create_state(CustomScan *scan)
 {
     Ia3ReadAheadState *state = palloc0(sizeof(Ia3ReadAheadState));
 
@@ -69,7 +71,7 @@ CreateState(CustomScan *scan)
 
 /* Or does evaluating it return what somebody else keeps: the stored row, the plan, whoever set the parameter? */
 static bool
-MakesNewValue(Expr *expr)
+makes_new_value(Expr *expr)
 {
     while (IsA(expr, RelabelType))
         expr = ((RelabelType *) expr)->arg;
@@ -77,7 +79,7 @@ MakesNewValue(Expr *expr)
 }
 
 static void
-InitSites(Ia3ReadAheadState *state, CustomScan *scan)
+init_sites(Ia3ReadAheadState *state, CustomScan *scan)
 {
     PlanState *ps = &state->css.ss.ps;
 
@@ -91,7 +93,7 @@ InitSites(Ia3ReadAheadState *state, CustomScan *scan)
         state->sites[i].form = nArgs <= IA3_MAX_CALL_ARGS ? Ia3FunctionForm(call->funcid) : IA3_CALL_NONE;
         for (int k = 0; k < nArgs && nArgs <= IA3_MAX_CALL_ARGS; k++)
             state->sites[i].isNewValue[k] =
-                MakesNewValue(list_nth(call->args, k)) && exprType(list_nth(call->args, k)) != INT4OID;
+                makes_new_value(list_nth(call->args, k)) && exprType(list_nth(call->args, k)) != INT4OID;
         state->sites[i].nested = Ia3ContainsCall((Node *) call->args) || Ia3ContainsCall((Node *) guards);
         state->sites[i].guards = ExecInitExprList(guards, ps);
         state->sites[i].args = ExecInitExprList(call->args, ps);
@@ -103,14 +105,14 @@ InitSites(Ia3ReadAheadState *state, CustomScan *scan)
 }
 
 static void
-Begin(CustomScanState *node, EState *estate, int eflags)
+begin_scan(CustomScanState *node, EState *estate, int eflags)
 {
     Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
     CustomScan *scan = (CustomScan *) node->ss.ps.plan;
 
     outerPlanState(node) =
         ExecInitNode(outerPlan(scan), estate, eflags & ~(EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK));
-    InitSites(state, scan);
+    init_sites(state, scan);
     if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
         return;
     /* a plan may be older than the setting */
@@ -135,7 +137,7 @@ Begin(CustomScanState *node, EState *estate, int eflags)
 
 /* Makes stored row `i` the scan tuple. The scan slot is virtual: its values point into the stored row. */
 static void
-LoadRow(Ia3ReadAheadState *state, Ia3Batch *batch, int i)
+load_row(Ia3ReadAheadState *state, Ia3Batch *batch, int i)
 {
     TupleTableSlot *scan = state->css.ss.ss_ScanTupleSlot;
     int nColumns = scan->tts_tupleDescriptor->natts;
@@ -154,7 +156,7 @@ LoadRow(Ia3ReadAheadState *state, Ia3Batch *batch, int i)
  * sort is told at every rescan and before it is rescanned, also that there is no limit any more.
  */
 static void
-EvaluateLimit(Ia3ReadAheadState *state)
+evaluate_limit(Ia3ReadAheadState *state)
 {
     ExprContext *context = state->css.ss.ps.ps_ExprContext;
     bool countIsNull, offsetIsNull;
@@ -174,18 +176,18 @@ EvaluateLimit(Ia3ReadAheadState *state)
 }
 
 static void
-StartScan(Ia3ReadAheadState *state)
+start_scan(Ia3ReadAheadState *state)
 {
     state->started = true;
     state->childDone = false;
     state->nRead = 0;
     state->size = 1;
-    EvaluateLimit(state);
+    evaluate_limit(state);
 }
 
 /* Evaluates the conditions of a call for the scan tuple. */
 static bool
-WillBeCalled(const Ia3Site *site, ExprContext *context)
+will_be_called(const Ia3Site *site, ExprContext *context)
 {
     ListCell *lc;
 
@@ -205,7 +207,7 @@ WillBeCalled(const Ia3Site *site, ExprContext *context)
  * which some words are used) does not.
  */
 static Size
-AddCall(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3Site *site)
+add_call(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3Site *site)
 {
     ExprContext *context = state->css.ss.ps.ps_ExprContext;
     MemoryContext old;
@@ -214,7 +216,7 @@ AddCall(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3S
     Size bytes = 0;
     bool isNull = false;
 
-    if (site->form == IA3_CALL_NONE || !WillBeCalled(site, context))
+    if (site->form == IA3_CALL_NONE || !will_be_called(site, context))
         return 0;
     old = MemoryContextSwitchTo(batch->context);
     foreach (lc, site->args) {
@@ -233,7 +235,7 @@ AddCall(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3S
 
 /* How many rows to read next. */
 static int64
-RowsWanted(const Ia3ReadAheadState *state)
+rows_wanted(const Ia3ReadAheadState *state)
 {
     int64 rows = state->capacity;
 
@@ -247,7 +249,7 @@ RowsWanted(const Ia3ReadAheadState *state)
 }
 
 static void
-ClearSlots(Ia3ReadAheadState *state)
+clear_slots(Ia3ReadAheadState *state)
 {
     ExecClearTuple(state->css.ss.ss_ScanTupleSlot);
     if (state->rowSlot)
@@ -255,7 +257,7 @@ ClearSlots(Ia3ReadAheadState *state)
 }
 
 static void
-ResetBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
+reset_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
 {
     if (batch->asking)
         Ia3AskingDrop(batch->asking);
@@ -266,17 +268,17 @@ ResetBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
 
 /* Reads rows into the batch and evaluates the calls that do not need other answers first. */
 static void
-ReadBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
+read_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
 {
     PlanState *child = outerPlanState(state);
     int64 want;
     Size bytes = 0;
 
     if (!state->started)
-        StartScan(state);
-    ClearSlots(state); /* they may point into this batch */
-    ResetBatch(state, batch);
-    want = RowsWanted(state);
+        start_scan(state);
+    clear_slots(state); /* they may point into this batch */
+    reset_batch(state, batch);
+    want = rows_wanted(state);
     batch->number = ++state->nBatches;
     if (state->enabled && Ia3CacheBeginBatch(state->cache, batch->number, batch->number - 1)) {
         MemoryContext old = MemoryContextSwitchTo(batch->context);
@@ -298,10 +300,10 @@ ReadBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
         bytes += batch->rows[batch->nRows]->t_len;
         if (batch->asking) {
             ResetExprContext(state->css.ss.ps.ps_ExprContext);
-            LoadRow(state, batch, batch->nRows);
+            load_row(state, batch, batch->nRows);
             for (int i = 0; i < state->plan.nSites; i++)
                 if (!state->sites[i].nested)
-                    bytes += AddCall(state, batch, batch->asking, &state->sites[i]);
+                    bytes += add_call(state, batch, batch->asking, &state->sites[i]);
         }
         batch->nRows++;
     }
@@ -310,7 +312,7 @@ ReadBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
 }
 
 static void
-SendBatch(Ia3Batch *batch, bool ahead)
+send_batch(Ia3Batch *batch, bool ahead)
 {
     if (batch->asking)
         Ia3AskingSend(batch->asking, ahead);
@@ -318,7 +320,7 @@ SendBatch(Ia3Batch *batch, bool ahead)
 
 /* Asks for the calls of one site for all rows of a batch, and waits. */
 static void
-AskNested(Ia3ReadAheadState *state, Ia3Batch *batch, const Ia3Site *site)
+ask_nested(Ia3ReadAheadState *state, Ia3Batch *batch, const Ia3Site *site)
 {
     MemoryContext old = MemoryContextSwitchTo(batch->context);
     Ia3Asking *asking = Ia3AskingCreate(state->cache, &state->counts);
@@ -326,8 +328,8 @@ AskNested(Ia3ReadAheadState *state, Ia3Batch *batch, const Ia3Site *site)
     MemoryContextSwitchTo(old);
     for (int i = 0; i < batch->nRows; i++) {
         ResetExprContext(state->css.ss.ps.ps_ExprContext);
-        LoadRow(state, batch, i);
-        AddCall(state, batch, asking, site);
+        load_row(state, batch, i);
+        add_call(state, batch, asking, site);
     }
     Ia3AskingSend(asking, false);
     Ia3AskingCollect(asking);
@@ -335,7 +337,7 @@ AskNested(Ia3ReadAheadState *state, Ia3Batch *batch, const Ia3Site *site)
 
 /* Waits for the answers of a batch, then sees to the calls that were waiting for those. */
 static void
-CollectBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
+collect_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
 {
     if (batch->asking == NULL)
         return;
@@ -343,7 +345,7 @@ CollectBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
     batch->asking = NULL;
     for (int i = 0; i < state->plan.nSites; i++)
         if (state->sites[i].nested && Ia3CacheBeginBatch(state->cache, state->nBatches, batch->number))
-            AskNested(state, batch, &state->sites[i]);
+            ask_nested(state, batch, &state->sites[i]);
     Ia3ReadAheadPublish(state);
 }
 
@@ -352,7 +354,7 @@ CollectBatch(Ia3ReadAheadState *state, Ia3Batch *batch)
  * before the first answers are there (the engine may not know the tasks yet, which would be found out twice).
  */
 static bool
-MayOverlap(const Ia3ReadAheadState *state)
+may_overlap(const Ia3ReadAheadState *state)
 {
     return state->enabled && !state->plan.mayStop && !Ia3RunMayStop() && state->collected &&
            !state->childDone && (state->bound < 0 || state->nRead < state->bound);
@@ -360,7 +362,7 @@ MayOverlap(const Ia3ReadAheadState *state)
 
 /* Makes the next batch the current one; false at the end. */
 static bool
-AdvanceBatch(Ia3ReadAheadState *state)
+advance_batch(Ia3ReadAheadState *state)
 {
     Ia3Batch *done = state->current;
     bool overlap;
@@ -368,27 +370,27 @@ AdvanceBatch(Ia3ReadAheadState *state)
     if (state->next->nRows > 0) {
         state->current = state->next;
         state->next = done;
-        ClearSlots(state);
-        ResetBatch(state, done);
-        overlap = MayOverlap(state);
+        clear_slots(state);
+        reset_batch(state, done);
+        overlap = may_overlap(state);
     } else if (state->childDone) {
         return false;
     } else {
-        ReadBatch(state, state->current);
-        overlap = MayOverlap(state);
-        SendBatch(state->current, overlap);
+        read_batch(state, state->current);
+        overlap = may_overlap(state);
+        send_batch(state->current, overlap);
     }
     if (overlap) {
-        ReadBatch(state, state->next);
-        SendBatch(state->next, true);
+        read_batch(state, state->next);
+        send_batch(state->next, true);
     }
-    CollectBatch(state, state->current);
+    collect_batch(state, state->current);
     state->collected = true;
     return state->current->nRows > 0;
 }
 
 static TupleTableSlot *
-Exec(CustomScanState *node)
+exec(CustomScanState *node)
 {
     Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
     PlanState *ps = &node->ss.ps;
@@ -398,11 +400,11 @@ Exec(CustomScanState *node)
         CHECK_FOR_INTERRUPTS();
         ResetExprContext(context);
         while (state->current->nextRow >= state->current->nRows)
-            if (!AdvanceBatch(state)) {
-                ClearSlots(state);
+            if (!advance_batch(state)) {
+                clear_slots(state);
                 return NULL;
             }
-        LoadRow(state, state->current, state->current->nextRow++);
+        load_row(state, state->current, state->current->nextRow++);
         if (ps->qual && !ExecQual(ps->qual, context)) {
             InstrCountFiltered1(node, 1);
             continue;
@@ -416,27 +418,27 @@ Exec(CustomScanState *node)
  */
 
 static void
-ReScan(CustomScanState *node)
+re_scan(CustomScanState *node)
 {
     Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
 
-    ClearSlots(state);
+    clear_slots(state);
     for (int i = 0; i < 2; i++)
-        ResetBatch(state, &state->batches[i]);
-    StartScan(state);
+        reset_batch(state, &state->batches[i]);
+    start_scan(state);
     /* a child whose parameters changed is rescanned when it is next read */
     if (outerPlanState(node)->chgParam == NULL)
         ExecReScan(outerPlanState(node));
 }
 
 static void
-End(CustomScanState *node)
+end_scan(CustomScanState *node)
 {
     Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
 
-    ClearSlots(state);
+    clear_slots(state);
     for (int i = 0; i < 2 && state->batches[i].context; i++) {
-        ResetBatch(state, &state->batches[i]);
+        reset_batch(state, &state->batches[i]);
         MemoryContextDelete(state->batches[i].context);
     }
     if (state->cache)

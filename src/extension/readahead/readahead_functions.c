@@ -5,7 +5,7 @@
  * They are known by what they are implemented by (library and symbol), so it does not matter in which
  * schema the extension lives. The OIDs are looked up when first needed and forgotten when pg_proc changes.
  */
-#include "readahead.h"
+#include "postgres.h"
 
 #include "access/htup_details.h"
 #include "access/transam.h"
@@ -16,6 +16,8 @@
 #include "utils/catcache.h"
 #include "utils/inval.h"
 #include "utils/syscache.h"
+
+#include "readahead.h"
 
 /* CREATE FUNCTION's AS clause: the library as MODULE_PATHNAME (ia3.control) gives it */
 #define LIBRARY "$libdir/ia3"
@@ -51,13 +53,13 @@ static uint64 knownAt = 0;       /* the value of `invalidations` when `known` wa
 static uint64 invalidations = 1; /* of pg_proc, ever */
 
 static void
-ForgetFunctions(Datum arg, int cacheid, uint32 hashvalue)
+forget_functions(Datum arg, int cacheid, uint32 hashvalue)
 {
     invalidations++;
 }
 
 static bool
-TextAttributeEquals(HeapTuple tuple, AttrNumber attribute, const char *expected)
+text_attribute_equals(HeapTuple tuple, AttrNumber attribute, const char *expected)
 {
     bool isNull;
     Datum value = SysCacheGetAttr(PROCOID, tuple, attribute, &isNull);
@@ -73,27 +75,27 @@ TextAttributeEquals(HeapTuple tuple, AttrNumber attribute, const char *expected)
 }
 
 static Ia3CallForm
-FormOfTuple(HeapTuple tuple, const char *name)
+form_of_tuple(HeapTuple tuple, const char *name)
 {
     Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
 
-    if (proc->prolang != ClanguageId || !TextAttributeEquals(tuple, Anum_pg_proc_probin, LIBRARY))
+    if (proc->prolang != ClanguageId || !text_attribute_equals(tuple, Anum_pg_proc_probin, LIBRARY))
         return IA3_CALL_NONE;
     for (int i = 0; i < lengthof(implementations); i++)
         if (strcmp(implementations[i].name, name) == 0 &&
-            TextAttributeEquals(tuple, Anum_pg_proc_prosrc, implementations[i].symbol))
+            text_attribute_equals(tuple, Anum_pg_proc_prosrc, implementations[i].symbol))
             return implementations[i].form;
     return IA3_CALL_NONE;
 }
 
 static int
-FindFunctions(const char *name, KnownFunction *found, int n)
+find_functions(const char *name, KnownFunction *found, int n)
 {
     CatCList *list = SearchSysCacheList1(PROCNAMEARGSNSP, CStringGetDatum(name));
 
     for (int i = 0; i < list->n_members && n < MAX_FUNCTIONS; i++) {
         HeapTuple tuple = &list->members[i]->tuple;
-        Ia3CallForm form = FormOfTuple(tuple, name);
+        Ia3CallForm form = form_of_tuple(tuple, name);
 
         if (form == IA3_CALL_NONE)
             continue;
@@ -111,7 +113,7 @@ FindFunctions(const char *name, KnownFunction *found, int n)
  * `known` only ever holds a complete answer.
  */
 static void
-ResolveFunctions(void)
+resolve_functions(void)
 {
     static bool registered = false;
     KnownFunction found[MAX_FUNCTIONS];
@@ -121,13 +123,13 @@ ResolveFunctions(void)
     if (knownAt == invalidations)
         return;
     if (!registered) {
-        CacheRegisterSyscacheCallback(PROCOID, ForgetFunctions, (Datum) 0);
+        CacheRegisterSyscacheCallback(PROCOID, forget_functions, (Datum) 0);
         registered = true;
     }
     before = invalidations;
-    n = FindFunctions("ia3_classify", found, n);
-    n = FindFunctions("ia3_predict", found, n);
-    n = FindFunctions("ia3_generate", found, n);
+    n = find_functions("ia3_classify", found, n);
+    n = find_functions("ia3_predict", found, n);
+    n = find_functions("ia3_generate", found, n);
     memcpy(known, found, sizeof(KnownFunction) * n);
     nKnown = n;
     knownAt = before;
@@ -138,7 +140,7 @@ Ia3FunctionForm(Oid function)
 {
     if (function < FirstNormalObjectId)
         return IA3_CALL_NONE;
-    ResolveFunctions();
+    resolve_functions();
     for (int i = 0; i < nKnown; i++)
         if (known[i].oid == function)
             return known[i].form;
@@ -156,7 +158,7 @@ Ia3PlanUsesFunctions(const PlannedStmt *stmt)
 
         if (item->cacheId != PROCOID)
             continue;
-        ResolveFunctions();
+        resolve_functions();
         for (int i = 0; i < nKnown; i++)
             if (known[i].hash == item->hashValue)
                 return true;

@@ -7,26 +7,28 @@
  * children already served. What it leaves alone stays correct and slow: MergeJoin's inner side (it must be
  * able to mark and restore), other extensions' scans, anything above LockRows or ModifyTable.
  */
-#include "readahead.h"
+#include "postgres.h"
 
 #include "miscadmin.h"
 #include "optimizer/optimizer.h"
 #include "optimizer/planner.h"
 
+#include "readahead.h"
+
 static planner_hook_type previousPlanner = NULL;
 
-static Plan *RewritePlan(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer);
+static Plan *rewrite_plan(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer);
 
 /* What a node passes on when it reads its child to the end, whatever its own consumer does. */
 static Ia3Consumer
-ReadsAll(const Ia3Consumer *consumer)
+reads_all(const Ia3Consumer *consumer)
 {
     return (Ia3Consumer){.inGather = consumer->inGather};
 }
 
 /* ... when it reads on for as long as its own consumer does, but not one row for one row. */
 static Ia3Consumer
-ReadsLikeConsumer(const Ia3Consumer *consumer)
+reads_like_consumer(const Ia3Consumer *consumer)
 {
     return (Ia3Consumer){.mayStop = consumer->mayStop || consumer->limitCount,
                          .uncertain = consumer->uncertain,
@@ -35,14 +37,14 @@ ReadsLikeConsumer(const Ia3Consumer *consumer)
 
 /* ... when it may stop whatever its consumer does. */
 static Ia3Consumer
-ReadsSome(const Ia3Consumer *consumer)
+reads_some(const Ia3Consumer *consumer)
 {
     return (Ia3Consumer){.mayStop = true, .inGather = consumer->inGather};
 }
 
 /* ... and when it returns one row for each that it reads. */
 static Ia3Consumer
-ReadsOneForOne(const Ia3Consumer *consumer)
+reads_one_for_one(const Ia3Consumer *consumer)
 {
     Ia3Consumer child = *consumer;
 
@@ -51,151 +53,151 @@ ReadsOneForOne(const Ia3Consumer *consumer)
 }
 
 static Plan *
-RewriteLimit(Ia3Rewrite *rw, Limit *limit, Ia3Consumer consumer)
+rewrite_limit(Ia3Rewrite *rw, Limit *limit, Ia3Consumer consumer)
 {
-    Ia3Consumer child = ReadsSome(&consumer);
+    Ia3Consumer child = reads_some(&consumer);
 
     /* The node will evaluate the bound, too: it has to come out the same. WITH TIES reads on beyond it. */
     if (limit->limitOption == LIMIT_OPTION_COUNT && limit->limitCount &&
         !contain_volatile_functions(limit->limitCount) && !contain_volatile_functions(limit->limitOffset)) {
-        child = ReadsLikeConsumer(&consumer);
+        child = reads_like_consumer(&consumer);
         child.limitCount = limit->limitCount;
         child.limitOffset = limit->limitOffset;
     }
-    limit->plan.lefttree = RewritePlan(rw, limit->plan.lefttree, child);
+    limit->plan.lefttree = rewrite_plan(rw, limit->plan.lefttree, child);
     return &limit->plan;
 }
 
 static Plan *
-RewriteNestLoop(Ia3Rewrite *rw, NestLoop *join, Ia3Consumer consumer)
+rewrite_nest_loop(Ia3Rewrite *rw, NestLoop *join, Ia3Consumer consumer)
 {
     Plan *plan = &join->join.plan;
-    Ia3Consumer outer = ReadsLikeConsumer(&consumer);
+    Ia3Consumer outer = reads_like_consumer(&consumer);
     Ia3Consumer inner = outer;
     Ia3Sites sites;
 
     if (join->join.jointype == JOIN_SEMI || join->join.jointype == JOIN_ANTI || join->join.inner_unique)
         inner.mayStop = true;
-    plan->lefttree = RewritePlan(rw, plan->lefttree, outer);
-    plan->righttree = RewritePlan(rw, plan->righttree, inner);
+    plan->lefttree = rewrite_plan(rw, plan->lefttree, outer);
+    plan->righttree = rewrite_plan(rw, plan->righttree, inner);
     sites = Ia3FindNestLoopSites(rw, join, Ia3WantsAll(&outer));
     plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &outer);
     return Ia3Split(rw, plan, &consumer);
 }
 
 static Plan *
-RewriteMergeJoin(Ia3Rewrite *rw, MergeJoin *join, Ia3Consumer consumer)
+rewrite_merge_join(Ia3Rewrite *rw, MergeJoin *join, Ia3Consumer consumer)
 {
     Plan *plan = &join->join.plan;
-    Ia3Consumer child = ReadsSome(&consumer); /* it ends with the shorter side */
+    Ia3Consumer child = reads_some(&consumer); /* it ends with the shorter side */
 
-    plan->lefttree = RewritePlan(rw, plan->lefttree, child);
+    plan->lefttree = rewrite_plan(rw, plan->lefttree, child);
     child.fixedType = true;
-    plan->righttree = RewritePlan(rw, plan->righttree, child);
+    plan->righttree = rewrite_plan(rw, plan->righttree, child);
     return Ia3Split(rw, plan, &consumer);
 }
 
 /* A row whose first key is NULL matches nothing: its other keys are not looked at. */
 static bool
-KeysAreCertain(List *hashkeys, const Ia3Consumer *consumer)
+keys_are_certain(List *hashkeys, const Ia3Consumer *consumer)
 {
     return Ia3WantsAll(consumer) && list_length(hashkeys) == 1;
 }
 
 static Plan *
-RewriteHashJoin(Ia3Rewrite *rw, HashJoin *join, Ia3Consumer consumer)
+rewrite_hash_join(Ia3Rewrite *rw, HashJoin *join, Ia3Consumer consumer)
 {
     Plan *plan = &join->join.plan;
-    Ia3Consumer outer = ReadsLikeConsumer(&consumer);
+    Ia3Consumer outer = reads_like_consumer(&consumer);
     Ia3Sites sites;
 
     /* the first row may be read to see whether there is any, before the hash table is found to be empty */
     if (join->join.jointype != JOIN_LEFT && join->join.jointype != JOIN_ANTI &&
         join->join.jointype != JOIN_FULL)
         outer.uncertain = true;
-    plan->lefttree = RewritePlan(rw, plan->lefttree, outer);
-    plan->righttree = RewritePlan(rw, plan->righttree, ReadsAll(&consumer));
-    sites = Ia3FindSites(rw, (Node *) join->hashkeys, KeysAreCertain(join->hashkeys, &outer));
+    plan->lefttree = rewrite_plan(rw, plan->lefttree, outer);
+    plan->righttree = rewrite_plan(rw, plan->righttree, reads_all(&consumer));
+    sites = Ia3FindSites(rw, (Node *) join->hashkeys, keys_are_certain(join->hashkeys, &outer));
     plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &outer);
     return Ia3Split(rw, plan, &consumer);
 }
 
 static Plan *
-RewriteHash(Ia3Rewrite *rw, Hash *hash, Ia3Consumer consumer)
+rewrite_hash(Ia3Rewrite *rw, Hash *hash, Ia3Consumer consumer)
 {
-    Ia3Consumer child = ReadsAll(&consumer);
+    Ia3Consumer child = reads_all(&consumer);
     Ia3Sites sites;
 
-    hash->plan.lefttree = RewritePlan(rw, hash->plan.lefttree, child);
-    sites = Ia3FindSites(rw, (Node *) hash->hashkeys, KeysAreCertain(hash->hashkeys, &child));
+    hash->plan.lefttree = rewrite_plan(rw, hash->plan.lefttree, child);
+    sites = Ia3FindSites(rw, (Node *) hash->hashkeys, keys_are_certain(hash->hashkeys, &child));
     hash->plan.lefttree = Ia3Interpose(rw, hash->plan.lefttree, &sites, &child);
     return &hash->plan;
 }
 
 /* Result and ProjectSet: they have a target list, and nothing that could be moved above them. */
 static Plan *
-RewriteProjection(Ia3Rewrite *rw, Plan *plan, Ia3Consumer child)
+rewrite_projection(Ia3Rewrite *rw, Plan *plan, Ia3Consumer child)
 {
     Ia3Sites sites;
 
     if (plan->lefttree == NULL)
         return plan;
-    plan->lefttree = RewritePlan(rw, plan->lefttree, child);
+    plan->lefttree = rewrite_plan(rw, plan->lefttree, child);
     sites = Ia3FindSites(rw, (Node *) plan->targetlist, Ia3WantsAll(&child));
     plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &child);
     return plan;
 }
 
 static Plan *
-RewriteResult(Ia3Rewrite *rw, Result *result, Ia3Consumer consumer)
+rewrite_result(Ia3Rewrite *rw, Result *result, Ia3Consumer consumer)
 {
-    Ia3Consumer child = ReadsOneForOne(&consumer);
+    Ia3Consumer child = reads_one_for_one(&consumer);
 
     if (consumer.fixedType) { /* marks and restores by means of its child */
         child.fixedType = true;
-        result->plan.lefttree = RewritePlan(rw, result->plan.lefttree, child);
+        result->plan.lefttree = rewrite_plan(rw, result->plan.lefttree, child);
         return &result->plan;
     }
-    return RewriteProjection(rw, &result->plan, child);
+    return rewrite_projection(rw, &result->plan, child);
 }
 
 /* Calls in the arguments of aggregates and window functions are evaluated over the child's rows. */
 static Plan *
-RewriteAggregate(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
+rewrite_aggregate(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
 {
-    Ia3Consumer child = ReadsLikeConsumer(&consumer);
+    Ia3Consumer child = reads_like_consumer(&consumer);
     Ia3Sites sites;
 
     /* AGG_MIXED returns the groups of its sorted part while it reads, as AGG_SORTED does */
     if (IsA(plan, Agg) &&
         (((Agg *) plan)->aggstrategy == AGG_PLAIN || ((Agg *) plan)->aggstrategy == AGG_HASHED))
-        child = ReadsAll(&consumer);
+        child = reads_all(&consumer);
 #if PG_VERSION_NUM >= 150000
     if (IsA(plan, WindowAgg) && ((WindowAgg *) plan)->runCondition) /* "rank <= 3": ends early */
-        child = ReadsSome(&consumer);
+        child = reads_some(&consumer);
 #endif
-    plan->lefttree = RewritePlan(rw, plan->lefttree, child);
+    plan->lefttree = rewrite_plan(rw, plan->lefttree, child);
     sites = Ia3FindAggregateSites(rw, plan, Ia3WantsAll(&child));
     plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &child);
     return Ia3Split(rw, plan, &consumer);
 }
 
 static Plan *
-RewriteSubqueryScan(Ia3Rewrite *rw, SubqueryScan *scan, Ia3Consumer consumer)
+rewrite_subquery_scan(Ia3Rewrite *rw, SubqueryScan *scan, Ia3Consumer consumer)
 {
-    Ia3Consumer child = scan->scan.plan.qual ? ReadsLikeConsumer(&consumer) : ReadsOneForOne(&consumer);
+    Ia3Consumer child = scan->scan.plan.qual ? reads_like_consumer(&consumer) : reads_one_for_one(&consumer);
 
-    scan->subplan = RewritePlan(rw, scan->subplan, child);
+    scan->subplan = rewrite_plan(rw, scan->subplan, child);
     return Ia3Split(rw, &scan->scan.plan, &consumer);
 }
 
 static void
-RewriteList(Ia3Rewrite *rw, List *plans, Ia3Consumer consumer)
+rewrite_list(Ia3Rewrite *rw, List *plans, Ia3Consumer consumer)
 {
     ListCell *lc;
 
     foreach (lc, plans)
-        lfirst(lc) = RewritePlan(rw, lfirst(lc), consumer);
+        lfirst(lc) = rewrite_plan(rw, lfirst(lc), consumer);
 }
 
 /*
@@ -203,38 +205,38 @@ RewriteList(Ia3Rewrite *rw, List *plans, Ia3Consumer consumer)
  * were there before theirs have been inserted, updated or deleted.
  */
 static Plan *
-RewriteModified(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
+rewrite_modified(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
 {
-    Ia3Consumer child = ReadsAll(consumer);
+    Ia3Consumer child = reads_all(consumer);
 
     child.mayStop = Ia3SeesChanges(rw, plan);
-    return RewritePlan(rw, plan, child);
+    return rewrite_plan(rw, plan, child);
 }
 
 static Plan *
-RewriteModifyTable(Ia3Rewrite *rw, ModifyTable *modify, Ia3Consumer consumer)
+rewrite_modify_table(Ia3Rewrite *rw, ModifyTable *modify, Ia3Consumer consumer)
 {
 #if PG_VERSION_NUM < 140000
     ListCell *lc;
 
     foreach (lc, modify->plans)
-        lfirst(lc) = RewriteModified(rw, lfirst(lc), &consumer);
+        lfirst(lc) = rewrite_modified(rw, lfirst(lc), &consumer);
 #else
-    modify->plan.lefttree = RewriteModified(rw, modify->plan.lefttree, &consumer);
+    modify->plan.lefttree = rewrite_modified(rw, modify->plan.lefttree, &consumer);
 #endif
     return &modify->plan;
 }
 
 /* Nodes that project can be split; the others only pass rows on. */
 static Plan *
-RewriteOther(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
+rewrite_other(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
 {
-    Ia3Consumer child = ReadsLikeConsumer(&consumer);
+    Ia3Consumer child = reads_like_consumer(&consumer);
 
     if (IsA(plan, Gather) || IsA(plan, GatherMerge))
         child.inGather = true;
-    plan->lefttree = RewritePlan(rw, plan->lefttree, child);
-    plan->righttree = RewritePlan(rw, plan->righttree, child);
+    plan->lefttree = rewrite_plan(rw, plan->lefttree, child);
+    plan->righttree = rewrite_plan(rw, plan->righttree, child);
     switch (nodeTag(plan)) {
     case T_SeqScan:
     case T_SampleScan:
@@ -260,42 +262,42 @@ RewriteOther(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
 }
 
 static Plan *
-RewritePlan(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
+rewrite_plan(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
 {
     if (plan == NULL)
         return NULL;
     check_stack_depth();
     switch (nodeTag(plan)) {
     case T_Limit:
-        return RewriteLimit(rw, (Limit *) plan, consumer);
+        return rewrite_limit(rw, (Limit *) plan, consumer);
     case T_Sort:
-        plan->lefttree = RewritePlan(rw, plan->lefttree, ReadsAll(&consumer));
+        plan->lefttree = rewrite_plan(rw, plan->lefttree, reads_all(&consumer));
         return plan;
     case T_Hash:
-        return RewriteHash(rw, (Hash *) plan, consumer);
+        return rewrite_hash(rw, (Hash *) plan, consumer);
     case T_NestLoop:
-        return RewriteNestLoop(rw, (NestLoop *) plan, consumer);
+        return rewrite_nest_loop(rw, (NestLoop *) plan, consumer);
     case T_MergeJoin:
-        return RewriteMergeJoin(rw, (MergeJoin *) plan, consumer);
+        return rewrite_merge_join(rw, (MergeJoin *) plan, consumer);
     case T_HashJoin:
-        return RewriteHashJoin(rw, (HashJoin *) plan, consumer);
+        return rewrite_hash_join(rw, (HashJoin *) plan, consumer);
     case T_Result:
-        return RewriteResult(rw, (Result *) plan, consumer);
+        return rewrite_result(rw, (Result *) plan, consumer);
     case T_ProjectSet:
-        return RewriteProjection(rw, plan, ReadsLikeConsumer(&consumer));
+        return rewrite_projection(rw, plan, reads_like_consumer(&consumer));
     case T_Agg:
     case T_WindowAgg:
-        return RewriteAggregate(rw, plan, consumer);
+        return rewrite_aggregate(rw, plan, consumer);
     case T_SubqueryScan:
-        return RewriteSubqueryScan(rw, (SubqueryScan *) plan, consumer);
+        return rewrite_subquery_scan(rw, (SubqueryScan *) plan, consumer);
     case T_Append:
-        RewriteList(rw, ((Append *) plan)->appendplans, ReadsLikeConsumer(&consumer));
+        rewrite_list(rw, ((Append *) plan)->appendplans, reads_like_consumer(&consumer));
         return plan;
     case T_MergeAppend:
-        RewriteList(rw, ((MergeAppend *) plan)->mergeplans, ReadsLikeConsumer(&consumer));
+        rewrite_list(rw, ((MergeAppend *) plan)->mergeplans, reads_like_consumer(&consumer));
         return plan;
     case T_ModifyTable:
-        return RewriteModifyTable(rw, (ModifyTable *) plan, consumer);
+        return rewrite_modify_table(rw, (ModifyTable *) plan, consumer);
     case T_BitmapHeapScan: /* what is below it returns bitmaps, not rows */
         return Ia3Split(rw, plan, &consumer);
     case T_CustomScan: /* somebody else's: may rely on the type of its child */
@@ -305,41 +307,41 @@ RewritePlan(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
     case T_BitmapIndexScan:
         return plan;
     default:
-        return RewriteOther(rw, plan, consumer);
+        return rewrite_other(rw, plan, consumer);
     }
 }
 
 static int
-MaxNodeId(Plan *plan)
+max_node_id(Plan *plan)
 {
     ListCell *lc;
     int max;
 
     if (plan == NULL)
         return 0;
-    max = Max(plan->plan_node_id, Max(MaxNodeId(plan->lefttree), MaxNodeId(plan->righttree)));
+    max = Max(plan->plan_node_id, Max(max_node_id(plan->lefttree), max_node_id(plan->righttree)));
     foreach (lc, Ia3PlanExtraChildren(plan))
-        max = Max(max, MaxNodeId(lfirst(lc)));
+        max = Max(max, max_node_id(lfirst(lc)));
     return max;
 }
 
 static void
-RewriteStatement(PlannedStmt *stmt)
+rewrite_statement(PlannedStmt *stmt)
 {
     Ia3Rewrite rw = {.stmt = stmt};
     Ia3Consumer client = {0}; /* should it stop before the end, it will say so: see readahead_run.c */
     Ia3Consumer expression = {.mayStop = true};
     ListCell *lc;
 
-    rw.nextNodeId = MaxNodeId(stmt->planTree);
+    rw.nextNodeId = max_node_id(stmt->planTree);
     foreach (lc, stmt->subplans) /* a subplan that turned out to be unused is NULL */
-        rw.nextNodeId = Max(rw.nextNodeId, MaxNodeId(lfirst(lc)));
+        rw.nextNodeId = Max(rw.nextNodeId, max_node_id(lfirst(lc)));
     rw.nextNodeId++;
 
     /* the main plan first, so that a correlated subquery's calls are served from the rows it runs for */
-    stmt->planTree = RewritePlan(&rw, stmt->planTree, client);
+    stmt->planTree = rewrite_plan(&rw, stmt->planTree, client);
     foreach (lc, stmt->subplans)
-        lfirst(lc) = RewritePlan(&rw, lfirst(lc), expression);
+        lfirst(lc) = rewrite_plan(&rw, lfirst(lc), expression);
 }
 
 /*
@@ -347,13 +349,13 @@ RewriteStatement(PlannedStmt *stmt)
  * which ours cannot.
  */
 static PlannedStmt *
-PlanWithReadAhead(Query *parse, const char *queryString, int cursorOptions, ParamListInfo boundParams)
+plan_with_read_ahead(Query *parse, const char *queryString, int cursorOptions, ParamListInfo boundParams)
 {
     PlannedStmt *stmt = previousPlanner ? previousPlanner(parse, queryString, cursorOptions, boundParams)
                                         : standard_planner(parse, queryString, cursorOptions, boundParams);
 
     if (Ia3EnableBatching && !(cursorOptions & CURSOR_OPT_SCROLL) && Ia3PlanUsesFunctions(stmt))
-        RewriteStatement(stmt);
+        rewrite_statement(stmt);
     return stmt;
 }
 
@@ -363,5 +365,5 @@ Ia3ReadAheadInit(void)
     RegisterCustomScanMethods(&Ia3ReadAheadScanMethods);
     Ia3RunInit();
     previousPlanner = planner_hook;
-    planner_hook = PlanWithReadAhead;
+    planner_hook = plan_with_read_ahead;
 }

@@ -10,12 +10,14 @@
  * Interposing leaves the columns alone. Splitting takes the calls out of a node: what has no call stays in
  * it, what has one moves up into the read-ahead node and leaves behind the columns it is made of.
  */
-#include "readahead.h"
+#include "postgres.h"
 
 #include "catalog/pg_type.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+
+#include "readahead.h"
 
 List *
 Ia3ReadAheadPlanPut(const Ia3ReadAheadPlan *plan)
@@ -37,18 +39,18 @@ Ia3ReadAheadPlanGet(const CustomScan *scan)
 }
 
 static bool
-ParamWalker(Node *node, Bitmapset **params)
+param_walker(Node *node, Bitmapset **params)
 {
     if (node == NULL)
         return false;
     if (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC)
         *params = bms_add_member(*params, ((Param *) node)->paramid);
-    return expression_tree_walker(node, ParamWalker, params);
+    return expression_tree_walker(node, param_walker, params);
 }
 
 /* The column of `entry` as the node above sees it. */
 static Var *
-MakeColumnVar(int varno, const TargetEntry *entry)
+make_column_var(int varno, const TargetEntry *entry)
 {
     Node *expr = (Node *) entry->expr;
 
@@ -56,7 +58,7 @@ MakeColumnVar(int varno, const TargetEntry *entry)
 }
 
 static void
-CopyCosts(Plan *to, const Plan *from)
+copy_costs(Plan *to, const Plan *from)
 {
     to->startup_cost = from->startup_cost;
     to->total_cost = from->total_cost;
@@ -69,7 +71,7 @@ CopyCosts(Plan *to, const Plan *from)
 
 /* targetlist, qual and sites are over the child's columns, as INDEX_VARs. */
 static Plan *
-MakeNode(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites, const Ia3Consumer *consumer)
+make_node(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites, const Ia3Consumer *consumer)
 {
     CustomScan *scan = makeNode(CustomScan);
     Plan *plan = &scan->scan.plan;
@@ -82,7 +84,7 @@ MakeNode(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites,
     Bitmapset *params = NULL;
     ListCell *lc;
 
-    CopyCosts(plan, child);
+    copy_costs(plan, child);
     plan->plan_node_id = rw->nextNodeId++;
     plan->targetlist = targetlist;
     plan->qual = qual;
@@ -94,7 +96,7 @@ MakeNode(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites,
         TargetEntry *entry = lfirst(lc);
 
         scan->custom_scan_tlist =
-            lappend(scan->custom_scan_tlist, makeTargetEntry((Expr *) MakeColumnVar(OUTER_VAR, entry),
+            lappend(scan->custom_scan_tlist, makeTargetEntry((Expr *) make_column_var(OUTER_VAR, entry),
                                                              entry->resno, entry->resname, false));
     }
     scan->custom_exprs = list_copy(sites);
@@ -106,7 +108,7 @@ MakeNode(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites,
     }
     scan->custom_private = Ia3ReadAheadPlanPut(&info);
     scan->methods = &Ia3ReadAheadScanMethods;
-    ParamWalker((Node *) scan->custom_exprs, &params);
+    param_walker((Node *) scan->custom_exprs, &params);
     plan->extParam = bms_union(child->extParam, params);
     plan->allParam = bms_union(child->allParam, params);
     return plan;
@@ -117,7 +119,7 @@ MakeNode(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites,
  */
 
 static Node *
-OuterToIndex(Node *node, void *context)
+outer_to_index(Node *node, void *context)
 {
     if (node == NULL)
         return NULL;
@@ -128,7 +130,7 @@ OuterToIndex(Node *node, void *context)
         var->varno = INDEX_VAR;
         return (Node *) var;
     }
-    return expression_tree_mutator(node, OuterToIndex, context);
+    return expression_tree_mutator(node, outer_to_index, context);
 }
 
 Plan *
@@ -142,11 +144,12 @@ Ia3Interpose(Ia3Rewrite *rw, Plan *child, const Ia3Sites *sites, const Ia3Consum
     foreach (lc, child->targetlist) {
         TargetEntry *entry = flatCopyTargetEntry(lfirst(lc));
 
-        entry->expr = (Expr *) MakeColumnVar(INDEX_VAR, lfirst(lc));
+        entry->expr = (Expr *) make_column_var(INDEX_VAR, lfirst(lc));
         targetlist = lappend(targetlist, entry);
     }
     rw->served = list_concat(rw->served, sites->calls);
-    return MakeNode(rw, child, targetlist, NIL, (List *) OuterToIndex((Node *) sites->sites, NULL), consumer);
+    return make_node(rw, child, targetlist, NIL, (List *) outer_to_index((Node *) sites->sites, NULL),
+                     consumer);
 }
 
 /*
@@ -163,7 +166,7 @@ typedef struct SplitContext {
 } SplitContext;
 
 static TargetEntry *
-FindLowerColumn(SplitContext *split, Node *expr)
+find_lower_column(SplitContext *split, Node *expr)
 {
     ListCell *lc;
 
@@ -188,18 +191,18 @@ FindLowerColumn(SplitContext *split, Node *expr)
 
 /* An expression of the lower node in terms of its columns; they are added as needed. */
 static Node *
-RaiseExpression(Node *node, SplitContext *split)
+raise_expression(Node *node, SplitContext *split)
 {
     if (node == NULL)
         return NULL;
     if (IsA(node, Var) || IsA(node, Aggref) || IsA(node, GroupingFunc) || IsA(node, WindowFunc))
-        return (Node *) MakeColumnVar(INDEX_VAR, FindLowerColumn(split, node));
-    return expression_tree_mutator(node, RaiseExpression, split);
+        return (Node *) make_column_var(INDEX_VAR, find_lower_column(split, node));
+    return expression_tree_mutator(node, raise_expression, split);
 }
 
 /* Does the expression use one of the sites, itself or in a subquery? */
 static bool
-NeedsReadAhead(Ia3Rewrite *rw, Node *expr)
+needs_read_ahead(Ia3Rewrite *rw, Node *expr)
 {
     return Ia3ContainsCall(expr) || Ia3FindSites(rw, expr, true).sites != NIL;
 }
@@ -209,7 +212,7 @@ NeedsReadAhead(Ia3Rewrite *rw, Node *expr)
  * caller has taken out of the filter of `lower`.
  */
 static Plan *
-SplitOff(Ia3Rewrite *rw, Plan *lower, List *moved, const Ia3Sites *sites, const Ia3Consumer *consumer)
+split_off(Ia3Rewrite *rw, Plan *lower, List *moved, const Ia3Sites *sites, const Ia3Consumer *consumer)
 {
     SplitContext split = {NIL};
     List *upper = NIL;
@@ -219,7 +222,7 @@ SplitOff(Ia3Rewrite *rw, Plan *lower, List *moved, const Ia3Sites *sites, const 
 
     foreach (lc, lower->targetlist) {
         TargetEntry *entry = lfirst(lc);
-        bool move = NeedsReadAhead(rw, (Node *) entry->expr);
+        bool move = needs_read_ahead(rw, (Node *) entry->expr);
 
         split.lower = lappend(split.lower, makeTargetEntry(move ? NULL : entry->expr, entry->resno,
                                                            move ? NULL : entry->resname, false));
@@ -229,13 +232,13 @@ SplitOff(Ia3Rewrite *rw, Plan *lower, List *moved, const Ia3Sites *sites, const 
         TargetEntry *entry = flatCopyTargetEntry(lfirst(lc));
 
         if (list_nth_int(moves, foreach_current_index(lc)))
-            entry->expr = (Expr *) RaiseExpression((Node *) entry->expr, &split);
+            entry->expr = (Expr *) raise_expression((Node *) entry->expr, &split);
         else
-            entry->expr = (Expr *) MakeColumnVar(INDEX_VAR, list_nth(split.lower, entry->resno - 1));
+            entry->expr = (Expr *) make_column_var(INDEX_VAR, list_nth(split.lower, entry->resno - 1));
         upper = lappend(upper, entry);
     }
-    moved = (List *) RaiseExpression((Node *) moved, &split);
-    raised = (List *) RaiseExpression((Node *) sites->sites, &split);
+    moved = (List *) raise_expression((Node *) moved, &split);
+    raised = (List *) raise_expression((Node *) sites->sites, &split);
     foreach (lc, split.lower) {
         TargetEntry *entry = lfirst(lc);
 
@@ -244,11 +247,11 @@ SplitOff(Ia3Rewrite *rw, Plan *lower, List *moved, const Ia3Sites *sites, const 
     }
     lower->targetlist = split.lower;
     rw->served = list_concat(rw->served, sites->calls);
-    return MakeNode(rw, lower, upper, moved, raised, consumer);
+    return make_node(rw, lower, upper, moved, raised, consumer);
 }
 
 static bool
-IsScan(const Plan *plan)
+is_scan(const Plan *plan)
 {
     switch (nodeTag(plan)) {
     case T_SeqScan:
@@ -275,9 +278,9 @@ IsScan(const Plan *plan)
 
 /* Filters that work on the same rows as the target list. (A join's is part of what joining means.) */
 static bool
-FilterCanMove(const Plan *plan)
+filter_can_move(const Plan *plan)
 {
-    return IsScan(plan) || IsA(plan, Agg) || IsA(plan, Group);
+    return is_scan(plan) || IsA(plan, Agg) || IsA(plan, Group);
 }
 
 /*
@@ -286,7 +289,7 @@ FilterCanMove(const Plan *plan)
  * passed those before it, and their order, which security depends on, stays.
  */
 static Plan *
-SplitFilter(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
+split_filter(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
 {
     Ia3Consumer filtered = *consumer;
     int start = 0;
@@ -308,7 +311,7 @@ SplitFilter(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
             return plan;
         moved = list_copy_tail(plan->qual, first);
         plan->qual = list_truncate(list_copy(plan->qual), first);
-        plan = SplitOff(rw, plan, moved, &sites, &filtered);
+        plan = split_off(rw, plan, moved, &sites, &filtered);
         start = 1; /* the new node's first condition is served by the node itself */
     }
 }
@@ -321,12 +324,12 @@ Ia3Split(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
 
     if (consumer->fixedType)
         return plan;
-    if (FilterCanMove(plan) && plan->qual && Ia3MayReadAhead(rw, plan, wantsAll && !consumer->limitCount))
-        plan = SplitFilter(rw, plan, consumer);
+    if (filter_can_move(plan) && plan->qual && Ia3MayReadAhead(rw, plan, wantsAll && !consumer->limitCount))
+        plan = split_filter(rw, plan, consumer);
     if (!Ia3MayReadAhead(rw, plan, wantsAll))
         return plan;
     sites = Ia3FindSites(rw, (Node *) plan->targetlist, wantsAll);
     if (sites.sites != NIL)
-        plan = SplitOff(rw, plan, NIL, &sites, consumer);
+        plan = split_off(rw, plan, NIL, &sites, consumer);
     return plan;
 }

@@ -7,9 +7,11 @@
  * run, and it does not pass it on to the nodes; hence this hook. Runs nest (a query calls a function that runs
  * queries), and a node only ever works within the run of its own query.
  */
-#include "readahead.h"
+#include "postgres.h"
 
 #include "executor/executor.h"
+
+#include "readahead.h"
 
 static ExecutorRun_hook_type previousRun = NULL;
 static bool runMayStop = false;
@@ -24,7 +26,7 @@ static bool runMayStop = false;
 #endif
 
 static void
-RunQuery(RUN_PARAMETERS)
+run_query(RUN_PARAMETERS)
 {
     bool outer = runMayStop;
 
@@ -53,5 +55,5 @@ void
 Ia3RunInit(void)
 {
     previousRun = ExecutorRun_hook;
-    ExecutorRun_hook = RunQuery;
+    ExecutorRun_hook = run_query;
 }

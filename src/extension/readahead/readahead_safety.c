@@ -6,7 +6,7 @@
  * rows that a consumer which stops early (LIMIT, EXISTS, a cursor) never wanted. For such consumers an
  * argument must not be able to fail, and nothing below may have side effects.
  */
-#include "readahead.h"
+#include "postgres.h"
 
 #include "access/transam.h"
 #include "catalog/pg_proc.h"
@@ -15,6 +15,8 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 #include "utils/lsyscache.h"
+
+#include "readahead.h"
 
 /*
  * Built-in functions, by OID, that raise no error whatever their arguments are: what prompts are made of.
@@ -38,7 +40,7 @@ static const Oid safeFunctions[] = {
 };
 
 static bool
-FunctionIsSafe(Oid function)
+function_is_safe(Oid function)
 {
     for (int i = 0; i < lengthof(safeFunctions); i++)
         if (safeFunctions[i] == function)
@@ -55,7 +57,7 @@ Ia3FunctionCannotFail(const FuncExpr *call)
     foreach (lc, call->args)
         if (exprType(lfirst(lc)) >= FirstNormalObjectId)
             return false;
-    return FunctionIsSafe(call->funcid);
+    return function_is_safe(call->funcid);
 }
 
 bool
@@ -66,7 +68,7 @@ Ia3OperatorCannotFail(const OpExpr *op)
     foreach (lc, op->args)
         if (exprType(lfirst(lc)) >= FirstNormalObjectId)
             return false;
-    return OidIsValid(op->opfuncid) && FunctionIsSafe(op->opfuncid);
+    return OidIsValid(op->opfuncid) && function_is_safe(op->opfuncid);
 }
 
 /* Of the casts by way of text, printing a plain value. */
@@ -136,21 +138,21 @@ typedef struct EffectSearch {
     bool ownFunctions;
 } EffectSearch;
 
-static bool PlanHasSideEffects(const EffectSearch *search, Plan *plan);
+static bool plan_has_side_effects(const EffectSearch *search, Plan *plan);
 
 static bool
-IsOwnVolatile(Oid function, void *context)
+is_own_volatile(Oid function, void *context)
 {
     return function >= FirstNormalObjectId && func_volatile(function) == PROVOLATILE_VOLATILE;
 }
 
 static bool
-OwnVolatileWalker(Node *node, void *context)
+own_volatile_walker(Node *node, void *context)
 {
     if (node == NULL)
         return false;
-    return check_functions_in_node(node, IsOwnVolatile, NULL) ||
-           expression_tree_walker(node, OwnVolatileWalker, context);
+    return check_functions_in_node(node, is_own_volatile, NULL) ||
+           expression_tree_walker(node, own_volatile_walker, context);
 }
 
 /*
@@ -158,7 +160,7 @@ OwnVolatileWalker(Node *node, void *context)
  * reading it ahead is as good as not.
  */
 static Plan *
-CtePlan(Ia3Rewrite *rw, Plan *plan)
+cte_plan(Ia3Rewrite *rw, Plan *plan)
 {
     Plan *cte;
 
@@ -169,35 +171,35 @@ CtePlan(Ia3Rewrite *rw, Plan *plan)
 }
 
 static bool
-SubqueryWalker(Node *node, const EffectSearch *search)
+subquery_walker(Node *node, const EffectSearch *search)
 {
     if (node == NULL)
         return false;
     if (IsA(node, SubPlan) &&
-        PlanHasSideEffects(search, list_nth(search->rw->stmt->subplans, ((SubPlan *) node)->plan_id - 1)))
+        plan_has_side_effects(search, list_nth(search->rw->stmt->subplans, ((SubPlan *) node)->plan_id - 1)))
         return true;
-    return expression_tree_walker(node, SubqueryWalker, (void *) search);
+    return expression_tree_walker(node, subquery_walker, (void *) search);
 }
 
 static bool
-HasSideEffects(const EffectSearch *search, void *expr)
+has_side_effects(const EffectSearch *search, void *expr)
 {
-    bool found = search->ownFunctions ? OwnVolatileWalker(expr, NULL) : contain_volatile_functions(expr);
+    bool found = search->ownFunctions ? own_volatile_walker(expr, NULL) : contain_volatile_functions(expr);
 
-    return found || SubqueryWalker(expr, search);
+    return found || subquery_walker(expr, search);
 }
 
 /* What others read of the same CTE does not matter here: the answer is that for reading it alone. */
 static bool
-CteHasSideEffects(const EffectSearch *search, Plan *plan)
+cte_has_side_effects(const EffectSearch *search, Plan *plan)
 {
-    Plan *cte = CtePlan(search->rw, plan);
+    Plan *cte = cte_plan(search->rw, plan);
     Bitmapset **pure = &search->rw->pureCtes[search->ownFunctions];
     int number = cte ? ((CteScan *) plan)->ctePlanId : 0;
 
     if (cte == NULL || bms_is_member(number, *pure))
         return false;
-    if (PlanHasSideEffects(search, cte))
+    if (plan_has_side_effects(search, cte))
         return true;
     *pure = bms_add_member(*pure, number);
     return false;
@@ -205,58 +207,58 @@ CteHasSideEffects(const EffectSearch *search, Plan *plan)
 
 /* Expressions of a node other than target list and filter that are evaluated while it is read. */
 static bool
-OwnExpressionsHaveSideEffects(const EffectSearch *search, Plan *plan)
+own_expressions_have_side_effects(const EffectSearch *search, Plan *plan)
 {
     switch (nodeTag(plan)) {
     case T_FunctionScan: {
         ListCell *lc;
 
         foreach (lc, ((FunctionScan *) plan)->functions)
-            if (HasSideEffects(search, ((RangeTblFunction *) lfirst(lc))->funcexpr))
+            if (has_side_effects(search, ((RangeTblFunction *) lfirst(lc))->funcexpr))
                 return true;
         return false;
     }
     case T_TableFuncScan:
-        return HasSideEffects(search, ((TableFuncScan *) plan)->tablefunc);
+        return has_side_effects(search, ((TableFuncScan *) plan)->tablefunc);
     case T_ValuesScan:
-        return HasSideEffects(search, ((ValuesScan *) plan)->values_lists);
+        return has_side_effects(search, ((ValuesScan *) plan)->values_lists);
     case T_NestLoop:
-        return HasSideEffects(search, ((Join *) plan)->joinqual);
+        return has_side_effects(search, ((Join *) plan)->joinqual);
     case T_MergeJoin:
-        return HasSideEffects(search, ((Join *) plan)->joinqual) ||
-               HasSideEffects(search, ((MergeJoin *) plan)->mergeclauses);
+        return has_side_effects(search, ((Join *) plan)->joinqual) ||
+               has_side_effects(search, ((MergeJoin *) plan)->mergeclauses);
     case T_HashJoin:
-        return HasSideEffects(search, ((Join *) plan)->joinqual) ||
-               HasSideEffects(search, ((HashJoin *) plan)->hashclauses);
+        return has_side_effects(search, ((Join *) plan)->joinqual) ||
+               has_side_effects(search, ((HashJoin *) plan)->hashclauses);
     case T_Result:
-        return HasSideEffects(search, ((Result *) plan)->resconstantqual);
+        return has_side_effects(search, ((Result *) plan)->resconstantqual);
     default:
         return false;
     }
 }
 
 static bool
-PlanHasSideEffects(const EffectSearch *search, Plan *plan)
+plan_has_side_effects(const EffectSearch *search, Plan *plan)
 {
     ListCell *lc;
 
     if (plan == NULL)
         return false;
     check_stack_depth();
-    if (HasSideEffects(search, plan->targetlist) || HasSideEffects(search, plan->qual) ||
-        HasSideEffects(search, plan->initPlan) || OwnExpressionsHaveSideEffects(search, plan) ||
-        CteHasSideEffects(search, plan) || PlanHasSideEffects(search, plan->lefttree) ||
-        PlanHasSideEffects(search, plan->righttree))
+    if (has_side_effects(search, plan->targetlist) || has_side_effects(search, plan->qual) ||
+        has_side_effects(search, plan->initPlan) || own_expressions_have_side_effects(search, plan) ||
+        cte_has_side_effects(search, plan) || plan_has_side_effects(search, plan->lefttree) ||
+        plan_has_side_effects(search, plan->righttree))
         return true;
     foreach (lc, Ia3PlanExtraChildren(plan))
-        if (PlanHasSideEffects(search, lfirst(lc)))
+        if (plan_has_side_effects(search, lfirst(lc)))
             return true;
     return false;
 }
 
 /* Does it lock or change rows one by one, as they are asked for? */
 static bool
-PlanLocksRows(Ia3Rewrite *rw, Plan *plan)
+plan_locks_rows(Ia3Rewrite *rw, Plan *plan)
 {
     ListCell *lc;
     Plan *cte;
@@ -266,11 +268,12 @@ PlanLocksRows(Ia3Rewrite *rw, Plan *plan)
     check_stack_depth();
     if (IsA(plan, LockRows) || IsA(plan, ModifyTable))
         return true;
-    cte = CtePlan(rw, plan);
-    if (PlanLocksRows(rw, plan->lefttree) || PlanLocksRows(rw, plan->righttree) || PlanLocksRows(rw, cte))
+    cte = cte_plan(rw, plan);
+    if (plan_locks_rows(rw, plan->lefttree) || plan_locks_rows(rw, plan->righttree) ||
+        plan_locks_rows(rw, cte))
         return true;
     foreach (lc, Ia3PlanExtraChildren(plan))
-        if (PlanLocksRows(rw, lfirst(lc)))
+        if (plan_locks_rows(rw, lfirst(lc)))
             return true;
     return false;
 }
@@ -278,13 +281,13 @@ PlanLocksRows(Ia3Rewrite *rw, Plan *plan)
 bool
 Ia3MayReadAhead(Ia3Rewrite *rw, Plan *plan, bool wantsAll)
 {
-    if (PlanLocksRows(rw, plan))
+    if (plan_locks_rows(rw, plan))
         return false;
-    return wantsAll || !PlanHasSideEffects(&(EffectSearch){.rw = rw}, plan);
+    return wantsAll || !plan_has_side_effects(&(EffectSearch){.rw = rw}, plan);
 }
 
 bool
 Ia3SeesChanges(Ia3Rewrite *rw, Plan *plan)
 {
-    return PlanHasSideEffects(&(EffectSearch){.rw = rw, .ownFunctions = true}, plan);
+    return plan_has_side_effects(&(EffectSearch){.rw = rw, .ownFunctions = true}, plan);
 }

@@ -13,12 +13,14 @@
  * Calls under CASE, COALESCE, AND, OR and FILTER get the conditions under which they are evaluated as
  * guards: a call that will not happen is not asked for, and cannot fail.
  */
-#include "readahead.h"
+#include "postgres.h"
 
 #include "miscadmin.h"
 #include "nodes/makefuncs.h"
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
+
+#include "readahead.h"
 
 typedef struct SiteSearch {
     Ia3Rewrite *rw;
@@ -35,28 +37,28 @@ typedef struct SiteSearch {
     Bitmapset *outside; /* all parameters that are set outside of the subtree */
 } SiteSearch;
 
-static bool SearchExpression(Node *node, SiteSearch *search);
+static bool search_expression(Node *node, SiteSearch *search);
 
 static bool
-IsCall(Node *node)
+is_call(Node *node)
 {
     return IsA(node, FuncExpr) && Ia3FunctionForm(((FuncExpr *) node)->funcid) != IA3_CALL_NONE;
 }
 
 static bool
-ContainsCallWalker(Node *node, void *context)
+contains_call_walker(Node *node, void *context)
 {
     if (node == NULL)
         return false;
-    if (IsCall(node))
+    if (is_call(node))
         return true;
-    return expression_tree_walker(node, ContainsCallWalker, context);
+    return expression_tree_walker(node, contains_call_walker, context);
 }
 
 bool
 Ia3ContainsCall(Node *expr)
 {
-    return ContainsCallWalker(expr, NULL);
+    return contains_call_walker(expr, NULL);
 }
 
 /*
@@ -69,7 +71,7 @@ typedef struct ComputableContext {
 
 /* Returns true (stop) at whatever makes the expression useless to us. */
 static bool
-NotComputableWalker(Node *node, ComputableContext *context)
+not_computable_walker(Node *node, ComputableContext *context)
 {
     const SiteSearch *search = context->search;
 
@@ -107,13 +109,13 @@ NotComputableWalker(Node *node, ComputableContext *context)
     case T_CurrentOfExpr:
         return true;
     default:
-        return expression_tree_walker(node, NotComputableWalker, context);
+        return expression_tree_walker(node, not_computable_walker, context);
     }
 }
 
 /* Could its evaluation raise an error? */
 static bool
-RiskyWalker(Node *node, void *context)
+risky_walker(Node *node, void *context)
 {
     if (node == NULL)
         return false;
@@ -144,7 +146,7 @@ RiskyWalker(Node *node, void *context)
             return true;
         break;
     case T_FuncExpr:
-        if (!IsCall(node) && !Ia3FunctionCannotFail((FuncExpr *) node))
+        if (!is_call(node) && !Ia3FunctionCannotFail((FuncExpr *) node))
             return true;
         break;
     case T_OpExpr:
@@ -156,18 +158,18 @@ RiskyWalker(Node *node, void *context)
     default:
         return true;
     }
-    return expression_tree_walker(node, RiskyWalker, context);
+    return expression_tree_walker(node, risky_walker, context);
 }
 
 bool
 Ia3SitesMayFail(List *sites)
 {
-    return RiskyWalker((Node *) sites, NULL);
+    return risky_walker((Node *) sites, NULL);
 }
 
 /* Replaces the parameters that the row sets by what they are set to. */
 static Node *
-SubstituteParams(Node *node, SiteSearch *search)
+substitute_params(Node *node, SiteSearch *search)
 {
     if (node == NULL)
         return NULL;
@@ -175,17 +177,17 @@ SubstituteParams(Node *node, SiteSearch *search)
         for (int i = 0; i < list_length(search->paramIds); i++)
             if (list_nth_int(search->paramIds, i) == ((Param *) node)->paramid)
                 return copyObject(list_nth(search->paramValues, i));
-    return expression_tree_mutator(node, SubstituteParams, search);
+    return expression_tree_mutator(node, substitute_params, search);
 }
 
 static bool
-InnerVarWalker(Node *node, void *context)
+inner_var_walker(Node *node, void *context)
 {
     if (node == NULL)
         return false;
     if (IsA(node, Var))
         return ((Var *) node)->varno != OUTER_VAR;
-    return expression_tree_walker(node, InnerVarWalker, context);
+    return expression_tree_walker(node, inner_var_walker, context);
 }
 
 /*
@@ -194,7 +196,7 @@ InnerVarWalker(Node *node, void *context)
 
 /* Will `site` be asked for anyway, because of another one with the same arguments? */
 static bool
-IsCovered(List *sites, List *site)
+is_covered(List *sites, List *site)
 {
     FuncExpr *call = linitial(site);
     ListCell *lc;
@@ -212,7 +214,7 @@ IsCovered(List *sites, List *site)
 }
 
 static void
-ConsiderCall(FuncExpr *call, SiteSearch *search)
+consider_call(FuncExpr *call, SiteSearch *search)
 {
     ComputableContext context = {search, 0};
     List *site;
@@ -223,23 +225,23 @@ ConsiderCall(FuncExpr *call, SiteSearch *search)
     /* one that a node further up takes care of; a subquery may be used by several expressions */
     if (search->paramIds == NIL && list_member_ptr(search->rw->served, call))
         return;
-    if (NotComputableWalker((Node *) call->args, &context) || context.nVarying == 0 ||
-        NotComputableWalker((Node *) search->guards, &context))
+    if (not_computable_walker((Node *) call->args, &context) || context.nVarying == 0 ||
+        not_computable_walker((Node *) search->guards, &context))
         return;
     if (contain_volatile_functions((Node *) call->args) ||
         contain_volatile_functions((Node *) search->guards))
         return;
 
     site = lcons(call, list_copy(search->guards));
-    copy = SubstituteParams((Node *) site, search);
-    if (search->outerOnly && InnerVarWalker(copy, NULL))
+    copy = substitute_params((Node *) site, search);
+    if (search->outerOnly && inner_var_walker(copy, NULL))
         return; /* through the arguments of a subquery in a join condition */
     /* what may fail must not be computed for a row that would never have been looked at */
-    if (!search->certain && RiskyWalker(copy, NULL))
+    if (!search->certain && risky_walker(copy, NULL))
         return;
 
     search->found.calls = lappend(search->found.calls, call);
-    if (!IsCovered(search->found.sites, (List *) copy))
+    if (!is_covered(search->found.sites, (List *) copy))
         search->found.sites = lappend(search->found.sites, copy);
 }
 
@@ -248,7 +250,7 @@ ConsiderCall(FuncExpr *call, SiteSearch *search)
  */
 
 static Node *
-MakeBooleanTest(Node *arg, BoolTestType type)
+make_boolean_test(Node *arg, BoolTestType type)
 {
     BooleanTest *test = makeNode(BooleanTest);
 
@@ -259,7 +261,7 @@ MakeBooleanTest(Node *arg, BoolTestType type)
 }
 
 static Node *
-MakeIsNull(Node *arg)
+make_is_null(Node *arg)
 {
     NullTest *test = makeNode(NullTest);
 
@@ -272,14 +274,14 @@ MakeIsNull(Node *arg)
 
 /* A new list: guards are shared by the sites found under them. */
 static List *
-AddGuard(List *guards, Node *guard)
+add_guard(List *guards, Node *guard)
 {
     return lappend(list_copy(guards), guard);
 }
 
 /* AND, OR, COALESCE: each argument is evaluated only if none before it has decided. */
 static void
-SearchShortCircuit(Node *node, SiteSearch *search)
+search_short_circuit(Node *node, SiteSearch *search)
 {
     bool isCoalesce = IsA(node, CoalesceExpr);
     List *args = isCoalesce ? ((CoalesceExpr *) node)->args : ((BoolExpr *) node)->args;
@@ -291,21 +293,21 @@ SearchShortCircuit(Node *node, SiteSearch *search)
     foreach (lc, args) {
         Node *arg = lfirst(lc);
 
-        SearchExpression(arg, search);
+        search_expression(arg, search);
         search->guards =
-            AddGuard(search->guards, isCoalesce ? MakeIsNull(arg) : MakeBooleanTest(arg, undecided));
+            add_guard(search->guards, isCoalesce ? make_is_null(arg) : make_boolean_test(arg, undecided));
     }
     search->guards = save;
 }
 
 static void
-SearchCase(CaseExpr *expr, SiteSearch *search)
+search_case(CaseExpr *expr, SiteSearch *search)
 {
     List *saveGuards = search->guards;
     bool saveOpaque = search->opaque;
     ListCell *lc;
 
-    SearchExpression((Node *) expr->arg, search);
+    search_expression((Node *) expr->arg, search);
     /* CASE x WHEN y: the comparisons refer to x by a CaseTestExpr, which means nothing elsewhere */
     if (expr->arg)
         search->opaque = true;
@@ -313,27 +315,27 @@ SearchCase(CaseExpr *expr, SiteSearch *search)
         CaseWhen *when = lfirst(lc);
         List *before = search->guards;
 
-        SearchExpression((Node *) when->expr, search);
-        search->guards = AddGuard(before, MakeBooleanTest((Node *) when->expr, IS_TRUE));
-        SearchExpression((Node *) when->result, search);
-        search->guards = AddGuard(before, MakeBooleanTest((Node *) when->expr, IS_NOT_TRUE));
+        search_expression((Node *) when->expr, search);
+        search->guards = add_guard(before, make_boolean_test((Node *) when->expr, IS_TRUE));
+        search_expression((Node *) when->result, search);
+        search->guards = add_guard(before, make_boolean_test((Node *) when->expr, IS_NOT_TRUE));
     }
-    SearchExpression((Node *) expr->defresult, search);
+    search_expression((Node *) expr->defresult, search);
     search->guards = saveGuards;
     search->opaque = saveOpaque;
 }
 
 /* Arguments of an aggregate or a window function, over the rows that go into it. */
 static void
-SearchFiltered(Expr *filter, List *args, SiteSearch *search)
+search_filtered(Expr *filter, List *args, SiteSearch *search)
 {
     List *save = search->guards;
 
     if (filter) {
-        SearchExpression((Node *) filter, search);
-        search->guards = AddGuard(search->guards, MakeBooleanTest((Node *) filter, IS_TRUE));
+        search_expression((Node *) filter, search);
+        search->guards = add_guard(search->guards, make_boolean_test((Node *) filter, IS_TRUE));
     }
-    SearchExpression((Node *) args, search);
+    search_expression((Node *) args, search);
     search->guards = save;
 }
 
@@ -343,7 +345,7 @@ SearchFiltered(Expr *filter, List *args, SiteSearch *search)
 
 /* May a search that is certain of `plan` be certain of its child, too? */
 static bool
-AlwaysReadsChild(Plan *plan)
+always_reads_child(Plan *plan)
 {
     switch (nodeTag(plan)) {
     case T_Material:
@@ -371,32 +373,32 @@ AlwaysReadsChild(Plan *plan)
 
 /* The expressions of a node other than target list and filter in which a call can be found. */
 static void
-SearchOwnExpressions(Plan *plan, SiteSearch *search)
+search_own_expressions(Plan *plan, SiteSearch *search)
 {
     switch (nodeTag(plan)) {
     case T_FunctionScan: {
         ListCell *lc;
 
         foreach (lc, ((FunctionScan *) plan)->functions)
-            SearchExpression(((RangeTblFunction *) lfirst(lc))->funcexpr, search);
+            search_expression(((RangeTblFunction *) lfirst(lc))->funcexpr, search);
         break;
     }
     case T_ValuesScan:
-        SearchExpression((Node *) ((ValuesScan *) plan)->values_lists, search);
+        search_expression((Node *) ((ValuesScan *) plan)->values_lists, search);
         break;
     case T_NestLoop:
     case T_MergeJoin:
     case T_HashJoin:
-        SearchExpression((Node *) ((Join *) plan)->joinqual, search);
+        search_expression((Node *) ((Join *) plan)->joinqual, search);
         break;
     case T_IndexScan:
-        SearchExpression((Node *) ((IndexScan *) plan)->indexqual, search);
+        search_expression((Node *) ((IndexScan *) plan)->indexqual, search);
         break;
     case T_IndexOnlyScan:
-        SearchExpression((Node *) ((IndexOnlyScan *) plan)->indexqual, search);
+        search_expression((Node *) ((IndexOnlyScan *) plan)->indexqual, search);
         break;
     case T_BitmapIndexScan:
-        SearchExpression((Node *) ((BitmapIndexScan *) plan)->indexqual, search);
+        search_expression((Node *) ((BitmapIndexScan *) plan)->indexqual, search);
         break;
     default:
         break;
@@ -404,7 +406,7 @@ SearchOwnExpressions(Plan *plan, SiteSearch *search)
 }
 
 static void
-SearchSubtree(Plan *plan, SiteSearch *search)
+search_subtree(Plan *plan, SiteSearch *search)
 {
     List *saveGuards = search->guards;
     bool saveCertain = search->certain;
@@ -419,23 +421,23 @@ SearchSubtree(Plan *plan, SiteSearch *search)
     /* a function scan calls its functions whenever it is run; nothing else is that sure */
     search->certain =
         saveCertain && (IsA(plan, FunctionScan) || (IsA(plan, Result) && plan->lefttree == NULL));
-    SearchOwnExpressions(plan, search);
-    SearchExpression((Node *) plan->targetlist, search);
+    search_own_expressions(plan, search);
+    search_expression((Node *) plan->targetlist, search);
     search->certain = false;
-    SearchExpression((Node *) plan->qual, search);
+    search_expression((Node *) plan->qual, search);
 
-    search->certain = saveCertain && AlwaysReadsChild(plan);
-    SearchSubtree(plan->lefttree, search);
-    SearchSubtree(plan->righttree, search);
+    search->certain = saveCertain && always_reads_child(plan);
+    search_subtree(plan->lefttree, search);
+    search_subtree(plan->righttree, search);
     foreach (lc, Ia3PlanExtraChildren(plan))
-        SearchSubtree(lfirst(lc), search);
+        search_subtree(lfirst(lc), search);
     search->guards = saveGuards;
     search->certain = saveCertain;
 }
 
 /* A subquery: calls inside whose arguments come from this row. */
 static void
-SearchSubquery(SubPlan *subplan, SiteSearch *search)
+search_subquery(SubPlan *subplan, SiteSearch *search)
 {
     bool saveCertain = search->certain;
 
@@ -454,18 +456,18 @@ SearchSubquery(SubPlan *subplan, SiteSearch *search)
         inside.paramIds = subplan->parParam;
         inside.paramValues = subplan->args;
         inside.outside = plan->extParam;
-        SearchSubtree(plan, &inside);
+        search_subtree(plan, &inside);
         search->found = inside.found;
     }
     search->certain = false; /* the comparison with its rows, if it has any */
-    SearchExpression(subplan->testexpr, search);
+    search_expression(subplan->testexpr, search);
     search->certain = saveCertain;
-    SearchExpression((Node *) subplan->args, search);
+    search_expression((Node *) subplan->args, search);
 }
 
 /* Walks one expression. Arguments come before the call, so that nested calls are answered first. */
 static bool
-SearchExpression(Node *node, SiteSearch *search)
+search_expression(Node *node, SiteSearch *search)
 {
     bool saveCertain = search->certain;
 
@@ -475,16 +477,16 @@ SearchExpression(Node *node, SiteSearch *search)
     case T_BoolExpr:
         if (((BoolExpr *) node)->boolop == NOT_EXPR)
             break;
-        SearchShortCircuit(node, search);
+        search_short_circuit(node, search);
         return false;
     case T_CoalesceExpr:
-        SearchShortCircuit(node, search);
+        search_short_circuit(node, search);
         return false;
     case T_CaseExpr:
-        SearchCase((CaseExpr *) node, search);
+        search_case((CaseExpr *) node, search);
         return false;
     case T_SubPlan:
-        SearchSubquery((SubPlan *) node, search);
+        search_subquery((SubPlan *) node, search);
         return false;
     case T_AlternativeSubPlan: /* 13: which of them runs is decided at run time */
     case T_Aggref:             /* over other rows; see Ia3FindAggregateSites */
@@ -500,10 +502,10 @@ SearchExpression(Node *node, SiteSearch *search)
     default:
         break;
     }
-    expression_tree_walker(node, SearchExpression, search);
+    expression_tree_walker(node, search_expression, search);
     search->certain = saveCertain;
-    if (IsCall(node))
-        ConsiderCall((FuncExpr *) node, search);
+    if (is_call(node))
+        consider_call((FuncExpr *) node, search);
     return false;
 }
 
@@ -516,25 +518,25 @@ Ia3FindSites(Ia3Rewrite *rw, Node *expr, bool certain)
 {
     SiteSearch search = {.rw = rw, .certain = certain};
 
-    SearchExpression(expr, &search);
+    search_expression(expr, &search);
     return search.found;
 }
 
 static bool
-AggregateWalker(Node *node, SiteSearch *search)
+aggregate_walker(Node *node, SiteSearch *search)
 {
     if (node == NULL)
         return false;
     if (IsA(node, Aggref)) {
         /* direct arguments are evaluated once per group: they stay as they are */
-        SearchFiltered(((Aggref *) node)->aggfilter, ((Aggref *) node)->args, search);
+        search_filtered(((Aggref *) node)->aggfilter, ((Aggref *) node)->args, search);
         return false;
     }
     if (IsA(node, WindowFunc)) {
-        SearchFiltered(((WindowFunc *) node)->aggfilter, ((WindowFunc *) node)->args, search);
+        search_filtered(((WindowFunc *) node)->aggfilter, ((WindowFunc *) node)->args, search);
         return false;
     }
-    return expression_tree_walker(node, AggregateWalker, search);
+    return expression_tree_walker(node, aggregate_walker, search);
 }
 
 Ia3Sites
@@ -543,8 +545,8 @@ Ia3FindAggregateSites(Ia3Rewrite *rw, Plan *node, bool certain)
     /* offset-style window functions evaluate an argument for some rows only: never certain */
     SiteSearch search = {.rw = rw, .certain = certain && IsA(node, Agg)};
 
-    AggregateWalker((Node *) node->targetlist, &search);
-    AggregateWalker((Node *) node->qual, &search);
+    aggregate_walker((Node *) node->targetlist, &search);
+    aggregate_walker((Node *) node->qual, &search);
     return search.found;
 }
 
@@ -563,10 +565,10 @@ Ia3FindNestLoopSites(Ia3Rewrite *rw, NestLoop *join, bool certain)
         search.paramValues = lappend(search.paramValues, param->paramval);
     }
     if (join->nestParams)
-        SearchSubtree(inner, &search);
+        search_subtree(inner, &search);
 
     /* the join condition, which is evaluated only if there is an inner row */
     condition.found = search.found;
-    SearchExpression((Node *) join->join.joinqual, &condition);
+    search_expression((Node *) join->join.joinqual, &condition);
     return condition.found;
 }

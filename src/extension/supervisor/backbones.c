@@ -10,9 +10,11 @@
  * may contain anything. In an unquoted path '@' and ':' belong to the path when a '/' follows them, so that
  * /models@v2/t5 needs no quotes, while /models/t5@v2 does (its end would be a device).
  */
-#include "extension/ia3.h"
+#include "postgres.h"
 
 #include <ctype.h>
+
+#include "extension/ia3.h"
 
 static const char *const knownDtypes[] = {"auto", "float32", "bfloat16", "int8"};
 
@@ -21,10 +23,10 @@ typedef struct Scanner {
     char *error; /* first error, palloc'd */
 } Scanner;
 
-static void Fail(Scanner *scan, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void fail(Scanner *scan, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static void
-Fail(Scanner *scan, const char *format, ...)
+fail(Scanner *scan, const char *format, ...)
 {
     va_list args;
     char buffer[1024];
@@ -38,7 +40,7 @@ Fail(Scanner *scan, const char *format, ...)
 }
 
 static void
-SkipBlanks(Scanner *scan)
+skip_blanks(Scanner *scan)
 {
     while (isspace((unsigned char) *scan->p))
         scan->p++;
@@ -46,16 +48,16 @@ SkipBlanks(Scanner *scan)
 
 /* Copies [start, end) without trailing blanks; fails when it is empty or does not fit. */
 static void
-CopyPart(Scanner *scan, const char *what, const char *start, const char *end, char *dst, size_t size)
+copy_part(Scanner *scan, const char *what, const char *start, const char *end, char *dst, size_t size)
 {
     while (end > start && isspace((unsigned char) end[-1]))
         end--;
     if (end == start && *start == '\0')
-        Fail(scan, "A %s is missing at the end.", what);
+        fail(scan, "A %s is missing at the end.", what);
     else if (end == start)
-        Fail(scan, "A %s is missing before \"%.40s\".", what, start);
+        fail(scan, "A %s is missing before \"%.40s\".", what, start);
     else if ((size_t) (end - start) >= size)
-        Fail(scan, "The %s \"%.40s...\" is longer than %d bytes.", what, start, (int) size - 1);
+        fail(scan, "The %s \"%.40s...\" is longer than %d bytes.", what, start, (int) size - 1);
     else {
         memcpy(dst, start, end - start);
         dst[end - start] = '\0';
@@ -64,61 +66,61 @@ CopyPart(Scanner *scan, const char *what, const char *start, const char *end, ch
 
 /* The name becomes part of a socket's file name and of messages, hence the narrow alphabet. */
 static void
-ScanName(Scanner *scan, Ia3BackboneSpec *spec)
+scan_name(Scanner *scan, Ia3BackboneSpec *spec)
 {
     const char *start;
 
-    SkipBlanks(scan);
+    skip_blanks(scan);
     start = scan->p;
     while (isalnum((unsigned char) *scan->p) || *scan->p == '_' || *scan->p == '-')
         scan->p++;
-    CopyPart(scan, "backbone name", start, scan->p, spec->name, sizeof spec->name);
-    SkipBlanks(scan);
+    copy_part(scan, "backbone name", start, scan->p, spec->name, sizeof spec->name);
+    skip_blanks(scan);
     if (scan->error != NULL)
         return;
     if (*scan->p == '=')
         scan->p++;
     else
-        Fail(scan,
+        fail(scan,
              "Expected \"=\" after the backbone name \"%s\"; names consist of letters, digits, \"_\" and "
              "\"-\".",
              spec->name);
 }
 
 static void
-ScanQuotedPath(Scanner *scan, Ia3BackboneSpec *spec)
+scan_quoted_path(Scanner *scan, Ia3BackboneSpec *spec)
 {
     char quote = *scan->p++;
     size_t n = 0;
 
     for (;; scan->p++) {
         if (*scan->p == '\0') {
-            Fail(scan, "The quoted path of backbone \"%s\" does not end.", spec->name);
+            fail(scan, "The quoted path of backbone \"%s\" does not end.", spec->name);
             return;
         }
         if (*scan->p == quote && *++scan->p != quote)
             break;
         if (n + 1 >= sizeof spec->path) {
-            Fail(scan, "The path of backbone \"%s\" is too long.", spec->name);
+            fail(scan, "The path of backbone \"%s\" is too long.", spec->name);
             return;
         }
         spec->path[n++] = *scan->p;
     }
     spec->path[n] = '\0';
     if (n == 0)
-        Fail(scan, "The path of backbone \"%s\" is empty.", spec->name);
-    SkipBlanks(scan);
+        fail(scan, "The path of backbone \"%s\" is empty.", spec->name);
+    skip_blanks(scan);
 }
 
 static void
-ScanPath(Scanner *scan, Ia3BackboneSpec *spec)
+scan_path(Scanner *scan, Ia3BackboneSpec *spec)
 {
     const char *start;
     const char *end;
 
-    SkipBlanks(scan);
+    skip_blanks(scan);
     if (*scan->p == '"' || *scan->p == '\'') {
-        ScanQuotedPath(scan, spec);
+        scan_quoted_path(scan, spec);
         return;
     }
     start = scan->p;
@@ -129,36 +131,36 @@ ScanPath(Scanner *scan, Ia3BackboneSpec *spec)
         if (memchr(scan->p, '/', end - scan->p) == NULL)
             break;
     }
-    CopyPart(scan, "path", start, scan->p, spec->path, sizeof spec->path);
+    copy_part(scan, "path", start, scan->p, spec->path, sizeof spec->path);
 }
 
 typedef char DeviceName[sizeof((Ia3BackboneSpec *) NULL)->device];
 
 static bool
-IsGpu(const char *device)
+is_gpu(const char *device)
 {
     return strncmp(device, "cuda:", 5) == 0;
 }
 
 /* What is known of a device without asking for it. Two engines may share the cores, but not a GPU. */
 static void
-CheckDevices(Scanner *scan, const Ia3BackboneSpec *spec, const DeviceName *devices, int n)
+check_devices(Scanner *scan, const Ia3BackboneSpec *spec, const DeviceName *devices, int n)
 {
     const char *last = devices[n - 1];
 
-    if (strcmp(last, "cpu") != 0 && strcmp(last, "auto") != 0 && !IsGpu(last))
-        Fail(scan,
+    if (strcmp(last, "cpu") != 0 && strcmp(last, "auto") != 0 && !is_gpu(last))
+        fail(scan,
              "Backbone \"%s\" names an unknown device \"%s\"; known are cpu, cuda, cuda:N and auto. A path "
              "that contains \"@\" must be quoted.",
              spec->name, last);
     for (int i = 0; i < n && n > 1; i++)
         if (strcmp(devices[i], "auto") == 0)
-            Fail(scan, "Backbone \"%s\" has the device \"auto\" in a list; it stands alone.", spec->name);
+            fail(scan, "Backbone \"%s\" has the device \"auto\" in a list; it stands alone.", spec->name);
     for (int i = 0; i < n - 1; i++)
-        if (IsGpu(last) && strcmp(devices[i], last) == 0)
-            Fail(scan, "Backbone \"%s\" names the device \"%s\" twice.", spec->name, last);
-        else if (IsGpu(last) != IsGpu(devices[i]))
-            Fail(
+        if (is_gpu(last) && strcmp(devices[i], last) == 0)
+            fail(scan, "Backbone \"%s\" names the device \"%s\" twice.", spec->name, last);
+        else if (is_gpu(last) != is_gpu(devices[i]))
+            fail(
                 scan,
                 "Backbone \"%s\" has the devices \"%s\" and \"%s\"; they must be of one kind, since CPUs and "
                 "GPUs round differently.",
@@ -167,21 +169,21 @@ CheckDevices(Scanner *scan, const Ia3BackboneSpec *spec, const DeviceName *devic
 
 /* Int8 is for the CPU; "auto" takes it then. */
 static void
-CheckDtype(Scanner *scan, const Ia3BackboneSpec *spec, const char *device)
+check_dtype(Scanner *scan, const Ia3BackboneSpec *spec, const char *device)
 {
-    if (strcmp(spec->dtype, "int8") == 0 && IsGpu(device))
-        Fail(scan, "Backbone \"%s\" has the device \"%s\", but int8 is for the CPU; use bfloat16.",
+    if (strcmp(spec->dtype, "int8") == 0 && is_gpu(device))
+        fail(scan, "Backbone \"%s\" has the device \"%s\", but int8 is for the CPU; use bfloat16.",
              spec->name, device);
 }
 
 /* A word, for "cuda" perhaps with a number. Either has one form: "cuda" is "cuda:0", "cuda:01" is "cuda:1". */
 static void
-ScanDevice(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName device)
+scan_device(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName device)
 {
     const char *start;
     char *colon;
 
-    SkipBlanks(scan);
+    skip_blanks(scan);
     start = scan->p;
     while (isalnum((unsigned char) *scan->p) || *scan->p == '_')
         scan->p++;
@@ -190,7 +192,7 @@ ScanDevice(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName device)
         while (isdigit((unsigned char) *scan->p))
             scan->p++;
     }
-    CopyPart(scan, "device", start, scan->p, device, sizeof(DeviceName));
+    copy_part(scan, "device", start, scan->p, device, sizeof(DeviceName));
     if (scan->error != NULL)
         return;
     if (strcmp(device, "cuda") == 0)
@@ -203,16 +205,16 @@ ScanDevice(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName device)
             digits--;
         memmove(colon + 1, digits, strlen(digits) + 1);
     }
-    SkipBlanks(scan);
+    skip_blanks(scan);
     if (*scan->p != '\0' && *scan->p != ',' && *scan->p != ':' && *scan->p != '|')
-        Fail(scan,
+        fail(scan,
              "Backbone \"%s\" names an invalid device: \"%.*s\". A path that contains \"@\" must be quoted.",
              spec->name, (int) strcspn(start, ",|"), start);
 }
 
 /* Returns how many devices there are. */
 static int
-ScanDevices(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName *devices)
+scan_devices(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName *devices)
 {
     int n = 0;
 
@@ -222,18 +224,18 @@ ScanDevices(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName *devices)
     do {
         scan->p++;
         if (n == IA3_MAX_DEVICES) {
-            Fail(scan, "Backbone \"%s\" has more than %d devices.", spec->name, IA3_MAX_DEVICES);
+            fail(scan, "Backbone \"%s\" has more than %d devices.", spec->name, IA3_MAX_DEVICES);
             break;
         }
-        ScanDevice(scan, spec, devices[n]);
+        scan_device(scan, spec, devices[n]);
         if (scan->error == NULL)
-            CheckDevices(scan, spec, devices, ++n);
+            check_devices(scan, spec, devices, ++n);
     } while (scan->error == NULL && *scan->p == '|');
     return n;
 }
 
 static void
-ScanDtype(Scanner *scan, Ia3BackboneSpec *spec)
+scan_dtype(Scanner *scan, Ia3BackboneSpec *spec)
 {
     const char *start;
 
@@ -241,19 +243,19 @@ ScanDtype(Scanner *scan, Ia3BackboneSpec *spec)
     if (*scan->p != ':')
         return;
     scan->p++;
-    SkipBlanks(scan);
+    skip_blanks(scan);
     start = scan->p;
     scan->p += strcspn(scan->p, ",");
-    CopyPart(scan, "dtype", start, scan->p, spec->dtype, sizeof spec->dtype);
+    copy_part(scan, "dtype", start, scan->p, spec->dtype, sizeof spec->dtype);
     if (scan->error != NULL)
         return;
     for (int i = 0; i < lengthof(knownDtypes); i++)
         if (strcmp(spec->dtype, knownDtypes[i]) == 0)
             return;
     if (strcmp(spec->dtype, "float16") == 0)
-        Fail(scan, "Backbone \"%s\": T5 overflows in float16; use bfloat16.", spec->name);
+        fail(scan, "Backbone \"%s\": T5 overflows in float16; use bfloat16.", spec->name);
     else
-        Fail(scan,
+        fail(scan,
              "Backbone \"%s\" names an unknown dtype \"%s\"; known are auto, float32, bfloat16 and "
              "int8. A path that contains \":\" must be quoted.",
              spec->name, spec->dtype);
@@ -261,7 +263,7 @@ ScanDtype(Scanner *scan, Ia3BackboneSpec *spec)
 
 /* A bare name is a directory of the extension's share directory. */
 static void
-ResolvePath(Scanner *scan, Ia3BackboneSpec *spec)
+resolve_path(Scanner *scan, Ia3BackboneSpec *spec)
 {
     char share[MAXPGPATH];
     char bare[MAXPGPATH];
@@ -269,25 +271,25 @@ ResolvePath(Scanner *scan, Ia3BackboneSpec *spec)
     if (scan->error != NULL || is_absolute_path(spec->path))
         return;
     if (strchr(spec->path, '/') != NULL || strcmp(spec->path, ".") == 0 || strcmp(spec->path, "..") == 0) {
-        Fail(scan, "The path \"%s\" of backbone \"%s\" is neither absolute nor a bare name.", spec->path,
+        fail(scan, "The path \"%s\" of backbone \"%s\" is neither absolute nor a bare name.", spec->path,
              spec->name);
         return;
     }
     strlcpy(bare, spec->path, sizeof bare);
     get_share_path(my_exec_path, share);
     if (snprintf(spec->path, sizeof spec->path, "%s/ia3/%s", share, bare) >= (int) sizeof spec->path)
-        Fail(scan, "The path of backbone \"%s\" is too long.", spec->name);
+        fail(scan, "The path of backbone \"%s\" is too long.", spec->name);
 }
 
 /* One spec for each device; *n grows by as many. */
 static void
-ExpandDevices(Scanner *scan, Ia3BackboneSpec *specs, int *n, const DeviceName *devices, int nDevices)
+expand_devices(Scanner *scan, Ia3BackboneSpec *specs, int *n, const DeviceName *devices, int nDevices)
 {
     const Ia3BackboneSpec entry = specs[*n];
     int cpuEngines = 0;
 
     if (*n + nDevices > IA3_MAX_CONFIGURED) {
-        Fail(scan, "There can be at most %d engines.", IA3_MAX_CONFIGURED);
+        fail(scan, "There can be at most %d engines.", IA3_MAX_CONFIGURED);
         return;
     }
     for (int i = 0; i < nDevices; i++)
@@ -304,31 +306,31 @@ ExpandDevices(Scanner *scan, Ia3BackboneSpec *specs, int *n, const DeviceName *d
 
 /* An entry of the list becomes specs[*n] and the following. */
 static void
-ScanEntry(Scanner *scan, Ia3BackboneSpec *specs, int *n)
+scan_entry(Scanner *scan, Ia3BackboneSpec *specs, int *n)
 {
     DeviceName devices[IA3_MAX_DEVICES];
     Ia3BackboneSpec *spec = &specs[*n];
     int nDevices = 0;
 
     memset(spec, 0, sizeof *spec);
-    ScanName(scan, spec);
+    scan_name(scan, spec);
     if (scan->error == NULL)
-        ScanPath(scan, spec);
+        scan_path(scan, spec);
     if (scan->error == NULL)
-        nDevices = ScanDevices(scan, spec, devices);
+        nDevices = scan_devices(scan, spec, devices);
     if (scan->error == NULL)
-        ScanDtype(scan, spec);
+        scan_dtype(scan, spec);
     if (scan->error == NULL)
-        CheckDtype(scan, spec, devices[0]);
-    SkipBlanks(scan);
+        check_dtype(scan, spec, devices[0]);
+    skip_blanks(scan);
     if (scan->error == NULL && *scan->p != '\0' && *scan->p != ',')
-        Fail(scan, "Unexpected \"%.40s\" after the path of backbone \"%s\".", scan->p, spec->name);
-    ResolvePath(scan, spec);
+        fail(scan, "Unexpected \"%.40s\" after the path of backbone \"%s\".", scan->p, spec->name);
+    resolve_path(scan, spec);
     for (int i = 0; i < *n && scan->error == NULL; i++)
         if (strcmp(specs[i].name, spec->name) == 0)
-            Fail(scan, "The backbone name \"%s\" occurs twice.", spec->name);
+            fail(scan, "The backbone name \"%s\" occurs twice.", spec->name);
     if (scan->error == NULL)
-        ExpandDevices(scan, specs, n, devices, nDevices);
+        expand_devices(scan, specs, n, devices, nDevices);
 }
 
 /*
@@ -343,16 +345,16 @@ Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error)
     int n = 0;
 
     *error = NULL;
-    SkipBlanks(&scan);
+    skip_blanks(&scan);
     if (*scan.p == '\0')
         return 0;
     for (int entries = 0;; entries++) {
         if (entries == IA3_MAX_BACKBONES)
-            Fail(&scan, "There can be at most %d backbones.", IA3_MAX_BACKBONES);
+            fail(&scan, "There can be at most %d backbones.", IA3_MAX_BACKBONES);
         else if (n == IA3_MAX_CONFIGURED)
-            Fail(&scan, "There can be at most %d engines.", IA3_MAX_CONFIGURED);
+            fail(&scan, "There can be at most %d engines.", IA3_MAX_CONFIGURED);
         else
-            ScanEntry(&scan, specs, &n);
+            scan_entry(&scan, specs, &n);
         if (scan.error != NULL || *scan.p == '\0')
             break;
         scan.p++; /* the comma */

@@ -7,7 +7,7 @@
  * signal handling, a process group of its own (a Ctrl-C in the server's terminal is not for it), and no
  * descriptors but /dev/null, the log pipe as stdout and stderr, the status pipe and the death pipe.
  */
-#include "engine_process.h"
+#include "postgres.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -15,6 +15,8 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "engine_process.h"
 
 /* Where the child finds its pipes. */
 #define CHILD_STATUS_FD  3
@@ -37,7 +39,7 @@ Ia3ProcessInit(Ia3Process *process)
 }
 
 static void
-CloseFd(int *fd)
+close_fd(int *fd)
 {
     if (*fd >= 0)
         close(*fd);
@@ -48,9 +50,9 @@ CloseFd(int *fd)
 void
 Ia3ProcessClosePipes(Ia3Process *process)
 {
-    CloseFd(&process->deathFd);
-    CloseFd(&process->status.fd);
-    CloseFd(&process->log.fd);
+    close_fd(&process->deathFd);
+    close_fd(&process->status.fd);
+    close_fd(&process->log.fd);
 }
 
 typedef struct Launch {
@@ -66,7 +68,7 @@ typedef struct Launch {
 } Launch;
 
 static void
-AddArgument(Launch *launch, const char *option, const char *value)
+add_argument(Launch *launch, const char *option, const char *value)
 {
     Assert(launch->nArguments + 3 <= MAX_ARGUMENTS);
     launch->arguments[launch->nArguments++] = pstrdup(option);
@@ -75,53 +77,53 @@ AddArgument(Launch *launch, const char *option, const char *value)
 }
 
 static void
-AddNumber(Launch *launch, const char *option, int64 value)
+add_number(Launch *launch, const char *option, int64 value)
 {
-    AddArgument(launch, option, psprintf(INT64_FORMAT, value));
+    add_argument(launch, option, psprintf(INT64_FORMAT, value));
 }
 
 static void
-PrepareArguments(Launch *launch, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
-                 const char *socketPath)
+prepare_arguments(Launch *launch, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
+                  const char *socketPath)
 {
-    AddArgument(launch, launch->executable, "serve");
-    AddArgument(launch, "--name", spec->name);
-    AddArgument(launch, "--backbone", spec->path);
-    AddArgument(launch, "--socket", socketPath);
-    AddArgument(launch, "--device", spec->device);
-    AddArgument(launch, "--dtype", spec->dtype);
-    AddNumber(launch, "--threads", settings->threads);
-    AddNumber(launch, "--max-batch-tokens", settings->maxBatchTokens);
-    AddNumber(launch, "--adapter-cache-size", (int64) settings->adapterCacheSize * 1024 * 1024);
+    add_argument(launch, launch->executable, "serve");
+    add_argument(launch, "--name", spec->name);
+    add_argument(launch, "--backbone", spec->path);
+    add_argument(launch, "--socket", socketPath);
+    add_argument(launch, "--device", spec->device);
+    add_argument(launch, "--dtype", spec->dtype);
+    add_number(launch, "--threads", settings->threads);
+    add_number(launch, "--max-batch-tokens", settings->maxBatchTokens);
+    add_number(launch, "--adapter-cache-size", (int64) settings->adapterCacheSize * 1024 * 1024);
     if (settings->memoryLimit > 0)
-        AddNumber(launch, "--memory-limit", (int64) settings->memoryLimit * 1024 * 1024);
-    AddNumber(launch, "--status-fd", CHILD_STATUS_FD);
-    AddNumber(launch, "--death-fd", CHILD_DEATH_FD);
+        add_number(launch, "--memory-limit", (int64) settings->memoryLimit * 1024 * 1024);
+    add_number(launch, "--status-fd", CHILD_STATUS_FD);
+    add_number(launch, "--death-fd", CHILD_DEATH_FD);
     launch->arguments[launch->nArguments] = NULL;
 }
 
 static void
-FreeArguments(Launch *launch)
+free_arguments(Launch *launch)
 {
     for (int i = 0; i < launch->nArguments; i++)
         pfree(launch->arguments[i]);
 }
 
 static void
-CloseLaunch(Launch *launch)
+close_launch(Launch *launch)
 {
-    CloseFd(&launch->statusPipe[0]);
-    CloseFd(&launch->statusPipe[1]);
-    CloseFd(&launch->logPipe[0]);
-    CloseFd(&launch->logPipe[1]);
-    CloseFd(&launch->deathPipe[0]);
-    CloseFd(&launch->deathPipe[1]);
-    CloseFd(&launch->devNull);
+    close_fd(&launch->statusPipe[0]);
+    close_fd(&launch->statusPipe[1]);
+    close_fd(&launch->logPipe[0]);
+    close_fd(&launch->logPipe[1]);
+    close_fd(&launch->deathPipe[0]);
+    close_fd(&launch->deathPipe[1]);
+    close_fd(&launch->devNull);
 }
 
 /* Opens all descriptors at numbers that the child's own do not overlap. Returns false with errno. */
 static bool
-OpenPipe(int ends[2])
+open_pipe(int ends[2])
 {
     int low[2];
 
@@ -135,11 +137,11 @@ OpenPipe(int ends[2])
 }
 
 static bool
-OpenLaunch(Launch *launch)
+open_launch(Launch *launch)
 {
     int low;
 
-    if (!OpenPipe(launch->statusPipe) || !OpenPipe(launch->logPipe) || !OpenPipe(launch->deathPipe))
+    if (!open_pipe(launch->statusPipe) || !open_pipe(launch->logPipe) || !open_pipe(launch->deathPipe))
         return false;
     low = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (low < 0)
@@ -151,7 +153,7 @@ OpenLaunch(Launch *launch)
 }
 
 static void
-CloseInherited(int maxDescriptors)
+close_inherited(int maxDescriptors)
 {
 #ifdef SYS_close_range
     if (syscall(SYS_close_range, CHILD_FIRST_FREE, ~0U, 0) == 0)
@@ -161,11 +163,11 @@ CloseInherited(int maxDescriptors)
         close(fd);
 }
 
-static void RunChild(Launch *launch) pg_attribute_noreturn();
+static void run_child(Launch *launch) pg_attribute_noreturn();
 
 /* In the child, all signals blocked: becomes the engine. Async-signal-safe calls only. */
 static void
-RunChild(Launch *launch)
+run_child(Launch *launch)
 {
     struct sigaction action = {.sa_handler = SIG_DFL};
     sigset_t none;
@@ -178,7 +180,7 @@ RunChild(Launch *launch)
     dup2(launch->logPipe[1], 2);
     dup2(launch->statusPipe[1], CHILD_STATUS_FD);
     dup2(launch->deathPipe[0], CHILD_DEATH_FD);
-    CloseInherited(launch->maxDescriptors);
+    close_inherited(launch->maxDescriptors);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     execv(launch->executable, launch->arguments);
@@ -188,7 +190,7 @@ RunChild(Launch *launch)
 }
 
 static pid_t
-ForkChild(Launch *launch)
+fork_child(Launch *launch)
 {
     sigset_t all, before;
     struct rlimit limit;
@@ -202,7 +204,7 @@ ForkChild(Launch *launch)
     sigprocmask(SIG_SETMASK, &all, &before);
     pid = fork();
     if (pid == 0)
-        RunChild(launch);
+        run_child(launch);
     savedErrno = errno;
     sigprocmask(SIG_SETMASK, &before, NULL);
     errno = savedErrno;
@@ -228,13 +230,13 @@ Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec, const Ia3Engin
         snprintf(error, errorSize, "could not execute \"%s\": %s", launch.executable, strerror(errno));
         return false;
     }
-    if (!OpenLaunch(&launch)) {
+    if (!open_launch(&launch)) {
         snprintf(error, errorSize, "could not create the pipes to the engine: %s", strerror(errno));
-        CloseLaunch(&launch);
+        close_launch(&launch);
         return false;
     }
-    PrepareArguments(&launch, spec, settings, socketPath);
-    pid = ForkChild(&launch);
+    prepare_arguments(&launch, spec, settings, socketPath);
+    pid = fork_child(&launch);
     if (pid < 0)
         snprintf(error, errorSize, "could not fork: %s", strerror(errno));
     else {
@@ -244,8 +246,8 @@ Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec, const Ia3Engin
         process->deathFd = launch.deathPipe[1];
         launch.statusPipe[0] = launch.logPipe[0] = launch.deathPipe[1] = -1;
     }
-    CloseLaunch(&launch);
-    FreeArguments(&launch);
+    close_launch(&launch);
+    free_arguments(&launch);
     return pid > 0;
 }
 
@@ -282,7 +284,7 @@ Ia3ProcessSignal(Ia3Process *process, int signal)
 }
 
 static void
-TakeByte(Ia3LineReader *reader, char byte, void (*handle)(void *arg, char *line), void *arg)
+take_byte(Ia3LineReader *reader, char byte, void (*handle)(void *arg, char *line), void *arg)
 {
     if (byte != '\n') {
         if (reader->len < IA3_LINE_MAX)
@@ -306,10 +308,10 @@ Ia3ReadLines(Ia3LineReader *reader, void (*handle)(void *arg, char *line), void 
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR))
         return;
     for (ssize_t i = 0; i < n; i++)
-        TakeByte(reader, bytes[i], handle, arg);
+        take_byte(reader, bytes[i], handle, arg);
     if (n <= 0) {
         if (reader->len > 0)
-            TakeByte(reader, '\n', handle, arg);
-        CloseFd(&reader->fd);
+            take_byte(reader, '\n', handle, arg);
+        close_fd(&reader->fd);
     }
 }

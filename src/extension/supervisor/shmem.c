@@ -7,12 +7,14 @@
  * and everyone reads copies of, and their loads, which backends write. The second guards the progress slots.
  * Neither is held while waiting for anything.
  */
-#include "shmem.h"
+#include "postgres.h"
 
 #include "replication/walsender.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
+
+#include "shmem.h"
 
 #define IA3_TRANCHE      "ia3"
 #define IA3_LOCK_ENGINES 0
@@ -44,37 +46,37 @@ static shmem_request_hook_type previousRequestHook = NULL;
  * MaxBackends is not computed yet when 13 and 14 ask.
  */
 static int
-CountProgressSlots(void)
+count_progress_slots(void)
 {
     return MaxConnections + max_worker_processes + max_wal_senders;
 }
 
 static Size
-SharedSize(void)
+shared_size(void)
 {
-    return add_size(offsetof(Ia3Shared, progress), mul_size(CountProgressSlots(), sizeof(Ia3ProgressSlot)));
+    return add_size(offsetof(Ia3Shared, progress), mul_size(count_progress_slots(), sizeof(Ia3ProgressSlot)));
 }
 
 static void
-RequestShmem(void)
+request_shmem(void)
 {
-    RequestAddinShmemSpace(SharedSize());
+    RequestAddinShmemSpace(shared_size());
     RequestNamedLWLockTranche(IA3_TRANCHE, IA3_N_LOCKS);
 }
 
 #if PG_VERSION_NUM >= 150000
 static void
-ShmemRequestHook(void)
+request_hook(void)
 {
     if (previousRequestHook)
         previousRequestHook();
-    RequestShmem();
+    request_shmem();
 }
 #endif
 
 /* Enters the configured backbones as starting, so that queries wait for a supervisor that is not up yet. */
 static void
-EnterConfigured(void)
+enter_configured(void)
 {
     Ia3BackboneSpec *specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_CONFIGURED);
     char *error;
@@ -93,7 +95,7 @@ EnterConfigured(void)
 }
 
 static void
-ShmemStartupHook(void)
+startup_hook(void)
 {
     bool found;
 
@@ -101,12 +103,12 @@ ShmemStartupHook(void)
         previousStartupHook();
 
     LWLockAcquire(AddinShmemInitLock, LW_EXCLUSIVE);
-    shared = ShmemInitStruct("ia3", SharedSize(), &found);
+    shared = ShmemInitStruct("ia3", shared_size(), &found);
     locks = GetNamedLWLockTranche(IA3_TRANCHE);
     if (!found) {
-        memset(shared, 0, SharedSize());
-        shared->nProgressSlots = CountProgressSlots();
-        EnterConfigured();
+        memset(shared, 0, shared_size());
+        shared->nProgressSlots = count_progress_slots();
+        enter_configured();
     }
     LWLockRelease(AddinShmemInitLock);
 }
@@ -117,12 +119,12 @@ Ia3ShmemInit(void)
 {
 #if PG_VERSION_NUM >= 150000
     previousRequestHook = shmem_request_hook;
-    shmem_request_hook = ShmemRequestHook;
+    shmem_request_hook = request_hook;
 #else
-    RequestShmem(); /* before 15 there is no hook: _PG_init itself is the place */
+    request_shmem(); /* before 15 there is no hook: _PG_init itself is the place */
 #endif
     previousStartupHook = shmem_startup_hook;
-    shmem_startup_hook = ShmemStartupHook;
+    shmem_startup_hook = startup_hook;
 }
 
 /* True if the library was preloaded, that is if everything below may be used. */
@@ -162,14 +164,14 @@ Ia3GetEngineStatuses(Ia3EngineStatus *statuses, Ia3EngineLoad *loads)
 }
 
 static bool
-ServesBackbone(const Ia3EngineStatus *engine, const char *backbone)
+serves_backbone(const Ia3EngineStatus *engine, const char *backbone)
 {
     return engine->state != IA3_ENGINE_UNUSED && engine->current && strcmp(engine->spec.name, backbone) == 0;
 }
 
 /* Whom a query rather hears of: the greater, the nearer to an answer. */
 static int
-Prospects(const Ia3EngineStatus *engine)
+prospects(const Ia3EngineStatus *engine)
 {
     switch (engine->state) {
     case IA3_ENGINE_READY:
@@ -189,14 +191,14 @@ Prospects(const Ia3EngineStatus *engine)
 
 /* The caller holds the lock. */
 static const Ia3EngineStatus *
-BestEngine(const char *backbone)
+best_engine(const char *backbone)
 {
     const Ia3EngineStatus *best = NULL;
 
     for (int i = 0; i < shared->nEngines; i++) {
         const Ia3EngineStatus *engine = &shared->engines[i];
 
-        if (ServesBackbone(engine, backbone) && (best == NULL || Prospects(engine) > Prospects(best)))
+        if (serves_backbone(engine, backbone) && (best == NULL || prospects(engine) > prospects(best)))
             best = engine;
     }
     return best;
@@ -211,7 +213,7 @@ Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status)
     if (shared == NULL)
         return false;
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_SHARED);
-    engine = BestEngine(backbone);
+    engine = best_engine(backbone);
     if (engine != NULL)
         *status = *engine;
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
@@ -248,7 +250,7 @@ Ia3EngineLastWords(Ia3EngineKey key, const char *backbone, char *words, size_t s
     engine = &shared->engines[key.slot];
     noticed = engine->generation != key.generation || engine->state != IA3_ENGINE_READY;
     /* it may be on its way again */
-    says = ServesBackbone(engine, backbone) && engine->state != IA3_ENGINE_READY;
+    says = serves_backbone(engine, backbone) && engine->state != IA3_ENGINE_READY;
     strlcpy(words, says ? engine->message : "", size);
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
     return noticed;
@@ -266,7 +268,7 @@ Ia3OutstandingBytes(const Ia3EngineLoad *load)
 
 /* True if it is worth leaving a, which knows the adapters of this session already, for b. */
 static bool
-IsClearlyBetter(const Ia3EngineLoad *b, const Ia3EngineLoad *a, bool training)
+is_clearly_better(const Ia3EngineLoad *b, const Ia3EngineLoad *a, bool training)
 {
     if (training && a->trainings != b->trainings)
         return b->trainings < a->trainings;
@@ -275,7 +277,7 @@ IsClearlyBetter(const Ia3EngineLoad *b, const Ia3EngineLoad *a, bool training)
 }
 
 static bool
-IsBetter(const Ia3EngineLoad *b, const Ia3EngineLoad *a, bool training)
+is_better(const Ia3EngineLoad *b, const Ia3EngineLoad *a, bool training)
 {
     if (training && a->trainings != b->trainings)
         return b->trainings < a->trainings;
@@ -302,7 +304,7 @@ Ia3CountEngines(const char *backbone, const Ia3EngineWish *wish)
     for (int i = 0; i < shared->nEngines; i++) {
         const Ia3EngineStatus *engine = &shared->engines[i];
 
-        if (ServesBackbone(engine, backbone) && engine->state == IA3_ENGINE_READY &&
+        if (serves_backbone(engine, backbone) && engine->state == IA3_ENGINE_READY &&
             !Ia3EngineAvoided(wish, engine->generation))
             n++;
     }
@@ -312,7 +314,7 @@ Ia3CountEngines(const char *backbone, const Ia3EngineWish *wish)
 
 /* Its slot, -1 if none is ready. The caller holds the lock. */
 static int
-ChooseReady(const char *backbone, const Ia3EngineWish *wish)
+choose_ready(const char *backbone, const Ia3EngineWish *wish)
 {
     const Ia3EngineLoad *loads = shared->loads;
     int best = -1, avoided = -1, present = -1;
@@ -320,7 +322,7 @@ ChooseReady(const char *backbone, const Ia3EngineWish *wish)
     for (int i = 0; i < shared->nEngines; i++) {
         const Ia3EngineStatus *engine = &shared->engines[i];
 
-        if (!ServesBackbone(engine, backbone) || engine->state != IA3_ENGINE_READY)
+        if (!serves_backbone(engine, backbone) || engine->state != IA3_ENGINE_READY)
             continue;
         if (Ia3EngineAvoided(wish, engine->generation)) {
             avoided = i;
@@ -328,12 +330,12 @@ ChooseReady(const char *backbone, const Ia3EngineWish *wish)
         }
         if (i == wish->present.slot && engine->generation == wish->present.generation)
             present = i;
-        if (best < 0 || IsBetter(&loads[i], &loads[best], wish->training))
+        if (best < 0 || is_better(&loads[i], &loads[best], wish->training))
             best = i;
     }
     if (best < 0)
         return avoided;
-    if (present >= 0 && (wish->stay || !IsClearlyBetter(&loads[best], &loads[present], wish->training)))
+    if (present >= 0 && (wish->stay || !is_clearly_better(&loads[best], &loads[present], wish->training)))
         return present;
     return best;
 }
@@ -353,8 +355,8 @@ Ia3ChooseEngine(const char *backbone, const Ia3EngineWish *wish, Ia3EngineStatus
     if (shared == NULL)
         return false;
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_SHARED);
-    slot = ChooseReady(backbone, wish);
-    engine = slot >= 0 ? &shared->engines[slot] : BestEngine(backbone);
+    slot = choose_ready(backbone, wish);
+    engine = slot >= 0 ? &shared->engines[slot] : best_engine(backbone);
     if (engine != NULL)
         *status = *engine;
     if (slot >= 0)
@@ -382,7 +384,7 @@ Ia3ShmemResetEngines(void)
 {
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_EXCLUSIVE);
     shared->configured = 0;
-    EnterConfigured();
+    enter_configured();
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
 }
 

@@ -10,16 +10,18 @@
  * must exit with status 1 (0 would unregister it, anything else would restart the whole server), also when
  * it is told to stop.
  */
-#include "supervisor.h"
+#include "postgres.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <unistd.h>
 
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
 
-#include <dirent.h>
-#include <signal.h>
-#include <unistd.h>
+#include "supervisor.h"
 
 #define RESTART_SUPERVISOR_S 5
 
@@ -30,7 +32,7 @@ static bool entryFreed;
 
 /* Does what is due; returns the milliseconds until the next thing is, -1 = nothing. */
 static long
-RunDue(void)
+run_due(void)
 {
     TimestampTz now = GetCurrentTimestamp();
     TimestampTz next = DT_NOEND;
@@ -67,7 +69,7 @@ Ia3EntryIsFree(void)
 }
 
 static void
-BuildWaitSet(void)
+build_wait_set(void)
 {
     if (waitSet != NULL)
         FreeWaitEventSet(waitSet);
@@ -86,20 +88,20 @@ BuildWaitSet(void)
 }
 
 static void
-WaitForEvents(long timeout)
+wait_for_events(long timeout)
 {
     static uint32 waitEvent = 0;
     WaitEvent event;
 
     if (waitSetStale)
-        BuildWaitSet();
+        build_wait_set();
     WaitEventSetWait(waitSet, timeout, &event, 1, Ia3WaitEvent(&waitEvent, "Ia3Supervisor"));
     ResetLatch(MyLatch);
     CHECK_FOR_INTERRUPTS(); /* also absorbs barriers, so that DROP DATABASE does not wait for us */
 }
 
 static void
-AttendEngines(void)
+attend_engines(void)
 {
     for (int i = 0; i < IA3_MAX_ENGINES; i++)
         if (Ia3EngineInUse(&Ia3Engines[i]))
@@ -108,7 +110,7 @@ AttendEngines(void)
 }
 
 static bool
-AnyRuns(void)
+any_runs(void)
 {
     for (int i = 0; i < IA3_MAX_ENGINES; i++)
         if (Ia3Engines[i].process.pid != 0)
@@ -117,27 +119,27 @@ AnyRuns(void)
 }
 
 /*
- * Ends all engines: SIGTERM, and SIGKILL after STOP_PATIENCE_MS (RunDue). The current ones keep their entries,
+ * Ends all engines: SIGTERM, and SIGKILL after STOP_PATIENCE_MS (run_due). The current ones keep their entries,
  * since it may be only we who are restarted; queries wait for that.
  */
 static void
-StopAll(void)
+stop_all(void)
 {
     for (int i = 0; i < IA3_MAX_ENGINES; i++)
         if (Ia3Engines[i].status.current)
             Ia3EngineTerminate(&Ia3Engines[i], IA3_ENGINE_RESTARTING);
         else if (Ia3EngineInUse(&Ia3Engines[i]))
             Ia3EngineStop(&Ia3Engines[i]);
-    while (AnyRuns()) {
+    while (any_runs()) {
         for (int i = 0; i < IA3_MAX_ENGINES; i++)
             Ia3Engines[i].startAt = 0;
-        WaitForEvents(RunDue());
-        AttendEngines();
+        wait_for_events(run_due());
+        attend_engines();
     }
 }
 
 static void
-AtExit(int code, Datum arg)
+at_exit(int code, Datum arg)
 {
     for (int i = 0; i < IA3_MAX_ENGINES; i++)
         if (Ia3EngineInUse(&Ia3Engines[i]))
@@ -146,7 +148,7 @@ AtExit(int code, Datum arg)
 
 /* What predecessors left behind. */
 static void
-RemoveStaleSockets(void)
+remove_stale_sockets(void)
 {
     DIR *dir = opendir(IA3_SOCKET_DIRECTORY);
     struct dirent *entry;
@@ -166,7 +168,7 @@ RemoveStaleSockets(void)
 }
 
 static void
-HandleSigchld(SIGNAL_ARGS)
+handle_sigchld(SIGNAL_ARGS)
 {
     int savedErrno = errno;
 
@@ -175,12 +177,12 @@ HandleSigchld(SIGNAL_ARGS)
 }
 
 static void
-InitSupervisor(void)
+init_supervisor(void)
 {
     pqsignal(SIGHUP, SignalHandlerForConfigReload);
     pqsignal(SIGTERM, SignalHandlerForShutdownRequest);
     pqsignal(SIGINT, SIG_IGN); /* pg_cancel_backend() has nothing to cancel here */
-    pqsignal(SIGCHLD, HandleSigchld);
+    pqsignal(SIGCHLD, handle_sigchld);
     BackgroundWorkerUnblockSignals();
 
     /* no database of our own, but a row in pg_stat_activity and a part in process signals */
@@ -188,13 +190,13 @@ InitSupervisor(void)
 
     for (int i = 0; i < IA3_MAX_ENGINES; i++)
         Ia3ProcessInit(&Ia3Engines[i].process);
-    RemoveStaleSockets();
+    remove_stale_sockets();
     Ia3ShmemResetEngines();
-    before_shmem_exit(AtExit, 0);
+    before_shmem_exit(at_exit, 0);
 }
 
 static void
-Configure(void)
+configure(void)
 {
     backboneWaits = !Ia3ApplyConfiguration();
     entryFreed = false; /* what it freed was there when it added engines */
@@ -205,22 +207,22 @@ Ia3SupervisorMain(Datum arg)
 {
     MemoryContext context;
 
-    InitSupervisor();
+    init_supervisor();
     context = AllocSetContextCreate(TopMemoryContext, "ia3 supervisor", ALLOCSET_DEFAULT_SIZES);
     MemoryContextSwitchTo(context);
-    Configure();
+    configure();
     while (!ShutdownRequestPending) {
         if (ConfigReloadPending) {
             ConfigReloadPending = false;
             ProcessConfigFile(PGC_SIGHUP);
-            Configure();
+            configure();
         } else if (backboneWaits && entryFreed)
-            Configure();
-        WaitForEvents(RunDue());
-        AttendEngines();
+            configure();
+        wait_for_events(run_due());
+        attend_engines();
         MemoryContextReset(context);
     }
-    StopAll();
+    stop_all();
     proc_exit(1);
 }
 

@@ -6,14 +6,16 @@
  * is ready) until its back-off is over, then STARTING again with a new generation. One that is not wanted any
  * more is DRAINING, that is it finishes what it was asked, trainings included, and ends.
  */
-#include "supervisor.h"
-
-#include "mb/pg_wchar.h"
-#include "pgstat.h"
+#include "postgres.h"
 
 #include <signal.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#include "mb/pg_wchar.h"
+#include "pgstat.h"
+
+#include "supervisor.h"
 
 #define BACKOFF_MIN_MS    1000
 #define BACKOFF_MAX_MS    60000
@@ -30,21 +32,21 @@ Ia3EngineInUse(const Ia3Engine *engine)
 }
 
 static void
-Publish(const Ia3Engine *engine)
+publish(const Ia3Engine *engine)
 {
     Ia3PublishEngine(engine - Ia3Engines, &engine->status);
 }
 
 static void
-SetState(Ia3Engine *engine, Ia3EngineState state)
+set_state(Ia3Engine *engine, Ia3EngineState state)
 {
     engine->status.state = state;
     engine->status.since = GetCurrentTimestamp();
-    Publish(engine);
+    publish(engine);
 }
 
 static TimestampTz
-FromNow(int ms)
+from_now(int ms)
 {
     return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 }
@@ -55,7 +57,7 @@ FromNow(int ms)
 
 /* Copies UTF-8; what does not fit is left out, and never half of a character is taken. */
 static void
-CopyText(char *dst, size_t size, const char *text)
+copy_text(char *dst, size_t size, const char *text)
 {
     int n = pg_encoding_mbcliplen(PG_UTF8, text, strlen(text), size - 1);
 
@@ -65,7 +67,7 @@ CopyText(char *dst, size_t size, const char *text)
 
 /* Control characters, and half a character at the end of a line that was cut, have no place in the server log. */
 static void
-Sanitize(char *text)
+sanitize(char *text)
 {
     size_t n = strlen(text);
 
@@ -77,7 +79,7 @@ Sanitize(char *text)
 
 /* "LEVEL: text". An engine's ERROR is a WARNING here: it is not an error of this process. */
 static void
-HandleLogLine(void *arg, char *line)
+handle_log_line(void *arg, char *line)
 {
     static const struct {
         const char *prefix;
@@ -90,7 +92,7 @@ HandleLogLine(void *arg, char *line)
     Ia3Engine *engine = arg;
     int level = LOG;
 
-    Sanitize(line);
+    sanitize(line);
     for (int i = 0; i < lengthof(levels); i++) {
         size_t n = strlen(levels[i].prefix);
 
@@ -99,24 +101,24 @@ HandleLogLine(void *arg, char *line)
         level = levels[i].level;
         line += n;
         if (levels[i].isError)
-            CopyText(engine->lastError, sizeof engine->lastError, line);
+            copy_text(engine->lastError, sizeof engine->lastError, line);
         break;
     }
     ereport(level, (errmsg_internal("ia3 engine \"%s\": %s", engine->label, line)));
 }
 
 static void
-HandleLoading(Ia3Engine *engine, int percent)
+handle_loading(Ia3Engine *engine, int percent)
 {
     engine->status.percent = Min(100, Max(0, percent));
     if (engine->status.state == IA3_ENGINE_LOADING)
-        Publish(engine);
+        publish(engine);
     else
-        SetState(engine, IA3_ENGINE_LOADING);
+        set_state(engine, IA3_ENGINE_LOADING);
 }
 
 static void
-HandleReady(Ia3Engine *engine)
+handle_ready(Ia3Engine *engine)
 {
     engine->status.percent = 100;
     engine->status.message[0] = '\0';
@@ -125,61 +127,61 @@ HandleReady(Ia3Engine *engine)
     ereport(LOG, (errmsg("ia3 engine \"%s\" is ready", engine->label)));
     if (!engine->status.current)
         return; /* it is published when it takes over */
-    SetState(engine, IA3_ENGINE_READY);
+    set_state(engine, IA3_ENGINE_READY);
 }
 
 static void
-HandleDraining(Ia3Engine *engine, int lasting, int others)
+handle_draining(Ia3Engine *engine, int lasting, int others)
 {
-    engine->endBy = lasting > 0 ? 0 : FromNow(DRAIN_PATIENCE_MS);
+    engine->endBy = lasting > 0 ? 0 : from_now(DRAIN_PATIENCE_MS);
     snprintf(engine->status.message, sizeof engine->status.message,
              "It finishes what it was asked: trainings and merges: %d, other requests: %d.", lasting, others);
-    Publish(engine);
+    publish(engine);
 }
 
 static void
-HandleStatusLine(void *arg, char *line)
+handle_status_line(void *arg, char *line)
 {
     Ia3Engine *engine = arg;
     int lasting, others;
 
-    Sanitize(line);
+    sanitize(line);
     if (engine->stopping)
         return;
     if (sscanf(line, "draining %d %d", &lasting, &others) == 2) {
         if (engine->leaving)
-            HandleDraining(engine, lasting, others);
+            handle_draining(engine, lasting, others);
     } else if (engine->leaving)
         return;
     else if (strncmp(line, "loading ", 8) == 0)
-        HandleLoading(engine, atoi(line + 8));
+        handle_loading(engine, atoi(line + 8));
     else if (strcmp(line, "ready") == 0)
-        HandleReady(engine);
+        handle_ready(engine);
     else if (strncmp(line, "failed ", 7) == 0) {
-        CopyText(engine->status.message, sizeof engine->status.message, line + 7);
+        copy_text(engine->status.message, sizeof engine->status.message, line + 7);
         engine->gaveReason = true;
-        Publish(engine);
+        publish(engine);
     } else
         ereport(LOG, (errmsg("ia3 engine \"%s\" sent an unknown status \"%s\"", engine->label, line)));
 }
 
 static void
-ReadPipes(Ia3Engine *engine)
+read_pipes(Ia3Engine *engine)
 {
     int open = (engine->process.status.fd >= 0) + (engine->process.log.fd >= 0);
 
-    Ia3ReadLines(&engine->process.log, HandleLogLine, engine);
-    Ia3ReadLines(&engine->process.status, HandleStatusLine, engine);
+    Ia3ReadLines(&engine->process.log, handle_log_line, engine);
+    Ia3ReadLines(&engine->process.status, handle_status_line, engine);
     if (open != (engine->process.status.fd >= 0) + (engine->process.log.fd >= 0))
         Ia3PipesHaveChanged();
 }
 
 /* The last words of a process that has ended: bounded, since a child of it might hold the pipe open. */
 static void
-DrainPipes(Ia3Engine *engine)
+drain_pipes(Ia3Engine *engine)
 {
     for (int i = 0; i < 64; i++)
-        ReadPipes(engine);
+        read_pipes(engine);
 }
 
 /*
@@ -187,22 +189,22 @@ DrainPipes(Ia3Engine *engine)
  */
 
 static void
-ClearEngine(Ia3Engine *engine)
+clear_engine(Ia3Engine *engine)
 {
     memset(engine, 0, sizeof *engine);
     Ia3ProcessInit(&engine->process);
 }
 
 static void
-FreeEngine(Ia3Engine *engine)
+free_engine(Ia3Engine *engine)
 {
-    ClearEngine(engine);
-    Publish(engine);
+    clear_engine(engine);
+    publish(engine);
     Ia3EntryIsFree();
 }
 
 static void
-SetSpec(Ia3Engine *engine, const Ia3BackboneSpec *spec)
+set_spec(Ia3Engine *engine, const Ia3BackboneSpec *spec)
 {
     engine->status.spec = *spec;
     snprintf(engine->label, sizeof engine->label, spec->nDevices > 1 ? "%s@%s" : "%s", spec->name,
@@ -216,20 +218,20 @@ SetSpec(Ia3Engine *engine, const Ia3BackboneSpec *spec)
 void
 Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings, bool current)
 {
-    ClearEngine(engine);
-    SetSpec(engine, spec);
+    clear_engine(engine);
+    set_spec(engine, spec);
     engine->status.current = current;
     engine->settings = *settings;
     engine->startAt = GetCurrentTimestamp();
-    SetState(engine, IA3_ENGINE_STARTING);
+    set_state(engine, IA3_ENGINE_STARTING);
 }
 
 /* The engine goes on under a new list, in which its backbone may have more or fewer devices than before. */
 void
 Ia3EngineAdopt(Ia3Engine *engine, const Ia3BackboneSpec *spec)
 {
-    SetSpec(engine, spec);
-    Publish(engine);
+    set_spec(engine, spec);
+    publish(engine);
 }
 
 /* If it waits for its next try: now is a good moment, what was wrong may have been put right. */
@@ -245,19 +247,19 @@ Ia3EngineRetry(Ia3Engine *engine)
 
 /* Sets when to try again and grows the back-off. */
 static void
-ScheduleRestart(Ia3Engine *engine, int atLeastMs)
+schedule_restart(Ia3Engine *engine, int atLeastMs)
 {
-    engine->startAt = FromNow(Max(engine->backoffMs, atLeastMs));
+    engine->startAt = from_now(Max(engine->backoffMs, atLeastMs));
     engine->backoffMs = Min(BACKOFF_MAX_MS, Max(BACKOFF_MIN_MS, engine->backoffMs * 2));
 }
 
 static void
-FailStart(Ia3Engine *engine)
+fail_start(Ia3Engine *engine)
 {
     ereport(WARNING,
             (errmsg("ia3 engine \"%s\" could not start: %s", engine->label, engine->status.message)));
-    ScheduleRestart(engine, BACKOFF_MIN_MS);
-    SetState(engine, IA3_ENGINE_FAILED);
+    schedule_restart(engine, BACKOFF_MIN_MS);
+    set_state(engine, IA3_ENGINE_FAILED);
 }
 
 /*
@@ -265,7 +267,7 @@ FailStart(Ia3Engine *engine)
  * can never unlink or answer for its successor. The longest name fits into sun_path.
  */
 static void
-NameSocket(Ia3Engine *engine)
+name_socket(Ia3Engine *engine)
 {
     StaticAssertStmt(sizeof(IA3_SOCKET_DIRECTORY "/ia3...sock") + NAMEDATALEN + 20 <=
                          sizeof(((struct sockaddr_un *) NULL)->sun_path),
@@ -284,15 +286,15 @@ Ia3EngineStart(Ia3Engine *engine)
     engine->lastError[0] = '\0';
     engine->status.percent = 0;
     engine->status.generation = Ia3NextGeneration();
-    NameSocket(engine);
+    name_socket(engine);
     Ia3PipesHaveChanged();
     if (!Ia3ProcessStart(&engine->process, &engine->status.spec, &engine->settings, engine->status.socket,
                          engine->status.message, sizeof engine->status.message)) {
-        FailStart(engine);
+        fail_start(engine);
         return;
     }
     engine->status.pid = engine->process.pid;
-    SetState(engine, IA3_ENGINE_STARTING);
+    set_state(engine, IA3_ENGINE_STARTING);
 }
 
 /* Asks a running engine to end, in whatever state the entry is shown meanwhile. */
@@ -302,9 +304,9 @@ Ia3EngineTerminate(Ia3Engine *engine, Ia3EngineState state)
     if (engine->process.pid == 0 || engine->stopping)
         return;
     engine->stopping = true;
-    engine->endBy = FromNow(STOP_PATIENCE_MS);
+    engine->endBy = from_now(STOP_PATIENCE_MS);
     Ia3ProcessSignal(&engine->process, SIGTERM);
-    SetState(engine, state);
+    set_state(engine, state);
 }
 
 /* Ends an engine that is not wanted any more, whatever it does. */
@@ -324,7 +326,7 @@ Ia3EngineBeginDraining(Ia3Engine *engine)
     engine->status.current = false;
     engine->status.state = IA3_ENGINE_DRAINING;
     engine->status.since = GetCurrentTimestamp();
-    engine->endBy = FromNow(DRAIN_PATIENCE_MS); /* until it tells what it is doing */
+    engine->endBy = from_now(DRAIN_PATIENCE_MS); /* until it tells what it is doing */
 }
 
 /* An engine that is not wanted any more goes, in the way that its state asks for. */
@@ -332,10 +334,10 @@ void
 Ia3EngineDismiss(Ia3Engine *engine)
 {
     if (engine->process.pid == 0)
-        FreeEngine(engine);
+        free_engine(engine);
     else if (engine->readyAt != 0) {
         Ia3EngineBeginDraining(engine);
-        Publish(engine);
+        publish(engine);
         Ia3ProcessSignal(&engine->process, SIGUSR1);
     } else
         Ia3EngineStop(engine);
@@ -356,7 +358,7 @@ Ia3EnginePress(Ia3Engine *engine)
     ereport(LOG,
             (errmsg("ia3 engine \"%s\" (PID %d) does not stop and is killed", name, engine->status.pid)));
     Ia3ProcessSignal(&engine->process, SIGKILL);
-    engine->endBy = FromNow(STOP_PATIENCE_MS);
+    engine->endBy = from_now(STOP_PATIENCE_MS);
 }
 
 /*
@@ -365,19 +367,19 @@ Ia3EnginePress(Ia3Engine *engine)
 
 /* What an engine that ends without a word to us has logged last is the best there is to say. */
 static void
-DescribeEnd(Ia3Engine *engine, const char *how, bool wasReady)
+describe_end(Ia3Engine *engine, const char *how, bool wasReady)
 {
     const char *error = engine->lastError;
     char *message = psprintf(error[0] != '\0' ? "The engine process %s%s: %s." : "The engine process %s%s%s.",
                              how, wasReady ? "" : " before it was ready", error);
 
-    CopyText(engine->status.message, sizeof engine->status.message, message);
+    copy_text(engine->status.message, sizeof engine->status.message, message);
     pfree(message);
 }
 
 /* An engine that was not asked to has ended. */
 static void
-HandleCrash(Ia3Engine *engine, const char *how)
+handle_crash(Ia3Engine *engine, const char *how)
 {
     bool wasReady = engine->readyAt != 0;
 
@@ -386,16 +388,16 @@ HandleCrash(Ia3Engine *engine, const char *how)
     if (!wasReady)
         engine->failures++;
     if (!engine->gaveReason)
-        DescribeEnd(engine, how, wasReady);
+        describe_end(engine, how, wasReady);
     /* one that served deserves a try, whatever it says: queries wait for that */
     if (engine->failures > 1 || (engine->gaveReason && !wasReady)) {
-        FailStart(engine);
+        fail_start(engine);
         return;
     }
     ereport(WARNING, (errmsg("ia3 engine \"%s\" (PID %d) %s", engine->label, engine->status.pid, how),
                       engine->gaveReason ? errdetail("%s", engine->status.message) : 0));
-    ScheduleRestart(engine, 0);
-    SetState(engine, IA3_ENGINE_RESTARTING);
+    schedule_restart(engine, 0);
+    set_state(engine, IA3_ENGINE_RESTARTING);
 }
 
 /* Reads what the engine says, notices if it has ended, and decides what follows. */
@@ -404,10 +406,10 @@ Ia3EngineAttend(Ia3Engine *engine)
 {
     char how[128];
 
-    ReadPipes(engine);
+    read_pipes(engine);
     if (!Ia3ProcessReap(&engine->process, how, sizeof how))
         return;
-    DrainPipes(engine);
+    drain_pipes(engine);
     Ia3ProcessClosePipes(&engine->process);
     Ia3PipesHaveChanged();
     unlink(engine->status.socket); /* usually gone already */
@@ -415,15 +417,15 @@ Ia3EngineAttend(Ia3Engine *engine)
     if (engine->leaving) {
         ereport(LOG, (errmsg("ia3 engine \"%s\" (PID %d) has left: it %s", engine->label, engine->status.pid,
                              how)));
-        FreeEngine(engine);
+        free_engine(engine);
     } else if (engine->stopping) {
         engine->status.pid = 0; /* we are shutting down */
-        Publish(engine);
+        publish(engine);
     } else {
-        HandleCrash(engine, how);
+        handle_crash(engine, how);
         engine->status.pid = 0;
         engine->readyAt = 0;
-        Publish(engine);
+        publish(engine);
     }
 }
 
@@ -435,11 +437,11 @@ Ia3EngineForget(Ia3Engine *engine)
     if (engine->process.pid != 0)
         unlink(engine->status.socket);
     if (!engine->status.current) {
-        SetState(engine, IA3_ENGINE_UNUSED);
+        set_state(engine, IA3_ENGINE_UNUSED);
         return;
     }
     engine->status.pid = 0;
     strlcpy(engine->status.message, "The ia3 supervisor has ended; the server starts it again.",
             sizeof engine->status.message);
-    SetState(engine, IA3_ENGINE_RESTARTING);
+    set_state(engine, IA3_ENGINE_RESTARTING);
 }

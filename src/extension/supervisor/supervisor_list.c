@@ -10,17 +10,19 @@
  * across crashes of their own. Outdated engines that do not serve are replaced at once, and engines that are only
  * taken away drain at once.
  */
-#include "supervisor.h"
+#include "postgres.h"
 
 #include <sched.h>
 #include <signal.h>
+
+#include "supervisor.h"
 
 /*
  * The engines of one backbone on CPUs share its cores; they would else be in each other's way. One on a GPU is
  * not reloaded for a setting that does not concern it.
  */
 static int
-ThreadsFor(const Ia3BackboneSpec *spec)
+threads_for(const Ia3BackboneSpec *spec)
 {
     cpu_set_t set;
 
@@ -32,52 +34,52 @@ ThreadsFor(const Ia3BackboneSpec *spec)
 }
 
 static Ia3EngineSettings
-SettingsFor(const Ia3BackboneSpec *spec)
+settings_for(const Ia3BackboneSpec *spec)
 {
-    return (Ia3EngineSettings){ThreadsFor(spec), Ia3MaxBatchTokens, Ia3AdapterCacheSize, Ia3MemoryLimit};
+    return (Ia3EngineSettings){threads_for(spec), Ia3MaxBatchTokens, Ia3AdapterCacheSize, Ia3MemoryLimit};
 }
 
 static bool
-SameSettings(const Ia3EngineSettings *a, const Ia3EngineSettings *b)
+same_settings(const Ia3EngineSettings *a, const Ia3EngineSettings *b)
 {
     return a->threads == b->threads && a->maxBatchTokens == b->maxBatchTokens &&
            a->adapterCacheSize == b->adapterCacheSize && a->memoryLimit == b->memoryLimit;
 }
 
 static bool
-SameName(const Ia3Engine *engine, const char *name)
+same_name(const Ia3Engine *engine, const char *name)
 {
     return strcmp(engine->status.spec.name, name) == 0;
 }
 
 /* True if the engine is what the configuration asks for. */
 static bool
-IsAsConfigured(const Ia3Engine *engine, const Ia3BackboneSpec *spec)
+is_as_configured(const Ia3Engine *engine, const Ia3BackboneSpec *spec)
 {
     const Ia3BackboneSpec *own = &engine->status.spec;
-    Ia3EngineSettings settings = SettingsFor(spec);
+    Ia3EngineSettings settings = settings_for(spec);
 
-    return SameName(engine, spec->name) && strcmp(own->path, spec->path) == 0 &&
+    return same_name(engine, spec->name) && strcmp(own->path, spec->path) == 0 &&
            strcmp(own->device, spec->device) == 0 && strcmp(own->dtype, spec->dtype) == 0 &&
-           SameSettings(&engine->settings, &settings);
+           same_settings(&engine->settings, &settings);
 }
 
 static bool
-Stays(const Ia3Engine *engine)
+stays(const Ia3Engine *engine)
 {
     return Ia3EngineInUse(engine) && !engine->leaving;
 }
 
 static bool
-IsSuccessor(const Ia3Engine *engine)
+is_successor(const Ia3Engine *engine)
 {
-    return Stays(engine) && !engine->status.current;
+    return stays(engine) && !engine->status.current;
 }
 
 static bool
-IsOutdated(const Ia3Engine *engine)
+is_outdated(const Ia3Engine *engine)
 {
-    return Stays(engine) && engine->status.current && engine->outdated;
+    return stays(engine) && engine->status.current && engine->outdated;
 }
 
 /*
@@ -86,7 +88,7 @@ IsOutdated(const Ia3Engine *engine)
 
 /* The best engine for `spec` that is not taken for another: one that serves, one that shall, a successor. */
 static Ia3Engine *
-FindAsConfigured(const Ia3BackboneSpec *spec)
+find_as_configured(const Ia3BackboneSpec *spec)
 {
     Ia3Engine *best = NULL;
     int bestRank = 0;
@@ -95,7 +97,7 @@ FindAsConfigured(const Ia3BackboneSpec *spec)
         Ia3Engine *engine = &Ia3Engines[i];
         int rank = 1 + (engine->readyAt != 0) + 2 * engine->status.current;
 
-        if (Stays(engine) && !engine->keep && rank > bestRank && IsAsConfigured(engine, spec)) {
+        if (stays(engine) && !engine->keep && rank > bestRank && is_as_configured(engine, spec)) {
             best = engine;
             bestRank = rank;
         }
@@ -105,12 +107,12 @@ FindAsConfigured(const Ia3BackboneSpec *spec)
 
 /* What the outdated engines of a backbone depend on: whether its new ones are all there, or at least begun. */
 static void
-KeepOutdated(const char *name, bool complete, bool begun)
+keep_outdated(const char *name, bool complete, bool begun)
 {
     for (int i = 0; i < IA3_MAX_ENGINES && !complete; i++) {
         Ia3Engine *engine = &Ia3Engines[i];
 
-        if (!Stays(engine) || engine->keep || !engine->status.current || !SameName(engine, name))
+        if (!stays(engine) || engine->keep || !engine->status.current || !same_name(engine, name))
             continue;
         if (engine->readyAt == 0 && !begun)
             continue;
@@ -120,22 +122,22 @@ KeepOutdated(const char *name, bool complete, bool begun)
 }
 
 static bool
-HasOutdated(const char *name)
+has_outdated(const char *name)
 {
     for (int i = 0; i < IA3_MAX_ENGINES; i++)
-        if (IsOutdated(&Ia3Engines[i]) && SameName(&Ia3Engines[i], name))
+        if (is_outdated(&Ia3Engines[i]) && same_name(&Ia3Engines[i], name))
             return true;
     return false;
 }
 
 /* Decides about the engines of the backbone of specs[0..n); `found` gets those that go on. */
 static void
-KeepEngines(const Ia3BackboneSpec *specs, int n, Ia3Engine **found)
+keep_engines(const Ia3BackboneSpec *specs, int n, Ia3Engine **found)
 {
     bool complete = true, begun = false;
 
     for (int i = 0; i < n; i++) {
-        found[i] = FindAsConfigured(&specs[i]);
+        found[i] = find_as_configured(&specs[i]);
         if (found[i] != NULL) {
             found[i]->keep = true;
             Ia3EngineAdopt(found[i], &specs[i]);
@@ -144,15 +146,15 @@ KeepEngines(const Ia3BackboneSpec *specs, int n, Ia3Engine **found)
         complete = complete && found[i] != NULL && found[i]->status.current;
         begun = begun || (found[i] != NULL && !found[i]->status.current);
     }
-    KeepOutdated(specs[0].name, complete, begun);
+    keep_outdated(specs[0].name, complete, begun);
 }
 
 /* False if all entries are taken, most of them by engines that are leaving. */
 static bool
-AddEngine(const Ia3BackboneSpec *spec)
+add_engine(const Ia3BackboneSpec *spec)
 {
-    Ia3EngineSettings settings = SettingsFor(spec);
-    bool successor = HasOutdated(spec->name);
+    Ia3EngineSettings settings = settings_for(spec);
+    bool successor = has_outdated(spec->name);
 
     for (int i = 0; i < IA3_MAX_ENGINES; i++) {
         if (Ia3EngineInUse(&Ia3Engines[i]))
@@ -169,7 +171,7 @@ AddEngine(const Ia3BackboneSpec *spec)
 
 /* How many of specs[0..n) belong to the first one's backbone. */
 static int
-CountDevices(const Ia3BackboneSpec *specs, int n)
+count_devices(const Ia3BackboneSpec *specs, int n)
 {
     int devices = 1;
 
@@ -196,15 +198,15 @@ Ia3ApplyConfiguration(void)
     for (int i = 0; i < IA3_MAX_ENGINES; i++)
         Ia3Engines[i].keep = Ia3Engines[i].outdated = false;
     for (int i = 0, devices; i < n; i += devices) {
-        devices = CountDevices(&specs[i], n - i);
-        KeepEngines(&specs[i], devices, &found[i]);
+        devices = count_devices(&specs[i], n - i);
+        keep_engines(&specs[i], devices, &found[i]);
     }
     for (int i = 0; i < IA3_MAX_ENGINES; i++)
-        if (Stays(&Ia3Engines[i]) && !Ia3Engines[i].keep)
+        if (stays(&Ia3Engines[i]) && !Ia3Engines[i].keep)
             Ia3EngineDismiss(&Ia3Engines[i]);
     for (int i = 0; i < n; i++)
         if (found[i] == NULL)
-            complete = AddEngine(&specs[i]) && complete;
+            complete = add_engine(&specs[i]) && complete;
     if (complete)
         Ia3PublishConfigured(PgReloadTime);
     pfree(specs);
@@ -216,7 +218,7 @@ Ia3ApplyConfiguration(void)
  */
 
 static void
-LogPromotion(const char *name)
+log_promotion(const char *name)
 {
     StringInfoData in, out;
 
@@ -224,9 +226,9 @@ LogPromotion(const char *name)
     initStringInfo(&out);
     for (int i = 0; i < IA3_MAX_ENGINES; i++) {
         const Ia3Engine *engine = &Ia3Engines[i];
-        StringInfo list = IsSuccessor(engine) ? &in : IsOutdated(engine) ? &out : NULL;
+        StringInfo list = is_successor(engine) ? &in : is_outdated(engine) ? &out : NULL;
 
-        if (list != NULL && SameName(engine, name))
+        if (list != NULL && same_name(engine, name))
             appendStringInfo(list, "%s%d", list->len > 0 ? ", " : "", engine->status.pid);
     }
     if (out.len > 0)
@@ -237,7 +239,7 @@ LogPromotion(const char *name)
 }
 
 static void
-BecomeCurrent(Ia3Engine *engine)
+become_current(Ia3Engine *engine)
 {
     engine->status.current = true;
     if (engine->readyAt == 0)
@@ -251,22 +253,22 @@ BecomeCurrent(Ia3Engine *engine)
  * they are told to drain, hence the order.
  */
 static void
-Promote(const char *name)
+promote(const char *name)
 {
     Ia3Engine *old[IA3_MAX_ENGINES];
     int slots[IA3_MAX_ENGINES];
     const Ia3EngineStatus *statuses[IA3_MAX_ENGINES];
     int nOld = 0, n = 0;
 
-    LogPromotion(name);
+    log_promotion(name);
     for (int i = 0; i < IA3_MAX_ENGINES; i++) {
         Ia3Engine *engine = &Ia3Engines[i];
 
-        if (!SameName(engine, name))
+        if (!same_name(engine, name))
             continue;
-        if (IsSuccessor(engine))
-            BecomeCurrent(engine);
-        else if (IsOutdated(engine)) {
+        if (is_successor(engine))
+            become_current(engine);
+        else if (is_outdated(engine)) {
             old[nOld++] = engine;
             if (engine->process.pid != 0 && engine->readyAt != 0)
                 Ia3EngineBeginDraining(engine);
@@ -287,27 +289,27 @@ Promote(const char *name)
 
 /* A successor that has failed once is not waited for. */
 static bool
-IsOnItsWay(const Ia3Engine *engine)
+is_on_its_way(const Ia3Engine *engine)
 {
     return engine->readyAt == 0 && engine->failures == 0 && engine->status.state != IA3_ENGINE_FAILED;
 }
 
 /* Whether the successors of a backbone should take over now. */
 static bool
-ShouldPromote(const char *name)
+should_promote(const char *name)
 {
     bool ready = false, onTheirWay = false, run = false, outdated = false, hopeless = true;
 
     for (int i = 0; i < IA3_MAX_ENGINES; i++) {
         const Ia3Engine *engine = &Ia3Engines[i];
 
-        if (!SameName(engine, name))
+        if (!same_name(engine, name))
             continue;
-        if (IsSuccessor(engine)) {
+        if (is_successor(engine)) {
             ready = ready || engine->readyAt != 0;
-            onTheirWay = onTheirWay || IsOnItsWay(engine);
+            onTheirWay = onTheirWay || is_on_its_way(engine);
             run = run || engine->process.pid != 0;
-        } else if (IsOutdated(engine)) {
+        } else if (is_outdated(engine)) {
             outdated = true;
             hopeless = hopeless && engine->status.state == IA3_ENGINE_FAILED;
         }
@@ -320,10 +322,10 @@ void
 Ia3PromoteSuccessors(void)
 {
     for (int i = 0; i < IA3_MAX_ENGINES; i++)
-        if (IsSuccessor(&Ia3Engines[i]) && ShouldPromote(Ia3Engines[i].status.spec.name)) {
+        if (is_successor(&Ia3Engines[i]) && should_promote(Ia3Engines[i].status.spec.name)) {
             char name[NAMEDATALEN];
 
             strlcpy(name, Ia3Engines[i].status.spec.name, sizeof name);
-            Promote(name);
+            promote(name);
         }
 }

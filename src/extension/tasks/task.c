@@ -10,8 +10,8 @@
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
 
-#include "catalog.h"
 #include "task.h"
+#include "catalog.h"
 
 /*
  * $1 task, $2 version or NULL for the active one. Recipes of imported versions may lack the fields. No

@@ -17,8 +17,8 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 
-#include "catalog.h"
 #include "versions.h"
+#include "catalog.h"
 
 static Ia3Query ownerQuery = {
     .sql = "SELECT pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)"

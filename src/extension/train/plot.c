@@ -12,8 +12,8 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
-#include "extension/tasks/catalog.h"
 #include "evaluate.h"
+#include "extension/tasks/catalog.h"
 #include "loss_curve.h"
 #include "svg.h"
 

@@ -21,11 +21,11 @@
 #include "utils/memutils.h"
 #include "utils/portal.h"
 
-#include "pretrain_checkpoint.h"
+#include "extension/tasks/versions.h"
 #include "loss_curve.h"
 #include "mixture.h"
+#include "pretrain_checkpoint.h"
 #include "train_job.h"
-#include "extension/tasks/versions.h"
 
 PG_FUNCTION_INFO_V1(ia3_pretrain);
 

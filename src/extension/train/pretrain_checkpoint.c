@@ -18,8 +18,8 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
-#include "extension/tasks/catalog.h"
 #include "pretrain_checkpoint.h"
+#include "extension/tasks/catalog.h"
 #include "extension/tasks/versions.h"
 
 static Ia3Query loadQuery = {

@@ -6,7 +6,9 @@
  * ends, when the (sub)transaction that started it ends, and when the backend exits, whichever comes first,
  * so that no error path leaves a row behind.
  */
-#include "extension/supervisor/shmem.h"
+#include "postgres.h"
+
+#include <math.h>
 
 #include "access/xact.h"
 #include "mb/pg_wchar.h"
@@ -15,7 +17,7 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include <math.h>
+#include "extension/supervisor/shmem.h"
 
 PG_FUNCTION_INFO_V1(ia3_stat_progress_train);
 
@@ -23,7 +25,7 @@ static Ia3ProgressSlot *mySlot = NULL;
 static SubTransactionId mySubid;
 
 static void
-AtXactEnd(XactEvent event, void *arg)
+at_xact_end(XactEvent event, void *arg)
 {
     if (event != XACT_EVENT_PRE_COMMIT && event != XACT_EVENT_PARALLEL_PRE_COMMIT &&
         event != XACT_EVENT_PRE_PREPARE)
@@ -35,14 +37,14 @@ AtXactEnd(XactEvent event, void *arg)
  * contains the training exactly if its number is not greater.
  */
 static void
-AtSubXactEnd(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
+at_sub_xact_end(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
 {
     if (event == SUBXACT_EVENT_ABORT_SUB && mySlot != NULL && subid <= mySubid)
         Ia3ProgressEnd();
 }
 
 static void
-AtBackendExit(int code, Datum arg)
+at_backend_exit(int code, Datum arg)
 {
     Ia3ProgressEnd();
 }
@@ -61,9 +63,9 @@ Ia3ProgressStart(const char *task, int steps)
     Ia3RequirePreload();
     Ia3ProgressEnd();
     if (!registered) {
-        RegisterXactCallback(AtXactEnd, NULL);
-        RegisterSubXactCallback(AtSubXactEnd, NULL);
-        before_shmem_exit(AtBackendExit, 0);
+        RegisterXactCallback(at_xact_end, NULL);
+        RegisterSubXactCallback(at_sub_xact_end, NULL);
+        before_shmem_exit(at_backend_exit, 0);
         registered = true;
     }
 
@@ -119,7 +121,7 @@ Ia3ProgressEnd(void)
 }
 
 static void
-PutNumber(Datum *values, bool *nulls, int i, double value)
+put_number(Datum *values, bool *nulls, int i, double value)
 {
     values[i] = Float8GetDatum(value);
     nulls[i] = isnan(value);
@@ -169,9 +171,9 @@ ia3_stat_progress_train(PG_FUNCTION_ARGS)
             values[3] = CStringGetTextDatum(slot->task);
             values[4] = Int32GetDatum(slot->step);
             values[5] = Int32GetDatum(slot->steps);
-            PutNumber(values, nulls, 6, slot->loss);
-            PutNumber(values, nulls, 7, slot->rowsPerSecond);
-            PutNumber(values, nulls, 8, slot->secondsLeft);
+            put_number(values, nulls, 6, slot->loss);
+            put_number(values, nulls, 7, slot->rowsPerSecond);
+            put_number(values, nulls, 8, slot->secondsLeft);
             values[9] = TimestampTzGetDatum(slot->started);
         } else
             for (int column = 3; column < 10; column++)

@@ -2,11 +2,13 @@
  * svg.c
  *     Pieces of an SVG picture.
  */
-#include "svg.h"
+#include "postgres.h"
 
 #include <math.h>
 
 #include "mb/pg_wchar.h"
+
+#include "svg.h"
 
 static const char style[] =
     "<style>.ia3-dim,.ia3-ink{font-family:system-ui,\"Segoe UI\",\"DejaVu Sans\",sans-serif}"

@@ -12,9 +12,9 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "extension/tasks/versions.h"
 #include "train_job.h"
 #include "train_rows.h"
-#include "extension/tasks/versions.h"
 
 PG_FUNCTION_INFO_V1(ia3_train);
 
