@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rows of plans, sessions and trainings meeting in one engine (scripts/bench batching).
+"""Rows of plans, sessions and training runs meeting in one engine (scripts/bench batching).
 
 Peers: the engine alone, asked for the same rows over its socket by a client that keeps it busy; one task instead of
 32; idle instead of loaded; one after the other instead of together. All in one run, each against its own peer, in
@@ -195,7 +195,7 @@ def latency(cluster, options):
 
     measure("idle", None)
     measure("under a scan", ENDLESS.format(scan=scan))
-    measure("under a training", "SELECT ia3_train('busy', 'SELECT text, label FROM shots', steps => 100000)")
+    measure("during a training run", "SELECT ia3_train('busy', 'SELECT text, label FROM shots', steps => 100000)")
 
 
 def training(cluster, options):
@@ -226,8 +226,8 @@ def training(cluster, options):
             cluster.finish(process)
 
     apart, at_once = in_turn(options.repeat, lambda: seconds(sequential), lambda: seconds(together))
-    report("three trainings, one after the other", apart, unit="s")
-    report("three trainings at once", at_once, unit="s")
+    report("three training runs, one after the other", apart, unit="s")
+    report("three training runs at once", at_once, unit="s")
     report("one after the other / at once", apart / at_once, 1.0)
 
 

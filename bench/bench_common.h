@@ -2,9 +2,7 @@
  * bench_common.h
  *     Timing for the benchmarks of device operations.
  *
- * Built against the engine's objects:
- *   gcc -O2 -I. -o /tmp/bench bench/bench_matmul.c build/release/kernels/cpu/?*.o \
- *       build/release/src/engine/device.o build/release/src/engine/error.o -ldnnl -lgomp -lm -pthread
+ *   make -f src/engine/engine.mk build/release/bench/bench_matmul
  */
 #ifndef IA3_BENCH_COMMON_H
 #define IA3_BENCH_COMMON_H

@@ -23,23 +23,26 @@ from bench_cpu_training import training
 def intro(o):
     """What the numbers mean, and what was not tried, in paragraphs."""
     return [
-        f"{o.threads} threads, medians of {o.runs} runs in turn; a ratio above 1 is in favour of ia3. The first ratio of"
-        " each kind, which goals are about, is between the fastest type of either side; below it are the same types.",
-        "Peers: transformers + peft with eager attention and sdpa, the vectors merged into the weights (not with many tasks"
-        " or in training) or left in the adapter, whatever is faster; int8 is PyTorch's dynamic quantisation of the linear"
-        " layers, merged. Batches are of the number of padded input tokens that was fastest on the rows measured, of 512 to"
-        " 4096; float32, which takes long, has the number that was fastest in bfloat16 with the same attention. CTranslate2"
-        " has merged weights, one batch on all threads or one on each, and the fastest of six batch sizes, float32 those of"
-        " int8; it encodes an input for each of its choices.",
-        "Of many tasks, transformers + peft is measured in bfloat16, as rows come and sorted by task; the goal is about the"
-        " faster order. Not tried: torch.compile, prepacked (frozen) weights and exports of PyTorch, eight bits in PyTorch"
-        " other than its own dynamic ones or with unmerged adapters, reusing keys and values of one encoded input between"
-        " choices in the peers, another BLAS than PyTorch's own for float32.",
-        "The share of oneDNN's rate is the time that oneDNN needs for the products with weights alone, at the best rate it"
-        " reaches for their shapes, divided by ia3's. Counted are the products of real tokens, no padding, a choice's"
-        " beginning that others share once; for cross-attention one product with the weights of keys and values per input"
-        " token, or, where a row's choices are few and ia3 does without keys and values, one per token of the choices."
-        " Attention itself, norms, activations and all else count as no time.",
+        f"{o.threads} threads; each number is the median of {o.runs} runs, and the programs take turns. A ratio above 1 is"
+        " in favour of ia3. The first ratio of each kind, the one with a goal, compares the fastest data type of either"
+        " side; the ratios below it compare equal types.",
+        "The peers are transformers + peft and CTranslate2. transformers + peft runs with eager attention and with sdpa, and"
+        " with the vectors merged into the weights (not for many tasks or for training) or left in the adapter; the fastest"
+        " combination counts. Its int8 is PyTorch's dynamic quantisation of the linear layers, with merged vectors. A batch"
+        " has a number of padded input tokens: of 512 to 4096 the one that was fastest on the measured rows. float32, which"
+        " takes long, uses the number that was fastest in bfloat16 with the same attention. CTranslate2 has merged weights;"
+        " it runs one batch on all threads or one batch on each, with the fastest of six batch sizes; float32 uses those of"
+        " int8. It encodes an input again for each of its choices.",
+        "For many tasks, transformers + peft is measured in bfloat16, with the rows in order of arrival and sorted by task;"
+        " the goal refers to the faster order. Not tried: torch.compile, prepacked (frozen) weights and exports of PyTorch;"
+        " 8-bit types of PyTorch other than its own dynamic ones or with unmerged adapters; reusing the keys and values of"
+        " one encoded input for several choices in the peers; BLAS libraries other than PyTorch's own for float32.",
+        "The share of oneDNN's rate is the time that oneDNN needs for the matrix products with weights alone, at the best"
+        " rate that it reaches for their shapes, divided by ia3's whole time. The products counted are those of real tokens,"
+        " without padding; the beginning that several choices share counts once. In cross-attention an input token counts"
+        " one product with the weights of keys and values; where a row has few choices and ia3 scores without keys and"
+        " values, each token of the choices counts one instead. Attention itself, norms, activations and everything else"
+        " count as taking no time.",
     ]
 
 
@@ -64,7 +67,7 @@ def main():
             training(shape, report)
     engine_parts(o, report)
     if o.write:
-        report.write(f"{HERE}/../docs/performance.md", intro(o))
+        print(f"written to {report.write(f'{HERE}/results', o.shape, intro(o))}")
     print(f"{report.short} short of their goal" if report.short else "all goals reached")
 
 

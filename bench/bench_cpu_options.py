@@ -45,7 +45,7 @@ def arguments():
                    help="spiece.model of the random backbones (ia3-mini's)")
     p.add_argument("--work", help="folder for checkpoints and scores; kept")
     p.add_argument("--build", help="folder of ia3_engine, bench/bench_engine, bench/bench_onednn")
-    p.add_argument("--write", action="store_true", help="rewrite this bench's section of docs/performance.md")
+    p.add_argument("--write", action="store_true", help="also write the table to a new file in bench/results")
     return p.parse_args()
 
 

@@ -1,8 +1,35 @@
-"""The table of scripts/bench cpu: printed as it comes, and the section of docs/performance.md."""
+"""The table of scripts/bench cpu: printed row by row, and written to a file of bench/results."""
 
+import os
 import re
+import subprocess
+import sys
+import time
 
-HEADING = "## The engine and its peers on a CPU: `scripts/bench cpu`"
+
+def processor():
+    """The processor's name as Linux gives it."""
+    with open("/proc/cpuinfo") as f:
+        found = re.search(r"(?m)^model name\s*: (.*)$", f.read())
+    return found.group(1).strip() if found else os.uname().machine
+
+
+def commit():
+    """The commit that was measured, with "-dirty" after it if the tree has changes."""
+    done = subprocess.run(["git", "-C", os.path.dirname(os.path.abspath(__file__)), "describe", "--always", "--dirty"],
+                          capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def command():
+    """What was typed, without the folders that scripts/bench adds."""
+    words, given = [], iter(sys.argv[1:])
+    for word in given:
+        if word in ("--work", "--build", "--data", "--tokenizer"):
+            next(given)
+        else:
+            words.append(word)
+    return " ".join(["scripts/bench cpu", *words])
 
 
 class Report:
@@ -28,24 +55,21 @@ class Report:
         self.notes.append(text)
         print(f"  {text}", flush=True)
 
-    def markdown(self, intro):
-        """intro: paragraphs."""
-        lines = [HEADING, "", "\n\n".join(intro), "", "| measure | measured | ratio | goal | |", "|---|---|---|---|---|"]
+    def markdown(self, shapes, intro):
+        """shapes: the names of the backbones; intro: paragraphs."""
+        lines = [f"# The engine and its peers on a CPU: {', '.join(shapes)}", "", "| | |", "|---|---|",
+                 f"| date | {time.strftime('%Y-%m-%d')} |", f"| machine | {processor()}, {os.cpu_count()} cores |",
+                 f"| commit | {commit()} |", f"| command | `{command()}` |", "", "\n\n".join(intro), "",
+                 "| measure | measured | ratio | goal | |", "|---|---|---|---|---|"]
         lines += ["| " + " | ".join(r) + " |" for r in self.rows]
         if self.notes:
             lines += ["", *(f"- {n}" for n in self.notes)]
         return "\n".join(lines) + "\n"
 
-    def write(self, path, intro):
-        """Replaces the section in the file, or puts it before the second one."""
-        with open(path) as f:
-            text = f.read()
-        sections = re.split(r"(?m)^(?=## )", text)
-        mine = self.markdown(intro) + "\n"
-        at = next((i for i, s in enumerate(sections) if s.startswith(HEADING + "\n")), None)
-        if at is None:
-            sections.insert(1, mine)
-        else:
-            sections[at] = mine
+    def write(self, folder, shapes, intro):
+        """Writes a file into the folder, named after the date, the processor and the shapes, and returns its path."""
+        name = re.sub("[^a-z0-9]+", "-", processor().lower()).strip("-")
+        path = f"{os.path.normpath(folder)}/{time.strftime('%Y-%m-%d')}-{name}-cpu-{'-'.join(shapes)}.md"
         with open(path, "w") as f:
-            f.write("".join(sections).rstrip("\n") + "\n")
+            f.write(self.markdown(shapes, intro))
+        return path
