@@ -12,8 +12,8 @@
 #include <string.h>
 #include <time.h>
 
-#include "kernels/cpu/bf16.h"
 #include "engine/device/device.h"
+#include "kernels/cpu/bf16.h"
 
 /* -DBENCH_CLOCK=CLOCK_PROCESS_CPUTIME_ID measures one thread on a busy machine. */
 #ifndef BENCH_CLOCK

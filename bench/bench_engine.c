@@ -23,13 +23,13 @@
 #include <string.h>
 #include <time.h>
 
-#include "engine/base/alloc.h"
-#include "engine/files/adapter.h"
-#include "engine/cli/cli.h"
-#include "engine/recipe/score.h"
-#include "engine/serve/serve.h"
-#include "engine/recipe/train.h"
 #include "bench_products.h"
+#include "engine/base/alloc.h"
+#include "engine/cli/cli.h"
+#include "engine/files/adapter.h"
+#include "engine/recipe/score.h"
+#include "engine/recipe/train.h"
+#include "engine/serve/serve.h"
 
 typedef struct inputs {
     json_t *json;

@@ -27,12 +27,12 @@
 #include <string.h>
 #include <time.h>
 
+#include "bench_products.h"
+#include "bench_weights.h"
 #include "engine/base/alloc.h"
 #include "engine/cli/cli.h"
 #include "engine/recipe/score.h"
 #include "engine/recipe/train.h"
-#include "bench_products.h"
-#include "bench_weights.h"
 
 enum { POOL = 8192, EXAMPLES = 50, BATCH = 8, CHOICE_TOKENS = 3 };
 

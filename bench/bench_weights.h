@@ -15,10 +15,10 @@
 #include <string.h>
 
 #include "engine/base/alloc.h"
-#include "kernels/cpu/bf16.h"
+#include "engine/base/rng.h"
 #include "engine/files/checkpoint.h"
 #include "engine/files/state_dict.h"
-#include "engine/base/rng.h"
+#include "kernels/cpu/bf16.h"
 
 enum { BENCH_SLACK = 1 << 20 }; /* offsets within a block, in values */
 

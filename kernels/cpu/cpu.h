@@ -12,8 +12,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#include "engine/device/device.h"
 #include "engine/base/rng.h"
+#include "engine/device/device.h"
 #include "onednn_compat.h"
 #include "threads.h"
 

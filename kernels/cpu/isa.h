@@ -9,8 +9,8 @@
 #ifndef IA3_CPU_ISA_H
 #define IA3_CPU_ISA_H
 
-#include "engine/device/device.h"
 #include "cpu_variants.h"
+#include "engine/device/device.h"
 
 typedef ia3_device *(*ia3_cpu_open_fn)(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err);
 

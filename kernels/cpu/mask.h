@@ -13,8 +13,8 @@
 #include <immintrin.h>
 #endif
 
-#include "engine/device/device.h"
 #include "engine/base/rng.h"
+#include "engine/device/device.h"
 
 typedef struct ia3_mask {
     bool on;

@@ -18,9 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "kernels/cpu/bf16.h"
-#include "engine/device/device.h"
 #include "engine/base/rng.h"
+#include "engine/device/device.h"
+#include "kernels/cpu/bf16.h"
 
 static inline ia3_device *
 open_device(ia3_dtype dtype, int threads, size_t limit)

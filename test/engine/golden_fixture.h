@@ -20,9 +20,9 @@
 
 #include <cmocka.h>
 
+#include "engine/files/safetensors.h"
 #include "engine/model/choices.h"
 #include "engine/model/model.h"
-#include "engine/files/safetensors.h"
 
 #define GOLDEN_INPUTS   3
 #define GOLDEN_EXAMPLES 10

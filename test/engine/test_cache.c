@@ -12,8 +12,8 @@
 #include <string.h>
 
 #include "engine/serve/adapter_cache.h"
-#include "engine/serve/lanes.h"
 #include "engine/serve/choice_sets.h"
+#include "engine/serve/lanes.h"
 
 #define VALUES 256 /* 1 kB an adapter */
 

@@ -6,8 +6,8 @@
 
 #include <math.h>
 
-#include "engine/files/checkpoint.h"
 #include "engine/base/half.h"
+#include "engine/files/checkpoint.h"
 #include "engine/files/state_dict.h"
 
 #define GOLDEN "test/golden/"

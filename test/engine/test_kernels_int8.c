@@ -4,8 +4,8 @@
  *     included; products and log-probabilities against the definition in double; that bits depend neither on the
  *     form, nor on neighbouring rows, nor on threads.
  */
-#include "kernels/cpu/matrix.h"
 #include "device_common.h"
+#include "kernels/cpu/matrix.h"
 
 enum { COLUMNS = IA3_INT8_COLUMNS, GROUP = IA3_INT8_GROUP };
 

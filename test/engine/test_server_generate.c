@@ -15,8 +15,8 @@
 #include <string.h>
 #include <sys/wait.h>
 
-#include "engine/serve/parse.h"
 #include "engine/files/tokenizer.h"
+#include "engine/serve/parse.h"
 #include "engine_client.h"
 #include "engine_requests.h"
 

@@ -5,10 +5,10 @@
  *     written; that bits depend neither on other sequences nor on threads; and that the model's scores are the same
  *     whether a row's choices are few enough for it or not.
  */
-#include "kernels/cpu/matrix.h"
-#include "engine/recipe/score.h"
 #include "device_common.h"
+#include "engine/recipe/score.h"
 #include "golden_fixture.h"
+#include "kernels/cpu/matrix.h"
 
 enum { MAX_SEQ = 8, N_SLOTS = 2, OFFSET = 3, GAP = 5 /* behind rows of q */, FIRST = 2 /* rows of nobody */ };
 

@@ -11,8 +11,8 @@
 
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
-#include "engine/serve/score_batch.h"
 #include "engine/base/log.h"
+#include "engine/serve/score_batch.h"
 
 /* The examples as read: texts tokenized, labels as strings until all are known. */
 typedef struct ia3_cli_examples {

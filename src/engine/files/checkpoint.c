@@ -19,8 +19,8 @@
 #include <unistd.h>
 
 #include "engine/base/alloc.h"
-#include "state_dict.h"
 #include "safetensors.h"
+#include "state_dict.h"
 
 #define MAX_CONFIG (16u << 20)
 #define MAX_INDEX  (100u << 20)

@@ -2,8 +2,8 @@
  * model.c
  *     Loads a checkpoint onto a device and owns what is there.
  */
-#include "engine/base/half.h"
 #include "engine/base/alloc.h"
+#include "engine/base/half.h"
 #include "pass.h"
 
 #include <stdarg.h>

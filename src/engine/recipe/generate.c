@@ -13,8 +13,8 @@
 #include <string.h>
 
 #include "engine/base/alloc.h"
-#include "engine/model/pass.h"
 #include "engine/base/rng.h"
+#include "engine/model/pass.h"
 
 #define OPS g->m->dev->ops
 #define DEV g->m->dev

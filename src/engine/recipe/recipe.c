@@ -1,8 +1,8 @@
 /*
  * recipe.c
- *     Which numbers a recipe may have. By itself, since parsing needs it without the model.
+ *     The limits of a recipe, apart from training: whoever parses a request needs them, but no model.
  */
-#include "train.h"
+#include "recipe.h"
 
 static bool
 check_number(double v, double low, double high, const char *name, ia3_error *err)

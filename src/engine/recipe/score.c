@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "engine/base/alloc.h"
-#include "engine/model/pass.h"
 #include "engine/base/rng.h"
+#include "engine/model/pass.h"
 
 int
 ia3_score_row_tokens(const ia3_score_row *row)

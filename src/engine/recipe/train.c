@@ -13,9 +13,9 @@
 
 #include "common/wire.h"
 #include "engine/base/alloc.h"
-#include "loss.h"
-#include "engine/model/pass.h"
 #include "engine/base/rng.h"
+#include "engine/model/pass.h"
+#include "loss.h"
 
 struct ia3_train {
     ia3_model *m;

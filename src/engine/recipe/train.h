@@ -1,23 +1,13 @@
 /*
  * train.h
- *     The T-Few recipe (engine.md §3) for one or several jobs over one backbone.
+ *     Training with the T-Few recipe (engine.md §3): one or several jobs over one backbone.
  */
 #ifndef IA3_TRAIN_H
 #define IA3_TRAIN_H
 
 #include "engine/model/choices.h"
 #include "engine/model/model.h"
-
-typedef struct ia3_recipe {
-    int steps, batch_size;
-    double learning_rate, warmup_ratio;
-    double lm_weight, unlikelihood_weight, length_norm_weight;
-    double dropout; /* negative: the checkpoint's dropout_rate */
-    uint64_t seed;
-    Ia3LossAveraging averaging;
-    Ia3Method method;
-    int stop; /* pause after this many of the steps, 0: after all */
-} ia3_recipe;
+#include "recipe.h"
 
 /* One example; the texts are its renderings under each template, one of which is drawn per access. */
 typedef struct ia3_train_example {
@@ -33,9 +23,6 @@ typedef struct ia3_train_report {
     double loss, lm_loss, unlikelihood_loss, length_norm_loss; /* of the last step, the constant dropped */
     int examples;                                              /* of the last step */
 } ia3_train_report;
-
-/* Every number of a recipe in its range (IA3_E_INVALID names the field). */
-bool ia3_recipe_check(const ia3_recipe *recipe, ia3_error *err);
 
 typedef struct ia3_train ia3_train;
 

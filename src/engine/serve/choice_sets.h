@@ -8,9 +8,9 @@
 #ifndef IA3_CHOICE_SETS_H
 #define IA3_CHOICE_SETS_H
 
+#include "engine/files/tokenizer.h"
 #include "engine/model/choices.h"
 #include "parse.h"
-#include "engine/files/tokenizer.h"
 
 #define IA3_MAX_CHOICE_TOKENS 256 /* T-Few's model_max_length; a longer choice is refused, not cut */
 

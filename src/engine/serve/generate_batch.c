@@ -9,8 +9,8 @@
 
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
-#include "engine/recipe/generate.h"
 #include "engine/base/log.h"
+#include "engine/recipe/generate.h"
 
 /* Every step brings the logits of all its rows to the host: that many bytes at most, or one row's. */
 #define LOGIT_BYTES ((size_t) 64 << 20)

@@ -7,7 +7,8 @@
 
 #include <stddef.h>
 
-#include "engine/recipe/train.h"
+#include "engine/base/tensor.h"
+#include "engine/recipe/recipe.h"
 
 #define IA3_ENGINE_VERSION "1.0"
 

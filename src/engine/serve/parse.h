@@ -10,7 +10,7 @@
 
 #include <stddef.h>
 
-#include "engine/recipe/train.h"
+#include "engine/recipe/recipe.h"
 
 /* Limits beyond which a request is refused (IA3_E_TOO_LONG): what parsing allocates stays in proportion. */
 #define IA3_MAX_ROWS    (1u << 20)

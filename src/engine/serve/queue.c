@@ -9,8 +9,8 @@
 #include <unistd.h>
 
 #include "engine/base/alloc.h"
-#include "lanes.h"
 #include "engine/base/log.h"
+#include "lanes.h"
 
 struct ia3_queue {
     pthread_mutex_t lock;

@@ -13,9 +13,10 @@
 
 #include "adapter_cache.h"
 #include "choice_sets.h"
-#include "frame.h"
-#include "engine/recipe/score.h"
 #include "engine/base/stats.h"
+#include "engine/recipe/score.h"
+#include "engine/recipe/train.h"
+#include "frame.h"
 
 /* One row of a SCORE or GENERATE. Failed when `error` is set or its choice set has no choices. */
 typedef struct ia3_row {

@@ -11,11 +11,11 @@
 #include <limits.h>
 #include <pthread.h>
 
+#include "engine/base/stats.h"
+#include "engine/files/tokenizer.h"
 #include "engine/model/model.h"
 #include "options.h"
 #include "queue.h"
-#include "engine/base/stats.h"
-#include "engine/files/tokenizer.h"
 
 typedef struct ia3_server {
     const ia3_options *options;

@@ -1,0 +1,24 @@
+/*
+ * recipe.h
+ *     The numbers of a training run, as the recipe of T-Few has them (engine.md §3).
+ */
+#ifndef IA3_RECIPE_H
+#define IA3_RECIPE_H
+
+#include "engine/base/error.h"
+
+typedef struct ia3_recipe {
+    int steps, batch_size;
+    double learning_rate, warmup_ratio;
+    double lm_weight, unlikelihood_weight, length_norm_weight;
+    double dropout; /* negative: the checkpoint's dropout_rate */
+    uint64_t seed;
+    Ia3LossAveraging averaging;
+    Ia3Method method;
+    int stop; /* pause after this many of the steps, 0: after all */
+} ia3_recipe;
+
+/* Every number of a recipe in its range (IA3_E_INVALID names the field). */
+bool ia3_recipe_check(const ia3_recipe *recipe, ia3_error *err);
+
+#endif
