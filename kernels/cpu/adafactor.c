@@ -1,14 +1,14 @@
 /*
  * adafactor.c
- *     One step of Adafactor (Shazeer & Stern 2018 as in transformers' optimization.py; for vectors its factored
- *     second moment equals the elementwise one, for the matrices of other methods than (IA)³ it does not).
+ *     One step of Adafactor (Shazeer & Stern 2018, as implemented in transformers' optimization.py). The second moment
+ *     is elementwise for vectors and factored for matrices, which only methods other than (IA)³ have.
  *
  *   g *= min(1, clip/(‖g‖ + 1e-6))       over all tensors of a job, when clip > 0
  *   per tensor: a = lr·max(1e-3, RMS(p))   β = 1 - t^-0.8   v = β·v + (1-β)(g² + 1e-30)
  *               u = g/√v                   p -= a·u/max(1, RMS(u))
  *   matrices: v_ij = r_i·c_j/mean(r), r and c the running means of rows and columns; a = lr with fixed_step
  *
- * Items are tensors. Sums in double, 8 partial sums; elements in fp32 as the reference has them.
+ * An item of work is one tensor. Sums are in double precision, in 8 partial sums; elements are fp32 as in transformers.
  */
 #include <math.h>
 
@@ -39,7 +39,7 @@ sum_squares(const float *x, size_t n)
     return sum;
 }
 
-/* The tensor of an item. */
+/* Finds the job, and the elements [begin, end), of the tensor that is this item. */
 static const ia3_adafactor *
 find_tensor(const adafactor_job *j, size_t item, int *job, size_t *begin, size_t *end)
 {
@@ -92,7 +92,7 @@ update(const ia3_adafactor *a, size_t begin, size_t n, float clip)
         p[i] -= step * (g[i] / sqrtf(v[i]));
 }
 
-/* Updates one matrix; v holds r [rows], then c [cols]. */
+/* Updates one matrix; the second moment holds r [rows], then c [cols]. */
 static void
 update_matrix(const ia3_adafactor *a, size_t begin, size_t rows, size_t cols, float clip)
 {

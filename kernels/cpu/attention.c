@@ -1,11 +1,11 @@
 /*
  * attention.c
- *     Multi-head attention over packed sequences, T5 style (no 1/√d), with (IA)³ vectors and dropout.
+ *     Multi-head attention over packed sequences, as in T5 (without 1/√d), with (IA)³ vectors and dropout.
  *
  *   S = q·(k ⊙ l_k)ᵀ + bias     P = softmax(S)     out = (m ⊙ P)·(v ⊙ l_v)     lse = log Σ exp S
  *
- * One item is one head of one sequence; keys and values are brought to fp32 once per item. Items write disjoint
- * parts of out and lse, so they are handed out as threads become free. Softmax in fp32.
+ * One item of work is one head of one sequence; its keys and values are converted to fp32 once. Items write disjoint
+ * parts of out and lse, so threads may take them in any order. The softmax is computed in fp32.
  */
 #include "attention.h"
 #include "attention_dot.h"
@@ -26,14 +26,14 @@ typedef struct attention_scratch {
     size_t ld;
 } attention_scratch;
 
-/* Lays the arrays out in memory for the longest sequence; returns the bytes. Without base it only counts. */
+/* Places the arrays, sized for the longest sequence, at `base`; returns their size in bytes. base may be NULL. */
 static size_t
 lay_out(attention_scratch *s, char *base, const ia3_attention *a)
 {
     size_t d = (size_t) a->d_kv, dp = ia3_round16(d), k = (size_t) a->max_k, kp = ia3_round16(k);
     float **arrays[] = {&s->kt, &s->v, &s->q, &s->out, &s->p, &s->mask};
     s->ld = ia3_round64(k);
-    /* v's room also serves k before it is transposed */
+    /* v's memory also holds k until that has been transposed */
     size_t sizes[] = {d * kp, kp * dp, IA3_Q_BLOCK * dp, IA3_Q_BLOCK * dp, IA3_Q_BLOCK * s->ld, s->ld};
     size_t at = 0;
     for (int i = 0; i < 6; i++) {
@@ -43,7 +43,7 @@ lay_out(attention_scratch *s, char *base, const ia3_attention *a)
     return at;
 }
 
-/* P of one query from its scores, dropout applied; returns log Σ exp S. */
+/* Replaces the scores of one query by P, with dropout applied; returns log Σ exp S. */
 static float
 softmax_row(const attention_job *j, const ia3_head *h, const attention_scratch *s, float *restrict p,
             size_t row)

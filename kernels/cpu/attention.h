@@ -1,6 +1,6 @@
 /*
  * attention.h
- *     What the attention kernels share: one head of one sequence in fp32 scratch memory.
+ *     Common parts of the attention kernels: one head of one sequence, and its rows in fp32 scratch memory.
  */
 #ifndef IA3_CPU_ATTENTION_H
 #define IA3_CPU_ATTENTION_H
@@ -9,7 +9,7 @@
 #include "mask.h"
 #include "sgemm.h"
 
-/* Queries are taken 64 at a time, which bounds the scratch memory for the weights of long sequences. */
+/* Queries are processed 64 at a time, which bounds the scratch memory for the attention weights of long sequences. */
 enum { IA3_Q_BLOCK = 64 };
 
 static inline size_t
@@ -24,7 +24,7 @@ ia3_round32(size_t n)
     return (n + 31) / 32 * 32;
 }
 
-/* Row stride of attention weights in scratch: what ia3_mask_row may write. */
+/* Row stride of attention weights in scratch memory; ia3_mask_row may write this many. */
 static inline size_t
 ia3_round64(size_t n)
 {
@@ -61,14 +61,14 @@ ia3_head_of(const ia3_attention *a, size_t item, bool bf16)
     return h;
 }
 
-/* Position of this head in row `row` of an array with the given stride. */
+/* Index of this head's first element in row `row` of an array with the given stride. */
 static inline size_t
 ia3_head_at(const ia3_head *h, size_t row, size_t stride)
 {
     return row * stride + (size_t) h->head * h->d;
 }
 
-/* One head of one row in fp32, times `scale` when given, zeros up to dp. */
+/* Copies one head of one row to to[dp] as fp32, times `scale` unless it is NULL, padded with zeros. */
 static inline void
 ia3_head_row(const ia3_head *h, float *restrict to, const void *from, size_t row, size_t stride,
              const float *restrict scale)
@@ -81,7 +81,7 @@ ia3_head_row(const ia3_head *h, float *restrict to, const void *from, size_t row
         to[i] = 0.0f;
 }
 
-/* Rows [row, row + n) as [n, dp]. */
+/* Does the same for rows [row, row + n); to is [n, dp]. */
 static inline void
 ia3_head_rows(const ia3_head *h, float *to, const void *from, size_t row, size_t n, size_t stride,
               const float *scale)
@@ -90,7 +90,7 @@ ia3_head_rows(const ia3_head *h, float *to, const void *from, size_t row, size_t
         ia3_head_row(h, to + i * h->dp, from, row + i, stride, scale);
 }
 
-/* to[d, kp] = from[n_k, dp] transposed, zeros behind n_k. */
+/* to[d, kp] = from[n_k, dp] transposed, with zeros beyond n_k. */
 static inline void
 ia3_head_transpose(const ia3_head *h, float *restrict to, const float *restrict from)
 {
@@ -106,7 +106,7 @@ ia3_head_transpose(const ia3_head *h, float *restrict to, const float *restrict 
     }
 }
 
-/* The bias of query i of the sequence towards key 0 (then consecutive keys), or NULL. */
+/* The position bias of query i of the sequence for key 0, followed by that for the next keys; or NULL. */
 static inline const float *
 ia3_head_bias(const ia3_head *h, size_t i)
 {
@@ -116,7 +116,7 @@ ia3_head_bias(const ia3_head *h, size_t i)
     return a->bias + (size_t) h->head * (2 * (size_t) a->bias_span - 1) + (size_t) a->bias_span - 1 - i;
 }
 
-/* Scores of `n` queries from query `i` on: s [n, ld] = q·kᵀ + bias, with q [n, dp] and kt [d, kp]. */
+/* The scores of queries [i, i + n): s [n, ld] = q·kᵀ + bias, with q [n, dp] and kt [d, kp]. */
 static inline void
 ia3_head_scores(const ia3_head *h, float *s, size_t ld, const float *q, const float *kt, size_t i, size_t n)
 {
@@ -129,7 +129,7 @@ ia3_head_scores(const ia3_head *h, float *s, size_t ld, const float *q, const fl
     }
 }
 
-/* No keys: nothing to attend to, the output is zero. */
+/* For a sequence without keys the output is zero. */
 static inline void
 ia3_attend_nothing(const ia3_head *h)
 {
@@ -142,7 +142,7 @@ ia3_attend_nothing(const ia3_head *h)
     }
 }
 
-/* The same backward: the output was constant. */
+/* For a sequence without keys the gradients are zero, because the output is constant. */
 static inline void
 ia3_attend_nothing_bwd(const ia3_head *h, const ia3_attention_grad *g)
 {

@@ -1,13 +1,14 @@
 /*
  * attention_bwd.c
- *     Backward pass of attention.c. P is recomputed from the kept lse; k' = k ⊙ l_k and v' = v ⊙ l_v.
+ *     Backward attention. P is recomputed from the lse that the forward pass left; k' = k ⊙ l_k and v' = v ⊙ l_v.
  *
  *   P = exp(S - lse)             dP = m ⊙ (dout·v'ᵀ)         dS = P ⊙ (dP - Σ_j P ⊙ dP)
  *   dq = dS·k'      dk' = dSᵀ·q      dv' = (m ⊙ P)ᵀ·dout
  *   dk = dk' ⊙ l_k  dv = dv' ⊙ l_v   dl_k += Σ_rows dk' ⊙ k   dl_v += Σ_rows dv' ⊙ v
  *
- * Items are heads of sequences, as in the forward pass. What a sequence adds to dl_k and dl_v is kept apart
- * ([n_seq, 2, inner]) and summed in the order of sequences at the end, so the result does not depend on threads.
+ * An item of work is one head of one sequence, as in the forward pass. Each sequence's share of dl_k and dl_v is
+ * stored separately ([n_seq, 2, inner]); the shares are added up in the order of the sequences at the end, so the
+ * result does not depend on the number of threads.
  */
 #include "attention.h"
 #include "attention_dot.h"
@@ -33,7 +34,7 @@ typedef struct bwd_scratch {
     size_t ld;
 } bwd_scratch;
 
-/* Lays the arrays out in memory for the longest sequence; returns the bytes. Without base it only counts. */
+/* Places the arrays, sized for the longest sequence, at `base`; returns their size in bytes. base may be NULL. */
 static size_t
 lay_out(bwd_scratch *s, char *base, const ia3_attention *a)
 {
@@ -53,8 +54,7 @@ lay_out(bwd_scratch *s, char *base, const ia3_attention *a)
 }
 
 /*
- * From scores to P (dropout applied, for dv') and dS in place of p and dp of one query: on entry p = S and
- * dp = dout·v'ᵀ.
+ * For one query, replaces the scores in p by P with dropout applied (for dv') and dout·v'ᵀ in dp by dS.
  */
 static void
 softmax_bwd_row(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, float *restrict p,
@@ -79,7 +79,7 @@ softmax_bwd_row(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, float
             p[x] *= m[x];
 }
 
-/* Queries [i, i + n): adds to dk', dv' and writes dq. */
+/* Processes queries [i, i + n): adds to dk' and dv' and writes dq. */
 static void
 backward_queries(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, size_t i, size_t n)
 {
@@ -100,7 +100,7 @@ backward_queries(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, size
         ia3_store_act(j->g->dq, ia3_head_at(h, row + x, a->q_stride), s->dq + x * dp, h->d, h->bf16);
 }
 
-/* Writes dk (or dv) of the head and the sequence's part of dl. */
+/* Writes dk (or dv) of the head, and the sequence's share of dl. */
 static void
 finish_keys(const ia3_head *h, float *d_scaled, const void *unscaled, void *to, const float *l,
             float *partial, float *restrict row)
@@ -153,7 +153,7 @@ bwd_work(void *arg, int slot, size_t begin, size_t end)
     }
 }
 
-/* dl_k, dl_v += the sequences' parts, in their order; items are columns of the two together. */
+/* Adds the sequences' shares to dl_k and dl_v in the order of the sequences. An item is a column of both. */
 static void
 sum_work(void *arg, int slot, size_t begin, size_t end)
 {

@@ -1,6 +1,6 @@
 /*
  * attention_dot.c
- *     The forward pass of attention_dot.h. Items are heads of sequences, as in attention.c.
+ *     Forward attention with bfloat16 dot products. As in attention.c, an item of work is one head of one sequence.
  */
 #include "attention_dot.h"
 
@@ -26,7 +26,7 @@ typedef struct dot_scratch {
     size_t ld;
 } dot_scratch;
 
-/* Lays the arrays out in memory for the longest sequence; returns the bytes. Without base it only counts. */
+/* Places the arrays, sized for the longest sequence, at `base`; returns their size in bytes. base may be NULL. */
 static size_t
 lay_out(dot_scratch *s, char *base, const ia3_attention *a)
 {
@@ -50,8 +50,8 @@ lay_out(dot_scratch *s, char *base, const ia3_attention *a)
 }
 
 /*
- * The weights of one query before they are divided by their sum, zeros behind its end; the largest is one, which
- * bfloat16 keeps exactly. s->share gets what they are to be multiplied by. Returns log Σ exp S.
+ * Computes the attention weights of one query before normalisation, followed by zeros; the largest is one, which
+ * bfloat16 represents exactly. Writes the factor that normalises them to s->share. Returns log Σ exp S.
  */
 static float
 softmax_row(const dot_job *j, const ia3_head *h, const dot_scratch *s, size_t x, size_t i)

@@ -1,9 +1,9 @@
 /*
  * attention_dot_bwd.c
- *     The backward pass of attention_dot.h. Items are heads of sequences, as in attention_bwd.c.
+ *     Backward attention with bfloat16 dot products. As in attention_bwd.c, an item of work is one head of one sequence.
  *
- * dk' = dSᵀ·q and dv' = (m ⊙ P)ᵀ·dout need their left operands by columns: P and dS are stored with the elements of
- * two neighbouring queries beside each other, [queries / 2, keys, 2], which bgemm.h reads with a step of a whole row.
+ * dk' = dSᵀ·q and dv' = (m ⊙ P)ᵀ·dout need the columns of their left operands. So P and dS are stored with the
+ * elements of two successive queries side by side, [queries / 2, keys, 2], which bgemm.h reads with a step of one row.
  */
 #include "attention_dot.h"
 #include "dot.h"
@@ -31,7 +31,7 @@ typedef struct dot_scratch {
     size_t ld, d;
 } dot_scratch;
 
-/* Lays the arrays out in memory for the longest sequence; returns the bytes. Without base it only counts. */
+/* Places the arrays, sized for the longest sequence, at `base`; returns their size in bytes. base may be NULL. */
 static size_t
 lay_out(dot_scratch *s, char *base, const ia3_attention *a)
 {
@@ -52,7 +52,7 @@ lay_out(dot_scratch *s, char *base, const ia3_attention *a)
     return bytes;
 }
 
-/* From scores and dout·v'ᵀ of one query to m ⊙ P in place of s and dS in place of dp. */
+/* For one query, replaces the scores in s by m ⊙ P and dout·v'ᵀ in dp by dS. */
 static void
 softmax_bwd_row(const dot_job *j, const ia3_head *h, const dot_scratch *s, size_t x, size_t i)
 {
@@ -87,7 +87,7 @@ softmax_bwd_row(const dot_job *j, const ia3_head *h, const dot_scratch *s, size_
     }
 }
 
-/* Two queries' rows of x, rounded, as pairs; and one after the other when `rows` is given. */
+/* Rounds two queries' rows of x and stores them as pairs and, unless `rows` is NULL, also as rows. */
 static void
 store_pair(uint16_t *pairs, uint16_t *rows, size_t ld, const float *x, bool second, size_t n)
 {
@@ -106,7 +106,7 @@ store_pair(uint16_t *pairs, uint16_t *rows, size_t ld, const float *x, bool seco
     }
 }
 
-/* Queries [i, i + n): adds to dk', dv' (writes them, for the first) and writes dq. */
+/* Processes queries [i, i + n): writes dq and adds to dk' and dv', which the first queries initialise. */
 static void
 backward_queries(const dot_job *j, const ia3_head *h, const dot_scratch *s, size_t i, size_t n)
 {
@@ -134,7 +134,7 @@ backward_queries(const dot_job *j, const ia3_head *h, const dot_scratch *s, size
                         h->lk, s->ds, ld, 2, n, s->k, h->n_k + h->n_k % 2, h->d);
 }
 
-/* Writes dk (or dv) of the head and the sequence's part of dl. */
+/* Writes dk (or dv) of the head, and the sequence's share of dl. */
 static void
 finish_keys(const ia3_head *h, const dot_scratch *s, const float *scaled, const void *unscaled, void *to,
             const float *l, float *partial)

@@ -1,6 +1,6 @@
 /*
  * bgemm.c
- *     Packing for bgemm.h, and whether its products can be used.
+ *     Packs weights for the bfloat16 products, and says whether they can be used on this processor.
  */
 #include "bgemm.h"
 
@@ -10,7 +10,7 @@ bool
 ia3_bgemm_available(void)
 {
 #if defined(__AVX512BF16__)
-    /* AMX: oneDNN's tiles are faster, where the kernel grants them and IA3_CPU_ISA does not rule them out */
+    /* With AMX oneDNN is faster, provided that Linux grants its use and IA3_CPU_ISA does not exclude it. */
     unsigned isa = (unsigned) dnnl_get_effective_cpu_isa();
     return (isa & dnnl_cpu_isa_avx512_core_amx) != dnnl_cpu_isa_avx512_core_amx;
 #else

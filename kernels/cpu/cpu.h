@@ -1,10 +1,10 @@
 /*
  * cpu.h
- *     What the kernels of the CPU device share.
+ *     The CPU device's state, and the functions that its files call in one another.
  *
- * Threads: the operations of device.h are called by one thread at a time. alloc, free and memory_used may be
- * called from any thread. Scratch memory comes from the arena, taken by the caller before a job is handed to
- * the pool, because only the caller may jump to dev->oom.
+ * Threads: only one thread at a time calls the operations of device.h; alloc, free and memory_used may be called
+ * from any thread. The calling thread takes scratch memory from the arena before it hands a job to the pool,
+ * because only that thread may jump to dev->oom.
  */
 #ifndef IA3_CPU_H
 #define IA3_CPU_H
@@ -29,7 +29,7 @@ typedef struct ia3_slab ia3_slab; /* slab.c */
 
 typedef struct ia3_arena_chunk {
     char *data;
-    size_t start, capacity; /* start: position of data[0] in the arena's address line */
+    size_t start, capacity; /* start: position of data[0], counted in bytes over all chunks */
 } ia3_arena_chunk;
 
 typedef struct ia3_arena {
@@ -46,7 +46,7 @@ typedef struct ia3_cpu {
     ia3_pool *pool;
     int threads;
     bool bf16;       /* act is bfloat16 */
-    bool own_bf16;   /* ... and bgemm.h multiplies it */
+    bool own_bf16;   /* ... and bgemm.h computes the matrix products */
     size_t act_size; /* bytes of an act element */
     atomic_size_t used;
     size_t limit;
@@ -56,10 +56,10 @@ typedef struct ia3_cpu {
     dnnl_engine_t engine;
     dnnl_stream_t *streams;    /* [threads] */
     ia3_shape *shapes;         /* cache of oneDNN primitives */
-    const ia3_int8_form *int8; /* weights are kept in eight bits and multiplied by this; or NULL */
+    const ia3_int8_form *int8; /* the kernel for weights kept in eight bits; NULL: weights are act */
 } ia3_cpu;
 
-/* memory.c; all return NULL when the limit or the system refuses. */
+/* memory.c. ia3_cpu_alloc returns NULL when the memory limit is reached or the system has no memory. */
 void *ia3_cpu_alloc(ia3_device *dev, size_t bytes);
 void ia3_cpu_free(ia3_device *dev, void *p);
 void *ia3_cpu_arena_alloc(ia3_device *dev, size_t bytes);
@@ -70,11 +70,14 @@ void ia3_cpu_download(ia3_device *dev, void *dst, const void *src, size_t bytes)
 void ia3_cpu_zero(ia3_device *dev, void *p, size_t bytes);
 size_t ia3_cpu_memory_used(ia3_device *dev);
 void ia3_cpu_arena_destroy(ia3_cpu *cpu);
-/* Counts `bytes` as used unless that would pass the limit; the inverse. */
+/* Counts `bytes` as used, or returns false when that would exceed the limit. ia3_cpu_discharge takes them off again. */
 bool ia3_cpu_charge(ia3_cpu *cpu, size_t bytes);
 void ia3_cpu_discharge(ia3_cpu *cpu, size_t bytes);
 
-/* slab.c: memory for weights, 64-byte aligned, in huge pages. NULL when the limit or the system refuses. */
+/*
+ * slab.c: memory for packed weights, 64-byte aligned, in huge pages. `backward` says which of the two lists of
+ * blocks it comes from. NULL when the memory limit is reached or the system has no memory.
+ */
 void *ia3_cpu_slab_alloc(ia3_cpu *cpu, size_t bytes, bool backward);
 void ia3_cpu_slab_free(ia3_cpu *cpu, void *piece, size_t bytes);
 
@@ -86,7 +89,7 @@ void ia3_cpu_matrix_release_backward(ia3_device *dev, ia3_matrix *m);
 void *ia3_cpu_table_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
 float *ia3_cpu_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
 
-/* The operations, one file each. */
+/* The operations of device.h, one file each. */
 void ia3_cpu_matmul(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out);
 void ia3_cpu_matmul_bwd(ia3_device *dev, void *da, const void *dy, int rows, ia3_matrix *w, ia3_out out);
 void ia3_cpu_embed(ia3_device *dev, float *x, const int32_t *ids, int rows, int d, const void *table);
@@ -123,14 +126,14 @@ void ia3_cpu_low_rank(ia3_device *dev, void *y, const void *x, int rows, const i
 void ia3_cpu_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, const void *dy, const void *x,
                           int rows, const ia3_low_rank *l, ia3_out out);
 
-/* The vector of (IA)³ scales for item i at this place, or NULL for ones. */
+/* The vector of (IA)³ scales that applies to item i; NULL means that all scales are one. */
 static inline const float *
 ia3_scale_of(const ia3_scale *s, int i)
 {
     return s->slots ? s->slots[s->slot_of[i]] + s->offset : NULL;
 }
 
-/* Items per thread below which handing work over costs more than it saves (about 5 µs of element-wise work). */
+/* Items per part of a job: fewer would cost more in handing over than they save (about 5 µs of element-wise work). */
 static inline size_t
 ia3_grain(size_t elements_per_item)
 {

@@ -1,6 +1,6 @@
 /*
  * device_cpu.c
- *     Opening and closing the CPU device.
+ *     Opens and closes the CPU device: detects the processor, starts threads and oneDNN.
  */
 #include "engine/device/device_cpu.h"
 
@@ -18,7 +18,7 @@
 
 static const ia3_device_ops cpu_ops;
 
-/* Whether oneDNN has instructions that multiply bfloat16; emulation would be slower than fp32. */
+/* Whether oneDNN can use instructions that multiply bfloat16. Emulating them would be slower than fp32. */
 static bool
 native_bf16(void)
 {
@@ -43,7 +43,7 @@ available_cores(void)
 #define QUOTE2(v) #v
 #define QUOTE(v)  QUOTE2(v)
 
-/* "AMD EPYC 9B45, avx512bf16, 2 threads, oneDNN 2.6.3" */
+/* Fills the description, for example "AMD EPYC 9B45, avx512bf16, 2 threads, oneDNN 2.6.3". */
 static void
 describe(ia3_cpu *cpu)
 {
@@ -103,7 +103,7 @@ start(ia3_cpu *cpu, int threads, ia3_error *err)
 #define OPEN_OF2(v) ia3_cpu_open_##v
 #define OPEN_OF(v)  OPEN_OF2(v)
 
-/* ia3_cpu_open (isa.c) of the variant that this file is compiled for. */
+/* The function that ia3_cpu_open (isa.c) calls, for the variant that this file is compiled for. */
 ia3_device *
 OPEN_OF(IA3_CPU_VARIANT)(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
 {

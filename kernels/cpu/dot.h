@@ -1,9 +1,9 @@
 /*
  * dot.h
- *     Rows of bfloat16 in 512-bit vectors: conversion, packing for bgemm.h, e^x. For AVX512-BF16 only.
+ *     Work on bfloat16 rows in 512-bit vectors: conversion, packing for bgemm.h, e^x. For AVX512-BF16 only.
  *
- * Rows are given by their first element and a stride in elements; what lies behind the last column or row is
- * taken as zero and never read.
+ * Rows are given by the address of their first element and a stride in elements. Elements beyond the last column or
+ * row count as zero and are never read.
  */
 #ifndef IA3_CPU_DOT_H
 #define IA3_CPU_DOT_H
@@ -21,7 +21,7 @@ typedef struct ia3_rows {
     size_t n, d; /* rows, columns */
 } ia3_rows;
 
-/* The first `left` of 16 lanes. */
+/* A mask of the first `left` of 16 lanes. */
 IA3_INLINE __mmask16
 ia3_lanes(size_t left)
 {
@@ -47,8 +47,8 @@ ia3_store16(uint16_t *p, __mmask16 m, __m512 x)
 }
 
 /*
- * e^x: 2^n · e^r with x = n·ln 2 + r and the polynomial of ia3_expf for e^r; 0 for x < -87.3 like that one. x must
- * not exceed 88.
+ * e^x = 2^n · e^r, where x = n·ln 2 + r; e^r is computed by the polynomial of ia3_expf, and the result is likewise 0
+ * for x < -87.3. x must not exceed 88.
  */
 IA3_INLINE __m512
 ia3_exp16(__m512 x)
@@ -67,7 +67,7 @@ ia3_exp16(__m512 x)
     return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x, _mm512_set1_ps(-87.33654f), _CMP_NLT_UQ), p, n);
 }
 
-/* s += bias; returns the largest of n. */
+/* s += bias; returns the largest of the n sums. */
 static inline float
 ia3_add_bias(float *s, const float *bias, size_t n)
 {
@@ -83,7 +83,7 @@ ia3_add_bias(float *s, const float *bias, size_t n)
     return _mm512_reduce_max_ps(max);
 }
 
-/* s = e^(s - max); returns the sum, in 16 partial sums first. */
+/* s = e^(s - max); returns the sum of the n results, computed in 16 partial sums. */
 static inline float
 ia3_exponentials(float *s, float max, size_t n)
 {
@@ -98,7 +98,8 @@ ia3_exponentials(float *s, float max, size_t n)
 }
 
 /*
- * to[n, d] = the rows times l, rounded; and what rounding lost, rounded, to `rest` unless NULL. Returns to's rows.
+ * Writes the rows times l, rounded, to to[n, d] and, unless `rest` is NULL, the error of this rounding, rounded
+ * itself, to rest[n, d]. Returns the rows in `to`.
  */
 static inline ia3_rows
 ia3_scaled_rows(uint16_t *to, uint16_t *rest, ia3_rows r, const float *l)
@@ -114,7 +115,7 @@ ia3_scaled_rows(uint16_t *to, uint16_t *rest, ia3_rows r, const float *l)
     return (ia3_rows){to, r.d, r.n, r.d};
 }
 
-/* The elements of two vectors beside each other: pairs of the first 16 columns, of the last 16. */
+/* Interleaves the elements of two vectors: out[0] gets the first 16 pairs, out[1] the last 16. */
 IA3_INLINE void
 ia3_interleave(__m512i x, __m512i y, __m512i out[2])
 {
@@ -124,7 +125,7 @@ ia3_interleave(__m512i x, __m512i y, __m512i out[2])
     out[1] = _mm512_permutex2var_epi16(x, _mm512_add_epi16(low, _mm512_set1_epi16(16)), y);
 }
 
-/* Packs B(i,j) = rows[i][j], k = rows, n = columns; an odd number of rows is filled up with zeros. */
+/* Packs B(i,j) = rows[i][j], with k = rows and n = columns; an odd number of rows is padded with zeros. */
 static inline void
 ia3_pack_rows(uint16_t *packed, ia3_rows r)
 {
@@ -142,7 +143,7 @@ ia3_pack_rows(uint16_t *packed, ia3_rows r)
     }
 }
 
-/* 16 vectors of 16 numbers, transposed. */
+/* Transposes 16 vectors of 16 numbers in place. */
 IA3_INLINE void
 ia3_transpose16(__m512i r[16])
 {
@@ -171,7 +172,7 @@ ia3_transpose16(__m512i r[16])
     }
 }
 
-/* Packs B(i,j) = rows[j][i], k = columns (even), n = rows. */
+/* Packs B(i,j) = rows[j][i], with k = columns (an even number) and n = rows. */
 static inline void
 ia3_pack_columns(uint16_t *packed, ia3_rows r)
 {
@@ -198,7 +199,7 @@ ia3_head_view(const ia3_head *h, const void *array, size_t row, size_t n, size_t
     return (ia3_rows){(const uint16_t *) array + ia3_head_at(h, row, stride), stride, n, h->d};
 }
 
-/* y = a·B, scaled by column. lda and step are a.stride and 2, or those of a transposed operand. */
+/* y = a·B, each column times its scale. lda and step are those of ia3_bgemm: for plain rows, their stride and 2. */
 IA3_INLINE void
 ia3_dot_product(void *y, size_t ldy, ia3_out out, const float *scale, const uint16_t *a, size_t lda,
                 size_t step, size_t rows, const uint16_t *packed, size_t k, size_t n)
@@ -220,8 +221,8 @@ ia3_dot_product(void *y, size_t ldy, ia3_out out, const float *scale, const uint
 }
 
 /*
- * s[n, ld] = (q ⊙ l_k)·kᵀ with k packed by columns. The scaled queries are taken in two parts, so that scores are as
- * exact as with fp32 keys; parts: room for both, 2·n·d elements.
+ * s[n, ld] = (q ⊙ l_k)·kᵀ with k packed by columns. The scaled queries are represented as sums of two bfloat16
+ * numbers, so that scores are as exact as with fp32 keys. parts: scratch memory for both, 2·n·d elements.
  */
 IA3_INLINE void
 ia3_dot_scores(const ia3_head *h, float *s, size_t ld, ia3_rows q, const uint16_t *k, uint16_t *parts)

@@ -1,6 +1,6 @@
 /*
  * dropout.c
- *     x += drop(y) and y = drop(x), the mask being a function of row key, site and column (rng.h).
+ *     Dropout: x += drop(y) and y = drop(x). The mask depends only on the row's key, the site and the column (rng.h).
  */
 #include "cpu.h"
 #include "mask.h"

@@ -1,6 +1,6 @@
 /*
  * embed.c
- *     x[r] = table[ids[r]] as fp32.
+ *     Embedding lookup: x[r] = table[ids[r]], converted to fp32.
  */
 #include "bf16.h"
 #include "cpu.h"

@@ -1,11 +1,11 @@
 /*
  * fgemm.c
- *     The products of fgemm.h.
+ *     Matrix products by fp32 multiply-adds: packing, tiles, and the division of the work among the threads.
  *
- * A tile of rows by columns keeps its sums in registers while it runs through k: with AVX-512 twelve rows by two
- * vectors of sixteen, with AVX2 six rows by two of eight, on arm64 six rows by four of four. Vectors are the
- * compilers' own extension, so one source serves all. bfloat16 is widened on the way: rows of activations once per
- * part of the job, weights in registers, by a shift (even k) and a mask (odd k).
+ * A tile of rows by columns keeps its sums in registers for the whole of k: with AVX-512 twelve rows by two vectors
+ * of sixteen, with AVX2 six rows by two vectors of eight, on arm64 six rows by four vectors of four. Vectors are the
+ * compilers' own extension, so one source serves all. bfloat16 is widened to fp32: activations once per part of the
+ * job, weights in registers, by a shift (even k) or a mask (odd k).
  */
 #include "fgemm.h"
 
@@ -24,17 +24,17 @@ enum { LANES = 4, VECTORS = 2, TILE_ROWS = 6 };
 #endif
 enum { COLUMNS = LANES * VECTORS /* of a tile; divides IA3_FSTRIP */ };
 
-/* Rows of a part: its activations stay in the second-level cache while strips pass by. */
+/* Rows per part of a job: their activations stay in the second-level cache while the strips are read. */
 enum { CHUNK = 48 };
-/* Terms of a sum that is not interrupted, where sums can wait in y: a strip of them stays in that cache as well. */
+/* Longer sums are computed in pieces if y can hold them in between; a strip of this length stays in that cache too. */
 enum { MOST_K = 2048 };
-/* Multiply-adds of a part that is worth waking a thread for. */
+/* Number of multiply-adds that makes a part worth waking a thread for. */
 enum { PART_WORK = 500000 };
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-/* Keeps a vector in a register: gcc would rather read it from memory again for each of its products. */
+/* Keeps a vector in a register; otherwise gcc reads it from memory again for each multiplication. */
 #if defined(__AVX512F__)
 #define KEEP(v) __asm__("" : "+v"(v))
 #elif defined(__x86_64__)
@@ -43,14 +43,14 @@ typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_ali
 #define KEEP(v) (void) 0
 #endif
 
-/* Rows times one strip, k terms from the one on that `a` and `strip` point at. */
+/* Some rows times one strip: k terms, of which `a` and `strip` point at the first. */
 typedef struct strip_job {
     const float *a;
     size_t lda;
     const void *strip;
     void *y; /* row 0, the strip's column 0 */
     size_t ldy;
-    int k, columns; /* columns that exist, at most IA3_FSTRIP */
+    int k, columns; /* columns without padding, at most IA3_FSTRIP */
     ia3_out out;
     bool bf16;
 } strip_job;
@@ -61,7 +61,7 @@ strips_of(int n)
     return ((size_t) n + IA3_FSTRIP - 1) / IA3_FSTRIP;
 }
 
-/* Elements of a strip of packed weights. */
+/* Number of elements in a strip of packed weights. */
 static size_t
 strip_size(int k, bool bf16)
 {
@@ -74,7 +74,7 @@ ia3_fgemm_bytes(int k, int n, bool bf16)
     return strips_of(n) * strip_size(k, bf16) * (bf16 ? 2 : 4);
 }
 
-/* Where B(i, j) lies in packed weights. */
+/* The index of B(i, j) in the packed weights. */
 static size_t
 position(int i, int j, int k, bool bf16)
 {
@@ -129,7 +129,7 @@ store_row(const strip_job *s, size_t row, int column, const float *sum)
     }
 }
 
-/* Adds one term of each sum: a[r·lda]·b */
+/* Adds one term, a[r·lda]·b, to each sum. */
 IA3_INLINE void
 add_terms(vec (*sum)[VECTORS], const float *a, size_t lda, vec *b, const int rows)
 {
@@ -156,7 +156,7 @@ sum_f32(const strip_job *s, vec (*sum)[VECTORS], const float *a, int column, con
     }
 }
 
-/* A pair of bfloat16 is one 32-bit number: its low half is the even element, its high half the odd one. */
+/* Reads a pair of bfloat16 numbers as one of 32 bits: the low half is the even element, the high half the odd one. */
 IA3_INLINE void
 sum_bf16(const strip_job *s, vec (*sum)[VECTORS], const float *a, int column, const int rows)
 {
@@ -218,7 +218,7 @@ static void (*const tiles[TILE_ROWS + 1])(const strip_job *, size_t, int) = {
 };
 /* clang-format on */
 
-/* Rows are divided evenly: full tiles and a rest of one would keep the multipliers waiting. */
+/* Divides the rows evenly among tiles: a last tile of one row would leave the multipliers idle. */
 static void
 run_strip(const strip_job *s, int rows)
 {
@@ -237,7 +237,7 @@ ia3_fgemm_scratch(const ia3_cpu *cpu, int k, int rows)
     return cpu->bf16 ? ia3_align_up((size_t) rows * (size_t) k * sizeof(float)) : IA3_ALIGN;
 }
 
-/* Strips [first, first + n) of a panel for at most a chunk of rows, whose row 0 and column 0 y is the address of. */
+/* Multiplies at most CHUNK rows by strips [first, first + n) of a panel; y is the address of row 0 and column 0. */
 static void
 multiply(const ia3_cpu *cpu, const ia3_panel *panel, size_t first, size_t n, void *y, size_t ldy,
          const void *a, int rows, ia3_out out, void *scratch)
@@ -285,7 +285,7 @@ typedef struct fgemm_job {
     size_t scratch_size;
 } fgemm_job;
 
-/* Items are (chunk, strip of a panel): rows stay in cache while strips pass by. */
+/* Items are (chunk, strip of a panel), chunk by chunk: the rows stay in cache while the strips are read. */
 static void
 fgemm_work(void *arg, int slot, size_t begin, size_t end)
 {

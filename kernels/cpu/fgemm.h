@@ -1,14 +1,15 @@
 /*
  * fgemm.h
- *     Products of rows with packed weights by fp32 multiply-adds, for any processor and both dtypes.
+ *     Matrix products of rows with packed weights by fp32 multiply-adds, for every processor and both dtypes.
  *
- * Used where oneDNN would take the weights as they are (its "gemm:jit": fp32 without AVX-512, bfloat16 without
- * instructions for it, everything on arm64). That path packs weights anew at every call and divides k by the number
- * of rows, so that a row's result would depend on its neighbours; this one packs once, takes any number of rows, and
- * every result is a sum over k in ascending order. What the processor multiplies bfloat16 with makes no difference.
+ * These are used where oneDNN has no packed layout for the weights (its "gemm:jit": fp32 without AVX-512, bfloat16
+ * without instructions for it, everything on arm64). There oneDNN packs the weights anew at every call and divides k
+ * in a way that depends on the number of rows, so that a row's result would depend on its neighbours. Here weights
+ * are packed once, any number of rows is possible, and every result is a sum over k in ascending order. Results for
+ * bfloat16 do not depend on which instructions the processor has for it.
  *
- * Layout of weights B [k, n]: strips of IA3_FSTRIP columns, padded with zeros at the end. fp32: in a strip row after
- * row, strip[i·IA3_FSTRIP + column]. bfloat16: pair after pair of k, the columns' two elements beside each other,
+ * Layout of the weights B [k, n]: strips of IA3_FSTRIP columns, the last one padded with zeros. For fp32, B(i,j) is
+ * strip[i·IA3_FSTRIP + column]. For bfloat16 the elements i and i + 1 (i even) of a column are neighbours:
  * strip[(i/2·IA3_FSTRIP + column)·2 + (i & 1)]; an odd k is padded with a row of zeros.
  */
 #ifndef IA3_CPU_FGEMM_H
@@ -18,14 +19,14 @@
 
 enum { IA3_FSTRIP = 32 };
 
-/* Bytes of packed weights [k, n]. */
+/* Size in bytes of packed weights [k, n]. */
 size_t ia3_fgemm_bytes(int k, int n, bool bf16);
 
-/* packed from B(i,j) = plain[i·row + j·col], elements of the dtype, and back. */
+/* Packs B(i,j) = plain[i·row + j·col], bfloat16 or fp32 elements, and the inverse. */
 void ia3_fgemm_pack(void *packed, const void *plain, int k, int n, int64_t row, int64_t col, bool bf16);
 void ia3_fgemm_unpack(void *plain, const void *packed, int k, int n, int64_t row, int64_t col, bool bf16);
 
-/* Bytes of scratch memory that ia3_fgemm_panel needs for `rows` rows. */
+/* Size in bytes of the scratch memory that ia3_fgemm_panel needs for `rows` rows. */
 size_t ia3_fgemm_scratch(const ia3_cpu *cpu, int k, int rows);
 
 /* ia3_gemm_panel and ia3_gemm (matrix.h) for panels whose shape is `portable`. */

@@ -6,8 +6,8 @@
  *   dg0 = dh ⊙ m ⊙ l ⊙ g1 ⊙ act'(g0)     dg1 = dh ⊙ m ⊙ l ⊙ act(g0)
  *   dl  = Σ_rows dh ⊙ m ⊙ act(g0) ⊙ g1
  *
- * The forward pass is divided by rows. The backward pass is divided by columns, so that each element of dl is
- * one sum over the rows in their order.
+ * Threads divide the rows of the forward pass and the columns of the backward pass, so that each element of dl is one
+ * sum over the rows in their order.
  */
 #include "activation.h"
 #include "cpu.h"
@@ -25,7 +25,7 @@ typedef struct gated_job {
     ia3_scale_grad grad;
 } gated_job;
 
-/* The factors of one chunk of a row: value = act(g0), gate = g1, derivative = act'(g0) if wanted. */
+/* Computes the factors of one chunk of a row: value = act(g0), gate = g1 and, unless NULL, derivative = act'(g0). */
 static void
 load_chunk(const gated_job *j, size_t row, size_t at, size_t n, float *value, float *derivative, float *gate)
 {
@@ -84,7 +84,7 @@ ia3_cpu_gated_act(ia3_device *dev, void *h, const void *g, int rows, const ia3_g
     ia3_parallel(cpu->pool, j.rows, ia3_grain(2 * j.width), gated_work, &j);
 }
 
-/* Adds the chunk's part of dl to the vectors of `slot`. */
+/* Adds the chunk's share of dl to the gradient of adapter `slot` and clears dl. */
 static void
 flush_grad(const gated_job *j, int slot, size_t at, size_t n, float *dl)
 {
@@ -95,7 +95,7 @@ flush_grad(const gated_job *j, int slot, size_t at, size_t n, float *dl)
     }
 }
 
-/* One row of one chunk; dl += its part of the vectors' gradient. */
+/* Computes dg for one row of one chunk and adds the row's share to dl. */
 static void
 gated_bwd_chunk(const gated_job *j, size_t r, size_t at, size_t n, float *restrict dl)
 {

@@ -1,6 +1,6 @@
 /*
  * int8.c
- *     Products with weights in eight bits: packing, and the division of a product among threads. See int8.h.
+ *     Matrix products with weights in eight bits: packs the weights and divides a product among the threads.
  */
 #include "int8.h"
 
@@ -12,7 +12,7 @@
 #include "engine/base/alloc.h"
 #include "matrix.h"
 
-/* Rows of one item of work: their quantised values stay in the second-level cache while panels pass by. */
+/* Rows per item of work: their quantised values stay in the second-level cache while the panels are read. */
 enum { CHUNK_ROWS = 96 };
 
 /* --- weights --- */
@@ -25,7 +25,7 @@ typedef struct pack_job {
     float *scratch; /* [threads][k] */
 } pack_job;
 
-/* One output channel into its column of the panel. */
+/* Quantises the weights of one output, already rotated, into its column of the panel. */
 static void
 pack_column(const ia3_int8_weight *w, uint8_t *panel, int column, float *scale, const float *x)
 {
@@ -78,7 +78,7 @@ ia3_int8_weight_create(ia3_cpu *cpu, const ia3_host_tensor *parts, int n_parts, 
     for (int i = 0; i < n_parts; i++)
         n += parts[i].rows;
     if (k <= 0 || n <= 0 || k > IA3_INT8_MAX_K || n > INT32_MAX - IA3_INT8_COLUMNS) {
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "a weight of %lld by %lld cannot be used", (long long) n,
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "weight matrix of %lld by %lld is not supported", (long long) n,
                  (long long) k);
         return NULL;
     }
@@ -98,7 +98,7 @@ ia3_int8_weight_create(ia3_cpu *cpu, const ia3_host_tensor *parts, int n_parts, 
         pack_job j = {.cpu = cpu, .w = w, .parts = parts, .n_parts = n_parts, .scratch = scratch};
         ia3_parallel(cpu->pool, (size_t) w->n_panels, 1, pack_work, &j);
     } else {
-        ia3_fail(err, IA3_E_MEMORY, "out of memory for the backbone's weights (%zu bytes were refused)",
+        ia3_fail(err, IA3_E_MEMORY, "out of memory for the backbone's weights: could not allocate %zu bytes",
                  w->bytes);
     }
     ia3_cpu_free(&cpu->base, scratch);
@@ -207,7 +207,7 @@ ia3_int8_matmul(ia3_cpu *cpu, const ia3_int8_weight *w, void *y, const void *a, 
     product_job j = {.cpu = cpu, .w = w, .y = y, .rows = rows, .chunk = CHUNK_ROWS, .out = out};
     j.a = ia3_int8_quantize(cpu, w, a, rows);
     size_t chunks = ((size_t) rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
-    /* a part worth waking a thread for has about a million multiply-adds */
+    /* a part needs about a million multiply-adds to be worth waking a thread for */
     size_t work = (size_t) (rows < CHUNK_ROWS ? rows : CHUNK_ROWS) * (size_t) w->k * IA3_INT8_COLUMNS;
     ia3_parallel(cpu->pool, chunks * (size_t) w->n_panels, 1 + 1000000 / (work + 1), product_work, &j);
     ia3_cpu_arena_release(&cpu->base, mark);

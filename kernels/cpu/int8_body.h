@@ -1,9 +1,9 @@
 /*
  * int8_body.h
- *     What the forms of the eight-bit kernel have in common, inlined into each so that it is compiled for the
- *     form's processor: quantisation of a row, and the way from 32-bit sums to the result.
+ *     The parts common to all forms of the eight-bit kernel: quantisation of a row, and conversion of the 32-bit
+ *     sums to the result. They are inlined, so that they are compiled for each form's processor.
  *
- * Compiled without contraction of a·b + c (engine.mk), so that all forms round alike.
+ * engine.mk forbids the compiler to contract a·b + c to a fused multiply-add, so that all forms round alike.
  */
 #ifndef IA3_CPU_INT8_BODY_H
 #define IA3_CPU_INT8_BODY_H
@@ -11,17 +11,17 @@
 #include "int8.h"
 #include "simd.h"
 
-/* For loops over accumulators, which must be unrolled to live in registers. */
+/* For loops over accumulators, which must be unrolled for these to stay in registers. */
 #if defined(__clang__)
 #define IA3_UNROLL _Pragma("unroll")
 #else
 #define IA3_UNROLL _Pragma("GCC unroll 16")
 #endif
 
-/* One step of the rotation within vectors: lanes that differ by `h` become sum and difference. */
+/* One step of the rotation within a vector: pairs of lanes are replaced by their sum and difference. */
 #define IA3_INT8_LANES(v, sign, ...) ((v) * (sign) + __builtin_shufflevector(v, v, __VA_ARGS__))
 
-/* Steps of distance 1, 2, 4 and 8 of 16 values. x·(±1) is exact, so this rounds like the plain loop. */
+/* The steps of distance 1, 2, 4 and 8 for 16 values. x·(±1) is exact, so this rounds like the plain loop. */
 IA3_INLINE ia3_v16
 ia3_int8_rotate_lanes(ia3_v16 v)
 {
@@ -35,7 +35,7 @@ ia3_int8_rotate_lanes(ia3_v16 v)
     return IA3_INT8_LANES(v, eight, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
 }
 
-/* 256 values: within vectors, then across them. */
+/* Rotates a block of 256 values: first within vectors, then across them. */
 IA3_INLINE void
 ia3_int8_rotate_256(float *x)
 {
@@ -77,7 +77,7 @@ ia3_int8_rotate_row(float *x, int k)
     }
 }
 
-/* Largest |x| as bits; above 0x7f7fffff there is a NaN or an infinity. */
+/* The bits of the largest |x|; a result above 0x7f7fffff means that x contains a NaN or an infinity. */
 IA3_INLINE uint32_t
 ia3_int8_largest(const float *restrict x, int k)
 {
@@ -89,7 +89,10 @@ ia3_int8_largest(const float *restrict x, int k)
     return largest;
 }
 
-/* x·inverse to the nearest even integer; |x·inverse| <= 127. Adding 1.5·2^23 leaves it in the low bits. */
+/*
+ * x·inverse, at most 127 in size, rounded to the nearest integer, ties to even. Adding 1.5·2^23 leaves the integer
+ * in the low bits of the float.
+ */
 IA3_INLINE int32_t
 ia3_int8_round(float x, float inverse)
 {
@@ -123,7 +126,7 @@ ia3_int8_quantize_row(int8_t *restrict q, float *scale, int32_t *start, const vo
     *start = -128 * sum;
 }
 
-/* n columns of a row of sums to where the result belongs, y being the row's first column. */
+/* Scales n columns of a row of sums and writes them to y, the address of the row's first column. */
 IA3_INLINE void
 ia3_int8_finish_columns(void *y, const int32_t *restrict sums, float scale, const float *restrict w_scale,
                         int n, ia3_out out, bool bf16)
@@ -143,7 +146,7 @@ ia3_int8_finish_columns(void *y, const int32_t *restrict sums, float scale, cons
     }
 }
 
-/* A tile of sums [rows][64]; full panels get loops of constant length. */
+/* Writes a tile of sums [rows][64] to the result; for full panels the loops have a constant length. */
 IA3_INLINE void
 ia3_int8_finish(const ia3_int8_product *p, int row, int rows, const int32_t *sums)
 {

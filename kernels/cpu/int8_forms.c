@@ -1,6 +1,6 @@
 /*
  * int8_forms.c
- *     The eight-bit kernel: the form that runs anywhere, the one for arm64, and the choice among all.
+ *     The eight-bit kernel: the form that runs on every processor, the form for arm64, and the choice among all forms.
  */
 #include "int8_forms.h"
 
@@ -36,7 +36,7 @@ plain_row(int32_t *restrict sums, const uint8_t *restrict w, const int8_t *restr
         int32_t q0 = q[4 * g], q1 = q[4 * g + 1], q2 = q[4 * g + 2], q3 = q[4 * g + 3];
         for (int j = 0; j < IA3_INT8_COLUMNS; j++) {
             int32_t four = q0 * b[4 * j] + q1 * b[4 * j + 1] + q2 * b[4 * j + 2] + q3 * b[4 * j + 3];
-            /* on the way a sum may wrap, in the end it fits */
+            /* unsigned, because intermediate sums may wrap around; the final sum fits */
             sums[j] = (int32_t) ((uint32_t) sums[j] + (uint32_t) four);
         }
     }
@@ -59,7 +59,7 @@ static const ia3_int8_form plain_form = {"plain", always, plain_quantize, plain_
 
 enum { DOT_ROWS = 4 };
 
-/* Signed by signed bytes: the weights lose their 128 by flipping the sign bit, so nothing has to be taken out. */
+/* Multiplies signed by signed bytes: flipping the sign bit of w + 128 yields w, so `start` is not needed. */
 IA3_INLINE void
 dot_tile(int32_t *sums, const ia3_int8_product *p, int row, const int rows, int column)
 {
@@ -141,7 +141,7 @@ ia3_int8_best_form(void)
 {
     int i = 0;
 #if defined(__x86_64__) && !defined(__AVX512F__)
-    i = 1; /* this variant is the one without AVX-512 (isa.h), whatever the processor has */
+    i = 1; /* this is a variant (isa.h) without AVX-512, even if the processor has it */
 #endif
     while (!ia3_int8_forms[i]->available())
         i++;

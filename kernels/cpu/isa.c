@@ -1,11 +1,13 @@
 /*
  * isa.c
- *     Chooses among the builds of the kernels (see isa.h) and opens the CPU device with it.
+ *     Chooses the build of the kernels that suits this processor and opens the CPU device with it.
  *
- * Compiled once, for the plainest processor: nothing here may need what has yet to be checked.
+ * This file is compiled once, for the baseline of the architecture, because it runs before the processor's
+ * instructions have been checked.
  *
- * IA3_CPU_ISA in the environment names a variant, for tests and to tell a processor's fault from a kernel's.
- * oneDNN is then held to the same instructions, once per process: a second device cannot have others.
+ * The environment variable IA3_CPU_ISA names a variant to use, for tests and for finding out whether a problem
+ * depends on the instruction set. oneDNN is then restricted to the same instructions. It accepts such a
+ * restriction only once per process, so a second device cannot use another variant.
  */
 #include "isa.h"
 
@@ -23,8 +25,8 @@
 #endif
 #endif
 
-/* What VARIANT_available() checks is what CPU_FLAGS_VARIANT in engine.mk lets the compiler use. */
-#define CHECK static __attribute__((unused)) /* a build may have fewer variants */
+/* VARIANT_available() must check for everything that CPU_FLAGS_VARIANT in engine.mk lets the compiler use. */
+#define CHECK static __attribute__((unused)) /* a build may leave variants out */
 
 CHECK bool
 native_available(void)
@@ -91,7 +93,7 @@ unknown_variant(const char *name, ia3_error *err)
         snprintf(list + at, sizeof list - at, "%s%s", i ? ", " : "", ia3_cpu_variants[i].name);
     }
     ia3_fail(err, IA3_E_INVALID, "unknown instruction set \"%s\" in IA3_CPU_ISA", name);
-    return ia3_fail_hint(err, "This build has: %s.", list);
+    return ia3_fail_hint(err, "This build has kernels for: %s.", list);
 }
 
 const ia3_cpu_variant *
@@ -106,17 +108,17 @@ ia3_cpu_choose(const char *name, ia3_error *err)
     if (!found && name) {
         unknown_variant(name, err);
     } else if (!found) {
-        ia3_fail(err, IA3_E_INVALID, "this processor is too old for this build of the engine");
-        ia3_fail_detail(err, "The build needs " IA3_CPU_NEEDS ".");
+        ia3_fail(err, IA3_E_INVALID, "this processor lacks instructions that the engine was built to use");
+        ia3_fail_detail(err, "The engine was built for processors with " IA3_CPU_NEEDS ".");
         ia3_fail_hint(err, "Build ia3 on this machine with make OPTFLAGS=-march=native.");
     } else if (!found->available()) {
-        ia3_fail(err, IA3_E_INVALID, "this processor has no %s, which IA3_CPU_ISA asks for", name);
+        ia3_fail(err, IA3_E_INVALID, "this processor does not support %s, the value of IA3_CPU_ISA", name);
         found = NULL;
     }
     return found;
 }
 
-/* Holds oneDNN to the instructions of the variant. */
+/* Restricts oneDNN to the instructions of the variant. */
 static bool
 limit_onednn(const char *name, ia3_error *err)
 {
@@ -128,9 +130,9 @@ limit_onednn(const char *name, ia3_error *err)
                   {"avx512bf16", dnnl_cpu_isa_avx512_core_bf16}};
     for (size_t i = 0; i < sizeof limits / sizeof limits[0]; i++)
         if (strcmp(name, limits[i].name) == 0) {
-            dnnl_set_max_cpu_isa(limits[i].isa); /* refused the second time */
+            dnnl_set_max_cpu_isa(limits[i].isa); /* has no effect the second time */
             if (dnnl_get_effective_cpu_isa() != limits[i].isa)
-                return ia3_fail(err, IA3_E_INVALID, "oneDNN cannot be held to %s", name);
+                return ia3_fail(err, IA3_E_INVALID, "could not restrict oneDNN to %s", name);
         }
     return true;
 }

@@ -1,9 +1,10 @@
 /*
  * matmul.c
- *     Products with frozen weights:  y = a·Wᵀ  and  da = dy·W.
+ *     Matrix products with frozen weights:  y = a·Wᵀ  and  da = dy·W.
  *
- * The work is a grid of row chunks by panels, whose parts threads claim one after the other. Bits do not depend on the chunks: see
- * primitive.h. Remainders below four rows are computed on a padded copy.
+ * The work is a grid of chunks of rows by panels of columns, whose cells the threads claim one after another. The
+ * size of the chunks does not change the result, not even in the last bit (see primitive.h). A remainder of fewer
+ * than four rows is computed on a padded copy.
  */
 #include <string.h>
 
@@ -12,20 +13,20 @@
 #include "fgemm.h"
 #include "matrix.h"
 
-/* Multiply-adds of a part that is worth waking a thread for. */
+/* Number of multiply-adds that makes a part worth waking a thread for. */
 enum { PART_WORK = 500000 };
 
-/* A product with more terms (only the vocabulary's gradient has) is a sum of pieces. */
+/* Longer sums (only the gradient of the vocabulary has them) are computed in pieces of this many terms. */
 enum { MOST_K = 4096 };
 
-/* Bytes of one element of the result. */
+/* Size in bytes of one element of the result. */
 static size_t
 out_size(const ia3_cpu *cpu, ia3_out out)
 {
     return out == IA3_OUT_ACT ? cpu->act_size : sizeof(float);
 }
 
-/* A += result goes straight to y where it can and through scratch memory as a plain product elsewhere. */
+/* How to write a result to scratch memory; IA3_OUT_ADD_F32 is then added to y in a second step. */
 static ia3_out
 scratch_out(ia3_out out)
 {
@@ -145,7 +146,7 @@ typedef struct gemm_job {
     size_t scratch_size;
 } gemm_job;
 
-/* Items are (panel, chunk), panel by panel, so that a panel stays in cache while rows pass by. */
+/* Items are (panel, chunk), panel by panel, so that a panel stays in cache while all rows are multiplied by it. */
 static void
 gemm_work(void *arg, int slot, size_t begin, size_t end)
 {
@@ -163,8 +164,8 @@ gemm_work(void *arg, int slot, size_t begin, size_t end)
 }
 
 /*
- * Rows per chunk such that the busiest thread has the least to do; a small block costs about two rows more
- * than its share, because the weights are read again.
+ * Returns the number of rows per chunk that gives the busiest thread the least to do. A chunk costs as much as two
+ * additional rows, because the weights are read again for each.
  */
 static int
 choose_chunk(const ia3_cpu *cpu, const ia3_pack *pack, int rows)
@@ -184,7 +185,7 @@ choose_chunk(const ia3_cpu *cpu, const ia3_pack *pack, int rows)
     return best;
 }
 
-/* Strips of one panel for the rows of a chunk, a long k in pieces whose sums are added up in y. */
+/* Multiplies one chunk of rows by n strips of a panel. A long k is cut into pieces whose sums are added up in y. */
 static void
 multiply_strips(const gemm_job *j, const ia3_panel *panel, size_t first_row, size_t strip, size_t n)
 {
@@ -210,7 +211,7 @@ multiply_strips(const gemm_job *j, const ia3_panel *panel, size_t first_row, siz
     }
 }
 
-/* Items are (chunk, strip of a panel): rows stay in cache while strips pass by. */
+/* Items are (chunk, strip of a panel), chunk by chunk: the rows stay in cache while the strips are read. */
 static void
 bgemm_work(void *arg, int slot, size_t begin, size_t end)
 {
@@ -225,7 +226,7 @@ bgemm_work(void *arg, int slot, size_t begin, size_t end)
     }
 }
 
-/* As many rows at a time as half a second-level cache holds. */
+/* Chooses chunks of as many rows as fit in half of the second-level cache. */
 static void
 run_bgemm(gemm_job *j)
 {

@@ -1,12 +1,11 @@
 /*
  * memory.c
- *     Memory of the CPU device: counted allocations and the arena.
+ *     Memory of the CPU device: allocations that count against the limit, and the arena.
  *
- * The arena is a stack of chunks. A position counts bytes along all chunks; releasing to a position keeps the
- * chunks, so that passes in the steady state never call malloc. Chunks grow, so a few serve any pass.
+ * The arena is a stack of chunks. A position in it counts bytes over all chunks. Releasing memory keeps the chunks,
+ * so that in the steady state no pass calls malloc. Each new chunk is larger than the last, so a few are enough.
  *
- * Threads: the counter is atomic, so alloc and free may be called anywhere; the arena belongs to the compute
- * loop.
+ * Threads: the counter is atomic, so any thread may call alloc and free; only the compute loop uses the arena.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,7 +45,7 @@ take(ia3_cpu *cpu, size_t bytes)
         atomic_fetch_sub(&cpu->used, bytes);
         return NULL;
     }
-    if (bytes >= 2 * HUGE_PAGE) /* fewer TLB misses; only advice, so a refusal does not matter */
+    if (bytes >= 2 * HUGE_PAGE) /* for fewer TLB misses; this is only advice, so failure does not matter */
         (void) madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     return p;
 }
@@ -58,7 +57,7 @@ give(ia3_cpu *cpu, void *p, size_t bytes)
     atomic_fetch_sub(&cpu->used, bytes);
 }
 
-/* The size lies in the cache line before the block. */
+/* The block's size is kept in the cache line before it. */
 void *
 ia3_cpu_alloc(ia3_device *dev, size_t bytes)
 {
@@ -83,7 +82,7 @@ ia3_cpu_free(ia3_device *dev, void *p)
     give((ia3_cpu *) dev, base, total);
 }
 
-/* Appends a chunk of at least `bytes`, preferably as large as all before it. */
+/* Appends a chunk of at least `bytes` bytes, as large as all earlier ones together if the limit allows. */
 static bool
 add_chunk(ia3_cpu *cpu, size_t bytes)
 {
@@ -122,7 +121,7 @@ out_of_memory(ia3_cpu *cpu, size_t bytes)
 {
     if (cpu->base.oom)
         longjmp(*cpu->base.oom, 1);
-    fprintf(stderr, "ERROR: out of memory: %zu bytes of device memory were refused\n", bytes);
+    fprintf(stderr, "ERROR: out of device memory: could not allocate %zu bytes\n", bytes);
     abort();
 }
 
@@ -164,7 +163,7 @@ ia3_cpu_arena_release(ia3_device *dev, size_t mark)
 {
     ia3_arena *a = &((ia3_cpu *) dev)->arena;
     a->top = mark;
-    /* `top` may be the end of a chunk: the lowest chunk that contains it is the one it was taken in. */
+    /* A mark can be both the end of one chunk and the start of the next; it was then taken in the lower one. */
     while (a->current > 0 && mark <= a->chunks[a->current].start)
         a->current--;
 }

@@ -1,12 +1,12 @@
 /*
  * methods.c
- *     What other methods than (IA)³ add to the graph: a row added, a row multiplied, a low-rank product.
+ *     Operations of the methods other than (IA)³: adding a row, multiplying by a row, adding a low-rank product.
  *
  *   low rank:  t = x·Aᵀ     y += s·t·Bᵀ
  *   backward:  u = s·dy·B   dx += u·A     dA += uᵀ·x     dB += s·dyᵀ·t
  *
- * Forward passes are divided by rows. Sums over rows are divided by columns and taken in the order of the rows,
- * so that the number of threads changes nothing.
+ * Threads divide the rows of forward passes. For sums over rows they divide the columns and add the rows in their
+ * order, so that the number of threads does not change the result.
  */
 #include "cpu.h"
 #include "simd.h"
@@ -191,7 +191,7 @@ ia3_cpu_low_rank(ia3_device *dev, void *y, const void *x, int rows, const ia3_lo
     ia3_parallel(cpu->pool, (size_t) rows, ia3_grain(work), low_rank_work, &j);
 }
 
-/* Of each row t and u, and dx. */
+/* Computes t, u and dx. Items are rows. */
 static void
 low_rank_rows_work(void *arg, int slot, size_t begin, size_t end)
 {
@@ -221,7 +221,7 @@ low_rank_rows_work(void *arg, int slot, size_t begin, size_t end)
     }
 }
 
-/* Items are chunks of A's columns, then of B's rows. */
+/* Computes dA and dB. Items are chunks of A's columns, then of B's rows. */
 static void
 low_rank_grads_work(void *arg, int slot, size_t begin, size_t end)
 {

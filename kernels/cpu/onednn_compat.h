@@ -1,9 +1,9 @@
 /*
  * onednn_compat.h
- *     The differences between oneDNN 2.x and 3.x, and between its threading runtimes, in one place.
+ *     Hides the differences between oneDNN 2.x and 3.x, and between its threading runtimes.
  *
- * A memory descriptor is a struct in 2.x and a handle in 3.x: code here holds an ia3_md and passes
- * ia3_md_get(&md). Every function returns false when oneDNN refuses.
+ * A memory descriptor is a struct in 2.x and a handle in 3.x. The kernels keep an ia3_md and pass ia3_md_get(&md) to
+ * oneDNN. Functions that return bool return false when oneDNN reports an error.
  */
 #ifndef IA3_CPU_ONEDNN_COMPAT_H
 #define IA3_CPU_ONEDNN_COMPAT_H
@@ -15,9 +15,9 @@
 #include <oneapi/dnnl/dnnl.h>
 
 /*
- * The pool of threads.c divides the work, so oneDNN must not start threads of its own: with the OpenMP runtime
- * its parallel loops are told to use one thread (a per-thread setting, hence called in each thread). The
- * prototype is written out because clang does not bring omp.h.
+ * Our thread pool divides the work, so oneDNN must not start threads of its own. With the OpenMP runtime this limits
+ * its parallel loops to one thread; the setting is per thread, so each thread calls this. The prototype is written
+ * out because omp.h does not come with clang.
  */
 #if DNNL_CPU_THREADING_RUNTIME == DNNL_RUNTIME_OMP
 extern void omp_set_num_threads(int n);
@@ -144,7 +144,7 @@ ia3_post_ops_sum(dnnl_post_ops_t ops)
 
 #endif
 
-/* A dense [rows, cols] matrix with the given strides (in elements). */
+/* Describes a [rows, cols] matrix with the given strides in elements. */
 static inline bool
 ia3_md_matrix(ia3_md *md, int64_t rows, int64_t cols, dnnl_data_type_t type, int64_t row_stride,
               int64_t col_stride)
@@ -160,7 +160,7 @@ ia3_md_bytes(ia3_md *md, size_t bytes)
     return ia3_md_init(md, 1, dims, dnnl_u8, strides);
 }
 
-/* Bytes of the user-provided scratchpad that a primitive wants. */
+/* Size in bytes of the scratchpad that a primitive expects from its caller. */
 static inline size_t
 ia3_pd_scratchpad(dnnl_primitive_desc_t pd)
 {

@@ -1,9 +1,9 @@
 /*
  * primitive.c
- *     oneDNN matrix products with prepacked weights, cached by shape (see primitive.h).
+ *     Creates, caches and runs oneDNN's matrix products, and packs weights for them.
  *
- * Threads: shapes and products are made by the caller of a kernel (or under the caller's control while weights
- * are loaded) and then only read. A product's memory objects are per thread; weights are shared.
+ * Threads: the thread that calls a kernel (or loads weights) creates shapes and products; after that they are only
+ * read. Each thread has its own memory objects for a product; the weights are shared.
  */
 #include "bgemm.h"
 #include "engine/base/alloc.h"
@@ -26,7 +26,7 @@ md_release3(ia3_md md[3])
         ia3_md_release(&md[i]);
 }
 
-/* Descriptor of a product of `rows` rows; weights NULL = any layout. */
+/* Describes a matrix product with `rows` rows. With weights NULL, oneDNN may choose their layout. */
 static dnnl_primitive_desc_t
 product_desc(ia3_cpu *cpu, int rows, int k, int n, ia3_out out, const ia3_md *weights)
 {
@@ -53,7 +53,7 @@ product_desc(ia3_cpu *cpu, int rows, int k, int n, ia3_out out, const ia3_md *we
     return pd;
 }
 
-/* The layout that oneDNN wants its weights in; false when it has no packed one and when it cannot compute this. */
+/* Asks oneDNN for its layout of the weights. False when it has no packed one or cannot compute this product. */
 static bool
 choose_layout(ia3_cpu *cpu, ia3_shape *s)
 {
@@ -135,7 +135,8 @@ product_memories(ia3_cpu *cpu, ia3_product *p, const ia3_md *src, const ia3_md *
 static void
 refused(const ia3_shape *s, int rows)
 {
-    fprintf(stderr, "ERROR: oneDNN could not make a matrix product of %d rows, %d by %d\n", rows, s->k, s->n);
+    fprintf(stderr, "ERROR: oneDNN could not create a matrix product of %d rows by a %d by %d matrix\n", rows,
+            s->k, s->n);
     abort();
 }
 
@@ -143,7 +144,7 @@ ia3_product *
 ia3_product_get(ia3_cpu *cpu, ia3_shape *s, ia3_out out, int block)
 {
     if (out == IA3_OUT_ACT && !cpu->bf16)
-        out = IA3_OUT_F32; /* the same thing */
+        out = IA3_OUT_F32; /* act is fp32, so the two are the same */
     if (s->products[out][block])
         return s->products[out][block];
     ia3_onednn_single_thread();
@@ -169,7 +170,7 @@ void
 ia3_product_run(ia3_cpu *cpu, ia3_product *p, int slot, const ia3_panel *panel, const void *src, void *dst,
                 void *scratchpad)
 {
-    /* oneDNN takes a plain pointer also for what it only reads */
+    /* oneDNN's interface takes a non-const pointer even for memory that it only reads. */
     dnnl_memory_set_data_handle(p->src[slot], (void *) (uintptr_t) src);
     dnnl_memory_set_data_handle(p->dst[slot], dst);
     dnnl_memory_set_data_handle(p->pad[slot], scratchpad);
@@ -184,7 +185,7 @@ ia3_product_run(ia3_cpu *cpu, ia3_product *p, int slot, const ia3_panel *panel, 
     }
 }
 
-/* Copies between a plain array and the panel's layout. */
+/* Copies between a plain array and the panel's layout: into the panel if `pack`, otherwise out of it. */
 static bool
 reorder(ia3_cpu *cpu, const ia3_panel *panel, int slot, void *plain, int64_t row, int64_t col, bool pack)
 {

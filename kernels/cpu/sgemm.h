@@ -1,10 +1,10 @@
 /*
  * sgemm.h
- *     Small fp32 matrix products inside attention, where shapes vary too much for prepared primitives.
+ *     Small fp32 matrix products inside attention, where there are too many shapes to prepare primitives for.
  *
  *   C[i,j] (+)= Σ_k A(i,k)·B[k,j],   A(i,k) = a[i·a_row + k·a_col],  n a multiple of 16
  *
- * Every element is one sum over k in ascending order, so it does not depend on the number of rows.
+ * Every element of C is one sum over k in ascending order, so it does not depend on the number of rows.
  */
 #ifndef IA3_CPU_SGEMM_H
 #define IA3_CPU_SGEMM_H
@@ -16,7 +16,7 @@ typedef struct ia3_sgemm_a {
     size_t row, col;
 } ia3_sgemm_a;
 
-/* Keeps a vector in a register: gcc would rather read it from memory again for each of its products. */
+/* Keeps a vector in a register; otherwise gcc reads it from memory again for each multiplication. */
 #ifdef __AVX512F__
 #define IA3_KEEP(v) __asm__("" : "+v"(v))
 #else

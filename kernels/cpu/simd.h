@@ -1,9 +1,9 @@
 /*
  * simd.h
- *     Vector types, elementary functions that compilers vectorise, and sums in a fixed order.
+ *     Vector types, elementary functions that compilers can vectorise, and sums in a fixed order.
  *
- * Vectors are the compilers' own extension (16 floats; narrower machines split them), so there are no
- * intrinsics. A value depends only on its row, never on how many rows are processed together.
+ * Vectors are the compilers' own extension rather than intrinsics; they have 16 floats, which compilers split for
+ * narrower machines. A result depends only on its own row, never on how many rows are processed together.
  */
 #ifndef IA3_CPU_SIMD_H
 #define IA3_CPU_SIMD_H
@@ -20,8 +20,8 @@ typedef float ia3_v16 __attribute__((vector_size(64), aligned(4), may_alias));
 #define IA3_INLINE static inline __attribute__((always_inline))
 
 /*
- * e^x within 2 ulp for -87.3 <= x <= 88.3; 0 below, e^88.3 above; NaN for NaN. Reduction x = n·ln 2 + r with ln 2
- * in two parts, then the degree-7 polynomial of Cephes' expf for e^r.
+ * Returns e^x within 2 ulp for -87.3 <= x <= 88.3; below that range it returns 0, above it e^88.3, and NaN for NaN.
+ * It reduces x to n·ln 2 + r, with ln 2 in two parts, and computes e^r by the degree-7 polynomial of Cephes' expf.
  */
 IA3_INLINE float
 ia3_expf(float x)
@@ -63,7 +63,7 @@ ia3_sum16(const float lanes[IA3_LANES])
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-/* Σ x[i]·y[i], 16 partial sums */
+/* Σ x[i]·y[i], in 16 partial sums */
 static inline float
 ia3_dot(const float *x, const float *y, size_t n)
 {
@@ -111,7 +111,7 @@ ia3_max(const float *x, size_t n)
     return m;
 }
 
-/* x[i] = e^(x[i] - shift); returns the sum */
+/* Replaces each x[i] by e^(x[i] - shift) and returns their sum. */
 static inline float
 ia3_exp_row(float *x, size_t n, float shift)
 {

@@ -1,13 +1,13 @@
 /*
  * slab.c
- *     Memory for packed weights: large blocks in huge pages, handed out piece by piece.
+ *     Memory for packed weights: large blocks in huge pages, allocated piece by piece.
  *
- * A pass reads every weight once, so with small pages it spends a sixth of its products' time on address
- * translation. Forward and backward weights live apart, because the latter come and go with training; a block
- * is given back to the system when its last piece is freed.
+ * A pass reads every weight once; with small pages it would spend a sixth of the time of its matrix products on
+ * address translation. Forward and backward weights have separate blocks, because the latter exist only during
+ * training; a block returns to the system when its last piece is freed.
  *
- * Threads: panels are packed by several threads at once, hence the mutex. Pieces count as used memory, not blocks;
- * pages that no piece has touched take none.
+ * Threads: several threads pack panels at the same time, hence the mutex. Pieces count as used memory, not whole
+ * blocks, because pages that were never touched take no memory.
  */
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -25,7 +25,7 @@ struct ia3_slab {
     ia3_slab *next;
 };
 
-/* Appends a block with room for `bytes` at the head of the list. */
+/* Adds a block with room for `bytes` bytes at the head of the list. */
 static ia3_slab *
 add_slab(ia3_slab **list, size_t bytes)
 {
@@ -63,7 +63,7 @@ ia3_cpu_slab_alloc(ia3_cpu *cpu, size_t bytes, bool backward)
     return piece;
 }
 
-/* Where the list points at the block that holds the piece, or NULL. */
+/* Returns the pointer in the list to the block that contains the piece, or NULL. */
 static ia3_slab **
 find_slab(ia3_slab **list, const char *piece)
 {

@@ -1,17 +1,18 @@
 /*
  * state_attention.c
- *     Cross-attention of few queries over the encoder's states, without keys and values of them.
+ *     Cross-attention of a few queries over the encoder's states without computing their keys and values.
  *
  *   u = (q ⊙ l_k ⊙ s_k)·Wk     S = u·Eᵀ     c = softmax(S)·E     out = (c·Wvᵀ) ⊙ s_v ⊙ l_v      (per head)
  *
- * The products with Wk and Wv have a row per query instead of one per state. For T5-base and inputs of 100 tokens
- * that is a tenth of the work while an input has four queries, and as much at forty.
+ * The matrix products with Wk and Wv have one row per query instead of one per state. For T5-base and inputs of 100
+ * tokens this is a tenth of the work if an input has four queries, and as much work as usual if it has forty.
  *
- * s = 1, unless the weights are in eight bits: then W holds their integers, which bfloat16 represents exactly, s
- * their scales, and E is rotated like the rows of int8.h. Weights are unpacked at every call, which is cheap beside
- * the products and takes no memory in between.
+ * s_k and s_v are ones unless the weights are in eight bits. Then W holds the integers, which bfloat16 represents
+ * exactly, s_k and s_v hold the scales, and E is rotated like the rows in int8.h. The weights are unpacked at every
+ * call: this is cheap compared with the products and needs no memory between calls.
  *
- * Threads share out heads in the products with weights and sequences in between. For AVX512-BF16 only.
+ * Threads divide the heads among themselves in the products with weights, and the sequences in the steps between
+ * them. For AVX512-BF16 only.
  */
 #include "attention_dot.h"
 
@@ -27,7 +28,7 @@ typedef struct state_job {
     const ia3_cpu_matrix *w;
     const uint16_t *states;
     size_t d_model, inner, d;
-    size_t first, rows; /* of the queries */
+    size_t first, rows; /* the first query row; number of query rows */
     uint16_t *q;        /* [rows, inner], scaled */
     uint16_t *u;        /* [rows, heads, d_model]: u, then c */
     float *out;         /* [rows, inner] */
@@ -47,7 +48,7 @@ typedef struct state_scratch {
     size_t ld;
 } state_scratch;
 
-/* Lays the arrays out in memory for the longest sequence; returns the bytes. Without base it only counts. */
+/* Places the arrays, sized for the longest sequence, at `base`; returns their size in bytes. base may be NULL. */
 static size_t
 lay_out(state_scratch *s, char *base, const state_job *j)
 {
@@ -71,7 +72,7 @@ lay_out(state_scratch *s, char *base, const state_job *j)
 
 /* --- weights --- */
 
-/* W[row + x, column .. column + 32) for x < 16 into v[x]; row divides by 16, column by 64 when in eight bits. */
+/* v[x] = W[row + x, column .. column + 32) for x < 16; row is a multiple of 16. */
 static void
 weights_bf16(const ia3_pack *pack, size_t row, size_t column, __m512i v[16])
 {
@@ -85,7 +86,7 @@ weights_bf16(const ia3_pack *pack, size_t row, size_t column, __m512i v[16])
     ia3_transpose16(v);
 }
 
-/* Half of 64 bytes w + 128 as bfloat16. */
+/* Converts 32 bytes w + 128 to w in bfloat16. */
 static inline __m512i
 widen(__m256i bytes)
 {
@@ -95,7 +96,7 @@ widen(__m256i bytes)
     return (__m512i) _mm512_cvtne2ps_pbh(_mm512_sub_ps(high, bias), _mm512_sub_ps(low, bias));
 }
 
-/* The same for 64 columns, in two halves. */
+/* The same for 64 columns of weights in eight bits, half of them in `low` and half in `high`; column is a multiple of 64. */
 static void
 weights_int8(const ia3_int8_weight *w, size_t row, size_t column, __m512i low[16], __m512i high[16])
 {
@@ -113,7 +114,7 @@ weights_int8(const ia3_int8_weight *w, size_t row, size_t column, __m512i low[16
     }
 }
 
-/* A tile of 16 rows and 32 columns of Wk, or of Wv, to its place in the pack. */
+/* Stores a tile of 16 rows and 32 columns of Wk or Wv at its place in the pack. */
 static void
 put_weights(const state_job *j, size_t row, size_t column, __m512i v[16])
 {
@@ -155,7 +156,7 @@ unpack_work(void *arg, int slot, size_t begin, size_t end)
 
 /* --- queries and results --- */
 
-/* to = from ⊙ l ⊙ s, n elements of one row; l and s may be NULL. */
+/* The factors l ⊙ s of elements [i, i + 16); l and s may be NULL, which means ones. */
 static __m512
 scales(const float *l, const float *s, size_t i)
 {
@@ -163,7 +164,7 @@ scales(const float *l, const float *s, size_t i)
     return s ? _mm512_mul_ps(x, _mm512_loadu_ps(s + i)) : x;
 }
 
-/* q ⊙ l_k ⊙ s_k of all queries, sequence by sequence. */
+/* Computes q ⊙ l_k ⊙ s_k. Items are sequences. */
 static void
 scale_queries(void *arg, int slot, size_t begin, size_t end)
 {
@@ -198,7 +199,7 @@ scale_results(void *arg, int slot, size_t begin, size_t end)
     }
 }
 
-/* u of some heads. */
+/* Computes u. Items are heads. */
 static void
 query_work(void *arg, int slot, size_t begin, size_t end)
 {
@@ -221,7 +222,7 @@ query_work(void *arg, int slot, size_t begin, size_t end)
     }
 }
 
-/* c·Wvᵀ of some heads. */
+/* Computes c·Wvᵀ. Items are heads. */
 static void
 result_work(void *arg, int slot, size_t begin, size_t end)
 {
@@ -246,7 +247,7 @@ result_work(void *arg, int slot, size_t begin, size_t end)
 
 /* --- attention --- */
 
-/* The states of one sequence, rotated if the weights are. */
+/* The states of one sequence, rotated if the weights are in eight bits. */
 static ia3_rows
 states_of(const state_job *j, const state_scratch *s, size_t seq)
 {
@@ -265,7 +266,7 @@ states_of(const state_job *j, const state_scratch *s, size_t seq)
     return e;
 }
 
-/* The weights of one row of scores before they are divided by their sum; returns what to multiply them by. */
+/* Computes the attention weights of one row of scores before normalisation; returns the factor that normalises them. */
 static float
 softmax_row(uint16_t *p, float *scores, size_t n)
 {
@@ -275,7 +276,7 @@ softmax_row(uint16_t *p, float *scores, size_t n)
     return 1.0f / sum;
 }
 
-/* u becomes c, for all heads of one sequence: rows of d_model, one after the other. */
+/* Replaces u by c for all heads of one sequence, which are successive rows of d_model elements. */
 static void
 attend(const state_job *j, const state_scratch *s, size_t seq)
 {
@@ -342,7 +343,8 @@ ia3_cpu_state_attention(ia3_device *dev, const ia3_attention *a, const void *sta
     j.scratch_size = lay_out(&s, NULL, &j);
     j.scratch = ia3_cpu_arena_alloc(dev, j.scratch_size * (size_t) cpu->threads);
 
-    const size_t grain = 1 + 500000 / (j.rows * j.d * j.d_model); /* a part worth waking a thread for */
+    const size_t grain =
+        1 + 500000 / (j.rows * j.d * j.d_model); /* a part must be worth waking a thread for */
     ia3_parallel(cpu->pool, 2 * j.inner / 16, ia3_grain(16 * j.d_model), unpack_work, &j);
     ia3_parallel(cpu->pool, n_seq, ia3_grain(j.rows / n_seq * j.inner), scale_queries, &j);
     ia3_parallel(cpu->pool, heads, grain, query_work, &j);
@@ -352,7 +354,7 @@ ia3_cpu_state_attention(ia3_device *dev, const ia3_attention *a, const void *sta
     ia3_cpu_arena_release(dev, mark);
 }
 
-/* Heads and states have to fill tiles, and weights to be packed here: oneDNN's own layouts cannot be read. */
+/* Heads and states must fill whole tiles, and the weights must be in a layout of ours, since oneDNN's are opaque. */
 bool
 ia3_cpu_state_attention_fits(const ia3_device *dev, const ia3_matrix *w, int n_heads, int d_kv)
 {

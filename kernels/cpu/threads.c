@@ -1,16 +1,16 @@
 /*
  * threads.c
- *     The CPU device's pool of threads (see threads.h).
+ *     The thread pool: how jobs are published, claimed part by part, and completed.
  *
- * A job is cut into parts, which whoever is free claims one by one; the job is done when its parts are, not
- * when every worker has been seen. So a worker that the system does not run just now (the machine has other
- * work too) holds up nothing but the part it had already begun.
+ * A job is divided into parts, which free threads claim one by one. It is complete when all parts are, even if
+ * some workers never woke up for it. So a worker that the operating system has not scheduled, because the machine
+ * is busy with other things, delays nothing except a part that it has already begun.
  *
- * Locking: `ticket` holds the job's generation and the next unclaimed part in one word. A claim is a
- * compare-and-swap on it, so a worker that comes late can never take a part of a job it has not seen; and once
- * it holds a part, the job cannot end, so only then it reads the job's fields. A job is published by storing
- * the ticket (release) under the mutex; workers that spin see it, workers that sleep are woken. `unfinished`
- * counts parts; who ends the last one wakes the caller if it sleeps.
+ * Locking: `ticket` holds the job's generation and its next unclaimed part in one word. A thread claims a part by
+ * compare-and-swap on this word, so a late worker can never claim a part of a job that it has not seen. A job
+ * cannot end while one of its parts is claimed, so a worker reads the job's fields only after a claim. To publish
+ * a job, the caller stores the ticket (release) under the mutex; spinning workers see the store, sleeping ones are
+ * woken. `unfinished` counts parts; the thread that finishes the last one wakes the caller if it sleeps.
  */
 #include "threads.h"
 
@@ -25,7 +25,7 @@
 
 #define SPIN_NANOSECONDS 20000
 
-/* Parts per thread: enough to even out a thread that is interrupted, few enough to keep what a part reads in cache. */
+/* Parts per thread: enough that others can make up for a thread that is interrupted, few enough for good cache use. */
 #define PARTS_PER_THREAD 4
 
 typedef struct ia3_worker {
@@ -97,8 +97,8 @@ run_part(ia3_pool *pool, int slot, size_t part)
 }
 
 /*
- * Takes parts of the job of this generation until none is left or another job has come. The number of parts is
- * in the generation's ticket too: tickets count down to zero.
+ * Claims parts of this generation's job until none is left or the next job has been published. Tickets count down
+ * to zero, so the number of parts need not be stored anywhere else.
  */
 static void
 take_parts(ia3_pool *pool, int slot, uint32_t generation)
@@ -113,7 +113,7 @@ take_parts(ia3_pool *pool, int slot, uint32_t generation)
     }
 }
 
-/* Waits for a generation other than `seen`; spins shortly, then sleeps. */
+/* Waits for a generation other than `seen`: spins for a short time, then sleeps. */
 static uint32_t
 wait_for_work(ia3_pool *pool, uint32_t seen)
 {
@@ -151,7 +151,7 @@ worker_main(void *arg)
     }
 }
 
-/* Begins the next generation with this many parts. Returns it. */
+/* Begins the next generation, a job of this many parts, and returns its number. */
 static uint32_t
 publish(ia3_pool *pool, uint32_t parts)
 {
@@ -188,7 +188,7 @@ run(ia3_pool *pool, size_t n, size_t parts, ia3_work_fn fn, void *arg)
 {
     if (n == 0)
         return;
-    ia3_onednn_single_thread(); /* the caller may be another thread than last time */
+    ia3_onednn_single_thread(); /* the caller may be a different thread from last time */
     if (parts <= 1 || pool->threads == 1) {
         fn(arg, 0, 0, n);
         return;
@@ -212,7 +212,7 @@ ia3_parallel(ia3_pool *pool, size_t n, size_t grain, ia3_work_fn fn, void *arg)
 void
 ia3_parallel_dynamic(ia3_pool *pool, size_t n, ia3_work_fn fn, void *arg)
 {
-    const size_t most = INT32_MAX; /* what a ticket and the count of unfinished parts hold */
+    const size_t most = INT32_MAX; /* the most that a ticket and `unfinished` can hold */
     run(pool, n, n < most ? n : most, fn, arg);
 }
 
@@ -232,7 +232,7 @@ ia3_pool_create(int threads)
     pthread_cond_init(&pool->work, NULL);
     pthread_cond_init(&pool->done, NULL);
     pool->threads = 1;
-    /* Signals are for the process's own threads: workers block them all. */
+    /* Workers block all signals, so that the process's other threads handle them. */
     sigset_t all, old;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);

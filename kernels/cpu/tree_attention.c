@@ -2,12 +2,12 @@
  * tree_attention.c
  *     Decoder self-attention along a prefix tree, forward and backward.
  *
- * A query sees itself and its ancestors (parent[row], -1 above a root): the formulas are those of attention.c and
- * attention_bwd.c with the keys of one query being the rows on its path, the key's index being its depth and the
- * bias index depth_j - depth_i. Paths are short, so these are plain dot products.
+ * A query attends to itself and its ancestors (parent[row], -1 for a root). The formulas are those of attention.c and
+ * attention_bwd.c, where the keys of a query are the rows on its path from the root, the index of a key is its depth
+ * and that of the bias is depth_j - depth_i. Paths are short, so plain dot products are good enough.
  *
- * Items are heads of sequences (trees never cross sequences). In the backward pass an item walks its rows in
- * order and adds to the keys' gradients in scratch memory of its own.
+ * An item of work is one head of one sequence; a tree lies within one sequence. In the backward pass an item processes
+ * its rows in order and adds to the gradients of the keys in its own scratch memory.
  */
 #include "attention.h"
 
@@ -29,7 +29,7 @@ typedef struct tree_scratch {
     int32_t *path;         /* [ld] row in the sequence, by depth */
 } tree_scratch;
 
-/* Lays the arrays out in memory for the longest sequence; returns the bytes. Without base it only counts. */
+/* Places the arrays, sized for the longest sequence, at `base`; returns their size in bytes. base may be NULL. */
 static size_t
 lay_out(tree_scratch *s, char *base, const ia3_attention *a, bool backward)
 {
@@ -46,7 +46,7 @@ lay_out(tree_scratch *s, char *base, const ia3_attention *a, bool backward)
     return at + ia3_align_up(ld * sizeof(int32_t));
 }
 
-/* Fills path[0 .. depth] of a row (index in the sequence); returns the number of nodes. */
+/* Fills path[0 .. depth] of a row, given by its index in the sequence; returns the number of nodes on the path. */
 static size_t
 find_path(const ia3_head *h, int32_t *path, size_t row)
 {
@@ -59,7 +59,7 @@ find_path(const ia3_head *h, int32_t *path, size_t row)
     return (size_t) depth + 1;
 }
 
-/* Scores of the query in s->q towards the n nodes of its path. */
+/* Computes the scores of the query in s->q for the n nodes of its path. */
 static void
 path_scores(const ia3_head *h, const tree_scratch *s, size_t n)
 {
@@ -146,7 +146,7 @@ tree_bwd_row(const tree_job *j, const ia3_head *h, const tree_scratch *s, size_t
         ia3_store_act(j->g->dq, ia3_head_at(h, row, a->q_stride), s->acc, h->d, h->bf16);
 }
 
-/* Writes dk (or dv) of the head and the sequence's part of dl. */
+/* Writes dk (or dv) of the head, and the sequence's share of dl. */
 static void
 tree_finish(const ia3_head *h, const tree_scratch *s, float *d_scaled, const void *unscaled, void *to,
             const float *l, float *partial)

@@ -5,9 +5,10 @@
  *   logits = scale·h·Wᵀ     lse = log Σ_v exp logits_v     lp = logits[token] - lse
  *   dlogits_v = Σ_pairs dlp·(δ(v, token) - exp(logits_v - lse))     dh = scale·dlogits·W
  *
- * Forward: the vocabulary is walked panel by panel; each leaves the maximum and the sum of exponentials of every
- * row, which are merged in the order of panels, so the number of threads cannot change a bit. Logits live only in
- * a tile per thread. Backward: dlogits of a bounded block of rows are stored as act and multiplied by W.
+ * Forward: for each panel of the vocabulary the kernel stores the maximum and the sum of exponentials of every row;
+ * these are merged in the order of the panels, so the number of threads does not change the result. Logits exist only
+ * in one tile per thread. Backward: dlogits of a limited number of rows at a time are stored as act and multiplied by
+ * W.
  */
 #include "matrix.h"
 #include "simd.h"
@@ -17,10 +18,10 @@ enum { TILE_ROWS = 64 };
 typedef struct vocab_job {
     ia3_cpu *cpu;
     const ia3_pack *pack;
-    const ia3_int8_weight *int8; /* the weights, where pack only says how they are divided; or NULL */
+    const ia3_int8_weight *int8; /* the weights, if in eight bits (then pack has only sizes); or NULL */
     ia3_int8_rows int8_rows;     /* h in eight bits */
     const char *h;
-    int rows; /* of this block */
+    int rows; /* number of rows of this block */
     float scale;
     const int32_t *pair_offsets, *tokens;
     /* forward */
@@ -83,7 +84,7 @@ forward_work(void *arg, int slot, size_t begin, size_t end)
     }
 }
 
-/* lse[r] from the panels' parts; lp of its pairs. */
+/* Merges the panels' maxima and sums to lse[r] and subtracts it from the logits in lp. */
 static void
 merge_rows(const vocab_job *j, float *lse)
 {
@@ -139,7 +140,7 @@ ia3_cpu_vocab_logprobs(ia3_device *dev, float *lp, float *lse, const void *h, in
     ia3_cpu_arena_release(dev, mark);
 }
 
-/* dlogits (times scale) of one tile. */
+/* Computes dlogits, times scale, of one tile. */
 static void
 backward_tile(const vocab_job *j, const ia3_panel *panel, int slot, int first, int rows)
 {
@@ -187,7 +188,7 @@ ia3_cpu_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const f
     const size_t k = (size_t) m->fwd.k, vocabulary = (size_t) m->fwd.n;
     size_t mark = ia3_cpu_arena_mark(dev);
     vocab_job j = vocab_begin(cpu, m, scale, tokens);
-    /* as many rows as 32 MB of dlogits hold, a tile at least */
+    /* as many rows as fit in 32 MB of dlogits, but at least one tile */
     size_t block = ((size_t) 32 << 20) / (vocabulary * cpu->act_size) / TILE_ROWS * TILE_ROWS;
     block = block < TILE_ROWS ? TILE_ROWS : block;
     block = block > (size_t) rows ? (size_t) rows : block;

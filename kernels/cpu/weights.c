@@ -1,9 +1,9 @@
 /*
  * weights.c
- *     Frozen weights of the CPU device: conversion, packing, unpacking.
+ *     Converts the backbone's frozen weights to the compute dtype and packs them, for the forward and backward pass.
  *
- * Loading converts one panel at a time from the mapped file and packs it, on all threads, so the transient memory
- * is one plain panel per thread.
+ * While loading, each thread converts one panel at a time from the mapped file and packs it, so the only temporary
+ * memory is one plain panel per thread.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -12,11 +12,11 @@
 #include "engine/base/alloc.h"
 #include "matrix.h"
 
-/* Mapped files promise no alignment. */
+/* Tensors in a mapped file may have any alignment. */
 typedef uint16_t u16_unaligned __attribute__((aligned(1), may_alias));
 typedef float float_unaligned __attribute__((aligned(1), may_alias));
 
-/* n elements of a host tensor from element `at` on, as act in dst. */
+/* Converts elements [at, at + n) of a host tensor to bfloat16 or fp32 in dst. */
 static void
 convert(void *dst, const ia3_host_tensor *t, size_t at, size_t n, bool bf16)
 {
@@ -46,17 +46,17 @@ convert(void *dst, const ia3_host_tensor *t, size_t at, size_t n, bool bf16)
 static bool
 no_memory(ia3_error *err, size_t bytes)
 {
-    return ia3_fail(err, IA3_E_MEMORY, "out of memory for the backbone's weights (%zu bytes were refused)",
-                    bytes);
+    return ia3_fail(err, IA3_E_MEMORY,
+                    "out of memory for the backbone's weights: could not allocate %zu bytes", bytes);
 }
 
-/* Lays out the panels of a [k, n] pack, without data. */
+/* Divides a [k, n] pack into panels, which have no data yet. */
 static bool
 pack_layout(ia3_cpu *cpu, ia3_pack *pack, int64_t k, int64_t n, ia3_error *err)
 {
     if (k <= 0 || n <= 0 || k > INT32_MAX || n > INT32_MAX)
-        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "a weight of %lld by %lld cannot be used", (long long) n,
-                        (long long) k);
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "weight matrix of %lld by %lld is not supported",
+                        (long long) n, (long long) k);
     int width = n <= IA3_ONE_PANEL ? (int) n : IA3_PANEL;
     pack->k = (int) k;
     pack->n = (int) n;
@@ -83,9 +83,9 @@ pack_free(ia3_cpu *cpu, ia3_pack *pack)
 typedef struct pack_job {
     ia3_cpu *cpu;
     ia3_pack *pack;
-    const ia3_host_tensor *parts; /* the source: host tensors, or */
+    const ia3_host_tensor *parts; /* the source is either these host tensors */
     int n_parts;
-    void *plain;   /* a plain act array [out, in] */
+    void *plain;   /* or this plain act array [out, in] */
     char *scratch; /* one panel per thread */
     size_t scratch_size;
     atomic_bool failed;
@@ -109,7 +109,7 @@ ia3_convert_rows(void *dst, const ia3_host_tensor *parts, int n_parts, int64_t f
     }
 }
 
-/* Panels from host tensors: columns of the pack are rows of the weight. */
+/* Packs panels from host tensors; columns of the pack are rows of the weight. */
 static void
 pack_host_work(void *arg, int slot, size_t begin, size_t end)
 {
@@ -123,7 +123,7 @@ pack_host_work(void *arg, int slot, size_t begin, size_t end)
     }
 }
 
-/* Panels of the backward pack from the plain weight [k = out, n = in]. */
+/* Packs panels of the backward pack from the plain weight [k = out, n = in]. */
 static void
 pack_plain_work(void *arg, int slot, size_t begin, size_t end)
 {
@@ -137,7 +137,7 @@ pack_plain_work(void *arg, int slot, size_t begin, size_t end)
     }
 }
 
-/* The plain weight [out, in] from the forward pack. */
+/* Unpacks the plain weight [out, in] from the forward pack. */
 static void
 unpack_work(void *arg, int slot, size_t begin, size_t end)
 {
@@ -224,7 +224,7 @@ ia3_cpu_matrix_prepare_backward(ia3_device *dev, ia3_matrix *matrix, ia3_error *
     if (m->bwd.panels)
         return true;
     if (m->int8)
-        return ia3_fail(err, IA3_E_UNSUPPORTED, "weights in int8 have no backward pass");
+        return ia3_fail(err, IA3_E_UNSUPPORTED, "cannot train with weights in int8");
     size_t plain_size = (size_t) m->base.out * (size_t) m->base.in * cpu->act_size;
     void *plain = ia3_cpu_alloc(dev, plain_size);
     if (!plain)
