@@ -28,12 +28,22 @@
 #define GOLDEN_EXAMPLES 10
 #define GOLDEN_MAX_NAME 160
 
-static const char *const golden_names[] = {"A", "B", "C", "D",      "E",      "F",
-                                           "G", "H", "I", "J-bf16", "J-fp16", "ia3-mini"};
-#define GOLDEN_ALL  "ABCDEFGHIJ"
-#define GOLDEN_MINI "i"   /* the bundled backbone: ordinary size, no activations expected */
-#define GOLDEN_FEW  "ABE" /* no gate; gate; bias in every layer */
-#define GOLDEN_N    (sizeof golden_names / sizeof *golden_names)
+static const char *const golden_names[] = {"t5-relu-tied",   "t5-gated-untied",     "t5-erf-gelu-sharded",
+                                           "t5-silu-tied",   "umt5-bias-per-layer", "mt5-own-head",
+                                           "t5-few-buckets", "madlad-embedding",    "t5-wide-attention",
+                                           "t5-stored-bf16", "t5-stored-fp16",      "ia3-mini"};
+#define GOLDEN_N (sizeof golden_names / sizeof *golden_names)
+
+/*
+ * Lists of configurations: each name is followed by a space, so that lists can be put together. The few are one
+ * without a gate, one with a gate, one with a bias in every layer; the bundled backbone has ordinary size, and
+ * no activations are expected of it.
+ */
+#define GOLDEN_FEW "t5-relu-tied t5-gated-untied umt5-bias-per-layer "
+#define GOLDEN_ALL                                                                                           \
+    GOLDEN_FEW "t5-erf-gelu-sharded t5-silu-tied mt5-own-head t5-few-buckets madlad-embedding "              \
+               "t5-wide-attention t5-stored-bf16 t5-stored-fp16 "
+#define GOLDEN_MINI "ia3-mini "
 
 /* A whole file in memory. */
 typedef struct golden_file {
@@ -290,9 +300,19 @@ typedef struct golden_test {
     const char *name;
     CMUnitTestFunction run;
     bool bf16;           /* also in bfloat16 */
-    const char *configs; /* initials of the configurations it runs for */
+    const char *configs; /* the configurations it runs for, each followed by a space */
     bool int8;           /* also with weights in int8, on the CPU */
 } golden_test;
+
+static inline bool
+golden_listed(const char *list, const char *name)
+{
+    size_t len = strlen(name);
+    for (const char *at = list; (at = strstr(at, name)); at += len)
+        if ((at == list || at[-1] == ' ') && at[len] == ' ')
+            return true;
+    return false;
+}
 
 /*
  * Runs every test for its configurations and dtypes as one cmocka group. IA3_TEST_FILTER names some of them
@@ -309,7 +329,7 @@ golden_run(const char *group, const golden_test *tests, size_t n)
         for (size_t i = 0; i < GOLDEN_N; i++)
             for (int d = 0; d < 3; d++) {
                 bool int8 = tests[t].int8 && strcmp(golden_device(), "cpu") == 0;
-                if (!strchr(tests[t].configs, golden_names[i][0]) || (d == 1 && !tests[t].bf16) ||
+                if (!golden_listed(tests[t].configs, golden_names[i]) || (d == 1 && !tests[t].bf16) ||
                     (d == 2 && !int8))
                     continue;
                 char *name = malloc(128);

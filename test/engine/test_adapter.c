@@ -12,7 +12,7 @@
 static ia3_layout *
 layout_of(const char *name, ia3_config *config)
 {
-    char directory[64];
+    char directory[128];
     ia3_error err = {0};
 
     snprintf(directory, sizeof directory, GOLDEN "%s", name);
@@ -27,7 +27,7 @@ layout_of(const char *name, ia3_config *config)
 static buffer
 read_golden(const char *name, const char *file)
 {
-    char directory[64];
+    char directory[128];
 
     snprintf(directory, sizeof directory, GOLDEN "%s", name);
     return read_in(directory, file);
@@ -63,7 +63,7 @@ static void
 test_offsets(void **state)
 {
     ia3_config c;
-    ia3_layout *l = layout_of("B", &c); /* 3 encoder and 2 decoder layers, inner 48, d_ff 40 */
+    ia3_layout *l = layout_of("t5-gated-untied", &c); /* 3 encoder and 2 decoder layers, inner 48, d_ff 40 */
 
     assert_int_equal(l->n, 3 * 3 + 2 * 5);
     assert_int_equal(l->n_values, 3 * (2 * 48 + 40) + 2 * (4 * 48 + 40));
@@ -89,7 +89,9 @@ test_offsets(void **state)
 static void
 test_round_trip(void **state)
 {
-    static const char *const names[] = {"A", "B", "C", "D", "E", "F", "G", "H", "I"};
+    static const char *const names[] = {"t5-relu-tied",   "t5-gated-untied",     "t5-erf-gelu-sharded",
+                                        "t5-silu-tied",   "umt5-bias-per-layer", "mt5-own-head",
+                                        "t5-few-buckets", "madlad-embedding",    "t5-wide-attention"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         ia3_config c;
@@ -124,78 +126,78 @@ test_round_trip(void **state)
     }
 }
 
-/* Golden A (not gated, inner 32, d_ff 48) or B (gated), with one replacement in the header of its adapter. */
+/* t5-relu-tied (not gated, inner 32, d_ff 48) or t5-gated-untied, with one replacement in the header of its adapter. */
 static const struct {
     const char *name, *file, *from, *to, *message, *detail;
 } broken[] = {
-    {"A", "adapter/adapter_model.safetensors", "block.1.layer.2.DenseReluDense.wo.ia3_l",
+    {"t5-relu-tied", "adapter/adapter_model.safetensors", "block.1.layer.2.DenseReluDense.wo.ia3_l",
      "block.2.layer.2.DenseReluDense.wo.ia3_l",
      "adapter: tensor \"base_model.model.decoder.block.2.layer.2.DenseReluDense.wo.ia3_l\" is not a vector "
      "of this "
      "backbone",
      ""},
-    {"A", "adapter/adapter_model.safetensors", "decoder.block.1.layer.2.DenseReluDense.wo.ia3_l",
+    {"t5-relu-tied", "adapter/adapter_model.safetensors", "decoder.block.1.layer.2.DenseReluDense.wo.ia3_l",
      "decoder.block.1.layer.2.DenseReluDense.wi.ia3_l",
      "adapter: tensor \"base_model.model.decoder.block.1.layer.2.DenseReluDense.wi.ia3_l\" is not a vector "
      "of this "
      "backbone",
      "Scaling the output of wi is not the same as scaling the input of wo."},
-    {"A", "adapter/adapter_model.safetensors", "decoder.block.1.layer.2.DenseReluDense.wo.ia3_l",
+    {"t5-relu-tied", "adapter/adapter_model.safetensors", "decoder.block.1.layer.2.DenseReluDense.wo.ia3_l",
      "decoder.block.1.layer.2.DenseReluDense.wi_1.ia3_l",
      "adapter: tensor \"base_model.model.decoder.block.1.layer.2.DenseReluDense.wi_1.ia3_l\" is not a vector "
      "of "
      "this backbone",
      "Its feed-forward is not gated: there is no wi_1."},
-    {"A", "adapter/adapter_model.safetensors", "decoder.block.1.layer.0.SelfAttention.k.ia3_l",
+    {"t5-relu-tied", "adapter/adapter_model.safetensors", "decoder.block.1.layer.0.SelfAttention.k.ia3_l",
      "decoder.block.1.layer.0.SelfAttention.k.lora_A",
      "adapter: tensor \"base_model.model.decoder.block.1.layer.0.SelfAttention.k.lora_A\" is not a vector of "
      "this "
      "backbone",
      "Names end in .ia3_l (peft) or .multi_lora_b (T-Few)."},
-    {"A", "adapter/adapter_model.safetensors", "[32,1]", "[1,32]",
+    {"t5-relu-tied", "adapter/adapter_model.safetensors", "[32,1]", "[1,32]",
      "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\" does not have the "
      "shape of "
      "this backbone",
      "Its shape is [1, 32], expected is [32, 1]."},
-    {"A", "adapter/adapter_model.safetensors", "[1,48]", "[48,1]",
+    {"t5-relu-tied", "adapter/adapter_model.safetensors", "[1,48]", "[48,1]",
      "adapter: tensor \"base_model.model.decoder.block.0.layer.2.DenseReluDense.wo.ia3_l\" does not have the "
      "shape "
      "of this backbone",
      "Its shape is [48, 1], expected is [1, 48]."},
-    {"A", "adapter/adapter_model.safetensors", "[32,1]", "[8,4]",
+    {"t5-relu-tied", "adapter/adapter_model.safetensors", "[32,1]", "[8,4]",
      "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\" does not have the "
      "shape of "
      "this backbone",
      "Its shape is [8, 4], expected is [32, 1]."},
-    {"A", "adapter/adapter_model.safetensors", "[32,1]", "[32,1,1]",
+    {"t5-relu-tied", "adapter/adapter_model.safetensors", "[32,1]", "[32,1,1]",
      "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\" does not have the "
      "shape of "
      "this backbone",
      "Expected are 32 values in one or two dimensions."},
-    {"A", "adapter/adapter_model.safetensors", "\"F32\"", "\"I32\"",
+    {"t5-relu-tied", "adapter/adapter_model.safetensors", "\"F32\"", "\"I32\"",
      "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\": \"dtype\" is none "
      "of F32, "
      "BF16 and F16",
      ""},
-    {"A", "adapter/adapter_model.safetensors",
+    {"t5-relu-tied", "adapter/adapter_model.safetensors",
      "base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l",
      "decoder.block.0.layer.0.SelfAttention.v.ia3_l",
      "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.v.ia3_l\" gives a vector that "
      "another "
      "tensor gave already",
      ""},
-    {"B", "adapter/adapter_model.safetensors", "encoder.block.2.layer.1.DenseReluDense.wo.ia3_l",
-     "encoder.block.1.layer.1.DenseReluDense.wi_1.ia3_l",
+    {"t5-gated-untied", "adapter/adapter_model.safetensors",
+     "encoder.block.2.layer.1.DenseReluDense.wo.ia3_l", "encoder.block.1.layer.1.DenseReluDense.wi_1.ia3_l",
      "adapter: tensor \"base_model.model.encoder.block.1.layer.1.DenseReluDense.wi_1.ia3_l\" gives a vector "
      "that "
      "another tensor gave already",
      ""},
-    {"B", "tfew.safetensors", "decoder.block.0.layer.2.DenseReluDense.wi_1.multi_lora_b",
+    {"t5-gated-untied", "tfew.safetensors", "decoder.block.0.layer.2.DenseReluDense.wi_1.multi_lora_b",
      "decoder.block.0.layer.2.DenseReluDense.wo.multi_lora_b",
      "adapter: tensor \"decoder.block.0.layer.2.DenseReluDense.wo.multi_lora_b\" is not a vector of this "
      "backbone",
      ""},
-    {"B", "adapter_wi1/adapter_model.safetensors", "[40,1]", "[1,40]",
+    {"t5-gated-untied", "adapter_wi1/adapter_model.safetensors", "[40,1]", "[1,40]",
      "adapter: tensor \"base_model.model.decoder.block.0.layer.2.DenseReluDense.wi_1.ia3_l\" does not have "
      "the shape "
      "of this backbone",
@@ -226,8 +228,8 @@ static void
 test_wrong_backbone(void **state)
 {
     ia3_config c;
-    ia3_layout *l = layout_of("B", &c);
-    buffer file = read_golden("D", "adapter/adapter_model.safetensors");
+    ia3_layout *l = layout_of("t5-gated-untied", &c);
+    buffer file = read_golden("t5-silu-tied", "adapter/adapter_model.safetensors");
     ia3_error err = {0};
 
     assert_null(ia3_adapter_parse(l, file.data, file.len, &err));
@@ -258,8 +260,8 @@ test_not_finite(void **state)
 {
     static const uint32_t bits[] = {0x7f800000, 0xff800000, 0x7fc00000, 0xffffffff};
     ia3_config c;
-    ia3_layout *l = layout_of("A", &c);
-    buffer file = read_golden("A", "adapter/adapter_model.safetensors");
+    ia3_layout *l = layout_of("t5-relu-tied", &c);
+    buffer file = read_golden("t5-relu-tied", "adapter/adapter_model.safetensors");
 
     for (int i = 0; i < 4; i++) {
         ia3_error err = {0};

@@ -31,12 +31,13 @@ test_golden(void **state)
         const char *name;
         bool tied;
         ia3_dtype dtype;
-    } cases[] = {{"A", true, IA3_F32},        {"B", false, IA3_F32},     {"C", false, IA3_F32},
-                 {"E", false, IA3_F32},       {"F", false, IA3_F32},     {"H", false, IA3_F32},
-                 {"J-bf16", false, IA3_BF16}, {"J-fp16", false, IA3_F16}};
+    } cases[] = {{"t5-relu-tied", true, IA3_F32},         {"t5-gated-untied", false, IA3_F32},
+                 {"t5-erf-gelu-sharded", false, IA3_F32}, {"umt5-bias-per-layer", false, IA3_F32},
+                 {"mt5-own-head", false, IA3_F32},        {"madlad-embedding", false, IA3_F32},
+                 {"t5-stored-bf16", false, IA3_BF16},     {"t5-stored-fp16", false, IA3_F16}};
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        char directory[64];
+        char directory[128];
         ia3_error err = {0};
 
         snprintf(directory, sizeof directory, GOLDEN "%s", cases[i].name);
@@ -65,7 +66,7 @@ test_golden(void **state)
     }
 }
 
-/* A copy of golden A with one replacement in a file. */
+/* A copy of t5-relu-tied with one replacement in a file. */
 static const struct {
     const char *file, *from, *to, *message;
 } broken[] = {
@@ -124,11 +125,11 @@ test_broken(void **state)
 {
     for (size_t i = 0; i < sizeof broken / sizeof broken[0]; i++) {
         char path[64], *directory = make_directory(path);
-        buffer b = read_in(GOLDEN "A", broken[i].file), edited;
+        buffer b = read_in(GOLDEN "t5-relu-tied", broken[i].file), edited;
         ia3_error err = {0};
 
-        copy_in(GOLDEN "A", directory, "config.json");
-        copy_in(GOLDEN "A", directory, "model.safetensors");
+        copy_in(GOLDEN "t5-relu-tied", directory, "config.json");
+        copy_in(GOLDEN "t5-relu-tied", directory, "model.safetensors");
         edited = edit(b, broken[i].file, broken[i].from, broken[i].to);
         write_in(directory, broken[i].file, edited.data, edited.len);
         assert_null(ia3_checkpoint_open(directory, &err));
@@ -145,12 +146,12 @@ test_files(void **state)
 {
     char path[64], *directory = make_directory(path), expected[256];
     ia3_error err = {0};
-    buffer b = read_in(GOLDEN "A", "model.safetensors");
+    buffer b = read_in(GOLDEN "t5-relu-tied", "model.safetensors");
 
     assert_null(ia3_checkpoint_open("/nonexistent/backbone", &err));
     assert_string_equal(
         err.message, "could not open file \"/nonexistent/backbone/config.json\": No such file or directory");
-    copy_in(GOLDEN "A", directory, "config.json");
+    copy_in(GOLDEN "t5-relu-tied", directory, "config.json");
     err.code = 0;
     assert_null(ia3_checkpoint_open(directory, &err));
     snprintf(expected, sizeof expected,
@@ -209,9 +210,9 @@ test_shards(void **state)
     char path[64], *directory = make_directory(path), expected[256];
     uint8_t before[IA3_DIGEST_LEN], after[IA3_DIGEST_LEN];
 
-    copy_in(GOLDEN "C", directory, "config.json");
-    copy_in(GOLDEN "C", directory, "model-00001-of-00002.safetensors");
-    copy_in(GOLDEN "C", directory, "model-00002-of-00002.safetensors");
+    copy_in(GOLDEN "t5-erf-gelu-sharded", directory, "config.json");
+    copy_in(GOLDEN "t5-erf-gelu-sharded", directory, "model-00001-of-00002.safetensors");
+    copy_in(GOLDEN "t5-erf-gelu-sharded", directory, "model-00002-of-00002.safetensors");
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         ia3_error err = {0};
 
@@ -230,18 +231,18 @@ test_shards(void **state)
         } else
             assert_non_null(strstr(err.message, "index.json: invalid JSON in line 1: "));
     }
-    copy_in(GOLDEN "C", directory, "model.safetensors.index.json");
-    digest_of(GOLDEN "C", before);
+    copy_in(GOLDEN "t5-erf-gelu-sharded", directory, "model.safetensors.index.json");
+    digest_of(GOLDEN "t5-erf-gelu-sharded", before);
     digest_of(directory, after);
     assert_memory_equal(before, after, IA3_DIGEST_LEN);
     remove_directory(directory);
 }
 
-/* Opens a copy of golden A whose weights have one or two replacements in the header, and a shift of the data. */
+/* Opens a copy of t5-relu-tied whose weights have one or two replacements in the header, and a shift of the data. */
 static ia3_checkpoint *
 open_edited(const char *directory, const char *const edits[], int n)
 {
-    buffer b = read_in(GOLDEN "A", "model.safetensors");
+    buffer b = read_in(GOLDEN "t5-relu-tied", "model.safetensors");
     ia3_error err = {0};
 
     for (int i = 0; i < n; i += 2) {
@@ -250,7 +251,7 @@ open_edited(const char *directory, const char *const edits[], int n)
         free(b.data);
         b = next;
     }
-    copy_in(GOLDEN "A", directory, "config.json");
+    copy_in(GOLDEN "t5-relu-tied", directory, "config.json");
     write_in(directory, "model.safetensors", b.data, b.len);
     free(b.data);
 
@@ -280,7 +281,7 @@ test_alias(void **state)
                  {kept_decoder, 2, "decoder.embed_tokens.weight"}};
     uint8_t before[IA3_DIGEST_LEN], after[IA3_DIGEST_LEN];
 
-    digest_of(GOLDEN "A", before);
+    digest_of(GOLDEN "t5-relu-tied", before);
     for (int i = 0; i < 3; i++) {
         char path[64], *directory = make_directory(path);
         ia3_checkpoint *ck = open_edited(directory, cases[i].edits, cases[i].n);
@@ -300,7 +301,7 @@ static void
 test_unexpected(void **state)
 {
     char path[64], *directory = make_directory(path);
-    buffer b = read_in(GOLDEN "A", "model.safetensors"), more;
+    buffer b = read_in(GOLDEN "t5-relu-tied", "model.safetensors"), more;
     ia3_error err = {0};
     uint8_t before[IA3_DIGEST_LEN], after[IA3_DIGEST_LEN];
     size_t header = header_length(b), data = b.len - 8 - header;
@@ -314,7 +315,7 @@ test_unexpected(void **state)
     more = edit_header(b, "{", extra);
     more.data = realloc(more.data, more.len + 8);
     memset(more.data + more.len, 0, 8);
-    copy_in(GOLDEN "A", directory, "config.json");
+    copy_in(GOLDEN "t5-relu-tied", directory, "config.json");
     write_in(directory, "model.safetensors", more.data, more.len + 8);
 
     ia3_checkpoint *ck = ia3_checkpoint_open(directory, &err);
@@ -322,7 +323,7 @@ test_unexpected(void **state)
     assert_non_null(ck);
     assert_null(ia3_checkpoint_tensor(ck, "x"));
     ia3_checkpoint_close(ck);
-    digest_of(GOLDEN "A", before);
+    digest_of(GOLDEN "t5-relu-tied", before);
     digest_of(directory, after);
     assert_memory_equal(before, after, IA3_DIGEST_LEN);
     free(more.data);
@@ -338,7 +339,7 @@ test_unaligned(void **state)
     char path[64], *directory = make_directory(path);
     ia3_checkpoint *ck = open_edited(directory, odd, 2);
     ia3_error err = {0};
-    ia3_checkpoint *original = ia3_checkpoint_open(GOLDEN "A", &err);
+    ia3_checkpoint *original = ia3_checkpoint_open(GOLDEN "t5-relu-tied", &err);
     const ia3_host_tensor *a = ia3_checkpoint_embedding(original), *b = ia3_checkpoint_embedding(ck);
 
     assert_int_equal((uintptr_t) b->data % 4, 0);
@@ -366,16 +367,17 @@ static void
 test_digest(void **state)
 {
     char path[64], *directory = make_directory(path);
-    buffer b = read_in(GOLDEN "A", "model.safetensors"), config = read_in(GOLDEN "A", "config.json"), edited;
+    buffer b = read_in(GOLDEN "t5-relu-tied", "model.safetensors"),
+           config = read_in(GOLDEN "t5-relu-tied", "config.json"), edited;
     uint8_t before[IA3_DIGEST_LEN], after[IA3_DIGEST_LEN];
     double last = 0;
     ia3_error err = {0};
-    ia3_checkpoint *ck = ia3_checkpoint_open(GOLDEN "A", &err);
+    ia3_checkpoint *ck = ia3_checkpoint_open(GOLDEN "t5-relu-tied", &err);
 
     assert_true(ia3_checkpoint_digest(ck, before, note_progress, &last, &err));
     assert_true(last == 1);
     ia3_checkpoint_close(ck);
-    copy_in(GOLDEN "A", directory, "config.json");
+    copy_in(GOLDEN "t5-relu-tied", directory, "config.json");
     b.data[b.len - 1] ^= 1;
     write_in(directory, "model.safetensors", b.data, b.len);
     digest_of(directory, after);
@@ -425,7 +427,9 @@ test_in_memory(void **state)
     static const struct {
         const char *directory;
         bool own_head;
-    } cases[] = {{GOLDEN "A", false}, {GOLDEN "B", true}, {GOLDEN "E", true}};
+    } cases[] = {{GOLDEN "t5-relu-tied", false},
+                 {GOLDEN "t5-gated-untied", true},
+                 {GOLDEN "umt5-bias-per-layer", true}};
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         uint8_t expected[IA3_DIGEST_LEN], digest[IA3_DIGEST_LEN];

@@ -293,10 +293,10 @@ int
 main(void)
 {
     static const golden_test tests[] = {
-        {"devices: scores", test_scoring, true, "BF" GOLDEN_MINI},
-        {"devices: the same bits again", test_repeatable, true, "B" GOLDEN_MINI},
-        {"devices: training", test_training, true, "BF" GOLDEN_MINI},
-        {"devices: training with dropout", test_training_with_dropout, true, "B" GOLDEN_MINI},
+        {"devices: scores", test_scoring, true, "t5-gated-untied mt5-own-head " GOLDEN_MINI},
+        {"devices: the same bits again", test_repeatable, true, "t5-gated-untied " GOLDEN_MINI},
+        {"devices: training", test_training, true, "t5-gated-untied mt5-own-head " GOLDEN_MINI},
+        {"devices: training with dropout", test_training_with_dropout, true, "t5-gated-untied " GOLDEN_MINI},
     };
     return golden_run("devices", tests, sizeof tests / sizeof *tests);
 }

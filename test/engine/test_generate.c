@@ -201,8 +201,11 @@ frequencies(void **state)
 int
 main(void)
 {
-    static const golden_case cases[] = {
-        {"A", IA3_F32}, {"B", IA3_F32}, {"E", IA3_F32}, {"G", IA3_F32}, {"ia3-mini", IA3_F32}};
+    static const golden_case cases[] = {{"t5-relu-tied", IA3_F32},
+                                        {"t5-gated-untied", IA3_F32},
+                                        {"umt5-bias-per-layer", IA3_F32},
+                                        {"t5-few-buckets", IA3_F32},
+                                        {"ia3-mini", IA3_F32}};
 #define CASE(test, i)                                                                                        \
     {                                                                                                        \
 #test, test, NULL, NULL, (void *) &cases[i]                                                          \

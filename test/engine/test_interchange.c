@@ -68,11 +68,11 @@ test_normalize(void **state)
 {
     static const char *const files[] = {"adapter/adapter_model.safetensors",
                                         "adapter_wi1/adapter_model.safetensors", "tfew.safetensors"};
-    ia3_layout *layout = layout_of("B"), *layouts[IA3_N_METHODS] = {layout};
-    golden_file want = golden_file_of("B", files[0]);
+    ia3_layout *layout = layout_of("t5-gated-untied"), *layouts[IA3_N_METHODS] = {layout};
+    golden_file want = golden_file_of("t5-gated-untied", files[0]);
 
     for (int i = 0; i < 3; i++) {
-        golden_file f = golden_file_of("B", files[i]);
+        golden_file f = golden_file_of("t5-gated-untied", files[i]);
         ia3_writer in = {.grow = grow}, w = {.grow = grow};
         ia3_error err = {0};
         size_t n;

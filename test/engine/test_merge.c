@@ -207,7 +207,8 @@ test_weights(void **state)
 static void
 test_ones(void **state)
 {
-    static const char *const names[] = {"A", "C", "J-bf16", "J-fp16"};
+    static const char *const names[] = {"t5-relu-tied", "t5-erf-gelu-sharded", "t5-stored-bf16",
+                                        "t5-stored-fp16"};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         fixture f;
@@ -238,27 +239,27 @@ test_target(void **state)
     fixture f;
     char path[256];
 
-    open_fixture(&f, "A");
+    open_fixture(&f, "t5-relu-tied");
     assert_int_equal(mkdir(f.target, 0700), 0);
     snprintf(path, sizeof path, "%s///", f.target);
-    golden_ok(merge(&f, "A", path), &f.err);
+    golden_ok(merge(&f, "t5-relu-tied", path), &f.err);
     assert_int_equal(entries(f.target, false), 2); /* the golden checkpoints have no tokenizer */
 
-    assert_false(merge(&f, "A", f.target));
+    assert_false(merge(&f, "t5-relu-tied", f.target));
     assert_int_equal(f.err.code, IA3_E_INVALID);
     snprintf(path, sizeof path, "directory \"%s\" exists and is not empty", f.target);
     assert_string_equal(f.err.message, path);
 
-    assert_false(merge(&f, "A", "merged"));
+    assert_false(merge(&f, "t5-relu-tied", "merged"));
     assert_int_equal(f.err.code, IA3_E_INVALID);
     assert_string_equal(f.err.message, "\"merged\" is not an absolute path");
 
     snprintf(path, sizeof path, "%s/config.json", f.target);
-    assert_false(merge(&f, "A", path));
+    assert_false(merge(&f, "t5-relu-tied", path));
     assert_int_equal(f.err.code, IA3_E_FILE);
 
     snprintf(path, sizeof path, "%s/no/such", f.directory);
-    assert_false(merge(&f, "A", path));
+    assert_false(merge(&f, "t5-relu-tied", path));
     assert_int_equal(f.err.code, IA3_E_FILE);
     assert_non_null(strstr(f.err.message, "could not create directory"));
     assert_int_equal(entries(f.directory, false), 1);
@@ -269,7 +270,7 @@ test_target(void **state)
 static void
 test_overflow(void **state)
 {
-    static const char *const names[] = {"A", "J-bf16", "J-fp16"};
+    static const char *const names[] = {"t5-relu-tied", "t5-stored-bf16", "t5-stored-fp16"};
     static const float factors[] = {INFINITY, INFINITY, 1e6f};
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
@@ -293,9 +294,10 @@ test_cancelled(void **state)
     char path[256];
     atomic_bool cancelled;
 
-    open_fixture(&f, "B");
+    open_fixture(&f, "t5-gated-untied");
     atomic_init(&cancelled, true);
-    assert_false(ia3_merge(golden_path("B", path), f.digest, f.vectors, f.target, &cancelled, &f.err));
+    assert_false(
+        ia3_merge(golden_path("t5-gated-untied", path), f.digest, f.vectors, f.target, &cancelled, &f.err));
     assert_int_equal(f.err.code, IA3_E_CANCELLED);
     assert_int_equal(entries(f.directory, false), 0);
     close_fixture(&f);
@@ -308,13 +310,14 @@ test_changed(void **state)
     fixture f;
     char path[256];
 
-    open_fixture(&f, "B");
+    open_fixture(&f, "t5-gated-untied");
     f.digest[7] ^= 1;
-    assert_false(merge(&f, "B", f.target));
+    assert_false(merge(&f, "t5-gated-untied", f.target));
     assert_int_equal(f.err.code, IA3_E_BAD_CHECKPOINT);
     assert_non_null(strstr(f.err.message, "the files have changed since they were loaded"));
     assert_int_equal(entries(f.directory, false), 0);
-    golden_ok(ia3_merge(golden_path("B", path), NULL, f.vectors, f.target, NULL, &f.err), &f.err);
+    golden_ok(ia3_merge(golden_path("t5-gated-untied", path), NULL, f.vectors, f.target, NULL, &f.err),
+              &f.err);
     close_fixture(&f);
 }
 
@@ -351,7 +354,7 @@ test_left_over(void **state)
     fixture f;
     char path[192];
 
-    open_fixture(&f, "A");
+    open_fixture(&f, "t5-relu-tied");
     make_directory(&f, ".ia3-abcDE1", "/model.safetensors");
     make_directory(&f, ".ia3-000000", NULL);
     make_directory(&f, ".ia3-locked", "/model.safetensors"); /* another process writes it */
@@ -364,7 +367,7 @@ test_left_over(void **state)
     int fd = open(path, O_RDONLY | O_DIRECTORY);
     assert_int_equal(flock(fd, LOCK_EX), 0);
 
-    golden_ok(merge(&f, "A", f.target), &f.err);
+    golden_ok(merge(&f, "t5-relu-tied", f.target), &f.err);
     assert_false(is_there(&f, ".ia3-abcDE1"));
     assert_false(is_there(&f, ".ia3-000000"));
     assert_true(is_there(&f, ".ia3-locked/model.safetensors"));
@@ -374,7 +377,7 @@ test_left_over(void **state)
     /* it has ended without removing it */
     close(fd);
     entries(f.target, true);
-    golden_ok(merge(&f, "A", f.target), &f.err);
+    golden_ok(merge(&f, "t5-relu-tied", f.target), &f.err);
     assert_false(is_there(&f, ".ia3-locked"));
     close_fixture(&f);
 }
@@ -386,13 +389,13 @@ test_full(void **state)
     fixture f;
     struct rlimit before, small;
 
-    open_fixture(&f, "A");
+    open_fixture(&f, "t5-relu-tied");
     assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
     small = before;
     small.rlim_cur = 4096;
     signal(SIGXFSZ, SIG_IGN);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-    bool ok = merge(&f, "A", f.target);
+    bool ok = merge(&f, "t5-relu-tied", f.target);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
     assert_false(ok);
     assert_int_equal(f.err.code, IA3_E_FILE);

@@ -13,7 +13,7 @@
 
 #include "engine/recipe/train.h"
 
-#define CHECKPOINT "test/golden/A"
+#define CHECKPOINT "test/golden/t5-relu-tied"
 
 enum { EOS = 1, N_EXAMPLES = 50 };
 

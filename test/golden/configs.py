@@ -1,4 +1,4 @@
-"""The tiny configurations A-J: what each is there to catch, its random weights and its random inputs.
+"""The tiny configurations: what each is there to catch, its random weights and its random inputs.
 
 Everything is drawn from NumPy's PCG64 with a fixed seed per configuration, so that the same files come out on any
 machine. Weights follow T5's own initialisation (attention scores and logits of order one), except that the relative
@@ -21,7 +21,7 @@ class Golden:
     name: str
     seed: int
     config: dict                 # config.json, without what every configuration shares
-    oracle: dict = field(default_factory=dict)  # keys that the oracle's config has otherwise (see F)
+    oracle: dict = field(default_factory=dict)  # keys that the oracle's config has otherwise (see mt5-own-head)
     storage: str = "F32"         # dtype of the stored weights
     shards: int = 1
     shared_name: str = "shared.weight"  # name under which the embedding is stored
@@ -44,44 +44,50 @@ COMMON = {
     "eos_token_id": 1,
 }
 
-B = dict(vocab_size=150, d_model=32, d_kv=16, num_heads=3, d_ff=40, num_layers=3, num_decoder_layers=2,
-         feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+V1_1 = dict(vocab_size=150, d_model=32, d_kv=16, num_heads=3, d_ff=40, num_layers=3, num_decoder_layers=2,
+            feed_forward_proj="gated-gelu", tie_word_embeddings=False)
 SMALL = dict(d_model=24, d_kv=8, num_heads=3, d_ff=40, num_layers=2, num_decoder_layers=2)
+HALF = SMALL | dict(vocab_size=300, feed_forward_proj="gated-gelu", tie_word_embeddings=False)
 
 CONFIGS = [
     # T5 v1.0: no gate, so l_ff can only sit at wo's input; tied head, scaled logits (the flag is absent = true)
-    Golden("A", 101, dict(vocab_size=128, d_model=32, d_kv=8, num_heads=4, d_ff=48, num_layers=2,
-                          feed_forward_proj="relu"), gated=False),
+    Golden("t5-relu-tied", 101,
+           dict(vocab_size=128, d_model=32, d_kv=8, num_heads=4, d_ff=48, num_layers=2, feed_forward_proj="relu"),
+           gated=False),
     # v1.1: own head, unscaled, inner dimension differs from d_model, decoder shorter than encoder
-    Golden("B", 102, B),
+    Golden("t5-gated-untied", 102, V1_1),
     # explicit dense_act_fn wins over feed_forward_proj: gelu means the erf form; two shards
-    Golden("C", 103, B | dict(dense_act_fn="gelu", is_gated_act=True), shards=2),
+    Golden("t5-erf-gelu-sharded", 103, V1_1 | dict(dense_act_fn="gelu", is_gated_act=True), shards=2),
     # gated-silu stays silu; an odd vocabulary; tied by an explicit flag
-    Golden("D", 104, SMALL | dict(vocab_size=131, feed_forward_proj="gated-silu", tie_word_embeddings=True)),
+    Golden("t5-silu-tied", 104,
+           SMALL | dict(vocab_size=131, feed_forward_proj="gated-silu", tie_word_embeddings=True)),
     # UMT5: a bias table in every self-attention layer
-    Golden("E", 105, SMALL | dict(architectures=["UMT5ForConditionalGeneration"], model_type="umt5",
-                                  vocab_size=140, feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
+    Golden("umt5-bias-per-layer", 105,
+           SMALL | dict(architectures=["UMT5ForConditionalGeneration"], model_type="umt5",
+                        vocab_size=140, feed_forward_proj="gated-gelu", tie_word_embeddings=False)),
     # mT5 whose config says tied although it has a head of its own and never scales its logits
-    Golden("F", 106, SMALL | dict(architectures=["MT5ForConditionalGeneration"], model_type="mt5", vocab_size=144,
-                                  feed_forward_proj="gated-gelu", tie_word_embeddings=True),
+    Golden("mt5-own-head", 106,
+           SMALL | dict(architectures=["MT5ForConditionalGeneration"], model_type="mt5", vocab_size=144,
+                        feed_forward_proj="gated-gelu", tie_word_embeddings=True),
            oracle=dict(tie_word_embeddings=False)),
     # few buckets and a long input: every distance beyond max_distance shares the last bucket
-    Golden("G", 107, dict(vocab_size=160, d_model=16, d_kv=8, num_heads=2, d_ff=24, num_layers=2,
-                          num_decoder_layers=2, feed_forward_proj="gated-gelu", tie_word_embeddings=False,
-                          relative_attention_num_buckets=8, relative_attention_max_distance=20),
+    Golden("t5-few-buckets", 107,
+           dict(vocab_size=160, d_model=16, d_kv=8, num_heads=2, d_ff=24, num_layers=2,
+                num_decoder_layers=2, feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+                relative_attention_num_buckets=8, relative_attention_max_distance=20),
            input_lengths=(5, 40, 300), choice_lengths=(2, 12, 34)),
     # no shared.weight: the embedding is stored as the decoder's only (MADLAD); the head must not become it
-    Golden("H", 108, SMALL | dict(vocab_size=136, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
+    Golden("madlad-embedding", 108,
+           SMALL | dict(vocab_size=136, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
            shared_name="decoder.embed_tokens.weight"),
     # inner dimension far above d_model, as in t5-3b; no max_distance in the JSON, as in T0's time
-    Golden("I", 109, dict(vocab_size=128, d_model=16, d_kv=16, num_heads=8, d_ff=64, num_layers=2,
-                          feed_forward_proj="relu", tie_word_embeddings=True,
-                          relative_attention_max_distance=None), gated=False),
+    Golden("t5-wide-attention", 109,
+           dict(vocab_size=128, d_model=16, d_kv=16, num_heads=8, d_ff=64, num_layers=2,
+                feed_forward_proj="relu", tie_word_embeddings=True, relative_attention_max_distance=None),
+           gated=False),
     # half precision files; the oracle computes with the rounded weights
-    Golden("J-bf16", 110, SMALL | dict(vocab_size=300, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
-           storage="BF16"),
-    Golden("J-fp16", 111, SMALL | dict(vocab_size=300, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
-           storage="F16"),
+    Golden("t5-stored-bf16", 110, HALF, storage="BF16"),
+    Golden("t5-stored-fp16", 111, HALF, storage="F16"),
 ]
 
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Writes methods/A.safetensors and methods/B.safetensors for test/engine/test_methods.c.
+"""Writes methods/t5-relu-tied.safetensors and methods/t5-gated-untied.safetensors for test/engine/test_methods.c.
 
 The methods that (IA)3 is compared with, on the checkpoints that generate.py left: LoRA and prompt tuning as peft
 computes them, biases and scales of norms by hooks on transformers' modules, for peft has no such methods. Names are
 METHOD.TENSOR (the adapter, named as the engine stores it), METHOD.scores.INPUT, METHOD.losses (total, lm,
 unlikelihood, length_norm of the "tfew" batch), METHOD.grad.TENSOR, and, after five steps of Adafactor,
-METHOD.final.TENSOR. Everything is computed in float64 and stored in float32. A has the scores only.
+METHOD.final.TENSOR. Everything is computed in float64 and stored in float32.
+t5-relu-tied has the scores only.
 """
 
 import os
@@ -25,6 +26,7 @@ import oracle  # noqa: E402
 RANK, TOKENS, STEPS, BATCH = 4, 10, 5, 4
 RATES = {"lora": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2}
 LINEARS = ["q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"]
+TRAINED = "t5-gated-untied"
 PREFIX = "base_model.model."
 
 
@@ -118,7 +120,7 @@ def run(golden, method, out):
             if method in ("lora", "prompt") and not base.config.tie_word_embeddings:
                 assert np.allclose(scores, [peft_score(model, ids, c) for c in choices], atol=1e-6)
             out[f"{method}.scores.{i}"] = np.array(scores)
-    if golden.name == "B":
+    if golden.name == TRAINED:
         train(golden, method, model, parameters, out)
 
 
@@ -142,7 +144,7 @@ plain_encode = oracle.encode
 os.chdir(os.path.dirname(os.path.abspath(__file__)))
 os.makedirs("methods", exist_ok=True)
 for golden in configs.CONFIGS:
-    if golden.name in sys.argv[1:] or (len(sys.argv) == 1 and golden.name in "AB"):
+    if golden.name in sys.argv[1:] or (len(sys.argv) == 1 and golden.name in ("t5-relu-tied", TRAINED)):
         out = {}
         with oracle.precision(torch.float64):
             for method in RATES:
