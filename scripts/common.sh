@@ -1,8 +1,7 @@
 # shellcheck shell=bash
 #
-# common.sh: what scripts/demo, scripts/test and scripts/raft share. Sourced, never run.
+# common.sh: what scripts/demo, scripts/test, scripts/bench and scripts/raft share. Sourced, never run.
 #
-#   - installs Debian packages that are missing (root, or sudo)
 #   - builds and installs ia3 for one PostgreSQL (PG_CONFIG)
 #   - makes a private cluster in a temporary directory: Unix socket only, ia3 preloaded, run by the
 #     unprivileged user postgres when the caller is root; stopped and removed on exit, whatever happens
@@ -34,47 +33,6 @@ ia3_root() {
     else
         ia3_die "needs root or sudo for: $*"
     fi
-}
-
-# The packages that building and running take; tests add theirs.
-# shellcheck disable=SC2034  # used by the scripts that source this one
-IA3_PACKAGES="gcc g++ make postgresql-15 postgresql-server-dev-15 libsentencepiece-dev libjansson-dev
-    libdnnl-dev libssl-dev"
-# shellcheck disable=SC2034
-IA3_TEST_PACKAGES="libcmocka-dev libipc-run-perl procps clang-14 clang-format-14 shellcheck"
-
-ia3_package_installed() {
-    [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
-}
-
-# ia3_install_packages NAME...: does nothing, and does not touch the network, when all are there.
-ia3_install_packages() {
-    local package missing=()
-    command -v dpkg-query >/dev/null || {
-        echo "not a Debian system: assuming that these are installed: $*"
-        return 0
-    }
-    for package in "$@"; do
-        ia3_package_installed "$package" || missing+=("$package")
-    done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    ia3_say "installing ${missing[*]}"
-
-    # A fresh postgresql package would make and start a cluster of its own; ours is private.
-    local no_cluster=/etc/postgresql-common/createcluster.d/ia3-install.conf
-    if ! ia3_package_installed postgresql-common; then
-        ia3_root mkdir -p "$(dirname $no_cluster)"
-        echo 'create_main_cluster = false' | ia3_root tee $no_cluster >/dev/null
-    fi
-    ia3_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq </dev/null
-    ia3_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-        "${missing[@]}" </dev/null >/tmp/ia3-apt.$$ 2>&1 || {
-        cat /tmp/ia3-apt.$$
-        rm -f /tmp/ia3-apt.$$
-        ia3_die "apt-get install failed"
-    }
-    rm -f /tmp/ia3-apt.$$
-    ia3_root rm -f $no_cluster
 }
 
 # Finds the PostgreSQL to build for; PG_CONFIG in the environment wins.
