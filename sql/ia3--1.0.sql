@@ -401,7 +401,6 @@ CREATE FUNCTION @extschema@.ia3_stat_engine(
     OUT rows pg_catalog.int8,
     OUT input_tokens pg_catalog.int8,
     OUT decoder_tokens pg_catalog.int8,
-    OUT padding_tokens pg_catalog.int8,
     OUT mean_rows_per_batch pg_catalog.float8,
     OUT distinct_tasks_per_batch pg_catalog.float8,
     OUT max_batch_rows pg_catalog.int8,
@@ -424,7 +423,7 @@ CREATE VIEW @extschema@.ia3_stat_engine AS
     SELECT s.backbone, s.path, s.device, s.dtype, s.state, s.percent,
            s.pid, s.since, s.restarts, s.message, s.device_description, s.model_type, s.parameters,
            s.bytes, s.backbone_digest, s.queue_rows, s.batches, s.rows, s.input_tokens,
-           s.decoder_tokens, s.padding_tokens, s.mean_rows_per_batch, s.distinct_tasks_per_batch, s.max_batch_rows, s.dedup_rows,
+           s.decoder_tokens, s.mean_rows_per_batch, s.distinct_tasks_per_batch, s.max_batch_rows, s.dedup_rows,
            s.cache_hits, s.cache_misses, s.cached_adapters, s.cached_bytes, s.train_jobs, s.train_steps,
            s.score_seconds, s.train_seconds, s.score_wait_seconds, s.train_wait_seconds, s.connections,
            s.outstanding

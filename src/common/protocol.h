@@ -56,7 +56,7 @@ typedef enum Ia3Message {
     IA3_OK = 69,          /* nothing */
     IA3_PROGRESS = 70, /* u32 step (done), u32 steps, f64 loss, f64 examples per second, f64 seconds left */
     IA3_TRAIN_OK = 71, /* see below */
-    IA3_STATS_OK = 72, /* list<str name, f64 value>, names of IA3_STAT_NAMES in that order */
+    IA3_STATS_OK = 72, /* list<str name, f64 value>, those of IA3_STATS_LIST in that order */
     IA3_NORMALIZE_OK = 73, /* see below */
     IA3_GENERATE_OK = 74,  /* see below */
     IA3_GOODBYE = 126,     /* nothing; request 0. See below */
@@ -142,7 +142,7 @@ typedef enum Ia3Method {
         "ia3", "lora", "bitfit", "layernorm", "prompt"                                                       \
     }
 
-/* Each has one SQLSTATE; the extension maps it (client.c). */
+/* Each has one SQLSTATE; the extension maps it (client_errors.c). */
 typedef enum Ia3ErrorCode {
     IA3_E_INTERNAL = 1,       /* XX000 */
     IA3_E_PROTOCOL = 2,       /* 08P01 protocol_violation */
@@ -158,37 +158,37 @@ typedef enum Ia3ErrorCode {
     IA3_E_UNSUPPORTED = 12    /* 0A000 feature_not_supported: not with this backbone */
 } Ia3ErrorCode;
 
-/* Counters since the engine started, in the order of STATS_OK. */
+/*
+ * Counters since the engine started, in the order of STATS_OK. The function ia3_stat_engine shows those that its
+ * declaration has a column for.
+ */
+#define IA3_STATS_LIST(X)                                                                                    \
+    X(QUEUE_ROWS, queue_rows)                                                                                \
+    X(BATCHES, batches)                                                                                      \
+    X(ROWS, rows)                                                                                            \
+    X(INPUT_TOKENS, input_tokens)                                                                            \
+    X(DECODER_TOKENS, decoder_tokens)                                                                        \
+    X(DISTINCT_TASKS, distinct_tasks) /* summed over batches; divide by batches */                           \
+    X(DEDUP_ROWS, dedup_rows)                                                                                \
+    X(CACHE_HITS, cache_hits)                                                                                \
+    X(CACHE_MISSES, cache_misses)                                                                            \
+    X(CACHED_ADAPTERS, cached_adapters)                                                                      \
+    X(CACHED_BYTES, cached_bytes)                                                                            \
+    X(TRAIN_JOBS, train_jobs) /* under way now */                                                            \
+    X(TRAIN_STEPS, train_steps)                                                                              \
+    X(SCORE_SECONDS, score_seconds)                                                                          \
+    X(TRAIN_SECONDS, train_seconds)                                                                          \
+    X(SCORE_WAIT_SECONDS, score_wait_seconds)                                                                \
+    X(TRAIN_WAIT_SECONDS, train_wait_seconds)                                                                \
+    X(CONNECTIONS, connections)                                                                              \
+    X(MAX_BATCH_ROWS, max_batch_rows)
+#define IA3_STAT_NUMBER(NUMBER, name) IA3_STAT_##NUMBER,
+#define IA3_STAT_NAME(NUMBER, name)   #name,
+enum { IA3_STATS_LIST(IA3_STAT_NUMBER) IA3_N_STATS };
 #define IA3_STAT_NAMES                                                                                       \
     {                                                                                                        \
-        "queue_rows", "batches", "rows", "input_tokens", "decoder_tokens", "padding_tokens",                 \
-            "distinct_tasks", "dedup_rows", "cache_hits", "cache_misses", "cached_adapters", "cached_bytes", \
-            "train_jobs", "train_steps", "score_seconds", "train_seconds", "score_wait_seconds",             \
-            "train_wait_seconds", "connections", "max_batch_rows"                                            \
+        IA3_STATS_LIST(IA3_STAT_NAME)                                                                        \
     }
-enum {
-    IA3_STAT_QUEUE_ROWS,
-    IA3_STAT_BATCHES,
-    IA3_STAT_ROWS,
-    IA3_STAT_INPUT_TOKENS,
-    IA3_STAT_DECODER_TOKENS,
-    IA3_STAT_PADDING_TOKENS,
-    IA3_STAT_DISTINCT_TASKS, /* summed over batches; divide by batches */
-    IA3_STAT_DEDUP_ROWS,
-    IA3_STAT_CACHE_HITS,
-    IA3_STAT_CACHE_MISSES,
-    IA3_STAT_CACHED_ADAPTERS,
-    IA3_STAT_CACHED_BYTES,
-    IA3_STAT_TRAIN_JOBS, /* under way now */
-    IA3_STAT_TRAIN_STEPS,
-    IA3_STAT_SCORE_SECONDS,
-    IA3_STAT_TRAIN_SECONDS,
-    IA3_STAT_SCORE_WAIT_SECONDS,
-    IA3_STAT_TRAIN_WAIT_SECONDS,
-    IA3_STAT_CONNECTIONS,
-    IA3_STAT_MAX_BATCH_ROWS,
-    IA3_N_STATS
-};
 
 /*
  * THE SUPERVISOR starts, with the data directory as working directory,

@@ -10,7 +10,9 @@
 
 #include <limits.h>
 
-#include "ia3.h"
+#include "common/protocol.h"
+#include "guc.h"
+#include "ia3_compat.h"
 
 char *Ia3BackbonesSetting = NULL;
 int Ia3Threads = 0;
@@ -23,32 +25,15 @@ char *Ia3Backbone = NULL;
 int Ia3BatchRows = 256;
 bool Ia3EnableBatching = true;
 
-static bool
-check_backbones(char **newval, void **extra, GucSource source)
-{
-    Ia3BackboneSpec *specs;
-    char *error = NULL;
-    int n;
-
-    specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_CONFIGURED);
-    n = Ia3ParseBackbones(*newval, specs, &error);
-    pfree(specs);
-    if (n >= 0)
-        return true;
-    GUC_check_errdetail("%s", error);
-    GUC_check_errhint("The value is a list like \"name=path[@device[|device...]][:dtype], ...\".");
-    return false;
-}
-
 static void
-define_engine_settings(void)
+define_engine_settings(GucStringCheckHook checkBackbones)
 {
     DefineCustomStringVariable(
         "ia3.backbones", "Backbones to keep loaded, in an engine for each of their devices.",
         "A list of name=path[@device[|device...]][:dtype]; a path is absolute, or the "
         "name of a backbone in the extension's share directory; a device is cpu, cuda, "
         "cuda:N or auto.",
-        &Ia3BackbonesSetting, "default=ia3-mini", PGC_SIGHUP, 0, check_backbones, NULL, NULL);
+        &Ia3BackbonesSetting, "default=ia3-mini", PGC_SIGHUP, 0, checkBackbones, NULL, NULL);
     DefineCustomIntVariable("ia3.threads", "Threads of each engine on the CPU; 0 means one per core.", NULL,
                             &Ia3Threads, 0, 0, 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.max_batch_tokens", "Most input tokens in one batch of an engine.", NULL,
@@ -79,11 +64,10 @@ define_session_settings(void)
                              &Ia3EnableBatching, true, PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
-/* Defines every setting; called once, from _PG_init. */
 void
-Ia3DefineSettings(void)
+Ia3DefineSettings(GucStringCheckHook checkBackbones)
 {
-    define_engine_settings();
+    define_engine_settings(checkBackbones);
     define_session_settings();
     MarkGUCPrefixReserved("ia3");
 }

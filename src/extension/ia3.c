@@ -11,7 +11,13 @@
 
 #include "utils/builtins.h"
 
+#include "common/version.h"
 #include "extension/readahead/readahead.h"
+#include "extension/supervisor/backbones.h"
+#include "extension/supervisor/shmem.h"
+#include "extension/supervisor/supervisor.h"
+#include "guc.h"
+#include "ia3_compat.h"
 
 IA3_MODULE_MAGIC;
 
@@ -22,7 +28,7 @@ PG_FUNCTION_INFO_V1(ia3_version);
 void
 _PG_init(void)
 {
-    Ia3DefineSettings();
+    Ia3DefineSettings(Ia3CheckBackbones);
 
     if (!process_shared_preload_libraries_in_progress)
         return;
@@ -35,12 +41,7 @@ _PG_init(void)
     Ia3ReadAheadInit();
 }
 
-/*
- * The version of the library, which may be newer than that of the SQL objects (pg_extension.extversion).
- *
- * CREATE FUNCTION ia3_version() RETURNS text
- *     LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'ia3_version';
- */
+/* The version of the library, which may be newer than that of the SQL objects (pg_extension.extversion). */
 Datum
 ia3_version(PG_FUNCTION_ARGS)
 {

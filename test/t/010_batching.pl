@@ -82,10 +82,10 @@ cmp_ok($peak, '<', 120 * 1024, 'documents of 1 MB of which some words are used')
 # What the engine's counters have grown by since the last call; means are turned back into sums.
 my %counted;
 sub growth {
-    my @names = qw(batches rows tasks padding dedup waited);
+    my @names = qw(batches rows tasks dedup waited);
     my (%now, %grown);
     @now{@names} = split /\|/, $node->safe_psql('postgres', q{
-        SELECT batches, rows, round(distinct_tasks_per_batch * batches), padding_tokens, dedup_rows, score_wait_seconds
+        SELECT batches, rows, round(distinct_tasks_per_batch * batches), dedup_rows, score_wait_seconds
           FROM ia3_stat_engine});
     $grown{$_} = $now{$_} - ($counted{$_} // 0) for @names;
     %counted = %now;
@@ -102,7 +102,6 @@ is($grown->{rows}, 900, 'are all computed');
 cmp_ok($grown->{batches}, '<=', 12, 'in few batches');
 # these tasks are copies of three; what is left over of a request may be a small batch
 cmp_ok($grown->{tasks}, '>=', 2 * $grown->{batches}, 'each with several adapters');
-is($counted{padding}, 0, 'and nothing padded');
 
 # So do rows of many sessions, and what several of them ask is computed once: they ask while the engine is stopped.
 my $gate = start_query($node, 'BEGIN; SELECT pg_advisory_xact_lock(3); SELECT pg_sleep(60);');

@@ -1,73 +1,77 @@
 /*
  * client.h
- *     Inside of the client: connections (client.c, client_ahead.c), the fixed exchanges on them (engine_info.c) and
- *     what is raised when they fail (client_errors.c).
+ *     Requests to an engine: a backend's side of the protocol (common/protocol.h).
  *
- * Others use the functions of ia3.h.
+ *     do {
+ *         ia3_writer *w = Ia3RequestBegin(backbone);
+ *         ia3_put_...(w, ...);
+ *         Ia3RequestSend(IA3_...);
+ *         type = Ia3ReplyWaitOrRepeat(&reader);
+ *     } while (type == IA3_GOODBYE);
+ *
+ * If the engine is being replaced before it has taken the request, the request goes to another engine of the backbone,
+ * whatever that runs now, unless it was bound (Ia3RequestBindBackbone). A request that is not bound may be awaited
+ * with Ia3ReplyWait, and needs no loop.
+ *
+ * A backend keeps its connections; one is dropped at any error that leaves a reply outstanding. All waits obey
+ * interrupts, statement_timeout and postmaster death.
  */
 #ifndef IA3_CLIENT_H
 #define IA3_CLIENT_H
 
-#include "extension/supervisor/shmem.h"
+#include "common/protocol.h"
+#include "common/wire.h"
+#include "engine_info.h"
+#include "extension/ia3_compat.h"
 
-typedef struct Ia3Connection {
-    char backbone[NAMEDATALEN];
-    int fd;
-    bool open;
-    bool busy; /* a reply is outstanding, or the greeting is */
-    bool cut;  /* the request could not be sent to its end */
-    Ia3EngineKey engine;
-    Ia3EngineLoad load;     /* what we have told others of this connection */
-    uint32 request;         /* the last one sent */
-    SubTransactionId subid; /* that began it */
-    Ia3EngineInfo info;
-} Ia3Connection;
-
-typedef enum Ia3IoResult {
-    IA3_IO_OK,
-    IA3_IO_GONE,    /* closed or reset by the engine, or nobody listens */
-    IA3_IO_TIMEOUT, /* the deadline has passed */
-    IA3_IO_GOODBYE, /* the engine is being replaced and has not taken the request */
-    IA3_IO_GARBLED, /* a reply that breaks the protocol */
-    IA3_IO_VERSION, /* an engine that speaks another version of it */
-    IA3_IO_REFUSED  /* an ERROR reply; the reader reads it */
-} Ia3IoResult;
+struct Ia3Connection;
 
 /*
- * Deadlines are points in time, 0 = none. All waits raise pending interrupts as ERRORs; the connection then
- * is busy and closed by the end of the (sub)transaction.
+ * Begins a request to an engine of `backbone`: connects if needed, waiting up to ia3.start_timeout for an engine that
+ * is starting or loading, and returns the writer for the payload. A request that was under way is abandoned. ERROR
+ * 42704 for an unknown backbone, 55000 if its engines have failed, 57P03 if none is ready in time.
  */
-extern void Ia3CloseConnection(Ia3Connection *conn);
-extern Ia3Connection *Ia3KeptConnection(uint32 generation);
-extern Ia3Connection *Ia3OpenSeparate(const Ia3EngineStatus *status, TimestampTz deadline);
-extern Ia3IoResult Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, uint8 expected,
-                               ia3_reader *reader, TimestampTz deadline);
+extern ia3_writer *Ia3RequestBegin(const char *backbone);
+/* The same, but the request goes where the fewest training runs are. */
+extern ia3_writer *Ia3RequestBeginTraining(const char *backbone);
 
 /*
- * The parts of an exchange. Ia3SendFrame fills in the first IA3_FRAME_HEADER bytes of the frame; a busy
- * connection is idle again when Ia3ReceiveFrame has returned the last reply, which lies in the client's buffer.
+ * Binds the request being built to the backbone of the engine that gets it, which the result describes (until the next
+ * call of the client): for requests whose payload, or what is done with the reply, depends on it. Should the engine be
+ * replaced by one that runs another backbone, the caller has to begin again: Ia3ReplyWaitOrRepeat returns IA3_GOODBYE,
+ * Ia3ReplyWait raises 55000.
  */
-extern Ia3IoResult Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine,
-                                     ia3_reader *reader, TimestampTz deadline);
-extern Ia3IoResult Ia3OpenReady(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine,
-                                const Ia3EngineWish *wish, ia3_reader *reader, TimestampTz deadline);
-extern void Ia3AvoidHung(Ia3EngineWish *wish);
-extern bool Ia3ConnectionIsIdle(Ia3Connection *conn);
-extern Ia3IoResult Ia3SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, TimestampTz deadline);
-extern Ia3IoResult Ia3ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader,
-                                   TimestampTz deadline);
-/* The next request to the backbone goes to this engine, if that is still there. */
-extern void Ia3StayWith(const char *backbone, Ia3EngineKey engine);
+extern const Ia3EngineInfo *Ia3RequestBindBackbone(void);
 
-/* Closes the connection and raises the ERROR; not for IA3_IO_OK. */
-extern void Ia3RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader) pg_attribute_noreturn();
+/*
+ * Sends the request that was begun. If the engine is gone, waiting for the reply tells (the engine may have said why
+ * before it closed the connection).
+ */
+extern void Ia3RequestSend(uint8 type);
 
-/* Sends HELLO and INFO, fills conn->info. */
-extern Ia3IoResult Ia3Greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline);
+/*
+ * Waits for the next reply to the request that was sent; returns its type, and *reader reads its payload until the
+ * next call of the client. The reply is the last one unless it is IA3_PROGRESS. An ERROR reply is raised; 08006 if the
+ * engine goes away, 08P01 if its reply cannot be understood.
+ */
+extern uint8 Ia3ReplyWait(ia3_reader *reader);
+/* The same, but returns IA3_GOODBYE when the request has to be begun again. */
+extern uint8 Ia3ReplyWaitOrRepeat(ia3_reader *reader);
 
-extern void Ia3RaiseErrorFrame(ia3_reader *reader) pg_attribute_noreturn();
-extern void Ia3RaiseUnknownBackbone(const char *backbone) pg_attribute_noreturn();
-extern void Ia3RaiseFailed(const char *backbone) pg_attribute_noreturn();
-extern void Ia3RaiseNotReady(const char *backbone, const Ia3EngineStatus *status) pg_attribute_noreturn();
+/* Forgets the request that is being built or under way, in the second case by closing the connection. */
+extern void Ia3RequestAbandon(void);
+
+/* A reply that the caller cannot use: abandons the request, ERROR 08P01 with `what`, a sentence, as its detail. */
+extern void Ia3ProtocolError(const char *what) pg_attribute_noreturn();
+
+/*
+ * What an engine of the backbone said about itself when this backend connected. While a request to the backbone is
+ * being built this does no I/O and describes the engine of the request, without binding it; otherwise it connects like
+ * Ia3RequestBegin, with the same errors. Valid until the next call of the client.
+ */
+extern const Ia3EngineInfo *Ia3GetEngineInfo(const char *backbone);
+
+/* The idle connection to that engine, for an exchange beside the requests; NULL if there is none. */
+extern struct Ia3Connection *Ia3KeptConnection(uint32 generation);
 
 #endif

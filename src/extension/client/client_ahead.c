@@ -1,21 +1,24 @@
 /*
  * client_ahead.c
- *     Requests whose replies are awaited later: the backend goes on while the engine computes.
+ *     Requests whose replies are awaited later, so that the backend keeps working while the engine computes.
  *
- * Each has a connection of its own for as long as it is under way, so that other requests can be made
- * meanwhile, and so that dropping it is simply closing that connection: the engine then forgets it. They are
- * closed at the end of the transaction at the latest, and at the end of an aborted subtransaction that sent
- * them; whoever asks for such a reply is told to do without. Nothing here waits for an engine that is not
- * ready: reading ahead is an optimisation, and the caller can always make an ordinary request.
+ * Each has a connection of its own while it is under way, so that other requests can be made meanwhile, and so that
+ * dropping it simply means closing that connection: the engine then forgets it. The connections are closed at the end
+ * of the transaction at the latest, and at the end of an aborted subtransaction that sent the request; waiting for
+ * such a reply then returns 0. Nothing here waits for an engine that is not ready: reading ahead is an optimisation,
+ * and the caller can always make an ordinary request.
  */
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-#include "client.h"
+#include "client_ahead.h"
+#include "client_errors.h"
+#include "engine_choice.h"
 
-/* A read-ahead node has at most two batches under way; plans with many nodes do without for some. */
+/* A read-ahead node has at most two batches under way; in a plan with many nodes, some send theirs only when needed. */
 #define MAX_AHEAD 8
 
 static Ia3Connection ahead[MAX_AHEAD];
@@ -91,10 +94,6 @@ connect_ahead(const char *backbone)
     return NULL;
 }
 
-/*
- * A greeted connection to the engine with that entry, for an exchange that is none of the backbone's work and
- * ends with closing it. NULL if it does not answer.
- */
 Ia3Connection *
 Ia3OpenSeparate(const Ia3EngineStatus *status, TimestampTz deadline)
 {
@@ -125,13 +124,8 @@ grow_writer(uint8_t *data, size_t len, size_t cap)
     return repalloc_huge(data, cap);
 }
 
-/*
- * Sends a request; `write` writes its payload. Returns a handle for the reply, or 0 if it was not sent. ERROR
- * only for interrupts, 54000 for a request that is too large, and what the operating system says when no
- * descriptor or socket is to be had.
- */
 uint32
-Ia3AheadSend(const char *backbone, uint8 type, void (*write)(ia3_writer *w, const void *arg), const void *arg)
+Ia3AheadSend(const char *backbone, uint8 type, Ia3AheadWriter write, void *arg)
 {
     ia3_writer w = {.grow = grow_writer};
     Ia3Connection *conn;
@@ -142,7 +136,7 @@ Ia3AheadSend(const char *backbone, uint8 type, void (*write)(ia3_writer *w, cons
     if (conn == NULL)
         return 0;
     ia3_put_room(&w, IA3_FRAME_HEADER);
-    write(&w, arg);
+    write(&w, &conn->info, arg);
     result = Ia3SendFrame(conn, type, &w, 0);
     pfree(w.data);
     if (result == IA3_IO_OK)
@@ -160,11 +154,6 @@ find_ahead(uint32 handle)
     return NULL;
 }
 
-/*
- * Waits for the reply; returns its type, and *reader reads its payload until the next call of the client. 0
- * means that the request was not taken, or given up in between: it has to be made again. An ERROR reply is
- * raised; 08006 if the engine goes away, 08P01 if it talks nonsense.
- */
 uint8
 Ia3AheadWait(uint32 handle, ia3_reader *reader)
 {
@@ -190,7 +179,6 @@ Ia3AheadWait(uint32 handle, ia3_reader *reader)
     return type;
 }
 
-/* Gives a request up; the engine forgets it. Raises nothing. */
 void
 Ia3AheadDrop(uint32 handle)
 {

@@ -1,6 +1,6 @@
 /*
  * client_errors.c
- *     What a backend raises when an engine is not there, or goes away.
+ *     What a backend raises when an engine refuses a request, is not there, or goes away.
  */
 #include "postgres.h"
 
@@ -8,12 +8,67 @@
 #include "pgstat.h"
 #include "storage/latch.h"
 
-#include "client.h"
-#include "string_list.h"
+#include "client_errors.h"
+#include "text.h"
 
 /* The supervisor knows within milliseconds that an engine has ended, unless it is busy or stopped itself. */
 #define NOTICE_MS 500
 #define POLL_MS   10
+
+static int
+error_code_to_sql_state(uint32 code)
+{
+    switch (code) {
+    case IA3_E_PROTOCOL:
+        return ERRCODE_PROTOCOL_VIOLATION;
+    case IA3_E_INVALID:
+    case IA3_E_CHOICES:
+        return ERRCODE_INVALID_PARAMETER_VALUE;
+    case IA3_E_TOO_LONG:
+        return ERRCODE_PROGRAM_LIMIT_EXCEEDED;
+    case IA3_E_BAD_ADAPTER:
+        return ERRCODE_INVALID_BINARY_REPRESENTATION;
+    case IA3_E_BAD_CHECKPOINT:
+        return ERRCODE_CONFIG_FILE_ERROR;
+    case IA3_E_MEMORY:
+        return ERRCODE_OUT_OF_MEMORY;
+    case IA3_E_CANCELLED:
+        return ERRCODE_QUERY_CANCELED;
+    case IA3_E_UNAVAILABLE:
+        return ERRCODE_CANNOT_CONNECT_NOW;
+    case IA3_E_FILE:
+        return ERRCODE_IO_ERROR;
+    case IA3_E_UNSUPPORTED:
+        return ERRCODE_FEATURE_NOT_SUPPORTED;
+    default:
+        return ERRCODE_INTERNAL_ERROR;
+    }
+}
+
+void
+Ia3RaiseEngineError(uint32 code, const char *message, const char *detail, const char *hint,
+                    const char *context)
+{
+    ereport(ERROR, (errcode(error_code_to_sql_state(code)), errmsg_internal("%s", message),
+                    detail != NULL && detail[0] != '\0' ? errdetail_internal("%s", detail) : 0,
+                    hint != NULL && hint[0] != '\0' ? errhint("%s", hint) : 0,
+                    context != NULL ? errcontext("%s", context) : 0));
+    pg_unreachable();
+}
+
+void
+Ia3RaiseErrorFrame(ia3_reader *reader)
+{
+    uint32 code = ia3_get_u32(reader);
+    char *message = Ia3GetText(reader);
+    char *detail = Ia3GetText(reader);
+    char *hint = Ia3GetText(reader);
+
+    if (reader->bad)
+        ereport(ERROR, (errcode(ERRCODE_PROTOCOL_VIOLATION),
+                        errmsg("ia3 engine sent an error that cannot be understood")));
+    Ia3RaiseEngineError(code, message, detail, hint, NULL);
+}
 
 void
 Ia3RaiseUnknownBackbone(const char *backbone)
@@ -22,22 +77,21 @@ Ia3RaiseUnknownBackbone(const char *backbone)
                     errhint("The setting ia3.backbones lists the backbones.")));
 }
 
-/* All engines have failed; with several devices, each says why. */
 void
 Ia3RaiseFailed(const char *backbone)
 {
     Ia3EngineStatus *statuses = palloc(sizeof(Ia3EngineStatus) * IA3_MAX_ENGINES);
-    int n = Ia3GetEngineStatuses(statuses, NULL), of = 0;
+    int n = Ia3GetEngineStatuses(statuses, NULL), found = 0;
     StringInfoData detail;
 
     initStringInfo(&detail);
     for (int i = 0; i < n; i++)
         if (statuses[i].current && strcmp(statuses[i].spec.name, backbone) == 0)
-            statuses[of++] = statuses[i];
-    for (int i = 0; i < of; i++) {
+            statuses[found++] = statuses[i];
+    for (int i = 0; i < found; i++) {
         if (i > 0)
             appendStringInfoChar(&detail, '\n');
-        if (of > 1)
+        if (found > 1)
             appendStringInfo(&detail, "%s: ", statuses[i].spec.device);
         appendStringInfoString(&detail, Ia3EngineText(statuses[i].message));
     }
@@ -103,7 +157,6 @@ raise_version(const char *backbone)
                             "server after an update.")));
 }
 
-/* Closes the connection and raises; not for IA3_IO_OK. */
 void
 Ia3RaiseIo(Ia3Connection *conn, Ia3IoResult result, ia3_reader *reader)
 {

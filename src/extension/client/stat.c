@@ -2,170 +2,177 @@
  * stat.c
  *     ia3_stat_engine: what the supervisor knows about the engines, and what they count.
  *
- * A monitoring function must work when the thing it watches does not: an engine that is down or does not
- * answer has NULLs for its counters, and so has one that is being replaced, which takes no new connections.
- * Nothing waits for one that is starting.
+ * A monitoring function must work when the thing it watches does not: the counters of an engine that is down or does
+ * not answer are NULL, and so are those of an engine that is being replaced, which takes no new connections. Nothing
+ * here waits for an engine that is starting.
+ *
+ * Columns are found by their names, so that only the declaration of the function lists them.
  */
 #include "postgres.h"
 
+#include "catalog/pg_type.h"
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "extension/supervisor/shmem.h"
-#include "string_list.h"
+#include "client.h"
+#include "client_ahead.h"
+#include "connection.h"
+#include "text.h"
+
+/* How long a monitoring query waits for an engine that should answer at once. */
+#define STATS_TIMEOUT_MS 2000
 
 PG_FUNCTION_INFO_V1(ia3_stat_engine);
 
-/* Columns of ia3_stat_engine, in the order of its declaration. */
-enum {
-    COL_BACKBONE,
-    COL_PATH,
-    COL_DEVICE,
-    COL_DTYPE,
-    COL_STATE,
-    COL_PERCENT,
-    COL_PID,
-    COL_SINCE,
-    COL_RESTARTS,
-    COL_MESSAGE,
-    COL_DEVICE_DESCRIPTION,
-    COL_MODEL_TYPE,
-    COL_PARAMETERS,
-    COL_BYTES,
-    COL_BACKBONE_DIGEST,
-    COL_QUEUE_ROWS,
-    COL_BATCHES,
-    COL_ROWS,
-    COL_INPUT_TOKENS,
-    COL_DECODER_TOKENS,
-    COL_PADDING_TOKENS,
-    COL_MEAN_ROWS_PER_BATCH,
-    COL_DISTINCT_TASKS_PER_BATCH,
-    COL_MAX_BATCH_ROWS,
-    COL_DEDUP_ROWS,
-    COL_CACHE_HITS,
-    COL_CACHE_MISSES,
-    COL_CACHED_ADAPTERS,
-    COL_CACHED_BYTES,
-    COL_TRAIN_JOBS,
-    COL_TRAIN_STEPS,
-    COL_SCORE_SECONDS,
-    COL_TRAIN_SECONDS,
-    COL_SCORE_WAIT_SECONDS,
-    COL_TRAIN_WAIT_SECONDS,
-    COL_CONNECTIONS,
-    COL_OUTSTANDING,
-    N_COLUMNS
-};
+typedef struct StatRow {
+    TupleDesc desc;
+    Datum *values;
+    bool *nulls;
+} StatRow;
 
-/* Counters that are shown as they come, and whether as a whole number. */
-static const struct {
-    int column;
-    int stat;
-    bool whole;
-} plainStats[] = {
-    {COL_QUEUE_ROWS, IA3_STAT_QUEUE_ROWS, true},
-    {COL_BATCHES, IA3_STAT_BATCHES, true},
-    {COL_ROWS, IA3_STAT_ROWS, true},
-    {COL_INPUT_TOKENS, IA3_STAT_INPUT_TOKENS, true},
-    {COL_DECODER_TOKENS, IA3_STAT_DECODER_TOKENS, true},
-    {COL_PADDING_TOKENS, IA3_STAT_PADDING_TOKENS, true},
-    {COL_MAX_BATCH_ROWS, IA3_STAT_MAX_BATCH_ROWS, true},
-    {COL_DEDUP_ROWS, IA3_STAT_DEDUP_ROWS, true},
-    {COL_CACHE_HITS, IA3_STAT_CACHE_HITS, true},
-    {COL_CACHE_MISSES, IA3_STAT_CACHE_MISSES, true},
-    {COL_CACHED_ADAPTERS, IA3_STAT_CACHED_ADAPTERS, true},
-    {COL_CACHED_BYTES, IA3_STAT_CACHED_BYTES, true},
-    {COL_TRAIN_JOBS, IA3_STAT_TRAIN_JOBS, true},
-    {COL_TRAIN_STEPS, IA3_STAT_TRAIN_STEPS, true},
-    {COL_SCORE_SECONDS, IA3_STAT_SCORE_SECONDS, false},
-    {COL_TRAIN_SECONDS, IA3_STAT_TRAIN_SECONDS, false},
-    {COL_SCORE_WAIT_SECONDS, IA3_STAT_SCORE_WAIT_SECONDS, false},
-    {COL_TRAIN_WAIT_SECONDS, IA3_STAT_TRAIN_WAIT_SECONDS, false},
-    {COL_CONNECTIONS, IA3_STAT_CONNECTIONS, true},
-};
-
-static void
-put_datum(Datum *values, bool *nulls, int column, Datum value)
+/* -1 if there is none. */
+static int
+find_column(const StatRow *row, const char *name)
 {
-    values[column] = value;
-    nulls[column] = false;
+    for (int i = 0; i < row->desc->natts; i++)
+        if (strcmp(NameStr(TupleDescAttr(row->desc, i)->attname), name) == 0)
+            return i;
+    return -1;
 }
 
 static void
-put_status(const Ia3EngineStatus *status, const Ia3EngineLoad *load, Datum *values, bool *nulls)
+put_datum(StatRow *row, const char *name, Oid type, Datum value)
 {
-    put_datum(values, nulls, COL_BACKBONE, CStringGetTextDatum(status->spec.name));
-    put_datum(values, nulls, COL_PATH, CStringGetTextDatum(Ia3EngineText(status->spec.path)));
-    put_datum(values, nulls, COL_DEVICE, CStringGetTextDatum(status->spec.device));
-    put_datum(values, nulls, COL_DTYPE, CStringGetTextDatum(status->spec.dtype));
-    put_datum(values, nulls, COL_STATE, CStringGetTextDatum(Ia3EngineStateName(status->state)));
+    int column = find_column(row, name);
+
+    if (column < 0 || TupleDescAttr(row->desc, column)->atttypid != type)
+        elog(ERROR, "ia3_stat_engine is declared without a column \"%s\" of type %u", name, type);
+    row->values[column] = value;
+    row->nulls[column] = false;
+}
+
+static void
+put_text(StatRow *row, const char *name, const char *value)
+{
+    put_datum(row, name, TEXTOID, CStringGetTextDatum(value));
+}
+
+static void
+put_int64(StatRow *row, const char *name, int64 value)
+{
+    put_datum(row, name, INT8OID, Int64GetDatum(value));
+}
+
+static void
+put_status(StatRow *row, const Ia3EngineStatus *status, const Ia3EngineLoad *load)
+{
+    put_text(row, "backbone", status->spec.name);
+    put_text(row, "path", Ia3EngineText(status->spec.path));
+    put_text(row, "device", status->spec.device);
+    put_text(row, "dtype", status->spec.dtype);
+    put_text(row, "state", Ia3EngineStateName(status->state));
     if (status->state == IA3_ENGINE_LOADING || status->state == IA3_ENGINE_READY)
-        put_datum(values, nulls, COL_PERCENT, Int32GetDatum(status->percent));
+        put_datum(row, "percent", INT4OID, Int32GetDatum(status->percent));
     if (status->pid != 0)
-        put_datum(values, nulls, COL_PID, Int32GetDatum(status->pid));
-    put_datum(values, nulls, COL_SINCE, TimestampTzGetDatum(status->since));
-    put_datum(values, nulls, COL_OUTSTANDING, Int64GetDatum(Ia3OutstandingBytes(load)));
-    put_datum(values, nulls, COL_RESTARTS, Int64GetDatum(status->restarts));
+        put_datum(row, "pid", INT4OID, Int32GetDatum(status->pid));
+    put_datum(row, "since", TIMESTAMPTZOID, TimestampTzGetDatum(status->since));
+    put_int64(row, "restarts", status->restarts);
     if (status->message[0] != '\0')
-        put_datum(values, nulls, COL_MESSAGE, CStringGetTextDatum(Ia3EngineText(status->message)));
+        put_text(row, "message", Ia3EngineText(status->message));
+    put_int64(row, "outstanding", Ia3OutstandingBytes(load));
 }
 
 /* Device and dtype become those in use: the configured ones may be "auto". */
 static void
-put_info(const Ia3EngineInfo *info, Datum *values, bool *nulls)
+put_info(StatRow *row, const Ia3EngineInfo *info)
 {
     bytea *digest = palloc(VARHDRSZ + IA3_DIGEST_LEN);
 
     SET_VARSIZE(digest, VARHDRSZ + IA3_DIGEST_LEN);
     memcpy(VARDATA(digest), info->digest, IA3_DIGEST_LEN);
-    put_datum(values, nulls, COL_DEVICE, CStringGetTextDatum(info->device));
-    put_datum(values, nulls, COL_DTYPE, CStringGetTextDatum(info->dtype));
-    put_datum(values, nulls, COL_DEVICE_DESCRIPTION,
-              CStringGetTextDatum(Ia3EngineText(info->deviceDescription)));
-    put_datum(values, nulls, COL_MODEL_TYPE, CStringGetTextDatum(info->modelType));
-    put_datum(values, nulls, COL_PARAMETERS, Int64GetDatum((int64) info->parameters));
-    put_datum(values, nulls, COL_BYTES, Int64GetDatum((int64) info->bytes));
-    put_datum(values, nulls, COL_BACKBONE_DIGEST, PointerGetDatum(digest));
+    put_text(row, "device", info->device);
+    put_text(row, "dtype", info->dtype);
+    put_text(row, "device_description", Ia3EngineText(info->deviceDescription));
+    put_text(row, "model_type", info->modelType);
+    put_int64(row, "parameters", (int64) info->parameters);
+    put_int64(row, "bytes", (int64) info->bytes);
+    put_datum(row, "backbone_digest", BYTEAOID, PointerGetDatum(digest));
 }
 
+/* Every counter whose name is that of a column, as the type of the column says, and two means. */
 static void
-put_counters(const double *stats, Datum *values, bool *nulls)
+put_counters(StatRow *row, const double *stats)
 {
-    for (int i = 0; i < lengthof(plainStats); i++) {
-        double value = stats[plainStats[i].stat];
+    static const char *const names[IA3_N_STATS] = IA3_STAT_NAMES;
+    double batches = stats[IA3_STAT_BATCHES];
 
-        put_datum(values, nulls, plainStats[i].column,
-                  plainStats[i].whole ? Int64GetDatum((int64) value) : Float8GetDatum(value));
+    for (int i = 0; i < IA3_N_STATS; i++) {
+        int column = find_column(row, names[i]);
+
+        if (column < 0)
+            continue;
+        if (TupleDescAttr(row->desc, column)->atttypid == INT8OID)
+            put_int64(row, names[i], (int64) stats[i]);
+        else
+            put_datum(row, names[i], FLOAT8OID, Float8GetDatum(stats[i]));
     }
-    if (stats[IA3_STAT_BATCHES] > 0) {
-        put_datum(values, nulls, COL_MEAN_ROWS_PER_BATCH,
-                  Float8GetDatum(stats[IA3_STAT_ROWS] / stats[IA3_STAT_BATCHES]));
-        put_datum(values, nulls, COL_DISTINCT_TASKS_PER_BATCH,
-                  Float8GetDatum(stats[IA3_STAT_DISTINCT_TASKS] / stats[IA3_STAT_BATCHES]));
+    if (batches == 0)
+        return;
+    put_datum(row, "mean_rows_per_batch", FLOAT8OID, Float8GetDatum(stats[IA3_STAT_ROWS] / batches));
+    put_datum(row, "distinct_tasks_per_batch", FLOAT8OID,
+              Float8GetDatum(stats[IA3_STAT_DISTINCT_TASKS] / batches));
+}
+
+/* Asks for the counters. */
+static Ia3IoResult
+ask_stats(Ia3Connection *conn, double *values, TimestampTz deadline)
+{
+    Ia3SmallRequest request;
+    ia3_reader reader;
+    Ia3IoResult result;
+    uint32 n;
+
+    result = Ia3Exchange(conn, IA3_STATS, Ia3SmallRequestBegin(&request), IA3_STATS_OK, &reader, deadline);
+    if (result != IA3_IO_OK)
+        return result;
+    n = ia3_get_count(&reader, 12);
+    for (uint32 i = 0; i < IA3_N_STATS; i++) {
+        size_t len;
+
+        if (i < n)
+            ia3_get_str(&reader, &len);
+        values[i] = i < n ? ia3_get_f64(&reader) : 0;
     }
+    return n < IA3_N_STATS || reader.bad ? IA3_IO_GARBLED : IA3_IO_OK;
 }
 
 /*
- * One row per engine: of each backbone the current ones, one per device, successors that load, and those that
- * were replaced and finish what they were asked. Counters (of current ones) since the engine started; bytes in
- * bytes, *_seconds in seconds, waits are sums over requests and training steps. `outstanding` is what requests
- * are spread by, in bytes (Ia3OutstandingBytes).
- *
- * CREATE FUNCTION ia3_stat_engine(
- *     OUT backbone text, OUT path text, OUT device text, OUT dtype text, OUT state text, OUT percent integer,
- *     OUT pid integer, OUT since timestamptz, OUT restarts bigint, OUT message text,
- *     OUT device_description text, OUT model_type text,
- *     OUT parameters bigint, OUT bytes bigint, OUT backbone_digest bytea, OUT queue_rows bigint,
- *     OUT batches bigint, OUT rows bigint, OUT input_tokens bigint, OUT decoder_tokens bigint,
- *     OUT padding_tokens bigint, OUT mean_rows_per_batch double precision,
- *     OUT distinct_tasks_per_batch double precision, OUT max_batch_rows bigint, OUT dedup_rows bigint,
- *     OUT cache_hits bigint, OUT cache_misses bigint, OUT cached_adapters bigint, OUT cached_bytes bigint,
- *     OUT train_jobs bigint, OUT train_steps bigint, OUT score_seconds double precision,
- *     OUT train_seconds double precision, OUT score_wait_seconds double precision,
- *     OUT train_wait_seconds double precision, OUT connections bigint, OUT outstanding bigint)
- *     RETURNS SETOF record
- *     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'ia3_stat_engine';
+ * The counters, values[IA3_N_STATS], of the engine with that entry, and what it is. False if it does not answer in
+ * time; raises nothing but interrupts.
+ */
+static bool
+get_stats(const Ia3EngineStatus *status, double *values, Ia3EngineInfo *info)
+{
+    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STATS_TIMEOUT_MS);
+    Ia3Connection *conn = Ia3KeptConnection(status->generation);
+    bool kept = conn != NULL;
+    bool answered;
+
+    if (!kept)
+        conn = Ia3OpenSeparate(status, deadline);
+    if (conn == NULL)
+        return false;
+    answered = ask_stats(conn, values, deadline) == IA3_IO_OK;
+    *info = conn->info;
+    if (!kept || !answered)
+        Ia3CloseConnection(conn);
+    return answered;
+}
+
+/*
+ * One row per engine: of each backbone the current ones, one per device, successors that load, and predecessors that
+ * finish their requests. Counters (of current engines) since the engine started; bytes in bytes, *_seconds in seconds,
+ * waits are sums over requests and training steps.
  */
 Datum
 ia3_stat_engine(PG_FUNCTION_ARGS)
@@ -173,30 +180,29 @@ ia3_stat_engine(PG_FUNCTION_ARGS)
     ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
     Ia3EngineStatus *statuses;
     Ia3EngineLoad loads[IA3_MAX_ENGINES];
+    StatRow row;
     int n;
 
     Ia3RequirePreload();
     Ia3InitMaterializedSRF(fcinfo);
-    if (rsinfo->setDesc->natts != N_COLUMNS)
-        elog(ERROR, "ia3_stat_engine is declared with %d columns instead of %d", rsinfo->setDesc->natts,
-             N_COLUMNS);
+    row.desc = rsinfo->setDesc;
+    row.values = palloc0(sizeof(Datum) * row.desc->natts);
+    row.nulls = palloc(sizeof(bool) * row.desc->natts);
 
     statuses = palloc(sizeof(Ia3EngineStatus) * IA3_MAX_ENGINES);
     n = Ia3GetEngineStatuses(statuses, loads);
     for (int i = 0; i < n; i++) {
-        Datum values[N_COLUMNS] = {0};
-        bool nulls[N_COLUMNS];
         double stats[IA3_N_STATS];
         Ia3EngineInfo info;
 
-        memset(nulls, true, sizeof nulls);
-        put_status(&statuses[i], &loads[i], values, nulls);
+        memset(row.nulls, true, sizeof(bool) * row.desc->natts);
+        put_status(&row, &statuses[i], &loads[i]);
         if (statuses[i].current && statuses[i].state == IA3_ENGINE_READY &&
-            Ia3GetEngineStats(&statuses[i], stats, &info)) {
-            put_info(&info, values, nulls);
-            put_counters(stats, values, nulls);
+            get_stats(&statuses[i], stats, &info)) {
+            put_info(&row, &info);
+            put_counters(&row, stats);
         }
-        tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+        tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, row.values, row.nulls);
     }
     return (Datum) 0;
 }

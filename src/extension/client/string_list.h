@@ -1,13 +1,11 @@
 /*
  * string_list.h
- *     Lists of strings (choices, templates, fields) and their way to the engine.
+ *     Lists of strings: choices, templates, fields.
  *
  * Everything is palloc'd in the current memory context unless said otherwise.
  */
 #ifndef IA3_STRING_LIST_H
 #define IA3_STRING_LIST_H
-
-#include "extension/ia3.h"
 
 typedef struct Ia3Strings {
     int n;
@@ -33,20 +31,5 @@ extern const Ia3Strings *Ia3StringIndexStrings(const Ia3StringIndex *index);
 
 /* ERROR 22023 when there is no choice, one is empty or two are equal. */
 extern void Ia3CheckChoices(const Ia3Strings *choices);
-
-/*
- * What an engine reads and says is UTF-8. Ia3PutText writes `str`; Ia3PutInput writes `str text, u32 tail`,
- * converting the tail's offset too; Ia3GetText reads a `str` into a palloc'd NUL-terminated string in server
- * encoding, and Ia3EngineText makes one of a message that the supervisor passes on. Neither fails: what is not
- * UTF-8 becomes '?', and what the server encoding does not have is written as \uXXXX.
- */
-extern void Ia3PutText(ia3_writer *w, const char *text, int len);
-extern void Ia3PutInput(ia3_writer *w, const char *text, int len, int tail);
-extern void Ia3PutStrings(ia3_writer *w, const Ia3Strings *strings); /* list<str> */
-extern char *Ia3GetText(ia3_reader *r);
-extern char *Ia3EngineText(const char *message);
-
-/* The other side sent something unreadable: closes the connection, ERROR 08P01. */
-extern void Ia3ProtocolError(const char *what) pg_attribute_noreturn();
 
 #endif

@@ -6,7 +6,10 @@
 
 #include "utils/builtins.h"
 
+#include "client.h"
+#include "extension/guc.h"
 #include "string_list.h"
+#include "text.h"
 
 PG_FUNCTION_INFO_V1(ia3_tokenize);
 

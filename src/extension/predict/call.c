@@ -11,6 +11,7 @@
 #include "utils/numeric.h"
 
 #include "call.h"
+#include "extension/guc.h"
 
 /* The choices of this call: its own argument (the third), else the task's. */
 static const Ia3Strings *

@@ -10,6 +10,7 @@
 #include "utils/builtins.h"
 
 #include "classify.h"
+#include "extension/ia3_compat.h"
 #include "result_cache.h"
 
 PG_FUNCTION_INFO_V1(ia3_classify_text);

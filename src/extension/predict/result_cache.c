@@ -15,6 +15,8 @@
 #include "utils/snapmgr.h"
 
 #include "result_cache.h"
+#include "extension/guc.h"
+#include "extension/ia3_compat.h"
 
 /* Beyond this many bytes a cache forgets what it can even if it has not reached its capacity. */
 #define MAX_CACHE_BYTES (16 * 1024 * 1024)

@@ -14,8 +14,7 @@
 #ifndef IA3_RESULT_CACHE_H
 #define IA3_RESULT_CACHE_H
 
-#include "extension/ia3.h"
-
+#include "fmgr.h"
 #include "utils/snapshot.h"
 
 #include "call.h"

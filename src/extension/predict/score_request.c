@@ -7,9 +7,12 @@
 #include "miscadmin.h"
 
 #include "score_request.h"
-
-/* An engine that keeps losing what it was just given is broken; two rounds cover an eviction in between. */
-#define MAX_ROUNDS 4
+#include "extension/client/client.h"
+#include "extension/client/client_ahead.h"
+#include "extension/client/client_errors.h"
+#include "extension/client/text.h"
+#include "extension/tasks/adapter_request.h"
+#include "extension/guc.h"
 
 /* So many lists of choices are looked at for one that is there already. */
 #define LOOK_BACK 64
@@ -133,14 +136,11 @@ write_sampling(ia3_writer *w, const Ia3Sampling *s)
 }
 
 static void
-write_request(const Ia3ScoreRequest *request, ia3_writer *w)
+write_request(ia3_writer *w, void *arg)
 {
     static const uint8 bare[IA3_DIGEST_LEN];
+    const Ia3ScoreRequest *request = arg;
 
-    /* Once more, of the very engine that gets the request: it may have been replaced since the task was read. */
-    for (int i = 0; i < request->nAdapters; i++)
-        if (request->adapters[i])
-            Ia3TaskCheckBackbone(request->adapters[i]);
     ia3_put_u32(w, request->maxInputTokens);
     ia3_put_u32(w, request->nAdapters);
     for (int i = 0; i < request->nAdapters; i++)
@@ -206,54 +206,22 @@ reply_type(const Ia3ScoreRequest *request)
     return request->generates ? IA3_GENERATE_OK : IA3_SCORE_OK;
 }
 
-/* Gives the engine the adapters of a MISSING reply. */
-static void
-put_missing(const Ia3ScoreRequest *request, ia3_reader *r)
-{
-    uint32 n = ia3_get_count(r, IA3_DIGEST_LEN);
-    uint8 *missing = palloc(n * IA3_DIGEST_LEN + 1);
-    const uint8 *bytes = ia3_get_bytes(r, (size_t) n * IA3_DIGEST_LEN);
-
-    if (r->bad || n == 0)
-        Ia3ProtocolError("The engine misses adapters, but does not say which.");
-    /* The reader's bytes last only until the next request. */
-    memcpy(missing, bytes, (size_t) n * IA3_DIGEST_LEN);
-    for (uint32 m = 0; m < n; m++) {
-        const Ia3Task *task = NULL;
-
-        for (int i = 0; i < request->nAdapters && task == NULL; i++)
-            if (request->adapters[i] &&
-                memcmp(request->adapters[i]->digest, missing + m * IA3_DIGEST_LEN, IA3_DIGEST_LEN) == 0)
-                task = request->adapters[i];
-        if (task == NULL)
-            Ia3ProtocolError("The engine misses an adapter that it was not asked to use.");
-        Ia3TaskPutAdapter(task);
-    }
-    pfree(missing);
-}
-
 Ia3ScoreResult *
 Ia3ScoreRun(Ia3ScoreRequest *request)
 {
-    for (int round = 0; round < MAX_ROUNDS; round++) {
-        ia3_reader reader;
-        uint8 type;
+    Ia3AdapterRequest run = {
+        .backbone = request->backbone,
+        .type = request_type(request),
+        .reply = reply_type(request),
+        .nAdapters = request->nAdapters,
+        .adapters = request->adapters,
+        .write = write_request,
+        .arg = request,
+    };
+    ia3_reader reader;
 
-        write_request(request, Ia3RequestBegin(request->backbone));
-        Ia3RequestSend(request_type(request));
-        type = Ia3ReplyWaitOrRepeat(&reader);
-        if (type == IA3_GOODBYE)
-            continue;
-        if (type == reply_type(request))
-            return read_results(request, &reader);
-        if (type != IA3_MISSING)
-            Ia3ProtocolError("The engine did not answer with what it was asked for.");
-        put_missing(request, &reader);
-    }
-    ereport(ERROR,
-            (errcode(ERRCODE_INTERNAL_ERROR), errmsg("ia3 engine does not keep the adapters it is given"),
-             errhint("Raise ia3.adapter_cache_size.")));
-    return NULL;
+    Ia3AdapterRequestRun(&run, &reader);
+    return read_results(request, &reader);
 }
 
 /*
@@ -261,9 +229,12 @@ Ia3ScoreRun(Ia3ScoreRequest *request)
  */
 
 static void
-write_ahead(ia3_writer *w, const void *arg)
+write_ahead(ia3_writer *w, const Ia3EngineInfo *engine, void *arg)
 {
-    write_request(arg, w);
+    const Ia3ScoreRequest *request = arg;
+
+    Ia3AdapterRequestCheck(request->adapters, request->nAdapters, engine);
+    write_request(w, arg);
 }
 
 void

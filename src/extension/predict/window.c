@@ -17,8 +17,9 @@
 #include "utils/snapmgr.h"
 #include "windowapi.h"
 
+#include "ask.h"
 #include "classify.h"
-#include "extension/readahead/readahead.h"
+#include "extension/guc.h"
 
 PG_FUNCTION_INFO_V1(ia3_predict_window_text);
 PG_FUNCTION_INFO_V1(ia3_predict_window_fields);

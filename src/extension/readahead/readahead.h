@@ -16,19 +16,17 @@
  *     readahead_rewrite.c    building the node: between two nodes, or on top of one that is taken apart
  *     readahead_exec.c       executing the node: reading and emitting batches, rescans
  *     readahead_run.c        whether a query is run to its end
- *     readahead_ask.c        asking the engine about the calls of a batch
  *     readahead_explain.c    EXPLAIN, and adding up what parallel workers did
  */
 #ifndef IA3_READAHEAD_H
 #define IA3_READAHEAD_H
-
-#include "extension/ia3.h"
 
 #include "nodes/execnodes.h"
 #include "nodes/extensible.h"
 #include "nodes/pathnodes.h"
 #include "nodes/plannodes.h"
 
+#include "extension/predict/ask.h"
 #include "extension/predict/call.h"
 #include "extension/predict/result_cache.h"
 
@@ -129,29 +127,6 @@ typedef struct Ia3ReadAheadPlan {
 extern List *Ia3ReadAheadPlanPut(const Ia3ReadAheadPlan *plan);
 extern Ia3ReadAheadPlan Ia3ReadAheadPlanGet(const CustomScan *scan);
 extern const CustomScanMethods Ia3ReadAheadScanMethods;
-
-/*
- * Asking (readahead_ask.c). Calls are added one by one, sent together, and collected later. What concerns a
- * single call (no such task, unusable choices, refused by the engine) leaves that call without an answer,
- * so that the function meets the error itself if it is really called. What concerns them all is an ERROR.
- */
-typedef struct Ia3AskCounts {
-    uint64 batches; /* requests sent */
-    uint64 rows;    /* calls in them */
-    uint64 largest;
-} Ia3AskCounts;
-
-typedef struct Ia3Asking Ia3Asking;
-
-/* Lives in the current memory context, and so must the arguments of the calls that are added. */
-extern Ia3Asking *Ia3AskingCreate(Ia3ResultCache *cache, Ia3AskCounts *counts);
-/* Returns the bytes of the arguments if it is a call that has to be sent, 0 if the answer is known or on its way. */
-extern Size Ia3AskingAdd(Ia3Asking *asking, const Ia3Call *call);
-/* Makes the requests. `ahead`: sends them now, because other things will be done before they are collected. */
-extern void Ia3AskingSend(Ia3Asking *asking, bool ahead);
-extern void Ia3AskingCollect(Ia3Asking *asking);
-/* Tells the engine not to bother. The calls may be asked again. */
-extern void Ia3AskingDrop(Ia3Asking *asking);
 
 /*
  * Whether the run that is going on was asked for a number of rows (readahead_run.c): FETCH, a fetch size, loops and

@@ -21,6 +21,7 @@
 #include "utils/datum.h"
 #include "utils/memutils.h"
 
+#include "extension/guc.h"
 #include "readahead.h"
 
 /* Stored rows and evaluated arguments of one batch: it ends early when they get longer than this. */

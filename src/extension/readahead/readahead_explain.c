@@ -5,7 +5,7 @@
  * Leader and workers add their counts to a struct in the query's dynamic shared memory; atomics, no lock.
  * The segment goes away before EXPLAIN is printed, so the leader takes the sums out at shutdown.
  */
-#include "readahead.h"
+#include "postgres.h"
 
 #include "access/parallel.h"
 #include "commands/explain.h"
@@ -15,6 +15,8 @@
 #endif
 #include "port/atomics.h"
 #include "utils/ruleutils.h"
+
+#include "readahead.h"
 
 struct Ia3SharedCounts {
     pg_atomic_uint64 batches, rows, largest;

@@ -13,6 +13,7 @@
 #include "optimizer/optimizer.h"
 #include "optimizer/planner.h"
 
+#include "extension/guc.h"
 #include "readahead.h"
 
 static planner_hook_type previousPlanner = NULL;

@@ -14,7 +14,9 @@
 
 #include <ctype.h>
 
-#include "extension/ia3.h"
+#include "miscadmin.h"
+
+#include "backbones.h"
 
 static const char *const knownDtypes[] = {"auto", "float32", "bfloat16", "int8"};
 
@@ -333,11 +335,6 @@ scan_entry(Scanner *scan, Ia3BackboneSpec *specs, int *n)
         expand_devices(scan, specs, n, devices, nDevices);
 }
 
-/*
- * Parses `setting` into specs[IA3_MAX_CONFIGURED]. Returns the number of engines it asks for (an empty setting
- * asks for none), or -1 with *error set to a full sentence (palloc'd). Never raises an error of its own: it
- * also runs in the GUC check hook, inside the postmaster.
- */
 int
 Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error)
 {
@@ -361,4 +358,21 @@ Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error)
     }
     *error = scan.error;
     return scan.error != NULL ? -1 : n;
+}
+
+bool
+Ia3CheckBackbones(char **newval, void **extra, GucSource source)
+{
+    Ia3BackboneSpec *specs;
+    char *error = NULL;
+    int n;
+
+    specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_CONFIGURED);
+    n = Ia3ParseBackbones(*newval, specs, &error);
+    pfree(specs);
+    if (n >= 0)
+        return true;
+    GUC_check_errdetail("%s", error);
+    GUC_check_errhint("The value is a list like \"name=path[@device[|device...]][:dtype], ...\".");
+    return false;
 }

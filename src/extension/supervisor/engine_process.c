@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "engine_process.h"
+#include "extension/ia3_compat.h"
 
 /* Where the child finds its pipes. */
 #define CHILD_STATUS_FD  3

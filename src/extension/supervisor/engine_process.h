@@ -5,7 +5,7 @@
 #ifndef IA3_ENGINE_PROCESS_H
 #define IA3_ENGINE_PROCESS_H
 
-#include "extension/ia3.h"
+#include "backbones.h"
 
 /* The settings that an engine is started with; units as in ia3.h. */
 typedef struct Ia3EngineSettings {

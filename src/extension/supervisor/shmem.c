@@ -9,12 +9,14 @@
  */
 #include "postgres.h"
 
+#include "miscadmin.h"
 #include "replication/walsender.h"
 #include "storage/ipc.h"
 #include "storage/shmem.h"
 #include "utils/timestamp.h"
 
 #include "shmem.h"
+#include "extension/guc.h"
 
 #define IA3_TRANCHE      "ia3"
 #define IA3_LOCK_ENGINES 0

@@ -16,19 +16,22 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include "miscadmin.h"
 #include "pgstat.h"
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
+#include "utils/timestamp.h"
 
 #include "supervisor.h"
+#include "supervisor_engine.h"
+#include "supervisor_list.h"
+#include "extension/ia3_compat.h"
 
 #define RESTART_SUPERVISOR_S 5
 
 static WaitEventSet *waitSet = NULL;
-static bool waitSetStale = true; /* a pipe was opened or closed */
-static bool backboneWaits;       /* for an entry that an engine on its way out still has */
-static bool entryFreed;
+static bool backboneWaits; /* for an entry that an engine on its way out still has */
 
 /* Does what is due; returns the milliseconds until the next thing is, -1 = nothing. */
 static long
@@ -56,18 +59,6 @@ run_due(void)
     return Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next));
 }
 
-void
-Ia3PipesHaveChanged(void)
-{
-    waitSetStale = true;
-}
-
-void
-Ia3EntryIsFree(void)
-{
-    entryFreed = true;
-}
-
 static void
 build_wait_set(void)
 {
@@ -84,7 +75,7 @@ build_wait_set(void)
         if (process->log.fd >= 0)
             AddWaitEventToSet(waitSet, WL_SOCKET_READABLE, process->log.fd, NULL, NULL);
     }
-    waitSetStale = false;
+    Ia3PipesChanged = false;
 }
 
 static void
@@ -93,7 +84,7 @@ wait_for_events(long timeout)
     static uint32 waitEvent = 0;
     WaitEvent event;
 
-    if (waitSetStale)
+    if (waitSet == NULL || Ia3PipesChanged)
         build_wait_set();
     WaitEventSetWait(waitSet, timeout, &event, 1, Ia3WaitEvent(&waitEvent, "Ia3Supervisor"));
     ResetLatch(MyLatch);
@@ -199,7 +190,7 @@ static void
 configure(void)
 {
     backboneWaits = !Ia3ApplyConfiguration();
-    entryFreed = false; /* what it freed was there when it added engines */
+    Ia3EntryFreed = false; /* what it freed was there when it added engines */
 }
 
 void
@@ -216,7 +207,7 @@ Ia3SupervisorMain(Datum arg)
             ConfigReloadPending = false;
             ProcessConfigFile(PGC_SIGHUP);
             configure();
-        } else if (backboneWaits && entryFreed)
+        } else if (backboneWaits && Ia3EntryFreed)
             configure();
         wait_for_events(run_due());
         attend_engines();
@@ -226,7 +217,6 @@ Ia3SupervisorMain(Datum arg)
     proc_exit(1);
 }
 
-/* Registers the supervisor as a static background worker. Only from _PG_init while preloading. */
 void
 Ia3SupervisorRegister(void)
 {

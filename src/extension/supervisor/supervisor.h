@@ -1,62 +1,14 @@
 /*
  * supervisor.h
- *     Inside of the supervisor: its loop (supervisor.c), the life of one engine (supervisor_engine.c), and which
- *     engines there should be (supervisor_list.c).
+ *     The background worker that keeps the engines running.
  */
 #ifndef IA3_SUPERVISOR_H
 #define IA3_SUPERVISOR_H
 
-#include "engine_process.h"
-#include "shmem.h"
+/* Registers the supervisor as a static background worker. Only from _PG_init while preloading. */
+extern void Ia3SupervisorRegister(void);
 
-#include "utils/timestamp.h"
-
-/* In the data directory, 0700, left out of base backups. */
-#define IA3_SOCKET_DIRECTORY PG_STAT_TMP_DIR
-
-typedef struct Ia3Engine {
-    Ia3EngineStatus status; /* published after every change */
-    char label[sizeof(((Ia3BackboneSpec *) NULL)->name) +
-               sizeof(((Ia3BackboneSpec *) NULL)->device)]; /* for messages */
-    Ia3EngineSettings settings;
-    Ia3Process process;
-    char lastError[IA3_LINE_MAX + 1]; /* what it has logged as one, since its start */
-    bool outdated;                    /* it is current until its successors take over */
-    bool leaving;                     /* drains or stops; once it has ended, its entry is freed */
-    bool stopping;                    /* SIGTERM was sent */
-    bool keep;                        /* while the configuration is applied: it is wanted */
-    bool gaveReason;                  /* status.message says why it failed */
-    int failures;                     /* ends in a row before it was ready */
-    int backoffMs;                    /* of the next restart */
-    TimestampTz readyAt;              /* 0 = not ready */
-    TimestampTz startAt;              /* while it does not run: when to start; 0 = never */
-    TimestampTz endBy; /* while it leaves: when it gets the next stronger signal; 0 = no bound */
-} Ia3Engine;
-
-/* The entries have the numbers of those in shared memory. */
-extern Ia3Engine Ia3Engines[IA3_MAX_ENGINES];
-
-/* supervisor_engine.c */
-extern bool Ia3EngineInUse(const Ia3Engine *engine);
-extern void Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
-                         bool current);
-extern void Ia3EngineStart(Ia3Engine *engine);
-extern void Ia3EngineAdopt(Ia3Engine *engine, const Ia3BackboneSpec *spec);
-extern void Ia3EngineRetry(Ia3Engine *engine);
-extern void Ia3EngineTerminate(Ia3Engine *engine, Ia3EngineState state);
-extern void Ia3EngineStop(Ia3Engine *engine);
-extern void Ia3EngineBeginDraining(Ia3Engine *engine);
-extern void Ia3EngineDismiss(Ia3Engine *engine);
-extern void Ia3EnginePress(Ia3Engine *engine);
-extern void Ia3EngineAttend(Ia3Engine *engine);
-extern void Ia3EngineForget(Ia3Engine *engine);
-
-/* supervisor_list.c */
-extern bool Ia3ApplyConfiguration(void);
-extern void Ia3PromoteSuccessors(void);
-
-/* supervisor.c */
-extern void Ia3PipesHaveChanged(void);
-extern void Ia3EntryIsFree(void);
+/* Its main function, which PostgreSQL looks up by name. */
+extern PGDLLEXPORT void Ia3SupervisorMain(Datum arg);
 
 #endif

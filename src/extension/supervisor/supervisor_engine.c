@@ -14,8 +14,9 @@
 
 #include "mb/pg_wchar.h"
 #include "pgstat.h"
+#include "utils/timestamp.h"
 
-#include "supervisor.h"
+#include "supervisor_engine.h"
 
 #define BACKOFF_MIN_MS    1000
 #define BACKOFF_MAX_MS    60000
@@ -24,6 +25,8 @@
 #define DRAIN_PATIENCE_MS (10 * 60 * 1000) /* for draining, when no training or merge is under way */
 
 Ia3Engine Ia3Engines[IA3_MAX_ENGINES];
+bool Ia3PipesChanged = false;
+bool Ia3EntryFreed = false;
 
 bool
 Ia3EngineInUse(const Ia3Engine *engine)
@@ -173,7 +176,7 @@ read_pipes(Ia3Engine *engine)
     Ia3ReadLines(&engine->process.log, handle_log_line, engine);
     Ia3ReadLines(&engine->process.status, handle_status_line, engine);
     if (open != (engine->process.status.fd >= 0) + (engine->process.log.fd >= 0))
-        Ia3PipesHaveChanged();
+        Ia3PipesChanged = true;
 }
 
 /* The last words of a process that has ended: bounded, since a child of it might hold the pipe open. */
@@ -200,7 +203,7 @@ free_engine(Ia3Engine *engine)
 {
     clear_engine(engine);
     publish(engine);
-    Ia3EntryIsFree();
+    Ia3EntryFreed = true;
 }
 
 static void
@@ -287,7 +290,7 @@ Ia3EngineStart(Ia3Engine *engine)
     engine->status.percent = 0;
     engine->status.generation = Ia3NextGeneration();
     name_socket(engine);
-    Ia3PipesHaveChanged();
+    Ia3PipesChanged = true;
     if (!Ia3ProcessStart(&engine->process, &engine->status.spec, &engine->settings, engine->status.socket,
                          engine->status.message, sizeof engine->status.message)) {
         fail_start(engine);
@@ -411,7 +414,7 @@ Ia3EngineAttend(Ia3Engine *engine)
         return;
     drain_pipes(engine);
     Ia3ProcessClosePipes(&engine->process);
-    Ia3PipesHaveChanged();
+    Ia3PipesChanged = true;
     unlink(engine->status.socket); /* usually gone already */
     engine->status.restarts++;
     if (engine->leaving) {

@@ -15,7 +15,12 @@
 #include <sched.h>
 #include <signal.h>
 
-#include "supervisor.h"
+#include "lib/stringinfo.h"
+#include "utils/timestamp.h"
+
+#include "extension/guc.h"
+#include "supervisor_engine.h"
+#include "supervisor_list.h"
 
 /*
  * The engines of one backbone on CPUs share its cores; they would else be in each other's way. One on a GPU is
@@ -180,10 +185,6 @@ count_devices(const Ia3BackboneSpec *specs, int n)
     return devices;
 }
 
-/*
- * Brings the engines in line with ia3.backbones and the other settings. False if that has to be done again when
- * an engine that is leaving has left.
- */
 bool
 Ia3ApplyConfiguration(void)
 {

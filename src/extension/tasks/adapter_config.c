@@ -16,6 +16,7 @@
 
 #include "adapter_config.h"
 #include "extension/client/string_list.h"
+#include "extension/ia3_compat.h"
 
 #define PEFT_VERSION "0.18.0" /* whose keys are written */
 

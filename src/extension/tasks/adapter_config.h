@@ -5,7 +5,7 @@
 #ifndef IA3_ADAPTER_CONFIG_H
 #define IA3_ADAPTER_CONFIG_H
 
-#include "extension/ia3.h"
+#include "common/protocol.h"
 
 #include "utils/jsonb.h"
 

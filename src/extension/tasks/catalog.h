@@ -5,8 +5,6 @@
 #ifndef IA3_CATALOG_H
 #define IA3_CATALOG_H
 
-#include "extension/ia3.h"
-
 #include "executor/spi.h"
 
 #define IA3_MAX_QUERY_ARGS 10

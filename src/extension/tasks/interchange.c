@@ -21,6 +21,11 @@
 
 #include "adapter_config.h"
 #include "catalog.h"
+#include "common/version.h"
+#include "extension/client/client.h"
+#include "extension/client/text.h"
+#include "extension/guc.h"
+#include "extension/supervisor/shmem.h"
 #include "template.h"
 #include "versions.h"
 
@@ -105,8 +110,7 @@ normalize(Import *import, bytea *adapter)
     do {
         ia3_writer *w = Ia3RequestBegin(import->backbone);
 
-        /* Of the very engine that gets the request; another might run another backbone. */
-        import->engine = *Ia3GetEngineInfo(import->backbone);
+        import->engine = *Ia3RequestBindBackbone();
         ia3_put_str(w, VARDATA_ANY(adapter), VARSIZE_ANY_EXHDR(adapter));
         Ia3RequestSend(IA3_NORMALIZE);
         type = Ia3ReplyWaitOrRepeat(&reader);
@@ -278,7 +282,7 @@ ia3_merge(PG_FUNCTION_ARGS)
                         errmsg("only adapters of the method ia3 can be merged into the weights"),
                         errhint("Export the adapter instead.")));
     w = Ia3RequestBegin(task->backbone);
-    Ia3TaskCheckBackbone(task);
+    Ia3TaskCheckEngine(task, Ia3RequestBindBackbone());
     ia3_put_str(w, VARDATA_ANY(vectors), VARSIZE_ANY_EXHDR(vectors));
     ia3_put_str(w, directory, strlen(directory));
     Ia3RequestSend(IA3_MERGE);

@@ -12,6 +12,7 @@
 
 #include "task.h"
 #include "catalog.h"
+#include "extension/client/client.h"
 
 /*
  * $1 task, $2 version or NULL for the active one. Recipes of imported versions may lack the fields. No
@@ -215,17 +216,21 @@ short_digest(const uint8 *digest)
 }
 
 void
-Ia3TaskCheckBackbone(const Ia3Task *task)
+Ia3TaskCheckEngine(const Ia3Task *task, const Ia3EngineInfo *engine)
 {
-    const Ia3EngineInfo *info = Ia3GetEngineInfo(task->backbone);
-
-    if (memcmp(info->digest, task->backboneDigest, IA3_DIGEST_LEN) != 0)
+    if (memcmp(engine->digest, task->backboneDigest, IA3_DIGEST_LEN) != 0)
         ereport(ERROR,
                 (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                  errmsg("adapter \"%s\" was trained on another backbone", task->label),
                  errdetail("The adapter needs backbone %s; \"%s\" is %s.", short_digest(task->backboneDigest),
-                           task->backbone, short_digest(info->digest)),
+                           task->backbone, short_digest(engine->digest)),
                  errhint("Configure the backbone it was trained on, or train the task again.")));
+}
+
+void
+Ia3TaskCheckBackbone(const Ia3Task *task)
+{
+    Ia3TaskCheckEngine(task, Ia3GetEngineInfo(task->backbone));
 }
 
 bytea *
@@ -257,7 +262,7 @@ Ia3TaskPutAdapter(const Ia3Task *task)
     ia3_reader reader;
     uint8 type;
 
-    Ia3TaskCheckBackbone(task); /* of the engine that gets it */
+    Ia3TaskCheckEngine(task, Ia3RequestBindBackbone());
     ia3_put_bytes(w, task->digest, IA3_DIGEST_LEN);
     ia3_put_str(w, VARDATA_ANY(vectors), VARSIZE_ANY_EXHDR(vectors));
     Ia3RequestSend(IA3_PUT_ADAPTER);

@@ -5,6 +5,7 @@
 #ifndef IA3_TASK_H
 #define IA3_TASK_H
 
+#include "extension/client/engine_info.h"
 #include "extension/client/string_list.h"
 
 #define IA3_MAX_TASK_NAME 200 /* bytes; also a constraint of ia3.task */
@@ -49,6 +50,8 @@ extern Ia3Task *Ia3TaskLookupLatest(const char *reference);
  * engine that is loading.
  */
 extern void Ia3TaskCheckBackbone(const Ia3Task *task);
+/* The same for this engine. */
+extern void Ia3TaskCheckEngine(const Ia3Task *task, const Ia3EngineInfo *engine);
 
 /* The stored safetensors, a palloc'd bytea; ERROR 42704 when the version is gone. */
 extern bytea *Ia3TaskFetchVectors(const Ia3Task *task);

@@ -5,6 +5,7 @@
 #ifndef IA3_VERSIONS_H
 #define IA3_VERSIONS_H
 
+#include "extension/ia3_compat.h"
 #include "task.h"
 
 /* A version about to be stored. */

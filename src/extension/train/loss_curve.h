@@ -5,8 +5,6 @@
 #ifndef IA3_LOSS_CURVE_H
 #define IA3_LOSS_CURVE_H
 
-#include "extension/ia3.h"
-
 #include "utils/jsonb.h"
 
 typedef struct Ia3LossCurve {

@@ -10,6 +10,7 @@
 #include "utils/memutils.h"
 
 #include "mixture.h"
+#include "extension/client/text.h"
 #include "train_rows.h"
 
 /* The templates of one task, or of all. */

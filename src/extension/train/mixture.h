@@ -7,6 +7,7 @@
 
 #include "utils/jsonb.h"
 
+#include "common/wire.h"
 #include "train_options.h"
 
 typedef struct Ia3Mixture Ia3Mixture;

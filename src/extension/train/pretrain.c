@@ -21,6 +21,8 @@
 #include "utils/memutils.h"
 #include "utils/portal.h"
 
+#include "extension/client/client.h"
+#include "extension/guc.h"
 #include "extension/tasks/versions.h"
 #include "loss_curve.h"
 #include "mixture.h"

@@ -5,6 +5,7 @@
 #ifndef IA3_CHECKPOINT_H
 #define IA3_CHECKPOINT_H
 
+#include "common/protocol.h"
 #include "extension/client/string_list.h"
 
 #include "storage/lock.h"

@@ -8,8 +8,6 @@
 #ifndef IA3_SVG_H
 #define IA3_SVG_H
 
-#include "postgres.h"
-
 #include "lib/stringinfo.h"
 
 /* Begins a picture of this size (pixels) with an accessible title. */

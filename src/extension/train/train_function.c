@@ -12,6 +12,8 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "extension/client/text.h"
+#include "extension/guc.h"
 #include "extension/tasks/versions.h"
 #include "train_job.h"
 #include "train_rows.h"

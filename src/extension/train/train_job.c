@@ -11,10 +11,15 @@
 #include "utils/jsonb.h"
 
 #include "train_job.h"
+#include "extension/client/client.h"
+#include "extension/client/text.h"
+#include "extension/guc.h"
+#include "extension/supervisor/shmem.h"
+#include "extension/supervisor/progress.h"
+#include "extension/tasks/adapter_request.h"
 #include "extension/tasks/versions.h"
 
 #define NOTICE_INTERVAL_MS 2000
-#define MAX_ROUNDS         4 /* of supplying the adapter to start from */
 
 void
 Ia3TrainPrevent(const char *function)
@@ -55,9 +60,10 @@ Ia3TrainParent(const Ia3TrainJob *job)
 }
 
 static void
-write_request(const Ia3TrainJob *job, ia3_writer *w)
+write_request(ia3_writer *w, void *arg)
 {
     static const uint8 ones[IA3_DIGEST_LEN];
+    const Ia3TrainJob *job = arg;
 
     ia3_put_u32(w, Ia3MaxInputTokens);
     Ia3RecipePut(job->recipe, w);
@@ -72,8 +78,9 @@ write_request(const Ia3TrainJob *job, ia3_writer *w)
 
 /* A NOTICE for every tenth of the steps, but never two within two seconds. */
 static void
-report_progress(Ia3TrainJob *job, ia3_reader *r)
+report_progress(ia3_reader *r, void *arg)
 {
+    Ia3TrainJob *job = arg;
     int step = (int) ia3_get_u32(r);
     int steps = (int) ia3_get_u32(r);
     double loss = ia3_get_f64(r), rate = ia3_get_f64(r), left = ia3_get_f64(r);
@@ -82,6 +89,9 @@ report_progress(Ia3TrainJob *job, ia3_reader *r)
 
     if (r->bad || steps < 1)
         Ia3ProtocolError("A progress report does not have the length it should have.");
+    if (!job->runs && job->running)
+        job->running(job->arg);
+    job->runs = true;
     Ia3ProgressUpdate(step, loss, rate, left);
     tenths = (int) ((int64) step * 10 / steps);
     if (tenths > job->tenths && TimestampDifferenceExceeds(job->told, now, NOTICE_INTERVAL_MS)) {
@@ -119,52 +129,28 @@ read_trained(const Ia3TrainJob *job, Ia3Trained *trained, ia3_reader *r)
         trained->state = NULL;
 }
 
-/* Sends the request and waits for the first reply that is no progress; *running says whether there was any. */
-static uint8
-train_once(Ia3TrainJob *job, Ia3Trained *trained, ia3_reader *reader, bool *running)
-{
-    ia3_writer *w = Ia3RequestBeginTraining(job->backbone);
-    uint8 type;
-
-    /* Of the very engine that gets the request; a restart might have brought another backbone. */
-    trained->engine = *Ia3GetEngineInfo(job->backbone);
-    if (job->init)
-        Ia3TaskCheckBackbone(job->init);
-    write_request(job, w);
-    Ia3RequestSend(IA3_TRAIN);
-    *running = false;
-    while ((type = Ia3ReplyWaitOrRepeat(reader)) == IA3_PROGRESS) {
-        if (!*running && job->running)
-            job->running(job->arg);
-        *running = true;
-        report_progress(job, reader);
-    }
-    return type;
-}
-
 void
 Ia3TrainRun(Ia3TrainJob *job, Ia3Trained *trained)
 {
+    const Ia3Task *init = job->init;
+    Ia3AdapterRequest run = {
+        .backbone = job->backbone,
+        .type = IA3_TRAIN,
+        .reply = IA3_TRAIN_OK,
+        .nAdapters = 1,
+        .adapters = &init,
+        .write = write_request,
+        .progress = report_progress,
+        .arg = job,
+        .engine = &trained->engine,
+    };
+    ia3_reader reader;
+
     if (job->told == 0)
         job->told = GetCurrentTimestamp();
+    job->runs = false;
     Ia3ProgressStart(job->task, job->recipe->steps);
-    for (int round = 0; round < MAX_ROUNDS; round++) {
-        ia3_reader reader;
-        bool running;
-        uint8 type = train_once(job, trained, &reader, &running);
-
-        if (type == IA3_GOODBYE && !running)
-            continue;
-        if (type == IA3_TRAIN_OK) {
-            read_trained(job, trained, &reader);
-            Ia3ProgressEnd();
-            return;
-        }
-        if (type != IA3_MISSING || job->init == NULL || running)
-            Ia3ProtocolError("The engine did not answer TRAIN with an adapter.");
-        Ia3TaskPutAdapter(job->init);
-    }
-    ereport(ERROR,
-            (errcode(ERRCODE_INTERNAL_ERROR), errmsg("ia3 engine does not keep the adapters it is given"),
-             errhint("Raise ia3.adapter_cache_size.")));
+    Ia3AdapterRequestRun(&run, &reader);
+    read_trained(job, trained, &reader);
+    Ia3ProgressEnd();
 }

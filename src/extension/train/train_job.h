@@ -7,8 +7,9 @@
 
 #include "utils/timestamp.h"
 
-#include "train_options.h"
+#include "extension/client/engine_info.h"
 #include "extension/tasks/task.h"
+#include "train_options.h"
 
 typedef struct Ia3TrainJob {
     const char *task; /* for ia3_stat_progress_train */
@@ -24,6 +25,7 @@ typedef struct Ia3TrainJob {
     /* kept from one request to the next, zero at first */
     TimestampTz told; /* when the latest NOTICE was */
     int tenths;       /* of the steps, told so far */
+    bool runs;        /* the engine has reported progress of the present request */
 } Ia3TrainJob;
 
 /* What the engine made, in the memory context of the caller. */

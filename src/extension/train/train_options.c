@@ -12,6 +12,7 @@
 #include "utils/jsonb.h"
 
 #include "train_options.h"
+#include "common/version.h"
 #include "extension/tasks/template.h"
 
 const Ia3Options Ia3TrainOptions = {

@@ -5,6 +5,9 @@
 #ifndef IA3_RECIPE_H
 #define IA3_RECIPE_H
 
+#include "fmgr.h"
+
+#include "extension/client/engine_info.h"
 #include "extension/client/string_list.h"
 
 typedef struct Ia3Recipe {

@@ -22,6 +22,7 @@
 #include "utils/resowner.h"
 
 #include "train_rows.h"
+#include "common/protocol.h"
 
 /* Where the columns of the query go. Attribute numbers count from 1; 0 = there is none. */
 typedef struct ColumnMap {

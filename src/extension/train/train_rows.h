@@ -5,6 +5,7 @@
 #ifndef IA3_TRAIN_ROWS_H
 #define IA3_TRAIN_ROWS_H
 
+#include "extension/ia3_compat.h"
 #include "extension/tasks/template.h"
 
 typedef struct Ia3TrainRow {

@@ -17,7 +17,9 @@
 #include "utils/builtins.h"
 #include "utils/timestamp.h"
 
-#include "extension/supervisor/shmem.h"
+#include "extension/ia3_compat.h"
+#include "progress.h"
+#include "shmem.h"
 
 PG_FUNCTION_INFO_V1(ia3_stat_progress_train);
 

@@ -1,6 +1,6 @@
 /*
- * readahead_ask.c
- *     Asking the engine about the calls of a batch.
+ * ask.c
+ *     Many calls at once: those of a batch of rows.
  *
  * Each distinct task is looked up once per batch, under the statement's snapshot. Calls are sent in one
  * request per backbone, or several if their texts are long.
@@ -12,7 +12,9 @@
 #include "access/detoast.h"
 #include "mb/pg_wchar.h"
 
-#include "readahead.h"
+#include "ask.h"
+#include "extension/client/client.h"
+#include "extension/supervisor/shmem.h"
 
 /* Longest texts and choices of one request; a single call may be longer. */
 #define MAX_REQUEST_BYTES (16 * 1024 * 1024)

@@ -1,0 +1,126 @@
+/*
+ * text.c
+ *     Text on its way to an engine and back.
+ */
+#include "postgres.h"
+
+#include "catalog/namespace.h"
+#include "lib/stringinfo.h"
+#include "mb/pg_wchar.h"
+
+#include "text.h"
+#include "extension/ia3_compat.h"
+
+void
+Ia3PutText(ia3_writer *w, const char *text, int len)
+{
+    char *utf8 = pg_server_to_any(text, len, PG_UTF8);
+
+    if (utf8 == text)
+        ia3_put_str(w, text, len);
+    else {
+        ia3_put_str(w, utf8, strlen(utf8));
+        pfree(utf8);
+    }
+}
+
+/* Writes unlike Ia3PutText no length. */
+static size_t
+put_converted(ia3_writer *w, const char *text, int len)
+{
+    char *utf8 = pg_server_to_any(text, len, PG_UTF8);
+    size_t n = utf8 == text ? (size_t) len : strlen(utf8);
+
+    ia3_put_bytes(w, utf8, n);
+    if (utf8 != text)
+        pfree(utf8);
+    return n;
+}
+
+void
+Ia3PutInput(ia3_writer *w, const char *text, int len, int tail)
+{
+    size_t body, rest, at = w->len;
+    ia3_writer patch;
+
+    /* The length is known only after the conversion: leave room, and fill it in afterwards. */
+    ia3_put_u32(w, 0);
+    body = put_converted(w, text, tail);
+    rest = put_converted(w, text + tail, len - tail);
+    ia3_put_u32(w, (uint32) body);
+
+    patch = *w;
+    patch.len = at;
+    ia3_put_u32(&patch, (uint32) (body + rest));
+}
+
+void
+Ia3PutStrings(ia3_writer *w, const Ia3Strings *strings)
+{
+    ia3_put_u32(w, strings->n);
+    for (int i = 0; i < strings->n; i++)
+        Ia3PutText(w, strings->items[i], strlen(strings->items[i]));
+}
+
+/* One character, legal UTF-8 of `len` bytes, in the server encoding. */
+static void
+append_character(StringInfo out, const unsigned char *c, int len, Oid conversion)
+{
+    if (OidIsValid(conversion)) {
+#if PG_VERSION_NUM >= 140000
+        unsigned char converted[MAX_CONVERSION_GROWTH * 4 + 1];
+
+        if (pg_do_encoding_conversion_buf(conversion, PG_UTF8, GetDatabaseEncoding(), (unsigned char *) c,
+                                          len, converted, sizeof converted, true) == len) {
+            appendStringInfoString(out, (char *) converted);
+            return;
+        }
+#endif
+        /* 13 cannot ask without an error, so there only ASCII is taken over. */
+        appendStringInfo(out, "\\u%04X", utf8_to_unicode(c));
+        return;
+    }
+    appendBinaryStringInfo(out, (const char *) c, len);
+}
+
+static char *
+from_utf8(const char *text, size_t n)
+{
+    const unsigned char *p = (const unsigned char *) text, *end = p + n;
+    int encoding = GetDatabaseEncoding();
+    Oid conversion = InvalidOid;
+    StringInfoData out;
+
+    if (encoding != PG_UTF8 && encoding != PG_SQL_ASCII)
+        conversion = FindDefaultConversionProc(PG_UTF8, encoding);
+    initStringInfo(&out);
+    while (p < end) {
+        int len = pg_utf_mblen(p);
+
+        if (*p == '\0' || len > end - p || !pg_utf8_islegal(p, len)) {
+            appendStringInfoChar(&out, '?');
+            p++;
+        } else if (len == 1) {
+            appendStringInfoChar(&out, *p++);
+        } else {
+            append_character(&out, p, len, conversion);
+            p += len;
+        }
+    }
+    return out.data;
+}
+
+char *
+Ia3GetText(ia3_reader *r)
+{
+    size_t n;
+    const char *text = ia3_get_str(r, &n);
+
+    return from_utf8(text, n);
+}
+
+char *
+Ia3EngineText(const char *message)
+{
+    return from_utf8(message, strlen(message));
+}

@@ -1,0 +1,27 @@
+/*
+ * text.h
+ *     Text on its way to an engine and back.
+ *
+ * What an engine reads and says is UTF-8. Nothing here fails because of what an engine says: bytes that are not UTF-8
+ * become '?', and characters that the server encoding does not have are written as \uXXXX. Results are palloc'd in
+ * the current memory context.
+ */
+#ifndef IA3_TEXT_H
+#define IA3_TEXT_H
+
+#include "common/wire.h"
+#include "string_list.h"
+
+/* Writes a `str`. */
+extern void Ia3PutText(ia3_writer *w, const char *text, int len);
+/* Writes `str text, u32 tail`; `tail` is the offset in server encoding and is converted too. */
+extern void Ia3PutInput(ia3_writer *w, const char *text, int len, int tail);
+/* Writes a `list<str>`. */
+extern void Ia3PutStrings(ia3_writer *w, const Ia3Strings *strings);
+
+/* Reads a `str` into a NUL-terminated string in server encoding. */
+extern char *Ia3GetText(ia3_reader *r);
+/* The same of a message that the supervisor passes on. */
+extern char *Ia3EngineText(const char *message);
+
+#endif

@@ -1,0 +1,37 @@
+/*
+ * backbones.h
+ *     The engines that ia3.backbones asks for.
+ */
+#ifndef IA3_BACKBONES_H
+#define IA3_BACKBONES_H
+
+#include "utils/guc.h"
+
+#define IA3_MAX_BACKBONES  16
+#define IA3_MAX_DEVICES    16 /* of one backbone */
+#define IA3_MAX_CONFIGURED 32 /* engines of all backbones */
+
+/*
+ * One engine. A backbone has one for each of its devices; their specs follow each other and differ in the device, if
+ * at all.
+ */
+typedef struct Ia3BackboneSpec {
+    char name[NAMEDATALEN];
+    char path[MAXPGPATH]; /* absolute; a bare name has been resolved in the share directory */
+    char device[16];      /* "cpu", "cuda:0", "auto" */
+    char dtype[16];       /* "auto", "float32", "bfloat16", "int8" */
+    int nDevices;         /* of the backbone */
+    int cpuEngines;       /* how many of them share the cores */
+} Ia3BackboneSpec;
+
+/*
+ * Parses the setting into specs[IA3_MAX_CONFIGURED]. Returns the number of engines it asks for (an empty setting asks
+ * for none), or -1 with *error set to a full sentence (palloc'd). Never raises an error of its own: it also runs in
+ * the check hook, inside the postmaster.
+ */
+extern int Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error);
+
+/* The check hook of ia3.backbones. */
+extern bool Ia3CheckBackbones(char **newval, void **extra, GucSource source);
+
+#endif

@@ -1,0 +1,54 @@
+/*
+ * supervisor_engine.h
+ *     The life of one engine. In the supervisor only.
+ */
+#ifndef IA3_SUPERVISOR_ENGINE_H
+#define IA3_SUPERVISOR_ENGINE_H
+
+#include "engine_process.h"
+#include "shmem.h"
+
+/* In the data directory, 0700, left out of base backups. */
+#define IA3_SOCKET_DIRECTORY PG_STAT_TMP_DIR
+
+typedef struct Ia3Engine {
+    Ia3EngineStatus status; /* published after every change */
+    char label[sizeof(((Ia3BackboneSpec *) NULL)->name) +
+               sizeof(((Ia3BackboneSpec *) NULL)->device)]; /* for messages */
+    Ia3EngineSettings settings;
+    Ia3Process process;
+    char lastError[IA3_LINE_MAX + 1]; /* what it has logged as one, since its start */
+    bool outdated;                    /* it is current until its successors take over */
+    bool leaving;                     /* drains or stops; once it has ended, its entry is freed */
+    bool stopping;                    /* SIGTERM was sent */
+    bool keep;                        /* while the configuration is applied: it is wanted */
+    bool gaveReason;                  /* status.message says why it failed */
+    int failures;                     /* ends in a row before it was ready */
+    int backoffMs;                    /* of the next restart */
+    TimestampTz readyAt;              /* 0 = not ready */
+    TimestampTz startAt;              /* while it does not run: when to start; 0 = never */
+    TimestampTz endBy; /* while it leaves: when it gets the next stronger signal; 0 = no bound */
+} Ia3Engine;
+
+/* The entries have the numbers of those in shared memory. */
+extern Ia3Engine Ia3Engines[IA3_MAX_ENGINES];
+
+extern bool Ia3EngineInUse(const Ia3Engine *engine);
+extern void Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
+                         bool current);
+extern void Ia3EngineStart(Ia3Engine *engine);
+extern void Ia3EngineAdopt(Ia3Engine *engine, const Ia3BackboneSpec *spec);
+extern void Ia3EngineRetry(Ia3Engine *engine);
+extern void Ia3EngineTerminate(Ia3Engine *engine, Ia3EngineState state);
+extern void Ia3EngineStop(Ia3Engine *engine);
+extern void Ia3EngineBeginDraining(Ia3Engine *engine);
+extern void Ia3EngineDismiss(Ia3Engine *engine);
+extern void Ia3EnginePress(Ia3Engine *engine);
+extern void Ia3EngineAttend(Ia3Engine *engine);
+extern void Ia3EngineForget(Ia3Engine *engine);
+
+/* Notices for the supervisor's loop, which takes them back: a pipe was opened or closed, an entry was freed. */
+extern bool Ia3PipesChanged;
+extern bool Ia3EntryFreed;
+
+#endif
