@@ -13,7 +13,7 @@
 #include <time.h>
 
 #include "engine/device/device.h"
-#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/act.h"
 
 /* -DBENCH_CLOCK=CLOCK_PROCESS_CPUTIME_ID measures one thread on a busy machine. */
 #ifndef BENCH_CLOCK
@@ -66,7 +66,7 @@ bench_fill(ia3_device *dev, size_t n, bool act)
     for (size_t i = 0; i < n; i++) {
         float v = (float) ((i * 2654435761u >> 8) & 1023) / 1024.0f - 0.5f;
         if (bf16)
-            ((uint16_t *) p)[i] = ia3_float_to_bf16(v);
+            ((uint16_t *) p)[i] = ia3_f32_to_bf16(v);
         else
             ((float *) p)[i] = v;
     }

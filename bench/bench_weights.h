@@ -18,7 +18,7 @@
 #include "engine/base/rng.h"
 #include "engine/files/checkpoint.h"
 #include "engine/files/state_dict.h"
-#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/act.h"
 
 enum { BENCH_SLACK = 1 << 20 }; /* offsets within a block, in values */
 
@@ -40,7 +40,7 @@ bench_random_block(size_t n, double deviation, uint64_t seed)
         exit(1);
     }
     for (int i = 0; i < 65536; i++)
-        level[i] = ia3_float_to_bf16((float) ((i - 32767.5) / 32767.5 * sqrt(3.0) * deviation));
+        level[i] = ia3_f32_to_bf16((float) ((i - 32767.5) / 32767.5 * sqrt(3.0) * deviation));
     for (size_t i = 0; i < n; i += 4) {
         uint64_t bits = ia3_mix64(seed + i);
         for (int k = 0; k < 4; k++)
@@ -63,7 +63,7 @@ bench_weights_create(bench_weights *w, const ia3_config *c)
     w->embedding = bench_random_block(ends + BENCH_SLACK, 1, 3);
     w->norm = malloc((size_t) c->d_model * sizeof *w->norm);
     for (int i = 0; i < c->d_model; i++)
-        w->norm[i] = ia3_float_to_bf16(1.0f);
+        w->norm[i] = ia3_f32_to_bf16(1.0f);
 }
 
 static inline void

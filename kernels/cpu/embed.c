@@ -2,7 +2,7 @@
  * embed.c
  *     Embedding lookup: x[r] = table[ids[r]], converted to fp32.
  */
-#include "bf16.h"
+#include "act.h"
 #include "cpu.h"
 
 typedef struct embed_job {

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bf16.h"
+#include "act.h"
 #include "engine/base/alloc.h"
 #include "matrix.h"
 

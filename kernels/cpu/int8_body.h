@@ -138,7 +138,7 @@ ia3_int8_finish_columns(void *y, const int32_t *restrict sums, float scale, cons
     } else if (out == IA3_OUT_ACT && bf16) {
         uint16_t *restrict to = y;
         for (int j = 0; j < n; j++)
-            to[j] = ia3_float_to_bf16((float) sums[j] * (scale * w_scale[j]));
+            to[j] = ia3_f32_to_bf16((float) sums[j] * (scale * w_scale[j]));
     } else {
         float *restrict to = y;
         for (int j = 0; j < n; j++)

@@ -8,7 +8,7 @@
  */
 #include <string.h>
 
-#include "bf16.h"
+#include "act.h"
 #include "bgemm.h"
 #include "fgemm.h"
 #include "matrix.h"

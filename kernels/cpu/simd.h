@@ -10,7 +10,7 @@
 
 #include <math.h>
 
-#include "bf16.h"
+#include "act.h"
 
 #define IA3_LANES 16
 

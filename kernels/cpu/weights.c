@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bf16.h"
+#include "act.h"
 #include "engine/base/alloc.h"
 #include "matrix.h"
 
@@ -28,15 +28,15 @@ convert(void *dst, const ia3_host_tensor *t, size_t at, size_t n, bool bf16)
         memcpy(dst, full, n * sizeof *full);
     } else if (t->dtype == IA3_F32) {
         for (size_t i = 0; i < n; i++)
-            ((uint16_t *) dst)[i] = ia3_float_to_bf16(full[i]);
+            ((uint16_t *) dst)[i] = ia3_f32_to_bf16(full[i]);
     } else if (t->dtype == IA3_BF16) {
         for (size_t i = 0; i < n; i++)
-            ((float *) dst)[i] = ia3_bf16_to_float(half[i]);
+            ((float *) dst)[i] = ia3_bf16_to_f32(half[i]);
     } else {
         for (size_t i = 0; i < n; i++) {
-            float v = ia3_f16_to_float(half[i]);
+            float v = ia3_f16_to_f32(half[i]);
             if (bf16)
-                ((uint16_t *) dst)[i] = ia3_float_to_bf16(v);
+                ((uint16_t *) dst)[i] = ia3_f32_to_bf16(v);
             else
                 ((float *) dst)[i] = v;
         }

@@ -14,8 +14,9 @@
 #include "portable.cuh"
 
 extern "C" {
-#include "engine/device/device.h"
+#include "engine/base/half.h"
 #include "engine/base/rng.h"
+#include "engine/device/device.h"
 }
 
 #include "gemm.h"
@@ -141,21 +142,11 @@ ia3_cuda_mask_of(const ia3_dropout *d)
 IA3_DEV uint32_t
 ia3_mask_bits(const ia3_cuda_mask *m, uint64_t key, uint32_t site, uint32_t col)
 {
-    uint32_t c0 = col >> 2, c1 = site, c2 = (uint32_t) key, c3 = (uint32_t) (key >> 32);
-    uint32_t k0 = IA3_PHILOX_KEY0, k1 = IA3_PHILOX_KEY1;
-#pragma unroll
-    for (int i = 0; i < 10; i++) {
-        uint64_t p0 = (uint64_t) 0xD2511F53u * c0, p1 = (uint64_t) 0xCD9E8D57u * c2;
-        uint32_t n0 = (uint32_t) (p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t) (p0 >> 32) ^ c3 ^ k1;
-        c1 = (uint32_t) p1;
-        c3 = (uint32_t) p0;
-        c0 = n0;
-        c2 = n2;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
-    }
-    return (uint32_t) (c0 >= m->threshold) | (uint32_t) (c1 >= m->threshold) << 1 |
-           (uint32_t) (c2 >= m->threshold) << 2 | (uint32_t) (c3 >= m->threshold) << 3;
+    const uint32_t counter[4] = {col >> 2, site, (uint32_t) key, (uint32_t) (key >> 32)};
+    uint32_t out[4];
+    ia3_philox(counter, out);
+    return (uint32_t) (out[0] >= m->threshold) | (uint32_t) (out[1] >= m->threshold) << 1 |
+           (uint32_t) (out[2] >= m->threshold) << 2 | (uint32_t) (out[3] >= m->threshold) << 3;
 }
 
 #endif

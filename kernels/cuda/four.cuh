@@ -94,18 +94,6 @@ ia3_store_four(T *p, const ia3_four &f, int col, int d)
         ia3_set_value(p + col + i, f.v[i]);
 }
 
-/*
- * Columns of a vector that need not be aligned (the (IA)³ vectors of a slot begin anywhere), ones without one.
- */
-IA3_DEV ia3_four
-ia3_load_scale(const float *l, int col, int d)
-{
-    ia3_four f;
-    for (int i = 0; i < 4; i++)
-        f.v[i] = l && col + i < d ? l[col + i] : 1.0f;
-    return f;
-}
-
 /* f ⊙ dropout multipliers */
 IA3_DEV void
 ia3_drop_four(ia3_four *f, const ia3_cuda_mask &mask, uint64_t key, uint32_t site, int col)

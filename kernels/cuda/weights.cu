@@ -17,25 +17,12 @@ enum { THREADS = 256 };
 const size_t PIECE = (size_t) 16 << 20; /* elements converted at a time */
 
 __device__ __forceinline__ float
-half_to_float(uint16_t h)
-{
-    uint32_t sign = (uint32_t) (h & 0x8000u) << 16, e = (h >> 10) & 31, m = h & 0x3ffu;
-    if (e == 31)
-        return __uint_as_float(sign | 0x7f800000u | m << 13);
-    if (e == 0) { /* zero or subnormal: m · 2^-24 */
-        float v = (float) m * 5.9604644775390625e-8f;
-        return sign ? -v : v;
-    }
-    return __uint_as_float(sign | (e + 112) << 23 | m << 13);
-}
-
-__device__ __forceinline__ float
 stored(const void *from, size_t i, ia3_dtype type)
 {
     if (type == IA3_F32)
         return ((const float *) from)[i];
     uint16_t h = ((const uint16_t *) from)[i];
-    return type == IA3_BF16 ? ia3_bf16_low(h) : half_to_float(h);
+    return type == IA3_BF16 ? ia3_bf16_low(h) : ia3_f16_to_f32(h);
 }
 
 __global__ void

@@ -20,7 +20,7 @@
 
 #include "engine/base/rng.h"
 #include "engine/device/device.h"
-#include "kernels/cpu/bf16.h"
+#include "kernels/cpu/act.h"
 
 static inline ia3_device *
 open_device(ia3_dtype dtype, int threads, size_t limit)
@@ -91,7 +91,7 @@ random_values(size_t n, double scale)
 static inline double
 round_act(const ia3_device *dev, double v)
 {
-    return is_bf16(dev) ? ia3_bf16_to_float(ia3_float_to_bf16((float) v)) : (float) v;
+    return is_bf16(dev) ? ia3_bf16_to_f32(ia3_f32_to_bf16((float) v)) : (float) v;
 }
 
 /* Device copies; the values are rounded in place to what the device got. */
@@ -104,7 +104,7 @@ put_act(ia3_device *dev, double *v, size_t n)
     for (size_t i = 0; i < n; i++) {
         v[i] = round_act(dev, v[i]);
         if (is_bf16(dev))
-            ((uint16_t *) host)[i] = ia3_float_to_bf16((float) v[i]);
+            ((uint16_t *) host)[i] = ia3_f32_to_bf16((float) v[i]);
         else
             ((float *) host)[i] = (float) v[i];
     }
@@ -155,7 +155,7 @@ get_act(ia3_device *dev, const void *p, size_t n)
     double *v = calloc(n + 1, sizeof *v);
     dev->ops->download(dev, host, p, n * sizeof *host);
     for (size_t i = 0; i < n; i++)
-        v[i] = ia3_bf16_to_float(host[i]);
+        v[i] = ia3_bf16_to_f32(host[i]);
     free(host);
     return v;
 }

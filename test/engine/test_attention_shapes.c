@@ -93,7 +93,7 @@ enum { SENTINEL = 77 };
 static void
 fill(ia3_device *dev, void *p, size_t n)
 {
-    uint16_t half = ia3_float_to_bf16(SENTINEL);
+    uint16_t half = ia3_f32_to_bf16(SENTINEL);
     float one = SENTINEL;
     char *host = calloc(n + 1, 4);
     for (size_t i = 0; i < n; i++)

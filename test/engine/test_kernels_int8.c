@@ -55,10 +55,10 @@ check_form(const ia3_int8_form *form, int rows, int groups, int n, int kind, boo
                            (w[(i / GROUP * COLUMNS + (size_t) j) * GROUP + i % GROUP] - 128);
                 volatile float product = (float) (int32_t) sum * (scale[r] * w_scale[j < n ? j : 0]);
                 bool half = out == IA3_OUT_ACT && bf16;
-                float got = half ? ia3_bf16_to_float(((uint16_t *) y)[at]) : y[at];
+                float got = half ? ia3_bf16_to_f32(((uint16_t *) y)[at]) : y[at];
                 float want = out == IA3_OUT_ADD_F32 ? before[at] + product : product;
                 if (half)
-                    want = ia3_bf16_to_float(ia3_float_to_bf16(want));
+                    want = ia3_bf16_to_f32(ia3_f32_to_bf16(want));
                 if (j >= n && half)
                     continue; /* two of them lie in one of `before` */
                 if (j >= n)
@@ -141,8 +141,8 @@ check_row(const ia3_int8_form *form, const float *x, int k, bool bf16)
     float *seen = malloc((size_t) k * 4), *scratch = malloc((size_t) k * 4), scale, largest = 0;
     int32_t start, sum = 0;
     for (int i = 0; i < k; i++) {
-        half[i] = ia3_float_to_bf16(x[i]);
-        seen[i] = bf16 ? ia3_bf16_to_float(half[i]) : x[i];
+        half[i] = ia3_f32_to_bf16(x[i]);
+        seen[i] = bf16 ? ia3_bf16_to_f32(half[i]) : x[i];
     }
     q[padded] = 77;
     form->quantize(q, &scale, &start, bf16 ? (void *) half : (void *) seen, k, padded, bf16, scratch);
@@ -203,7 +203,7 @@ test_quantize_nonfinite(void **state)
                     int32_t start = 1;
                     x[at] = bad[i];
                     for (int c = 0; c < 36; c++)
-                        half[c] = ia3_float_to_bf16(x[c]);
+                        half[c] = ia3_f32_to_bf16(x[c]);
                     ia3_int8_forms[f]->quantize(q, &scale, &start, bf16 ? (void *) half : (void *) x, 36, 36,
                                                 bf16, scratch);
                     assert_true(isnan(scale));
@@ -259,9 +259,9 @@ make_matrix(ia3_device *dev, double *w, int out, int in)
     uint16_t *half = calloc(n, sizeof *half);
     float *full = calloc(n, sizeof *full);
     for (size_t i = 0; i < n; i++) {
-        half[i] = ia3_float_to_bf16((float) w[i]);
+        half[i] = ia3_f32_to_bf16((float) w[i]);
         full[i] = (float) w[i];
-        w[i] = i < split ? ia3_bf16_to_float(half[i]) : full[i];
+        w[i] = i < split ? ia3_bf16_to_f32(half[i]) : full[i];
     }
     ia3_host_tensor parts[2] = {{half, IA3_BF16, first, in}, {full + split, IA3_F32, out - first, in}};
     ia3_error err = {0};

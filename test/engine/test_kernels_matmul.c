@@ -21,8 +21,8 @@ make_weight(ia3_device *dev, int out, int in)
     float *full = calloc((size_t) out * (size_t) in, sizeof *full);
     for (size_t i = 0; i < (size_t) out * (size_t) in; i++) {
         if (i < (size_t) first * (size_t) in) {
-            half[i] = ia3_float_to_bf16((float) x.w[i]);
-            x.w[i] = ia3_bf16_to_float(half[i]);
+            half[i] = ia3_f32_to_bf16((float) x.w[i]);
+            x.w[i] = ia3_bf16_to_f32(half[i]);
         } else {
             full[i] = (float) x.w[i];
             x.w[i] = round_act(dev, x.w[i]);
@@ -141,9 +141,9 @@ assert_same_rows(const ia3_device *dev, ia3_out out, const char *a, const char *
     }
     double *x = calloc(n, sizeof *x), *y = calloc(n, sizeof *y);
     for (size_t i = 0; i < n; i++) {
-        x[i] = bf16 ? ia3_bf16_to_float(((const uint16_t *) (const void *) a)[i])
+        x[i] = bf16 ? ia3_bf16_to_f32(((const uint16_t *) (const void *) a)[i])
                     : ((const float *) (const void *) a)[i];
-        y[i] = bf16 ? ia3_bf16_to_float(((const uint16_t *) (const void *) b)[i])
+        y[i] = bf16 ? ia3_bf16_to_f32(((const uint16_t *) (const void *) b)[i])
                     : ((const float *) (const void *) b)[i];
     }
     assert_close("split rows", y, x, n, bf16 ? 4e-3 : 1e-5);

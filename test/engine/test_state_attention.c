@@ -103,8 +103,8 @@ put_weights(ia3_device *dev, problem *p)
     const size_t half = (size_t) p->inner * (size_t) p->d_model;
     uint16_t *host = malloc(2 * half * sizeof *host);
     for (size_t i = 0; i < 2 * half; i++) {
-        host[i] = ia3_float_to_bf16((float) p->w[i]);
-        p->w[i] = ia3_bf16_to_float(host[i]);
+        host[i] = ia3_f32_to_bf16((float) p->w[i]);
+        p->w[i] = ia3_bf16_to_f32(host[i]);
     }
     ia3_host_tensor parts[2] = {
         {.data = (const void *) host, .dtype = IA3_BF16, .rows = p->inner, .cols = p->d_model},

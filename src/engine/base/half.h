@@ -1,60 +1,66 @@
 /*
  * half.h
- *     The two 16-bit storage formats as fp32 (exact), and back (to the nearest, ties to even).
+ *     The two 16-bit formats, bfloat16 and IEEE 754 binary16, as fp32 (exact), and back (to the nearest, ties to even).
+ *
+ * The conversions of bfloat16 have no branches, so that compilers vectorise loops over them.
  */
-#ifndef IA3_FLOAT16_H
-#define IA3_FLOAT16_H
+#ifndef IA3_HALF_H
+#define IA3_HALF_H
 
 #include <stdint.h>
 #include <string.h>
 
-/* bfloat16: the upper half of an fp32. */
-static inline float
+#include "host_device.h"
+
+IA3_HOST_DEVICE float
+ia3_bits_float(uint32_t bits)
+{
+    float f;
+    memcpy(&f, &bits, sizeof f);
+    return f;
+}
+
+IA3_HOST_DEVICE uint32_t
+ia3_float_bits(float f)
+{
+    uint32_t bits;
+    memcpy(&bits, &f, sizeof bits);
+    return bits;
+}
+
+/* bfloat16 is the upper half of an fp32. */
+IA3_HOST_DEVICE float
 ia3_bf16_to_f32(uint16_t h)
 {
-    uint32_t u = (uint32_t) h << 16;
-    float f;
-
-    memcpy(&f, &u, sizeof f);
-    return f;
+    return ia3_bits_float((uint32_t) h << 16);
 }
 
-/* IEEE 754 binary16: 1 sign, 5 exponent (bias 15), 10 fraction bits; subnormals, infinities and NaN included. */
-static inline float
-ia3_f16_to_f32(uint16_t h)
-{
-    uint32_t sign = (uint32_t) (h & 0x8000) << 16;
-    uint32_t exponent = (h >> 10) & 0x1f;
-    uint32_t fraction = h & 0x3ff;
-    uint32_t u;
-    float f;
-
-    if (exponent == 0) {
-        f = (float) fraction * 0x1p-24f; /* subnormal: fraction · 2^-24, a normal fp32 */
-        return sign ? -f : f;
-    }
-    if (exponent == 31)
-        u = sign | 0x7f800000u | fraction << 13;
-    else
-        u = sign | (exponent + 112) << 23 | fraction << 13;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
-/* NaN stays NaN; what rounds beyond the largest finite number becomes infinity. */
-static inline uint16_t
+/* NaN stays NaN, and what rounds beyond the largest finite number becomes infinity. */
+IA3_HOST_DEVICE uint16_t
 ia3_f32_to_bf16(float f)
 {
-    uint32_t u;
-
-    memcpy(&u, &f, sizeof u);
-    if ((u & 0x7fffffff) > 0x7f800000)
-        return (uint16_t) (u >> 16 | 0x40);
-    return (uint16_t) ((u + 0x7fff + (u >> 16 & 1)) >> 16);
+    uint32_t u = ia3_float_bits(f);
+    uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1)) >> 16;
+    uint32_t quiet = (u >> 16) | 0x40;
+    return (uint16_t) ((u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
-/* The same for binary16. */
-static inline uint16_t
+/* binary16 has 1 sign bit, 5 exponent bits (bias 15) and 10 fraction bits; subnormals, infinities and NaN included. */
+IA3_HOST_DEVICE float
+ia3_f16_to_f32(uint16_t h)
+{
+    uint32_t sign = (uint32_t) (h & 0x8000u) << 16, exponent = (h >> 10) & 31, fraction = h & 0x3ffu;
+    if (exponent == 31)
+        return ia3_bits_float(sign | 0x7f800000u | fraction << 13);
+    if (exponent == 0) { /* zero or subnormal: fraction · 2^-24 */
+        float v = (float) fraction * 5.9604644775390625e-8f;
+        return sign ? -v : v;
+    }
+    return ia3_bits_float(sign | (exponent + 112) << 23 | fraction << 13);
+}
+
+/* NaN stays NaN, and what rounds beyond the largest finite number becomes infinity. */
+IA3_HOST_DEVICE uint16_t
 ia3_f32_to_f16(float f)
 {
     uint32_t u;

@@ -11,14 +11,19 @@
 
 #include <stdint.h>
 
+#include "host_device.h"
+
 #define IA3_PHILOX_KEY0 0x69613331u /* "ia31" */
 #define IA3_PHILOX_KEY1 0x54466577u /* "TFew" */
 
-static inline void
+IA3_HOST_DEVICE void
 ia3_philox(const uint32_t counter[4], uint32_t out[4])
 {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
     uint32_t k0 = IA3_PHILOX_KEY0, k1 = IA3_PHILOX_KEY1;
+#ifdef __CUDACC__
+#pragma unroll
+#endif
     for (int round = 0; round < 10; round++) {
         uint64_t p0 = (uint64_t) 0xD2511F53u * c0, p1 = (uint64_t) 0xCD9E8D57u * c2;
         uint32_t n0 = (uint32_t) (p1 >> 32) ^ c1 ^ k0, n2 = (uint32_t) (p0 >> 32) ^ c3 ^ k1;
@@ -41,7 +46,7 @@ ia3_philox(const uint32_t counter[4], uint32_t out[4])
  * share one Philox block. In attention weights, site is the base site + head, the row is the query's row
  * and the column is the key's index within its sequence (the ancestor's depth in tree attention).
  */
-static inline uint32_t
+IA3_HOST_DEVICE uint32_t
 ia3_dropout_bits(uint64_t key, uint32_t site, uint32_t col)
 {
     uint32_t counter[4] = {col >> 2, site, (uint32_t) key, (uint32_t) (key >> 32)};
@@ -51,7 +56,7 @@ ia3_dropout_bits(uint64_t key, uint32_t site, uint32_t col)
 }
 
 /* Threshold to compare the bits with: survive iff bits >= threshold. */
-static inline uint32_t
+IA3_HOST_DEVICE uint32_t
 ia3_dropout_threshold(float p)
 {
     double t = (double) p * 4294967296.0;
@@ -59,7 +64,7 @@ ia3_dropout_threshold(float p)
 }
 
 /* A 64-bit mix (the finaliser of SplitMix64) to make row keys and seeds from small integers. */
-static inline uint64_t
+IA3_HOST_DEVICE uint64_t
 ia3_mix64(uint64_t x)
 {
     x += 0x9E3779B97F4A7C15u;
@@ -69,7 +74,7 @@ ia3_mix64(uint64_t x)
 }
 
 /* The key of one row: which job, which step, which example of the batch, which position in its sequence. */
-static inline uint64_t
+IA3_HOST_DEVICE uint64_t
 ia3_row_key(uint64_t seed, uint32_t step, uint32_t example, uint32_t position)
 {
     return ia3_mix64(ia3_mix64(ia3_mix64(seed) + step) + ((uint64_t) example << 32 | position));
