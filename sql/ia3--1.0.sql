@@ -1,17 +1,18 @@
-/* ia3: few-shot fine-tuning as a SQL function. Tables, views and functions of version 1.0. */
+/* ia3: few-shot fine-tuning as a SQL function. Schema, tables, functions and views of version 1.0. */
 
 -- complain if script is sourced in psql, rather than via CREATE EXTENSION
 \echo Use "CREATE EXTENSION ia3" to load this file. \quit
 
--- Not IF NOT EXISTS: a schema that somebody else made must not receive our tables.
+-- There is no IF NOT EXISTS here: a schema that somebody else has created must not receive our tables.
 CREATE SCHEMA ia3;
 GRANT USAGE ON SCHEMA ia3 TO PUBLIC;
+COMMENT ON SCHEMA ia3 IS 'tables of the extension ia3: tasks, their versions, and checkpoints of pre-training runs';
 
 --
 -- Tables
 --
--- A task and what applies to its active version. Versions count up and are never reused: next_version
--- remembers the last one also when it was dropped.
+-- A task, together with the prompt and the choices of its active version. Version numbers count up and are never
+-- reused, which is why next_version is stored: the highest version may have been dropped.
 CREATE TABLE ia3.task (
     task pg_catalog.text PRIMARY KEY
         CONSTRAINT task_name CHECK (pg_catalog.octet_length(task) OPERATOR(pg_catalog.>) 0
@@ -27,13 +28,24 @@ CREATE TABLE ia3.task (
     comment pg_catalog.text,
     readers pg_catalog.regrole[] NOT NULL DEFAULT '{}'
 );
-COMMENT ON TABLE ia3.task IS 'few-shot tasks: who owns them and how their active version is asked';
-COMMENT ON COLUMN ia3.task.template IS 'of the active version; {field}, {choices}, {{ and }}';
-COMMENT ON COLUMN ia3.task.choices IS 'of the active version; NULL when every call brings its own';
-COMMENT ON COLUMN ia3.task.readers IS 'roles that may read the task besides its owner, - for everybody; see ia3_grant';
+COMMENT ON TABLE ia3.task IS 'few-shot tasks: who owns them, and how their active version is prompted';
+COMMENT ON COLUMN ia3.task.task IS 'name of the task: at most 200 bytes, without @';
+COMMENT ON COLUMN ia3.task.owner IS 'role that owns the task';
+COMMENT ON COLUMN ia3.task.backbone IS 'backbone that the active version runs on; see the setting ia3.backbones';
+COMMENT ON COLUMN ia3.task.template IS
+    'prompt templates of the active version, with {field}, {choices}, and {{ and }} for braces';
+COMMENT ON COLUMN ia3.task.choices IS
+    'candidate answers of the active version; NULL when every call brings its own';
+COMMENT ON COLUMN ia3.task.active_version IS
+    'version that calls without @version use; NULL while there is none';
+COMMENT ON COLUMN ia3.task.next_version IS 'number that the next version will get';
+COMMENT ON COLUMN ia3.task.created_at IS 'when the task was created';
+COMMENT ON COLUMN ia3.task.comment IS 'free text for the owner''s use';
+COMMENT ON COLUMN ia3.task.readers IS
+    'roles besides the owner that may read the task, - for everybody; see ia3_grant';
 
--- Trained vectors, one row per version. Rows never change; the database computes the digest by which
--- engines cache them, so that nobody can pass one adapter off as another.
+-- Trained vectors, one row per version. Rows never change. The database itself computes the digest under which
+-- engines cache the vectors, so nobody can pass one adapter off as another.
 CREATE TABLE ia3.adapter (
     task pg_catalog.text NOT NULL REFERENCES ia3.task (task) ON DELETE CASCADE,
     version pg_catalog.int4 NOT NULL CHECK (version OPERATOR(pg_catalog.>) 0),
@@ -49,14 +61,24 @@ CREATE TABLE ia3.adapter (
     created_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     PRIMARY KEY (task, version)
 );
--- Trained numbers do not compress; fetching them should not try.
+-- Trained numbers do not compress, so PostgreSQL need not try.
 ALTER TABLE ia3.adapter ALTER COLUMN vectors SET STORAGE EXTERNAL;
-COMMENT ON TABLE ia3.adapter IS 'versions of tasks; immutable';
-COMMENT ON COLUMN ia3.adapter.vectors IS 'a PEFT adapter_model.safetensors, fp32';
-COMMENT ON COLUMN ia3.adapter.backbone_digest IS 'SHA-256 of the backbone it was trained on';
-COMMENT ON COLUMN ia3.adapter.parent_version IS 'the version of the same task that training started from';
+COMMENT ON TABLE ia3.adapter IS 'versions of tasks: their trained vectors and how they came about; immutable';
+COMMENT ON COLUMN ia3.adapter.task IS 'task that the version belongs to';
+COMMENT ON COLUMN ia3.adapter.version IS 'number of the version within its task, from 1';
+COMMENT ON COLUMN ia3.adapter.vectors IS 'the trained vectors as a PEFT adapter_model.safetensors in float32';
+COMMENT ON COLUMN ia3.adapter.digest IS 'SHA-256 of the vectors';
+COMMENT ON COLUMN ia3.adapter.backbone_digest IS 'SHA-256 of the backbone that the vectors were trained on';
+COMMENT ON COLUMN ia3.adapter.parent_version IS
+    'version of the same task that training started from; NULL if it started elsewhere';
+COMMENT ON COLUMN ia3.adapter.examples IS 'number of training examples; NULL for an imported version';
+COMMENT ON COLUMN ia3.adapter.recipe IS 'settings of the training run, its seed included';
+COMMENT ON COLUMN ia3.adapter.metrics IS 'losses and timing of the training run; NULL for an imported version';
+COMMENT ON COLUMN ia3.adapter.created_by IS 'role that trained or imported the version';
+COMMENT ON COLUMN ia3.adapter.created_at IS 'when the version was stored';
 
--- Pre-trainings that are not finished: what it takes to go on after a restart. One per task, gone at the end.
+-- State of unfinished pre-training runs, from which they can be resumed. A task has at most one; it is deleted when
+-- the run completes.
 CREATE TABLE ia3.checkpoint (
     task pg_catalog.text PRIMARY KEY REFERENCES ia3.task (task) ON DELETE CASCADE,
     step pg_catalog.int4 NOT NULL CHECK (step OPERATOR(pg_catalog.>) 0),
@@ -69,10 +91,21 @@ CREATE TABLE ia3.checkpoint (
     saved_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now()
 );
 ALTER TABLE ia3.checkpoint ALTER COLUMN state SET STORAGE EXTERNAL;
-COMMENT ON TABLE ia3.checkpoint IS 'pre-trainings under way or interrupted, from which ia3_pretrain goes on';
+COMMENT ON TABLE ia3.checkpoint IS
+    'state of pre-training runs that are in progress or were interrupted; ia3_pretrain resumes from it';
+COMMENT ON COLUMN ia3.checkpoint.task IS 'task that is being pre-trained';
+COMMENT ON COLUMN ia3.checkpoint.step IS 'steps completed';
+COMMENT ON COLUMN ia3.checkpoint.recipe IS 'settings of the run, which a resuming call has to repeat';
+COMMENT ON COLUMN ia3.checkpoint.backbone_digest IS 'SHA-256 of the backbone that is being trained on';
+COMMENT ON COLUMN ia3.checkpoint.state IS 'vectors and state of the optimizer';
+COMMENT ON COLUMN ia3.checkpoint.losses IS 'losses so far';
+COMMENT ON COLUMN ia3.checkpoint.seconds IS 'training time so far, in seconds';
+COMMENT ON COLUMN ia3.checkpoint.created_by IS 'role that saved the checkpoint';
+COMMENT ON COLUMN ia3.checkpoint.saved_at IS 'when the checkpoint was saved';
 
 CREATE FUNCTION ia3.adapter_is_immutable() RETURNS pg_catalog.trigger
     AS 'MODULE_PATHNAME', 'ia3_adapter_is_immutable' LANGUAGE C;
+COMMENT ON FUNCTION ia3.adapter_is_immutable IS 'trigger function that rejects updates of ia3.adapter';
 CREATE TRIGGER adapter_is_immutable BEFORE UPDATE ON ia3.adapter
     FOR EACH ROW EXECUTE FUNCTION ia3.adapter_is_immutable();
 
@@ -81,14 +114,15 @@ SELECT pg_catalog.pg_extension_config_dump('ia3.adapter', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.checkpoint', '');
 
 --
--- Row security: the functions run as their caller. A task belongs to its owner and the roles that are
--- members of it; readers see it and change nothing. An adapter is visible where its task is (the subquery
--- obeys the policies of ia3.task).
+-- Row security. The functions run with the privileges of their caller, so these policies decide what a call may do.
+-- A task belongs to its owner and to the roles that have the owner's privileges; readers see it but cannot change
+-- it. An adapter is visible where its task is: the subquery obeys the policies of ia3.task.
 --
 CREATE FUNCTION ia3.task_readable(owner pg_catalog.regrole, readers pg_catalog.regrole[])
     RETURNS pg_catalog.bool
     AS 'MODULE_PATHNAME', 'ia3_task_readable' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ia3.task_readable IS 'has the current role the privileges of the owner or of a reader?';
+COMMENT ON FUNCTION ia3.task_readable IS
+    'whether the current role has the privileges of the owner or of a reader';
 
 ALTER TABLE ia3.task ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.adapter ENABLE ROW LEVEL SECURITY;
@@ -115,8 +149,8 @@ CREATE POLICY checkpoint_all ON ia3.checkpoint
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) checkpoint.task
         AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)));
 
--- Only functions insert (as the owner of the tables): what becomes an adapter is decided by who may execute
--- them. Nor may a task be renamed, which would tell by a unique violation what others' tasks are called.
+-- There is no INSERT: only functions insert, as the owner of the tables, so whoever may execute them decides what
+-- becomes an adapter. Nor may a task be renamed, because a unique violation would reveal the names of others' tasks.
 GRANT SELECT, DELETE ON ia3.task TO PUBLIC;
 GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers) ON ia3.task TO PUBLIC;
 GRANT SELECT, DELETE ON ia3.adapter TO PUBLIC;
@@ -146,11 +180,12 @@ CREATE FUNCTION @extschema@.ia3_train(
     method pg_catalog.text DEFAULT 'ia3'
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
-COMMENT ON FUNCTION @extschema@.ia3_train IS 'trains a new version of a task on the rows of a query';
--- Training keeps a processor busy for minutes; scoring is open to all.
+COMMENT ON FUNCTION @extschema@.ia3_train IS
+    'trains a new version of a task on the rows of a query and returns its number';
+-- Training keeps a processor busy for minutes, so it needs a grant. Prediction is open to everybody.
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_train FROM PUBLIC;
 
--- A procedure, since it commits at every checkpoint.
+-- This is a procedure because it commits after every checkpoint.
 CREATE PROCEDURE @extschema@.ia3_pretrain(
     task pg_catalog.text,
     query pg_catalog.text,
@@ -171,11 +206,12 @@ CREATE PROCEDURE @extschema@.ia3_pretrain(
 )
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON PROCEDURE @extschema@.ia3_pretrain IS
-    'trains one adapter on the examples of many tasks, for others to start from';
+    'trains one adapter on the examples of many tasks, as a starting point for others';
 REVOKE EXECUTE ON PROCEDURE @extschema@.ia3_pretrain FROM PUBLIC;
 
 --
--- Classification. One overload per arity, so that STRICT holds: a NULL argument gives no rows.
+-- Classification. There is one overload per number of arguments, so that all can be STRICT: a NULL argument gives no
+-- rows.
 --
 CREATE FUNCTION @extschema@.ia3_classify(task pg_catalog.text, input pg_catalog.text,
     OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
@@ -199,6 +235,16 @@ CREATE FUNCTION @extschema@.ia3_classify(input pg_catalog.text, choices pg_catal
     OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
     OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
     AS 'MODULE_PATHNAME', 'ia3_classify_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+COMMENT ON FUNCTION @extschema@.ia3_classify(pg_catalog.text, pg_catalog.text) IS
+    'ranks the choices of a task for a text by their likelihood';
+COMMENT ON FUNCTION @extschema@.ia3_classify(pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
+    'ranks the given choices for a text by their likelihood';
+COMMENT ON FUNCTION @extschema@.ia3_classify(pg_catalog.text, pg_catalog.jsonb) IS
+    'ranks the choices of a task for the fields of its template by their likelihood';
+COMMENT ON FUNCTION @extschema@.ia3_classify(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text[]) IS
+    'ranks the given choices for the fields of a task''s template by their likelihood';
+COMMENT ON FUNCTION @extschema@.ia3_classify(pg_catalog.text, pg_catalog.text[]) IS
+    'ranks the given choices for a prompt by their likelihood, with the bare backbone';
 
 CREATE FUNCTION @extschema@.ia3_predict(task pg_catalog.text, input pg_catalog.text) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_predict_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
@@ -214,7 +260,18 @@ CREATE FUNCTION @extschema@.ia3_predict(input pg_catalog.text, choices pg_catalo
     RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_predict_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
 
--- The same as a window function, which batches by itself: ia3_predict_window(...) OVER ().
+COMMENT ON FUNCTION @extschema@.ia3_predict(pg_catalog.text, pg_catalog.text) IS
+    'the most likely choice of a task for a text';
+COMMENT ON FUNCTION @extschema@.ia3_predict(pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
+    'the most likely of the given choices for a text';
+COMMENT ON FUNCTION @extschema@.ia3_predict(pg_catalog.text, pg_catalog.jsonb) IS
+    'the most likely choice of a task for the fields of its template';
+COMMENT ON FUNCTION @extschema@.ia3_predict(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text[]) IS
+    'the most likely of the given choices for the fields of a task''s template';
+COMMENT ON FUNCTION @extschema@.ia3_predict(pg_catalog.text, pg_catalog.text[]) IS
+    'the most likely of the given choices for a prompt, with the bare backbone';
+
+-- The same as a window function, which forms batches by itself: ia3_predict_window(...) OVER ().
 CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, input pg_catalog.text)
     RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_predict_window_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
@@ -232,10 +289,20 @@ CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, fields pg_c
 CREATE FUNCTION @extschema@.ia3_predict_window(input pg_catalog.text, choices pg_catalog.text[])
     RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_predict_window_zero_shot' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict_window(pg_catalog.text, pg_catalog.text) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window(pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window(pg_catalog.text, pg_catalog.jsonb) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text[]) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window(pg_catalog.text, pg_catalog.text[]) IS
+    'ia3_predict as a window function';
 
 --
--- Generation. Greedy decoding always gives the same text; sampling is VOLATILE, since it draws a seed when it
--- gets none (and is therefore not STRICT, but NULL in any other argument gives NULL).
+-- Generation. Greedy decoding always gives the same text. Sampling draws a seed when none is given, so it is VOLATILE,
+-- and it cannot be STRICT; a NULL in any argument but the seed gives NULL nevertheless.
 --
 CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, input pg_catalog.text,
     max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
@@ -258,29 +325,51 @@ CREATE FUNCTION @extschema@.ia3_generate(input pg_catalog.text,
     max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
     seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_sample_zero_shot' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.text, pg_catalog.int4) IS
+    'generates text with a task by greedy decoding';
+COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.text, pg_catalog.int4,
+    pg_catalog.float8, pg_catalog.int4, pg_catalog.int8) IS
+    'generates text with a task by sampling';
+COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.jsonb, pg_catalog.int4) IS
+    'generates text from the fields of a task''s template by greedy decoding';
+COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.jsonb, pg_catalog.int4,
+    pg_catalog.float8, pg_catalog.int4, pg_catalog.int8) IS
+    'generates text from the fields of a task''s template by sampling';
+COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.int4) IS
+    'generates text from a prompt by greedy decoding, with the bare backbone';
+COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.int4,
+    pg_catalog.float8, pg_catalog.int4, pg_catalog.int8) IS
+    'generates text from a prompt by sampling, with the bare backbone';
 
 --
--- Evaluation: they run a query, whose functions may do what they like (but write).
+-- Evaluation. These functions are VOLATILE because the query that they run may call any function; it cannot write.
 --
 CREATE FUNCTION @extschema@.ia3_evaluate(task pg_catalog.text, query pg_catalog.text,
     OUT n pg_catalog.int8, OUT accuracy pg_catalog.float8, OUT macro_f1 pg_catalog.float8,
     OUT mean_score_gap pg_catalog.float8, OUT seconds pg_catalog.float8) RETURNS pg_catalog.record
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
-COMMENT ON FUNCTION @extschema@.ia3_evaluate IS 'how good a task is on the labelled rows of a query';
+COMMENT ON FUNCTION @extschema@.ia3_evaluate IS 'measures how well a task predicts the labels of the rows of a query';
 CREATE FUNCTION @extschema@.ia3_confusion(task pg_catalog.text, query pg_catalog.text,
     OUT label pg_catalog.text, OUT predicted pg_catalog.text, OUT n pg_catalog.int8)
     RETURNS SETOF pg_catalog.record
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000 ROWS 16;
-COMMENT ON FUNCTION @extschema@.ia3_confusion IS 'which labels of the rows of a query a task takes for which';
+COMMENT ON FUNCTION @extschema@.ia3_confusion IS
+    'counts, for the rows of a query, which label a task predicts for which true label';
 CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
 CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text, version pg_catalog.int4) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_plot_version' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
 CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text, query pg_catalog.text) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_plot_query' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
+COMMENT ON FUNCTION @extschema@.ia3_plot(pg_catalog.text) IS
+    'the training losses of a task''s active version as an SVG picture';
+COMMENT ON FUNCTION @extschema@.ia3_plot(pg_catalog.text, pg_catalog.int4) IS
+    'the training losses of a version as an SVG picture';
+COMMENT ON FUNCTION @extschema@.ia3_plot(pg_catalog.text, pg_catalog.text) IS
+    'the training losses of a task and its confusion matrix on the rows of a query as an SVG picture';
 CREATE FUNCTION @extschema@.ia3_sparkline("values" pg_catalog.jsonb) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.ia3_sparkline IS 'numbers as a line of blocks, at most 20';
+COMMENT ON FUNCTION @extschema@.ia3_sparkline IS 'the numbers of an array as a line of at most 20 block characters';
 
 --
 -- Versions
@@ -288,53 +377,62 @@ COMMENT ON FUNCTION @extschema@.ia3_sparkline IS 'numbers as a line of blocks, a
 CREATE FUNCTION @extschema@.ia3_activate(task pg_catalog.text, version pg_catalog.int4)
     RETURNS pg_catalog.void
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.ia3_activate IS 'makes a version of a task the active one';
 CREATE FUNCTION @extschema@.ia3_drop(task pg_catalog.text) RETURNS pg_catalog.void
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.ia3_drop(pg_catalog.text) IS 'removes a task and all its versions';
 CREATE FUNCTION @extschema@.ia3_drop(task pg_catalog.text, version pg_catalog.int4)
     RETURNS pg_catalog.void
     AS 'MODULE_PATHNAME', 'ia3_drop_version' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.ia3_drop(pg_catalog.text, pg_catalog.int4) IS
+    'removes a version of a task that is not the active one';
 
 --
--- Sharing: read access for a role and its members, or for everybody ('public')
+-- Sharing: read access for a role and its members, or for everybody ('public').
 --
 CREATE FUNCTION @extschema@.ia3_grant(task pg_catalog.text, role pg_catalog.name) RETURNS pg_catalog.void
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.ia3_grant IS 'lets a role read a task';
+COMMENT ON FUNCTION @extschema@.ia3_grant IS 'lets a role read a task; ''public'' means everybody';
 CREATE FUNCTION @extschema@.ia3_revoke(task pg_catalog.text, role pg_catalog.name) RETURNS pg_catalog.void
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION @extschema@.ia3_revoke IS 'takes back what ia3_grant gave';
+COMMENT ON FUNCTION @extschema@.ia3_revoke IS 'revokes read access that ia3_grant has given';
 
 --
--- Interchange. The stored bytes are a PEFT adapter_model.safetensors; whoever may see a task may export it.
--- Importing needs a grant; merging needs the rights of pg_write_server_files.
+-- Interchange. The stored bytes are a PEFT adapter_model.safetensors; whoever can see a task may export it. Importing
+-- needs a grant, and merging the privileges of pg_write_server_files besides.
 --
 CREATE FUNCTION @extschema@.ia3_export(task pg_catalog.text) RETURNS pg_catalog.bytea
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100;
-COMMENT ON FUNCTION @extschema@.ia3_export IS 'an adapter as adapter_model.safetensors of PEFT';
+COMMENT ON FUNCTION @extschema@.ia3_export IS 'the vectors of a task as PEFT''s adapter_model.safetensors';
 CREATE FUNCTION @extschema@.ia3_export_config(task pg_catalog.text) RETURNS pg_catalog.jsonb
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100;
-COMMENT ON FUNCTION @extschema@.ia3_export_config IS 'the adapter_config.json that belongs to ia3_export';
+COMMENT ON FUNCTION @extschema@.ia3_export_config IS 'the adapter_config.json that goes with ia3_export';
 CREATE FUNCTION @extschema@.ia3_import(task pg_catalog.text, adapter pg_catalog.bytea)
     RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
 CREATE FUNCTION @extschema@.ia3_import(task pg_catalog.text, adapter pg_catalog.bytea,
     config pg_catalog.jsonb) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea) IS
+    'stores the bytes of an adapter_model.safetensors as a new version and returns its number';
+COMMENT ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea, pg_catalog.jsonb) IS
+    'stores an adapter_model.safetensors, checked against its adapter_config.json, as a new version';
 CREATE FUNCTION @extschema@.ia3_merge(task pg_catalog.text, directory pg_catalog.text)
     RETURNS pg_catalog.void
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_merge IS
-    'writes a checkpoint with the vectors of a task folded into the weights';
+    'writes, on the server, a checkpoint with the vectors of a task folded into the weights';
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_merge(pg_catalog.text, pg_catalog.text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea, pg_catalog.jsonb)
     FROM PUBLIC;
 
 --
--- Looking inside
+-- Introspection
 --
 CREATE FUNCTION @extschema@.ia3_version() RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ia3_version IS 'version of the extension''s library';
 CREATE FUNCTION @extschema@.ia3_tokenize(input pg_catalog.text,
     OUT "position" pg_catalog.int4, OUT id pg_catalog.int4, OUT piece pg_catalog.text)
     RETURNS SETOF pg_catalog.record
@@ -343,6 +441,10 @@ CREATE FUNCTION @extschema@.ia3_tokenize(input pg_catalog.text, backbone pg_cata
     OUT "position" pg_catalog.int4, OUT id pg_catalog.int4, OUT piece pg_catalog.text)
     RETURNS SETOF pg_catalog.record
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000 ROWS 50;
+COMMENT ON FUNCTION @extschema@.ia3_tokenize(pg_catalog.text) IS
+    'the tokens of a text, with the tokenizer of the default backbone';
+COMMENT ON FUNCTION @extschema@.ia3_tokenize(pg_catalog.text, pg_catalog.text) IS
+    'the tokens of a text, with the tokenizer of a backbone';
 
 CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.jsonb)
     RETURNS pg_catalog.text
@@ -350,9 +452,13 @@ CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catal
 CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.jsonb,
     choices pg_catalog.text[]) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.jsonb) IS
+    'fills a template with fields';
+COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text[]) IS
+    'fills a template with fields and choices';
 
--- A view runs as its owner, whom row security does not bind, so it repeats the policy of ia3.task. Functions
--- in a view are asked by the caller.
+-- A view reads tables as its owner, who is exempt from row security, so it repeats the policy of ia3.task. The
+-- function in its condition tests the role that queries the view.
 CREATE VIEW ia3.adapters WITH (security_barrier) AS
     SELECT a.task,
            a.version,
@@ -374,11 +480,29 @@ CREATE VIEW ia3.adapters WITH (security_barrier) AS
       FROM ia3.adapter a
       JOIN ia3.task t ON t.task OPERATOR(pg_catalog.=) a.task
      WHERE ia3.task_readable(t.owner, t.readers);
-COMMENT ON VIEW ia3.adapters IS 'versions of tasks, one row each';
+COMMENT ON VIEW ia3.adapters IS 'the versions of all tasks that the current role may read';
+COMMENT ON COLUMN ia3.adapters.task IS 'task that the version belongs to';
+COMMENT ON COLUMN ia3.adapters.version IS 'number of the version within its task, from 1';
+COMMENT ON COLUMN ia3.adapters.active IS 'whether calls without @version use it';
+COMMENT ON COLUMN ia3.adapters.owner IS 'role that owns the task';
+COMMENT ON COLUMN ia3.adapters.backbone IS 'backbone that the version was trained on';
+COMMENT ON COLUMN ia3.adapters.method IS 'method of fine-tuning: what was trained';
+COMMENT ON COLUMN ia3.adapters.parent_version IS
+    'version of the same task that training started from; NULL if it started elsewhere';
+COMMENT ON COLUMN ia3.adapters.examples IS 'number of training examples; NULL for an imported version';
+COMMENT ON COLUMN ia3.adapters.size IS 'size of the vectors in bytes';
+COMMENT ON COLUMN ia3.adapters.loss IS 'final loss; NULL for an imported version';
+COMMENT ON COLUMN ia3.adapters.loss_curve IS 'the losses as a line of block characters';
+COMMENT ON COLUMN ia3.adapters.created_by IS 'role that trained or imported the version';
+COMMENT ON COLUMN ia3.adapters.created_at IS 'when the version was stored';
+COMMENT ON COLUMN ia3.adapters.recipe IS 'settings of the training run, its seed included';
+COMMENT ON COLUMN ia3.adapters.metrics IS 'losses and timing of the training run; NULL for an imported version';
+COMMENT ON COLUMN ia3.adapters.digest IS 'SHA-256 of the vectors';
+COMMENT ON COLUMN ia3.adapters.backbone_digest IS 'SHA-256 of the backbone that the vectors were trained on';
 GRANT SELECT ON ia3.adapters TO PUBLIC;
 
 --
--- Engines and trainings, from shared memory; both answer at once, whatever state an engine is in.
+-- Engines and training runs, as shared memory shows them. Both views answer at once, whatever an engine is doing.
 --
 CREATE FUNCTION @extschema@.ia3_stat_engine(
     OUT backbone pg_catalog.text,
@@ -419,6 +543,7 @@ CREATE FUNCTION @extschema@.ia3_stat_engine(
     OUT outstanding pg_catalog.int8)
     RETURNS SETOF pg_catalog.record
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 4;
+COMMENT ON FUNCTION @extschema@.ia3_stat_engine IS 'implementation of the view ia3_stat_engine';
 CREATE VIEW @extschema@.ia3_stat_engine AS
     SELECT s.backbone, s.path, s.device, s.dtype, s.state, s.percent,
            s.pid, s.since, s.restarts, s.message, s.device_description, s.model_type, s.parameters,
@@ -428,7 +553,51 @@ CREATE VIEW @extschema@.ia3_stat_engine AS
            s.score_seconds, s.train_seconds, s.score_wait_seconds, s.train_wait_seconds, s.connections,
            s.outstanding
       FROM @extschema@.ia3_stat_engine() s;
-COMMENT ON VIEW @extschema@.ia3_stat_engine IS 'state and counters of the engines of every backbone';
+COMMENT ON VIEW @extschema@.ia3_stat_engine IS 'state and counters of the engines of all backbones';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.backbone IS 'name of the backbone in ia3.backbones';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.path IS 'directory of the backbone';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.device IS
+    'device in use; the configured one while the engine cannot be reached';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.dtype IS
+    'data type in use; the configured one while the engine cannot be reached';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.state IS
+    'starting, loading, ready, failed, restarting, draining or stopped';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.percent IS 'how much of the backbone is loaded, in percent';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.pid IS 'process ID of the engine';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.since IS 'when the engine entered this state';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.restarts IS 'number of restarts';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.message IS
+    'why the engine failed or died last, or what a draining engine still does';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.device_description IS
+    'processor, build of the kernels and threads, or the GPU';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.model_type IS 'type of the model as its configuration names it';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.parameters IS 'number of parameters of the backbone';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.bytes IS 'memory that the weights take, in bytes';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.backbone_digest IS 'SHA-256 of the backbone';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.queue_rows IS 'rows that wait for a batch now';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.batches IS 'batches computed since the engine started';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.rows IS 'rows computed since the engine started';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.input_tokens IS 'tokens of their inputs';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.decoder_tokens IS 'tokens that the decoder computed';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.mean_rows_per_batch IS 'rows per batch on average';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.distinct_tasks_per_batch IS 'different tasks per batch on average';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.max_batch_rows IS 'rows of the largest batch';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.dedup_rows IS 'rows that an identical row of the same batch answered';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.cache_hits IS 'adapters that requests found in the cache';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.cache_misses IS 'adapters that requests did not find in the cache';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.cached_adapters IS 'adapters in the cache now';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.cached_bytes IS 'memory that they take, in bytes';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.train_jobs IS 'training runs in progress now';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.train_steps IS 'training steps since the engine started';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.score_seconds IS 'time spent predicting, in seconds';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.train_seconds IS 'time spent training, in seconds';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.score_wait_seconds IS
+    'time that rows waited for a batch, summed, in seconds';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.train_wait_seconds IS
+    'time that training steps waited, summed, in seconds';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.connections IS 'connections now';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.outstanding IS
+    'unanswered requests in bytes, by which requests are distributed; a training run counts as 16384';
 GRANT SELECT ON @extschema@.ia3_stat_engine TO PUBLIC;
 
 CREATE FUNCTION @extschema@.ia3_stat_progress_train(
@@ -444,11 +613,25 @@ CREATE FUNCTION @extschema@.ia3_stat_progress_train(
     OUT started pg_catalog.timestamptz)
     RETURNS SETOF pg_catalog.record
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 4;
+COMMENT ON FUNCTION @extschema@.ia3_stat_progress_train IS
+    'implementation of the view ia3_stat_progress_train';
 CREATE VIEW @extschema@.ia3_stat_progress_train AS
     SELECT s.pid, s.datid, d.datname, s.usesysid, u.rolname AS usename, s.task, s.step, s.steps, s.loss,
            s.rows_per_second, s.seconds_left, s.started
       FROM @extschema@.ia3_stat_progress_train() s
       LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) s.datid
       LEFT JOIN pg_catalog.pg_roles u ON u.oid OPERATOR(pg_catalog.=) s.usesysid;
-COMMENT ON VIEW @extschema@.ia3_stat_progress_train IS 'trainings under way, one row per backend';
+COMMENT ON VIEW @extschema@.ia3_stat_progress_train IS 'training runs in progress, one row per backend';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.pid IS 'process ID of the backend that trains';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.datid IS 'OID of its database';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.datname IS 'name of its database';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.usesysid IS 'OID of the role that trains';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.usename IS 'name of the role that trains';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.task IS 'task that is being trained';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.step IS 'steps completed';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.steps IS 'steps of the whole run';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.loss IS 'latest loss';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.rows_per_second IS 'examples trained on per second';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.seconds_left IS 'estimated time to the end, in seconds';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.started IS 'when the run started';
 GRANT SELECT ON @extschema@.ia3_stat_progress_train TO PUBLIC;
