@@ -86,7 +86,7 @@ $query = start_query($node, pretrain('base') . ";\n");
 ok( wait_for_query($node, "SELECT count(*) = 1 FROM ia3.checkpoint WHERE step > $crashed"), 'the same call goes on');
 kill 'KILL', engine_pid($node);
 ($out, $err) = finish_query($query);
-like($err, qr/going on after step $crashed of 300/, 'after the last checkpoint');
+like($err, qr/resuming after step $crashed of 300/, 'after the last checkpoint');
 like($err, qr/ERROR:  08006/, 'a crash of the engine ends it');
 my $before = step_of('base');
 cmp_ok($before, '>', $crashed, 'what it had reached stays');

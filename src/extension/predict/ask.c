@@ -1,9 +1,9 @@
 /*
  * ask.c
- *     Many calls at once: those of a batch of rows.
+ *     Predicting many calls at once: those of a batch of rows.
  *
- * Each distinct task is looked up once per batch, under the statement's snapshot. Calls are sent in one
- * request per backbone, or several if their texts are long.
+ * Each task is looked up once per batch, under the statement's snapshot. Calls are sent in one request per backbone, or
+ * in several if their texts are long.
  */
 #include "postgres.h"
 
@@ -16,19 +16,19 @@
 #include "extension/client/client.h"
 #include "extension/supervisor/shmem.h"
 
-/* Longest texts and choices of one request; a single call may be longer. */
+/* The maximum size of texts and choices in one request; a single call may be larger. */
 #define MAX_REQUEST_BYTES (16 * 1024 * 1024)
 
-/* Adapters of one request: an engine keeps all of them while it computes, and takes 2 GB. */
+/* The maximum size of adapters in one request: an engine keeps all of them while it computes, and accepts 2 GB. */
 #define MAX_REQUEST_ADAPTER_BYTES (1024 * 1024 * 1024)
 
-/* One call that somebody has to answer. */
+/* A call that has no answer yet. */
 typedef struct Pending {
     Ia3Call call;
     Ia3CacheEntry *entry;
 } Pending;
 
-/* A request, and what its rows stand for. */
+/* A request, and the calls that its rows stand for. */
 typedef struct Sent {
     const char *backbone;
     bool generates;
@@ -48,7 +48,7 @@ struct Ia3Asking {
     Pending *pending;
     Ia3StringIndex *taskIndex;
     int nTasks, capTasks;
-    Ia3CallTask **tasks; /* that calls of this batch name; NULL: unusable */
+    Ia3CallTask **tasks; /* that calls of this batch refer to; NULL: unusable */
     List *sent;          /* of Sent */
 };
 
@@ -88,8 +88,8 @@ Ia3AskingAdd(Ia3Asking *asking, const Ia3Call *call)
 }
 
 /*
- * Errors of one call. The code under this PG_TRY only computes and allocates (or reads toasted values, whose
- * errors are passed on), so that nothing is left behind when its error is forgotten.
+ * Drops an error that concerns a single call. The code under the PG_TRYs below only computes and allocates, or reads
+ * toasted values, whose errors are raised again, so nothing is left behind when its error is dropped.
  */
 static void
 forget_user_error(MemoryContext context)
@@ -103,7 +103,7 @@ forget_user_error(MemoryContext context)
     FlushErrorState();
 }
 
-/* Can this be a task at all? */
+/* Whether this can be the name of a task at all. */
 static bool
 is_task_reference(const char *name)
 {
@@ -142,8 +142,8 @@ parse_task(const Ia3Task *task)
 }
 
 /*
- * Whether asking the engine has a chance. One that is starting is worth waiting for; one that has failed is
- * for the function to complain about, if it comes to that.
+ * Whether sending a request makes sense. An engine that is starting is worth waiting for; one that has failed is left to
+ * the function, which will raise the error if it is really called.
  */
 static bool
 engine_is_there(const char *backbone)
@@ -154,7 +154,7 @@ engine_is_there(const char *backbone)
            status.state != IA3_ENGINE_STOPPED;
 }
 
-/* NULL if the task cannot be asked for whatever reason. */
+/* The task, or NULL if it cannot be used, for whatever reason. */
 static Ia3CallTask *
 find_task(const char *name)
 {
@@ -191,7 +191,7 @@ batch_task_of(Ia3Asking *asking, const Ia3Call *call)
     return asking->tasks[position];
 }
 
-/* The protocol is UTF-8: a text that cannot be converted must not spoil the request for the others. */
+/* The protocol uses UTF-8. A text that cannot be converted must not make the request of all the others fail. */
 static void
 check_encoding(const Ia3Question *question)
 {
@@ -222,7 +222,7 @@ make_question(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *questio
     return valid;
 }
 
-/* How much a question makes a request longer, at most. */
+/* The maximum number of bytes that a question adds to a request. */
 static Size
 question_bytes(const Ia3Question *question)
 {
@@ -241,7 +241,7 @@ max_adapters(const char *backbone)
     return Max(1, MAX_REQUEST_ADAPTER_BYTES / Max(bytes, 1));
 }
 
-/* The request that the next question goes into. */
+/* The request that this question goes into, which is created if necessary. */
 static Sent *
 request_for(Ia3Asking *asking, const Ia3Question *question)
 {
@@ -325,7 +325,7 @@ Ia3AskingSend(Ia3Asking *asking, bool ahead)
     MemoryContextSwitchTo(old);
 }
 
-/* NULL for a row that the function has to complain about itself. */
+/* NULL for a row whose error the function has to raise. */
 static Ia3Ranking *
 ranking_of(const Ia3ScoreResult *result, const Ia3Strings *choices)
 {

@@ -1,8 +1,8 @@
 /*
  * call.c
- *     One call of ia3_classify, ia3_predict or ia3_generate, and what it asks the engine.
+ *     Turning a call of ia3_classify, ia3_predict or ia3_generate into the row to be predicted.
  *
- * A task with several templates is asked with the first one.
+ * Of a task with several templates the first is used.
  */
 #include "postgres.h"
 
@@ -13,7 +13,7 @@
 #include "call.h"
 #include "extension/guc.h"
 
-/* The choices of this call: its own argument (the third), else the task's. */
+/* The choices of a call: its third argument if it has one, otherwise the task's. */
 static const Ia3Strings *
 call_choices(const Ia3Call *call, const Ia3Task *task)
 {
@@ -35,7 +35,7 @@ typedef struct TextField {
     const char *text;
 } TextField;
 
-/* One text fills {text}, or the only field that the template has. */
+/* A single text fills {text}, or the only field of the template. */
 static const char *
 text_value(const char *field, void *arg)
 {
@@ -49,7 +49,7 @@ text_value(const char *field, void *arg)
     return input->text;
 }
 
-/* The object's keys, for a hint. */
+/* The keys of the object, for an error message. */
 static char *
 list_keys(Jsonb *fields)
 {

@@ -1,6 +1,6 @@
 /*
  * call.h
- *     One call of ia3_classify, ia3_predict or (greedy) ia3_generate, and what it asks the engine.
+ *     A call of ia3_classify, ia3_predict or (greedy) ia3_generate, and the row to be predicted for it.
  */
 #ifndef IA3_CALL_H
 #define IA3_CALL_H
@@ -13,7 +13,7 @@ typedef enum Ia3CallForm {
     IA3_CALL_TEXT,      /* (task text, input text [, choices text[]]) */
     IA3_CALL_FIELDS,    /* (task text, fields jsonb [, choices text[]]) */
     IA3_CALL_ZERO_SHOT, /* (input text, choices text[]) */
-    /* ia3_generate; the last argument of each is an integer, all others of all forms are varlena values */
+    /* forms of ia3_generate, whose last argument is an integer; all other arguments of all forms are varlena values */
     IA3_CALL_GENERATE,          /* (task text, input text, max_tokens integer) */
     IA3_CALL_GENERATE_FIELDS,   /* (task text, fields jsonb, max_tokens integer) */
     IA3_CALL_GENERATE_ZERO_SHOT /* (input text, max_tokens integer) */
@@ -21,7 +21,7 @@ typedef enum Ia3CallForm {
 
 #define IA3_MAX_CALL_ARGS 3
 
-/* The arguments as they were passed; none is NULL, since the functions are STRICT. */
+/* The arguments as they were passed. None is NULL, because the functions are STRICT. */
 typedef struct Ia3Call {
     Ia3CallForm form;
     int nArgs;
@@ -46,38 +46,38 @@ Ia3CallArgIsInteger(const Ia3Call *call, int arg)
     return Ia3CallGenerates(call) && arg == call->nArgs - 1;
 }
 
-/* A task with its first template parsed: what the calls that name it have in common. */
+/* A task with its first template parsed: what all calls that name it have in common. */
 typedef struct Ia3CallTask {
     const Ia3Task *task;
     const Ia3Template *template;
 } Ia3CallTask;
 
-/* What a call comes down to. */
+/* What has to be predicted for a call. */
 typedef struct Ia3Question {
     const Ia3Task *task; /* NULL: the bare backbone */
     const char *backbone;
-    const Ia3Strings *choices; /* NULL: free text is asked for */
-    int maxTokens;             /* of the free text */
+    const Ia3Strings *choices; /* NULL: generate text */
+    int maxTokens;             /* of generated text */
     Ia3Input input;
 } Ia3Question;
 
-/* The task that a call names; NULL if its form names none. */
+/* The name of the task that a call refers to, palloc'd; NULL if its form has no task. */
 extern char *Ia3CallTaskName(const Ia3Call *call);
 
 /*
- * Makes the question. `task` is that of Ia3CallTaskName. ERROR 22xxx for arguments that cannot be used
- * (choices, fields, template, max_tokens); apart from that, this does nothing that would need cleaning up.
+ * Fills in the question, in the current memory context. `task` is the one that Ia3CallTaskName names. ERROR 22xxx for
+ * unusable arguments (choices, fields, template, max_tokens). Such an error leaves nothing behind but memory.
  */
 extern void Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question);
 
 /*
- * The input of a call that names a task: its first template filled with the second argument. `choices` is what
- * {choices} stands for, NULL if there are none. ERROR 22xxx as above.
+ * The input of a call with a task: its first template filled in with the second argument. `choices` is what {choices}
+ * stands for, NULL if there are none. ERROR 22xxx as above.
  */
 extern void Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3Strings *choices,
                          Ia3Input *input);
 
-/* ERROR as for Ia3TemplateParse. */
+/* Parses the first template of the task, which must outlive the result. ERROR as for Ia3TemplatesParse. */
 extern Ia3CallTask *Ia3CallTaskMake(const Ia3Task *task);
 
 #endif

@@ -2,8 +2,8 @@
  * classify.c
  *     ia3_classify and ia3_predict: choices ranked by their likelihood.
  *
- * All functions are STRICT. An answer that was read ahead for (readahead.h), or that the same place of the
- * query got for the same arguments just before, is taken from the result cache.
+ * All functions are STRICT. An answer is taken from the result cache if it has been predicted ahead (readahead.h), or if
+ * the same place of the query has just been called with the same arguments.
  */
 #include "postgres.h"
 
@@ -20,7 +20,7 @@ PG_FUNCTION_INFO_V1(ia3_predict_text);
 PG_FUNCTION_INFO_V1(ia3_predict_fields);
 PG_FUNCTION_INFO_V1(ia3_predict_zero_shot);
 
-/* Asks the engine about one call. */
+/* Has the engine predict a single call. */
 static Ia3Ranking *
 ask(const Ia3Call *call)
 {

@@ -1,6 +1,6 @@
 /*
  * classify.h
- *     Answering a call.
+ *     Answering a call of ia3_classify or ia3_predict.
  */
 #ifndef IA3_CLASSIFY_H
 #define IA3_CLASSIFY_H
@@ -9,8 +9,8 @@
 #include "ranking.h"
 
 /*
- * The answer, from the result cache if it is there, else from the engine. Valid until the executor moves
- * on. ERROR for whatever keeps the call from being answered.
+ * Returns the answer, from the result cache if it is there, otherwise from the engine. It is valid until the executor
+ * continues. ERROR for anything that keeps the call from being answered.
  */
 extern const Ia3Ranking *Ia3Answer(const Ia3Call *call);
 

@@ -2,9 +2,8 @@
  * generate_function.c
  *     ia3_generate: free text from the decoder, greedy or sampled.
  *
- * Greedy calls are read ahead for like those of ia3_predict (readahead.h); sampled ones are asked one by one,
- * and the engine puts those of all sessions that wait into one batch. A task with several templates is asked
- * with the first one.
+ * Greedy calls are generated ahead, like those of ia3_predict (readahead.h). Sampled ones are sent one by one, and the
+ * engine combines the waiting calls of all sessions into one batch. Of a task with several templates the first is used.
  */
 #include "postgres.h"
 
@@ -22,7 +21,7 @@ PG_FUNCTION_INFO_V1(ia3_sample_text);
 PG_FUNCTION_INFO_V1(ia3_sample_fields);
 PG_FUNCTION_INFO_V1(ia3_sample_zero_shot);
 
-/* Asks the engine about one call. */
+/* Has the engine generate the text of a single call. */
 static char *
 ask(const Ia3Call *call, Ia3Sampling *sampling)
 {
@@ -43,7 +42,7 @@ ask(const Ia3Call *call, Ia3Sampling *sampling)
     return result->text;
 }
 
-/* All arguments are those of the call; the function is STRICT. */
+/* A greedy function is STRICT, and all its arguments belong to the call. */
 static Datum
 greedy(FunctionCallInfo fcinfo, Ia3CallForm form)
 {
@@ -64,7 +63,10 @@ greedy(FunctionCallInfo fcinfo, Ia3CallForm form)
     PG_RETURN_TEXT_P(cstring_to_text(answer->choices[0].choice));
 }
 
-/* After the arguments of the call: temperature, top_k, seed. Only the seed may be NULL; it is drawn then. */
+/*
+ * The arguments of the call are followed by temperature, top_k and seed. Only the seed may be NULL; it is then drawn at
+ * random.
+ */
 static Datum
 sampled(FunctionCallInfo fcinfo, Ia3CallForm form)
 {

@@ -18,7 +18,7 @@ compare_ranked(const void *a, const void *b)
     return x->position - y->position;
 }
 
-/* probability = softmax of the scores, shifted by the best one so that exp cannot overflow. */
+/* Probabilities are the softmax of the scores, which are reduced by the best one so that exp cannot overflow. */
 Ia3Ranking *
 Ia3RankingMake(const Ia3Strings *choices, const Ia3ScoreResult *result)
 {

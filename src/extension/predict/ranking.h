@@ -9,7 +9,7 @@
 
 typedef struct Ia3RankedChoice {
     const char *choice;
-    int position; /* in the list of choices: decides between equal scores */
+    int position; /* in the list of choices; the first of equal scores ranks higher */
     double score;
     double probability;
 } Ia3RankedChoice;
@@ -19,14 +19,18 @@ typedef struct Ia3Ranking {
     Ia3RankedChoice *choices; /* best first */
 } Ia3Ranking;
 
-/* The answer to a call that asked for a text: it is the only choice. */
+/* A generated text as an answer: it is the only choice. Points to `text`. */
 extern Ia3Ranking *Ia3RankingOfText(const char *text);
 
-/* Points to the strings of `choices`. The result must be ok. ERROR XX000 for scores that are no numbers. */
+/*
+ * Ranks the choices by their scores; the result must be ok. Points to the strings of `choices`. ERROR XX000 for scores
+ * that are not finite.
+ */
 extern Ia3Ranking *Ia3RankingMake(const Ia3Strings *choices, const Ia3ScoreResult *result);
 
-/* A copy in one chunk of memory, strings included. */
+/* A copy in a single chunk of memory, strings included. */
 extern Ia3Ranking *Ia3RankingCopy(const Ia3Ranking *ranking, MemoryContext context);
+/* The size of that chunk. */
 extern Size Ia3RankingSize(const Ia3Ranking *ranking);
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * render.c
- *     ia3_render: what a template makes of an example.
+ *     ia3_render: the input that a template makes of an example.
  */
 #include "postgres.h"
 
@@ -10,10 +10,7 @@
 
 PG_FUNCTION_INFO_V1(ia3_render);
 
-/*
- * ia3_render(template text, fields jsonb [, choices text[]]) returns text: the input as the model gets it, before
- * it is truncated. ERROR 22023 as for ia3_classify.
- */
+/* Returns the input as the model gets it, before truncation. ERROR 22023 as for ia3_classify. */
 Datum
 ia3_render(PG_FUNCTION_ARGS)
 {

@@ -1,9 +1,9 @@
 /*
  * result_cache.c
- *     Answers that are known before a function asks for them.
+ *     Answers that are known before a function is called.
  *
- * Per backend, no locking. Caches are in a list; each takes itself out when its memory context is reset or
- * deleted, which also covers errors and aborted subtransactions.
+ * Everything here is local to the backend, so there are no locks. The caches form a list; each removes itself when its
+ * memory context is reset or deleted, which covers errors and aborted subtransactions as well.
  */
 #include "postgres.h"
 
@@ -18,10 +18,10 @@
 #include "extension/guc.h"
 #include "extension/ia3_compat.h"
 
-/* Beyond this many bytes a cache forgets what it can even if it has not reached its capacity. */
+/* Above this size a cache evicts answers even if it has not reached its capacity. */
 #define MAX_CACHE_BYTES (16 * 1024 * 1024)
 
-/* Longer arguments are not worth a copy in every call site. */
+/* Longer arguments are not worth a copy at every call site. */
 #define MAX_MEMO_BYTES (64 * 1024)
 
 /*
@@ -30,7 +30,7 @@
 
 typedef enum KeyKind { KEY_PLAIN, KEY_COMPRESSED, KEY_TOASTED } KeyKind;
 
-/* One argument: bytes, and how to read them. Long and short headers give the same key. */
+/* One argument: its bytes, and how they are to be read. Long and short varlena headers give the same key. */
 typedef struct KeyPart {
     KeyKind kind;
     Size length;
@@ -50,7 +50,7 @@ make_key_part(KeyPart *part, Datum arg)
 {
     struct varlena *value = (struct varlena *) DatumGetPointer(arg);
 
-    /* expanded objects and pointers to pointers have no bytes of their own */
+    /* expanded objects and indirect pointers have no bytes of their own */
     if (VARATT_IS_EXTERNAL(value) && !VARATT_IS_EXTERNAL_ONDISK(value))
         value = PG_DETOAST_DATUM(arg);
     if (VARATT_IS_EXTERNAL(value)) {
@@ -89,7 +89,7 @@ make_key(CallKey *key, const Ia3Call *call)
     key->hash = (uint32) (hash ^ (hash >> 32));
 }
 
-/* A copy in one chunk: the key, then the bytes. */
+/* A copy in a single chunk: the key, followed by the bytes. */
 static CallKey *
 copy_key(const CallKey *key, MemoryContext context)
 {
@@ -118,7 +118,7 @@ keys_are_equal(const CallKey *a, const CallKey *b)
 }
 
 /*
- * Who asks, with which settings
+ * The role that calls, and its settings
  */
 typedef struct AskerTag {
     Oid user;
@@ -148,12 +148,12 @@ asker_is(const AskerTag *tag)
 
 struct Ia3CacheEntry {
     Ia3CacheEntry *next; /* in its bucket */
-    dlist_node lru;      /* most recently used first */
-    uint64 batch;        /* the last one that used it */
-    uint32 era;          /* of the cache when it was entered */
+    dlist_node lru;      /* most recently used entries come first */
+    uint64 batch;        /* the last batch that used it */
+    uint32 era;          /* of the cache when the entry was made */
     bool asked;
     CallKey *key;
-    Ia3Ranking *ranking; /* NULL: not (yet) known */
+    Ia3Ranking *ranking; /* NULL: not known (yet) */
 };
 
 struct Ia3ResultCache {
@@ -163,7 +163,7 @@ struct Ia3ResultCache {
     MemoryContextCallback callback;
     Snapshot snapshot;
     AskerTag asker;
-    uint32 era; /* grows when the asker changes: older entries no longer count */
+    uint32 era; /* grows when role or settings change, which makes older entries invalid */
     uint64 batch, oldest;
     int capacity;
     int nEntries;
@@ -254,7 +254,7 @@ remove_entry(Ia3ResultCache *cache, Ia3CacheEntry *entry)
     pfree(entry);
 }
 
-/* Makes room for one more. Entries of batches under way are at the head of the list and stay. */
+/* Makes room for another entry. Entries of batches in progress are at the head of the list and stay. */
 static void
 evict_old(Ia3ResultCache *cache)
 {
@@ -345,10 +345,10 @@ Ia3CacheFind(const Ia3Call *call)
 /*
  * Memos
  *
- * A snapshot may be gone by the next call, so its address says nothing. Two snapshots that a backend takes
- * see the same if they agree on the numbers below: transactions only ever leave the set of those in
- * progress, so equal bounds and counts mean equal sets; and within our own transaction every change moves
- * the command counter, while a subtransaction's number is never used again.
+ * A snapshot may be gone by the next call, so its address identifies nothing. Two snapshots that a backend takes see the
+ * same data if they agree on the numbers below. Transactions only ever leave the set of those in progress, so equal
+ * bounds and counts mean equal sets; within our own transaction every change advances the command counter, and the
+ * number of a subtransaction is never used again.
  */
 typedef struct SnapshotTag {
     LocalTransactionId transaction;
@@ -410,7 +410,7 @@ Ia3MemoStore(FmgrInfo *flinfo, const Ia3Call *call, const Ia3Ranking *ranking)
     if (key.length > MAX_MEMO_BYTES)
         return;
     for (int i = 0; i < key.nParts; i++)
-        if (key.parts[i].kind == KEY_TOASTED) /* may be another value in the next statement */
+        if (key.parts[i].kind == KEY_TOASTED) /* the pointer may mean another value in the next statement */
             return;
     if (memo == NULL) {
         memo = MemoryContextAllocZero(flinfo->fn_mcxt, sizeof(Memo));

@@ -1,6 +1,6 @@
 /*
  * score_request.c
- *     One SCORE or GENERATE request: any number of rows, of any tasks of one backbone.
+ *     A SCORE or GENERATE request: any number of rows for any tasks of one backbone.
  */
 #include "postgres.h"
 
@@ -14,7 +14,7 @@
 #include "extension/tasks/adapter_request.h"
 #include "extension/guc.h"
 
-/* So many lists of choices are looked at for one that is there already. */
+/* The number of most recently added lists of choices that are searched for one that has been added already. */
 #define LOOK_BACK 64
 
 typedef struct ScoreRow {
@@ -27,14 +27,14 @@ typedef struct ScoreRow {
 struct Ia3ScoreRequest {
     char *backbone;
     bool generates;
-    int maxInputTokens; /* the setting when the request was made, should it have to be repeated */
+    int maxInputTokens; /* the setting when the request was created, in case it has to be repeated */
     MemoryContext context;
     int nAdapters, nChoices, nRows;
     int capAdapters, capChoices, capRows;
     const Ia3Task **adapters; /* NULL: the bare backbone */
     const Ia3Strings **choices;
     ScoreRow *rows;
-    uint32 ahead; /* handle of what was sent and not collected; 0 = nothing */
+    uint32 ahead; /* handle of the request that has been sent and not collected; 0: there is none */
 };
 
 Ia3ScoreRequest *
@@ -87,7 +87,7 @@ Ia3ScoreAddAdapter(Ia3ScoreRequest *request, const Ia3Task *task)
 int
 Ia3ScoreAddChoices(Ia3ScoreRequest *request, const Ia3Strings *choices)
 {
-    /* Rows of one task come with the same choices one after the other; those of several tasks in turn. */
+    /* Consecutive rows of one task have the same choices; if tasks alternate, so do their choices. */
     if (request->nChoices > 0 && Ia3StringsEqual(request->choices[request->nChoices - 1], choices))
         return request->nChoices - 1;
     for (int i = Max(0, request->nChoices - LOOK_BACK); i < request->nChoices; i++)
@@ -178,7 +178,7 @@ read_results(const Ia3ScoreRequest *request, ia3_reader *r)
         else if (result->ok) {
             result->n = ia3_get_count(r, 8);
             if (result->n != request->choices[request->rows[i].choices]->n)
-                Ia3ProtocolError("A row came back with a wrong number of scores.");
+                Ia3ProtocolError("A row was returned with a wrong number of scores.");
             result->scores = palloc(sizeof(double) * result->n);
             for (int c = 0; c < result->n; c++)
                 result->scores[c] = ia3_get_f64(r);
@@ -190,7 +190,7 @@ read_results(const Ia3ScoreRequest *request, ia3_reader *r)
         }
     }
     if (r->bad || r->p != r->end)
-        Ia3ProtocolError("The answers do not have the length they should have.");
+        Ia3ProtocolError("The length of the results does not match their contents.");
     return results;
 }
 
@@ -225,7 +225,7 @@ Ia3ScoreRun(Ia3ScoreRequest *request)
 }
 
 /*
- * In two steps
+ * Sending and collecting separately
  */
 
 static void
@@ -243,7 +243,7 @@ Ia3ScoreSend(Ia3ScoreRequest *request)
     request->ahead = Ia3AheadSend(request->backbone, request_type(request), write_ahead, request);
 }
 
-/* Adapters that are missing go over the ordinary connection, and so does the request then. */
+/* Missing adapters are sent over the ordinary connection, and then the request is, too. */
 Ia3ScoreResult *
 Ia3ScoreCollect(Ia3ScoreRequest *request)
 {
@@ -254,7 +254,7 @@ Ia3ScoreCollect(Ia3ScoreRequest *request)
     if (type == reply_type(request))
         return read_results(request, &reader);
     if (type != 0 && type != IA3_MISSING)
-        Ia3ProtocolError("The engine did not answer with what it was asked for.");
+        Ia3ProtocolError("The engine sent a reply of an unexpected type.");
     return Ia3ScoreRun(request);
 }
 

@@ -1,7 +1,7 @@
 /*
  * score_request.h
- *     One SCORE request: any number of rows, of any tasks of one backbone, each with its choices. Or one GENERATE
- *     request, whose rows have no choices but say how to continue.
+ *     A SCORE request: any number of rows for any tasks of one backbone, each with its choices. Or a GENERATE request,
+ *     whose rows have no choices but say how to generate.
  */
 #ifndef IA3_SCORE_REQUEST_H
 #define IA3_SCORE_REQUEST_H
@@ -14,29 +14,29 @@ typedef struct Ia3ScoreRequest Ia3ScoreRequest;
 typedef struct Ia3ScoreResult {
     bool ok;
     int n;          /* choices */
-    double *scores; /* [n] mean log-likelihood per token, natural logarithm, in the order of the choices */
-    char *text;     /* of a GENERATE request, instead of scores */
-    /* when not ok: what the engine says about this row */
+    double *scores; /* [n] mean log-likelihood per token (natural logarithm), in the order of the choices */
+    char *text;     /* instead of scores: the result of a GENERATE request */
+    /* if not ok: the error of this row */
     uint32 code;
     char *message, *detail, *hint;
 } Ia3ScoreResult;
 
-/* How to continue an input. */
+/* How to generate the text for an input. */
 typedef struct Ia3Sampling {
     int maxTokens;
-    double temperature; /* 0: greedy, and the rest does not matter */
+    double temperature; /* 0: greedy, and the other members do not matter */
     int topK;           /* 0: all */
     uint64 seed;
 } Ia3Sampling;
 
-/* Everything of a request lives in the memory context that is current here. */
+/* Creates an empty request in the current memory context, in which everything that belongs to it will live. */
 extern Ia3ScoreRequest *Ia3ScoreCreate(const char *backbone);
 extern Ia3ScoreRequest *Ia3GenerateCreate(const char *backbone);
 
 /*
- * Each returns the index that rows name. A task that is already there (same digest) is not added twice; NULL
- * is the bare backbone. The task must be of this request's backbone and outlive the request. `choices` must
- * have passed Ia3CheckChoices.
+ * Each of these returns the index that rows refer to. A task that has been added already (with the same digest) is not
+ * added again; NULL is the bare backbone. The task must belong to the request's backbone and outlive the request.
+ * `choices` must have passed Ia3CheckChoices.
  */
 extern int Ia3ScoreAddAdapter(Ia3ScoreRequest *request, const Ia3Task *task);
 extern int Ia3ScoreAddChoices(Ia3ScoreRequest *request, const Ia3Strings *choices);
@@ -45,21 +45,21 @@ extern int Ia3GenerateAddRow(Ia3ScoreRequest *request, int adapter, const Ia3Sam
                              const Ia3Input *input);
 
 /*
- * Sends the rows, supplies the adapters that the engine asks for, and returns one result per row. ERROR for
- * whatever concerns the whole request; a row's own error is in its result.
+ * Sends the rows, supplies the adapters that the engine lacks, and returns one result per row in the current memory
+ * context. ERROR for anything that concerns the whole request; the error of a single row is in its result.
  */
 extern Ia3ScoreResult *Ia3ScoreRun(Ia3ScoreRequest *request);
 
 /*
- * The same in two steps: between them the caller may do other things, other requests to the same engine
- * included. A request whose connection was closed in between (by an aborted subtransaction) is sent again.
+ * The same in two steps, between which the caller may do other things, including other requests to the same engine. If
+ * the connection is closed in between, by an aborted subtransaction, the request is sent again.
  */
 extern void Ia3ScoreSend(Ia3ScoreRequest *request);
 extern Ia3ScoreResult *Ia3ScoreCollect(Ia3ScoreRequest *request);
-/* Instead of collecting; does nothing when the request is not under way. Raises no ERROR. */
+/* Drops the request instead of collecting it; does nothing if none is in progress. Raises no ERROR. */
 extern void Ia3ScoreDrop(Ia3ScoreRequest *request);
 
-/* Raises the row's error, if it has one; `context` may be NULL. */
+/* Raises the error of the row, if it has one, with `context`, which may be NULL, as its context. */
 extern void Ia3ScoreCheck(const Ia3ScoreResult *result, const char *context);
 
 #endif

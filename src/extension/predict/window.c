@@ -1,13 +1,13 @@
 /*
  * window.c
- *     ia3_predict_window: ia3_predict as a window function, batched without any help from the planner.
+ *     ia3_predict_window: ia3_predict as a window function, which forms batches without any help from the planner.
  *
  *     SELECT id, ia3_predict_window('topic', body) OVER () FROM tickets
  *
- * A window function may look at the rows that follow. When it gets to a row that it has no answer for, it
- * asks about that row and some of the next ones of the partition, 1, 2, 4, ... up to ia3.batch_rows, so a
- * LIMIT still costs little. It has a name of its own because PostgreSQL does not tell a window function
- * from an ordinary one with the same arguments. Frame and ORDER BY do not matter to the results.
+ * A window function may look at the rows that follow. At a row without an answer, it predicts this row and the next ones
+ * of the partition, 1, 2, 4, ... rows up to ia3.batch_rows, so a LIMIT remains cheap. The function has a name of its own
+ * because PostgreSQL does not distinguish a window function from an ordinary one with the same arguments. Frame and
+ * ORDER BY have no influence on the results.
  */
 #include "postgres.h"
 
@@ -25,19 +25,22 @@ PG_FUNCTION_INFO_V1(ia3_predict_window_text);
 PG_FUNCTION_INFO_V1(ia3_predict_window_fields);
 PG_FUNCTION_INFO_V1(ia3_predict_window_zero_shot);
 
-/* Arguments of one batch: it ends early when they get longer than this. */
+/* A batch ends early when its arguments become longer than this. */
 #define MAX_BATCH_BYTES (4 * 1024 * 1024)
 
-/* Lives as long as the partition. */
+/* The state of a partition, which lives as long as the partition. */
 typedef struct WindowState {
     MemoryContext batch;
     Ia3ResultCache *cache;
     Ia3AskCounts counts;
-    int64 asked; /* rows before this one have been asked about */
+    int64 asked; /* rows before this one have been sent to the engine */
     int size;    /* of the next batch */
 } WindowState;
 
-/* Gets the arguments of the row `offset` rows ahead; false if one is NULL or, with *isOut set, there is no such row. */
+/*
+ * Gets the arguments of the row `offset` rows ahead. Returns false if one of them is NULL, or if there is no such row, in
+ * which case *isOut is set.
+ */
 static bool
 get_arguments(WindowObject window, int offset, Ia3Call *call, bool *isOut)
 {
@@ -49,7 +52,7 @@ get_arguments(WindowObject window, int offset, Ia3Call *call, bool *isOut)
 
         if (*isOut || isNull)
             return false;
-        /* the next row read takes the place of this one */
+        /* reading the next row overwrites this one */
         call->args[i] = datumCopy(value, false, -1);
     }
     return true;
@@ -61,7 +64,7 @@ get_state(WindowObject window)
     WindowState *state = WinGetPartitionLocalMemory(window, sizeof(WindowState));
 
     if (state->cache == NULL) {
-        /* both go with the partition's memory */
+        /* both are freed with the partition's memory */
         MemoryContext old = MemoryContextSwitchTo(GetMemoryChunkContext(state));
 
         state->cache = Ia3CacheCreate(GetActiveSnapshot(), 2 * Ia3BatchRows);
@@ -72,7 +75,7 @@ get_state(WindowObject window)
     return state;
 }
 
-/* Asks about the current row and those that follow. */
+/* Predicts the current row and those that follow. */
 static void
 look_ahead(WindowObject window, WindowState *state, Ia3CallForm form, int nArgs)
 {
@@ -115,7 +118,7 @@ predict(FunctionCallInfo fcinfo, Ia3CallForm form)
         state->asked = position;
         look_ahead(window, state, form, PG_NARGS());
     }
-    WinSetMarkPosition(window, position); /* earlier rows will not be looked at again */
+    WinSetMarkPosition(window, position); /* earlier rows will not be needed again */
     for (int i = 0; i < call.nArgs; i++) {
         call.args[i] = WinGetFuncArgCurrent(window, i, &isNull);
         if (isNull)

@@ -2,14 +2,14 @@
  * readahead_exec.c
  *     Executing the read-ahead node.
  *
- * A batch goes through three steps: its rows are read from the child and stored, and the arguments of the
- * calls that will be made for them are evaluated and sent; the answers are collected into the result cache;
- * the rows are emitted, filtered and projected, while the functions, called by this node or by those above
- * it, find their answers. When the consumer reads everything, the next batch is read and sent before the
- * answers of the current one are awaited, so that the engine always has work.
+ * A batch goes through three steps. First, its rows are read from the child and stored, and the arguments of the calls
+ * that will be made for them are evaluated and sent to the engine. Second, the answers are collected into the result
+ * cache. Third, the rows are filtered, projected and returned, while the functions, called by this node or by those above
+ * it, find their answers. If the consumer reads everything, the next batch is read and sent before the answers of the
+ * current one are awaited, so the engine is never idle.
  *
- * A consumer that may stop early gets batches of 1, 2, 4, ... rows: it never costs more than twice what it
- * asked for. One with a known limit gets exactly as many rows as the limit says.
+ * A consumer that may stop early gets batches of 1, 2, 4, ... rows, so at most twice as many rows are predicted as it
+ * reads. A consumer with a known limit gets exactly as many rows as the limit says.
  */
 #include "postgres.h"
 
@@ -24,10 +24,10 @@
 #include "extension/guc.h"
 #include "readahead.h"
 
-/* Stored rows and evaluated arguments of one batch: it ends early when they get longer than this. */
+/* A batch ends early when its stored rows and evaluated arguments become longer than this. */
 #define MAX_BATCH_BYTES (4 * 1024 * 1024)
 
-/* Answers kept beyond their batch, in full batches: repeated texts, and joins that check a condition twice. */
+/* Number of full batches whose answers are kept, for repeated texts and joins that check a condition twice. */
 #define CACHED_BATCHES 4
 
 static Node *create_state(CustomScan *scan);
@@ -70,7 +70,7 @@ create_state(CustomScan *scan)
  * Begin
  */
 
-/* Or does evaluating it return what somebody else keeps: the stored row, the plan, whoever set the parameter? */
+/* False if the value that it returns is kept elsewhere: in the stored row, in the plan, or where a parameter was set. */
 static bool
 makes_new_value(Expr *expr)
 {
@@ -116,7 +116,7 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
     init_sites(state, scan);
     if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
         return;
-    /* a plan may be older than the setting */
+    /* the plan may be older than the setting */
     state->enabled = Ia3EnableBatching;
     state->capacity = state->enabled ? Ia3BatchRows : 1;
     state->rowSlot =
@@ -136,7 +136,7 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
  * Reading a batch
  */
 
-/* Makes stored row `i` the scan tuple. The scan slot is virtual: its values point into the stored row. */
+/* Makes stored row `i` the scan tuple. The scan slot is virtual; its values point into the stored row. */
 static void
 load_row(Ia3ReadAheadState *state, Ia3Batch *batch, int i)
 {
@@ -153,8 +153,8 @@ load_row(Ia3ReadAheadState *state, Ia3Batch *batch, int i)
 }
 
 /*
- * The limit above us, if any; also for a sort below, which Limit itself could not tell through us. As in Limit, the
- * sort is told at every rescan and before it is rescanned, also that there is no limit any more.
+ * Evaluates the limit above us, if there is one, and passes it on to a sort below, which Limit itself cannot reach through
+ * us. As in Limit, the sort is told at every rescan, before it is rescanned, and also when there is no limit any more.
  */
 static void
 evaluate_limit(Ia3ReadAheadState *state)
@@ -170,7 +170,7 @@ evaluate_limit(Ia3ReadAheadState *state)
     offset = DatumGetInt64(ExecEvalExprSwitchContext(state->limitOffset, context, &offsetIsNull));
     if (offsetIsNull)
         offset = 0;
-    /* negative ones are for Limit to complain about */
+    /* errors for negative numbers are left to Limit */
     if (!countIsNull && count >= 0 && offset >= 0 && count <= PG_INT64_MAX - offset)
         state->bound = count + offset;
     ExecSetTupleBound(state->bound, outerPlanState(state));
@@ -203,9 +203,9 @@ will_be_called(const Ia3Site *site, ExprContext *context)
 }
 
 /*
- * Adds the call of a site for the scan tuple, if it will happen and its arguments are not NULL; returns the
- * bytes to send for it. The arguments stay in the batch's context; what was needed to compute them (a document of
- * which some words are used) does not.
+ * Adds the call of a site for the scan tuple, if it will be made and its arguments are not NULL; returns the number of
+ * bytes to be sent for it. The arguments stay in the batch's context. Intermediate values, such as a document of which
+ * only some words are used, do not.
  */
 static Size
 add_call(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3Site *site)
@@ -234,7 +234,7 @@ add_call(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3
     return bytes;
 }
 
-/* How many rows to read next. */
+/* The number of rows to read next. */
 static int64
 rows_wanted(const Ia3ReadAheadState *state)
 {
@@ -246,7 +246,7 @@ rows_wanted(const Ia3ReadAheadState *state)
         rows = 1;
     if (state->bound >= 0)
         rows = Min(rows, state->bound - state->nRead);
-    return Max(rows, 1); /* whoever asks beyond a limit gets what there is, row by row */
+    return Max(rows, 1); /* a consumer that reads beyond its limit gets the remaining rows one by one */
 }
 
 static void
@@ -267,7 +267,7 @@ reset_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
     MemoryContextReset(batch->context);
 }
 
-/* Reads rows into the batch and evaluates the calls that do not need other answers first. */
+/* Reads rows into the batch and evaluates the calls that do not depend on other answers. */
 static void
 read_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
 {
@@ -319,7 +319,7 @@ send_batch(Ia3Batch *batch, bool ahead)
         Ia3AskingSend(batch->asking, ahead);
 }
 
-/* Asks for the calls of one site for all rows of a batch, and waits. */
+/* Predicts the calls of one site for all rows of a batch, and waits for the answers. */
 static void
 ask_nested(Ia3ReadAheadState *state, Ia3Batch *batch, const Ia3Site *site)
 {
@@ -336,7 +336,7 @@ ask_nested(Ia3ReadAheadState *state, Ia3Batch *batch, const Ia3Site *site)
     Ia3AskingCollect(asking);
 }
 
-/* Waits for the answers of a batch, then sees to the calls that were waiting for those. */
+/* Waits for the answers of a batch, then predicts the calls that depend on them. */
 static void
 collect_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
 {
@@ -351,8 +351,8 @@ collect_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
 }
 
 /*
- * Whether to read another batch before waiting for the current one: not when the consumer may stop, and not
- * before the first answers are there (the engine may not know the tasks yet, which would be found out twice).
+ * Whether to read another batch before waiting for the current one. This does not happen if the consumer may stop, nor
+ * before the first answers have arrived: until then the engine may lack the adapters, and would say so twice.
  */
 static bool
 may_overlap(const Ia3ReadAheadState *state)
@@ -427,7 +427,7 @@ re_scan(CustomScanState *node)
     for (int i = 0; i < 2; i++)
         reset_batch(state, &state->batches[i]);
     start_scan(state);
-    /* a child whose parameters changed is rescanned when it is next read */
+    /* a child whose parameters have changed is rescanned when it is next read */
     if (outerPlanState(node)->chgParam == NULL)
         ExecReScan(outerPlanState(node));
 }

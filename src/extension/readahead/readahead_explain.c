@@ -1,9 +1,9 @@
 /*
  * readahead_explain.c
- *     EXPLAIN of the read-ahead node, and adding up what parallel workers did.
+ *     EXPLAIN of the read-ahead node, and adding up the counts of parallel workers.
  *
- * Leader and workers add their counts to a struct in the query's dynamic shared memory; atomics, no lock.
- * The segment goes away before EXPLAIN is printed, so the leader takes the sums out at shutdown.
+ * The leader and the workers add their counts to a struct in the query's dynamic shared memory; it consists of atomics and
+ * needs no lock. The segment is freed before EXPLAIN is printed, so the leader copies the sums at shutdown.
  */
 #include "postgres.h"
 
@@ -22,7 +22,6 @@ struct Ia3SharedCounts {
     pg_atomic_uint64 batches, rows, largest;
 };
 
-/* Moves what this process has counted to the shared counts, if there are any. */
 void
 Ia3ReadAheadPublish(Ia3ReadAheadState *state)
 {
@@ -58,13 +57,13 @@ Ia3ReadAheadInitializeDSM(CustomScanState *node, ParallelContext *pcxt, void *co
     Ia3ReadAheadPublish(state);
 }
 
-/* The plan runs again in the same segment: counts go on. */
+/* The plan runs again with the same segment, so counting continues. */
 void
 Ia3ReadAheadReInitializeDSM(CustomScanState *node, ParallelContext *pcxt, void *coordinate)
 {
     Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
 
-    if (state->shared == NULL) /* after a shutdown, ours are the sums, which are still there */
+    if (state->shared == NULL) /* since the shutdown, ours are the sums, which the segment still has */
         memset(&state->counts, 0, sizeof state->counts);
     state->shared = coordinate;
 }

@@ -1,9 +1,9 @@
 /*
  * readahead_functions.c
- *     Which functions are ours.
+ *     Recognizing our functions.
  *
- * They are known by what they are implemented by (library and symbol), so it does not matter in which
- * schema the extension lives. The OIDs are looked up when first needed and forgotten when pg_proc changes.
+ * They are recognized by what implements them, library and symbol, so the schema of the extension does not matter. Their
+ * OIDs are looked up when first needed and looked up again when pg_proc has changed.
  */
 #include "postgres.h"
 
@@ -19,7 +19,7 @@
 
 #include "readahead.h"
 
-/* CREATE FUNCTION's AS clause: the library as MODULE_PATHNAME (ia3.control) gives it */
+/* The library as CREATE FUNCTION has recorded it, that is, MODULE_PATHNAME in ia3.control. */
 #define LIBRARY "$libdir/ia3"
 
 static const struct {
@@ -38,7 +38,7 @@ static const struct {
     {"ia3_generate", "ia3_generate_zero_shot", IA3_CALL_GENERATE_ZERO_SHOT},
 };
 
-/* Five overloads of two, three of one (sampling is not for us), and room for the same library under a second schema. */
+/* Five overloads of two functions and three of one (sampling is not batched here), times two in case of a second schema. */
 #define MAX_FUNCTIONS 32
 
 typedef struct KnownFunction {
@@ -50,7 +50,7 @@ typedef struct KnownFunction {
 static KnownFunction known[MAX_FUNCTIONS];
 static int nKnown = 0;
 static uint64 knownAt = 0;       /* the value of `invalidations` when `known` was made */
-static uint64 invalidations = 1; /* of pg_proc, ever */
+static uint64 invalidations = 1; /* of pg_proc so far */
 
 static void
 forget_functions(Datum arg, int cacheid, uint32 hashvalue)
@@ -109,8 +109,8 @@ find_functions(const char *name, KnownFunction *found, int n)
 }
 
 /*
- * The look-ups may process invalidations, which count already for the result, and may fail; so it is made aside and
- * `known` only ever holds a complete answer.
+ * The look-ups may process invalidations, which then already apply to the result, and they may fail. So the result is
+ * built aside, and `known` always holds a complete answer.
  */
 static void
 resolve_functions(void)
@@ -147,7 +147,7 @@ Ia3FunctionForm(Oid function)
     return IA3_CALL_NONE;
 }
 
-/* Every function of a plan that is not built in is among the items that would invalidate it. */
+/* Every function in a plan that is not built in is listed among the items that would invalidate the plan. */
 bool
 Ia3PlanUsesFunctions(const PlannedStmt *stmt)
 {

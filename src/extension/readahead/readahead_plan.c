@@ -1,11 +1,11 @@
 /*
  * readahead_plan.c
- *     The planner hook: walks a finished plan and decides where read-ahead nodes go.
+ *     The planner hook, which walks a finished plan and decides where read-ahead nodes go.
  *
- * Nothing happens to a plan that does not use our functions. The walk goes down with what each node's
- * consumer will do (Ia3Consumer) and rewrites on the way up, so that a node that evaluates a call finds its
- * children already served. What it leaves alone stays correct and slow: MergeJoin's inner side (it must be
- * able to mark and restore), other extensions' scans, anything above LockRows or ModifyTable.
+ * A plan that does not use our functions is left unchanged. The walk takes with it, on the way down, what the consumer of
+ * each node will do (Ia3Consumer), and rewrites on the way up, so the children of a node that evaluates a call have been
+ * served before. Where it changes nothing, the plan stays correct but slow: on the inner side of MergeJoin, which must be
+ * able to mark and restore, in the scans of other extensions, and above LockRows or ModifyTable.
  */
 #include "postgres.h"
 
@@ -20,14 +20,14 @@ static planner_hook_type previousPlanner = NULL;
 
 static Plan *rewrite_plan(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer);
 
-/* What a node passes on when it reads its child to the end, whatever its own consumer does. */
+/* The consumer that a node is to its child if it reads the child to the end, whatever its own consumer does; */
 static Ia3Consumer
 reads_all(const Ia3Consumer *consumer)
 {
     return (Ia3Consumer){.inGather = consumer->inGather};
 }
 
-/* ... when it reads on for as long as its own consumer does, but not one row for one row. */
+/* if it reads for as long as its own consumer does, but not one row for each row that it returns; */
 static Ia3Consumer
 reads_like_consumer(const Ia3Consumer *consumer)
 {
@@ -36,14 +36,14 @@ reads_like_consumer(const Ia3Consumer *consumer)
                          .inGather = consumer->inGather};
 }
 
-/* ... when it may stop whatever its consumer does. */
+/* if it may stop, whatever its own consumer does; */
 static Ia3Consumer
 reads_some(const Ia3Consumer *consumer)
 {
     return (Ia3Consumer){.mayStop = true, .inGather = consumer->inGather};
 }
 
-/* ... and when it returns one row for each that it reads. */
+/* and if it returns exactly one row for each row that it reads. */
 static Ia3Consumer
 reads_one_for_one(const Ia3Consumer *consumer)
 {
@@ -58,7 +58,7 @@ rewrite_limit(Ia3Rewrite *rw, Limit *limit, Ia3Consumer consumer)
 {
     Ia3Consumer child = reads_some(&consumer);
 
-    /* The node will evaluate the bound, too: it has to come out the same. WITH TIES reads on beyond it. */
+    /* The node evaluates the limit, too, so this must give the same result. WITH TIES reads beyond the limit. */
     if (limit->limitOption == LIMIT_OPTION_COUNT && limit->limitCount &&
         !contain_volatile_functions(limit->limitCount) && !contain_volatile_functions(limit->limitOffset)) {
         child = reads_like_consumer(&consumer);
@@ -90,7 +90,7 @@ static Plan *
 rewrite_merge_join(Ia3Rewrite *rw, MergeJoin *join, Ia3Consumer consumer)
 {
     Plan *plan = &join->join.plan;
-    Ia3Consumer child = reads_some(&consumer); /* it ends with the shorter side */
+    Ia3Consumer child = reads_some(&consumer); /* the join ends with the shorter side */
 
     plan->lefttree = rewrite_plan(rw, plan->lefttree, child);
     child.fixedType = true;
@@ -98,7 +98,7 @@ rewrite_merge_join(Ia3Rewrite *rw, MergeJoin *join, Ia3Consumer consumer)
     return Ia3Split(rw, plan, &consumer);
 }
 
-/* A row whose first key is NULL matches nothing: its other keys are not looked at. */
+/* A row whose first key is NULL matches nothing, so its other keys are not evaluated. */
 static bool
 keys_are_certain(List *hashkeys, const Ia3Consumer *consumer)
 {
@@ -112,7 +112,7 @@ rewrite_hash_join(Ia3Rewrite *rw, HashJoin *join, Ia3Consumer consumer)
     Ia3Consumer outer = reads_like_consumer(&consumer);
     Ia3Sites sites;
 
-    /* the first row may be read to see whether there is any, before the hash table is found to be empty */
+    /* the first row may be read to see whether there is one, before the hash table turns out to be empty */
     if (join->join.jointype != JOIN_LEFT && join->join.jointype != JOIN_ANTI &&
         join->join.jointype != JOIN_FULL)
         outer.uncertain = true;
@@ -135,7 +135,7 @@ rewrite_hash(Ia3Rewrite *rw, Hash *hash, Ia3Consumer consumer)
     return &hash->plan;
 }
 
-/* Result and ProjectSet: they have a target list, and nothing that could be moved above them. */
+/* Result and ProjectSet have a target list, but nothing that could be moved above them. */
 static Plan *
 rewrite_projection(Ia3Rewrite *rw, Plan *plan, Ia3Consumer child)
 {
@@ -154,7 +154,7 @@ rewrite_result(Ia3Rewrite *rw, Result *result, Ia3Consumer consumer)
 {
     Ia3Consumer child = reads_one_for_one(&consumer);
 
-    if (consumer.fixedType) { /* marks and restores by means of its child */
+    if (consumer.fixedType) { /* it marks and restores through its child */
         child.fixedType = true;
         result->plan.lefttree = rewrite_plan(rw, result->plan.lefttree, child);
         return &result->plan;
@@ -174,7 +174,7 @@ rewrite_aggregate(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
         (((Agg *) plan)->aggstrategy == AGG_PLAIN || ((Agg *) plan)->aggstrategy == AGG_HASHED))
         child = reads_all(&consumer);
 #if PG_VERSION_NUM >= 150000
-    if (IsA(plan, WindowAgg) && ((WindowAgg *) plan)->runCondition) /* "rank <= 3": ends early */
+    if (IsA(plan, WindowAgg) && ((WindowAgg *) plan)->runCondition) /* "rank <= 3" makes it end early */
         child = reads_some(&consumer);
 #endif
     plan->lefttree = rewrite_plan(rw, plan->lefttree, child);
@@ -202,8 +202,8 @@ rewrite_list(Ia3Rewrite *rw, List *plans, Ia3Consumer consumer)
 }
 
 /*
- * The statement's changes so far are visible to volatile functions, which therefore must not run before the rows that
- * were there before theirs have been inserted, updated or deleted.
+ * Volatile functions see the changes that the statement has made so far. So they must not run before the rows that precede
+ * theirs have been inserted, updated or deleted.
  */
 static Plan *
 rewrite_modified(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
@@ -228,7 +228,7 @@ rewrite_modify_table(Ia3Rewrite *rw, ModifyTable *modify, Ia3Consumer consumer)
     return &modify->plan;
 }
 
-/* Nodes that project can be split; the others only pass rows on. */
+/* Nodes that can project are split; the others only pass rows on. */
 static Plan *
 rewrite_other(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
 {
@@ -299,9 +299,9 @@ rewrite_plan(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
         return plan;
     case T_ModifyTable:
         return rewrite_modify_table(rw, (ModifyTable *) plan, consumer);
-    case T_BitmapHeapScan: /* what is below it returns bitmaps, not rows */
+    case T_BitmapHeapScan: /* its child returns bitmaps, not rows */
         return Ia3Split(rw, plan, &consumer);
-    case T_CustomScan: /* somebody else's: may rely on the type of its child */
+    case T_CustomScan: /* of another extension, which may rely on the type of its child */
     case T_ForeignScan:
     case T_BitmapAnd:
     case T_BitmapOr:
@@ -330,7 +330,7 @@ static void
 rewrite_statement(PlannedStmt *stmt)
 {
     Ia3Rewrite rw = {.stmt = stmt};
-    Ia3Consumer client = {0}; /* should it stop before the end, it will say so: see readahead_run.c */
+    Ia3Consumer client = {0}; /* if it stops before the end, the executor tells us: see readahead_run.c */
     Ia3Consumer expression = {.mayStop = true};
     ListCell *lc;
 
@@ -339,15 +339,14 @@ rewrite_statement(PlannedStmt *stmt)
         rw.nextNodeId = Max(rw.nextNodeId, max_node_id(lfirst(lc)));
     rw.nextNodeId++;
 
-    /* the main plan first, so that a correlated subquery's calls are served from the rows it runs for */
+    /* the main plan comes first, so that the calls in a correlated subquery are served from the rows that it runs for */
     stmt->planTree = rewrite_plan(&rw, stmt->planTree, client);
     foreach (lc, stmt->subplans)
         lfirst(lc) = rewrite_plan(&rw, lfirst(lc), expression);
 }
 
 /*
- * A scrollable cursor is left alone: the planner has already made sure that its plan can run backwards,
- * which ours cannot.
+ * A scrollable cursor is left unchanged: the planner has made sure that its plan can run backwards, which our node cannot.
  */
 static PlannedStmt *
 plan_with_read_ahead(Query *parse, const char *queryString, int cursorOptions, ParamListInfo boundParams)

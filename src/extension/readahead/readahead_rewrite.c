@@ -1,14 +1,14 @@
 /*
  * readahead_rewrite.c
- *     Building the read-ahead node into a finished plan.
+ *     Inserting the read-ahead node into a finished plan.
  *
- * The plan has been through setrefs.c: Vars say where their value is found at run time. The child of the
- * node is its lefttree, so that parameters, EXPLAIN and deparsing work as for any node. Its scan tuple is
- * the child's row (custom_scan_tlist: one OUTER_VAR per column); everything that it evaluates itself refers
- * to the scan tuple by INDEX_VARs. There is no range table entry (scanrelid 0).
+ * The plan has been processed by setrefs.c, so Vars say where their value is found at run time. The child of the node is
+ * its lefttree, so parameters, EXPLAIN and deparsing work as for any node. Its scan tuple is the child's row
+ * (custom_scan_tlist has one OUTER_VAR per column); everything that it evaluates itself refers to the scan tuple by
+ * INDEX_VARs. There is no range table entry (scanrelid is 0).
  *
- * Interposing leaves the columns alone. Splitting takes the calls out of a node: what has no call stays in
- * it, what has one moves up into the read-ahead node and leaves behind the columns it is made of.
+ * Interposing leaves the columns unchanged. Splitting takes the calls out of a node: expressions without a call stay in
+ * it; those with one move up into the read-ahead node and leave behind the columns that they need.
  */
 #include "postgres.h"
 
@@ -69,7 +69,7 @@ copy_costs(Plan *to, const Plan *from)
 #endif
 }
 
-/* targetlist, qual and sites are over the child's columns, as INDEX_VARs. */
+/* Makes a read-ahead node. targetlist, qual and sites refer to the child's columns by INDEX_VARs. */
 static Plan *
 make_node(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites, const Ia3Consumer *consumer)
 {
@@ -79,7 +79,7 @@ make_node(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites
         .nSites = list_length(sites),
         .mayStop = consumer->mayStop,
         .careful = Ia3SitesMayFail(sites) || !Ia3MayReadAhead(rw, child, false),
-        .hasLimit = consumer->limitCount && !qual, /* the limit counts rows above our filter */
+        .hasLimit = consumer->limitCount && !qual, /* the limit counts the rows that pass our filter */
     };
     Bitmapset *params = NULL;
     ListCell *lc;
@@ -90,7 +90,7 @@ make_node(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites
     plan->qual = qual;
     plan->lefttree = child;
     plan->parallel_safe = child->parallel_safe;
-    /* only so that workers report what they did: execParallel.c skips other custom scans */
+    /* without this flag execParallel.c would skip a custom scan, and workers could not report their counts */
     plan->parallel_aware = consumer->inGather;
     foreach (lc, child->targetlist) {
         TargetEntry *entry = lfirst(lc);
@@ -157,9 +157,9 @@ Ia3Interpose(Ia3Rewrite *rw, Plan *child, const Ia3Sites *sites, const Ia3Consum
  */
 
 /*
- * The new target list of the lower node. Columns keep their positions, since some nodes refer to their own
- * columns by number (WindowAgg.runCondition). The position of a column that moves up is free (expr NULL)
- * until one of the columns that it is made of takes it.
+ * The new target list of the lower node. Columns keep their positions, because some nodes refer to their own columns by
+ * number (WindowAgg.runCondition). The position of a column that moves up is free (its expr is NULL) until one of the
+ * columns that it needs takes it.
  */
 typedef struct SplitContext {
     List *lower;
@@ -189,7 +189,7 @@ find_lower_column(SplitContext *split, Node *expr)
     return llast(split->lower);
 }
 
-/* An expression of the lower node in terms of its columns; they are added as needed. */
+/* Expresses an expression of the lower node by columns of that node, which are added as needed. */
 static Node *
 raise_expression(Node *node, SplitContext *split)
 {
@@ -200,7 +200,7 @@ raise_expression(Node *node, SplitContext *split)
     return expression_tree_mutator(node, raise_expression, split);
 }
 
-/* Does the expression use one of the sites, itself or in a subquery? */
+/* Whether an expression contains one of the sites, directly or in a subquery. */
 static bool
 needs_read_ahead(Ia3Rewrite *rw, Node *expr)
 {
@@ -208,15 +208,15 @@ needs_read_ahead(Ia3Rewrite *rw, Node *expr)
 }
 
 /*
- * Puts a node over `lower` that evaluates the columns with calls, and the conditions `moved`, which the
- * caller has taken out of the filter of `lower`.
+ * Puts a node over `lower` that evaluates the columns with calls, and the conditions `moved`, which the caller has removed
+ * from the filter of `lower`.
  */
 static Plan *
 split_off(Ia3Rewrite *rw, Plan *lower, List *moved, const Ia3Sites *sites, const Ia3Consumer *consumer)
 {
     SplitContext split = {NIL};
     List *upper = NIL;
-    List *moves = NIL; /* whether each column does */
+    List *moves = NIL; /* whether each column moves up */
     List *raised;
     ListCell *lc;
 
@@ -276,7 +276,7 @@ is_scan(const Plan *plan)
     }
 }
 
-/* Filters that work on the same rows as the target list. (A join's is part of what joining means.) */
+/* Whether the filter applies to the same rows as the target list. (The filter of a join is part of the join.) */
 static bool
 filter_can_move(const Plan *plan)
 {
@@ -284,9 +284,9 @@ filter_can_move(const Plan *plan)
 }
 
 /*
- * Moves the filter's first condition with a call, and all that follow it, into a node of their own; then
- * the next condition with a call into one above that, and so on. So each condition only ever sees rows that
- * passed those before it, and their order, which security depends on, stays.
+ * Moves the first condition of the filter that contains a call, and all conditions after it, into a node of their own;
+ * then the next condition with a call into a node above that, and so on. So each condition still sees only rows that have
+ * passed those before it, and the order of the conditions, which security depends on, is preserved.
  */
 static Plan *
 split_filter(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
@@ -294,7 +294,7 @@ split_filter(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
     Ia3Consumer filtered = *consumer;
     int start = 0;
 
-    /* with a filter in between, a limit no longer says how many rows are read */
+    /* with a filter in between, the limit does not tell how many rows are read */
     filtered.mayStop = consumer->mayStop || consumer->limitCount;
     filtered.limitCount = filtered.limitOffset = NULL;
     for (;;) {
@@ -312,7 +312,7 @@ split_filter(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
         moved = list_copy_tail(plan->qual, first);
         plan->qual = list_truncate(list_copy(plan->qual), first);
         plan = split_off(rw, plan, moved, &sites, &filtered);
-        start = 1; /* the new node's first condition is served by the node itself */
+        start = 1; /* the first condition of the new node is served by the node itself */
     }
 }
 

@@ -2,10 +2,10 @@
  * readahead_run.c
  *     Whether a query is run to its end.
  *
- * The same plan may be run for all of its rows or for some at a time, after which it may or may not go on: FETCH, a
- * driver's fetch size, loops and SELECT INTO of PL/pgSQL, functions in SQL. Only the executor is told, with each
- * run, and it does not pass it on to the nodes; hence this hook. Runs nest (a query calls a function that runs
- * queries), and a node only ever works within the run of its own query.
+ * The same plan may be run for all of its rows, or for some at a time, after which it may or may not be continued: by
+ * FETCH, a driver's fetch size, loops and SELECT INTO in PL/pgSQL, and functions in SQL. Only the executor is told, at each
+ * run, and it does not pass this on to the nodes; hence this hook. Runs nest, since a query may call a function that runs
+ * queries, but a node is executed only within the run of its own query.
  */
 #include "postgres.h"
 
@@ -16,7 +16,7 @@
 static ExecutorRun_hook_type previousRun = NULL;
 static bool runMayStop = false;
 
-/* 18: execute_once is gone */
+/* version 18 has no execute_once */
 #if PG_VERSION_NUM >= 180000
 #define RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count
 #define RUN_ARGUMENTS  query, direction, count

@@ -1,10 +1,10 @@
 /*
  * readahead_safety.c
- *     What may run ahead of its consumer without anybody noticing.
+ *     What may run ahead of its consumer unnoticed.
  *
- * Reading ahead evaluates arguments, and the child's own expressions, earlier than the query would, and for
- * rows that a consumer which stops early (LIMIT, EXISTS, a cursor) never wanted. For such consumers an
- * argument must not be able to fail, and nothing below may have side effects.
+ * Reading ahead evaluates arguments, and the child's own expressions, earlier than the query would, and for rows that a
+ * consumer that stops early (LIMIT, EXISTS, a cursor) would never have read. For such a consumer an argument must not be
+ * able to fail, and nothing below may have side effects.
  */
 #include "postgres.h"
 
@@ -19,10 +19,10 @@
 #include "readahead.h"
 
 /*
- * Built-in functions, by OID, that raise no error whatever their arguments are: what prompts are made of.
- * (The names that fmgroids.h has for them changed with version 14.) Some may run the output functions of
- * their arguments, which therefore have to be of built-in types. json is missing because looking into it
- * may fail on \u0000; jsonb has been checked when it was stored.
+ * Built-in functions, by OID, that raise no error whatever their arguments are: those that prompts are typically made
+ * with. (fmgroids.h has different names for them since version 14.) Some of them may run the output functions of their
+ * arguments, which therefore have to be of built-in types. json is missing because accessing its members may fail on
+ * \u0000; jsonb was checked when it was created.
  */
 static const Oid safeFunctions[] = {
     1258,                   /* textcat */
@@ -45,7 +45,7 @@ function_is_safe(Oid function)
     for (int i = 0; i < lengthof(safeFunctions); i++)
         if (safeFunctions[i] == function)
             return true;
-    /* may not even tell by an error what it has seen; a user's word for it is a superuser's word */
+    /* a leakproof function may not raise errors that depend on its arguments, and only a superuser can declare one */
     return get_func_leakproof(function);
 }
 
@@ -71,7 +71,7 @@ Ia3OperatorCannotFail(const OpExpr *op)
     return OidIsValid(op->opfuncid) && function_is_safe(op->opfuncid);
 }
 
-/* Of the casts by way of text, printing a plain value. */
+/* Of the casts by way of text, those that print a plain value cannot fail. */
 bool
 Ia3CoercionCannotFail(const CoerceViaIO *coercion)
 {
@@ -124,7 +124,7 @@ Ia3PlanExtraChildren(Plan *plan)
     case T_CustomScan:
         return list_copy(((CustomScan *) plan)->custom_plans);
 #if PG_VERSION_NUM < 140000
-    case T_ModifyTable: /* since 14 it has one child, lefttree */
+    case T_ModifyTable: /* from version 14 on it has a single child, lefttree */
         return list_copy(((ModifyTable *) plan)->plans);
 #endif
     default:
@@ -132,7 +132,7 @@ Ia3PlanExtraChildren(Plan *plan)
     }
 }
 
-/* Which functions count as side effects: all that are volatile, or only those that users have written. */
+/* Which functions count as having side effects: all volatile ones, or only those that users have written. */
 typedef struct EffectSearch {
     Ia3Rewrite *rw;
     bool ownFunctions;
@@ -156,8 +156,8 @@ own_volatile_walker(Node *node, void *context)
 }
 
 /*
- * The plan of the CTE that a node reads, or NULL. One that changes data runs to its end whatever is read of it, so
- * reading it ahead is as good as not.
+ * The plan of the CTE that a node reads, or NULL. A CTE that changes data always runs to its end, no matter how much of it
+ * is read, so reading it ahead makes no difference.
  */
 static Plan *
 cte_plan(Ia3Rewrite *rw, Plan *plan)
@@ -189,7 +189,7 @@ has_side_effects(const EffectSearch *search, void *expr)
     return found || subquery_walker(expr, search);
 }
 
-/* What others read of the same CTE does not matter here: the answer is that for reading it alone. */
+/* Other readers of the same CTE do not matter here: this tells whether reading it has side effects by itself. */
 static bool
 cte_has_side_effects(const EffectSearch *search, Plan *plan)
 {
@@ -205,7 +205,7 @@ cte_has_side_effects(const EffectSearch *search, Plan *plan)
     return false;
 }
 
-/* Expressions of a node other than target list and filter that are evaluated while it is read. */
+/* The expressions of a node other than target list and filter that are evaluated while it is read. */
 static bool
 own_expressions_have_side_effects(const EffectSearch *search, Plan *plan)
 {
@@ -256,7 +256,7 @@ plan_has_side_effects(const EffectSearch *search, Plan *plan)
     return false;
 }
 
-/* Does it lock or change rows one by one, as they are asked for? */
+/* Whether a plan locks or changes rows one by one, as they are read. */
 static bool
 plan_locks_rows(Ia3Rewrite *rw, Plan *plan)
 {

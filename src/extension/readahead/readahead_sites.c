@@ -1,17 +1,17 @@
 /*
  * readahead_sites.c
- *     Finding the calls of our functions, with what their arguments will be.
+ *     Finding the calls of our functions, and what their arguments will be.
  *
- * A site can be read ahead for when its arguments can be computed from a row of the node's input and from
- * parameters that do not change while that input is read. Two kinds of places are searched:
+ * A site can be read ahead if its arguments can be computed from a row of the node's input and from parameters that do not
+ * change while that input is read. Two kinds of places are searched:
  *
- * - Expressions over the columns of one input, the usual case. Vars are what varies by row.
- * - Subtrees that run once per row of such an input: the inner side of a nested loop, a correlated
- *   subquery. There, what varies are the parameters that the row passes in; they are replaced by the
- *   expressions that they stand for, and a Var is a column of the inside, which nobody knows in advance.
+ * - Expressions over the columns of one input, which is the usual case. Here Vars are what varies from row to row.
+ * - Subtrees that run once per row of such an input: the inner side of a nested loop, or a correlated subquery. Here the
+ *   parameters that the row passes in are what varies; they are replaced by the expressions that they stand for. A Var is
+ *   a column inside the subtree, which is not known in advance.
  *
- * Calls under CASE, COALESCE, AND, OR and FILTER get the conditions under which they are evaluated as
- * guards: a call that will not happen is not asked for, and cannot fail.
+ * Calls under CASE, COALESCE, AND, OR and FILTER get the conditions under which they are evaluated as guards: a call that
+ * will not be made is not predicted, and cannot fail.
  */
 #include "postgres.h"
 
@@ -25,16 +25,16 @@
 typedef struct SiteSearch {
     Ia3Rewrite *rw;
     Ia3Sites found;
-    List *guards;   /* conditions under which the current place is evaluated */
-    bool opaque;    /* ... and one more, which cannot be written as an expression over the row */
-    bool certain;   /* given the guards, evaluated for every row; arguments may be such that can fail */
-    bool outerOnly; /* only Vars of the outer side */
+    List *guards; /* conditions under which the current place is evaluated */
+    bool opaque;  /* there is another condition, which cannot be written as an expression over the row */
+    bool certain; /* given the guards, it is evaluated for every row, so its arguments may be able to fail */
+    bool outerOnly; /* only Vars of the outer side are allowed */
 
     /* in a subtree that runs once per row: */
     bool inSubtree;
     List *paramIds;     /* the parameters that the row sets ... */
-    List *paramValues;  /* ... and the expressions over the row that they get */
-    Bitmapset *outside; /* all parameters that are set outside of the subtree */
+    List *paramValues;  /* ... and the expressions over the row that they are set to */
+    Bitmapset *outside; /* all parameters that are set outside the subtree */
 } SiteSearch;
 
 static bool search_expression(Node *node, SiteSearch *search);
@@ -62,14 +62,14 @@ Ia3ContainsCall(Node *expr)
 }
 
 /*
- * Can it be computed from the row? Counts in *nVarying what depends on the row.
+ * For finding out whether an expression can be computed from the row; nVarying counts what depends on the row.
  */
 typedef struct ComputableContext {
     const SiteSearch *search;
     int nVarying;
 } ComputableContext;
 
-/* Returns true (stop) at whatever makes the expression useless to us. */
+/* Returns true, which ends the search, for anything that makes the expression useless to us. */
 static bool
 not_computable_walker(Node *node, ComputableContext *context)
 {
@@ -97,7 +97,7 @@ not_computable_walker(Node *node, ComputableContext *context)
     case T_Aggref:
     case T_WindowFunc:
     case T_GroupingFunc:
-        /* becomes a column of the input when the node is split */
+        /* it becomes a column of the input when the node is split */
         if (search->inSubtree)
             return true;
         context->nVarying++;
@@ -113,7 +113,7 @@ not_computable_walker(Node *node, ComputableContext *context)
     }
 }
 
-/* Could its evaluation raise an error? */
+/* Whether evaluating the expression might raise an error. */
 static bool
 risky_walker(Node *node, void *context)
 {
@@ -167,7 +167,7 @@ Ia3SitesMayFail(List *sites)
     return risky_walker((Node *) sites, NULL);
 }
 
-/* Replaces the parameters that the row sets by what they are set to. */
+/* Replaces the parameters that the row sets by the expressions that they are set to. */
 static Node *
 substitute_params(Node *node, SiteSearch *search)
 {
@@ -194,7 +194,7 @@ inner_var_walker(Node *node, void *context)
  * Sites
  */
 
-/* Will `site` be asked for anyway, because of another one with the same arguments? */
+/* Whether `site` is predicted anyway, because of another site with the same arguments. */
 static bool
 is_covered(List *sites, List *site)
 {
@@ -222,7 +222,7 @@ consider_call(FuncExpr *call, SiteSearch *search)
 
     if (search->opaque || list_member_ptr(search->found.calls, call))
         return;
-    /* one that a node further up takes care of; a subquery may be used by several expressions */
+    /* a node further up may take care of it already; but a subquery may be used by several expressions */
     if (search->paramIds == NIL && list_member_ptr(search->rw->served, call))
         return;
     if (not_computable_walker((Node *) call->args, &context) || context.nVarying == 0 ||
@@ -235,8 +235,8 @@ consider_call(FuncExpr *call, SiteSearch *search)
     site = lcons(call, list_copy(search->guards));
     copy = substitute_params((Node *) site, search);
     if (search->outerOnly && inner_var_walker(copy, NULL))
-        return; /* through the arguments of a subquery in a join condition */
-    /* what may fail must not be computed for a row that would never have been looked at */
+        return; /* an inner column came in through the arguments of a subquery in a join condition */
+    /* what may fail must not be computed for a row that would never have been read */
     if (!search->certain && risky_walker(copy, NULL))
         return;
 
@@ -272,14 +272,14 @@ make_is_null(Node *arg)
     return (Node *) test;
 }
 
-/* A new list: guards are shared by the sites found under them. */
+/* Makes a new list, because guards are shared by the sites found under them. */
 static List *
 add_guard(List *guards, Node *guard)
 {
     return lappend(list_copy(guards), guard);
 }
 
-/* AND, OR, COALESCE: each argument is evaluated only if none before it has decided. */
+/* AND, OR and COALESCE evaluate each argument only if those before it have not decided the result. */
 static void
 search_short_circuit(Node *node, SiteSearch *search)
 {
@@ -308,7 +308,7 @@ search_case(CaseExpr *expr, SiteSearch *search)
     ListCell *lc;
 
     search_expression((Node *) expr->arg, search);
-    /* CASE x WHEN y: the comparisons refer to x by a CaseTestExpr, which means nothing elsewhere */
+    /* CASE x WHEN y: the comparisons refer to x by a CaseTestExpr, which has no meaning elsewhere */
     if (expr->arg)
         search->opaque = true;
     foreach (lc, expr->args) {
@@ -325,7 +325,7 @@ search_case(CaseExpr *expr, SiteSearch *search)
     search->opaque = saveOpaque;
 }
 
-/* Arguments of an aggregate or a window function, over the rows that go into it. */
+/* Searches the arguments of an aggregate or a window function, over the rows that go into it. */
 static void
 search_filtered(Expr *filter, List *args, SiteSearch *search)
 {
@@ -343,14 +343,14 @@ search_filtered(Expr *filter, List *args, SiteSearch *search)
  * Subtrees
  */
 
-/* May a search that is certain of `plan` be certain of its child, too? */
+/* Whether a search that is certain of `plan` may be certain of its child, too. */
 static bool
 always_reads_child(Plan *plan)
 {
     switch (nodeTag(plan)) {
     case T_Material:
 #if PG_VERSION_NUM >= 140000
-    case T_Memoize: /* a hit has had the same arguments before */
+    case T_Memoize: /* on a hit the child has run with the same arguments before */
 #endif
     case T_Sort:
     case T_Unique:
@@ -371,7 +371,7 @@ always_reads_child(Plan *plan)
     }
 }
 
-/* The expressions of a node other than target list and filter in which a call can be found. */
+/* Searches the expressions of a node other than target list and filter that may contain a call. */
 static void
 search_own_expressions(Plan *plan, SiteSearch *search)
 {
@@ -418,7 +418,7 @@ search_subtree(Plan *plan, SiteSearch *search)
     if (IsA(plan, Result))
         search->guards = list_concat_copy(search->guards, (List *) ((Result *) plan)->resconstantqual);
 
-    /* a function scan calls its functions whenever it is run; nothing else is that sure */
+    /* a function scan calls its functions whenever it runs; nothing else is that certain */
     search->certain =
         saveCertain && (IsA(plan, FunctionScan) || (IsA(plan, Result) && plan->lefttree == NULL));
     search_own_expressions(plan, search);
@@ -435,15 +435,15 @@ search_subtree(Plan *plan, SiteSearch *search)
     search->certain = saveCertain;
 }
 
-/* A subquery: calls inside whose arguments come from this row. */
+/* Searches a subquery for calls whose arguments come from this row. */
 static void
 search_subquery(SubPlan *subplan, SiteSearch *search)
 {
     bool saveCertain = search->certain;
 
     /*
-     * UPDATE ... SET (a, b) = (SELECT ...): other columns of the same target list refer to its parameters, so
-     * the subquery has to stay with them.
+     * In UPDATE ... SET (a, b) = (SELECT ...), other columns of the same target list refer to the parameters of the
+     * subquery, so the subquery has to stay with them.
      */
     if (subplan->subLinkType == MULTIEXPR_SUBLINK)
         return;
@@ -459,13 +459,13 @@ search_subquery(SubPlan *subplan, SiteSearch *search)
         search_subtree(plan, &inside);
         search->found = inside.found;
     }
-    search->certain = false; /* the comparison with its rows, if it has any */
+    search->certain = false; /* the comparison is evaluated only if the subquery returns rows */
     search_expression(subplan->testexpr, search);
     search->certain = saveCertain;
     search_expression((Node *) subplan->args, search);
 }
 
-/* Walks one expression. Arguments come before the call, so that nested calls are answered first. */
+/* Searches an expression. Arguments come before the call, so that nested calls are answered first. */
 static bool
 search_expression(Node *node, SiteSearch *search)
 {
@@ -488,14 +488,14 @@ search_expression(Node *node, SiteSearch *search)
     case T_SubPlan:
         search_subquery((SubPlan *) node, search);
         return false;
-    case T_AlternativeSubPlan: /* 13: which of them runs is decided at run time */
-    case T_Aggref:             /* over other rows; see Ia3FindAggregateSites */
+    case T_AlternativeSubPlan: /* version 13 decides at run time which of them runs */
+    case T_Aggref:             /* it is evaluated over other rows; see Ia3FindAggregateSites */
     case T_WindowFunc:
         return false;
-    case T_RowCompareExpr:  /* stops at the first pair that differs */
-    case T_SubscriptingRef: /* ... when what is subscripted is NULL */
+    case T_RowCompareExpr:  /* it stops at the first pair that differs */
+    case T_SubscriptingRef: /* it stops when what is subscripted is NULL */
 #if PG_VERSION_NUM >= 170000
-    case T_JsonExpr: /* may need its defaults */
+    case T_JsonExpr: /* it evaluates its defaults only when it needs them */
 #endif
         search->certain = false;
         break;
@@ -528,7 +528,7 @@ aggregate_walker(Node *node, SiteSearch *search)
     if (node == NULL)
         return false;
     if (IsA(node, Aggref)) {
-        /* direct arguments are evaluated once per group: they stay as they are */
+        /* direct arguments are evaluated once per group, so they stay as they are */
         search_filtered(((Aggref *) node)->aggfilter, ((Aggref *) node)->args, search);
         return false;
     }
@@ -542,7 +542,7 @@ aggregate_walker(Node *node, SiteSearch *search)
 Ia3Sites
 Ia3FindAggregateSites(Ia3Rewrite *rw, Plan *node, bool certain)
 {
-    /* offset-style window functions evaluate an argument for some rows only: never certain */
+    /* lag, lead and the like evaluate an argument for some rows only, so they are never certain */
     SiteSearch search = {.rw = rw, .certain = certain && IsA(node, Agg)};
 
     aggregate_walker((Node *) node->targetlist, &search);
@@ -567,7 +567,7 @@ Ia3FindNestLoopSites(Ia3Rewrite *rw, NestLoop *join, bool certain)
     if (join->nestParams)
         search_subtree(inner, &search);
 
-    /* the join condition, which is evaluated only if there is an inner row */
+    /* the join condition is evaluated only if there is an inner row */
     condition.found = search.found;
     search_expression((Node *) join->join.joinqual, &condition);
     return condition.found;

@@ -1,10 +1,10 @@
 /*
  * progress.c
- *     Progress of training, reported by backends and shown to everyone (ia3_stat_progress_train).
+ *     Progress of training runs, which backends report and the view ia3_stat_progress_train shows to everybody.
  *
- * A backend owns at most one slot, claimed when its training starts. It is given back when the training
- * ends, when the (sub)transaction that started it ends, and when the backend exits, whichever comes first,
- * so that no error path leaves a row behind.
+ * A backend owns at most one slot, which it claims when its run starts. It releases the slot when the run ends, when
+ * the (sub)transaction that started it ends, and when the backend exits, whichever comes first, so no error path
+ * leaves a stale row.
  */
 #include "postgres.h"
 
@@ -35,8 +35,8 @@ at_xact_end(XactEvent event, void *arg)
 }
 
 /*
- * Subtransaction numbers grow, and all that are given while one is live belong to it: the aborted one
- * contains the training exactly if its number is not greater.
+ * Subtransaction numbers increase, and all numbers assigned while a subtransaction is in progress belong to it. So the
+ * aborted subtransaction contains the training run if and only if its number is not greater.
  */
 static void
 at_sub_xact_end(SubXactEvent event, SubTransactionId subid, SubTransactionId parent, void *arg)
@@ -51,10 +51,6 @@ at_backend_exit(int code, Datum arg)
     Ia3ProgressEnd();
 }
 
-/*
- * Shows that this backend now trains `task` for `steps` steps. Without a free slot (there is one for every
- * backend, so only if settings lie) nothing is shown; that is no reason to fail.
- */
 void
 Ia3ProgressStart(const char *task, int steps)
 {
@@ -96,7 +92,6 @@ Ia3ProgressStart(const char *task, int steps)
     LWLockRelease(Ia3ProgressLock());
 }
 
-/* Shows `step` steps done, the latest loss, the speed in examples per second and the seconds left. */
 void
 Ia3ProgressUpdate(int step, double loss, double rowsPerSecond, double secondsLeft)
 {
@@ -110,7 +105,6 @@ Ia3ProgressUpdate(int step, double loss, double rowsPerSecond, double secondsLef
     LWLockRelease(Ia3ProgressLock());
 }
 
-/* Gives the slot back; harmless without one. */
 void
 Ia3ProgressEnd(void)
 {
@@ -130,16 +124,9 @@ put_number(Datum *values, bool *nulls, int i, double value)
 }
 
 /*
- * One row per training under way, in all databases. As in pg_stat_activity, what another role does is
- * visible to members of it and to pg_read_all_stats only; others see that something runs and for whom.
- * Takes the lock shared for the time of copying.
- *
- * CREATE FUNCTION ia3_stat_progress_train(
- *     OUT pid integer, OUT datid oid, OUT usesysid oid, OUT task text, OUT step integer, OUT steps integer,
- *     OUT loss double precision, OUT rows_per_second double precision, OUT seconds_left double precision,
- *     OUT started timestamptz)
- *     RETURNS SETOF record
- *     LANGUAGE c VOLATILE STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'ia3_stat_progress_train';
+ * Returns one row per training run in progress, in all databases. As in pg_stat_activity, the details are visible only
+ * to roles that have the privileges of the role that trains, and to pg_read_all_stats; others see that a run is in
+ * progress, and for whom. The lock is held, shared, only while the slots are copied.
  */
 Datum
 ia3_stat_progress_train(PG_FUNCTION_ARGS)

@@ -1,13 +1,13 @@
 /*
  * adapter_request.c
- *     A request that uses adapters: whichever the engine does not have, it is given, and then the request again.
+ *     A request that uses adapters. The engine is sent those that it lacks, and then the request again.
  */
 #include "postgres.h"
 
 #include "adapter_request.h"
 #include "extension/client/client.h"
 
-/* An engine that keeps losing what it was just given is broken; two rounds cover an eviction in between. */
+/* Two rounds cover an eviction in between; an engine that keeps losing the adapters it was just given is broken. */
 #define MAX_ROUNDS 4
 
 void
@@ -27,7 +27,7 @@ uses_adapters(const Ia3AdapterRequest *request)
     return false;
 }
 
-/* Sends the request and waits for the first reply that is no progress; *running says whether there was any. */
+/* Sends the request and waits for the first reply that is not progress; *running tells whether there was progress. */
 static uint8
 run_once(const Ia3AdapterRequest *request, ia3_reader *reader, bool *running)
 {
@@ -35,7 +35,7 @@ run_once(const Ia3AdapterRequest *request, ia3_reader *reader, bool *running)
                                                : Ia3RequestBegin(request->backbone);
     uint8 type;
 
-    /* The engine that gets the request may have been replaced since the tasks were read. */
+    /* The backbone is checked again, since the engine may have been replaced after the tasks were read. */
     if (request->engine || uses_adapters(request)) {
         const Ia3EngineInfo *engine = Ia3RequestBindBackbone();
 
@@ -62,7 +62,7 @@ find_adapter(const Ia3AdapterRequest *request, const uint8 *digest)
     return NULL;
 }
 
-/* Gives the engine the adapters of a MISSING reply. */
+/* Sends the engine the adapters that a MISSING reply lists. */
 static void
 put_missing(const Ia3AdapterRequest *request, ia3_reader *r)
 {
@@ -71,14 +71,14 @@ put_missing(const Ia3AdapterRequest *request, ia3_reader *r)
     const uint8 *bytes = ia3_get_bytes(r, (size_t) n * IA3_DIGEST_LEN);
 
     if (r->bad || n == 0)
-        Ia3ProtocolError("The engine misses adapters, but does not say which.");
-    /* The reader's bytes last only until the next request. */
+        Ia3ProtocolError("The engine lacks adapters, but does not say which.");
+    /* The bytes of the reader are valid only until the next request. */
     memcpy(missing, bytes, (size_t) n * IA3_DIGEST_LEN);
     for (uint32 i = 0; i < n; i++) {
         const Ia3Task *task = find_adapter(request, missing + i * IA3_DIGEST_LEN);
 
         if (task == NULL)
-            Ia3ProtocolError("The engine misses an adapter that it was not asked to use.");
+            Ia3ProtocolError("The engine lacks an adapter that the request does not use.");
         Ia3TaskPutAdapter(task);
     }
     pfree(missing);
@@ -94,11 +94,11 @@ Ia3AdapterRequestRun(const Ia3AdapterRequest *request, ia3_reader *reader)
         if (type == request->reply)
             return;
         if (running || (type != IA3_GOODBYE && type != IA3_MISSING))
-            Ia3ProtocolError("The engine did not answer with what it was asked for.");
+            Ia3ProtocolError("The engine sent a reply of an unexpected type.");
         if (type == IA3_MISSING)
             put_missing(request, reader);
     }
     ereport(ERROR,
             (errcode(ERRCODE_INTERNAL_ERROR), errmsg("ia3 engine does not keep the adapters it is given"),
-             errhint("Raise ia3.adapter_cache_size.")));
+             errhint("Increase ia3.adapter_cache_size.")));
 }

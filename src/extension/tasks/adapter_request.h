@@ -1,6 +1,6 @@
 /*
  * adapter_request.h
- *     A request that uses adapters: whichever the engine does not have, it is given, and then the request again.
+ *     A request that uses adapters. The engine is sent those that it lacks, and then the request again.
  */
 #ifndef IA3_ADAPTER_REQUEST_H
 #define IA3_ADAPTER_REQUEST_H
@@ -15,12 +15,12 @@ typedef struct Ia3AdapterRequest {
     uint8 reply; /* the reply that ends it */
     int nAdapters;
     const Ia3Task *const *adapters; /* each of `backbone`, or NULL: the bare backbone */
-    /* Writes the payload; called again when the request has to be sent again. */
+    /* Writes the payload; called again if the request has to be sent again. */
     void (*write)(ia3_writer *w, void *arg);
     /* Reads an IA3_PROGRESS, after which the request is not sent again. NULL: there is none. */
     void (*progress)(ia3_reader *reader, void *arg);
     void *arg;
-    /* NULL, or what the engine that gets the request is; the request is then bound to its backbone. */
+    /* NULL, or receives the description of the engine that gets the request, which is then bound to its backbone. */
     Ia3EngineInfo *engine;
 } Ia3AdapterRequest;
 
@@ -30,7 +30,7 @@ typedef struct Ia3AdapterRequest {
  */
 extern void Ia3AdapterRequestRun(const Ia3AdapterRequest *request, ia3_reader *reader);
 
-/* Are all adapters of the backbone that this engine runs? ERROR 55000 as above. */
+/* ERROR 55000, as above, unless all adapters belong to the backbone that this engine runs. */
 extern void Ia3AdapterRequestCheck(const Ia3Task *const *adapters, int n, const Ia3EngineInfo *engine);
 
 #endif

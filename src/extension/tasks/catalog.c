@@ -1,6 +1,6 @@
 /*
  * catalog.c
- *     Prepared statements over ia3.task and ia3.adapter.
+ *     Prepared statements over the tables of the schema ia3, and running them as the owner of these tables.
  */
 #include "postgres.h"
 
@@ -55,7 +55,7 @@ Ia3QueryColumn(int column, bool *isNull)
     return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, isNull);
 }
 
-/* The owner of ia3.task, whom its row security does not bind. */
+/* The owner of ia3.task, who is exempt from its row security. */
 static Oid
 table_owner(void)
 {

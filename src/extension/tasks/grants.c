@@ -2,9 +2,9 @@
  * grants.c
  *     ia3_grant, ia3_revoke, and who may read a task.
  *
- * The readers of a task are an array in its row of ia3.task: they are dumped, restored and replicated with the
- * task, and vanish with it. Reading is everything that leaves the task as it is; only members of the owner
- * change it. The row is updated as the caller, so row security decides who may.
+ * The readers of a task are an array in its row of ia3.task, so they are dumped, restored and replicated with the
+ * task, and disappear with it. Reading covers everything that leaves the task unchanged; only roles with the owner's
+ * privileges may change it. The row is updated as the caller, so row security decides who may grant.
  */
 #include "postgres.h"
 
@@ -21,7 +21,7 @@ PG_FUNCTION_INFO_V1(ia3_task_readable);
 PG_FUNCTION_INFO_V1(ia3_grant);
 PG_FUNCTION_INFO_V1(ia3_revoke);
 
-/* A role that is there already is moved, not doubled. */
+/* A role that is among the readers already is moved to the end, not added twice. */
 static Ia3Query grantQuery = {
     .sql = "UPDATE ia3.task t SET readers ="
            " pg_catalog.array_append(pg_catalog.array_remove(t.readers, $2), $2)"
@@ -38,11 +38,9 @@ static Ia3Query revokeQuery = {
 };
 
 /*
- * What the policies and ia3.adapters ask about a row of ia3.task: has the calling role the privileges of the
- * owner or of a reader? As with tables, membership that does not inherit gives none before SET ROLE. A role that
- * has been dropped has no members (but superusers are members of everything).
- *
- * CREATE FUNCTION ia3.task_readable(owner regrole, readers regrole[]) RETURNS bool STABLE STRICT PARALLEL SAFE
+ * The test that the policies and ia3.adapters apply to a row of ia3.task: does the current role have the privileges of
+ * the owner or of a reader? As with tables, a membership that does not inherit gives none before SET ROLE. A role
+ * that has been dropped has no members, although superusers count as members of every role.
  */
 Datum
 ia3_task_readable(PG_FUNCTION_ARGS)
@@ -84,7 +82,7 @@ update_readers(FunctionCallInfo fcinfo, Ia3Query *query, const char *function)
     Ia3SpiFinish();
 }
 
-/* ia3_grant(task text, role name): the role and its members may read the task; "public" stands for everybody. */
+/* Lets a role and its members read a task; "public" stands for everybody. */
 Datum
 ia3_grant(PG_FUNCTION_ARGS)
 {
@@ -92,7 +90,7 @@ ia3_grant(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
-/* ia3_revoke(task text, role name): takes back what ia3_grant gave; nothing happens if it gave nothing. */
+/* Revokes what ia3_grant has given; it is not an error if that is nothing. */
 Datum
 ia3_revoke(PG_FUNCTION_ARGS)
 {

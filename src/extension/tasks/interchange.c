@@ -1,9 +1,9 @@
 /*
  * interchange.c
- *     ia3_export, ia3_export_config, ia3_import and ia3_merge: adapters on their way to and from other tools.
+ *     ia3_export, ia3_export_config, ia3_import and ia3_merge: exchanging adapters with other tools.
  *
- * What is stored is already a PEFT file, so exporting is reading. Importing lets the engine of the backbone
- * turn whatever spelling it gets into that form; which vectors there are decides the engine, what a
+ * What is stored is a PEFT file already, so exporting only reads it. An import has the engine of the backbone convert
+ * whatever naming the file uses into the stored form. The engine thus decides which vectors there are; what the
  * configuration says about them is checked here (adapter_config.c).
  */
 #include "postgres.h"
@@ -44,7 +44,7 @@ static Ia3Query settingsQuery = {
 /* An adapter on its way into the catalog. */
 typedef struct Import {
     char *task;
-    bool exists; /* the task; else it is made with the default template and no choices */
+    bool exists; /* the task does; otherwise it is created with the default template and no choices */
     char *backbone;
     Ia3Strings *templates;
     Ia3Strings *choices; /* NULL: every call brings its own */
@@ -71,7 +71,7 @@ ia3_export_config(PG_FUNCTION_ARGS)
         Ia3AdapterConfigMake(known ? status.spec.path : NULL, Ia3AdapterMethod(Ia3TaskFetchVectors(task))));
 }
 
-/* What the version will be asked with: as the task is, if there is one. */
+/* Backbone, template and choices of the version: those of the task if it exists, otherwise the defaults. */
 static void
 read_settings(Import *import)
 {
@@ -98,7 +98,7 @@ read_settings(Import *import)
     MemoryContextSwitchTo(caller);
 }
 
-/* Asks the engine for the stored form of the bytes; ERROR 22P03 when they are no adapter of the backbone. */
+/* Has the engine convert the bytes to the stored form; ERROR 22P03 when they are no adapter of the backbone. */
 static void
 normalize(Import *import, bytea *adapter)
 {
@@ -129,7 +129,7 @@ normalize(Import *import, bytea *adapter)
         import->modules.scalesInput[i] = ia3_get_u8(&reader) != 0;
     }
     if (reader.bad || reader.p != reader.end || len == 0)
-        Ia3ProtocolError("The normalised adapter does not have the length it should have.");
+        Ia3ProtocolError("The length of the normalized adapter does not match its contents.");
 }
 
 static void
@@ -145,8 +145,9 @@ append_strings(StringInfo out, const char *key, const Ia3Strings *strings)
 }
 
 /*
- * Where the version comes from. A template and choices that the task has now are recorded, so that activating
- * this version later brings them back; what a new task lacks is left open for its owner to set.
+ * The recipe of an imported version says where it comes from. The template and choices that the task has now are
+ * recorded in it, so that activating this version later restores them; a new task has none of its own yet, and its
+ * owner may still set them.
  */
 static Datum
 make_recipe(const Import *import)
@@ -189,7 +190,7 @@ store(const Import *import)
     return Ia3VersionsStore(&version);
 }
 
-/* (task, adapter) and (task, adapter, config). */
+/* Stores an adapter that another tool has made; with a configuration, after checking the two against each other. */
 Datum
 ia3_import(PG_FUNCTION_ARGS)
 {
@@ -209,15 +210,15 @@ ia3_import(PG_FUNCTION_ARGS)
     if (import.config && Ia3AdapterMethod(import.vectors) != IA3_METHOD_IA3)
         ereport(ERROR,
                 (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                 errmsg("configurations of other methods than ia3 cannot be checked"),
-                 errhint("Import the adapter without its configuration, if that is of rank 4 with lora_alpha"
-                         " 1, or of 10 virtual tokens.")));
+                 errmsg("adapter configurations can be checked only for the method ia3"),
+                 errhint("Import the adapter without its configuration, provided that this says rank 4 with"
+                         " lora_alpha 1, or 10 virtual tokens.")));
     if (import.config)
         Ia3AdapterConfigCheck(import.config, &import.modules);
     PG_RETURN_INT32(store(&import));
 }
 
-/* The same rule as for COPY TO a file. */
+/* The rule is that of COPY TO a file. */
 static void
 check_may_write_files(void)
 {
@@ -229,8 +230,8 @@ check_may_write_files(void)
 }
 
 /*
- * What can be said about the directory before gigabytes are written; the engine, which runs as the same
- * operating system user, checks again.
+ * Checks of the directory that can be made before gigabytes are written. The engine, which runs as the same operating
+ * system user, checks again.
  */
 static char *
 check_directory(char *directory)
@@ -242,7 +243,7 @@ check_directory(char *directory)
     if (!is_absolute_path(directory))
         ereport(ERROR,
                 (errcode(ERRCODE_INVALID_NAME), errmsg("relative path not allowed for ia3_merge()"),
-                 errhint("Give the absolute path of a directory on the server that does not exist yet.")));
+                 errhint("Specify the absolute path of a directory on the server that does not exist yet.")));
     if (stat(directory, &st) == 0) {
         if (!S_ISDIR(st.st_mode))
             ereport(ERROR, (errcode(ERRCODE_DUPLICATE_FILE),
@@ -280,7 +281,7 @@ ia3_merge(PG_FUNCTION_ARGS)
     if (Ia3AdapterMethod(vectors) != IA3_METHOD_IA3)
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                         errmsg("only adapters of the method ia3 can be merged into the weights"),
-                        errhint("Export the adapter instead.")));
+                        errhint("Use ia3_export instead.")));
     w = Ia3RequestBegin(task->backbone);
     Ia3TaskCheckEngine(task, Ia3RequestBindBackbone());
     ia3_put_str(w, VARDATA_ANY(vectors), VARSIZE_ANY_EXHDR(vectors));

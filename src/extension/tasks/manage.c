@@ -1,6 +1,6 @@
 /*
  * manage.c
- *     ia3_activate, ia3_drop, and the trigger that keeps versions as they are.
+ *     ia3_activate, ia3_drop, and the trigger that makes versions immutable.
  */
 #include "postgres.h"
 
@@ -15,7 +15,7 @@ PG_FUNCTION_INFO_V1(ia3_drop);
 PG_FUNCTION_INFO_V1(ia3_drop_version);
 PG_FUNCTION_INFO_V1(ia3_adapter_is_immutable);
 
-/* The task's name from the first argument, once the transaction may write. */
+/* The task's name from the first argument, after making sure that the transaction may write. */
 static char *
 writable_task(FunctionCallInfo fcinfo, const char *function)
 {

@@ -1,9 +1,9 @@
 /*
  * task.c
- *     Tasks and their versions as a caller sees them.
+ *     Looking up tasks and their versions.
  *
- * Everything is read through SPI as the caller, so row security decides what exists. Nothing is locked:
- * a version is immutable, and one that is dropped while we use it stays visible to our snapshot.
+ * Everything is read through SPI as the caller, so row security decides which tasks there are. Nothing is locked: a
+ * version is immutable, and one that is dropped while we use it stays visible to our snapshot.
  */
 #include "postgres.h"
 
@@ -15,8 +15,8 @@
 #include "extension/client/client.h"
 
 /*
- * $1 task, $2 version or NULL for the active one. Recipes of imported versions may lack the fields. No
- * IS DISTINCT FROM or CASE x WHEN: they look for their operator in the search_path.
+ * $1 is the task, $2 the version, or NULL for the active one. Recipes of imported versions may lack the fields. The
+ * query avoids IS DISTINCT FROM and CASE x WHEN, because these look for their operator in the search_path.
  */
 #define FROM_RECIPE(field, type)                                                                             \
     "$2 IS NOT NULL AND COALESCE(pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) '" field "')"      \
@@ -72,7 +72,7 @@ Ia3TaskCheckName(const char *name)
     if (name[0] == '\0')
         invalid_name(name, "A task name must not be empty.");
     if (strlen(name) > IA3_MAX_TASK_NAME)
-        invalid_name(name, "A task name has at most 200 bytes.");
+        invalid_name(name, "A task name can have at most 200 bytes.");
     for (const char *p = name; *p; p++) {
         if (*p == '@')
             invalid_name(name, "The character \"@\" separates a task from its version.");
@@ -80,7 +80,7 @@ Ia3TaskCheckName(const char *name)
             invalid_name(name, "A task name must not contain control characters.");
     }
     if (pg_strcasecmp(name, "none") == 0)
-        invalid_name(name, "The name is reserved for the bare backbone.");
+        invalid_name(name, "This name is reserved for the bare backbone.");
 }
 
 Ia3TaskReference
@@ -101,7 +101,7 @@ Ia3TaskParseReference(const char *reference)
         if (!valid)
             ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                             errmsg("invalid ia3 task reference \"%s\"", reference),
-                            errhint("Write a task's name, or name@version with a positive version.")));
+                            errhint("Specify a task name, or name@version with a positive version number.")));
         *at = '\0';
         ref.version = (int) version;
     }
@@ -121,7 +121,7 @@ copy_digest(uint8 *dst, Datum value)
     memcpy(dst, VARDATA_ANY(digest), IA3_DIGEST_LEN);
 }
 
-/* Why there is no row to use: raises the ERROR. */
+/* Raises the ERROR that says why there is no version to use. */
 static void
 raise_missing(const Ia3TaskReference *ref, uint64 found)
 {
@@ -131,12 +131,13 @@ raise_missing(const Ia3TaskReference *ref, uint64 found)
     if (ref->version != 0)
         ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
                         errmsg("version %d of ia3 task \"%s\" does not exist", ref->version, ref->name)));
-    ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                    errmsg("ia3 task \"%s\" has no active version", ref->name),
-                    errhint("Activate one with ia3_activate, or name one as \"%s@version\".", ref->name)));
+    ereport(ERROR,
+            (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+             errmsg("ia3 task \"%s\" has no active version", ref->name),
+             errhint("Activate a version with ia3_activate, or specify one as \"%s@version\".", ref->name)));
 }
 
-/* Fills the task from the row of lookupQuery; runs in the caller's memory context. */
+/* Fills in the task from the row that lookupQuery has found, in the caller's memory context. */
 static void
 fill_task(Ia3Task *task)
 {
@@ -204,7 +205,7 @@ Ia3TaskLookupLatest(const char *reference)
     return lookup(reference, false, false);
 }
 
-/* The first bytes are enough to tell digests apart in a message. */
+/* The first bytes suffice to tell digests apart in a message. */
 static char *
 short_digest(const uint8 *digest)
 {
@@ -222,9 +223,9 @@ Ia3TaskCheckEngine(const Ia3Task *task, const Ia3EngineInfo *engine)
         ereport(ERROR,
                 (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                  errmsg("adapter \"%s\" was trained on another backbone", task->label),
-                 errdetail("The adapter needs backbone %s; \"%s\" is %s.", short_digest(task->backboneDigest),
-                           task->backbone, short_digest(engine->digest)),
-                 errhint("Configure the backbone it was trained on, or train the task again.")));
+                 errdetail("The adapter needs backbone %s, but \"%s\" is %s.",
+                           short_digest(task->backboneDigest), task->backbone, short_digest(engine->digest)),
+                 errhint("Configure the backbone that it was trained on, or train the task again.")));
 }
 
 void

@@ -1,6 +1,6 @@
 /*
  * task.h
- *     Tasks and their versions as a caller sees them.
+ *     Looking up tasks and their versions.
  */
 #ifndef IA3_TASK_H
 #define IA3_TASK_H
@@ -10,13 +10,13 @@
 
 #define IA3_MAX_TASK_NAME 200 /* bytes; also a constraint of ia3.task */
 
-/* 'name' or 'name@version', taken apart. */
+/* A parsed 'name' or 'name@version'. */
 typedef struct Ia3TaskReference {
     char *name;
-    int version; /* 0: not pinned, the active one */
+    int version; /* 0: the active one */
 } Ia3TaskReference;
 
-/* One version of a task, ready to be asked. */
+/* A version of a task, with everything that predicting needs but the vectors. */
 typedef struct Ia3Task {
     char *name;
     int version;
@@ -28,26 +28,29 @@ typedef struct Ia3Task {
     uint8 backboneDigest[IA3_DIGEST_LEN];
 } Ia3Task;
 
-/* ERROR 42602 when this cannot name a task: empty, too long, with '@' or control characters, or "none". */
+/* ERROR 42602 for a name that no task can have: empty, too long, with '@' or control characters, or "none". */
 extern void Ia3TaskCheckName(const char *name);
 
-/* ERROR 22023 when what follows '@' is not a version, 42602 as above. */
+/*
+ * Parses a reference; the name is palloc'd. ERROR 22023 when what follows '@' is not a version number, 42602 as above.
+ */
 extern Ia3TaskReference Ia3TaskParseReference(const char *reference);
 
 /*
- * Looks a task up under the calling statement's snapshot. ERROR 42704 when the caller sees no such task or
- * version, 55000 when it has no active version. An unpinned reference takes template, choices and backbone
- * from ia3.task (so that a hand-made change counts), a pinned one from the version's own recipe.
+ * Looks up a task under the snapshot of the calling statement, in the current memory context. ERROR 42704 when the
+ * caller sees no such task or version, 55000 when the task has no active version. Without a version in the reference,
+ * template, choices and backbone come from ia3.task, so changes that the owner has made there count; with one they come
+ * from the version's own recipe.
  */
 extern Ia3Task *Ia3TaskLookup(const char *reference);
-/* The same, but NULL for what is not there; malformed references are still an ERROR. */
+/* The same, but returns NULL when there is no such task or version; malformed references are still an ERROR. */
 extern Ia3Task *Ia3TaskLookupIfExists(const char *reference);
-/* The same with a new snapshot, for use after a lock was waited for. */
+/* The same with a new snapshot, for use after waiting for a lock. */
 extern Ia3Task *Ia3TaskLookupLatest(const char *reference);
 
 /*
- * ERROR 55000 when the engine of the task's backbone runs another one than it was trained on. Waits for an
- * engine that is loading.
+ * Waits for the engine of the task's backbone if it is loading. ERROR 55000 when it runs another backbone than the
+ * one that the task was trained on, and as for Ia3GetEngineInfo.
  */
 extern void Ia3TaskCheckBackbone(const Ia3Task *task);
 /* The same for this engine. */
@@ -57,8 +60,8 @@ extern void Ia3TaskCheckEngine(const Ia3Task *task, const Ia3EngineInfo *engine)
 extern bytea *Ia3TaskFetchVectors(const Ia3Task *task);
 
 /*
- * Sends the adapter to the engine of its backbone (PUT_ADAPTER) and waits for its OK. The connection must
- * have no request under way.
+ * Sends the adapter to the engine of its backbone (PUT_ADAPTER) and waits for the reply. No other request may be in
+ * progress on the connection. ERROR as for Ia3TaskFetchVectors, Ia3TaskCheckBackbone and Ia3ReplyWait.
  */
 extern void Ia3TaskPutAdapter(const Ia3Task *task);
 

@@ -2,9 +2,9 @@
  * template.c
  *     Prompt templates: plain text with {field}, {choices} and the escapes {{ and }}.
  *
- * There is no code in a template: values are inserted as they are, and braces in values mean nothing. What
- * follows the last field is the tail, which truncation keeps ("\nLabel:" must survive a long text);
- * {choices} belongs to the frame, not to the example, and so does not end the tail.
+ * A template contains no code: values are inserted unchanged, and braces in them have no meaning. What follows the
+ * last field is the tail, which truncation preserves: "\nLabel:" must survive a long text. {choices} is part of the
+ * prompt, not of the example, so it may be in the tail.
  */
 #include "postgres.h"
 
@@ -20,7 +20,7 @@ syntax_error(const char *source, const char *at, const char *message)
                     errmsg("invalid template: %s at position %d", message,
                            pg_mbstrlen_with_len(source, at - source) + 1),
                     errdetail("The template is \"%s\".", source),
-                    errhint("Write {name} for a field, and {{ or }} for a brace.")));
+                    errhint("Write {name} for a field, and {{ or }} for a literal brace.")));
 }
 
 static void
@@ -56,7 +56,7 @@ add_field(Ia3Template *t, const char *name, int len)
     t->fields[t->nFields++] = field;
 }
 
-/* Reads the field that `open` (a single '{') begins; returns the place after its '}'. */
+/* Parses the field that begins at `open`, a single '{'; returns the position after its '}'. */
 static const char *
 parse_field(Ia3Template *t, const char *open)
 {
@@ -67,9 +67,9 @@ parse_field(Ia3Template *t, const char *open)
     if (*p != '}')
         syntax_error(t->source, open, "\"{\" without a matching \"}\"");
     if (p == open + 1)
-        syntax_error(t->source, open, "a field without a name");
+        syntax_error(t->source, open, "field without a name");
     if (p - open - 1 == 5 && memcmp(open + 1, "label", 5) == 0)
-        syntax_error(t->source, open, "the field \"label\", which gives the answer away,");
+        syntax_error(t->source, open, "field \"label\", which reveals the answer,");
     add_field(t, open + 1, p - open - 1);
     return p + 1;
 }
@@ -105,7 +105,7 @@ Ia3TemplateParse(const char *source)
     if (t->nFields == 0)
         ereport(ERROR,
                 (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("template \"%s\" has no field", source),
-                 errhint("Write {text} where the text of an example goes.")));
+                 errhint("Write {text} where the text of an example belongs.")));
     return t;
 }
 
@@ -144,7 +144,7 @@ Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg, c
         case IA3_PART_CHOICES:
             if (choices == NULL)
                 ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                                errmsg("template needs {choices}, but there are none")));
+                                errmsg("template needs {choices}, but there are no choices")));
             appendStringInfoString(&out, choices);
             break;
         }

@@ -1,15 +1,15 @@
 /*
  * versions.c
- *     Writing ia3.task and ia3.adapter: new versions, activation, removal.
+ *     Changes of ia3.task and ia3.adapter: new versions, activation, removal.
  *
- * Locking: whatever depends on the state of a task first locks its row (FOR UPDATE, or by updating it) and
- * then looks again with a new snapshot. A version's row never changes, so it needs no lock of its own; the
- * foreign key keeps a task from vanishing under an insert.
+ * Locking: whatever depends on the state of a task first locks its row (with FOR UPDATE, or by updating it) and then
+ * reads it again with a new snapshot. A version's row never changes, so it needs no lock of its own; the foreign key
+ * keeps a task from being deleted under an insert.
  *
- * Versions are inserted as the owner of the tables, since nobody else may: which bytes become an adapter is
- * decided by who may execute ia3_train and ia3_import, not by privileges on the tables. What the caller may do
- * is checked before and again, race-free, by the statement that takes the number. Everything else runs as the
- * caller under row security.
+ * Versions are inserted as the owner of the tables, because nobody else may insert: who may execute ia3_train and
+ * ia3_import decides which bytes become an adapter, not privileges on the tables. The caller's rights are checked in
+ * advance, and again, free of races, by the statement that takes the number. Everything else runs as the caller,
+ * under row security.
  */
 #include "postgres.h"
 
@@ -97,7 +97,7 @@ Ia3VersionsRaiseNotOwned(const char *task)
     ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 task \"%s\" does not exist", task)));
 }
 
-/* The task exists, but the caller cannot store versions of it. */
+/* Raised when the task exists, but the caller cannot store versions of it. */
 static void
 raise_taken(const char *task)
 {
@@ -105,7 +105,7 @@ raise_taken(const char *task)
         raise_must_be_owner(task);
     ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT),
                     errmsg("the name \"%s\" cannot be used for a new ia3 task", task),
-                    errdetail("Names of tasks are unique in a database."), errhint("Choose another name.")));
+                    errdetail("Task names are unique in a database."), errhint("Choose another name.")));
 }
 
 void
@@ -158,8 +158,8 @@ make_bytea(const uint8 *bytes, Size len)
 }
 
 /*
- * Takes the next number of the task, whose row is locked from here on; 0 when the task is not the caller's. Runs
- * as the owner of the tables.
+ * Creates the task if it is new, and takes its next number; the task's row is locked from here on. Returns 0 when the
+ * task is not the caller's. Runs as the owner of the tables.
  */
 static int
 take_number(const Ia3NewVersion *v, Oid caller)
@@ -257,7 +257,7 @@ Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *te
     Ia3QueryRun(&insertTaskQuery, values, "    n", false);
     Ia3BecomeAgain(caller);
     Ia3SpiFinish();
-    /* Somebody else's may have come in between. */
+    /* Another role may have created a task of this name in the meantime. */
     Ia3VersionsCheckOwner(task);
 }
 

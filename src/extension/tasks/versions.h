@@ -1,6 +1,6 @@
 /*
  * versions.h
- *     Writing ia3.task and ia3.adapter: new versions, activation, removal.
+ *     Changes of ia3.task and ia3.adapter: new versions, activation, removal.
  */
 #ifndef IA3_VERSIONS_H
 #define IA3_VERSIONS_H
@@ -8,7 +8,7 @@
 #include "extension/ia3_compat.h"
 #include "task.h"
 
-/* A version about to be stored. */
+/* A version that is to be stored. */
 typedef struct Ia3NewVersion {
     const char *task;
     const char *backbone;
@@ -17,43 +17,47 @@ typedef struct Ia3NewVersion {
     bytea *vectors;
     const uint8 *backboneDigest;
     int parentVersion; /* 0: none */
-    int examples;      /* 0: it was not trained here */
+    int examples;      /* 0: imported */
     Datum recipe;      /* jsonb */
     Datum metrics;     /* jsonb; 0: none */
     bool activate;
 } Ia3NewVersion;
 
 /*
- * Whether the caller may store versions of the task: it has the privileges of its owner, or there is no such task. Else
- * ERROR 42501 when it sees the task, 42710 when it does not: names are unique in a database, so a name that
- * somebody else uses cannot be had, and that is all that the error tells. Row security hides such a task, so
- * without this only the last step of a long training would find out.
+ * Checks that the caller may store versions of the task: it has the privileges of its owner, or there is no such task.
+ * Otherwise ERROR 42501 when the caller sees the task, 42710 when it does not: names are unique in a database, so a name
+ * that another role uses is not available, and the error reveals no more than that. Row security hides such a task, so
+ * without this check only the last step of a long training run would fail.
  */
 extern void Ia3VersionsCheckOwner(const char *task);
 
-/* After a change reached no row: ERROR 42501 when the caller may only read the task, else 42704. */
+/* For a change that has affected no row: ERROR 42501 when the caller may only read the task, otherwise 42704. */
 extern void Ia3VersionsRaiseNotOwned(const char *task) pg_attribute_noreturn();
 
-/* The backbone of a task that the caller sees, NULL when there is none. */
+/* The backbone of a task that the caller sees, palloc'd; NULL when there is none. */
 extern char *Ia3VersionsBackbone(const char *task);
 
 /*
- * Numbers and inserts the version, making the task if it is new (the caller owns it); with `activate` the task
- * takes its template, choices and backbone. The task's row stays locked until the transaction ends, so
- * concurrent trainings get different versions. Returns the number.
+ * Numbers and inserts the version, and returns the number. A new task is created for it, with the caller as owner; with
+ * `activate` the task takes over the template, choices and backbone. The task's row stays locked until the transaction
+ * ends, so concurrent training runs get different versions. ERROR as for Ia3VersionsCheckOwner.
  */
 extern int Ia3VersionsStore(const Ia3NewVersion *version);
 
 /*
- * Makes a task without versions, owned by the caller, unless there is one. ERROR as for Ia3VersionsCheckOwner.
+ * Creates a task without versions, owned by the caller, unless it exists. ERROR as for Ia3VersionsCheckOwner.
  */
 extern void Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *templates);
 
-/* Activation takes the template, choices and backbone from the version's recipe. ERROR 42704 as in task.h. */
+/*
+ * Makes a version the active one; template, choices and backbone of the task become those of its recipe. ERROR 42704
+ * when there is no such task or version, 42501 when the caller may only read it.
+ */
 extern void Ia3VersionsActivate(const char *task, int version);
 
+/* Deletes a task with all its versions. ERROR as for Ia3VersionsRaiseNotOwned. */
 extern void Ia3VersionsDropTask(const char *task);
-/* ERROR 55000 for the active version. */
+/* Deletes a version. ERROR 55000 for the active one, otherwise as for Ia3VersionsActivate. */
 extern void Ia3VersionsDrop(const char *task, int version);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * evaluate.c
- *     ia3_evaluate and ia3_confusion: how good a task is on the labelled rows of a query.
+ *     ia3_evaluate and ia3_confusion: measuring a task on the labelled rows of a query.
  *
- * While the engine scores one batch of rows the next is read, so memory does not grow with their number. A
- * task with several templates is asked with the first one, as ia3_predict does.
+ * While the engine scores one batch of rows, the next is read, so memory does not grow with their number. Of a task
+ * with several templates the first is used, as in ia3_predict.
  */
 #include "postgres.h"
 
@@ -19,12 +19,12 @@
 PG_FUNCTION_INFO_V1(ia3_evaluate);
 PG_FUNCTION_INFO_V1(ia3_confusion);
 
-/* Rows that have been sent to the engine. */
+/* The batch of rows that the engine scores. */
 typedef struct Batch {
-    MemoryContext context; /* NULL: there is none */
+    MemoryContext context; /* NULL: there is no batch */
     const Ia3TrainRows *rows;
     const Ia3Strings **choices; /* [rows->n] */
-    int *gold;                  /* [rows->n] position of the label among the choices */
+    int *gold;                  /* [rows->n] position of the label among the choices of the row */
     Ia3ScoreRequest *request;
 } Batch;
 
@@ -34,10 +34,10 @@ typedef struct Evaluation {
     char *joined; /* the task's choices for {choices} */
     MemoryContext context;
     Batch sent;
-    Ia3StringIndex *labels; /* the task's choices first */
-    HTAB *cells;            /* Cell, by label and predicted */
+    Ia3StringIndex *labels; /* starting with the task's choices */
+    HTAB *cells;            /* of Cell, by label and prediction */
     int64 n, correct;
-    double gaps; /* sum over n_gaps rows */
+    double gaps; /* summed over nGaps rows */
     int64 nGaps;
 } Evaluation;
 
@@ -65,7 +65,7 @@ label_number(Evaluation *e, const char *label)
     return found;
 }
 
-/* Position of a row's label among its choices. */
+/* The position of a row's label among its choices. */
 static int
 gold_choice(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
 {
@@ -76,7 +76,7 @@ gold_choice(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
     return -1;
 }
 
-/* The row's own choices, else the task's. */
+/* The row's own choices if it has any, otherwise the task's. */
 static const Ia3Strings *
 row_choices(const Evaluation *e, const Ia3TrainRows *rows, int row)
 {
@@ -89,7 +89,7 @@ row_choices(const Evaluation *e, const Ia3TrainRows *rows, int row)
     if (choices == NULL)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("ia3 task \"%s\" has no choices of its own", e->task->name),
-                        errhint("Let the query return a column choices, an array of text.")));
+                        errhint("Add a column \"choices\" of type text[] to the query.")));
     return choices;
 }
 
@@ -142,7 +142,7 @@ count_row(Evaluation *e, const Ia3Ranking *ranking, const Ia3Strings *choices, i
     e->nGaps++;
 }
 
-/* Waits for the batch under way, if there is one, and counts its rows. */
+/* Waits for the batch in progress, if there is one, and counts its rows. */
 static void
 collect_batch(Evaluation *e)
 {
@@ -193,7 +193,7 @@ compare_cells(const void *a, const void *b)
     return x->label != y->label ? x->label - y->label : x->predicted - y->predicted;
 }
 
-/* The cells in the order of the labels. */
+/* Lists the cells in the order of the labels. */
 static void
 list_cells(const Evaluation *e, Ia3Confusion *result)
 {
@@ -214,14 +214,14 @@ list_cells(const Evaluation *e, Ia3Confusion *result)
 }
 
 /*
- * The mean of the F1 of every label that occurs, as a truth or as a prediction: 2tp / (2tp + fp + fn), as
- * scikit-learn's f1_score(average='macro') does without labels=.
+ * The mean F1 over all labels that occur as true label or as prediction: 2tp / (2tp + fp + fn), which is what
+ * scikit-learn's f1_score(average='macro') computes without labels=.
  */
 static double
 macro_f1(const Ia3Confusion *c)
 {
     int64 *right = palloc0(sizeof(int64) * Max(c->labels->n, 1));
-    int64 *seen = palloc0(sizeof(int64) * Max(c->labels->n, 1)); /* as truth plus as prediction */
+    int64 *seen = palloc0(sizeof(int64) * Max(c->labels->n, 1)); /* as true label plus as prediction */
     double sum = 0;
     int n = 0;
 

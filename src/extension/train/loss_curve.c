@@ -1,6 +1,6 @@
 /*
  * loss_curve.c
- *     The losses of a training as they are stored, and ia3_sparkline, which shows them in a line of text.
+ *     The losses of a training run as they are stored, and ia3_sparkline, which shows them as a line of text.
  */
 #include "postgres.h"
 
@@ -23,7 +23,7 @@ number(const JsonbValue *value)
 
     if (value == NULL || value->type != jbvNumeric)
         return NAN;
-    /* a number that no float8 can hold is an ERROR for numeric_float8, but not for this one */
+    /* numeric_float8 would raise an ERROR for a number that no float8 can hold */
     v = DatumGetFloat8(DirectFunctionCall1(numeric_float8_no_overflow, NumericGetDatum(value->val.numeric)));
     return isfinite(v) ? v : NAN;
 }
@@ -67,7 +67,7 @@ Ia3LossCurveRead(JsonbContainer *array, Ia3LossCurve *curve)
     return true;
 }
 
-/* Mean of the numbers in [from, to), NaN when there is none. */
+/* The mean of the numbers in [from, to); NaN when there is none. */
 static double
 mean(const double *values, int from, int to)
 {
@@ -77,12 +77,12 @@ mean(const double *values, int from, int to)
     for (int i = from; i < to; i++)
         if (!isnan(values[i])) {
             n++;
-            sofar += values[i] / n - sofar / n; /* a sum might be more than any number */
+            sofar += values[i] / n - sofar / n; /* adding up first might overflow */
         }
     return n > 0 ? sofar : NAN;
 }
 
-/* One character of a sparkline. Encodings other than UTF-8 may not have the blocks: digits 1 to 8. */
+/* Appends one character of a sparkline. Other encodings than UTF-8 may lack the blocks, so they get digits 1 to 8. */
 static void
 append_level(StringInfo out, int level)
 {
@@ -93,8 +93,8 @@ append_level(StringInfo out, int level)
 }
 
 /*
- * At most 20 characters, lower eighth to full block, from the lowest to the highest value; a space where there
- * is no number. NULL for what is no array.
+ * Draws at most 20 characters, from a lower eighth for the lowest value to a full block for the highest; a space
+ * stands where there is no number. NULL for a value that is not an array.
  */
 Datum
 ia3_sparkline(PG_FUNCTION_ARGS)
@@ -118,7 +118,7 @@ ia3_sparkline(PG_FUNCTION_ARGS)
     }
     initStringInfo(&out);
     for (int i = 0; i < n; i++) {
-        /* halves, because high - low may be more than any number */
+        /* halved, because high - low might overflow */
         double share = high > low ? (points[i] / 2 - low / 2) / (high / 2 - low / 2) : 0;
 
         if (isnan(points[i]))

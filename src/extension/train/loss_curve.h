@@ -1,6 +1,6 @@
 /*
  * loss_curve.h
- *     The losses of a training as they are stored: "loss_curve" in ia3.adapter.metrics.
+ *     The losses of a training run as they are stored: "loss_curve" in ia3.adapter.metrics.
  */
 #ifndef IA3_LOSS_CURVE_H
 #define IA3_LOSS_CURVE_H
@@ -9,13 +9,16 @@
 
 typedef struct Ia3LossCurve {
     int n;
-    double *values; /* [n] means over equal shares of the steps; NaN where the loss was no number */
+    double *values; /* [n] means over equal shares of the steps; NaN where the loss was not a number */
 } Ia3LossCurve;
 
-/* The numbers of a JSON array, palloc'd; what is no number becomes NaN. False when it is no array. */
+/* Reads a JSON array into palloc'd numbers; an element that is not a number becomes NaN. False if it is not an array. */
 extern bool Ia3LossCurveRead(JsonbContainer *array, Ia3LossCurve *curve);
 
-/* A member that is a number, else NaN; a member that is an array, else NULL. `object` must be a JSON object. */
+/*
+ * A member of a JSON object if it is a number, otherwise NaN; a member if it is an array, otherwise NULL. The array is
+ * not copied.
+ */
 extern double Ia3JsonNumber(JsonbContainer *object, const char *name);
 extern JsonbContainer *Ia3JsonArray(JsonbContainer *object, const char *name);
 

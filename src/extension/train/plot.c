@@ -1,8 +1,8 @@
 /*
  * plot.c
- *     ia3_plot: a picture (SVG) of how a version was trained and, given a query, of how well it does.
+ *     ia3_plot: an SVG picture of how a version was trained and, given a query, of how well it predicts.
  *
- * Drawing is plain text of its own; what may come from users (names, labels) is escaped by svg.c.
+ * The picture is written as text. What may come from users (names, labels) is escaped by svg.c.
  */
 #include "postgres.h"
 
@@ -23,20 +23,20 @@ PG_FUNCTION_INFO_V1(ia3_plot_query);
 
 #define WIDTH       640
 #define LOSS_HEIGHT 330
-#define LEFT        64 /* of the losses' axes */
+#define LEFT        64 /* of the axes of the losses */
 #define RIGHT       616
 #define TOP         70
 #define BOTTOM      272
 
-#define MAX_LABELS    24 /* shown one by one; the rarest others together */
+#define MAX_LABELS    24 /* shown one by one; the rarest others share a row */
 #define LABEL_COLUMNS 22
 #define LABEL_SIZE    12
-#define COLUMN_WIDTH  6.6 /* pixels that a column of a label takes, about */
+#define COLUMN_WIDTH  6.6 /* pixels that a column of a label takes, approximately */
 
-/* What is known about the training of a version. */
+/* What is known about the training run of a version. */
 typedef struct Training {
-    Ia3LossCurve curve;                    /* n = 0: there is none */
-    double steps, loss, examples, seconds; /* NaN: not known */
+    Ia3LossCurve curve;                    /* n = 0: no losses are stored */
+    double steps, loss, examples, seconds; /* NaN: unknown */
 } Training;
 
 static Ia3Query metricsQuery = {
@@ -87,14 +87,14 @@ read_training(const Ia3Task *task, Training *t)
     if (curve != NULL)
         Ia3LossCurveRead(curve, &t->curve);
     if (!(t->steps >= t->curve.n))
-        t->steps = t->curve.n; /* metrics that do not come from ia3_train */
+        t->steps = t->curve.n; /* metrics that ia3_train has not written */
 }
 
 /*
  * Losses
  */
 
-/* The middle of the steps that a point of the curve is the mean of. */
+/* The middle of the range of steps that a point of the curve is the mean of. */
 static double
 point_step(const Training *t, int i)
 {
@@ -140,7 +140,7 @@ draw_axes(StringInfo out, const Ia3SvgScale *x, const Ia3SvgScale *y)
     appendStringInfoString(out, "</g>\n");
 }
 
-/* A line that is broken where the loss was no number, and a dot at its end. */
+/* Draws a line that is interrupted where the loss was not a number, and a dot at its end. */
 static void
 draw_curve(StringInfo out, const Training *t, const Ia3SvgScale *x, const Ia3SvgScale *y)
 {
@@ -157,7 +157,7 @@ draw_curve(StringInfo out, const Training *t, const Ia3SvgScale *x, const Ia3Svg
         }
         lastX = along(point_step(t, i), x, LEFT, RIGHT);
         lastY = along(t->curve.values[i], y, BOTTOM, TOP);
-        /* a lone point is a line of no length, which round ends make a dot */
+        /* a single point is a line of length zero, which round caps turn into a dot */
         if (!pen)
             appendStringInfo(out, "M%.1f %.1fh0", lastX, lastY);
         else
@@ -210,7 +210,7 @@ draw_losses(StringInfo out, const Ia3Task *task, const Training *t)
     x = Ia3SvgMakeScale(0, t->steps, 5);
     x.step = Max(x.step, 1);
     x.decimals = 0;
-    x.high = Max(t->steps, 1); /* the axis ends with the training, not with a round number */
+    x.high = Max(t->steps, 1); /* the axis ends where the run does, not at a round number */
     y = Ia3SvgMakeScale(Min(low, 0), high, 6);
     draw_axes(out, &x, &y);
     draw_curve(out, t, &x, &y);
@@ -220,19 +220,19 @@ draw_losses(StringInfo out, const Ia3Task *task, const Training *t)
  * Confusion matrix
  */
 
-/* What is drawn: the labels that occur, of very many only the frequent ones. */
+/* What is drawn: the labels that occur; if they are many, only the frequent ones. */
 typedef struct Matrix {
     int n;              /* rows and columns */
     const char **names; /* [n] */
-    int64 *counts;      /* [n][n], truth by prediction */
-    int columns;        /* of the longest name, cut */
+    int64 *counts;      /* [n][n], true label by prediction */
+    int columns;        /* of the longest name, after truncation */
     double left, top, cell;
-    bool upright; /* names of columns are written upwards */
+    bool upright; /* the names of columns are written upwards */
 } Matrix;
 
 typedef struct LabelCount {
     int label;
-    int64 n; /* as truth plus as prediction */
+    int64 n; /* as true label plus as prediction */
 } LabelCount;
 
 static int
@@ -245,7 +245,10 @@ by_count(const void *a, const void *b)
     return x->label - y->label;
 }
 
-/* Where each label goes, -1 for one that does not occur; *n becomes the number of rows, *others of the rest. */
+/*
+ * The row of each label, -1 for one that does not occur; *n becomes the number of rows, *others the number of labels
+ * that share the last one.
+ */
 static int *
 place_labels(const Ia3Confusion *c, int *n, int *others)
 {
@@ -268,7 +271,7 @@ place_labels(const Ia3Confusion *c, int *n, int *others)
         place[i] = -1;
     for (int i = 0; i < used; i++)
         place[counts[i].label] = i < used - *others ? 0 : *n - 1;
-    /* those shown one by one keep the order of the labels */
+    /* labels that are shown one by one keep their order */
     for (int i = 0, next = 0; i < c->labels->n; i++)
         if (place[i] == 0)
             place[i] = next++;
@@ -336,7 +339,7 @@ short_count(int64 n)
     return psprintf(INT64_FORMAT "%c", n, units[unit]);
 }
 
-/* A cell is the darker the more of its row's truth it holds. */
+/* Draws a cell; the larger its share of the rows with this true label, the darker it is. */
 static void
 draw_cell(StringInfo out, const Matrix *m, int row, int column, double share)
 {
@@ -354,7 +357,7 @@ draw_cell(StringInfo out, const Matrix *m, int row, int column, double share)
     appendStringInfo(out, ": " INT64_FORMAT "</title></rect>\n", n);
     if (n == 0)
         return;
-    /* white on what is dark on light and dark pages alike */
+    /* text on a dark cell is white on light and dark pages alike */
     if (share > 0.6)
         appendStringInfo(out,
                          "<text x=\"%.1f\" y=\"%.1f\" font-size=\"%d\" fill=\"#ffffff\""

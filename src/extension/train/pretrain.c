@@ -1,11 +1,11 @@
 /*
  * pretrain.c
- *     ia3_pretrain: one adapter from the examples of many tasks, for others to start from.
+ *     ia3_pretrain: one adapter from the examples of many tasks, as a starting point for others.
  *
- * A procedure. It trains a piece of the steps at a time; after each the engine hands out the state of the training,
- * which is saved in ia3.checkpoint and committed, so that neither a restart of the server nor one of the engine costs
- * more than one piece. The rows are read once, at the beginning. Everything that outlives a commit is in a
- * memory context of its own; no lock and no snapshot of ours does.
+ * This is a procedure. It trains a few steps at a time, a segment; after each segment the engine hands over the state of
+ * the run, which is saved in ia3.checkpoint and committed, so a restart of the server or of the engine loses one segment
+ * at most. The rows are read once, at the beginning. Everything that has to survive a commit lives in a memory context of
+ * its own; no lock and no snapshot of ours does.
  */
 #include "postgres.h"
 
@@ -31,7 +31,7 @@
 
 PG_FUNCTION_INFO_V1(ia3_pretrain);
 
-/* Arguments that only ia3_pretrain has, from 0. */
+/* Positions of the arguments that only ia3_pretrain has, from 0. */
 enum {
     ARG_TASK,
     ARG_QUERY,
@@ -50,7 +50,7 @@ typedef struct Pretraining {
     Ia3Mixture *mixture;
     int every; /* steps between checkpoints; 0: none */
     int parent;
-    Ia3Checkpoint at; /* step 0: nothing done yet */
+    Ia3Checkpoint at; /* step 0: nothing has been trained yet */
     int nLosses[IA3_LOSS_POINTS];
 } Pretraining;
 
@@ -62,14 +62,14 @@ is_atomic(FunctionCallInfo fcinfo)
            castNode(CallContext, fcinfo->context)->atomic;
 }
 
-/* It has to, unless it has no checkpoint to save. */
+/* Raises an ERROR when the call cannot commit, but has checkpoints to save. */
 static void
 check_atomic(FunctionCallInfo fcinfo, const Pretraining *p)
 {
     if (is_atomic(fcinfo) && p->every > 0 && p->every < p->recipe->steps)
         ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
                         errmsg("ia3_pretrain() cannot save checkpoints inside a transaction block"),
-                        errhint("CALL it outside of one, or with checkpoint_every => 0.")));
+                        errhint("Call it outside a transaction block, or with checkpoint_every => 0.")));
 }
 
 static void
@@ -85,9 +85,10 @@ read_arguments(FunctionCallInfo fcinfo, Pretraining *p)
     if (!PG_ARGISNULL(ARG_TEMPLATES)) {
         p->templates = PG_GETARG_JSONB_P_COPY(ARG_TEMPLATES);
         if (!PG_ARGISNULL(ARG_TEMPLATE))
-            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                            errmsg("template and templates cannot both be given"),
-                            errhint("The first is for all tasks, the second for each.")));
+            ereport(ERROR,
+                    (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                     errmsg("template and templates must not both be specified"),
+                     errhint("\"template\" applies to all tasks, \"templates\" to each task separately.")));
     }
     p->every = PG_ARGISNULL(ARG_CHECKPOINT_EVERY) ? 1000 : PG_GETARG_INT32(ARG_CHECKPOINT_EVERY);
     if (p->every < 0)
@@ -96,7 +97,7 @@ read_arguments(FunctionCallInfo fcinfo, Pretraining *p)
     check_atomic(fcinfo, p);
 }
 
-/* The recipe of the finished version; it also tells whether a checkpoint is of the same training. */
+/* The recipe of the finished version, which also identifies the run that a checkpoint belongs to. */
 static Datum
 recipe_json(const Pretraining *p, const Ia3EngineInfo *engine, int maxInputTokens)
 {
@@ -118,7 +119,7 @@ recipe_json(const Pretraining *p, const Ia3EngineInfo *engine, int maxInputToken
     return Ia3RecipeJson(p->recipe, &context);
 }
 
-/* Begins, or goes on from the checkpoint that there is. */
+/* Begins a run, or resumes it from its checkpoint. */
 static void
 begin(Pretraining *p, bool resume, bool seedGiven)
 {
@@ -142,18 +143,18 @@ begin(Pretraining *p, bool resume, bool seedGiven)
     if (difference != NULL)
         ereport(ERROR,
                 (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                 errmsg("ia3 task \"%s\" has a checkpoint of another pre-training", p->job.task),
-                 errdetail("It differs in: %s.", difference),
-                 errhint("Repeat the call that was interrupted, or begin anew with resume => false.")));
+                 errmsg("ia3 task \"%s\" has a checkpoint of a different pre-training run", p->job.task),
+                 errdetail("The runs differ in: %s.", difference),
+                 errhint("Repeat the call that was interrupted, or start again with resume => false.")));
     saved.recipe = p->at.recipe;
     p->at = saved;
-    p->job.init = NULL; /* the state has its vectors */
+    p->job.init = NULL; /* the state contains its vectors */
     for (int i = 0; i < IA3_LOSS_POINTS; i++)
         p->nLosses[i] = isnan(saved.losses[i]) ? 0 : 1;
-    ereport(NOTICE, (errmsg("going on after step %d of %d", saved.step, p->recipe->steps)));
+    ereport(NOTICE, (errmsg("resuming after step %d of %d", saved.step, p->recipe->steps)));
 }
 
-/* Enters the losses of one piece, which ended at step `stop`. */
+/* Adds the losses of a segment, which has ended at step `stop`. */
 static void
 add_losses(Pretraining *p, const Ia3Trained *trained, int stop)
 {
@@ -191,13 +192,13 @@ train_piece(Pretraining *p, Ia3Trained *trained)
     p->job.state = p->at.step > 0 ? p->at.state : NULL;
     Ia3TrainRun(&p->job, trained);
     if (memcmp(trained->engine.digest, p->at.backboneDigest, IA3_DIGEST_LEN) != 0)
-        ereport(ERROR,
-                (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                 errmsg("backbone \"%s\" was replaced by another during the pre-training", p->job.backbone)));
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("backbone \"%s\" was replaced by another during the pre-training run",
+                               p->job.backbone)));
     add_losses(p, trained, stop);
     p->at.step = stop;
     p->at.state = trained->state;
-    p->job.init = NULL; /* the state has its vectors */
+    p->job.init = NULL; /* the state contains its vectors */
 }
 
 static void
@@ -220,7 +221,7 @@ store(const Pretraining *p, const Ia3Trained *trained)
     Ia3CheckpointDelete(p->job.task);
 }
 
-/* Commits what has been saved. The next transaction has a snapshot for the queries of ours that take the caller's. */
+/* Commits what has been saved. Queries of ours that use the caller's snapshot need one in the next transaction, too. */
 static void
 commit(void)
 {
@@ -235,11 +236,11 @@ pretrain(Pretraining *p)
     MemoryContext pieces[2];
 
     for (int i = 0; i < 2; i++)
-        pieces[i] = AllocSetContextCreate(keep, "ia3 piece of a pre-training", ALLOCSET_DEFAULT_SIZES);
+        pieces[i] = AllocSetContextCreate(keep, "ia3 pre-training segment", ALLOCSET_DEFAULT_SIZES);
     for (int i = 0;; i = 1 - i) {
         Ia3Trained trained;
 
-        /* The state that this piece starts from is in the other context. */
+        /* The state that this segment starts from is in the other context. */
         MemoryContextReset(pieces[i]);
         MemoryContextSwitchTo(pieces[i]);
         train_piece(p, &trained);
@@ -257,7 +258,7 @@ Datum
 ia3_pretrain(PG_FUNCTION_ARGS)
 {
     MemoryContext caller = CurrentMemoryContext;
-    /* transactions come and go, the portal stays */
+    /* the portal outlives the transactions that the procedure commits */
     MemoryContext context = AllocSetContextCreate(PortalContext, "ia3 pre-training", ALLOCSET_DEFAULT_SIZES);
     Pretraining *p;
     LOCKTAG lock;

@@ -1,6 +1,6 @@
 /*
  * svg.c
- *     Pieces of an SVG picture.
+ *     Elements of SVG pictures.
  */
 #include "postgres.h"
 
@@ -35,7 +35,7 @@ Ia3SvgEnd(StringInfo out)
     appendStringInfoString(out, "</svg>\n");
 }
 
-/* U+FFFE and U+FFFF are the only other characters that a database may hold and XML may not. */
+/* U+FFFE and U+FFFF are the only multibyte characters that a database may contain, but XML may not. */
 static bool
 is_noncharacter(const char *p, int len)
 {
@@ -71,7 +71,7 @@ Ia3SvgAppendEscaped(StringInfo out, const char *string)
     }
 }
 
-/* Control characters take one column: they are shown as U+FFFD or as a space. */
+/* Control characters take one column, since they are shown as U+FFFD or as a space. */
 static int
 columns_of(const char *p)
 {
@@ -88,7 +88,7 @@ Ia3SvgColumns(const char *text)
     return columns;
 }
 
-/* The beginning of a text that leaves one column for the dots. */
+/* The beginning of a text, leaving one column for the ellipsis. */
 static char *
 cut(const char *text, int columns)
 {

@@ -2,9 +2,9 @@
  * train_function.c
  *     ia3_train: a new version of a task from the rows of a query.
  *
- * Order of work, which decides what is held for how long: arguments are checked, rows are read (and their
- * locks released, train_rows.c), the engine trains, and only then the catalog is written, under a lock on
- * the task that is as short as the rest of the transaction.
+ * The order of the steps decides for how long anything is locked. The arguments are checked, the rows are read and
+ * their locks released (train_rows.c), and the engine trains; only then is the catalog written, so the task is locked
+ * no longer than the rest of the transaction takes.
  */
 #include "postgres.h"
 
@@ -20,10 +20,10 @@
 
 PG_FUNCTION_INFO_V1(ia3_train);
 
-/* Which choices each row has. */
+/* The choices of each row. */
 typedef struct LabelledRows {
     Ia3TrainRows *rows;
-    const Ia3Strings *common; /* NULL: every row brings its own */
+    const Ia3Strings *common; /* NULL: every row has its own */
     int nSets;
     const Ia3Strings **sets;
     char **joined; /* [nSets] for {choices} */
@@ -49,8 +49,8 @@ add_set(LabelledRows *l, const Ia3Strings *choices)
 }
 
 /*
- * The choices of rows without their own: those given, else the distinct labels in order of first appearance.
- * Fills label[] of these rows.
+ * Determines the choices of rows that have none of their own: the given ones, or else the distinct labels in order of
+ * first appearance. Fills in label[] of these rows.
  */
 static void
 label_common(LabelledRows *l, const Ia3Strings *given)
@@ -80,10 +80,10 @@ label_common(LabelledRows *l, const Ia3Strings *given)
     if (given == NULL && l->common->n == 1)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("every example has the label \"%s\"", l->common->items[0]),
-                        errhint("Give the choices explicitly if other labels are possible.")));
+                        errhint("Specify the choices explicitly if other labels are possible.")));
 }
 
-/* Fills label[] and set[] of a row that brings its own choices. */
+/* Fills in label[] and set[] of a row that has its own choices. */
 static void
 label_own(LabelledRows *l, int i)
 {
@@ -96,7 +96,7 @@ label_own(LabelledRows *l, int i)
             l->label[i] = c;
     if (l->label[i] < 0)
         Ia3RaiseTrainLabel(l->rows, i, row->choices);
-    /* Neighbours often share their choices. */
+    /* Neighboring rows often have the same choices. */
     if (l->nSets > 0 && Ia3StringsEqual(l->sets[l->nSets - 1], row->choices))
         l->set[i] = l->nSets - 1;
     else
@@ -156,7 +156,7 @@ put_examples(ia3_writer *w, void *arg)
     MemoryContextDelete(scratch);
 }
 
-/* The engine has the rows. */
+/* Frees the rows once the engine has them. */
 static void
 forget_rows(void *arg)
 {
@@ -167,7 +167,7 @@ forget_rows(void *arg)
     t->rows = NULL;
 }
 
-/* Copies what outlives the rows. */
+/* Copies strings that have to outlive the rows. */
 static Ia3Strings *
 copy_strings(const Ia3Strings *strings)
 {
@@ -180,7 +180,7 @@ copy_strings(const Ia3Strings *strings)
     return copy;
 }
 
-/* Reads and labels the rows in a context of their own; returns the task's choices (NULL: none in common). */
+/* Reads and labels the rows in a context of their own; returns the task's choices, NULL if rows have none in common. */
 static Ia3Strings *
 read_rows(Training *t)
 {

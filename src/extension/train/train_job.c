@@ -1,6 +1,6 @@
 /*
  * train_job.c
- *     One TRAIN request: sent, watched and read.
+ *     A TRAIN request: sending it, reporting its progress, and reading its result.
  */
 #include "postgres.h"
 
@@ -30,7 +30,7 @@ Ia3TrainPrevent(const char *function)
     Ia3RequirePreload();
 }
 
-/* The backbone asked for, else the task's own, else the session's. */
+/* The requested backbone, or else the task's, or else the session's. */
 static const char *
 choose_backbone(const char *task, const Ia3Recipe *recipe)
 {
@@ -49,7 +49,7 @@ Ia3TrainPrepare(Ia3TrainJob *job, const Ia3Recipe *recipe)
     job->backbone = choose_backbone(job->task, recipe);
     if (recipe->init) {
         job->init = Ia3TaskLookup(recipe->init);
-        job->init->backbone = pstrdup(job->backbone); /* where its vectors have to be known */
+        job->init->backbone = pstrdup(job->backbone); /* the vectors are needed there */
     }
 }
 
@@ -76,7 +76,7 @@ write_request(ia3_writer *w, void *arg)
     job->putExamples(w, job->arg);
 }
 
-/* A NOTICE for every tenth of the steps, but never two within two seconds. */
+/* Reports every tenth of the steps by a NOTICE, but no more often than every two seconds. */
 static void
 report_progress(ia3_reader *r, void *arg)
 {
@@ -88,7 +88,7 @@ report_progress(ia3_reader *r, void *arg)
     int tenths;
 
     if (r->bad || steps < 1)
-        Ia3ProtocolError("A progress report does not have the length it should have.");
+        Ia3ProtocolError("The length of a progress report does not match its contents.");
     if (!job->runs && job->running)
         job->running(job->arg);
     job->runs = true;
@@ -122,9 +122,9 @@ read_trained(const Ia3TrainJob *job, Ia3Trained *trained, ia3_reader *r)
     trained->examples = (int) ia3_get_u32(r);
     trained->state = read_bytes(r);
     if (r->bad || r->p != r->end || VARSIZE(trained->vectors) == VARHDRSZ)
-        Ia3ProtocolError("The trained adapter does not have the length it should have.");
+        Ia3ProtocolError("The length of the trained adapter does not match its contents.");
     if ((VARSIZE(trained->state) > VARHDRSZ) != (job->stop != 0))
-        Ia3ProtocolError("The engine did not pause as it was asked to.");
+        Ia3ProtocolError("The engine did not pause where it was told to.");
     if (job->stop == 0)
         trained->state = NULL;
 }

@@ -1,11 +1,10 @@
 /*
  * train_rows.c
- *     Labelled examples read by a task's query.
+ *     Reading labelled examples by a query.
  *
- * The query runs in a subtransaction that is always rolled back. That gives three things at once: the locks
- * that parsing and running it took are released before training starts, which may take minutes; nothing it
- * might have done stays; and transaction_read_only can be set for it alone, so that functions it calls
- * cannot write either.
+ * The query runs in a subtransaction that is always rolled back. This has three effects at once: the locks that parsing
+ * and running it took are released before training starts, which may take minutes; none of its side effects remain; and
+ * transaction_read_only can be set for the query alone, so that functions that it calls cannot write either.
  */
 #include "postgres.h"
 
@@ -24,7 +23,7 @@
 #include "train_rows.h"
 #include "common/protocol.h"
 
-/* Where the columns of the query go. Attribute numbers count from 1; 0 = there is none. */
+/* The attribute numbers of the query's columns, from 1; 0: there is no such column. */
 typedef struct ColumnMap {
     int label;
     int choices;
@@ -33,11 +32,11 @@ typedef struct ColumnMap {
 } ColumnMap;
 
 typedef struct RowReader {
-    MemoryContext context; /* the rows */
+    MemoryContext context; /* of the rows */
     Ia3TrainRows *rows;
     ColumnMap map;
     int capacity;
-    Size bytes;       /* read so far, of this batch */
+    Size bytes;       /* read so far in this batch */
     Ia3TakeRows take; /* NULL: all rows are kept */
     void *arg;
 } RowReader;
@@ -69,7 +68,7 @@ list_columns(TupleDesc desc)
     return out.data;
 }
 
-/* The column of this name, 0 when there is none. */
+/* The attribute number of the column with this name, 0 when there is none. */
 static int
 find_column(TupleDesc desc, const char *name)
 {
@@ -99,7 +98,7 @@ missing_column(TupleDesc desc, const char *name, const char *hint)
 static void
 map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
 {
-    int text = 0; /* the text by position */
+    int text = 0; /* the column that is the text by position */
     bool positional;
 
     map->label = find_column(desc, "label");
@@ -109,13 +108,14 @@ map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
     if (desc->natts == 2)
         text = 3 - map->label;
     if (map->label == 0)
-        missing_column(desc, "label", "Name the columns text and label, or return exactly these two.");
+        missing_column(desc, "label",
+                       "Name the columns \"text\" and \"label\", or return exactly two columns.");
 
     map->fields = palloc0(sizeof(int) * Max(rows->nFields, 1));
     for (int f = 0; f < rows->nFields; f++) {
         bool isText = strcmp(rows->fields[f], "text") == 0;
 
-        /* By position, names do not count: unnamed expressions are often both called "text". */
+        /* Positions override names here: unnamed expressions are often both called "text". */
         if (!(positional && isText))
             map->fields[f] = find_column(desc, rows->fields[f]);
         if (map->fields[f] == 0 && isText)
@@ -124,13 +124,13 @@ map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
             missing_column(
                 desc, rows->fields[f],
                 strcmp(rows->fields[f], "task") == 0
-                    ? "Pre-training has to know the task of every row, or a template names this field."
-                    : "A template names this field.");
+                    ? "Pre-training needs the task of every row, or a template refers to this field."
+                    : "A template refers to this field.");
     }
 
     map->choices = find_column(desc, "choices");
     if (map->choices == map->label || map->choices == text)
-        map->choices = 0; /* a two-column query goes by position */
+        map->choices = 0; /* the columns of a two-column query are taken by position */
     if (map->choices != 0) {
         map->elementType = get_element_type(getBaseType(TupleDescAttr(desc, map->choices - 1)->atttypid));
         if (!OidIsValid(map->elementType))
@@ -141,7 +141,7 @@ map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
     }
 }
 
-/* A NULL where none may be: raises the ERROR. */
+/* Raises the ERROR for a NULL where none is allowed. */
 static void
 null_value(const RowReader *reader, const char *what)
 {
@@ -150,7 +150,7 @@ null_value(const RowReader *reader, const char *what)
                            reader->rows->first + reader->rows->n + 1, what)));
 }
 
-/* Copies a string into the rows' context and counts it. */
+/* Copies a string into the context of the rows and counts its bytes. */
 static char *
 keep_string(RowReader *reader, const char *string)
 {
@@ -160,11 +160,11 @@ keep_string(RowReader *reader, const char *string)
     if (reader->bytes > IA3_MAX_FRAME)
         ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
                         errmsg("the query returns more than %u MB of text", IA3_MAX_FRAME / (1024 * 1024)),
-                        errhint("Choose some of the rows, or shorten them.")));
+                        errhint("Select fewer rows, or shorten them.")));
     return MemoryContextStrdup(reader->context, string);
 }
 
-/* Any type becomes text by its output function. NULL for NULL. */
+/* The text that the type's output function makes of a value; NULL for NULL. */
 static char *
 column_text(RowReader *reader, HeapTuple tuple, TupleDesc desc, int column)
 {
@@ -227,7 +227,7 @@ read_row(RowReader *reader, HeapTuple tuple, TupleDesc desc)
     rows->n++;
 }
 
-/* Prepares the query and refuses what is not one read-only SELECT. */
+/* Prepares the query and rejects everything but a single read-only SELECT. */
 static SPIPlanPtr
 prepare_query(const char *query)
 {
@@ -258,7 +258,7 @@ prepare_query(const char *query)
     return NULL;
 }
 
-/* An empty batch in a context of its own, after `first` rows. */
+/* Begins an empty batch in a context of its own; `first` rows came before it. */
 static void
 begin_batch(RowReader *reader, MemoryContext parent, const Ia3TrainRows *before, int64 first)
 {
@@ -272,7 +272,7 @@ begin_batch(RowReader *reader, MemoryContext parent, const Ia3TrainRows *before,
     reader->bytes = 0;
 }
 
-/* Gives the batch away and begins the next. */
+/* Hands over the batch and begins the next. */
 static void
 pass_on(RowReader *reader)
 {
@@ -286,7 +286,7 @@ pass_on(RowReader *reader)
     MemoryContextSwitchTo(old);
 }
 
-/* Runs inside the subtransaction. */
+/* Reads all rows; runs inside the subtransaction. */
 static void
 read_all(RowReader *reader, const char *query)
 {
@@ -323,7 +323,7 @@ read_all(RowReader *reader, const char *query)
     SPI_finish();
 }
 
-/* Reads in a subtransaction that leaves nothing behind. */
+/* Reads all rows in a subtransaction that is rolled back. */
 static void
 read_safely(RowReader *reader, const char *query)
 {
