@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Rows of plans, sessions and training runs meeting in one engine (scripts/bench batching).
+"""Rows of plans, sessions and training runs that share one engine (scripts/bench batching).
 
-Peers: the engine alone, asked for the same rows over its socket by a client that keeps it busy; one task instead of
-32; idle instead of loaded; one after the other instead of together. All in one run, each against its own peer, in
-turn, medians of --repeat runs.
+Each measurement is compared with another one: with the engine alone, to which a client sends the same rows over its
+socket and keeps it busy; with one task instead of 32; with an idle engine instead of a loaded one; with training runs one
+after the other instead of at once. The two take turns within one run, and the medians of --repeat runs count.
 """
 
 import argparse
@@ -58,13 +58,13 @@ class Cluster:
                                 stderr=subprocess.PIPE, text=True)
 
     def start_background(self, text):
-        """A session that runs until stop_background(); a moment later it is under way."""
+        """Starts a session that runs until stop_background(), and gives it a moment to begin."""
         self.background = subprocess.Popen(self.psql_command(text), env=dict(self.env, PGAPPNAME="background"),
                                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(1)
 
     def stop_background(self):
-        """Ends its backend: a client that merely goes away would not be missed while the query runs."""
+        """Terminates its backend, because a running query does not notice that its client has gone."""
         if self.background.poll() is not None:
             sys.exit("the background load ended by itself")
         self.sql("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE application_name = 'background'")
@@ -134,7 +134,7 @@ def seconds(f):
 
 
 def in_turn(repeat, *measures):
-    """Medians of measures that are run A B A B …, after one run of each that does not count."""
+    """Medians of measures that are run A B A B …, after one run of each that is not counted."""
     for m in measures:
         m()
     results = [[] for _ in measures]

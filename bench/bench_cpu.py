@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """ia3 against transformers + peft, CTranslate2 and the processor's limit (scripts/bench cpu).
 
-All get the same rows of token ids, the same number of threads and their best batch size, and are run in turn; numbers
-are medians. Scores that disagree with ia3's in float32 end the run. Options: bench_cpu_options.py.
+All programs get the same rows of token ids, the same number of threads and the batch size that is best for them. They take
+turns, and the numbers are medians. If scores disagree with ia3's scores in float32, the benchmark stops with an error.
+bench_cpu_options.py has the options.
 """
 
 import glob

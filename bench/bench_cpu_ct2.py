@@ -1,11 +1,11 @@
-"""CTranslate2 as a peer of scripts/bench cpu, the adapter merged: a process with the commands of bench_engine.c.
+"""CTranslate2 as a peer of scripts/bench cpu, with a merged adapter: a process that reads the commands of bench_engine.c.
 
     bench_cpu_ct2.py convert CHECKPOINT OUT QUANTIZATION     once: a Hugging Face directory to CTranslate2's format
     bench_cpu_ct2.py run MODEL TYPE THREADS REPLICAS INPUTS  answers commands:
 
     score SET ROWS OUT SIZE KIND      score_batch with max_batch_size SIZE of KIND ("examples" or "tokens")
 
-Tokens travel as strings, made before the clock starts; score_batch sorts by length itself.
+Tokens are passed as strings, which are made before the clock starts; score_batch itself sorts by length.
 """
 
 import json

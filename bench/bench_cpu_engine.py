@@ -1,4 +1,4 @@
-"""Parts of scripts/bench cpu about ia3 alone: memory of adapters, an idle engine, agreement of types on real rows."""
+"""The parts of scripts/bench cpu without peers: memory of adapters, an idle engine, agreement of data types on real rows."""
 
 import csv
 import hashlib
@@ -49,7 +49,7 @@ class Server:
 
 
 def adapters(o, report):
-    """What 1,000 adapters of the base shape add to a serving engine's memory once each has been used."""
+    """The memory that 1,000 adapters of the base shape add to a running engine when each has been used."""
     path = f"{o.work}/base"
     setup.make_checkpoint(path, "base", o.tokenizer)
     with open(f"{path}/config.json") as f:
@@ -85,7 +85,7 @@ def adapters(o, report):
 
 
 def idle(o, report):
-    """Processor time of an engine that has computed and now has nothing to do."""
+    """CPU time of an engine that has computed something and is now idle."""
     server = Server(o, MINI)
     payload = server.client.score_payload(64, [bytes(32)], [[b"yes", b"no"]], [(0, 0, b"is it?")] * 8)
     server.client.score_all([payload] * 20, 1)

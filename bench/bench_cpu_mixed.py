@@ -1,5 +1,5 @@
-"""The part of scripts/bench cpu with rows of many tasks: ia3 in the order in which they came, transformers + peft also
-with the rows of a task brought together. peft switches adapters between batches; it cannot mix (IA)3 vectors in one."""
+"""The part of scripts/bench cpu with rows of many tasks. ia3 scores them in order of arrival; transformers + peft also with
+the rows sorted by task, because peft switches adapters between batches and cannot mix (IA)3 vectors within one."""
 
 import bench_cpu_setup as setup
 from bench_cpu_process import Unsupported, fastest, in_turn, progress
@@ -11,7 +11,7 @@ ORDERS = ["as they came", "sorted by task"]
 
 
 def peer(shape, report, n):
-    """(worker, attention, budget) of the peer's fastest way with the rows of a task together; None without one."""
+    """(worker, attention, budget) of the peer's fastest configuration with sorted rows; None if there is none."""
     found = None
     for attention in [shape.attention] if shape.attention else ATTENTIONS:
         try:

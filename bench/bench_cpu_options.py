@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """ia3 against transformers + peft, CTranslate2 and oneDNN's rate (scripts/bench cpu).
 
-All get the same rows of token ids, the same number of threads and their best batch size, and are run in turn; numbers
-are medians. Scores that disagree with ia3's in float32 end the run. What it is at goes to standard error.
-Quickly: --only scoring --shape base --rows 32 --runs 1
+All programs get the same rows of token ids, the same number of threads and the batch size that is best for them. They take
+turns, and the numbers are medians. If scores disagree with ia3's scores in float32, the benchmark stops with an error.
+Progress is reported on standard error. For a quick look: --only scoring --shape base --rows 32 --runs 1
 """
 
 import argparse
@@ -31,16 +31,16 @@ def arguments():
     p.add_argument("--only", type=some_of(PARTS), default=PARTS, help=f"parts to run: {','.join(PARTS)} (all)")
     p.add_argument("--shape", type=some_of(SHAPES), default=SHAPES,
                    help=f"{','.join(SHAPES)} (all); mixed and training on base or the only one named")
-    p.add_argument("--dtype", type=some_of(DTYPES), default=DTYPES, help=f"of ia3 and CTranslate2: {','.join(DTYPES)} (all)")
-    p.add_argument("--peers", default="torch,ct2", help="torch, ct2 or empty: ia3 alone against the limit")
+    p.add_argument("--dtype", type=some_of(DTYPES), default=DTYPES, help=f"data types of ia3 and CTranslate2: {','.join(DTYPES)} (all)")
+    p.add_argument("--peers", default="torch,ct2", help="torch, ct2, or empty for ia3 alone")
     p.add_argument("--rows", type=int, default=64,
-                   help="of a run with two choices; half as many with eight, four times as many of many tasks (64)")
-    p.add_argument("--steps", type=int, default=4, help="of a training run (4)")
-    p.add_argument("--runs", type=int, default=3, help="runs that medians are taken of (3)")
-    p.add_argument("--threads", type=int, default=os.cpu_count(), help="of every process (all cores)")
+                   help="rows with two choices; half as many with eight choices, four times as many for many tasks (64)")
+    p.add_argument("--steps", type=int, default=4, help="steps of a training run (4)")
+    p.add_argument("--runs", type=int, default=3, help="number of runs of which the median is taken (3)")
+    p.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every process (all cores)")
     p.add_argument("--clock", choices=["seconds", "cpu"], default="seconds",
-                   help="cpu: processor time of all threads, for a rough look on a busy machine with --threads 1")
-    p.add_argument("--data", default=os.environ.get("IA3_DATA", ""), help="folder with raft/; without it rows are made up")
+                   help="cpu: measure the CPU time of all threads, for a rough look on a busy machine with --threads 1")
+    p.add_argument("--data", default=os.environ.get("IA3_DATA", ""), help="folder with raft/; without it, random rows are used")
     p.add_argument("--tokenizer", default=f"{HERE}/../models/ia3-mini/spiece.model",
                    help="spiece.model of the random backbones (ia3-mini's)")
     p.add_argument("--work", help="folder for checkpoints and scores; kept")

@@ -1,4 +1,4 @@
-"""Processes that scripts/bench cpu measures: one configuration each, told what to do line by line, answering in JSON."""
+"""The processes that scripts/bench cpu measures. Each has one configuration, reads commands line by line and answers in JSON."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import time
 
 
 class Unsupported(Exception):
-    """The configuration does not exist here; the text says why."""
+    """The configuration is not available here; the text says why."""
 
 
 def progress(text):
@@ -64,7 +64,7 @@ def status(pid, field):
 
 
 def cpu_seconds(pid):
-    """Processor time of a process, its threads together."""
+    """CPU time of all threads of a process."""
     with open(f"/proc/{pid}/stat") as f:
         fields = f.read().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -83,7 +83,7 @@ def fastest(candidates, measure):
 
 
 def in_turn(runs, measures):
-    """{name: seconds}: medians of measures run A B C C B A …, so that what slows the machine down meets all."""
+    """{name: seconds}: medians of measures that are run A B C C B A …, so that a slow phase of the machine affects all."""
     seconds = {name: [] for name in measures}
     for run in range(runs):
         order = list(measures)

@@ -1,8 +1,8 @@
 """The scoring part of scripts/bench cpu: one task, two and eight choices.
 
-A peer's configurations (transformers: attention, weights merged with the vectors or not; batch sizes) are tried out
-first, each process on the rows that will be measured. The fastest of each type then run in turn with ia3; CTranslate2
-with both ways to use the cores.
+A peer's configurations (for transformers: the kind of attention, vectors merged into the weights or not, batch sizes) are
+tried first, each in a process of its own, on the rows that will be measured. The fastest configuration of each data type then
+takes turns with ia3. CTranslate2 runs with both ways to use the cores.
 """
 
 from bench_cpu_options import DTYPES

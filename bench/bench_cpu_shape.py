@@ -21,7 +21,7 @@ MIXED = 4  # times as many rows as the other parts have
 
 
 class Shape:
-    """A backbone and what is asked of it, in files."""
+    """A backbone and its inputs, in files."""
 
     def __init__(self, o, name):
         self.o, self.name = o, name
@@ -32,7 +32,7 @@ class Shape:
         with open(f"{self.path}/config.json") as f:
             config = json.load(f)
         self.inputs = f"{o.work}/{name}.json"
-        # dropout is the recipe's 0.1 whatever the checkpoint says
+        # dropout is always the recipe's 0.1, whatever the checkpoint says
         rows = setup.make_inputs(self.inputs, tokenizer, o.data, max(MIXED * o.rows, 8 * setup.BATCH), 0.1)["rows"]
         self.mixed_lengths = [len(r["ids"]) for r in rows[:MIXED * o.rows]]
         self.lengths = self.mixed_lengths[:o.rows]
@@ -95,7 +95,7 @@ def scores_of(worker, command, shape):
 
 
 def compare(name, dtype, got, expected):
-    """Ends the run when a peer computes something else."""
+    """Stops the benchmark with an error if a peer computes something else."""
     largest, mean = TOLERANCE[dtype]
     difference = np.abs(got - expected) if got.shape == expected.shape else np.full(1, np.inf)
     if not difference.max() <= largest or not difference.mean() <= mean:

@@ -1,8 +1,8 @@
 """transformers + peft as a peer of scripts/bench cpu: a process that reads commands and answers in JSON (bench_engine.c).
 
-T-Few's way of scoring: the input is encoded once, the encoder's output repeated for every choice, the decoder runs over
-the padded choices with teacher forcing, a score is the mean log-likelihood of a choice's tokens. Rows are sorted by
-length and cut into batches of a number of padded tokens that the caller tries out.
+It scores as T-Few does: the input is encoded once, the encoder's output is repeated for every choice, and the decoder runs
+over the padded choices with teacher forcing. A score is the mean log-likelihood of a choice's tokens. Rows are sorted by
+length and cut into batches with a number of padded tokens that the caller chooses.
 
     score SET ROWS OUT TOKENS          the first adapter
     mixed SET ROWS OUT TOKENS ORDER    each row with its task's adapter; ORDER "arrival" or "task"
@@ -27,7 +27,7 @@ def clock():
 
 
 def quantize(model):
-    """The way to eight bits that PyTorch has of its own. T5 converts activations to the type of wo's weights only
+    """Quantises to int8 in PyTorch's own way. T5 converts activations to the type of wo's weights only
     where these are a tensor, which they no longer are."""
     from torch.ao import quantization
     quantization.quantize_dynamic(model, {torch.nn.Linear: quantization.per_channel_dynamic_qconfig}, inplace=True)

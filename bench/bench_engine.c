@@ -4,7 +4,7 @@
  *
  *   bench_engine score --backbone DIR --choices - [--dtype T] [--threads N] INPUTS.json [ADAPTER...]
  *
- * Reads commands, a line each, and answers each with a line of JSON:
+ * Reads commands, one per line, and answers each with a line of JSON:
  *
  *   score SET ROWS OUT     the first ROWS rows with the choices SET and the first adapter; scores to the file OUT
  *   mixed SET ROWS OUT     each row with the adapter of its task
@@ -13,9 +13,9 @@
  *                          last step's
  *   quit
  *
- * Rows are scored in the order of the file, in batches of at most --max-batch-tokens, as the server does. "seconds"
- * is the time of the engine's work alone; "products" are the matrix products with weights that real tokens need, those
- * of cross-attention as ia3_score_by_states goes about it.
+ * Rows are scored in the order of the file, in batches of at most --max-batch-tokens, as the server does. "seconds" is
+ * the time of the engine's work alone. "products" are the matrix products with weights that real tokens need; for
+ * cross-attention they depend on what ia3_score_by_states chooses.
  */
 #include <jansson.h>
 #include <stdio.h>

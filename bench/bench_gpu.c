@@ -4,11 +4,11 @@
  *
  *   bench_gpu --device SPEC --dtype TYPE --config CONFIG.json [--threads N] [--tokens N]
  *
- * Reads commands, a line each, and answers each with a line of JSON ({"error": TEXT} when it failed). The backbone
- * comes to the device with the first command that needs it.
+ * Reads commands, one per line, and answers each with a line of JSON ({"error": TEXT} if the command failed). The
+ * backbone is moved to the device by the first command that needs it.
  *
  *   open                          loads the backbone: bytes of its weights, the device's description
- *   rate N                        a product of N x N with N x N, repeated: floating-point operations per second
+ *   rate N                        a matrix product of N x N with N x N, repeated: floating-point operations per second
  *   score CHOICES ROWS ADAPTERS S batches of ROWS rows for S seconds, CHOICES choices each, ADAPTERS taking turns
  *   train STEPS WARM CHOICES      STEPS steps of 1,000 in batches of 8, after WARM that are not timed
  *   memory                        bytes on the device: all, and of the weights
@@ -16,7 +16,7 @@
  *   load DIR                      a checkpoint from its files to a device of its own
  *   quit
  *
- * Inputs are random tokens, N (103) of them with the end of the sequence; a choice has two tokens and the end.
+ * An input consists of N (103) random tokens, including the end of the sequence; a choice has two tokens and the end.
  * "flops" are those of the matrix products that the work cannot do without (bench_products.h).
  */
 #include <errno.h>

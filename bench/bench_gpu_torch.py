@@ -3,12 +3,12 @@
     bench_gpu_torch.py --config CONFIG.json --device cuda [--tokens 103]
 
 The backbone has random weights, made on the device, in bfloat16; attention is PyTorch's scaled_dot_product_attention
-where this version of transformers has it for T5. Scoring is T-Few's: the input is encoded once, the encoder's output
-repeated for each choice, the decoder runs over all choices with teacher forcing. Training has T-Few's three losses, its
-Adafactor and its schedule; dropout is the configuration's. All inputs have one length, so nothing is padded.
+where this version of transformers has it for T5. Scoring is T-Few's: the input is encoded once, the encoder's output is
+repeated for each choice, and the decoder runs over all choices with teacher forcing. Training uses T-Few's three losses, its
+Adafactor and its schedule, with the configuration's dropout. All inputs have the same length, so nothing is padded.
 
     open                      what there is: versions, the device, attention, bytes of the weights
-    rate N                    a product of N x N with N x N in bfloat16, repeated
+    rate N                    a matrix product of N x N with N x N in bfloat16, repeated
     score CHOICES ROWS S      batches of ROWS rows for S seconds
     train STEPS WARM CHOICES VECTORS    VECTORS: their type, float32 (peft's choice) or bfloat16
     memory                    the most that was allocated since the last call, in bytes

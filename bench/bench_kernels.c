@@ -1,6 +1,6 @@
 /*
  * bench_kernels.c
- *     Time of each operation for a model's shape: bench_kernels [threads [sequences [length]]].
+ *     The time of each operation for the shape of a model: bench_kernels [threads [sequences [length]]].
  *
  * The shape is that of the bundled backbone; one line per operation and direction.
  */

@@ -1,6 +1,6 @@
 /*
  * bench_matmul.c
- *     Speed of products with frozen weights: bench_matmul [threads].
+ *     The speed of matrix products with frozen weights: bench_matmul [threads].
  *
  * Prints GFLOP/s of y = a·Wᵀ (act out, and added to fp32) and of da = dy·W.
  */

@@ -1,6 +1,6 @@
 /*
  * bench_onednn.c
- *     oneDNN's own rate for matrix products with frozen weights, the limit in scripts/bench cpu.
+ *     oneDNN's own rate for matrix products with frozen weights, which scripts/bench cpu takes as the limit.
  *
  *   bench_onednn float32|bfloat16|int8 THREADS K:N...
  *

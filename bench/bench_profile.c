@@ -5,10 +5,10 @@
  *   bench_profile train OPTION... < lines of text<TAB>label      (the commands and options of ia3_engine)
  *   bench_profile score OPTION... < lines of text
  *
- * Every operation of the table is called between two readings of the clocks: time that passed, and time of all
- * threads together on a processor, which other work on the machine does not change; --threads 1 is easiest to read.
- * Products are listed by shape, with their mean rows and rate; the model code has what is left of the whole. The
- * first steps touch memory for the first time: compare runs of different lengths.
+ * Two clocks are read before and after each operation of the device: elapsed time, and the CPU time of all threads
+ * together, which other work on the machine does not change. The output is easiest to read with --threads 1. Matrix
+ * products are listed by shape, with their mean number of rows and their rate. What is left of the total is the time of
+ * the model code. The first steps touch memory for the first time, so compare runs of different lengths.
  */
 #include <stdio.h>
 #include <stdlib.h>

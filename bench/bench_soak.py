@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """200 sessions for a minute while the engine is killed twice (scripts/bench soak).
 
-Every transaction has to end well or with one of the errors that a dead engine may cause; anonymous memory of the
-engine and of the backends has to stay flat after the first quarter.
+Every transaction has to succeed or to fail with one of the errors that a dead engine may cause. The anonymous memory of
+the engine and of the backends must not grow after the first quarter.
 """
 
 import argparse

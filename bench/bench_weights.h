@@ -2,9 +2,9 @@
  * bench_weights.h
  *     Random weights of any shape for benchmarks, in little host memory.
  *
- * All tensors of a kind lie in one random block, each at an offset of its own, so that a backbone of 11 billion
- * parameters takes half a gigabyte. The kinds are those whose sizes differ when T5 is initialised: with them,
- * activations are of ordinary size through all layers. Values are uniform; bfloat16.
+ * All tensors of a kind share one random block, each at an offset of its own, so that a backbone of 11 billion
+ * parameters takes half a gigabyte. The kinds differ in their standard deviations, which are those of T5's
+ * initialisation, so that activations have an ordinary size in all layers. Values are uniform, in bfloat16.
  */
 #ifndef IA3_BENCH_WEIGHTS_H
 #define IA3_BENCH_WEIGHTS_H

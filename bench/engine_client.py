@@ -1,4 +1,4 @@
-"""Speaks the engine's protocol (src/common/protocol.h) over its socket: what a backend does, without PostgreSQL."""
+"""A client for the engine's protocol (src/common/protocol.h): does what a backend does, without PostgreSQL."""
 
 import socket
 import struct

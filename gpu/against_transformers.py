@@ -3,9 +3,9 @@
 
     against_transformers.py --engine build/gpu/ia3_engine --device cuda
 
-Prints "ok - ..." or "not ok - ..." for each check. transformers computes in float32 on the CPU; in bfloat16, on the GPU
-where there is one, for the error that it makes itself. Tokens are the engine's, so no tokenizer is needed. Variables
-IA3_ENGINE_NAME are the engine's NAME: its libraries are not for Python.
+Prints "ok - ..." or "not ok - ..." for each check. transformers computes in float32 on the CPU, and in bfloat16 (on the GPU
+if there is one) to find out how large its own error is. The engine tokenizes, so no tokenizer is needed. A variable
+IA3_ENGINE_NAME sets the variable NAME for the engine only, because Python must not load the engine's libraries.
 """
 
 import argparse

@@ -1,5 +1,5 @@
-"""The steps of scripts/gpu-check, the most important first. Each has a limit, all together have one, and a step that
-fails does not stop the next."""
+"""The steps of scripts/gpu-check, the most important first. Each step has a time limit, and so has the whole check. A step
+that fails does not stop the next one."""
 
 import argparse
 import os
@@ -110,7 +110,7 @@ class Check:
         self.report.check("build", what, "ok", seconds=time.monotonic() - started)
 
     def build_step(self, step):
-        """Each part for itself: without the tests there is still something to measure."""
+        """Builds each part separately, so that the benchmark can still run if the tests cannot be built."""
         b = self.build_folder
         parts = [("engine", [f"{b}/ia3_engine", f"{b}/bench/bench_gpu"], [])]
         if self.cuda and not self.module:
@@ -132,7 +132,7 @@ class Check:
             self.report.check("build", "device opens", "failed", self.unusable)
 
     def open_device(self, step):
-        """Why the device cannot be used; "" when it can. Otherwise hundreds of tests would say it."""
+        """Why the device cannot be used; "" if it can. This avoids that hundreds of tests fail for the same reason."""
         if not os.path.exists(self.engine_program("ia3_engine")):
             return "there is no engine"
         command = [self.engine_program("ia3_engine"), "info", "--backbone", "models/ia3-mini", "--device",
@@ -165,7 +165,7 @@ class Check:
                 self.report.check("tests", test, "failed", "ran without asking for the device")
 
     def count_tests(self, test, status, output, seconds):
-        """cmocka's totals; a program that ends badly without a failed test is one failure."""
+        """cmocka's totals. A program that exits with an error although no test failed counts as one failure."""
         totals = {word: sum(int(n) for n in re.findall(rf"^\[  {word} *\] (\d+) test", output, re.M))
                   for word in ("PASSED", "FAILED", "SKIPPED")}
         if status != 0 and not totals["FAILED"]:

@@ -1,4 +1,4 @@
-"""What the machine has: GPU, toolkit, libraries, a Python with torch."""
+"""Finds out what the machine has: GPU, toolkit, libraries, a Python with torch."""
 
 import glob
 import os
@@ -84,7 +84,7 @@ def find_nvcc():
 
 
 def _linkable(folders, links):
-    """Folders with a libcublasLt.so to link. Python's packages have it under its versioned name only, which the linker
+    """Folders with a libcublasLt.so to link. Python's packages contain it under its versioned name only, which the linker
     does not look for: it gets a link in `links`."""
     found = [d for d in folders if glob.glob(f"{d}/libcublasLt.so*")]
     if found and not any(os.path.exists(f"{d}/libcublasLt.so") for d in found):

@@ -1,7 +1,8 @@
 """The benchmark: bench_gpu.c and, as the peer, bench_gpu_torch.py on random weights of the shapes of T0-3B and T0-11B.
 
-Training: 1,000 steps are said to take twenty times what 50 take. Scoring: rows per second at the smallest batch whose
-rate is within 3% of the best one's (a larger one only takes memory); the peer at its best batch. Medians of the runs.
+The time of 1,000 training steps is extrapolated from 50 steps. Scoring is given in rows per second at the smallest batch whose
+rate is within 3% of the best one (a larger batch only takes more memory); the peer uses its best batch. Numbers are medians of
+the runs.
 """
 
 import json
@@ -46,7 +47,7 @@ class Plan:
 
 
 def weight_bytes(config):
-    """Of a checkpoint in bfloat16, about."""
+    """The approximate size of a checkpoint in bfloat16."""
     d, inner, ff = config["d_model"], config["num_heads"] * config["d_kv"], config["d_ff"]
     layer = 12 * d * inner + 6 * d * ff  # encoder and decoder
     return 2 * (2 * config["vocab_size"] * d + config["num_layers"] * layer)
@@ -110,7 +111,7 @@ class Benchmark:
                   f"bfloat16 product: {rate / 1e12:.1f} TFLOP/s")
 
     def ia3_scoring(self, driver, name, step, before):
-        """What a batch took stays reserved, so memory is looked at between the batches, which grow."""
+        """Memory stays reserved after a batch. Because the batches grow, memory is read between them."""
         tried, stopped = [], None
         for rows in self.plan.rows[name]:
             try:

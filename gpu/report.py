@@ -72,7 +72,7 @@ class Report:
         self.say(f"  {text}")
 
     def check(self, step, name, status, detail="", seconds=None, count=1):
-        """Counts for `count` checks of that status."""
+        """Adds a line that counts as `count` checks with that status."""
         self.checks.append((step, name, status, detail, seconds, count))
         took = "" if seconds is None else f" ({seconds:.1f} s)"
         self.say(f"  {status:7} {name}{took}{': ' if detail else ''}{detail}")

@@ -10,7 +10,7 @@ import time
 
 
 class Failure(Exception):
-    """What went wrong in a step, in a line."""
+    """What went wrong in a step, in one line."""
 
 
 class OutOfTime(Failure):
@@ -18,7 +18,7 @@ class OutOfTime(Failure):
 
 
 def _kill(process):
-    """The process and whatever it started."""
+    """Kills the process and all processes that it started."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -121,7 +121,7 @@ class Driver:
 
 
 class Clock:
-    """What is left of the time for everything."""
+    """The time that is left for the whole check."""
 
     def __init__(self, seconds):
         self.end = time.monotonic() + seconds
@@ -131,7 +131,7 @@ class Clock:
 
 
 class Step:
-    """The time of one step: its own limit, or what is left for everything when that is less."""
+    """The time that a step may take: its own limit, or the time left for the whole check if that is less."""
 
     def __init__(self, clock, limit):
         self.started = time.monotonic()
