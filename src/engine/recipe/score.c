@@ -103,21 +103,21 @@ slot_of(ia3_batch *b, const ia3_model *m, const ia3_adapter *adapter)
  * row begin: rows that ask the same of the same input share them.
  */
 static void
-add_group(ia3_batch *b, const ia3_model *m, const ia3_score_row *rows, const int *next, int leader,
-          int *first_pair)
+add_group(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, const int *next, int leader, int *first_pair)
 {
     ia3_batch_add_input(b, rows[leader].ids, rows[leader].n_ids, slot_of(b, m, rows[leader].adapter));
     for (int i = leader; i >= 0; i = next[i]) {
         int twin = leader;
         while (twin != i && rows[twin].choices != rows[i].choices)
             twin = next[twin];
+        rows[i].repeated = twin != i;
         first_pair[i] = twin != i ? first_pair[twin] : ia3_batch_add_trie(b, rows[i].choices);
     }
 }
 
 /* Inputs whose cross-attention goes by states come last. */
 static void
-build(ia3_batch *b, const ia3_model *m, const ia3_score_row *rows, int n, int *first_pair)
+build(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, int n, int *first_pair)
 {
     bool *states = ia3_alloc_array(n, sizeof(bool));
     for (int i = 0; i < n; i++)
@@ -181,7 +181,7 @@ run_pass(void *arg)
 }
 
 bool
-ia3_score(ia3_model *m, const ia3_score_row *rows, int n, ia3_error *err)
+ia3_score(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
 {
     if (n == 0)
         return true;

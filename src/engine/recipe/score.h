@@ -14,6 +14,8 @@ typedef struct ia3_score_row {
     int n_ids;
     const ia3_choices *choices;
     double *scores; /* out [choices->n]: mean log-likelihood per token */
+    bool
+        repeated; /* out: an earlier row has the same adapter, input and choices, and was computed for both */
 } ia3_score_row;
 
 /* Tokens a row adds to a batch, for the token budget: input tokens + trie rows. */
@@ -26,6 +28,6 @@ int ia3_score_row_tokens(const ia3_score_row *row);
 bool ia3_score_by_states(const ia3_model *m, const ia3_score_row *row);
 
 /* Computes all rows in one batch. On failure (out of memory) no score is valid. */
-bool ia3_score(ia3_model *m, const ia3_score_row *rows, int n, ia3_error *err);
+bool ia3_score(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err);
 
 #endif

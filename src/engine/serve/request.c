@@ -174,15 +174,6 @@ allocate_scores(ia3_request *r)
     return true;
 }
 
-static uint64_t
-hash_ids(const int32_t *ids, int n)
-{
-    uint64_t h = 0xcbf29ce484222325u;
-    for (int i = 0; i < n; i++)
-        h = (h ^ (uint32_t) ids[i]) * 0x100000001b3u;
-    return h;
-}
-
 static void
 prepare_row(ia3_request *r, ia3_request_context *x)
 {
@@ -204,7 +195,6 @@ prepare_row(ia3_request *r, ia3_request_context *x)
         r->bytes += row->error.cap;
         return;
     }
-    row->hash = hash_ids(row->ids, row->n_ids);
     r->bytes += (size_t) row->n_ids * sizeof *row->ids + 16;
 }
 

@@ -26,7 +26,6 @@ typedef struct ia3_row {
     const ia3_sampling *sampling; /* NULL: SCORE */
     int32_t *ids;
     int n_ids;
-    uint64_t hash;  /* of the ids */
     double *scores; /* [set->choices->n], inside request->scores */
     char *text;     /* generated, malloc'd [text_len] */
     size_t text_len;

@@ -13,16 +13,12 @@
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 
-#define TABLE_SIZE (4 * IA3_MAX_BATCH_ROWS) /* a power of two */
-
 /* A batch being computed. */
 typedef struct ia3_scoring {
     ia3_server *server;
-    int n;                                  /* distinct rows */
-    ia3_score_row rows[IA3_MAX_BATCH_ROWS]; /* what is computed */
-    ia3_row *row_of[IA3_MAX_BATCH_ROWS];    /* the row whose scores are written */
-    int twin_of[IA3_MAX_BATCH_ROWS];        /* batch row -> distinct row, -1 = failed */
-    int32_t table[TABLE_SIZE];              /* hash -> distinct row + 1 */
+    int n;
+    ia3_score_row rows[IA3_MAX_BATCH_ROWS];
+    ia3_row *row_of[IA3_MAX_BATCH_ROWS]; /* the row whose scores are written */
 } ia3_scoring;
 
 /* Shortest first; among equals in the order of arrival, so that a batch does not depend on qsort. */
@@ -58,34 +54,6 @@ ia3_adapter_to_device(ia3_server *s, ia3_cached_adapter *a, ia3_error *err)
     return true;
 }
 
-static bool
-same_question(const ia3_row *a, const ia3_row *b)
-{
-    return a->hash == b->hash && a->adapter == b->adapter && a->set == b->set && a->n_ids == b->n_ids &&
-           memcmp(a->ids, b->ids, (size_t) a->n_ids * sizeof *a->ids) == 0;
-}
-
-/* The distinct row that answers `row`: one that is there already, or a new one. */
-static int
-find_twin(ia3_scoring *p, ia3_row *row)
-{
-    uint64_t h =
-        row->hash ^ ((uintptr_t) row->adapter >> 4) * 0x9E3779B97F4A7C15u ^ ((uintptr_t) row->set >> 4);
-    size_t at = (size_t) (h ^ h >> 29) % TABLE_SIZE;
-    for (; p->table[at]; at = (at + 1) % TABLE_SIZE)
-        if (same_question(p->row_of[p->table[at] - 1], row))
-            return p->table[at] - 1;
-    int k = p->n++;
-    p->table[at] = k + 1;
-    p->row_of[k] = row;
-    p->rows[k] = (ia3_score_row){.adapter = row->adapter ? row->adapter->device : NULL,
-                                 .ids = row->ids,
-                                 .n_ids = row->n_ids,
-                                 .choices = row->set->choices,
-                                 .scores = row->scores};
-    return k;
-}
-
 /* Computes rows [from, to); when memory does not suffice for them together, in two halves. */
 static void
 score_range(ia3_scoring *p, int from, int to)
@@ -115,23 +83,7 @@ score_range(ia3_scoring *p, int from, int to)
         ia3_row_fail(p->row_of[i], &err);
 }
 
-/* Gives each twin the result of the row that was computed. */
-static void
-share_results(ia3_scoring *p, ia3_row_batch *batch)
-{
-    for (int i = 0; i < batch->n; i++) {
-        ia3_row *row = batch->rows[i];
-        if (p->twin_of[i] < 0 || p->row_of[p->twin_of[i]] == row)
-            continue;
-        const ia3_row *twin = p->row_of[p->twin_of[i]];
-        if (twin->error.len > 0) {
-            row->error = (ia3_writer){.grow = twin->error.grow};
-            ia3_put_bytes(&row->error, twin->error.data, twin->error.len);
-        } else
-            memcpy(row->scores, twin->scores, (size_t) row->set->choices->n * sizeof *row->scores);
-    }
-}
-
+/* Rows that repeat another one of their batch count as rows, but not as work done. */
 static void
 count_batch(ia3_scoring *p, const ia3_row_batch *batch, double started, double ended)
 {
@@ -139,8 +91,12 @@ count_batch(ia3_scoring *p, const ia3_row_batch *batch, double started, double e
     double waited = 0, input_tokens = 0, decoder_tokens = 0;
     for (int i = 0; i < batch->n; i++)
         waited += started - batch->rows[i]->request->arrived;
-    int tasks = 0;
+    int tasks = 0, repeated = 0;
     for (int i = 0; i < p->n; i++) {
+        if (p->rows[i].repeated) {
+            repeated++;
+            continue;
+        }
         input_tokens += p->rows[i].n_ids;
         decoder_tokens += p->rows[i].choices->n_rows;
         /* rows of one task need not be neighbours: count those that no earlier row has */
@@ -154,6 +110,7 @@ count_batch(ia3_scoring *p, const ia3_row_batch *batch, double started, double e
     ia3_stats_add(stats, IA3_STAT_INPUT_TOKENS, input_tokens);
     ia3_stats_add(stats, IA3_STAT_DECODER_TOKENS, decoder_tokens);
     ia3_stats_add(stats, IA3_STAT_DISTINCT_TASKS, tasks);
+    ia3_stats_add(stats, IA3_STAT_DEDUP_ROWS, repeated);
     ia3_stats_add(stats, IA3_STAT_SCORE_SECONDS, ended - started);
     ia3_stats_add(stats, IA3_STAT_SCORE_WAIT_SECONDS, waited);
     ia3_stats_max(stats, IA3_STAT_MAX_BATCH_ROWS, batch->n);
@@ -166,26 +123,25 @@ score_batch(ia3_server *s, ia3_row_batch *batch)
     p->server = s;
     double started = ia3_now();
     qsort(batch->rows, (size_t) batch->n, sizeof *batch->rows, compare_rows);
-    int good = 0;
     for (int i = 0; i < batch->n; i++) {
         ia3_row *row = batch->rows[i];
         ia3_error err = {0};
-        p->twin_of[i] = -1;
         if (ia3_row_failed(row))
             continue;
         if (!ia3_adapter_to_device(s, row->adapter, &err)) {
             ia3_row_fail(row, &err);
             continue;
         }
-        p->twin_of[i] = find_twin(p, row);
-        good++;
+        p->rows[p->n] = (ia3_score_row){.adapter = row->adapter ? row->adapter->device : NULL,
+                                        .ids = row->ids,
+                                        .n_ids = row->n_ids,
+                                        .choices = row->set->choices,
+                                        .scores = row->scores};
+        p->row_of[p->n++] = row;
     }
     score_range(p, 0, p->n);
-    share_results(p, batch);
-    if (p->n > 0) {
+    if (p->n > 0)
         count_batch(p, batch, started, ia3_now());
-        ia3_stats_add(&s->stats, IA3_STAT_DEDUP_ROWS, good - p->n);
-    }
     free(p);
 }
 
