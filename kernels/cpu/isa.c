@@ -26,9 +26,9 @@
 #endif
 
 /* VARIANT_available() must check for everything that CPU_FLAGS_VARIANT in engine.mk lets the compiler use. */
-#define CHECK static __attribute__((unused)) /* a build may leave variants out */
+#define UNUSED __attribute__((unused)) /* a build may leave variants out */
 
-CHECK bool
+static UNUSED bool
 native_available(void)
 {
     return true;
@@ -36,7 +36,7 @@ native_available(void)
 
 #if defined(__x86_64__)
 
-CHECK bool
+static UNUSED bool
 avx2_available(void)
 {
     __builtin_cpu_init();
@@ -44,7 +44,7 @@ avx2_available(void)
            __builtin_cpu_supports("bmi2");
 }
 
-CHECK bool
+static UNUSED bool
 avx512_available(void)
 {
     return avx2_available() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512cd") &&
@@ -52,7 +52,7 @@ avx512_available(void)
            __builtin_cpu_supports("avx512vl");
 }
 
-CHECK bool
+static UNUSED bool
 avx512bf16_available(void)
 {
     return avx512_available() && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
@@ -62,13 +62,13 @@ avx512bf16_available(void)
 
 #elif defined(__aarch64__) && defined(__linux__)
 
-CHECK bool
+static UNUSED bool
 neon_available(void)
 {
     return true;
 }
 
-CHECK bool
+static UNUSED bool
 dotprod_available(void)
 {
     return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;

@@ -12,7 +12,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
-#include "engine/serve/score_batch.h"
+#include "engine/recipe/metrics.h"
 
 /* The examples as read: texts tokenized, labels as strings until all are known. */
 typedef struct ia3_cli_examples {

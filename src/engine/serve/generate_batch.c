@@ -2,7 +2,7 @@
  * generate_batch.c
  *     The rows of a batch that are to be continued: GENERATE (compute.h). Compute thread.
  */
-#include "score_batch.h"
+#include "generate_batch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +11,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/recipe/generate.h"
+#include "score_batch.h"
 
 /* Every step brings the logits of all its rows to the host: that many bytes at most, or one row's. */
 #define LOGIT_BYTES ((size_t) 64 << 20)

@@ -1,7 +1,6 @@
 /*
  * score_batch.c
- *     The compute thread: loading, the loop, scoring batches (writer.c generates). One batch and one training step in turn, so
- *     neither waits for more than one of the other.
+ *     Runs one batch on the compute thread: first the rows to be scored, then those to be continued.
  */
 #include "score_batch.h"
 
@@ -12,6 +11,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "generate_batch.h"
 
 /* A batch being computed. */
 typedef struct ia3_scoring {
@@ -172,44 +172,4 @@ ia3_run_batch(ia3_server *s, ia3_row_batch *batch)
         ia3_run_generation(s, writing, n_writing);
     hand_back(s, writing, n_writing);
     free(writing);
-}
-
-static void
-post_loading(ia3_server *s, int percent)
-{
-    ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_LOADING, .percent = percent});
-}
-
-void *
-ia3_compute_main(void *arg)
-{
-    ia3_server *s = arg;
-    ia3_event loaded = {.kind = IA3_EVENT_READY};
-    if (!ia3_server_load(s, post_loading, &loaded.error))
-        loaded.kind = IA3_EVENT_FAILED;
-    ia3_queue_post(s->queue, &loaded);
-    if (loaded.kind == IA3_EVENT_FAILED)
-        return NULL;
-
-    ia3_trainer *trainer = ia3_trainer_create(s);
-    ia3_work *work = ia3_alloc(sizeof *work);
-    while (ia3_queue_next(s->queue, ia3_trainer_busy(trainer), work)) {
-        for (int i = 0; i < work->n_doomed; i++)
-            ia3_adapter_free(s->model, work->doomed[i]);
-        free(work->doomed);
-        if (work->batch.n > 0)
-            ia3_run_batch(s, &work->batch);
-        for (ia3_request *r = work->trainings, *next; r; r = next) {
-            next = r->lane_next;
-            ia3_trainer_add(trainer, r);
-        }
-        if (ia3_trainer_busy(trainer))
-            ia3_trainer_step(trainer);
-    }
-    for (int i = 0; i < work->n_doomed; i++)
-        ia3_adapter_free(s->model, work->doomed[i]);
-    free(work->doomed);
-    free(work);
-    ia3_trainer_free(trainer);
-    return NULL;
 }

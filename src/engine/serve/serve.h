@@ -2,8 +2,9 @@
  * serve.h
  *     The engine as a server: `ia3_engine serve` (protocol.h says how it is started and what it tells).
  *
- * Two threads, and a third while checkpoints are merged (merger.h). The main thread does all input and output (io.c) and tokenizes; the compute thread (compute.c)
- * loads the backbone and owns every call that touches the device. They meet in queue.h only.
+ * There are two threads, and a third one while checkpoints are merged (merger.h). The main thread does all input and
+ * output (event_loop.c) and tokenizes; the compute thread (compute_thread.c) loads the backbone and makes every call that
+ * touches the device. They meet in queue.h only.
  */
 #ifndef IA3_SERVE_H
 #define IA3_SERVE_H
@@ -45,7 +46,7 @@ void ia3_server_unload(ia3_server *s);
 /* The compute thread's main function; arg is the ia3_server. */
 void *ia3_compute_main(void *arg);
 
-/* The I/O loop (io.c). Returns the exit status; sockets are closed and unlinked by then. */
+/* The I/O loop (event_loop.c). Returns the exit status; sockets are closed and unlinked by then. */
 int ia3_io_run(ia3_server *s);
 /* Frees what requests, caches and connections hold, once the compute thread has ended. */
 void ia3_io_free(ia3_server *s);
