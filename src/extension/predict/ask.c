@@ -2,8 +2,8 @@
  * ask.c
  *     Predicting many calls at once: those of a batch of rows.
  *
- * Each task is looked up once per batch, under the statement's snapshot. Calls are sent in one request per backbone, or
- * in several if their texts are long.
+ * Each task is looked up once per batch, under the statement's snapshot. Calls are sent in one request per backbone,
+ * or in several if their texts are long.
  */
 #include "postgres.h"
 
@@ -142,8 +142,8 @@ parse_task(const Ia3Task *task)
 }
 
 /*
- * Whether sending a request makes sense. An engine that is starting is worth waiting for; one that has failed is left to
- * the function, which will raise the error if it is really called.
+ * Whether sending a request makes sense. An engine that is starting is worth waiting for; one that has failed is left
+ * to the function, which will raise the error if it is really called.
  */
 static bool
 engine_is_there(const char *backbone)

@@ -13,7 +13,9 @@ typedef enum Ia3CallForm {
     IA3_CALL_TEXT,      /* (task text, input text [, choices text[]]) */
     IA3_CALL_FIELDS,    /* (task text, fields jsonb [, choices text[]]) */
     IA3_CALL_ZERO_SHOT, /* (input text, choices text[]) */
-    /* forms of ia3_generate, whose last argument is an integer; all other arguments of all forms are varlena values */
+    /*
+     * forms of ia3_generate, whose last argument is an integer; all other arguments of all forms are varlena values
+     */
     IA3_CALL_GENERATE,          /* (task text, input text, max_tokens integer) */
     IA3_CALL_GENERATE_FIELDS,   /* (task text, fields jsonb, max_tokens integer) */
     IA3_CALL_GENERATE_ZERO_SHOT /* (input text, max_tokens integer) */

@@ -2,8 +2,8 @@
  * classify.c
  *     ia3_classify and ia3_predict: choices ranked by their likelihood.
  *
- * All functions are STRICT. An answer is taken from the result cache if it has been predicted ahead (readahead.h), or if
- * the same place of the query has just been called with the same arguments.
+ * All functions are STRICT. An answer is taken from the result cache if it has been predicted ahead (readahead.h), or
+ * if the same place of the query has just been called with the same arguments.
  */
 #include "postgres.h"
 

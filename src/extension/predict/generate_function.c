@@ -2,8 +2,9 @@
  * generate_function.c
  *     ia3_generate: free text from the decoder, greedy or sampled.
  *
- * Greedy calls are generated ahead, like those of ia3_predict (readahead.h). Sampled ones are sent one by one, and the
- * engine combines the waiting calls of all sessions into one batch. Of a task with several templates the first is used.
+ * Greedy calls are generated ahead, like those of ia3_predict (readahead.h). Sampled ones are sent one by one, and
+ * the engine combines the waiting calls of all sessions into one batch. Of a task with several templates the first is
+ * used.
  */
 #include "postgres.h"
 
@@ -64,8 +65,8 @@ greedy(FunctionCallInfo fcinfo, Ia3CallForm form)
 }
 
 /*
- * The arguments of the call are followed by temperature, top_k and seed. Only the seed may be NULL; it is then drawn at
- * random.
+ * The arguments of the call are followed by temperature, top_k and seed. Only the seed may be NULL; it is then drawn
+ * at random.
  */
 static Datum
 sampled(FunctionCallInfo fcinfo, Ia3CallForm form)

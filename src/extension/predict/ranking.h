@@ -23,8 +23,8 @@ typedef struct Ia3Ranking {
 extern Ia3Ranking *Ia3RankingOfText(const char *text);
 
 /*
- * Ranks the choices by their scores; the result must be ok. Points to the strings of `choices`. ERROR XX000 for scores
- * that are not finite.
+ * Ranks the choices by their scores; the result must be ok. Points to the strings of `choices`. ERROR XX000 for
+ * scores that are not finite.
  */
 extern Ia3Ranking *Ia3RankingMake(const Ia3Strings *choices, const Ia3ScoreResult *result);
 

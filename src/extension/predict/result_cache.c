@@ -2,8 +2,8 @@
  * result_cache.c
  *     Answers that are known before a function is called.
  *
- * Everything here is local to the backend, so there are no locks. The caches form a list; each removes itself when its
- * memory context is reset or deleted, which covers errors and aborted subtransactions as well.
+ * Everything here is local to the backend, so there are no locks. The caches form a list; each removes itself when
+ * its memory context is reset or deleted, which covers errors and aborted subtransactions as well.
  */
 #include "postgres.h"
 
@@ -345,10 +345,10 @@ Ia3CacheFind(const Ia3Call *call)
 /*
  * Memos
  *
- * A snapshot may be gone by the next call, so its address identifies nothing. Two snapshots that a backend takes see the
- * same data if they agree on the numbers below. Transactions only ever leave the set of those in progress, so equal
- * bounds and counts mean equal sets; within our own transaction every change advances the command counter, and the
- * number of a subtransaction is never used again.
+ * A snapshot may be gone by the next call, so its address identifies nothing. Two snapshots that a backend takes see
+ * the same data if they agree on the numbers below. Transactions only ever leave the set of those in progress, so
+ * equal bounds and counts mean equal sets; within our own transaction every change advances the command counter, and
+ * the number of a subtransaction is never used again.
  */
 typedef struct SnapshotTag {
     LocalTransactionId transaction;

@@ -2,14 +2,14 @@
  * result_cache.h
  *     Answers that are known before a function is called.
  *
- * Each read-ahead node owns a cache, and the functions search all of them. An answer is found by the form of the call and
- * the bytes of its arguments. Toast pointers are compared as they are, without being followed: within a statement equal
- * pointers mean equal values, and nothing is fetched twice.
+ * Each read-ahead node owns a cache, and the functions search all of them. An answer is found by the form of the call
+ * and the bytes of its arguments. Toast pointers are compared as they are, without being followed: within a statement
+ * equal pointers mean equal values, and nothing is fetched twice.
  *
- * An answer is valid only for a certain role at a certain time: another role may not see the task, another statement may
- * see another version of it, and other settings give other scores. A node's cache therefore belongs to a snapshot, which
- * the node's query keeps registered, and records the role and the settings. A memo may outlive a statement, so it records
- * what its snapshot saw.
+ * An answer is valid only for a certain role at a certain time: another role may not see the task, another statement
+ * may see another version of it, and other settings give other scores. A node's cache therefore belongs to a
+ * snapshot, which the node's query keeps registered, and records the role and the settings. A memo may outlive a
+ * statement, so it records what its snapshot saw.
  */
 #ifndef IA3_RESULT_CACHE_H
 #define IA3_RESULT_CACHE_H
@@ -44,12 +44,15 @@ extern void Ia3CacheStore(Ia3ResultCache *cache, Ia3CacheEntry *entry, const Ia3
 /* Makes an entry count as not requested: the next Ia3CacheEnter reports it as new. */
 extern void Ia3CacheForget(Ia3CacheEntry *entry);
 
-/* The answer to a call, which the functions look for first; NULL if it is not known. Valid until the executor continues. */
+/*
+ * The answer to a call, which the functions look for first; NULL if it is not known. Valid until the executor
+ * continues.
+ */
 extern const Ia3Ranking *Ia3CacheFind(const Ia3Call *call);
 
 /*
- * The last answer at this call site, kept in fn_extra for arguments that do not change; NULL if role, settings, snapshot
- * or arguments differ.
+ * The last answer at this call site, kept in fn_extra for arguments that do not change; NULL if role, settings,
+ * snapshot or arguments differ.
  */
 extern const Ia3Ranking *Ia3MemoFind(FmgrInfo *flinfo, const Ia3Call *call);
 extern void Ia3MemoStore(FmgrInfo *flinfo, const Ia3Call *call, const Ia3Ranking *ranking);

@@ -34,8 +34,8 @@ extern Ia3ScoreRequest *Ia3ScoreCreate(const char *backbone);
 extern Ia3ScoreRequest *Ia3GenerateCreate(const char *backbone);
 
 /*
- * Each of these returns the index that rows refer to. A task that has been added already (with the same digest) is not
- * added again; NULL is the bare backbone. The task must belong to the request's backbone and outlive the request.
+ * Each of these returns the index that rows refer to. A task that has been added already (with the same digest) is
+ * not added again; NULL is the bare backbone. The task must belong to the request's backbone and outlive the request.
  * `choices` must have passed Ia3CheckChoices.
  */
 extern int Ia3ScoreAddAdapter(Ia3ScoreRequest *request, const Ia3Task *task);
@@ -51,8 +51,8 @@ extern int Ia3GenerateAddRow(Ia3ScoreRequest *request, int adapter, const Ia3Sam
 extern Ia3ScoreResult *Ia3ScoreRun(Ia3ScoreRequest *request);
 
 /*
- * The same in two steps, between which the caller may do other things, including other requests to the same engine. If
- * the connection is closed in between, by an aborted subtransaction, the request is sent again.
+ * The same in two steps, between which the caller may do other things, including other requests to the same engine.
+ * If the connection is closed in between, by an aborted subtransaction, the request is sent again.
  */
 extern void Ia3ScoreSend(Ia3ScoreRequest *request);
 extern Ia3ScoreResult *Ia3ScoreCollect(Ia3ScoreRequest *request);

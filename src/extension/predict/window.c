@@ -4,10 +4,10 @@
  *
  *     SELECT id, ia3_predict_window('topic', body) OVER () FROM tickets
  *
- * A window function may look at the rows that follow. At a row without an answer, it predicts this row and the next ones
- * of the partition, 1, 2, 4, ... rows up to ia3.batch_rows, so a LIMIT remains cheap. The function has a name of its own
- * because PostgreSQL does not distinguish a window function from an ordinary one with the same arguments. Frame and
- * ORDER BY have no influence on the results.
+ * A window function may look at the rows that follow. At a row without an answer, it predicts this row and the next
+ * ones of the partition, 1, 2, 4, ... rows up to ia3.batch_rows, so a LIMIT remains cheap. The function has a name of
+ * its own because PostgreSQL does not distinguish a window function from an ordinary one with the same arguments.
+ * Frame and ORDER BY have no influence on the results.
  */
 #include "postgres.h"
 
@@ -38,8 +38,8 @@ typedef struct WindowState {
 } WindowState;
 
 /*
- * Gets the arguments of the row `offset` rows ahead. Returns false if one of them is NULL, or if there is no such row, in
- * which case *isOut is set.
+ * Gets the arguments of the row `offset` rows ahead. Returns false if one of them is NULL, or if there is no such
+ * row, in which case *isOut is set.
  */
 static bool
 get_arguments(WindowObject window, int offset, Ia3Call *call, bool *isOut)

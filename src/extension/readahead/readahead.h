@@ -1,13 +1,13 @@
 /*
  * readahead.h
- *     Sending the rows of a plan to the engine in batches: the parts of the read-ahead node and how they work together.
+ *     Sending the rows of a plan to the engine in batches: the parts of the read-ahead node and how they fit.
  *
- * ia3_classify and ia3_predict are called by ordinary executor nodes, row by row. After planning we put a custom scan,
- * Ia3ReadAhead, below every node that calls them. It reads some rows of its child, evaluates the arguments that the calls
- * above it will have, sends all of these calls to the engine at once and keeps the answers in a result cache
- * (result_cache.h); then it returns the rows unchanged. The functions are still called for each row and find their
- * answers in the cache. A call that finds none goes to the engine by itself, so a missing or useless read-ahead costs
- * time, but never changes a result.
+ * ia3_classify and ia3_predict are called by ordinary executor nodes, row by row. After planning we put a custom
+ * scan, Ia3ReadAhead, below every node that calls them. It reads some rows of its child, evaluates the arguments that
+ * the calls above it will have, sends all of these calls to the engine at once and keeps the answers in a result
+ * cache (result_cache.h); then it returns the rows unchanged. The functions are still called for each row and find
+ * their answers in the cache. A call that finds none goes to the engine by itself, so a missing or useless read-ahead
+ * costs time, but never changes a result.
  *
  *     readahead_plan.c       the planner hook, and the walk over the finished plan that decides where nodes go
  *     readahead_functions.c  which functions are ours
@@ -66,7 +66,9 @@ typedef struct Ia3Consumer {
     Node *limitOffset;
 } Ia3Consumer;
 
-/* Whether every row, up to the limit, will be read for certain: then whatever fails early would have failed anyway. */
+/*
+ * Whether every row, up to the limit, will be read for certain: then whatever fails early would have failed anyway.
+ */
 static inline bool
 Ia3WantsAll(const Ia3Consumer *consumer)
 {
@@ -74,8 +76,8 @@ Ia3WantsAll(const Ia3Consumer *consumer)
 }
 
 /*
- * Calls found in an expression or in a plan subtree (readahead_sites.c). A site is a List: the FuncExpr, followed by the
- * conditions under which it is evaluated. Its Vars refer to the rows that will be read ahead.
+ * Calls found in an expression or in a plan subtree (readahead_sites.c). A site is a List: the FuncExpr, followed by
+ * the conditions under which it is evaluated. Its Vars refer to the rows that will be read ahead.
  */
 typedef struct Ia3Sites {
     List *sites;
@@ -118,8 +120,8 @@ extern Plan *Ia3Interpose(Ia3Rewrite *rw, Plan *child, const Ia3Sites *sites, co
 extern Plan *Ia3Split(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer);
 
 /*
- * What the planner tells the executor in CustomScan.custom_private, as a List of Integers. custom_exprs holds the sites,
- * each a List, followed, if there is a limit, by its count and its offset.
+ * What the planner tells the executor in CustomScan.custom_private, as a List of Integers. custom_exprs holds the
+ * sites, each a List, followed, if there is a limit, by its count and its offset.
  */
 typedef struct Ia3ReadAheadPlan {
     int nSites;
@@ -134,8 +136,8 @@ extern Ia3ReadAheadPlan Ia3ReadAheadPlanGet(const CustomScan *scan);
 extern const CustomScanMethods Ia3ReadAheadScanMethods;
 
 /*
- * Whether the current run of the executor has a row limit of its own (readahead_run.c), as for FETCH, a driver's fetch
- * size, loops and SELECT INTO in PL/pgSQL, and functions in SQL. The plan does not tell.
+ * Whether the current run of the executor has a row limit of its own (readahead_run.c), as for FETCH, a driver's
+ * fetch size, loops and SELECT INTO in PL/pgSQL, and functions in SQL. The plan does not tell.
  */
 extern void Ia3RunInit(void);
 extern bool Ia3RunMayStop(void);

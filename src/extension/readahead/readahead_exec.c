@@ -2,11 +2,11 @@
  * readahead_exec.c
  *     Executing the read-ahead node.
  *
- * A batch goes through three steps. First, its rows are read from the child and stored, and the arguments of the calls
- * that will be made for them are evaluated and sent to the engine. Second, the answers are collected into the result
- * cache. Third, the rows are filtered, projected and returned, while the functions, called by this node or by those above
- * it, find their answers. If the consumer reads everything, the next batch is read and sent before the answers of the
- * current one are awaited, so the engine is never idle.
+ * A batch goes through three steps. First, its rows are read from the child and stored, and the arguments of the
+ * calls that will be made for them are evaluated and sent to the engine. Second, the answers are collected into the
+ * result cache. Third, the rows are filtered, projected and returned, while the functions, called by this node or by
+ * those above it, find their answers. If the consumer reads everything, the next batch is read and sent before the
+ * answers of the current one are awaited, so the engine is never idle.
  *
  * A consumer that may stop early gets batches of 1, 2, 4, ... rows, so at most twice as many rows are predicted as it
  * reads. A consumer with a known limit gets exactly as many rows as the limit says.
@@ -70,7 +70,9 @@ create_state(CustomScan *scan)
  * Begin
  */
 
-/* False if the value that it returns is kept elsewhere: in the stored row, in the plan, or where a parameter was set. */
+/*
+ * False if the value that it returns is kept elsewhere: in the stored row, in the plan, or where a parameter was set.
+ */
 static bool
 makes_new_value(Expr *expr)
 {
@@ -153,8 +155,9 @@ load_row(Ia3ReadAheadState *state, Ia3Batch *batch, int i)
 }
 
 /*
- * Evaluates the limit above us, if there is one, and passes it on to a sort below, which Limit itself cannot reach through
- * us. As in Limit, the sort is told at every rescan, before it is rescanned, and also when there is no limit any more.
+ * Evaluates the limit above us, if there is one, and passes it on to a sort below, which Limit itself cannot reach
+ * through us. As in Limit, the sort is told at every rescan, before it is rescanned, and also when there is no limit
+ * any more.
  */
 static void
 evaluate_limit(Ia3ReadAheadState *state)
@@ -203,9 +206,9 @@ will_be_called(const Ia3Site *site, ExprContext *context)
 }
 
 /*
- * Adds the call of a site for the scan tuple, if it will be made and its arguments are not NULL; returns the number of
- * bytes to be sent for it. The arguments stay in the batch's context. Intermediate values, such as a document of which
- * only some words are used, do not.
+ * Adds the call of a site for the scan tuple, if it will be made and its arguments are not NULL; returns the number
+ * of bytes to be sent for it. The arguments stay in the batch's context. Intermediate values, such as a document of
+ * which only some words are used, do not.
  */
 static Size
 add_call(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3Site *site)
@@ -351,8 +354,8 @@ collect_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
 }
 
 /*
- * Whether to read another batch before waiting for the current one. This does not happen if the consumer may stop, nor
- * before the first answers have arrived: until then the engine may lack the adapters, and would say so twice.
+ * Whether to read another batch before waiting for the current one. This does not happen if the consumer may stop,
+ * nor before the first answers have arrived: until then the engine may lack the adapters, and would say so twice.
  */
 static bool
 may_overlap(const Ia3ReadAheadState *state)

@@ -2,8 +2,9 @@
  * readahead_explain.c
  *     EXPLAIN of the read-ahead node, and adding up the counts of parallel workers.
  *
- * The leader and the workers add their counts to a struct in the query's dynamic shared memory; it consists of atomics and
- * needs no lock. The segment is freed before EXPLAIN is printed, so the leader copies the sums at shutdown.
+ * The leader and the workers add their counts to a struct in the query's dynamic shared memory; it consists of
+ * atomics and needs no lock. The segment is freed before EXPLAIN is printed, so the leader copies the sums at
+ * shutdown.
  */
 #include "postgres.h"
 

@@ -2,8 +2,8 @@
  * readahead_functions.c
  *     Recognizing our functions.
  *
- * They are recognized by what implements them, library and symbol, so the schema of the extension does not matter. Their
- * OIDs are looked up when first needed and looked up again when pg_proc has changed.
+ * They are recognized by what implements them, library and symbol, so the schema of the extension does not matter.
+ * Their OIDs are looked up when first needed and looked up again when pg_proc has changed.
  */
 #include "postgres.h"
 
@@ -38,7 +38,10 @@ static const struct {
     {"ia3_generate", "ia3_generate_zero_shot", IA3_CALL_GENERATE_ZERO_SHOT},
 };
 
-/* Five overloads of two functions and three of one (sampling is not batched here), times two in case of a second schema. */
+/*
+ * Five overloads of two functions and three of one (sampling is not batched here), times two in case of a second
+ * schema.
+ */
 #define MAX_FUNCTIONS 32
 
 typedef struct KnownFunction {

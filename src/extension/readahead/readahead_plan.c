@@ -2,10 +2,11 @@
  * readahead_plan.c
  *     The planner hook, which walks a finished plan and decides where read-ahead nodes go.
  *
- * A plan that does not use our functions is left unchanged. The walk takes with it, on the way down, what the consumer of
- * each node will do (Ia3Consumer), and rewrites on the way up, so the children of a node that evaluates a call have been
- * served before. Where it changes nothing, the plan stays correct but slow: on the inner side of MergeJoin, which must be
- * able to mark and restore, in the scans of other extensions, and above LockRows or ModifyTable.
+ * A plan that does not use our functions is left unchanged. The walk takes with it, on the way down, what the
+ * consumer of each node will do (Ia3Consumer), and rewrites on the way up, so the children of a node that evaluates a
+ * call have been served before. Where it changes nothing, the plan stays correct but slow: on the inner side of
+ * MergeJoin, which must be able to mark and restore, in the scans of other extensions, and above LockRows or
+ * ModifyTable.
  */
 #include "postgres.h"
 
@@ -202,8 +203,8 @@ rewrite_list(Ia3Rewrite *rw, List *plans, Ia3Consumer consumer)
 }
 
 /*
- * Volatile functions see the changes that the statement has made so far. So they must not run before the rows that precede
- * theirs have been inserted, updated or deleted.
+ * Volatile functions see the changes that the statement has made so far. So they must not run before the rows that
+ * precede theirs have been inserted, updated or deleted.
  */
 static Plan *
 rewrite_modified(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
@@ -339,14 +340,17 @@ rewrite_statement(PlannedStmt *stmt)
         rw.nextNodeId = Max(rw.nextNodeId, max_node_id(lfirst(lc)));
     rw.nextNodeId++;
 
-    /* the main plan comes first, so that the calls in a correlated subquery are served from the rows that it runs for */
+    /*
+     * the main plan comes first, so that the calls in a correlated subquery are served from the rows that it runs for
+     */
     stmt->planTree = rewrite_plan(&rw, stmt->planTree, client);
     foreach (lc, stmt->subplans)
         lfirst(lc) = rewrite_plan(&rw, lfirst(lc), expression);
 }
 
 /*
- * A scrollable cursor is left unchanged: the planner has made sure that its plan can run backwards, which our node cannot.
+ * A scrollable cursor is left unchanged: the planner has made sure that its plan can run backwards, which our node
+ * cannot.
  */
 static PlannedStmt *
 plan_with_read_ahead(Query *parse, const char *queryString, int cursorOptions, ParamListInfo boundParams)

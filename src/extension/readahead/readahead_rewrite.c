@@ -2,13 +2,13 @@
  * readahead_rewrite.c
  *     Inserting the read-ahead node into a finished plan.
  *
- * The plan has been processed by setrefs.c, so Vars say where their value is found at run time. The child of the node is
- * its lefttree, so parameters, EXPLAIN and deparsing work as for any node. Its scan tuple is the child's row
+ * The plan has been processed by setrefs.c, so Vars say where their value is found at run time. The child of the node
+ * is its lefttree, so parameters, EXPLAIN and deparsing work as for any node. Its scan tuple is the child's row
  * (custom_scan_tlist has one OUTER_VAR per column); everything that it evaluates itself refers to the scan tuple by
  * INDEX_VARs. There is no range table entry (scanrelid is 0).
  *
- * Interposing leaves the columns unchanged. Splitting takes the calls out of a node: expressions without a call stay in
- * it; those with one move up into the read-ahead node and leave behind the columns that they need.
+ * Interposing leaves the columns unchanged. Splitting takes the calls out of a node: expressions without a call stay
+ * in it; those with one move up into the read-ahead node and leave behind the columns that they need.
  */
 #include "postgres.h"
 
@@ -157,9 +157,9 @@ Ia3Interpose(Ia3Rewrite *rw, Plan *child, const Ia3Sites *sites, const Ia3Consum
  */
 
 /*
- * The new target list of the lower node. Columns keep their positions, because some nodes refer to their own columns by
- * number (WindowAgg.runCondition). The position of a column that moves up is free (its expr is NULL) until one of the
- * columns that it needs takes it.
+ * The new target list of the lower node. Columns keep their positions, because some nodes refer to their own columns
+ * by number (WindowAgg.runCondition). The position of a column that moves up is free (its expr is NULL) until one of
+ * the columns that it needs takes it.
  */
 typedef struct SplitContext {
     List *lower;
@@ -208,8 +208,8 @@ needs_read_ahead(Ia3Rewrite *rw, Node *expr)
 }
 
 /*
- * Puts a node over `lower` that evaluates the columns with calls, and the conditions `moved`, which the caller has removed
- * from the filter of `lower`.
+ * Puts a node over `lower` that evaluates the columns with calls, and the conditions `moved`, which the caller has
+ * removed from the filter of `lower`.
  */
 static Plan *
 split_off(Ia3Rewrite *rw, Plan *lower, List *moved, const Ia3Sites *sites, const Ia3Consumer *consumer)
@@ -284,9 +284,9 @@ filter_can_move(const Plan *plan)
 }
 
 /*
- * Moves the first condition of the filter that contains a call, and all conditions after it, into a node of their own;
- * then the next condition with a call into a node above that, and so on. So each condition still sees only rows that have
- * passed those before it, and the order of the conditions, which security depends on, is preserved.
+ * Moves the first condition of the filter that contains a call, and all conditions after it, into a node of their
+ * own; then the next condition with a call into a node above that, and so on. So each condition still sees only rows
+ * that have passed those before it, and the order of the conditions, which security depends on, is preserved.
  */
 static Plan *
 split_filter(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)

@@ -3,9 +3,9 @@
  *     Whether a query is run to its end.
  *
  * The same plan may be run for all of its rows, or for some at a time, after which it may or may not be continued: by
- * FETCH, a driver's fetch size, loops and SELECT INTO in PL/pgSQL, and functions in SQL. Only the executor is told, at each
- * run, and it does not pass this on to the nodes; hence this hook. Runs nest, since a query may call a function that runs
- * queries, but a node is executed only within the run of its own query.
+ * FETCH, a driver's fetch size, loops and SELECT INTO in PL/pgSQL, and functions in SQL. Only the executor is told,
+ * at each run, and it does not pass this on to the nodes; hence this hook. Runs nest, since a query may call a
+ * function that runs queries, but a node is executed only within the run of its own query.
  */
 #include "postgres.h"
 

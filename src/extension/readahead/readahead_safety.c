@@ -2,9 +2,9 @@
  * readahead_safety.c
  *     What may run ahead of its consumer unnoticed.
  *
- * Reading ahead evaluates arguments, and the child's own expressions, earlier than the query would, and for rows that a
- * consumer that stops early (LIMIT, EXISTS, a cursor) would never have read. For such a consumer an argument must not be
- * able to fail, and nothing below may have side effects.
+ * Reading ahead evaluates arguments, and the child's own expressions, earlier than the query would, and for rows that
+ * a consumer that stops early (LIMIT, EXISTS, a cursor) would never have read. For such a consumer an argument must
+ * not be able to fail, and nothing below may have side effects.
  */
 #include "postgres.h"
 
@@ -20,9 +20,9 @@
 
 /*
  * Built-in functions, by OID, that raise no error whatever their arguments are: those that prompts are typically made
- * with. (fmgroids.h has different names for them since version 14.) Some of them may run the output functions of their
- * arguments, which therefore have to be of built-in types. json is missing because accessing its members may fail on
- * \u0000; jsonb was checked when it was created.
+ * with. (fmgroids.h has different names for them since version 14.) Some of them may run the output functions of
+ * their arguments, which therefore have to be of built-in types. json is missing because accessing its members may
+ * fail on \u0000; jsonb was checked when it was created.
  */
 static const Oid safeFunctions[] = {
     1258,                   /* textcat */
@@ -156,8 +156,8 @@ own_volatile_walker(Node *node, void *context)
 }
 
 /*
- * The plan of the CTE that a node reads, or NULL. A CTE that changes data always runs to its end, no matter how much of it
- * is read, so reading it ahead makes no difference.
+ * The plan of the CTE that a node reads, or NULL. A CTE that changes data always runs to its end, no matter how much
+ * of it is read, so reading it ahead makes no difference.
  */
 static Plan *
 cte_plan(Ia3Rewrite *rw, Plan *plan)

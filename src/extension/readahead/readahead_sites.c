@@ -2,16 +2,16 @@
  * readahead_sites.c
  *     Finding the calls of our functions, and what their arguments will be.
  *
- * A site can be read ahead if its arguments can be computed from a row of the node's input and from parameters that do not
- * change while that input is read. Two kinds of places are searched:
+ * A site can be read ahead if its arguments can be computed from a row of the node's input and from parameters that
+ * do not change while that input is read. Two kinds of places are searched:
  *
  * - Expressions over the columns of one input, which is the usual case. Here Vars are what varies from row to row.
- * - Subtrees that run once per row of such an input: the inner side of a nested loop, or a correlated subquery. Here the
- *   parameters that the row passes in are what varies; they are replaced by the expressions that they stand for. A Var is
- *   a column inside the subtree, which is not known in advance.
+ * - Subtrees that run once per row of such an input: the inner side of a nested loop, or a correlated subquery. Here
+ *   the parameters that the row passes in are what varies; they are replaced by the expressions that they stand for.
+ *   A Var is a column inside the subtree, which is not known in advance.
  *
- * Calls under CASE, COALESCE, AND, OR and FILTER get the conditions under which they are evaluated as guards: a call that
- * will not be made is not predicted, and cannot fail.
+ * Calls under CASE, COALESCE, AND, OR and FILTER get the conditions under which they are evaluated as guards: a call
+ * that will not be made is not predicted, and cannot fail.
  */
 #include "postgres.h"
 

@@ -25,8 +25,9 @@ typedef struct Ia3AdapterRequest {
 } Ia3AdapterRequest;
 
 /*
- * Sends the request and waits for its reply; *reader reads the payload until the next call of the client. ERROR as for
- * Ia3RequestBegin and Ia3ReplyWait, 55000 for an adapter that was trained on another backbone than the engine runs.
+ * Sends the request and waits for its reply; *reader reads the payload until the next call of the client. ERROR as
+ * for Ia3RequestBegin and Ia3ReplyWait, 55000 for an adapter that was trained on another backbone than the engine
+ * runs.
  */
 extern void Ia3AdapterRequestRun(const Ia3AdapterRequest *request, ia3_reader *reader);
 

@@ -38,8 +38,8 @@ static Ia3Query revokeQuery = {
 };
 
 /*
- * The test that the policies and ia3.adapters apply to a row of ia3.task: does the current role have the privileges of
- * the owner or of a reader? As with tables, a membership that does not inherit gives none before SET ROLE. A role
+ * The test that the policies and ia3.adapters apply to a row of ia3.task: does the current role have the privileges
+ * of the owner or of a reader? As with tables, a membership that does not inherit gives none before SET ROLE. A role
  * that has been dropped has no members, although superusers count as members of every role.
  */
 Datum

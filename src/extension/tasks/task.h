@@ -32,15 +32,16 @@ typedef struct Ia3Task {
 extern void Ia3TaskCheckName(const char *name);
 
 /*
- * Parses a reference; the name is palloc'd. ERROR 22023 when what follows '@' is not a version number, 42602 as above.
+ * Parses a reference; the name is palloc'd. ERROR 22023 when what follows '@' is not a version number, 42602 as
+ * above.
  */
 extern Ia3TaskReference Ia3TaskParseReference(const char *reference);
 
 /*
  * Looks up a task under the snapshot of the calling statement, in the current memory context. ERROR 42704 when the
  * caller sees no such task or version, 55000 when the task has no active version. Without a version in the reference,
- * template, choices and backbone come from ia3.task, so changes that the owner has made there count; with one they come
- * from the version's own recipe.
+ * template, choices and backbone come from ia3.task, so changes that the owner has made there count; with one they
+ * come from the version's own recipe.
  */
 extern Ia3Task *Ia3TaskLookup(const char *reference);
 /* The same, but returns NULL when there is no such task or version; malformed references are still an ERROR. */

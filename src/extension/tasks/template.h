@@ -32,22 +32,22 @@ typedef struct Ia3Input {
 } Ia3Input;
 
 /*
- * Returns the value of a field, never NULL; the string must live until rendering ends. Raises an ERROR when there is no
- * such field.
+ * Returns the value of a field, never NULL; the string must live until rendering ends. Raises an ERROR when there is
+ * no such field.
  */
 typedef const char *(*Ia3FieldValue)(const char *field, void *arg);
 
 /*
- * The parsed template, palloc'd. ERROR 22023 with the position, in characters from 1, of a brace that does not match or
- * of an invalid name; also when the template has no field at all or refers to {label}.
+ * The parsed template, palloc'd. ERROR 22023 with the position, in characters from 1, of a brace that does not match
+ * or of an invalid name; also when the template has no field at all or refers to {label}.
  */
 extern Ia3Template *Ia3TemplateParse(const char *source);
 /* Parses all templates of a task, in their order. ERROR as above, and 22023 when there are none. */
 extern Ia3Template **Ia3TemplatesParse(const Ia3Strings *sources);
 
 /*
- * Fills in the template; the text is palloc'd. `choices` is the joined list that {choices} stands for, or NULL if there
- * is none, which is ERROR 22023 for a template that refers to it.
+ * Fills in the template; the text is palloc'd. `choices` is the joined list that {choices} stands for, or NULL if
+ * there is none, which is ERROR 22023 for a template that refers to it.
  */
 extern void Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg,
                               const char *choices, Ia3Input *input);

@@ -24,10 +24,10 @@ typedef struct Ia3NewVersion {
 } Ia3NewVersion;
 
 /*
- * Checks that the caller may store versions of the task: it has the privileges of its owner, or there is no such task.
- * Otherwise ERROR 42501 when the caller sees the task, 42710 when it does not: names are unique in a database, so a name
- * that another role uses is not available, and the error reveals no more than that. Row security hides such a task, so
- * without this check only the last step of a long training run would fail.
+ * Checks that the caller may store versions of the task: it has the privileges of its owner, or there is no such
+ * task. Otherwise ERROR 42501 when the caller sees the task, 42710 when it does not: names are unique in a database,
+ * so a name that another role uses is not available, and the error reveals no more than that. Row security hides such
+ * a task, so without this check only the last step of a long training run would fail.
  */
 extern void Ia3VersionsCheckOwner(const char *task);
 
@@ -38,9 +38,9 @@ extern void Ia3VersionsRaiseNotOwned(const char *task) pg_attribute_noreturn();
 extern char *Ia3VersionsBackbone(const char *task);
 
 /*
- * Numbers and inserts the version, and returns the number. A new task is created for it, with the caller as owner; with
- * `activate` the task takes over the template, choices and backbone. The task's row stays locked until the transaction
- * ends, so concurrent training runs get different versions. ERROR as for Ia3VersionsCheckOwner.
+ * Numbers and inserts the version, and returns the number. A new task is created for it, with the caller as owner;
+ * with `activate` the task takes over the template, choices and backbone. The task's row stays locked until the
+ * transaction ends, so concurrent training runs get different versions. ERROR as for Ia3VersionsCheckOwner.
  */
 extern int Ia3VersionsStore(const Ia3NewVersion *version);
 

@@ -27,9 +27,9 @@ typedef struct Ia3Confusion {
 
 /*
  * Predicts every row of a query (see train_rows.h for what the query may be) with a task, or with one version of it
- * ("task@3"), and compares with the labels. The result lives in the current memory context. ERROR as for Ia3TaskLookup,
- * Ia3TaskCheckBackbone and Ia3ScanTrainRows, and 22023 for a label that is not among the choices of its row and for a
- * query without rows.
+ * ("task@3"), and compares with the labels. The result lives in the current memory context. ERROR as for
+ * Ia3TaskLookup, Ia3TaskCheckBackbone and Ia3ScanTrainRows, and 22023 for a label that is not among the choices of
+ * its row and for a query without rows.
  */
 extern Ia3Confusion *Ia3Evaluate(const char *reference, const char *query);
 

@@ -12,12 +12,14 @@ typedef struct Ia3LossCurve {
     double *values; /* [n] means over equal shares of the steps; NaN where the loss was not a number */
 } Ia3LossCurve;
 
-/* Reads a JSON array into palloc'd numbers; an element that is not a number becomes NaN. False if it is not an array. */
+/*
+ * Reads a JSON array into palloc'd numbers; an element that is not a number becomes NaN. False if it is not an array.
+ */
 extern bool Ia3LossCurveRead(JsonbContainer *array, Ia3LossCurve *curve);
 
 /*
- * A member of a JSON object if it is a number, otherwise NaN; a member if it is an array, otherwise NULL. The array is
- * not copied.
+ * A member of a JSON object if it is a number, otherwise NaN; a member if it is an array, otherwise NULL. The array
+ * is not copied.
  */
 extern double Ia3JsonNumber(JsonbContainer *object, const char *name);
 extern JsonbContainer *Ia3JsonArray(JsonbContainer *object, const char *name);

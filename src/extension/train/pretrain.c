@@ -2,10 +2,10 @@
  * pretrain.c
  *     ia3_pretrain: one adapter from the examples of many tasks, as a starting point for others.
  *
- * This is a procedure. It trains a few steps at a time, a segment; after each segment the engine hands over the state of
- * the run, which is saved in ia3.checkpoint and committed, so a restart of the server or of the engine loses one segment
- * at most. The rows are read once, at the beginning. Everything that has to survive a commit lives in a memory context of
- * its own; no lock and no snapshot of ours does.
+ * This is a procedure. It trains a few steps at a time, a segment; after each segment the engine hands over the state
+ * of the run, which is saved in ia3.checkpoint and committed, so a restart of the server or of the engine loses one
+ * segment at most. The rows are read once, at the beginning. Everything that has to survive a commit lives in a
+ * memory context of its own; no lock and no snapshot of ours does.
  */
 #include "postgres.h"
 
@@ -221,7 +221,9 @@ store(const Pretraining *p, const Ia3Trained *trained)
     Ia3CheckpointDelete(p->job.task);
 }
 
-/* Commits what has been saved. Queries of ours that use the caller's snapshot need one in the next transaction, too. */
+/*
+ * Commits what has been saved. Queries of ours that use the caller's snapshot need one in the next transaction, too.
+ */
 static void
 commit(void)
 {

@@ -2,8 +2,9 @@
  * svg.h
  *     Elements of SVG pictures: escaped text, axes with round numbers, and the style that all our pictures share.
  *
- * Pictures are drawn with presentation attributes, which any viewer understands, and a style sheet on top of them, which
- * browsers use when their user prefers dark pages. They have a background of their own, so they are legible on any page.
+ * Pictures are drawn with presentation attributes, which any viewer understands, and a style sheet on top of them,
+ * which browsers use when their user prefers dark pages. They have a background of their own, so they are legible on
+ * any page.
  */
 #ifndef IA3_SVG_H
 #define IA3_SVG_H
@@ -24,8 +25,8 @@ extern void Ia3SvgAppendEscaped(StringInfo out, const char *string);
 typedef enum Ia3SvgAnchor { IA3_SVG_START, IA3_SVG_MIDDLE, IA3_SVG_END } Ia3SvgAnchor;
 
 /*
- * Appends a line of text. `kind` is "ink" for titles or "dim" for axes and notes. A text of more than `columns` terminal
- * columns (0: no limit) is truncated and shown in full as a tooltip.
+ * Appends a line of text. `kind` is "ink" for titles or "dim" for axes and notes. A text of more than `columns`
+ * terminal columns (0: no limit) is truncated and shown in full as a tooltip.
  */
 extern void Ia3SvgText(StringInfo out, double x, double y, Ia3SvgAnchor anchor, const char *kind, int size,
                        int columns, const char *text);

@@ -180,7 +180,9 @@ copy_strings(const Ia3Strings *strings)
     return copy;
 }
 
-/* Reads and labels the rows in a context of their own; returns the task's choices, NULL if rows have none in common. */
+/*
+ * Reads and labels the rows in a context of their own; returns the task's choices, NULL if rows have none in common.
+ */
 static Ia3Strings *
 read_rows(Training *t)
 {

@@ -37,7 +37,10 @@ typedef struct Ia3Trained {
     bytea *state; /* NULL without a stop */
 } Ia3Trained;
 
-/* Raises the errors that keep any run from starting: 25006 in a transaction that cannot write, 55000 unless preloaded. */
+/*
+ * Raises the errors that keep any run from starting: 25006 in a transaction that cannot write, 55000 unless
+ * preloaded.
+ */
 extern void Ia3TrainPrevent(const char *function);
 
 /*

@@ -2,9 +2,10 @@
  * train_rows.c
  *     Reading labelled examples by a query.
  *
- * The query runs in a subtransaction that is always rolled back. This has three effects at once: the locks that parsing
- * and running it took are released before training starts, which may take minutes; none of its side effects remain; and
- * transaction_read_only can be set for the query alone, so that functions that it calls cannot write either.
+ * The query runs in a subtransaction that is always rolled back. This has three effects at once: the locks that
+ * parsing and running it took are released before training starts, which may take minutes; none of its side effects
+ * remain; and transaction_read_only can be set for the query alone, so that functions that it calls cannot write
+ * either.
  */
 #include "postgres.h"
 

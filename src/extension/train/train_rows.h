@@ -23,24 +23,24 @@ typedef struct Ia3TrainRows {
 } Ia3TrainRows;
 
 /*
- * Runs `query` as the caller, read-only and with the caller's search_path, and reads every row into the current memory
- * context. Columns are found by name: label, the templates' fields, and optionally choices, an array. In a two-column
- * query the column that is not called label is also the text; if neither is, the second one is the label.
+ * Runs `query` as the caller, read-only and with the caller's search_path, and reads every row into the current
+ * memory context. Columns are found by name: label, the templates' fields, and optionally choices, an array. In a
+ * two-column query the column that is not called label is also the text; if neither is, the second one is the label.
  *
  * When this returns, nothing that the query touched is locked any longer, because it ran in a subtransaction that has
  * been rolled back.
  *
- * ERROR 22023 for anything but a single SELECT and for a query without rows, 25006 for one that changes data, 42703 for
- * a missing and 42702 for an ambiguous column, 42804 for choices that are not an array, 22004 for NULLs, 54000 for more
- * text than a request can hold.
+ * ERROR 22023 for anything but a single SELECT and for a query without rows, 25006 for one that changes data, 42703
+ * for a missing and 42702 for an ambiguous column, 42804 for choices that are not an array, 22004 for NULLs, 54000
+ * for more text than a request can hold.
  */
 extern Ia3TrainRows *Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates);
 
 /*
- * The same, but hands over the rows in batches of at most IA3_SCAN_ROWS while it reads them, so that any number of rows
- * takes no more memory than a few batches. `take` owns the context that the rows live in, which is the current one when
- * it is called; it runs inside the subtransaction. At the end it is called with NULL; that is the only call for a query
- * without rows.
+ * The same, but hands over the rows in batches of at most IA3_SCAN_ROWS while it reads them, so that any number of
+ * rows takes no more memory than a few batches. `take` owns the context that the rows live in, which is the current
+ * one when it is called; it runs inside the subtransaction. At the end it is called with NULL; that is the only call
+ * for a query without rows.
  */
 #define IA3_SCAN_ROWS 256
 typedef void (*Ia3TakeRows)(const Ia3TrainRows *rows, MemoryContext context, void *arg);
