@@ -1,4 +1,4 @@
--- Rows reach the engine in batches: what EXPLAIN shows, and how much is asked. That batching changes no result
+-- Rows reach the engine in batches: what EXPLAIN shows, and how many rows are predicted. That batching changes no result
 -- is tested by t/010_batching.pl.
 SET client_min_messages = warning;
 SET max_parallel_workers_per_gather = 0;
@@ -21,7 +21,7 @@ BEGIN
         END IF;
     END LOOP;
 END $$;
--- how many rows a query asked the engine about
+-- how many rows the engine predicts for a query
 CREATE FUNCTION asked(query text) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE before bigint; after bigint;
 BEGIN
@@ -30,10 +30,10 @@ BEGIN
     SELECT rows INTO after FROM ia3_stat_engine;
     RETURN after - before;
 END $$;
--- and once more, so that the engine is there
+-- predict once, so that the engine has been loaded
 SELECT ia3_predict('text', ARRAY['a', 'b']) IN ('a', 'b') AS answered;
 
--- everywhere
+-- calls are batched wherever SQL allows them
 SELECT readahead($$SELECT n.id, c.* FROM notes n, ia3_classify(n.body, ARRAY['a', 'b']) c$$);
 SELECT readahead($$SELECT n.id, c.* FROM notes n LEFT JOIN LATERAL ia3_classify(n.body, ARRAY['a', 'b']) c ON c.score > -1$$);
 SELECT readahead($$SELECT n.id, c.choice FROM notes n,
@@ -50,15 +50,15 @@ SELECT readahead($$INSERT INTO notes SELECT id + 100, ia3_predict(body, ARRAY['a
 DELETE FROM notes WHERE id > 100;
 UPDATE notes SET kind = 'kind ' || id % 3;
 
--- two conditions: the second sees only what passed the first
+-- of two conditions, the second sees only rows that passed the first
 SELECT readahead($$SELECT id FROM notes WHERE ia3_predict(body, ARRAY['a', 'b']) = 'nothing'
     AND ia3_predict(body, ARRAY['c', 'd']) = 'c'$$);
 -- a nested call needs the answer of the inner one
 SELECT readahead($$SELECT ia3_predict(ia3_predict(body, ARRAY['a', 'b']), ARRAY['c', 'd']) FROM notes$$);
--- the same call twice, the same text twice, NULLs: asked once, once, never
+-- a call that is repeated and a text that is repeated are predicted once; NULLs are not predicted
 SELECT readahead($$SELECT ia3_predict(body, ARRAY['a', 'b']), upper(ia3_predict(body, ARRAY['a', 'b'])) FROM notes$$);
 SELECT readahead($$SELECT ia3_predict(kind, ARRAY['a', 'b']) FROM notes$$);
--- also across batches
+-- this holds across batches
 SET ia3.batch_rows = 4;
 SELECT readahead($$SELECT ia3_predict(kind, ARRAY['a', 'b']) FROM notes$$);
 SELECT readahead($$SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes$$);
@@ -69,7 +69,7 @@ SELECT readahead($$SELECT coalesce(CASE WHEN id > 3 THEN kind END, ia3_predict(b
 SELECT readahead($$SELECT count(*) FILTER (WHERE id > 15 AND ia3_predict(body, ARRAY['a', 'b']) = 'a') FROM notes$$);
 SELECT readahead($$SELECT id FROM notes WHERE id <= 3 OR ia3_predict(body, ARRAY['a', 'b']) = 'c'$$);
 
--- a limit: as many rows as it says, or 1, 2, 4, ... when it does not say
+-- a limit is followed exactly; where its effect on the rows read is not known, batches have 1, 2, 4, ... rows
 SELECT readahead($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes ORDER BY id LIMIT 3$$);
 SELECT readahead($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes ORDER BY kind, id LIMIT 3 OFFSET 2$$);
 SELECT readahead($$SELECT n.id, c.choice FROM notes n, ia3_classify(n.body, ARRAY['a', 'b']) c LIMIT 1$$);
@@ -78,7 +78,7 @@ SELECT readahead($$SELECT id FROM notes WHERE ia3_predict(body, ARRAY['a', 'b'])
 SELECT readahead($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes LIMIT 0$$);
 SELECT asked($$DECLARE two CURSOR FOR SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes ORDER BY id; FETCH 2 FROM two;
     CLOSE two$$);
--- a sort below still knows about the limit
+-- a sort below the node still knows the limit
 CREATE FUNCTION sort_method(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE line text;
 BEGIN
@@ -90,15 +90,15 @@ SELECT sort_method($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes OR
 SELECT sort_method($$SELECT n.id, (SELECT x FROM (SELECT ia3_predict(body, ARRAY['a', 'b']) x FROM notes m WHERE m.id > n.id
     ORDER BY kind LIMIT 1) s) FROM notes n WHERE id < 3$$);
 
--- what must not be read ahead: row by row
+-- what must not be read ahead is read row by row
 SELECT readahead($$SELECT n.id, c.choice FROM (SELECT * FROM notes FOR UPDATE) n, ia3_classify(n.body, ARRAY['a', 'b']) c LIMIT 3$$);
 SELECT readahead($$SELECT id FROM notes WHERE pg_try_advisory_xact_lock(id) AND ia3_predict(body, ARRAY['a', 'b']) = 'a' LIMIT 3$$);
 SELECT readahead($$SELECT id FROM notes WHERE ia3_predict('q' || 1 / id, ARRAY['a', 'b']) = 'a' LIMIT 3$$);
 SELECT readahead($$SELECT id, ia3_predict(body || random(), ARRAY['a', 'b']) IN ('a', 'b') FROM notes$$);
 
--- constant arguments: one question for all rows
+-- constant arguments are predicted once for all rows
 SELECT asked($$CREATE TEMP TABLE t AS SELECT id, ia3_predict('constant', ARRAY['a', 'b']) FROM notes$$);
--- and for all rounds of a loop; but a version that is activated in between is seen at once, and no longer than it is active
+-- and for all iterations of a loop; but a version that is activated in between is used at once, and only while it is active
 CREATE TABLE shots (text text, label text);
 INSERT INTO shots VALUES ('x', 'a');
 SELECT ia3_train('memo', 'SELECT * FROM shots', choices => ARRAY['a', 'b'], steps => 20, learning_rate => 0.1, seed => 1);
@@ -128,10 +128,10 @@ BEGIN
 END $$;
 SELECT ia3_drop('memo');
 DROP TABLE shots;
--- nothing is computed for a plan that is only shown
+-- EXPLAIN without ANALYZE predicts nothing
 SELECT asked($$EXPLAIN SELECT id, ia3_predict(body, ARRAY['a', 'b']), ia3_predict('constant', ARRAY['a', 'b']) FROM notes$$);
 
--- a plan with a read-ahead node cannot be positioned on or run backwards, unless the cursor says that it will be
+-- a plan with a read-ahead node supports neither WHERE CURRENT OF nor moving backwards; a cursor declared with SCROLL does
 BEGIN;
 DECLARE here CURSOR FOR SELECT id, ia3_predict(body, ARRAY['a', 'b']) IS NOT NULL AS p FROM notes WHERE id < 5;
 FETCH here;
@@ -148,7 +148,7 @@ FETCH BACKWARD here;
 UPDATE notes SET kind = 'here' WHERE CURRENT OF here;
 ROLLBACK;
 
--- switched off: for new plans and for those that are there
+-- batching can be switched off, for new plans and for existing ones
 PREPARE p AS SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes;
 SET plan_cache_mode = force_generic_plan;
 SELECT readahead('EXECUTE p');
@@ -158,7 +158,7 @@ SELECT readahead($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes$$);
 RESET ia3.enable_batching;
 RESET plan_cache_mode;
 
--- workers report what they did
+-- parallel workers report their counts
 SET parallel_setup_cost = 0;
 SET parallel_tuple_cost = 0;
 SET min_parallel_table_scan_size = 0;
@@ -166,14 +166,14 @@ SET max_parallel_workers_per_gather = 2;
 SELECT l FROM readahead($$SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes$$) l WHERE l !~ 'Batches|Largest';
 RESET max_parallel_workers_per_gather;
 
--- the window function: the same answers, few questions, and a limit is respected
+-- the window function gives the same answers, in few batches, and respects a limit
 SELECT count(*), count(p) FROM (SELECT id, ia3_predict_window(body, ARRAY['a', 'b']) OVER () IS NOT DISTINCT FROM
     ia3_predict(body, ARRAY['a', 'b']) AS p FROM notes) s WHERE p;
 SELECT asked($$CREATE TEMP TABLE w AS SELECT id, ia3_predict_window(body, ARRAY['a', 'b']) OVER () FROM notes$$);
 SELECT asked($$CREATE TEMP TABLE w3 AS SELECT id, ia3_predict_window(body, ARRAY['a', 'b']) OVER () FROM notes LIMIT 3$$);
 SELECT ia3_predict(body, ARRAY['a', 'b']) OVER () FROM notes;
 
--- without a task for some rows: those rows fail, not the others
+-- rows whose task or choices are invalid fail; the others do not
 SELECT id, ia3_predict(CASE WHEN id = 4 THEN 'nosuchtask' END, body, ARRAY['a', 'b']) FROM notes WHERE id <> 4 AND id < 6;
 SELECT id, ia3_predict(CASE WHEN id = 4 THEN 'nosuchtask' END, body, ARRAY['a', 'b']) FROM notes ORDER BY id LIMIT 3;
 SELECT id, ia3_predict(CASE WHEN id = 4 THEN 'nosuchtask' END, body, ARRAY['a', 'b']) FROM notes ORDER BY id LIMIT 4;

@@ -1,4 +1,4 @@
--- Classification: results, overloads, fields, truncation, what is refused.
+-- Classification: results, overloads, fields, truncation, errors.
 SET client_min_messages = warning;
 
 CREATE TABLE shots (id int, text text, label text);
@@ -9,7 +9,7 @@ INSERT INTO shots VALUES
 SELECT ia3_train('tickets', $$SELECT text, label FROM shots ORDER BY id$$, steps => 60, seed => 7, learning_rate => 0.02,
     template => ARRAY['Ticket: {text} Topic:']);
 
--- rows come best first; score is a log-likelihood, probability its softmax
+-- rows are sorted from best to worst; score is a log-likelihood, probability the softmax of the scores
 SELECT rank, choice IN ('billing', 'access') AS known, score < 0 AS score, probability BETWEEN 0 AND 1 AS probability
   FROM ia3_classify('tickets', 'my card was charged');
 SELECT count(*), count(DISTINCT choice), abs(sum(probability) - 1) < 1e-9 AS normalised,
@@ -19,7 +19,7 @@ SELECT count(*), count(DISTINCT choice), abs(sum(probability) - 1) < 1e-9 AS nor
         ARRAY['billing', 'access', 'weather', 'a much longer answer']) WITH ORDINALITY) c;
 SELECT bool_and(ia3_predict('tickets', text) = (SELECT choice FROM ia3_classify('tickets', text) WHERE rank = 1)) AS agrees
   FROM shots;
--- it has learned its examples
+-- the task has learned its examples
 SELECT count(*) FILTER (WHERE ia3_predict('tickets', text) = label) AS right, count(*) FROM shots;
 SELECT avg(t.score) > avg(z.score) AS more_likely_than_before
   FROM shots, ia3_classify('tickets', text) t,
@@ -32,7 +32,7 @@ SELECT count(*) FROM ia3_classify(NULL, 'a text', ARRAY['a']);
 SELECT count(*) FROM ia3_classify('tickets', 'a text', NULL);
 SELECT ia3_predict('tickets', NULL::jsonb) IS NULL AS predict, ia3_predict(NULL::text, ARRAY['a', 'b']) IS NULL AS zero_shot;
 
--- which overload: two literals are task and text, an array makes it zero-shot, jsonb has to be said
+-- overloads: two literals are task and text, an array makes the call zero-shot, jsonb needs a cast
 SELECT ia3_predict('tickets', 'pay') IN ('billing', 'access') AS task;
 SELECT ia3_predict('tickets', '{"text": "pay"}') IN ('billing', 'access') AS task_still_text;
 SELECT ia3_predict('tickets', 'pay', '{bread,butter}') IN ('bread', 'butter') AS task_choices;
@@ -41,10 +41,10 @@ SELECT ia3_predict('tickets'::varchar, 'pay'::name) IN ('billing', 'access') AS 
 SELECT count(*) AS rows FROM ia3_classify('tickets', '{"text": "pay"}'::jsonb, ARRAY['a', 'b', 'c']);
 SELECT ia3_predict('nobody', 'pay');
 
--- the template is applied; zero-shot has none
+-- the template is applied; a zero-shot call has none
 SELECT a.score = b.score AS same FROM ia3_classify('tickets', 'pay') a
   JOIN ia3_classify('tickets', '{"text": "pay"}'::jsonb) b USING (choice);
--- a learning rate that moves nothing leaves ones, which are the bare backbone
+-- with a learning rate too small to change anything all vectors stay ones, which is the bare backbone
 SELECT ia3_train('bare', $$SELECT text, label FROM shots$$, steps => 1, learning_rate => 1e-9);
 SELECT max(abs(a.score - b.score)) < 1e-5 AS ones_are_the_bare_backbone FROM ia3_classify('bare', 'pay the bill') a
   JOIN ia3_classify('pay the bill', ARRAY['billing', 'access']) b USING (choice);
@@ -67,19 +67,19 @@ SELECT ia3_predict('pair', '{"one": "a", "two": {"b": 1}}'::jsonb);
 SELECT ia3_predict('pair', '["one", "two"]'::jsonb);
 SELECT ia3_predict('pair', '"one"'::jsonb);
 
--- choices of a task that has none
+-- calls of a task without choices
 SELECT ia3_train('own', $$SELECT text, label, ARRAY['billing', 'access'] AS choices FROM shots$$, steps => 1, seed => 1);
 SELECT ia3_predict('own', 'pay');
 SELECT ia3_predict('own', 'pay', ARRAY['bread', 'butter']) IN ('bread', 'butter') AS given;
 SELECT choice, score < 0 AS score, probability, rank FROM ia3_classify('own', 'pay', ARRAY['one']);
 
--- bad choices
+-- invalid choices
 SELECT ia3_predict('tickets', 'pay', '{}'::text[]);
 SELECT ia3_predict('tickets', 'pay', ARRAY['a', 'a']);
 SELECT ia3_predict('tickets', 'pay', ARRAY['apple', 'pear', 'apple ']);
 SELECT ia3_predict('pay', ARRAY['apple', '  ']);
 
--- truncation keeps what follows the last field, and fails when that alone is too long
+-- truncation keeps what follows the last field, and fails if that alone is too long
 SET ia3.max_input_tokens = 32;
 SELECT count(*) AS differing FROM ia3_classify('tickets', repeat('my card was charged ', 50)) a
   JOIN ia3_classify('tickets', repeat('my card was charged ', 90)) b USING (choice) WHERE a.score <> b.score;
@@ -90,7 +90,7 @@ SELECT ia3_predict('bare', 'pay');
 RESET ia3.max_input_tokens;
 SELECT ia3_predict('bare', 'pay') IN ('billing', 'access') AS fits;
 
--- an adapter of another backbone, and one that is no adapter at all
+-- an adapter of another backbone, and bytes that are not an adapter
 INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
     SELECT 'tickets', 100, vectors, sha256('another backbone'), '{}', current_user FROM ia3.adapter WHERE task = 'tickets';
 \set VERBOSITY terse
@@ -113,7 +113,7 @@ SELECT count(*) AS rows, bool_and(probability > 0) AS probable
   FROM (VALUES ('tickets'), ('pair@1'), ('bare')) t(task), shots s,
        ia3_classify(t.task, jsonb_build_object('text', s.text, 'one', s.text, 'two', s.id)) c;
 
--- in a parallel worker, in a view, prepared, in plpgsql
+-- calls in a parallel worker, in a view, and in a prepared statement
 CREATE VIEW predicted AS SELECT id, ia3_predict('tickets', text) AS label FROM shots;
 SELECT count(*) FROM predicted WHERE label IN ('billing', 'access');
 SELECT count(set_config(name, 'on', false)) AS parallel FROM pg_settings
@@ -126,13 +126,13 @@ EXECUTE p('pay');
 EXECUTE p('log in');
 DEALLOCATE p;
 
--- tokens: literal control tokens stay text
+-- control tokens in a text are tokenized as text
 SELECT * FROM ia3_tokenize('a') ORDER BY position;
 SELECT count(*) FILTER (WHERE id = 1) AS ends, max(position) > 3 AS cut FROM ia3_tokenize('</s><pad>');
 SELECT count(*) AS pieces FROM ia3_tokenize('', 'default');
 SELECT count(*) FROM ia3_tokenize(NULL);
 
--- what the engine shows of itself
+-- the view of the engines
 SELECT backbone, device, state, rows > 0 AS rows, batches > 0 AS batches, parameters > 0 AS parameters, train_steps > 0 AS steps
   FROM ia3_stat_engine;
 SELECT ia3_version();

@@ -1,4 +1,4 @@
--- Databases of other encodings: the engine sees the same text, and what it says always arrives.
+-- Databases in other encodings: the engine gets the same text, and its messages can always be shown.
 SELECT current_database() AS utf8_database \gset
 CREATE DATABASE regress_ia3_latin1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0;
 \c regress_ia3_latin1
@@ -6,7 +6,7 @@ SET client_encoding = 'UTF8';
 SET client_min_messages = warning;
 CREATE EXTENSION ia3;
 
--- pieces: what the encoding does not have is spelled out
+-- pieces: characters that the encoding lacks are written as escapes
 SELECT id, piece FROM ia3_tokenize('Käse für 1½') ORDER BY position;
 SELECT ia3_train('mensa', $$VALUES ('Käse', 'süß'), ('Brot', 'salzig')$$, steps => 2, seed => 1,
     template => ARRAY['{text} schmeckt wie ä:'], choices => ARRAY['süß', 'salzig']);

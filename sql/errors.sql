@@ -1,4 +1,4 @@
--- What ia3_train refuses, in the order in which it looks: arguments, query, examples. Nothing here trains.
+-- Errors of ia3_train, in the order of its checks: arguments, query, examples. Nothing is trained here.
 SET client_min_messages = warning;
 
 CREATE FUNCTION attempt(command text) RETURNS text LANGUAGE plpgsql AS $$
@@ -71,7 +71,7 @@ CREATE FUNCTION sneaky() RETURNS text LANGUAGE sql AS $$INSERT INTO shots VALUES
 SELECT attempt($$SELECT ia3_train('t', 'SELECT sneaky() AS text, label FROM shots')$$);
 SELECT count(*) FROM shots;
 
--- its columns
+-- the columns of the query
 SELECT attempt($$SELECT ia3_train('t', 'SELECT')$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text FROM shots')$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT id, text, label AS kind FROM shots')$$);
@@ -79,7 +79,7 @@ SELECT attempt($$SELECT ia3_train('t', 'SELECT id, text AS body, label FROM shot
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label, text AS label FROM shots')$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label, ''a, b'' AS choices FROM shots')$$);
 
--- its rows
+-- the rows of the query
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots WHERE false')$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, nullif(label, ''access'') FROM shots ORDER BY id')$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT nullif(text, ''charged twice''), label FROM shots ORDER BY id')$$);
@@ -96,21 +96,21 @@ SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', choices 
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label, ARRAY[''access'', ''other''] AS choices FROM shots ORDER BY id')$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label, ARRAY[label, label] AS choices FROM shots ORDER BY id')$$);
 
--- an error inside the query is the query's own; two unnamed columns are both called text and go by position
+-- an error inside the query is reported as it is; two unnamed columns are both called text and are taken by position
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, (1 / (id - 3))::text FROM shots ORDER BY id')$$);
 
 -- backbones
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', backbone => 'nowhere')$$);
 SELECT attempt($$SELECT * FROM ia3_tokenize('text', 'nowhere')$$);
 
--- transactions that cannot write
+-- read-only transactions
 BEGIN TRANSACTION READ ONLY;
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots')$$);
 SELECT attempt($$SELECT ia3_activate('t', 1)$$);
 SELECT attempt($$SELECT ia3_drop('t')$$);
 COMMIT;
 
--- tasks and versions that are not there
+-- tasks and versions that do not exist
 SELECT attempt($$SELECT * FROM ia3_classify('t', 'a text')$$);
 SELECT attempt($$SELECT * FROM ia3_classify('t', 'a text', ARRAY['a', 'b'])$$);
 SELECT attempt($$SELECT * FROM ia3_classify('t', '{"text": "a"}'::jsonb)$$);
@@ -132,7 +132,7 @@ SELECT attempt($$SELECT * FROM ia3_classify('a text', ARRAY['a', NULL])$$);
 SELECT attempt($$SELECT * FROM ia3_classify('a text', ARRAY['a', 'b', 'a'])$$);
 SELECT attempt($$SELECT ia3_predict('a text', ARRAY['a', ''])$$);
 
--- none of this left anything
+-- none of these calls has stored anything
 SELECT count(*) FROM ia3.task;
 SELECT count(*) FROM ia3.adapter;
 DROP FUNCTION sneaky, attempt;

@@ -1,4 +1,4 @@
--- Evaluation: accuracy, macro-F1, confusion; losses as a line of text and as a picture.
+-- Evaluation: accuracy, macro-F1 and confusion; losses as a line of text and as a picture.
 SET client_min_messages = warning;
 SET extra_float_digits = 0;
 
@@ -13,13 +13,13 @@ SELECT ia3_train('eval', 'SELECT text, label FROM eval_shots ORDER BY id', steps
 
 SELECT n, accuracy, macro_f1, mean_score_gap > 0 AS gap, seconds BETWEEN 0 AND 60 AS seconds
   FROM ia3_evaluate('eval', 'SELECT text, label FROM eval_shots');
--- one row is labelled otherwise: f1 of billing 4/5, of access 6/7
+-- one row has a different label: F1 is 4/5 for billing and 6/7 for access
 SELECT n, round(accuracy::numeric, 6) AS accuracy, round(macro_f1::numeric, 6) AS macro_f1,
        round((4 / 5.0 + 6 / 7.0) / 2, 6) AS expected
   FROM ia3_evaluate('eval@1', 'TABLE eval_flipped');
 SELECT * FROM ia3_confusion('eval', 'TABLE eval_flipped');
 
--- the same numbers from ia3_classify, over several batches, some rows with choices of their own
+-- the same numbers computed from ia3_classify, over several batches; some rows have choices of their own
 CREATE TABLE eval_many AS
     SELECT i, s.text || ' number ' || i AS text, CASE WHEN i % 7 = 0 THEN 'other' ELSE label END AS label,
            CASE WHEN i % 7 = 0 THEN '{billing,other}' WHEN i % 5 = 0 THEN '{access,billing,"no idea"}'
@@ -50,11 +50,11 @@ SELECT abs(e.macro_f1 - (SELECT avg(f1) FROM f1)) < 1e-9 AS macro_f1,
                       FROM eval_answers GROUP BY text, label) g)) < 1e-3 AS gap
   FROM ia3_evaluate('eval', 'SELECT text, label, choices FROM eval_many') e;
 
--- a single choice has no gap
+-- with a single choice there is no gap
 SELECT n, accuracy, macro_f1, mean_score_gap
   FROM ia3_evaluate('eval', $$SELECT text, 'only' AS label, '{only}'::text[] AS choices FROM eval_shots$$);
 
--- it reads only, also in a transaction that may not write, and leaves nothing behind
+-- evaluation only reads, so it works in a read-only transaction and stores nothing
 BEGIN READ ONLY;
 SELECT n FROM ia3_evaluate('eval', 'SELECT text, label FROM eval_shots');
 SELECT count(*) FROM pg_locks WHERE relation = 'eval_shots'::regclass;
@@ -96,7 +96,7 @@ SELECT ia3_train('<a & "b">', $$SELECT text, '<' || label || ' & ''q''' || chr(1
 SELECT xml_is_well_formed_document(svg) AS xml, eval_count(svg, '//s:text[.=concat("<a & ", ''"b"'', ">@1")]') AS title,
        eval_count(svg, '//s:text[starts-with(., "<access & ")]') AS labels
   FROM ia3_plot('<a & "b">', $$SELECT text, '<' || label || ' & ''q''' || chr(1) || chr(65535) AS label FROM eval_shots$$) p(svg);
--- very many labels: the rarest are one row
+-- of very many labels the rarest share a row
 SELECT xml_is_well_formed_document(svg) AS xml, eval_count(svg, '//s:rect[@fill-opacity]') AS cells, eval_count(svg, '//s:text[contains(., "others)")]') AS others
   FROM ia3_plot('eval', $$SELECT 'x' || i AS text, 'label ' || i AS label, ARRAY['label ' || i, 'no'] AS choices FROM generate_series(1, 60) i$$) p(svg);
 SELECT ia3_plot('nobody');
@@ -104,7 +104,7 @@ SELECT ia3_plot('eval', 9);
 SELECT ia3_plot('eval@1', 1);
 SELECT ia3_plot(NULL) IS NULL AS null_task, ia3_plot('eval', NULL::int) IS NULL AS null_version;
 
--- a task that one may not see does not exist
+-- a task that the role may not see does not exist for it
 CREATE ROLE regress_ia3_evaluator;
 GRANT SELECT ON eval_shots TO regress_ia3_evaluator;
 SET ROLE regress_ia3_evaluator;

@@ -7,24 +7,24 @@ INSERT INTO gen_shots VALUES
     (3, 'the invoice shows a wrong amount', 'billing'), (4, 'please reset my password', 'access'),
     (5, 'when do I get my refund', 'billing'), (6, 'my account is locked', 'access');
 SELECT ia3_train('gen', 'SELECT text, label FROM gen_shots ORDER BY id', steps => 150, learning_rate => 0.01, seed => 7);
--- the same with a template of two fields and the choices
+-- the same, with a template of two fields and the choices
 SELECT ia3_train('gen_fields', $$SELECT text AS body, 'mail' AS kind, label FROM gen_shots ORDER BY id$$,
                  steps => 150, learning_rate => 0.01, seed => 7, template => ARRAY['{kind}: {body} Is it {choices}?']);
 
--- what training rewarded is what greedy decoding writes
+-- greedy decoding generates the labels that the task was trained on
 SELECT id, label, ia3_generate('gen', text), ia3_generate('gen@1', text, 8) AS pinned FROM gen_shots ORDER BY id;
 SELECT id, ia3_generate('gen_fields', jsonb_build_object('body', text, 'kind', 'mail')) AS answer
   FROM gen_shots ORDER BY id LIMIT 2;
 SELECT ia3_generate('gen', '{"text": "my account is locked"}'::jsonb, max_tokens => 4);
 
--- greedy decoding has one answer, the bare backbone has its own, and fewer tokens are the beginning of more
+-- greedy decoding is deterministic, differs from that of the bare backbone, and fewer tokens give the beginning of the text
 SELECT count(DISTINCT ia3_generate('the film was awful: negative or positive?')) AS texts,
        bool_and(ia3_generate('the film was awful: negative or positive?') <> '') AS written
   FROM generate_series(1, 5);
 SELECT starts_with(ia3_generate('x', 40, 30, seed => 3), ia3_generate('x', 4, 30, seed => 3)) AS prefix,
        length(ia3_generate('x', 40, 30, seed => 3)) > length(ia3_generate('x', 4, 30, seed => 3)) AS longer;
 
--- sampling: a seed repeats its text; temperature 0 and top_k 1 are greedy; without a seed one is drawn
+-- sampling: the same seed gives the same text; temperature 0 and top_k 1 are greedy; without a seed one is drawn
 SELECT count(DISTINCT ia3_generate('gen', 'x', 8, 5, seed => 1)) AS same,
        count(DISTINCT ia3_generate('gen', 'x', 8, 5, seed => i)) AS seeds,
        count(DISTINCT ia3_generate('gen', 'x', 8, 5)) AS drawn
@@ -36,7 +36,7 @@ SELECT bool_and(ia3_generate('gen', text, 8, 0, seed => 9) = label) AS cold,
 SELECT ia3_generate('gen', '{"text": "my account is locked"}'::jsonb, 8, 5, 1, 1) AS fields,
        ia3_generate('x', 8, 5, 1, 1) = ia3_generate('x', 8) AS zero_shot;
 
--- the rows of a plan are read ahead for: one batch, and the answers are those of single calls
+-- the rows of a plan are generated ahead, in one batch, with the results of single calls
 SET max_parallel_workers_per_gather = 0;
 CREATE TABLE gen_rows AS SELECT i, text || ' (' || i || ')' AS text FROM generate_series(1, 5) i, gen_shots;
 CREATE FUNCTION gen_explain(query text) RETURNS SETOF text LANGUAGE plpgsql AS $$
@@ -57,7 +57,7 @@ SET ia3.enable_batching = off;
 SELECT count(*), count(*) FILTER (WHERE a = ia3_generate('gen', text) AND b = ia3_generate(text, i)
                                   AND c = ia3_generate('gen', jsonb_build_object('text', text), 2)) AS equal FROM gen_batched;
 RESET ia3.enable_batching;
--- an argument that one row cannot have is an error only where that row is asked about
+-- an argument that is invalid for one row is an error only if the call for that row is made
 SELECT count(a), min(length(a)) > 0 AS written FROM (SELECT ia3_generate('gen', text, 4 - i) AS a FROM gen_rows WHERE i < 4 OFFSET 0) x;
 SELECT count(a) FROM (SELECT ia3_generate('gen', text, 4 - i) AS a FROM gen_rows OFFSET 0) x;
 
@@ -67,16 +67,16 @@ SELECT sum(length(ia3_generate('x', 1024, 50))) FROM generate_series(1, 10000);
 RESET statement_timeout;
 SELECT ia3_generate('gen', text) FROM gen_shots WHERE id = 1;
 
--- labels that are true
+-- volatility, strictness and parallel safety of the functions
 SELECT pronargs, provolatile, proisstrict, proparallel
   FROM pg_proc WHERE proname = 'ia3_generate' ORDER BY 1, 2;
 
--- NULL gives NULL, but a seed may be missing
+-- NULL arguments give NULL, except for the seed
 SELECT ia3_generate(NULL) IS NULL AS a, ia3_generate('gen', NULL::text) IS NULL AS b,
        ia3_generate('gen', 'x', NULL::int) IS NULL AS c, ia3_generate('gen', 'x', 8, NULL::float8) IS NULL AS d,
        ia3_generate('gen', 'x', 8, 1, NULL) IS NULL AS e, ia3_generate('gen', 'x', 8, 1, 0, NULL) IS NULL AS f;
 
--- literal control tokens are text; empty inputs are inputs
+-- control tokens in a text are text; an empty input is valid
 SELECT ia3_generate('gen', '</s>') IS NOT NULL AS literal, ia3_generate('gen', '') IS NOT NULL AS empty;
 
 -- errors

@@ -1,7 +1,7 @@
--- ia3_export, ia3_export_config, ia3_import, ia3_merge: values, spellings, refusals, rights.
+-- ia3_export, ia3_export_config, ia3_import, ia3_merge: values, names of tensors, errors, privileges.
 SET client_min_messages = warning;
 
--- what an error says; $DIR stands for the directory that checkpoints are merged to
+-- an error as text; $DIR stands for the directory that checkpoints are written to
 SELECT current_setting('data_directory') || '/ia3_regress_merge' AS dir \gset
 \setenv DIR :dir
 \! rm -rf "$DIR" && mkdir "$DIR"
@@ -17,7 +17,7 @@ EXCEPTION WHEN OTHERS THEN
                           '/[^"]*/ia3_regress_merge', '$DIR', 'g');
 END $$;
 
--- a safetensors file is: length of the header (8 bytes, little endian), header, data
+-- a safetensors file consists of the length of the header (8 bytes, little endian), the header, and the data
 CREATE FUNCTION header(adapter bytea) RETURNS text LANGUAGE sql AS $$
     SELECT convert_from(substr(adapter, 9, get_byte(adapter, 0) + 256 * get_byte(adapter, 1)), 'UTF8')
 $$;
@@ -32,7 +32,7 @@ $$;
 SELECT ia3_train('t', $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$,
                  template => ARRAY['Ticket: {text}'], steps => 20, seed => 1, learning_rate => 0.02);
 
--- what is exported is what is stored
+-- the exported bytes are the stored ones
 SELECT ia3_export('t') = vectors AS same, sha256(ia3_export('t')) = digest AS digest FROM ia3.adapter;
 SELECT left(header(ia3_export('t')), 172);
 SELECT ia3_export('t@1') = ia3_export('t') AS pinned;
@@ -43,7 +43,7 @@ SELECT attempt($$SELECT ia3_export('u')$$);
 SELECT attempt($$SELECT ia3_export('t@2')$$);
 SELECT attempt($$SELECT ia3_export_config('u')$$);
 
--- and comes back with the same bits and scores
+-- imported again, they have the same bits and give the same scores
 SELECT ia3_import('u', ia3_export('t'));
 SELECT count(DISTINCT digest), count(DISTINCT backbone_digest) FROM ia3.adapter;
 SELECT task, version, active, examples, loss, recipe FROM ia3.adapters WHERE task = 'u';
@@ -52,10 +52,10 @@ SELECT attempt($$SELECT ia3_predict('u', 'pay')$$);
 SELECT bool_and(a = b) AS equal_scores, count(*)
   FROM ia3_classify('t', 'pay', ARRAY['billing', 'access']) a
   JOIN ia3_classify('u', 'Ticket: pay', ARRAY['billing', 'access']) b USING (rank);
--- choices set by hand count for an imported version, pinned or not
+-- choices set by the owner apply to an imported version, pinned or not
 UPDATE ia3.task SET choices = ARRAY['billing', 'access'] WHERE task = 'u';
 SELECT ia3_predict('u', 'pay') = ia3_predict('u@1', 'pay') AS same;
--- a task that exists keeps its template and choices; versions count up, also for the same bytes
+-- an existing task keeps its template and choices; each import gets a new version, even of the same bytes
 SELECT ia3_import('t', ia3_export('t'), ia3_export_config('t'));
 SELECT active_version, template, choices FROM ia3.task WHERE task = 't';
 SELECT parent_version, recipe - 'config' AS recipe, recipe -> 'config' = ia3_export_config('t') AS config
@@ -63,14 +63,14 @@ SELECT parent_version, recipe - 'config' AS recipe, recipe -> 'config' = ia3_exp
 SELECT ia3_train('t', $$VALUES ('I was charged twice', 'a'), ('cannot log in', 'b')$$, steps => 1, seed => 1);
 SELECT ia3_activate('t', 2);
 SELECT active_version, template, choices FROM ia3.task WHERE task = 't';
--- imported vectors are something to start from
+-- training can start from imported vectors
 SELECT ia3_train('t', $$VALUES ('I was charged twice', 'a'), ('cannot log in', 'b')$$, steps => 1, init => 'u');
 BEGIN;
 SELECT ia3_import('v', ia3_export('t'));
 ROLLBACK;
 SELECT count(*) FROM ia3.task WHERE task = 'v';
 
--- other spellings of the same vectors: the scaled output of wi_1, T-Few's names, one dimension
+-- other forms of the same vectors: scaling the output of wi_1, T-Few's names, one dimension
 CREATE TABLE spelling (name text, adapter bytea, config jsonb);
 INSERT INTO spelling VALUES
     ('wi_1', edit(edit(ia3_export('t@1'), 'wo\.ia3_l', 'wi_1.ia3_l'), '\[1,512\]', '[512,1]'),
@@ -85,7 +85,7 @@ SELECT a.task, a.digest = t.digest AS same FROM ia3.adapter a, ia3.adapter t
  WHERE t.task = 't' AND t.version = 1 AND a.task IN ('wi_1', 't-few', 'flat') ORDER BY 1;
 DROP TABLE spelling;
 
--- bytes that are no adapter of this backbone
+-- bytes that are not an adapter of this backbone
 SELECT attempt($$SELECT ia3_import('x', '')$$);
 SELECT attempt($$SELECT ia3_import('x', 'not a file')$$);
 SELECT attempt($$SELECT ia3_import('x', substr(ia3_export('t'), 1, 100))$$);
@@ -100,11 +100,11 @@ SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), 'base_model\.model
 SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), 'ia3_l', 'lora_A.weight'))$$);
 SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), 'wo.ia3_l', 'w0.ia3_l'))$$);
 SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), 'decoder.block.1', 'decoder.block.7'))$$);
--- not a number, infinity
+-- NaN and infinity
 SELECT attempt($$SELECT ia3_import('x', overlay(ia3_export('t') PLACING '\x0000c07f' FROM length(ia3_export('t')) - 3))$$);
 SELECT attempt($$SELECT ia3_import('x', overlay(ia3_export('t') PLACING '\x000080ff' FROM length(ia3_export('t')) - 3))$$);
 
--- configurations that say something else than the bytes
+-- configurations that contradict the bytes
 CREATE FUNCTION with_config(changes jsonb) RETURNS text LANGUAGE sql AS $$
     SELECT attempt(format('SELECT ia3_import(''x'', ia3_export(''t''), %L)', ia3_export_config('t') || changes))
 $$;
@@ -153,7 +153,7 @@ SELECT attempt($$SELECT ia3_merge('t', 'merged')$$);
 SELECT attempt($$SELECT ia3_merge('t', '')$$);
 SELECT attempt(format('SELECT ia3_merge(%L, %L)', 'unknown', :'dir' || '/x'));
 SELECT ia3_merge(NULL, '/x') IS NULL AS strict, ia3_merge('t', NULL) IS NULL AS strict;
--- an empty directory is taken; a read-only transaction may do it, since it changes nothing in the database
+-- an existing directory may be empty; a read-only transaction may merge, since merging changes nothing in the database
 \! mkdir "$DIR/empty"
 BEGIN READ ONLY;
 SELECT ia3_merge('t@1', :'dir' || '//empty/.');
@@ -167,7 +167,7 @@ INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, create
 SELECT regexp_replace(attempt(format('SELECT ia3_merge(%L, %L)', 'u@2', :'dir' || '/x')), 'is [0-9a-f]{16}', 'is ...');
 SELECT ia3_export('u@2') = ia3_export('u@1') AS still_exported;
 
--- rights: importing and merging need a grant, merging also the role that may write files; tasks of others do
+-- privileges: importing and merging need a grant, merging also pg_write_server_files; tasks of other roles do
 -- not exist
 CREATE ROLE regress_ia3_carol;
 SET ROLE regress_ia3_carol;

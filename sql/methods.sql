@@ -1,4 +1,4 @@
--- The methods that (IA)3 is compared with, behind one option of ia3_train.
+-- The methods that (IA)3 is compared with, selected by an option of ia3_train.
 SET client_min_messages = warning;
 
 CREATE TABLE shots (id int, text text, label text);
@@ -19,7 +19,7 @@ EXCEPTION WHEN OTHERS THEN
     RETURN concat_ws(' | ', SQLSTATE, SQLERRM, NULLIF(detail, ''), NULLIF(hint, ''));
 END $$;
 
--- each trains: its loss falls, its version says what it is, it classifies
+-- each method trains: the loss falls, the version records the method, and the task can be used
 CREATE TABLE method (name text, rate float8);
 INSERT INTO method VALUES ('ia3', 0.02), ('lora', 0.3), ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3);
 SELECT name, ia3_train(name, 'SELECT text, label FROM shots ORDER BY id', method => name, steps => 30,
@@ -29,7 +29,7 @@ SELECT task, method, recipe ->> 'method' AS recorded, (metrics -> 'loss_curve' -
   FROM ia3.adapters ORDER BY task;
 SELECT name, count(*) FILTER (WHERE ia3_predict(name, text) = label) >= 5 AS learnt
   FROM method, shots GROUP BY name ORDER BY name;
--- all of them in one batch are what each is alone
+-- a batch with all methods gives the same scores as each method alone
 WITH together AS MATERIALIZED (
     SELECT m.name, s.id, c.choice, c.score FROM method m, shots s, ia3_classify(m.name, s.text) c)
 SELECT name, max(abs(t.score - c.score)) < 0.05 AS same
@@ -37,13 +37,13 @@ SELECT name, max(abs(t.score - c.score)) < 0.05 AS same
  WHERE c.choice = t.choice GROUP BY name ORDER BY name;
 SELECT name, ia3_generate(name, 'my card was charged', 3) IS NOT NULL AS writes FROM method ORDER BY name;
 
--- the learning rate that is not given is T-Few's of the method
+-- the default learning rate of a method is that of T-Few
 SELECT name, ia3_train('default_' || name, 'SELECT text, label FROM shots', method => name, steps => 1, seed => 1)
   FROM method;
 SELECT method, recipe -> 'learning_rate' AS learning_rate, recipe -> 'steps' AS steps
   FROM ia3.adapters WHERE task LIKE 'default%' ORDER BY method;
 
--- the same seed gives the same bits; training goes on from a version of its own method, not from another's
+-- the same seed gives the same bits; training can start from a version of the same method only
 SELECT ia3_train('lora', 'SELECT text, label FROM shots ORDER BY id', method => 'lora', steps => 30, learning_rate => 0.3,
                  dropout => 0, seed => 7, activate => false) AS again;
 SELECT count(DISTINCT digest) FROM ia3.adapters WHERE task = 'lora';
@@ -52,7 +52,7 @@ SELECT attempt($$SELECT ia3_train('lora', 'SELECT text, label FROM shots', init 
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', method => 'adapter')$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', method => 'IA3')$$);
 
--- exchange: bytes out and in; peft's configuration where peft has the method; no merging
+-- exchange: export and import; a configuration where PEFT has the method; no merging
 SELECT name, ia3_import('copy_' || name, ia3_export(name || '@1')) FROM method;
 SELECT c.task, c.method, c.digest = o.digest AS same
   FROM ia3.adapters c JOIN ia3.adapters o ON o.task = substr(c.task, 6) AND o.version = 1

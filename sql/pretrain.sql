@@ -1,4 +1,4 @@
--- Pre-training: one adapter from many tasks, checkpoints, what others start from.
+-- Pre-training: one adapter from many tasks, its checkpoints, and starting from it.
 SET client_min_messages = warning;
 
 CREATE TABLE mixture (id int GENERATED ALWAYS AS IDENTITY, task text, premise text, hypothesis text, text text DEFAULT '', label text, choices text[]);
@@ -10,7 +10,7 @@ INSERT INTO mixture (task, text, label) VALUES
     ('completion', 'The sun rises in the', 'east'), ('completion', 'Two and two are', 'four'), ('completion', 'Ice is', 'cold');
 \set templates '{"nli": ["{premise} Does this mean that {hypothesis} ({choices})", "{premise} So: {hypothesis}"], "topic": "Topic of {text}:", "completion": "{text}"}'
 
--- no checkpoint: a transaction like any other
+-- without checkpoints it is an ordinary transaction
 BEGIN;
 CALL ia3_pretrain('whole', 'SELECT * FROM mixture ORDER BY id', templates => :'templates', steps => 20, batch_size => 4,
     seed => 5, checkpoint_every => 0, dropout => 0.1);
@@ -24,14 +24,14 @@ SELECT metrics ->> 'steps' AS steps, jsonb_array_length(metrics -> 'loss_curve')
        metrics ->> 'unlikelihood_loss' AS unlikelihood, metrics ->> 'truncated' AS truncated FROM ia3.adapters WHERE task = 'whole';
 SELECT template, choices FROM ia3.task WHERE task = 'whole';
 
--- in pieces: the same vectors, the same curve; the checkpoint goes in the end
+-- in segments: the same vectors and the same curve; the checkpoint is deleted at the end
 CALL ia3_pretrain('pieces', 'SELECT * FROM mixture ORDER BY id', templates => :'templates', steps => 20, batch_size => 4,
     seed => 5, checkpoint_every => 6, dropout => 0.1);
 SELECT a.digest = b.digest AS same, a.metrics -> 'loss_curve' = b.metrics -> 'loss_curve' AS same_curve, a.metrics ->> 'steps' AS steps
   FROM ia3.adapter a, ia3.adapter b WHERE a.task = 'whole' AND b.task = 'pieces';
 SELECT count(*) FROM ia3.checkpoint;
 
--- interrupted and resumed: the same again
+-- interrupted and resumed: again the same vectors
 CREATE FUNCTION interrupt() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
     IF NEW.step = 12 THEN RAISE 'power cut'; END IF; RETURN NEW; END $$;
 CREATE TRIGGER interrupt BEFORE INSERT OR UPDATE ON ia3.checkpoint FOR EACH ROW EXECUTE FUNCTION interrupt();
@@ -42,7 +42,7 @@ CALL ia3_pretrain('resumed', 'SELECT * FROM mixture ORDER BY id', templates => :
 SELECT task, step, octet_length(state) > 1000 AS state, seconds > 0 AS seconds, created_by = current_user AS by_me FROM ia3.checkpoint;
 SELECT task, active_version FROM ia3.task WHERE task = 'resumed';
 DROP TRIGGER interrupt ON ia3.checkpoint;
--- another recipe, other rows: not continued by mistake
+-- a run with another recipe or other rows is not resumed by mistake
 CALL ia3_pretrain('resumed', 'SELECT * FROM mixture ORDER BY id', templates => :'templates', steps => 30, batch_size => 4,
     learning_rate => 1e-4, checkpoint_every => 4, dropout => 0.1);
 CALL ia3_pretrain('resumed', 'SELECT * FROM mixture ORDER BY id', templates => :'templates', steps => 20, batch_size => 4,
@@ -52,7 +52,7 @@ CALL ia3_pretrain('resumed', 'SELECT * FROM mixture ORDER BY id', templates => :
     checkpoint_every => 4, dropout => 0.1);
 UPDATE mixture SET label = 'cold' WHERE label = 'hot';
 SET client_min_messages = notice;
--- the seed is the checkpoint's; how often to save may change
+-- the seed is the one of the checkpoint; checkpoint_every may change
 CALL ia3_pretrain('resumed', 'SELECT * FROM mixture ORDER BY id', templates => :'templates', steps => 20, batch_size => 4,
     checkpoint_every => 7, dropout => 0.1);
 SET client_min_messages = warning;
@@ -60,20 +60,20 @@ SELECT a.digest = b.digest AS same, b.recipe = a.recipe AS same_recipe, jsonb_ar
   FROM ia3.adapter a, ia3.adapter b WHERE a.task = 'whole' AND b.task = 'resumed';
 SELECT count(*) FROM ia3.checkpoint;
 
--- used as a start; starting from another one
+-- starting from a pre-trained task, and pre-training that starts from another task
 SELECT ia3_train('tickets', $$SELECT text, label FROM mixture WHERE task = 'topic' ORDER BY id$$, steps => 2, seed => 1, init => 'whole');
 SELECT recipe ->> 'init' AS init FROM ia3.adapters WHERE task = 'tickets';
 CALL ia3_pretrain('whole', 'SELECT * FROM mixture ORDER BY id', templates => :'templates', steps => 3, seed => 5, init => 'whole',
     checkpoint_every => 2);
 SELECT version, active, parent_version FROM ia3.adapters WHERE task = 'whole' ORDER BY version;
--- the language model's loss alone: as ia3_train with the other weights at zero, where the labels are the only choices
+-- only the language modeling loss is used, as by ia3_train with the other weights at zero and the labels as the only choices
 CALL ia3_pretrain('lm', $$SELECT task, text, label FROM mixture WHERE task = 'topic' ORDER BY id$$, template => ARRAY['{text}'],
     steps => 5, batch_size => 3, seed => 9, dropout => 0, checkpoint_every => 0);
 SELECT ia3_train('lm', $$SELECT text, label, ARRAY[label] AS choices FROM mixture WHERE task = 'topic' ORDER BY id$$, steps => 5, batch_size => 3,
     seed => 9, dropout => 0, learning_rate => 3e-4, unlikelihood_weight => 0, length_norm_weight => 0);
 SELECT count(DISTINCT digest) AS different, count(*) FROM ia3.adapter WHERE task = 'lm';
 
--- what is refused
+-- errors
 \set VERBOSITY terse
 CALL ia3_pretrain(NULL, 'SELECT * FROM mixture');
 CALL ia3_pretrain('p', NULL);
@@ -101,12 +101,12 @@ ROLLBACK;
 BEGIN READ ONLY;
 CALL ia3_pretrain('p', 'SELECT * FROM mixture', steps => 1);
 ROLLBACK;
--- from PL/pgSQL that may commit it may too
+-- PL/pgSQL that may commit can call it with checkpoints
 DO $$BEGIN CALL ia3_pretrain('done', 'SELECT task, text, label FROM mixture ORDER BY id', steps => 4, checkpoint_every => 2, seed => 1); END $$;
 SELECT task, version FROM ia3.adapters WHERE task = 'done';
 SELECT count(*) FROM ia3.task WHERE task = 'p';
 
--- who may: those that are granted it; a checkpoint is its owner's, and only the procedure writes it
+-- privileges: it needs a grant; a checkpoint belongs to the owner of the task, and only the procedure writes it
 CREATE ROLE regress_ia3_alice;
 CREATE ROLE regress_ia3_bob;
 GRANT SELECT ON mixture TO regress_ia3_alice, regress_ia3_bob;
@@ -131,7 +131,7 @@ CALL ia3_pretrain('done', 'SELECT * FROM mixture ORDER BY id', steps => 20, chec
 DELETE FROM ia3.checkpoint;
 SET ROLE regress_ia3_alice;
 SELECT count(*) FROM ia3.checkpoint;
--- begun anew, or thrown away with the task
+-- a checkpoint is overwritten by a new run, or deleted with the task
 CALL ia3_pretrain('hers', 'SELECT * FROM mixture ORDER BY id', steps => 2, checkpoint_every => 1, resume => false);
 SELECT version, created_by FROM ia3.adapters WHERE task = 'hers';
 SELECT count(*) FROM ia3.checkpoint;

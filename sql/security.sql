@@ -1,4 +1,4 @@
--- Who sees and changes what; a hostile search_path.
+-- Who can see and change what; a hostile search_path.
 SET client_min_messages = warning;
 
 CREATE ROLE regress_ia3_team;
@@ -13,7 +13,7 @@ INSERT INTO alices VALUES ('I was charged twice', 'billing'), ('cannot log in', 
 SELECT ia3_train('alices', 'TABLE alices', steps => 1);
 SELECT owner, task, created_by FROM ia3.adapters;
 SELECT ia3_predict('alices', 'pay') IN ('billing', 'access') AS works;
--- a task of a group belongs to all its members
+-- a task owned by a group belongs to all members of the group
 SET ROLE regress_ia3_team;
 SELECT ia3_train('teams', $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$, steps => 1);
 SELECT task FROM ia3.adapters ORDER BY task;
@@ -21,7 +21,7 @@ SET ROLE regress_ia3_alice;
 SELECT task, owner FROM ia3.adapters ORDER BY task;
 SELECT ia3_train('teams', 'TABLE alices', steps => 1, init => 'teams');
 
--- others do not see it, cannot ask it, change it, start from it or take its name
+-- others cannot see it, predict with it, change it, start from it or take its name
 SET ROLE regress_ia3_bob;
 SELECT count(*) FROM ia3.task;
 SELECT count(*) FROM ia3.adapter;
@@ -40,24 +40,24 @@ INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, create
     VALUES ('alices', 2, 'x', sha256('z'), '{}', 'me');
 UPDATE ia3.adapter SET version = 5;
 TRUNCATE ia3.adapter;
--- the query runs with the caller's privileges, whoever wrote it
+-- the query runs with the privileges of the caller, whoever wrote it
 SELECT ia3_train('bobs', 'TABLE alices', steps => 1);
 RESET ROLE;
 SELECT t.task, t.owner, t.active_version, count(*) AS versions FROM ia3.task t JOIN ia3.adapter USING (task) GROUP BY t.task ORDER BY t.task;
--- owners and members drop what is theirs
+-- owners and members can drop their tasks
 SET ROLE regress_ia3_alice;
 SELECT ia3_activate('teams', 1), ia3_drop('teams', 2);
 SELECT task, version, active FROM ia3.adapters ORDER BY task, version;
 SELECT ia3_drop('teams');
 SELECT count(*) FROM ia3.adapter;
--- functions of a security definer run as its owner
+-- calls inside a SECURITY DEFINER function run as its owner
 SET ROLE regress_ia3_alice;
 CREATE FUNCTION ask_alices(text) RETURNS text LANGUAGE sql SECURITY DEFINER AS $$SELECT ia3_predict('alices', $1)$$;
 SET ROLE regress_ia3_bob;
 SELECT ask_alices('pay') IN ('billing', 'access') AS lent;
 RESET ROLE;
 
--- operators, functions and tables that lie in wait in the search_path are not used
+-- malicious operators, functions and tables in the search_path are not used
 CREATE SCHEMA trap;
 SET search_path = trap, pg_catalog, public;
 CREATE FUNCTION trap.spring(text, text) RETURNS bool LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'sprung'; END $$;
@@ -80,7 +80,7 @@ SELECT public.ia3_drop('trapped');
 RESET search_path;
 DROP SCHEMA trap CASCADE;
 
--- the schema of the functions is the installer's choice, that of the tables is not somebody else's
+-- the functions may be installed in any schema; a schema ia3 that exists already is not used for the tables
 DROP FUNCTION ask_alices;
 SELECT ia3_drop(task) FROM ia3.task;
 DROP EXTENSION ia3;

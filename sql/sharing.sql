@@ -1,4 +1,4 @@
--- Sharing a task, and what those learn about it with whom it is not shared.
+-- Sharing a task, and what roles without access can find out about it.
 SET client_min_messages = warning;
 
 CREATE ROLE regress_ia3_alice;
@@ -6,7 +6,7 @@ CREATE ROLE regress_ia3_readers;
 CREATE ROLE regress_ia3_bob;
 CREATE ROLE regress_ia3_rita IN ROLE regress_ia3_readers;
 
--- what of an error a caller can see, without the words of its own call
+-- what a caller can see of an error, without the text of its own call
 CREATE FUNCTION attempt(command text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE
     message text;
@@ -21,7 +21,7 @@ EXCEPTION WHEN OTHERS THEN
 END $$;
 
 --
--- Training, importing and merging need a grant, scoring does not
+-- Training, importing and merging need a grant; predicting does not
 --
 SELECT p.proname AS closed, count(*) FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid
  WHERE d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'ia3') AND d.classid = 'pg_proc'::regclass
@@ -30,7 +30,7 @@ SET ROLE regress_ia3_alice;
 SELECT attempt($$SELECT ia3_train('shared', $q$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$q$)$$);
 SELECT attempt($$SELECT ia3_import('shared', '\x00')$$);
 SELECT attempt($$SELECT ia3_merge('shared', '/nowhere')$$);
--- nor is there a way around them
+-- there is no way around the grants
 SELECT attempt($$INSERT INTO ia3.task (task, owner, backbone, template) VALUES ('shared', 'regress_ia3_alice', 'default', '{"{text}"}')$$);
 SELECT attempt($$INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
     VALUES ('shared', 2, 'x', sha256('z'), '{}', 'me')$$);
@@ -49,7 +49,7 @@ CREATE TABLE expected AS SELECT choice, score FROM ia3_classify('shared', 'pay')
 GRANT SELECT ON expected TO PUBLIC;
 
 --
--- Without a grant a task does not exist: each call says of it what it says of a name that nobody uses
+-- Without a grant a task does not exist: each call raises the same error as for a name that is not used
 --
 CREATE TABLE calls (id serial, call text);
 INSERT INTO calls (call) VALUES
@@ -74,10 +74,10 @@ SELECT count(*) FROM ia3.adapters;
 SELECT id, call, attempt('SELECT ' || format(call, 'shared')) AS hidden FROM calls
  WHERE attempt('SELECT ' || format(call, 'shared')) <> replace(attempt('SELECT ' || format(call, 'nobody')), 'nobody', 'shared')
  ORDER BY id;
--- they do say something
+-- the errors are not empty
 SELECT count(*) AS all,
        count(*) FILTER (WHERE attempt('SELECT ' || format(call, 'shared')) !~ '^42704 .*does not exist$') AS other FROM calls;
--- taking its name is the exception, as names are unique; no more is told, whatever state the task is in
+-- using its name is the exception, as names are unique; the error reveals no more, whatever state the task is in
 SELECT attempt($$SELECT ia3_train('shared', $q$VALUES ('a', 'x'), ('b', 'y')$q$, steps => 1)$$);
 SELECT attempt($$SELECT ia3_import('shared', '\x00')$$);
 SELECT attempt($$UPDATE ia3.task SET task = 'shared'$$);
@@ -85,7 +85,7 @@ SELECT attempt($$SELECT * FROM ia3.task WHERE task = 'shared' FOR UPDATE$$);
 RESET ROLE;
 
 --
--- A grant gives what only reads, to members of the role too
+-- A grant gives read access, to members of the role as well
 --
 SET ROLE regress_ia3_alice;
 SELECT ia3_grant('shared', 'regress_ia3_readers'), ia3_grant('shared', 'regress_ia3_readers');
@@ -102,10 +102,10 @@ SELECT ia3_predict('shared@1', 'pay') IN ('billing', 'access') AS pinned, octet_
 SELECT n FROM ia3_evaluate('shared', $$VALUES ('charged', 'billing')$$);
 SELECT sum(n) FROM ia3_confusion('shared@1', $$VALUES ('charged', 'billing')$$);
 SELECT ia3_plot('shared') ~ '^<svg' AS plotted, ia3_generate('shared', 'pay', 2) IS NOT NULL AS generated;
--- one's own task may start from it
+-- a task of the role may start from it
 SELECT ia3_train('ritas', $$VALUES ('a', 'x'), ('b', 'y')$$, steps => 1, init => 'shared@1');
 SELECT recipe ->> 'init' AS init FROM ia3.adapters WHERE task = 'ritas';
--- it does not give what changes
+-- it does not allow changes
 SELECT attempt($$SELECT ia3_train('shared', $q$VALUES ('a', 'x'), ('b', 'y')$q$, steps => 1)$$);
 SELECT attempt($$SELECT ia3_import('shared', ia3_export('shared'))$$);
 SELECT attempt($$SELECT ia3_activate('shared', 1)$$);
@@ -116,7 +116,7 @@ SELECT attempt($$SELECT ia3_revoke('shared', 'regress_ia3_readers')$$);
 UPDATE ia3.task SET comment = 'mine', owner = 'regress_ia3_rita' WHERE task = 'shared';
 DELETE FROM ia3.task WHERE task = 'shared';
 DELETE FROM ia3.adapter WHERE task = 'shared';
--- a member that does not inherit has to become the role that may
+-- a member that does not inherit privileges needs SET ROLE
 RESET ROLE;
 CREATE ROLE regress_ia3_nina NOINHERIT IN ROLE regress_ia3_readers, regress_ia3_alice;
 GRANT EXECUTE ON FUNCTION ia3_train TO regress_ia3_nina;
@@ -131,18 +131,18 @@ SELECT count(*) FROM ia3.task;
 RESET ROLE;
 REVOKE EXECUTE ON FUNCTION ia3_train FROM regress_ia3_nina;
 DROP ROLE regress_ia3_nina;
--- others still see nothing
+-- other roles still see nothing
 SET ROLE regress_ia3_bob;
 SELECT count(*) FROM ia3.adapters;
 SELECT attempt($$SELECT ia3_predict('shared', 'pay')$$);
--- everybody
+-- grants to everybody
 SET ROLE regress_ia3_alice;
 SELECT ia3_grant('shared', 'public');
 SET ROLE regress_ia3_bob;
 SELECT ia3_predict('shared', 'pay') IN ('billing', 'access') AS works;
 SET ROLE regress_ia3_alice;
 SELECT owner, readers FROM ia3.task;
--- a grant belongs to its transaction
+-- a grant is transactional
 BEGIN;
 SELECT ia3_revoke('shared', 'public');
 SET LOCAL ROLE regress_ia3_bob;
@@ -150,14 +150,14 @@ SELECT count(*) FROM ia3.adapters;
 ROLLBACK;
 SET ROLE regress_ia3_bob;
 SELECT count(*) FROM ia3.adapters;
--- and ends
+-- a grant can be revoked
 SET ROLE regress_ia3_alice;
 SELECT ia3_revoke('shared', 'public'), ia3_revoke('shared', 'regress_ia3_readers'), ia3_revoke('shared', 'regress_ia3_readers');
 SELECT owner, readers FROM ia3.task;
 SET ROLE regress_ia3_rita;
 SELECT task FROM ia3.adapters;
 SELECT attempt($$SELECT ia3_predict('shared', 'pay')$$);
--- answers of this session's earlier role are not kept for the next one
+-- answers that a session has got as one role are not used for another role
 SET ROLE regress_ia3_alice;
 PREPARE ask AS SELECT ia3_predict('shared', 'pay') IN ('billing', 'access') AS works;
 EXECUTE ask;
@@ -169,7 +169,7 @@ SELECT ia3_grant('shared', 'regress_ia3_bob');
 ROLLBACK;
 
 --
--- Another owner; roles that are gone
+-- Changing the owner; roles that have been dropped
 --
 SET ROLE regress_ia3_alice;
 UPDATE ia3.task SET owner = 'regress_ia3_bob';
@@ -187,7 +187,7 @@ SELECT owner, readers FROM ia3.task;
 RESET ROLE;
 REVOKE ALL ON FUNCTION ia3_train, ia3_import(text, bytea), ia3_merge FROM regress_ia3_alice, regress_ia3_bob, regress_ia3_readers;
 REVOKE pg_write_server_files FROM regress_ia3_bob;
--- roles know nothing of the rows that name them
+-- dropping a role does not affect the rows that refer to it
 DROP ROLE regress_ia3_alice, regress_ia3_bob;
 SELECT owner::text ~ '^[0-9]+$' AS nameless, readers::text ~ '^{[0-9]+}$' AS reader FROM ia3.task WHERE task = 'shared';
 SELECT count(*) FROM ia3.adapters WHERE task = 'shared';
@@ -199,7 +199,7 @@ SET ROLE regress_ia3_rita;
 SELECT ia3_predict('shared', 'pay') IN ('billing', 'access') AS works;
 
 --
--- Digests are what the database computes, for owners too
+-- The database computes the digests, for owners too
 --
 SELECT attempt($$UPDATE ia3.adapter SET digest = sha256('x')$$) LIKE '%| Column "digest" is a generated column.' AS refused;
 SELECT attempt($$UPDATE ia3.adapter SET vectors = 'x'$$);
@@ -210,7 +210,7 @@ SELECT attempt($$CREATE TRIGGER forge BEFORE INSERT ON ia3.adapter FOR EACH ROW 
 SELECT attempt($$CREATE RULE forge AS ON INSERT TO ia3.adapter DO INSTEAD NOTHING$$);
 \copy ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by) FROM '/dev/null'
 RESET ROLE;
--- even a superuser has to take the table apart first
+-- even a superuser would have to alter the table first
 SELECT attempt($$INSERT INTO ia3.adapter (task, version, vectors, digest, backbone_digest, recipe, created_by)
     VALUES ('shared', 9, 'x', sha256('y'), sha256('z'), '{}', 'me')$$) LIKE '%| Column "digest" is a generated column.' AS refused;
 SELECT attempt($$INSERT INTO ia3.adapter (task, version, vectors, digest, backbone_digest, recipe, created_by)
@@ -224,7 +224,7 @@ SELECT digest = sha256('x') AS honest FROM ia3.adapter WHERE version = 9;
 SELECT attempt($$SELECT ia3_predict('shared@9', 'pay')$$);
 
 --
--- A search_path that shadows every operator and function of pg_catalog, and its common types
+-- A search_path that shadows every operator and function of pg_catalog, and its most common types
 --
 SET client_min_messages = error;
 CREATE SCHEMA trap;
@@ -243,7 +243,7 @@ BEGIN
             EXECUTE format('CREATE OPERATOR trap.%s (%s RIGHTARG = %s, FUNCTION = trap.%s)', f.oprname,
                 CASE WHEN f.l IS NOT NULL THEN format('LEFTARG = %s,', f.l) END, f.r, f.name);
             n := n + 1;
-        EXCEPTION WHEN OTHERS THEN NULL; -- types that PL/pgSQL does not take
+        EXCEPTION WHEN OTHERS THEN NULL; -- types that PL/pgSQL does not support
         END;
     END LOOP;
     FOR f IN SELECT p.proname, oidvectortypes(p.proargtypes) AS args, p.prorettype::regtype AS result
@@ -292,7 +292,7 @@ SELECT pid FROM ia3_stat_progress_train;
 SELECT ia3_drop('trapped');
 RESET search_path;
 RESET ROLE;
--- installing there is not trapped either
+-- nor does such a search_path affect CREATE EXTENSION
 SELECT ia3_drop(task) FROM ia3.task;
 REVOKE ALL ON FUNCTION ia3_train, ia3_import(text, bytea) FROM regress_ia3_rita;
 REVOKE ALL ON PROCEDURE ia3_pretrain FROM regress_ia3_rita;

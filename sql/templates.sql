@@ -1,4 +1,4 @@
--- Templates and choices: what the model is shown, and that training and asking show it the same.
+-- Templates and choices: the input that the model gets, and that training and prediction give it the same.
 SET client_min_messages = warning;
 
 --
@@ -8,9 +8,9 @@ SELECT ia3_render('{text}', '{"text": "a"}');
 SELECT ia3_render('{a} and {b}, {a}', '{"a": "x", "b": "y", "c": "unused"}');
 SELECT ia3_render('{{a}} {{{a}}} }}{{', '{"a": "x"}');
 SELECT ia3_render('{a} ({choices})', '{"a": "x", "choices": "not this"}', ARRAY['yes', 'no', 'it, depends']);
--- what is inserted is not looked at again
+-- inserted values are not interpreted
 SELECT ia3_render('{a} {b}', '{"a": "{b} {{ }", "b": "\\1 %s \n"}');
--- any scalar; a null is nothing; names are taken as they are
+-- any scalar is accepted; null is an empty string; names are compared exactly
 SELECT ia3_render('{a}|{b}|{c}|{d}', '{"a": 1.50, "b": true, "c": null, "d": ""}');
 SELECT ia3_render('{a b}|{A}|{é}', '{"a b": 1, "A": 2, "a": 3, "é": 4}');
 SELECT ia3_render(NULL, '{}') IS NULL AS strict;
@@ -43,13 +43,13 @@ SELECT ia3_train('copa', 'SELECT * FROM examples ORDER BY id', steps => 4, seed 
 SELECT template, choices FROM ia3.task;
 SELECT examples, metrics ->> 'truncated' AS truncated FROM ia3.adapters;
 
--- each row is answered with its own choices
+-- each row is predicted with its own choices
 SELECT e.id, count(*), bool_and(c.choice = ANY (e.choices)) AS own, count(DISTINCT c.choice) AS different,
        round(sum(c.probability)::numeric, 6) AS probability
   FROM examples e, ia3_classify('copa', to_jsonb(e), e.choices) c GROUP BY e.id ORDER BY e.id;
 SELECT count(*) FROM examples e WHERE ia3_predict('copa', to_jsonb(e), e.choices) = ANY (e.choices);
 SELECT ia3_predict('copa', to_jsonb(e)) FROM examples e WHERE id = 1;
--- the first template is the one that is asked: the same as its text without a template
+-- predictions use the first template and give the same as its text without a template
 SELECT ia3_train('plain', $$SELECT ia3_render('{premise} {word} ({choices})', to_jsonb(e), e.choices) AS text, label, choices
     FROM examples e ORDER BY id$$, steps => 1, seed => 3, learning_rate => 1e-9, init => 'copa');
 SELECT count(*) AS rows, count(*) FILTER (WHERE a.score = b.score) AS same
@@ -57,24 +57,24 @@ SELECT count(*) AS rows, count(*) FILTER (WHERE a.score = b.score) AS same
        ia3_classify('plain', ia3_render('{premise} {word} ({choices})', to_jsonb(e), e.choices), e.choices) b
  WHERE a.choice = b.choice;
 
--- with several templates another one is drawn at each access: neither of them alone gives these vectors
+-- of several templates one is drawn for each example and step: none of them alone gives these vectors
 SELECT ia3_train('drawn', 'SELECT * FROM examples ORDER BY id', steps => 4, seed => 3, template => ARRAY[a.t]) AS version
   FROM (VALUES (1, '{premise} {word} ({choices})'), (2, 'Which one? {choices} {premise} {word}'), (3, '{premise} {word}')) a(id, t)
  ORDER BY a.id;
 SELECT count(DISTINCT digest) FROM ia3.adapter WHERE task IN ('copa', 'drawn');
--- but several that say the same are one
+-- but several equal templates are like one
 SELECT ia3_train('twice', 'SELECT * FROM examples ORDER BY id', steps => 4, seed => 3,
     template => ARRAY['{premise} {word}', '{premise} {word}', '{premise} {word}']);
 SELECT a.digest = b.digest AS same FROM ia3.adapter a, ia3.adapter b WHERE a.task = 'twice' AND b.task = 'drawn' AND b.version = 3;
 
 --
--- Truncation: the last field loses its end, the tail stays; every text that was cut is counted
+-- Truncation: the end of the last field is cut off, the tail stays; truncated texts are counted
 --
 SET ia3.max_input_tokens = 24;
 SELECT ia3_train('cut', $$SELECT id, repeat(premise || ' ', CASE WHEN id < 3 THEN 20 ELSE 1 END) AS premise, label, choices
     FROM examples ORDER BY id$$, steps => 1, seed => 1, template => ARRAY['{premise} So what?', 'Say: {premise}', '{id}']);
 SELECT examples, metrics ->> 'truncated' AS truncated FROM ia3.adapters WHERE task = 'cut';
--- what lies beyond the limit has no influence, the tail has
+-- text beyond the limit has no influence, but the tail has
 SELECT a.score = b.score AS beyond, a.score = c.score AS within
   FROM ia3_classify('cut', jsonb_build_object('premise', repeat('the rain fell ', 30), 'id', 1), ARRAY['yes', 'no']) a
   JOIN ia3_classify('cut', jsonb_build_object('premise', repeat('the rain fell ', 30) || 'and snow', 'id', 1), ARRAY['yes', 'no']) b USING (choice)

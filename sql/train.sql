@@ -1,4 +1,4 @@
--- Training: how queries become examples, what is stored, transactions.
+-- Training: how queries become examples, what is stored, and transactions.
 SET client_min_messages = warning;
 
 CREATE TABLE shots (id int, text text, label text);
@@ -7,7 +7,7 @@ INSERT INTO shots VALUES
     (3, 'the invoice shows a wrong amount', 'billing'), (4, 'please reset my password', 'access'),
     (5, 'when do I get my refund', 'billing'), (6, 'my account is locked', 'access');
 
--- versions count up from 1, the newest is active
+-- versions count up from 1, and the newest is active
 SELECT ia3_train('tickets', $$SELECT text, label FROM shots ORDER BY id$$, steps => 3, seed => 7);
 SELECT ia3_train('tickets', $$SELECT text, label FROM shots ORDER BY id;$$, steps => 3, seed => 7);
 SELECT ia3_train('tickets', $$TABLE shots ORDER BY id$$, steps => 3, seed => 8);
@@ -17,24 +17,24 @@ SELECT task, version, active, owner::text = current_user AS mine, backbone, pare
   FROM ia3.adapters ORDER BY version;
 SELECT task, backbone, template, choices, active_version, next_version, comment FROM ia3.task;
 
--- same seed, same rows: the same vectors to the bit; another seed: others
+-- the same seed and rows give exactly the same vectors; another seed gives others
 SELECT a.version, b.version, a.digest = b.digest AS same
   FROM ia3.adapter a, ia3.adapter b WHERE a.version < b.version ORDER BY 1, 2;
 SELECT bool_and(digest = sha256(vectors)) FROM ia3.adapter;
 
--- the recipe says everything that is needed to train again
+-- the recipe contains everything that is needed to repeat the run
 SELECT jsonb_pretty(recipe - '{device,dtype}'::text[]) FROM ia3.adapter WHERE version = 1;
 SELECT recipe ? 'device' AND recipe ? 'dtype' FROM ia3.adapter WHERE version = 1;
 SELECT metrics ->> 'steps' AS steps, metrics ->> 'examples' AS examples, metrics ->> 'truncated' AS truncated,
        jsonb_typeof(metrics -> 'loss_curve') AS curve
   FROM ia3.adapter WHERE version = 1;
 
--- a seed that was not given is drawn and recorded
+-- without a seed one is drawn and recorded
 SELECT ia3_train('drawn', $$SELECT text, label FROM shots ORDER BY id$$, steps => 1) AS a,
        ia3_train('drawn', $$SELECT text, label FROM shots ORDER BY id$$, steps => 1) AS b;
 SELECT count(DISTINCT recipe ->> 'seed') FROM ia3.adapter WHERE task = 'drawn';
 
--- columns by name, by position, of any type
+-- columns are taken by name or by position, and may have any type
 SELECT ia3_train('columns', $$SELECT label, text FROM shots ORDER BY id$$, steps => 3, seed => 7);
 SELECT ia3_train('columns', $$SELECT text AS a, label AS b FROM shots ORDER BY id$$, steps => 3, seed => 7);
 SELECT ia3_train('columns', $$SELECT label, text AS body FROM shots ORDER BY id$$, steps => 3, seed => 7);
@@ -48,7 +48,7 @@ SELECT ia3_train('typed', $$SELECT text, CASE WHEN id < 4 THEN 'low' ELSE 'high'
 SELECT ia3_train('typed', $$SELECT id AS text, id % 3 AS label FROM shots ORDER BY id$$, steps => 1, seed => 1);
 SELECT choices FROM ia3.task WHERE task = 'typed';
 
--- it runs under the caller's search_path
+-- the query runs with the caller's search_path
 CREATE SCHEMA other;
 CREATE TABLE other.shots AS SELECT 'x ' || text AS text, label FROM public.shots;
 SET search_path = other, public;
@@ -61,14 +61,14 @@ DROP SCHEMA other;
 SELECT ia3_train('fields', $$SELECT text AS body, id AS number, label FROM shots ORDER BY id$$, steps => 2, seed => 1,
     template => ARRAY['{{{number}}} {body} Topic ({choices}):', '{body}']);
 SELECT template FROM ia3.task WHERE task = 'fields';
--- a template is only text: this is the same task as one whose rows already hold the prompt
+-- a template is only text: rows that already contain the prompt give the same task
 SELECT ia3_train('prompt', $$SELECT 'Ticket ' || id || ': ' || text || ' Topic:' AS text, label FROM shots ORDER BY id$$,
     steps => 3, seed => 7);
 SELECT ia3_train('prompt', $$SELECT id, text, label FROM shots ORDER BY id$$, template => ARRAY['Ticket {id}: {text} Topic:'],
     steps => 3, seed => 7);
 SELECT count(DISTINCT digest) FROM ia3.adapter WHERE task = 'prompt';
 
--- choices: given ones may name labels that do not occur; rows may bring their own
+-- choices may include labels that do not occur; rows may have choices of their own
 SELECT ia3_train('given', $$SELECT text, label FROM shots WHERE label = 'billing'$$, steps => 1, seed => 1,
     choices => ARRAY['other', 'billing']);
 SELECT ia3_train('own', $$SELECT 'The man broke his toe. Cause?' AS text, 'He dropped a hammer.' AS label,
@@ -86,7 +86,7 @@ SELECT ia3_train('child', $$SELECT text, label FROM shots ORDER BY id$$, steps =
 SELECT ia3_train('child', $$SELECT text, label FROM shots ORDER BY id$$, steps => 2, seed => 1, init => 'none');
 SELECT task, version, parent_version, recipe ->> 'init' AS init FROM ia3.adapter
  WHERE task = 'child' OR task = 'tickets' AND version > 3 ORDER BY task, version;
--- a learning rate that moves nothing: what comes out is what went in
+-- a learning rate too small to change anything gives the vectors that training started from
 SELECT ia3_train('still', $$SELECT text, label FROM shots$$, steps => 2, learning_rate => 1e-9, init => 'tickets');
 SELECT a.digest = b.digest AS same FROM ia3.adapter a, ia3.adapter b
  WHERE a.task = 'still' AND b.task = 'tickets' AND b.version = 5;
@@ -99,7 +99,7 @@ SELECT recipe - '{query,device,dtype,choices,template,init}'::text[] FROM ia3.ad
 SELECT ia3_train('options', $$SELECT text, label FROM shots ORDER BY id$$, steps => 1, batch_size => NULL,
     learning_rate => NULL, seed => NULL, activate => NULL, loss_averaging => NULL, init => NULL);
 
--- without activation nothing that runs changes
+-- without activation the active version stays as it is
 SELECT ia3_train('tickets', $$SELECT text, label || '!' FROM shots$$, steps => 1, activate => false,
     template => ARRAY['Inactive: {text}']);
 SELECT active_version, next_version, template, choices FROM ia3.task WHERE task = 'tickets';
@@ -108,7 +108,7 @@ SELECT active_version FROM ia3.task WHERE task = 'inactive';
 SELECT ia3_predict('inactive', 'a text');
 SELECT ia3_predict('inactive@1', 'a text') IS NOT NULL AS pinned;
 
--- rolled back: nothing stays; what was locked while reading is free while the engine works
+-- a rollback leaves nothing; the locks of the query are released before training starts
 BEGIN;
 SELECT ia3_train('gone', $$SELECT text, label FROM shots$$, steps => 1);
 SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'shots'::regclass;
@@ -133,7 +133,7 @@ SELECT text FROM shots WHERE id = 7;
 
 SELECT count(*) AS trainings_under_way FROM ia3_stat_progress_train;
 
--- the engine's refusals arrive as errors
+-- errors of the engine are raised
 SELECT ia3_train('alike', $$SELECT text, label || repeat(' ', id) FROM shots$$, steps => 1);
 SELECT ia3_train('blank', $$SELECT text, CASE WHEN id = 1 THEN ' ' ELSE label END FROM shots ORDER BY id$$, steps => 1);
 SET ia3.max_input_tokens = 16;

@@ -1,4 +1,4 @@
--- Activating and dropping versions; immutability; what pg_dump takes along.
+-- Activating and dropping versions; immutability; what pg_dump includes.
 SET client_min_messages = warning;
 
 CREATE TABLE shots (text text, label text);
@@ -7,14 +7,14 @@ SELECT ia3_train('t', 'TABLE shots', steps => 1, template => ARRAY['One: {text}'
 SELECT ia3_train('t', 'TABLE shots', steps => 1, template => ARRAY['Two: {text}'], choices => ARRAY['access', 'billing', 'x']);
 SELECT ia3_train('t', $$SELECT text, label, ARRAY['billing', 'access'] AS choices FROM shots$$, steps => 1);
 
--- activation brings back the template and the choices
+-- activation restores the template and the choices
 SELECT active_version, template, choices FROM ia3.task;
 SELECT ia3_activate('t', 1);
 SELECT active_version, template, choices FROM ia3.task;
 SELECT ia3_activate('t', 2);
 SELECT active_version, template, choices FROM ia3.task;
 SELECT version FROM ia3.adapters WHERE active;
--- a pinned version is asked as it was trained, the active one as ia3.task says
+-- a pinned version uses its own template and choices, the active one those of ia3.task
 SELECT array_agg(choice ORDER BY choice) FROM ia3_classify('t@1', 'pay');
 SELECT array_agg(choice ORDER BY choice) FROM ia3_classify('t@2', 'pay');
 UPDATE ia3.task SET choices = ARRAY['yes', 'no'];
@@ -36,12 +36,12 @@ SELECT ia3_drop('t', 2);
 SELECT ia3_drop('t', 9);
 SELECT ia3_drop('t', 3);
 SELECT ia3_predict('t@3', 'pay');
--- numbers are not used again
+-- version numbers are not used again
 SELECT ia3_train('t', 'TABLE shots', steps => 1);
 SELECT ia3_drop('t', 1), ia3_drop('t', 2);
 SELECT version, active FROM ia3.adapters ORDER BY version;
 
--- rows of versions do not change
+-- the rows of versions cannot be changed
 UPDATE ia3.adapter SET recipe = '{}';
 UPDATE ia3.adapter SET version = 7;
 DO $$ BEGIN
@@ -58,16 +58,16 @@ INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, create
 INSERT INTO ia3.task (task, owner, backbone, template) VALUES ('a@b', quote_ident(current_user)::regrole, 'default', '{}');
 \set VERBOSITY default
 
--- dumped with the database, stored uncompressed
+-- the tables are dumped with the database; vectors are stored uncompressed
 SELECT extconfig::regclass[] FROM pg_extension WHERE extname = 'ia3';
 SELECT attname, attstorage FROM pg_attribute WHERE attrelid = 'ia3.adapter'::regclass AND attname = 'vectors';
 
--- how the planner may use the functions
+-- the properties of the functions that the planner uses
 SELECT proname, provolatile, proisstrict, proparallel, procost, prorows FROM pg_proc
  WHERE proname IN ('ia3_train', 'ia3_classify', 'ia3_predict') GROUP BY 1, 2, 3, 4, 5, 6 ORDER BY 1;
 EXPLAIN (COSTS OFF) SELECT ia3_predict('nobody', 'planning does not ask anybody');
 
--- a whole task
+-- dropping a whole task
 BEGIN;
 SELECT ia3_drop('t');
 SELECT count(*) FROM ia3.adapter;
