@@ -1,4 +1,4 @@
--- Query shapes, each run with batching on and off: rows and errors have to be the same. One statement a line.
+-- Forms of queries, each run with batching on and off: rows and errors have to be the same. There is one statement per line.
 --
 -- name: lateral_inner
 SELECT t.id, c.* FROM tickets t, LATERAL ia3_classify(t.task,t.body,t.choices) c WHERE t.id <= 25;

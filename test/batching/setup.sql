@@ -1,7 +1,7 @@
--- Tables and tasks for corpus.sql and for random queries. Small, since every query runs many times.
+-- Tables and tasks for corpus.sql and for random queries. They are small because every query runs many times.
 SET client_min_messages = warning;
 
--- three trainings, copied under many names: what counts is that tasks differ
+-- three training runs, copied under many names: it only matters that tasks differ
 CREATE TABLE shots (text text, label text);
 INSERT INTO shots VALUES ('red apple', 'a'), ('blue sky', 'b'), ('green tree', 'a'), ('deep sea', 'b');
 SELECT ia3_train('base1', 'SELECT text, label FROM shots', steps => 3, batch_size => 2, learning_rate => 0.003, seed => 1,

@@ -1,4 +1,5 @@
--- What is not a plain SELECT, and what may go wrong while reading ahead; as corpus.sql. One statement a line.
+-- Statements other than plain SELECTs, and what may go wrong while reading ahead; used like corpus.sql. There is one statement
+-- per line.
 --
 -- name: insert_select
 BEGIN;
@@ -280,7 +281,8 @@ SELECT id, ia3_predict('q' || 1 / (id - 8), body, choices) FROM tickets ORDER BY
 SELECT id FROM tickets WHERE ia3_predict('q' || 1 / (id - 8), body, choices) IS NOT NULL ORDER BY id LIMIT 7;
 SELECT t.id, c.choice FROM tickets t, LATERAL ia3_classify('q' || 1 / (id - 8), body, choices) c WHERE rank = 1 ORDER BY t.id LIMIT 7;
 SELECT EXISTS (SELECT 1 FROM tickets WHERE ia3_predict('q' || 1 / (id - 3), body, choices) IS NOT NULL);
--- A limit that changes from scan to scan. Not in parallel: PostgreSQL 15 itself goes on with the first one there.
+-- A limit that changes from scan to scan. Parallel plans are excluded, because PostgreSQL 15 itself keeps using the first limit
+-- there.
 --
 -- name: limit_rescanned
 BEGIN;

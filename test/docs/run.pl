@@ -1,15 +1,15 @@
 #!/usr/bin/env perl
 #
-# run.pl: executes docs/sql.md, and checks that it leaves nothing out.
+# run.pl: executes docs/sql.md, and checks that it is complete.
 #
-# Runs every ```sql block, in the order of the document and each in a session of its own, in a fresh database
-# (ia3_docs) of the server that PGHOST, PGPORT and PGUSER name. A comment "-- → value" after a statement is a line of
-# the statement's output: all of them together must be what psql -At prints. The directory /srv/models stands for one
-# inside the server's data directory. Then it looks up what the extension has: every function (each overload), view,
-# table and setting, and every argument that has a default, must occur in a block that was executed.
+# Runs every ```sql block, in the order of the document and each in a session of its own, in a new database (ia3_docs) of the
+# server that PGHOST, PGPORT and PGUSER specify. A comment "-- → value" after a statement is a line of the statement's
+# output: all of them together must be what psql -At prints. The directory /srv/models stands for one inside the server's
+# data directory. Then it looks up the objects of the extension: every function (each overload), view, table and setting, and
+# every argument that has a default, must occur in a block that has been executed.
 #
 # Prints "ok N - ..." and "not ok N - ..." with the reason on lines that start with "#". The blocks change settings of
-# the server and make a role: this is for a private cluster.
+# the server and create a role, so this is for a private cluster.
 #
 # Usage: run.pl [FILE]     (docs/sql.md); psql is $PSQL or the one in PATH
 
@@ -43,8 +43,8 @@ sub read_file
     return <$file> // '';
 }
 
-# Runs a script; returns the exit status, standard output and standard error. The parse trees that the server sends
-# along name every function by its OID, whichever overload a call was resolved to.
+# Runs a script; returns the exit status, standard output and standard error. The latter includes the parse trees that the
+# server sends, which identify every function by its OID and so tell overloads apart.
 sub run_script
 {
     my ($db, $script) = @_;
@@ -58,7 +58,7 @@ sub run_script
     return ($status, read_file("$tmp/out"), read_file("$tmp/err"));
 }
 
-# The rows of a query that must work, as lists of columns.
+# Returns the rows of a query, which must not fail, as lists of columns.
 sub query
 {
     my ($db, $sql) = @_;
@@ -67,7 +67,7 @@ sub query
     return map { [ split /\t/, $_, -1 ] } split /\n/, $out;
 }
 
-# The ```sql blocks: heading and line number, text.
+# Returns the ```sql blocks: heading and line number, and text.
 sub blocks
 {
     my ($path) = @_;
@@ -85,8 +85,8 @@ sub blocks
     return @blocks;
 }
 
-# What to run, and per statement the lines that it should print (undef: not said). Statements end where a line ends
-# with a semicolon outside of $$.
+# Returns the script to run, and for each statement the lines that it should print (undef: not specified). A statement ends
+# where a line ends with a semicolon outside $$.
 sub script
 {
     my ($text) = @_;
@@ -115,7 +115,7 @@ sub run_block
     my $reason = '';
 
     $functions_seen{$_}++ for $err =~ /:(?:funcid|winfnoid)\s+(\d+)/g;
-    # a tree goes on to the next message
+    # a tree extends to the next message
     $err =~ s/^psql:\S+ LOG:  parse tree:.*?(?=^psql:|\z)//gms;
     $err =~ s/^psql:\S+ //gm;
     $reason = "$err$block->{text}" if $status;
@@ -129,7 +129,7 @@ sub run_block
     return;
 }
 
-# The text of every call of a function, from its opening parenthesis to the closing one.
+# Returns the text of every call of a function, from its opening parenthesis to the closing one.
 sub calls
 {
     my ($name) = @_;
@@ -148,8 +148,8 @@ sub in_blocks
     return scalar grep { /(?<![\w.])\Q$name\E(?!\w)/ } @texts;
 }
 
-# Nothing that the extension has is left out. Triggers cannot be called; CALL shows no tree, nor do the functions
-# behind views, which have their names.
+# Checks that no object of the extension is left out. Triggers cannot be called. CALL shows no tree, nor do the functions
+# behind views, which have the names of the views.
 sub check_complete
 {
     my $members = q{FROM pg_depend d WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'

@@ -1,4 +1,4 @@
-# Running queries with batching on and off, and comparing what they say.
+# Runs queries with batching on and off, and compares their results.
 
 package Ia3Batching;
 
@@ -15,8 +15,8 @@ use Ia3Test;
 
 our @EXPORT = qw(read_corpus run_blocks planner_settings compare_runs batching_node);
 
-# A T5 of one layer with random weights and the given tokenizer. It knows nothing, but it is fast, and its answers
-# depend on every word of the input, which shows at once when two rows are mixed up.
+# Writes a T5 of one layer with random weights and the given tokenizer. It is fast, and although it knows nothing, its
+# answers depend on every word of the input, which reveals rows that have been mixed up.
 sub write_tiny_backbone {
     my ($directory, $tokenizer) = @_;
     my ($vocabulary, $d, $heads, $kv, $ff, $buckets) = (8192, 16, 2, 8, 16, 32);
@@ -36,7 +36,7 @@ sub write_tiny_backbone {
         push @tensors, ["$stack.final_layer_norm.weight", 0, $d];
     }
 
-    # scale 0: ones; else uniform numbers of about that size
+    # scale 0 means ones; otherwise numbers are uniform and about that large
     my ($header, $data, $state) = ('', '', 1);
     for my $tensor (@tensors) {
         my ($name, $scale, @shape) = @$tensor;
@@ -63,7 +63,7 @@ sub write_tiny_backbone {
     return;
 }
 
-# A cluster whose backbone is such a one.
+# Starts a cluster with such a backbone.
 sub batching_node {
     my ($name) = @_;
     my $config = $ENV{PG_CONFIG} // 'pg_config';
@@ -82,7 +82,7 @@ sub write_file {
     return;
 }
 
-# Name and statements of each block of a corpus file; "-- name: ..." begins one.
+# Returns name and statements of each block of a corpus file; "-- name: ..." begins a block.
 sub read_corpus {
     my ($path) = @_;
     my @blocks;
@@ -99,7 +99,7 @@ sub read_corpus {
     return @blocks;
 }
 
-# Planner settings that lead to different plans for the same query, with different batch sizes.
+# Returns planner settings that lead to different plans for the same query, with different batch sizes.
 sub planner_settings {
     my ($version) = @_;
     my $force = $version >= 16 ? 'debug_parallel_query' : 'force_parallel_mode';
@@ -116,13 +116,13 @@ sub planner_settings {
                 . 'SET enable_material = off; SET ia3.batch_rows = 2;']);
 }
 
-# Runs the blocks in one session; returns for each name the lines that it printed, errors included, sorted.
+# Runs the blocks in one session; returns the lines that each of them has printed, errors included, sorted.
 sub run_blocks {
     my ($node, $settings, @blocks) = @_;
-    # disabled plan types cost so much that everything would be compiled
+    # disabled plan types cost so much that every query would be compiled
     my $script = "\\set ON_ERROR_STOP 0\n\\pset format unaligned\n\\pset tuples_only on\nSET jit = off;\n$settings\n";
     for my $block (@blocks) {
-        # statement by statement: psql knows about the last one only
+        # after each statement, because psql only knows about the last one
         $script .= "$_\n\\if :ERROR\n\\echo ERROR :SQLSTATE :LAST_ERROR_MESSAGE\n\\endif\n" for @{ $block->{statements} };
         $script .= "\\echo \@\@ $block->{name}\n";
     }
@@ -139,12 +139,12 @@ sub run_blocks {
             push @lines, $line;
         }
     }
-    # what is left is from a session that died
+    # a session that died leaves the output of an unfinished block
     $result{''} = [@lines, split /\n/, $err] if keys %result < @blocks;
     return \%result;
 }
 
-# Names of the blocks whose results differ, each with both results.
+# Returns the names of the blocks whose results differ, each with both results.
 sub compare_runs {
     my ($on, $off, @blocks) = @_;
     my @different;

@@ -1,7 +1,7 @@
-# Random queries that call ia3_classify and ia3_predict in every place where SQL lets them. The same seed gives
-# the same queries. They read the tables of test/batching/random.sql and have a result that does not depend
-# on the plan: whatever is cut off by LIMIT is ordered by a key. At most one call of a query can fail, and only
-# through its own arguments, so that it is the same error whoever meets it first.
+# Random queries that call ia3_classify and ia3_predict wherever SQL allows it. The same seed gives the same queries. They
+# read the tables of test/batching/random.sql and have a result that does not depend on the plan: if there is a LIMIT, rows
+# are ordered by a key. At most one call of a query can fail, and only because of its own arguments, so the error is the
+# same in whatever order the calls are made.
 
 package Ia3RandomQuery;
 
@@ -13,7 +13,7 @@ sub new {
     return bless { state => $seed, risk => 0 }, $class;
 }
 
-# 0 .. n - 1; not perl's rand, whose sequence is not promised
+# Returns a number from 0 to n - 1. Perl's rand is not used because its sequence is not guaranteed.
 sub roll {
     my ($self, $n) = @_;
     $self->{state} = ($self->{state} * 1103515245 + 12345) & 0x7fffffff;
@@ -25,7 +25,7 @@ sub pick {
     return $options[$self->roll(scalar @options)];
 }
 
-# An input text. `t` is an alias with columns body and n.
+# Returns an input text. `t` is an alias with columns body and n.
 sub text {
     my ($self, $t, $depth) = @_;
     my $roll = $self->roll(14);
@@ -87,7 +87,7 @@ sub classify {
     return 'ia3_classify(' . $self->arguments($t, 0) . ')';
 }
 
-# A scalar expression over t that contains a call, most likely.
+# Returns a scalar expression over t that contains a call in most cases.
 sub scalar_expression {
     my ($self, $t) = @_;
     my $roll = $self->roll(9);
@@ -113,7 +113,7 @@ sub condition {
     return $self->predict($t) . " > 'b'";
 }
 
-# A FROM item with columns k (unique), body, n and its alias.
+# Returns a FROM item with columns k (unique), body and n, and its alias.
 sub source {
     my ($self, $alias) = @_;
     my $roll = $self->roll(9);
@@ -146,7 +146,7 @@ sub lateral {
     return " CROSS JOIN LATERAL $call $alias";
 }
 
-# `n` or `1` rows of the result; `keys` order it completely
+# Returns a clause that limits the result, or none; `keys` order it completely.
 sub limit {
     my ($self, $keys) = @_;
     return '' if $self->roll(3) != 0;

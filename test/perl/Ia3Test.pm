@@ -1,8 +1,7 @@
-# Ia3Test: what the TAP tests share.
+# Ia3Test: functions that the TAP tests share.
 #
-# A test makes its own cluster with ia3 preloaded (ia3_node), runs queries that are meant to wait in psql
-# processes of their own (start_query, finish_query), and watches the engine through ia3_stat_engine and
-# the process table.
+# A test creates its own cluster with ia3 preloaded (ia3_node), runs queries that are to wait in psql processes of their own
+# (start_query, finish_query), and observes the engine through ia3_stat_engine and the process table.
 package Ia3Test;
 
 use strict;
@@ -18,11 +17,11 @@ our @EXPORT = qw(
   ia3_node create_shots engine_pid process_runs wait_until wait_for_query wait_for_state
   wait_for_training start_query finish_query backend_of supervisor_pid postmaster_pid sockets);
 
-# A training that takes far longer than any test waits.
+# A training run that takes far longer than any test waits.
 our $ENDLESS = q{SELECT ia3_train('endless', 'SELECT text, label FROM shots', steps => 1000000, seed => 1)};
 
-# A started cluster with ia3 preloaded and the extension created; %options: conf => lines of
-# postgresql.conf, preload => 0 to leave ia3 out, extension => 0 to not create it.
+# Starts a cluster with ia3 preloaded and the extension created. %options: conf => lines for postgresql.conf,
+# preload => 0 not to preload ia3, extension => 0 not to create the extension.
 sub ia3_node
 {
     my ($name, %options) = @_;
@@ -37,7 +36,7 @@ sub ia3_node
     return $node;
 }
 
-# A few labelled rows in table shots.
+# Creates the table shots with a few labelled rows.
 sub create_shots
 {
     my ($node, $database) = @_;
@@ -52,7 +51,7 @@ sub create_shots
     return;
 }
 
-# The engine that serves a backbone; others may be leaving or loading beside it.
+# Returns the process ID of the engine that answers for a backbone; others may be loading or draining beside it.
 sub engine_pid
 {
     my ($node, $backbone) = @_;
@@ -97,7 +96,7 @@ sub wait_until
     return 0;
 }
 
-# Repeats a query until it returns true, at most 30 seconds (poll_query_until has much more patience).
+# Repeats a query until it returns true, for at most 30 seconds (poll_query_until would wait much longer).
 sub wait_for_query
 {
     my ($node, $sql) = @_;
@@ -111,15 +110,15 @@ sub wait_for_state
         "SELECT count(*) = 1 FROM ia3_stat_engine WHERE backbone = '$backbone' AND state = '$state'");
 }
 
-# Waits until some training has done a step.
+# Waits until a training run has completed a step.
 sub wait_for_training
 {
     my ($node) = @_;
     return wait_for_query($node, 'SELECT count(*) >= 1 FROM ia3_stat_progress_train WHERE step > 0');
 }
 
-# Runs SQL in a psql of its own, statement by statement, also after errors; %options: database. All three
-# streams are files, so that psql runs on without our attention.
+# Starts SQL in a psql of its own, which continues after errors; %options: database. All three streams are files, so psql
+# does not depend on us while it runs.
 sub start_query
 {
     my ($node, $sql, %options) = @_;
@@ -133,7 +132,7 @@ sub start_query
     return $query;
 }
 
-# Waits for it; returns standard output and standard error.
+# Waits for the end of that psql; returns standard output and standard error.
 sub finish_query
 {
     my ($query) = @_;
@@ -141,14 +140,14 @@ sub finish_query
     return (slurp_file("$query->{dir}/out"), slurp_file("$query->{dir}/err"));
 }
 
-# The process that runs a training.
+# Returns the process ID of the backend that trains.
 sub backend_of
 {
     my ($node) = @_;
     return $node->safe_psql('postgres', 'SELECT min(pid) FROM ia3_stat_progress_train');
 }
 
-# Sockets of engines in the data directory.
+# Returns the sockets of engines in the data directory.
 sub sockets
 {
     my ($node) = @_;

@@ -1,4 +1,4 @@
-# Engines and the supervisor die; the server and its backends do not.
+# Engines and the supervisor may die; the server and its backends survive.
 
 use strict;
 use warnings;
@@ -17,11 +17,11 @@ my $postmaster = postmaster_pid($node);
 my $two = q{'SELECT text, label FROM shots', steps => 2, seed => 1};
 my $classify = q{SELECT choice FROM ia3_classify('the app crashes', ARRAY['billing', 'technical']) WHERE rank = 1};
 
-# A first answer, waiting for the engine to load.
+# The first query waits until the engine has been loaded.
 my $answer = $node->safe_psql('postgres', $classify);
 like($answer, qr/^(billing|technical)$/, 'the first query waits for the engine');
 
-# kill -9 while a query waits: that one fails, the same backend goes on with the next.
+# kill -9 while a query waits: the query fails, and the same backend continues with the next one.
 my $pid = engine_pid($node);
 my $query = start_query($node, "SELECT pg_backend_pid();\n$Ia3Test::ENDLESS;\nSELECT pg_backend_pid();\n$classify;\n");
 ok(wait_for_training($node), 'training runs');
@@ -39,7 +39,7 @@ is($node->safe_psql('postgres', 'SELECT restarts FROM ia3_stat_engine'), '1', 'w
 is($node->safe_psql('postgres', 'SELECT count(*) FROM ia3_stat_progress_train'), '0', 'no progress is left');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM ia3.adapters'), '0', 'no version is left');
 
-# An idle connection whose engine is replaced is replaced without an error.
+# If the engine of an idle connection is replaced, the session reconnects without an error.
 $pid = engine_pid($node);
 my $started = time;
 ($out, $err) = finish_query(start_query($node,
@@ -48,7 +48,7 @@ is($out, "$answer\n\n$answer\n", 'an idle connection reconnects');
 is($err, '', 'silently');
 cmp_ok(time - $started, '<', 30, 'and soon');
 
-# Counters are of no use while an engine is down, but the view works.
+# While an engine does not answer there are no counters, but the view works.
 $pid = engine_pid($node);
 kill 'STOP', $pid;
 $started = time;
@@ -59,7 +59,7 @@ kill 'KILL', $pid;
 ok(wait_until(sub { (engine_pid($node) || $pid) != $pid }), 'the next engine starts');
 ok(wait_for_state($node, 'default', 'ready'), 'and gets ready');
 
-# The supervisor ends: its engine with it, and both come back.
+# When the supervisor ends, its engine ends, too, and both are started again.
 my $supervisor = supervisor_pid($node);
 $pid = engine_pid($node);
 kill 'TERM', $supervisor;
@@ -70,7 +70,7 @@ isnt(supervisor_pid($node), $supervisor, 'which is another process');
 my @left = sockets($node);
 is(scalar @left, 1, 'only one socket is there');
 
-# Restart of the server.
+# A restart of the server.
 $node->safe_psql('postgres', "SELECT ia3_train('kept', $two)");
 my $kept = $node->safe_psql('postgres', q{SELECT choice, round(score::numeric, 4) FROM ia3_classify('kept', 'the app crashes')});
 is(postmaster_pid($node), $postmaster, 'all this without a restart of the server');
@@ -80,7 +80,7 @@ ok(!process_runs($pid), 'a restart ends the engine');
 is($node->safe_psql('postgres', q{SELECT choice, round(score::numeric, 4) FROM ia3_classify('kept', 'the app crashes')}),
     $kept, 'and a trained task answers the same after it');
 
-# A fast shutdown leaves nothing, with a training under way.
+# A fast shutdown during a training run leaves nothing behind.
 $query = start_query($node, $Ia3Test::ENDLESS);
 ok(wait_for_training($node), 'training runs');
 $pid = engine_pid($node);

@@ -1,4 +1,4 @@
-# Training and waiting obey cancel, timeouts and termination, and leave nothing behind.
+# Training and waiting react to cancellation, timeouts and termination, and leave nothing behind.
 
 use strict;
 use warnings;
@@ -17,7 +17,7 @@ my $postmaster = postmaster_pid($node);
 my $classify = q{SELECT choice FROM ia3_classify('the app crashes', ARRAY['billing', 'technical']) WHERE rank = 1};
 my $answer = $node->safe_psql('postgres', $classify);
 
-# After whatever ended a training: no row, no job, no version, and the engine is the same.
+# However a training run has ended, there is no progress row, no job and no version, and the engine is the same.
 my $engine = engine_pid($node);
 
 sub nothing_left
@@ -32,7 +32,7 @@ sub nothing_left
     return;
 }
 
-# What is shown meanwhile.
+# What is shown while a run is in progress.
 my $query = start_query($node, "$Ia3Test::ENDLESS;\n$classify;\n");
 ok(wait_for_training($node), 'training runs');
 my $backend = backend_of($node);
@@ -45,7 +45,7 @@ is($node->safe_psql('postgres', q{SET ROLE other; SELECT pid > 0, task IS NULL, 
     't|t|t', 'others see that something is trained, but not what');
 is($node->safe_psql('postgres', $classify), $answer, 'meanwhile others are served');
 
-# Cancel.
+# pg_cancel_backend.
 my $started = time;
 $node->safe_psql('postgres', "SELECT pg_cancel_backend($backend)");
 my ($out, $err) = finish_query($query);
@@ -103,14 +103,14 @@ $node->safe_psql('postgres', "SELECT pg_terminate_backend($backend)");
 like($err, qr/terminating connection due to administrator command/, 'a terminated backend');
 nothing_left('a terminated backend');
 
-# The client goes away.
+# The client disconnects.
 $query = start_query($node, "SET client_connection_check_interval = '100ms';\n$Ia3Test::ENDLESS");
 ok(wait_for_training($node), 'training runs');
 $query->{run}->kill_kill;
 ok(wait_for_query($node, 'SELECT count(*) = 0 FROM ia3_stat_progress_train'), 'a lost client ends it');
 nothing_left('a lost client');
 
-# DROP DATABASE while another database trains: the supervisor is in nobody's way.
+# DROP DATABASE works while another database trains: the supervisor does not block it.
 $node->safe_psql('postgres', 'CREATE DATABASE victim');
 $node->safe_psql('victim', 'CREATE EXTENSION ia3');
 is($node->safe_psql('victim', $classify), $answer, 'another database uses the same engine');
@@ -122,7 +122,7 @@ $node->safe_psql('postgres', 'DROP DATABASE victim');
 cmp_ok(time - $started, '<', 10, 'DROP DATABASE does not hang');
 is(backend_of($node), $backend, 'the training goes on');
 
-# Waiting for an engine that is not ready obeys cancel, too.
+# Waiting for an engine that is not ready can be canceled, too.
 $node->safe_psql('postgres', "SELECT pg_cancel_backend($backend)");
 finish_query($query);
 nothing_left('cancel');

@@ -1,4 +1,4 @@
-# Which engines run: not preloaded, broken backbones, changes of the configuration.
+# Which engines run: without preloading, with broken backbones, and after changes of the configuration.
 
 use strict;
 use warnings;
@@ -13,7 +13,7 @@ use Ia3Test;
 my $zero_shot = q{ia3_classify('the app crashes', ARRAY['billing', 'technical']) WHERE rank = 1};
 my $classify = "SELECT choice FROM $zero_shot";
 
-# Statements in one session, verbose; returns output and errors.
+# Runs statements in one session with VERBOSITY verbose; returns output and errors.
 sub session
 {
     my ($node, $sql) = @_;
@@ -21,7 +21,7 @@ sub session
 }
 
 #
-# Not preloaded: every function says so, nothing crashes, the session lives on.
+# Without preloading: every function says so, nothing crashes, and the session continues.
 #
 my $node = ia3_node('plain', preload => 0);
 my ($out, $err) = session($node, "LOAD 'ia3';\nSELECT 1;\nSHOW ia3.backbone;\n");
@@ -39,7 +39,7 @@ is($node->safe_psql('postgres', 'SELECT ia3_version() IS NOT NULL'), 't', 'the v
 $node->stop;
 
 #
-# Preloaded, with a backbone that works and two that cannot.
+# Preloaded, with a backbone that works and two that cannot be loaded.
 #
 my $bundled = $node->config_data('--sharedir') . '/ia3/ia3-mini';
 my $models = PostgreSQL::Test::Utils::tempdir();
@@ -58,7 +58,7 @@ is($node->safe_psql('postgres', q{SELECT device, dtype IN ('float32', 'bfloat16'
     'cpu|t|100|t5|t|t|32', 'the engine is described');
 for my $broken ('gone', 'empty')
 {
-    # a retry may be under way: then the query waits for its end
+    # if a retry is in progress, the query waits for its end
     ($out, $err) = session($node, "SET ia3.backbone = '$broken';\n$classify;\nSELECT 'alive';\n");
     like($err, qr/ERROR:  55000: ia3 engine for backbone "$broken" could not start/, "backbone $broken has failed");
     like($err, qr/DETAIL:  .*\Q$models\E\/$broken/, 'and says why');
@@ -68,7 +68,7 @@ ok(wait_for_state($node, 'gone', 'failed'), 'its state is shown');
 like($node->safe_psql('postgres', q{SELECT message FROM ia3_stat_engine WHERE backbone = 'gone'}),
     qr/\Q$models\E\/gone/, 'with the reason');
 
-# Tried again at once, after 1 s, 2 s, 4 s ...: a backbone that cannot be loaded does not keep the server busy.
+# Loading is retried at once and then after 1 s, 2 s, 4 s ..., so a backbone that cannot be loaded causes little load.
 sub attempts
 {
     my $n = () = slurp_file($node->logfile) =~ /ia3 engine "gone" could not start/g;
@@ -89,12 +89,12 @@ SKIP: {
     like($err, qr/invalid configuration parameter name "ia3.no_such_setting"/, 'the prefix is reserved');
 }
 
-# What is wrong can be put right without a restart.
+# A problem can be fixed without a restart.
 symlink $bundled, "$models/gone" or die "symlink: $!";
 $node->reload;
 is($node->safe_psql('postgres', "SET ia3.backbone = 'gone'; $classify"), $answer, 'a repaired backbone is tried at a reload');
 
-# Lists that do not parse change nothing.
+# Invalid lists change nothing.
 my $before = engine_pid($node);
 my %lists = (
     'no path' => [ 'default', qr/Expected "=" after the backbone name "default"/ ],
@@ -138,7 +138,7 @@ $node->reload;
 sleep 0.3;
 is(engine_pid($node), $before, 'and the engine is still the same');
 
-# A quoted path, explicit device and dtype; 'default' stays, the others go.
+# A quoted path, an explicit device and dtype; 'default' stays, the others are removed.
 my $gone = engine_pid($node, 'gone');
 $node->safe_psql('postgres', qq{ALTER SYSTEM SET ia3.backbones = 'default=ia3-mini, odd="$models/a b\@c:d, e"\@cpu:float32'});
 $node->reload;
@@ -152,7 +152,7 @@ ok(wait_for_query($node, q{SELECT string_agg(backbone, ',' ORDER BY backbone) = 
 like($err, qr/42704: ia3 backbone "gone" does not exist/, 'nor known');
 is(engine_pid($node), $before, 'an unchanged one is left alone');
 
-# Changed settings replace the engines, and queries see no error.
+# Changed settings replace the engines without an error for queries.
 $node->safe_psql('postgres', 'ALTER SYSTEM SET ia3.threads = 2');
 my $query = start_query($node, "$classify;\nSELECT pg_reload_conf();\nSELECT pg_sleep(0.5);\n$classify;\n");
 ($out, $err) = finish_query($query);
@@ -160,7 +160,7 @@ is($out, "$answer\nt\n\n$answer\n", 'a session gets over the replacement of its 
 is($err, '', 'without an error');
 ok(wait_until(sub { engine_pid($node) ne $before }), 'which is another process');
 
-# No room for the socket: an error that says so, and no harm. A directory that cannot be written stands for a full disk.
+# No space for the socket: there is an error that says so, and no damage. A read-only directory stands for a full disk.
 my $sockets = $node->data_dir . '/pg_stat_tmp';
 chmod 0500, $sockets or die "chmod: $!";
 kill 'KILL', engine_pid($node);
@@ -173,7 +173,7 @@ chmod 0700, $sockets or die "chmod: $!";
 $node->reload;
 is($node->safe_psql('postgres', $classify), $answer, 'as soon as there is room, queries are answered');
 
-# start_timeout: no longer than that for an engine that is not ready.
+# A query waits for an engine that is not ready no longer than start_timeout.
 my $supervisor = supervisor_pid($node);
 kill 'TERM', $supervisor;
 wait_until(sub { !process_runs($supervisor) });
@@ -183,7 +183,7 @@ like($err, qr/ERROR:  57P03: ia3 engine for backbone "default" is not ready/, 's
 cmp_ok(time - $started, '<', 4, 'in time');
 is($node->safe_psql('postgres', $classify), $answer, 'a patient query is answered');
 
-# No backbones at all.
+# An empty list of backbones.
 $node->safe_psql('postgres', q{ALTER SYSTEM SET ia3.backbones = ''});
 $node->reload;
 ok(wait_for_query($node, 'SELECT count(*) = 0 FROM ia3_stat_engine'), 'an empty list stops all engines');
@@ -191,8 +191,8 @@ ok(wait_for_query($node, 'SELECT count(*) = 0 FROM ia3_stat_engine'), 'an empty 
 like($err, qr/42704: ia3 backbone "default" does not exist/, 'and then there is none');
 is_deeply([ sockets($node) ], [], 'nor a socket');
 
-# A list that does not parse, in the file at the start: as with any setting of an extension, the server log
-# tells, and the default is used.
+# An invalid list in the configuration file at server start: as with any setting of an extension, the server log
+# reports it, and the default is used.
 $node->stop;
 $node->append_conf('postgresql.auto.conf', q{ia3.backbones = 'a'});
 $node->start;

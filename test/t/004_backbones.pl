@@ -1,4 +1,5 @@
-# Several backbones, and changes of them while they are in use: loaded beside the old one, swapped, drained.
+# Several backbones, and changing them while they are in use: the new one is loaded beside the old one, takes over, and the
+# old one is drained.
 
 use strict;
 use warnings;
@@ -18,7 +19,7 @@ create_shots($node);
 my $bundled = $node->config_data('--sharedir') . '/ia3/ia3-mini';
 my $models = PostgreSQL::Test::Utils::tempdir();
 
-# A copy of the bundled backbone; with %options{different} one with other weights.
+# Makes a copy of the bundled backbone, with other weights if $options{different} is set.
 sub copy_backbone
 {
     my ($name, %options) = @_;
@@ -30,7 +31,7 @@ sub copy_backbone
     seek $file, $middle, 0 or die "seek: $!";
     read($file, $bytes, $size) == $size or die "read: $!";
     seek $file, $middle, 0 or die "seek: $!";
-    # signs are turned, whether the numbers have two bytes or four
+    # this flips signs, whether the numbers have two bytes or four
     print $file $bytes ^ ("\0\0\0\x80" x ($size / 4));
     close $file or die "close: $!";
     return;
@@ -54,7 +55,7 @@ sub value
     return $node->safe_psql('postgres', $sql);
 }
 
-# The first error of a statement, with its SQLSTATE.
+# Returns the first error of a statement, with its SQLSTATE.
 sub error_of
 {
     my ($sql) = @_;
@@ -62,7 +63,7 @@ sub error_of
     return $err =~ /ERROR:  (.*)/ ? $1 : "none, but: $out";
 }
 
-# backbone, state and directory of all engines.
+# Returns backbone, state and directory of all engines.
 sub engines
 {
     return value(qq{SELECT string_agg(backbone || ' ' || state || ' ' || replace(path, '$models/', ''), ', '
@@ -91,7 +92,7 @@ sub best
     return "SELECT choice, round(score::numeric, 3) FROM ia3_classify('$task', 'the app crashes') WHERE rank = 1";
 }
 
-# Sessions that ask one question after the other, each statement with another text; pgbench gives up at an error.
+# Starts sessions that predict continuously, each statement with another text; pgbench stops at an error.
 sub start_load
 {
     my ($task) = @_;
@@ -104,7 +105,7 @@ sub start_load
     return $load;
 }
 
-# Its errors, after it was stopped.
+# Stops the load and returns its errors.
 sub stop_load
 {
     my ($load) = @_;
@@ -114,7 +115,7 @@ sub stop_load
     return $errors eq '' && !$alive ? 'it has ended' : $errors;
 }
 
-# True as soon as the engine that is there now has answered rows.
+# Waits until the engine with this process ID has predicted rows.
 sub engine_is_used
 {
     my ($pid) = @_;
@@ -122,7 +123,7 @@ sub engine_is_used
 }
 
 #
-# Two names for one directory, and another backbone beside.
+# Two names for one directory, and another backbone.
 #
 configure("default=$models/a:float32, twin=$models/a:float32, other=$models/other:float32");
 is(value(train('t', 3)), '1', 'a task of the default backbone');
@@ -148,9 +149,9 @@ like(error_of(train('u', 1, q{init => 'on_other'})), qr/55000: adapter "on_other
     'one of another backbone is not');
 
 #
-# Queries come without a pause while dtype and path change.
+# Queries are running all the time while dtype and path change.
 #
-# computing in bfloat16 needs a processor for it; without one, auto means what it was before
+# bfloat16 needs a processor that supports it; on others, auto means the type that was used before
 my $auto = slurp_file('/proc/cpuinfo') =~ /\b(avx512_bf16|amx_bf16)\b/ ? 'bfloat16' : 'float32';
 my $load = start_load('t');
 my $pid = engine_pid($node);
@@ -169,7 +170,7 @@ for my $swap (@swaps)
     is(value(q{SELECT dtype FROM ia3_stat_engine WHERE backbone = 'default' AND state = 'ready'}), $dtype, 'as configured');
     ok(wait_until(sub { !process_runs($before) }), 'the old one leaves');
 }
-# Reloads faster than engines load: what counts is the last.
+# If reloads are faster than the loading of engines, the last one counts.
 for my $i (1 .. 6)
 {
     configure('default=' . $models . ($i % 2 ? '/b' : '/a') . ":float32, other=$models/other:float32");
@@ -187,7 +188,7 @@ my @processes = grep { /ia3_engine serve/ && /\Q$models\E/ } split /\n/, `ps -eo
 is(scalar @processes, 2, 'no engine is left over');
 
 #
-# A training goes on in the engine that leaves.
+# A training run continues in an engine that is being drained.
 #
 is(value(train('plain', 40)), '1', 'a training that nothing happens to');
 my $steady = start_query($node, train('plain', 40) . ";\n");
@@ -203,7 +204,7 @@ my ($out, $err) = finish_query($steady);
 is($out, "2\n", 'the training succeeds');
 is(value(q{SELECT count(DISTINCT digest) FROM ia3.adapter WHERE task = 'plain'}), '1', 'with the result of an undisturbed one');
 ok(process_runs($old), 'the old engine stays as long as something is under way');
-# one that drains may be followed by others
+# a backbone may have more than one draining engine
 configure("default=$models/a:float32");
 wait_for_engines('default draining a, default ready a', 'a removed backbone goes, the draining engine stays');
 like(error_of("SET ia3.backbone = 'other';\n$bare"), qr/42704: ia3 backbone "other" does not exist/, 'it is not known any more');
@@ -214,7 +215,7 @@ like($err, qr/57014: canceling statement due to user request/, 'its training can
 ok(wait_until(sub { !process_runs($old) }), 'then it leaves');
 wait_for_engines('default ready a', 'and is shown no more');
 
-# So does one whose entry is removed.
+# It also continues when the entry is removed.
 configure("default=$models/a:float32, twin=$models/a:float32");
 value(best('on_twin'));
 my $query = start_query($node, train('late', 40, q{backbone => 'twin'}) . ";\n");
@@ -228,7 +229,7 @@ is($err !~ /ERROR/, 1, 'without an error');
 wait_for_engines('default ready a', 'then it leaves');
 
 #
-# A successor that cannot be loaded: the old one stays.
+# If a successor cannot be loaded, the old engine stays.
 #
 $load = start_load('t');
 $old = engine_pid($node);
@@ -253,7 +254,7 @@ wait_for_engines('default ready missing', 'what was put right takes over at the 
 is(value(best('t')), $answer, 'with the same answers');
 
 #
-# A task moves to another backbone: trained there while the old version serves, then activated.
+# Moving a task to another backbone: it is trained there while the old version is in use, then activated.
 #
 configure("default=$models/a:float32, next=$models/other:float32");
 $load = start_load('t');
@@ -266,7 +267,7 @@ is(value(best('t')), $new, 'it is activated');
 is(value(best('t@1')), $answer, 'the old one can still be named');
 is(stop_load($load), '', 'and no query has failed');
 
-# The old name then changes to another backbone: its versions are refused, never answered wrongly.
+# When the old name then refers to another backbone, its versions are rejected; they never give wrong answers.
 value(q{
     CREATE TABLE seen (outcome text, n int);
     CREATE PROCEDURE watch(seconds float8) LANGUAGE plpgsql AS $$
@@ -306,7 +307,7 @@ is(value(best('t')), $new, 'the active one answers');
 is(value(train('t', 3)), '4', 'its next version is trained where it is now');
 is(value(q{SELECT recipe->>'backbone' FROM ia3.adapter WHERE task = 't' AND version = 4}), 'next', 'on its backbone');
 
-# The server stops with everything in motion.
+# The server is stopped while all of this is in progress.
 $query = start_query($node, "$Ia3Test::ENDLESS;\n");
 ok(wait_for_training($node), 'a training runs');
 configure("default=$models/a:float32, next=$models/a:float32");

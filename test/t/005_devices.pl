@@ -1,4 +1,5 @@
-# Several engines for one backbone: requests are spread, one that dies does not matter, devices come and go.
+# Several engines for one backbone: requests are distributed, the death of an engine is tolerated, devices are added and
+# removed.
 
 use strict;
 use warnings;
@@ -34,7 +35,7 @@ sub configure
     return;
 }
 
-# Device and state of all engines.
+# Returns device and state of all engines.
 sub engines
 {
     return value(q{SELECT string_agg(device || ' ' || state, ', ' ORDER BY device, state) FROM ia3_stat_engine});
@@ -56,7 +57,7 @@ sub pids
     return split /\n/, value("SELECT pid FROM ia3_stat_engine WHERE pid IS NOT NULL AND $more ORDER BY pid");
 }
 
-# Engines that end often come back late, unless the configuration is reloaded when the supervisor has noticed.
+# An engine that ends often is restarted late, unless the configuration is reloaded after the supervisor has noticed.
 sub come_back
 {
     my (@dead) = @_;
@@ -65,7 +66,7 @@ sub come_back
     return;
 }
 
-# Runs the statements in as many sessions at once; pgbench gives up at an error.
+# Runs each statement in a session of its own, all at once; pgbench stops at an error.
 sub start_load
 {
     my ($sessions, $statement, @options) = @_;
@@ -77,7 +78,7 @@ sub start_load
     return $load;
 }
 
-# Its errors, after it was stopped or, if $finish, has run to its end.
+# Stops the load or, if $finish is set, waits for its end; returns its errors.
 sub stop_load
 {
     my ($load, $finish) = @_;
@@ -89,12 +90,12 @@ sub stop_load
 
 my $ASK = q{SELECT ia3_predict('t', 'the app crashes when I open page ' || :i)};
 
-# Everything a task answers, to the bit.
+# The answers of a task, bit for bit.
 my $ANSWERS = q{
     SELECT md5(string_agg(i || c.choice || c.score, ',' ORDER BY i, c.rank))
       FROM generate_series(1, 300) i, ia3_classify('t', 'page ' || i || ' does not load, and I was charged ' || i * i) c};
 
-# Each statement of a session, with VERBOSITY verbose.
+# Runs statements in one session with VERBOSITY verbose.
 sub session
 {
     my ($sql) = @_;
@@ -102,7 +103,7 @@ sub session
 }
 
 #
-# One engine, then two: the same answers.
+# One engine and two engines give the same answers.
 #
 my $train = q{SELECT ia3_train('%s', 'SELECT text, label FROM shots', steps => 5, seed => 1)};
 value(sprintf $train, 't');
@@ -131,12 +132,12 @@ for my $i (1 .. 3)
 is(value($others{$_}), $alone{$_}, "so do $_") for sort keys %others;
 is(value(sprintf $train, 'u'), '1', 'a training');
 is(value(q{SELECT count(DISTINCT digest) FROM ia3.adapter}), '1', 'with the same result');
-# each piece may be trained by another engine
+# each segment may be trained by a different engine
 value(q{CALL ia3_pretrain('p', 'SELECT ''shots'' AS task, text, label FROM shots', steps => 30, seed => 1, checkpoint_every => } . "$_)") for 5, 30;
 is(value(q{SELECT count(*), count(DISTINCT digest) FROM ia3.adapter WHERE task = 'p'}), '2|1', 'a pre-training in pieces');
 
 #
-# Load is spread: over sessions, and within one statement.
+# Load is distributed, over sessions and within one statement.
 #
 my @rows = map { "(SELECT rows FROM ia3_stat_engine WHERE pid = $_)" } pids();
 my $before = value("SELECT least($rows[0], $rows[1])");
@@ -149,7 +150,7 @@ value(q{SET ia3.batch_rows = 32; SELECT count(ia3_predict('t', 'one ' || i)) FRO
 cmp_ok(value("SELECT least($rows[0], $rows[1])"), '>', $before, 'so have they the batches of one statement');
 is(value('SELECT min(queue_rows), max(queue_rows), max(train_jobs) FROM ia3_stat_engine'), '0|0|0', 'nothing is left');
 
-# Trainings go where the fewest of them are, and questions to the other engine.
+# A training run goes to the engine with the fewest of them, and predictions to the other engine.
 my @trainings = map { start_query($node, $Ia3Test::ENDLESS =~ s/endless/endless $_/r . ";\n") } 1 .. 2;
 ok(wait_for_query($node, q{SELECT count(*) = 2 FROM ia3_stat_progress_train WHERE step > 0}), 'two trainings');
 is(value('SELECT min(train_jobs), max(train_jobs) FROM ia3_stat_engine'), '1|1', 'each engine has one');
@@ -161,7 +162,7 @@ my ($idle) = pids('train_jobs = 0');
 my $asked = value("SELECT rows FROM ia3_stat_engine WHERE pid = $idle");
 value(qq{SELECT ia3_predict('t', 'question $_')}) for 1 .. 6;
 is(value("SELECT rows - $asked FROM ia3_stat_engine WHERE pid = $idle"), 6, 'who trains is not asked');
-# a session that dies in the middle leaves no load behind: the engine is asked again
+# a session that is killed leaves no load behind: its engine is used again
 kill 'TERM', value(q{SELECT pid FROM ia3_stat_progress_train});
 finish_query($trainings[1]);
 ok(wait_for_query($node, 'SELECT max(train_jobs) = 0 FROM ia3_stat_engine'), 'the other is killed');
@@ -172,7 +173,7 @@ value(q{SELECT pg_terminate_backend(pid) FROM ia3_stat_progress_train});
 finish_query($_) for @after;
 
 #
-# However statements end, nothing stays outstanding: timeouts, caught errors, cursors given up, sessions killed.
+# Nothing stays outstanding, however a statement ends: by timeouts, caught errors, abandoned cursors, killed sessions.
 #
 value(q{
     CREATE FUNCTION ask_and_fail(i int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN
@@ -192,7 +193,7 @@ value(q{SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query ~ '^S
 finish_query($_) for @killed;
 ok(wait_for_query($node, 'SELECT sum(outstanding) = 0 AND sum(queue_rows) = 0 FROM ia3_stat_engine'), 'nothing stays outstanding');
 
-# An adapter that engines lack is put where it is asked for.
+# An adapter is sent to the engine that lacks it.
 configure('default=ia3-mini@cpu|cpu|cpu');
 wait_for_engines('cpu ready, cpu ready, cpu ready', 'a third device');
 $load = start_load(12, $ASK, '-t', '20');
@@ -201,13 +202,13 @@ is(value('SELECT count(*) FROM ia3_stat_engine WHERE cached_adapters > 0'), '3',
 is(value(q{SET ia3.batch_rows = 8; } . $ANSWERS), $answers, 'batches of one statement over three engines: the same answers');
 
 #
-# One engine dies: others go on, and it comes back.
+# If one engine dies, the others continue, and it is restarted.
 #
 configure('default=ia3-mini@cpu|cpu');
 wait_for_engines('cpu ready, cpu ready', 'a device is taken away');
 is(value($ANSWERS), $answers, 'the others answer');
 my @engines = pids();
-# the supervisor does not notice for a while
+# the supervisor cannot notice for a while
 my $supervisor = supervisor_pid($node);
 kill 'STOP', $supervisor;
 kill 'KILL', $engines[0];
@@ -222,7 +223,7 @@ ok(wait_until(sub { my @now = pids("state = 'ready'"); @now == 2 && $now[0] ne $
 ok(process_runs($engines[1]), 'the other is still the same');
 is(value('SELECT sum(restarts) FROM ia3_stat_engine'), 1, 'one restart');
 
-# Two of three die unnoticed: each statement finds the third, wherever it stands.
+# If two of three engines die unnoticed, each statement finds the third one, whatever its position.
 configure('default=ia3-mini@cpu|cpu|cpu');
 for my $survivor (0 .. 2)
 {
@@ -239,7 +240,7 @@ for my $survivor (0 .. 2)
 }
 ok(wait_until(sub { scalar(pids("state = 'ready'")) == 3 }), 'all come back');
 
-# One that is there but does not answer: sessions turn to the other, and remember.
+# If an engine runs but does not answer, sessions use the other one, and remember this.
 configure('default=ia3-mini@cpu|cpu');
 wait_for_engines('cpu ready, cpu ready', 'two engines');
 for my $stopped (pids())
@@ -258,7 +259,7 @@ like((session(q{SET ia3.start_timeout = '1s'; SELECT ia3_predict('t', 'nobody');
 kill 'CONT', split /\n/, value('SELECT pid FROM ia3_stat_engine');
 is(value($ANSWERS), $answers, 'both go on');
 
-# What it was asked for is lost, as with one engine; sessions go on.
+# The requests that it had received are lost, as with one engine; the sessions continue.
 @trainings = map { start_query($node, $Ia3Test::ENDLESS =~ s/endless/lost $_/r . ";\nSELECT ia3_predict('t', 'next') IS NOT NULL;\n") } 1 .. 2;
 ok(wait_for_query($node, q{SELECT count(*) = 2 FROM ia3_stat_progress_train WHERE step > 0}), 'two trainings');
 @engines = pids();
@@ -274,7 +275,7 @@ like($err, qr/ERROR:  57014/, 'the other training went on until it was cancelled
 ok(wait_until(sub { scalar(pids("state = 'ready'")) == 2 }), 'both are there again');
 is(value('SELECT max(outstanding) FROM ia3_stat_engine'), '0', 'with nothing outstanding');
 
-# What the server log calls an engine follows the list: alone, it needs no device to be told from others.
+# The name of an engine in the server log follows the list: a single engine is called without its device.
 configure('default=ia3-mini@cpu');
 ok(wait_until(sub { pids() == 1 }), 'one device is left');
 for my $case ([ 'default=ia3-mini@cpu', 'default' ], [ 'default=ia3-mini@cpu|cpu', 'default@cpu' ])
@@ -290,7 +291,8 @@ for my $case ([ 'default=ia3-mini@cpu', 'default' ], [ 'default=ia3-mini@cpu|cpu
     ok(wait_until(sub { scalar(pids("state = 'ready'")) == 1 + ($list =~ /\|/) }), 'it comes back');
 }
 
-# Both die under load: an error for those who wait, then all is as before. Statements that take long: somebody waits.
+# If both die under load, waiting statements get an error, and then all is as before. The statements take long, so that
+# some of them are waiting.
 $load = start_load(4, q{SELECT count(ia3_predict('t', 'page ' || :i || ' ' || j)) FROM generate_series(1, 2000) j}, '-T', '60');
 ok(wait_until(sub { value('SELECT min(rows) > 20 FROM ia3_stat_engine') eq 't' }), 'queries run');
 kill 'KILL', pids();
@@ -300,12 +302,12 @@ is(value($ANSWERS), $answers, 'the next ones wait and are answered');
 wait_for_engines('cpu ready, cpu ready', 'both engines are back');
 
 #
-# Changes of the list, under load.
+# Changes of the list under load.
 #
 $load = start_load(6, $ASK, '-T', '300');
 for my $change (
     [ 'default=ia3-mini@cpu|cpu|cpu|cpu', 4, 2 ], [ 'default=ia3-mini@cpu', 1, 1 ],
-    # another path or dtype: all are replaced at one moment
+    # with another path or dtype all engines are replaced at the same time
     [ "default=$models/a\@cpu|cpu", 2, 0 ], [ "default=$models/a\@cpu|cpu:float32", 2, 0 ],
     [ 'default=ia3-mini@cpu|cpu', 2, 0 ])
 {
@@ -320,7 +322,7 @@ is(stop_load($load), '', 'no query has failed');
 is(value($ANSWERS), $answers, 'and the answers are the old ones');
 my %seen = map { $_ => 1 } pids();
 
-# A training goes on in the engine whose device is taken away.
+# A training run continues in an engine whose device is removed from the list.
 my $steady = start_query($node, sprintf($train =~ s/steps => 5/steps => 60/r, 'moved') . ";\n");
 ok(wait_for_training($node), 'a training runs');
 my ($trains) = pids('train_jobs = 1');
@@ -332,7 +334,7 @@ is($out, "1\n", 'and ends what it was asked');
 wait_for_engines('cpu ready', 'then it leaves');
 
 #
-# A device that is not there.
+# A device that does not exist.
 #
 my $gpu = (grep { -e } '/dev/nvidia0', '/dev/dxg') ? 'this machine has a GPU' : '';
 SKIP: {
@@ -358,7 +360,7 @@ SKIP: {
 }
 
 #
-# Threads: as many as cores, however many engines share them.
+# There are as many threads as cores, however many engines share them.
 #
 value('ALTER SYSTEM SET ia3.threads = 0');
 configure('default=ia3-mini@cpu|cpu');

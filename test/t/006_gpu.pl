@@ -1,4 +1,4 @@
-# GPUs, simulated (test/cudasim): one and two of them, none, too little memory, one that is lost.
+# Simulated GPUs (test/cudasim): one, two, none, one with too little memory, and one that is lost.
 #
 # IA3_TEST_CUDA_MODULE names the simulated device's module; engines inherit the environment of the server.
 
@@ -34,7 +34,7 @@ sub configure
     return;
 }
 
-# Starts the server again, and so its engines, in another environment.
+# Restarts the server, and thereby its engines, with other environment variables.
 sub restart_with
 {
     my (%environment) = @_;
@@ -58,7 +58,7 @@ sub wait_for_engines
     return;
 }
 
-# The first error of a statement, with its SQLSTATE, detail and hint.
+# Returns the first error of a statement, with its SQLSTATE, detail and hint.
 sub error_of
 {
     my ($sql) = @_;
@@ -77,7 +77,7 @@ my $ask = q{SELECT string_agg(choice || round(score::numeric, 3), ' ' ORDER BY i
 my $train = q{SELECT ia3_train('t', 'SELECT text, label FROM shots', steps => 3, batch_size => 4, seed => 1, dropout => 0)};
 
 #
-# One, then two.
+# One GPU, then two.
 #
 value($train);
 my $answers = value($ask);
@@ -100,14 +100,14 @@ kill 'KILL', $killed;
 is(value($ask), $answers, 'one is killed: the other answers');
 wait_for_engines('cuda:0 ready, cuda:1 ready', 'it comes back');
 
-# The settings of the CPU do not concern them.
+# The settings for the CPU do not affect engines on GPUs.
 my $pids = value('SELECT string_agg(pid::text, $$ $$ ORDER BY pid) FROM ia3_stat_engine');
 value('ALTER SYSTEM SET ia3.threads = 2');
 configure('default=ia3-mini@cuda:1|cuda:0:float32');
 sleep 1;
 is(value('SELECT string_agg(pid::text, $$ $$ ORDER BY pid) FROM ia3_stat_engine'), $pids, 'neither threads nor the order replace an engine');
 
-# A GPU that there is not.
+# A GPU that does not exist.
 configure('default=ia3-mini@cuda:0|cuda:1|cuda:2:float32');
 wait_for_engines('cuda:0 ready, cuda:1 ready, cuda:2 failed', 'a third one that is not there');
 like(value(q{SELECT message FROM ia3_stat_engine WHERE state = 'failed'}), qr/there is no GPU 2/, 'it says so');
@@ -117,7 +117,7 @@ wait_for_engines('cuda:0 ready', 'auto takes a GPU');
 like(slurp_file($node->logfile), qr/backbone "default" is ready: .*on \S/, 'the server log says which');
 
 #
-# No GPU, or one that is too small: an error, or with auto the CPU.
+# Without a GPU, or with one that is too small, there is an error, or with auto the CPU is used.
 #
 for my $case (
     [ 'no driver', { IA3_SIM_DEVICES => 'none' }, qr/the GPU cannot be used: .*driver/ ],
@@ -140,7 +140,7 @@ for my $case (
 }
 
 #
-# A GPU that is lost while it computes: whoever waits learns why; the engine starts again.
+# If a GPU is lost while it computes, waiting statements get an error that says so, and the engine is restarted.
 #
 restart_with(IA3_SIM_DEVICES => 1, IA3_SIM_LOST_AFTER => 2000);
 configure('default=ia3-mini@cuda:float32');

@@ -1,5 +1,5 @@
-# What engines say about themselves, in databases of several encodings: it is cut between characters, never within one,
-# and each database gets it in its own encoding.
+# Messages of engines in databases with different encodings: they are truncated between characters, never within one, and
+# each database gets them in its own encoding.
 
 use strict;
 use warnings;
@@ -30,7 +30,7 @@ sub message
     return $node->safe_psql($database, "SELECT message FROM ia3_stat_engine WHERE backbone = '$backbone'");
 }
 
-# Standard error of a question to a backbone.
+# Returns standard error of a query that uses a backbone.
 sub complaint
 {
     my ($database, $backbone) = @_;
@@ -45,7 +45,8 @@ sub is_utf8
     return eval { decode('UTF-8', my $copy = $bytes, FB_CROAK); 1 };
 }
 
-# A long name in what the engine says; with one of these, a cut after a number of bytes goes through a character.
+# A long name in a message of the engine; with one of these, truncation after a fixed number of bytes would split a
+# character.
 for my $n (1 .. 3)
 {
     my $directory = "$models/" . 'x' x $n . $euro x 80;
@@ -70,7 +71,7 @@ like(message('in_latin1', 'short'), qr/\Q$models\E\/K${umlaut}se \\u20AC/, 'in L
 like(complaint('in_latin1', 'short'), qr/DETAIL:  .*\Q$models\E\/K${umlaut}se \\u20AC/, 'and as a detail');
 is($node->safe_psql('in_latin1', q{SELECT octet_length(path) - char_length(path), strpos(path, 'ä') > 0
     FROM ia3_stat_engine WHERE backbone = 'short'}), '0|t', 'one byte a character');
-# the server log has them as they came
+# the server log has the messages unconverted
 my @lines = grep { /could not start/ } split /^/, slurp_file($node->logfile);
 cmp_ok(scalar(@lines), '>=', 4, 'the server log says so');
 is(scalar(grep { !is_utf8($_) } @lines), 0, 'in whole characters');

@@ -1,4 +1,4 @@
-# A backbone in eight bits beside the full one: what it answers, and what it does not.
+# A backbone in int8 beside the full one: what it can do, and what it cannot.
 
 use strict;
 use warnings;
@@ -31,7 +31,7 @@ is(value(q{SELECT count(DISTINCT backbone_digest), count(DISTINCT bytes) FROM ia
 is(value(q{SELECT count(DISTINCT device_description), bool_and(device_description <> '') FROM ia3_stat_engine}), '1|t',
     'the processor is described');
 
-# Without a task.
+# Zero-shot predictions.
 my $bare = q{SELECT string_agg(choice, ' ' ORDER BY rank), sum(score) FROM ia3_classify('the app crashes', ARRAY['billing', 'technical'])};
 my ($choices, $score) = split /\|/, value($bare);
 my ($rounded_choices, $rounded_score) = split /\|/, value("SET ia3.backbone = 'eight'; $bare");
@@ -39,14 +39,14 @@ is(rows(), 'default 1, eight 1', 'either is asked');
 isnt($rounded_score, $score, 'it computes something else');
 cmp_ok(abs($rounded_score - $score), '<', 0.1 * abs($score), 'but not very');
 
-# Training: an error that says what to do.
+# Training raises an error that says what to do.
 my (undef, $err) = finish_query(start_query($node,
     q{SELECT ia3_train('t', 'SELECT text, label FROM shots', steps => 3, seed => 1, backbone => 'eight');} . "\n"));
 like($err, qr/ERROR:  0A000: cannot train on a backbone in int8/, 'it is not for training');
 like($err, qr/HINT:  .*:bfloat16.* UPDATE ia3\.task SET backbone/, 'the hint says how it is done');
 is(value('SELECT count(*) FROM ia3.task'), '0', 'nothing is left of it');
 
-# A task is trained in full, then asked in eight bits; its versions can still be asked in full.
+# A task is trained on the full backbone, then used in int8; its versions can still be used on the full one.
 value(q{SELECT ia3_train('t', 'SELECT text, label FROM shots', steps => 20, seed => 1)});
 my $ask = q{SELECT choice, score FROM ia3_classify('%s', 'the app crashes') WHERE rank = 1};
 my $full = value(sprintf $ask, 't');

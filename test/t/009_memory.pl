@@ -16,8 +16,9 @@ $node->safe_psql('postgres', q{CREATE FUNCTION used() RETURNS numeric LANGUAGE p
     'BEGIN RETURN (SELECT sum(used_bytes) FROM pg_backend_memory_contexts); END'});
 $node->safe_psql('postgres', q{SELECT ia3_train('t', 'SELECT text, label FROM shots', steps => 1)});
 
-# By how many bytes the backend's memory contexts grow between the 500th and the 4000th row, in a query that
-# calls the function once for every row. What a call leaves behind until the query ends is hundreds of bytes.
+# Returns by how many bytes the backend's memory contexts grow between the 500th and the 4000th row of a query that calls the
+# function once for every row. If calls kept memory until the end of the
+# query, that would be hundreds of bytes each.
 sub growth
 {
     my ($from, $settings) = @_;

@@ -1,5 +1,5 @@
-# Batching changes no row and no error: every query shape of test/batching with it on and off, under settings that
-# make the planner choose differently. And what happens to batches under way when a query ends early.
+# Batching changes no row and no error: every form of query in test/batching is run with batching on and off, under settings
+# that make the planner choose different plans. Also, what happens to batches in progress when a query ends early.
 
 use strict;
 use warnings;
@@ -32,7 +32,7 @@ for my $setting (planner_settings($version)) {
 my @empty = grep { !@{ $reference->{ $_->{name} } } } @blocks;
 cmp_ok(scalar @empty, '<', 10, 'and most have some');
 
-# Rows that another session changes under a query: they are looked at again, or skipped, as without batching.
+# Rows that another session changes during a query are rechecked, or skipped, as without batching.
 my @concurrent = (
     q{UPDATE docs SET label = ia3_predict('topic', doc, ARRAY['bug', 'feature', 'question'])
         WHERE ia3_predict('mood', doc, ARRAY['x', 'y', 'z']) IS NOT NULL},
@@ -60,7 +60,7 @@ for my $statement (@concurrent) {
     cmp_ok(length $results[0], '>', 150, 'and rows to show');
 }
 
-# What EXPLAIN counts is what the engine counts.
+# EXPLAIN counts the same as the engine.
 $node->safe_psql('postgres', q{
     CREATE TABLE many AS SELECT i AS id, 'text number ' || i AS body FROM generate_series(1, 2000) i; ANALYZE many});
 my ($before) = $node->safe_psql('postgres', 'SELECT rows FROM ia3_stat_engine');
@@ -70,7 +70,7 @@ my $explain = $node->safe_psql('postgres', q{
 like($explain, qr/Batches: 20\s+Batched Rows: 2000\s+Largest Batch: 100\b/, 'full batches');
 is($node->safe_psql('postgres', 'SELECT rows FROM ia3_stat_engine') - $before, 2000, 'each row is asked about once');
 
-# Computing an argument takes memory for a row, not for a batch.
+# Memory for computing arguments is freed after each row, not after each batch.
 my ($peak) = $node->safe_psql('postgres', q{
     SET max_parallel_workers_per_gather = 0;
     CREATE TEMP TABLE huge AS SELECT i AS id, repeat(md5(i::text), 30000) AS body FROM generate_series(1, 600) i;
@@ -79,7 +79,7 @@ my ($peak) = $node->safe_psql('postgres', q{
     SELECT pg_read_file('/proc/' || pg_backend_pid() || '/status')}) =~ /VmHWM:\s+(\d+) kB/;
 cmp_ok($peak, '<', 120 * 1024, 'documents of 1 MB of which some words are used');
 
-# What the engine's counters have grown by since the last call; means are turned back into sums.
+# Returns by how much the engine's counters have grown since the last call; means are converted back to sums.
 my %counted;
 sub growth {
     my @names = qw(batches rows tasks dedup waited);
@@ -100,10 +100,10 @@ is($node->safe_psql('postgres', q{
 my $grown = growth();
 is($grown->{rows}, 900, 'are all computed');
 cmp_ok($grown->{batches}, '<=', 12, 'in few batches');
-# these tasks are copies of three; what is left over of a request may be a small batch
+# these tasks are copies of three; the last rows of a request may form a small batch
 cmp_ok($grown->{tasks}, '>=', 2 * $grown->{batches}, 'each with several adapters');
 
-# So do rows of many sessions, and what several of them ask is computed once: they ask while the engine is stopped.
+# So do rows of many sessions, and identical rows are computed once. The sessions send them while the engine is stopped.
 my $gate = start_query($node, 'BEGIN; SELECT pg_advisory_xact_lock(3); SELECT pg_sleep(60);');
 ok(wait_for_query($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'}), 'a gate is closed');
 my @sessions = map { start_query($node, q{
@@ -126,7 +126,7 @@ cmp_ok($grown->{batches}, '<', 8, 'in fewer batches');
 is($grown->{dedup}, 8 - $grown->{batches}, 'computed once per batch');
 cmp_ok($grown->{waited}, '>', 0, 'after some waiting');
 
-# A query that ends early leaves nothing behind, and the session goes on.
+# A query that ends early leaves nothing behind, and the session continues.
 my $all = q{SELECT count(ia3_predict(body || clock_timestamp()::text, ARRAY['a', 'b'])) FROM many};
 my $scan = q{SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM many};
 my ($status, $out, $err) = $node->psql('postgres', qq{
@@ -159,7 +159,7 @@ ok(wait_until(sub { $node->safe_psql('postgres', 'SELECT queue_rows FROM ia3_sta
 ok(wait_until(sub { $node->safe_psql('postgres', 'SELECT connections FROM ia3_stat_engine') <= 2 }),
     'and no connection is left');
 
-# The engine dies under a query that reads ahead.
+# The engine dies during a query that reads ahead.
 my $pid = engine_pid($node);
 my $query = start_query($node,
     "SET ia3.batch_rows = 20;\nSELECT length(ia3_predict('x', ARRAY['a', 'b']));\n\\! kill -STOP $pid\n$scan;\nSELECT 'next', count(*) FROM many;\n");

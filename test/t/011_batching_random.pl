@@ -1,4 +1,4 @@
-# 2,000 random queries, each with batching on and off. IA3_RANDOM_QUERIES and IA3_RANDOM_SEED ask for others.
+# 2,000 random queries, each with batching on and off. IA3_RANDOM_QUERIES and IA3_RANDOM_SEED change number and seed.
 
 use strict;
 use warnings;
@@ -31,7 +31,7 @@ while ($done < $total) {
     for my $block (@blocks) {
         my $lines = $off->{ $block->{name} } // [];
         $failed++ if @$lines && $lines->[0] =~ /^ERROR/;
-        # queries that mean nothing test nothing
+        # invalid queries would test nothing
         $syntax++ if @$lines && $lines->[0] =~ /^ERROR (42(?!704)|57014)/;
         $empty++ if !@$lines;
     }

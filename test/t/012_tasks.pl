@@ -1,4 +1,4 @@
-# Tasks among several sessions and servers: concurrent trainings, what readers see, dumps, standbys.
+# Tasks in several sessions and servers: concurrent training runs, what other sessions see, dumps, standbys.
 
 use strict;
 use warnings;
@@ -23,7 +23,7 @@ sub value
     return $node->safe_psql('postgres', $_[0]);
 }
 
-# Two trainings of a task that does not exist yet, at the same time.
+# Two simultaneous training runs of a task that does not exist yet.
 my @queries = map { start_query($node, train('both', 60) . ";\n") } 1 .. 2;
 ok(wait_for_query($node, q{SELECT count(*) = 2 FROM ia3_stat_progress_train WHERE task = 'both'}),
     'two sessions train the same task');
@@ -38,7 +38,7 @@ is_deeply(\@versions, [ "1\n", "2\n" ], 'both succeed, with different versions')
 is(value(q{SELECT bool_and(a.digest = b.digest) FROM ia3.adapter a, ia3.adapter b}),
     't', 'side by side gives what each would have given alone');
 
-# A transaction that has trained and goes on: readers see the old version, another training waits for it.
+# A transaction stays open after training: others see the old version, and another training run waits for its end.
 my $first = start_query($node, 'BEGIN; ' . train('both', 2) . "; SELECT pg_sleep(2); COMMIT;\n");
 ok( wait_for_query($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND wait_event = 'PgSleep'}),
     'a transaction stays open after training');
@@ -49,7 +49,7 @@ like($out, qr/^3$/m, 'the first one has the number before it');
 is(value(q{SELECT string_agg(version::text, ',' ORDER BY version) FROM ia3.adapter}), '1,2,3,4', 'no number is lost');
 is(value(q{SELECT active_version FROM ia3.task}), '4', 'the last to finish is active');
 
-# One statement asks one version, whatever is activated meanwhile.
+# A statement uses the same version throughout, whatever is activated in the meantime.
 value(q{SELECT ia3_train('snap', 'SELECT text, label FROM shots', steps => 1)});
 value(q{SELECT ia3_train('snap', 'SELECT text, label FROM shots', steps => 1, choices => ARRAY['billing', 'technical', 'x'])});
 my $reader = start_query($node, q{SELECT (SELECT count(*) FROM ia3_classify('snap', 'one')), pg_sleep(2) IS NULL,
@@ -61,7 +61,7 @@ is(value(q{SELECT count(*) FROM ia3_classify('snap', 'two')}), '2', 'another ver
 is((finish_query($reader))[0], "3|f|3\n", 'the statement goes on with the one that it began with');
 value(q{SELECT ia3_drop('snap')});
 
-# With one snapshot for the whole transaction a concurrent change is a serialization failure, as anywhere.
+# In a transaction with a single snapshot a concurrent change is a serialization failure, as for any table.
 my $serial = start_query($node, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1; SELECT pg_sleep(2); "
         . train('both', 1) . "; ROLLBACK;\n");
 ok( wait_for_query($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND wait_event = 'PgSleep'}),
@@ -70,7 +70,7 @@ value(train('both', 1));
 my (undef, $err) = finish_query($serial);
 like($err, qr/40001: could not serialize access/, 'fails to serialize');
 
-# A dump carries tasks and versions; restored, they give the same scores.
+# A dump includes tasks and versions; after restoring it they give the same scores.
 value(q{CREATE ROLE alice; GRANT CREATE ON SCHEMA public TO alice});
 value('GRANT SELECT ON shots TO alice; GRANT EXECUTE ON FUNCTION ia3_train TO alice; SET ROLE alice; ' . train('hers', 2));
 my $scores = q{SELECT string_agg(choice || ' ' || score, ', ' ORDER BY rank) FROM ia3_classify('%s', 'my card is refused')};
@@ -88,7 +88,7 @@ is($node->safe_psql('restored', $state), value($state), 'owners, active versions
 is( $node->safe_psql('restored', q{SET ROLE alice; SELECT string_agg(task, ',') FROM ia3.adapters}),
     'hers', 'and so is who sees what');
 
-# A standby classifies and does not train.
+# A standby can classify, but not train.
 $node->backup('base');
 my $standby = PostgreSQL::Test::Cluster->new('standby');
 $standby->init_from_backup($node, 'base', has_streaming => 1);

@@ -1,4 +1,4 @@
-# What outlives a server: shared tasks and rights in dumps and replicas, pre-trainings through restarts.
+# What outlives a server: shared tasks and privileges in dumps and replicas, and pre-training runs across restarts.
 
 use strict;
 use warnings;
@@ -17,7 +17,7 @@ sub value
     return $node->safe_psql('postgres', $_[0]);
 }
 
-# Standard error of a statement of a role, in a database.
+# Returns standard error of a statement that a role runs in a database.
 sub refusal
 {
     my ($role, $sql, $database) = @_;
@@ -57,7 +57,7 @@ value(pretrain('through'));
 my $query = start_query($node, pretrain('base') . ";\n");
 ok(wait_for_query($node, q{SELECT count(*) = 1 FROM ia3.checkpoint WHERE step >= 40}), 'checkpoints appear while it runs');
 
-# One at a time: two would take each other's checkpoints.
+# Only one session at a time may pre-train a task, since two would overwrite each other's checkpoints.
 for my $call (pretrain('base'), pretrain('base') =~ s/seed => 3/seed => 4, resume => false/r)
 {
     my ($out, $err) = finish_query(start_query($node, "$call;\n"));
@@ -91,7 +91,7 @@ like($err, qr/ERROR:  08006/, 'a crash of the engine ends it');
 my $before = step_of('base');
 cmp_ok($before, '>', $crashed, 'what it had reached stays');
 
-# A dump takes the checkpoint along, and who may do what.
+# A dump includes the checkpoint and the privileges.
 my $dump = $node->backup_dir . '.dump';
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, '-d', $node->connstr('postgres') ], 'pg_dump');
 value('CREATE DATABASE restored');
@@ -113,7 +113,7 @@ like(refusal('bob', $train, 'restored'), qr/permission denied for function ia3_t
 is($node->safe_psql('restored', "SET ROLE alice; $train"), '2', 'with those that were granted');
 
 #
-# Logical replication of the two tables is enough to classify elsewhere, for the same roles.
+# Logical replication of the two tables suffices to classify on another server, for the same roles.
 #
 my $subscriber = ia3_node('subscriber');
 $subscriber->safe_psql('postgres', 'CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE carol');

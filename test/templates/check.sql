@@ -1,4 +1,4 @@
--- check_task: trains a few steps on a relation and compares what happened with what can be known without ia3.
+-- check_task: trains a few steps on a relation and compares the result with what can be determined without ia3.
 SET client_min_messages = warning;
 -- as T-Few does
 SET ia3.max_input_tokens = 256;
@@ -14,8 +14,8 @@ CREATE FUNCTION is(got text, expected text, name text) RETURNS text LANGUAGE sql
     SELECT ok(got IS NOT DISTINCT FROM expected, name, format('got %s, expected %s', got, expected))
 $$;
 
--- The relation has the columns id, label, the fields, prompt (what the first template has to give) and, if
--- `common` is NULL, choices.
+-- The relation has the columns id, label, the fields, prompt (which the first template has to produce) and, if `common` is
+-- NULL, choices.
 CREATE FUNCTION check_task(relation text, n int, n_choices int, templates text[], common text[] DEFAULT NULL)
 RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
@@ -38,7 +38,7 @@ BEGIN
     SELECT * INTO a FROM ia3.adapters t WHERE t.task = relation AND t.active;
     RETURN NEXT is(format('%s, %s examples, %s steps', a.version, a.examples, a.metrics ->> 'steps'),
         format('%s, %s examples, 5 steps', version, n), relation || ': trained');
-    -- counted from outside, </s> included
+    -- counted independently, </s> included
     EXECUTE format('SELECT count(*) AS n FROM %s e, unnest(%L::text[]) t WHERE (SELECT count(*) FROM'
         ' ia3_tokenize(ia3_render(t, to_jsonb(e), %s))) > current_setting(''ia3.max_input_tokens'')::int',
         relation, templates, choices) INTO b;

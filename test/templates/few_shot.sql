@@ -1,5 +1,5 @@
--- The few-shot files of the T-Few paper. What differs from row to row becomes a field, what a row can be answered
--- with its choices; wording that depends on the row (because/so) is made by the query.
+-- The few-shot files of the T-Few paper. What differs from row to row becomes a field, the possible answers become choices;
+-- wording that depends on the row (because/so) is made by the query.
 
 CREATE VIEW copa AS
     SELECT id, doc ->> 'premise' AS premise, CASE doc ->> 'question' WHEN 'cause' THEN 'because' ELSE 'so' END AS word,

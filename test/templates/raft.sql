@@ -1,7 +1,7 @@
--- RAFT, with T-Few's prompts: the instruction, the possible labels, "Field: value" for the fields of the task in the
--- order of the data's columns, and "Label:" after the last.
+-- RAFT with T-Few's prompts: the instruction, the possible labels, "Field: value" for the fields of the task in the order of
+-- the data's columns, and "Label:" at the end.
 
--- Braces of an instruction are text.
+-- Braces in an instruction are text.
 CREATE FUNCTION raft_template(relation text) RETURNS text LANGUAGE sql AS $$
     SELECT replace(replace(trim(i.doc ->> relation), '{', '{{'), '}', '}}') || ' Possible labels: {choices} '
            || (SELECT string_agg(format('%1$s: {%1$s}', attname), ' ' ORDER BY attnum) FROM pg_attribute
@@ -10,7 +10,7 @@ CREATE FUNCTION raft_template(relation text) RETURNS text LANGUAGE sql AS $$
       FROM settings f, settings i WHERE f.line = 1 AND i.line = 2
 $$;
 
--- The same without templates.
+-- The same prompts without templates.
 CREATE FUNCTION raft_prompt(relation text, fields jsonb, choices text[]) RETURNS text LANGUAGE sql AS $$
     SELECT trim(i.doc ->> relation) || ' Possible labels: ' || array_to_string(choices, ', ')
            || (SELECT string_agg(' ' || attname || ': ' || coalesce(fields ->> attname::text, ''), '' ORDER BY attnum) FROM pg_attribute
@@ -33,7 +33,7 @@ SELECT check_raft(relname) FROM pg_class WHERE relnamespace = 'raft'::regnamespa
 SELECT is(count(*)::text, '11', 'RAFT has 11 tasks') FROM pg_class WHERE relnamespace = 'raft'::regnamespace;
 SELECT ok(raft_template('tai_safety_research') ~ 'Title: \{Title\} Abstract Note: \{Abstract Note\} Publication Year: \{Publication Year\} '
     'Item Type: \{Item Type\} Publication Title: \{Publication Title\}\nLabel:$', 'fields in the order of the columns');
--- the tail survives the longest of texts
+-- the tail is preserved in texts of any length
 SELECT is(count(*) FILTER (WHERE a.score = b.score)::text, count(*)::text, 'what is beyond the limit has no influence')
   FROM one_stop_english e, ia3_classify('one_stop_english', to_jsonb(e)) a,
        ia3_classify('one_stop_english', to_jsonb(e) || jsonb_build_object('Article', e."Article" || ' The end.')) b
