@@ -27,6 +27,7 @@
 #include "engine/base/alloc.h"
 #include "engine/cli/cli.h"
 #include "engine/files/adapter.h"
+#include "engine/model/methods/methods.h"
 #include "engine/recipe/score.h"
 #include "engine/recipe/train.h"
 #include "engine/serve/serve.h"
@@ -257,7 +258,8 @@ create_training(bench *b, int steps, double dropout, ia3_train_example *examples
                                           .n_ids = &b->in.n_ids[i],
                                           .choices = choices_of_row(b, i),
                                           .label = b->in.label[i]};
-    ia3_recipe recipe = {.steps = steps,
+    ia3_recipe recipe = {.method = ia3_methods[0],
+                         .steps = steps,
                          .batch_size = 8,
                          .learning_rate = 3e-3,
                          .warmup_ratio = 0.06,
@@ -325,12 +327,14 @@ load_adapters(bench *b, int n, char **paths)
     for (int i = 0; i < n; i++) {
         ia3_error err = {0};
         size_t len;
-        Ia3Method method = IA3_METHOD_IA3;
+        const ia3_layout *layout;
         uint8_t *data = ia3_cli_read_file(paths[i], &len, &err);
         float *values =
-            data ? ia3_adapter_parse_any(ia3_model_layouts(b->server.model), data, len, &method, &err) : NULL;
+            data ? ia3_adapter_parse_any(ia3_model_layouts(b->server.model),
+                                         ia3_model_methods(b->server.model), data, len, &layout, &err)
+                 : NULL;
         if (values)
-            b->adapters[i] = ia3_adapter_create_method(b->server.model, method, values, no_digest, &err);
+            b->adapters[i] = ia3_adapter_create(b->server.model, layout->method, values, no_digest, &err);
         if (b->adapters[i] == NULL)
             die(paths[i], &err);
         free(values);

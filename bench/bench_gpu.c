@@ -31,6 +31,7 @@
 #include "bench_weights.h"
 #include "engine/base/alloc.h"
 #include "engine/cli/cli.h"
+#include "engine/model/methods/methods.h"
 #include "engine/recipe/score.h"
 #include "engine/recipe/train.h"
 
@@ -82,7 +83,7 @@ open_model(bench *b, ia3_error *err)
         return false;
     ia3_checkpoint *ck =
         ia3_checkpoint_in_memory(&b->config, IA3_BF16, true, bench_weights_source, &b->weights);
-    b->model = ia3_model_load(ck, b->dev, NULL, NULL, err);
+    b->model = ia3_model_load(ck, b->dev, ia3_methods, NULL, NULL, err);
     ia3_checkpoint_close(ck);
     return b->model != NULL;
 }
@@ -199,7 +200,7 @@ make_adapters(bench *b, int n, ia3_error *err)
             host[i] = 1.0f + 0.1f * (float) ((double) (ia3_mix64(i * 1000 + (uint64_t) b->n_adapters) >> 40) /
                                                  (1 << 24) -
                                              0.5);
-        ia3_adapter *a = ia3_adapter_create(b->model, host, digest, err);
+        ia3_adapter *a = ia3_adapter_create(b->model, ia3_methods[0], host, digest, err);
         if (a == NULL)
             break;
         b->adapters[b->n_adapters++] = a;
@@ -278,7 +279,8 @@ create_training(bench *b, const ia3_choices *choices, ia3_error *err)
         examples[i] = (ia3_train_example){
             .n_texts = 1, .ids = &ids[i], .n_ids = &b->tokens, .choices = choices, .label = i % choices->n};
     }
-    ia3_recipe recipe = {.steps = 1000,
+    ia3_recipe recipe = {.method = ia3_methods[0],
+                         .steps = 1000,
                          .batch_size = BATCH,
                          .learning_rate = 3e-3,
                          .warmup_ratio = 0.06,
@@ -369,12 +371,12 @@ load_checkpoint(bench *b, const char *directory, ia3_error *err)
     ia3_device *dev = ia3_device_open(b->spec, b->dtype, b->threads, 0, err);
     double opened = now();
     ia3_checkpoint *ck = dev ? ia3_checkpoint_open(directory, err) : NULL;
-    ia3_model *m = ck ? ia3_model_load(ck, dev, NULL, NULL, err) : NULL;
+    ia3_model *m = ck ? ia3_model_load(ck, dev, ia3_methods, NULL, NULL, err) : NULL;
     ia3_adapter *a = NULL;
     json_t *j = NULL;
     if (m) {
         float *ones = ia3_alloc_array(ia3_model_layout(m)->n_values, sizeof *ones);
-        a = ia3_adapter_create(m, ones, digest, err);
+        a = ia3_adapter_create(m, ia3_methods[0], ones, digest, err);
         if (a)
             synchronize(dev, a->values);
         free(ones);

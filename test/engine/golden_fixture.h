@@ -22,6 +22,7 @@
 
 #include "engine/files/safetensors.h"
 #include "engine/model/choices.h"
+#include "engine/model/methods/methods.h"
 #include "engine/model/model.h"
 
 #define GOLDEN_INPUTS   3
@@ -157,12 +158,12 @@ golden_open(const golden_case *c)
     golden_ok(g->ck, &err);
     g->dev = ia3_device_open(golden_device(), c->dtype, golden_threads, 0, &err);
     golden_ok(g->dev, &err);
-    g->m = ia3_model_load(g->ck, g->dev, NULL, NULL, &err);
+    g->m = ia3_model_load(g->ck, g->dev, ia3_methods, NULL, NULL, &err);
     golden_ok(g->m, &err);
     g->config = ia3_model_config(g->m);
     g->layout = ia3_model_layout(g->m);
     g->vectors = golden_vectors(c->name, "adapter/adapter_model.safetensors", g->layout);
-    g->adapter = ia3_adapter_create(g->m, g->vectors, digest, &err);
+    g->adapter = ia3_adapter_create(g->m, ia3_methods[0], g->vectors, digest, &err);
     golden_ok(g->adapter, &err);
     return g;
 }

@@ -6,6 +6,7 @@
 
 #include "engine/base/alloc.h"
 #include "engine/files/adapter.h"
+#include "engine/model/methods/methods.h"
 
 #define GOLDEN "test/golden/"
 
@@ -21,7 +22,7 @@ layout_of(const char *name, ia3_config *config)
 
     assert_true(ia3_config_parse(config, (const char *) b.data, b.len, "config.json", &err));
     free(b.data);
-    return ia3_layout_create(config);
+    return ia3_layout_create(config, ia3_methods[0]);
 }
 
 static buffer
@@ -51,7 +52,7 @@ test_counts(void **state)
                         .inner = cases[i].inner,
                         .d_ff = cases[i].d_ff,
                         .gated = true};
-        ia3_layout *l = ia3_layout_create(&c);
+        ia3_layout *l = ia3_layout_create(&c, ia3_methods[0]);
 
         assert_int_equal(l->n_values, cases[i].values);
         assert_int_equal(l->n, 8 * cases[i].layers);
@@ -239,7 +240,7 @@ test_wrong_backbone(void **state)
     /* an adapter of fewer layers fits as far as it goes, and is refused for what it lacks */
     c.n_enc--;
 
-    ia3_layout *small = ia3_layout_create(&c);
+    ia3_layout *small = ia3_layout_create(&c, ia3_methods[0]);
     float *values = ia3_alloc_array(small->n_values, sizeof *values);
     size_t len;
     uint8_t *out = ia3_adapter_serialize(small, values, &len);
@@ -289,7 +290,7 @@ test_half(void **state)
         "decoder.block.0.layer.1.EncDecAttention.v", "decoder.block.0.layer.2.DenseReluDense.wo"};
     static const uint16_t bf16[] = {0x3f80, 0xc000, 0x3f00}, f16[] = {0x3c00, 0xc000, 0x3800};
     ia3_config c = {.n_enc = 1, .n_dec = 1, .inner = 3, .d_ff = 3, .gated = true};
-    ia3_layout *l = ia3_layout_create(&c);
+    ia3_layout *l = ia3_layout_create(&c, ia3_methods[0]);
 
     for (int half = 0; half < 2; half++) {
         char header[2000] = "{";

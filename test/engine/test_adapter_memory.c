@@ -14,6 +14,7 @@
 
 #include "engine/serve/adapter_cache.h"
 #include "engine/serve/score_batch.h"
+#include "engine/model/methods/methods.h"
 
 enum { ADAPTERS = 1000 };
 
@@ -38,6 +39,7 @@ use_new(ia3_server *s, ia3_adapter_cache *cache, int i, size_t n_values)
     for (size_t k = 0; k < n_values; k++)
         values[k] = 1 + (float) i / 1024;
     ia3_cached_adapter *e = ia3_adapter_cache_put(cache, digest, values, n_values);
+    e->method = ia3_methods[0];
     assert_true(ia3_adapter_to_device(s, e, &err));
     ia3_adapter_cache_release(cache, e);
 }
@@ -59,7 +61,7 @@ test_thousand(void **state)
     assert_non_null(ck);
     ia3_server s = {.device = ia3_device_open("cpu", IA3_F32, 1, 0, &err)};
     assert_non_null(s.device);
-    s.model = ia3_model_load(ck, s.device, NULL, NULL, &err);
+    s.model = ia3_model_load(ck, s.device, ia3_methods, NULL, NULL, &err);
     assert_non_null(s.model);
     ia3_checkpoint_close(ck);
     size_t n_values = ia3_model_layout(s.model)->n_values;

@@ -12,6 +12,7 @@
 
 #include "engine/model/batch.h"
 #include "engine/model/choices.h"
+#include "engine/model/methods/methods.h"
 
 enum { EOS = 1, START = 0 };
 
@@ -111,7 +112,7 @@ packs_into_a_batch(void **state)
     ia3_choices *c = create((const int32_t *const[]){c0, c1}, (const int[]){3, 2}, 2, &a, &b, &err);
     ia3_batch batch;
     ia3_batch_init(&batch);
-    int slot = ia3_batch_add_slot(&batch, NULL, NULL);
+    int slot = ia3_batch_add_slot(&batch, ia3_methods[0], NULL, NULL);
     ia3_batch_add_input(&batch, input, 3, slot);
     assert_int_equal(ia3_batch_add_trie(&batch, c), 0);
     ia3_batch_add_input(&batch, input, 2, slot);

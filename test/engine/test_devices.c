@@ -12,6 +12,7 @@
 #include "engine/base/rng.h"
 #include "engine/recipe/score.h"
 #include "engine/recipe/train.h"
+#include "engine/model/methods/methods.h"
 
 enum { ROWS = 48, ADAPTERS = 3, EXAMPLES = 12, STEPS = 6, MAX_IDS = 220, MAX_CHOICES = 4 };
 
@@ -37,7 +38,7 @@ open_side(side *s, const ia3_checkpoint *ck, const char *spec, ia3_dtype dtype, 
     ia3_error err = {0};
     s->dev = ia3_device_open(spec, dtype, threads, 0, &err);
     golden_ok(s->dev, &err);
-    s->m = ia3_model_load(ck, s->dev, NULL, NULL, &err);
+    s->m = ia3_model_load(ck, s->dev, ia3_methods, NULL, NULL, &err);
     golden_ok(s->m, &err);
     size_t n = ia3_model_layout(s->m)->n_values;
     float *values = malloc(n * sizeof *values);
@@ -46,7 +47,7 @@ open_side(side *s, const ia3_checkpoint *ck, const char *spec, ia3_dtype dtype, 
             values[i] =
                 1.0f +
                 0.4f * (float) ((double) (ia3_mix64(i * ADAPTERS + (size_t) k) >> 40) / (1 << 24) - 0.5);
-        s->adapters[k] = ia3_adapter_create(s->m, values, digest, &err);
+        s->adapters[k] = ia3_adapter_create(s->m, ia3_methods[0], values, digest, &err);
         golden_ok(s->adapters[k], &err);
     }
     free(values);
@@ -222,7 +223,8 @@ train_side(const pair *p, const side *s, double dropout, trained *out)
     }
     for (int i = 0; i < 8; i++)
         batch[i] = i;
-    ia3_recipe recipe = {.steps = STEPS,
+    ia3_recipe recipe = {.method = ia3_methods[0],
+                         .steps = STEPS,
                          .batch_size = 8,
                          .learning_rate = 3e-3,
                          .warmup_ratio = 0.06,

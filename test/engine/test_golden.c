@@ -13,6 +13,7 @@
 
 #include "engine/model/pass.h"
 #include "engine/recipe/score.h"
+#include "engine/model/methods/methods.h"
 
 /* Configurations with wi_1, which T5 v1.0 does not have. */
 #define GATED                                                                                                \
@@ -74,7 +75,7 @@ other_adapter(const golden *g, float factor)
     float *values = malloc(n * sizeof *values);
     for (size_t i = 0; i < n; i++)
         values[i] = 1.0f + factor * (g->vectors[n - 1 - i] - 1.0f);
-    ia3_adapter *a = ia3_adapter_create(g->m, values, digest, &err);
+    ia3_adapter *a = ia3_adapter_create(g->m, ia3_methods[0], values, digest, &err);
     golden_ok(a, &err);
     free(values);
     return a;
@@ -258,7 +259,7 @@ test_logprobs(void **state)
     lp_pass l = {.g = g};
     int first[GOLDEN_INPUTS];
     ia3_batch_init(&l.batch);
-    int slot = ia3_batch_add_slot(&l.batch, g->adapter->values, NULL);
+    int slot = ia3_batch_add_slot(&l.batch, ia3_methods[0], g->adapter->values, NULL);
     for (int i = 0; i < GOLDEN_INPUTS; i++) {
         ia3_batch_add_input(&l.batch, in[i].ids, in[i].n_ids, slot);
         first[i] = ia3_batch_add_trie(&l.batch, in[i].choices);
@@ -372,7 +373,7 @@ test_ones(void **state)
     float *values = malloc(g->layout->n_values * sizeof *values);
     for (size_t i = 0; i < g->layout->n_values; i++)
         values[i] = 1.0f;
-    ia3_adapter *ones = ia3_adapter_create(g->m, values, digest, &err);
+    ia3_adapter *ones = ia3_adapter_create(g->m, ia3_methods[0], values, digest, &err);
     golden_ok(ones, &err);
     for (int i = 0; i < GOLDEN_INPUTS; i++) {
         double bare[16];
@@ -559,7 +560,7 @@ test_merged(void **state)
     write_merged(g, directory);
     ia3_checkpoint *ck = ia3_checkpoint_open(directory, &err);
     golden_ok(ck, &err);
-    ia3_model *merged = ia3_model_load(ck, g->dev, NULL, NULL, &err);
+    ia3_model *merged = ia3_model_load(ck, g->dev, ia3_methods, NULL, NULL, &err);
     golden_ok(merged, &err);
     double worst = 0;
     for (int i = 0; i < GOLDEN_INPUTS; i++) {
@@ -653,11 +654,11 @@ test_wide_heads(void **state)
     golden *g = golden_open(*state);
     ia3_error err = {0};
     g->dev->max_d_kv = g->config->d_kv - 1;
-    assert_null(ia3_model_load(g->ck, g->dev, NULL, NULL, &err));
+    assert_null(ia3_model_load(g->ck, g->dev, ia3_methods, NULL, NULL, &err));
     assert_int_equal(err.code, IA3_E_UNSUPPORTED);
     g->dev->max_d_kv = g->config->d_kv;
     memset(&err, 0, sizeof err);
-    ia3_model *m = ia3_model_load(g->ck, g->dev, NULL, NULL, &err);
+    ia3_model *m = ia3_model_load(g->ck, g->dev, ia3_methods, NULL, NULL, &err);
     golden_ok(m, &err);
     ia3_model_free(m);
     golden_close(g);

@@ -50,7 +50,8 @@ static ia3_recipe
 golden_recipe(const golden *g)
 {
     const float *r = golden_values(g, 4, "steps.recipe");
-    return (ia3_recipe){.steps = (int) r[0],
+    return (ia3_recipe){.method = ia3_methods[0],
+                        .steps = (int) r[0],
                         .batch_size = (int) r[1],
                         .learning_rate =
                             round(r[2] * 1e6) / 1e6, /* what was meant before it became a float */
@@ -459,7 +460,9 @@ test_bad_recipes(void **state)
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         ia3_error err = {0};
-        assert_null(ia3_train_create(g->m, x.e, GOLDEN_EXAMPLES, &bad[i].recipe, NULL, &err));
+        ia3_recipe recipe = bad[i].recipe;
+        recipe.method = ia3_methods[0];
+        assert_null(ia3_train_create(g->m, x.e, GOLDEN_EXAMPLES, &recipe, NULL, &err));
         assert_int_equal(err.code, IA3_E_INVALID);
         assert_non_null(strstr(err.message, bad[i].field));
     }

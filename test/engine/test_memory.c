@@ -9,6 +9,7 @@
 
 #include "engine/files/state_dict.h"
 #include "engine/model/model.h"
+#include "engine/model/methods/methods.h"
 
 #define MB 1000000.0
 
@@ -113,7 +114,7 @@ load(ia3_dtype dtype)
     if (ck && dev == NULL && dtype == IA3_BF16)
         return 3;
 
-    ia3_model *m = dev ? ia3_model_load(ck, dev, NULL, NULL, &err) : NULL;
+    ia3_model *m = dev ? ia3_model_load(ck, dev, ia3_methods, NULL, NULL, &err) : NULL;
 
     if (m == NULL) {
         fprintf(stderr, "%s %s\n", err.message, err.detail);

@@ -15,6 +15,7 @@
 
 #include "engine/base/half.h"
 #include "engine/files/merge.h"
+#include "engine/model/methods/methods.h"
 
 typedef struct fixture {
     char directory[64];
@@ -44,7 +45,7 @@ open_fixture(fixture *f, const char *name)
     snprintf(f->target, sizeof f->target, "%s/merged", f->directory);
     f->ck = ia3_checkpoint_open(golden_path(name, path), &f->err);
     golden_ok(f->ck, &f->err);
-    f->layout = ia3_layout_create(ia3_checkpoint_config(f->ck));
+    f->layout = ia3_layout_create(ia3_checkpoint_config(f->ck), ia3_methods[0]);
     f->vectors = golden_vectors(name, "adapter/adapter_model.safetensors", f->layout);
     golden_ok(ia3_checkpoint_digest(f->ck, f->digest, NULL, NULL, &f->err), &f->err);
 }
@@ -86,7 +87,7 @@ merge(fixture *f, const char *name, const char *target)
     char path[256];
 
     memset(&f->err, 0, sizeof f->err);
-    return ia3_merge(golden_path(name, path), f->digest, f->vectors, target, NULL, &f->err);
+    return ia3_merge(golden_path(name, path), f->digest, ia3_methods[0], f->vectors, target, NULL, &f->err);
 }
 
 static double
@@ -296,8 +297,8 @@ test_cancelled(void **state)
 
     open_fixture(&f, "t5-gated-untied");
     atomic_init(&cancelled, true);
-    assert_false(
-        ia3_merge(golden_path("t5-gated-untied", path), f.digest, f.vectors, f.target, &cancelled, &f.err));
+    assert_false(ia3_merge(golden_path("t5-gated-untied", path), f.digest, ia3_methods[0], f.vectors,
+                           f.target, &cancelled, &f.err));
     assert_int_equal(f.err.code, IA3_E_CANCELLED);
     assert_int_equal(entries(f.directory, false), 0);
     close_fixture(&f);
@@ -316,7 +317,8 @@ test_changed(void **state)
     assert_int_equal(f.err.code, IA3_E_BAD_CHECKPOINT);
     assert_non_null(strstr(f.err.message, "the files have changed since they were loaded"));
     assert_int_equal(entries(f.directory, false), 0);
-    golden_ok(ia3_merge(golden_path("t5-gated-untied", path), NULL, f.vectors, f.target, NULL, &f.err),
+    golden_ok(ia3_merge(golden_path("t5-gated-untied", path), NULL, ia3_methods[0], f.vectors, f.target, NULL,
+                        &f.err),
               &f.err);
     close_fixture(&f);
 }

@@ -14,7 +14,8 @@
 #define TRAINED "t5-gated-untied "
 #define BOTH    "t5-relu-tied " TRAINED
 
-static const char *const names[] = IA3_METHOD_NAMES;
+/* How many methods there are; the first is (IA)³. */
+enum { N_METHODS = 5 };
 static const uint8_t digest[IA3_DIGEST_LEN] = {7};
 
 /* A configuration with an adapter of each method; (IA)³'s is the golden one. */
@@ -22,8 +23,8 @@ typedef struct fixture {
     golden *g;
     golden_file file;
     ia3_safetensors *expected;
-    float *values[IA3_N_METHODS];
-    ia3_adapter *adapters[IA3_N_METHODS];
+    float *values[N_METHODS];
+    ia3_adapter *adapters[N_METHODS];
     ia3_train_example examples[GOLDEN_EXAMPLES];
     int32_t *ids[GOLDEN_EXAMPLES];
     int n_ids[GOLDEN_EXAMPLES];
@@ -32,16 +33,16 @@ typedef struct fixture {
 static const int no_texts[64]; /* every example's first text */
 
 static const ia3_layout *
-layout_of(const fixture *f, Ia3Method method)
+layout_of(const fixture *f, int method)
 {
     return ia3_model_layouts(f->g->m)[method];
 }
 
 static const float *
-expected(const fixture *f, size_t n, Ia3Method method, const char *name)
+expected(const fixture *f, size_t n, int method, const char *name)
 {
     char full[GOLDEN_MAX_NAME];
-    snprintf(full, sizeof full, "%s.%s", names[method], name);
+    snprintf(full, sizeof full, "%s.%s", ia3_methods[method]->name, name);
     const ia3_st_tensor *t = ia3_safetensors_find(f->expected, full);
     if (!t || t->bytes != n * sizeof(float))
         fail_msg("%s: %s is missing or not of %zu values", f->g->name, full, n);
@@ -50,7 +51,7 @@ expected(const fixture *f, size_t n, Ia3Method method, const char *name)
 
 /* The flat values stored under "METHOD.<prefix><entry>". */
 static float *
-gather(const fixture *f, Ia3Method method, const char *prefix)
+gather(const fixture *f, int method, const char *prefix)
 {
     const ia3_layout *l = layout_of(f, method);
     float *values = malloc(l->n_values * sizeof *values);
@@ -89,15 +90,16 @@ open_fixture(void **state)
     f->file = golden_file_of("methods", name);
     f->expected = ia3_safetensors_parse(f->file.data, f->file.len, "expected", IA3_E_INVALID, &err);
     golden_ok(f->expected, &err);
-    for (int i = 0; i < IA3_N_METHODS; i++) {
-        if (i == IA3_METHOD_IA3) {
+    for (int i = 0; i < N_METHODS; i++) {
+        if (i == 0) {
             f->values[i] = malloc(f->g->layout->n_values * sizeof(float));
             memcpy(f->values[i], f->g->vectors, f->g->layout->n_values * sizeof(float));
         } else
-            f->values[i] = gather(f, (Ia3Method) i, "");
-        f->adapters[i] = ia3_adapter_create_method(f->g->m, (Ia3Method) i, f->values[i], digest, &err);
+            f->values[i] = gather(f, i, "");
+        f->adapters[i] = ia3_adapter_create(f->g->m, ia3_methods[i], f->values[i], digest, &err);
         golden_ok(f->adapters[i], &err);
     }
+    assert_null(ia3_methods[N_METHODS]);
     open_examples(f);
     return f;
 }
@@ -109,7 +111,7 @@ close_fixture(fixture *f)
         free(f->ids[i]);
         ia3_choices_free((ia3_choices *) f->examples[i].choices);
     }
-    for (int i = 0; i < IA3_N_METHODS; i++) {
+    for (int i = 0; i < N_METHODS; i++) {
         ia3_adapter_free(f->g->m, f->adapters[i]);
         free(f->values[i]);
     }
@@ -120,16 +122,16 @@ close_fixture(fixture *f)
 }
 
 static ia3_recipe
-recipe_of(Ia3Method method)
+recipe_of(int method)
 {
     return (ia3_recipe){.steps = 1000000,
                         .batch_size = 4,
-                        .learning_rate = method == IA3_METHOD_PROMPT ? 3e-2 : 3e-3,
+                        .learning_rate = ia3_methods[method]->fixed_step ? 3e-2 : 3e-3,
                         .lm_weight = 1,
                         .unlikelihood_weight = 1,
                         .length_norm_weight = 1,
                         .seed = 3,
-                        .method = method};
+                        .method = ia3_methods[method]};
 }
 
 static ia3_train *
@@ -168,13 +170,13 @@ test_scores(void **state)
 {
     fixture *f = open_fixture(state);
     for (int input = 0; input < GOLDEN_INPUTS; input++) {
-        double scores[IA3_N_METHODS][4];
-        for (int m = 1; m < IA3_N_METHODS; m++) {
+        double scores[N_METHODS][4];
+        for (int m = 1; m < N_METHODS; m++) {
             char what[64];
             score_all(f, &f->adapters[m], 1, input, &scores[m]);
             snprintf(what, sizeof what, "scores.%d", input);
-            const float *want = expected(f, 4, (Ia3Method) m, what);
-            snprintf(what, sizeof what, "scores of %s", names[m]);
+            const float *want = expected(f, 4, m, what);
+            snprintf(what, sizeof what, "scores of %s", ia3_methods[m]->name);
             for (int c = 0; c < 4; c++)
                 golden_limit(f->g, what, fabs(scores[m][c] - want[c]), f->g->dtype == IA3_F32 ? 1e-4 : 0.15);
         }
@@ -201,7 +203,7 @@ check_gradients(const fixture *f, const ia3_layout *l, const float *grads, const
 
 /* Five steps move each tensor where they moved the reference's, unless its gradient is noise. */
 static void
-check_steps(const fixture *f, Ia3Method method, ia3_train *t, const float *grads, double scale)
+check_steps(const fixture *f, int method, ia3_train *t, const float *grads, double scale)
 {
     const ia3_layout *l = layout_of(f, method);
     ia3_error err = {0};
@@ -232,16 +234,16 @@ test_gradients_and_steps(void **state)
     static const int batch[] = {0, 1, 2, 3, 4};
     fixture *f = open_fixture(state);
     ia3_error err = {0};
-    for (int m = 1; m < IA3_N_METHODS; m++) {
-        const ia3_layout *l = layout_of(f, (Ia3Method) m);
-        ia3_recipe recipe = recipe_of((Ia3Method) m);
+    for (int m = 1; m < N_METHODS; m++) {
+        const ia3_layout *l = layout_of(f, m);
+        ia3_recipe recipe = recipe_of(m);
         ia3_train *t = job_of(f, &recipe, f->values[m]);
         ia3_train_report report = {0};
-        float *grads = malloc(l->n_values * sizeof *grads), *want = gather(f, (Ia3Method) m, "grad.");
+        float *grads = malloc(l->n_values * sizeof *grads), *want = gather(f, m, "grad.");
         golden_ok(ia3_train_gradients(t, batch, no_texts, 5, grads, &report, &err), &err);
-        const float *losses = expected(f, 4, (Ia3Method) m, "losses");
+        const float *losses = expected(f, 4, m, "losses");
         golden_limit(f->g, "loss", fabs(report.loss - losses[0]), 1e-5 * fmax(1, fabs(losses[0])));
-        check_steps(f, (Ia3Method) m, t, want, check_gradients(f, l, grads, want));
+        check_steps(f, m, t, want, check_gradients(f, l, grads, want));
         free(want);
         free(grads);
         ia3_train_free(t);
@@ -265,7 +267,7 @@ loss_at(const fixture *f, const ia3_recipe *recipe, const float *values, float *
 
 /* Of each tensor the element with the largest gradient. */
 static void
-check_differences(const fixture *f, Ia3Method method, double dropout)
+check_differences(const fixture *f, int method, double dropout)
 {
     const ia3_layout *l = layout_of(f, method);
     ia3_recipe recipe = recipe_of(method);
@@ -304,9 +306,9 @@ static void
 test_differences(void **state)
 {
     fixture *f = open_fixture(state);
-    for (int m = 1; m < IA3_N_METHODS; m++) {
-        check_differences(f, (Ia3Method) m, 0);
-        check_differences(f, (Ia3Method) m, 0.1);
+    for (int m = 1; m < N_METHODS; m++) {
+        check_differences(f, m, 0);
+        check_differences(f, m, 0.1);
     }
     close_fixture(f);
 }
@@ -320,16 +322,16 @@ test_fresh_is_bare(void **state)
     ia3_adapter *none = NULL;
     double bare[1][4], fresh[1][4];
     score_all(f, &none, 1, 1, bare);
-    for (int m = 0; m < IA3_N_METHODS; m++) {
-        ia3_recipe recipe = recipe_of((Ia3Method) m);
+    for (int m = 0; m < N_METHODS; m++) {
+        ia3_recipe recipe = recipe_of(m);
         ia3_error err = {0};
         ia3_train *t = job_of(f, &recipe, NULL);
-        float *values = malloc(layout_of(f, (Ia3Method) m)->n_values * sizeof *values);
+        float *values = malloc(layout_of(f, m)->n_values * sizeof *values);
         ia3_train_values(t, values);
-        ia3_adapter *a = ia3_adapter_create_method(f->g->m, (Ia3Method) m, values, digest, &err);
+        ia3_adapter *a = ia3_adapter_create(f->g->m, ia3_methods[m], values, digest, &err);
         golden_ok(a, &err);
         score_all(f, &a, 1, 1, fresh);
-        if (m == IA3_METHOD_PROMPT)
+        if (ia3_methods[m]->lead_rows > 0)
             assert_memory_not_equal(fresh, bare, sizeof bare); /* any prompt is one */
         else
             assert_memory_equal(fresh, bare, sizeof bare);
@@ -344,13 +346,13 @@ static void
 test_mixed_is_one_by_one(void **state)
 {
     fixture *f = open_fixture(state);
-    ia3_adapter *all[2 * IA3_N_METHODS] = {NULL};
-    double together[2 * IA3_N_METHODS][4], alone[1][4];
-    for (int m = 0; m < IA3_N_METHODS; m++)
+    ia3_adapter *all[2 * N_METHODS] = {NULL};
+    double together[2 * N_METHODS][4], alone[1][4];
+    for (int m = 0; m < N_METHODS; m++)
         all[2 * m + 1] = f->adapters[m]; /* between them the bare backbone */
     for (int input = 0; input < GOLDEN_INPUTS; input++) {
-        score_all(f, all, 2 * IA3_N_METHODS, input, together);
-        for (int m = 0; m < 2 * IA3_N_METHODS; m++) {
+        score_all(f, all, 2 * N_METHODS, input, together);
+        for (int m = 0; m < 2 * N_METHODS; m++) {
             score_all(f, &all[m], 1, input, alone);
             for (int c = 0; c < 4; c++)
                 golden_limit(f->g, "mixed batch", fabs(together[m][c] - alone[0][c]),
@@ -366,17 +368,17 @@ test_jobs_together(void **state)
 {
     fixture *f = open_fixture(state);
     ia3_error err = {0};
-    ia3_train *jobs[IA3_N_METHODS];
-    ia3_recipe recipes[IA3_N_METHODS];
-    for (int m = 0; m < IA3_N_METHODS; m++) {
-        recipes[m] = recipe_of((Ia3Method) m);
+    ia3_train *jobs[N_METHODS];
+    ia3_recipe recipes[N_METHODS];
+    for (int m = 0; m < N_METHODS; m++) {
+        recipes[m] = recipe_of(m);
         recipes[m].dropout = 0.1;
         jobs[m] = job_of(f, &recipes[m], f->values[m]);
     }
     for (int s = 0; s < 4; s++)
-        golden_ok(ia3_train_step(jobs, IA3_N_METHODS, &err), &err);
-    for (int m = 0; m < IA3_N_METHODS; m++) {
-        size_t n = layout_of(f, (Ia3Method) m)->n_values;
+        golden_ok(ia3_train_step(jobs, N_METHODS, &err), &err);
+    for (int m = 0; m < N_METHODS; m++) {
+        size_t n = layout_of(f, m)->n_values;
         float *together = malloc(n * sizeof *together), *alone = malloc(n * sizeof *alone);
         ia3_train *t = job_of(f, &recipes[m], f->values[m]);
         for (int s = 0; s < 4; s++)
@@ -400,14 +402,14 @@ test_jobs_together(void **state)
 static void
 test_training(void **state)
 {
-    for (int m = 1; m < IA3_N_METHODS; m++) {
+    for (int m = 1; m < N_METHODS; m++) {
         float *first = NULL;
         for (int threads = 1; threads <= 3; threads += 2) {
             golden_threads = threads;
             fixture *f = open_fixture(state);
             ia3_error err = {0};
-            ia3_recipe recipe = recipe_of((Ia3Method) m);
-            recipe.learning_rate = m == IA3_METHOD_PROMPT || m == IA3_METHOD_LORA ? 0.1 : 0.05;
+            ia3_recipe recipe = recipe_of(m);
+            recipe.learning_rate = ia3_methods[m]->start ? 0.1 : 0.05;
             recipe.batch_size = GOLDEN_EXAMPLES;
             ia3_train *t = job_of(f, &recipe, f->values[m]), *resumed = job_of(f, &recipe, f->values[m]);
             ia3_train_report report;
@@ -426,8 +428,8 @@ test_training(void **state)
                 before = s == 0 ? report.loss : before;
             }
             if (!(report.loss < before - 0.1))
-                fail_msg("%s: the loss went from %g to %g", names[m], before, report.loss);
-            size_t bytes = layout_of(f, (Ia3Method) m)->n_values * sizeof(float);
+                fail_msg("%s: the loss went from %g to %g", ia3_methods[m]->name, before, report.loss);
+            size_t bytes = layout_of(f, m)->n_values * sizeof(float);
             float *values = malloc(bytes), *again = malloc(bytes);
             ia3_train_values(t, values);
             ia3_train_values(resumed, again);
@@ -483,16 +485,16 @@ static void
 test_generation(void **state)
 {
     fixture *f = open_fixture(state);
-    ia3_generate_row rows[IA3_N_METHODS];
-    int32_t out[IA3_N_METHODS][4];
+    ia3_generate_row rows[N_METHODS];
+    int32_t out[N_METHODS][4];
     ia3_error err = {0};
     int n_ids;
     int32_t *ids = golden_ints(golden_find(f->g, "input.1.ids"), &n_ids);
-    for (int m = 0; m < IA3_N_METHODS; m++)
+    for (int m = 0; m < N_METHODS; m++)
         rows[m] = (ia3_generate_row){
             .adapter = f->adapters[m], .ids = ids, .n_ids = n_ids, .max_tokens = 4, .out = out[m]};
-    golden_ok(ia3_generate(f->g->m, rows, IA3_N_METHODS, &err), &err);
-    for (int m = 0; m < IA3_N_METHODS; m++)
+    golden_ok(ia3_generate(f->g->m, rows, N_METHODS, &err), &err);
+    for (int m = 0; m < N_METHODS; m++)
         for (int t = 1; t < rows[m].n_out; t++)
             check_token(f, f->adapters[m], ids, n_ids, out[m], t);
     free(ids);
@@ -506,17 +508,17 @@ test_files(void **state)
 {
     fixture *f = open_fixture(state);
     ia3_layout *const *layouts = ia3_model_layouts(f->g->m);
-    for (int m = 0; m < IA3_N_METHODS; m++) {
+    for (int m = 0; m < N_METHODS; m++) {
         ia3_error err = {0};
-        Ia3Method method;
+        const ia3_layout *layout;
         size_t len, n = layouts[m]->n_values;
         uint8_t *bytes = ia3_adapter_serialize(layouts[m], f->values[m], &len);
-        float *values = ia3_adapter_parse_any(layouts, bytes, len, &method, &err);
+        float *values = ia3_adapter_parse_any(layouts, ia3_methods, bytes, len, &layout, &err);
         golden_ok(values, &err);
-        assert_int_equal(method, m);
+        assert_ptr_equal(layout, layouts[m]);
         assert_memory_equal(values, f->values[m], n * sizeof *values);
         free(values);
-        assert_null(ia3_adapter_parse(layouts[(m + 1) % IA3_N_METHODS], bytes, len, &err));
+        assert_null(ia3_adapter_parse(layouts[(m + 1) % N_METHODS], bytes, len, &err));
         assert_int_equal(err.code, IA3_E_BAD_ADAPTER);
         free(bytes);
     }
@@ -529,16 +531,16 @@ test_bad_files(void **state)
 {
     fixture *f = open_fixture(state);
     ia3_layout *const *layouts = ia3_model_layouts(f->g->m);
-    for (int m = 1; m < IA3_N_METHODS; m++) {
+    for (int m = 1; m < N_METHODS; m++) {
         ia3_error err = {0};
-        Ia3Method method;
+        const ia3_layout *layout;
         ia3_layout l = *layouts[m];
         size_t len;
         uint8_t *bytes;
         if (l.n > 1) { /* not of a prompt: it would be empty */
             l.n--;
             bytes = ia3_adapter_serialize(&l, f->values[m], &len);
-            assert_null(ia3_adapter_parse_any(layouts, bytes, len, &method, &err));
+            assert_null(ia3_adapter_parse_any(layouts, ia3_methods, bytes, len, &layout, &err));
             assert_non_null(strstr(err.message, "missing"));
             free(bytes);
             err = (ia3_error){0};
@@ -548,17 +550,18 @@ test_bad_files(void **state)
         e->cols /= 2;
         bytes = ia3_adapter_serialize(&l, f->values[m], &len);
         e->cols *= 2;
-        assert_null(ia3_adapter_parse_any(layouts, bytes, len, &method, &err));
+        assert_null(ia3_adapter_parse_any(layouts, ia3_methods, bytes, len, &layout, &err));
         assert_non_null(strstr(err.message, "shape"));
         free(bytes);
         err = (ia3_error){0};
         f->values[m][0] = NAN;
         bytes = ia3_adapter_serialize(&l, f->values[m], &len);
-        assert_null(ia3_adapter_parse_any(layouts, bytes, len, &method, &err));
+        assert_null(ia3_adapter_parse_any(layouts, ia3_methods, bytes, len, &layout, &err));
         assert_non_null(strstr(err.message, "finite"));
         free(bytes);
     }
-    ia3_recipe recipe = recipe_of(IA3_N_METHODS);
+    ia3_recipe recipe = recipe_of(0);
+    recipe.method = NULL;
     ia3_error err = {0};
     assert_null(ia3_train_create(f->g->m, f->examples, GOLDEN_EXAMPLES, &recipe, NULL, &err));
     assert_int_equal(err.code, IA3_E_INVALID);

@@ -13,6 +13,7 @@
 
 #include "engine/serve/frame.h"
 #include "engine/serve/parse.h"
+#include "engine/model/methods/methods.h"
 
 /* One frame with a payload of n bytes 0, 1, 2, ... */
 static void
@@ -255,7 +256,8 @@ test_large_question(void **state)
 static void
 test_recipe(void **state)
 {
-    const ia3_recipe good = {.steps = 1,
+    const ia3_recipe good = {.method = ia3_methods[0],
+                             .steps = 1,
                              .batch_size = 1,
                              .learning_rate = 1e-9,
                              .lm_weight = 1,

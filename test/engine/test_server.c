@@ -21,6 +21,7 @@
 #include "engine/files/adapter.h"
 #include "engine_client.h"
 #include "engine_requests.h"
+#include "engine/model/methods/methods.h"
 
 #define BACKBONE  "models/ia3-mini"
 #define TOLERANCE 1e-4 /* of scores, float32 */
@@ -42,7 +43,7 @@ start_engine(void **state)
     ia3_config config;
     ia3_error err = {0};
     assert_true(ia3_config_parse(&config, text, n, "config.json", &err));
-    layout = ia3_layout_create(&config);
+    layout = ia3_layout_create(&config, ia3_methods[0]);
     return 0;
 }
 

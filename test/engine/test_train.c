@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "engine/recipe/train.h"
+#include "engine/model/methods/methods.h"
 
 #define CHECKPOINT "test/golden/t5-relu-tied"
 
@@ -34,7 +35,7 @@ set_up(void **state)
     ia3_checkpoint *ck = ia3_checkpoint_open(CHECKPOINT, &err);
     const char *spec = getenv("IA3_TEST_DEVICE");
     dev = ia3_device_open(spec ? spec : "cpu", IA3_F32, 2, 0, &err);
-    if (!ck || !dev || !(model = ia3_model_load(ck, dev, NULL, NULL, &err))) {
+    if (!ck || !dev || !(model = ia3_model_load(ck, dev, ia3_methods, NULL, NULL, &err))) {
         print_error("%s\n", err.message);
         return -1;
     }
@@ -65,7 +66,8 @@ tear_down(void **state)
 static ia3_recipe
 recipe(void)
 {
-    return (ia3_recipe){.steps = 20,
+    return (ia3_recipe){.method = ia3_methods[0],
+                        .steps = 20,
                         .batch_size = 8,
                         .learning_rate = 3e-3,
                         .warmup_ratio = 0.06,

@@ -8,13 +8,14 @@
 #include <string.h>
 
 #include "engine/files/adapter.h"
+#include "engine/model/methods/methods.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void
 try_layout(const ia3_config *config, const uint8_t *data, size_t size)
 {
-    ia3_layout *layout = ia3_layout_create_method(config, ia3_adapter_method(data, size));
+    ia3_layout *layout = ia3_layout_create(config, ia3_adapter_method(ia3_methods, data, size));
     ia3_error err = {0};
     float *values = ia3_adapter_parse(layout, data, size, &err);
     size_t len;

@@ -11,6 +11,7 @@
 
 #include "engine/serve/frame.h"
 #include "engine/serve/parse.h"
+#include "engine/model/methods/methods.h"
 
 static volatile unsigned sink;
 
@@ -86,7 +87,7 @@ parse_train(const uint8_t *data, size_t len)
 {
     ia3_train_message m;
     ia3_error err = {0};
-    if (!ia3_parse_train(&m, data, len, &err)) {
+    if (!ia3_parse_train(&m, ia3_methods, data, len, &err)) {
         check_error(&err);
         return;
     }

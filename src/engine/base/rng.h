@@ -80,4 +80,15 @@ ia3_row_key(uint64_t seed, uint32_t step, uint32_t example, uint32_t position)
     return ia3_mix64(ia3_mix64(ia3_mix64(seed) + step) + ((uint64_t) example << 32 | position));
 }
 
+/* What one seed of a training run is used for. */
+enum { IA3_STREAM_SHUFFLE = 1, IA3_STREAM_TEXT = 2, IA3_STREAM_INIT = 3 };
+
+/* A number below `below`, the counter-th of a stream. */
+static inline uint32_t
+ia3_draw(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t below)
+{
+    uint64_t bits = ia3_mix64(ia3_mix64(ia3_mix64(seed) + stream) + counter) >> 32;
+    return (uint32_t) (bits * below >> 32);
+}
+
 #endif

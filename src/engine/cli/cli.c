@@ -38,13 +38,15 @@ ia3_cli_read_file(const char *path, size_t *len, ia3_error *err)
 }
 
 float *
-ia3_cli_adapter(ia3_server *s, Ia3Method *method, ia3_error *err)
+ia3_cli_adapter(ia3_server *s, const ia3_layout **layout, ia3_error *err)
 {
     if (s->options->adapter == NULL)
         return NULL;
     size_t len;
     uint8_t *data = ia3_cli_read_file(s->options->adapter, &len, err);
-    float *values = data ? ia3_adapter_parse_any(ia3_model_layouts(s->model), data, len, method, err) : NULL;
+    float *values = data ? ia3_adapter_parse_any(ia3_model_layouts(s->model), ia3_model_methods(s->model),
+                                                 data, len, layout, err)
+                         : NULL;
     free(data);
     return values;
 }
@@ -175,10 +177,10 @@ ia3_cli_score(ia3_server *s, ia3_error *err)
         ia3_choices_tokenize(s->tokenizer, ia3_model_config(s->model)->start_id, spans, n, err);
     ia3_adapter *adapter = NULL;
     static const uint8_t no_digest[IA3_DIGEST_LEN];
-    Ia3Method method;
-    float *values = choices ? ia3_cli_adapter(s, &method, err) : NULL;
+    const ia3_layout *layout;
+    float *values = choices ? ia3_cli_adapter(s, &layout, err) : NULL;
     if (values)
-        adapter = ia3_adapter_create_method(s->model, method, values, no_digest, err);
+        adapter = ia3_adapter_create(s->model, layout->method, values, no_digest, err);
     free(values);
     bool ok = err->code == 0 && score_lines(s, adapter, choices, spans, err);
     if (adapter)

@@ -19,8 +19,8 @@ bool ia3_cli_train(ia3_server *s, ia3_error *err);
 /* Shared by score and train. */
 /* Reads a whole file into malloc'd memory. */
 uint8_t *ia3_cli_read_file(const char *path, size_t *len, ia3_error *err);
-/* The host values of the adapter in options->adapter (malloc'd), NULL with no error when there is none. */
-float *ia3_cli_adapter(ia3_server *s, Ia3Method *method, ia3_error *err);
+/* The host values of the adapter in options->adapter (malloc'd) and its layout, NULL with no error when there is none. */
+float *ia3_cli_adapter(ia3_server *s, const ia3_layout **layout, ia3_error *err);
 /* Splits options->choices at '|'; spans point into it. Returns their number. */
 int ia3_cli_choices(const char *text, ia3_span **spans);
 

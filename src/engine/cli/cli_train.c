@@ -116,10 +116,10 @@ static bool
 train_examples(ia3_server *s, const ia3_train_example *examples, int n, uint32_t truncated, ia3_error *err)
 {
     double started = ia3_now(), reported = started;
-    Ia3Method method = s->options->recipe.method;
-    float *init = ia3_cli_adapter(s, &method, err);
+    const ia3_layout *layout;
+    float *init = ia3_cli_adapter(s, &layout, err);
     ia3_train *train = NULL;
-    if (init && method != s->options->recipe.method)
+    if (init && layout->method != s->options->recipe.method)
         ia3_fail(err, IA3_E_INVALID, "the adapter to start from is of another method");
     if (err->code == 0)
         train = ia3_train_create(s->model, examples, n, &s->options->recipe, init, err);

@@ -145,7 +145,6 @@ typedef struct ia3_adafactor {
     double learning_rate; /* of this step, after the schedule */
     int step;             /* 1 for the first step */
     double clip_norm;     /* 0 = no clipping; else grads *= min(1, clip_norm / (‖g‖ + 1e-6)) first */
-    /* other methods than (IA)³ */
     const int32_t *tensor_rows; /* [n_tensors] 1: a vector; NULL: all are vectors */
     bool fixed_step;            /* a = lr, whatever the size of the values (scale_parameter off) */
 } ia3_adafactor;

@@ -1,11 +1,6 @@
 /*
  * adapter.c
  *     Adapters out of and into safetensors.
- *
- * Three spellings of (IA)³ are read: peft with the feed-forward as wo (a scaled input, [1, d_ff]) or
- * as wi_1 (a scaled output, [d_ff, 1]), and T-Few's multi_lora_b (always scaled outputs). The orientation is
- * meaning, not decoration: peft writes [1, n] for a module whose input is scaled, and a wo whose output is
- * scaled, or a k whose input is, is another model even where the lengths agree. So it is checked.
  */
 #include "adapter.h"
 
@@ -16,66 +11,6 @@
 
 #include "engine/base/alloc.h"
 #include "engine/base/half.h"
-#include "safetensors.h"
-
-#define PEFT_PREFIX "base_model.model."
-
-/* A stored name taken apart. */
-typedef struct parsed_name {
-    char canonical[96]; /* the name in the layout */
-    bool from_wi;       /* stored as the output of wi_1 */
-    bool t_few;
-} parsed_name;
-
-static bool
-ends_with(const char *s, size_t len, const char *suffix)
-{
-    size_t n = strlen(suffix);
-
-    return len >= n && memcmp(s + len - n, suffix, n) == 0;
-}
-
-/* False for a name that is no (IA)³ vector at all. */
-static bool
-take_apart(const char *name, parsed_name *p)
-{
-    if (strncmp(name, PEFT_PREFIX, strlen(PEFT_PREFIX)) == 0)
-        name += strlen(PEFT_PREFIX);
-
-    size_t len = strlen(name);
-
-    p->t_few = ends_with(name, len, ".multi_lora_b");
-    if (!p->t_few && !ends_with(name, len, ".ia3_l"))
-        return false;
-    len -= strlen(p->t_few ? ".multi_lora_b" : ".ia3_l");
-    p->from_wi = ends_with(name, len, ".DenseReluDense.wi_1");
-    if (len + sizeof PEFT_PREFIX + sizeof ".ia3_l" > sizeof p->canonical)
-        return false;
-    if (p->from_wi)
-        len -= strlen("wi_1");
-    snprintf(p->canonical, sizeof p->canonical, PEFT_PREFIX "%.*s%s.ia3_l", (int) len, name,
-             p->from_wi ? "wo" : "");
-    return true;
-}
-
-static int
-compare_entries(const void *a, const void *b)
-{
-    return strcmp((*(const ia3_layout_entry *const *) a)->name, (*(const ia3_layout_entry *const *) b)->name);
-}
-
-static const ia3_layout_entry *
-find_entry(const ia3_layout_entry *const *sorted, int n, const char *name)
-{
-    ia3_layout_entry key;
-    const ia3_layout_entry *key_ptr = &key;
-
-    snprintf(key.name, sizeof key.name, "%s", name);
-
-    const ia3_layout_entry *const *found = bsearch(&key_ptr, sorted, n, sizeof *sorted, compare_entries);
-
-    return found ? *found : NULL;
-}
 
 static float
 read_value(const ia3_st_tensor *t, size_t i)
@@ -93,34 +28,32 @@ read_value(const ia3_st_tensor *t, size_t i)
 
 #define FAIL(err, format, ...) ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter: " format, __VA_ARGS__)
 
-/* [n], or two-dimensional in the orientation that says what is scaled; p == NULL: as another method stores it. */
-static bool
-check_shape(const ia3_layout_entry *e, const parsed_name *p, const ia3_st_tensor *t, ia3_error *err)
+static const ia3_layout_entry *
+find(const ia3_layout *layout, const ia3_st_tensor *t, ia3_error *err)
 {
-    if (p == NULL) {
-        if (t->ndim == e->ndim && t->shape[e->ndim - 1] == e->cols &&
-            (t->ndim == 1 || t->shape[0] == e->rows))
-            return true;
-        FAIL(err, "tensor \"%.120s\" does not have the shape of this backbone", t->name);
-        if (e->ndim == 1)
-            return ia3_fail_detail(err, "Expected is [%d].", e->cols);
-        return ia3_fail_detail(err, "Expected is [%d, %d].", e->rows, e->cols);
+    if (layout->method->spelling)
+        return layout->method->spelling->find(layout, t, err);
+
+    const ia3_layout_entry *e = ia3_layout_find(layout, t->name);
+
+    if (e == NULL) {
+        FAIL(err, "tensor \"%.200s\" is not a vector of this backbone", t->name);
+        ia3_fail_detail(err, "An adapter has the tensors of one method for every layer, and no others.");
     }
+    return e;
+}
 
-    bool input = e->feedforward && !p->from_wi;
-    int long_side = input ? 1 : 0;
-
-    if (t->ndim == 1 && t->shape[0] == e->len)
-        return true;
-    if (t->ndim == 2 && t->shape[long_side] == e->len && t->shape[1 - long_side] == 1)
+static bool
+check_shape(const ia3_layout *layout, const ia3_layout_entry *e, const ia3_st_tensor *t, ia3_error *err)
+{
+    if (layout->method->spelling)
+        return layout->method->spelling->fits(e, t, err);
+    if (t->ndim == e->ndim && t->shape[e->ndim - 1] == e->cols && (t->ndim == 1 || t->shape[0] == e->rows))
         return true;
     FAIL(err, "tensor \"%.120s\" does not have the shape of this backbone", t->name);
-    if (t->ndim == 2)
-        return ia3_fail_detail(err,
-                               input ? "Its shape is [%lld, %lld], expected is [1, %d]."
-                                     : "Its shape is [%lld, %lld], expected is [%d, 1].",
-                               (long long) t->shape[0], (long long) t->shape[1], e->len);
-    return ia3_fail_detail(err, "Expected are %d values in one or two dimensions.", e->len);
+    if (e->ndim == 1)
+        return ia3_fail_detail(err, "Expected is [%d].", e->cols);
+    return ia3_fail_detail(err, "Expected is [%d, %d].", e->rows, e->cols);
 }
 
 static bool
@@ -136,49 +69,19 @@ copy_values(float *out, int len, const ia3_st_tensor *t, ia3_error *err)
     return true;
 }
 
-/* What is wrong with a tensor that has no place here. */
 static bool
-refuse(const ia3_st_tensor *t, const parsed_name *p, bool known_suffix, bool ia3, ia3_error *err)
+parse_tensors(const ia3_layout *layout, const ia3_safetensors *st, float *values, bool *seen, ia3_error *err)
 {
-    const char *module = known_suffix ? p->canonical : "";
-
-    FAIL(err, "tensor \"%.200s\" is not a vector of this backbone", t->name);
-    if (!ia3)
-        return ia3_fail_detail(err,
-                               "An adapter has the tensors of one method for every layer, and no others.");
-    if (!known_suffix)
-        return ia3_fail_detail(err, "Names end in .ia3_l (peft) or .multi_lora_b (T-Few).");
-    if (strstr(module, ".DenseReluDense.wi.") != NULL)
-        return ia3_fail_detail(err, "Scaling the output of wi is not the same as scaling the input of wo.");
-    return false;
-}
-
-static bool
-parse_tensors(const ia3_layout *layout, const ia3_layout_entry *const *sorted, const ia3_safetensors *st,
-              float *values, bool *seen, ia3_error *err)
-{
-    bool ia3 = layout->method == IA3_METHOD_IA3;
-
     for (int i = 0; i < st->n; i++) {
         const ia3_st_tensor *t = &st->tensors[i];
-        parsed_name p = {.canonical = ""};
+        const ia3_layout_entry *e = find(layout, t, err);
 
-        if (!ia3)
-            snprintf(p.canonical, sizeof p.canonical, "%s", t->name);
-
-        bool known_suffix = !ia3 || take_apart(t->name, &p);
-        const ia3_layout_entry *e = known_suffix ? find_entry(sorted, layout->n, p.canonical) : NULL;
-
-        if (e == NULL || (e->feedforward && p.t_few && !p.from_wi))
-            return refuse(t, &p, known_suffix, ia3, err);
-        if (p.from_wi && !layout->gated) {
-            FAIL(err, "tensor \"%.120s\" is not a vector of this backbone", t->name);
-            return ia3_fail_detail(err, "Its feed-forward is not gated: there is no wi_1.");
-        }
+        if (e == NULL)
+            return false;
         if (seen[e - layout->entries])
             return FAIL(err, "tensor \"%.120s\" gives a vector that another tensor gave already", t->name);
         seen[e - layout->entries] = true;
-        if (!check_shape(e, ia3 ? &p : NULL, t, err) || !copy_values(values + e->offset, e->len, t, err))
+        if (!check_shape(layout, e, t, err) || !copy_values(values + e->offset, e->len, t, err))
             return false;
     }
     for (int i = 0; i < layout->n; i++)
@@ -187,7 +90,6 @@ parse_tensors(const ia3_layout *layout, const ia3_layout_entry *const *sorted, c
     return true;
 }
 
-/* See adapter.h. */
 float *
 ia3_adapter_parse(const ia3_layout *layout, const uint8_t *data, size_t len, ia3_error *err)
 {
@@ -196,66 +98,61 @@ ia3_adapter_parse(const ia3_layout *layout, const uint8_t *data, size_t len, ia3
     if (st == NULL)
         return NULL;
 
-    const ia3_layout_entry **sorted = ia3_alloc_array(layout->n, sizeof *sorted);
     bool *seen = ia3_alloc_array(layout->n, sizeof *seen);
     float *values = ia3_alloc_array(layout->n_values, sizeof *values);
 
-    for (int i = 0; i < layout->n; i++)
-        sorted[i] = &layout->entries[i];
-    qsort(sorted, layout->n, sizeof *sorted, compare_entries);
-    if (!parse_tensors(layout, sorted, st, values, seen, err)) {
+    if (!parse_tensors(layout, st, values, seen, err)) {
         free(values);
         values = NULL;
     }
     free(seen);
-    free(sorted);
     ia3_safetensors_free(st);
     return values;
 }
 
-static Ia3Method
-method_of(const ia3_safetensors *st)
+static bool
+bears_mark(const ia3_safetensors *st, const ia3_method *method)
 {
-    Ia3Method method = IA3_METHOD_IA3;
-
-    for (int i = 0; i < st->n; i++) {
-        const char *name = st->tensors[i].name;
-        size_t len = strlen(name);
-
-        if (strcmp(name, "prompt_embeddings") == 0)
-            return IA3_METHOD_PROMPT;
-        if (ends_with(name, len, ".lora_A.weight") || ends_with(name, len, ".lora_B.weight"))
-            return IA3_METHOD_LORA;
-        if (ends_with(name, len, ".bias"))
-            return IA3_METHOD_BITFIT;
-        if (ends_with(name, len, "layer_norm.scale"))
-            method = IA3_METHOD_LAYERNORM; /* unless biases follow */
-    }
-    return method;
+    for (int k = 0; method->marks && method->marks[k]; k++)
+        for (int i = 0; i < st->n; i++)
+            if (ia3_name_ends_with(st->tensors[i].name, strlen(st->tensors[i].name), method->marks[k]))
+                return true;
+    return false;
 }
 
-/* See adapter.h. */
-Ia3Method
-ia3_adapter_method(const uint8_t *data, size_t len)
+const ia3_method *
+ia3_adapter_method(const ia3_method *const *methods, const uint8_t *data, size_t len)
 {
     ia3_error err = {0};
     ia3_safetensors *st = ia3_safetensors_parse(data, len, "adapter", IA3_E_BAD_ADAPTER, &err);
-    Ia3Method method = st ? method_of(st) : IA3_METHOD_IA3;
+    const ia3_method *found = methods[0];
 
+    for (int i = 0; st && methods[i]; i++)
+        if (bears_mark(st, methods[i])) {
+            found = methods[i];
+            break;
+        }
     ia3_safetensors_free(st);
-    return method;
+    return found;
 }
 
-/* See adapter.h. */
-float *
-ia3_adapter_parse_any(ia3_layout *const *layouts, const uint8_t *data, size_t len, Ia3Method *method,
-                      ia3_error *err)
+const ia3_layout *
+ia3_layout_of(ia3_layout *const *layouts, const ia3_method *method)
 {
-    *method = ia3_adapter_method(data, len);
-    return ia3_adapter_parse(layouts[*method], data, len, err);
+    for (; *layouts != NULL; layouts++)
+        if ((*layouts)->method == method)
+            return *layouts;
+    return NULL;
 }
 
-/* See adapter.h. values [n_values]; *len = bytes. */
+float *
+ia3_adapter_parse_any(ia3_layout *const *layouts, const ia3_method *const *methods, const uint8_t *data,
+                      size_t len, const ia3_layout **layout, ia3_error *err)
+{
+    *layout = ia3_layout_of(layouts, ia3_adapter_method(methods, data, len));
+    return ia3_adapter_parse(*layout, data, len, err);
+}
+
 uint8_t *
 ia3_adapter_serialize(const ia3_layout *layout, const float *values, size_t *len)
 {

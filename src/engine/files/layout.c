@@ -1,75 +1,60 @@
 /*
  * layout.c
- *     The flat layouts of adapters and the names of their tensors: (IA)³ as in peft, the others as adapter.h says.
+ *     Builds the flat layouts of adapters.
  */
-#include "adapter.h"
+#include "layout.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/base/alloc.h"
+#include "method.h"
 
 #define PREFIX "base_model.model."
 
-/* A tensor [rows, cols] ([cols] when ndim is 1), behind those added so far. */
-static ia3_layout_entry *__attribute__((format(printf, 5, 6)))
-add(ia3_layout *l, int ndim, int rows, int cols, const char *format, ...)
+static ia3_layout_entry *
+add(ia3_layout *l, int ndim, int rows, int cols, float start, const char *format, va_list args)
 {
-    ia3_layout_entry *e = &l->entries[l->n++];
-    va_list args;
+    if (l->n == l->capacity) {
+        l->capacity = l->capacity ? 2 * l->capacity : 64;
+        l->entries = ia3_realloc(l->entries, (size_t) l->capacity * sizeof *l->entries);
+    }
 
-    va_start(args, format);
+    ia3_layout_entry *e = &l->entries[l->n++];
+
+    *e = (ia3_layout_entry){
+        .offset = l->n_values, .len = rows * cols, .ndim = ndim, .rows = rows, .cols = cols, .start = start};
     vsnprintf(e->name, sizeof e->name, format, args);
-    va_end(args);
-    e->offset = l->n_values;
-    e->len = rows * cols;
-    e->ndim = ndim;
-    e->rows = rows;
-    e->cols = cols;
     l->n_values += (size_t) e->len;
     return e;
 }
 
-static void
-add_vector(ia3_layout *l, int len, bool feedforward, const char *stack, int block, int layer,
-           const char *module)
+ia3_layout_entry *
+ia3_layout_add_vector(ia3_layout *l, int len, float start, const char *format, ...)
 {
-    add(l, 2, feedforward ? 1 : len, feedforward ? len : 1, PREFIX "%s.block.%d.layer.%d.%s.ia3_l", stack,
-        block, layer, module)
-        ->feedforward = feedforward;
+    va_list args;
+
+    va_start(args, format);
+
+    ia3_layout_entry *e = add(l, 1, 1, len, start, format, args);
+
+    va_end(args);
+    return e;
 }
 
-/* n_values = n_enc·(2·inner + d_ff) + n_dec·(4·inner + d_ff) */
-static void
-add_ia3(ia3_layout *l)
+ia3_layout_entry *
+ia3_layout_add_matrix(ia3_layout *l, int rows, int cols, float start, const char *format, ...)
 {
-    for (int i = 0; i < l->n_enc; i++) {
-        add_vector(l, l->inner, false, "encoder", i, 0, "SelfAttention.k");
-        add_vector(l, l->inner, false, "encoder", i, 0, "SelfAttention.v");
-        add_vector(l, l->d_ff, true, "encoder", i, 1, "DenseReluDense.wo");
-    }
-    for (int i = 0; i < l->n_dec; i++) {
-        add_vector(l, l->inner, false, "decoder", i, 0, "SelfAttention.k");
-        add_vector(l, l->inner, false, "decoder", i, 0, "SelfAttention.v");
-        add_vector(l, l->inner, false, "decoder", i, 1, "EncDecAttention.k");
-        add_vector(l, l->inner, false, "decoder", i, 1, "EncDecAttention.v");
-        add_vector(l, l->d_ff, true, "decoder", i, 2, "DenseReluDense.wo");
-    }
-}
+    va_list args;
 
-/* --- other methods, place by place --- */
+    va_start(args, format);
 
-unsigned
-ia3_method_has(Ia3Method method)
-{
-    static const unsigned has[IA3_N_METHODS] = {
-        [IA3_METHOD_LORA] = IA3_HAS_LOW_RANK,
-        [IA3_METHOD_BITFIT] = IA3_HAS_BIAS | IA3_HAS_NORM,
-        [IA3_METHOD_LAYERNORM] = IA3_HAS_NORM,
-        [IA3_METHOD_PROMPT] = IA3_HAS_PROMPT,
-    };
-    return has[method];
+    ia3_layout_entry *e = add(l, 2, rows, cols, start, format, args);
+
+    va_end(args);
+    return e;
 }
 
 /* The linears of a part: which of the model's widths they map, and what they are called. */
@@ -92,39 +77,26 @@ static const part_names part_table[IA3_N_PARTS] = {
 };
 
 static void
-add_linear(ia3_layout *l, const char *prefix, const char *linear, int out, int in)
-{
-    unsigned has = ia3_method_has(l->method);
-
-    if (has & IA3_HAS_BIAS)
-        add(l, 1, 1, out, "%s.%s.bias", prefix, linear);
-    if (has & IA3_HAS_LOW_RANK) {
-        add(l, 2, IA3_LORA_RANK, in, "%s.%s.lora_A.weight", prefix, linear);
-        add(l, 2, out, IA3_LORA_RANK, "%s.%s.lora_B.weight", prefix, linear);
-    }
-}
-
-static void
 add_part(ia3_layout *l, int d_model, ia3_place at)
 {
     const part_names *names = &part_table[at.part];
-    const char *stack = at.decoder ? "decoder" : "encoder";
-    char prefix[80];
+    char prefix[80], name[96];
 
-    snprintf(prefix, sizeof prefix, PREFIX "%s.block.%d.layer.%d.%s", stack, at.layer,
-             names->sub - (names->sub == 2 && !at.decoder), names->module);
+    snprintf(prefix, sizeof prefix, PREFIX "%s.block.%d.layer.%d.%s", at.decoder ? "decoder" : "encoder",
+             at.layer, names->sub - (names->sub == 2 && !at.decoder), names->module);
     if (names->linears[0] == NULL) {
-        if (ia3_method_has(l->method) & IA3_HAS_NORM)
-            add(l, 1, 1, d_model, "%s.scale", prefix);
+        l->method->module(l, &(ia3_module){prefix, true, d_model, d_model});
         return;
     }
 
     bool last = at.part == IA3_PART_SELF_O || at.part == IA3_PART_CROSS_O || at.part == IA3_PART_FF_WO;
     int inside = names->sub == 2 ? l->d_ff : l->inner, n = ia3_part_linears(l, at.part);
 
-    for (int i = 0; i < n; i++)
-        add_linear(l, prefix, at.part == IA3_PART_FF_WI && n == 1 ? "wi" : names->linears[i],
-                   last ? d_model : inside, last ? inside : d_model);
+    for (int i = 0; i < n; i++) {
+        snprintf(name, sizeof name, "%s.%s", prefix,
+                 at.part == IA3_PART_FF_WI && n == 1 ? "wi" : names->linears[i]);
+        l->method->module(l, &(ia3_module){name, false, last ? d_model : inside, last ? inside : d_model});
+    }
 }
 
 static void
@@ -136,19 +108,49 @@ add_stack(ia3_layout *l, int d_model, bool decoder)
         for (int part = 0; part < IA3_N_PARTS; part++) {
             ia3_place at = {decoder, i, part};
             bool cross = part >= IA3_PART_CROSS_NORM && part <= IA3_PART_CROSS_O;
+            const char *final =
+                decoder ? PREFIX "decoder.final_layer_norm" : PREFIX "encoder.final_layer_norm";
 
             l->places[(i + (decoder ? l->n_enc + 1 : 0)) * IA3_N_PARTS + part] = l->n_values;
             if (i < layers && (decoder || !cross))
                 add_part(l, d_model, at);
-            else if (i == layers && part == IA3_PART_SELF_NORM && ia3_method_has(l->method) & IA3_HAS_NORM)
-                add(l, 1, 1, d_model, PREFIX "%s.final_layer_norm.scale", decoder ? "decoder" : "encoder");
+            else if (i == layers && part == IA3_PART_SELF_NORM)
+                l->method->module(l, &(ia3_module){final, true, d_model, d_model});
         }
     }
 }
 
+static int
+compare_names(const void *a, const void *b, void *layout)
+{
+    const ia3_layout *l = layout;
+
+    return strcmp(l->entries[*(const int *) a].name, l->entries[*(const int *) b].name);
+}
+
+const ia3_layout_entry *
+ia3_layout_find(const ia3_layout *l, const char *name)
+{
+    int low = 0, high = l->n;
+
+    while (low < high) {
+        int middle = low + (high - low) / 2;
+        const ia3_layout_entry *e = &l->entries[l->by_name[middle]];
+        int order = strcmp(name, e->name);
+
+        if (order == 0)
+            return e;
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
 /* The limits of config.c keep n_values far below 2^40. Never NULL. */
 ia3_layout *
-ia3_layout_create_method(const ia3_config *config, Ia3Method method)
+ia3_layout_create(const ia3_config *config, const ia3_method *method)
 {
     ia3_layout *l = ia3_alloc(sizeof *l);
     size_t blocks = (size_t) config->n_enc + config->n_dec + 2;
@@ -159,33 +161,28 @@ ia3_layout_create_method(const ia3_config *config, Ia3Method method)
     l->inner = config->inner;
     l->d_ff = config->d_ff;
     l->gated = config->gated;
-    /* at most: the 11 linears of a decoder layer with two tensors each, three norms */
-    l->entries = ia3_alloc_array(blocks * 25, sizeof *l->entries);
-    if (method == IA3_METHOD_IA3) {
-        add_ia3(l);
-        return l;
+    if (method->module) {
+        l->places = ia3_alloc_array(blocks * IA3_N_PARTS, sizeof *l->places);
+        add_stack(l, config->d_model, false);
+        add_stack(l, config->d_model, true);
     }
-    l->places = ia3_alloc_array(blocks * IA3_N_PARTS, sizeof *l->places);
-    add_stack(l, config->d_model, false);
-    add_stack(l, config->d_model, true);
-    if (ia3_method_has(method) & IA3_HAS_PROMPT)
-        add(l, 2, IA3_PROMPT_TOKENS, config->d_model, "prompt_embeddings");
+    l->rest = l->n_values;
+    if (method->tensors)
+        method->tensors(l, config);
+    l->by_name = ia3_alloc_array((size_t) l->n, sizeof *l->by_name);
+    for (int i = 0; i < l->n; i++)
+        l->by_name[i] = i;
+    qsort_r(l->by_name, (size_t) l->n, sizeof *l->by_name, compare_names, l);
     return l;
 }
 
-ia3_layout *
-ia3_layout_create(const ia3_config *config)
-{
-    return ia3_layout_create_method(config, IA3_METHOD_IA3);
-}
-
-/* NULL is allowed. */
 void
 ia3_layout_free(ia3_layout *layout)
 {
     if (layout == NULL)
         return;
     free(layout->entries);
+    free(layout->by_name);
     free(layout->places);
     free(layout);
 }

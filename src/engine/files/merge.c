@@ -155,7 +155,7 @@ put_scaled(merge *m, output *out, const ia3_st_tensor *t, const ia3_layout_entry
     return ok;
 }
 
-/* The vector that scales a stored tensor ("X.weight" by "base_model.model.X.ia3_l"), or NULL. */
+/* The vector that scales a stored tensor ("X.weight" by "base_model.model.X" and the method's suffix), or NULL. */
 static const ia3_layout_entry *
 vector_of(const merge *m, const char *tensor)
 {
@@ -167,7 +167,7 @@ vector_of(const merge *m, const char *tensor)
     for (int i = 0; i < m->layout->n; i++) {
         const char *name = m->layout->entries[i].name + prefix;
 
-        if (strncmp(name, tensor, n) == 0 && strcmp(name + n, ".ia3_l") == 0)
+        if (strncmp(name, tensor, n) == 0 && strcmp(name + n, m->layout->method->merge_suffix) == 0)
             return &m->layout->entries[i];
     }
     return NULL;
@@ -374,8 +374,8 @@ check_digest(merge *m, const uint8_t *digest)
 
 /* See merge.h. */
 bool
-ia3_merge(const char *source, const uint8_t *digest, const float *values, const char *directory,
-          const atomic_bool *cancelled, ia3_error *err)
+ia3_merge(const char *source, const uint8_t *digest, const ia3_method *method, const float *values,
+          const char *directory, const atomic_bool *cancelled, ia3_error *err)
 {
     merge m = {.source = source, .values = values, .cancelled = cancelled, .err = err};
     ia3_checkpoint *ck = NULL;
@@ -390,7 +390,7 @@ ia3_merge(const char *source, const uint8_t *digest, const float *values, const 
 
     if (ok) {
         m.ck = ck;
-        m.layout = layout = ia3_layout_create(ia3_checkpoint_config(ck));
+        m.layout = layout = ia3_layout_create(ia3_checkpoint_config(ck), method);
         m.applied = ia3_alloc_array((size_t) layout->n, sizeof *m.applied);
         ok = check_digest(&m, digest) && check_cancelled(&m) && make_scratch(&m) && write_all(&m) &&
              publish(&m);

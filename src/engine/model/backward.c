@@ -65,7 +65,7 @@ leave(const ia3_pass *p, descent *d, int layer, ia3_part part, const void *dprod
     const void *input = normed(p, d->s, x, norm);
     ia3_place product = {d->s->decoder, layer, part + 1}, at = {d->s->decoder, layer, part};
     ia3_pass_product_bwd(p, d->s, product, d->dy, dproduct, input, w, IA3_OUT_ACT);
-    ia3_pass_scale_norm_bwd(p, d->s, at, d->dy, input);
+    ia3_pass_norm_bwd(p, d->s, at, d->dy, input);
     OPS->rmsnorm_bwd(DEV, d->dx, d->dy, x, norm, rstd, d->s->rows, p->m->config.d_model);
 }
 
@@ -155,7 +155,7 @@ begin(const ia3_pass *p, descent *d, ia3_stack *s, const float *dout, const floa
     OPS->zero(DEV, d->dx, (size_t) s->rows * dim * sizeof(float));
     OPS->dropout_f32_to_act(DEV, d->dy, dout, s->rows, dim, ia3_pass_dropout(p, s, 0, IA3_SITE_OUTPUT));
     ia3_place at = {s->decoder, s->n_layers, IA3_PART_SELF_NORM};
-    ia3_pass_scale_norm_bwd(p, s, at, d->dy, normed(p, s, s->x, norm));
+    ia3_pass_norm_bwd(p, s, at, d->dy, normed(p, s, s->x, norm));
     OPS->rmsnorm_bwd(DEV, d->dx, d->dy, s->x, norm, s->final_rstd, s->rows, dim);
 }
 
@@ -183,5 +183,5 @@ ia3_pass_backward(ia3_pass *p, const float *dlp)
         feed_forward(p, &d, i);
         self_attention(p, &d, i);
     }
-    ia3_pass_prompts_bwd(p, d.dx);
+    ia3_pass_lead_bwd(p, d.dx);
 }

@@ -57,11 +57,11 @@ ia3_batch_free(ia3_batch *b)
 }
 
 int
-ia3_batch_add_method_slot(ia3_batch *b, Ia3Method method, const float *values, float *grads)
+ia3_batch_add_slot(ia3_batch *b, const ia3_method *method, const float *values, float *grads)
 {
     b->methods = ia3_realloc(b->methods, (size_t) (b->n_slots + 1) * sizeof *b->methods);
     b->methods[b->n_slots] = method;
-    b->n_others += method != IA3_METHOD_IA3;
+    b->n_others += !method->fused;
     b->slots = ia3_realloc(b->slots, (size_t) (b->n_slots + 1) * sizeof *b->slots);
     b->grad_slots = ia3_realloc(b->grad_slots, (size_t) (b->n_slots + 1) * sizeof *b->grad_slots);
     b->slots[b->n_slots] = values;
@@ -70,25 +70,19 @@ ia3_batch_add_method_slot(ia3_batch *b, Ia3Method method, const float *values, f
 }
 
 int
-ia3_batch_add_slot(ia3_batch *b, const float *values, float *grads)
-{
-    return ia3_batch_add_method_slot(b, IA3_METHOD_IA3, values, grads);
-}
-
-int
-ia3_batch_find_slot(ia3_batch *b, Ia3Method method, const float *values)
+ia3_batch_find_slot(ia3_batch *b, const ia3_method *method, const float *values)
 {
     for (int s = 0; s < b->n_slots; s++)
         if (b->slots[s] == values)
             return s;
-    return ia3_batch_add_method_slot(b, method, values, NULL);
+    return ia3_batch_add_slot(b, method, values, NULL);
 }
 
-/* Notes rows behind those noted so far, if their slot's method wants to know them. */
+/* Notes rows behind those noted so far, if their slot's method has hooks. */
 static void
 note_rows(const ia3_batch *b, ia3_segments *s, int first, int rows, int slot)
 {
-    if (b->n_others == 0 || b->methods[slot] == IA3_METHOD_IA3 || rows == 0)
+    if (b->n_others == 0 || b->methods[slot]->fused || rows == 0)
         return;
     ia3_segment *last = s->n > 0 ? &s->v[s->n - 1] : NULL;
     if (last && last->slot == slot && last->first + last->rows == first) {
@@ -120,13 +114,10 @@ push_times(ia3_ints *a, int32_t v, int n)
 int
 ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot)
 {
-    int first = b->enc_ids.n;
-    if (b->n_others > 0 && ia3_method_has(b->methods[slot]) & IA3_HAS_PROMPT) {
-        push_times(&b->enc_ids, 0, IA3_PROMPT_TOKENS); /* any token: the pass puts the prompt there */
-        memcpy(ints_room(&b->enc_ids, n), ids, (size_t) n * sizeof *ids);
-        n += IA3_PROMPT_TOKENS;
-    } else
-        memcpy(ints_room(&b->enc_ids, n), ids, (size_t) n * sizeof *ids);
+    int first = b->enc_ids.n, lead = b->n_others > 0 ? b->methods[slot]->lead_rows : 0;
+    push_times(&b->enc_ids, 0, lead); /* any token: the pass puts other rows there */
+    memcpy(ints_room(&b->enc_ids, n), ids, (size_t) n * sizeof *ids);
+    n += lead;
     note_rows(b, &b->enc_segments, first, n, slot);
     push(&b->enc_offsets, b->enc_ids.n);
     push(&b->slot_of_input, slot);

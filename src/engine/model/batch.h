@@ -18,7 +18,7 @@ typedef struct ia3_ints {
     int n, cap;
 } ia3_ints;
 
-/* Runs of rows of slots that are not (IA)³. */
+/* Runs of rows of slots whose method has hooks. */
 typedef struct ia3_segment {
     int first, rows, slot;
 } ia3_segment;
@@ -41,8 +41,8 @@ typedef struct ia3_batch {
     float **grad_slots; /* training */
     int n_slots;
 
-    /* adapters of other methods: what each slot is, how many are not (IA)³, and the rows of those */
-    Ia3Method *methods;
+    /* what each slot is, how many are not of the fused method, and the rows of those */
+    const ia3_method **methods;
     int n_others;
     ia3_segments enc_segments, dec_segments;
 
@@ -55,13 +55,15 @@ void ia3_batch_init(ia3_batch *b);
 void ia3_batch_free(ia3_batch *b);
 
 /* Adds a slot and returns its index; values (and grads, NULL when scoring) are device memory. */
-int ia3_batch_add_slot(ia3_batch *b, const float *values, float *grads); /* (IA)³ */
-int ia3_batch_add_method_slot(ia3_batch *b, Ia3Method method, const float *values, float *grads);
+int ia3_batch_add_slot(ia3_batch *b, const ia3_method *method, const float *values, float *grads);
 
 /* The slot that holds `values`, added when there is none. For scoring: no gradients. */
-int ia3_batch_find_slot(ia3_batch *b, Ia3Method method, const float *values);
+int ia3_batch_find_slot(ia3_batch *b, const ia3_method *method, const float *values);
 
-/* Opens the next input, behind the rows of a prompt if the slot has one. Decoder rows added from now on belong to it. Returns its index. */
+/*
+ * Opens the next input, behind the rows that its method has before each. Decoder rows added from now on belong to it.
+ * Returns its index.
+ */
 int ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot);
 
 /*

@@ -102,7 +102,7 @@ ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, const fl
         OPS->dropout_f32(DEV, *saved_x, s->x, s->rows, d, (ia3_dropout){0});
     }
     OPS->rmsnorm(DEV, s->normed, rstd, s->x, norm, s->rows, d, p->m->config.eps);
-    ia3_pass_scale_norm(p, s, (ia3_place){s->decoder, layer, part}, s->normed);
+    ia3_pass_norm(p, s, (ia3_place){s->decoder, layer, part}, s->normed);
 }
 
 /* x += drop(a·Wᵀ) */
@@ -225,7 +225,7 @@ begin_stack(ia3_pass *p, ia3_stack *s)
     int d = p->m->config.d_model;
     OPS->embed(DEV, s->x, s->ids, s->rows, d, p->m->embedding);
     if (!s->decoder)
-        ia3_pass_prompts(p, s->x);
+        ia3_pass_lead(p, s->x);
     if (ia3_pass_drops(p))
         OPS->dropout_f32(DEV, s->x, s->x, s->rows, d, ia3_pass_dropout(p, s, 0, IA3_SITE_INPUT));
 }
@@ -235,7 +235,7 @@ end_stack(ia3_pass *p, ia3_stack *s, const float *norm)
 {
     int d = p->m->config.d_model;
     OPS->rmsnorm(DEV, s->out, s->final_rstd, s->x, norm, s->rows, d, p->m->config.eps);
-    ia3_pass_scale_norm(p, s, (ia3_place){s->decoder, s->n_layers, IA3_PART_SELF_NORM}, s->out);
+    ia3_pass_norm(p, s, (ia3_place){s->decoder, s->n_layers, IA3_PART_SELF_NORM}, s->out);
     if (ia3_pass_drops(p))
         OPS->dropout_act(DEV, s->out, s->out, s->rows, d, ia3_pass_dropout(p, s, 0, IA3_SITE_OUTPUT));
     if (p->m->trace)

@@ -45,9 +45,10 @@ typedef struct ia3_dec_layer {
 struct ia3_model {
     ia3_config config;
     ia3_device *dev;
-    ia3_layout *layout; /* of (IA)³: layouts[IA3_METHOD_IA3] */
-    ia3_layout *layouts[IA3_N_METHODS];
-    void *embedding; /* act [vocab, d_model] */
+    const ia3_method *const *methods;
+    ia3_layout **layouts; /* of the methods, in their order; ends with NULL */
+    ia3_layout *layout;   /* of the fused one, (IA)³ */
+    void *embedding;      /* act [vocab, d_model] */
     ia3_matrix *head;
     float logit_scale;
     ia3_enc_layer *enc;

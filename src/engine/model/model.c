@@ -236,18 +236,31 @@ check_device(const ia3_config *c, const ia3_device *dev, ia3_error *err)
     return ia3_fail_hint(err, "Put this backbone on the CPU.");
 }
 
+static void
+create_layouts(ia3_model *m, const ia3_method *const *methods)
+{
+    int n = 0;
+    while (methods[n])
+        n++;
+    m->methods = methods;
+    m->layouts = ia3_alloc_array((size_t) n + 1, sizeof *m->layouts);
+    for (int i = 0; i < n; i++) {
+        m->layouts[i] = ia3_layout_create(&m->config, methods[i]);
+        if (methods[i]->fused)
+            m->layout = m->layouts[i];
+    }
+}
+
 ia3_model *
-ia3_model_load(const ia3_checkpoint *ck, ia3_device *dev, void (*progress)(double fraction, void *arg),
-               void *arg, ia3_error *err)
+ia3_model_load(const ia3_checkpoint *ck, ia3_device *dev, const ia3_method *const *methods,
+               void (*progress)(double fraction, void *arg), void *arg, ia3_error *err)
 {
     if (!check_device(ia3_checkpoint_config(ck), dev, err))
         return NULL;
     ia3_model *m = ia3_alloc(sizeof *m);
     m->config = *ia3_checkpoint_config(ck);
     m->dev = dev;
-    for (int i = 0; i < IA3_N_METHODS; i++)
-        m->layouts[i] = ia3_layout_create_method(&m->config, (Ia3Method) i);
-    m->layout = m->layouts[IA3_METHOD_IA3];
+    create_layouts(m, methods);
     m->enc = ia3_alloc_array(m->config.n_enc, sizeof *m->enc);
     m->dec = ia3_alloc_array(m->config.n_dec, sizeof *m->dec);
     m->enc_saved = ia3_alloc_array(m->config.n_enc, sizeof *m->enc_saved);
@@ -346,8 +359,9 @@ ia3_model_free(ia3_model *m)
     free(m->dec_saved);
     free(m->enc_bias);
     free(m->dec_bias);
-    for (int i = 0; i < IA3_N_METHODS; i++)
+    for (int i = 0; m->layouts[i]; i++)
         ia3_layout_free(m->layouts[i]);
+    free(m->layouts);
     free(m);
 }
 
@@ -402,6 +416,12 @@ ia3_model_config(const ia3_model *m)
     return &m->config;
 }
 
+const ia3_method *const *
+ia3_model_methods(const ia3_model *m)
+{
+    return m->methods;
+}
+
 const ia3_layout *
 ia3_model_layout(const ia3_model *m)
 {
@@ -440,29 +460,21 @@ ia3_model_set_trace(ia3_model *m, ia3_trace_fn fn, void *arg)
 }
 
 bool
-ia3_model_has_method(const ia3_model *m, Ia3Method method, ia3_error *err)
+ia3_model_has_method(const ia3_model *m, const ia3_method *method, ia3_error *err)
 {
-    static const char *const names[] = IA3_METHOD_NAMES;
-    if (method == IA3_METHOD_IA3 || m->dev->ops->low_rank)
+    if (method->runs_on == NULL || method->runs_on(m->dev->ops))
         return true;
-    ia3_fail(err, IA3_E_INVALID, "device \"%s\" does not have the method \"%s\"", m->dev->name,
-             names[method]);
-    return ia3_fail_hint(err, "Use the method ia3, or a backbone on the CPU.");
+    ia3_fail(err, IA3_E_INVALID, "device \"%s\" does not have the method \"%s\"", m->dev->name, method->name);
+    return ia3_fail_hint(err, "Use the method %s, or a backbone on the CPU.", m->layout->method->name);
 }
 
 ia3_adapter *
-ia3_adapter_create(ia3_model *m, const float *values, const uint8_t digest[IA3_DIGEST_LEN], ia3_error *err)
-{
-    return ia3_adapter_create_method(m, IA3_METHOD_IA3, values, digest, err);
-}
-
-ia3_adapter *
-ia3_adapter_create_method(ia3_model *m, Ia3Method method, const float *values,
-                          const uint8_t digest[IA3_DIGEST_LEN], ia3_error *err)
+ia3_adapter_create(ia3_model *m, const ia3_method *method, const float *values,
+                   const uint8_t digest[IA3_DIGEST_LEN], ia3_error *err)
 {
     if (!ia3_model_has_method(m, method, err))
         return NULL;
-    size_t bytes = m->layouts[method]->n_values * sizeof(float);
+    size_t bytes = ia3_layout_of(m->layouts, method)->n_values * sizeof(float);
     float *device = m->dev->ops->alloc(m->dev, bytes);
     if (!device) {
         ia3_fail(err, IA3_E_MEMORY, "out of memory for an adapter of %zu bytes", bytes);

@@ -37,7 +37,7 @@ typedef struct ia3_stack {
     int rows, n_layers;
     const int32_t *ids, *offsets, *slot_of_row;
     int max_rows;                 /* of one sequence */
-    const ia3_segments *segments; /* host: rows of other methods than (IA)³ */
+    const ia3_segments *segments; /* host: rows of methods with hooks */
     const uint64_t *keys;         /* dropout */
     float *x;                     /* residual stream [rows, d_model] */
     float *y;                     /* fp32 scratch [rows, d_model], with dropout only */
@@ -97,19 +97,19 @@ void ia3_pass_cross_attention(const ia3_pass *p, int layer, const ia3_saved_atte
 void ia3_pass_gated(const ia3_pass *p, const ia3_stack *s, int layer, ia3_gated *g);
 
 /*
- * methods.c: the graph's products and norms with what other methods than (IA)³ have there. `s` has the rows. The
- * backward functions get dy, the gradient of the result, and x, what the product or the norm's scale was applied
- * to; x may be NULL when the stack has no rows of such methods.
+ * hooks.c: the graph's products and norms with what methods add there. `s` has the rows. The backward functions get dy,
+ * the gradient of the result, and x, what the product or the norm's hook was applied to; x may be NULL when the stack has
+ * no rows of methods with hooks.
  */
 void ia3_pass_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y, const void *x,
                       ia3_matrix *w, ia3_out out);
 void ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dx, const void *dy,
                           const void *x, ia3_matrix *w, ia3_out out);
-void ia3_pass_scale_norm(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y);
-void ia3_pass_scale_norm_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy, const void *x);
-/* Prompts into the rows that the batch left for them; the gradient of the encoder's input into theirs. */
-void ia3_pass_prompts(const ia3_pass *p, float *x);
-void ia3_pass_prompts_bwd(const ia3_pass *p, const float *dx);
+void ia3_pass_norm(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y);
+void ia3_pass_norm_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy, const void *x);
+/* The rows that methods have before each input, which the batch left free; and their gradients. */
+void ia3_pass_lead(const ia3_pass *p, float *x);
+void ia3_pass_lead_bwd(const ia3_pass *p, const float *dx);
 /* The (IA)³ slots of the batch on the device, in which slots of other methods are ones; NULL: none is needed. */
 const float *const *ia3_pass_slots(const ia3_pass *p);
 float *const *ia3_pass_grad_slots(const ia3_pass *p);

@@ -148,7 +148,7 @@ decode_step(generation *g, int step)
         ia3_sublayer_feed_forward(&g->pass, s, i);
     }
     OPS->rmsnorm(DEV, s->out, NULL, s->x, g->m->dec_norm, g->n, c->d_model, c->eps);
-    ia3_pass_scale_norm(&g->pass, s, (ia3_place){true, c->n_dec, IA3_PART_SELF_NORM}, s->out);
+    ia3_pass_norm(&g->pass, s, (ia3_place){true, c->n_dec, IA3_PART_SELF_NORM}, s->out);
     OPS->matmul(DEV, g->logits, s->out, g->n, g->m->head, IA3_OUT_F32);
     OPS->download(DEV, g->host_logits, g->logits, (size_t) g->n * c->vocab_size * sizeof(float));
 }
@@ -257,7 +257,7 @@ ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
     g.done = ia3_alloc_array(n, sizeof *g.done);
     for (int i = 0; i < n; i++) {
         const float *values = rows[i].adapter ? rows[i].adapter->values : m->ones;
-        Ia3Method method = rows[i].adapter ? rows[i].adapter->method : IA3_METHOD_IA3;
+        const ia3_method *method = rows[i].adapter ? rows[i].adapter->method : m->layout->method;
         ia3_batch_add_input(&batch, rows[i].ids, rows[i].n_ids, ia3_batch_find_slot(&batch, method, values));
         g.token[i] = m->config.start_id;
         rows[i].n_out = 0;

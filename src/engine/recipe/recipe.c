@@ -28,7 +28,7 @@ ia3_recipe_check(const ia3_recipe *r, ia3_error *err)
         return false;
     if (r->averaging != IA3_LOSS_BATCH && r->averaging != IA3_LOSS_EXAMPLE)
         return ia3_fail(err, IA3_E_INVALID, "unknown loss_averaging");
-    if ((unsigned) r->method >= IA3_N_METHODS)
+    if (r->method == NULL)
         return ia3_fail(err, IA3_E_INVALID, "unknown method");
     if (r->stop != 0 && !check_number(r->stop, 1, r->steps, "the step to pause at", err))
         return false;

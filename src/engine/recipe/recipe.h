@@ -5,7 +5,7 @@
 #ifndef IA3_RECIPE_H
 #define IA3_RECIPE_H
 
-#include "engine/base/error.h"
+#include "engine/files/method.h"
 
 typedef struct ia3_recipe {
     int steps, batch_size;
@@ -14,7 +14,7 @@ typedef struct ia3_recipe {
     double dropout; /* negative: the checkpoint's dropout_rate */
     uint64_t seed;
     Ia3LossAveraging averaging;
-    Ia3Method method;
+    const ia3_method *method;
     int stop; /* pause after this many of the steps, 0: after all */
 } ia3_recipe;
 

@@ -41,16 +41,6 @@ struct ia3_train {
     ia3_train_report last;
 };
 
-/* Streams of random numbers that one seed feeds. */
-enum { STREAM_SHUFFLE = 1, STREAM_TEXT = 2, STREAM_INIT = 3 };
-
-static uint32_t
-draw(const ia3_train *t, uint32_t stream, uint64_t counter, uint32_t below)
-{
-    uint64_t bits = ia3_mix64(ia3_mix64(ia3_mix64(t->recipe.seed) + stream) + counter) >> 32;
-    return (uint32_t) (bits * below >> 32);
-}
-
 /* --- creation --- */
 
 static bool
@@ -67,42 +57,16 @@ check_examples(const ia3_train_example *examples, int n, ia3_error *err)
     return true;
 }
 
-/* Standard normal numbers (Box-Muller). */
-static float
-draw_normal(const ia3_train *t, uint64_t counter)
-{
-    double u = (draw(t, STREAM_INIT, 2 * counter, 1u << 31) + 1) * 0x1p-31;
-    double v = draw(t, STREAM_INIT, 2 * counter + 1, 1u << 31) * 0x1p-31;
-    return (float) (sqrt(-2 * log(u)) * cos(2 * M_PI * v));
-}
-
-/* T-Few's: scales are ones, biases and LoRA's B zero, its A random with a deviation of 0.01. */
-static void
-fresh_values(const ia3_train *t, float *values)
-{
-    for (int i = 0; i < t->layout->n; i++) {
-        const ia3_layout_entry *e = &t->layout->entries[i];
-        bool a = strstr(e->name, ".lora_A."), scale = strstr(e->name, ".scale") || strstr(e->name, ".ia3_l");
-        for (size_t k = e->offset; k < e->offset + (size_t) e->len; k++)
-            values[k] = a ? 0.01f * draw_normal(t, k) : scale ? 1.0f : 0.0f;
-    }
-}
-
-/* A fresh prompt: the embeddings of random tokens among the 5,000 most common, as T-Few has it. */
 static bool
-embed_prompt(ia3_train *t, ia3_error *err)
+fresh_values(const ia3_train *t, float *values, ia3_error *err)
 {
-    ia3_device *dev = t->m->dev;
-    int vocab = t->m->config.vocab_size, common = vocab < 5003 ? vocab : 5003;
-    int32_t ids[IA3_PROMPT_TOKENS], *device = dev->ops->alloc(dev, sizeof ids);
-    if (!device)
-        return ia3_fail(err, IA3_E_MEMORY, "out of memory for the training state");
-    for (int i = 0; i < IA3_PROMPT_TOKENS; i++)
-        ids[i] = 3 + (int32_t) draw(t, STREAM_INIT, (uint64_t) i, (uint32_t) (common > 3 ? common - 3 : 1));
-    dev->ops->upload(dev, device, ids, sizeof ids);
-    dev->ops->embed(dev, t->values, device, IA3_PROMPT_TOKENS, t->m->config.d_model, t->m->embedding);
-    dev->ops->free(dev, device);
-    return true;
+    const ia3_layout *l = t->layout;
+    const ia3_start start = {
+        .seed = t->recipe.seed, .dev = t->m->dev, .config = &t->m->config, .embedding = t->m->embedding};
+    for (int i = 0; i < l->n; i++)
+        for (int k = 0; k < l->entries[i].len; k++)
+            values[l->entries[i].offset + (size_t) k] = l->entries[i].start;
+    return l->method->start == NULL || l->method->start(l, &start, values, err);
 }
 
 static bool
@@ -120,14 +84,14 @@ create_device_state(ia3_train *t, const float *init, ia3_error *err)
         return ia3_fail(err, IA3_E_MEMORY, "out of memory for the training state");
 
     int32_t *offsets = ia3_alloc(offset_bytes), *rows = ia3_alloc(offset_bytes);
-    float *fresh = ia3_alloc(bytes);
+    float *fresh = init ? NULL : ia3_alloc(bytes);
     for (int i = 0; i < l->n; i++) {
         const ia3_layout_entry *e = &l->entries[i];
         offsets[i] = (int32_t) e->offset;
         rows[i] = e->rows > 1 && e->cols > 1 ? e->rows : 1;
     }
     offsets[l->n] = (int32_t) l->n_values;
-    fresh_values(t, fresh);
+    bool ok = init || fresh_values(t, fresh, err);
     dev->ops->upload(dev, t->tensor_offsets, offsets, offset_bytes);
     dev->ops->upload(dev, t->tensor_rows, rows, offset_bytes);
     dev->ops->upload(dev, t->values, init ? init : fresh, bytes);
@@ -135,7 +99,7 @@ create_device_state(ia3_train *t, const float *init, ia3_error *err)
     free(offsets);
     free(rows);
     free(fresh);
-    return init || !(ia3_method_has(l->method) & IA3_HAS_PROMPT) || embed_prompt(t, err);
+    return ok;
 }
 
 /* Tokens of a typical step: the mean over all examples, times the size of a batch. */
@@ -151,8 +115,7 @@ count_batch_tokens(const ia3_train *t)
             tokens += e->choices->len[c];
         tokens += t->dropout > 0 ? 0 : e->choices->n_rows;
     }
-    if (ia3_method_has(t->recipe.method) & IA3_HAS_PROMPT)
-        tokens += (double) t->n * IA3_PROMPT_TOKENS;
+    tokens += (double) t->n * t->recipe.method->lead_rows;
     int size = t->recipe.batch_size < t->n ? t->recipe.batch_size : t->n;
     return (int) ceil(tokens / t->n * size);
 }
@@ -166,7 +129,7 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
         return NULL;
     ia3_train *t = ia3_alloc(sizeof *t);
     t->m = m;
-    t->layout = m->layouts[recipe->method];
+    t->layout = ia3_layout_of(m->layouts, recipe->method);
     t->n = n;
     t->recipe = *recipe;
     t->dropout = recipe->dropout < 0 ? m->config.dropout_rate : recipe->dropout;
@@ -210,7 +173,8 @@ shuffle(ia3_train *t)
     for (int i = 0; i < t->n; i++)
         t->order[i] = i;
     for (int i = t->n - 1; i > 0; i--) {
-        int j = (int) draw(t, STREAM_SHUFFLE, (uint64_t) t->epoch << 32 | (uint32_t) i, (uint32_t) i + 1);
+        int j = (int) ia3_draw(t->recipe.seed, IA3_STREAM_SHUFFLE, (uint64_t) t->epoch << 32 | (uint32_t) i,
+                               (uint32_t) i + 1);
         int swap = t->order[i];
         t->order[i] = t->order[j];
         t->order[j] = swap;
@@ -236,7 +200,7 @@ sample(ia3_train *t)
     for (int i = 0; i < t->n_batch; i++) {
         t->batch[i] = t->order[t->used++];
         uint32_t texts = (uint32_t) t->examples[t->batch[i]].n_texts;
-        t->texts[i] = (int) draw(t, STREAM_TEXT, t->accesses++, texts);
+        t->texts[i] = (int) ia3_draw(t->recipe.seed, IA3_STREAM_TEXT, t->accesses++, texts);
     }
 }
 
@@ -263,7 +227,7 @@ static void
 add_share(train_pass *tp, share *s)
 {
     const ia3_train *t = s->job;
-    int slot = ia3_batch_add_method_slot(&tp->batch, t->recipe.method, t->values, t->grads);
+    int slot = ia3_batch_add_slot(&tp->batch, t->recipe.method, t->values, t->grads);
     s->loss = ia3_alloc_array(s->n, sizeof *s->loss);
     for (int i = 0; i < s->n; i++) {
         const ia3_train_example *e = &t->examples[s->examples[i]];
@@ -372,9 +336,9 @@ update(ia3_model *m, share *shares, int n)
                                    .grads = t->grads,
                                    .second_moment = t->second_moment,
                                    .tensor_offsets = t->tensor_offsets,
-                                   .tensor_rows = t->recipe.method == IA3_METHOD_IA3 ? NULL : t->tensor_rows,
+                                   .tensor_rows = t->tensor_rows,
                                    .n_tensors = t->layout->n,
-                                   .fixed_step = t->recipe.method == IA3_METHOD_PROMPT,
+                                   .fixed_step = t->recipe.method->fixed_step,
                                    .learning_rate = learning_rate(&t->recipe, t->step),
                                    .step = t->step + 1,
                                    .clip_norm = 1.0};
@@ -513,8 +477,11 @@ static uint64_t
 fingerprint(const ia3_train *t)
 {
     const ia3_recipe *r = &t->recipe;
+    int method = 0; /* its place in the list */
+    while (t->m->methods[method] != r->method)
+        method++;
     uint64_t h = mix_in(ia3_mix64(r->seed), (uint64_t) r->steps);
-    h = mix_in(h, (uint64_t) r->batch_size << 8 | (uint64_t) r->method << 4 | (uint64_t) r->averaging);
+    h = mix_in(h, (uint64_t) r->batch_size << 8 | (uint64_t) method << 4 | (uint64_t) r->averaging);
     const double numbers[] = {r->learning_rate,       r->warmup_ratio,       r->lm_weight,
                               r->unlikelihood_weight, r->length_norm_weight, t->dropout};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)

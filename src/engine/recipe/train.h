@@ -28,8 +28,8 @@ typedef struct ia3_train ia3_train;
 
 /*
  * Checks the recipe (IA3_E_INVALID names the field) and copies the examples' pointers: ids and choices must
- * outlive the job. init: host values [n_values] of the recipe's method, or NULL for a start at which the adapter
- * changes nothing (of a prompt: embeddings of random tokens; LoRA's A is random, its B zero).
+ * outlive the job. init: host values [n_values] of the recipe's method, or NULL for a fresh start as the method has
+ * it.
  */
 ia3_train *ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const ia3_recipe *recipe,
                             const float *init, ia3_error *err);

@@ -13,9 +13,9 @@
 
 typedef struct ia3_cached_adapter {
     uint8_t digest[IA3_DIGEST_LEN];
-    Ia3Method method;    /* (IA)³ unless whoever put it says otherwise */
-    float *values;       /* host, malloc'd; NULL once on the device */
-    ia3_adapter *device; /* NULL until first used */
+    const ia3_method *method; /* set by whoever put it */
+    float *values;            /* host, malloc'd; NULL once on the device */
+    ia3_adapter *device;      /* NULL until first used */
     size_t bytes;
     int refs;
     struct ia3_cached_adapter *chain;         /* same hash bucket */

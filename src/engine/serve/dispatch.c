@@ -217,7 +217,7 @@ handle_work(ia3_io *io, ia3_connection *c, ia3_frame *frame)
     uint32_t id = frame->request;
     if (!number_is_free(c, frame))
         return;
-    ia3_request *r = ia3_request_parse(frame, &err);
+    ia3_request *r = ia3_request_parse(frame, io->context.methods, &err);
     if (r == NULL) {
         ia3_connection_error(c, id, &err);
         return;
@@ -258,7 +258,7 @@ handle_normalize(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
     ia3_error err = {0};
     ia3_writer w = {0};
     ia3_frame_begin(&w, IA3_NORMALIZE_OK, frame->request);
-    if (ia3_normalize(io->context.layouts, frame->data, frame->len, &w, &err)) {
+    if (ia3_normalize(io->context.methods, io->context.layouts, frame->data, frame->len, &w, &err)) {
         ia3_frame_finish(&w);
         ia3_connection_send(c, &w);
         return;

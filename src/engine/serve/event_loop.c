@@ -109,6 +109,7 @@ become_ready(ia3_io *io)
     ia3_server *s = io->server;
     io->context = (ia3_request_context){
         .tok = s->tokenizer,
+        .methods = ia3_model_methods(s->model),
         .layouts = ia3_model_layouts(s->model),
         .adapters = ia3_adapter_cache_create(s->options->adapter_cache_size, dispose_adapter, io),
         .sets = ia3_choice_sets_create(s->tokenizer, ia3_model_config(s->model)->start_id, CHOICE_MEMORY),

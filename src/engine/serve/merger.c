@@ -69,15 +69,17 @@ run(ia3_merger *m, ia3_request *r)
 {
     ia3_server *s = m->server;
     char directory[PATH_MAX];
+    const ia3_layout *layout = ia3_model_layout(s->model);
     float *values = NULL;
     double started = ia3_now();
 
     memcpy(directory, r->merge.directory.data, r->merge.directory.len);
     directory[r->merge.directory.len] = '\0';
     if (!atomic_load(&r->cancelled))
-        values = ia3_adapter_parse(ia3_model_layout(s->model), (const uint8_t *) r->merge.adapter.data,
-                                   r->merge.adapter.len, &r->error);
-    if (values != NULL && ia3_merge(s->path, s->digest, values, directory, &r->cancelled, &r->error))
+        values = ia3_adapter_parse(layout, (const uint8_t *) r->merge.adapter.data, r->merge.adapter.len,
+                                   &r->error);
+    if (values != NULL &&
+        ia3_merge(s->path, s->digest, layout->method, values, directory, &r->cancelled, &r->error))
         ia3_log(IA3_LOG_LOG, "merged checkpoint written to \"%s\" in %.1f s", directory, ia3_now() - started);
     free(values);
 }

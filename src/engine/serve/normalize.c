@@ -1,46 +1,31 @@
 /*
  * normalize.c
- *     See normalize.h.
+ *     The stored form of an adapter, and the modules that its tensors belong to.
  */
 #include "normalize.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/files/safetensors.h"
 
-#define PEFT_PREFIX "base_model.model."
-
-static bool
-ends_with(const char *s, size_t len, const char *suffix)
-{
-    size_t n = strlen(suffix);
-
-    return len >= n && memcmp(s + len - n, suffix, n) == 0;
-}
-
-/* The names have been checked: each is a vector of the backbone, and only wo scales an input. */
+/* The names have been checked: each is a tensor of the method. */
 static void
-put_modules(ia3_writer *w, const ia3_safetensors *st)
+put_modules(ia3_writer *w, const ia3_safetensors *st, const ia3_spelling *spelling)
 {
     ia3_put_u32(w, (uint32_t) st->n);
     for (int i = 0; i < st->n; i++) {
-        const char *name = st->tensors[i].name;
+        size_t len;
+        bool scales_input;
+        const char *name = spelling->module(st->tensors[i].name, &len, &scales_input);
 
-        if (strncmp(name, PEFT_PREFIX, strlen(PEFT_PREFIX)) == 0)
-            name += strlen(PEFT_PREFIX);
-
-        size_t len = strlen(name);
-
-        len -= strlen(ends_with(name, len, ".ia3_l") ? ".ia3_l" : ".multi_lora_b");
         ia3_put_str(w, name, len);
-        ia3_put_u8(w, ends_with(name, len, ".wo"));
+        ia3_put_u8(w, scales_input);
     }
 }
 
-/* See normalize.h. */
 bool
-ia3_normalize(ia3_layout *const *layouts, const uint8_t *payload, size_t len, ia3_writer *w, ia3_error *err)
+ia3_normalize(const ia3_method *const *methods, ia3_layout *const *layouts, const uint8_t *payload,
+              size_t len, ia3_writer *w, ia3_error *err)
 {
     ia3_reader in = {.p = payload, .end = payload + len};
     size_t n, n_out;
@@ -49,19 +34,19 @@ ia3_normalize(ia3_layout *const *layouts, const uint8_t *payload, size_t len, ia
     if (in.bad || in.p != in.end)
         return ia3_fail(err, IA3_E_PROTOCOL, "malformed NORMALIZE message");
 
-    Ia3Method method;
-    float *values = ia3_adapter_parse_any(layouts, bytes, n, &method, err);
+    const ia3_layout *layout;
+    float *values = ia3_adapter_parse_any(layouts, methods, bytes, n, &layout, err);
 
     if (values == NULL)
         return false;
 
     ia3_safetensors *st = ia3_safetensors_parse(bytes, n, "adapter", IA3_E_BAD_ADAPTER, err);
-    uint8_t *out = ia3_adapter_serialize(layouts[method], values, &n_out);
+    uint8_t *out = ia3_adapter_serialize(layout, values, &n_out);
 
     if (st != NULL) {
         ia3_put_str(w, (const char *) out, n_out);
-        if (method == IA3_METHOD_IA3)
-            put_modules(w, st);
+        if (layout->method->spelling)
+            put_modules(w, st, layout->method->spelling);
         else
             ia3_put_u32(w, 0);
     }

@@ -7,11 +7,13 @@
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/log.h"
+#include "engine/model/methods/methods.h"
 
 static const char help[] =
     "ia3_engine holds a T5-family backbone and computes for the PostgreSQL extension ia3.\n"
@@ -39,11 +41,11 @@ static const char help[] =
     "  --death-fd N                end of file on this descriptor ends the engine\n"
     "\n"
     "train only:\n"
-    "  --steps N (1000)  --batch-size N (8)  --learning-rate X (0.003)  --warmup-ratio X (0.06)\n"
+    "  --steps N (1000)  --batch-size N (8)  --learning-rate X (the method's)  --warmup-ratio X (0.06)\n"
     "  --lm-weight X (1)  --unlikelihood-weight X (1)  --length-norm-weight X (1)\n"
     "  --dropout X (the checkpoint's)  --seed N (0)  --loss-averaging batch|example (batch)\n"
-    "  --method ia3|lora|bitfit|layernorm|prompt (ia3)\n"
-    "  --adapter FILE            vectors to start from\n";
+    "  --adapter FILE            vectors to start from\n"
+    "  --method NAME             ";
 
 enum {
     OPT_HELP = 256,
@@ -176,15 +178,10 @@ parse_averaging(const char *text, Ia3LossAveraging *value)
 }
 
 static bool
-parse_method(const char *text, Ia3Method *value)
+parse_method(const char *text, const ia3_method **value)
 {
-    static const char *const names[] = IA3_METHOD_NAMES;
-    for (int i = 0; i < IA3_N_METHODS; i++) {
-        *value = (Ia3Method) i;
-        if (strcmp(text, names[i]) == 0)
-            return true;
-    }
-    return false;
+    *value = ia3_method_find(ia3_methods, text, strlen(text));
+    return *value != NULL;
 }
 
 /* Stores a recipe option. */
@@ -272,6 +269,16 @@ usage(const char *what)
     return 2;
 }
 
+/* The help, which ends with the names of the methods. */
+static void
+print_help(void)
+{
+    fputs(help, stdout);
+    for (int i = 0; ia3_methods[i]; i++)
+        printf("%s%s", i == 0 ? "" : ", ", ia3_methods[i]->name);
+    printf(" (%s)\n", ia3_methods[0]->name);
+}
+
 static const char *
 check_command(const ia3_options *o)
 {
@@ -305,7 +312,8 @@ ia3_options_parse(ia3_options *o, int argc, char **argv)
         .max_input_tokens = 256,
         .recipe = {.steps = 1000,
                    .batch_size = 8,
-                   .learning_rate = 3e-3,
+                   .method = ia3_methods[0],
+                   .learning_rate = NAN,
                    .warmup_ratio = 0.06,
                    .lm_weight = 1,
                    .unlikelihood_weight = 1,
@@ -317,7 +325,10 @@ ia3_options_parse(ia3_options *o, int argc, char **argv)
     while ((c = getopt_long(argc, argv, "hV", long_options, NULL)) != -1) {
         char what[256];
         if (c == OPT_HELP || c == 'h' || c == OPT_VERSION || c == 'V') {
-            fputs(c == OPT_HELP || c == 'h' ? help : "ia3_engine " IA3_ENGINE_VERSION "\n", stdout);
+            if (c == OPT_HELP || c == 'h')
+                print_help();
+            else
+                printf("ia3_engine %s\n", IA3_ENGINE_VERSION);
             return 0;
         }
         if (c == '?') {
@@ -331,6 +342,8 @@ ia3_options_parse(ia3_options *o, int argc, char **argv)
     }
     if (optind >= argc)
         return usage("no command given");
+    if (isnan(o->recipe.learning_rate)) /* not given */
+        o->recipe.learning_rate = o->recipe.method->learning_rate;
     o->command = argv[optind];
     o->n_arguments = argc - optind - 1;
     o->arguments = argv + optind + 1;

@@ -265,7 +265,7 @@ get_positive_int(ia3_reader *r)
 }
 
 static bool
-parse_recipe(ia3_reader *r, ia3_train_message *m)
+parse_recipe(ia3_reader *r, ia3_train_message *m, const ia3_method *const *methods)
 {
     ia3_recipe *c = &m->recipe;
     m->max_input_tokens = ia3_get_u32(r);
@@ -279,7 +279,9 @@ parse_recipe(ia3_reader *r, ia3_train_message *m)
     c->dropout = ia3_get_f64(r);
     c->seed = ia3_get_u64(r);
     c->averaging = (Ia3LossAveraging) ia3_get_u8(r);
-    c->method = (Ia3Method) ia3_get_u8(r);
+    for (uint8_t i = ia3_get_u8(r); *methods && i > 0; i--)
+        methods++;
+    c->method = *methods;
     m->init = ia3_get_bytes(r, IA3_DIGEST_LEN);
     c->stop = get_positive_int(r);
     m->state = get_span(r);
@@ -346,11 +348,12 @@ check_examples(const ia3_train_message *m, ia3_error *err)
 }
 
 bool
-ia3_parse_train(ia3_train_message *m, const uint8_t *payload, size_t len, ia3_error *err)
+ia3_parse_train(ia3_train_message *m, const ia3_method *const *methods, const uint8_t *payload, size_t len,
+                ia3_error *err)
 {
     memset(m, 0, sizeof *m);
     ia3_reader r = {.p = payload, .end = payload + len};
-    if (!parse_recipe(&r, m))
+    if (!parse_recipe(&r, m, methods))
         return malformed(err, "TRAIN");
     if (parse_sets(&r, &m->sets, "TRAIN", err) && parse_examples(&r, m, err) &&
         check_max_tokens(m->max_input_tokens, err) && ia3_recipe_check(&m->recipe, err) &&

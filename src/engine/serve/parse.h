@@ -87,7 +87,9 @@ typedef struct ia3_train_message {
 bool ia3_parse_score(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err);
 bool ia3_parse_generate(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err);
 void ia3_score_message_free(ia3_score_message *m);
-bool ia3_parse_train(ia3_train_message *m, const uint8_t *payload, size_t len, ia3_error *err);
+/* `methods` are those that may be asked for. */
+bool ia3_parse_train(ia3_train_message *m, const ia3_method *const *methods, const uint8_t *payload,
+                     size_t len, ia3_error *err);
 void ia3_train_message_free(ia3_train_message *m);
 
 /* HELLO: checks magic and version; `client` gets the name, cut to fit. */

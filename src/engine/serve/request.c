@@ -19,7 +19,7 @@
 #define LONG_BODY ((size_t) 1 << 20)
 
 ia3_request *
-ia3_request_parse(const ia3_frame *frame, ia3_error *err)
+ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_error *err)
 {
     ia3_request *r = ia3_alloc(sizeof *r);
     r->type = (Ia3Message) frame->type;
@@ -30,7 +30,7 @@ ia3_request_parse(const ia3_frame *frame, ia3_error *err)
     atomic_init(&r->cancelled, false);
     bool ok = r->type == IA3_SCORE      ? ia3_parse_score(&r->score, frame->data, frame->len, err)
               : r->type == IA3_GENERATE ? ia3_parse_generate(&r->score, frame->data, frame->len, err)
-                                        : ia3_parse_train(&r->train, frame->data, frame->len, err);
+                                        : ia3_parse_train(&r->train, methods, frame->data, frame->len, err);
     if (!ok) {
         free(r->frame);
         free(r);
@@ -381,11 +381,11 @@ ia3_put_adapter(ia3_request_context *x, const uint8_t *payload, size_t len, ia3_
         ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter does not have the digest it was sent under");
         return NULL;
     }
-    Ia3Method method;
-    float *values = ia3_adapter_parse_any(x->layouts, (const uint8_t *) bytes, n, &method, err);
+    const ia3_layout *layout;
+    float *values = ia3_adapter_parse_any(x->layouts, x->methods, (const uint8_t *) bytes, n, &layout, err);
     if (values == NULL)
         return NULL;
-    ia3_cached_adapter *a = ia3_adapter_cache_put(x->adapters, digest, values, x->layouts[method]->n_values);
-    a->method = method;
+    ia3_cached_adapter *a = ia3_adapter_cache_put(x->adapters, digest, values, layout->n_values);
+    a->method = layout->method;
     return a;
 }

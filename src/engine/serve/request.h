@@ -93,7 +93,8 @@ typedef struct ia3_request {
 /* What preparing needs. */
 typedef struct ia3_request_context {
     const ia3_tokenizer *tok;
-    ia3_layout *const *layouts; /* [IA3_N_METHODS] */
+    const ia3_method *const *methods;
+    ia3_layout *const *layouts; /* of the methods */
     ia3_adapter_cache *adapters;
     ia3_choice_sets *sets;
     ia3_stats *stats;
@@ -103,7 +104,7 @@ typedef struct ia3_request_context {
  * Parses a SCORE, GENERATE or TRAIN payload. Takes ownership of frame->data in every case. NULL on error; IA3_E_PROTOCOL
  * then means that the connection must be closed.
  */
-ia3_request *ia3_request_parse(const ia3_frame *frame, ia3_error *err);
+ia3_request *ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_error *err);
 
 /*
  * Takes references to the adapters. Returns how many of the digests are unknown, each once, and writes them

@@ -19,6 +19,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "engine/model/methods/methods.h"
 #include "merger.h"
 
 #define STOP_SECONDS 2 /* how long a shutdown waits for the batch under way */
@@ -58,7 +59,7 @@ open_device(ia3_server *s, const char *spec, const ia3_checkpoint *ck, ia3_loadi
     const ia3_options *o = s->options;
     s->device = ia3_device_open(spec, o->dtype, o->threads, o->memory_limit, err);
     if (s->device)
-        s->model = ia3_model_load(ck, s->device, loading_progress, l, err);
+        s->model = ia3_model_load(ck, s->device, ia3_methods, loading_progress, l, err);
     return s->model != NULL;
 }
 

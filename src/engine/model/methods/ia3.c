@@ -1,0 +1,157 @@
+/*
+ * ia3.c
+ *     (IA)³, which the engine is made for: per layer of the encoder vectors l_k [inner], l_v [inner] and l_ff [d_ff]; of the
+ *     decoder self l_k, self l_v, cross l_k, cross l_v [inner each] and l_ff [d_ff]. The kernels multiply by them.
+ *
+ * l_ff multiplies the input of wo (equal to T-Few's wi_1 placement for gated feed-forwards; the only correct one for T5
+ * v1.0).
+ *
+ * Three spellings are read: peft with the feed-forward as wo (a scaled input, [1, d_ff]) or as wi_1 (a scaled output,
+ * [d_ff, 1], gated models), and T-Few's multi_lora_b (always scaled outputs). The orientation is meaning, not decoration:
+ * peft writes [1, n] for a module whose input is scaled, and a wo whose output is scaled, or a k whose input is, is another
+ * model even where the lengths agree. So it is checked.
+ */
+#include "methods.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#define PEFT_PREFIX "base_model.model."
+#define SUFFIX      ".ia3_l"
+#define T_FEW       ".multi_lora_b"
+
+static void
+add_vector(ia3_layout *l, int len, bool feedforward, const char *stack, int block, int layer,
+           const char *module)
+{
+    ia3_layout_add_matrix(l, feedforward ? 1 : len, feedforward ? len : 1, 1.0f,
+                          PEFT_PREFIX "%s.block.%d.layer.%d.%s" SUFFIX, stack, block, layer, module)
+        ->feedforward = feedforward;
+}
+
+/* n_values = n_enc·(2·inner + d_ff) + n_dec·(4·inner + d_ff); ia3_enc_offset and ia3_dec_offset know the order. */
+static void
+add_tensors(ia3_layout *l, const ia3_config *config)
+{
+    for (int i = 0; i < l->n_enc; i++) {
+        add_vector(l, l->inner, false, "encoder", i, 0, "SelfAttention.k");
+        add_vector(l, l->inner, false, "encoder", i, 0, "SelfAttention.v");
+        add_vector(l, l->d_ff, true, "encoder", i, 1, "DenseReluDense.wo");
+    }
+    for (int i = 0; i < l->n_dec; i++) {
+        add_vector(l, l->inner, false, "decoder", i, 0, "SelfAttention.k");
+        add_vector(l, l->inner, false, "decoder", i, 0, "SelfAttention.v");
+        add_vector(l, l->inner, false, "decoder", i, 1, "EncDecAttention.k");
+        add_vector(l, l->inner, false, "decoder", i, 1, "EncDecAttention.v");
+        add_vector(l, l->d_ff, true, "decoder", i, 2, "DenseReluDense.wo");
+    }
+}
+
+/* A stored name taken apart. */
+typedef struct parsed_name {
+    char canonical[96]; /* the name in the layout */
+    bool from_wi;       /* stored as the output of wi_1 */
+    bool t_few;
+} parsed_name;
+
+/* The module of a tensor, without the prefix, of *len bytes; NULL for a name that is no (IA)³ vector at all. */
+static const char *
+module_of(const char *name, size_t *len, bool *t_few)
+{
+    if (strncmp(name, PEFT_PREFIX, strlen(PEFT_PREFIX)) == 0)
+        name += strlen(PEFT_PREFIX);
+    *len = strlen(name);
+    *t_few = ia3_name_ends_with(name, *len, T_FEW);
+    if (!*t_few && !ia3_name_ends_with(name, *len, SUFFIX))
+        return NULL;
+    *len -= strlen(*t_few ? T_FEW : SUFFIX);
+    return name;
+}
+
+static bool
+take_apart(const char *tensor, parsed_name *p)
+{
+    size_t len;
+    const char *name = module_of(tensor, &len, &p->t_few);
+
+    if (name == NULL)
+        return false;
+    p->from_wi = ia3_name_ends_with(name, len, ".DenseReluDense.wi_1");
+    if (len + sizeof PEFT_PREFIX + sizeof SUFFIX > sizeof p->canonical)
+        return false;
+    if (p->from_wi)
+        len -= strlen("wi_1");
+    snprintf(p->canonical, sizeof p->canonical, PEFT_PREFIX "%.*s%s" SUFFIX, (int) len, name,
+             p->from_wi ? "wo" : "");
+    return true;
+}
+
+#define FAIL(err, format, ...) ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter: " format, __VA_ARGS__)
+
+static const ia3_layout_entry *
+find(const ia3_layout *l, const ia3_st_tensor *t, ia3_error *err)
+{
+    parsed_name p = {.canonical = ""};
+    bool known = take_apart(t->name, &p);
+    const ia3_layout_entry *e = known ? ia3_layout_find(l, p.canonical) : NULL;
+
+    if (e != NULL && p.from_wi && !l->gated) {
+        FAIL(err, "tensor \"%.120s\" is not a vector of this backbone", t->name);
+        ia3_fail_detail(err, "Its feed-forward is not gated: there is no wi_1.");
+        return NULL;
+    }
+    if (e != NULL && !(e->feedforward && p.t_few && !p.from_wi))
+        return e;
+    FAIL(err, "tensor \"%.200s\" is not a vector of this backbone", t->name);
+    if (!known)
+        ia3_fail_detail(err, "Names end in " SUFFIX " (peft) or " T_FEW " (T-Few).");
+    else if (strstr(p.canonical, ".DenseReluDense.wi.") != NULL)
+        ia3_fail_detail(err, "Scaling the output of wi is not the same as scaling the input of wo.");
+    return NULL;
+}
+
+/* [n], or two-dimensional in the orientation that says what is scaled. */
+static bool
+fits(const ia3_layout_entry *e, const ia3_st_tensor *t, ia3_error *err)
+{
+    parsed_name p = {.canonical = ""};
+    bool input = take_apart(t->name, &p) && e->feedforward && !p.from_wi;
+    int long_side = input ? 1 : 0;
+
+    if (t->ndim == 1 && t->shape[0] == e->len)
+        return true;
+    if (t->ndim == 2 && t->shape[long_side] == e->len && t->shape[1 - long_side] == 1)
+        return true;
+    FAIL(err, "tensor \"%.120s\" does not have the shape of this backbone", t->name);
+    if (t->ndim == 2)
+        return ia3_fail_detail(err,
+                               input ? "Its shape is [%lld, %lld], expected is [1, %d]."
+                                     : "Its shape is [%lld, %lld], expected is [%d, 1].",
+                               (long long) t->shape[0], (long long) t->shape[1], e->len);
+    return ia3_fail_detail(err, "Expected are %d values in one or two dimensions.", e->len);
+}
+
+/* Only wo scales an input. */
+static const char *
+module(const char *tensor, size_t *len, bool *scales_input)
+{
+    bool t_few;
+    const char *name = module_of(tensor, len, &t_few);
+
+    *scales_input = ia3_name_ends_with(name, *len, ".wo");
+    return name;
+}
+
+static const ia3_spelling spelling = {.find = find, .fits = fits, .module = module};
+
+const ia3_method ia3_method_ia3 = {
+    .name = "ia3",
+    .tensors = add_tensors,
+    .spelling = &spelling,
+    .peft_config = "\"exclude_modules\": null, \"fan_in_fan_out\": false, \"feedforward_modules\": [\"wo\"],"
+                   " \"init_ia3_weights\": true, \"modules_to_save\": null, \"peft_type\": \"IA3\","
+                   " \"target_modules\": [\"k\", \"v\", \"wo\"]",
+    .merge_suffix = SUFFIX,
+    .learning_rate = 3e-3,
+    .fused = true,
+};

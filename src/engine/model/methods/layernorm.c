@@ -1,0 +1,29 @@
+/*
+ * layernorm.c
+ *     LayerNorm tuning: a trained factor behind each norm, and nothing else.
+ */
+#include "methods.h"
+#include "norm_scale.h"
+
+static void
+add_module(ia3_layout *l, const ia3_module *m)
+{
+    if (m->norm)
+        ia3_norm_scale_tensor(l, m);
+}
+
+static bool
+runs_on(const ia3_device_ops *ops)
+{
+    return ops->scale_row != NULL;
+}
+
+const ia3_method ia3_method_layernorm = {
+    .name = "layernorm",
+    .module = add_module,
+    .marks = (const char *const[]){"layer_norm.scale", NULL},
+    .learning_rate = 3e-4,
+    .runs_on = runs_on,
+    .norm = ia3_norm_scale,
+    .norm_bwd = ia3_norm_scale_bwd,
+};
