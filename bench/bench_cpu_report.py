@@ -2,8 +2,10 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
 import time
 
 
@@ -29,7 +31,7 @@ def command():
             next(given)
         else:
             words.append(word)
-    return " ".join(["scripts/bench cpu", *words])
+    return " ".join(["scripts/bench cpu", shlex.join(words)]).strip()
 
 
 class Report:
@@ -59,7 +61,8 @@ class Report:
         """shapes: the names of the backbones; intro: paragraphs."""
         lines = [f"# The engine and its peers on a CPU: {', '.join(shapes)}", "", "| | |", "|---|---|",
                  f"| date | {time.strftime('%Y-%m-%d')} |", f"| machine | {processor()}, {os.cpu_count()} cores |",
-                 f"| commit | {commit()} |", f"| command | `{command()}` |", "", "\n\n".join(intro), "",
+                 f"| commit | {commit()} |", f"| command | `{command()}` |", "",
+                 "\n\n".join(textwrap.fill(paragraph, 120) for paragraph in intro), "",
                  "| measure | measured | ratio | goal | |", "|---|---|---|---|---|"]
         lines += ["| " + " | ".join(r) + " |" for r in self.rows]
         if self.notes:
