@@ -11,6 +11,7 @@
 
 #include "catalog/pg_authid.h"
 #include "funcapi.h"
+#include "mb/pg_wchar.h"
 #include "miscadmin.h"
 #include "storage/latch.h"
 #include "utils/guc.h"
@@ -64,6 +65,34 @@ Ia3InitMaterializedSRF(FunctionCallInfo fcinfo)
         tuplestore_begin_heap((rsinfo->allowedModes & SFRM_Materialize_Random) != 0, false, work_mem);
     rsinfo->setDesc = CreateTupleDescCopy(tupdesc);
     MemoryContextSwitchTo(old);
+}
+
+/*
+ * 15: shared memory is requested in a hook; before, in _PG_init itself. `previous` gets the hook that `request` has to
+ * call first, NULL for none.
+ */
+#if PG_VERSION_NUM >= 150000
+#define Ia3HookShmemRequest(previous, request)                                                               \
+    ((previous) = shmem_request_hook, shmem_request_hook = (request))
+#else
+typedef void (*shmem_request_hook_type)(void);
+#define Ia3HookShmemRequest(previous, request) ((previous) = NULL, (request) ())
+#endif
+
+/*
+ * 14: a conversion can be tried without raising an error. True if `source`, UTF-8 of `len` bytes, can be converted to
+ * the server encoding; the result is then a string in `result`. 13 cannot tell: false.
+ */
+static inline bool
+Ia3TryConversionFromUtf8(Oid conversion, const unsigned char *source, int len, unsigned char *result,
+                         int size)
+{
+#if PG_VERSION_NUM >= 140000
+    return pg_do_encoding_conversion_buf(conversion, PG_UTF8, GetDatabaseEncoding(), (unsigned char *) source,
+                                         len, result, size, true) == len;
+#else
+    return false;
+#endif
 }
 
 /* 17: a wait event set belongs to a resource owner (NULL = none) and no longer to a memory context */

@@ -67,16 +67,12 @@ static void
 append_character(StringInfo out, const unsigned char *c, int len, Oid conversion)
 {
     if (OidIsValid(conversion)) {
-#if PG_VERSION_NUM >= 140000
         unsigned char converted[MAX_CONVERSION_GROWTH * 4 + 1];
 
-        if (pg_do_encoding_conversion_buf(conversion, PG_UTF8, GetDatabaseEncoding(), (unsigned char *) c,
-                                          len, converted, sizeof converted, true) == len) {
+        if (Ia3TryConversionFromUtf8(conversion, c, len, converted, sizeof converted)) {
             appendStringInfoString(out, (char *) converted);
             return;
         }
-#endif
-        /* 13 cannot ask without an error, so there only ASCII is taken over. */
         appendStringInfo(out, "\\u%04X", utf8_to_unicode(c));
         return;
     }

@@ -21,8 +21,12 @@
 #include "utils/datum.h"
 #include "utils/memutils.h"
 
+#include "readahead_exec.h"
 #include "extension/guc.h"
-#include "readahead.h"
+#include "readahead_explain.h"
+#include "readahead_functions.h"
+#include "readahead_run.h"
+#include "readahead_sites.h"
 
 /* A batch ends early when its stored rows and evaluated arguments become longer than this. */
 #define MAX_BATCH_BYTES (4 * 1024 * 1024)

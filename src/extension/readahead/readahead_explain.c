@@ -9,15 +9,11 @@
 #include "postgres.h"
 
 #include "access/parallel.h"
-#include "commands/explain.h"
-#if PG_VERSION_NUM >= 180000
-#include "commands/explain_format.h"
-#include "commands/explain_state.h"
-#endif
 #include "port/atomics.h"
 #include "utils/ruleutils.h"
 
-#include "readahead.h"
+#include "readahead_explain.h"
+#include "extension/ia3_compat_planner.h"
 
 struct Ia3SharedCounts {
     pg_atomic_uint64 batches, rows, largest;

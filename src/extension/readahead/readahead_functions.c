@@ -17,7 +17,7 @@
 #include "utils/inval.h"
 #include "utils/syscache.h"
 
-#include "readahead.h"
+#include "readahead_functions.h"
 
 /* The library as CREATE FUNCTION has recorded it, that is, MODULE_PATHNAME in ia3.control. */
 #define LIBRARY "$libdir/ia3"

@@ -14,8 +14,16 @@
 #include "optimizer/optimizer.h"
 #include "optimizer/planner.h"
 
+#include "readahead_plan.h"
 #include "extension/guc.h"
+#include "extension/ia3_compat_planner.h"
 #include "readahead.h"
+#include "readahead_exec.h"
+#include "readahead_functions.h"
+#include "readahead_rewrite.h"
+#include "readahead_run.h"
+#include "readahead_safety.h"
+#include "readahead_sites.h"
 
 static planner_hook_type previousPlanner = NULL;
 
@@ -174,10 +182,9 @@ rewrite_aggregate(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
     if (IsA(plan, Agg) &&
         (((Agg *) plan)->aggstrategy == AGG_PLAIN || ((Agg *) plan)->aggstrategy == AGG_HASHED))
         child = reads_all(&consumer);
-#if PG_VERSION_NUM >= 150000
-    if (IsA(plan, WindowAgg) && ((WindowAgg *) plan)->runCondition) /* "rank <= 3" makes it end early */
+    /* a condition such as "rank <= 3" makes it end early */
+    if (IsA(plan, WindowAgg) && Ia3WindowRunCondition((WindowAgg *) plan))
         child = reads_some(&consumer);
-#endif
     plan->lefttree = rewrite_plan(rw, plan->lefttree, child);
     sites = Ia3FindAggregateSites(rw, plan, Ia3WantsAll(&child));
     plan->lefttree = Ia3Interpose(rw, plan->lefttree, &sites, &child);
@@ -218,14 +225,12 @@ rewrite_modified(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
 static Plan *
 rewrite_modify_table(Ia3Rewrite *rw, ModifyTable *modify, Ia3Consumer consumer)
 {
-#if PG_VERSION_NUM < 140000
     ListCell *lc;
 
-    foreach (lc, modify->plans)
+    foreach (lc, Ia3ModifyTablePlans(modify))
         lfirst(lc) = rewrite_modified(rw, lfirst(lc), &consumer);
-#else
-    modify->plan.lefttree = rewrite_modified(rw, modify->plan.lefttree, &consumer);
-#endif
+    if (modify->plan.lefttree)
+        modify->plan.lefttree = rewrite_modified(rw, modify->plan.lefttree, &consumer);
     return &modify->plan;
 }
 
@@ -245,9 +250,6 @@ rewrite_other(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
     case T_IndexScan:
     case T_IndexOnlyScan:
     case T_TidScan:
-#if PG_VERSION_NUM >= 140000
-    case T_TidRangeScan:
-#endif
     case T_FunctionScan:
     case T_TableFuncScan:
     case T_ValuesScan:
@@ -259,7 +261,7 @@ rewrite_other(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
     case T_GatherMerge:
         return Ia3Split(rw, plan, &consumer);
     default:
-        return plan;
+        return Ia3IsTidRangeScan(plan) ? Ia3Split(rw, plan, &consumer) : plan;
     }
 }
 

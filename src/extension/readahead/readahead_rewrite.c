@@ -17,7 +17,10 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 
-#include "readahead.h"
+#include "readahead_rewrite.h"
+#include "extension/ia3_compat_planner.h"
+#include "readahead_exec.h"
+#include "readahead_safety.h"
 
 List *
 Ia3ReadAheadPlanPut(const Ia3ReadAheadPlan *plan)
@@ -64,9 +67,7 @@ copy_costs(Plan *to, const Plan *from)
     to->total_cost = from->total_cost;
     to->plan_rows = from->plan_rows;
     to->plan_width = from->plan_width;
-#if PG_VERSION_NUM >= 180000
-    to->disabled_nodes = from->disabled_nodes;
-#endif
+    Ia3CopyDisabledNodes(to, from);
 }
 
 /* Makes a read-ahead node. targetlist, qual and sites refer to the child's columns by INDEX_VARs. */
@@ -260,9 +261,6 @@ is_scan(const Plan *plan)
     case T_IndexOnlyScan:
     case T_BitmapHeapScan:
     case T_TidScan:
-#if PG_VERSION_NUM >= 140000
-    case T_TidRangeScan:
-#endif
     case T_SubqueryScan:
     case T_FunctionScan:
     case T_TableFuncScan:
@@ -272,7 +270,7 @@ is_scan(const Plan *plan)
     case T_WorkTableScan:
         return true;
     default:
-        return false;
+        return Ia3IsTidRangeScan(plan);
     }
 }
 

@@ -11,22 +11,14 @@
 
 #include "executor/executor.h"
 
-#include "readahead.h"
+#include "readahead_run.h"
+#include "extension/ia3_compat_planner.h"
 
 static ExecutorRun_hook_type previousRun = NULL;
 static bool runMayStop = false;
 
-/* version 18 has no execute_once */
-#if PG_VERSION_NUM >= 180000
-#define RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count
-#define RUN_ARGUMENTS  query, direction, count
-#else
-#define RUN_PARAMETERS QueryDesc *query, ScanDirection direction, uint64 count, bool once
-#define RUN_ARGUMENTS  query, direction, count, once
-#endif
-
 static void
-run_query(RUN_PARAMETERS)
+run_query(IA3_EXECUTOR_RUN_PARAMETERS)
 {
     bool outer = runMayStop;
 
@@ -34,9 +26,9 @@ run_query(RUN_PARAMETERS)
     PG_TRY();
     {
         if (previousRun)
-            previousRun(RUN_ARGUMENTS);
+            previousRun(IA3_EXECUTOR_RUN_ARGUMENTS);
         else
-            standard_ExecutorRun(RUN_ARGUMENTS);
+            standard_ExecutorRun(IA3_EXECUTOR_RUN_ARGUMENTS);
     }
     PG_FINALLY();
     {

@@ -16,7 +16,8 @@
 #include "optimizer/optimizer.h"
 #include "utils/lsyscache.h"
 
-#include "readahead.h"
+#include "readahead_safety.h"
+#include "extension/ia3_compat_planner.h"
 
 /*
  * Built-in functions, by OID, that raise no error whatever their arguments are: those that prompts are typically made
@@ -123,10 +124,8 @@ Ia3PlanExtraChildren(Plan *plan)
         return list_make1(((SubqueryScan *) plan)->subplan);
     case T_CustomScan:
         return list_copy(((CustomScan *) plan)->custom_plans);
-#if PG_VERSION_NUM < 140000
-    case T_ModifyTable: /* from version 14 on it has a single child, lefttree */
-        return list_copy(((ModifyTable *) plan)->plans);
-#endif
+    case T_ModifyTable:
+        return list_copy(Ia3ModifyTablePlans((ModifyTable *) plan));
     default:
         return NIL;
     }

@@ -20,7 +20,10 @@
 #include "nodes/nodeFuncs.h"
 #include "optimizer/optimizer.h"
 
-#include "readahead.h"
+#include "readahead_sites.h"
+#include "extension/ia3_compat_planner.h"
+#include "readahead_functions.h"
+#include "readahead_safety.h"
 
 typedef struct SiteSearch {
     Ia3Rewrite *rw;
@@ -349,9 +352,6 @@ always_reads_child(Plan *plan)
 {
     switch (nodeTag(plan)) {
     case T_Material:
-#if PG_VERSION_NUM >= 140000
-    case T_Memoize: /* on a hit the child has run with the same arguments before */
-#endif
     case T_Sort:
     case T_Unique:
     case T_Agg:
@@ -367,7 +367,7 @@ always_reads_child(Plan *plan)
                                                        DatumGetInt64(((Const *) count)->constvalue) > 0));
     }
     default:
-        return false;
+        return Ia3IsMemoize(plan); /* on a hit the child has run with the same arguments before */
     }
 }
 
@@ -494,12 +494,11 @@ search_expression(Node *node, SiteSearch *search)
         return false;
     case T_RowCompareExpr:  /* it stops at the first pair that differs */
     case T_SubscriptingRef: /* it stops when what is subscripted is NULL */
-#if PG_VERSION_NUM >= 170000
-    case T_JsonExpr: /* it evaluates its defaults only when it needs them */
-#endif
         search->certain = false;
         break;
     default:
+        if (Ia3IsJsonExpr(node)) /* it evaluates its defaults only when it needs them */
+            search->certain = false;
         break;
     }
     expression_tree_walker(node, search_expression, search);

@@ -17,6 +17,7 @@
 
 #include "shmem.h"
 #include "extension/guc.h"
+#include "extension/ia3_compat.h"
 
 #define IA3_TRANCHE      "ia3"
 #define IA3_LOCK_ENGINES 0
@@ -39,9 +40,7 @@ typedef struct Ia3Shared {
 static Ia3Shared *shared = NULL;
 static LWLockPadded *locks = NULL;
 static shmem_startup_hook_type previousStartupHook = NULL;
-#if PG_VERSION_NUM >= 150000
 static shmem_request_hook_type previousRequestHook = NULL;
-#endif
 
 /*
  * Whoever can run SQL can train: client backends, background workers, walsenders of logical replication.
@@ -62,19 +61,11 @@ shared_size(void)
 static void
 request_shmem(void)
 {
+    if (previousRequestHook)
+        previousRequestHook();
     RequestAddinShmemSpace(shared_size());
     RequestNamedLWLockTranche(IA3_TRANCHE, IA3_N_LOCKS);
 }
-
-#if PG_VERSION_NUM >= 150000
-static void
-request_hook(void)
-{
-    if (previousRequestHook)
-        previousRequestHook();
-    request_shmem();
-}
-#endif
 
 /* Enters the configured backbones as starting, so that queries wait for a supervisor that is not up yet. */
 static void
@@ -119,12 +110,7 @@ startup_hook(void)
 void
 Ia3ShmemInit(void)
 {
-#if PG_VERSION_NUM >= 150000
-    previousRequestHook = shmem_request_hook;
-    shmem_request_hook = request_hook;
-#else
-    request_shmem(); /* before 15 there is no hook: _PG_init itself is the place */
-#endif
+    Ia3HookShmemRequest(previousRequestHook, request_shmem);
     previousStartupHook = shmem_startup_hook;
     shmem_startup_hook = startup_hook;
 }

@@ -1,0 +1,17 @@
+/*
+ * readahead_functions.h
+ *     Which functions are ours.
+ */
+#ifndef IA3_READAHEAD_FUNCTIONS_H
+#define IA3_READAHEAD_FUNCTIONS_H
+
+#include "nodes/plannodes.h"
+
+#include "extension/predict/call.h"
+
+/* How the arguments of this function are to be read; IA3_CALL_NONE if it is not one of ours. */
+extern Ia3CallForm Ia3FunctionForm(Oid function);
+/* Whether a finished plan depends on one of our functions. */
+extern bool Ia3PlanUsesFunctions(const PlannedStmt *stmt);
+
+#endif
