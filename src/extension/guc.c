@@ -3,7 +3,7 @@
  *     The settings ia3.*.
  *
  * None is PGC_POSTMASTER: such a setting cannot be defined after the postmaster started, and a session that
- * loads the library late (LOAD 'ia3' without preloading) would be thrown out by it. What shapes the engine
+ * loads the library late (LOAD 'ia3' without preloading) would be terminated. What shapes the engine
  * is PGC_SIGHUP; the supervisor replaces the engines that a reload changes.
  */
 #include "postgres.h"
@@ -36,12 +36,13 @@ define_engine_settings(GucStringCheckHook checkBackbones)
         &Ia3BackbonesSetting, "default=ia3-mini", PGC_SIGHUP, 0, checkBackbones, NULL, NULL);
     DefineCustomIntVariable("ia3.threads", "Threads of each engine on the CPU; 0 means one per core.", NULL,
                             &Ia3Threads, 0, 0, 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
-    DefineCustomIntVariable("ia3.max_batch_tokens", "Most input tokens in one batch of an engine.", NULL,
+    DefineCustomIntVariable("ia3.max_batch_tokens",
+                            "Maximum number of input tokens in one batch of an engine.", NULL,
                             &Ia3MaxBatchTokens, 4096, 64, 4 * 1024 * 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.adapter_cache_size", "Memory for cached adapters in each engine.", NULL,
                             &Ia3AdapterCacheSize, 256, 1, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL,
                             NULL);
-    DefineCustomIntVariable("ia3.memory_limit", "Most memory each engine may use; 0 means no limit.", NULL,
+    DefineCustomIntVariable("ia3.memory_limit", "Maximum memory of each engine; 0 means no limit.", NULL,
                             &Ia3MemoryLimit, 0, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 }
 
@@ -50,16 +51,17 @@ define_session_settings(void)
 {
     DefineCustomStringVariable("ia3.backbone", "Backbone of new tasks and of calls without a task.", NULL,
                                &Ia3Backbone, "default", PGC_USERSET, 0, NULL, NULL, NULL);
-    DefineCustomIntVariable("ia3.max_input_tokens", "Longest input; what does not fit is cut off.",
-                            "The limit includes the end marker. Cutting keeps what follows a template's last "
-                            "field.",
-                            &Ia3MaxInputTokens, 512, 16, IA3_MAX_INPUT_TOKENS, PGC_USERSET, 0, NULL, NULL,
-                            NULL);
+    DefineCustomIntVariable(
+        "ia3.max_input_tokens", "Maximum number of tokens of an input; what does not fit is cut off.",
+        "The limit includes the end marker. Cutting keeps what follows a template's last "
+        "field.",
+        &Ia3MaxInputTokens, 512, 16, IA3_MAX_INPUT_TOKENS, PGC_USERSET, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.start_timeout", "How long a query waits for an engine that is starting.",
                             "0 means not at all.", &Ia3StartTimeout, 60000, 0, INT_MAX, PGC_USERSET,
                             GUC_UNIT_MS, NULL, NULL, NULL);
-    DefineCustomIntVariable("ia3.batch_rows", "Most rows that a plan sends to an engine in one request.",
-                            NULL, &Ia3BatchRows, 256, 1, 65536, PGC_USERSET, 0, NULL, NULL, NULL);
+    DefineCustomIntVariable("ia3.batch_rows",
+                            "Maximum number of rows that a plan sends to an engine in one request.", NULL,
+                            &Ia3BatchRows, 256, 1, 65536, PGC_USERSET, 0, NULL, NULL, NULL);
     DefineCustomBoolVariable("ia3.enable_batching", "Lets the planner batch the rows of a query.", NULL,
                              &Ia3EnableBatching, true, PGC_USERSET, 0, NULL, NULL, NULL);
 }

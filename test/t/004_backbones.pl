@@ -197,7 +197,7 @@ ok(wait_for_query($node, 'SELECT count(*) = 2 FROM ia3_stat_progress_train WHERE
 my $old = engine_pid($node);
 configure("default=$models/b:float32, other=$models/other:float32");
 wait_for_engines('default draining a, default ready b, other ready other', 'the old engine drains while it trains');
-is(value("SELECT state, message LIKE '%trainings and merges: _,%' FROM ia3_stat_engine WHERE pid = $old"), 'draining|t',
+is(value("SELECT state, message LIKE '%training runs and merges: _,%' FROM ia3_stat_engine WHERE pid = $old"), 'draining|t',
     'and says so');
 is(value(best('t')), $answer, 'the new one answers');
 my ($out, $err) = finish_query($steady);

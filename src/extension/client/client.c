@@ -100,7 +100,7 @@ at_sub_xact_end(SubXactEvent event, SubTransactionId subid, SubTransactionId par
         current = NULL; /* it was only being built */
 }
 
-/* Not left to the operating system: others have to see that nothing of ours is outstanding any more. */
+/* Other backends have to see that none of our requests is outstanding any more. */
 static void
 at_exit(int code, Datum arg)
 {
@@ -152,7 +152,7 @@ last_connection(const char *backbone)
     return last;
 }
 
-/* An entry for a new connection to the backbone; what cannot be used any more is closed on the way. */
+/* An entry for a new connection to the backbone; connections that cannot be used any more are closed on the way. */
 static Ia3Connection *
 spare_connection(const char *backbone)
 {
@@ -175,7 +175,7 @@ spare_connection(const char *backbone)
     return spare;
 }
 
-/* The configured list may be ahead of the supervisor, which reads it when it gets to it. */
+/* The setting may be newer than what the supervisor has acted upon. */
 static bool
 is_configured(const char *backbone)
 {

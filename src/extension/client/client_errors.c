@@ -118,7 +118,7 @@ Ia3RaiseNotReady(const char *backbone, const Ia3EngineStatus *status)
                     errhint("%s", hint)));
 }
 
-/* The supervisor learns of the end of an engine about when we do: it gets a moment to say why. */
+/* The supervisor learns of the engine's end at about the same time as this backend: it gets a moment to say why. */
 static void
 raise_gone(const char *backbone, Ia3EngineKey engine)
 {

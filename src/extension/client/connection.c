@@ -1,7 +1,3 @@
-/*
- * connection.c
- *     A connection to an engine: the socket, and frames on it.
- */
 #include "postgres.h"
 
 #include <sys/socket.h>

@@ -23,7 +23,7 @@ typedef struct Ia3Connection {
     bool busy; /* a reply is outstanding, or the greeting is */
     bool cut;  /* the request could not be sent to its end */
     Ia3EngineKey engine;
-    Ia3EngineLoad load;     /* what we have told others of this connection */
+    Ia3EngineLoad load;     /* of this connection, as other backends see it */
     uint32 request;         /* the last one sent */
     SubTransactionId subid; /* that began it */
     Ia3EngineInfo info;

@@ -1,7 +1,3 @@
-/*
- * engine_choice.c
- *     Which engine of a backbone this session's next request goes to.
- */
 #include "postgres.h"
 
 #include "utils/timestamp.h"

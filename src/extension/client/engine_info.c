@@ -1,7 +1,3 @@
-/*
- * engine_info.c
- *     What an engine says about itself (INFO_OK).
- */
 #include "postgres.h"
 
 #include "engine_info.h"

@@ -1,7 +1,3 @@
-/*
- * string_list.c
- *     Lists of strings: choices, templates, fields.
- */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"

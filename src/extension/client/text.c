@@ -1,7 +1,3 @@
-/*
- * text.c
- *     Text on its way to an engine and back.
- */
 #include "postgres.h"
 
 #include "catalog/namespace.h"

@@ -1,6 +1,6 @@
 /*
  * tokenize.c
- *     ia3_tokenize: how a backbone's tokenizer cuts a text.
+ *     ia3_tokenize: how a backbone's tokenizer splits a text.
  */
 #include "postgres.h"
 

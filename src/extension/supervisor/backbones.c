@@ -2,13 +2,13 @@
  * backbones.c
  *     Parses ia3.backbones: "name=path[@device[|device...]][:dtype], ...".
  *
- * A device is cpu, cuda (that is cuda:0), cuda:N or auto; "@cuda:1:bfloat16" is the device cuda:1, since a dtype
- * begins with a letter. Several devices make as many engines of one backbone; they are of one kind, since CPUs and
- * GPUs round differently, and what a statement or a seed gives must not depend on which engine was free.
+ * A device is cpu, cuda (that is cuda:0), cuda:N or auto; "@cuda:1:bfloat16" is the device cuda:1, since a dtype begins
+ * with a letter. A backbone with several devices has an engine for each. They must be of one kind: CPUs and GPUs round
+ * differently, and the result of a statement or of a seed must not depend on which engine was free.
  *
- * Blanks around the parts are ignored. A path may be quoted with " or ', a quote inside is doubled; then it
- * may contain anything. In an unquoted path '@' and ':' belong to the path when a '/' follows them, so that
- * /models@v2/t5 needs no quotes, while /models/t5@v2 does (its end would be a device).
+ * Blanks around the parts are ignored. A path may be quoted with " or ', and may then contain anything; a quote inside
+ * is doubled. In an unquoted path '@' and ':' belong to the path when a '/' follows them, so that /models@v2/t5 needs
+ * no quotes, while /models/t5@v2 does (its end would be a device).
  */
 #include "postgres.h"
 
@@ -144,7 +144,7 @@ is_gpu(const char *device)
     return strncmp(device, "cuda:", 5) == 0;
 }
 
-/* What is known of a device without asking for it. Two engines may share the cores, but not a GPU. */
+/* Checks what can be known of the last device without opening it. Two engines may share the cores, but not a GPU. */
 static void
 check_devices(Scanner *scan, const Ia3BackboneSpec *spec, const DeviceName *devices, int n)
 {
@@ -152,12 +152,13 @@ check_devices(Scanner *scan, const Ia3BackboneSpec *spec, const DeviceName *devi
 
     if (strcmp(last, "cpu") != 0 && strcmp(last, "auto") != 0 && !is_gpu(last))
         fail(scan,
-             "Backbone \"%s\" names an unknown device \"%s\"; known are cpu, cuda, cuda:N and auto. A path "
+             "Backbone \"%s\" names an unknown device \"%s\"; the known devices are cpu, cuda, cuda:N and "
+             "auto. A path "
              "that contains \"@\" must be quoted.",
              spec->name, last);
     for (int i = 0; i < n && n > 1; i++)
         if (strcmp(devices[i], "auto") == 0)
-            fail(scan, "Backbone \"%s\" has the device \"auto\" in a list; it stands alone.", spec->name);
+            fail(scan, "Backbone \"%s\" has the device \"auto\" in a list; it must stand alone.", spec->name);
     for (int i = 0; i < n - 1; i++)
         if (is_gpu(last) && strcmp(devices[i], last) == 0)
             fail(scan, "Backbone \"%s\" names the device \"%s\" twice.", spec->name, last);
@@ -169,7 +170,7 @@ check_devices(Scanner *scan, const Ia3BackboneSpec *spec, const DeviceName *devi
                 spec->name, devices[i], last);
 }
 
-/* Int8 is for the CPU; "auto" takes it then. */
+/* Int8 is for the CPU; with it, "auto" means the CPU. */
 static void
 check_dtype(Scanner *scan, const Ia3BackboneSpec *spec, const char *device)
 {
@@ -178,7 +179,7 @@ check_dtype(Scanner *scan, const Ia3BackboneSpec *spec, const char *device)
              spec->name, device);
 }
 
-/* A word, for "cuda" perhaps with a number. Either has one form: "cuda" is "cuda:0", "cuda:01" is "cuda:1". */
+/* Reads a word, for "cuda" perhaps with a number. The result has one spelling: "cuda" and "cuda:00" become "cuda:0". */
 static void
 scan_device(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName device)
 {
@@ -257,10 +258,11 @@ scan_dtype(Scanner *scan, Ia3BackboneSpec *spec)
     if (strcmp(spec->dtype, "float16") == 0)
         fail(scan, "Backbone \"%s\": T5 overflows in float16; use bfloat16.", spec->name);
     else
-        fail(scan,
-             "Backbone \"%s\" names an unknown dtype \"%s\"; known are auto, float32, bfloat16 and "
-             "int8. A path that contains \":\" must be quoted.",
-             spec->name, spec->dtype);
+        fail(
+            scan,
+            "Backbone \"%s\" names an unknown dtype \"%s\"; the known dtypes are auto, float32, bfloat16 and "
+            "int8. A path that contains \":\" must be quoted.",
+            spec->name, spec->dtype);
 }
 
 /* A bare name is a directory of the extension's share directory. */
@@ -283,7 +285,7 @@ resolve_path(Scanner *scan, Ia3BackboneSpec *spec)
         fail(scan, "The path of backbone \"%s\" is too long.", spec->name);
 }
 
-/* One spec for each device; *n grows by as many. */
+/* Makes one spec for each device; *n grows by their number. */
 static void
 expand_devices(Scanner *scan, Ia3BackboneSpec *specs, int *n, const DeviceName *devices, int nDevices)
 {
@@ -306,7 +308,7 @@ expand_devices(Scanner *scan, Ia3BackboneSpec *specs, int *n, const DeviceName *
     }
 }
 
-/* An entry of the list becomes specs[*n] and the following. */
+/* Reads an entry of the list into specs[*n] and the following. */
 static void
 scan_entry(Scanner *scan, Ia3BackboneSpec *specs, int *n)
 {

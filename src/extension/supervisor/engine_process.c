@@ -47,7 +47,6 @@ close_fd(int *fd)
     *fd = -1;
 }
 
-/* Closes our ends. An engine that still runs takes the end of its death pipe as the order to exit. */
 void
 Ia3ProcessClosePipes(Ia3Process *process)
 {
@@ -212,10 +211,6 @@ fork_child(Launch *launch)
     return pid;
 }
 
-/*
- * Starts the engine of `spec` with `settings`. Returns false and a reason in `error` if that fails
- * at once; whether the engine then loads, its status pipe tells.
- */
 bool
 Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
                 const char *socketPath, char *error, size_t errorSize)
@@ -252,7 +247,6 @@ Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec, const Ia3Engin
     return pid > 0;
 }
 
-/* If the process has ended: forgets its pid, says how in words, and returns true. Does not wait. */
 bool
 Ia3ProcessReap(Ia3Process *process, char *how, size_t howSize)
 {

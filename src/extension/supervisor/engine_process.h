@@ -7,7 +7,7 @@
 
 #include "backbones.h"
 
-/* The settings that an engine is started with; units as in ia3.h. */
+/* The settings that an engine is started with; units as in guc.h. */
 typedef struct Ia3EngineSettings {
     int threads;
     int maxBatchTokens;
@@ -31,11 +31,17 @@ typedef struct Ia3Process {
 } Ia3Process;
 
 extern void Ia3ProcessInit(Ia3Process *process);
+/*
+ * Starts the engine of `spec` with `settings`. Returns false and a reason in `error` if that fails at once; whether the
+ * engine then loads, its status pipe tells.
+ */
 extern bool Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec,
                             const Ia3EngineSettings *settings, const char *socketPath, char *error,
                             size_t errorSize);
+/* If the process has ended: forgets its pid, says how in words, and returns true. Does not wait. */
 extern bool Ia3ProcessReap(Ia3Process *process, char *how, size_t howSize);
 extern void Ia3ProcessSignal(Ia3Process *process, int signal);
+/* Closes our ends. An engine that still runs takes the end of its death pipe as the order to exit. */
 extern void Ia3ProcessClosePipes(Ia3Process *process);
 
 /* Reads what is there and calls `handle` for every complete line; closes the pipe at its end. */

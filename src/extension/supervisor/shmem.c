@@ -1,11 +1,11 @@
 /*
  * shmem.c
- *     The extension's shared memory: what the supervisor publishes about its engines, what backends have asked
- *     them for, and the slots in which backends report their training.
+ *     The extension's shared memory: what the supervisor publishes about its engines, the requests that backends have
+ *     sent them, and the slots in which backends report the progress of training runs.
  *
- * Locking: two LWLocks of one tranche. The first guards the engine entries, which the supervisor alone writes
- * and everyone reads copies of, and their loads, which backends write. The second guards the progress slots.
- * Neither is held while waiting for anything.
+ * Locking: two LWLocks of one tranche. The first guards the engine entries, which only the supervisor writes and of
+ * which everyone reads copies, and their loads, which backends write. The second guards the progress slots. Neither is
+ * held while its holder waits for anything.
  */
 #include "postgres.h"
 
@@ -24,7 +24,7 @@
 #define IA3_LOCK_TRAIN   1
 #define IA3_N_LOCKS      2
 
-/* One step of a training takes about as long as answering requests of this size (4,096 tokens). */
+/* One step of a training run takes about as long as answering requests of this size (4,096 tokens). */
 #define STEP_BYTES (16 * 1024)
 
 typedef struct Ia3Shared {
@@ -43,8 +43,8 @@ static shmem_startup_hook_type previousStartupHook = NULL;
 static shmem_request_hook_type previousRequestHook = NULL;
 
 /*
- * Whoever can run SQL can train: client backends, background workers, walsenders of logical replication.
- * MaxBackends is not computed yet when 13 and 14 ask.
+ * One for every process that can run SQL, and so can train: client backends, background workers, walsenders of logical
+ * replication. PostgreSQL 13 and 14 have not computed MaxBackends yet when this is needed.
  */
 static int
 count_progress_slots(void)
@@ -67,7 +67,7 @@ request_shmem(void)
     RequestNamedLWLockTranche(IA3_TRANCHE, IA3_N_LOCKS);
 }
 
-/* Enters the configured backbones as starting, so that queries wait for a supervisor that is not up yet. */
+/* Enters the configured engines as starting, so that queries wait while the supervisor is not up yet. */
 static void
 enter_configured(void)
 {
@@ -106,7 +106,6 @@ startup_hook(void)
     LWLockRelease(AddinShmemInitLock);
 }
 
-/* Installs the hooks that reserve and set up the shared memory. Only from _PG_init while preloading. */
 void
 Ia3ShmemInit(void)
 {
@@ -115,14 +114,12 @@ Ia3ShmemInit(void)
     shmem_startup_hook = startup_hook;
 }
 
-/* True if the library was preloaded, that is if everything below may be used. */
 bool
 Ia3Loaded(void)
 {
     return shared != NULL;
 }
 
-/* ERROR 55000 unless the library was preloaded. */
 void
 Ia3RequirePreload(void)
 {
@@ -132,7 +129,6 @@ Ia3RequirePreload(void)
                         errhint("Add ia3 to shared_preload_libraries and restart the server.")));
 }
 
-/* Returns 0 when not preloaded. */
 int
 Ia3GetEngineStatuses(Ia3EngineStatus *statuses, Ia3EngineLoad *loads)
 {
@@ -157,7 +153,7 @@ serves_backbone(const Ia3EngineStatus *engine, const char *backbone)
     return engine->state != IA3_ENGINE_UNUSED && engine->current && strcmp(engine->spec.name, backbone) == 0;
 }
 
-/* Whom a query rather hears of: the greater, the nearer to an answer. */
+/* How near an engine is to serving; a query that has to wait is told about the nearest one. */
 static int
 prospects(const Ia3EngineStatus *engine)
 {
@@ -192,7 +188,6 @@ best_engine(const char *backbone)
     return best;
 }
 
-/* Copies the entry of that current engine of a backbone which is best off; false if there is none. */
 bool
 Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status)
 {
@@ -208,7 +203,6 @@ Ia3GetEngineStatus(const char *backbone, Ia3EngineStatus *status)
     return engine != NULL;
 }
 
-/* True while requests go to the engine. */
 bool
 Ia3EngineIsCurrent(Ia3EngineKey key)
 {
@@ -224,10 +218,6 @@ Ia3EngineIsCurrent(Ia3EngineKey key)
     return current;
 }
 
-/*
- * Why an engine of the backbone has ended, as far as the supervisor knows; empty if it does not. False if the
- * supervisor has not noticed yet that it has.
- */
 bool
 Ia3EngineLastWords(Ia3EngineKey key, const char *backbone, char *words, size_t size)
 {
@@ -237,30 +227,26 @@ Ia3EngineLastWords(Ia3EngineKey key, const char *backbone, char *words, size_t s
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_SHARED);
     engine = &shared->engines[key.slot];
     noticed = engine->generation != key.generation || engine->state != IA3_ENGINE_READY;
-    /* it may be on its way again */
+    /* it may be starting again already */
     says = serves_backbone(engine, backbone) && engine->state != IA3_ENGINE_READY;
     strlcpy(words, says ? engine->message : "", size);
     LWLockRelease(&locks[IA3_LOCK_ENGINES].lock);
     return noticed;
 }
 
-/*
- * What a request waits for, in bytes of requests: those that are outstanding, and of each training the step
- * under way. An engine that is slower than others has more of it, and so gets less.
- */
 int64
 Ia3OutstandingBytes(const Ia3EngineLoad *load)
 {
     return load->bytes + (int64) load->trainings * STEP_BYTES;
 }
 
-/* True if it is worth leaving a, which knows the adapters of this session already, for b. */
+/* True if b is so much better that it pays to leave a, which has this session's adapters already. */
 static bool
 is_clearly_better(const Ia3EngineLoad *b, const Ia3EngineLoad *a, bool training)
 {
     if (training && a->trainings != b->trainings)
         return b->trainings < a->trainings;
-    /* within a quarter, the next request that ends may turn it round */
+    /* the next request that ends may reverse a difference of less than a quarter */
     return Ia3OutstandingBytes(a) > Ia3OutstandingBytes(b) + Ia3OutstandingBytes(b) / 4;
 }
 
@@ -300,7 +286,7 @@ Ia3CountEngines(const char *backbone, const Ia3EngineWish *wish)
     return n;
 }
 
-/* Its slot, -1 if none is ready. The caller holds the lock. */
+/* Returns the slot of the engine to be used, -1 if none is ready. The caller holds the lock. */
 static int
 choose_ready(const char *backbone, const Ia3EngineWish *wish)
 {
@@ -328,11 +314,6 @@ choose_ready(const char *backbone, const Ia3EngineWish *wish)
     return best;
 }
 
-/*
- * Copies the entry of the engine that the next request to a backbone should go to, and sets *key. If none is
- * ready, the entry is the one of Ia3GetEngineStatus and key->generation is 0. False if the backbone has no
- * current engine.
- */
 bool
 Ia3ChooseEngine(const char *backbone, const Ia3EngineWish *wish, Ia3EngineStatus *status, Ia3EngineKey *key)
 {
@@ -388,7 +369,7 @@ Ia3PublishEngines(const int *slots, const Ia3EngineStatus *const *statuses, int 
     LWLockAcquire(&locks[IA3_LOCK_ENGINES].lock, LW_EXCLUSIVE);
     for (int i = 0; i < n; i++) {
         Assert(slots[i] >= 0 && slots[i] < IA3_MAX_ENGINES);
-        /* what its predecessor was asked for is not asked of this one */
+        /* the load was that of its predecessor */
         if (shared->engines[slots[i]].generation != statuses[i]->generation)
             memset(&shared->loads[slots[i]], 0, sizeof shared->loads[slots[i]]);
         shared->engines[slots[i]] = *statuses[i];
@@ -416,7 +397,6 @@ Ia3ConfigurationIsKnown(void)
     return known;
 }
 
-/* Never 0 and never given twice, also not to different supervisors of one server run. */
 uint32
 Ia3NextGeneration(void)
 {

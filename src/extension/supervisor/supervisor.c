@@ -110,8 +110,8 @@ any_runs(void)
 }
 
 /*
- * Ends all engines: SIGTERM, and SIGKILL after STOP_PATIENCE_MS (run_due). The current ones keep their entries,
- * since it may be only we who are restarted; queries wait for that.
+ * Ends all engines: SIGTERM, and SIGKILL after STOP_PATIENCE_MS (run_due). The current ones keep their entries: perhaps
+ * only the supervisor is restarted, and queries wait for that.
  */
 static void
 stop_all(void)
@@ -137,7 +137,7 @@ at_exit(int code, Datum arg)
             Ia3EngineForget(&Ia3Engines[i]);
 }
 
-/* What predecessors left behind. */
+/* Removes the sockets of engines that could not do so themselves. */
 static void
 remove_stale_sockets(void)
 {
@@ -176,7 +176,7 @@ init_supervisor(void)
     pqsignal(SIGCHLD, handle_sigchld);
     BackgroundWorkerUnblockSignals();
 
-    /* no database of our own, but a row in pg_stat_activity and a part in process signals */
+    /* connects to no database, but gets a row in pg_stat_activity and takes part in process signals */
     BackgroundWorkerInitializeConnection(NULL, NULL, 0);
 
     for (int i = 0; i < IA3_MAX_ENGINES; i++)
@@ -190,7 +190,7 @@ static void
 configure(void)
 {
     backboneWaits = !Ia3ApplyConfiguration();
-    Ia3EntryFreed = false; /* what it freed was there when it added engines */
+    Ia3EntryFreed = false; /* what it freed was available when it added engines */
 }
 
 void

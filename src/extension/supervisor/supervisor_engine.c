@@ -2,9 +2,9 @@
  * supervisor_engine.c
  *     The life of one engine. Runs in the supervisor only.
  *
- * STARTING -> LOADING -> READY; when it ends, RESTARTING (FAILED if it gave a reason or keeps ending before it
- * is ready) until its back-off is over, then STARTING again with a new generation. One that is not wanted any
- * more is DRAINING, that is it finishes what it was asked, trainings included, and ends.
+ * STARTING -> LOADING -> READY; when it ends, RESTARTING (FAILED if it gave a reason or keeps ending before it is
+ * ready) until its back-off is over, then STARTING again with a new generation. An engine that is no longer wanted is
+ * DRAINING: it finishes its requests, training runs included, and ends.
  */
 #include "postgres.h"
 
@@ -20,9 +20,9 @@
 
 #define BACKOFF_MIN_MS    1000
 #define BACKOFF_MAX_MS    60000
-#define SERVED_LONG_MS    60000            /* whoever served so long starts again with no back-off */
+#define SERVED_LONG_MS    60000            /* an engine that served this long starts again without back-off */
 #define STOP_PATIENCE_MS  5000             /* between SIGTERM and SIGKILL */
-#define DRAIN_PATIENCE_MS (10 * 60 * 1000) /* for draining, when no training or merge is under way */
+#define DRAIN_PATIENCE_MS (10 * 60 * 1000) /* for draining, while no training run or merge is under way */
 
 Ia3Engine Ia3Engines[IA3_MAX_ENGINES];
 bool Ia3PipesChanged = false;
@@ -58,7 +58,7 @@ from_now(int ms)
  * Lines from an engine
  */
 
-/* Copies UTF-8; what does not fit is left out, and never half of a character is taken. */
+/* Copies UTF-8, cut between characters if it does not fit. */
 static void
 copy_text(char *dst, size_t size, const char *text)
 {
@@ -138,7 +138,7 @@ handle_draining(Ia3Engine *engine, int lasting, int others)
 {
     engine->endBy = lasting > 0 ? 0 : from_now(DRAIN_PATIENCE_MS);
     snprintf(engine->status.message, sizeof engine->status.message,
-             "It finishes what it was asked: trainings and merges: %d, other requests: %d.", lasting, others);
+             "It is finishing its requests: training runs and merges: %d, others: %d.", lasting, others);
     publish(engine);
 }
 
@@ -179,7 +179,10 @@ read_pipes(Ia3Engine *engine)
         Ia3PipesChanged = true;
 }
 
-/* The last words of a process that has ended: bounded, since a child of it might hold the pipe open. */
+/*
+ * Reads the last words of a process that has ended. The loop is bounded, since a child of the process might hold the
+ * pipe open.
+ */
 static void
 drain_pipes(Ia3Engine *engine)
 {
@@ -214,10 +217,6 @@ set_spec(Ia3Engine *engine, const Ia3BackboneSpec *spec)
              spec->device);
 }
 
-/*
- * Takes the unused entry for an engine that is to be started now. In shared memory the entry may already say
- * that it starts (Ia3ShmemResetEngines), and nobody is to see it vanish in between.
- */
 void
 Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings, bool current)
 {
@@ -229,7 +228,6 @@ Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSett
     set_state(engine, IA3_ENGINE_STARTING);
 }
 
-/* The engine goes on under a new list, in which its backbone may have more or fewer devices than before. */
 void
 Ia3EngineAdopt(Ia3Engine *engine, const Ia3BackboneSpec *spec)
 {
@@ -237,7 +235,6 @@ Ia3EngineAdopt(Ia3Engine *engine, const Ia3BackboneSpec *spec)
     publish(engine);
 }
 
-/* If it waits for its next try: now is a good moment, what was wrong may have been put right. */
 void
 Ia3EngineRetry(Ia3Engine *engine)
 {
@@ -279,7 +276,6 @@ name_socket(Ia3Engine *engine)
              engine->status.spec.name, MyProcPid, engine->status.generation);
 }
 
-/* Starts the process; it says itself when it is ready. */
 void
 Ia3EngineStart(Ia3Engine *engine)
 {
@@ -300,7 +296,6 @@ Ia3EngineStart(Ia3Engine *engine)
     set_state(engine, IA3_ENGINE_STARTING);
 }
 
-/* Asks a running engine to end, in whatever state the entry is shown meanwhile. */
 void
 Ia3EngineTerminate(Ia3Engine *engine, Ia3EngineState state)
 {
@@ -312,7 +307,6 @@ Ia3EngineTerminate(Ia3Engine *engine, Ia3EngineState state)
     set_state(engine, state);
 }
 
-/* Ends an engine that is not wanted any more, whatever it does. */
 void
 Ia3EngineStop(Ia3Engine *engine)
 {
@@ -321,7 +315,6 @@ Ia3EngineStop(Ia3Engine *engine)
     Ia3EngineTerminate(engine, IA3_ENGINE_STOPPED);
 }
 
-/* A serving engine is to finish its work and end. Neither publishes nor signals. */
 void
 Ia3EngineBeginDraining(Ia3Engine *engine)
 {
@@ -332,7 +325,6 @@ Ia3EngineBeginDraining(Ia3Engine *engine)
     engine->endBy = from_now(DRAIN_PATIENCE_MS); /* until it tells what it is doing */
 }
 
-/* An engine that is not wanted any more goes, in the way that its state asks for. */
 void
 Ia3EngineDismiss(Ia3Engine *engine)
 {
@@ -346,7 +338,6 @@ Ia3EngineDismiss(Ia3Engine *engine)
         Ia3EngineStop(engine);
 }
 
-/* The next stronger signal for an engine that takes too long to leave. */
 void
 Ia3EnginePress(Ia3Engine *engine)
 {
@@ -368,7 +359,7 @@ Ia3EnginePress(Ia3Engine *engine)
  * The end
  */
 
-/* What an engine that ends without a word to us has logged last is the best there is to say. */
+/* An engine that ends without giving a reason may have logged it as its last error. */
 static void
 describe_end(Ia3Engine *engine, const char *how, bool wasReady)
 {
@@ -380,7 +371,7 @@ describe_end(Ia3Engine *engine, const char *how, bool wasReady)
     pfree(message);
 }
 
-/* An engine that was not asked to has ended. */
+/* Decides what follows when an engine has ended that was not asked to. */
 static void
 handle_crash(Ia3Engine *engine, const char *how)
 {
@@ -392,7 +383,7 @@ handle_crash(Ia3Engine *engine, const char *how)
         engine->failures++;
     if (!engine->gaveReason)
         describe_end(engine, how, wasReady);
-    /* one that served deserves a try, whatever it says: queries wait for that */
+    /* an engine that has served is restarted whatever it says, since queries wait for it */
     if (engine->failures > 1 || (engine->gaveReason && !wasReady)) {
         fail_start(engine);
         return;
@@ -403,7 +394,6 @@ handle_crash(Ia3Engine *engine, const char *how)
     set_state(engine, IA3_ENGINE_RESTARTING);
 }
 
-/* Reads what the engine says, notices if it has ended, and decides what follows. */
 void
 Ia3EngineAttend(Ia3Engine *engine)
 {
@@ -418,7 +408,7 @@ Ia3EngineAttend(Ia3Engine *engine)
     unlink(engine->status.socket); /* usually gone already */
     engine->status.restarts++;
     if (engine->leaving) {
-        ereport(LOG, (errmsg("ia3 engine \"%s\" (PID %d) has left: it %s", engine->label, engine->status.pid,
+        ereport(LOG, (errmsg("ia3 engine \"%s\" (PID %d) has ended: it %s", engine->label, engine->status.pid,
                              how)));
         free_engine(engine);
     } else if (engine->stopping) {
@@ -432,7 +422,6 @@ Ia3EngineAttend(Ia3Engine *engine)
     }
 }
 
-/* We end: no engine is left to hope for its death pipe alone, and queries know that none serves. */
 void
 Ia3EngineForget(Ia3Engine *engine)
 {

@@ -17,8 +17,8 @@ typedef struct Ia3Engine {
                sizeof(((Ia3BackboneSpec *) NULL)->device)]; /* for messages */
     Ia3EngineSettings settings;
     Ia3Process process;
-    char lastError[IA3_LINE_MAX + 1]; /* what it has logged as one, since its start */
-    bool outdated;                    /* it is current until its successors take over */
+    char lastError[IA3_LINE_MAX + 1]; /* the last that it has logged since its start */
+    bool outdated;                    /* current only until its successors take over */
     bool leaving;                     /* drains or stops; once it has ended, its entry is freed */
     bool stopping;                    /* SIGTERM was sent */
     bool keep;                        /* while the configuration is applied: it is wanted */
@@ -34,17 +34,37 @@ typedef struct Ia3Engine {
 extern Ia3Engine Ia3Engines[IA3_MAX_ENGINES];
 
 extern bool Ia3EngineInUse(const Ia3Engine *engine);
+
+/*
+ * Takes an unused entry for an engine that is to be started now. In shared memory the entry may already say that the
+ * engine starts (Ia3ShmemResetEngines), and queries do not see it disappear in between.
+ */
 extern void Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
                          bool current);
+/* Starts the process; it says itself when it is ready. */
 extern void Ia3EngineStart(Ia3Engine *engine);
+/* The engine stays under a new list, in which its backbone may have more or fewer devices than before. */
 extern void Ia3EngineAdopt(Ia3Engine *engine, const Ia3BackboneSpec *spec);
+/* If the engine waits for its next attempt to start, it waits no longer: what was wrong may have been put right. */
 extern void Ia3EngineRetry(Ia3Engine *engine);
+
+/* Asks a running engine to end; its entry shows `state` in the meantime. */
 extern void Ia3EngineTerminate(Ia3Engine *engine, Ia3EngineState state);
+/* Ends an engine that is no longer wanted, whatever it is doing. */
 extern void Ia3EngineStop(Ia3Engine *engine);
+/* Notes that a serving engine is to finish its requests and end; neither publishes that nor signals the engine. */
 extern void Ia3EngineBeginDraining(Ia3Engine *engine);
+/* An engine is no longer wanted: depending on its state, it drains, is stopped, or its entry is freed. */
 extern void Ia3EngineDismiss(Ia3Engine *engine);
+/* Sends the next stronger signal to an engine that takes too long to leave. */
 extern void Ia3EnginePress(Ia3Engine *engine);
+
+/* Reads what the engine says, notices if it has ended, and decides what follows. */
 extern void Ia3EngineAttend(Ia3Engine *engine);
+/*
+ * The supervisor itself ends: the engine is told to end, although its death pipe would tell it too, and queries learn
+ * that it does not serve.
+ */
 extern void Ia3EngineForget(Ia3Engine *engine);
 
 /* Notices for the supervisor's loop, which takes them back: a pipe was opened or closed, an entry was freed. */

@@ -1,14 +1,15 @@
 /*
  * supervisor_list.c
- *     Which engines there should be: ia3.backbones and the settings against what runs. In the supervisor only.
+ *     Which engines there should be: ia3.backbones and the other settings, compared with what runs. In the supervisor
+ *     only.
  *
- * A backbone has one current engine per device; they share its requests. When a reload changes its entry, engines
- * that the new one asks for as they are stay, and the others are loaded beside as successors. As long as these
- * are on their way, those that the new entry does not ask for serve on as outdated; then they drain, and the
- * successors become current, all at one moment, so that no two statements are answered by old and new weights
- * in turn. Successors that fail are tried again with back-off; if all do, the outdated engines serve on, also
- * across crashes of their own. Outdated engines that do not serve are replaced at once, and engines that are only
- * taken away drain at once.
+ * A backbone has one current engine per device; they share its requests. When a reload changes its entry, engines that
+ * the new entry asks for just as they are stay; the others that it asks for are loaded beside them, as successors.
+ * Until these are ready, the engines that the new entry does not ask for keep serving, as outdated ones. Then they
+ * drain, and the successors become current, all at the same moment, so that statements are not answered by old and
+ * new weights in turn. Successors that fail are tried again with back-off; if all of them fail, the outdated engines
+ * keep serving, and are restarted when they crash. Outdated engines that do not serve are replaced at once, and engines
+ * that are only taken away drain at once.
  */
 #include "postgres.h"
 
@@ -23,8 +24,8 @@
 #include "supervisor_list.h"
 
 /*
- * The engines of one backbone on CPUs share its cores; they would else be in each other's way. One on a GPU is
- * not reloaded for a setting that does not concern it.
+ * Engines of one backbone on the CPU share the cores, so as not to get in each other's way. An engine on a GPU is not
+ * reloaded for a setting that does not concern it.
  */
 static int
 threads_for(const Ia3BackboneSpec *spec)
@@ -91,7 +92,7 @@ is_outdated(const Ia3Engine *engine)
  * Applying the configuration
  */
 
-/* The best engine for `spec` that is not taken for another: one that serves, one that shall, a successor. */
+/* The best engine for `spec` that is not taken for another one: a current engine, if possible a ready one. */
 static Ia3Engine *
 find_as_configured(const Ia3BackboneSpec *spec)
 {
@@ -110,7 +111,10 @@ find_as_configured(const Ia3BackboneSpec *spec)
     return best;
 }
 
-/* What the outdated engines of a backbone depend on: whether its new ones are all there, or at least begun. */
+/*
+ * Keeps the outdated engines of a backbone unless its new ones are `complete`; those that do not serve, only if loading
+ * new ones has `begun`.
+ */
 static void
 keep_outdated(const char *name, bool complete, bool begun)
 {
@@ -135,7 +139,7 @@ has_outdated(const char *name)
     return false;
 }
 
-/* Decides about the engines of the backbone of specs[0..n); `found` gets those that go on. */
+/* Decides about the engines of the backbone of specs[0..n); `found` gets those that stay. */
 static void
 keep_engines(const Ia3BackboneSpec *specs, int n, Ia3Engine **found)
 {
@@ -165,7 +169,7 @@ add_engine(const Ia3BackboneSpec *spec)
         if (Ia3EngineInUse(&Ia3Engines[i]))
             continue;
         if (successor)
-            ereport(LOG, (errmsg("ia3 engine \"%s\" has changed settings; its successor is loaded beside it",
+            ereport(LOG, (errmsg("ia3 engine \"%s\" has changed settings; its successor is being loaded",
                                  spec->name)));
         Ia3EngineAdd(&Ia3Engines[i], spec, &settings, !successor);
         return true;
@@ -250,8 +254,8 @@ become_current(Ia3Engine *engine)
 }
 
 /*
- * The successors become current, and the outdated engines leave. New requests must not find these any more when
- * they are told to drain, hence the order.
+ * Makes the successors current and lets the outdated engines leave. New requests must not find these any more by the
+ * time they are told to drain, hence the order.
  */
 static void
 promote(const char *name)

@@ -1,7 +1,3 @@
-/*
- * adapter_request.c
- *     A request that uses adapters. The engine is sent those that it lacks, and then the request again.
- */
 #include "postgres.h"
 
 #include "adapter_request.h"
