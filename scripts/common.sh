@@ -54,13 +54,22 @@ ia3_build() {
     make -C "$IA3_ROOT" --no-print-directory -s -j "$(ia3_jobs)" PG_CONFIG="$PG_CONFIG"
 }
 
-ia3_install() {
-    local install=(make -C "$IA3_ROOT" --no-print-directory -s install PG_CONFIG="$PG_CONFIG")
+# Runs a command with the right to write into PostgreSQL's directories.
+ia3_installer() {
     if [ -w "$("$PG_CONFIG" --pkglibdir)" ]; then
-        "${install[@]}" >/dev/null
+        "$@" >/dev/null
     else
-        ia3_root "${install[@]}" >/dev/null
+        ia3_root "$@" >/dev/null
     fi
+}
+
+ia3_install() {
+    ia3_installer make -C "$IA3_ROOT" --no-print-directory -s install PG_CONFIG="$PG_CONFIG"
+}
+
+# ia3_install_library FILE: in the place of ia3.so.
+ia3_install_library() {
+    ia3_installer install -m 755 "$1" "$("$PG_CONFIG" --pkglibdir)/ia3.so"
 }
 
 # Runs a command as the user that owns the cluster (PostgreSQL refuses to run as root).
@@ -85,22 +94,30 @@ ia3_make_tmp() {
     fi
 }
 
+# Stops the cluster, if there is one, and removes it.
+ia3_cluster_stop() {
+    if [ -f "$IA3_TMP/data/postmaster.pid" ]; then
+        ia3_as_owner "$IA3_BINDIR/pg_ctl" -D "$IA3_TMP/data" -m immediate -t 60 -w stop \
+            >/dev/null 2>&1 || echo "could not stop the cluster in $IA3_TMP/data" >&2
+    fi
+    rm -rf "$IA3_TMP/data"
+}
+
 ia3_cleanup() {
     local status=$?
     trap - EXIT
     trap '' INT TERM
     if [ -n "$IA3_TMP" ] && [ -d "$IA3_TMP" ]; then
-        if [ -f "$IA3_TMP/data/postmaster.pid" ]; then
-            ia3_as_owner "$IA3_BINDIR/pg_ctl" -D "$IA3_TMP/data" -m immediate -t 30 -w stop \
-                >/dev/null 2>&1 || echo "could not stop the cluster in $IA3_TMP/data" >&2
-        fi
+        ia3_cluster_stop
+        ${IA3_ON_EXIT:-true}
         rm -rf "$IA3_TMP"
     fi
     exit "$status"
 }
 
 # ia3_cluster_start [SETTING...]: a cluster with ia3 preloaded; settings are lines of postgresql.conf. Only its
-# owner and root can reach it: the directory and the socket are closed to others.
+# owner and root can reach it: the directory and the socket are closed to others. IA3_POSTGRES is a program to run in
+# the place of postgres.
 # shellcheck disable=SC2120
 ia3_cluster_start() {
     [ -n "$IA3_TMP" ] || ia3_make_tmp
@@ -119,7 +136,8 @@ ia3_cluster_start() {
         echo "logging_collector = off"
         printf '%s\n' "$@"
     } >>"$IA3_TMP/data/postgresql.conf"
-    ia3_as_owner "$IA3_BINDIR/pg_ctl" -D "$IA3_TMP/data" -l "$IA3_TMP/server.log" -w -t 60 start \
+    ia3_as_owner "$IA3_BINDIR/pg_ctl" -D "$IA3_TMP/data" -l "$IA3_TMP/server.log" -w -t 600 \
+        ${IA3_POSTGRES:+-p "$IA3_POSTGRES"} start \
         >/dev/null || {
         cat "$IA3_TMP/server.log"
         ia3_die "the private cluster does not start"

@@ -209,7 +209,7 @@ out_of_memory(ia3_cuda *cuda, size_t bytes)
 {
     if (cuda->base.oom)
         longjmp(*cuda->base.oom, 1);
-    fprintf(stderr, "ERROR: out of memory: %zu bytes of device memory were refused\n", bytes);
+    fprintf(stderr, "ERROR: out of device memory: could not allocate %zu bytes\n", bytes);
     abort();
 }
 

@@ -228,7 +228,7 @@ test_no_jump(void **state)
     assert_true(n > 0);
     assert_int_equal(waitpid(child, &status, 0), child);
     assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
-    assert_non_null(strstr(text, "out of memory"));
+    assert_non_null(strstr(text, "out of device memory"));
 }
 
 /* A matrix fits, its backward form does not. */

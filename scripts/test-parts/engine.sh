@@ -1,0 +1,144 @@
+# shellcheck shell=bash
+#
+# engine.sh: the parts of scripts/test that need no PostgreSQL. Sourced by it.
+
+# Those that take longest, which are started first so that none runs alone at the end.
+SLOW_ENGINE_TESTS=(devices gradient methods golden server_faults attention_shapes server state_attention drain
+    kernels_matmul kernels_attention)
+# What `quick` leaves out: other parts of what these look at remain (see scripts/test).
+NOT_QUICK_ENGINE_TESTS=(devices gradient methods)
+
+ASAN="-fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer"
+
+# engine_tests [EXCLUDED...]: names of all test/engine/test_*.c but these, the slowest first.
+engine_tests() {
+    local name source
+    for name in "${SLOW_ENGINE_TESTS[@]}"; do
+        [[ " $* " == *" $name "* ]] || [ ! -e "test/engine/test_$name.c" ] || echo "$name"
+    done
+    for source in test/engine/test_*.c; do
+        name=$(basename "$source" .c)
+        name=${name#test_}
+        [[ " $* ${SLOW_ENGINE_TESTS[*]} " == *" $name "* ]] || echo "$name"
+    done
+}
+
+# run_engine_tests PART FLAVOR NAMES [MAKE-VARIABLE...]: builds and runs these tests. $TEST_ENV are assignments for them.
+run_engine_tests() {
+    local part=$1 flavor=$2 name names
+    read -d '' -ra names <<<"$3" || true
+    shift 3
+    make_engine "$part" FLAVOR="$flavor" "$@" "${names[@]/#/build/$flavor/test/test_}" || return 0
+    new_jobs
+    for name in "${names[@]}"; do
+        add_job "test_$name" env "${TEST_ENV[@]}" "build/$flavor/test/test_$name"
+    done
+    run_jobs
+    count_cmocka "$part"
+}
+
+TEST_ENV=()
+
+test_engine() {
+    part "engine: unit and golden tests"
+    run_engine_tests engine release "$(engine_tests)"
+}
+
+test_engine_quick() {
+    part "engine: the fast ones"
+    run_engine_tests engine_quick release "$(engine_tests "${NOT_QUICK_ENGINE_TESTS[@]}")"
+}
+
+# The engine takes the best variant of its kernels; this runs every one that the processor has.
+test_variants() {
+    part "variants: each build of the kernels"
+    local variant name info skipped=0
+    local programs=(gradient methods golden attention_shapes state_attention device kernels_{matmul,attention,cpu,rows,int8})
+    make_engine variants build/release/ia3_engine "${programs[@]/#/build/release/test/test_}" || return 0
+    new_jobs
+    while read -r variant; do
+        info=$(IA3_CPU_ISA=$variant build/release/ia3_engine info --backbone models/ia3-mini 2>&1) || true
+        if [[ $info == *"no $variant,"* ]]; then
+            skipped=$((skipped + 1))
+            continue
+        fi
+        # what is said to be used has to be what was asked for
+        if ! grep -qE "^device.*, $variant, " <<<"$info"; then
+            add_job "$variant" printf '%s\n' "$info" '[  FAILED  ] 1 test'
+            continue
+        fi
+        for name in "${programs[@]}"; do
+            add_job "$variant-test_$name" env "IA3_CPU_ISA=$variant" "build/release/test/test_$name"
+        done
+    done < <(grep -oE '\([a-z0-9]+\)' build/release/kernels/cpu_variants.h | tr -d '()')
+    run_jobs
+    count_cmocka variants "$skipped"
+}
+
+test_sanitizers() {
+    part "sanitizers: the engine's tests again"
+    TEST_ENV=(UBSAN_OPTIONS=print_stacktrace=1)
+    run_engine_tests sanitizers asan "$(engine_tests)" SANITIZE="$ASAN"
+    TEST_ENV=()
+}
+
+# Threads: the engine's server, the CPU device and its pool. The suppressions say why each is one.
+test_tsan() {
+    part "tsan: the server, devices and threads under ThreadSanitizer"
+    TEST_ENV=("TSAN_OPTIONS=suppressions=$IA3_ROOT/test/tsan.supp halt_on_error=1 history_size=7")
+    run_engine_tests tsan tsan "server server_faults server_generate drain cache kernels_cpu devices train" \
+        SANITIZE=-fsanitize=thread
+    TEST_ENV=()
+}
+
+# What reads files and messages from outside, fed with anything: all targets together for a minute.
+test_fuzz() {
+    part "fuzz: readers of files and messages"
+    local target targets
+    command -v "${CLANG:=clang-14}" >/dev/null || CLANG=clang
+    if ! echo 'int LLVMFuzzerTestOneInput(const char *p, long n) { return !p && n; }' |
+        "$CLANG" -x c -fsanitize=fuzzer -o "$IA3_TMP/fuzzer" - 2>/dev/null; then
+        skip "$CLANG has no libFuzzer (Debian: libclang-rt-14-dev)"
+        return
+    fi
+    targets=$(test/fuzz/run --list)
+    new_jobs
+    for target in $targets; do
+        add_job "fuzz_$target" env "CLANG=$CLANG" "FUZZ_SECONDS=$((60 / $(wc -w <<<"$targets")))" test/fuzz/run "$target"
+    done
+    run_jobs
+    count_jobs fuzz '^#' 's/^[a-z]+: [0-9]+ inputs, no finding$/1/p' 's/^never$//p' 's/^never$//p'
+}
+
+test_gpu_check() {
+    part "gpu_check: scripts/gpu-check on the CPU"
+    local log=$IA3_TMP/gpu-check.log status=0 failed
+    mkdir -p "$IA3_TMP/gpu-check"
+    OUT=$IA3_TMP/gpu-check scripts/gpu-check --self-test >"$log" 2>&1 </dev/null || status=$?
+    failed=$(sum "$log" 's/^[0-9]+ passed, ([0-9]+) failed$/\1/p')
+    [ "$status" = 0 ] || [ "$failed" -gt 0 ] || failed=1
+    [ "$failed" = 0 ] || cat "$log"
+    count gpu_check "$(sum "$log" 's/^([0-9]+) passed, [0-9]+ failed$/\1/p')" "$failed" \
+        "$(matches "$log" '^skipped: ')"
+}
+
+# run_lint PART [OPTION]
+run_lint() {
+    local log=$IA3_TMP/lint.log failed
+    "$IA3_ROOT/scripts/lint" "${@:2}" >"$log" 2>&1 || true
+    grep -vE '^ok ' "$log" || true
+    # lint that reports nothing at all has died
+    failed=$(matches "$log" '^not ok ')
+    grep -q '^lint: ' "$log" || failed=$((failed + 1))
+    count "$1" "$(matches "$log" '^ok ')" "$failed" "$(matches "$log" '^skipped ')"
+}
+
+test_lint() {
+    part "lint"
+    run_lint lint
+}
+
+test_lint_fast() {
+    part "lint, without the builds"
+    run_lint lint_fast --fast
+}
