@@ -44,7 +44,8 @@ text_value(const char *field, void *arg)
     if (input->template->nFields > 1 && strcmp(field, "text") != 0)
         ereport(ERROR,
                 (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                 errmsg("the template of ia3 task \"%s\" has a field \"%s\"", input->task->name, field),
+                 errmsg("field \"%s\" of the template is missing", field),
+                 errdetail("The template of ia3 task \"%s\" has more than one field.", input->task->name),
                  errhint("Pass the fields as a jsonb object.")));
     return input->text;
 }

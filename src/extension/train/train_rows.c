@@ -91,8 +91,8 @@ missing_column(TupleDesc desc, const char *name, const char *hint)
 {
     ereport(ERROR,
             (errcode(ERRCODE_UNDEFINED_COLUMN), errmsg("the query does not return a column \"%s\"", name),
-             desc->natts > 0 ? errdetail("It returns %s.", list_columns(desc))
-                             : errdetail("It returns no columns."),
+             desc->natts > 0 ? errdetail("The query returns %s.", list_columns(desc))
+                             : errdetail("The query returns no columns."),
              errhint("%s", hint)));
 }
 
@@ -137,7 +137,7 @@ map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
         if (!OidIsValid(map->elementType))
             ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
                             errmsg("column \"choices\" must be an array of text"),
-                            errdetail("Its type is %s.",
+                            errdetail("The type of the column is %s.",
                                       format_type_be(TupleDescAttr(desc, map->choices - 1)->atttypid))));
     }
 }
@@ -242,8 +242,8 @@ prepare_query(const char *query)
     sources = SPI_plan_get_plan_sources(plan);
     if (list_length(sources) != 1)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query must be a single SELECT"),
-                        sources == NIL ? errdetail("It is empty.")
-                                       : errdetail("It has %d statements.", list_length(sources))));
+                        sources == NIL ? errdetail("The query is empty.")
+                                       : errdetail("The query has %d statements.", list_length(sources))));
     source = linitial(sources);
     if (list_length(source->query_list) == 1) {
         parsed = linitial_node(Query, source->query_list);
@@ -253,7 +253,7 @@ prepare_query(const char *query)
         parsed = NULL;
     if (parsed == NULL || parsed->commandType != CMD_UTILITY)
         ereport(ERROR, (errcode(ERRCODE_READ_ONLY_SQL_TRANSACTION), errmsg("the query must be read-only"),
-                        errdetail("It changes or locks rows.")));
+                        errdetail("The query changes or locks rows.")));
     ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query must be a single SELECT"),
                     errdetail("The command is %s.", GetCommandTagName(source->commandTag))));
     return NULL;
