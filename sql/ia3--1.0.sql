@@ -56,6 +56,8 @@ CREATE TABLE ia3.adapter (
     parent_version pg_catalog.int4,
     examples pg_catalog.int4,
     recipe pg_catalog.jsonb NOT NULL,
+    method pg_catalog.text NOT NULL
+        GENERATED ALWAYS AS (COALESCE(recipe OPERATOR(pg_catalog.->>) 'method', 'ia3')) STORED,
     metrics pg_catalog.jsonb,
     created_by pg_catalog.name NOT NULL,
     created_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -73,6 +75,7 @@ COMMENT ON COLUMN ia3.adapter.parent_version IS
     'version of the same task that training started from; NULL if it started elsewhere';
 COMMENT ON COLUMN ia3.adapter.examples IS 'number of training examples; NULL for an imported version';
 COMMENT ON COLUMN ia3.adapter.recipe IS 'settings of the training run, its seed included';
+COMMENT ON COLUMN ia3.adapter.method IS 'method of fine-tuning: what was trained';
 COMMENT ON COLUMN ia3.adapter.metrics IS 'losses and timing of the training run; NULL for an imported version';
 COMMENT ON COLUMN ia3.adapter.created_by IS 'role that trained or imported the version';
 COMMENT ON COLUMN ia3.adapter.created_at IS 'when the version was stored';
@@ -465,7 +468,7 @@ CREATE VIEW ia3.adapters WITH (security_barrier) AS
            (a.version OPERATOR(pg_catalog.=) t.active_version) IS TRUE AS active,
            t.owner,
            COALESCE(a.recipe OPERATOR(pg_catalog.->>) 'backbone', t.backbone) AS backbone,
-           COALESCE(a.recipe OPERATOR(pg_catalog.->>) 'method', 'ia3') AS method,
+           a.method,
            a.parent_version,
            a.examples,
            pg_catalog.octet_length(a.vectors) AS size,

@@ -57,6 +57,20 @@ SELECT name, ia3_import('copy_' || name, ia3_export(name || '@1')) FROM method;
 SELECT c.task, c.method, c.digest = o.digest AS same
   FROM ia3.adapters c JOIN ia3.adapters o ON o.task = substr(c.task, 6) AND o.version = 1
  WHERE c.task LIKE 'copy%' ORDER BY c.task;
+-- a version records its method and the constants of this; a dump made before there was the column has neither
+SELECT name, a.method, a.recipe -> 'method_options' AS options
+  FROM method JOIN ia3.adapter a ON a.task IN (name, 'copy_' || name) AND a.version = 1 ORDER BY name, a.task;
+BEGIN;
+INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
+SELECT task, 90, vectors, backbone_digest, recipe - 'method_options', created_by
+  FROM ia3.adapter WHERE task IN ('lora', 'copy_prompt') AND version = 1;
+INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
+SELECT task, 90, vectors, backbone_digest, recipe - 'method', created_by
+  FROM ia3.adapter WHERE task IN ('ia3', 'copy_ia3') AND version = 1;
+SELECT task, method FROM ia3.adapter WHERE version = 90 ORDER BY task;
+SELECT ia3_predict('lora@90', text) = ia3_predict('lora@1', text) AS same FROM shots LIMIT 1;
+ROLLBACK;
+
 SELECT jsonb_pretty(ia3_export_config(name) - 'base_model_name_or_path') FROM method WHERE name IN ('lora', 'prompt');
 SELECT name, attempt(format('SELECT ia3_export_config(%L)', name)) FROM method WHERE name IN ('bitfit', 'layernorm');
 SELECT attempt($$SELECT ia3_import('copy', ia3_export('lora'), ia3_export_config('lora'))$$);

@@ -26,7 +26,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 1
+#define IA3_PROTOCOL_VERSION 2
 #define IA3_FRAME_HEADER     9                    /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* also below what one palloc may hold */
 #define IA3_DIGEST_LEN       32
@@ -39,7 +39,7 @@ typedef enum Ia3Message {
     IA3_INFO = 2,        /* nothing                                               -> INFO_OK */
     IA3_TOKENIZE = 3,    /* str text                                              -> TOKENIZE_OK */
     IA3_SCORE = 4,       /* see below                                             -> SCORE_OK | MISSING */
-    IA3_PUT_ADAPTER = 5, /* digest, str safetensors                               -> OK */
+    IA3_PUT_ADAPTER = 5, /* digest, str method, str safetensors                   -> OK */
     IA3_TRAIN = 6,       /* see below                       -> PROGRESS ..., then TRAIN_OK | MISSING */
     IA3_CANCEL = 7,      /* u32 request to cancel; no reply of its own: the cancelled request gets ERROR */
     IA3_STATS = 8,       /* nothing                                               -> STATS_OK */
@@ -85,7 +85,8 @@ typedef enum Ia3Message {
  *          u32 steps, u32 batch_size, f64 learning_rate, f64 warmup_ratio,
  *          f64 lm_weight, f64 unlikelihood_weight, f64 length_norm_weight,
  *          f64 dropout (negative = the checkpoint's dropout_rate), u64 seed,
- *          u8 loss_averaging (Ia3LossAveraging), u8 method (Ia3Method)
+ *          u8 loss_averaging (Ia3LossAveraging), str method,
+ *          list<str constant, u32 value>     of the method, as INFO_OK has them
  *          digest init                       all zero bytes = a fresh start; else of the same method
  *          u32 stop                          pause after this step, 0 = after the last
  *          str state                         what an earlier TRAIN_OK held; empty = begin
@@ -93,20 +94,20 @@ typedef enum Ia3Message {
  *          list<u32 choice set index, u32 label index in the set, list<str text, u32 tail>>   examples; the
  *          texts are the example under each template, at least one
  * PROGRESS comes at most every 200 ms and once at the last step.
- * TRAIN_OK: str safetensors (PEFT adapter_model.safetensors, fp32; its names say the method), str metrics (a JSON object: "loss",
+ * TRAIN_OK: str safetensors (PEFT adapter_model.safetensors, fp32), str metrics (a JSON object: "loss",
  *          "lm_loss", "unlikelihood_loss", "length_norm_loss" averaged over the last tenth of the steps,
  *          "steps", "examples", "seconds", "truncated" = number of rendered texts that were cut,
  *          "loss_curve": at most 100 numbers; all of the steps of this request), u32 number of examples,
  *          str state: with `stop` what it takes to go on from here, bit for bit as if there had been no pause, with
  *          a TRAIN of the same recipe and examples; else empty
  *
- * NORMALIZE: an adapter in any of the spellings that adapter.h lists.
- * NORMALIZE_OK: str safetensors (PEFT adapter_model.safetensors, fp32, byte for byte what TRAIN_OK would hold),
+ * NORMALIZE: an adapter of whatever method, in any of the spellings that the method takes.
+ * NORMALIZE_OK: str method, str safetensors (PEFT adapter_model.safetensors, fp32, byte for byte what TRAIN_OK would hold),
  *          list<str module, u8 1 = its input is scaled, 0 = its output>, the modules as the bytes named them
- *          ("encoder.block.0.layer.0.SelfAttention.k"), in the order of their data; none for another method
- *          than (IA)³
+ *          ("encoder.block.0.layer.0.SelfAttention.k"), in the order of their data; none for a method
+ *          that has only one spelling
  *
- * MERGE:   str safetensors (an (IA)³ adapter), str directory (an absolute path as bytes, not UTF-8)
+ * MERGE:   str method, str safetensors, str directory (an absolute path as bytes, not UTF-8)
  *          The engine reads its backbone's files again and writes a checkpoint with the vectors folded into the
  *          weights. The directory must not exist, or be empty; it appears with its last file or not at all.
  *
@@ -120,27 +121,18 @@ typedef enum Ia3Message {
  * INFO_OK: str name, str path, str device in use ("cpu", "cuda:0"), str device description, str dtype ("bfloat16"),
  *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),
  *          u64 adapter values (fp32 numbers in one (IA)³ adapter), u32 vocab_size, u32 d_model,
- *          u32 encoder layers, u32 decoder layers, f64 dropout_rate
+ *          u32 encoder layers, u32 decoder layers, f64 dropout_rate,
+ *          list<str method, f64 learning_rate (the default), u64 values of one adapter,
+ *               str PEFT configuration (members of a JSON object, empty = PEFT does not have the method),
+ *               list<str constant, u32 value>>      the first is the default, (IA)³
+ *          list<str number, f64 min, f64 max>       limits of a TRAIN's numbers: "steps", "batch_size", "learning_rate",
+ *               "warmup_ratio", "lm_weight", "unlikelihood_weight", "length_norm_weight", "dropout"
  */
 typedef enum Ia3LossAveraging {
     IA3_LOSS_BATCH = 0, /* token-weighted over the batch (T-Few's T0-3B runs) */
     IA3_LOSS_EXAMPLE =
         1 /* mean of per-example losses, partial batches at an epoch's end (11B and RAFT runs) */
 } Ia3LossAveraging;
-
-/* What an adapter consists of (adapter.h). The names of a stored adapter's tensors say which it is. */
-typedef enum Ia3Method {
-    IA3_METHOD_IA3 = 0,
-    IA3_METHOD_LORA = 1,
-    IA3_METHOD_BITFIT = 2,
-    IA3_METHOD_LAYERNORM = 3,
-    IA3_METHOD_PROMPT = 4,
-    IA3_N_METHODS
-} Ia3Method;
-#define IA3_METHOD_NAMES                                                                                     \
-    {                                                                                                        \
-        "ia3", "lora", "bitfit", "layernorm", "prompt"                                                       \
-    }
 
 /* Each has one SQLSTATE; the extension maps it (client_errors.c). */
 typedef enum Ia3ErrorCode {

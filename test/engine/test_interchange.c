@@ -83,6 +83,11 @@ test_normalize(void **state)
         golden_ok(ia3_normalize(ia3_methods, layouts, in.data, in.len, &w, &err), &err);
 
         ia3_reader r = {.p = w.data, .end = w.data + w.len};
+        const char *method = ia3_get_str(&r, &n);
+
+        assert_int_equal(n, 3);
+        assert_memory_equal(method, "ia3", 3);
+
         const char *bytes = ia3_get_str(&r, &n);
 
         assert_int_equal(n, want.len);
@@ -131,7 +136,11 @@ test_normalize(void **state)
 static void
 put_adapter_bytes(test_client *c, uint8_t type)
 {
-    ia3_put_str(test_begin(c, type), (const char *) adapter.data, adapter.len);
+    ia3_writer *w = test_begin(c, type);
+
+    if (type == IA3_MERGE)
+        test_put_text(w, "ia3");
+    ia3_put_str(w, (const char *) adapter.data, adapter.len);
 }
 
 static void
@@ -154,6 +163,11 @@ test_served_normalize(void **state)
     test_client_open(&c, &engine);
     put_adapter_bytes(&c, IA3_NORMALIZE);
     assert_int_equal(test_call(&c, NULL), IA3_NORMALIZE_OK);
+
+    const char *method = ia3_get_str(&c.reader, &n);
+
+    assert_int_equal(n, 3);
+    assert_memory_equal(method, "ia3", 3);
 
     const char *bytes = ia3_get_str(&c.reader, &n);
 
@@ -184,6 +198,7 @@ score(test_engine *e, const uint8_t *digest, double scores[2])
         ia3_writer *w = test_begin(&c, IA3_PUT_ADAPTER);
 
         ia3_put_bytes(w, digest, IA3_DIGEST_LEN);
+        test_put_text(w, "ia3");
         ia3_put_str(w, (const char *) adapter.data, adapter.len);
         assert_int_equal(test_call(&c, NULL), IA3_OK);
     }
@@ -272,11 +287,24 @@ test_merge_errors(void **state)
     expect_error(&c, IA3_E_FILE, "could not create directory");
 
     snprintf(directory, sizeof directory, "%s/broken", out);
-    ia3_put_str(test_begin(&c, IA3_MERGE), "nonsense", 8);
+    test_put_text(test_begin(&c, IA3_MERGE), "ia3");
+    ia3_put_str(&c.out, "nonsense", 8);
     test_put_text(&c.out, directory);
     test_call(&c, NULL);
     expect_error(&c, IA3_E_BAD_ADAPTER, "adapter: ");
     assert_int_not_equal(access(directory, F_OK), 0);
+
+    static const char *const not_merged[] = {"lora", "nonsense"};
+    static const Ia3ErrorCode why[] = {IA3_E_UNSUPPORTED, IA3_E_INVALID};
+    static const char *const messages[] = {"only adapters of the method ia3", "unknown method \"nonsense\""};
+
+    for (int i = 0; i < 2; i++) {
+        test_put_text(test_begin(&c, IA3_MERGE), not_merged[i]);
+        ia3_put_str(&c.out, "nonsense", 8);
+        test_put_text(&c.out, directory);
+        test_call(&c, NULL);
+        expect_error(&c, why[i], messages[i]);
+    }
 
     test_begin(&c, IA3_MERGE);
     test_call(&c, NULL);

@@ -56,6 +56,54 @@ stop_engine(void **state)
 }
 
 static void
+get_name(ia3_reader *r, char name[32])
+{
+    size_t n;
+    const char *s = ia3_get_str(r, &n);
+    assert_true(n > 0 && n < 32);
+    memcpy(name, s, n);
+    name[n] = '\0';
+}
+
+static void
+check_methods(ia3_reader *r, size_t n_values)
+{
+    uint32_t n = ia3_get_u32(r);
+    for (uint32_t i = 0; i < n; i++) {
+        char name[32];
+        size_t len;
+        get_name(r, name);
+        assert_string_equal(name, ia3_methods[i]->name);
+        assert_true(ia3_get_f64(r) == ia3_methods[i]->learning_rate);
+        uint64_t values = ia3_get_u64(r);
+        assert_true(values > 0 && (i > 0 || values == n_values));
+        const char *config = ia3_get_str(r, &len);
+        assert_true(len == 0 || config[0] == '"');
+        uint32_t constants = ia3_get_u32(r);
+        for (uint32_t k = 0; k < constants; k++) {
+            get_name(r, name);
+            assert_string_equal(name, ia3_methods[i]->constants[k].name);
+            assert_int_equal(ia3_get_u32(r), ia3_methods[i]->constants[k].value);
+        }
+    }
+    assert_true(n > 0 && ia3_methods[n] == NULL);
+}
+
+static void
+check_limits(ia3_reader *r)
+{
+    uint32_t n = ia3_get_u32(r);
+    char name[32];
+    for (uint32_t i = 0; i < n; i++) {
+        get_name(r, name);
+        assert_true(i > 0 || strcmp(name, "steps") == 0);
+        double min = ia3_get_f64(r);
+        assert_true(min < ia3_get_f64(r));
+    }
+    assert_int_equal(n, 8);
+}
+
+static void
 test_info(void **state)
 {
     test_client c;
@@ -81,6 +129,8 @@ test_info(void **state)
     assert_int_equal(ia3_get_u32(&c.reader), 6);
     assert_int_equal(ia3_get_u32(&c.reader), 2);
     assert_true(ia3_get_f64(&c.reader) == 0.0);
+    check_methods(&c.reader, layout->n_values);
+    check_limits(&c.reader);
     assert_true(!c.reader.bad && c.reader.p == c.reader.end);
     test_client_close(&c);
 }
@@ -310,6 +360,7 @@ put_adapter(test_client *c, const uint8_t *digest, const uint8_t *bytes, size_t 
 {
     ia3_writer *w = test_begin(c, IA3_PUT_ADAPTER);
     ia3_put_bytes(w, digest, IA3_DIGEST_LEN);
+    test_put_text(w, "ia3");
     ia3_put_str(w, (const char *) bytes, len);
 }
 

@@ -99,7 +99,7 @@ test_greeting(void **state)
     static const struct {
         uint8_t type;
         uint32_t magic, version;
-    } bad[] = {{IA3_HELLO, IA3_PROTOCOL_MAGIC, 2},
+    } bad[] = {{IA3_HELLO, IA3_PROTOCOL_MAGIC, IA3_PROTOCOL_VERSION + 1},
                {IA3_HELLO, 0x12345678, IA3_PROTOCOL_VERSION},
                {IA3_INFO, IA3_PROTOCOL_MAGIC, IA3_PROTOCOL_VERSION}};
     test_client c;
@@ -387,11 +387,11 @@ test_back_pressure(void **state)
     test_client c[CLIENTS];
     pid_t writers[CLIENTS];
     uint8_t *frame = calloc(1, SIZE);
-    uint32_t length = SIZE - 4, request = 7, vectors = SIZE - IA3_FRAME_HEADER - IA3_DIGEST_LEN - 4;
+    uint32_t length = SIZE - 4, request = 7, vectors = SIZE - IA3_FRAME_HEADER - IA3_DIGEST_LEN - 8;
     memcpy(frame, &length, 4);
-    frame[4] = IA3_PUT_ADAPTER; /* of zeros, under a digest that is not theirs */
+    frame[4] = IA3_PUT_ADAPTER; /* of zeros, of no method, under a digest that is not theirs */
     memcpy(frame + 5, &request, 4);
-    memcpy(frame + IA3_FRAME_HEADER + IA3_DIGEST_LEN, &vectors, 4);
+    memcpy(frame + IA3_FRAME_HEADER + IA3_DIGEST_LEN + 4, &vectors, 4);
     long before = peak_memory();
     for (int i = 0; i < CLIENTS; i++) {
         test_client_open(&c[i], &engine);

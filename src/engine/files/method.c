@@ -4,6 +4,7 @@
  */
 #include "method.h"
 
+#include <stdio.h>
 #include <string.h>
 
 const ia3_method *
@@ -12,6 +13,26 @@ ia3_method_find(const ia3_method *const *methods, const char *name, size_t len)
     for (; *methods != NULL; methods++)
         if (strlen((*methods)->name) == len && memcmp((*methods)->name, name, len) == 0)
             return *methods;
+    return NULL;
+}
+
+const ia3_method *
+ia3_method_require(const ia3_method *const *methods, const char *name, size_t len, ia3_error *err)
+{
+    const ia3_method *found = ia3_method_find(methods, name, len);
+    char names[256] = "";
+    size_t n = 0;
+
+    if (found)
+        return found;
+    for (int i = 0; methods[i] && n < sizeof names; i++)
+        n += (size_t) snprintf(names + n, sizeof names - n, "%s\"%s\"",
+                               i == 0           ? ""
+                               : methods[i + 1] ? ", "
+                                                : " or ",
+                               methods[i]->name);
+    ia3_fail(err, IA3_E_INVALID, "unknown method \"%.*s\"", len < 64 ? (int) len : 64, name);
+    ia3_fail_hint(err, "It is %s.", names);
     return NULL;
 }
 

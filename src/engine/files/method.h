@@ -108,6 +108,9 @@ typedef struct ia3_method {
 
 /* A list of methods ends with NULL. The method of that name, or NULL. */
 const ia3_method *ia3_method_find(const ia3_method *const *methods, const char *name, size_t len);
+/* The same, but NULL is an error (IA3_E_INVALID), with a hint that names all methods. */
+const ia3_method *ia3_method_require(const ia3_method *const *methods, const char *name, size_t len,
+                                     ia3_error *err);
 
 /* Whether s, of len bytes, ends with the suffix. */
 bool ia3_name_ends_with(const char *s, size_t len, const char *suffix);

@@ -1,38 +1,49 @@
 /*
  * recipe.c
- *     The limits of a recipe, apart from training: whoever parses a request needs them, but no model.
+ *     Which numbers a recipe may have: the one place that knows.
  */
 #include "recipe.h"
 
+const ia3_recipe_limit ia3_recipe_limits[IA3_N_RECIPE_LIMITS] = {
+    {"steps", 1, 1000000},           {"batch_size", 1, 1024}, {"learning_rate", 1e-9, 10},
+    {"warmup_ratio", 0, 1},          {"lm_weight", 0, 1000},  {"unlikelihood_weight", 0, 1000},
+    {"length_norm_weight", 0, 1000}, {"dropout", 0, 0.9},
+};
+
 static bool
-check_number(double v, double low, double high, const char *name, ia3_error *err)
+check_number(double v, double min, double max, const char *name, ia3_error *err)
 {
-    if (v >= low && v <= high)
+    if (v >= min && v <= max)
         return true;
-    ia3_fail(err, IA3_E_INVALID, "%s is out of range", name);
-    return ia3_fail_detail(err, "It must be between %g and %g.", low, high);
+    ia3_fail(err, IA3_E_INVALID, "%s must be between %.15g and %.15g", name, min, max);
+    return ia3_fail_detail(err, "It is %.15g.", v);
 }
 
 bool
 ia3_recipe_check(const ia3_recipe *r, ia3_error *err)
 {
-    if (!check_number(r->steps, 1, 1000000, "steps", err) ||
-        !check_number(r->batch_size, 1, 1024, "batch_size", err) ||
-        !check_number(r->learning_rate, 1e-9, 10, "learning_rate", err) ||
-        !check_number(r->warmup_ratio, 0, 1, "warmup_ratio", err) ||
-        !check_number(r->lm_weight, 0, 1e6, "lm_weight", err) ||
-        !check_number(r->unlikelihood_weight, 0, 1e6, "unlikelihood_weight", err) ||
-        !check_number(r->length_norm_weight, 0, 1e6, "length_norm_weight", err))
-        return false;
-    if (!(r->dropout < 0) && !check_number(r->dropout, 0, 0.9, "dropout", err))
-        return false;
+    /* in the order of the limits */
+    const double numbers[IA3_N_RECIPE_LIMITS] = {
+        r->steps,     r->batch_size,          r->learning_rate,      r->warmup_ratio,
+        r->lm_weight, r->unlikelihood_weight, r->length_norm_weight, r->dropout < 0 ? 0 : r->dropout,
+    };
+
+    for (int i = 0; i < IA3_N_RECIPE_LIMITS; i++) {
+        const ia3_recipe_limit *l = &ia3_recipe_limits[i];
+
+        if (!check_number(numbers[i], l->min, l->max, l->name, err))
+            return false;
+    }
     if (r->averaging != IA3_LOSS_BATCH && r->averaging != IA3_LOSS_EXAMPLE)
         return ia3_fail(err, IA3_E_INVALID, "unknown loss_averaging");
     if (r->method == NULL)
         return ia3_fail(err, IA3_E_INVALID, "unknown method");
     if (r->stop != 0 && !check_number(r->stop, 1, r->steps, "the step to pause at", err))
         return false;
-    if (r->lm_weight + r->unlikelihood_weight + r->length_norm_weight == 0)
-        return ia3_fail(err, IA3_E_INVALID, "all loss weights are zero");
+    if (r->lm_weight + r->unlikelihood_weight + r->length_norm_weight == 0) {
+        ia3_fail(err, IA3_E_INVALID, "all loss weights are zero");
+        return ia3_fail_hint(
+            err, "At least one of lm_weight, unlikelihood_weight and length_norm_weight must be positive.");
+    }
     return true;
 }

@@ -18,6 +18,14 @@ typedef struct ia3_recipe {
     int stop; /* pause after this many of the steps, 0: after all */
 } ia3_recipe;
 
+/* What the numbers of a recipe may be. */
+typedef struct ia3_recipe_limit {
+    const char *name;
+    double min, max;
+} ia3_recipe_limit;
+enum { IA3_N_RECIPE_LIMITS = 8 };
+extern const ia3_recipe_limit ia3_recipe_limits[IA3_N_RECIPE_LIMITS];
+
 /* Every number of a recipe in its range (IA3_E_INVALID names the field). */
 bool ia3_recipe_check(const ia3_recipe *recipe, ia3_error *err);
 

@@ -291,6 +291,42 @@ put_text(ia3_writer *w, const char *s)
 }
 
 static void
+put_methods(ia3_writer *w, const ia3_model *model)
+{
+    ia3_layout *const *layouts = ia3_model_layouts(model);
+    uint32_t n = 0;
+    while (layouts[n])
+        n++;
+    ia3_put_u32(w, n);
+    for (uint32_t i = 0; i < n; i++) {
+        const ia3_method *method = layouts[i]->method;
+        uint32_t constants = 0;
+        while (method->constants && method->constants[constants].name)
+            constants++;
+        put_text(w, method->name);
+        ia3_put_f64(w, method->learning_rate);
+        ia3_put_u64(w, layouts[i]->n_values);
+        put_text(w, method->peft_config ? method->peft_config : "");
+        ia3_put_u32(w, constants);
+        for (uint32_t k = 0; k < constants; k++) {
+            put_text(w, method->constants[k].name);
+            ia3_put_u32(w, (uint32_t) method->constants[k].value);
+        }
+    }
+}
+
+static void
+put_limits(ia3_writer *w)
+{
+    ia3_put_u32(w, IA3_N_RECIPE_LIMITS);
+    for (int i = 0; i < IA3_N_RECIPE_LIMITS; i++) {
+        put_text(w, ia3_recipe_limits[i].name);
+        ia3_put_f64(w, ia3_recipe_limits[i].min);
+        ia3_put_f64(w, ia3_recipe_limits[i].max);
+    }
+}
+
+static void
 handle_info(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
 {
     const ia3_server *s = io->server;
@@ -312,6 +348,8 @@ handle_info(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
     ia3_put_u32(&w, (uint32_t) config->n_enc);
     ia3_put_u32(&w, (uint32_t) config->n_dec);
     ia3_put_f64(&w, config->dropout_rate);
+    put_methods(&w, s->model);
+    put_limits(&w);
     ia3_frame_finish(&w);
     ia3_connection_send(c, &w);
 }

@@ -38,7 +38,8 @@ ia3_request *
 ia3_merger_parse(const ia3_frame *frame, ia3_error *err)
 {
     ia3_reader in = {.p = frame->data, .end = frame->data + frame->len};
-    size_t n_adapter, n_directory;
+    size_t n_method, n_adapter, n_directory;
+    const char *method = ia3_get_str(&in, &n_method);
     const char *adapter = ia3_get_str(&in, &n_adapter);
     const char *directory = ia3_get_str(&in, &n_directory);
 
@@ -59,9 +60,27 @@ ia3_merger_parse(const ia3_frame *frame, ia3_error *err)
     r->frame_len = r->bytes = frame->len;
     r->arrived = ia3_now();
     atomic_init(&r->cancelled, false);
+    r->merge.method = (ia3_span){method, (uint32_t) n_method};
     r->merge.adapter = (ia3_span){adapter, (uint32_t) n_adapter};
     r->merge.directory = (ia3_span){directory, (uint32_t) n_directory};
     return r;
+}
+
+/* The layout of the adapter's method; NULL is an error: there is no such method, or it cannot be merged. */
+static const ia3_layout *
+layout_of(const ia3_server *s, const ia3_request *r, ia3_error *err)
+{
+    const ia3_method *method =
+        ia3_method_require(ia3_model_methods(s->model), r->merge.method.data, r->merge.method.len, err);
+
+    if (method == NULL)
+        return NULL;
+    if (method->merge_suffix != NULL)
+        return ia3_layout_of(ia3_model_layouts(s->model), method);
+    ia3_fail(err, IA3_E_UNSUPPORTED, "only adapters of the method %s can be merged into the weights",
+             ia3_model_layout(s->model)->method->name);
+    ia3_fail_hint(err, "Use ia3_export instead.");
+    return NULL;
 }
 
 static void
@@ -69,13 +88,13 @@ run(ia3_merger *m, ia3_request *r)
 {
     ia3_server *s = m->server;
     char directory[PATH_MAX];
-    const ia3_layout *layout = ia3_model_layout(s->model);
+    const ia3_layout *layout = layout_of(s, r, &r->error);
     float *values = NULL;
     double started = ia3_now();
 
     memcpy(directory, r->merge.directory.data, r->merge.directory.len);
     directory[r->merge.directory.len] = '\0';
-    if (!atomic_load(&r->cancelled))
+    if (layout != NULL && !atomic_load(&r->cancelled))
         values = ia3_adapter_parse(layout, (const uint8_t *) r->merge.adapter.data, r->merge.adapter.len,
                                    &r->error);
     if (values != NULL &&

@@ -5,6 +5,7 @@
 #include "normalize.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/files/safetensors.h"
 
@@ -44,6 +45,7 @@ ia3_normalize(const ia3_method *const *methods, ia3_layout *const *layouts, cons
     uint8_t *out = ia3_adapter_serialize(layout, values, &n_out);
 
     if (st != NULL) {
+        ia3_put_str(w, layout->method->name, strlen(layout->method->name));
         ia3_put_str(w, (const char *) out, n_out);
         if (layout->method->spelling)
             put_modules(w, st, layout->method->spelling);

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/wire.h"
 #include "engine/base/alloc.h"
@@ -265,7 +266,43 @@ get_positive_int(ia3_reader *r)
 }
 
 static bool
-parse_recipe(ia3_reader *r, ia3_train_message *m, const ia3_method *const *methods)
+has_constant(const ia3_method *method, ia3_span name, uint32_t value)
+{
+    for (const ia3_method_constant *c = method->constants; c && c->name; c++)
+        if (strlen(c->name) == name.len && memcmp(c->name, name.data, name.len) == 0)
+            return value == (uint32_t) c->value;
+    return false;
+}
+
+/* A method's name and its constants, which are given all and as they are. */
+static bool
+parse_method(ia3_reader *r, const ia3_method **method, const ia3_method *const *methods, ia3_error *err)
+{
+    ia3_span name = get_span(r);
+    uint32_t n = ia3_get_count(r, 8), expected = 0;
+    if (r->bad)
+        return malformed(err, "TRAIN");
+    *method = ia3_method_require(methods, name.data, name.len, err);
+    if (*method == NULL)
+        return false;
+    for (const ia3_method_constant *c = (*method)->constants; c && c->name; c++)
+        expected++;
+    bool same = n == expected;
+    for (uint32_t i = 0; i < n; i++) {
+        ia3_span constant = get_span(r);
+        uint32_t value = ia3_get_u32(r);
+        same = same && !r->bad && has_constant(*method, constant, value);
+    }
+    if (r->bad)
+        return malformed(err, "TRAIN");
+    if (same)
+        return true;
+    ia3_fail(err, IA3_E_UNSUPPORTED, "method \"%s\" has other constants in this engine", (*method)->name);
+    return ia3_fail_hint(err, "Extension and engine must come from the same release of ia3.");
+}
+
+static bool
+parse_recipe(ia3_reader *r, ia3_train_message *m, const ia3_method *const *methods, ia3_error *err)
 {
     ia3_recipe *c = &m->recipe;
     m->max_input_tokens = ia3_get_u32(r);
@@ -279,13 +316,12 @@ parse_recipe(ia3_reader *r, ia3_train_message *m, const ia3_method *const *metho
     c->dropout = ia3_get_f64(r);
     c->seed = ia3_get_u64(r);
     c->averaging = (Ia3LossAveraging) ia3_get_u8(r);
-    for (uint8_t i = ia3_get_u8(r); *methods && i > 0; i--)
-        methods++;
-    c->method = *methods;
+    if (!parse_method(r, &c->method, methods, err))
+        return false;
     m->init = ia3_get_bytes(r, IA3_DIGEST_LEN);
     c->stop = get_positive_int(r);
     m->state = get_span(r);
-    return !r->bad;
+    return !r->bad || malformed(err, "TRAIN");
 }
 
 static bool
@@ -353,8 +389,8 @@ ia3_parse_train(ia3_train_message *m, const ia3_method *const *methods, const ui
 {
     memset(m, 0, sizeof *m);
     ia3_reader r = {.p = payload, .end = payload + len};
-    if (!parse_recipe(&r, m, methods))
-        return malformed(err, "TRAIN");
+    if (!parse_recipe(&r, m, methods, err))
+        return false;
     if (parse_sets(&r, &m->sets, "TRAIN", err) && parse_examples(&r, m, err) &&
         check_max_tokens(m->max_input_tokens, err) && ia3_recipe_check(&m->recipe, err) &&
         check_examples(m, err))

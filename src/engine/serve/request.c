@@ -366,8 +366,8 @@ ia3_put_adapter(ia3_request_context *x, const uint8_t *payload, size_t len, ia3_
 {
     ia3_reader in = {.p = payload, .end = payload + len};
     const uint8_t *digest = ia3_get_bytes(&in, IA3_DIGEST_LEN);
-    size_t n;
-    const char *bytes = ia3_get_str(&in, &n);
+    size_t name_len, n;
+    const char *name = ia3_get_str(&in, &name_len), *bytes = ia3_get_str(&in, &n);
     if (in.bad || in.p != in.end) {
         ia3_fail(err, IA3_E_PROTOCOL, "malformed PUT_ADAPTER message");
         return NULL;
@@ -381,11 +381,14 @@ ia3_put_adapter(ia3_request_context *x, const uint8_t *payload, size_t len, ia3_
         ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter does not have the digest it was sent under");
         return NULL;
     }
-    const ia3_layout *layout;
-    float *values = ia3_adapter_parse_any(x->layouts, x->methods, (const uint8_t *) bytes, n, &layout, err);
+    const ia3_method *method = ia3_method_require(x->methods, name, name_len, err);
+    if (method == NULL)
+        return NULL;
+    const ia3_layout *layout = ia3_layout_of(x->layouts, method);
+    float *values = ia3_adapter_parse(layout, (const uint8_t *) bytes, n, err);
     if (values == NULL)
         return NULL;
     ia3_cached_adapter *a = ia3_adapter_cache_put(x->adapters, digest, values, layout->n_values);
-    a->method = layout->method;
+    a->method = method;
     return a;
 }

@@ -86,7 +86,7 @@ typedef struct ia3_request {
 
     /* MERGE (merger.h): points into the frame */
     struct {
-        ia3_span adapter, directory;
+        ia3_span method, adapter, directory;
     } merge;
 } ia3_request;
 

@@ -14,6 +14,47 @@ copy_string(ia3_reader *reader, char *dst, size_t size)
     dst[n] = '\0';
 }
 
+/* The length of a list; more than there is space for makes the reader bad. */
+static int
+read_count(ia3_reader *reader, size_t itemSize, int max)
+{
+    uint32 n = ia3_get_count(reader, itemSize);
+
+    if (n > (uint32) max)
+        reader->bad = true;
+    return reader->bad ? 0 : (int) n;
+}
+
+static void
+read_methods(ia3_reader *reader, Ia3EngineInfo *info)
+{
+    info->nMethods = read_count(reader, 28, IA3_MAX_METHODS);
+    for (int i = 0; i < info->nMethods; i++) {
+        Ia3EngineMethod *method = &info->methods[i];
+
+        copy_string(reader, method->name, sizeof method->name);
+        method->learningRate = ia3_get_f64(reader);
+        method->values = ia3_get_u64(reader);
+        copy_string(reader, method->peftConfig, sizeof method->peftConfig);
+        method->nConstants = read_count(reader, 8, IA3_MAX_METHOD_CONSTANTS);
+        for (int k = 0; k < method->nConstants; k++) {
+            copy_string(reader, method->constants[k].name, sizeof method->constants[k].name);
+            method->constants[k].value = ia3_get_u32(reader);
+        }
+    }
+}
+
+static void
+read_limits(ia3_reader *reader, Ia3EngineInfo *info)
+{
+    info->nLimits = read_count(reader, 20, IA3_MAX_LIMITS);
+    for (int i = 0; i < info->nLimits; i++) {
+        copy_string(reader, info->limits[i].name, sizeof info->limits[i].name);
+        info->limits[i].min = ia3_get_f64(reader);
+        info->limits[i].max = ia3_get_f64(reader);
+    }
+}
+
 bool
 Ia3EngineInfoRead(ia3_reader *reader, Ia3EngineInfo *info)
 {
@@ -37,5 +78,7 @@ Ia3EngineInfoRead(ia3_reader *reader, Ia3EngineInfo *info)
     info->nEncoderLayers = ia3_get_u32(reader);
     info->nDecoderLayers = ia3_get_u32(reader);
     info->dropoutRate = ia3_get_f64(reader);
-    return !reader->bad;
+    read_methods(reader, info);
+    read_limits(reader, info);
+    return !reader->bad && info->nMethods > 0;
 }

@@ -8,6 +8,28 @@
 #include "common/protocol.h"
 #include "common/wire.h"
 
+/* A PEFT method that the engine has. */
+#define IA3_MAX_METHODS          16
+#define IA3_MAX_METHOD_CONSTANTS 4
+typedef struct Ia3EngineMethod {
+    char name[32];
+    double learningRate;  /* the default */
+    uint64 values;        /* numbers in one adapter */
+    char peftConfig[512]; /* members of a JSON object; empty: PEFT does not have the method */
+    int nConstants;
+    struct {
+        char name[32];
+        uint32 value;
+    } constants[IA3_MAX_METHOD_CONSTANTS];
+} Ia3EngineMethod;
+
+/* What a number of a TRAIN request may be. */
+#define IA3_MAX_LIMITS 16
+typedef struct Ia3EngineLimit {
+    char name[32];
+    double min, max;
+} Ia3EngineLimit;
+
 typedef struct Ia3EngineInfo {
     char name[NAMEDATALEN];
     char path[MAXPGPATH];
@@ -19,9 +41,12 @@ typedef struct Ia3EngineInfo {
     uint64 parameters, bytes, adapterValues;
     uint32 vocabSize, dModel, nEncoderLayers, nDecoderLayers;
     double dropoutRate;
+    int nMethods, nLimits;
+    Ia3EngineMethod methods[IA3_MAX_METHODS]; /* the first is the default */
+    Ia3EngineLimit limits[IA3_MAX_LIMITS];
 } Ia3EngineInfo;
 
-/* Reads the payload of INFO_OK; false if it is too short. */
+/* Reads the payload of INFO_OK; false if it is too short, or has more than there is space for. */
 extern bool Ia3EngineInfoRead(ia3_reader *reader, Ia3EngineInfo *info);
 
 #endif

@@ -11,7 +11,6 @@
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
 #include "utils/builtins.h"
-#include "utils/json.h"
 #include "utils/jsonb.h"
 
 #include "adapter_config.h"
@@ -27,76 +26,51 @@ typedef struct Targets {
     text *pattern;
 } Targets;
 
-/*
- * The header of safetensors is `u64 length` and JSON, in which each tensor's name is a key. The engine wrote it, or
- * read it before it was stored.
- */
-Ia3Method
-Ia3AdapterMethod(const bytea *vectors)
+/* What distinguishes (IA)³'s configuration: the lists are those of the stored form. */
+static void
+put_default_members(Ia3JsonObject *config)
 {
-    static const struct {
-        const char *ending;
-        Ia3Method method;
-    } endings[] = {{"prompt_embeddings\"", IA3_METHOD_PROMPT},
-                   {".lora_A.weight\"", IA3_METHOD_LORA},
-                   {".bias\"", IA3_METHOD_BITFIT},
-                   {"layer_norm.scale\"", IA3_METHOD_LAYERNORM}};
-    size_t size = VARSIZE_ANY_EXHDR(vectors);
-    uint64 len = 0;
-    char *header;
+    static char *targetModules[] = {"k", "v", "wo"}, *feedforwardModules[] = {"wo"};
+    const Ia3Strings target = {lengthof(targetModules), targetModules};
+    const Ia3Strings feedforward = {lengthof(feedforwardModules), feedforwardModules};
 
-    for (int i = 0; i < 8 && size >= 8; i++)
-        len |= (uint64) (uint8) VARDATA_ANY(vectors)[i] << 8 * i;
-    header = size >= 8 ? pnstrdup(VARDATA_ANY(vectors) + 8, Min(len, size - 8)) : pstrdup("");
-    for (size_t i = 0; i < lengthof(endings); i++)
-        if (strstr(header, endings[i].ending) != NULL)
-            return endings[i].method;
-    return IA3_METHOD_IA3;
+    Ia3JsonPutString(config, "exclude_modules", NULL);
+    Ia3JsonPutBool(config, "fan_in_fan_out", false);
+    Ia3JsonPutStrings(config, "feedforward_modules", &feedforward);
+    Ia3JsonPutBool(config, "init_ia3_weights", true);
+    Ia3JsonPutString(config, "modules_to_save", NULL);
+    Ia3JsonPutString(config, "peft_type", "IA3");
+    Ia3JsonPutStrings(config, "target_modules", &target);
 }
 
-/* What distinguishes the configurations. (IA)³'s lists are those of the stored form. */
-static const char *
-members_of(Ia3Method method)
+/* What distinguishes the configuration of another method, as the engine tells it. */
+static Datum
+engine_members(const Ia3EngineMethod *method)
 {
-    static const char *const names[] = IA3_METHOD_NAMES;
-
-    switch (method) {
-    case IA3_METHOD_IA3:
-        return "\"exclude_modules\": null, \"fan_in_fan_out\": false, \"feedforward_modules\": [\"wo\"],"
-               " \"init_ia3_weights\": true, \"modules_to_save\": null, \"peft_type\": \"IA3\","
-               " \"target_modules\": [\"k\", \"v\", \"wo\"]";
-    case IA3_METHOD_LORA: /* a quarter of B·A, as T-Few has it */
-        return "\"bias\": \"none\", \"exclude_modules\": null, \"fan_in_fan_out\": false,"
-               " \"init_lora_weights\": true, \"lora_alpha\": 1, \"lora_dropout\": 0.0,"
-               " \"modules_to_save\": null, \"peft_type\": \"LORA\", \"r\": 4, \"target_modules\":"
-               " [\"q\", \"k\", \"v\", \"o\", \"wi\", \"wi_0\", \"wi_1\", \"wo\"]";
-    case IA3_METHOD_PROMPT: /* before the encoder's input only */
-        return "\"num_transformer_submodules\": 1, \"num_virtual_tokens\": 10,"
-               " \"peft_type\": \"PROMPT_TUNING\", \"prompt_tuning_init\": \"RANDOM\"";
-    default:
+    if (method->peftConfig[0] == '\0')
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                        errmsg("there is no PEFT configuration for the method \"%s\"", names[method]),
+                        errmsg("there is no PEFT configuration for the method \"%s\"", method->name),
                         errdetail("PEFT has no such method.")));
-        return NULL;
-    }
+    return DirectFunctionCall1(jsonb_in, CStringGetDatum(psprintf("{%s}", method->peftConfig)));
 }
 
 Datum
-Ia3AdapterConfigMake(const char *path, Ia3Method method)
+Ia3AdapterConfigMake(const char *path, const Ia3EngineMethod *method)
 {
-    StringInfoData out;
+    Ia3JsonObject config;
+    Datum made;
 
-    initStringInfo(&out);
-    appendStringInfoString(&out, "{\"auto_mapping\": null, \"base_model_name_or_path\": ");
-    if (path)
-        escape_json(&out, path);
-    else
-        appendStringInfoString(&out, "null");
-    appendStringInfo(&out,
-                     ", \"inference_mode\": true, %s, \"peft_version\": \"" PEFT_VERSION
-                     "\", \"revision\": null, \"task_type\": \"SEQ_2_SEQ_LM\"}",
-                     members_of(method));
-    return DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data));
+    Ia3JsonBegin(&config);
+    Ia3JsonPutString(&config, "auto_mapping", NULL);
+    Ia3JsonPutString(&config, "base_model_name_or_path", path);
+    Ia3JsonPutBool(&config, "inference_mode", true);
+    if (method == NULL)
+        put_default_members(&config);
+    Ia3JsonPutString(&config, "peft_version", PEFT_VERSION);
+    Ia3JsonPutString(&config, "revision", NULL);
+    Ia3JsonPutString(&config, "task_type", "SEQ_2_SEQ_LM");
+    made = Ia3JsonEnd(&config);
+    return method ? DirectFunctionCall2(jsonb_concat, made, engine_members(method)) : made;
 }
 
 static void

@@ -9,6 +9,8 @@
 
 #include "utils/jsonb.h"
 
+#include "method.h"
+
 /* The modules whose vectors an adapter holds, as its file names them. */
 typedef struct Ia3AdapterModules {
     int n;
@@ -16,15 +18,12 @@ typedef struct Ia3AdapterModules {
     bool *scalesInput; /* stored as [1, n]: what PEFT calls a feed-forward module */
 } Ia3AdapterModules;
 
-/* The method of a stored adapter, by the names of its tensors. */
-extern Ia3Method Ia3AdapterMethod(const bytea *vectors);
-
 /*
- * The configuration of what ia3_export returns, with the keys of PEFT 0.18 (jsonb). The stored form is the
- * same for every T5: k and v scaled at their outputs, wo at its input. `path` may be NULL. ERROR 0A000 for a
- * method that PEFT does not have.
+ * The configuration of what ia3_export returns, with the keys of PEFT 0.18 (jsonb). `method` is NULL for (IA)³, whose stored
+ * form is the same for every T5: k and v scaled at their outputs, wo at its input; other methods' members are the
+ * engine's. `path` may be NULL. ERROR 0A000 for a method that PEFT does not have.
  */
-extern Datum Ia3AdapterConfigMake(const char *path, Ia3Method method);
+extern Datum Ia3AdapterConfigMake(const char *path, const Ia3EngineMethod *method);
 
 /*
  * ERROR 22023 unless `config` describes exactly these modules: of type IA3, every target matches some of them,

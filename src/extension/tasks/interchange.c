@@ -16,7 +16,6 @@
 #include "port.h"
 #include "utils/acl.h"
 #include "utils/builtins.h"
-#include "utils/json.h"
 #include "utils/jsonb.h"
 
 #include "adapter_config.h"
@@ -50,6 +49,7 @@ typedef struct Import {
     Ia3Strings *choices; /* NULL: every call brings its own */
     Jsonb *config;       /* NULL: none given */
     Ia3EngineInfo engine;
+    char *method;
     bytea *vectors;
     Ia3AdapterModules modules;
 } Import;
@@ -67,8 +67,11 @@ ia3_export_config(PG_FUNCTION_ARGS)
     Ia3EngineStatus status;
     bool known = Ia3Loaded() && Ia3GetEngineStatus(task->backbone, &status);
 
-    PG_RETURN_DATUM(
-        Ia3AdapterConfigMake(known ? status.spec.path : NULL, Ia3AdapterMethod(Ia3TaskFetchVectors(task))));
+    const Ia3EngineMethod *method = NULL;
+
+    if (strcmp(task->method, IA3_DEFAULT_METHOD) != 0)
+        method = Ia3MethodFind(Ia3GetEngineInfo(task->backbone), task->method);
+    PG_RETURN_DATUM(Ia3AdapterConfigMake(known ? status.spec.path : NULL, method));
 }
 
 /* Backbone, template and choices of the version: those of the task if it exists, otherwise the defaults. */
@@ -117,6 +120,7 @@ normalize(Import *import, bytea *adapter)
     } while (type == IA3_GOODBYE);
     if (type != IA3_NORMALIZE_OK)
         Ia3ProtocolError("The engine did not answer NORMALIZE with an adapter.");
+    import->method = Ia3GetText(&reader);
     bytes = ia3_get_str(&reader, &len);
     import->vectors = palloc(VARHDRSZ + len);
     SET_VARSIZE(import->vectors, VARHDRSZ + len);
@@ -132,18 +136,6 @@ normalize(Import *import, bytea *adapter)
         Ia3ProtocolError("The length of the normalized adapter does not match its contents.");
 }
 
-static void
-append_strings(StringInfo out, const char *key, const Ia3Strings *strings)
-{
-    appendStringInfo(out, ", \"%s\": [", key);
-    for (int i = 0; i < strings->n; i++) {
-        if (i > 0)
-            appendStringInfoString(out, ", ");
-        escape_json(out, strings->items[i]);
-    }
-    appendStringInfoChar(out, ']');
-}
-
 /*
  * The recipe of an imported version says where it comes from. The template and choices that the task has now are
  * recorded in it, so that activating this version later restores them; a new task has none of its own yet, and its
@@ -152,25 +144,22 @@ append_strings(StringInfo out, const char *key, const Ia3Strings *strings)
 static Datum
 make_recipe(const Import *import)
 {
-    static const char *const methods[] = IA3_METHOD_NAMES;
-    Ia3Method method = Ia3AdapterMethod(import->vectors);
-    StringInfoData out;
+    Ia3JsonObject recipe;
 
-    initStringInfo(&out);
-    appendStringInfoString(&out, "{\"imported\": true, \"backbone\": ");
-    escape_json(&out, import->backbone);
-    if (method != IA3_METHOD_IA3)
-        appendStringInfo(&out, ", \"method\": \"%s\"", methods[method]);
+    Ia3JsonBegin(&recipe);
+    Ia3JsonPutBool(&recipe, "imported", true);
+    Ia3JsonPutString(&recipe, "backbone", import->backbone);
+    if (strcmp(import->method, IA3_DEFAULT_METHOD) != 0)
+        Ia3JsonPutString(&recipe, "method", import->method);
+    Ia3MethodPutOptions(Ia3MethodFind(&import->engine, import->method), &recipe);
     if (import->exists)
-        append_strings(&out, "template", import->templates);
+        Ia3JsonPutStrings(&recipe, "template", import->templates);
     if (import->choices)
-        append_strings(&out, "choices", import->choices);
-    if (import->config) {
-        appendStringInfoString(&out, ", \"config\": ");
-        (void) JsonbToCString(&out, &import->config->root, VARSIZE(import->config));
-    }
-    appendStringInfo(&out, ", \"ia3_version\": \"%s\"}", IA3_VERSION);
-    return DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data));
+        Ia3JsonPutStrings(&recipe, "choices", import->choices);
+    if (import->config)
+        Ia3JsonPutJsonb(&recipe, "config", import->config);
+    Ia3JsonPutString(&recipe, "ia3_version", IA3_VERSION);
+    return Ia3JsonEnd(&recipe);
 }
 
 static int
@@ -207,12 +196,11 @@ ia3_import(PG_FUNCTION_ARGS)
         import.config = PG_GETARG_JSONB_P(2);
     read_settings(&import);
     normalize(&import, PG_GETARG_BYTEA_PP(1));
-    if (import.config && Ia3AdapterMethod(import.vectors) != IA3_METHOD_IA3)
-        ereport(ERROR,
-                (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                 errmsg("adapter configurations can be checked only for the method ia3"),
-                 errhint("Import the adapter without its configuration, provided that this says rank 4 with"
-                         " lora_alpha 1, or 10 virtual tokens.")));
+    if (import.config && strcmp(import.method, IA3_DEFAULT_METHOD) != 0)
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("adapter configurations can be checked only for the method ia3"),
+                        errhint("Import the adapter without its configuration, provided that this says what"
+                                " ia3_export_config says for the method.")));
     if (import.config)
         Ia3AdapterConfigCheck(import.config, &import.modules);
     PG_RETURN_INT32(store(&import));
@@ -278,12 +266,9 @@ ia3_merge(PG_FUNCTION_ARGS)
     Ia3RequirePreload();
     task = Ia3TaskLookup(text_to_cstring(PG_GETARG_TEXT_PP(0)));
     vectors = Ia3TaskFetchVectors(task);
-    if (Ia3AdapterMethod(vectors) != IA3_METHOD_IA3)
-        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                        errmsg("only adapters of the method ia3 can be merged into the weights"),
-                        errhint("Use ia3_export instead.")));
     w = Ia3RequestBegin(task->backbone);
     Ia3TaskCheckEngine(task, Ia3RequestBindBackbone());
+    ia3_put_str(w, task->method, strlen(task->method));
     ia3_put_str(w, VARDATA_ANY(vectors), VARSIZE_ANY_EXHDR(vectors));
     ia3_put_str(w, directory, strlen(directory));
     Ia3RequestSend(IA3_MERGE);

@@ -24,33 +24,23 @@
 #define RECIPE_ARRAY(field)                                                                                  \
     "ARRAY(SELECT pg_catalog.jsonb_array_elements_text(a.recipe OPERATOR(pg_catalog.->) '" field "'))"
 
+/* clang-format off */
 static Ia3Query lookupQuery = {
     .sql = "SELECT a.version, t.active_version, a.digest, a.backbone_digest,"
-           " CASE WHEN " FROM_RECIPE(
-               "backbone",
-               "string") " THEN a.recipe OPERATOR(pg_catalog.->>) 'backbone'"
-                         "  ELSE t.backbone END,"
-                         " CASE WHEN " FROM_RECIPE("template", "array") " THEN " RECIPE_ARRAY(
-                             "template") "  ELSE t.template END,"
-                                         " CASE WHEN " FROM_RECIPE("choices", "array") " THEN " RECIPE_ARRAY(
-                                             "choices") "  WHEN " FROM_RECIPE("choices",
-                                                                              "null") " THEN NULL ELSE "
-                                                                                      "t.choices END"
-                                                                                      " FROM ia3.task t LEFT "
-                                                                                      "JOIN ia3.adapter a ON "
-                                                                                      "a.task "
-                                                                                      "OPERATOR(pg_catalog.=)"
-                                                                                      " t.task"
-                                                                                      "  AND a.version "
-                                                                                      "OPERATOR(pg_catalog.=)"
-                                                                                      " COALESCE($2, "
-                                                                                      "t.active_version)"
-                                                                                      " WHERE t.task "
-                                                                                      "OPERATOR(pg_catalog.=)"
-                                                                                      " $1",
+           " CASE WHEN " FROM_RECIPE("backbone", "string")
+           "  THEN a.recipe OPERATOR(pg_catalog.->>) 'backbone' ELSE t.backbone END,"
+           " CASE WHEN " FROM_RECIPE("template", "array")
+           "  THEN " RECIPE_ARRAY("template") " ELSE t.template END,"
+           " CASE WHEN " FROM_RECIPE("choices", "array") " THEN " RECIPE_ARRAY("choices")
+           "  WHEN " FROM_RECIPE("choices", "null") " THEN NULL ELSE t.choices END,"
+           " a.method"
+           " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
+           "  AND a.version OPERATOR(pg_catalog.=) COALESCE($2, t.active_version)"
+           " WHERE t.task OPERATOR(pg_catalog.=) $1",
     .nArgs = 2,
     .argTypes = {TEXTOID, INT4OID},
 };
+/* clang-format on */
 
 static Ia3Query vectorsQuery = {
     .sql = "SELECT a.vectors FROM ia3.adapter a WHERE a.task OPERATOR(pg_catalog.=) $1"
@@ -151,6 +141,7 @@ fill_task(Ia3Task *task)
     task->templates = Ia3StringsFromArray(Ia3QueryColumn(6, &isNull), "template");
     value = Ia3QueryColumn(7, &isNull);
     task->choices = isNull ? NULL : Ia3StringsFromArray(value, "choices");
+    task->method = TextDatumGetCString(Ia3QueryColumn(8, &isNull));
     task->label = psprintf("%s@%d", task->name, task->version);
 }
 
@@ -265,6 +256,7 @@ Ia3TaskPutAdapter(const Ia3Task *task)
 
     Ia3TaskCheckEngine(task, Ia3RequestBindBackbone());
     ia3_put_bytes(w, task->digest, IA3_DIGEST_LEN);
+    ia3_put_str(w, task->method, strlen(task->method));
     ia3_put_str(w, VARDATA_ANY(vectors), VARSIZE_ANY_EXHDR(vectors));
     Ia3RequestSend(IA3_PUT_ADAPTER);
     type = Ia3ReplyWait(&reader);

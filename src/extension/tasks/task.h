@@ -24,6 +24,7 @@ typedef struct Ia3Task {
     char *backbone;
     Ia3Strings *templates;
     Ia3Strings *choices; /* NULL: every call brings its own */
+    char *method;
     uint8 digest[IA3_DIGEST_LEN];
     uint8 backboneDigest[IA3_DIGEST_LEN];
 } Ia3Task;

@@ -6,7 +6,6 @@
 
 #include "miscadmin.h"
 #include "utils/builtins.h"
-#include "utils/json.h"
 #include "utils/memutils.h"
 
 #include "mixture.h"
@@ -205,23 +204,16 @@ Ia3MixturePut(ia3_writer *w, void *mixture)
     MemoryContextDelete(scratch);
 }
 
-char *
-Ia3MixtureTasksJson(const Ia3Mixture *m)
+void
+Ia3MixturePutTasks(const Ia3Mixture *m, Ia3JsonObject *recipe)
 {
     const Ia3Strings *tasks = Ia3StringIndexStrings(m->tasks);
     int *count = palloc0(sizeof(int) * Max(tasks->n, 1));
-    StringInfoData out;
 
     for (int i = 0; i < m->rows->n; i++)
         count[m->task[i]]++;
-    initStringInfo(&out);
-    appendStringInfoString(&out, "\"tasks\": {");
-    for (int t = 0; t < tasks->n; t++) {
-        if (t > 0)
-            appendStringInfoString(&out, ", ");
-        escape_json(&out, tasks->items[t]);
-        appendStringInfo(&out, ": %d", count[t]);
-    }
-    appendStringInfoChar(&out, '}');
-    return out.data;
+    Ia3JsonBeginMember(recipe, "tasks");
+    for (int t = 0; t < tasks->n; t++)
+        Ia3JsonPutInteger(recipe, tasks->items[t], count[t]);
+    Ia3JsonEndMember(recipe);
 }

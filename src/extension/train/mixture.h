@@ -26,7 +26,7 @@ extern Ia3Mixture *Ia3MixtureRead(const char *query, const Ia3Recipe *recipe, Js
  */
 extern void Ia3MixturePut(ia3_writer *w, void *mixture);
 
-/* "tasks": {task: number of rows}, as text of JSON. */
-extern char *Ia3MixtureTasksJson(const Ia3Mixture *mixture);
+/* Adds the member "tasks" to a recipe: the number of rows by task. */
+extern void Ia3MixturePutTasks(const Ia3Mixture *mixture, Ia3JsonObject *recipe);
 
 #endif

@@ -17,7 +17,6 @@
 #include "nodes/parsenodes.h"
 #include "tcop/pquery.h"
 #include "utils/builtins.h"
-#include "utils/json.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
 
@@ -97,25 +96,31 @@ read_arguments(FunctionCallInfo fcinfo, Pretraining *p)
     check_atomic(fcinfo, p);
 }
 
+/* The members of a recipe that only pre-training has. */
+static void
+put_mixture(Ia3JsonObject *recipe, const void *arg)
+{
+    const Pretraining *p = arg;
+
+    Ia3MixturePutTasks(p->mixture, recipe);
+    if (p->templates)
+        Ia3JsonPutJsonb(recipe, "templates", p->templates);
+}
+
 /* The recipe of the finished version, which also identifies the run that a checkpoint belongs to. */
 static Datum
 recipe_json(const Pretraining *p, const Ia3EngineInfo *engine, int maxInputTokens)
 {
-    StringInfoData more;
     Ia3RecipeContext context = {
         .query = p->query,
         .backbone = p->job.backbone,
         .engine = engine,
         .init = p->job.init ? p->job.init->label : NULL,
         .maxInputTokens = maxInputTokens,
+        .more = put_mixture,
+        .arg = p,
     };
 
-    initStringInfo(&more);
-    appendStringInfoString(&more, Ia3MixtureTasksJson(p->mixture));
-    if (p->templates)
-        appendStringInfo(&more, ", \"templates\": %s",
-                         JsonbToCString(NULL, &p->templates->root, VARSIZE(p->templates)));
-    context.more = more.data;
     return Ia3RecipeJson(p->recipe, &context);
 }
 

@@ -42,7 +42,7 @@ choose_backbone(const char *task, const Ia3Recipe *recipe)
 }
 
 void
-Ia3TrainPrepare(Ia3TrainJob *job, const Ia3Recipe *recipe)
+Ia3TrainPrepare(Ia3TrainJob *job, Ia3Recipe *recipe)
 {
     Ia3VersionsCheckOwner(job->task);
     job->recipe = recipe;
@@ -51,6 +51,7 @@ Ia3TrainPrepare(Ia3TrainJob *job, const Ia3Recipe *recipe)
         job->init = Ia3TaskLookup(recipe->init);
         job->init->backbone = pstrdup(job->backbone); /* the vectors are needed there */
     }
+    Ia3RecipeComplete(recipe, Ia3GetEngineInfo(job->backbone));
 }
 
 int

@@ -44,9 +44,10 @@ typedef struct Ia3Trained {
 extern void Ia3TrainPrevent(const char *function);
 
 /*
- * Fills in the job's recipe, backbone and init, given its task. ERROR as for Ia3VersionsCheckOwner and Ia3TaskLookup.
+ * Fills in the job's recipe, backbone and init, given its task, and completes the recipe. ERROR as for
+ * Ia3VersionsCheckOwner, Ia3TaskLookup, Ia3GetEngineInfo and Ia3RecipeComplete.
  */
-extern void Ia3TrainPrepare(Ia3TrainJob *job, const Ia3Recipe *recipe);
+extern void Ia3TrainPrepare(Ia3TrainJob *job, Ia3Recipe *recipe);
 
 /* The version of the same task that the job starts from, 0 if there is none. */
 extern int Ia3TrainParent(const Ia3TrainJob *job);

@@ -4,12 +4,7 @@
  */
 #include "postgres.h"
 
-#include <math.h>
-
-#include "common/shortest_dec.h"
 #include "utils/builtins.h"
-#include "utils/json.h"
-#include "utils/jsonb.h"
 
 #include "train_options.h"
 #include "common/version.h"
@@ -37,7 +32,6 @@ const Ia3Options Ia3TrainOptions = {
         },
     .steps = 1000,
     .batchSize = 8,
-    .learningRate = 3e-3,
     .lmWeight = 1,
     .unlikelihoodWeight = 1,
     .lengthNormWeight = 1,
@@ -84,32 +78,19 @@ get_option(const OptionReader *reader, Ia3Option option, Datum *value)
 }
 
 static int32
-int_option(const OptionReader *reader, Ia3Option option, const char *name, int32 missing, int32 min,
-           int32 max)
+int_option(const OptionReader *reader, Ia3Option option, int32 missing)
 {
     Datum datum;
-    int32 value = get_option(reader, option, &datum) ? DatumGetInt32(datum) : missing;
 
-    if (value < min || value > max)
-        ereport(ERROR,
-                (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                 errmsg("%s must be between %d and %d", name, min, max), errdetail("It is %d.", value)));
-    return value;
+    return get_option(reader, option, &datum) ? DatumGetInt32(datum) : missing;
 }
 
-/* A number from min to max; NaN is refused. */
 static double
-float_option(const OptionReader *reader, Ia3Option option, const char *name, double missing, double min,
-             double max)
+float_option(const OptionReader *reader, Ia3Option option, double missing)
 {
     Datum datum;
-    double value = get_option(reader, option, &datum) ? DatumGetFloat8(datum) : missing;
 
-    if (!(value >= min && value <= max))
-        ereport(ERROR,
-                (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                 errmsg("%s must be between %g and %g", name, min, max), errdetail("It is %g.", value)));
-    return value;
+    return get_option(reader, option, &datum) ? DatumGetFloat8(datum) : missing;
 }
 
 static char *
@@ -145,37 +126,6 @@ averaging_option(const OptionReader *reader)
     return IA3_LOSS_BATCH;
 }
 
-static Ia3Method
-method_option(const OptionReader *reader)
-{
-    static const char *const names[] = IA3_METHOD_NAMES;
-    char *value = text_option(reader, IA3_OPTION_METHOD);
-
-    for (int i = 0; i < IA3_N_METHODS; i++)
-        if (strcmp(value ? value : names[IA3_METHOD_IA3], names[i]) == 0)
-            return (Ia3Method) i;
-    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown method \"%s\"", value),
-                    errhint("It is \"ia3\", \"lora\", \"bitfit\", \"layernorm\" or \"prompt\".")));
-    return IA3_METHOD_IA3;
-}
-
-/* The learning rate of a method in T-Few's configurations. */
-static double
-default_learning_rate(const Ia3Options *options, Ia3Method method)
-{
-    switch (method) {
-    case IA3_METHOD_LORA:
-        return 3e-3;
-    case IA3_METHOD_BITFIT:
-    case IA3_METHOD_LAYERNORM:
-        return 3e-4;
-    case IA3_METHOD_PROMPT:
-        return 0.3;
-    default:
-        return options->learningRate;
-    }
-}
-
 static Ia3Strings *
 template_option(const OptionReader *reader)
 {
@@ -189,24 +139,6 @@ template_option(const OptionReader *reader)
     templates->items = palloc(sizeof(char *));
     templates->items[0] = pstrdup(IA3_DEFAULT_TEMPLATE);
     return templates;
-}
-
-static void
-loss_options(const OptionReader *reader, Ia3Recipe *r)
-{
-    const Ia3Options *o = reader->options;
-
-    r->lmWeight = float_option(reader, IA3_OPTION_LM_WEIGHT, "lm_weight", o->lmWeight, 0, 1000);
-    r->unlikelihoodWeight = float_option(reader, IA3_OPTION_UNLIKELIHOOD_WEIGHT, "unlikelihood_weight",
-                                         o->unlikelihoodWeight, 0, 1000);
-    r->lengthNormWeight = float_option(reader, IA3_OPTION_LENGTH_NORM_WEIGHT, "length_norm_weight",
-                                       o->lengthNormWeight, 0, 1000);
-    if (r->lmWeight + r->unlikelihoodWeight + r->lengthNormWeight == 0)
-        ereport(ERROR,
-                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("all loss weights are zero"),
-                 errhint("At least one of lm_weight, unlikelihood_weight and length_norm_weight must be "
-                         "positive.")));
-    r->averaging = averaging_option(reader);
 }
 
 Ia3Recipe *
@@ -225,24 +157,60 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     r->init = text_option(&reader, IA3_OPTION_INIT);
     if (r->init != NULL && pg_strcasecmp(r->init, "none") == 0)
         r->init = NULL;
-    r->steps = int_option(&reader, IA3_OPTION_STEPS, "steps", options->steps, 1, 1000000);
-    r->batchSize = int_option(&reader, IA3_OPTION_BATCH_SIZE, "batch_size", options->batchSize, 1, 1024);
-    r->method = method_option(&reader);
-    r->learningRate = float_option(&reader, IA3_OPTION_LEARNING_RATE, "learning_rate",
-                                   default_learning_rate(options, r->method), 1e-9, 10);
-    r->warmupRatio = float_option(&reader, IA3_OPTION_WARMUP_RATIO, "warmup_ratio", 0.06, 0, 1);
-    r->dropout = get_option(&reader, IA3_OPTION_DROPOUT, &datum)
-                     ? float_option(&reader, IA3_OPTION_DROPOUT, "dropout", 0, 0, 0.9)
-                     : -1;
-    loss_options(&reader, r);
+    r->methodName = text_option(&reader, IA3_OPTION_METHOD);
+    r->steps = int_option(&reader, IA3_OPTION_STEPS, options->steps);
+    r->batchSize = int_option(&reader, IA3_OPTION_BATCH_SIZE, options->batchSize);
+    r->learningRate = float_option(&reader, IA3_OPTION_LEARNING_RATE, options->learningRate);
+    r->hasLearningRate = options->learningRate != 0 || get_option(&reader, IA3_OPTION_LEARNING_RATE, &datum);
+    r->warmupRatio = float_option(&reader, IA3_OPTION_WARMUP_RATIO, 0.06);
+    r->lmWeight = float_option(&reader, IA3_OPTION_LM_WEIGHT, options->lmWeight);
+    r->unlikelihoodWeight =
+        float_option(&reader, IA3_OPTION_UNLIKELIHOOD_WEIGHT, options->unlikelihoodWeight);
+    r->lengthNormWeight = float_option(&reader, IA3_OPTION_LENGTH_NORM_WEIGHT, options->lengthNormWeight);
+    r->hasDropout = get_option(&reader, IA3_OPTION_DROPOUT, &datum);
+    r->dropout = float_option(&reader, IA3_OPTION_DROPOUT, -1);
+    r->averaging = averaging_option(&reader);
     r->seed = get_option(&reader, IA3_OPTION_SEED, &datum) ? DatumGetInt64(datum) : draw_seed();
     r->activate = get_option(&reader, IA3_OPTION_ACTIVATE, &datum) ? DatumGetBool(datum) : true;
     return r;
 }
 
+/* ERROR 22023 unless the number is within the engine's limits; NaN never is. */
+static void
+check_limit(const Ia3EngineInfo *engine, const char *name, double value)
+{
+    for (int i = 0; i < engine->nLimits; i++) {
+        const Ia3EngineLimit *limit = &engine->limits[i];
+
+        if (strcmp(limit->name, name) == 0 && !(value >= limit->min && value <= limit->max))
+            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                            errmsg("%s must be between %.15g and %.15g", name, limit->min, limit->max),
+                            errdetail("It is %.15g.", value)));
+    }
+}
+
+void
+Ia3RecipeComplete(Ia3Recipe *r, const Ia3EngineInfo *engine)
+{
+    r->method = r->methodName ? *Ia3MethodFind(engine, r->methodName) : engine->methods[0];
+    if (!r->hasLearningRate)
+        r->learningRate = r->method.learningRate;
+    check_limit(engine, "steps", r->steps);
+    check_limit(engine, "batch_size", r->batchSize);
+    check_limit(engine, "learning_rate", r->learningRate);
+    check_limit(engine, "warmup_ratio", r->warmupRatio);
+    if (r->hasDropout)
+        check_limit(engine, "dropout", r->dropout);
+    check_limit(engine, "lm_weight", r->lmWeight);
+    check_limit(engine, "unlikelihood_weight", r->unlikelihoodWeight);
+    check_limit(engine, "length_norm_weight", r->lengthNormWeight);
+}
+
 void
 Ia3RecipePut(const Ia3Recipe *recipe, ia3_writer *w)
 {
+    const Ia3EngineMethod *method = &recipe->method;
+
     ia3_put_u32(w, recipe->steps);
     ia3_put_u32(w, recipe->batchSize);
     ia3_put_f64(w, recipe->learningRate);
@@ -253,91 +221,42 @@ Ia3RecipePut(const Ia3Recipe *recipe, ia3_writer *w)
     ia3_put_f64(w, recipe->dropout);
     ia3_put_u64(w, (uint64) recipe->seed);
     ia3_put_u8(w, recipe->averaging);
-    ia3_put_u8(w, recipe->method);
-}
-
-static void
-json_key(StringInfo out, const char *key)
-{
-    appendStringInfoString(out, out->len == 0 ? "{" : ", ");
-    escape_json(out, key);
-    appendStringInfoString(out, ": ");
-}
-
-static void
-json_string(StringInfo out, const char *key, const char *value)
-{
-    json_key(out, key);
-    if (value == NULL)
-        appendStringInfoString(out, "null");
-    else
-        escape_json(out, value);
-}
-
-/* The shortest text that reads back as the same number. */
-static void
-json_float(StringInfo out, const char *key, double value)
-{
-    char digits[DOUBLE_SHORTEST_DECIMAL_LEN];
-
-    double_to_shortest_decimal_buf(value, digits);
-    json_key(out, key);
-    appendStringInfoString(out, digits);
-}
-
-static void
-json_integer(StringInfo out, const char *key, int64 value)
-{
-    json_key(out, key);
-    appendStringInfo(out, INT64_FORMAT, value);
-}
-
-static void
-json_strings(StringInfo out, const char *key, const Ia3Strings *strings)
-{
-    json_key(out, key);
-    if (strings == NULL) {
-        appendStringInfoString(out, "null");
-        return;
+    ia3_put_str(w, method->name, strlen(method->name));
+    ia3_put_u32(w, method->nConstants);
+    for (int i = 0; i < method->nConstants; i++) {
+        ia3_put_str(w, method->constants[i].name, strlen(method->constants[i].name));
+        ia3_put_u32(w, method->constants[i].value);
     }
-    appendStringInfoChar(out, '[');
-    for (int i = 0; i < strings->n; i++) {
-        if (i > 0)
-            appendStringInfoString(out, ", ");
-        escape_json(out, strings->items[i]);
-    }
-    appendStringInfoChar(out, ']');
 }
 
 Datum
 Ia3RecipeJson(const Ia3Recipe *r, const Ia3RecipeContext *context)
 {
-    static const char *const methods[] = IA3_METHOD_NAMES;
-    StringInfoData out;
+    Ia3JsonObject json;
 
-    initStringInfo(&out);
-    json_string(&out, "query", context->query);
-    json_string(&out, "method", methods[r->method]);
-    json_strings(&out, "template", r->templates);
-    json_strings(&out, "choices", context->choices);
-    json_string(&out, "backbone", context->backbone);
-    json_string(&out, "init", context->init);
-    json_integer(&out, "steps", r->steps);
-    json_integer(&out, "batch_size", r->batchSize);
-    json_float(&out, "learning_rate", r->learningRate);
-    json_float(&out, "warmup_ratio", r->warmupRatio);
-    json_float(&out, "lm_weight", r->lmWeight);
-    json_float(&out, "unlikelihood_weight", r->unlikelihoodWeight);
-    json_float(&out, "length_norm_weight", r->lengthNormWeight);
-    json_float(&out, "dropout", r->dropout < 0 ? context->engine->dropoutRate : r->dropout);
-    json_integer(&out, "seed", r->seed);
-    json_string(&out, "loss_averaging", r->averaging == IA3_LOSS_EXAMPLE ? "example" : "batch");
-    json_integer(&out, "max_input_tokens", context->maxInputTokens);
-    json_string(&out, "device", context->engine->device);
-    json_string(&out, "dtype", context->engine->dtype);
-    json_string(&out, "ia3_version", IA3_VERSION);
+    Ia3JsonBegin(&json);
+    Ia3JsonPutString(&json, "query", context->query);
+    Ia3JsonPutString(&json, "method", r->method.name);
+    Ia3MethodPutOptions(&r->method, &json);
+    Ia3JsonPutStrings(&json, "template", r->templates);
+    Ia3JsonPutStrings(&json, "choices", context->choices);
+    Ia3JsonPutString(&json, "backbone", context->backbone);
+    Ia3JsonPutString(&json, "init", context->init);
+    Ia3JsonPutInteger(&json, "steps", r->steps);
+    Ia3JsonPutInteger(&json, "batch_size", r->batchSize);
+    Ia3JsonPutFloat(&json, "learning_rate", r->learningRate);
+    Ia3JsonPutFloat(&json, "warmup_ratio", r->warmupRatio);
+    Ia3JsonPutFloat(&json, "lm_weight", r->lmWeight);
+    Ia3JsonPutFloat(&json, "unlikelihood_weight", r->unlikelihoodWeight);
+    Ia3JsonPutFloat(&json, "length_norm_weight", r->lengthNormWeight);
+    Ia3JsonPutFloat(&json, "dropout", r->dropout < 0 ? context->engine->dropoutRate : r->dropout);
+    Ia3JsonPutInteger(&json, "seed", r->seed);
+    Ia3JsonPutString(&json, "loss_averaging", r->averaging == IA3_LOSS_EXAMPLE ? "example" : "batch");
+    Ia3JsonPutInteger(&json, "max_input_tokens", context->maxInputTokens);
+    Ia3JsonPutString(&json, "device", context->engine->device);
+    Ia3JsonPutString(&json, "dtype", context->engine->dtype);
+    Ia3JsonPutString(&json, "ia3_version", IA3_VERSION);
     if (context->more)
-        appendStringInfo(&out, ", %s", context->more);
-    appendStringInfoChar(&out, '}');
-    return DirectFunctionCall1(jsonb_in, CStringGetDatum(out.data));
+        context->more(&json, context->arg);
+    return Ia3JsonEnd(&json);
 }

@@ -9,20 +9,24 @@
 
 #include "extension/client/engine_info.h"
 #include "extension/client/string_list.h"
+#include "extension/tasks/method.h"
 
 typedef struct Ia3Recipe {
     Ia3Strings *templates;
     Ia3Strings *choices; /* as given; NULL: the labels of the examples */
     char *backbone;      /* NULL: the task's, or ia3.backbone for a new task */
     char *init;          /* a task reference; NULL: ones */
+    char *methodName;    /* NULL: the default */
     int32 steps, batchSize;
+    bool hasLearningRate; /* else the method's */
     double learningRate, warmupRatio;
     double lmWeight, unlikelihoodWeight, lengthNormWeight;
-    double dropout; /* negative: the checkpoint's */
-    int64 seed;     /* drawn when not given */
+    bool hasDropout; /* else the checkpoint's, and dropout is negative */
+    double dropout;
+    int64 seed; /* drawn when not given */
     bool activate;
     Ia3LossAveraging averaging;
-    Ia3Method method;
+    Ia3EngineMethod method; /* from Ia3RecipeComplete on */
 } Ia3Recipe;
 
 /* Options of a function that trains, in no particular order. */
@@ -50,16 +54,22 @@ typedef enum Ia3Option {
 typedef struct Ia3Options {
     int argument[IA3_N_OPTIONS]; /* from 1; 0: it does not have the option */
     int32 steps, batchSize;
-    double learningRate; /* of (IA)³; other methods have T-Few's */
+    double learningRate; /* 0: the method's */
     double lmWeight, unlikelihoodWeight, lengthNormWeight;
 } Ia3Options;
 
 extern const Ia3Options Ia3TrainOptions, Ia3PretrainOptions;
 
-/* Reads the options of a call. ERROR 22023 naming the option that is out of range. */
+/* Reads the options of a call. */
 extern Ia3Recipe *Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options);
 
-/* The numbers of a TRAIN request, from `steps` to `loss_averaging`. */
+/*
+ * Looks the method up in what an engine of the backbone says about itself, fills in its defaults, and checks the numbers
+ * against the engine's limits. ERROR 22023 naming the option that is out of range.
+ */
+extern void Ia3RecipeComplete(Ia3Recipe *recipe, const Ia3EngineInfo *engine);
+
+/* The numbers of a TRAIN request, from `steps` to the method. */
 extern void Ia3RecipePut(const Ia3Recipe *recipe, ia3_writer *w);
 
 /* What else belongs into a record from which the training can be repeated. */
@@ -70,7 +80,9 @@ typedef struct Ia3RecipeContext {
     const Ia3Strings *choices; /* of the task; NULL: every row brought its own */
     const char *init;          /* task@version; NULL: ones */
     int maxInputTokens;
-    const char *more; /* members of the object that only one function has; NULL: none */
+    /* Adds the members that only one function has; NULL: there are none. */
+    void (*more)(Ia3JsonObject *recipe, const void *arg);
+    const void *arg;
 } Ia3RecipeContext;
 
 /* The recipe as a jsonb Datum. */
