@@ -1,6 +1,6 @@
 /*
  * readahead_functions.h
- *     Which functions are ours.
+ *     Recognizing our functions.
  */
 #ifndef IA3_READAHEAD_FUNCTIONS_H
 #define IA3_READAHEAD_FUNCTIONS_H

@@ -1,13 +1,13 @@
 /*
  * readahead_plan.h
- *     What the walk over a finished plan carries along.
+ *     What the walk over a finished plan passes on from node to node.
  */
 #ifndef IA3_READAHEAD_PLAN_H
 #define IA3_READAHEAD_PLAN_H
 
 #include "nodes/plannodes.h"
 
-/* There is one per planned statement. */
+/* The state of the walk, one per planned statement. */
 typedef struct Ia3Rewrite {
     PlannedStmt *stmt;
     int nextNodeId;

@@ -1,6 +1,6 @@
 /*
  * readahead_rewrite.h
- *     Building the read-ahead node, and what it tells the executor.
+ *     Inserting the read-ahead node, and what it tells the executor.
  */
 #ifndef IA3_READAHEAD_REWRITE_H
 #define IA3_READAHEAD_REWRITE_H
@@ -22,11 +22,11 @@ extern Plan *Ia3Split(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer);
 typedef struct Ia3ReadAheadPlan {
     int nSites;
     bool mayStop;
-    bool
-        careful; /* rows must not be read early if the query may be stopped before it needs them (Ia3RunMayStop) */
+    bool careful; /* no row may be read early if the query may stop before it needs the row (Ia3RunMayStop) */
     bool hasLimit;
 } Ia3ReadAheadPlan;
 
+/* Converts it to that List and back. */
 extern List *Ia3ReadAheadPlanPut(const Ia3ReadAheadPlan *plan);
 extern Ia3ReadAheadPlan Ia3ReadAheadPlanGet(const CustomScan *scan);
 
