@@ -59,7 +59,7 @@ typedef enum Ia3Message {
     IA3_STATS_OK = 72, /* list<str name, f64 value>, those of IA3_STATS_LIST in that order */
     IA3_NORMALIZE_OK = 73, /* see below */
     IA3_GENERATE_OK = 74,  /* see below */
-    IA3_GOODBYE = 126,     /* nothing; request 0. See below */
+    IA3_GOODBYE = 126,     /* nothing; request 0. See above */
     IA3_ERROR = 127 /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
 } Ia3Message;
 
@@ -194,7 +194,7 @@ enum { IA3_STATS_LIST(IA3_STAT_NUMBER) IA3_N_STATS };
  *     loading PERCENT
  *     ready
  *     failed MESSAGE          the engine then exits with status 1
- *     draining N M            after SIGUSR1, at every change: trainings and merges, other requests under way
+ *     draining N M            after SIGUSR1, at every change: training runs and merges, other requests under way
  *
  * Everything the engine writes to stderr is a log line, "LEVEL: text" with LEVEL one of LOG, WARNING,
  * ERROR, DEBUG. The engine exits when the death pipe (it holds the reading end) reports end of file, and

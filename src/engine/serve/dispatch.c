@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "common/version.h"
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
@@ -279,7 +280,7 @@ handle_hello(ia3_connection *c, const ia3_frame *frame)
     ia3_writer w = {0};
     ia3_frame_begin(&w, IA3_HELLO_OK, frame->request);
     ia3_put_u32(&w, IA3_PROTOCOL_VERSION);
-    ia3_put_str(&w, IA3_ENGINE_VERSION, strlen(IA3_ENGINE_VERSION));
+    ia3_put_str(&w, IA3_VERSION, strlen(IA3_VERSION));
     ia3_frame_finish(&w);
     ia3_connection_send(c, &w);
 }

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/version.h"
 #include "engine/base/log.h"
 #include "engine/model/methods/methods.h"
 
@@ -328,7 +329,7 @@ ia3_options_parse(ia3_options *o, int argc, char **argv)
             if (c == OPT_HELP || c == 'h')
                 print_help();
             else
-                printf("ia3_engine %s\n", IA3_ENGINE_VERSION);
+                printf("ia3_engine %s\n", IA3_VERSION);
             return 0;
         }
         if (c == '?') {

@@ -10,8 +10,6 @@
 #include "engine/base/tensor.h"
 #include "engine/recipe/recipe.h"
 
-#define IA3_ENGINE_VERSION "1.0"
-
 typedef struct ia3_options {
     const char *command; /* "serve", "info", "tokenize", "score", "train" */
     const char *name, *backbone, *socket, *device;

@@ -10,7 +10,7 @@
 
 /*
  * Sends a request; `write` writes its payload, for the engine that gets it. Returns a handle for the reply, or 0 if it
- * was not sent, because no engine is ready or another request would have to wait. ERROR only for interrupts, 54000 for
+ * was not sent, because no engine is ready or too many such requests are under way. ERROR only for interrupts, 54000 for
  * a request that is too large, what `write` raises, and what the operating system says when no descriptor or socket is
  * to be had.
  */
