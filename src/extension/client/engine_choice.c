@@ -4,7 +4,7 @@
 
 #include "engine_choice.h"
 
-/* An engine that is ready answers a greeting within this time; where another one can be asked, we wait less long. */
+/* An engine that is ready answers a greeting within this time; where there is another engine, we wait less long. */
 #define GREETING_MS       5000
 #define GREETING_SHORT_MS 1000
 

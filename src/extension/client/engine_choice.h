@@ -14,7 +14,7 @@ extern Ia3EngineWish Ia3MakeWish(const char *backbone, bool training, const Ia3C
 /* Adds an engine to those to be avoided; false if it was there already. */
 extern bool Ia3AvoidEngine(Ia3EngineWish *wish, uint32 generation);
 
-/* An engine that failed to answer this session lately is asked only if there is no other. */
+/* An engine that failed to answer this session lately is used only if there is no other. */
 extern void Ia3AvoidHung(Ia3EngineWish *wish);
 
 /* The next request to the backbone goes to this engine, if it is still there. */

@@ -1,7 +1,7 @@
 /*
  * shmem.h
- *     The extension's shared memory: what the supervisor publishes about its engines, and what backends have asked
- *     them for. Everyone reads it; the supervisor writes the entries, backends their loads.
+ *     The extension's shared memory: what the supervisor publishes about its engines, and the load of requests that
+ *     backends have sent them. Everyone reads it; the supervisor writes the entries, backends the loads.
  */
 #ifndef IA3_SHMEM_H
 #define IA3_SHMEM_H
