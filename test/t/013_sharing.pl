@@ -62,7 +62,7 @@ for my $call (pretrain('base'), pretrain('base') =~ s/seed => 3/seed => 4, resum
 {
     my ($out, $err) = finish_query(start_query($node, "$call;\n"));
     like($err, qr/ERROR:  55006: ia3 task "base" is being pre-trained by another session/, 'a second one at the same time is refused');
-    like($err, qr/HINT:  Wait until it has ended/, 'with a hint');
+    like($err, qr/HINT:  Wait until that run has ended/, 'with a hint');
 }
 my ($out, $err) = finish_query(start_query($node, pretrain('beside') =~ s/300/3/r . ";\n"));
 is($err, '', 'one of another task is not');

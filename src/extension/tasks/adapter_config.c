@@ -2,9 +2,9 @@
  * adapter_config.c
  *     PEFT's adapter_config.json.
  *
- * An adapter's tensors say which vectors there are; the configuration says where PEFT would put them. Where
- * both disagree, PEFT would compute something else than we do, or silently nothing: a target that matches no
- * module ("w0" for "wo", as PEFT's own documentation once had it) leaves its vectors out.
+ * The tensors of an adapter determine which vectors there are, the configuration where PEFT would apply them. If the
+ * two disagree, PEFT would compute something different from us, or silently ignore vectors: it does so for a target
+ * that matches no module, such as "w0" for "wo", which PEFT's own documentation once had.
  */
 #include "postgres.h"
 
@@ -17,16 +17,16 @@
 #include "extension/client/string_list.h"
 #include "extension/ia3_compat.h"
 
-#define PEFT_VERSION "0.18.0" /* whose keys are written */
+#define PEFT_VERSION "0.18.0" /* the version whose keys are written */
 
-/* Modules as a configuration names them: a list, or a pattern. */
+/* The modules that a configuration names, by a list or by a pattern. */
 typedef struct Targets {
     const char *key;
     Ia3Strings *names; /* NULL: a pattern */
     text *pattern;
 } Targets;
 
-/* What distinguishes (IA)³'s configuration: the lists are those of the stored form. */
+/* Adds the members that are specific to (IA)³. The lists are those of the stored form. */
 static void
 put_default_members(Ia3JsonObject *config)
 {
@@ -43,14 +43,14 @@ put_default_members(Ia3JsonObject *config)
     Ia3JsonPutStrings(config, "target_modules", &target);
 }
 
-/* What distinguishes the configuration of another method, as the engine tells it. */
+/* The members that are specific to another method, which the engine supplies. */
 static Datum
 engine_members(const Ia3EngineMethod *method)
 {
     if (method->peftConfig[0] == '\0')
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                         errmsg("there is no PEFT configuration for the method \"%s\"", method->name),
-                        errdetail("PEFT has no such method.")));
+                        errdetail("PEFT does not have this method.")));
     return DirectFunctionCall1(jsonb_in, CStringGetDatum(psprintf("{%s}", method->peftConfig)));
 }
 
@@ -80,7 +80,7 @@ invalid(const char *detail, const char *hint)
                     errdetail_internal("%s", detail), hint ? errhint("%s", hint) : 0));
 }
 
-/* The value of a key; NULL when it is absent or null. */
+/* The value of a key; NULL if it is absent or null. */
 static JsonbValue *
 get(Jsonb *config, const char *key)
 {
@@ -99,7 +99,7 @@ string_value(const JsonbValue *v)
     return pnstrdup(v->val.string.val, v->val.string.len);
 }
 
-/* A list of names, or a pattern that is anchored at both ends (Python's re.fullmatch). */
+/* Reads a list of names, or a pattern, which is anchored at both ends as by Python's re.fullmatch. */
 static Targets
 get_targets(Jsonb *config, const char *key)
 {
@@ -128,7 +128,7 @@ get_targets(Jsonb *config, const char *key)
     return targets;
 }
 
-/* PEFT compares targets with whole parts of a name, feed-forward modules with its mere end (`partial`). */
+/* PEFT compares targets with whole components of a name, but feed-forward modules with any end of it (`partial`). */
 static bool
 name_matches(const char *name, const char *module, bool partial)
 {
@@ -150,7 +150,7 @@ targets_match(const Targets *targets, const char *module, bool partial)
     return false;
 }
 
-/* No element of a list is without effect. */
+/* Makes sure that every element of a list has an effect. */
 static void
 check_effective(const Targets *targets, const Ia3AdapterModules *modules)
 {
@@ -189,7 +189,7 @@ check_type(Jsonb *config)
     JsonbValue *v;
 
     if (!JB_ROOT_IS_OBJECT(config))
-        invalid("It is not an object.", NULL);
+        invalid("The configuration is not an object.", NULL);
     v = get(config, "peft_type");
     if (v == NULL || v->type != jbvString)
         invalid("\"peft_type\" is missing or not a string.", NULL);

@@ -1,6 +1,6 @@
 /*
  * adapter_config.h
- *     PEFT's adapter_config.json: written for exports, and for (IA)³ checked for imports.
+ *     PEFT's adapter_config.json, which is written for exports and, for (IA)³, checked for imports.
  */
 #ifndef IA3_ADAPTER_CONFIG_H
 #define IA3_ADAPTER_CONFIG_H
@@ -15,20 +15,22 @@
 typedef struct Ia3AdapterModules {
     int n;
     char **names;      /* "encoder.block.0.layer.0.SelfAttention.k" */
-    bool *scalesInput; /* stored as [1, n]: what PEFT calls a feed-forward module */
+    bool *scalesInput; /* its vector is stored as [1, n]; PEFT calls this a feed-forward module */
 } Ia3AdapterModules;
 
 /*
- * The configuration of what ia3_export returns, with the keys of PEFT 0.18 (jsonb). `method` is NULL for (IA)³, whose stored
- * form is the same for every T5: k and v scaled at their outputs, wo at its input; other methods' members are the
- * engine's. `path` may be NULL. ERROR 0A000 for a method that PEFT does not have.
+ * The configuration, as jsonb with the keys of PEFT 0.18, of what ia3_export returns. `method` is NULL for (IA)³,
+ * whose stored form is the same for every T5: the outputs of k and v and the input of wo are scaled. For other
+ * methods the engine supplies the members. `path` is that of the backbone, or NULL if unknown. ERROR 0A000 for a
+ * method that PEFT does not have.
  */
 extern Datum Ia3AdapterConfigMake(const char *path, const Ia3EngineMethod *method);
 
 /*
- * ERROR 22023 unless `config` describes exactly these modules: of type IA3, every target matches some of them,
- * every one of them is a target, and the feed-forward modules are those whose input is scaled. Names match as
- * in PEFT: a list by the ends of the modules' names, a string as a regular expression for the whole name.
+ * ERROR 22023 unless `config` describes exactly these modules: its type is IA3, every target matches some of them,
+ * every one of them is a target, and the feed-forward modules are those whose input is scaled. Names match as in
+ * PEFT: the elements of a list with the ends of the modules' names, a string as a regular expression with the whole
+ * name.
  */
 extern void Ia3AdapterConfigCheck(Jsonb *config, const Ia3AdapterModules *modules);
 

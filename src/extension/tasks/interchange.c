@@ -199,8 +199,8 @@ ia3_import(PG_FUNCTION_ARGS)
     if (import.config && strcmp(import.method, IA3_DEFAULT_METHOD) != 0)
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                         errmsg("adapter configurations can be checked only for the method ia3"),
-                        errhint("Import the adapter without its configuration, provided that this says what"
-                                " ia3_export_config says for the method.")));
+                        errhint("Import the adapter without its configuration, provided that this agrees with"
+                                " what ia3_export_config returns for the method.")));
     if (import.config)
         Ia3AdapterConfigCheck(import.config, &import.modules);
     PG_RETURN_INT32(store(&import));

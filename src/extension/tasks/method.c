@@ -1,6 +1,6 @@
 /*
  * method.c
- *     PEFT methods, as the engines name them.
+ *     PEFT methods as the engines describe them.
  */
 #include "postgres.h"
 
@@ -20,11 +20,11 @@ Ia3MethodFind(const Ia3EngineInfo *engine, const char *name)
     for (int i = 0; i < engine->nMethods; i++)
         appendStringInfo(&names, "%s\"%s\"",
                          i == 0                      ? ""
-                         : i + 1 == engine->nMethods ? " or "
+                         : i + 1 == engine->nMethods ? " and "
                                                      : ", ",
                          engine->methods[i].name);
     ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown method \"%s\"", name),
-                    errhint("It is %s.", names.data)));
+                    errhint("Valid values are %s.", names.data)));
     return NULL;
 }
 

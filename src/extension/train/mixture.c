@@ -1,6 +1,6 @@
 /*
  * mixture.c
- *     The examples of several tasks, to train one adapter on.
+ *     The examples of several tasks, on which one adapter is trained.
  */
 #include "postgres.h"
 
@@ -12,7 +12,7 @@
 #include "extension/client/text.h"
 #include "train_rows.h"
 
-/* The templates of one task, or of all. */
+/* The templates of one task, or of all tasks. */
 typedef struct TemplateList {
     char *task; /* NULL: every task */
     int n;
@@ -24,8 +24,8 @@ struct Ia3Mixture {
     int nLists;
     TemplateList *lists;
     Ia3StringIndex *tasks, *labels;
-    int *task, *label; /* [rows->n] positions in these */
-    int *list;         /* [tasks] */
+    int *task, *label; /* [rows->n] positions in `tasks` and `labels` */
+    int *list;         /* [tasks] position of the task's templates in `lists` */
 };
 
 static void
@@ -46,12 +46,12 @@ add_template(TemplateList *list, const JsonbValue *v)
     list->templates[list->n++] = Ia3TemplateParse(pnstrdup(v->val.string.val, v->val.string.len));
 }
 
-/* One member of the object; its key has been read. */
+/* Reads the value of a member of the object, whose key has been read. */
 static void
 read_list(TemplateList *list, JsonbIterator **it)
 {
     JsonbValue v;
-    JsonbIteratorToken token = JsonbIteratorNext(it, &v, true); /* arrays as a whole */
+    JsonbIteratorToken token = JsonbIteratorNext(it, &v, true); /* an array is returned as a whole */
 
     if (token == WJB_VALUE && v.type == jbvBinary && JsonContainerIsArray(v.val.binary.data)) {
         JsonbIterator *elements = JsonbIteratorInit(v.val.binary.data);
@@ -87,7 +87,7 @@ read_lists(Ia3Mixture *m, Jsonb *templates)
     }
 }
 
-/* Everything whose fields the rows must have: all templates, and the task. */
+/* Reads the rows, which must have the fields of all templates, and the task. */
 static Ia3TrainRows *
 read_rows(const Ia3Mixture *m, const char *query)
 {
@@ -111,12 +111,13 @@ find_list(const Ia3Mixture *m, const char *task)
     for (int i = 0; i < m->nLists; i++)
         if (m->lists[i].task == NULL || strcmp(m->lists[i].task, task) == 0)
             return i;
-    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("task \"%s\" has no template", task),
-                    errdetail("The query returns it; \"templates\" does not name it.")));
+    ereport(ERROR,
+            (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("task \"%s\" has no template", task),
+             errdetail("The query returns rows of this task, but \"templates\" does not contain it.")));
     return -1;
 }
 
-/* Which task and which label each row has. */
+/* Numbers the tasks and the labels, and finds the templates of each task. */
 static void
 index_rows(Ia3Mixture *m)
 {

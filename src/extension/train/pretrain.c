@@ -96,7 +96,7 @@ read_arguments(FunctionCallInfo fcinfo, Pretraining *p)
     check_atomic(fcinfo, p);
 }
 
-/* The members of a recipe that only pre-training has. */
+/* Adds the members that only the recipe of a pre-training run has. */
 static void
 put_mixture(Ia3JsonObject *recipe, const void *arg)
 {

@@ -1,10 +1,10 @@
 /*
  * pretrain_checkpoint.c
- *     Trainings that are not finished: ia3.checkpoint.
+ *     The state of unfinished pre-training runs: the table ia3.checkpoint.
  *
- * A task has at most one. It is read and deleted as the caller, under row security, and written as the owner of
- * the tables once the caller is known to be a member of the task's owner: a state is bytes that the engine gets
- * back as they are, so nobody else may write one.
+ * A task has at most one checkpoint. It is read and deleted as the caller, under row security. It is written as the
+ * owner of the tables, after checking that the caller has the privileges of the task's owner: the engine gets the
+ * bytes of the state back unchecked, so nobody else may write them.
  */
 #include "postgres.h"
 
@@ -46,7 +46,7 @@ static Ia3Query deleteQuery = {
     .argTypes = {TEXTOID},
 };
 
-/* Another version of ia3 may go on with a training: the engine says when it cannot. */
+/* Another version of ia3 may resume a run; the engine raises an error if it cannot. */
 static Ia3Query differenceQuery = {
     .sql = "SELECT pg_catalog.string_agg(k.key, ', '::pg_catalog.text ORDER BY k.key)"
            " FROM pg_catalog.jsonb_object_keys($1 OPERATOR(pg_catalog.||) $2) AS k(key)"
@@ -71,7 +71,7 @@ static Ia3Query metricsQuery = {
     .argTypes = {JSONBOID, INT4OID, FLOAT8OID, FLOAT8ARRAYOID},
 };
 
-/* An advisory lock, since only these outlast a transaction; no number that users lock has a fourth field of 3. */
+/* Only advisory locks outlast a transaction. The fourth field is 3, which it never is for locks that users take. */
 LOCKTAG
 Ia3CheckpointLock(const char *task)
 {
@@ -81,9 +81,10 @@ Ia3CheckpointLock(const char *task)
     SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, relation, hash_bytes((const unsigned char *) task, strlen(task)),
                          3);
     if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-        ereport(ERROR, (errcode(ERRCODE_OBJECT_IN_USE),
-                        errmsg("ia3 task \"%s\" is being pre-trained by another session", task),
-                        errhint("Wait until it has ended; ia3_stat_progress_train shows it.")));
+        ereport(ERROR,
+                (errcode(ERRCODE_OBJECT_IN_USE),
+                 errmsg("ia3 task \"%s\" is being pre-trained by another session", task),
+                 errhint("Wait until that run has ended; the view ia3_stat_progress_train shows it.")));
     return tag;
 }
 
@@ -93,7 +94,7 @@ Ia3CheckpointUnlock(const LOCKTAG *tag)
     LockRelease(tag, ExclusiveLock, true);
 }
 
-/* Keeps what a column of the first row has, in the memory context `keep`. */
+/* Copies the value of a column of the first row into the memory context `keep`. */
 static Datum
 column_copy(MemoryContext keep, int column)
 {
@@ -122,7 +123,7 @@ read_losses(Datum array, double *losses)
         losses[i] = i < n && !nulls[i] ? DatumGetFloat8(values[i]) : NAN;
 }
 
-/* `skipNaN` leaves out the points that there are not. */
+/* `skipNaN` leaves out the points without a loss. */
 static Datum
 losses_array(const double *losses, bool skipNaN)
 {

@@ -1,6 +1,6 @@
 /*
  * pretrain_checkpoint.h
- *     Trainings that are not finished: ia3.checkpoint.
+ *     The state of unfinished pre-training runs: the table ia3.checkpoint.
  */
 #ifndef IA3_CHECKPOINT_H
 #define IA3_CHECKPOINT_H
@@ -10,43 +10,46 @@
 
 #include "storage/lock.h"
 
-#define IA3_LOSS_POINTS 100 /* of the whole training */
+#define IA3_LOSS_POINTS 100 /* of the whole run */
 
 typedef struct Ia3Checkpoint {
-    int step;     /* done */
-    Datum recipe; /* jsonb, as the finished version will have it */
+    int step;     /* steps completed */
+    Datum recipe; /* jsonb, as the finished version will record it */
     uint8 backboneDigest[IA3_DIGEST_LEN];
     bytea *state;
-    double losses[IA3_LOSS_POINTS]; /* means over equal shares of all steps, NaN where there is none yet */
-    double seconds;                 /* trained so far */
+    double losses[IA3_LOSS_POINTS]; /* means over equal shares of all steps; NaN: no loss yet */
+    double seconds;                 /* training time so far */
 } Ia3Checkpoint;
 
 /*
- * One pre-training of a task at a time: two would save over each other's checkpoints. Until Ia3CheckpointUnlock or
- * the end of the session, across transactions. ERROR 55006 if another session has the lock.
+ * Locks the task for pre-training, since two runs would overwrite each other's checkpoints. The lock is held across
+ * transactions, until Ia3CheckpointUnlock or the end of the session. ERROR 55006 if another session holds it.
  */
 extern LOCKTAG Ia3CheckpointLock(const char *task);
 extern void Ia3CheckpointUnlock(const LOCKTAG *tag);
 
-/* The caller's checkpoint of a task, in the current memory context; false when there is none. */
+/* Reads the checkpoint of a task that the caller owns into the current memory context; false if there is none. */
 extern bool Ia3CheckpointLoad(const char *task, Ia3Checkpoint *checkpoint);
 
 /*
- * Saves it in place of an earlier one, making the task if it is new (the caller owns it, with these templates).
- * ERROR as for Ia3VersionsCheckOwner.
+ * Saves a checkpoint in place of an earlier one. A new task is created for it, with these templates and the caller as
+ * owner. ERROR as for Ia3VersionsCheckOwner.
  */
 extern void Ia3CheckpointSave(const char *task, const char *backbone, const Ia3Strings *templates,
                               const Ia3Checkpoint *checkpoint);
 
+/* Deletes the checkpoint of a task, if there is one. */
 extern void Ia3CheckpointDelete(const char *task);
 
-/* The names of the members in which two recipes differ, joined; NULL when the same training is meant. */
+/* The names of the members in which two recipes differ, joined by commas; NULL if they describe the same run. */
 extern char *Ia3CheckpointDifference(Datum recipe, Datum other);
 
-/* The seed of a recipe. */
+/* The seed in the recipe of a checkpoint. */
 extern int64 Ia3CheckpointSeed(const Ia3Checkpoint *checkpoint);
 
-/* The metrics of a training whose last request gave `last`: `steps`, `seconds` and `loss_curve` are the whole's. */
+/*
+ * The metrics of a run: those of its last request, `last`, with `steps`, `seconds` and `loss_curve` of the whole run.
+ */
 extern Datum Ia3CheckpointMetrics(Datum last, int steps, const Ia3Checkpoint *checkpoint);
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * train_options.c
- *     How a version is trained: the options of ia3_train.
+ *     The recipe of a training run, read from the arguments of ia3_train or ia3_pretrain.
  */
 #include "postgres.h"
 
@@ -37,7 +37,7 @@ const Ia3Options Ia3TrainOptions = {
     .lengthNormWeight = 1,
 };
 
-/* T-Few's pre-training (its pretrain_3b.sh, with fewer steps): the language model's loss and nothing else. */
+/* The recipe of T-Few's pretrain_3b.sh, with fewer steps. It uses the language modeling loss only. */
 const Ia3Options Ia3PretrainOptions = {
     .argument =
         {
@@ -59,13 +59,13 @@ const Ia3Options Ia3PretrainOptions = {
     .lmWeight = 1,
 };
 
-/* One call's options. */
+/* The options of a call. */
 typedef struct OptionReader {
     FunctionCallInfo fcinfo;
     const Ia3Options *options;
 } OptionReader;
 
-/* True when the option has a value, which is then in *value. */
+/* Whether the option has a value, which is then in *value. */
 static bool
 get_option(const OptionReader *reader, Ia3Option option, Datum *value)
 {
@@ -101,14 +101,14 @@ text_option(const OptionReader *reader, Ia3Option option)
     return get_option(reader, option, &datum) ? TextDatumGetCString(datum) : NULL;
 }
 
-/* Below 2^53, so that every reader of the recipe's JSON sees the same number. */
+/* Draws a seed below 2^53, so that every program that reads the recipe's JSON gets the same number. */
 static int64
 draw_seed(void)
 {
     uint64 seed;
 
     if (!pg_strong_random(&seed, sizeof seed))
-        ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not draw a random seed")));
+        ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR), errmsg("could not generate a random seed")));
     return (int64) (seed >> 11);
 }
 
@@ -122,7 +122,7 @@ averaging_option(const OptionReader *reader)
     if (strcmp(value, "example") == 0)
         return IA3_LOSS_EXAMPLE;
     ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown loss_averaging \"%s\"", value),
-                    errhint("It is \"batch\" or \"example\".")));
+                    errhint("Valid values are \"batch\" and \"example\".")));
     return IA3_LOSS_BATCH;
 }
 
@@ -175,7 +175,7 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     return r;
 }
 
-/* ERROR 22023 unless the number is within the engine's limits; NaN never is. */
+/* ERROR 22023 unless the number is within the engine's limits, which NaN never is. */
 static void
 check_limit(const Ia3EngineInfo *engine, const char *name, double value)
 {
@@ -185,7 +185,7 @@ check_limit(const Ia3EngineInfo *engine, const char *name, double value)
         if (strcmp(limit->name, name) == 0 && !(value >= limit->min && value <= limit->max))
             ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                             errmsg("%s must be between %.15g and %.15g", name, limit->min, limit->max),
-                            errdetail("It is %.15g.", value)));
+                            errdetail("The value is %.15g.", value)));
     }
 }
 

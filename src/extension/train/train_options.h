@@ -1,6 +1,6 @@
 /*
  * train_options.h
- *     How a version is trained: the options of ia3_train.
+ *     The recipe of a training run, read from the arguments of ia3_train or ia3_pretrain.
  */
 #ifndef IA3_RECIPE_H
 #define IA3_RECIPE_H
@@ -13,23 +13,23 @@
 
 typedef struct Ia3Recipe {
     Ia3Strings *templates;
-    Ia3Strings *choices; /* as given; NULL: the labels of the examples */
-    char *backbone;      /* NULL: the task's, or ia3.backbone for a new task */
+    Ia3Strings *choices; /* as specified; NULL: the labels of the examples */
+    char *backbone;      /* NULL: that of the task, or ia3.backbone for a new task */
     char *init;          /* a task reference; NULL: ones */
-    char *methodName;    /* NULL: the default */
+    char *methodName;    /* NULL: the default method */
     int32 steps, batchSize;
-    bool hasLearningRate; /* else the method's */
+    bool hasLearningRate; /* otherwise the method's is used */
     double learningRate, warmupRatio;
     double lmWeight, unlikelihoodWeight, lengthNormWeight;
-    bool hasDropout; /* else the checkpoint's, and dropout is negative */
+    bool hasDropout; /* otherwise that of the backbone's configuration is used, and `dropout` is negative */
     double dropout;
-    int64 seed; /* drawn when not given */
+    int64 seed; /* drawn at random if not specified */
     bool activate;
     Ia3LossAveraging averaging;
-    Ia3EngineMethod method; /* from Ia3RecipeComplete on */
+    Ia3EngineMethod method; /* filled in by Ia3RecipeComplete */
 } Ia3Recipe;
 
-/* Options of a function that trains, in no particular order. */
+/* The options of functions that train, in no particular order. */
 typedef enum Ia3Option {
     IA3_OPTION_TEMPLATE,
     IA3_OPTION_CHOICES,
@@ -50,37 +50,39 @@ typedef enum Ia3Option {
     IA3_N_OPTIONS
 } Ia3Option;
 
-/* Where a function has them, and what it takes for NULL and for what it does not have. */
+/* The positions of a function's options, and the defaults for those that are NULL or that the function lacks. */
 typedef struct Ia3Options {
-    int argument[IA3_N_OPTIONS]; /* from 1; 0: it does not have the option */
+    int argument[IA3_N_OPTIONS]; /* from 1; 0: the function lacks the option */
     int32 steps, batchSize;
-    double learningRate; /* 0: the method's */
+    double learningRate; /* 0: that of the method */
     double lmWeight, unlikelihoodWeight, lengthNormWeight;
 } Ia3Options;
 
 extern const Ia3Options Ia3TrainOptions, Ia3PretrainOptions;
 
-/* Reads the options of a call. */
+/*
+ * Reads the options of a call into a palloc'd recipe. ERROR 22023 for an unknown loss_averaging or invalid choices.
+ */
 extern Ia3Recipe *Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options);
 
 /*
- * Looks the method up in what an engine of the backbone says about itself, fills in its defaults, and checks the numbers
- * against the engine's limits. ERROR 22023 naming the option that is out of range.
+ * Looks up the method in the description of the backbone's engine, fills in its defaults, and checks the numbers
+ * against the engine's limits. ERROR 22023, which names the option, for an unknown method or a number out of range.
  */
 extern void Ia3RecipeComplete(Ia3Recipe *recipe, const Ia3EngineInfo *engine);
 
-/* The numbers of a TRAIN request, from `steps` to the method. */
+/* Writes the part of a TRAIN request from `steps` to the method. */
 extern void Ia3RecipePut(const Ia3Recipe *recipe, ia3_writer *w);
 
-/* What else belongs into a record from which the training can be repeated. */
+/* What else is recorded, so that the run can be repeated. */
 typedef struct Ia3RecipeContext {
     const char *query;
     const char *backbone;
     const Ia3EngineInfo *engine;
-    const Ia3Strings *choices; /* of the task; NULL: every row brought its own */
+    const Ia3Strings *choices; /* of the task; NULL: every row has its own */
     const char *init;          /* task@version; NULL: ones */
     int maxInputTokens;
-    /* Adds the members that only one function has; NULL: there are none. */
+    /* Adds the members that only one of the functions records; NULL: there are none. */
     void (*more)(Ia3JsonObject *recipe, const void *arg);
     const void *arg;
 } Ia3RecipeContext;
