@@ -2,7 +2,7 @@
  * methods.h
  *     The list of all methods, for whoever loads a model.
  *
- * A method is a descriptor (engine/files/method.h) in a file of this folder.
+ * A method is a descriptor (engine/files/method.h) in a file of this folder, named ia3_method_NAME.
  */
 #ifndef IA3_METHODS_H
 #define IA3_METHODS_H
@@ -10,12 +10,17 @@
 #include "engine/files/method.h"
 
 /*
- * Ends with NULL. The first is the default, and the one that is fused into the kernels. New ones go to the end: a saved
- * state of a training run knows its method by the place in this list.
+ * The first is the default, and the one that is fused into the kernels. New ones go to the end: a saved state of a
+ * training run knows its method by the place in this list. A method whose marks are tensors that another has too comes
+ * behind that one (bitfit has the norms of layernorm).
  */
-extern const ia3_method *const ia3_methods[];
+#define IA3_METHODS(METHOD) METHOD(ia3) METHOD(lora) METHOD(bitfit) METHOD(layernorm) METHOD(prompt)
 
-extern const ia3_method ia3_method_ia3, ia3_method_lora, ia3_method_bitfit, ia3_method_layernorm,
-    ia3_method_prompt;
+#define IA3_DECLARE_METHOD(name) extern const ia3_method ia3_method_##name;
+IA3_METHODS(IA3_DECLARE_METHOD)
+#undef IA3_DECLARE_METHOD
+
+/* Ends with NULL. */
+extern const ia3_method *const ia3_methods[];
 
 #endif
