@@ -1,6 +1,6 @@
 /*
  * normalize.h
- *     NORMALIZE: an adapter in any spelling that is read (adapter.h), as the one that is stored.
+ *     NORMALIZE: an adapter in any spelling that its method takes, as the one that is stored.
  */
 #ifndef IA3_NORMALIZE_H
 #define IA3_NORMALIZE_H
