@@ -1,6 +1,6 @@
 /*
  * mask.h
- *     Dropout multipliers, exactly as rng.h defines them, many columns at a time.
+ *     Computes dropout multipliers, exactly as rng.h defines them, for many columns at a time.
  *
  *   m[j] = bits(key, site, col + j) >= p·2^32 ? 1/(1-p) : 0
  */
@@ -19,7 +19,7 @@
 typedef struct ia3_mask {
     bool on;
     uint32_t threshold;
-    float keep; /* 1/(1-p), what a survivor is multiplied by */
+    float keep; /* 1/(1-p), the multiplier of elements that survive */
 } ia3_mask;
 
 static inline ia3_mask
@@ -92,7 +92,7 @@ ia3_philox_x8(ia3_u64x8 c[4])
     c[3] = c3;
 }
 
-/* The multipliers of 32 columns whose numbers are c[column % 4][column / 4]. */
+/* Stores the multipliers of 32 columns; the random number of a column is c[column % 4][column / 4]. */
 static inline void
 ia3_mask_store(float *m, const ia3_u64x8 c[4], const ia3_mask *mask)
 {
@@ -109,8 +109,8 @@ ia3_mask_store(float *m, const ia3_u64x8 c[4], const ia3_mask *mask)
 }
 
 /*
- * Fills m[0 .. n) for columns col .. col + n; col must be a multiple of 4. m may be written up to the next
- * multiple of 64 behind n.
+ * Fills m[0 .. n) with the multipliers of columns [col, col + n), where col is a multiple of 4. This may write to m up
+ * to the next multiple of 64 after n.
  */
 static inline void
 ia3_mask_row(float *m, size_t n, uint32_t col, uint64_t key, uint32_t site, const ia3_mask *mask)

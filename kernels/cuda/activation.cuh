@@ -45,7 +45,7 @@ template <ia3_activation ACT>
 IA3_DEV float
 ia3_cuda_activate(float x)
 {
-    float unused; /* compilers drop what only it needs */
+    float unused; /* compilers eliminate the computation of an unused derivative */
     return ia3_cuda_activate_grad<ACT>(x, &unused);
 }
 

@@ -2,8 +2,9 @@
  * adafactor.cu
  *     One step of Adafactor for every tensor of every job in two launches. Formulas: kernels/cpu/adafactor.c.
  *
- * One block per tensor: the first kernel leaves Σ g² of each, the second adds up those of its job in their order, which
- * gives the clipping factor, and updates its tensor. Sums in double, in a fixed order.
+ * There is one block per tensor. In the first kernel it computes Σ g² of the tensor; in the second it adds up these
+ * sums for all tensors of its job, in their order, to find the clipping factor, and updates its tensor. Sums are in
+ * double precision and in a fixed order.
  */
 #include "four.cuh"
 
@@ -13,7 +14,7 @@ namespace {
 
 enum { WARPS = 8, THREADS = 32 * WARPS };
 
-/* A job as the device sees it; the tensors of all jobs are numbered one after the other from `first` on. */
+/* A job in device memory. The tensors of all jobs are numbered consecutively; this job's begin with `first`. */
 struct job {
     ia3_adafactor a;
     int first;
@@ -50,7 +51,7 @@ __launch_bounds__(THREADS) norm_kernel(const job *jobs, double *norms)
         norms[blockIdx.x] = sum;
 }
 
-/* min(1, clip / (‖g‖ + 1e-6)), computed alike by every thread */
+/* min(1, clip / (‖g‖ + 1e-6)); every thread computes the same value */
 __device__ __forceinline__ float
 clip_of(const job *j, const double *norms)
 {
@@ -86,7 +87,7 @@ update_vector(const job *j, size_t begin, size_t n, float clip, double *shared)
         p[i] -= step * (g[i] / sqrtf(v[i]));
 }
 
-/* A matrix; v holds r [rows], then c [cols]. */
+/* Updates a matrix; the second moment holds r [rows], then c [cols]. */
 __device__ __forceinline__ void
 update_matrix(const job *j, size_t begin, int rows, int cols, float clip, double *shared)
 {
@@ -109,7 +110,7 @@ update_matrix(const job *j, size_t begin, int rows, int cols, float clip, double
         const double squares =
             sum_squares(g + (size_t) row * (size_t) cols, (size_t) cols, shared) + cols * 1e-30;
         const float now = (float) (beta * r[row] + (1.0 - beta) * squares / (double) cols);
-        __syncthreads(); /* everyone has read the old value */
+        __syncthreads(); /* all threads have read the old value */
         if (threadIdx.x == 0)
             r[row] = now;
         mean += (double) now / (double) rows;

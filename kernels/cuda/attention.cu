@@ -1,12 +1,11 @@
 /*
  * attention.cu
- *     The attention operations: which kernel takes a problem, and the sum of what sequences add to dl_k and
- *     dl_v.
+ *     The attention operations: chooses the kernel, and adds up the sequences' shares of dl_k and dl_v.
  *
- * Tensor cores take bf16 with d_kv a multiple of 8 up to 128 and rows that can be read 16 bytes at a time;
- * everything else, fp32 included, takes the generic form. Partial sums of the backward pass are [n_seq,
- * splits, 2, inner] and are added up in the order of sequences and splits, so a result does not depend on
- * how blocks were scheduled.
+ * The tensor-core kernels handle bf16 where d_kv is a multiple of 8 up to 128 and rows can be read 16 bytes at a
+ * time; the generic kernels handle everything else, including fp32. The backward pass stores partial sums [n_seq,
+ * splits, 2, inner], which are added up in the order of sequences and splits, so a result does not depend on the
+ * scheduling of blocks.
  */
 #include "attention.cuh"
 
@@ -35,7 +34,7 @@ takes_tensor_cores_bwd(const ia3_cuda *cuda, const ia3_attention *a, const ia3_a
 
 enum { SUM_THREADS = 128, SUM_AHEAD = 8 };
 
-/* What a sequence left in one column of its partial sums. */
+/* The sum over the splits of one sequence in one column of its partial sums. */
 __device__ __forceinline__ float
 sum_splits(const float *partial, int n_k, int inner, int splits, int keys)
 {
@@ -47,8 +46,8 @@ sum_splits(const float *partial, int n_k, int inner, int splits, int keys)
 }
 
 /*
- * grad += what the sequences left at blockIdx.y (0: keys, 1: values) of their partial sums, one thread per
- * column. Some sequences are read ahead, since every read waits for another that says where it goes.
+ * Adds the sequences' partial sums to the gradient of l_k (blockIdx.y 0) or l_v (1), one thread per column. A few
+ * sequences are read ahead, because each read depends on an earlier one for its address.
  */
 __global__ void
 __launch_bounds__(SUM_THREADS) sum_kernel(const ia3_attention a, ia3_scale_grad grad_k, ia3_scale_grad grad_v,
@@ -114,7 +113,7 @@ ia3_cuda_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attent
     const size_t mark = ia3_cuda_arena_mark(dev), inner = (size_t) a->n_heads * (size_t) a->d_kv;
     const size_t n_seq = (size_t) a->n_seq;
     const bool mma = takes_tensor_cores_bwd(cuda, a, g);
-    /* in a tree every sequence has one block per head, which walks all its keys */
+    /* in a tree, one block per head processes all keys of a sequence */
     const int at_once = mma ? (int) IA3_MMA_KEYS : (int) IA3_GENERIC_ROWS;
     const int keys = !a->parent ? at_once : a->max_q > 0 ? a->max_q : 1;
     const int splits = a->parent ? 1 : ia3_splits_used(a->max_k, keys, IA3_KEY_SPLITS);

@@ -1,11 +1,11 @@
 /*
  * attention.cuh
- *     What the attention kernels share: where a block works, (IA)³ vectors, dropout masks, and the host-side
- *     functions that choose between tensor cores and the generic form.
+ *     Common parts of the attention kernels: which part of the work a block does, (IA)³ vectors, dropout masks, and
+ *     the host functions that launch them.
  *
- * Formulas: kernels/cpu/attention.c and attention_bwd.c. Blocks are numbered (tile, sequence, head) with
- * the head fastest, so that the full first tiles start first and neighbours read neighbouring columns of
- * the same rows.
+ * Formulas: kernels/cpu/attention.c and attention_bwd.c. Blocks are numbered (tile, sequence, head) with the head
+ * varying fastest. So the first tiles, which are full, start first, and neighbouring blocks read neighbouring columns
+ * of the same rows.
  */
 #ifndef IA3_CUDA_ATTENTION_CUH
 #define IA3_CUDA_ATTENTION_CUH
@@ -13,8 +13,8 @@
 #include "cuda.h"
 
 /*
- * Blocks per sequence and head that share its keys in the backward pass: bounds the memory for partial
- * sums.
+ * The most blocks that the keys of one head of one sequence are divided among in the backward pass. This bounds the
+ * memory for partial sums.
  */
 enum { IA3_KEY_SPLITS = 8 };
 
@@ -48,21 +48,21 @@ ia3_attention_item_of(const ia3_attention &a, unsigned block)
     return it;
 }
 
-/* bias[j - i] of this head for i, j in the sequence; the caller has checked that there is a table. */
+/* The head's bias table, indexed by j - i for query i and key j of a sequence; a.bias must not be NULL. */
 static __device__ __forceinline__ const float *
 ia3_bias_of(const ia3_attention &a, int head)
 {
     return a.bias + (size_t) head * (2 * (size_t) a.bias_span - 1) + (size_t) a.bias_span - 1;
 }
 
-/* D of query i of the sequence in `dots` [query rows from the first sequence on, n_heads]. */
+/* The index of D (see attention_mma_bwd.cu) of query i of the sequence in `dots` [query rows, n_heads]. */
 static __device__ __forceinline__ size_t
 ia3_dot_at(const ia3_attention &a, const ia3_attention_item &it, int i)
 {
     return (size_t) (it.q0 - a.q_offsets[0] + i) * (size_t) a.n_heads + (size_t) it.head;
 }
 
-/* Partial sums of dl_k, dl_v of the backward pass: [n_seq, splits, 2, inner]. */
+/* The address of one split's row in the partial sums of dl_k and dl_v, [n_seq, splits, 2, inner]. */
 static __device__ __forceinline__ float *
 ia3_partial_at(float *partial, const ia3_attention &a, const ia3_attention_item &it, int splits, int split)
 {
@@ -71,7 +71,7 @@ ia3_partial_at(float *partial, const ia3_attention &a, const ia3_attention_item 
            (size_t) it.head * (size_t) a.d_kv;
 }
 
-/* How many of `splits` blocks a sequence of n_k keys keeps busy when each takes `keys` at a time. */
+/* How many of `splits` blocks a sequence of n_k keys can use if each block takes `keys` at a time. */
 static __host__ __device__ __forceinline__ int
 ia3_splits_used(int n_k, int keys, int splits)
 {
@@ -80,9 +80,9 @@ ia3_splits_used(int n_k, int keys, int splits)
 }
 
 /*
- * The generic form, for fp32 and for shapes and strides that tensor cores cannot take. It keeps whole heads in shared
- * memory, hence a limit, which is the device's (ia3_device.max_d_kv): 512 where a block may have 131 KB, 387 with the
- * 99 KB of compute capabilities 8.6, 8.9 and 12.x.
+ * The generic kernels, for fp32 and for shapes and strides that the tensor-core kernels do not support. They keep
+ * whole heads in shared memory, which limits d_kv (ia3_device.max_d_kv) to 512 where a block may have 131 KB, and to
+ * 387 with the 99 KB of compute capabilities 8.6, 8.9 and 12.x.
  */
 int ia3_cuda_generic_max_d_kv(size_t shared_bytes);
 void ia3_cuda_attention_generic(ia3_cuda *cuda, const ia3_attention *a);
@@ -90,13 +90,13 @@ void ia3_cuda_attention_generic_bwd(ia3_cuda *cuda, const ia3_attention *a, cons
                                     float *dots, float *partial, int splits);
 enum { IA3_GENERIC_ROWS = 8 };
 
-/* bf16 on tensor cores. */
+/* The kernels for bf16 on tensor cores. */
 void ia3_cuda_attention_mma(ia3_cuda *cuda, const ia3_attention *a);
 void ia3_cuda_attention_mma_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
                                 float *dots, float *partial, int splits);
 enum { IA3_MMA_KEYS = 64 };
 
-/* Trees (decoder self-attention). partial: [n_seq, 1, 2, inner] or NULL. */
+/* The kernels for trees (decoder self-attention). partial: [n_seq, 1, 2, inner] or NULL. */
 void ia3_cuda_tree_attention(ia3_cuda *cuda, const ia3_attention *a);
 void ia3_cuda_tree_attention_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
                                  float *partial);

@@ -1,13 +1,13 @@
 /*
  * attention_generic.cu
- *     Forward attention in fp32 arithmetic for any shape. Formulas: kernels/cpu/attention.c, with the
- *     softmax taken tile by tile: sums are rescaled when a larger score appears.
+ *     Forward attention in fp32 arithmetic for any shape. Formulas: kernels/cpu/attention.c. The softmax is computed
+ *     tile by tile: sums are rescaled when a larger score appears.
  */
 #include "attention_generic.cuh"
 
 namespace {
 
-/* Shared memory, in floats: q, out [ROWS, d], tile [WALK, d + 1], weights [ROWS, WALK]. */
+/* Shared memory in bytes, for floats: q, out [ROWS, d], tile [WALK, d + 1], weights [ROWS, WALK]. */
 size_t
 shared_bytes(int d)
 {
@@ -15,14 +15,14 @@ shared_bytes(int d)
     return (rows + tile + IA3_GENERIC_ROWS * IA3_GENERIC_WALK) * sizeof(float);
 }
 
-/* A query's running maximum and sum of exponentials; `weight` belongs to the lane's key. */
+/* A query's running maximum and sum of exponentials. */
 struct softmax {
     float max, sum;
 };
 
 /*
- * Takes 32 more scores, one per lane; leaves the lane's weight in *weight and returns what shrinks older
- * sums.
+ * Adds 32 scores, one per lane. Stores the weight of the lane's key in *weight and returns the factor by which the
+ * earlier sums have to be multiplied.
  */
 __device__ __forceinline__ float
 softmax_step(softmax *s, float score, float *weight)
@@ -85,7 +85,7 @@ __launch_bounds__(IA3_GENERIC_THREADS) generic_kernel(const ia3_attention a, con
         int mine = warp * IA3_GENERIC_PER_WARP + x, i = first + mine;
         if (i >= it.n_q)
             continue;
-        /* no keys: nothing to attend to, the output is zero */
+        /* without keys the output is zero */
         float scale = it.n_k > 0 ? 1.0f / state[x].sum : 0.0f;
         size_t at = (size_t) (it.q0 + i) * (size_t) a.n_heads + (size_t) it.head;
         for (int c = lane; c < d; c += 32)

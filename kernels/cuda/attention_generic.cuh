@@ -1,11 +1,11 @@
 /*
  * attention_generic.cuh
- *     What the generic attention kernels share: act of either type as fp32, tiles of rows in shared memory.
+ *     Common parts of the generic attention kernels: conversion of act to fp32, tiles of rows in shared memory.
  *
- * A block owns IA3_GENERIC_ROWS rows (queries or keys), each warp two of them; the other side comes 32 rows
- * at a time, one per lane for dot products, while sums over them have one column per lane. Any d_kv up to
- * 512, any stride; fp32 throughout, which is what the comparison with the CPU in fp32 needs. Not tuned:
- * models in bf16 do not come here.
+ * A block owns IA3_GENERIC_ROWS rows (queries or keys), two per warp. The rows of the other side are processed 32 at
+ * a time: each lane computes the dot products with one of them, whereas in sums over these rows each lane has one
+ * column. d_kv may be anything up to 512, strides are arbitrary, and the arithmetic is fp32 throughout, so that
+ * results can be compared with the CPU in fp32. These kernels are not tuned, because models in bf16 do not use them.
  */
 #ifndef IA3_CUDA_ATTENTION_GENERIC_CUH
 #define IA3_CUDA_ATTENTION_GENERIC_CUH
@@ -52,8 +52,7 @@ ia3_act_row(const void *base, size_t stride, int row, int head, int d)
 }
 
 /*
- * to[i·ld + c] = rows [row0 + first + i], i < n, ⊙ l as fp32; zeros beyond the `limit` rows of the
- * sequence.
+ * to[i·ld + c] = row row0 + first + i, for i < n, ⊙ l, as fp32; zeros beyond the `limit` rows of the sequence.
  */
 template <typename T>
 static __device__ __forceinline__ void
@@ -79,7 +78,7 @@ ia3_generic_dot(const float *x, const float *y, int d)
     return sum;
 }
 
-/* acc[c] = acc[c]·shrink + Σ_j w[j]·tile[j, c] over 32 rows, one column per lane. */
+/* acc[c] = acc[c]·shrink + Σ_j w[j]·tile[j, c] over 32 rows, for the lane's columns. */
 static __device__ __forceinline__ void
 ia3_generic_add(float *acc, float shrink, const float *w, const float *tile, int ld, int d)
 {
@@ -91,7 +90,7 @@ ia3_generic_add(float *acc, float shrink, const float *w, const float *tile, int
     }
 }
 
-/* What multiplies element (row of `key`, column j). */
+/* The dropout multiplier of column j in the row with this key. */
 static __device__ __forceinline__ float
 ia3_generic_keep(const ia3_cuda_mask &mask, uint64_t key, uint32_t site, int j)
 {

@@ -1,14 +1,15 @@
 /*
  * attention_generic_bwd.cu
- *     Backward attention in fp32 arithmetic for any shape. Formulas and the division into two kernels:
- *     attention_mma_bwd.cu.
+ *     Backward attention in fp32 arithmetic for any shape. The formulas and the division into two kernels are those
+ *     of attention_mma_bwd.cu.
  */
 #include "attention_generic.cuh"
 
 namespace {
 
 /*
- * Shared memory, in floats: four arrays of rows [ROWS, d], tile [WALK, d + 1], two of weights [ROWS, WALK].
+ * Shared memory in bytes, for floats: four arrays of rows [ROWS, d], tile [WALK, d + 1], two arrays of weights
+ * [ROWS, WALK].
  */
 size_t
 shared_bytes(int d)
@@ -33,7 +34,7 @@ lay_out(float *sh, int d)
     return s;
 }
 
-/* P of query i towards key j, both within the sequence. */
+/* P of query i and key j, which are indices within the sequence, from their dot product. */
 __device__ __forceinline__ float
 weight(const ia3_attention &a, const ia3_attention_item &it, float dot, int i, int j)
 {
@@ -48,7 +49,7 @@ keep(const ia3_attention &a, const ia3_attention_item &it, const ia3_cuda_mask &
     return ia3_generic_keep(mask, key, a.dropout.site + (uint32_t) it.head, j);
 }
 
-/* dots (ia3_dot_at) = dout · out, for the other kernel; dq unless it is NULL. */
+/* Computes dots (ia3_dot_at) = dout · out, which the other kernel reads, and dq unless it is NULL. */
 template <typename T>
 __global__ void
 __launch_bounds__(IA3_GENERIC_THREADS)
@@ -118,8 +119,8 @@ __launch_bounds__(IA3_GENERIC_THREADS)
 }
 
 /*
- * Writes d ⊙ l for the block's keys; returns this thread's share of dl: Σ over them of d ⊙ the unscaled
- * rows.
+ * Writes d ⊙ l for the block's keys; returns this thread's share of dl: the sum of d ⊙ the unscaled rows over these
+ * keys.
  */
 template <typename T>
 __device__ __forceinline__ float
@@ -229,7 +230,7 @@ launch(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, floa
 
 } /* namespace */
 
-/* The backward pass takes more than the forward pass. */
+/* The backward pass needs more shared memory than the forward pass, so it sets the limit. */
 int
 ia3_cuda_generic_max_d_kv(size_t shared)
 {

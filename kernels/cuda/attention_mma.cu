@@ -4,14 +4,13 @@
  *
  *   S = (q ⊙ l_k)·kᵀ + bias     out = (Σ_j m_j·exp(S_j - max)·v_j / Σ_j exp(S_j - max)) ⊙ l_v     lse = log Σ exp S
  *
- * A block takes 64 queries of one head of one sequence, each of its four warps 16 of them; keys come 64 at
- * a time through a double buffer. The vectors stand on the query and output sides, so keys and values are
- * used as they lie in memory. Softmax in fp32; its weights are rounded to bf16 for the second product, not
- * for the sum.
+ * A block processes 64 queries of one head of one sequence, 16 per warp; keys are read 64 at a time through a double
+ * buffer. The (IA)³ vectors are applied to queries and outputs, so keys and values are used as they are in memory. The
+ * softmax is computed in fp32; its weights are rounded to bf16 for the second matrix product, but not for their sum.
  *
- * d_kv = 64: 38 KB of shared memory and 165 registers: 3 blocks, 12 warps on a multiprocessor. 8 sequences
- * of 103 tokens and 32 heads are 512 blocks for 396 places on 132 multiprocessors. A full tile is some
- * 1,500 cycles of a block, so the attention of a scoring batch takes about 6% of a layer's time.
+ * For d_kv = 64 a block uses 38 KB of shared memory and 165 registers per thread, so 3 blocks (12 warps) fit on a
+ * multiprocessor. 8 sequences of 103 tokens with 32 heads are 512 blocks; 132 multiprocessors run 396 at a time. A
+ * full tile takes a block about 1,500 cycles, so the attention of a scoring batch takes about 6% of a layer's time.
  */
 #include "attention_mma.cuh"
 
@@ -22,7 +21,7 @@ template <int D> struct fwd_shared {
     float bias[2][IA3_MMA_ROWS + IA3_MMA_KEYS];
 };
 
-/* What one warp carries along its 16 queries; index 0 is row g, 1 is row g + 8. */
+/* A warp's state for its 16 queries; index 0 is row g, index 1 is row g + 8. */
 template <int D> struct fwd_rows {
     uint32_t q[D / 16][4], q_low[D / 16][4];
     float out[D / 8][4];
@@ -56,7 +55,7 @@ load_queries(fwd_rows<D> &r, const ia3_rows &q, const float *lk, int row)
     r.sum[0] = r.sum[1] = 0.0f;
 }
 
-/* s = scores of the warp's queries towards a tile of keys, -inf beyond the n_k keys that are left. */
+/* s = scores of the warp's queries for a tile of keys, and -inf beyond the n_k keys that are left. */
 template <int D>
 __device__ __forceinline__ void
 scores(float s[8][4], const fwd_rows<D> &r, const uint16_t *k, const float *bias, int n_k)
@@ -88,7 +87,7 @@ scores(float s[8][4], const fwd_rows<D> &r, const uint16_t *k, const float *bias
             s[n][e] = n * 8 + 2 * t + (e & 1) < n_k ? s[n][e] : -INFINITY;
 }
 
-/* s becomes exp(s - max); what was summed so far is rescaled to the new maximum. */
+/* Replaces s by exp(s - max) and rescales the sums so far to the new maximum. */
 template <int D>
 __device__ __forceinline__ void
 softmax_step(fwd_rows<D> &r, float s[8][4])
@@ -136,7 +135,7 @@ add_values(fwd_rows<D> &r, const float s[8][4], const uint16_t *v)
     }
 }
 
-/* Writes one of the thread's two rows; `keep` is what survivors of dropout are multiplied by. */
+/* Writes one of the thread's two rows; `keep` is the dropout multiplier of elements that were not dropped. */
 template <int D>
 __device__ __forceinline__ void
 store_row(const fwd_rows<D> &r, const ia3_attention &a, const ia3_attention_item &it, int half, int row,
@@ -167,7 +166,7 @@ store_row(const fwd_rows<D> &r, const ia3_attention &a, const ia3_attention_item
         a.lse[at] = r.max[half] + logf(sum);
 }
 
-/* No keys: nothing to attend to, the output is zero. */
+/* Writes the output for a sequence without keys, which is zero. */
 __device__ void
 attend_nothing(const ia3_attention &a, const ia3_attention_item &it, int first)
 {
@@ -215,7 +214,7 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? 3 : 2)
             ia3_bias_load(sh->bias[stage], a, it, j - first - (IA3_MMA_ROWS - 1),
                           IA3_MMA_ROWS + IA3_MMA_KEYS - 1);
         ia3_cp_async_wait_all();
-        __syncthreads(); /* this tile has arrived, and everyone is done with the one before */
+        __syncthreads(); /* this tile has arrived, and no thread uses the previous one any more */
         if (j + IA3_MMA_KEYS < it.n_k) {
             ia3_tile_load<D, IA3_MMA_KEYS>(sh->k[stage ^ 1], k, j + IA3_MMA_KEYS);
             ia3_tile_load<D, IA3_MMA_KEYS>(sh->v[stage ^ 1], v, j + IA3_MMA_KEYS);

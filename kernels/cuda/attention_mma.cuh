@@ -1,20 +1,19 @@
 /*
  * attention_mma.cuh
- *     Attention on tensor cores: tiles in shared memory, fragments of m16n8k16, dropout in fragment layout.
+ *     Attention on tensor cores: tiles in shared memory, fragments of mma.m16n8k16, dropout in fragment layout.
  *
- * A warp owns 16 rows (of queries or of keys). With g = lane / 4 and t = lane % 4 a thread holds, of a 16 x
- * 8 result, c[0], c[1] = row g, columns 2t, 2t + 1, and c[2], c[3] = row g + 8 of the same columns. Two
- * neighbouring results are, rounded to bf16, an operand of the next product: nothing goes through memory in
- * between.
+ * A warp owns 16 rows (of queries or of keys). Let g = lane / 4 and t = lane % 4. Of a 16 by 8 result a thread holds
+ * c[0] and c[1], in row g, columns 2t and 2t + 1, and c[2] and c[3], in row g + 8 of the same columns. Two
+ * neighbouring results, rounded to bf16, are an operand of the next matrix product, so nothing has to go through
+ * memory in between.
  *
- * Tiles are [64 rows, D] bf16, rows padded by 16 bytes: (D·2 + 16) / 16 is odd, so the eight 16-byte rows
- * that ldmatrix reads at a time lie in different banks. Columns d_kv .. D and rows beyond the sequence are
- * zeros.
+ * Tiles are [64 rows, D] in bf16, with rows padded by 16 bytes: (D·2 + 16) / 16 is odd, so the eight 16-byte rows
+ * that ldmatrix reads at a time are in different banks. Columns d_kv .. D and rows beyond the sequence are zeros.
  *
- * S is a product of bf16 by (bf16 times an fp32 vector). That operand is split in two bf16 numbers, high
- * and low, and multiplied twice, which keeps S within 2^-16 of exact: without 1/√d T5's scores are large,
- * and a score rounded to bf16 would be off by whole tenths. Attention is about 1% of a model's products, so
- * this is nearly free.
+ * S is the product of a bf16 operand and one that is bf16 times an fp32 vector. The latter is split into two bf16
+ * numbers, high and low, and multiplied twice, which keeps S within 2^-16 of the exact value. This matters because
+ * T5's scores, without 1/√d, are large: rounded to bf16 they would be off by tenths. Attention is about 1% of a
+ * model's multiplications, so the second one costs very little.
  */
 #ifndef IA3_CUDA_ATTENTION_MMA_CUH
 #define IA3_CUDA_ATTENTION_MMA_CUH
@@ -23,10 +22,10 @@
 
 enum { IA3_MMA_ROWS = 64, IA3_MMA_THREADS = 128 };
 
-/* log2 e: exponentials are taken to base 2 */
+/* log2 e, because exponentials are computed to base 2 */
 #define IA3_LOG2E 1.4426950408889634f
 
-/* 2^x by the hardware's approximation (2 ulp); results below 2^-126 are zero. */
+/* 2^x by the hardware's approximation (2 ulp); results below 2^-126 become zero. */
 static __device__ __forceinline__ float
 ia3_exp2(float x)
 {
@@ -43,7 +42,7 @@ template <int D> struct ia3_tile {
     enum { LD = D + 8, SIZE = IA3_MMA_ROWS * LD };
 };
 
-/* Rows of a packed bf16 array, one head of them. */
+/* One head of the rows of a packed bf16 array. */
 typedef struct ia3_rows {
     const uint16_t *p; /* column 0 of this head in row 0 of the sequence */
     int stride;
@@ -61,7 +60,7 @@ ia3_rows_of(const void *base, size_t stride, int row0, int n, int head, int d)
     return r;
 }
 
-/* Starts copying ROWS rows from `first` on to a tile, eight columns per thread at a time. */
+/* Starts copying ROWS rows, the first of which is `first`, to a tile; a thread copies eight columns at a time. */
 template <int D, int ROWS>
 static __device__ __forceinline__ void
 ia3_tile_load(uint16_t *tile, const ia3_rows &r, int first)
@@ -104,7 +103,7 @@ ia3_tile_a(uint32_t a[4], const uint16_t *tile, int row, int col)
                            (lane >> 4) * 8);
 }
 
-/* Two neighbouring columns of one row, zeros outside. */
+/* Two neighbouring columns of one row; zeros outside the array. */
 static __device__ __forceinline__ uint32_t
 ia3_rows_pair(const ia3_rows &r, int row, int col)
 {
@@ -112,7 +111,7 @@ ia3_rows_pair(const ia3_rows &r, int row, int col)
     return there ? *(const uint32_t *) (const void *) (r.p + (int64_t) row * r.stride + col) : 0u;
 }
 
-/* x0, x1 as bf16 pair, and what rounding left of them as another. */
+/* Rounds x0 and x1 to the bf16 pair *high, and the errors of this rounding to the pair *low. */
 static __device__ __forceinline__ void
 ia3_split_pair(uint32_t *high, uint32_t *low, float x0, float x1)
 {
@@ -121,7 +120,7 @@ ia3_split_pair(uint32_t *high, uint32_t *low, float x0, float x1)
     *low = ia3_pack_bf16(x0 - ia3_bf16_low(h), x1 - ia3_bf16_high(h));
 }
 
-/* (pair of row elements) ⊙ l, split. */
+/* Multiplies a pair of row elements by l and splits the result as above. */
 static __device__ __forceinline__ void
 ia3_scaled_pair(uint32_t *high, uint32_t *low, uint32_t pair, const float *l, int col)
 {
@@ -129,8 +128,8 @@ ia3_scaled_pair(uint32_t *high, uint32_t *low, uint32_t pair, const float *l, in
 }
 
 /*
- * Starts bringing in the bias of `count` distances j - i from `first` on; those that no pair of the
- * sequence has are zeros, since the table may end before them.
+ * Starts copying the bias of `count` distances j - i, beginning with `first`. Distances that do not occur in the
+ * sequence get zeros, because the table may not have them.
  */
 static __device__ __forceinline__ void
 ia3_bias_load(float *to, const ia3_attention &a, const ia3_attention_item &it, int first, int count)
@@ -143,9 +142,9 @@ ia3_bias_load(float *to, const ia3_attention &a, const ia3_attention_item &it, i
 }
 
 /*
- * Adds the bias to TILES neighbouring results whose c[0] of the first has the distance here[0] and whose
- * columns go forward (step = 1: columns are keys) or back (step = -1: columns are queries). A distance
- * occurs in two neighbours, eight columns apart, and is read once.
+ * Adds the bias to TILES neighbouring results. here[0] is the bias of c[0] of the first one. From column to column the
+ * distance increases (step = 1: columns are keys) or decreases (step = -1: columns are queries). Each distance occurs
+ * in two neighbouring results, eight columns apart, and is read once.
  */
 template <int TILES>
 static __device__ __forceinline__ void
@@ -164,7 +163,7 @@ ia3_add_bias(float s[TILES][4], const float *here, int step)
     }
 }
 
-/* Adds operand a (16 x 16) times 16 rows of the tile as columns to two results. */
+/* Adds the product of operand a (16 by 16) and 16 rows of the tile, transposed, to two results. */
 static __device__ __forceinline__ void
 ia3_mma_pair(float c0[4], float c1[4], const uint32_t a[4], const uint32_t b[4])
 {
@@ -172,7 +171,7 @@ ia3_mma_pair(float c0[4], float c1[4], const uint32_t a[4], const uint32_t b[4])
     ia3_mma_bf16_16x8x16(c1, a, b + 2);
 }
 
-/* The operand A made of two neighbouring results. */
+/* Converts two neighbouring results to an operand A. */
 static __device__ __forceinline__ void
 ia3_fragment_of(uint32_t a[4], const float c0[4], const float c1[4])
 {
@@ -183,11 +182,12 @@ ia3_fragment_of(uint32_t a[4], const float c0[4], const float c1[4])
 }
 
 /*
- * Which elements of TILES neighbouring results survive dropout: bit 4·tile + e belongs to c[e]. Rows are
- * queries with keys key[0] (row g) and key[1] (row g + 8), columns are keys of the sequence from `col` on,
+ * Says which elements of TILES neighbouring results survive dropout: bit 4·tile + e is for c[e]. Rows are queries,
+ * with the dropout keys key[0] (row g) and key[1] (row g + 8); columns are keys of the sequence, beginning with `col`,
  * a multiple of 8.
  *
- * Four columns come from one number block and lie in two threads: each computes the block of one of its rows.
+ * One block of random numbers serves four columns, which belong to two threads; each of these computes the block for
+ * one of its two rows.
  */
 template <int TILES>
 static __device__ __forceinline__ uint32_t
@@ -205,9 +205,9 @@ ia3_keep_by_query(const ia3_cuda_mask &mask, uint32_t site, const uint64_t key[2
 }
 
 /*
- * The same where rows are keys of the sequence from `row` on (a multiple of 16) and columns are queries,
- * whose keys are query_key[8·tile + column]. Four rows come from one number block and lie in four threads:
- * thread i of them computes the block that belongs to their c[i].
+ * The same where rows are keys of the sequence, beginning with `row`, a multiple of 16, and columns are queries with
+ * the dropout keys query_key[8·tile + column]. One block of random numbers serves four rows, which belong to four
+ * threads; thread i of these computes the block for their elements c[i].
  */
 template <int TILES>
 static __device__ __forceinline__ uint32_t

@@ -1,26 +1,27 @@
 /*
  * attention_mma_bwd.cu
- *     Backward attention in bf16 on tensor cores. Formulas: kernels/cpu/attention_bwd.c; P is recomputed
- *     from lse.
+ *     Backward attention in bf16 on tensor cores. Formulas: kernels/cpu/attention_bwd.c; P is recomputed from lse.
  *
- * Two kernels, so that every sum has one owner and a fixed order:
- *   queries  a block takes 64 queries of one head and walks the keys: D_i = Σ_j P_ij·dP_ij = dout_i · out_i
- *            (dropout included: out is the sum of what survived), kept for the other kernel, then dq.
- *   keys     a block takes 64 keys of one head and walks the queries. It computes the scores transposed, so
- *            that P and dS come out as the left operands of dv' = Pᵀ·dout and dk' = dSᵀ·q. A sequence's tiles
- *            of keys are shared by at most IA3_KEY_SPLITS blocks; what each adds to dl_k and dl_v goes to its
- *            own row of the partial sums.
+ * There are two kernels, so that every sum is computed by one thread in a fixed order:
+ *   queries  A block processes 64 queries of one head and iterates over the keys. It computes D_i = Σ_j P_ij·dP_ij,
+ *            which equals dout_i · out_i (even with dropout, which out contains), stores it for the other kernel, and
+ *            then computes dq.
+ *   keys     A block processes 64 keys of one head and iterates over the queries. It computes the scores transposed,
+ *            so that P and dS are already the left operands of dv' = Pᵀ·dout and dk' = dSᵀ·q. A sequence's tiles of
+ *            keys are divided among at most IA3_KEY_SPLITS blocks; each block's share of dl_k and dl_v goes to a row
+ *            of its own in the partial sums.
  *
- * d_kv = 64: queries 38 KB of shared memory, keys 68 KB (3 blocks on a multiprocessor of 228 KB). For
- * d_kv = 128 queries (or keys) are walked 32 at a time to keep registers and memory in bounds.
+ * For d_kv = 64 the queries kernel uses 38 KB of shared memory per block and the keys kernel 68 KB (3 blocks on a
+ * multiprocessor with 228 KB). For d_kv = 128 the inner loop takes 32 queries (or keys) at a time to limit registers
+ * and memory.
  */
 #include "attention_mma.cuh"
 
 namespace {
 
 /*
- * Tiles of this many rows lie in the double buffers; KEYS (or QUERIES) of them are taken at a time, as many
- * as leave the results in registers.
+ * The double buffers hold tiles of ROWS rows. KEYS (or QUERIES) of these are processed at a time: as many as possible
+ * while the results still fit in registers.
  */
 template <int D> struct walk {
     enum { ROWS = D <= 64 ? 64 : 32, KEYS = 16, QUERIES = D <= 64 ? 32 : 16, SIZE = ROWS * ia3_tile<D>::LD };
@@ -33,7 +34,7 @@ weight(float s, float lse2)
     return ia3_exp2(s * IA3_LOG2E - lse2);
 }
 
-/* Blocks with d_kv = 64 that fit a multiprocessor's shared memory, 228 KB from sm_90 on, 164 KB before. */
+/* Blocks with d_kv = 64 that fit in a multiprocessor's shared memory: 228 KB from sm_90 on, 164 KB before. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
 enum { BLOCKS = 3 };
 #else
@@ -55,7 +56,7 @@ template <int D> struct query_rows {
     bool split;
 };
 
-/* D of the thread's two rows; dout as it is in r.dout. */
+/* Computes D of the thread's two rows from r.dout and out. */
 template <int D>
 __device__ __forceinline__ void
 dot_rows(query_rows<D> &r, const ia3_rows &out, int row)
@@ -122,8 +123,8 @@ load_query_rows(query_rows<D> &r, const ia3_attention &a, const ia3_attention_it
 }
 
 /*
- * Adds what walk::KEYS keys contribute to dq. k, v: their tiles; bias: at the distance of the thread's
- * first element; col: their index in the sequence; n_k: how many are left.
+ * Adds the contribution of walk::KEYS keys to dq. k, v: their tiles; bias: that of the thread's first element; col:
+ * the index of the first key in the sequence; n_k: how many keys are left.
  */
 template <int D>
 __device__ __forceinline__ void
@@ -192,7 +193,7 @@ store_dq(const query_rows<D> &r, const ia3_attention &a, const ia3_attention_ite
     }
 }
 
-/* dots (ia3_dot_at): D, for the other kernel. dq == NULL: only these. */
+/* Computes dots (ia3_dot_at), the values D for the other kernel, and dq unless it is NULL. */
 template <int D>
 __global__ void
 __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
@@ -227,7 +228,7 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
         if (a.bias)
             ia3_bias_load(sh->bias[stage], a, it, j - first - (IA3_MMA_ROWS - 1), IA3_MMA_ROWS + ROWS - 1);
         ia3_cp_async_wait_all();
-        __syncthreads(); /* this tile has arrived, and everyone is done with the one before */
+        __syncthreads(); /* this tile has arrived, and no thread uses the previous one any more */
         if (j + ROWS < n_k) {
             ia3_tile_load<D, ROWS>(sh->k[stage ^ 1], k, j + ROWS);
             ia3_tile_load<D, ROWS>(sh->v[stage ^ 1], v, j + ROWS);
@@ -252,20 +253,20 @@ template <int D> struct keys_shared {
         v[ia3_tile<D>::SIZE]; /* k ⊙ l_k split, v ⊙ l_v */
     union {
         uint16_t tiles[4][walk<D>::SIZE];       /* q at [stage], dout at [2 + stage] */
-        float results[4][16 * ia3_tile<D>::LD]; /* of the warps, in the end */
+        float results[4][16 * ia3_tile<D>::LD]; /* of the warps, at the end */
     };
     float bias[2][IA3_MMA_KEYS + walk<D>::ROWS];
     float lse2[2][walk<D>::ROWS], dot[2][walk<D>::ROWS];
     uint64_t key[2][walk<D>::ROWS];
-    float sums[4][2][D]; /* a warp's part of dl_k, dl_v */
+    float sums[4][2][D]; /* each warp's share of dl_k and dl_v */
 };
 
-/* Gradients of a warp's 16 scaled keys and values. */
+/* The gradients of a warp's 16 scaled keys and values. */
 template <int D> struct key_rows {
     float dk[D / 8][4], dv[D / 8][4];
 };
 
-/* Brings 64 keys and values to shared memory, scaled. */
+/* Copies 64 keys and values to shared memory and scales them. */
 template <int D>
 __device__ __forceinline__ void
 load_keys(keys_shared<D> *sh, const ia3_rows &k, const ia3_rows &v, const ia3_attention_item &it, int first)
@@ -285,8 +286,8 @@ load_keys(keys_shared<D> *sh, const ia3_rows &k, const ia3_rows &v, const ia3_at
 }
 
 /*
- * What the scores of queries [i, i + ROWS) need besides the tiles. Queries beyond the last one weigh
- * nothing.
+ * Loads what the scores of queries [i, i + ROWS) need in addition to the tiles. Queries beyond the last one get weight
+ * zero.
  */
 template <int D>
 __device__ __forceinline__ void
@@ -307,8 +308,8 @@ load_statistics(keys_shared<D> *sh, int stage, const ia3_attention &a, const ia3
 }
 
 /*
- * Adds what walk::QUERIES queries contribute to the warp's keys; x: the first of them in the tile, key:
- * first key of the warp.
+ * Adds the contribution of walk::QUERIES queries to the gradients of the warp's keys. x: the first of these queries
+ * in the tile; key: the warp's first key.
  */
 template <int D>
 __device__ __forceinline__ void
@@ -370,8 +371,8 @@ walk_queries(key_rows<D> &r, const keys_shared<D> *sh, int stage, int x, const i
 }
 
 /*
- * Writes d ⊙ l of a warp's 16 rows and leaves the sums of d ⊙ (unscaled row) over them in sums[D]. The
- * results go through `stage`, the warp's own [16, LD] floats, so that rows are read and written whole.
+ * Writes d ⊙ l of a warp's 16 rows, and the sum of d ⊙ (unscaled row) over them to sums[D]. The results pass through
+ * `stage`, [16, LD] floats of the warp's own, so that whole rows are read and written.
  */
 template <int D>
 __device__ __forceinline__ void
@@ -428,7 +429,7 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
     const size_t head = (size_t) it.k0 * a.kv_stride + (size_t) it.head * (size_t) a.d_kv;
     const int warp = (int) threadIdx.x >> 5;
     float total[SUMS] =
-        {}; /* this block's share of dl_k, then dl_v: columns threadIdx.x, + IA3_MMA_THREADS */
+        {}; /* this block's share of dl_k, then dl_v, in columns threadIdx.x and + IA3_MMA_THREADS */
 
     for (int first = it.tile * IA3_MMA_KEYS; first < it.n_k; first += splits * IA3_MMA_KEYS) {
         if (it.n_q > 0) {
@@ -446,7 +447,7 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
         for (int i = 0, stage = 0; i < it.n_q; i += ROWS, stage ^= 1) {
             load_statistics(sh, stage, a, it, dots, i, first);
             ia3_cp_async_wait_all();
-            __syncthreads(); /* this tile has arrived, and everyone is done with the one before */
+            __syncthreads(); /* this tile has arrived, and no thread uses the previous one any more */
             if (i + ROWS < it.n_q) {
                 ia3_tile_load<D, ROWS>(sh->tiles[stage ^ 1], q, i + ROWS);
                 ia3_tile_load<D, ROWS>(sh->tiles[2 + (stage ^ 1)], d, i + ROWS);
@@ -456,7 +457,7 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
                 walk_queries(r, sh, stage, x, it, first, a.bias != NULL, mask,
                              a.dropout.site + (uint32_t) it.head);
         }
-        __syncthreads(); /* the tiles of queries make room for results */
+        __syncthreads(); /* results will overwrite the tiles of queries */
         store_keys<D>(r.dk, sh->results[warp], k, (uint16_t *) dk + head, it.lk, sh->sums[warp][0],
                       first + warp * 16);
         store_keys<D>(r.dv, sh->results[warp], v, (uint16_t *) dv + head, it.lv, sh->sums[warp][1],

@@ -1,7 +1,7 @@
 /*
  * columns.cuh
- *     Eight neighbouring columns of a row, as element-wise kernels work on them: loads and stores of 16 bytes, act as
- *     fp32, two dropout blocks.
+ *     Element-wise kernels process groups of eight neighbouring columns of a row: loads and stores of 16 bytes,
+ *     conversion of act to fp32, and dropout, which takes two blocks of random numbers per group.
  */
 #ifndef IA3_CUDA_COLUMNS_CUH
 #define IA3_CUDA_COLUMNS_CUH
@@ -10,21 +10,21 @@
 
 enum { IA3_GROUP = 8 };
 
-/* Groups of columns that a row of n has. */
+/* The number of groups in a row of n columns. */
 static __host__ __device__ __forceinline__ unsigned
 ia3_groups(int n)
 {
     return (unsigned) (n + IA3_GROUP - 1) / IA3_GROUP;
 }
 
-/* Whether every group of rows of n columns from p on is whole and aligned. */
+/* Whether in rows of n columns that begin at p every group is whole and aligned to 16 bytes. */
 static inline bool
 ia3_whole_groups(const void *p, int n)
 {
     return (uintptr_t) p % 16 == 0 && n % IA3_GROUP == 0;
 }
 
-/* x = p[0 .. n), the rest zeros; whole: n is 8 and p aligned. */
+/* x = p[0 .. n), followed by zeros. `whole` says that n is 8 and p is aligned. */
 IA3_DEV void
 ia3_load8(float x[IA3_GROUP], const float *p, int n, bool whole)
 {
@@ -86,7 +86,7 @@ ia3_store8(uint16_t *p, const float x[IA3_GROUP], int n, bool whole)
             p[i] = (uint16_t) ia3_pack_bf16(x[i], 0.0f);
 }
 
-/* x ⊙= the dropout multipliers of columns col .. col + 8 of the row with this key; col is a multiple of 8. */
+/* x ⊙= the dropout multipliers of columns col .. col + 7 of the row with this key; col is a multiple of 8. */
 IA3_DEV void
 ia3_drop8(float x[IA3_GROUP], const ia3_cuda_mask &mask, uint64_t key, uint32_t site, unsigned col)
 {

@@ -1,12 +1,13 @@
 /*
  * cuda.h
- *     What the files of the CUDA device share.
+ *     The CUDA device's state, and the functions that its files call in one another.
  *
- * One stream: operations run in the order they are called. Kernels are launched with pointers to device memory and
- * with structures by value; host structures (ia3_attention, ia3_gated …) are copied as arguments. Results are
- * deterministic: no atomics on numbers, fixed orders of summation.
+ * There is one stream, so operations run in the order in which they are called. Kernels get pointers to device memory,
+ * and structures (ia3_attention, ia3_gated and others) by value. Results are deterministic: there are no floating-point
+ * atomics, and the order of every summation is fixed.
  *
- * Threads: operations, alloc and the create functions are called by one thread at a time; free and memory_used by any.
+ * Threads: one thread at a time calls operations, alloc and the create functions; any thread may call free and
+ * memory_used.
  */
 #ifndef IA3_CUDA_H
 #define IA3_CUDA_H
@@ -31,8 +32,8 @@ ia3_cuda_align(size_t n)
 
 typedef struct ia3_cuda_chunk {
     char *data;
-    size_t start, capacity; /* start: position of data[0] in the arena's address line */
-    size_t lost;            /* positions before it that are at the ends of chunks and hold nothing */
+    size_t start, capacity; /* start: position of data[0], counted in bytes over all chunks */
+    size_t lost;            /* bytes before `start` that are unused ends of chunks */
 } ia3_cuda_chunk;
 
 struct ia3_cuda_memory; /* memory.cu */
@@ -44,7 +45,7 @@ typedef struct ia3_cuda {
     int index;       /* which GPU */
     cudaStream_t stream;
     ia3_cuda_gemm *gemm;
-    void *workspace; /* of gemm */
+    void *workspace; /* memory that gemm works in */
     struct ia3_cuda_memory *memory;
 } ia3_cuda;
 
@@ -55,9 +56,10 @@ typedef struct ia3_cuda_matrix {
 } ia3_cuda_matrix;
 
 /*
- * Ends the process with CUDA's reason and exit status 1 when `status` is an error: after one the CUDA context is lost
- * for good, and only a new process gets another. What runs into it is a fault of the device or of this program, never
- * of a request. Copies, launches, products and allocations all come here; only "out of memory" is no such error.
+ * If `status` is an error, ends the process with CUDA's message and exit status 1, because the CUDA context is then
+ * lost for good and only a new process can create another. Such an error is the fault of the device or of this program,
+ * never of a request. Copies, launches, matrix products and allocations are all checked by this; the only exception is
+ * an allocation that fails for lack of memory.
  */
 void ia3_cuda_check(ia3_cuda *cuda, cudaError_t status, const char *what);
 void ia3_cuda_launched(cudaError_t status, const char *kernel);
@@ -74,7 +76,7 @@ void ia3_cuda_upload(ia3_device *dev, void *dst, const void *src, size_t bytes);
 void ia3_cuda_download(ia3_device *dev, void *dst, const void *src, size_t bytes);
 void ia3_cuda_zero(ia3_device *dev, void *p, size_t bytes);
 size_t ia3_cuda_memory_used(ia3_device *dev);
-/* False after filling err: `bytes` for `what` were refused. */
+/* Fills err with IA3_E_MEMORY, saying that `bytes` bytes for `what` could not be allocated; returns false. */
 bool ia3_cuda_no_memory(ia3_cuda *cuda, ia3_error *err, const char *what, size_t bytes);
 
 /* weights.cu */
@@ -86,7 +88,7 @@ void ia3_cuda_matrix_release_backward(ia3_device *dev, ia3_matrix *m);
 void *ia3_cuda_table_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
 float *ia3_cuda_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
 
-/* The operations of device.h, one file each. */
+/* The operations of device.h */
 void ia3_cuda_matmul(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out);
 void ia3_cuda_matmul_bwd(ia3_device *dev, void *da, const void *dy, int rows, ia3_matrix *w, ia3_out out);
 void ia3_cuda_embed(ia3_device *dev, float *x, const int32_t *ids, int rows, int d, const void *table);
@@ -124,7 +126,7 @@ void ia3_cuda_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, cons
 typedef struct ia3_cuda_mask {
     bool on;
     uint32_t threshold;
-    float keep; /* 1/(1-p), what a survivor is multiplied by */
+    float keep; /* 1/(1-p), the multiplier of elements that survive */
 } ia3_cuda_mask;
 
 static inline ia3_cuda_mask
@@ -138,7 +140,7 @@ ia3_cuda_mask_of(const ia3_dropout *d)
     return m;
 }
 
-/* Which of the four columns from col on (a multiple of 4) survive: bit i for column col + i. */
+/* Says which of the columns col .. col + 3 survive, where col is a multiple of 4: bit i is for column col + i. */
 IA3_DEV uint32_t
 ia3_mask_bits(const ia3_cuda_mask *m, uint64_t key, uint32_t site, uint32_t col)
 {

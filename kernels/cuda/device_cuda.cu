@@ -1,11 +1,11 @@
 /*
  * device_cuda.cu
- *     Opening and closing the CUDA device, and what happens when it fails.
+ *     Opens and closes the CUDA device, and ends the process when the device fails.
  *
- * After an error of a kernel, a copy, a product or an allocation (other than too little memory) the CUDA context is
- * lost for good: only a new process gets another. So the device ends its process with a message; the supervisor reads
- * it and starts the engine again. What CUDA remembers of a failed opening is cleared: a launch that looks for its own
- * error must not find it.
+ * After an error in a kernel, a copy, a matrix product or an allocation (other than too little memory) the CUDA
+ * context is lost for good; only a new process can create another. So the device ends its process with a message,
+ * which the supervisor reads before it starts the engine again. When opening a device fails, the error that CUDA
+ * remembers is cleared, so that a later launch does not take it for its own.
  */
 #include "attention.cuh"
 
@@ -107,7 +107,7 @@ make_ops(void)
 
 static const ia3_device_ops cuda_ops = make_ops();
 
-/* Whether there is such a GPU, and its properties. */
+/* Checks that GPU `index` exists and can be used; fills its properties. */
 static bool
 find_gpu(int index, cudaDeviceProp *p, ia3_error *err)
 {
@@ -116,11 +116,11 @@ find_gpu(int index, cudaDeviceProp *p, ia3_error *err)
     (void) cudaGetLastError();
     if (status == cudaErrorNoDevice || (status == cudaSuccess && n == 0)) {
         ia3_fail(err, IA3_E_INVALID, "there is no GPU");
-        return ia3_fail_hint(err, "Use \"cpu\", or \"auto\" to take a GPU only where there is one.");
+        return ia3_fail_hint(err, "Use \"cpu\", or use \"auto\" to take a GPU only if there is one.");
     }
     if (status != cudaSuccess) {
         ia3_fail(err, IA3_E_INVALID, "the GPU cannot be used");
-        ia3_fail_detail(err, "CUDA says: %s.", cudaGetErrorString(status));
+        ia3_fail_detail(err, "CUDA reported: %s.", cudaGetErrorString(status));
         return ia3_fail_hint(err, "Check the NVIDIA driver, or use \"cpu\".");
     }
     if (index >= n) {
@@ -129,19 +129,20 @@ find_gpu(int index, cudaDeviceProp *p, ia3_error *err)
             err, n == 1 ? "There is one GPU, number 0." : "There are %d GPUs, numbered from 0.", n);
     }
     status = cudaSetDevice(index);
-    if (status == cudaSuccess) /* a thread that waits for the GPU sleeps: its core is the database's */
+    if (status ==
+        cudaSuccess) /* a thread that waits for the GPU sleeps and leaves its core to the database */
         status = cudaSetDeviceFlags(cudaDeviceScheduleBlockingSync);
     if (status == cudaSuccess)
         status = cudaGetDeviceProperties(p, index);
     if (status != cudaSuccess) {
         (void) cudaGetLastError();
         ia3_fail(err, IA3_E_INVALID, "GPU %d cannot be used", index);
-        return ia3_fail_detail(err, "CUDA says: %s.", cudaGetErrorString(status));
+        return ia3_fail_detail(err, "CUDA reported: %s.", cudaGetErrorString(status));
     }
     if (p->major < 8) {
-        ia3_fail(err, IA3_E_INVALID, "GPU %d is too old", index);
+        ia3_fail(err, IA3_E_INVALID, "GPU %d is not supported", index);
         return ia3_fail_detail(err,
-                               "It is a %s of compute capability %d.%d; 8.0 (Ampere) or later is needed.",
+                               "It is a %s with compute capability %d.%d; 8.0 (Ampere) or later is required.",
                                p->name, p->major, p->minor);
     }
     return true;
@@ -156,17 +157,17 @@ start(ia3_cuda *cuda, size_t memory_limit, ia3_error *err)
         (void) cudaGetLastError();
         ia3_fail(err, status == cudaErrorMemoryAllocation ? IA3_E_MEMORY : IA3_E_INVALID,
                  "GPU %d cannot be used", cuda->index);
-        return ia3_fail_detail(err, "CUDA says: %s.", cudaGetErrorString(status));
+        return ia3_fail_detail(err, "CUDA reported: %s.", cudaGetErrorString(status));
     }
     if (!ia3_cuda_memory_open(cuda, memory_limit, err))
         return false;
     cuda->workspace = ia3_cuda_alloc(&cuda->base, IA3_CUDA_GEMM_WORKSPACE);
     if (!cuda->workspace)
-        return ia3_cuda_no_memory(cuda, err, "the matrix products' workspace", IA3_CUDA_GEMM_WORKSPACE);
+        return ia3_cuda_no_memory(cuda, err, "the workspace of matrix products", IA3_CUDA_GEMM_WORKSPACE);
     cuda->gemm = ia3_cuda_gemm_open(cuda->bf16, cuda->stream, cuda->workspace, message, sizeof message);
     if (!cuda->gemm) {
-        ia3_fail(err, IA3_E_INVALID, "cuBLASLt could not be started on GPU %d", cuda->index);
-        return ia3_fail_detail(err, "It says: %s.", message);
+        ia3_fail(err, IA3_E_INVALID, "could not initialize cuBLASLt on GPU %d", cuda->index);
+        return ia3_fail_detail(err, "cuBLASLt reported: %s.", message);
     }
     return true;
 }
@@ -176,7 +177,7 @@ cuda_open(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
 {
     cudaDeviceProp p;
     if (dtype != IA3_AUTO && dtype != IA3_F32 && dtype != IA3_BF16) {
-        ia3_fail(err, IA3_E_INVALID, "a GPU computes in bfloat16 or float32 only");
+        ia3_fail(err, IA3_E_INVALID, "a GPU supports only bfloat16 and float32");
         return NULL;
     }
     if (!find_gpu(index, &p, err))

@@ -1,9 +1,9 @@
 /*
  * dropout.cu
- *     x += drop(y) and y = drop(x), the mask being a function of row key, site and column (rng.h).
+ *     Dropout: x += drop(y) and y = drop(x). The mask depends only on the row's key, the site and the column (rng.h).
  *
- * A thread takes four columns, which share one block of random numbers; some 40 integer instructions for them are
- * hidden behind the memory they come from.
+ * A thread processes four columns, which share one block of random numbers. Computing the block takes about 40
+ * integer instructions, which are hidden behind the memory accesses.
  */
 #include "four.cuh"
 

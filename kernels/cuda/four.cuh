@@ -1,8 +1,8 @@
 /*
  * four.cuh
- *     Four neighbouring columns of a row at a time, of act or fp32 arrays: what element-wise kernels read and write.
+ *     Element-wise access to act or fp32 arrays, four neighbouring columns of a row at a time.
  *
- * T is float, or uint16_t for bf16. Rows whose width is a multiple of four are read and written in one piece.
+ * T is float, or uint16_t for bf16. If the width of the rows is a multiple of four, four columns are one memory access.
  */
 #ifndef IA3_CUDA_FOUR_CUH
 #define IA3_CUDA_FOUR_CUH
@@ -69,7 +69,7 @@ ia3_store_whole(uint16_t *p, const ia3_four &f)
     *(uint2 *) (void *) p = x;
 }
 
-/* Columns col .. col + 3 of a row of d columns, zeros behind it. p is the row; col a multiple of 4. */
+/* Columns col .. col + 3 of the row p of d columns, with zeros beyond its end; col is a multiple of 4. */
 template <typename T>
 IA3_DEV ia3_four
 ia3_load_four(const T *p, int col, int d)
@@ -103,7 +103,7 @@ ia3_drop_four(ia3_four *f, const ia3_cuda_mask &mask, uint64_t key, uint32_t sit
         f->v[i] *= bits >> i & 1 ? mask.keep : 0.0f;
 }
 
-/* The sum over the block's WARPS warps, for all threads; `shared` has WARPS elements and may be used again. */
+/* The sum over the block's WARPS warps, for all threads. `shared` has WARPS elements, which may be reused at once. */
 template <int WARPS, typename F>
 IA3_DEV F
 ia3_block_sum(F v, F *shared)
@@ -119,7 +119,7 @@ ia3_block_sum(F v, F *shared)
     return sum;
 }
 
-/* Blocks of THREADS for so many items, at most as many as fill any chip several times over. */
+/* The number of blocks for this many items, but no more than fill any GPU several times over. */
 static inline unsigned
 ia3_blocks(size_t items, size_t threads)
 {

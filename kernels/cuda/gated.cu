@@ -2,11 +2,11 @@
  * gated.cu
  *     The feed-forward activation with (IA)³ scaling and dropout, forward and backward. Formulas: kernels/cpu/gated.c.
  *
- * A thread takes eight columns. Backward, a run of rows with one adapter is divided into chunks of CHUNK rows from its
- * beginning on. A block walks the chunks of its columns that begin among its CHUNK rows and leaves what they add to dl at
- * the last row of each; a second kernel adds these up, with one block for 32 columns of an adapter: SUM_WARPS warps take
- * the chunks of a run in turn, then their sums are added in the order of warps. So a sum depends neither on the schedule
- * nor on which other rows are in the batch, and both kernels have many blocks.
+ * A thread processes eight columns. In the backward pass each run of rows with the same adapter is divided into chunks
+ * of CHUNK rows. A block processes, in its columns, those chunks that begin among its CHUNK rows, and stores each
+ * chunk's share of dl at the chunk's last row. A second kernel adds these up, with one block for every 32 columns of an
+ * adapter: its SUM_WARPS warps take the chunks of a run in turn, and their sums are added in the order of the warps. So
+ * a sum depends neither on scheduling nor on which other rows are in the batch, and both kernels have many blocks.
  */
 #include "activation.cuh"
 #include "columns.cuh"
@@ -21,7 +21,7 @@ scale_at(const ia3_scale &s, int row, unsigned col)
     return s.slots ? s.slots[s.slot_of[row]] + s.offset + col : NULL;
 }
 
-/* What pointers allow: l lies wherever the adapter's vectors put it, so it is read one column at a time. */
+/* x ⊙= l. An adapter's vectors may have any alignment, so l is read one column at a time. */
 __device__ __forceinline__ void
 scale_by(float x[IA3_GROUP], const float *l, int n)
 {
@@ -59,7 +59,7 @@ __launch_bounds__(THREADS)
     }
 }
 
-/* One row of eight columns: stores dg, adds the row's part of dl. */
+/* Processes eight columns of one row: stores dg and adds the row's share of dl. */
 template <typename T, ia3_activation ACT>
 __device__ __forceinline__ void
 gated_bwd_group(T *dg, const T *dh, const T *g, int row, unsigned col, const ia3_gated &p,
@@ -94,7 +94,7 @@ gated_bwd_group(T *dg, const T *dh, const T *g, int row, unsigned col, const ia3
         ia3_store8(dg + at + (size_t) p.d_ff, x, n, whole);
 }
 
-/* The first row of the run that `row` lies in; by a whole warp, which looks at AHEAD rows per lane at once. */
+/* The first row of the run that contains `row`. A whole warp calls this; each lane checks AHEAD rows at a time. */
 __device__ __forceinline__ int
 run_start(const int32_t *slot_of, int row)
 {
@@ -114,7 +114,7 @@ run_start(const int32_t *slot_of, int row)
     return 0;
 }
 
-/* The first row from `row` on that is (is not) of this slot, `rows` when there is none; by a whole warp. */
+/* The first row, from `row` on, that has (or, unless `is`, has not) this slot; else `rows`. A whole warp calls this. */
 __device__ __forceinline__ int
 find_row(const int32_t *slot_of, int row, int rows, int slot, bool is)
 {
@@ -133,7 +133,7 @@ find_row(const int32_t *slot_of, int row, int rows, int slot, bool is)
     return rows;
 }
 
-/* Block (columns, CHUNK rows). sums [rows, d_ff], or NULL: then all rows count as one run. */
+/* A block has a range of columns and CHUNK rows. sums [rows, d_ff]; NULL: no sums, and all rows count as one run. */
 template <typename T, ia3_activation ACT>
 __global__ void
 __launch_bounds__(BWD_THREADS)
@@ -147,7 +147,7 @@ __launch_bounds__(BWD_THREADS)
     if (col >= (unsigned) p.d_ff)
         return;
     float dl[IA3_GROUP] = {0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f, 0.0f};
-    bool mine = false; /* not before the end of a chunk that began earlier */
+    bool mine = false; /* rows up to the end of a chunk that began earlier belong to another block */
     for (int row = first; row < rows; row++) {
         const bool begins = (row - run) % CHUNK == 0,
                    run_ends = sums && row + 1 < rows && slot_of[row + 1] != slot_of[row];
@@ -168,7 +168,7 @@ __launch_bounds__(BWD_THREADS)
     }
 }
 
-/* grad += the sums. Block (32 columns, slot), SUM_WARPS warps. */
+/* Adds the sums to grad. A block has 32 columns of one slot, and SUM_WARPS warps. */
 __global__ void __launch_bounds__(32 * SUM_WARPS)
     sum_kernel(const float *sums, int rows, int d_ff, ia3_scale_grad grad)
 {
@@ -217,7 +217,7 @@ launch_bwd(ia3_cuda *cuda, void *dg, const void *dh, const void *g, int rows, co
                whole);
 }
 
-/* One kernel per activation: a branch per element would keep the registers of all of them. */
+/* There is one kernel per activation, because with a branch per element each would need the registers of all. */
 template <typename T>
 void
 dispatch(ia3_cuda *cuda, void *h, const void *g, int rows, const ia3_gated *p)

@@ -1,18 +1,21 @@
 /*
  * gemm.cu
- *     Matrix products by cuBLASLt.
+ *     Matrix products with cuBLASLt.
  *
- * cuBLASLt thinks in columns: a row-major y [rows, n] is to it a matrix of n rows and `rows` columns, so it is asked for
- * yᵀ = op(w)·aᵀ. Whether that transposes w is the only difference between the forward and the backward pass.
+ * cuBLASLt stores matrices by columns: it sees our row-major y [rows, n] as a matrix of n rows and `rows` columns, so
+ * we let it compute yᵀ = op(w)·aᵀ. Whether op transposes w is the only difference between the forward and the backward
+ * pass.
  *
- * How to compute a shape is asked for once and kept in a table; a shape that falls into the place of another drops it.
- * Batches have any number of rows, so they share an algorithm with those of about as many: it depends on how well tiles
- * fit, never on alignment, which rows do not change. Should it not take the rows there are, those are asked for.
- * Sums are fp32 always, split sums included (never added up in bf16), and results do not depend on the schedule.
+ * The algorithm for a shape is requested once and kept in a hash table; on a collision the new entry replaces the old
+ * one. Batches have any number of rows, so batches of similar size share an algorithm: its choice depends on how well
+ * tiles fit, not on alignment, which the number of rows does not change. If the shared algorithm does not support the
+ * actual number of rows, one is requested for that number. Sums are always in fp32, even where a sum is split, and
+ * results do not depend on scheduling.
  *
- * The residual sum is fused (beta = 1). The rest of what follows a product is not: none of cuBLASLt's epilogues
- * multiplies two halves of a row (gated activations) or scales by a vector that differs from row to row, none draws our
- * dropout mask, and T5 has no bias to add; so these are passes of their own (gated.cu, dropout.cu, attention).
+ * Adding to the residual stream is fused (beta = 1). The other operations that follow a matrix product are not: no
+ * epilogue of cuBLASLt multiplies the two halves of a row (gated activations), scales by a vector that differs from row
+ * to row or draws our dropout mask, and T5 has no bias to add. These operations are separate kernels (gated.cu,
+ * dropout.cu, attention).
  */
 #include "gemm.h"
 
@@ -26,7 +29,7 @@ namespace {
 enum { PLANS = 4096, MAX_ALIGNMENT = 256 };
 
 typedef struct plan_key {
-    int rows, n, k; /* rows: in the table, rounded up by rounded_rows() */
+    int rows, n, k; /* in the table, rows is rounded up by rounded_rows() */
     unsigned backward : 1, act_out : 1, add : 1;
     unsigned y_alignment : 9, a_alignment : 9, w_alignment : 9;
 } plan_key;
@@ -39,7 +42,7 @@ typedef struct plan {
     cublasLtMatmulAlgo_t algorithm;
 } plan;
 
-/* What a product needs besides, of its own number of rows. */
+/* The part of a product's description that depends on the actual number of rows. */
 typedef struct layouts {
     cublasLtMatrixLayoutOpaque_t a, y;
 } layouts;
@@ -53,7 +56,7 @@ rounded_rows(int rows)
     return rows > INT32_MAX - step ? rows : (rows + step - 1) / step * step;
 }
 
-/* The largest power of two up to MAX_ALIGNMENT that divides p. */
+/* The largest power of two, up to MAX_ALIGNMENT, that divides the address p. */
 unsigned
 alignment_of(const void *p)
 {
@@ -92,7 +95,7 @@ describe(const ia3_cuda_gemm *g, plan *p)
     const cudaDataType_t act = g->bf16 ? CUDA_R_16BF : CUDA_R_32F;
     const uint64_t n = (uint64_t) key->n, k = (uint64_t) key->k;
     const cublasOperation_t transpose = key->backward ? CUBLAS_OP_N : CUBLAS_OP_T;
-    /* 32F means 32F: TF32 would have to be asked for */
+    /* 32F is true fp32; TF32 would be a different constant */
     cublasStatus_t s = cublasLtMatmulDescInit(&p->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmulDescSetAttribute(&p->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
@@ -140,7 +143,7 @@ set_preference(cublasLtMatmulPreference_t pref, const plan_key *key)
     return CUBLAS_STATUS_SUCCESS;
 }
 
-/* Fills the plan but for its key. */
+/* Fills in the plan for its key. */
 cublasStatus_t
 make_plan(const ia3_cuda_gemm *g, plan *p)
 {
@@ -214,7 +217,7 @@ run_plan(const ia3_cuda_gemm *g, plan *p, layouts *l, void *y, const void *a, co
                           &p->algorithm, g->workspace, IA3_CUDA_GEMM_WORKSPACE, g->stream);
 }
 
-/* The table's plan for this key, made when there is none. */
+/* Finds the plan for this key in the table, making it if there is none. */
 cublasStatus_t
 find_plan(ia3_cuda_gemm *g, const plan_key *key, plan **found)
 {
@@ -226,7 +229,7 @@ find_plan(ia3_cuda_gemm *g, const plan_key *key, plan **found)
     return make_plan(g, p);
 }
 
-/* A lost device is no reason to ask again; that an algorithm or a shape is refused is. */
+/* Whether the error only means that an algorithm or a shape is not supported, so that another may be tried. */
 bool
 is_refusal(cublasStatus_t s)
 {
@@ -241,7 +244,7 @@ ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int r
                   bool backward, bool act_out, bool add, const char **message)
 {
     plan_key key;
-    memset(&key, 0, sizeof key); /* it is compared byte by byte */
+    memset(&key, 0, sizeof key); /* padding too, because keys are compared byte by byte */
     key.rows = rounded_rows(rows), key.n = n, key.k = k;
     key.backward = backward, key.act_out = act_out, key.add = add;
     key.y_alignment = alignment_of(y), key.a_alignment = alignment_of(a), key.w_alignment = alignment_of(w);
@@ -252,7 +255,7 @@ ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int r
         s = find_plan(g, &key, &p);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = run_plan(g, p, &l, y, a, w);
-    if (is_refusal(s) && key.rows != rows) { /* for the rounded rows: what is for these is not kept */
+    if (is_refusal(s) && key.rows != rows) { /* make a plan for the actual rows, without keeping it */
         plan exact = {};
         (void) cudaGetLastError();
         key.rows = rows;

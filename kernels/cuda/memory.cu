@@ -1,18 +1,19 @@
 /*
  * memory.cu
- *     Memory of the CUDA device: counted allocations, the arena, and the way in and out through pinned memory.
+ *     Memory of the CUDA device: allocations that count against the limit, the arena, and transfers through pinned
+ *     memory.
  *
- * The arena is a stack of chunks (see kernels/cpu/memory.c): releasing to a position keeps the chunks, so passes in
- * the steady state never allocate. A pass that spread over several leaves one of its size to the next, so that what
- * lies at the ends of chunks is not lost for good. Since there is one stream, memory that is released may be handed
- * out again at once: whoever writes to it comes later in the stream.
+ * The arena is a stack of chunks (see kernels/cpu/memory.c). Releasing memory keeps the chunks, so that in the steady
+ * state no pass allocates. If a pass needed several chunks, the next one replaces them by a single chunk of the same
+ * size, because the unused ends of chunks are wasted. There is only one stream, so released memory may be reused at
+ * once: whatever writes to it comes later in the stream.
  *
- * Uploads are copied to one of two pinned halves, which the GPU reads while the caller goes on; a half is
- * written again when an event says that it has been read.
+ * Uploads are copied to one half of a pinned buffer, which the GPU reads while the caller continues; a half is reused
+ * when an event says that the GPU has read it.
  *
- * Locking: the mutex protects what is counted and the sizes of blocks, which any thread may ask for or change by
- * freeing; the arena and the way in and out belong to the compute loop, and so does alloc, which takes memory back from
- * the arena. No function that holds it can leave by a jump.
+ * Locking: the mutex protects the counters and the sizes of blocks, which any thread may read, or change by freeing.
+ * Only the compute loop uses the arena, uploads and downloads, and alloc, which may take memory back from the arena. No
+ * function that holds the mutex may leave by longjmp.
  */
 #include "cuda.h"
 
@@ -29,7 +30,7 @@ static const size_t STAGE = (size_t) 16 << 20; /* bytes of a half */
 struct ia3_cuda_memory {
     std::mutex mutex;
     size_t used, limit;
-    std::unordered_map<void *, size_t> blocks; /* of alloc */
+    std::unordered_map<void *, size_t> blocks; /* what alloc returned, with sizes in bytes */
     ia3_cuda_chunk *chunks;
     int n_chunks, current;
     size_t top, high; /* high: the most bytes in use since the chunks were last replaced */
@@ -53,7 +54,7 @@ ia3_cuda_memory_open(ia3_cuda *cuda, size_t limit, ia3_error *err)
             status = cudaEventCreateWithFlags(&m->read[i], cudaEventDisableTiming | cudaEventBlockingSync);
         if (status != cudaSuccess) {
             (void) cudaGetLastError();
-            return ia3_fail(err, IA3_E_MEMORY, "could not get memory that a GPU can read: %s",
+            return ia3_fail(err, IA3_E_MEMORY, "could not allocate pinned memory: %s",
                             cudaGetErrorString(status));
         }
     }
@@ -67,7 +68,7 @@ uncharge(ia3_cuda_memory *m, size_t bytes)
     m->used -= bytes;
 }
 
-/* Counts `bytes` as used unless that would pass the limit. */
+/* Counts `bytes` as used, or returns false when that would exceed the limit. */
 static bool
 charge(ia3_cuda_memory *m, size_t bytes)
 {
@@ -78,21 +79,21 @@ charge(ia3_cuda_memory *m, size_t bytes)
     return true;
 }
 
-/* NULL when there is no memory; whatever else fails is a lost device. */
+/* Allocates memory on the GPU. NULL when there is too little; any other error means that the device is lost. */
 static void *
 take(ia3_cuda *cuda, size_t bytes)
 {
     void *p = NULL;
     if (!charge(cuda->memory, bytes))
         return NULL;
-    /* the current device is a property of the calling thread */
+    /* each thread has its own current device */
     ia3_cuda_check(cuda, cudaSetDevice(cuda->index), "allocation");
     cudaError_t status = cudaMalloc(&p, bytes);
     if (status == cudaSuccess)
         return p;
     if (status != cudaErrorMemoryAllocation)
         ia3_cuda_check(cuda, status, "allocation");
-    (void) cudaGetLastError(); /* a refused allocation is no fault of what comes after it */
+    (void) cudaGetLastError(); /* clears the error, so that later calls do not report it */
     uncharge(cuda->memory, bytes);
     return NULL;
 }
@@ -101,7 +102,7 @@ static void
 give(ia3_cuda *cuda, void *p, size_t bytes)
 {
     (void) cudaSetDevice(cuda->index);
-    (void) cudaFree(p); /* waits for what still uses it */
+    (void) cudaFree(p); /* waits for kernels that still use it */
     uncharge(cuda->memory, bytes);
 }
 
@@ -168,14 +169,15 @@ ia3_cuda_no_memory(ia3_cuda *cuda, ia3_error *err, const char *what, size_t byte
     if (cudaMemGetInfo(&available, &total) != cudaSuccess)
         (void) cudaGetLastError();
     ia3_fail(err, IA3_E_MEMORY, "out of GPU memory for %s", what);
-    ia3_fail_detail(err, "%zu bytes were refused; GPU %d has %zu bytes, of which %zu are free.", bytes,
+    ia3_fail_detail(err, "Could not allocate %zu bytes; GPU %d has %zu bytes, of which %zu are free.", bytes,
                     cuda->index, total, available);
-    return ia3_fail_hint(err, "Use a smaller backbone, another GPU, or raise ia3.memory_limit if it is set.");
+    return ia3_fail_hint(err,
+                         "Use a smaller backbone or another GPU, or raise ia3.memory_limit if it is set.");
 }
 
 /* --- the arena --- */
 
-/* Appends a chunk of at least `bytes`, preferably as large as all before it up to MAX_WISH. */
+/* Appends a chunk of at least `bytes` bytes; if possible as large as all earlier ones, but not above MAX_WISH. */
 static bool
 add_chunk(ia3_cuda *cuda, size_t bytes)
 {
@@ -213,7 +215,7 @@ out_of_memory(ia3_cuda *cuda, size_t bytes)
     abort();
 }
 
-/* Where `bytes` lie now that they are the arena's last; in chunk i, behind what is used of it. */
+/* Makes `bytes` bytes in chunk i, after the `used` ones, the top of the arena and returns their address. */
 static void *
 place(ia3_cuda_memory *m, int i, size_t used, size_t bytes)
 {
@@ -234,11 +236,11 @@ ia3_cuda_arena_alloc(ia3_device *dev, size_t bytes)
     if (bytes > SIZE_MAX / 2)
         out_of_memory(cuda, bytes);
     bytes = ia3_cuda_align(bytes ? bytes : 1);
-    if (m->top == 0 && m->n_chunks > 1) { /* a pass begins: one chunk for what the last ones took */
+    if (m->top == 0 && m->n_chunks > 1) { /* a pass begins: replace the chunks by one of the same size */
         const size_t high = m->high;
         drop_unused_chunks(cuda);
         m->high = 0;
-        (void) add_chunk(cuda, high); /* or there will be several again */
+        (void) add_chunk(cuda, high); /* if this fails, there will be several chunks again */
     }
     for (int i = m->current; i < m->n_chunks; i++) {
         ia3_cuda_chunk *c = &m->chunks[i];
@@ -265,14 +267,14 @@ ia3_cuda_arena_release(ia3_device *dev, size_t mark)
 {
     ia3_cuda_memory *m = ((ia3_cuda *) dev)->memory;
     m->top = mark;
-    /* `top` may be the end of a chunk: the lowest chunk that contains it is the one it was taken in. */
+    /* A mark can be both the end of one chunk and the start of the next; it was then taken in the lower one. */
     while (m->current > 0 && mark <= m->chunks[m->current].start)
         m->current--;
 }
 
 /* --- in and out --- */
 
-/* Room for up to `bytes` in pinned memory that the GPU does not read any more; *n is what there is. */
+/* Returns space for up to `bytes` bytes in pinned memory that the GPU no longer reads; *n is its size. */
 static char *
 stage_room(ia3_cuda *cuda, size_t bytes, size_t *n)
 {

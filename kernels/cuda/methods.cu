@@ -1,10 +1,10 @@
 /*
  * methods.cu
- *     What other methods than (IA)³ add to the graph: a row added, a row multiplied, a low-rank product. Formulas:
- *     kernels/cpu/methods.c.
+ *     Operations of the methods other than (IA)³: adding a row, multiplying by a row, adding a low-rank product.
+ *     Formulas: kernels/cpu/methods.c.
  *
- * Sums over rows belong to one thread per column, which takes the rows in their order: deterministic and simple, and
- * these methods are there for comparison.
+ * For sums over rows, one thread per column adds the rows in their order. This is simple and deterministic but not
+ * fast, which is acceptable because these methods exist for comparison.
  */
 #include "four.cuh"
 
@@ -82,7 +82,7 @@ __launch_bounds__(THREADS) low_rank_kernel(Y *y, const T *x, const ia3_low_rank 
     }
 }
 
-/* Of row blockIdx.x t and u, and dx. */
+/* Computes t, u and dx of row blockIdx.x. */
 template <typename T, typename X>
 __global__ void
 __launch_bounds__(THREADS)
@@ -111,7 +111,7 @@ __launch_bounds__(THREADS)
     }
 }
 
-/* One thread per column of A (the first `in`) or row of B. */
+/* Computes da and db, with one thread per column of A (the first `in` threads) or row of B. */
 template <typename T>
 __global__ void
 __launch_bounds__(THREADS) low_rank_grads_kernel(float *da, float *db, const float *ts, const float *us,

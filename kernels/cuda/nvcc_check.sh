@@ -1,7 +1,7 @@
 #!/bin/sh
 #
-# nvcc_check NVCC: prints why this nvcc cannot build the CUDA module, in half a sentence; nothing when it can.
-# engine.mk asks at every start of make, so there is no compilation here: only versions and a header.
+# nvcc_check NVCC: prints the reason, as a clause, if this nvcc cannot build the CUDA module, and nothing if it can.
+# engine.mk calls this each time make starts, so it compiles nothing and checks only the version and one header.
 
 nvcc=$1
 if [ -z "$nvcc" ]; then
@@ -14,5 +14,5 @@ if [ -z "$version" ]; then
 elif [ "${version%%.*}" -lt 12 ]; then
     echo "CUDA $version is too old (12 is needed)"
 elif ! echo '#include <cublasLt.h>' | "$nvcc" -x cu -E - >/dev/null 2>&1; then
-    echo "$nvcc does not find cublasLt.h, or refuses this compiler (try $nvcc -ccbin with an older one)"
+    echo "$nvcc does not find cublasLt.h or does not support this compiler (try $nvcc -ccbin with an older one)"
 fi

@@ -2,17 +2,17 @@
  * portable.cuh
  *     The subset of CUDA that the kernels are written in.
  *
- * Under nvcc it is CUDA with the few instructions that have no C++ name. A build for testing defines IA3_CUDA_SIM as
- * the name of a header that implements the same subset in C++; the kernels then run on the CPU, which is how they are
- * tested where there is no GPU.
+ * With nvcc this is CUDA, plus the few instructions that have no C++ name. A build for testing defines IA3_CUDA_SIM as
+ * the name of a header that implements the same subset in C++. The kernels then run on the CPU, so they can be tested
+ * on machines without a GPU.
  *
- *   IA3_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   templates in parentheses
+ *   IA3_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...)   put templates in parentheses
  *   IA3_SHARED(type, name)       the block's dynamic shared memory, 16-byte aligned
- *   ia3_shfl_xor, ia3_ballot, ia3_warp_sum, ia3_warp_max                  by all 32 lanes of a warp
+ *   ia3_shfl_xor, ia3_ballot, ia3_warp_sum, ia3_warp_max                  called by all 32 lanes of a warp
  *   ia3_mma_bf16_16x8x16(c, a, b)   c += a·b, fragments as in PTX "Matrix Fragments for mma.m16n8k16"
- *   ia3_ldmatrix_x4[_trans](r, p)   lane l names the 16-byte row l % 8 of matrix l / 8
- *   ia3_cp_async16(to, from, there) 16 bytes from global to shared memory, zeros if not there; visible to the thread
- *                                   after ia3_cp_async_wait_all(), to others after a barrier too
+ *   ia3_ldmatrix_x4[_trans](r, p)   lane l passes the address of the 16-byte row l % 8 of matrix l / 8
+ *   ia3_cp_async16(to, from, there) copies 16 bytes from global to shared memory, or zeros unless `there`; visible to
+ *                                   this thread after ia3_cp_async_wait_all(), to others after an additional barrier
  */
 #ifndef IA3_CUDA_PORTABLE_CUH
 #define IA3_CUDA_PORTABLE_CUH
@@ -27,7 +27,7 @@
 
 #define IA3_DEV static __device__ __forceinline__
 
-/* Ends the process when CUDA refuses a launch: a fault of this program or a lost device (device_cuda.cu). */
+/* Ends the process if a launch failed: this program has a bug, or the device is lost (device_cuda.cu). */
 void ia3_cuda_launched(cudaError_t status, const char *kernel);
 
 template <class... P, class... A>
@@ -36,7 +36,7 @@ ia3_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t
            cudaStream_t stream, A... arguments)
 {
     cudaError_t status = cudaSuccess;
-    if (shared_bytes > (size_t) 48 << 10) /* beyond which it has to be asked for */
+    if (shared_bytes > (size_t) 48 << 10) /* CUDA's default limit */
         status = cudaFuncSetAttribute((const void *) kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       (int) shared_bytes);
     if (status == cudaSuccess) {

@@ -1,15 +1,14 @@
 /*
  * tree_attention.cu
- *     Decoder self-attention along a prefix tree, forward and backward. Formulas:
- *     kernels/cpu/tree_attention.c.
+ *     Decoder self-attention along a prefix tree, forward and backward. Formulas: kernels/cpu/tree_attention.c.
  *
- * Paths are short (a choice is a few tokens), so these are dot products by warps, a lane holding every 32nd
- * column, in fp32. A warp that owns a query climbs from it to the root and takes the softmax as it goes; a
- * warp that owns a key takes the rows below it in their order. Nothing is stored per path, so depth is
- * unlimited.
+ * Paths are short (a choice has a few tokens), so plain dot products in fp32 are good enough; a warp computes one, with
+ * every 32nd column in a lane. A warp that owns a query follows the path from it to the root and computes the softmax
+ * on the way; a warp that owns a key processes the rows below it in their order. Nothing is stored per path, so depth
+ * is unlimited.
  *
- * 64 rows of 32 heads and d_kv = 64 are 2,048 warps, one wave; a step of a climb is two coalesced reads of
- * 128 bytes and a reduction, some 100 cycles: microseconds per layer.
+ * 64 rows with 32 heads and d_kv = 64 are 2,048 warps, which run at the same time. A step along a path is two
+ * coalesced reads of 128 bytes and a reduction, about 100 cycles; this adds up to microseconds per layer.
  */
 #include "attention.cuh"
 #include "attention_generic.cuh"
@@ -18,7 +17,7 @@ namespace {
 
 enum { QUERY_WARPS = 4, KEY_WARPS = 8 };
 
-/* The lane's columns of one head of a row, times l. */
+/* Loads the lane's columns of one head of a row, times l. */
 template <typename T, int N>
 __device__ __forceinline__ void
 load(float x[N], const T *row, int d, const float *l)
@@ -65,7 +64,7 @@ add(float y[N], const float x[N], float c)
         y[i] += c * x[i];
 }
 
-/* Where the head lies in row `row` of q (or dq), of k and v, of out (or dout). */
+/* The address of the head in row `row` of q or dq; the next two functions: of k and v, of out and dout. */
 template <typename T>
 __device__ __forceinline__ const T *
 at_q(const void *base, const ia3_attention &a, int row, int head)
@@ -87,7 +86,7 @@ at_out(const void *base, const ia3_attention &a, int row, int head)
     return ia3_act_row<T>(base, (size_t) a.n_heads * (size_t) a.d_kv, row, head, a.d_kv);
 }
 
-/* Dropout of query `row` towards an ancestor at `depth`. */
+/* The dropout multiplier of query `row` for its ancestor at `depth`. */
 __device__ __forceinline__ float
 keep(const ia3_attention &a, const ia3_cuda_mask &mask, int head, int row, int depth)
 {
@@ -160,7 +159,7 @@ __global__ void __launch_bounds__(32 * QUERY_WARPS)
     store<T, N>((T *) at_q<T>(dq, a, row, it.head), sum, a.d_kv, 1.0f, it.lk);
 }
 
-/* Is `key` the row itself or above it? Each lane asks for a row of its own. */
+/* Whether `key` is the row itself or one of its ancestors. Each lane calls this for a different row. */
 __device__ __forceinline__ bool
 sees(const ia3_attention &a, int row, int key, int depth)
 {
@@ -169,12 +168,12 @@ sees(const ia3_attention &a, int row, int key, int depth)
     return row == key;
 }
 
-/* A key's row of the two gradients. */
+/* A key, its value, and their gradients. */
 template <int N> struct key_sums {
     float k[N], v[N], dk[N], dv[N];
 };
 
-/* Adds what query `row` contributes. */
+/* Adds the contribution of query `row`. */
 template <typename T, int N>
 __device__ __forceinline__ void
 add_query(key_sums<N> &r, const ia3_attention &a, const ia3_cuda_mask &mask, const void *dout, int head,
@@ -203,7 +202,7 @@ add_product(float total[N], const float d[N], const T *row, int width)
         total[i] += d[i] * x[i];
 }
 
-/* sums[KEY_WARPS, 2, d] of this block, added up in the order of warps. */
+/* Adds up sums[KEY_WARPS, 2, d] of this block in the order of the warps. */
 __device__ __forceinline__ void
 write_partial(float *to, const float *sums, int d, size_t inner)
 {
@@ -215,7 +214,7 @@ write_partial(float *to, const float *sums, int d, size_t inner)
     }
 }
 
-/* One block per head of a sequence; its warps take keys in turn. */
+/* There is one block per head of a sequence, whose warps take the keys in turn. */
 template <typename T, int N>
 __global__ void __launch_bounds__(32 * KEY_WARPS) keys_kernel(const ia3_attention a, const ia3_cuda_mask mask,
                                                               const ia3_attention_grad grad, float *partial)

@@ -1,23 +1,22 @@
 /*
  * vocab.cu
- *     Log-probabilities of chosen tokens over the whole vocabulary, and their gradient. Formulas:
- *     kernels/cpu/vocab.c.
+ *     Log-probabilities of chosen tokens over the whole vocabulary, and their gradient. Formulas: kernels/cpu/vocab.c.
  *
- * The product with the vocabulary goes to a bounded buffer of logits, some rows at a time: one block per
- * row then reads them once (streaming maximum and sum of exponentials). 512 rows of 32,128 tokens are 66
- * MB; writing and reading them takes some 40 µs of an H100's memory bandwidth beside 100 µs for the product
- * (d_model = 2,048), whose weights are read once per block of rows. Backward: dlogits of the same block as
- * act, then multiplied by W.
+ * The product with the vocabulary's weights is computed some rows at a time into a buffer of limited size; then one
+ * block per row reads the row's logits once, with a running maximum and sum of exponentials. The buffer holds 512 rows
+ * of 32,128 tokens, 66 MB. Writing and reading it takes about 40 µs on an H100, compared with 100 µs for the product
+ * (d_model = 2,048), whose weights are read once for these rows. The backward pass stores dlogits of as many rows as
+ * act and multiplies them by W.
  */
 #include "cuda.h"
 
 namespace {
 
 enum { THREADS = 256 };
-/* Logits are at most this many bytes, unless one row is longer. */
+/* The size of the buffer of logits in bytes, unless a single row is larger. */
 const size_t MAX_LOGITS = (size_t) 66 << 20;
 
-/* A maximum and Σ exp(x - maximum) of some numbers. */
+/* The maximum of some numbers x, and Σ exp(x - maximum). */
 struct part {
     float max, sum;
 };
@@ -31,7 +30,7 @@ merge(part x, part y)
     return z;
 }
 
-/* The block's parts merged in a fixed order; all threads get the result. */
+/* Merges the block's parts in a fixed order; all threads get the result. */
 __device__ __forceinline__ part
 merge_block(part x, part *shared)
 {
@@ -51,8 +50,8 @@ merge_block(part x, part *shared)
 }
 
 /*
- * max and Σ exp of the thread's share of scale·logits[n]; `whole`: n, and so every row, is a multiple of
- * four.
+ * Computes the maximum and Σ exp for the thread's share of scale·logits[n]. `whole` says that n is a multiple of four,
+ * so that every row is aligned.
  */
 __device__ __forceinline__ part
 own_part(const float *logits, int n, float scale, bool whole)
@@ -79,7 +78,7 @@ own_part(const float *logits, int n, float scale, bool whole)
     return x;
 }
 
-/* Row blockIdx.x: lse and lp of its pairs. logits [rows, n] before scaling. */
+/* Computes lse of row blockIdx.x and lp of its pairs, from the unscaled logits [rows, n]. */
 __global__ void
 __launch_bounds__(THREADS) logprobs_kernel(float *lp, float *lse, const float *logits, int n, float scale,
                                            const int32_t *pair_offsets, const int32_t *tokens)
@@ -124,8 +123,8 @@ store_four(uint16_t *p, float x, float y, float z, float w)
 }
 
 /*
- * dlogits (times scale) of row blockIdx.x, of which column v belongs to one thread: tokens that occur more
- * than once are added by their column's thread in the order of pairs.
+ * Computes dlogits, times scale, of row blockIdx.x. Each column belongs to one thread, so if a token occurs more than
+ * once its terms are added by one thread in the order of the pairs.
  */
 template <typename T>
 __global__ void
@@ -165,7 +164,7 @@ __launch_bounds__(THREADS)
     }
 }
 
-/* Rows whose logits are computed at a time. */
+/* The number of rows whose logits are computed at a time. */
 int
 block_rows(const ia3_matrix *head, int rows)
 {

@@ -1,9 +1,9 @@
 /*
  * weights.cu
- *     Frozen weights of the CUDA device, and the products with them.
+ *     The backbone's frozen weights on the CUDA device, and matrix products with them.
  *
- * A weight lies as in the checkpoint, row-major [out, in], of which cuBLASLt makes both y = a·Wᵀ and da = dy·W: the
- * backward pass needs no second copy. Other storage types are converted on the GPU, a piece at a time.
+ * Weights are stored as in the checkpoint, row-major [out, in]. With this layout cuBLASLt computes both y = a·Wᵀ and
+ * da = dy·W, so the backward pass needs no second copy. Other storage types are converted on the GPU, piece by piece.
  */
 #include "cuda.h"
 
@@ -37,7 +37,7 @@ __launch_bounds__(THREADS) convert_kernel(void *to, const void *from, size_t n, 
     }
 }
 
-/* Copies a host tensor to `to`, as bf16 or fp32. False when there is no memory for a piece. */
+/* Copies a host tensor to `to` as bf16 or fp32. False when there is no memory for a temporary piece. */
 bool
 copy_tensor(ia3_cuda *cuda, char *to, const ia3_host_tensor *t, bool bf16)
 {
@@ -60,7 +60,7 @@ copy_tensor(ia3_cuda *cuda, char *to, const ia3_host_tensor *t, bool bf16)
     return true;
 }
 
-/* Parts stacked as act, or as fp32. */
+/* Allocates an array of the parts stacked row by row, as bf16 or fp32. NULL after filling err. */
 void *
 stack(ia3_cuda *cuda, const ia3_host_tensor *parts, int n_parts, bool bf16, size_t *bytes, ia3_error *err)
 {
@@ -97,7 +97,7 @@ ia3_cuda_matrix_create(ia3_device *dev, const ia3_host_tensor *parts, int n_part
         }
     }
     if (out <= 0 || parts[0].cols <= 0 || out > INT32_MAX || parts[0].cols > INT32_MAX) {
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "a weight of %lld by %lld cannot be used", (long long) out,
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "weight matrix of %lld by %lld is not supported", (long long) out,
                  (long long) parts[0].cols);
         return NULL;
     }
@@ -160,7 +160,7 @@ product(ia3_device *dev, void *y, const void *a, int rows, const ia3_cuda_matrix
     const char *message = "";
     if (rows > 0 && !ia3_cuda_gemm_run(cuda->gemm, y, a, w->data, rows, n, k, backward, out == IA3_OUT_ACT,
                                        out == IA3_OUT_ADD_F32, &message)) {
-        /* most often the library only passes on that the device is lost; then CUDA knows why */
+        /* usually the library only reports that the device is lost; then CUDA has the reason */
         ia3_cuda_check(cuda, cudaStreamSynchronize(cuda->stream), "matrix product");
         fprintf(stderr, "ERROR: GPU %d failed in a matrix product of %d rows, %d by %d: %s\n", cuda->index,
                 rows, k, n, message);

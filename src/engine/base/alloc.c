@@ -1,6 +1,6 @@
 /*
  * alloc.c
- *     Small allocations that never return NULL.
+ *     Allocations that end the process when there is no memory.
  */
 #include "alloc.h"
 
@@ -13,7 +13,7 @@
 static void
 out_of_memory(size_t size)
 {
-    fprintf(stderr, "ERROR: out of memory (an allocation of %zu bytes failed)\n", size);
+    fprintf(stderr, "ERROR: out of memory: could not allocate %zu bytes\n", size);
     fflush(stderr);
     _exit(1);
 }

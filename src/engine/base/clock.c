@@ -1,6 +1,6 @@
 /*
  * clock.c
- *     The engine's clock.
+ *     Reads the monotonic clock.
  */
 #include "clock.h"
 

@@ -1,6 +1,6 @@
 /*
  * error.c
- *     Error texts, made safe to show.
+ *     Formats error texts and makes them safe to display.
  */
 #include "error.h"
 
@@ -12,8 +12,8 @@
 #include "utf8.h"
 
 /*
- * Texts quote names and paths out of files that nobody vouches for, cut to whatever fits, and end up in
- * PostgreSQL messages and in lines of the status pipe: they must be valid UTF-8 without control characters.
+ * Texts quote names and paths from untrusted files, truncated to what fits. They end up in PostgreSQL messages and in
+ * lines of the status pipe, so they must be valid UTF-8 without control characters.
  */
 static void
 sanitize(char *text)
@@ -35,7 +35,7 @@ bool
 ia3_fail(ia3_error *err, Ia3ErrorCode code, const char *format, ...)
 {
     if (err == NULL || err->code != 0)
-        return false; /* the first error is the cause, later ones are its consequences */
+        return false; /* the first error is the cause; later ones are consequences of it */
 
     va_list args;
 

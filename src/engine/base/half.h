@@ -1,8 +1,9 @@
 /*
  * half.h
- *     The two 16-bit formats, bfloat16 and IEEE 754 binary16, as fp32 (exact), and back (to the nearest, ties to even).
+ *     Converts the two 16-bit formats, bfloat16 and IEEE 754 binary16, to fp32 (exactly) and back (to the nearest, ties
+ *     to even).
  *
- * The conversions of bfloat16 have no branches, so that compilers vectorise loops over them.
+ * The conversions of bfloat16 have no branches, so that compilers can vectorise loops over them.
  */
 #ifndef IA3_HALF_H
 #define IA3_HALF_H
@@ -35,7 +36,7 @@ ia3_bf16_to_f32(uint16_t h)
     return ia3_bits_float((uint32_t) h << 16);
 }
 
-/* NaN stays NaN, and what rounds beyond the largest finite number becomes infinity. */
+/* NaN stays NaN, and numbers that round to more than the largest finite number become infinity. */
 IA3_HOST_DEVICE uint16_t
 ia3_f32_to_bf16(float f)
 {
@@ -45,7 +46,7 @@ ia3_f32_to_bf16(float f)
     return (uint16_t) ((u & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
-/* binary16 has 1 sign bit, 5 exponent bits (bias 15) and 10 fraction bits; subnormals, infinities and NaN included. */
+/* binary16 has 1 sign bit, 5 exponent bits (bias 15) and 10 fraction bits, with subnormals, infinities and NaN. */
 IA3_HOST_DEVICE float
 ia3_f16_to_f32(uint16_t h)
 {
@@ -59,7 +60,7 @@ ia3_f16_to_f32(uint16_t h)
     return ia3_bits_float(sign | (exponent + 112) << 23 | fraction << 13);
 }
 
-/* NaN stays NaN, and what rounds beyond the largest finite number becomes infinity. */
+/* NaN stays NaN, and numbers that round to more than the largest finite number become infinity. */
 IA3_HOST_DEVICE uint16_t
 ia3_f32_to_f16(float f)
 {

@@ -1,6 +1,6 @@
 /*
  * host_device.h
- *     IA3_HOST_DEVICE begins a small function that the engine's code and the kernels of a GPU share.
+ *     IA3_HOST_DEVICE declares a small function that both the engine's code and the GPU kernels use.
  */
 #ifndef IA3_HOST_DEVICE_H
 #define IA3_HOST_DEVICE_H

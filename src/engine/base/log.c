@@ -1,6 +1,6 @@
 /*
  * log.c
- *     One write() for each line, so that lines of several threads do not mix.
+ *     Formats a log line and writes it with a single write().
  */
 #include "log.h"
 
@@ -29,7 +29,7 @@ ia3_log(ia3_log_level level, const char *format, ...)
             line[i] = ' ';
     line[len++] = '\n';
 
-    /* A supervisor that does not read must not stop the engine: a pipe that polls writable takes a line whole. */
+    /* A supervisor that does not read must not block the engine. A pipe that polls as writable takes a whole line. */
     struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
     if (poll(&p, 1, 0) == 1 && (p.revents & POLLOUT)) {
         ssize_t ignored = write(STDERR_FILENO, line, len);

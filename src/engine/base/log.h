@@ -1,15 +1,18 @@
 /*
  * log.h
- *     Log lines on stderr ("LEVEL: text"), which the supervisor forwards to the server log.
+ *     Writes log lines ("LEVEL: text") to stderr, from where the supervisor forwards them to the server log.
  *
- * Any thread may log: a line is one write().
+ * Any thread may log; each line is one write(), so lines of several threads do not mix.
  */
 #ifndef IA3_LOG_H
 #define IA3_LOG_H
 
 typedef enum ia3_log_level { IA3_LOG_DEBUG, IA3_LOG_LOG, IA3_LOG_WARNING, IA3_LOG_ERROR } ia3_log_level;
 
-/* One line, cut at about 2,000 bytes; line breaks become spaces. Dropped rather than waited for when stderr is full. */
+/*
+ * Writes one line, truncated to about 2,000 bytes, with line breaks replaced by spaces. If stderr is a full pipe, the
+ * line is dropped, so that logging never blocks.
+ */
 void ia3_log(ia3_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -1,10 +1,10 @@
 /*
  * rng.h
- *     The counter-based random generator behind shuffling, template choice and dropout.
+ *     The random number generators for dropout, shuffling, the choice of templates and initial values.
  *
- * Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011). A
- * number is a pure function of its counter, so forward and backward passes, any batch order and any device
- * agree on a dropout mask without storing it.
+ * Dropout uses Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011),
+ * which is counter-based: a number is a function of its counter. So the forward and the backward pass, batches in any
+ * order and all devices agree on a dropout mask without storing it.
  */
 #ifndef IA3_RNG_H
 #define IA3_RNG_H
@@ -41,10 +41,10 @@ ia3_philox(const uint32_t counter[4], uint32_t out[4])
 }
 
 /*
- * Dropout, exactly: element (row, col) at `site` survives iff the 32-bit number below is >= p·2^32, and a
- * survivor is multiplied by 1/(1-p). `key` identifies the row (ia3_row_key); four neighbouring columns
- * share one Philox block. In attention weights, site is the base site + head, the row is the query's row
- * and the column is the key's index within its sequence (the ancestor's depth in tree attention).
+ * The definition of dropout: element (row, col) at `site` survives if and only if the 32-bit number that this function
+ * returns is >= p·2^32, and is then multiplied by 1/(1-p). `key` identifies the row (ia3_row_key); four neighbouring
+ * columns share one block of Philox. For attention weights, `site` is the base site plus the head, the row is that of
+ * the query, and the column is the index of the key in its sequence (in tree attention, the depth of the ancestor).
  */
 IA3_HOST_DEVICE uint32_t
 ia3_dropout_bits(uint64_t key, uint32_t site, uint32_t col)
@@ -55,7 +55,7 @@ ia3_dropout_bits(uint64_t key, uint32_t site, uint32_t col)
     return out[col & 3];
 }
 
-/* Threshold to compare the bits with: survive iff bits >= threshold. */
+/* The threshold for these numbers: an element survives if and only if its number is >= the threshold. */
 IA3_HOST_DEVICE uint32_t
 ia3_dropout_threshold(float p)
 {
@@ -63,7 +63,7 @@ ia3_dropout_threshold(float p)
     return t >= 4294967295.0 ? 4294967295u : (uint32_t) t;
 }
 
-/* A 64-bit mix (the finaliser of SplitMix64) to make row keys and seeds from small integers. */
+/* A 64-bit mixing function (the finaliser of SplitMix64), which makes row keys and seeds from small integers. */
 IA3_HOST_DEVICE uint64_t
 ia3_mix64(uint64_t x)
 {
@@ -73,17 +73,17 @@ ia3_mix64(uint64_t x)
     return x ^ (x >> 31);
 }
 
-/* The key of one row: which job, which step, which example of the batch, which position in its sequence. */
+/* The key of one row: from the job's seed, the step, the example's index in the batch, and the row's position in it. */
 IA3_HOST_DEVICE uint64_t
 ia3_row_key(uint64_t seed, uint32_t step, uint32_t example, uint32_t position)
 {
     return ia3_mix64(ia3_mix64(ia3_mix64(seed) + step) + ((uint64_t) example << 32 | position));
 }
 
-/* What one seed of a training run is used for. */
+/* The independent streams of random numbers that the seed of a training run has. */
 enum { IA3_STREAM_SHUFFLE = 1, IA3_STREAM_TEXT = 2, IA3_STREAM_INIT = 3 };
 
-/* A number below `below`, the counter-th of a stream. */
+/* Returns the number with this counter in a stream; it is uniformly distributed over [0, below). */
 static inline uint32_t
 ia3_draw(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t below)
 {

@@ -1,6 +1,6 @@
 /*
  * stats.c
- *     See stats.h.
+ *     Updates and copies the engine's counters under their mutex.
  */
 #include "stats.h"
 

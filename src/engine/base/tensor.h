@@ -1,6 +1,6 @@
 /*
  * tensor.h
- *     Data types, and tensors as files store them.
+ *     Data types, and tensors in host memory.
  */
 #ifndef IA3_TENSOR_H
 #define IA3_TENSOR_H
@@ -13,7 +13,7 @@ typedef enum ia3_dtype {
     IA3_F32 = 1,
     IA3_BF16 = 2,
     IA3_F16 = 3, /* storage only */
-    IA3_INT8 = 4 /* weights only: the activations of such a device are bfloat16 or float32 */
+    IA3_INT8 = 4 /* weights only; activations are then bfloat16 or float32 */
 } ia3_dtype;
 
 static inline size_t
@@ -22,7 +22,7 @@ ia3_dtype_size(ia3_dtype t)
     return t == IA3_F32 ? 4 : 2;
 }
 
-/* A tensor in host memory as the checkpoint stores it: row-major, [rows, cols]; vectors have rows = 1. */
+/* A tensor as the checkpoint stores it: row-major [rows, cols]; vectors have rows = 1. */
 typedef struct ia3_host_tensor {
     const void *data;
     ia3_dtype dtype;

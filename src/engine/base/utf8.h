@@ -1,6 +1,6 @@
 /*
  * utf8.h
- *     Strict UTF-8 (Unicode 15, table 3-7): no overlong forms, no surrogates, nothing above U+10FFFF.
+ *     Strict UTF-8 validation (Unicode 15, table 3-7): no overlong forms, no surrogates, nothing above U+10FFFF.
  */
 #ifndef IA3_UTF8_H
 #define IA3_UTF8_H
@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Bytes of the character that begins at p, of which `left` are readable; 0 when it is not valid. */
+/* The length in bytes of the character that begins at p, where `left` bytes are readable; 0 if it is not valid. */
 static inline size_t
 ia3_utf8_length(const uint8_t *p, size_t left)
 {

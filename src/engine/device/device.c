@@ -1,8 +1,9 @@
 /*
  * device.c
- *     Opens a device by name; GPUs through a module that is loaded when one is asked for.
+ *     Opens a device by name, loading the CUDA module if a GPU is requested.
  *
- * Environment: IA3_CUDA_MODULE names another file than the ia3_cuda.so beside the engine's program.
+ * The environment variable IA3_CUDA_MODULE names a module to load instead of ia3_cuda.so in the directory of the
+ * engine's executable.
  */
 #include "device.h"
 
@@ -17,7 +18,7 @@
 #include "device_module.h"
 #include "engine/base/log.h"
 
-/* The module's file: beside this program. False when there is none. */
+/* Finds the module's file. False when it does not exist. */
 static bool
 module_path(char *path, size_t size)
 {
@@ -35,7 +36,7 @@ module_path(char *path, size_t size)
     return (size_t) snprintf(slash + 1, room, "ia3_cuda.so") < room && access(path, R_OK) == 0;
 }
 
-/* It stays loaded: CUDA keeps threads and handlers that cannot be taken back. */
+/* Loads the module. It is never unloaded, because CUDA starts threads and installs handlers that would stay behind. */
 static const ia3_device_module *
 load_module(ia3_error *err)
 {
@@ -50,24 +51,24 @@ load_module(ia3_error *err)
     if (!symbol) {
         const char *reason = dlerror();
         ia3_fail(err, IA3_E_INVALID, "could not load the CUDA module");
-        ia3_fail_detail(err, "%s.", reason ? reason : "The file is not such a module");
-        ia3_fail_hint(err, "The module needs the CUDA runtime library cuBLASLt.");
+        ia3_fail_detail(err, "%s.", reason ? reason : "The file is not a CUDA module of ia3");
+        ia3_fail_hint(err, "The module requires cuBLASLt, a library of the CUDA toolkit.");
         return NULL;
     }
     ia3_device_module_function get;
-    memcpy(&get, &symbol, sizeof get); /* ISO C has no conversion */
+    memcpy(&get, &symbol, sizeof get); /* ISO C does not convert object pointers to function pointers */
     const ia3_device_module *m = get();
     if (m->abi != IA3_DEVICE_ABI || m->ops_size != sizeof(ia3_device_ops) ||
         m->device_size != sizeof(ia3_device)) {
         ia3_fail(err, IA3_E_INVALID, "the CUDA module belongs to another version of the engine");
-        ia3_fail_detail(err, "\"%s\" has interface %u.", path, (unsigned) m->abi);
-        ia3_fail_hint(err, "Install both from one build.");
+        ia3_fail_detail(err, "\"%s\" has interface version %u.", path, (unsigned) m->abi);
+        ia3_fail_hint(err, "Install the engine and the module from the same build.");
         return NULL;
     }
     return m;
 }
 
-/* The number in "cuda:N", 0 for "cuda"; -1 when it is neither. */
+/* The number in "cuda:N", or 0 for "cuda"; -1 if spec is neither. */
 static int
 gpu_index(const char *spec)
 {
@@ -92,7 +93,7 @@ open_gpu(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
     return m ? m->open(index, dtype, memory_limit, err) : NULL;
 }
 
-/* How many "auto" may try. */
+/* The number of GPUs that "auto" may try. */
 static int
 count_gpus(void)
 {
@@ -101,7 +102,7 @@ count_gpus(void)
     return m ? m->count() : 0;
 }
 
-/* The first GPU that works, else the processor, saying why. */
+/* Opens the first GPU that works, else the CPU; logs why a GPU was not used. */
 static ia3_device *
 open_auto(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
 {
@@ -112,12 +113,12 @@ open_auto(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
         ia3_device *dev = open_gpu(i, dtype, memory_limit, &why);
         if (dev)
             return dev;
-        why.hint[0] = 0; /* what to do about it is for those who asked for a GPU */
+        why.hint[0] = 0; /* hints are for users who requested a GPU explicitly */
         ia3_error_join(&why, reason, sizeof reason);
         if (n > 1)
-            ia3_log(IA3_LOG_LOG, "device auto: not GPU %d: %s", i, reason);
+            ia3_log(IA3_LOG_LOG, "device \"auto\" does not use GPU %d: %s", i, reason);
     }
-    ia3_log(IA3_LOG_LOG, "device auto: the processor computes, not a GPU: %s", reason);
+    ia3_log(IA3_LOG_LOG, "device \"auto\" uses the CPU instead of a GPU: %s", reason);
     return ia3_cpu_open(dtype, threads, memory_limit, err);
 }
 
@@ -125,7 +126,7 @@ ia3_device *
 ia3_device_open(const char *spec, ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
 {
     if (dtype == IA3_F16) {
-        ia3_fail(err, IA3_E_INVALID, "float16 cannot be used for computing");
+        ia3_fail(err, IA3_E_INVALID, "computing in float16 is not supported");
         ia3_fail_detail(err, "The activations of T5 models overflow in float16.");
         ia3_fail_hint(err, "Use bfloat16 or float32.");
         return NULL;

@@ -1,9 +1,10 @@
 /*
  * device_module.h
- *     The CUDA device as a module of its own (ia3_cuda.so), which the engine loads when a GPU is asked for: so one build
- *     runs with and without a driver.
+ *     The CUDA device is a module of its own (ia3_cuda.so), which the engine loads when a GPU is requested. So the same
+ *     build works on machines with and without an NVIDIA driver.
  *
- * The module links nothing of the engine. It is built together with it; `abi` and the sizes tell when it was not.
+ * The module links against nothing in the engine. Engine and module must come from the same build; `abi` and the sizes
+ * reveal when they do not.
  */
 #ifndef IA3_DEVICE_MODULE_H
 #define IA3_DEVICE_MODULE_H
@@ -14,7 +15,7 @@
 extern "C" {
 #endif
 
-/* Counted up whenever device.h changes its meaning without changing a size. */
+/* Incremented whenever device.h changes in meaning without changing a size. */
 #define IA3_DEVICE_ABI    2
 #define IA3_DEVICE_MODULE "ia3_cuda_module"
 
@@ -22,14 +23,14 @@ typedef struct ia3_device_module {
     uint32_t abi;
     uint32_t ops_size, device_size; /* sizeof ia3_device_ops, ia3_device */
     /*
-     * Opens GPU `index`. dtype: IA3_AUTO (bfloat16), IA3_F32 or IA3_BF16; others are refused. NULL after filling err:
-     * IA3_E_MEMORY when too little is free, else IA3_E_INVALID (no driver, no such GPU, too old).
+     * Opens GPU `index`. dtype is IA3_AUTO (bfloat16), IA3_F32 or IA3_BF16. NULL with IA3_E_MEMORY when too little
+     * memory is free, with IA3_E_INVALID for any other reason (another dtype, no driver, no such GPU, GPU too old).
      */
     ia3_device *(*open)(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err);
-    int (*count)(void); /* of the GPUs there are; 0 also where CUDA cannot say */
+    int (*count)(void); /* number of GPUs; 0 if CUDA cannot tell */
 } ia3_device_module;
 
-/* The one exported symbol, of the name IA3_DEVICE_MODULE. */
+/* The type of the only exported symbol, whose name is IA3_DEVICE_MODULE. */
 typedef const ia3_device_module *(*ia3_device_module_function)(void);
 
 #ifdef __cplusplus
