@@ -1,6 +1,6 @@
 /*
  * adapter.c
- *     Adapters out of and into safetensors.
+ *     Parses, checks and serialises adapters.
  */
 #include "adapter.h"
 
@@ -37,7 +37,7 @@ find(const ia3_layout *layout, const ia3_st_tensor *t, ia3_error *err)
     const ia3_layout_entry *e = ia3_layout_find(layout, t->name);
 
     if (e == NULL) {
-        FAIL(err, "tensor \"%.200s\" is not a vector of this backbone", t->name);
+        FAIL(err, "tensor \"%.200s\" does not belong to this backbone", t->name);
         ia3_fail_detail(err, "An adapter has the tensors of one method for every layer, and no others.");
     }
     return e;
@@ -50,17 +50,17 @@ check_shape(const ia3_layout *layout, const ia3_layout_entry *e, const ia3_st_te
         return layout->method->spelling->fits(e, t, err);
     if (t->ndim == e->ndim && t->shape[e->ndim - 1] == e->cols && (t->ndim == 1 || t->shape[0] == e->rows))
         return true;
-    FAIL(err, "tensor \"%.120s\" does not have the shape of this backbone", t->name);
+    FAIL(err, "tensor \"%.120s\" has the wrong shape for this backbone", t->name);
     if (e->ndim == 1)
-        return ia3_fail_detail(err, "Expected is [%d].", e->cols);
-    return ia3_fail_detail(err, "Expected is [%d, %d].", e->rows, e->cols);
+        return ia3_fail_detail(err, "Its shape should be [%d].", e->cols);
+    return ia3_fail_detail(err, "Its shape should be [%d, %d].", e->rows, e->cols);
 }
 
 static bool
 copy_values(float *out, int len, const ia3_st_tensor *t, ia3_error *err)
 {
     if (t->dtype == IA3_AUTO)
-        return FAIL(err, "tensor \"%.120s\": \"dtype\" is none of F32, BF16 and F16", t->name);
+        return FAIL(err, "tensor \"%.120s\": \"dtype\" is not F32, BF16 or F16", t->name);
     for (int i = 0; i < len; i++) {
         out[i] = read_value(t, (size_t) i);
         if (!isfinite(out[i]))
@@ -79,7 +79,7 @@ parse_tensors(const ia3_layout *layout, const ia3_safetensors *st, float *values
         if (e == NULL)
             return false;
         if (seen[e - layout->entries])
-            return FAIL(err, "tensor \"%.120s\" gives a vector that another tensor gave already", t->name);
+            return FAIL(err, "tensor \"%.120s\" duplicates the values of another tensor", t->name);
         seen[e - layout->entries] = true;
         if (!check_shape(layout, e, t, err) || !copy_values(values + e->offset, e->len, t, err))
             return false;

@@ -1,6 +1,6 @@
 /*
  * adapter.h
- *     Adapters out of and into safetensors, the form in which they are stored.
+ *     Reads adapters from and writes them to safetensors, the format in which they are stored.
  */
 #ifndef IA3_ADAPTER_H
 #define IA3_ADAPTER_H
@@ -8,26 +8,26 @@
 #include "method.h"
 
 /*
- * Reads an adapter_model.safetensors into malloc'd floats [n_values]; fp32, bf16 or fp16 storage, names and shapes as the
- * layout has them or as the method's other spellings allow. Strict: every tensor exactly once, nothing else, all finite.
- * Errors (IA3_E_BAD_ADAPTER) name the tensor.
+ * Reads an adapter_model.safetensors into malloc'd floats [n_values]. Tensors may be stored as fp32, bf16 or fp16, with
+ * the names and shapes of the layout or any others that the method allows (ia3_spelling). Every tensor must occur
+ * exactly once, there must be no others, and all values must be finite. Errors (IA3_E_BAD_ADAPTER) name the tensor.
  */
 float *ia3_adapter_parse(const ia3_layout *layout, const uint8_t *data, size_t len, ia3_error *err);
 
 /*
- * For bytes of which nobody says what they are: the method whose marks the tensors' names bear; the first of the list
- * when they bear none or the bytes are no safetensors.
+ * Determines the method of an adapter from the marks in its tensors' names. If there are none, or the data is not valid
+ * safetensors, it is the first method of the list.
  */
 const ia3_method *ia3_adapter_method(const ia3_method *const *methods, const uint8_t *data, size_t len);
 
-/* A list of layouts ends with NULL. The one of the method, or NULL. */
+/* Finds the layout of a method in a list that ends with NULL. NULL if there is none. */
 const ia3_layout *ia3_layout_of(ia3_layout *const *layouts, const ia3_method *method);
 
-/* Parses such bytes by one of the layouts, which there are for all methods of the list; *layout then points at it. */
+/* Determines the method as above and parses the adapter; *layout is then that of the method. */
 float *ia3_adapter_parse_any(ia3_layout *const *layouts, const ia3_method *const *methods,
                              const uint8_t *data, size_t len, const ia3_layout **layout, ia3_error *err);
 
-/* Serialises flat values as peft's adapter_model.safetensors (malloc'd). */
+/* Serialises values [n_values] as peft's adapter_model.safetensors; returns a malloc'd buffer of *len bytes. */
 uint8_t *ia3_adapter_serialize(const ia3_layout *layout, const float *values, size_t *len);
 
 #endif

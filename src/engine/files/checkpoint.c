@@ -1,10 +1,9 @@
 /*
  * checkpoint.c
- *     Opens a Hugging Face checkpoint directory and resolves what the graph needs in it.
+ *     Opens a Hugging Face checkpoint directory and finds the tensors that the graph needs.
  *
- * Weights come from model.safetensors or from the shards that model.safetensors.index.json names. Files are
- * mapped read-only and never written; a file that somebody shrinks while it is mapped is outside what is
- * defended against. Not changed after opening, so any thread may read.
+ * Weights come from model.safetensors or from the shards that model.safetensors.index.json names. Files are mapped
+ * read-only and never written. There is no protection against a file that is truncated while it is mapped.
  */
 #include "checkpoint.h"
 
@@ -38,11 +37,11 @@ typedef struct stored {
     const char *name;
     const ia3_st_tensor *tensor;
     const shard *shard;
-    ia3_host_tensor host; /* data == NULL: not something the graph can use */
-    void *copy;           /* aligned copy, when the file is not */
+    ia3_host_tensor host; /* data == NULL: the graph cannot use it */
+    void *copy;           /* an aligned copy, if the tensor is not aligned in the file */
 } stored;
 
-/* safetensors writes a shared tensor once and notes the other names in the metadata, removed -> kept. */
+/* safetensors stores a shared tensor once and records its other names in the metadata, as "removed name: kept name". */
 typedef struct alias {
     const char *name;
     const char *kept;
@@ -73,7 +72,7 @@ join_path(const char *directory, const char *file)
     return path;
 }
 
-/* Opens a regular file; never blocks on a pipe or device of that name. -1 after an error. */
+/* Opens a regular file, without blocking if it is a pipe or a device. -1 after filling err. */
 static int
 open_file(const char *path, size_t *size, ia3_error *err)
 {
@@ -96,7 +95,7 @@ open_file(const char *path, size_t *size, ia3_error *err)
     return -1;
 }
 
-/* A whole small file, malloc'd; NULL after an error. */
+/* Reads a file of at most `max` bytes into malloc'd memory. NULL after filling err. */
 static char *
 read_file(const char *path, size_t max, size_t *len, ia3_error *err)
 {
@@ -106,7 +105,8 @@ read_file(const char *path, size_t max, size_t *len, ia3_error *err)
     if (fd < 0)
         return NULL;
     if (size > max) {
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: %zu bytes are above the limit of %zu", path, size, max);
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: size of %zu bytes exceeds the limit of %zu", path, size,
+                 max);
         close(fd);
         return NULL;
     }
@@ -119,7 +119,7 @@ read_file(const char *path, size_t max, size_t *len, ia3_error *err)
             n = read(fd, text + *len, size - *len);
         while (n < 0 && errno == EINTR);
         if (n <= 0)
-            break; /* an error, or a file that became shorter: the parser will say */
+            break; /* an error, or the file became shorter, which the parser will notice */
     }
     if (n < 0) {
         ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not read file \"%.300s\": %s", path, strerror(errno));
@@ -204,7 +204,7 @@ open_single(ia3_checkpoint *ck, ia3_error *err)
     return true;
 }
 
-/* The shard of this name, opened at its first use. A name that leads out of the directory is refused. */
+/* The shard of this name, opened when it is first used. A name outside the directory is an error. */
 static shard *
 shard_by_name(ia3_checkpoint *ck, const char *path, const char *file, ia3_error *err)
 {
@@ -246,7 +246,7 @@ open_weight_map(ia3_checkpoint *ck, const char *path, json_t *map, ia3_error *er
 
         if (t == NULL)
             return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
-                            "%s: tensor \"%.120s\" is not in it although the index says so", s->path, name);
+                            "%s: tensor \"%.120s\" is missing although the index lists it", s->path, name);
         add_tensor(ck, name, t, s);
     }
     return true;
@@ -340,8 +340,8 @@ format_shape(const ia3_st_tensor *t, char *out, size_t size)
 }
 
 /*
- * Makes sure that a stored tensor is what the graph needs. The format does not promise alignment; a tensor
- * that is not aligned to its elements is copied, so that devices may read elements through pointers.
+ * Checks that a stored tensor has the shape and a dtype that the graph needs. The format does not guarantee alignment;
+ * a tensor that is not aligned to its element size is copied, so that devices may read elements through pointers.
  */
 static bool
 check_tensor(stored *e, int ndim, int64_t rows, int64_t cols, ia3_error *err)
@@ -350,9 +350,8 @@ check_tensor(stored *e, int ndim, int64_t rows, int64_t cols, ia3_error *err)
     char shape[128], needed[64];
 
     if (t->dtype == IA3_AUTO)
-        return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
-                        "%s: tensor \"%.120s\": \"dtype\" is none of F32, BF16 and F16", e->shard->path,
-                        e->name);
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: tensor \"%.120s\": \"dtype\" is not F32, BF16 or F16",
+                        e->shard->path, e->name);
     if (t->ndim != ndim || e->host.rows != rows || e->host.cols != cols) {
         format_shape(t, shape, sizeof shape);
         if (ndim == 1)
@@ -360,7 +359,7 @@ check_tensor(stored *e, int ndim, int64_t rows, int64_t cols, ia3_error *err)
         else
             snprintf(needed, sizeof needed, "[%lld, %lld]", (long long) rows, (long long) cols);
         return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
-                        "%s: tensor \"%.120s\": \"shape\" is %s, but config.json needs %s", e->shard->path,
+                        "%s: tensor \"%.120s\": \"shape\" is %s, but config.json requires %s", e->shard->path,
                         e->name, shape, needed);
     }
     if ((uintptr_t) t->data % ia3_dtype_size(t->dtype) != 0 && e->copy == NULL) {
@@ -371,7 +370,7 @@ check_tensor(stored *e, int ndim, int64_t rows, int64_t cols, ia3_error *err)
     return true;
 }
 
-/* What complaints about a missing tensor name. */
+/* The file or directory to name in errors about a missing tensor. */
 static const char *
 weights_name(const ia3_checkpoint *ck)
 {
@@ -441,13 +440,12 @@ open_weights(ia3_checkpoint *ck, ia3_error *err)
     if (file_exists(ck, "model.safetensors.index.json"))
         return open_sharded(ck, err);
     ia3_fail(err, IA3_E_BAD_CHECKPOINT,
-             "%s: there is neither model.safetensors nor model.safetensors.index.json", ck->directory);
+             "%s: neither model.safetensors nor model.safetensors.index.json exists", ck->directory);
     if (file_exists(ck, "pytorch_model.bin") || file_exists(ck, "pytorch_model.bin.index.json"))
         ia3_fail_hint(err, "Convert pytorch_model.bin with save_pretrained(..., safe_serialization=True).");
     return false;
 }
 
-/* See checkpoint.h. */
 ia3_checkpoint *
 ia3_checkpoint_open(const char *directory, ia3_error *err)
 {
@@ -465,7 +463,6 @@ ia3_checkpoint_open(const char *directory, ia3_error *err)
     return NULL;
 }
 
-/* See checkpoint.h. */
 ia3_checkpoint *
 ia3_checkpoint_in_memory(const ia3_config *config, ia3_dtype dtype, bool own_head, ia3_tensor_source source,
                          void *arg)
@@ -495,7 +492,6 @@ ia3_checkpoint_in_memory(const ia3_config *config, ia3_dtype dtype, bool own_hea
     return ck;
 }
 
-/* NULL is allowed. */
 void
 ia3_checkpoint_close(ia3_checkpoint *ck)
 {
@@ -526,7 +522,6 @@ ia3_checkpoint_config(const ia3_checkpoint *ck)
     return &ck->config;
 }
 
-/* Also NULL for tensors of more than two dimensions or of a dtype that is not F32, BF16 or F16. */
 const ia3_host_tensor *
 ia3_checkpoint_tensor(const ia3_checkpoint *ck, const char *name)
 {
@@ -561,7 +556,6 @@ ia3_checkpoint_file(const ia3_checkpoint *ck, int i)
     return (ia3_weight_file){.name = s->file, .data = s->map, .len = s->len, .tensors = s->st};
 }
 
-/* Only whole pages of the tensor go, so neighbours keep theirs; a later read maps them again. */
 void
 ia3_checkpoint_release(const ia3_checkpoint *ck, const ia3_host_tensor *t)
 {
@@ -583,7 +577,6 @@ ia3_checkpoint_release(const ia3_checkpoint *ck, const ia3_host_tensor *t)
     }
 }
 
-/* The file need not exist: whoever opens the tokenizer says so. */
 const char *
 ia3_checkpoint_tokenizer_path(const ia3_checkpoint *ck)
 {

@@ -1,7 +1,9 @@
 /*
  * checkpoint.h
- *     A Hugging Face checkpoint directory: config.json, model.safetensors or shards with an index,
- *     spiece.model. Files are mapped; nothing is copied until the device takes a tensor.
+ *     A Hugging Face checkpoint directory: config.json, spiece.model, and model.safetensors or shards with an index.
+ *     Weight files are mapped into memory; tensors are not copied before the device loads them.
+ *
+ * Threads: an open checkpoint is never modified, so any thread may read it.
  */
 #ifndef IA3_CHECKPOINT_H
 #define IA3_CHECKPOINT_H
@@ -12,17 +14,19 @@
 typedef struct ia3_checkpoint ia3_checkpoint;
 
 /*
- * Opens and validates everything but the weights' values: every tensor that the graph of the config needs
- * exists with the right shape and a readable dtype. Errors (IA3_E_BAD_CHECKPOINT) name the file and the
- * field or tensor. The caller closes it after the device has its copies.
+ * Opens a checkpoint and validates everything except the values of the weights: every tensor that a model with this
+ * configuration needs must exist with the right shape and a supported dtype. Errors (IA3_E_BAD_CHECKPOINT) name the
+ * file and the field or tensor. The caller closes the checkpoint when the device has its copies; closing NULL is
+ * allowed.
  */
 ia3_checkpoint *ia3_checkpoint_open(const char *directory, ia3_error *err);
 void ia3_checkpoint_close(ia3_checkpoint *ck);
 
 /*
- * A checkpoint without files, for tests and benchmarks of large shapes: `source` is asked once for the values of each
- * tensor of the graph, of "shared.weight" and, when the head is not the embedding, of "lm_head.weight", all of one
- * dtype, row-major. They stay the caller's, outlive the checkpoint, and may be the same memory for several tensors.
+ * Makes a checkpoint without files, for tests and benchmarks with large shapes. `source` is called once for each tensor
+ * of the graph, for "shared.weight" and, if own_head, for "lm_head.weight", and returns its values, row-major and in
+ * the given dtype. They remain the caller's, must outlive the checkpoint, and may be the same memory for several
+ * tensors.
  */
 typedef const void *(*ia3_tensor_source)(const char *name, int64_t rows, int64_t cols, void *arg);
 ia3_checkpoint *ia3_checkpoint_in_memory(const ia3_config *config, ia3_dtype dtype, bool own_head,
@@ -30,39 +34,48 @@ ia3_checkpoint *ia3_checkpoint_in_memory(const ia3_config *config, ia3_dtype dty
 
 const ia3_config *ia3_checkpoint_config(const ia3_checkpoint *ck);
 
-/* A stored tensor by its state-dict name, or NULL. Vectors have rows = 1. */
+/*
+ * A stored tensor by its name in the state dict; vectors have rows = 1. NULL if there is none, or if it has more than
+ * two dimensions or a dtype other than F32, BF16 and F16.
+ */
 const ia3_host_tensor *ia3_checkpoint_tensor(const ia3_checkpoint *ck, const char *name);
 
-/* Resolved roles (engine.md §1.4): embedding = first stored of shared / encoder / decoder embed_tokens, aliases
- * honoured; head = lm_head.weight if stored, else the embedding (same pointer when tied). */
+/*
+ * The embedding and the head (docs/engine.md §1.4). The embedding is the first that exists, possibly as an alias, of
+ * shared.weight, encoder.embed_tokens.weight and decoder.embed_tokens.weight. The head is lm_head.weight if it exists,
+ * else the embedding (the same pointer).
+ */
 const ia3_host_tensor *ia3_checkpoint_embedding(const ia3_checkpoint *ck);
 const ia3_host_tensor *ia3_checkpoint_head(const ia3_checkpoint *ck);
 
-/* Tells the kernel that the pages of this tensor are no longer needed. */
+/*
+ * Tells the operating system that this tensor's pages are not needed now. A later access reads them again; pages that
+ * the tensor shares with others are kept.
+ */
 void ia3_checkpoint_release(const ia3_checkpoint *ck, const ia3_host_tensor *t);
 
 /*
- * What identifies a backbone: SHA-256 over the resolved config fields that shape the graph and, for every
- * tensor the graph uses, sorted by name, its name, dtype, shape and the SHA-256 of its bytes. Independent of
- * sharding and file names. Reads all weights once (`progress` may be NULL; called with 0..1).
+ * Computes what identifies a backbone: a SHA-256 over the configuration fields that determine the graph and, for every
+ * tensor of the graph in the order of names, its name, dtype, shape and the SHA-256 of its bytes. It does not depend on
+ * sharding or file names. Reads all weights once. `progress` (may be NULL) is called with a fraction from 0 to 1. Fails
+ * only if the cryptographic library does (IA3_E_INTERNAL).
  */
 bool ia3_checkpoint_digest(const ia3_checkpoint *ck, uint8_t digest[IA3_DIGEST_LEN],
                            void (*progress)(double fraction, void *arg), void *arg, ia3_error *err);
 
 /*
- * The files that hold the weights, as they are stored. Tensors that the graph does not need are among them, and
- * a name that is an alias is not.
+ * A file with weights. It may contain tensors that the graph does not need; names that are aliases do not occur in it.
  */
 typedef struct ia3_weight_file {
     const char *name;    /* within the directory */
-    const uint8_t *data; /* mapped; begins at a page */
+    const uint8_t *data; /* mapped; begins at the start of a page */
     size_t len;
     const ia3_safetensors *tensors;
 } ia3_weight_file;
 int ia3_checkpoint_n_files(const ia3_checkpoint *ck);
 ia3_weight_file ia3_checkpoint_file(const ia3_checkpoint *ck, int i);
 
-/* Path of spiece.model in the directory. */
+/* The path of spiece.model in the directory. The file may not exist. */
 const char *ia3_checkpoint_tokenizer_path(const ia3_checkpoint *ck);
 
 #endif

@@ -1,14 +1,14 @@
 /*
  * config.c
- *     config.json of a T5-family checkpoint: defaults of the three model types, the activation rules of
- *     transformers, and limits that keep every later size computation inside 64 bits.
+ *     Parses config.json of a T5-family checkpoint: the defaults of the three model types, transformers' rules for the
+ *     activation, and limits that keep every later computation of sizes within 64 bits.
  */
 #include "config.h"
 
 #include <jansson.h>
 #include <string.h>
 
-/* Far above every published model; what they are for is that sizes and offsets computed from them fit. */
+/* These limits are far above every published model; they ensure that computed sizes and offsets do not overflow. */
 #define MAX_VOCAB   10000000
 #define MAX_D_MODEL 65536
 #define MAX_D_KV    4096
@@ -19,14 +19,14 @@
 #define MAX_BUCKETS 65536
 #define MAX_SPAN    1000000000
 
-/* The object being read, and where complaints go. */
+/* The object being read, with what error messages need. */
 typedef struct reader {
     json_t *root;
     const char *path;
     ia3_error *err;
 } reader;
 
-/* A key that is absent or null takes its default, as in transformers. */
+/* Looks up a key; NULL if it is absent or null, in which case the default applies, as in transformers. */
 static json_t *
 lookup(const reader *r, const char *key)
 {
@@ -49,13 +49,13 @@ read_int(const reader *r, const char *key, int64_t min, int64_t max, int fallbac
     json_int_t i = json_integer_value(v);
 
     if (i < min || i > max)
-        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is %lld, not between %lld and %lld",
+        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is %lld, but must be between %lld and %lld",
                         r->path, key, (long long) i, (long long) min, (long long) max);
     *out = (int) i;
     return true;
 }
 
-/* A number in [min, max); !(a >= b) also refuses what is not a number. */
+/* Reads a number in [min, max); the comparisons are written so that NaN fails too. */
 static bool
 read_float(const reader *r, const char *key, double min, double max, double fallback, float *out)
 {
@@ -67,9 +67,9 @@ read_float(const reader *r, const char *key, double min, double max, double fall
             return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is not a number", r->path, key);
         d = json_number_value(v);
         if (!((float) d >= (float) min) ||
-            !((float) d < (float) max)) /* as it is kept: 1 - 1e-9 rounds to 1 */
-            return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is %g, not in [%g, %g)", r->path, key,
-                            d, min, max);
+            !((float) d < (float) max)) /* as a float, which is how it is kept: 1 - 1e-9 rounds to 1 */
+            return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is %g, but must be in [%g, %g)",
+                            r->path, key, d, min, max);
     }
     *out = (float) d;
     return true;
@@ -97,7 +97,7 @@ read_string(const reader *r, const char *key, const char *fallback, const char *
     return true;
 }
 
-/* Names as in transformers' ACT2FN. */
+/* The names are those of transformers' ACT2FN. */
 static bool
 activation_by_name(const char *name, ia3_activation *act)
 {
@@ -118,8 +118,8 @@ activation_by_name(const char *name, ia3_activation *act)
 }
 
 /*
- * feed_forward_proj is "X" or "gated-X"; the exact string "gated-gelu" means gelu_new. Explicit dense_act_fn
- * and is_gated_act win, since transformers 4.x sets them after deriving both.
+ * feed_forward_proj is "X" or "gated-X"; exactly "gated-gelu" means gelu_new. dense_act_fn and is_gated_act take
+ * precedence, because transformers 4.x sets them after deriving both from feed_forward_proj.
  */
 static bool
 read_activation(const reader *r, ia3_config *c, const char *fallback)
@@ -146,15 +146,16 @@ read_activation(const reader *r, ia3_config *c, const char *fallback)
     if (!activation_by_name(name, &c->act)) {
         ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: activation \"%.60s\" of \"%s\" is not supported", r->path,
                  name, explicit_act ? "dense_act_fn" : "feed_forward_proj");
-        return ia3_fail_detail(r->err, "Supported are relu, gelu, gelu_new and silu, plain or gated.");
+        return ia3_fail_detail(r->err,
+                               "Supported activations are relu, gelu, gelu_new and silu, plain or gated.");
     }
     return true;
 }
 
 /*
- * Whether hidden states are multiplied by d_model^-0.5 before the head. transformers 5.x says so in
- * scale_decoder_outputs; before, it follows tie_word_embeddings, except that mT5 was trained without it
- * although some of its configurations claim to be tied (engine.md §1.4).
+ * Whether hidden states are multiplied by d_model^-0.5 before the head. In configurations of transformers 5.x this is
+ * scale_decoder_outputs. In older ones it follows tie_word_embeddings, except for mT5, which was trained without the
+ * factor although some of its configurations claim tied embeddings (docs/engine.md §1.4).
  */
 static bool
 read_scaling(const reader *r, ia3_config *c)
@@ -178,7 +179,7 @@ read_model_type(const reader *r, ia3_config *c)
     if (strcmp(type, "t5") != 0 && strcmp(type, "mt5") != 0 && strcmp(type, "umt5") != 0) {
         ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"model_type\" is \"%.60s\", which is not supported",
                  r->path, type);
-        return ia3_fail_detail(r->err, "Supported are t5, mt5 and umt5.");
+        return ia3_fail_detail(r->err, "Supported model types are t5, mt5 and umt5.");
     }
     strcpy(c->model_type, type);
     return true;
@@ -202,13 +203,14 @@ read_sizes(const reader *r, ia3_config *c)
 
     c->inner = c->n_heads * c->d_kv;
     if (c->inner > MAX_INNER)
-        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"num_heads\" times \"d_kv\" is %d, more than %d",
-                        r->path, c->inner, MAX_INNER);
-    /* The decoder's buckets are exact up to half their number; beyond, the formula divides by
-     * ln(max_distance / half). */
+        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT,
+                        "%s: \"num_heads\" times \"d_kv\" is %d, but must not exceed %d", r->path, c->inner,
+                        MAX_INNER);
+    /* The first half of the decoder's buckets are single distances; the formula for the rest divides by
+     * ln(max_distance / half), which must be positive. */
     if (c->max_distance <= c->n_buckets / 2)
         return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT,
-                        "%s: \"relative_attention_max_distance\" is %d, not above half of "
+                        "%s: \"relative_attention_max_distance\" is %d, but must exceed half of "
                         "\"relative_attention_num_buckets\" (%d)",
                         r->path, c->max_distance, c->n_buckets);
     return true;
@@ -228,10 +230,6 @@ read_config(const reader *r, ia3_config *c)
            read_int(r, "decoder_start_token_id", 0, c->vocab_size - 1, c->pad_id, &c->start_id);
 }
 
-/*
- * `text` need not be terminated. Defaults are those of transformers' configuration classes; unknown keys are
- * ignored. Errors are IA3_E_BAD_CHECKPOINT and name `path` and the key; *config is then unspecified.
- */
 bool
 ia3_config_parse(ia3_config *config, const char *text, size_t len, const char *path, ia3_error *err)
 {

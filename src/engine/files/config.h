@@ -1,6 +1,6 @@
 /*
  * config.h
- *     config.json of a T5-family checkpoint, validated and resolved (engine.md §1.1, §1.4).
+ *     The configuration of a T5-family checkpoint, from config.json (docs/engine.md §1.1, §1.4).
  */
 #ifndef IA3_CONFIG_H
 #define IA3_CONFIG_H
@@ -16,12 +16,16 @@ typedef struct ia3_config {
     float eps, dropout_rate;
     ia3_activation act;
     bool gated;
-    bool bias_every_layer; /* umt5: each self-attention owns a bias table */
+    bool bias_every_layer; /* umt5: each self-attention has its own bias table */
     bool scale_logits;     /* multiply by d_model^-0.5 before the head */
     int pad_id, eos_id, start_id;
 } ia3_config;
 
-/* Parses and validates `text` (config.json); `path` is for messages. */
+/*
+ * Parses and validates `text`, the contents of config.json, which need not be zero-terminated. Defaults are those of
+ * transformers' configuration classes; unknown keys are ignored. Errors (IA3_E_BAD_CHECKPOINT) name `path` and the
+ * key; *config is then undefined.
+ */
 bool ia3_config_parse(ia3_config *config, const char *text, size_t len, const char *path, ia3_error *err);
 
 #endif

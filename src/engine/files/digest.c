@@ -1,10 +1,10 @@
 /*
  * digest.c
- *     What identifies a backbone, whatever its files are called and however they are sharded.
+ *     Computes the digest that identifies a backbone, independently of file names and sharding.
  *
- * SHA-256 over text lines: the fields that shape the graph, then for each tensor of the graph, by name,
- * "name dtype rows cols sha256-of-the-bytes". The embedding goes by the name shared.weight, a head of its own
- * by lm_head.weight. Adapters refer to it in tables, so the format is frozen: a change needs a new first line.
+ * It is a SHA-256 over lines of text: the fields that determine the graph and then, for each tensor of the graph in the
+ * order of names, "name dtype rows cols sha256-of-the-bytes". The embedding has the name shared.weight, and a separate
+ * head lm_head.weight. Tables of adapters store digests, so the format must not change without a new first line.
  */
 #include "checkpoint.h"
 
@@ -87,7 +87,7 @@ put_tensor(hasher *h, const ia3_checkpoint *ck, const named *n)
             h->progress(h->done / h->total, h->arg);
     }
     h->failed = h->failed || !EVP_DigestFinal_ex(h->inner, digest, NULL);
-    ia3_checkpoint_release(ck, t); /* a pass over all weights must not make them all resident */
+    ia3_checkpoint_release(ck, t); /* reading all weights must not make them all resident */
     if (h->failed)
         return;
     for (int i = 0; i < IA3_DIGEST_LEN; i++)
@@ -118,7 +118,6 @@ list_tensors(const ia3_checkpoint *ck, const ia3_state_tensor *graph, int n_grap
     return list;
 }
 
-/* See checkpoint.h. Fails only when the cryptographic library does (IA3_E_INTERNAL). */
 bool
 ia3_checkpoint_digest(const ia3_checkpoint *ck, uint8_t digest[IA3_DIGEST_LEN],
                       void (*progress)(double fraction, void *arg), void *arg, ia3_error *err)

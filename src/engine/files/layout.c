@@ -1,6 +1,6 @@
 /*
  * layout.c
- *     Builds the flat layouts of adapters.
+ *     Builds the layouts of adapters.
  */
 #include "layout.h"
 
@@ -57,10 +57,10 @@ ia3_layout_add_matrix(ia3_layout *l, int rows, int cols, float start, const char
     return e;
 }
 
-/* The linears of a part: which of the model's widths they map, and what they are called. */
+/* The names of a part's module and of its linear layers. */
 typedef struct part_names {
     const char *module, *linears[3];
-    int sub; /* "layer.0", … of a block; the feed-forward of an encoder block is 1, not 2 */
+    int sub; /* N in "layer.N" of a decoder block; the feed-forward of an encoder block has 1, not 2 */
 } part_names;
 
 static const part_names part_table[IA3_N_PARTS] = {
@@ -148,7 +148,7 @@ ia3_layout_find(const ia3_layout *l, const char *name)
     return NULL;
 }
 
-/* The limits of config.c keep n_values far below 2^40. Never NULL. */
+/* The limits of config.c keep n_values far below 2^40. */
 ia3_layout *
 ia3_layout_create(const ia3_config *config, const ia3_method *method)
 {

@@ -1,11 +1,10 @@
 /*
  * layout.h
- *     The flat layout in which the engine computes with an adapter's numbers: one fp32 array, and which tensor lies
- *     where in it.
+ *     The layout of an adapter's values in the engine: one fp32 array, with a position for each tensor.
  *
- * Which tensors there are is the method's business (method.h). Most methods have them beside the modules of the
- * backbone: their layout follows the places of the graph (ia3_part), layer after layer, encoder first, the final norm
- * of a stack behind its layers.
+ * The method determines which tensors there are (method.h). In most methods they belong to modules of the backbone;
+ * their order is then that of the places in the graph (ia3_part), layer by layer, first the encoder, and the final norm
+ * of a stack after its layers.
  */
 #ifndef IA3_LAYOUT_H
 #define IA3_LAYOUT_H
@@ -16,14 +15,14 @@ struct ia3_method;
 
 typedef struct ia3_layout_entry {
     char name[96]; /* as stored: "base_model.model.encoder.block.0.layer.0.SelfAttention.k.ia3_l" */
-    size_t offset; /* into the flat layout */
+    size_t offset; /* of its first value in the layout */
     int len;
-    int ndim, rows, cols; /* as stored; [cols] when ndim is 1 */
-    bool feedforward;     /* (IA)³: stored [1, len] (peft's feedforward form); else [len, 1] */
-    float start;          /* the value of a fresh adapter's elements */
+    int ndim, rows, cols; /* the shape as stored; [cols] if ndim is 1 */
+    bool feedforward; /* (IA)³: stored as [1, len] (as peft does for feedforward_modules); else as [len, 1] */
+    float start;      /* the initial value of its elements */
 } ia3_layout_entry;
 
-/* Places in the graph: norms, and products as they are fused (q | k | v, k | v, wi_0 | wi_1). */
+/* The places in a layer: norms, and matrix products as they are fused (q | k | v, k | v, wi_0 | wi_1). */
 typedef enum ia3_part {
     IA3_PART_SELF_NORM,
     IA3_PART_SELF_QKV,
@@ -39,31 +38,32 @@ typedef enum ia3_part {
 } ia3_part;
 typedef struct ia3_place {
     bool decoder;
-    int layer; /* the number of layers: behind them; its SELF_NORM is the final norm */
+    int layer; /* may also be the number of layers; the SELF_NORM of this "layer" is the final norm */
     ia3_part part;
 } ia3_place;
 
 typedef struct ia3_layout {
     const struct ia3_method *method;
     int n, capacity;
-    ia3_layout_entry *entries; /* in flat order */
-    int *by_name;              /* [n]: the entries in the order of their names */
-    size_t n_values;           /* e.g. 540,672 for (IA)³ and T0-3B */
-    size_t *places;            /* where the values of a place begin (ia3_place_offset); NULL: none has any */
-    size_t rest;               /* where the values begin that belong to no place */
+    ia3_layout_entry *entries; /* in the order of their offsets */
+    int *by_name;              /* [n] indices of the entries in the order of their names */
+    size_t n_values;           /* number of values, for example 540,672 for (IA)³ and T0-3B */
+    size_t *places; /* offsets of the values of each place (ia3_place_offset); NULL: no place has any */
+    size_t rest;    /* offset of the values that belong to no place */
     int n_enc, n_dec, inner, d_ff;
-    bool gated; /* wi_1 exists */
+    bool gated; /* the backbone has wi_1 */
 } ia3_layout;
 
+/* Builds the layout of a method's adapters for a backbone; never NULL. Freeing NULL is allowed. */
 ia3_layout *ia3_layout_create(const ia3_config *config, const struct ia3_method *method);
-void ia3_layout_free(ia3_layout *layout); /* NULL is allowed */
+void ia3_layout_free(ia3_layout *layout);
 
-/* The entry of that name, or NULL. */
+/* The entry with this name, or NULL. */
 const ia3_layout_entry *ia3_layout_find(const ia3_layout *l, const char *name);
 
 /*
- * For methods: a tensor behind those added so far, a vector [len] or a matrix [rows, cols]. The entry may be changed
- * until the next one is added.
+ * For methods: add a tensor after those added so far, a vector [len] or a matrix [rows, cols], with the initial value
+ * `start` and a name. The returned entry may be changed until the next one is added.
  */
 ia3_layout_entry *ia3_layout_add_vector(ia3_layout *l, int len, float start, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
@@ -75,7 +75,7 @@ ia3_place_offset(const ia3_layout *l, ia3_place p)
 {
     return l->places[(p.layer + (p.decoder ? l->n_enc + 1 : 0)) * IA3_N_PARTS + p.part];
 }
-/* How many linears the product of a part stacks. */
+/* The number of linear layers that are stacked in the matrix product of a part. */
 static inline int
 ia3_part_linears(const ia3_layout *l, ia3_part part)
 {
@@ -85,7 +85,7 @@ ia3_part_linears(const ia3_layout *l, ia3_part part)
                                                 : 1;
 }
 
-/* Offsets of single vectors in the flat layout of (IA)³ (model/methods/ia3.c). */
+/* Offsets of the first vector of a layer in the layout of (IA)³ (model/methods/ia3.c). */
 static inline size_t
 ia3_enc_offset(const ia3_layout *l, int layer)
 {

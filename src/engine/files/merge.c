@@ -1,10 +1,10 @@
 /*
  * merge.c
- *     See merge.h.
+ *     Writes the merged copy of a checkpoint.
  *
- * A merged weight has the shape and dtype of the original, so every weight file keeps its header, metadata and
- * offsets, and the index of a sharded checkpoint stays right: only the bytes of scaled tensors differ. Runs on
- * a thread of its own (merger.c); nothing here is shared.
+ * A merged weight has the shape and dtype of the original. So every weight file keeps its header, metadata and offsets,
+ * and the index of a sharded checkpoint remains valid: only the bytes of scaled tensors differ. This runs on a thread
+ * of its own (merger.c) and uses no shared data.
  */
 #include "merge.h"
 
@@ -23,12 +23,12 @@
 #include "engine/base/half.h"
 #include "scratch.h"
 
-#define CHUNK       ((size_t) 4 << 20) /* copied between two looks at `cancelled` */
+#define CHUNK       ((size_t) 4 << 20) /* bytes copied between two checks of `cancelled` */
 #define PEFT_PREFIX "base_model.model."
-#define FILE_MODE   0644 /* like those of COPY TO: merged checkpoints are made for others to read */
+#define FILE_MODE   0644 /* as for files of COPY TO, because others are meant to read merged checkpoints */
 #define DIR_MODE    0755
 
-/* What makes a directory loadable besides its weights. A model card would describe another model. */
+/* The files besides the weights that are copied. The model card is not one of them: it describes another model. */
 static const char *const companions[] = {
     "config.json",       "generation_config.json",  "spiece.model", "tokenizer.json", "tokenizer_config.json",
     "added_tokens.json", "special_tokens_map.json", "LICENSE",      "LICENSE.txt",    "NOTICE"};
@@ -81,7 +81,7 @@ put(merge *m, output *out, const void *data, size_t len)
     return len == 0 || fwrite(data, 1, len, out->file) == len || fail_file(m, "write file", out->path);
 }
 
-/* Bytes [from, to) of a mapped file as they are; read pages are given back. */
+/* Copies bytes [from, to) of a mapped file unchanged and releases the pages that were read. */
 static bool
 put_range(merge *m, output *out, const uint8_t *base, size_t from, size_t to)
 {
@@ -102,7 +102,7 @@ put_range(merge *m, output *out, const uint8_t *base, size_t from, size_t to)
     return true;
 }
 
-/* One row: out[i] = row[i] · (columns ? l[i] : *l), rounded to the dtype. False when a finite weight overflows. */
+/* Scales one row: out[i] = row[i] · (columns ? l[i] : *l), rounded to the dtype. False if a finite weight overflows. */
 static bool
 scale_row(ia3_dtype dtype, const uint8_t *row, int64_t cols, const float *l, bool columns, uint8_t *out)
 {
@@ -128,7 +128,7 @@ scale_row(ia3_dtype dtype, const uint8_t *row, int64_t cols, const float *l, boo
     return ok;
 }
 
-/* Shape and dtype of `t` have been checked when the checkpoint was opened. */
+/* Writes a tensor with its scale applied. Its shape and dtype were checked when the checkpoint was opened. */
 static bool
 put_scaled(merge *m, output *out, const ia3_st_tensor *t, const ia3_layout_entry *e)
 {
@@ -146,8 +146,8 @@ put_scaled(merge *m, output *out, const ia3_st_tensor *t, const ia3_layout_entry
         if (ok && !scale_row(t->dtype, t->data + (size_t) r * row_bytes, cols, e->feedforward ? l : l + r,
                              e->feedforward, buffer)) {
             ok = ia3_fail(m->err, IA3_E_BAD_ADAPTER, "merged tensor \"%.120s\" is out of range", t->name);
-            ia3_fail_detail(m->err,
-                            "A weight times its vector is beyond what the checkpoint's dtype can hold.");
+            ia3_fail_detail(
+                m->err, "A weight multiplied by its vector exceeds the range of the checkpoint's data type.");
         }
         ok = ok && put(m, out, buffer, row_bytes);
     }
@@ -188,11 +188,11 @@ open_output(merge *m, output *out, const char *name)
         free(out->path);
         return false;
     }
-    fchmod(fd, FILE_MODE); /* the umask of a server is 0077 */
+    fchmod(fd, FILE_MODE); /* explicitly, because a server's umask is 0077 */
     return true;
 }
 
-/* Closes; with `ok`, the bytes are on the disk. */
+/* Closes the file; if `ok`, after writing all bytes to disk. */
 static bool
 close_output(merge *m, output *out, bool ok)
 {
@@ -233,7 +233,7 @@ write_weights(merge *m, const ia3_weight_file *file)
 }
 
 /*
- * A weight that two modules share through an alias has one set of bytes and two vectors: it cannot be scaled in
+ * If two modules share a weight through an alias, it is stored once but has two vectors, so it cannot be scaled in
  * place. No published T5 shares a projection.
  */
 static bool
@@ -247,7 +247,7 @@ check_applied(merge *m)
     return true;
 }
 
-/* A file that is not there is not missed. */
+/* Copies a file unchanged if it exists. */
 static bool
 copy_companion(merge *m, const char *name)
 {
@@ -296,7 +296,7 @@ write_all(merge *m)
     return strcmp(first.name, "model.safetensors") == 0 || copy_companion(m, "model.safetensors.index.json");
 }
 
-/* Nothing is there, or an empty directory, which rename() replaces. */
+/* Checks that the target does not exist or is an empty directory, which rename() replaces. */
 static bool
 check_target(merge *m)
 {
@@ -330,13 +330,13 @@ sync_directory(merge *m, const char *path)
     bool ok = fd >= 0 && fsync(fd) == 0;
 
     if (!ok)
-        fail_file(m, "synchronise directory", path);
+        fail_file(m, "synchronize directory", path);
     if (fd >= 0)
         close(fd);
     return ok;
 }
 
-/* Gives the finished directory its name. */
+/* Renames the finished directory to the target. */
 static bool
 publish(merge *m)
 {
@@ -369,10 +369,9 @@ check_digest(merge *m, const uint8_t *digest)
     if (memcmp(actual, digest, IA3_DIGEST_LEN) == 0)
         return true;
     ia3_fail(m->err, IA3_E_BAD_CHECKPOINT, "%s: the files have changed since they were loaded", m->source);
-    return ia3_fail_hint(m->err, "Put the old files back, or restart the server to load the new ones.");
+    return ia3_fail_hint(m->err, "Restore the old files, or restart the server to load the new ones.");
 }
 
-/* See merge.h. */
 bool
 ia3_merge(const char *source, const uint8_t *digest, const ia3_method *method, const float *values,
           const char *directory, const atomic_bool *cancelled, ia3_error *err)

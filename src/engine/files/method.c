@@ -1,6 +1,6 @@
 /*
  * method.c
- *     Lists of methods.
+ *     Finds a method by its name.
  */
 #include "method.h"
 

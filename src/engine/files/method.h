@@ -1,11 +1,11 @@
 /*
  * method.h
- *     What a PEFT method is to the engine: one descriptor says what its adapters consist of, how they are trained and
- *     what they add to the graph.
+ *     The descriptor of a fine-tuning (PEFT) method: what its adapters consist of, how they are trained, and what they
+ *     add to the graph.
  *
- * Each method is one file of model/methods/, whose descriptor the list there holds (methods.h). Nothing else names a
- * method: everybody gets the list from whoever loads the model, requests carry the method's name, and the extension
- * learns names, defaults and constants from the answer to INFO.
+ * Each method is one file in model/methods/; methods.h there has the list of descriptors. Nothing else refers to a
+ * method by its name: the code that loads a model passes the list on, requests contain the method's name, and the
+ * extension learns names, defaults and constants from the reply to INFO.
  */
 #ifndef IA3_METHOD_H
 #define IA3_METHOD_H
@@ -14,23 +14,23 @@
 #include "layout.h"
 #include "safetensors.h"
 
-/* A constant of a method, without which its adapters mean nothing: recorded with every version. */
+/* A constant that is needed to interpret a method's adapters. It is recorded with every version. */
 typedef struct ia3_method_constant {
     const char *name;
     int value;
 } ia3_method_constant;
 
-/* A norm or one linear of the backbone, while a layout is made. */
+/* A norm or a linear layer of the backbone, for which a layout gets tensors. */
 typedef struct ia3_module {
     const char *name; /* "base_model.model.encoder.block.0.layer.0.SelfAttention.q" */
-    bool norm;        /* else a linear [out, in] */
+    bool norm;        /* a norm; else a linear layer [out, in] */
     int out, in;      /* both d_model for a norm */
 } ia3_module;
 
 /*
- * Other spellings of a method's tensors than the layout's. `find` returns the entry that a tensor's name stands for;
- * NULL is an error (IA3_E_BAD_ADAPTER, as from fits). `fits` checks the shape. `module` takes a name that was found
- * apart: the module that the tensor belongs to, and whether it scales the module's input (else its output).
+ * How to read adapters whose tensors have other names or shapes than in the layout. `find` returns the entry for a
+ * tensor's name, or NULL with IA3_E_BAD_ADAPTER. `fits` checks the shape and fails with the same code. `module` returns
+ * the module in a name that was found, and whether the tensor scales this module's input (else its output).
  */
 typedef struct ia3_spelling {
     const ia3_layout_entry *(*find)(const ia3_layout *l, const ia3_st_tensor *t, ia3_error *err);
@@ -38,21 +38,21 @@ typedef struct ia3_spelling {
     const char *(*module)(const char *tensor, size_t *len, bool *scales_input);
 } ia3_spelling;
 
-/* What a fresh start may be drawn from. */
+/* What the initial values of an adapter may depend on. */
 typedef struct ia3_start {
     uint64_t seed;
     ia3_device *dev;
     const ia3_config *config;
-    const void *embedding; /* device, act [vocab_size, d_model] */
+    const void *embedding; /* device memory, act [vocab_size, d_model] */
 } ia3_start;
 
-/* Rows of one adapter at a place of the graph: pointers given with it point at the first of them. */
+/* Rows of one adapter at a place in the graph. The array pointers that a hook gets point to the first of these rows. */
 typedef struct ia3_method_rows {
     ia3_device *dev;
-    const float *values; /* device: the adapter's at this place */
-    float *grads;        /* likewise, to be added to; NULL in a forward pass that keeps nothing */
+    const float *values; /* device memory: the adapter's values for this place */
+    float *grads;        /* device memory: their gradients, to which hooks add; NULL unless training */
     int rows, d_model;
-    int linears; /* stacked in the product */
+    int linears; /* number of linear layers that are stacked in the product */
 } ia3_method_rows;
 
 typedef struct ia3_method {
@@ -60,39 +60,43 @@ typedef struct ia3_method {
     const ia3_method_constant *constants; /* ends with a NULL name; NULL: none */
 
     /*
-     * The tensors. `module` adds those beside a module, `tensors` those that belong to none; either may be NULL.
-     * `marks` are endings of tensors' names by which an adapter of unknown method is taken for one of this; the first
-     * method of the list of which a tensor has a mark is it, and the first method of the list needs none.
+     * The tensors. `module` adds those of one module to the layout, `tensors` those that belong to no module; either
+     * may be NULL. `marks` are suffixes of tensor names that identify the method of an adapter: it is the first method
+     * in the list with a mark that occurs. The first method of the list is the default and needs no marks.
      */
     void (*module)(ia3_layout *l, const ia3_module *m);
     void (*tensors)(ia3_layout *l, const ia3_config *config);
     const char *const *marks;     /* ends with NULL */
-    const ia3_spelling *spelling; /* NULL: only the layout's */
+    const ia3_spelling *spelling; /* NULL: tensors always have the layout's names and shapes */
 
     /*
-     * Interchange: the members of PEFT's adapter_config.json that are the method's own (JSON, without braces; NULL: PEFT
-     * does not have it), and the ending after the module's name of the vectors that can be folded into the weights: into
-     * the columns where they are stored as [1, len], else into the rows (NULL: they cannot).
+     * Interchange. `peft_config`: the members of PEFT's adapter_config.json that are specific to the method (JSON
+     * without braces); NULL if PEFT does not have the method. `merge_suffix`: the suffix, after the module's name, of
+     * vectors that can be merged into the weights, by scaling columns if they are stored as [1, len], else rows; NULL
+     * if the method cannot be merged.
      */
     const char *peft_config;
     const char *merge_suffix;
 
     /*
-     * Training. A fresh adapter has each entry's start value, which `start` (may be NULL) may replace: values are the
-     * host's [n_values]. False is an error. fixed_step: Adafactor's steps do not grow with the values.
+     * Training. The initial values of an adapter are those of the layout's entries, which `start` (may be NULL) may
+     * change: values is host memory [n_values]. It returns false after setting err. fixed_step: Adafactor's steps do
+     * not depend on the size of the values.
      */
     double learning_rate; /* the default, T-Few's */
     bool (*start)(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err);
     bool fixed_step;
 
     /*
-     * The graph. `fused`: the kernels themselves multiply by the values, whose layout they know (ia3_scale); one method of
-     * the list is, and has no hooks. All others have hooks, each of which may be NULL, and are computed run by run of rows.
+     * The graph. `fused` means that the kernels themselves multiply by the values (ia3_scale) and rely on their layout;
+     * exactly one method of the list is fused, and it has no hooks. All others have hooks, any of which may be NULL,
+     * and these are called for each run of rows with the same adapter.
      *
-     * product: y = x·Wᵀ has been computed (out says where to); add to it. product_bwd: the same to dx, and the gradient.
-     * norm: y is the norm's output. norm_bwd: from the gradient of what `norm` made to that of the norm's output, x.
-     * lead_rows: rows that each input of such an adapter has before its own; `lead` fills them, in fp32, and lead_bwd
-     * takes their gradient, through that dropout.
+     * product: adds to y = x·Wᵀ, which has already been computed (`out` is the type of y). product_bwd: adds to dx, and
+     * to the gradients. norm: changes y, the output of a norm. norm_bwd: turns dy, the gradient of the changed output,
+     * into that of the norm's output x, and adds to the gradients. lead_rows: the number of rows that precede each
+     * input of such an adapter. lead: writes these rows, fp32. lead_bwd: adds their gradient dx, after dropout, to the
+     * gradients.
      */
     bool fused;
     bool (*runs_on)(const ia3_device_ops *ops); /* NULL: everywhere */
@@ -106,7 +110,7 @@ typedef struct ia3_method {
     void (*lead_bwd)(const ia3_method_rows *r, const float *dx, ia3_dropout drop);
 } ia3_method;
 
-/* A list of methods ends with NULL. The method of that name, or NULL. */
+/* Finds a method by its name, of len bytes, in a list that ends with NULL. NULL if there is none. */
 const ia3_method *ia3_method_find(const ia3_method *const *methods, const char *name, size_t len);
 /* The same, but NULL is an error (IA3_E_INVALID), with a hint that names all methods. */
 const ia3_method *ia3_method_require(const ia3_method *const *methods, const char *name, size_t len,

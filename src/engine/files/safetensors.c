@@ -1,10 +1,10 @@
 /*
  * safetensors.c
- *     Reads the safetensors container. Nothing in it is trusted: a file may be truncated, malformed, or lie.
+ *     Parses and validates the safetensors container.
  *
- * Format (huggingface/safetensors, README "Format"): u64 little-endian n; n bytes of JSON that begin with '{'
- * and may be padded with spaces; then the data. The JSON maps each name to {dtype, shape, data_offsets: [begin,
- * end)} relative to the data; "__metadata__" maps strings to strings. The tensors cover the data exactly.
+ * The format (README of huggingface/safetensors, "Format") is: a little-endian u64 n; n bytes of JSON, which begin with
+ * '{' and may be padded with spaces; then the data. The JSON maps each name to {dtype, shape, data_offsets: [begin,
+ * end)}, with offsets relative to the data; "__metadata__" maps strings to strings. The tensors cover the data exactly.
  */
 #include "safetensors.h"
 
@@ -22,7 +22,7 @@ typedef struct owner {
     const ia3_st_tensor **by_name; /* sorted */
 } owner;
 
-/* While parsing: where complaints go. */
+/* The state of parsing, with what error messages need. */
 typedef struct parser {
     const char *what;
     Ia3ErrorCode code;
@@ -33,7 +33,7 @@ typedef struct parser {
 
 #define FAIL(p, format, ...) ia3_fail((p)->err, (p)->code, "%s: " format, (p)->what, __VA_ARGS__)
 
-/* Bytes per element, 0 for a dtype that is not known here (its size cannot be checked). */
+/* The size of an element in bytes; 0 for an unknown dtype, whose size cannot be checked. */
 static int
 element_size(const char *dtype, ia3_dtype *type)
 {
@@ -58,7 +58,7 @@ element_size(const char *dtype, ia3_dtype *type)
     return 0;
 }
 
-/* shape, and its number of elements with overflow refused. */
+/* Reads "shape" and computes its number of elements; an overflow is an error. */
 static bool
 parse_shape(const parser *p, ia3_st_tensor *t, json_t *shape, uint64_t *elements)
 {
@@ -73,7 +73,7 @@ parse_shape(const parser *p, ia3_st_tensor *t, json_t *shape, uint64_t *elements
         json_t *dim = json_array_get(shape, i);
 
         if (!json_is_integer(dim) || json_integer_value(dim) < 0)
-            return FAIL(p, "tensor \"%.120s\": \"shape\" has an entry that is not a size", t->name);
+            return FAIL(p, "tensor \"%.120s\": \"shape\" contains an invalid dimension", t->name);
         t->shape[i] = json_integer_value(dim);
         if (__builtin_mul_overflow(*elements, (uint64_t) t->shape[i], elements))
             return FAIL(p, "tensor \"%.120s\": \"shape\" overflows", t->name);
@@ -90,8 +90,8 @@ parse_offsets(const parser *p, ia3_st_tensor *t, json_t *offsets)
         json_integer_value(begin) < 0 || json_integer_value(end) < json_integer_value(begin))
         return FAIL(p, "tensor \"%.120s\": \"data_offsets\" is not a pair of ordered offsets", t->name);
     if ((uint64_t) json_integer_value(end) > p->buffer_len)
-        return FAIL(p, "tensor \"%.120s\": \"data_offsets\" end at byte %lld of %llu", t->name,
-                    (long long) json_integer_value(end), (unsigned long long) p->buffer_len);
+        return FAIL(p, "tensor \"%.120s\": \"data_offsets\" end at byte %lld, but there are only %llu",
+                    t->name, (long long) json_integer_value(end), (unsigned long long) p->buffer_len);
     t->data = p->buffer + json_integer_value(begin);
     t->bytes = (size_t) (json_integer_value(end) - json_integer_value(begin));
     return true;
@@ -117,10 +117,10 @@ parse_tensor(const parser *p, ia3_st_tensor *t, const char *name, json_t *value)
     int size = element_size(json_string_value(dtype), &t->dtype);
 
     if (size == 0)
-        return true; /* newer than this reader: kept, never read */
+        return true; /* a dtype that is newer than this code; the tensor is listed but cannot be used */
     if (__builtin_mul_overflow(elements, (uint64_t) size, &bytes) || bytes != t->bytes)
         return FAIL(p,
-                    "tensor \"%.120s\": \"shape\" and \"dtype\" need another size than the %zu bytes of "
+                    "tensor \"%.120s\": \"shape\" and \"dtype\" do not match the %zu bytes of "
                     "\"data_offsets\"",
                     name, t->bytes);
     return true;
@@ -154,7 +154,8 @@ compare_position(const void *a, const void *b)
     if (x->data != y->data)
         return x->data < y->data ? -1 : 1;
     if (x->bytes != y->bytes)
-        return x->bytes < y->bytes ? -1 : 1; /* an empty tensor comes before the one that begins there */
+        return x->bytes < y->bytes ? -1
+                                   : 1; /* an empty tensor comes before one that begins at the same place */
     return strcmp(x->name, y->name);
 }
 
@@ -164,7 +165,7 @@ compare_name(const void *a, const void *b)
     return strcmp((*(const ia3_st_tensor *const *) a)->name, (*(const ia3_st_tensor *const *) b)->name);
 }
 
-/* Every byte of the buffer belongs to exactly one tensor. */
+/* Checks that every byte of the buffer belongs to exactly one tensor. */
 static bool
 check_coverage(const parser *p, const ia3_safetensors *st)
 {
@@ -174,14 +175,14 @@ check_coverage(const parser *p, const ia3_safetensors *st)
         const ia3_st_tensor *t = &st->tensors[i];
 
         if (t->data < at)
-            return FAIL(p, "tensor \"%.120s\": \"data_offsets\" overlap those of \"%.120s\"", t->name,
+            return FAIL(p, "tensor \"%.120s\": \"data_offsets\" overlap with those of \"%.120s\"", t->name,
                         st->tensors[i - 1].name);
         if (t->data > at)
-            return FAIL(p, "tensor \"%.120s\": \"data_offsets\" leave a hole before it", t->name);
+            return FAIL(p, "tensor \"%.120s\": \"data_offsets\" leave a gap before the tensor", t->name);
         at += t->bytes;
     }
     if ((uint64_t) (at - p->buffer) != p->buffer_len)
-        return FAIL(p, "%llu bytes after the last tensor belong to none",
+        return FAIL(p, "%llu bytes after the last tensor do not belong to any tensor",
                     (unsigned long long) (p->buffer_len - (uint64_t) (at - p->buffer)));
     return true;
 }
@@ -207,7 +208,7 @@ parse_entries(const parser *p, ia3_safetensors *st, json_t *root)
     return check_coverage(p, st);
 }
 
-/* Checks the frame of the header and reads its JSON; fills in p->buffer. */
+/* Checks the length of the header, parses its JSON and sets p->buffer. */
 static json_t *
 parse_header(parser *p, const uint8_t *data, size_t len)
 {
@@ -221,11 +222,11 @@ parse_header(parser *p, const uint8_t *data, size_t len)
     for (int i = 0; i < 8; i++)
         header |= (uint64_t) data[i] << (8 * i);
     if (header > MAX_HEADER) {
-        FAIL(p, "header length %llu is above the limit of %u bytes", (unsigned long long) header, MAX_HEADER);
+        FAIL(p, "header length %llu exceeds the limit of %u bytes", (unsigned long long) header, MAX_HEADER);
         return NULL;
     }
     if (header > len - 8) {
-        FAIL(p, "header length %llu is more than the %zu bytes that follow it", (unsigned long long) header,
+        FAIL(p, "header length %llu exceeds the %zu bytes that follow it", (unsigned long long) header,
              len - 8);
         return NULL;
     }
@@ -243,10 +244,6 @@ parse_header(parser *p, const uint8_t *data, size_t len)
     return root;
 }
 
-/*
- * `data` [len] must outlive the result, which points into it. Errors have code `code` and name `what` and the
- * tensor and field. Tensors of other dtypes than F32, BF16, F16 are listed with dtype IA3_AUTO.
- */
 ia3_safetensors *
 ia3_safetensors_parse(const uint8_t *data, size_t len, const char *what, Ia3ErrorCode code, ia3_error *err)
 {
@@ -272,7 +269,6 @@ ia3_safetensors_parse(const uint8_t *data, size_t len, const char *what, Ia3Erro
     return st;
 }
 
-/* The tensor of this exact name, or NULL. */
 const ia3_st_tensor *
 ia3_safetensors_find(const ia3_safetensors *st, const char *name)
 {
@@ -283,7 +279,6 @@ ia3_safetensors_find(const ia3_safetensors *st, const char *name)
     return found ? *found : NULL;
 }
 
-/* NULL is allowed. */
 void
 ia3_safetensors_free(ia3_safetensors *st)
 {

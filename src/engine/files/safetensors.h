@@ -2,9 +2,8 @@
  * safetensors.h
  *     The safetensors container: u64 little-endian header length, JSON header, one buffer.
  *
- * Reads from memory the caller owns (a mapped file or a bytea); checks everything the format promises:
- * header length, offsets ordered, in range and without holes, shapes matching sizes, known dtypes, no
- * duplicate names.
+ * It is read from memory that the caller owns (a mapped file or a bytea). Nothing in it is trusted: the length of the
+ * header, the offsets (ordered, in range, without gaps), shapes that match sizes, and duplicate names are all checked.
  */
 #ifndef IA3_SAFETENSORS_H
 #define IA3_SAFETENSORS_H
@@ -14,7 +13,7 @@
 
 typedef struct ia3_st_tensor {
     const char *name;
-    ia3_dtype dtype; /* IA3_F32, IA3_BF16, IA3_F16; other dtypes are kept with IA3_AUTO and cannot be read */
+    ia3_dtype dtype; /* IA3_F32, IA3_BF16 or IA3_F16; IA3_AUTO for all others, which cannot be used */
     int ndim;
     int64_t shape[8];
     const uint8_t *data;
@@ -29,15 +28,20 @@ typedef struct ia3_safetensors {
     void *owned;
 } ia3_safetensors;
 
-/* `what` names the source in messages ("/path/model.safetensors", "adapter"). `code` is what errors get. */
+/*
+ * Parses `data` [len bytes], which must outlive the result because that points into it. Errors have the code `code` and
+ * name the tensor, the field and `what`, the source ("/path/model.safetensors", "adapter"). Freeing NULL is allowed.
+ */
 ia3_safetensors *ia3_safetensors_parse(const uint8_t *data, size_t len, const char *what, Ia3ErrorCode code,
                                        ia3_error *err);
-const ia3_st_tensor *ia3_safetensors_find(const ia3_safetensors *st, const char *name);
+const ia3_st_tensor *ia3_safetensors_find(const ia3_safetensors *st,
+                                          const char *name); /* NULL: no such tensor */
 void ia3_safetensors_free(ia3_safetensors *st);
 
 /*
- * Serialises fp32 tensors as peft does: names sorted, {"format":"pt"} metadata, header padded with spaces to
- * a multiple of 8. Returns a malloc'd buffer. Byte-identical to safetensors' own writer for these inputs.
+ * Serialises fp32 tensors [n] as peft does: sorted by name, with the metadata {"format":"pt"}, the header padded with
+ * spaces to a multiple of 8. The result is byte-identical to that of safetensors' own writer. ndim is 0 to 2; names are
+ * distinct and UTF-8. Returns a malloc'd buffer of *len bytes.
  */
 typedef struct ia3_st_out {
     const char *name;

@@ -1,10 +1,10 @@
 /*
  * safetensors_write.c
- *     Writes fp32 tensors as peft's save_pretrained does, byte for byte.
+ *     Writes fp32 tensors exactly as peft's save_pretrained does.
  *
- * The reference writer orders tensors by dtype and then name (one dtype here, so by name), puts
- * "__metadata__" first, writes compact JSON and pads the header with spaces so that the data begins at a
- * multiple of 8.
+ * The reference writer orders tensors by dtype and then by name (here there is only one dtype), puts "__metadata__"
+ * first, writes compact JSON and pads the header with spaces so that the data begins at a multiple of 8. The host must
+ * be little-endian, like the format.
  */
 #include "safetensors.h"
 
@@ -38,7 +38,7 @@ static void __attribute__((format(printf, 2, 3))) append(text *t, const char *fo
     t->len += (size_t) n;
 }
 
-/* A JSON string as serde_json writes it: only quotes, backslashes and control characters are escaped. */
+/* Appends a JSON string as serde_json writes it: only quotes, backslashes and control characters are escaped. */
 static void
 append_string(text *t, const char *s)
 {
@@ -73,7 +73,7 @@ tensor_bytes(const ia3_st_out *t)
     return n;
 }
 
-/* The padded header, and the bytes of data that it announces. */
+/* Builds the padded header; *data_bytes is the size of the data that it describes. */
 static text
 write_header(const ia3_st_out *const *sorted, int n, size_t *data_bytes)
 {
@@ -98,10 +98,6 @@ write_header(const ia3_st_out *const *sorted, int n, size_t *data_bytes)
     return h;
 }
 
-/*
- * tensors [n], ndim 0 to 2, names distinct and UTF-8; *len = bytes of the result, which the caller frees. The
- * host is little-endian, like the format.
- */
 uint8_t *
 ia3_safetensors_write(const ia3_st_out *tensors, int n, size_t *len)
 {

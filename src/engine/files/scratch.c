@@ -1,6 +1,6 @@
 /*
  * scratch.c
- *     See scratch.h.
+ *     Temporary directories: creating, locking, publishing and removing them, including those that were left behind.
  */
 #include "scratch.h"
 
@@ -20,7 +20,7 @@
 #define SUFFIX   ".ia3-XXXXXX"
 #define N_RANDOM 6 /* characters that mkdtemp() chooses */
 
-/* Neither follows a link nor waits; -1 if it is not a directory of ours, or is in use. */
+/* Opens and locks a directory without following links or waiting; -1 if it is in use or not a directory of ours. */
 static int
 open_unused(int parent, const char *name)
 {
@@ -35,7 +35,7 @@ open_unused(int parent, const char *name)
     return -1;
 }
 
-/* The files in it; directories in it are not ours. */
+/* Removes the files in a directory. We never create subdirectories, so these are left alone. */
 static void
 empty(int fd)
 {
@@ -59,7 +59,7 @@ is_scratch_of(const char *name, const char *base, size_t n_base)
            strlen(name + n_base + n_prefix) == N_RANDOM;
 }
 
-/* What processes that were killed have left for this target. */
+/* Removes the directories that killed processes left behind for this target. */
 static void
 remove_stale(const char *target)
 {
@@ -85,8 +85,8 @@ remove_stale(const char *target)
 }
 
 /*
- * Locks the directory that was just made. False with errno; EBUSY if someone took it for a left one before it was
- * locked, in which case it is gone. It is removed when it cannot be opened.
+ * Locks the directory that was just created. False with errno set: EBUSY if another process removed it before it was
+ * locked, because it seemed to be left behind. If the directory cannot be opened, it is removed.
  */
 static bool
 lock(ia3_scratch *s)
@@ -100,7 +100,8 @@ lock(ia3_scratch *s)
         errno = error;
         return false;
     }
-    flock(s->lock, LOCK_EX); /* where there are no locks nobody removes anything either */
+    flock(s->lock,
+          LOCK_EX); /* on a file system without locks nothing is ever removed, so failure is harmless */
     if (fstat(s->lock, &own) == 0 && stat(s->path, &there) == 0 && own.st_ino == there.st_ino)
         return true;
     close(s->lock);

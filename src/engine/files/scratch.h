@@ -1,9 +1,9 @@
 /*
  * scratch.h
- *     A directory that is written beside the place where it is to appear: TARGET.ia3-XXXXXX.
+ *     A temporary directory, TARGET.ia3-XXXXXX, whose finished contents are published by renaming it to TARGET.
  *
- * As long as it is written it is locked, so that one which a killed process has left behind can be told from
- * one that is in use, by this process or another.
+ * The directory is locked as long as it is being written. So one that a killed process left behind can be told from
+ * one that is in use by this process or another.
  */
 #ifndef IA3_SCRATCH_H
 #define IA3_SCRATCH_H
@@ -12,18 +12,20 @@
 
 typedef struct ia3_scratch {
     char *path; /* NULL: there is none */
-    int lock;   /* descriptor */
+    int lock;   /* file descriptor of the directory, which holds the lock */
 } ia3_scratch;
 
-/* Makes a new one, empty and for this user only, and removes those that others left for the same target. False
- * with errno, nothing left behind and s->path NULL, when it cannot be made: EBUSY when others removed it time and
- * again before it was locked. */
+/*
+ * Creates an empty directory that only this user can access, and removes those that killed processes left behind for
+ * the same target. On failure it returns false with errno set, s->path NULL and nothing left behind; errno is EBUSY if
+ * other processes repeatedly removed the directory before it was locked.
+ */
 bool ia3_scratch_create(ia3_scratch *s, const char *target);
 
-/* Gives it its name; it is a scratch directory no more. False with errno; then it still is one. */
+/* Renames the directory to `target` and forgets it. On failure returns false with errno set and changes nothing. */
 bool ia3_scratch_publish(ia3_scratch *s, const char *target);
 
-/* Removes it with the files in it, if there is one. */
+/* Removes the directory, if there is one, and the files in it. */
 void ia3_scratch_remove(ia3_scratch *s);
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * state_dict.c
- *     Names as transformers' T5 modules have them.
+ *     Lists the tensors of a T5 model under the names that transformers gives them.
  */
 #include "state_dict.h"
 
@@ -75,7 +75,7 @@ add_stack(list *l, const ia3_config *c, const char *stack, int layers, bool cros
 ia3_state_tensor *
 ia3_state_dict(const ia3_config *config, int *n)
 {
-    /* At most: q, k, v, o, bias, norm; the same for cross-attention; wi_0, wi_1, wo, norm. */
+    /* A block has at most q, k, v, o, bias and norm, twice in the decoder, and wi_0, wi_1, wo and norm. */
     list l = {ia3_alloc_array(16 * ((size_t) config->n_enc + config->n_dec) + 2, sizeof(ia3_state_tensor)),
               0};
 

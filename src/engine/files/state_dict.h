@@ -1,6 +1,6 @@
 /*
  * state_dict.h
- *     The tensors that a T5 of a given configuration consists of, under the names that files have for them.
+ *     The names and shapes of the tensors in a T5 checkpoint of a given configuration.
  */
 #ifndef IA3_STATE_DICT_H
 #define IA3_STATE_DICT_H
@@ -14,8 +14,8 @@ typedef struct ia3_state_tensor {
 } ia3_state_tensor;
 
 /*
- * Everything but the embedding and the head, whose stored names vary (checkpoint.h resolves them), in the
- * order encoder, decoder (engine.md §1.4). Returns *n tensors that the caller frees.
+ * Lists all tensors except the embedding and the head, whose names vary (checkpoint.h finds them): first the encoder's,
+ * then the decoder's (docs/engine.md §1.4). Returns an array of *n tensors, which the caller frees.
  */
 ia3_state_tensor *ia3_state_dict(const ia3_config *config, int *n);
 

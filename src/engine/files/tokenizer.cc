@@ -1,12 +1,12 @@
 /*
  * tokenizer.cc
- *     SentencePiece behind the C interface of tokenizer.h.
+ *     Encodes and decodes text with SentencePiece.
  *
- * Two things are done to a model before SentencePiece gets it. Pieces named <extra_id_N> become control pieces,
- * so that text never produces them (the models of mT5 and UMT5 list them as text). And the tables of its
- * normalizer are checked, because SentencePiece walks them without looking at their size.
+ * Two things happen to a model file before SentencePiece reads it. Pieces named <extra_id_N> become control pieces, so
+ * that text never produces them (the models of mT5 and UMT5 list them as ordinary pieces). And the tables of its
+ * normalizer are checked, because SentencePiece follows offsets in them without checking their size.
  *
- * Exceptions end here: every function that C calls catches them.
+ * No exception leaves this file: every function that is called from C catches them.
  */
 #include "tokenizer.h"
 
@@ -39,11 +39,11 @@ namespace {
 
 constexpr size_t max_model = size_t(256) << 20;
 constexpr size_t max_tokenizer_config = size_t(16) << 20;
-constexpr int default_extra_ids = 100; /* T5Tokenizer's default */
+constexpr int default_extra_ids = 100; /* the default of transformers' T5Tokenizer */
 
 struct token {
     int32_t id;
-    uint32_t begin, end; /* bytes of the text */
+    uint32_t begin, end; /* byte offsets in the text */
 };
 
 bool
@@ -75,11 +75,11 @@ read_file(const char *path, size_t max, std::string *out, ia3_error *err)
     return true;
 }
 
-/* Just enough of the protobuf encoding to find the fields of a message. */
+/* Decodes just enough of protobuf to find the fields of a message. */
 struct proto_reader {
     const uint8_t *p, *end;
     uint32_t field = 0, wire = 0;
-    const uint8_t *start = nullptr; /* of the field, its tag included */
+    const uint8_t *start = nullptr; /* of the field, including its tag */
     const uint8_t *bytes = nullptr; /* payload of a length-delimited field */
     size_t len = 0;
     uint64_t value = 0; /* of a varint */
@@ -109,7 +109,7 @@ struct proto_reader {
         return true;
     }
 
-    /* The next field; false at the end or where the bytes make no sense (p != end tells which). */
+    /* Reads the next field; false at the end (p == end) or where the encoding is invalid (p != end). */
     bool
     next()
     {
@@ -140,7 +140,7 @@ put_varint(std::string *out, uint64_t v)
     out->push_back(static_cast<char>(v));
 }
 
-/* "<extra_id_N>", with or without the mark of a word's beginning. */
+/* Whether this is "<extra_id_N>", with or without the mark for the beginning of a word. */
 bool
 is_extra_id(const std::string &piece)
 {
@@ -157,9 +157,9 @@ is_extra_id(const std::string &piece)
 }
 
 /*
- * The normalizer's table is u32 n, n bytes of a double-array trie (32-bit units), then the replacements as
- * zero-terminated strings. Walks everything that a text can reach in the trie (Darts: a unit's children lie at
- * base ^ byte, base = position ^ offset; a leaf's value, a position among the replacements, lies at base).
+ * The normalizer's table consists of a u32 n, n bytes of a double-array trie (32-bit units), and the replacements as
+ * zero-terminated strings. This checks every unit that a text can reach in the trie. (In Darts, a unit's children are
+ * at base ^ byte, where base = position ^ offset; a leaf's value, an offset in the replacements, is at base.)
  */
 bool
 check_charsmap(const uint8_t *data, size_t len)
@@ -215,8 +215,9 @@ check_normalizer(const uint8_t *data, size_t len)
 }
 
 /*
- * ModelProto: 1 = pieces {1 piece, 2 score, 3 type}, 3 and 5 = the normalizers. Returns the model with extra
- * ids as control pieces (a later value of a field replaces an earlier one, so the type is just appended).
+ * Makes <extra_id_N> control pieces and checks the normalizers. In ModelProto field 1 is a piece {1 piece, 2 score, 3
+ * type}; 3 and 5 are the normalizers. In protobuf a later value of a field replaces an earlier one, so the new type is
+ * simply appended to the piece.
  */
 bool
 prepare_model(const std::string &model, std::string *out, bool *has_extra_ids, const char *path,
@@ -228,7 +229,7 @@ prepare_model(const std::string &model, std::string *out, bool *has_extra_ids, c
     while (top.next()) {
         if ((top.field == 3 || top.field == 5) && top.wire == 2 && !check_normalizer(top.bytes, top.len))
             return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
-                            "%.300s: the normalizer's \"precompiled_charsmap\" is damaged", path);
+                            "%.300s: the normalizer's \"precompiled_charsmap\" is corrupted", path);
 
         std::string name;
 
@@ -250,11 +251,11 @@ prepare_model(const std::string &model, std::string *out, bool *has_extra_ids, c
         out->append("\x18\x03"); /* type = CONTROL */
     }
     return top.p == top.end ||
-           ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: not a SentencePiece model (damaged after byte %zu)",
+           ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: not a SentencePiece model (invalid after byte %zu)",
                     path, static_cast<size_t>(top.start - reinterpret_cast<const uint8_t *>(model.data())));
 }
 
-/* "extra_ids" of tokenizer_config.json beside the model; `fallback` where file or key are absent. */
+/* Reads "extra_ids" from tokenizer_config.json beside the model; `fallback` if the file or the key does not exist. */
 bool
 read_extra_ids(const char *model_path, int fallback, int *extra_ids, ia3_error *err)
 {
@@ -305,10 +306,11 @@ load(ia3_tokenizer *tok, const char *path, int vocab_size, ia3_error *err)
     tok->unk = tok->sp.unk_id();
     tok->eos = tok->sp.eos_id();
     if (tok->pieces > vocab_size)
-        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: %d pieces are more than the %d of \"vocab_size\"",
-                        path, tok->pieces, vocab_size);
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+                        "%.300s: the tokenizer has %d pieces, more than \"vocab_size\" (%d)", path,
+                        tok->pieces, vocab_size);
     if (tok->unk < 0 || tok->eos < 0)
-        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: there is no piece for %s", path,
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: there is no token for %s", path,
                         tok->unk < 0 ? "unknown text" : "the end of a text");
     return read_extra_ids(path, has_extra_ids ? 0 : default_extra_ids, &tok->extra_ids, err);
 }
@@ -332,7 +334,7 @@ check_text(const char *text, size_t len, ia3_error *err)
     return true;
 }
 
-/* Tokens without the final </s>. */
+/* Encodes the text without the final </s>. */
 bool
 tokenize(const ia3_tokenizer *tok, const char *text, size_t len, std::vector<token> *out, ia3_error *err)
 {
@@ -369,13 +371,13 @@ copy_out(const std::vector<token> &tokens, int32_t **ids, uint32_t **offsets, in
 }
 
 /*
- * Drops tokens from the end of the body until all fit. A token belongs to the tail when any byte of it lies
- * there: SentencePiece folds a run of spaces into the token that follows, which may reach back into the body.
+ * Drops tokens from the end of the body until all fit. A token belongs to the tail if any of its bytes does:
+ * SentencePiece merges a run of spaces with the token that follows, which may therefore begin in the body.
  */
 bool
 cut_body(std::vector<token> *tokens, size_t tail, int max_tokens, ia3_error *err)
 {
-    size_t room = max_tokens > 0 ? static_cast<size_t>(max_tokens) - 1 : 0; /* one is for </s> */
+    size_t room = max_tokens > 0 ? static_cast<size_t>(max_tokens) - 1 : 0; /* one is needed for </s> */
     size_t first = tokens->size();
 
     while (first > 0 && (*tokens)[first - 1].end > tail)
@@ -385,7 +387,8 @@ cut_body(std::vector<token> *tokens, size_t tail, int max_tokens, ia3_error *err
 
     if (max_tokens < 1 || tail_tokens > room) {
         ia3_fail(err, IA3_E_TOO_LONG, "input is longer than %d tokens", max_tokens);
-        return ia3_fail_detail(err, "What follows the last field, which is never cut, takes %zu tokens.",
+        return ia3_fail_detail(err,
+                               "The text after the last field, which is never truncated, takes %zu tokens.",
                                tail_tokens + 1);
     }
     tokens->erase(tokens->begin() + static_cast<std::ptrdiff_t>(room - tail_tokens),
@@ -393,7 +396,7 @@ cut_body(std::vector<token> *tokens, size_t tail, int max_tokens, ia3_error *err
     return true;
 }
 
-/* Valid UTF-8 without zero bytes. */
+/* Replaces invalid and zero bytes, so that the result is valid UTF-8 without zero bytes. */
 std::string
 clean_text(const std::string &text)
 {
@@ -412,7 +415,7 @@ clean_text(const std::string &text)
     return out;
 }
 
-/* What an exception becomes; called in a catch block. */
+/* Turns the current exception into an error; called in a catch block. `what` completes "error while". */
 bool
 fail_exception(ia3_error *err, Ia3ErrorCode code, const char *what)
 {
@@ -431,7 +434,6 @@ fail_exception(ia3_error *err, Ia3ErrorCode code, const char *what)
 
 extern "C" {
 
-/* See tokenizer.h. Errors are IA3_E_BAD_CHECKPOINT and name the file. */
 ia3_tokenizer *
 ia3_tokenizer_open(const char *path, int vocab_size, ia3_error *err)
 {
@@ -445,7 +447,6 @@ ia3_tokenizer_open(const char *path, int vocab_size, ia3_error *err)
     }
 }
 
-/* NULL is allowed. */
 void
 ia3_tokenizer_close(ia3_tokenizer *tok)
 {
@@ -504,7 +505,7 @@ ia3_tokenizer_decode(const ia3_tokenizer *tok, const int32_t *ids, int n, char *
         const auto status = tok->sp.Decode(known, &out);
 
         if (!status.ok())
-            return ia3_fail(err, IA3_E_INTERNAL, "could not turn tokens into text: %.200s",
+            return ia3_fail(err, IA3_E_INTERNAL, "could not decode the tokens: %.200s",
                             status.ToString().c_str());
         out = clean_text(out);
         *len = out.size();
@@ -512,13 +513,13 @@ ia3_tokenizer_decode(const ia3_tokenizer *tok, const int32_t *ids, int n, char *
         memcpy(*text, out.c_str(), out.size() + 1);
         return true;
     } catch (...) {
-        return fail_exception(err, IA3_E_INTERNAL, "turning tokens into text");
+        return fail_exception(err, IA3_E_INTERNAL, "decoding the tokens");
     }
 }
 
 /*
- * T5 counts <extra_id_k> backwards from the end of the tokenizer: id = pieces + extra_ids - 1 - k. Rows of the
- * embedding beyond those stand for nothing.
+ * T5 numbers <extra_id_k> backwards from the end of the tokenizer: id = pieces + extra_ids - 1 - k. Rows of the
+ * embedding beyond these are unused.
  */
 const char *
 ia3_tokenizer_piece(const ia3_tokenizer *tok, int32_t id, char buffer[64])
