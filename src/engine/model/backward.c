@@ -1,26 +1,27 @@
 /*
  * backward.c
- *     Gradients of the vectors. The backbone is frozen, so only gradients of activations are computed:
- *     one product per weight, none for the weights themselves.
+ *     The backward pass, which computes the gradients of adapters. The backbone is frozen, so for each weight there is
+ *     one matrix product, for the gradient of its input, and none for the gradient of the weight.
  *
- * dx is the gradient of the residual stream, fp32. Each sub-layer x += drop(F(norm x)) adds its share to dx in
- * reverse order. Encoder outputs collect gradients from every decoder layer's keys and values. Below the first
- * layer's (IA)³ vectors nothing is trained, so there the descent stops, unless another method has values there.
+ * dx is the gradient of the residual stream, in fp32. Each sub-layer x += drop(F(norm x)) adds its share to dx, in
+ * reverse order. The encoder's output collects gradients from the keys and values of every decoder layer. The pass
+ * stops at the (IA)³ vectors of the first layer, because nothing below them is trained, unless another method has
+ * values there.
  *
- * Of the products' inputs only those that other methods need are computed again: a norm's output, before their
- * scales, serves both gradients, since no method has both scales and factors that are multiplied by the input.
+ * Inputs of matrix products are recomputed only where methods other than (IA)³ need them. The norm's output without
+ * such a method's scales serves both their gradient and that of low-rank factors, since no method has both.
  */
 #include "pass.h"
 
 #define OPS p->m->dev->ops
 #define DEV p->m->dev
 
-/* The gradient descending through one stack. */
+/* The state of the backward pass through one stack. */
 typedef struct descent {
     ia3_stack *s;
     float *dx;  /* [rows, d_model] */
     void *dy;   /* act [rows, d_model]: scratch */
-    float *enc; /* decoder: gradient of the encoder's output [encoder rows, d_model] */
+    float *enc; /* decoder only: gradient of the encoder's output [encoder rows, d_model] */
 } descent;
 
 static void *
@@ -38,7 +39,7 @@ grad_of(const ia3_pass *p, ia3_scale scale)
                             .n_slots = p->batch->n_slots};
 }
 
-/* d->dy = drop(dx): what reaches the sub-layer's last product. */
+/* Enters a sub-layer from above: d->dy = drop(dx), the gradient of the result of its last matrix product. */
 static void
 enter(const ia3_pass *p, descent *d, int layer, ia3_site site)
 {
@@ -46,7 +47,7 @@ enter(const ia3_pass *p, descent *d, int layer, ia3_site site)
                             ia3_pass_dropout(p, d->s, layer, site));
 }
 
-/* The norm's output in act, before other methods' scales; NULL when there are none of these. */
+/* Recomputes the norm's output as act, without other methods' scales; NULL if no rows use other methods. */
 static void *
 normed(const ia3_pass *p, const ia3_stack *s, const float *x, const float *norm)
 {
@@ -57,7 +58,7 @@ normed(const ia3_pass *p, const ia3_stack *s, const float *x, const float *norm)
     return y;
 }
 
-/* dx += gradient through the sub-layer's first product (part + 1) and its norm (part) */
+/* Leaves a sub-layer: dx += the gradient through its first matrix product (part + 1) and its norm (part). */
 static void
 leave(const ia3_pass *p, descent *d, int layer, ia3_part part, const void *dproduct, ia3_matrix *w,
       const float *norm, const float *x, const float *rstd)
@@ -144,7 +145,7 @@ self_attention(const ia3_pass *p, descent *d, int layer)
     OPS->arena_release(DEV, mark);
 }
 
-/* Starts a descent: from the gradient of the stack's output (fp32) through its dropout and final norm. */
+/* Begins with the gradient of a stack's output (fp32) and takes it through its dropout and final norm. */
 static void
 begin(const ia3_pass *p, descent *d, ia3_stack *s, const float *dout, const float *norm)
 {

@@ -1,6 +1,6 @@
 /*
  * batch.c
- *     Packs inputs and choices into one batch.
+ *     Packs inputs and choice sets into one batch.
  */
 #include "batch.h"
 
@@ -78,7 +78,7 @@ ia3_batch_find_slot(ia3_batch *b, const ia3_method *method, const float *values)
     return ia3_batch_add_slot(b, method, values, NULL);
 }
 
-/* Notes rows behind those noted so far, if their slot's method has hooks. */
+/* Records a run of rows if their slot's method has hooks; it follows all runs recorded so far. */
 static void
 note_rows(const ia3_batch *b, ia3_segments *s, int first, int rows, int slot)
 {
@@ -115,7 +115,7 @@ int
 ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot)
 {
     int first = b->enc_ids.n, lead = b->n_others > 0 ? b->methods[slot]->lead_rows : 0;
-    push_times(&b->enc_ids, 0, lead); /* any token: the pass puts other rows there */
+    push_times(&b->enc_ids, 0, lead); /* placeholders, whose rows the pass replaces */
     memcpy(ints_room(&b->enc_ids, n), ids, (size_t) n * sizeof *ids);
     n += lead;
     note_rows(b, &b->enc_segments, first, n, slot);
@@ -128,7 +128,7 @@ ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot)
     return b->n_inputs++;
 }
 
-/* Accounts for decoder rows just added to the last input. */
+/* Updates the offsets and maxima for decoder rows that were just added to the last input. */
 static void
 close_rows(ia3_batch *b, int depth)
 {
@@ -166,7 +166,7 @@ ia3_batch_add_chains(ia3_batch *b, const ia3_choices *c)
     int first = b->pair_tokens.n;
     for (int i = 0; i < c->n; i++) {
         for (int t = 0; t < c->len[i]; t++) {
-            /* the decoder's input is the choice shifted right behind the start token (row 0 of the trie) */
+            /* the decoder's input is the start token (row 0 of the trie), then the choice without its last token */
             push(&b->dec_parent, t == 0 ? -1 : b->dec_ids.n - 1);
             push(&b->dec_ids, t == 0 ? c->row_token[0] : c->ids[i][t - 1]);
             push(&b->dec_depth, t);

@@ -1,10 +1,10 @@
 /*
  * batch.h
- *     One pass's worth of work: packed inputs, their decoder rows and the tokens to be predicted.
+ *     The work of one pass: packed inputs, their decoder rows and the tokens to be predicted.
  *
- * Built on the host by score.c and train.c, then copied into the device's arena by the pass. Input i has
- * encoder rows [enc_offsets[i], enc_offsets[i+1]) and decoder rows [dec_offsets[i], dec_offsets[i+1]); the
- * decoder rows of one input are a forest (several choice tries, or one chain per choice).
+ * score.c, generate.c and train.c build a batch in host memory; the pass copies it to the device's arena. Input i has
+ * encoder rows [enc_offsets[i], enc_offsets[i+1]) and decoder rows [dec_offsets[i], dec_offsets[i+1]). The decoder rows
+ * of an input form a forest: one trie per choice set, or one chain per choice. A slot is one adapter of the batch.
  */
 #ifndef IA3_BATCH_H
 #define IA3_BATCH_H
@@ -18,7 +18,7 @@ typedef struct ia3_ints {
     int n, cap;
 } ia3_ints;
 
-/* Runs of rows of slots whose method has hooks. */
+/* A run of rows with the same slot; used for slots whose method has hooks. */
 typedef struct ia3_segment {
     int first, rows, slot;
 } ia3_segment;
@@ -33,20 +33,21 @@ typedef struct ia3_batch {
     ia3_ints dec_ids, dec_offsets, dec_parent, dec_depth;
     ia3_ints enc_slots, dec_slots;      /* the slot of every row */
     ia3_ints pair_offsets, pair_tokens; /* pair_offsets [decoder rows + 1] */
-    int max_input, max_dec, max_depth;  /* longest input; most decoder rows of one input; deepest path */
-    int n_by_states; /* the last inputs, whose cross-attention goes without keys and values (scoring) */
+    int max_input, max_dec,
+        max_depth;   /* longest input; most decoder rows of an input; longest path in nodes */
+    int n_by_states; /* how many inputs, the last ones, use state_attention (scoring only) */
 
-    /* (IA)³ vectors: device pointers, one slot per adapter; none at all = the bare backbone */
+    /* (IA)³ vectors in device memory, one slot per adapter; no slots: only the bare backbone is used */
     const float **slots;
     float **grad_slots; /* training */
     int n_slots;
 
-    /* what each slot is, how many are not of the fused method, and the rows of those */
+    /* the method of each slot, how many slots have a method that is not fused, and the rows of these */
     const ia3_method **methods;
     int n_others;
     ia3_segments enc_segments, dec_segments;
 
-    /* dropout (training): one key per row, NULL without */
+    /* dropout (training only): its probability, and one key per row; NULL: no dropout */
     float dropout;
     uint64_t *enc_keys, *dec_keys;
 } ia3_batch;
@@ -54,27 +55,27 @@ typedef struct ia3_batch {
 void ia3_batch_init(ia3_batch *b);
 void ia3_batch_free(ia3_batch *b);
 
-/* Adds a slot and returns its index; values (and grads, NULL when scoring) are device memory. */
+/* Adds a slot and returns its index. values, and grads (NULL unless training), are device memory. */
 int ia3_batch_add_slot(ia3_batch *b, const ia3_method *method, const float *values, float *grads);
 
-/* The slot that holds `values`, added when there is none. For scoring: no gradients. */
+/* Returns the slot that has these values, adding it if there is none. For scoring and generation: without gradients. */
 int ia3_batch_find_slot(ia3_batch *b, const ia3_method *method, const float *values);
 
 /*
- * Opens the next input, behind the rows that its method has before each. Decoder rows added from now on belong to it.
- * Returns its index.
+ * Begins the next input, with ids [n], and returns its index. If the slot's method has lead rows, room for these comes
+ * first. Decoder rows that are added from now on belong to this input.
  */
 int ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot);
 
 /*
- * Adds the decoder rows of a choice set to the last input and returns the index of its first pair: as a trie
- * (pair of token t of choice c: first + choices->choice_pairs[c][t]) or as one chain per choice (pairs in the
- * order of choices, then tokens), which training with dropout needs: every choice draws its own masks.
+ * Adds the decoder rows of a choice set to the last input and returns the index of its first pair. In a trie the pair
+ * of token t of choice c is first + choices->choice_pairs[c][t]. With one chain per choice, pairs are in the order of
+ * choices, then tokens; training with dropout needs this, because every choice has masks of its own.
  */
 int ia3_batch_add_trie(ia3_batch *b, const ia3_choices *choices);
 int ia3_batch_add_chains(ia3_batch *b, const ia3_choices *choices);
 
-/* Generation instead: decoder row i belongs to input i. */
+/* For generation: adds one decoder row per input, row i for input i. */
 void ia3_batch_one_row_each(ia3_batch *b);
 
 #endif

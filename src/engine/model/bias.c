@@ -1,6 +1,6 @@
 /*
  * bias.c
- *     T5's relative position bias: bucket of a distance, and the table expanded by distance.
+ *     T5's relative position bias: the bucket of a distance, and the expansion of the table by distance.
  */
 #include "graph.h"
 
@@ -10,8 +10,8 @@
 #include "engine/base/alloc.h"
 
 /*
- * modeling_t5.py, _relative_position_bucket. The logarithm is taken in fp32 as there; fp32 and fp64 agree on
- * every distance of the standard tables (engine.md §1.3).
+ * The logarithm is computed in fp32 as in transformers; for every distance of the standard tables fp64 gives the same
+ * bucket.
  */
 int
 ia3_relative_bucket(const ia3_config *c, bool bidirectional, int relative)

@@ -1,6 +1,7 @@
 /*
  * choices.c
- *     Builds the prefix trie of a choice set, in time proportional to its tokens: a set may have a million choices.
+ *     Builds the prefix trie of a choice set. A set may have a million choices, so this takes time proportional to its
+ *     tokens.
  */
 #include "choices.h"
 
@@ -10,19 +11,19 @@
 #include "engine/base/alloc.h"
 #include "engine/base/rng.h"
 
-/* A growing trie: per row, its pairs as a linked list; a pair leads to the row of the longer prefix, if any. */
+/* A trie under construction. Each row has a linked list of pairs, which lead to the rows of longer prefixes. */
 typedef struct pair {
     int32_t token;
     int row;
     int next;   /* next pair of the same row, -1 at the end */
-    int child;  /* row reached by this token, -1 while no choice continues behind it */
-    int choice; /* that ends here, -1 = none */
+    int child;  /* the row that this token leads to, -1 if no choice continues after it */
+    int choice; /* the choice that ends here, -1 if none does */
 } pair;
 
 typedef struct builder {
     pair *pairs;
     int n_pairs;
-    int *table; /* (row, token) -> pair + 1, open addressing */
+    int *table; /* hash table with open addressing, (row, token) -> pair + 1 */
     size_t mask;
     int *first, *last; /* [row] first and last pair, -1 when none */
     int n_rows;
@@ -61,7 +62,7 @@ find_pair(builder *b, int row, int32_t token)
     return p;
 }
 
-/* Enters choice i; returns the one before it that has the same tokens, or -1. */
+/* Inserts choice i; returns an earlier choice with the same tokens, or -1. */
 static int
 insert(builder *b, int i, const int32_t *ids, int len, int *path)
 {
@@ -82,7 +83,7 @@ insert(builder *b, int i, const int32_t *ids, int len, int *path)
     return -1;
 }
 
-/* Lays the pairs out row by row; returns new positions by old number. */
+/* Orders the pairs row by row; returns the new index of each pair by its old one. */
 static int *
 lay_out_pairs(ia3_choices *c, const builder *b)
 {
@@ -177,7 +178,7 @@ ia3_choices_create(const int32_t *const *ids, const int *len, int n, int32_t sta
         total += len[i];
     }
     if (!build_trie(c, start_id, total, bad_a, bad_b)) {
-        ia3_fail(err, IA3_E_CHOICES, "choices %d and %d are the same tokens", *bad_a + 1, *bad_b + 1);
+        ia3_fail(err, IA3_E_CHOICES, "choices %d and %d have the same tokens", *bad_a + 1, *bad_b + 1);
         ia3_choices_free(c);
         return NULL;
     }

@@ -2,9 +2,9 @@
  * choices.h
  *     A set of candidate answers, tokenized, as a prefix trie.
  *
- * Decoder inputs of choice c are [start] + c[:-1]; choices that share a prefix share the rows of it. A trie
- * row is one distinct proper prefix; the row of a prefix predicts every token that continues it in some
- * choice ("pairs"). The final </s> is predicted but never an input.
+ * The decoder inputs of choice c are [start] + c[:-1]; choices with a common prefix share its rows. Each row of the
+ * trie is a distinct proper prefix of some choice. A row together with a token that follows this prefix in some choice
+ * is a "pair": its log-probability has to be computed. The final </s> is predicted but never an input.
  */
 #ifndef IA3_CHOICES_H
 #define IA3_CHOICES_H
@@ -17,7 +17,7 @@ typedef struct ia3_choices {
     int n;         /* choices */
     int32_t **ids; /* [n][len], </s> included */
     int *len;      /* [n] */
-    /* the trie: rows in an order in which parents come first */
+    /* the trie's rows; parents precede their children */
     int n_rows;
     int32_t *row_token;  /* [n_rows] decoder input (the start token at row 0) */
     int32_t *row_parent; /* [n_rows], -1 at row 0 */
@@ -30,8 +30,9 @@ typedef struct ia3_choices {
 } ia3_choices;
 
 /*
- * Takes ownership of nothing; copies ids. Errors (IA3_E_CHOICES) when there are none, one is empty (</s> only)
- * or two are the same token sequence; *bad_a and *bad_b then name the culprits (bad_b = -1 for one).
+ * Builds the trie of n choices; ids [n][len] are copied. The error is IA3_E_CHOICES when there are no choices, when one
+ * is empty (only </s>), or when two have the same tokens; then *bad_a and *bad_b are the indices of the choices at
+ * fault (bad_b = -1 if it is only one).
  */
 ia3_choices *ia3_choices_create(const int32_t *const *ids, const int *len, int n, int32_t start_id,
                                 int *bad_a, int *bad_b, ia3_error *err);

@@ -1,11 +1,11 @@
 /*
  * forward.c
- *     T5's forward pass over packed rows, with (IA)³ (engine.md §1.2, §2).
+ *     T5's forward pass over packed rows, with (IA)³ (docs/engine.md §1.2, §2).
  *
  * Pre-norm blocks over an fp32 residual stream x:
  *     x += drop(Attn(norm x)); decoder: x += drop(Cross(norm x, enc)); x += drop(FF(norm x))
- * then the final norm and dropout. Encoder outputs are turned into cross-attention keys and values once per
- * input and layer, whatever the number of choices; inputs with few decoder rows may do without (score.c).
+ * then the final norm and dropout. The cross-attention keys and values of an input are computed once per layer,
+ * whatever the number of choices; inputs with few decoder rows may do without them (ia3_score_by_states).
  */
 #include "pass.h"
 
@@ -40,7 +40,7 @@ ints_to_device(const ia3_pass *p, const ia3_ints *a)
     return to_device(p, a->v, a->n, sizeof *a->v);
 }
 
-/* Work space that all layers share; what training keeps per layer is allocated in the layer. */
+/* Allocates the buffers that all layers share. Buffers that training keeps for each layer are allocated there. */
 static void
 prepare_stack(ia3_pass *p, ia3_stack *s, bool decoder)
 {
@@ -80,7 +80,7 @@ prepare(ia3_pass *p)
     p->slot_of_input = ints_to_device(p, &b->slot_of_input);
     p->parent = ints_to_device(p, &b->dec_parent);
     p->depth = ints_to_device(p, &b->dec_depth);
-    /* no slot in use: the bare backbone, which the device knows by NULL */
+    /* NULL if no slot is used, which means the bare backbone */
     p->slots = ia3_pass_slots(p);
     p->grad_slots = p->training ? ia3_pass_grad_slots(p) : NULL;
     p->pair_offsets = ints_to_device(p, &b->pair_offsets);
@@ -89,7 +89,6 @@ prepare(ia3_pass *p)
     p->lse = room(p, p->dec.rows, 1, sizeof(float));
 }
 
-/* Normalises the residual stream for a sub-layer; training keeps the stream and its statistics. */
 void
 ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, const float *norm, float **saved_x,
                    float **saved_rstd)
@@ -105,7 +104,6 @@ ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, const fl
     ia3_pass_norm(p, s, (ia3_place){s->decoder, layer, part}, s->normed);
 }
 
-/* x += drop(a·Wᵀ) */
 void
 ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int layer, ia3_site site)
 {
@@ -122,8 +120,7 @@ ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int 
 }
 
 /*
- * Each sub-layer takes its buffers from the arena and, when nothing has to be kept for a backward pass, gives
- * them back.
+ * Each sub-layer allocates its buffers in the arena and releases them, unless the backward pass needs them.
  */
 static void
 self_attention(ia3_pass *p, ia3_stack *s, int layer)
@@ -147,7 +144,7 @@ self_attention(ia3_pass *p, ia3_stack *s, int layer)
         OPS->arena_release(DEV, mark);
 }
 
-/* The first n inputs, over keys and values. */
+/* Cross-attention of the first n inputs over keys and values. */
 static void
 attend_keys(ia3_pass *p, int layer, int n, ia3_saved_attention *keep)
 {
@@ -164,7 +161,7 @@ attend_keys(ia3_pass *p, int layer, int n, ia3_saved_attention *keep)
     OPS->attention(DEV, &a);
 }
 
-/* The inputs from the n-th on, over the encoder's output. */
+/* Cross-attention of the inputs from n on directly over the encoder's output. */
 static void
 attend_states(ia3_pass *p, int layer, int n, const ia3_saved_attention *keep)
 {

@@ -1,15 +1,15 @@
 /*
  * graph.h
- *     The loaded backbone as the passes see it (model.c, bias.c, forward.c, backward.c, trace.c).
+ *     The structure of a loaded backbone, which the passes over it use (see pass.h).
  */
 #ifndef IA3_GRAPH_H
 #define IA3_GRAPH_H
 
 #include "model.h"
 
-/* A relative position table: host values [n_buckets, n_heads], and its expansion by distance on the device. */
+/* A table of relative position biases [n_buckets, n_heads], and its expansion by distance on the device. */
 typedef struct ia3_bias {
-    float *table; /* host; NULL: this attention has none */
+    float *table; /* host memory; NULL: this attention has none */
     bool bidirectional;
     float *expanded; /* device [n_heads, 2·span - 1] */
     int span;
@@ -57,24 +57,27 @@ struct ia3_model {
     float *enc_norm, *dec_norm;
     float *ones; /* device [n_values]: the bare backbone inside a mixed batch */
     uint64_t parameters, bytes;
-    bool few_by_states; /* the device has state_attention for every layer of the decoder */
-    int backward_users; /* training jobs that need the backward weights */
-    /* pointers of the pass in flight, per layer; here because a pass may leave by a jump (pass.h) */
+    bool few_by_states; /* the device supports state_attention for every layer of the decoder */
+    int backward_users; /* number of training jobs that need the backward weights */
+    /* per layer, pointers of the current pass; kept here because a pass may end by longjmp (pass.h) */
     struct ia3_saved_layer *enc_saved, *dec_saved;
     ia3_trace_fn trace;
     void *trace_arg;
 };
 
-/* Makes the expansion cover sequences of up to `length` (grows by powers of two; OOM jumps to dev->oom). */
+/* Expands the table for sequences of up to `length`, in powers of two. Jumps to dev->oom for lack of memory. */
 void ia3_bias_cover(ia3_model *m, ia3_bias *b, int length);
-/* The bucket of a relative position key - query (engine.md §1.3). */
+/* The bucket of the relative position key - query (docs/engine.md §1.3; modeling_t5.py, _relative_position_bucket). */
 int ia3_relative_bucket(const ia3_config *c, bool bidirectional, int relative);
 
-/* Backward weights are built for the first training job and dropped after the last. */
+/*
+ * Backward weights exist while there are training jobs: retain builds them for the first one, release drops them after
+ * the last. Retaining fails with IA3_E_UNSUPPORTED for int8 weights and with IA3_E_MEMORY.
+ */
 bool ia3_model_retain_backward(ia3_model *m, ia3_error *err);
 void ia3_model_release_backward(ia3_model *m);
 
-/* Runs pass(arg) with the arena and out-of-memory jumps in order; IA3_E_MEMORY when memory is gone. */
+/* Runs pass(arg), releases the arena afterwards, and turns the jump for lack of memory into IA3_E_MEMORY. */
 bool ia3_model_guarded(ia3_model *m, void (*pass)(void *arg), void *arg, ia3_error *err);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * hooks.c
- *     Where methods meet the graph: calls their hooks (engine/files/method.h).
+ *     Calls the methods' hooks (engine/files/method.h) at their places in the graph.
  *
- * The rows of methods with hooks are known on the host as runs of one adapter; each run costs calls of its own. The
- * fused method knows nothing of this: a batch without other methods takes none of these paths.
+ * A batch records, in host memory, which runs of rows belong to adapters whose methods have hooks; each run needs calls
+ * of its own. The fused method has no hooks, so a batch that uses only this method makes no such calls.
  */
 #include "pass.h"
 
@@ -16,7 +16,7 @@ method_of(const ia3_pass *p, const ia3_segment *g)
     return p->batch->methods[g->slot];
 }
 
-/* What a hook is told, for an adapter whose values begin at `offset` there. */
+/* The arguments of a hook for the adapter of a slot; its values for this place begin at `offset`. */
 static ia3_method_rows
 rows_from(const ia3_pass *p, int slot, size_t offset, int rows)
 {
@@ -102,7 +102,7 @@ ia3_pass_norm_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy,
     }
 }
 
-/* What input i has before its own rows; rows is 0 when that is nothing. */
+/* The lead rows of input i; their number is 0 if its method has none. */
 static ia3_method_rows
 lead_of(const ia3_pass *p, int i)
 {
@@ -154,7 +154,7 @@ ia3_pass_slots(const ia3_pass *p)
     return slots;
 }
 
-/* What the kernels compute for slots of other methods goes where nobody looks. */
+/* The kernels also compute (IA)³ gradients for slots of other methods, which go to memory that is never read. */
 float *const *
 ia3_pass_grad_slots(const ia3_pass *p)
 {

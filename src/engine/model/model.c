@@ -1,6 +1,6 @@
 /*
  * model.c
- *     Loads a checkpoint onto a device and owns what is there.
+ *     Loads a checkpoint onto a device, and manages the weights and adapters there.
  */
 #include "engine/base/alloc.h"
 #include "engine/base/half.h"
@@ -11,14 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What load_* functions pass around. */
+/* The state of loading, which the load_* functions share. */
 typedef struct loader {
     ia3_model *m;
     const ia3_checkpoint *ck;
     ia3_error *err;
     void (*progress)(double fraction, void *arg);
     void *arg;
-    uint64_t done; /* parameters taken so far */
+    uint64_t done; /* parameters loaded so far */
 } loader;
 
 static const ia3_host_tensor *
@@ -53,7 +53,7 @@ load_vector(loader *l, const char *prefix, const char *name)
     return v;
 }
 
-/* Stacks up to three tensors of the same width into one matrix, so that one product serves them. */
+/* Stacks up to three tensors of the same width into one matrix, so that a single matrix product computes them all. */
 static ia3_matrix *
 load_matrix(loader *l, const char *prefix, int n, ...)
 {
@@ -169,7 +169,7 @@ load_layers(loader *l)
     return true;
 }
 
-/* Whether the device can attend over the encoder's output itself in every layer. */
+/* Whether the device supports state_attention in every layer. */
 static bool
 fits_states(const ia3_model *m)
 {
@@ -215,7 +215,7 @@ create_ones(loader *l)
     return m->ones || ia3_fail(l->err, IA3_E_MEMORY, "out of memory while loading the backbone");
 }
 
-/* Parameters of the graph, each stored tensor once. */
+/* Counts the parameters of the graph; shared tensors count once. */
 static uint64_t
 count_parameters(const ia3_config *c, bool own_head)
 {
@@ -231,9 +231,10 @@ check_device(const ia3_config *c, const ia3_device *dev, ia3_error *err)
 {
     if (dev->max_d_kv == 0 || c->d_kv <= dev->max_d_kv)
         return true;
-    ia3_fail(err, IA3_E_UNSUPPORTED, "device \"%s\" does not take heads of size %d", dev->name, c->d_kv);
-    ia3_fail_detail(err, "The checkpoint's \"d_kv\" may be at most %d on this device.", dev->max_d_kv);
-    return ia3_fail_hint(err, "Put this backbone on the CPU.");
+    ia3_fail(err, IA3_E_UNSUPPORTED, "device \"%s\" does not support attention heads of size %d", dev->name,
+             c->d_kv);
+    ia3_fail_detail(err, "The checkpoint's \"d_kv\" must not exceed %d on this device.", dev->max_d_kv);
+    return ia3_fail_hint(err, "Use this backbone on the CPU.");
 }
 
 static void
@@ -370,10 +371,10 @@ ia3_model_retain_backward(ia3_model *m, ia3_error *err)
 {
     if (m->dev->weights == IA3_INT8) {
         ia3_fail(err, IA3_E_UNSUPPORTED, "cannot train on a backbone in int8");
-        ia3_fail_detail(err, "Weights in int8 are for scoring; their gradients would be too coarse.");
+        ia3_fail_detail(err, "Weights in int8 can only be used for prediction.");
         return ia3_fail_hint(
-            err, "Name the backbone a second time in ia3.backbones, with :bfloat16, train there, and "
-                 "UPDATE ia3.task SET backbone to ask the task here.");
+            err, "List the backbone a second time in ia3.backbones, with :bfloat16, train there, and then "
+                 "UPDATE ia3.task SET backbone to predict with this one.");
     }
     if (m->backward_users == 0 && !each_matrix(m, visit_prepare, err)) {
         each_matrix(m, visit_release, NULL);
@@ -464,8 +465,9 @@ ia3_model_has_method(const ia3_model *m, const ia3_method *method, ia3_error *er
 {
     if (method->runs_on == NULL || method->runs_on(m->dev->ops))
         return true;
-    ia3_fail(err, IA3_E_INVALID, "device \"%s\" does not have the method \"%s\"", m->dev->name, method->name);
-    return ia3_fail_hint(err, "Use the method %s, or a backbone on the CPU.", m->layout->method->name);
+    ia3_fail(err, IA3_E_INVALID, "device \"%s\" does not support the method \"%s\"", m->dev->name,
+             method->name);
+    return ia3_fail_hint(err, "Use the method \"%s\", or a backbone on the CPU.", m->layout->method->name);
 }
 
 ia3_adapter *

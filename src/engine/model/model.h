@@ -1,6 +1,6 @@
 /*
  * model.h
- *     A backbone on a device, and the passes over it. Written once, for every device.
+ *     A backbone whose weights are on a device, and adapters for it.
  */
 #ifndef IA3_MODEL_H
 #define IA3_MODEL_H
@@ -11,8 +11,10 @@
 typedef struct ia3_model ia3_model;
 
 /*
- * Copies the checkpoint's weights to the device (progress as in checkpoint.h). `methods` are those whose adapters it will
- * take (methods.h); one of them is fused.
+ * Copies the checkpoint's weights to the device. `methods` (see methods.h) are those whose adapters the model can use;
+ * one of them is fused. `progress` (may be NULL) is called with a fraction from 0 to 1. NULL with IA3_E_BAD_CHECKPOINT
+ * for unusable weights, IA3_E_UNSUPPORTED if the device does not support the model's shape, or IA3_E_MEMORY. The
+ * checkpoint may be closed afterwards; the device must stay open.
  */
 ia3_model *ia3_model_load(const ia3_checkpoint *ck, ia3_device *dev, const ia3_method *const *methods,
                           void (*progress)(double fraction, void *arg), void *arg, ia3_error *err);
@@ -20,30 +22,34 @@ void ia3_model_free(ia3_model *m);
 
 const ia3_config *ia3_model_config(const ia3_model *m);
 const ia3_method *const *ia3_model_methods(const ia3_model *m);
-ia3_layout *const *ia3_model_layouts(const ia3_model *m); /* of its methods, in their order; ends with NULL */
-const ia3_layout *ia3_model_layout(const ia3_model *m);   /* of the fused one, (IA)³ */
+ia3_layout *const *
+ia3_model_layouts(const ia3_model *m); /* of its methods, in the same order; ends with NULL */
+const ia3_layout *ia3_model_layout(const ia3_model *m); /* of the fused method, (IA)³ */
 ia3_device *ia3_model_device(const ia3_model *m);
 uint64_t ia3_model_parameters(const ia3_model *m);
-uint64_t ia3_model_bytes(const ia3_model *m); /* weights on the device */
+uint64_t ia3_model_bytes(const ia3_model *m); /* memory that the weights take on the device */
 
-/* An adapter's values on the device. `values` is host memory in the method's layout. */
+/* An adapter whose values are on the device. */
 typedef struct ia3_adapter {
     uint8_t digest[IA3_DIGEST_LEN];
     const ia3_method *method;
-    float *values; /* device */
+    float *values; /* device memory, in the method's layout */
     size_t bytes;
 } ia3_adapter;
-/* IA3_E_INVALID when the device cannot run the method. */
+/*
+ * Copies an adapter to the device; `values` is host memory in the method's layout. NULL with IA3_E_INVALID if the
+ * device does not support the method (which ia3_model_has_method checks), or with IA3_E_MEMORY.
+ */
 ia3_adapter *ia3_adapter_create(ia3_model *m, const ia3_method *method, const float *values,
                                 const uint8_t digest[IA3_DIGEST_LEN], ia3_error *err);
 bool ia3_model_has_method(const ia3_model *m, const ia3_method *method, ia3_error *err);
 void ia3_adapter_free(ia3_model *m, ia3_adapter *a);
 
 /*
- * For tests: calls `fn` with a host fp32 copy of intermediate results of every following pass (NULL stops it).
- * Sites: "encoder.block.I" and "decoder.block.I" (residual stream after block I, before the final norm),
- * "encoder.out", "decoder.out" (after the final norm), "decoder.cross_k.I", "decoder.cross_v.I" (after (IA)³
- * scaling) with rows packed as in the batch.
+ * For tests: from now on every pass calls `fn` with fp32 copies of intermediate results in host memory; NULL ends this.
+ * The sites are "encoder.block.I" and "decoder.block.I" (the residual stream after block I, before the final norm),
+ * "encoder.out" and "decoder.out" (after the final norm), and "decoder.cross_k.I" and "decoder.cross_v.I" (after (IA)³
+ * scaling). Rows are packed as in the batch.
  */
 typedef void (*ia3_trace_fn)(const char *site, const float *values, int rows, int cols, void *arg);
 void ia3_model_set_trace(ia3_model *m, ia3_trace_fn fn, void *arg);

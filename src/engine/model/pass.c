@@ -1,7 +1,7 @@
 /*
  * pass.c
- *     What the forward and the backward pass agree on: where vectors lie, how attention is described, which
- *     dropout mask belongs where.
+ *     What the forward and the backward pass must agree on: the position of (IA)³ vectors, the parameters of attention,
+ *     and the dropout mask at each site.
  */
 #include "pass.h"
 
@@ -12,8 +12,8 @@ ia3_pass_drops(const ia3_pass *p)
 }
 
 /*
- * Sites are numbered so that no two masks of a step coincide: stack, layer, kind, and below them room for the
- * head (attention adds it).
+ * Sites are numbered so that no two masks of a step coincide: by stack, layer and kind, and in the lowest bits by head,
+ * which attention adds.
  */
 ia3_dropout
 ia3_pass_dropout(const ia3_pass *p, const ia3_stack *s, int layer, ia3_site site)
@@ -24,7 +24,7 @@ ia3_pass_dropout(const ia3_pass *p, const ia3_stack *s, int layer, ia3_site site
     return (ia3_dropout){.p = p->batch->dropout, .site = id, .row_key = s->keys};
 }
 
-/* The scale of vector number `which` (0, 1, … of length inner each) of a layer, one slot per sequence. */
+/* The scale with a layer's vector number `which` (each of length inner), with one slot per sequence. */
 static ia3_scale
 attention_scale(const ia3_pass *p, const ia3_stack *s, int layer, int which)
 {

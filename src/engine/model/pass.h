@@ -1,9 +1,9 @@
 /*
  * pass.h
- *     Forward and backward over a batch, on the device.
+ *     The forward and the backward pass over a batch, on the device.
  *
- * A pass lives in the device's arena: everything it points at is gone when the arena is released. It runs
- * inside ia3_model_guarded, so running out of memory leaves by a jump.
+ * All memory of a pass is in the device's arena and becomes invalid when the arena is released. A pass runs inside
+ * ia3_model_guarded; if there is too little memory, it ends by longjmp.
  */
 #ifndef IA3_PASS_H
 #define IA3_PASS_H
@@ -11,9 +11,9 @@
 #include "batch.h"
 #include "graph.h"
 
-/* What the backward pass needs of one attention. */
+/* The values of one attention that the backward pass needs. */
 typedef struct ia3_saved_attention {
-    float *x;    /* residual stream before the norm [rows, d_model] */
+    float *x;    /* the residual stream before the norm [rows, d_model] */
     float *rstd; /* [rows] */
     void *q,
         *kv; /* act: fused [rows, 3·inner] for self-attention (kv = NULL); else q [rows, inner], kv [keys, 2·inner] */
@@ -31,17 +31,17 @@ typedef struct ia3_saved_layer {
     ia3_saved_ff ff;
 } ia3_saved_layer;
 
-/* One stack's (encoder's or decoder's) rows and work space. */
+/* The rows and buffers of one stack, the encoder or the decoder. */
 typedef struct ia3_stack {
     bool decoder;
     int rows, n_layers;
     const int32_t *ids, *offsets, *slot_of_row;
-    int max_rows;                 /* of one sequence */
-    const ia3_segments *segments; /* host: rows of methods with hooks */
+    int max_rows;                 /* rows of the longest sequence */
+    const ia3_segments *segments; /* host memory: runs of rows whose methods have hooks */
     const uint64_t *keys;         /* dropout */
     float *x;                     /* residual stream [rows, d_model] */
-    float *y;                     /* fp32 scratch [rows, d_model], with dropout only */
-    void *normed, *out;           /* act [rows, d_model]: scratch; the stack's result */
+    float *y;                     /* fp32 scratch [rows, d_model], only with dropout */
+    void *normed, *out;           /* act [rows, d_model]: scratch for norms; the stack's result */
     float *final_rstd;            /* training */
     ia3_saved_layer *saved;       /* training: [n_layers] */
 } ia3_stack;
@@ -70,25 +70,31 @@ typedef enum ia3_site {
     IA3_SITE_OUTPUT
 } ia3_site;
 
-/* Log-probabilities of all pairs of the batch, into host lp[pairs]. training keeps what backward needs. */
+/*
+ * Computes the log-probabilities of all pairs of the batch and copies them to host memory lp[pairs]. With `training` it
+ * keeps what the backward pass needs.
+ */
 void ia3_pass_forward(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training, float *lp);
 
-/* The first half of it: everything up to the encoder's output (p->enc.out). */
+/* Does the first half of this, up to the encoder's output (p->enc.out). */
 void ia3_pass_encode(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training);
 
 /*
- * Sub-layers, shared with generation: enter normalises the residual stream into s->normed (training keeps
- * stream and statistics), leave adds drop(a·Wᵀ) to it. `part` is the norm.
+ * Sub-layers, which generation uses too. enter writes the normalised residual stream to s->normed (training keeps the
+ * stream and its statistics); leave adds drop(a·Wᵀ) to the residual stream. `part` is the norm.
  */
 void ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, const float *norm,
                         float **saved_x, float **saved_rstd);
 void ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int layer, ia3_site site);
 void ia3_sublayer_feed_forward(ia3_pass *p, ia3_stack *s, int layer);
 
-/* From dL/dlp (host [pairs]) to the gradients of the vectors, accumulated into the batch's grad_slots. */
+/* Computes the adapters' gradients from dL/dlp (host memory [pairs]) and adds them to the batch's grad_slots. */
 void ia3_pass_backward(ia3_pass *p, const float *dlp);
 
-/* Pieces that forward and backward share. */
+/*
+ * Descriptions of operations that both passes use: the dropout at a site, whether there is dropout at all, attention
+ * and the activation.
+ */
 ia3_dropout ia3_pass_dropout(const ia3_pass *p, const ia3_stack *s, int layer, ia3_site site);
 bool ia3_pass_drops(const ia3_pass *p);
 void ia3_pass_self_attention(const ia3_pass *p, const ia3_stack *s, int layer, const ia3_saved_attention *w,
@@ -97,9 +103,9 @@ void ia3_pass_cross_attention(const ia3_pass *p, int layer, const ia3_saved_atte
 void ia3_pass_gated(const ia3_pass *p, const ia3_stack *s, int layer, ia3_gated *g);
 
 /*
- * hooks.c: the graph's products and norms with what methods add there. `s` has the rows. The backward functions get dy,
- * the gradient of the result, and x, what the product or the norm's hook was applied to; x may be NULL when the stack has
- * no rows of methods with hooks.
+ * hooks.c: the graph's matrix products and norms together with what methods add there. `s` has the rows. The backward
+ * functions take dy, the gradient of the result, and x, the input of the product or of the norm's hook; x may be NULL
+ * if the stack has no rows whose methods have hooks.
  */
 void ia3_pass_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y, const void *x,
                       ia3_matrix *w, ia3_out out);
@@ -107,10 +113,10 @@ void ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, v
                           const void *x, ia3_matrix *w, ia3_out out);
 void ia3_pass_norm(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y);
 void ia3_pass_norm_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy, const void *x);
-/* The rows that methods have before each input, which the batch left free; and their gradients. */
+/* Fill the lead rows, for which the batch left room before each input, and pass their gradients to the methods. */
 void ia3_pass_lead(const ia3_pass *p, float *x);
 void ia3_pass_lead_bwd(const ia3_pass *p, const float *dx);
-/* The (IA)³ slots of the batch on the device, in which slots of other methods are ones; NULL: none is needed. */
+/* The batch's (IA)³ slots on the device, with ones for slots of other methods; NULL if no slot is needed. */
 const float *const *ia3_pass_slots(const ia3_pass *p);
 float *const *ia3_pass_grad_slots(const ia3_pass *p);
 

@@ -1,6 +1,6 @@
 /*
  * trace.c
- *     Hands intermediate results to tests (ia3_model_set_trace). Slow on purpose: plain host copies.
+ *     Passes intermediate results to tests (ia3_model_set_trace). It simply copies them to host memory, which is slow.
  */
 #include "pass.h"
 
@@ -57,7 +57,7 @@ ia3_trace_act(const ia3_pass *p, const char *site, int layer, const void *values
     free(host);
 }
 
-/* Keys (which = 0) or values (1) out of the fused product, scaled as attention scales them. */
+/* Emits the keys (which = 0) or values (1) of the fused matrix product, scaled as attention scales them. */
 static void
 trace_half(const ia3_pass *p, int layer, const float *kv, int which)
 {

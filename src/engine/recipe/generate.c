@@ -1,10 +1,10 @@
 /*
  * generate.c
- *     Decoding token by token over cached keys and values.
+ *     Generates text token by token with cached keys and values.
  *
- * Every layer keeps the fused q, k, v products of all steps, time-major: cache[layer][step][row][3·inner]. The
- * keys of one row are then rows that lie n·3·inner elements apart, which is all that attention needs to know,
- * and a step's product lands where it stays: nothing is copied.
+ * Every layer stores the results of its fused q, k, v matrix products of all steps: cache[layer][step][row][3·inner].
+ * The keys of one row are then n·3·inner elements apart, which attention supports by its stride, and the result of each
+ * step is written to its final place, so nothing is copied.
  */
 #include "generate.h"
 
@@ -26,11 +26,11 @@ typedef struct generation {
     const ia3_batch *batch;
     ia3_pass pass;
     char **cache,
-        **cross; /* host arrays [layers] of device act: [max_tokens][n][3·inner]; [inputs' rows][2·inner] */
+        **cross; /* host arrays [layers] of device memory, act: [max_tokens][n][3·inner]; [encoder rows][2·inner] */
     void *q, *attended; /* act [n, inner] */
     float *logits;      /* device [n, vocab] */
     float *host_logits;
-    int32_t *token;         /* host [n]: input of the next step */
+    int32_t *token;         /* host memory [n]: input of the next step */
     int32_t *device_token;  /* the same on the device */
     int32_t *one_query;     /* device {0, 1}: the query of a single row */
     int32_t *keys;          /* device {0, steps so far} */
@@ -45,7 +45,7 @@ act_room(generation *g, size_t rows, size_t cols)
     return OPS->arena_alloc(DEV, rows * cols * ia3_dtype_size(DEV->dtype));
 }
 
-/* Cross-attention keys and values of all layers, and room for everything the steps need. */
+/* Computes the cross-attention keys and values of all layers and allocates all buffers of the steps. */
 static void
 prepare(generation *g)
 {
@@ -81,7 +81,7 @@ prepare(generation *g)
     s->out = act_room(g, n, d);
 }
 
-/* Row by row: each attends to its own steps so far. */
+/* Self-attention, row by row; each attends to its own steps so far. */
 static void
 self_attention(generation *g, int layer, int step)
 {
@@ -107,7 +107,7 @@ self_attention(generation *g, int layer, int step)
         a.k = g->cache[layer] + (size_t) i * row_bytes + inner * size;
         a.v = g->cache[layer] + (size_t) i * row_bytes + 2 * inner * size;
         a.kv_stride = (size_t) g->n * 3 * inner;
-        /* the only query stands at position `step`, not 0: shift the table of distances */
+        /* the only query has position `step`, not 0, so the table of distances is shifted */
         a.bias = all.bias ? all.bias - step : NULL;
         a.scale_k.slot_of = all.scale_k.slot_of + i;
         a.scale_v.slot_of = all.scale_v.slot_of + i;
@@ -132,7 +132,7 @@ cross_attention(generation *g, int layer)
     ia3_sublayer_leave(&g->pass, s, g->attended, w->o, layer, IA3_SITE_CROSS_OUT);
 }
 
-/* Logits of the next token of every row, into host_logits. */
+/* Computes the logits of the next token of every row and copies them to host_logits. */
 static void
 decode_step(generation *g, int step)
 {
@@ -170,7 +170,7 @@ descending(const void *a, const void *b)
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* The k-th largest logit: sampling ignores what lies below. */
+/* The k-th largest logit; sampling ignores tokens below it. */
 static float
 cutoff(const float *logits, int n, int k)
 {
@@ -184,7 +184,7 @@ cutoff(const float *logits, int n, int k)
     return least;
 }
 
-/* Draws from softmax(scale · logits / temperature) by walking its distribution function. */
+/* Draws a token from softmax(scale · logits / temperature) with its cumulative distribution function. */
 static int32_t
 sample(const ia3_generate_row *row, const float *logits, int n, double scale, int step)
 {
@@ -207,7 +207,7 @@ sample(const ia3_generate_row *row, const float *logits, int n, double scale, in
     return last;
 }
 
-/* Appends a token to every row that still runs. */
+/* Chooses the next token of every row that is not finished. */
 static void
 choose(generation *g, int step)
 {

@@ -1,6 +1,6 @@
 /*
  * loss.c
- *     Values and gradients of T-Few's losses, in double precision on the host: a few numbers per token.
+ *     Computes T-Few's losses and their gradients on the host, in double precision; this is little work.
  */
 #include "loss.h"
 
@@ -30,7 +30,7 @@ wrong_tokens(const ia3_loss_example *e)
     return n;
 }
 
-/* -Σ lp over the gold tokens; gradient -scale each. */
+/* -Σ lp over the gold tokens; each has the gradient -scale. */
 static double
 add_lm(const ia3_loss_example *e, double scale, const float *lp, float *dlp)
 {
@@ -43,7 +43,7 @@ add_lm(const ia3_loss_example *e, double scale, const float *lp, float *dlp)
     return sum;
 }
 
-/* -Σ log(1 - p + 0.01) over the tokens of wrong choices; gradient scale · p / (1.01 - p). */
+/* -Σ log(1 - p + 0.01) over the tokens of the wrong choices, with the gradient scale · p / (1.01 - p). */
 static double
 add_unlikelihood(const ia3_loss_example *e, double scale, const float *lp, float *dlp)
 {

@@ -1,18 +1,19 @@
 /*
  * loss.h
- *     T-Few's three losses on token log-probabilities (arXiv 2205.05638 §3.2; engine.md §3.1).
+ *     T-Few's three losses, computed from log-probabilities of tokens (arXiv 2205.05638 §3.2; docs/engine.md §3.1).
  */
 #ifndef IA3_LOSS_H
 #define IA3_LOSS_H
 
 #include "train.h"
 
-/* One example of the batch, and where its tokens' log-probabilities begin among the batch's pairs. */
+/* One example of the batch; first_pair is its first pair in the batch. */
 typedef struct ia3_loss_example {
     const ia3_choices *choices;
     int label;
     int first_pair;
-    bool chains; /* pairs in the order of choices, then tokens; else by choices->choice_pairs */
+    bool
+        chains; /* pairs are in the order of choices, then tokens; else they are given by choices->choice_pairs */
 } ia3_loss_example;
 
 typedef struct ia3_losses {
@@ -20,15 +21,16 @@ typedef struct ia3_losses {
 } ia3_losses;
 
 /*
- * Losses of n examples and, added into dlp, dL/dlp of every pair, L = Σ weight·loss (weights of the recipe).
+ * Computes the losses of n examples from lp [pairs], and adds dL/dlp to dlp [pairs], where L = Σ weight·loss with the
+ * weights of the recipe:
  *
- *   lm            = -Σ lp / Σ 1                     over the gold tokens
+ *   lm            = -Σ lp / Σ 1                     over the tokens of the correct choice ("gold")
  *   length_norm   = mean over examples of CE(softmax(-s), gold),  s_c = Σ_t (-lp_ct) / len_c
- *   unlikelihood  = -Σ log(1.01 - exp lp) / Σ 1     over the tokens of wrong choices
+ *   unlikelihood  = -Σ log(1.01 - exp lp) / Σ 1     over the tokens of the wrong choices
  *
- * (the constant that the reference implementation adds for masked cells is dropped; it has no gradient).
- * IA3_LOSS_BATCH takes the sums over the whole batch; IA3_LOSS_EXAMPLE over each example alone, and divides
- * the sum of the examples' losses by `batch_size` even when n is smaller.
+ * The reference implementation adds a constant for masked positions, which has no gradient and is left out here. With
+ * IA3_LOSS_BATCH the sums are over the whole batch. With IA3_LOSS_EXAMPLE they are over each example, and the sum of
+ * the examples' losses is divided by `batch_size` even if n is smaller.
  */
 ia3_losses ia3_loss(const ia3_loss_example *examples, int n, const ia3_recipe *recipe, const float *lp,
                     float *dlp);

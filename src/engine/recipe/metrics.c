@@ -1,6 +1,6 @@
 /*
  * metrics.c
- *     Averages of the losses over the steps of a training run, and their JSON.
+ *     Averages the losses over the steps of a training run and writes them as JSON.
  */
 #include "metrics.h"
 
@@ -27,7 +27,7 @@ ia3_loss_record_add(ia3_loss_record *l, const ia3_train_report *report)
     l->n_sums++;
 }
 
-/* JSON has no NaN. */
+/* A JSON number, or null for NaN and infinities, which JSON does not have. */
 static json_t *
 number(double v)
 {

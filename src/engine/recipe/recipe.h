@@ -1,6 +1,6 @@
 /*
  * recipe.h
- *     The numbers of a training run, as the recipe of T-Few has them (engine.md §3).
+ *     The parameters of a training run with the T-Few recipe (docs/engine.md §3).
  */
 #ifndef IA3_RECIPE_H
 #define IA3_RECIPE_H
@@ -11,11 +11,11 @@ typedef struct ia3_recipe {
     int steps, batch_size;
     double learning_rate, warmup_ratio;
     double lm_weight, unlikelihood_weight, length_norm_weight;
-    double dropout; /* negative: the checkpoint's dropout_rate */
+    double dropout; /* a probability; negative: the checkpoint's dropout_rate */
     uint64_t seed;
     Ia3LossAveraging averaging;
     const ia3_method *method;
-    int stop; /* pause after this many of the steps, 0: after all */
+    int stop; /* pause after this many steps; 0: do not pause */
 } ia3_recipe;
 
 /* What the numbers of a recipe may be. */

@@ -1,9 +1,9 @@
 /*
  * score.c
- *     Rank classification of a batch of rows with mixed adapters.
+ *     Rank classification of a batch of rows with different adapters.
  *
- * Each distinct (adapter, input) is one input of the pass (two, when large and small choice sets are asked of it);
- * each distinct choice set asked of it adds its trie below that input. score = mean log-likelihood per token of a choice.
+ * Rows with the same adapter and input share one input of the pass (two, if it has both small and large choice sets);
+ * each distinct choice set adds its trie to that input. A score is the mean log-likelihood per token of a choice.
  */
 #include "score.h"
 
@@ -21,8 +21,9 @@ ia3_score_row_tokens(const ia3_score_row *row)
 }
 
 /*
- * Keys and values take 2·d_model·inner products per token of the input; without them it is as many per decoder row
- * and 2·d_model more per decoder row, token and head, in smaller pieces, which halves their speed.
+ * Keys and values cost 2·d_model·inner multiplications per token of the input. state_attention costs as many per
+ * decoder row, and 2·d_model more per decoder row, token and head; these count twice here, because they are computed in
+ * smaller pieces at half the speed.
  */
 bool
 ia3_score_by_states(const ia3_model *m, const ia3_score_row *row)
@@ -34,7 +35,7 @@ ia3_score_by_states(const ia3_model *m, const ia3_score_row *row)
     return 2 * rows * (c->inner + c->n_heads * tokens) < tokens * c->inner;
 }
 
-/* Groups rows by (adapter, input, choices) through one hash table of row indexes (open addressing). */
+/* A hash table of row indices (open addressing), for grouping rows by adapter and input. */
 typedef struct grouping {
     const ia3_score_row *rows;
     const bool *by_states;
@@ -59,7 +60,7 @@ same_input(const grouping *g, int i, int j)
            memcmp(a->ids, b->ids, (size_t) a->n_ids * sizeof *a->ids) == 0;
 }
 
-/* The first row with the same input as row i (i itself if it is the first), entering i when new. */
+/* The first row with the same input as row i; inserts i if there is none. */
 static int
 first_of_input(grouping *g, int i)
 {
@@ -99,8 +100,8 @@ slot_of(ia3_batch *b, const ia3_model *m, const ia3_adapter *adapter)
 }
 
 /*
- * Adds one input with the choice sets of all rows it leads, linked by next[], and says where the pairs of each
- * row begin: rows that ask the same of the same input share them.
+ * Adds one input with the choice sets of all rows of its group, which are linked by next[], and sets the first pair of
+ * each row. Rows with the same choice set share their pairs.
  */
 static void
 add_group(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, const int *next, int leader, int *first_pair)
@@ -115,7 +116,7 @@ add_group(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, const int *next
     }
 }
 
-/* Inputs whose cross-attention goes by states come last. */
+/* Builds the batch. Inputs that use state_attention come last. */
 static void
 build(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, int n, int *first_pair)
 {
@@ -146,7 +147,7 @@ build(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, int n, int *first_p
     free(tail);
 }
 
-/* The bare backbone alone needs no vectors at all. */
+/* Removes the slots if all rows use the bare backbone, which needs no vectors. */
 static void
 drop_ones(ia3_batch *b, const ia3_model *m)
 {

@@ -1,6 +1,6 @@
 /*
  * score.h
- *     Rank classification of a batch: mixed adapters, each distinct (adapter, input) encoded once.
+ *     Rank classification: scores the choices of a batch of rows, which may use different adapters.
  */
 #ifndef IA3_SCORE_H
 #define IA3_SCORE_H
@@ -13,21 +13,21 @@ typedef struct ia3_score_row {
     const int32_t *ids;         /* input, </s> included */
     int n_ids;
     const ia3_choices *choices;
-    double *scores; /* out [choices->n]: mean log-likelihood per token */
+    double *scores; /* result [choices->n]: mean log-likelihood per token of the choice, </s> included */
     bool
-        repeated; /* out: an earlier row has the same adapter, input and choices, and was computed for both */
+        repeated; /* result: an earlier row with the same adapter, input and choices served for this one too */
 } ia3_score_row;
 
-/* Tokens a row adds to a batch, for the token budget: input tokens + trie rows. */
+/* The number of tokens that a row adds to a batch, for the token budget: input tokens plus rows of the trie. */
 int ia3_score_row_tokens(const ia3_score_row *row);
 
 /*
- * Whether the row's cross-attention goes over the encoder's output without keys and values of it (state_attention of
- * device.h), because its choices are few. A matter of the row alone, so that its result does not depend on the batch.
+ * Whether this row's cross-attention uses state_attention (device.h), which is faster if there are few choices. This
+ * depends only on the row, so that its result does not depend on the rest of the batch.
  */
 bool ia3_score_by_states(const ia3_model *m, const ia3_score_row *row);
 
-/* Computes all rows in one batch. On failure (out of memory) no score is valid. */
+/* Computes the scores of all n rows in one batch. On failure (IA3_E_MEMORY) no score is valid. */
 bool ia3_score(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * train.c
- *     The T-Few recipe: which examples make a step, one pass for all jobs, Adafactor on the vectors.
+ *     The T-Few recipe: choosing the examples of a step, one pass for all jobs, Adafactor, saving and restoring jobs.
  *
- * All randomness (order of examples, template of an access, dropout) is a function of the seed and of
- * counters, so a job's result depends on nothing but its own inputs.
+ * All random choices (the order of examples, the template for each access, dropout) are functions of the seed and of
+ * counters, so a job's result depends only on its own inputs.
  */
 #include "train.h"
 
@@ -23,20 +23,20 @@ struct ia3_train {
     ia3_train_example *examples;
     int n;
     ia3_recipe recipe;
-    double dropout; /* resolved */
+    double dropout; /* the probability in use; never negative */
     int batch_tokens;
 
-    /* device, fp32: vectors, gradients, second moments [n_values] each; where each tensor begins */
+    /* device memory: values, gradients and second moments, fp32 [n_values] each; where each tensor begins; its rows */
     float *values, *grads, *second_moment;
     int32_t *tensor_offsets, *tensor_rows;
 
-    int step; /* done */
-    /* sampling: the shuffled examples of the epoch and how many of them are used up */
+    int step; /* number of steps done */
+    /* sampling: the epoch's examples in random order, and how many of them have been used */
     int *order;
     int used, epoch;
     uint64_t accesses;
 
-    /* the batch of the step under way */
+    /* the batch of the current step */
     int *batch, *texts, n_batch;
     ia3_train_report last;
 };
@@ -102,7 +102,7 @@ create_device_state(ia3_train *t, const float *init, ia3_error *err)
     return ok;
 }
 
-/* Tokens of a typical step: the mean over all examples, times the size of a batch. */
+/* The mean number of tokens over all examples, times the batch size. */
 static int
 count_batch_tokens(const ia3_train *t)
 {
@@ -137,7 +137,7 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
     memcpy(t->examples, examples, (size_t) n * sizeof *t->examples);
     t->batch_tokens = count_batch_tokens(t);
     t->order = ia3_alloc_array(n, sizeof(int));
-    t->used = n; /* the first step shuffles */
+    t->used = n; /* so that the first step shuffles */
     t->batch = ia3_alloc_array(recipe->batch_size, sizeof(int));
     t->texts = ia3_alloc_array(recipe->batch_size, sizeof(int));
     if (!create_device_state(t, init, err)) {
@@ -184,9 +184,10 @@ shuffle(ia3_train *t)
 }
 
 /*
- * The next batch. Token-weighted averaging drops an epoch's incomplete last batch (PyTorch's drop_last), as the
- * 3B runs do; per-example averaging keeps it: with one example per micro-batch nothing is dropped and the
- * optimizer steps at the end of the epoch (engine.md §3.2). Fewer examples than a batch make one batch.
+ * Chooses the next batch (docs/engine.md §3.2). With token-weighted averaging an incomplete batch at the end of an
+ * epoch is dropped (PyTorch's drop_last), as in T-Few's 3B runs. Per-example averaging keeps it, as in runs with one
+ * example per micro-batch, where nothing is dropped and the optimizer steps at the end of the epoch. If there are fewer
+ * examples than batch_size, all of them are the batch.
  */
 static void
 sample(ia3_train *t)
@@ -206,7 +207,7 @@ sample(ia3_train *t)
 
 /* --- one pass --- */
 
-/* A job's share of a pass. */
+/* One job's part of a pass. */
 typedef struct share {
     ia3_train *job;
     const int *examples, *texts;
@@ -220,7 +221,7 @@ typedef struct train_pass {
     share *shares;
     int n_shares;
     ia3_batch batch;
-    float *lp, *dlp; /* host [pairs] */
+    float *lp, *dlp; /* host memory [pairs] */
 } train_pass;
 
 static void
@@ -240,7 +241,7 @@ add_share(train_pass *tp, share *s)
     }
 }
 
-/* Dropout keys: a row is known by its job's seed and step, its example's place in the job's batch, its position. */
+/* Makes the rows' dropout keys from the job's seed and step, the example's index in its batch, and the position. */
 static uint64_t *
 row_keys(const train_pass *tp, const ia3_ints *offsets, int rows)
 {
@@ -288,7 +289,7 @@ run_pass(void *arg)
     ia3_pass_backward(&p, tp->dlp);
 }
 
-/* Gradients of every share (all with the same dropout) into their jobs' grads. */
+/* Adds the gradients of all shares, which must have the same dropout, to their jobs' grads. */
 static bool
 compute(ia3_model *m, share *shares, int n, ia3_error *err)
 {
@@ -305,7 +306,7 @@ compute(ia3_model *m, share *shares, int n, ia3_error *err)
 
 /* --- steps --- */
 
-/* Linear warm-up from 0, then linear decay to 0 (get_linear_schedule_with_warmup), k = steps done before. */
+/* Linear warm-up from 0, then linear decay to 0, after k steps (transformers' get_linear_schedule_with_warmup). */
 static double
 learning_rate(const ia3_recipe *r, int k)
 {
@@ -349,7 +350,7 @@ update(ia3_model *m, share *shares, int n)
     free(steps);
 }
 
-/* Jobs with the same dropout share a pass: a mask has one probability. */
+/* Runs one pass for all jobs with the same dropout, because a pass has a single probability. */
 static bool
 compute_all(ia3_model *m, share *shares, int n, ia3_error *err)
 {
@@ -378,7 +379,7 @@ ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err)
     share *shares = ia3_alloc_array(n_jobs, sizeof *shares);
     for (int k = 0; k < n_jobs; k++) {
         ia3_train *t = jobs[k];
-        if (t->n_batch == 0) /* a step that failed for lack of memory is tried again with the same batch */
+        if (t->n_batch == 0) /* a step that failed for lack of memory is repeated with the same batch */
             sample(t);
         shares[k] = (share){.job = t, .examples = t->batch, .texts = t->texts, .n = t->n_batch};
     }
@@ -472,7 +473,7 @@ mix_in_ids(uint64_t hash, const int32_t *ids, int n)
     return hash;
 }
 
-/* Of all that steps depend on besides the state: two jobs that differ in it must not continue each other. */
+/* A hash of everything, other than the state, that steps depend on. A state fits only jobs with the same hash. */
 static uint64_t
 fingerprint(const ia3_train *t)
 {
@@ -525,7 +526,7 @@ ia3_train_save(ia3_train *t, size_t *len)
     return w.data;
 }
 
-/* Puts the job at a place of its random order, which the number of the epoch determines. */
+/* Sets the job's position in the random order of the examples, which the number of the epoch determines. */
 static bool
 resume_at(ia3_train *t, uint32_t step, uint32_t epoch, uint32_t used)
 {
@@ -547,20 +548,22 @@ ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err
     ia3_reader r = {.p = state, .end = state + len};
     const uint8_t *magic = ia3_get_bytes(&r, sizeof STATE_MAGIC);
     if (!magic || memcmp(magic, STATE_MAGIC, sizeof STATE_MAGIC) != 0 || ia3_get_u32(&r) != STATE_FORMAT)
-        return ia3_fail(err, IA3_E_INVALID, "these bytes are no state of a training");
+        return ia3_fail(err, IA3_E_INVALID, "the data is not a saved training state");
     if (ia3_get_u64(&r) != fingerprint(t)) {
-        ia3_fail(err, IA3_E_INVALID, "the state is of a training on other examples or with another recipe");
-        return ia3_fail_hint(err, "Start anew, or give the examples and options that it was begun with.");
+        ia3_fail(err, IA3_E_INVALID,
+                 "the saved state belongs to a training run with other examples or options");
+        return ia3_fail_hint(err,
+                             "Start a new training run, or use the same examples and options as before.");
     }
     uint32_t step = ia3_get_u32(&r), epoch = ia3_get_u32(&r), used = ia3_get_u32(&r);
     t->accesses = ia3_get_u64(&r);
     uint32_t n = ia3_get_u32(&r);
     size_t bytes = t->layout->n_values * sizeof(float);
     if (n != t->layout->n_values)
-        return ia3_fail(err, IA3_E_INVALID, "the state is of a training on another backbone");
+        return ia3_fail(err, IA3_E_INVALID, "the saved state belongs to a training run on another backbone");
     const uint8_t *values = ia3_get_bytes(&r, bytes), *second_moment = ia3_get_bytes(&r, bytes);
     if (r.bad || r.p != r.end || !resume_at(t, step, epoch, used))
-        return ia3_fail(err, IA3_E_INVALID, "the state of the training is damaged");
+        return ia3_fail(err, IA3_E_INVALID, "the saved training state is corrupted");
     t->m->dev->ops->upload(t->m->dev, t->values, values, bytes);
     t->m->dev->ops->upload(t->m->dev, t->second_moment, second_moment, bytes);
     return true;

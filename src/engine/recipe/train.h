@@ -1,6 +1,6 @@
 /*
  * train.h
- *     Training with the T-Few recipe (engine.md §3): one or several jobs over one backbone.
+ *     Training runs ("jobs") with the T-Few recipe (docs/engine.md §3), one or several at a time on one backbone.
  */
 #ifndef IA3_TRAIN_H
 #define IA3_TRAIN_H
@@ -9,7 +9,7 @@
 #include "engine/model/model.h"
 #include "recipe.h"
 
-/* One example; the texts are its renderings under each template, one of which is drawn per access. */
+/* One example. The texts are its renderings under each template, of which each access draws one at random. */
 typedef struct ia3_train_example {
     int n_texts;
     const int32_t *const *ids; /* [n_texts][n_ids[t]], </s> included */
@@ -19,50 +19,50 @@ typedef struct ia3_train_example {
 } ia3_train_example;
 
 typedef struct ia3_train_report {
-    int step;                                                  /* steps done */
-    double loss, lm_loss, unlikelihood_loss, length_norm_loss; /* of the last step, the constant dropped */
-    int examples;                                              /* of the last step */
+    int step;                                                  /* number of steps done */
+    double loss, lm_loss, unlikelihood_loss, length_norm_loss; /* of the last step (see loss.h) */
+    int examples;                                              /* number of examples of the last step */
 } ia3_train_report;
 
 typedef struct ia3_train ia3_train;
 
 /*
- * Checks the recipe (IA3_E_INVALID names the field) and copies the examples' pointers: ids and choices must
- * outlive the job. init: host values [n_values] of the recipe's method, or NULL for a fresh start as the method has
- * it.
+ * Creates a job. It copies the examples' pointers, so ids and choices must outlive the job. init is host memory
+ * [n_values] in the layout of the recipe's method, or NULL for the method's initial values. Errors: IA3_E_INVALID
+ * (naming the field of the recipe or the example), IA3_E_UNSUPPORTED for int8 weights, IA3_E_MEMORY.
  */
 ia3_train *ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const ia3_recipe *recipe,
                             const float *init, ia3_error *err);
 void ia3_train_free(ia3_train *t);
 
 /*
- * One optimizer step of every job in `jobs` (none of them finished), all examples in one pass. Jobs are
- * independent: the vectors of each are what they would be alone. On failure no job has moved.
+ * Does one optimizer step of every job in `jobs`, none of which is finished, with all examples in one pass. Each job's
+ * result is what it would be without the others. On failure (IA3_E_MEMORY) no job has changed.
  */
 bool ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err);
-bool ia3_train_finished(const ia3_train *t); /* or paused (recipe.stop) */
+bool ia3_train_finished(const ia3_train *t); /* true also when paused (recipe.stop) */
 void ia3_train_last(const ia3_train *t, ia3_train_report *report);
-int ia3_train_batch_tokens(const ia3_train *t); /* of a typical step: what it adds to a mixed batch */
+int ia3_train_batch_tokens(const ia3_train *t); /* tokens of a typical step, for the token budget of a pass */
 
 const ia3_layout *ia3_train_layout(const ia3_train *t);
 
-/* Copies the vectors to host memory [n_values]. */
+/* Copies the adapter's values to host memory [n_values]. */
 void ia3_train_values(ia3_train *t, float *values);
 
 /*
- * Everything that the steps done so far leave behind: the vectors, the second moments, where in its random
- * order of the examples the job is. malloc'd, *len bytes (about 8 per value). A job created with the same
- * examples and recipe (but for `stop`) that is given the state goes on bit for bit as this one would. _restore
- * fails with IA3_E_INVALID for a state of other examples, another recipe or another layout, and for bytes that
- * are no state; it is called before the first step.
+ * _save returns the job's state after the steps so far: the adapter's values, the second moments, and the position in
+ * the random order of the examples. It is malloc'd, *len bytes (about 8 per value). A new job with the same examples
+ * and recipe (except for `stop`) that restores this state before its first step continues exactly as this job would,
+ * bit for bit. _restore fails with IA3_E_INVALID if the state belongs to other examples, another recipe or another
+ * layout, or is not a valid state at all.
  */
 uint8_t *ia3_train_save(ia3_train *t, size_t *len);
 bool ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err);
 
 /*
- * For tests and tools: the same pass over a batch that the caller names (examples[n]; texts[n] = which of
- * each example's texts). _gradients leaves the job alone and returns the unclipped gradient [n_values], the
- * losses in *report; _step_on makes one optimizer step. Dropout follows the recipe and the job's step count.
+ * For tests and tools: the same pass over a batch that the caller chooses (examples[n], and texts[n], which of the
+ * example's texts to use). _gradients does not change the job; it returns the unclipped gradient [n_values], and the
+ * losses in *report. _step_on does one optimizer step. Dropout is that of the recipe and the job's step count.
  */
 bool ia3_train_gradients(ia3_train *t, const int *examples, const int *texts, int n, float *grads,
                          ia3_train_report *report, ia3_error *err);

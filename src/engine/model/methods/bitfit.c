@@ -1,7 +1,7 @@
 /*
  * bitfit.c
- *     BitFit: a trained bias for each linear, y += b, b [out], stored as "base_model.model.<module>.bias"; and, as T-Few
- *     has it, a factor behind each norm.
+ *     BitFit: a trained bias for each linear layer, y += b, b [out], stored as "base_model.model.<module>.bias", and,
+ *     as in T-Few, a scale for the output of each norm.
  */
 #include "methods.h"
 #include "norm_scale.h"
@@ -21,7 +21,7 @@ runs_on(const ia3_device_ops *ops)
     return ops->add_row != NULL && ops->scale_row != NULL;
 }
 
-/* The biases of the stacked linears follow each other, as their results do. */
+/* Linear layers that are stacked in one product have consecutive biases, like their results. */
 static void
 add_biases(const ia3_method_rows *r, void *y, const void *x, const ia3_matrix *w, ia3_out out)
 {

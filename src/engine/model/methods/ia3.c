@@ -1,15 +1,16 @@
 /*
  * ia3.c
- *     (IA)³, which the engine is made for: per layer of the encoder vectors l_k [inner], l_v [inner] and l_ff [d_ff]; of the
- *     decoder self l_k, self l_v, cross l_k, cross l_v [inner each] and l_ff [d_ff]. The kernels multiply by them.
+ *     (IA)³, the method that the engine is made for: each layer of the encoder has vectors l_k [inner], l_v [inner] and
+ *     l_ff [d_ff]; each layer of the decoder has l_k and l_v for self-attention and for cross-attention, [inner] each,
+ *     and l_ff [d_ff]. The kernels multiply by them.
  *
- * l_ff multiplies the input of wo (equal to T-Few's wi_1 placement for gated feed-forwards; the only correct one for T5
- * v1.0).
+ * l_ff multiplies the input of wo. For gated feed-forward layers this is the same as scaling the output of wi_1, as
+ * T-Few does; for T5 v1.0 it is the only correct place.
  *
- * Three spellings are read: peft with the feed-forward as wo (a scaled input, [1, d_ff]) or as wi_1 (a scaled output,
- * [d_ff, 1], gated models), and T-Few's multi_lora_b (always scaled outputs). The orientation is meaning, not decoration:
- * peft writes [1, n] for a module whose input is scaled, and a wo whose output is scaled, or a k whose input is, is another
- * model even where the lengths agree. So it is checked.
+ * Adapters are read in three formats: peft with the feed-forward vector at wo (a scaled input, [1, d_ff]) or at wi_1 (a
+ * scaled output, [d_ff, 1], only gated models), and T-Few's multi_lora_b (always scaled outputs). The shape is
+ * meaningful: peft writes [1, n] if the module's input is scaled. A wo with a scaled output, or a k with a scaled
+ * input, would be a different model even if the lengths agree, so the shape is checked.
  */
 #include "methods.h"
 
@@ -29,7 +30,7 @@ add_vector(ia3_layout *l, int len, bool feedforward, const char *stack, int bloc
         ->feedforward = feedforward;
 }
 
-/* n_values = n_enc·(2·inner + d_ff) + n_dec·(4·inner + d_ff); ia3_enc_offset and ia3_dec_offset know the order. */
+/* n_values = n_enc·(2·inner + d_ff) + n_dec·(4·inner + d_ff). ia3_enc_offset and ia3_dec_offset rely on this order. */
 static void
 add_tensors(ia3_layout *l, const ia3_config *config)
 {
@@ -47,14 +48,14 @@ add_tensors(ia3_layout *l, const ia3_config *config)
     }
 }
 
-/* A stored name taken apart. */
+/* The parts of a stored name. */
 typedef struct parsed_name {
     char canonical[96]; /* the name in the layout */
     bool from_wi;       /* stored as the output of wi_1 */
     bool t_few;
 } parsed_name;
 
-/* The module of a tensor, without the prefix, of *len bytes; NULL for a name that is no (IA)³ vector at all. */
+/* The module in a tensor's name, without the prefix, of *len bytes; NULL if the name is not that of an (IA)³ vector. */
 static const char *
 module_of(const char *name, size_t *len, bool *t_few)
 {
@@ -96,13 +97,13 @@ find(const ia3_layout *l, const ia3_st_tensor *t, ia3_error *err)
     const ia3_layout_entry *e = known ? ia3_layout_find(l, p.canonical) : NULL;
 
     if (e != NULL && p.from_wi && !l->gated) {
-        FAIL(err, "tensor \"%.120s\" is not a vector of this backbone", t->name);
-        ia3_fail_detail(err, "Its feed-forward is not gated: there is no wi_1.");
+        FAIL(err, "tensor \"%.120s\" does not belong to this backbone", t->name);
+        ia3_fail_detail(err, "The backbone's feed-forward layers are not gated and have no wi_1.");
         return NULL;
     }
     if (e != NULL && !(e->feedforward && p.t_few && !p.from_wi))
         return e;
-    FAIL(err, "tensor \"%.200s\" is not a vector of this backbone", t->name);
+    FAIL(err, "tensor \"%.200s\" does not belong to this backbone", t->name);
     if (!known)
         ia3_fail_detail(err, "Names end in " SUFFIX " (peft) or " T_FEW " (T-Few).");
     else if (strstr(p.canonical, ".DenseReluDense.wi.") != NULL)
@@ -110,7 +111,7 @@ find(const ia3_layout *l, const ia3_st_tensor *t, ia3_error *err)
     return NULL;
 }
 
-/* [n], or two-dimensional in the orientation that says what is scaled. */
+/* Checks the shape: [n], or two-dimensional in the orientation that says whether input or output is scaled. */
 static bool
 fits(const ia3_layout_entry *e, const ia3_st_tensor *t, ia3_error *err)
 {
@@ -122,16 +123,16 @@ fits(const ia3_layout_entry *e, const ia3_st_tensor *t, ia3_error *err)
         return true;
     if (t->ndim == 2 && t->shape[long_side] == e->len && t->shape[1 - long_side] == 1)
         return true;
-    FAIL(err, "tensor \"%.120s\" does not have the shape of this backbone", t->name);
+    FAIL(err, "tensor \"%.120s\" has the wrong shape for this backbone", t->name);
     if (t->ndim == 2)
         return ia3_fail_detail(err,
-                               input ? "Its shape is [%lld, %lld], expected is [1, %d]."
-                                     : "Its shape is [%lld, %lld], expected is [%d, 1].",
+                               input ? "Its shape is [%lld, %lld], but should be [1, %d]."
+                                     : "Its shape is [%lld, %lld], but should be [%d, 1].",
                                (long long) t->shape[0], (long long) t->shape[1], e->len);
-    return ia3_fail_detail(err, "Expected are %d values in one or two dimensions.", e->len);
+    return ia3_fail_detail(err, "It should have %d values in one or two dimensions.", e->len);
 }
 
-/* Only wo scales an input. */
+/* Only at wo is the input scaled. */
 static const char *
 module(const char *tensor, size_t *len, bool *scales_input)
 {

@@ -1,6 +1,6 @@
 /*
  * layernorm.c
- *     LayerNorm tuning: a trained factor behind each norm, and nothing else.
+ *     LayerNorm tuning: only a trained scale for the output of each norm.
  */
 #include "methods.h"
 #include "norm_scale.h"

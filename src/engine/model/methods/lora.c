@@ -1,7 +1,8 @@
 /*
  * lora.c
- *     LoRA: a low-rank product beside each linear, y += (x·Aᵀ)·Bᵀ / RANK, A [RANK, in], B [out, RANK]; stored as peft does,
- *     "base_model.model.<module>.lora_A.weight". As T-Few configures it, but that T-Few trains the norms too.
+ *     LoRA: a low-rank addition to each linear layer, y += (x·Aᵀ)·Bᵀ / RANK, A [RANK, in], B [out, RANK], stored as in
+ *     peft, "base_model.model.<module>.lora_A.weight". The configuration is T-Few's, except that T-Few also trains the
+ *     norms.
  */
 #include "methods.h"
 
@@ -24,7 +25,7 @@ add_module(ia3_layout *l, const ia3_module *m)
     ia3_layout_add_matrix(l, m->out, RANK, 0.0f, "%s.lora_B.weight", m->name);
 }
 
-/* Standard normal numbers (Box-Muller). */
+/* Returns a random number from the standard normal distribution (Box-Muller). */
 static float
 draw_normal(uint64_t seed, uint64_t counter)
 {
@@ -34,7 +35,7 @@ draw_normal(uint64_t seed, uint64_t counter)
     return (float) (sqrt(-2 * log(u)) * cos(2 * M_PI * v));
 }
 
-/* B stays zero, so a fresh adapter changes nothing; A is random with a deviation of 0.01, as T-Few has it. */
+/* B is zero, so a new adapter changes nothing; A is random with a standard deviation of 0.01, as in T-Few. */
 static bool
 start(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err)
 {
@@ -53,7 +54,7 @@ runs_on(const ia3_device_ops *ops)
     return ops->low_rank != NULL;
 }
 
-/* The i-th linear of a product: its place in the fused row, and its factors inside the place's values. */
+/* The i-th linear layer of a fused product: its columns in the result, and its factors in the values of this place. */
 static ia3_low_rank
 factors(const ia3_method_rows *r, const ia3_matrix *w, int i)
 {

@@ -1,6 +1,6 @@
 /*
  * methods.h
- *     The list of all methods, for whoever loads a model.
+ *     The list of all methods, which code that loads a model passes to ia3_model_load().
  *
  * A method is a descriptor (engine/files/method.h) in a file of this folder, named ia3_method_NAME.
  */

@@ -1,6 +1,6 @@
 /*
  * norm_scale.c
- *     A trained factor behind each norm.
+ *     The hooks of methods that scale the output of norms.
  */
 #include "norm_scale.h"
 

@@ -1,7 +1,7 @@
 /*
  * norm_scale.h
- *     A trained factor behind each norm, which more than one method has: y = y ⊙ s, s [d_model], stored as
- *     "base_model.model.<norm>.scale". T-Few trains the norm's own weight; here it is a factor of the backbone's.
+ *     A trained scale for the output of each norm, which several methods have: y = y ⊙ s, s [d_model], stored as
+ *     "base_model.model.<norm>.scale". T-Few trains the norm's own weight; here s multiplies the backbone's weight.
  */
 #ifndef IA3_NORM_SCALE_H
 #define IA3_NORM_SCALE_H

@@ -1,7 +1,7 @@
 /*
  * prompt.c
- *     Prompt tuning: TOKENS trained embeddings before those of the encoder's input, stored as peft's "prompt_embeddings".
- *     T-Few has them before the decoder's input as well.
+ *     Prompt tuning: TOKENS trained embeddings precede the encoder's input, stored as peft's "prompt_embeddings". In
+ *     T-Few they also precede the decoder's input.
  */
 #include "methods.h"
 
@@ -19,7 +19,7 @@ add_tensors(ia3_layout *l, const ia3_config *config)
     ia3_layout_add_matrix(l, TOKENS, config->d_model, 0.0f, "prompt_embeddings");
 }
 
-/* A fresh prompt: the embeddings of random tokens among the 5,000 most common, as T-Few has it. */
+/* A new prompt has the embeddings of random tokens among the 5,000 most common ones, as in T-Few. */
 static bool
 start(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err)
 {
@@ -44,7 +44,7 @@ start(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err)
     return err->code == 0;
 }
 
-/* Without dropout it is a copy. */
+/* Copies the prompt; without dropout, dropout_f32 is a copy. */
 static void
 lead(const ia3_method_rows *r, float *x)
 {
