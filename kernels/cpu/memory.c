@@ -121,7 +121,7 @@ out_of_memory(ia3_cpu *cpu, size_t bytes)
 {
     if (cpu->base.oom)
         longjmp(*cpu->base.oom, 1);
-    fprintf(stderr, "ERROR: out of memory: could not allocate %zu bytes of device memory\n", bytes);
+    fprintf(stderr, "ERROR: out of device memory: could not allocate %zu bytes\n", bytes);
     abort();
 }
 

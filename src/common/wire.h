@@ -1,12 +1,12 @@
 /*
  * wire.h
- *     Reading and writing the payload of a protocol frame (protocol.h).
+ *     Reads and writes the payload of a protocol frame (protocol.h).
  *
- * Shared by the extension (backend memory contexts) and the engine (malloc), so it includes neither
- * postgres.h nor any engine header and never allocates: a writer grows its buffer through the function
- * that its owner installs. Integers are little-endian. A reader never trusts a length: every read is
- * checked against what is left, the first short read sets `bad`, and from then on every read returns
- * zero or an empty string, so a caller may read a whole message and test `bad` once.
+ * Both the extension (with memory contexts) and the engine (with malloc) use this file. So it includes neither
+ * postgres.h nor a header of the engine and never allocates: a writer grows its buffer through a function that its
+ * owner provides. Integers are little-endian. A reader never trusts a length: every read is checked against the
+ * remaining bytes. The first read beyond the end sets `bad`, and from then on every read returns zero or an empty
+ * string, so a caller may read a whole message and test `bad` once.
  */
 #ifndef IA3_WIRE_H
 #define IA3_WIRE_H
@@ -20,7 +20,7 @@ typedef struct ia3_writer {
     uint8_t *data;
     size_t len;
     size_t cap;
-    /* returns a buffer of at least `cap` bytes holding the first `len` bytes of `data`; never NULL */
+    /* returns a buffer of at least `cap` bytes with the first `len` bytes of `data`; never NULL */
     uint8_t *(*grow)(uint8_t *data, size_t len, size_t cap);
 } ia3_writer;
 
@@ -82,7 +82,7 @@ ia3_put_f64(ia3_writer *w, double v)
     ia3_put_u64(w, u);
 }
 
-/* A string or byte array: u32 length, then the bytes; no terminator. */
+/* Writes a string or byte array: u32 length, then the bytes, without a terminator. */
 static inline void
 ia3_put_str(ia3_writer *w, const char *s, size_t n)
 {
@@ -132,7 +132,7 @@ ia3_get_f64(ia3_reader *r)
     return v;
 }
 
-/* The returned bytes lie inside the frame, are not terminated, and live as long as the frame. */
+/* The returned bytes are part of the frame, so they live as long as it does, and are not zero-terminated. */
 static inline const char *
 ia3_get_str(ia3_reader *r, size_t *n)
 {
@@ -143,8 +143,8 @@ ia3_get_str(ia3_reader *r, size_t *n)
 }
 
 /*
- * A count of items that each take at least `min_bytes` in the rest of the frame: a lying count is
- * refused here, before anybody allocates for it.
+ * Reads the number of items, each of which takes at least `min_bytes` in the rest of the frame. A number that is too
+ * large sets `bad` and becomes 0, before anything is allocated for it.
  */
 static inline uint32_t
 ia3_get_count(ia3_reader *r, size_t min_bytes)

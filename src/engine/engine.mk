@@ -11,10 +11,10 @@ FLAVOR ?= release
 SANITIZE ?=
 ENGINE_BUILD = build/$(FLAVOR)
 
-# The kernels are compiled once per variant; the engine picks the best that the processor has (kernels/cpu/isa.c,
-# which has to check exactly the flags given here). The rest of the engine runs on any processor. OPTFLAGS that are not
-# empty make one variant, "native", and everything else with these flags; so do builds with sanitizers, which run where
-# they are made.
+# The kernels are compiled once per variant, and the engine chooses the best one for the processor (kernels/cpu/isa.c,
+# which must check for exactly the flags given here). The rest of the engine runs on any processor. If OPTFLAGS is not
+# empty, there is only one variant, "native", and everything is compiled with these flags. This is also the default for
+# builds with sanitizers, which run on the machine that compiles them.
 CPU_VARIANTS_x86_64 = avx2 avx512 avx512bf16
 CPU_FLAGS_avx2 = -mavx2 -mfma -mbmi -mbmi2
 CPU_FLAGS_avx512 = $(CPU_FLAGS_avx2) -mavx512f -mavx512cd -mavx512bw -mavx512dq -mavx512vl -mprefer-vector-width=512
@@ -27,14 +27,14 @@ endif
 ifeq ($(strip $(OPTFLAGS)),)
 ENGINE_ARCH := $(firstword $(subst -, ,$(shell $(ENGINE_CC) -dumpmachine)))
 CPU_VARIANTS ?= $(or $(CPU_VARIANTS_$(ENGINE_ARCH)),native)
-# Tests include kernels' headers, and run where they are made.
+# Tests include headers of the kernels and run on the machine that compiles them.
 TEST_OPTFLAGS ?= -march=native
 else
 CPU_VARIANTS = native
 endif
 
 ENGINE_WARN = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers $(WERROR)
-# Headers of other folders are included by their path from src or, of the kernels, from the top.
+# Headers of other folders are included by their path from src, those of kernels by their path from the top.
 ENGINE_INCLUDES = -Isrc -I.
 ENGINE_CFLAGS = $(ENGINE_INCLUDES) -std=gnu11 -O3 -g -fno-math-errno -fno-trapping-math $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -D_GNU_SOURCE -MMD -MP
 ENGINE_CXXFLAGS = $(ENGINE_INCLUDES) -std=c++17 -O2 -g $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -MMD -MP
@@ -48,10 +48,10 @@ KERNEL_SRCS = $(filter-out kernels/cpu/isa.c,$(wildcard kernels/cpu/*.c))
 KERNEL_OBJS = $(foreach v,$(CPU_VARIANTS),$(call kernel_objs,$(v)))
 kernel_objs = $(patsubst kernels/cpu/%.c,$(ENGINE_BUILD)/kernels/cpu-$(1)/%.o,$(KERNEL_SRCS))
 ENGINE_OBJS = $(ENGINE_CC_OBJS) $(CPU_VARIANTS:%=$(ENGINE_BUILD)/kernels/cpu-%.o)
-# What is inside a variant, for tests of it: the linker takes from it what a test refers to.
+# The objects of one variant, for tests of kernels; the linker uses only those that a test refers to.
 KERNEL_ARCHIVE = $(ENGINE_BUILD)/kernels/cpu-$(firstword $(CPU_VARIANTS)).a
 ENGINE_MAIN = $(ENGINE_BUILD)/src/engine/cli/main.o
-# What several tests share (test/engine/*.c that are not tests).
+# Code that several tests share: files in test/engine that are not tests.
 ENGINE_TEST_HELPERS = $(patsubst test/engine/%.c,$(ENGINE_BUILD)/test/engine/%.o,$(filter-out test/engine/test_%.c,$(wildcard test/engine/*.c)))
 ENGINE_TESTS = $(patsubst test/engine/%.c,$(ENGINE_BUILD)/test/%,$(wildcard test/engine/test_*.c))
 
@@ -65,7 +65,7 @@ $(ENGINE_BUILD)/%.o: %.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -c -o $@ $<
 
-# A variant's kernels: all names but that of the function which opens the device stay inside.
+# A variant's kernels, linked together. Only the function that opens the device remains visible.
 define kernel_rules
 $(ENGINE_BUILD)/kernels/cpu-$(1)/%.o: kernels/cpu/%.c
 	@mkdir -p $$(@D)
@@ -81,7 +81,7 @@ $(ENGINE_BUILD)/kernels/cpu-$(1).a: $(call kernel_objs,$(1))
 	@rm -f $$@
 	$$(AR) -rcs $$@ $$^
 
-# All forms of the eight-bit kernel round alike.
+# All forms of the eight-bit kernel must round in the same way.
 $(ENGINE_BUILD)/kernels/cpu-$(1)/int8%.o: ENGINE_CFLAGS += -ffp-contract=off
 endef
 $(foreach v,$(CPU_VARIANTS),$(eval $(call kernel_rules,$(v))))
@@ -116,14 +116,15 @@ $(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/te
 # a comma inside a function's arguments
 , := ,
 NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
-# Code for these GPUs, and PTX (compute_N) for later ones.
+# The GPUs to compile for, and PTX (compute_N) for later ones.
 CUDA_ARCHS ?= sm_80 sm_90a compute_90
 CUDA_FLAGS ?=
-# Why there is no module, if there is none: kernels/cuda/nvcc_check.sh prints a reason, or nothing.
+# Why the module cannot be built: kernels/cuda/nvcc_check.sh prints a reason, or nothing if it can.
 CUDA_REFUSED := $(shell sh kernels/cuda/nvcc_check.sh '$(NVCC)')
 ifeq ($(CUDA_REFUSED),)
-# The toolkit's libraries, by the path it was called by (/usr/local/cuda), which outlives an update of the toolkit. It is
-# also where the module looks for cuBLASLt first, since PostgreSQL's server need not know the toolkit's folder.
+# The toolkit's libraries, in the folder through which nvcc was called (/usr/local/cuda), because this path remains valid
+# when the toolkit is updated. The module also looks for cuBLASLt there first, because PostgreSQL's environment may not
+# contain the toolkit's folder.
 CUDA_BIN := $(dir $(shell command -v '$(NVCC)'))
 CUDA_LIB := $(abspath $(firstword $(wildcard $(CUDA_BIN)../lib64 $(CUDA_BIN)../lib $(dir $(realpath $(CUDA_BIN)nvcc))../lib64)))
 endif
@@ -132,7 +133,7 @@ NVCC_FLAGS = $(ENGINE_INCLUDES) -std=c++17 -O3 -lineinfo $(foreach a,$(CUDA_ARCH
 	-MMD -MP $(CUDA_FLAGS)
 CUDA_SRCS = $(wildcard kernels/cuda/*.cu)
 CUDA_OBJS = $(patsubst %.cu,$(ENGINE_BUILD)/%.o,$(CUDA_SRCS))
-# The module is complete in itself: what it needs of the engine is compiled into it.
+# The module is self-contained: the code that it needs from the engine is compiled into it.
 MODULE_HOST_OBJ = $(ENGINE_BUILD)/kernels/cuda/host_error.o
 
 $(ENGINE_BUILD)/kernels/cuda/%.o: kernels/cuda/%.cu
@@ -146,8 +147,8 @@ $(MODULE_HOST_OBJ): src/engine/base/error.c
 $(ENGINE_BUILD)/ia3_cuda.so: $(CUDA_OBJS) $(MODULE_HOST_OBJ)
 	$(NVCC) -shared -cudart static -o $@ $^ $(if $(CUDA_LIB),-L$(CUDA_LIB) -Xlinker -rpath$(,)$(CUDA_LIB)) -Xlinker --exclude-libs,ALL -lcublasLt
 
-# What `make` builds beside the engine: nothing but a message where nvcc cannot be used. A module of an earlier build would
-# not fit the engine.
+# `make` builds this in addition to the engine. Without a usable nvcc it only prints a message, and removes the module of
+# an earlier build, which would not fit the engine.
 ifeq ($(CUDA_REFUSED),)
 cuda-module: ia3_cuda.so
 ia3_cuda.so: $(ENGINE_BUILD)/ia3_cuda.so
@@ -158,18 +159,18 @@ cuda-module:
 	@rm -f ia3_cuda.so
 endif
 
-# The same sources on a GPU that is simulated on the CPU (test/cudasim): what is tested where there is none.
+# The same sources for a GPU that is simulated on the CPU (test/cudasim), for tests on machines without a GPU.
 CUDASIM_OBJS = $(patsubst kernels/cuda/%.cu,$(ENGINE_BUILD)/cudasim/%.o,$(filter-out kernels/cuda/gemm.cu,$(CUDA_SRCS))) \
 	$(patsubst test/cudasim/%.cpp,$(ENGINE_BUILD)/cudasim/%.o,$(wildcard test/cudasim/*.cpp))
 CUDASIM_CXXFLAGS = $(ENGINE_INCLUDES) -std=c++17 -O2 -g -DIA3_CUDA_SIM='"test/cudasim/cudasim.h"' -fPIC -fvisibility=hidden $(OPTFLAGS) $(TEST_OPTFLAGS) $(ENGINE_WARN) \
 	-Wno-unknown-pragmas $(SANITIZE) -pthread -MMD -MP
 
-# A GPU cannot load a vector from where it is not aligned.
+# A GPU cannot load unaligned vectors.
 $(ENGINE_BUILD)/cudasim/%.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
 	$(ENGINE_CXX) $(CUDASIM_CXXFLAGS) -fsanitize=alignment -fsanitize-undefined-trap-on-error -x c++ -c -o $@ $<
 
-# Its products are most of the work in large tests.
+# The simulator's matrix products take most of the time of large tests.
 $(ENGINE_BUILD)/cudasim/gemm_sim.o: CUDASIM_CXXFLAGS += -O3
 
 $(ENGINE_BUILD)/cudasim/%.o: test/cudasim/%.cpp
@@ -181,12 +182,12 @@ $(ENGINE_BUILD)/ia3_cuda_sim.so: $(CUDASIM_OBJS) $(MODULE_HOST_OBJ)
 
 $(ENGINE_BUILD)/test/test_device_module: $(ENGINE_BUILD)/ia3_cuda_sim.so
 
-# Every test binary prints cmocka's summary; a failing one stops the run at the end with its name.
+# Runs all test programs, which print cmocka's summaries, and fails at the end with the names of those that failed.
 check-engine: $(ENGINE_TESTS)
 	@failed=; for t in $(ENGINE_TESTS); do $$t || failed="$$failed $$t"; done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
-# Compiles all, links nothing: what can be done for another processor without its libraries.
+# Compiles everything without linking, which is possible for another architecture without its libraries.
 engine-objects: $(ENGINE_MAIN) $(ENGINE_OBJS)
 
 always:

@@ -1,6 +1,6 @@
 /*
  * cli.c
- *     See cli.h.
+ *     The commands info, tokenize and score.
  */
 #include "cli.h"
 
@@ -30,7 +30,7 @@ ia3_cli_read_file(const char *path, size_t *len, ia3_error *err)
             return data;
         }
     }
-    ia3_fail(err, IA3_E_INVALID, "cannot read \"%s\": %s", path, strerror(errno));
+    ia3_fail(err, IA3_E_INVALID, "could not read file \"%s\": %s", path, strerror(errno));
     if (f)
         fclose(f);
     free(data);
@@ -104,7 +104,7 @@ tokenize(ia3_server *s, ia3_error *err)
     return true;
 }
 
-/* One batch of lines. */
+/* A batch of input lines. */
 typedef struct ia3_cli_batch {
     int n, tokens;
     ia3_score_row rows[IA3_MAX_BATCH_ROWS];

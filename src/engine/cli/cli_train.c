@@ -1,6 +1,6 @@
 /*
  * cli_train.c
- *     ia3_engine train: examples from stdin, an adapter to a file.
+ *     The command train, which reads examples from stdin and writes an adapter to a file.
  */
 #include "cli.h"
 
@@ -14,7 +14,7 @@
 #include "engine/base/log.h"
 #include "engine/recipe/metrics.h"
 
-/* The examples as read: texts tokenized, labels as strings until all are known. */
+/* The examples: texts are tokenized at once, labels remain strings until all of them are known. */
 typedef struct ia3_cli_examples {
     int n, cap;
     int32_t **ids;
@@ -39,7 +39,7 @@ add_example(ia3_server *s, ia3_cli_examples *x, const char *line, size_t len, in
     ia3_span text = {.data = line, .len = (uint32_t) (tab - line)};
     if (!ia3_encode_input(s->tokenizer, text, text.len, (uint32_t) s->options->max_input_tokens,
                           &x->ids[x->n], &x->n_ids[x->n], &truncated, err))
-        return ia3_fail_detail(err, "In line %d.", number);
+        return ia3_fail_detail(err, "The error is in line %d.", number);
     x->truncated += truncated;
     size_t label_len = len - (size_t) (tab + 1 - line);
     char *label = ia3_alloc(label_len + 1);
@@ -77,7 +77,7 @@ find_label(const ia3_span *choices, int n, const char *label)
     return -1;
 }
 
-/* Without --choices: the distinct labels in the order of their first appearance. */
+/* The choices if --choices is not given: the distinct labels in the order of their first appearance. */
 static int
 distinct_labels(const ia3_cli_examples *x, ia3_span **spans)
 {
@@ -105,7 +105,8 @@ write_result(ia3_server *s, ia3_train *train, const ia3_loss_record *losses, uin
         ok = fclose(f) == 0 && ok;
     free(bytes);
     if (!ok)
-        return ia3_fail(err, IA3_E_INVALID, "cannot write \"%s\": %s", s->options->out, strerror(errno));
+        return ia3_fail(err, IA3_E_INVALID, "could not write file \"%s\": %s", s->options->out,
+                        strerror(errno));
     char *metrics = ia3_metrics_json(losses, examples, ia3_now() - started, truncated);
     printf("%s\n", metrics);
     free(metrics);
@@ -120,7 +121,7 @@ train_examples(ia3_server *s, const ia3_train_example *examples, int n, uint32_t
     float *init = ia3_cli_adapter(s, &layout, err);
     ia3_train *train = NULL;
     if (init && layout->method != s->options->recipe.method)
-        ia3_fail(err, IA3_E_INVALID, "the adapter to start from is of another method");
+        ia3_fail(err, IA3_E_INVALID, "the adapter to start from was trained with another method");
     if (err->code == 0)
         train = ia3_train_create(s->model, examples, n, &s->options->recipe, init, err);
     free(init);

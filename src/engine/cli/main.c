@@ -1,6 +1,6 @@
 /*
  * main.c
- *     ia3_engine: picks the command.
+ *     The program ia3_engine: parses the command line and runs the command.
  */
 #include "cli.h"
 #include "engine/serve/serve.h"

@@ -1,6 +1,6 @@
 /*
  * recipe.c
- *     Which numbers a recipe may have: the one place that knows.
+ *     The limits of the parameters of a training run. Nothing else defines them.
  */
 #include "recipe.h"
 

@@ -18,7 +18,7 @@ typedef struct ia3_recipe {
     int stop; /* pause after this many steps; 0: do not pause */
 } ia3_recipe;
 
-/* What the numbers of a recipe may be. */
+/* The limits of the parameters. */
 typedef struct ia3_recipe_limit {
     const char *name;
     double min, max;
@@ -26,7 +26,7 @@ typedef struct ia3_recipe_limit {
 enum { IA3_N_RECIPE_LIMITS = 8 };
 extern const ia3_recipe_limit ia3_recipe_limits[IA3_N_RECIPE_LIMITS];
 
-/* Every number of a recipe in its range (IA3_E_INVALID names the field). */
+/* Checks that every parameter is in its range; the error IA3_E_INVALID names the first one that is not. */
 bool ia3_recipe_check(const ia3_recipe *recipe, ia3_error *err);
 
 #endif

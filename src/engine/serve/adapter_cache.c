@@ -1,6 +1,6 @@
 /*
  * adapter_cache.c
- *     See adapter_cache.h.
+ *     A hash table of adapters with a list in order of use.
  */
 #include "adapter_cache.h"
 
@@ -20,7 +20,7 @@ struct ia3_adapter_cache {
     ia3_cached_adapter *buckets[N_BUCKETS];
 };
 
-/* A digest is uniformly distributed: its first bytes are the hash. */
+/* Digests are uniformly distributed, so the first bytes serve as the hash. */
 static ia3_cached_adapter **
 bucket_of(ia3_adapter_cache *c, const uint8_t *digest)
 {

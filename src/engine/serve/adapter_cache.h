@@ -1,10 +1,10 @@
 /*
  * adapter_cache.h
- *     Adapters by digest, least recently used first out, bounded in bytes.
+ *     A cache of adapters by digest, limited in bytes, from which the least recently used are evicted.
  *
- * The cache belongs to the I/O thread. An entry begins with its vectors in host memory; the compute thread
- * moves them to the device when a batch first needs them (`device` and `values` change only while a request
- * holds a reference, so never together with an eviction). Entries with references are never evicted.
+ * Threads: the cache belongs to the I/O thread. An entry's values are first in host memory; the compute thread moves
+ * them to the device when a batch first needs them. It changes `device` and `values` only while a request holds a
+ * reference, hence never during an eviction, because entries with references are not evicted.
  */
 #ifndef IA3_ADAPTER_CACHE_H
 #define IA3_ADAPTER_CACHE_H
@@ -13,8 +13,8 @@
 
 typedef struct ia3_cached_adapter {
     uint8_t digest[IA3_DIGEST_LEN];
-    const ia3_method *method; /* set by whoever put it */
-    float *values;            /* host, malloc'd; NULL once on the device */
+    const ia3_method *method; /* set by the caller of ia3_adapter_cache_put */
+    float *values;            /* host memory, malloc'd; NULL when they are on the device */
     ia3_adapter *device;      /* NULL until first used */
     size_t bytes;
     int refs;
@@ -24,20 +24,20 @@ typedef struct ia3_cached_adapter {
 
 typedef struct ia3_adapter_cache ia3_adapter_cache;
 
-/* `dispose` gets the device copy of an evicted entry (it must be freed on the compute thread). */
+/* `dispose` is called with the device copy of an evicted entry, which only the compute thread may free. */
 ia3_adapter_cache *ia3_adapter_cache_create(size_t max_bytes,
                                             void (*dispose)(ia3_adapter *adapter, void *arg), void *arg);
 /* Frees everything, referenced or not. */
 void ia3_adapter_cache_free(ia3_adapter_cache *c);
 
-/* The entry with one more reference and now the most recently used, or NULL. */
+/* Finds an entry, adds a reference and makes it the most recently used one. NULL if there is none. */
 ia3_cached_adapter *ia3_adapter_cache_acquire(ia3_adapter_cache *c, const uint8_t digest[IA3_DIGEST_LEN]);
-/* Takes ownership of `values` (malloc'd, n numbers); returns the entry with one more reference. */
+/* Adds an entry and takes ownership of `values` (malloc'd [n]); returns the entry with one more reference. */
 ia3_cached_adapter *ia3_adapter_cache_put(ia3_adapter_cache *c, const uint8_t digest[IA3_DIGEST_LEN],
                                           float *values, size_t n);
-/* Gives a reference back; entries above the limit go once nobody needs them. */
+/* Drops a reference. Entries above the limit are evicted as soon as they have no references. */
 void ia3_adapter_cache_release(ia3_adapter_cache *c, ia3_cached_adapter *e);
-/* Evicts everything without references: the device is short of memory. */
+/* Evicts all entries without references, for when the device is short of memory. */
 void ia3_adapter_cache_shrink(ia3_adapter_cache *c);
 
 size_t ia3_adapter_cache_bytes(const ia3_adapter_cache *c);

@@ -1,6 +1,6 @@
 /*
  * choice_sets.c
- *     See choice_sets.h.
+ *     Tokenizes choices, explains what is wrong with invalid sets, and caches sets.
  */
 #include "choice_sets.h"
 
@@ -10,18 +10,18 @@
 
 #include "engine/base/alloc.h"
 
-#define MAX_CHOICE_BYTES (1u << 20) /* not even tokenized */
-#define MAX_CACHED       1024       /* they are searched one by one */
+#define MAX_CHOICE_BYTES (1u << 20) /* longer choices are not even tokenized */
+#define MAX_CACHED       1024       /* limited, because the search is linear */
 
 struct ia3_choice_sets {
     const ia3_tokenizer *tok;
     int32_t start_id;
-    size_t max_bytes, bytes; /* of the cached sets */
+    size_t max_bytes, bytes; /* limit and size of the cached sets */
     int count;
     ia3_choice_set *newest, *oldest;
 };
 
-/* A choice for a message: quoted, at most 60 bytes of it, cut between characters. */
+/* Quotes a choice for a message; at most 60 bytes of it, truncated between characters. */
 static const char *
 quote(ia3_span s, char buffer[80])
 {
@@ -36,7 +36,7 @@ quote(ia3_span s, char buffer[80])
     return buffer;
 }
 
-/* "▁a <unk> </s>", at most `size` bytes, whole pieces only. */
+/* Writes tokens for a message, as in "▁a <unk> </s>", truncated to `size` bytes between pieces. */
 static void
 spell(const ia3_tokenizer *tok, const int32_t *ids, int n, char *buffer, size_t size)
 {
@@ -66,12 +66,12 @@ tokenize_choice(const ia3_tokenizer *tok, ia3_span choice, int index, int32_t **
     }
     if (!ia3_tokenizer_encode(tok, choice.data, choice.len, ids, NULL, n, err)) {
         if (err->detail[0] == '\0')
-            ia3_fail_detail(err, "In choice %d.", index + 1);
+            ia3_fail_detail(err, "The error is in choice %d.", index + 1);
         return false;
     }
     if (*n > IA3_MAX_CHOICE_TOKENS) {
         ia3_fail(err, IA3_E_TOO_LONG, "choice %d is too long", index + 1);
-        return ia3_fail_detail(err, "It has %d tokens, the limit is %d.", *n, IA3_MAX_CHOICE_TOKENS);
+        return ia3_fail_detail(err, "It has %d tokens, but the limit is %d.", *n, IA3_MAX_CHOICE_TOKENS);
     }
     return true;
 }
@@ -85,7 +85,7 @@ name_culprits(const ia3_tokenizer *tok, const ia3_span *choices, const int32_t *
     if (b < 0) {
         ia3_fail(err, IA3_E_CHOICES, "choice %d is empty", a + 1);
         if (choices[a].len > 0)
-            ia3_fail_detail(err, "The tokenizer leaves nothing of %s.", quote(choices[a], qa));
+            ia3_fail_detail(err, "The tokenizer produces no tokens for %s.", quote(choices[a], qa));
         return;
     }
     if (choices[a].len == choices[b].len && memcmp(choices[a].data, choices[b].data, choices[a].len) == 0) {
@@ -230,7 +230,7 @@ ia3_choice_sets_get(ia3_choice_sets *c, const ia3_wire_set *set)
     return s;
 }
 
-/* Sets nobody uses make room, the least recently used first. */
+/* Adds a set to the cache, evicting unused sets if necessary, the least recently used first. */
 static void
 enter_cache(ia3_choice_sets *c, ia3_choice_set *s)
 {
@@ -249,7 +249,7 @@ enter_cache(ia3_choice_sets *c, ia3_choice_set *s)
 bool
 ia3_choice_set_build(ia3_choice_sets *c, ia3_choice_set *s, const ia3_span *choices)
 {
-    if (s->ids == NULL) /* built */
+    if (s->ids == NULL) /* it is already built */
         return true;
     if (s->n_done < s->n) {
         uint32_t i = s->n_done++;
@@ -260,7 +260,7 @@ ia3_choice_set_build(ia3_choice_sets *c, ia3_choice_set *s, const ia3_span *choi
     if (s->error.code == 0)
         s->choices = build_trie(c->tok, c->start_id, choices, (int) s->n, s->ids, s->lens, &s->error);
     s->bytes = sizeof *s + s->key_len;
-    for (uint32_t i = 0; i < s->n_done; i++) /* ids, trie rows and pairs: about seven numbers a token */
+    for (uint32_t i = 0; i < s->n_done; i++) /* ids, trie rows and pairs: about seven numbers per token */
         s->bytes += 64 + (size_t) s->lens[i] * 7 * sizeof(int32_t);
     free_ids(s->ids, s->n);
     s->ids = NULL;

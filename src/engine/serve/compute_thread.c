@@ -1,7 +1,7 @@
 /*
  * compute_thread.c
- *     The compute thread: it loads the backbone, then runs one batch and one training step in turn, so that neither waits
- *     for more than one of the other.
+ *     The compute thread: it loads the backbone, then computes batches and training steps in turn, so that neither has
+ *     to wait for more than one of the other.
  */
 #include "serve.h"
 

@@ -1,6 +1,6 @@
 /*
  * connection.c
- *     See connection.h.
+ *     Sends replies to a client without blocking, and keeps track of its requests and pinned adapters.
  */
 #include "connection.h"
 
@@ -72,7 +72,7 @@ void
 ia3_connection_send(ia3_connection *c, ia3_writer *w)
 {
     if (c->out == NULL)
-        c->last_out = ia3_now(); /* the clock of a stall starts with the first waiting byte */
+        c->last_out = ia3_now(); /* IA3_STALL_SECONDS count from the first waiting byte */
     ia3_outgoing *o = ia3_alloc(sizeof *o);
     o->data = w->data;
     o->len = w->len;
@@ -83,11 +83,11 @@ ia3_connection_send(ia3_connection *c, ia3_writer *w)
     ia3_connection_flush(c);
 }
 
-/* At most one line a second: a broken client that tries again and again must not fill the server log. */
+/* Logs at most one line per second, so that a client that keeps retrying does not fill the server log. */
 static void
 log_protocol_error(const ia3_connection *c, const ia3_error *err)
 {
-    static double last = -1; /* the I/O thread's */
+    static double last = -1; /* used only by the I/O thread */
     static int suppressed;
     if (ia3_now() - last < 1) {
         suppressed++;
@@ -95,8 +95,8 @@ log_protocol_error(const ia3_connection *c, const ia3_error *err)
     }
     char more[48] = "";
     if (suppressed > 0)
-        snprintf(more, sizeof more, " (and %d more before)", suppressed);
-    ia3_log(IA3_LOG_WARNING, "protocol error of client \"%s\": %s%s", c->client, err->message, more);
+        snprintf(more, sizeof more, " (and %d earlier errors)", suppressed);
+    ia3_log(IA3_LOG_WARNING, "protocol error by client \"%s\": %s%s", c->client, err->message, more);
     last = ia3_now();
     suppressed = 0;
 }

@@ -1,6 +1,6 @@
 /*
  * dispatch.c
- *     What each message does. I/O thread.
+ *     Handles the clients' messages, on the I/O thread.
  */
 #include "event_loop.h"
 
@@ -15,9 +15,9 @@
 #include "normalize.h"
 
 #define MAX_TOKENIZE_BYTES (1u << 20)
-#define SLICE_SECONDS      0.002 /* of tokenizing per request and turn */
+#define SLICE_SECONDS      0.002 /* time for tokenizing, per request and turn */
 
-/* Brings the counts of held memory up to date with what the request says. */
+/* Updates the totals of memory in use by the change in the request's size. */
 static void
 account(ia3_io *io, ia3_request *r)
 {
@@ -98,14 +98,14 @@ remove_preparing(ia3_io *io, ia3_request *r)
     return found;
 }
 
-/* Has the compute thread seen it? */
+/* Whether the compute thread may already have the request. */
 static bool
 submitted(const ia3_request *r, bool preparing)
 {
     return ia3_request_has_rows(r) ? r->n_ready > 0 : !preparing;
 }
 
-/* Returns true when the request is the I/O thread's at once, false when it will come back as DONE. */
+/* Cancels a request. Returns true if the caller may complete it at once, false if it will come back as DONE. */
 static bool
 cancel(ia3_io *io, ia3_request *r)
 {
@@ -182,7 +182,7 @@ reply_missing(ia3_io *io, ia3_connection *c, ia3_request *r, const uint8_t *miss
     ia3_frame_finish(&w);
     ia3_connection_send(c, &w);
 
-    /* Those that were found must still be there when the request is repeated. */
+    /* Pin the adapters that were found, so that they are still cached when the request is repeated. */
     for (uint32_t i = 0; i < r->n_adapters; i++) {
         bool pinned = r->adapters[i] == NULL || c->pinned_bytes > IA3_MAX_PINNED;
         for (int k = 0; k < c->n_pins && !pinned; k++)
@@ -196,7 +196,7 @@ reply_missing(ia3_io *io, ia3_connection *c, ia3_request *r, const uint8_t *miss
     update_cache_stats(io);
 }
 
-/* A number in use ends the connection and frees the frame. */
+/* Checks that the request's number is not in use; if it is, closes the connection and frees the frame. */
 static bool
 number_is_free(ia3_connection *c, ia3_frame *frame)
 {
@@ -204,7 +204,7 @@ number_is_free(ia3_connection *c, ia3_frame *frame)
         if (r->id == frame->request) {
             ia3_error err = {0};
             free(frame->data);
-            ia3_fail(&err, IA3_E_PROTOCOL, "request number %u is in use", frame->request);
+            ia3_fail(&err, IA3_E_PROTOCOL, "request number %u is already in use", frame->request);
             ia3_connection_error(c, frame->request, &err);
             return false;
         }
@@ -367,8 +367,8 @@ handle_tokenize(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
     if (r.bad || r.p != r.end)
         ia3_fail(&err, IA3_E_PROTOCOL, "malformed TOKENIZE message");
     else if (len > MAX_TOKENIZE_BYTES) {
-        ia3_fail(&err, IA3_E_TOO_LONG, "text is too long to be tokenized at once");
-        ia3_fail_detail(&err, "It has %zu bytes, the limit is %u.", len, MAX_TOKENIZE_BYTES);
+        ia3_fail(&err, IA3_E_TOO_LONG, "text is too long to be tokenized");
+        ia3_fail_detail(&err, "It has %zu bytes, but the limit is %u.", len, MAX_TOKENIZE_BYTES);
     } else
         ia3_tokenizer_encode(io->server->tokenizer, text, len, &ids, NULL, &n, &err);
     if (err.code != 0) {
@@ -393,8 +393,8 @@ handle_put(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
 {
     ia3_error err = {0};
     if (c->pinned_bytes > IA3_MAX_PINNED) {
-        ia3_fail(&err, IA3_E_MEMORY, "too many adapters at once");
-        ia3_fail_hint(&err, "Ask for fewer tasks in one request.");
+        ia3_fail(&err, IA3_E_MEMORY, "too many adapters in one request");
+        ia3_fail_hint(&err, "Use fewer tasks in one request.");
         ia3_connection_error(c, frame->request, &err);
         return;
     }
@@ -425,7 +425,7 @@ handle_cancel(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
     ia3_request *r = c->requests;
     while (r && r->id != id)
         r = r->next;
-    /* One that was answered in the meantime is no mistake. */
+    /* If the request does not exist, it was answered in the meantime, which is not an error. */
     if (r && !atomic_load(&r->cancelled) && cancel(io, r))
         ia3_io_complete(io, r);
 }
@@ -466,10 +466,10 @@ ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame)
     case IA3_GENERATE:
     case IA3_TRAIN:
         handle_work(io, c, frame);
-        return; /* it has taken the data */
+        return; /* the data now belongs to the request */
     case IA3_MERGE:
         handle_merge(io, c, frame);
-        return; /* as well */
+        return; /* likewise */
     case IA3_NORMALIZE:
         handle_normalize(io, c, frame);
         break;

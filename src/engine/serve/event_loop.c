@@ -1,7 +1,7 @@
 /*
  * event_loop.c
- *     The I/O loop: epoll over the listening socket, the clients, signals, the death pipe and the compute
- *     thread's events. It never blocks: not on a client that does not read, nor on one that stops in the
+ *     The I/O thread's event loop: epoll over the listening socket, the clients, signals, the death pipe and the
+ *     compute thread's events. It never blocks, neither on a client that does not read nor on one that stops in the
  *     middle of a frame, and it tokenizes in slices.
  */
 #include "event_loop.h"
@@ -26,11 +26,11 @@
 
 #define SCRATCH        ((size_t) 256 * 1024)
 #define CHOICE_MEMORY  ((size_t) 16 << 20)
-#define SPARE_FDS      64   /* descriptors that are not clients' */
+#define SPARE_FDS      64   /* file descriptors reserved for other purposes than clients */
 #define BLOCK_SECONDS  10.0 /* how long an unfinished frame may keep others waiting for memory */
-#define STATUS_TIMEOUT 5000 /* ms that "ready" waits for a supervisor that does not read */
+#define STATUS_TIMEOUT 5000 /* ms that "ready" or "failed" waits for a supervisor that does not read */
 
-/* A line to the supervisor. `must`: wait for room in the pipe. */
+/* Sends a line to the supervisor. With `must` it waits until the pipe has room. */
 static void
 tell(ia3_io *io, bool must, const char *line)
 {
@@ -55,7 +55,7 @@ watch(ia3_io *io, int fd, void *tag, uint32_t events)
     return epoll_ctl(io->epoll_fd, EPOLL_CTL_ADD, fd, &e) == 0;
 }
 
-/* Binds the socket, in place of a stale one, for this user only. */
+/* Creates the socket, accessible only to this user, replacing a stale one. */
 static bool
 open_socket(ia3_io *io, ia3_error *err)
 {
@@ -72,7 +72,7 @@ open_socket(ia3_io *io, ia3_error *err)
     bool ok = fd >= 0 && bind(fd, (struct sockaddr *) &address, sizeof address) == 0;
     umask(old);
     if (!ok || listen(fd, 512) != 0 || !watch(io, fd, &io->listen_fd, EPOLLIN)) {
-        ia3_fail(err, IA3_E_UNAVAILABLE, "cannot listen on \"%s\"", path);
+        ia3_fail(err, IA3_E_UNAVAILABLE, "could not listen on socket \"%s\"", path);
         ia3_fail_detail(err, "%s.", strerror(errno));
         if (ok)
             unlink(path);
@@ -102,7 +102,7 @@ fail(ia3_io *io, const ia3_error *err)
     io->stop = true;
 }
 
-/* The backbone is loaded. */
+/* Begins to accept clients when the backbone is loaded. */
 static void
 become_ready(ia3_io *io)
 {
@@ -186,7 +186,7 @@ accept_clients(ia3_io *io)
         if (fd < 0)
             return;
         if (!peer_allowed(fd)) {
-            ia3_log(IA3_LOG_WARNING, "turned away a client of another user");
+            ia3_log(IA3_LOG_WARNING, "rejected a connection from another operating-system user");
             close(fd);
             continue;
         }
@@ -207,7 +207,7 @@ accept_clients(ia3_io *io)
     }
 }
 
-/* The bytes that one read brought. Small frames behind a large one are all taken: the scratch buffer bounds them. */
+/* Handles all frames in the bytes of one read. Their number is bounded, because the buffer of a read is. */
 static void
 take_bytes(ia3_io *io, ia3_connection *c, const uint8_t *p, size_t n)
 {
@@ -221,7 +221,7 @@ take_bytes(ia3_io *io, ia3_connection *c, const uint8_t *p, size_t n)
             ia3_io_frame(io, c, &frame);
             break;
         case IA3_FRAME_NO_MEMORY:
-            ia3_fail(&err, IA3_E_MEMORY, "no memory for a request of %zu bytes", frame.len);
+            ia3_fail(&err, IA3_E_MEMORY, "out of memory for a request of %zu bytes", frame.len);
             ia3_connection_error(c, frame.request, &err);
             break;
         case IA3_FRAME_BAD:
@@ -250,7 +250,7 @@ handle_client(ia3_io *io, ia3_connection *c, uint32_t events)
         ia3_connection_flush(c);
     if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0 || c->broken)
         return;
-    /* A peer that has hung up while it is not read from has nobody left to read an answer. */
+    /* If the peer hangs up while we do not read from it, no one is left to read a reply. */
     if (c->reading && !c->closing && !(events & EPOLLERR))
         read_client(io, c);
     else if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
@@ -268,7 +268,10 @@ close_client(ia3_io *io, ia3_connection *c)
     ia3_connection_free(c);
 }
 
-/* Of the clients in the middle of a frame the one that has sent most, when their frames alone fill the memory. */
+/*
+ * Returns the client whose unfinished frame is largest, which may continue to send even if memory is short, unless
+ * complete requests alone exceed the limit. *held is the memory of all requests and frames.
+ */
 static ia3_connection *
 privileged(const ia3_io *io, size_t *held)
 {
@@ -283,7 +286,7 @@ privileged(const ia3_io *io, size_t *held)
     return io->request_bytes < IA3_REQUEST_MEMORY ? best : NULL;
 }
 
-/* Another engine takes over: no new clients, and those that are here are sent away once they have their answers. */
+/* Begins to hand over to another engine: accepts no new clients, and dismisses the present ones when they are idle. */
 static void
 drain(ia3_io *io)
 {
@@ -295,7 +298,7 @@ drain(ia3_io *io)
     io->listen_fd = -1;
 }
 
-/* A request that is arriving counts, unless its client seems to have fallen asleep over it. */
+/* Whether a client waits for nothing. A request that is still arriving counts, unless its client has stalled. */
 static bool
 is_idle(const ia3_connection *c, double now)
 {
@@ -312,7 +315,7 @@ dismiss(ia3_connection *c)
     c->closing = true;
 }
 
-/* Tells what is still to be done, and ends when nothing is. */
+/* Reports to the supervisor how much work is left, and stops when there are no clients. */
 static void
 continue_draining(ia3_io *io)
 {
@@ -333,7 +336,7 @@ continue_draining(ia3_io *io)
         io->stop = true;
 }
 
-/* Drops those that are finished or stuck and decides who is read from. Returns true when a clock must run. */
+/* Closes finished and stuck connections and decides which ones to read from. True if a timeout has to be watched. */
 static bool
 settle(ia3_io *io)
 {
@@ -348,7 +351,8 @@ settle(ia3_io *io)
         bool stuck = (c->out && now - c->last_out > IA3_STALL_SECONDS) ||
                      (short_of_memory && c == first && now - c->last_in > BLOCK_SECONDS);
         if (stuck)
-            ia3_log(IA3_LOG_WARNING, "dropped client \"%s\", which neither reads nor writes", c->client);
+            ia3_log(IA3_LOG_WARNING, "closed connection of client \"%s\", which stopped responding",
+                    c->client);
         if (c->broken || stuck || (c->closing && c->out == NULL)) {
             close_client(io, c);
             continue;
@@ -361,7 +365,7 @@ settle(ia3_io *io)
         if (reading == c->reading && writing == c->writing)
             continue;
         if (reading && !c->reading)
-            c->last_in = now; /* it could not send while it was paused */
+            c->last_in = now; /* it could not send while we did not read */
         struct epoll_event e = {.events = EPOLLRDHUP | (reading ? EPOLLIN : 0) | (writing ? EPOLLOUT : 0),
                                 .data.ptr = c};
         if (epoll_ctl(io->epoll_fd, EPOLL_CTL_MOD, c->fd, &e) == 0) {
@@ -393,7 +397,7 @@ handle_death_pipe(ia3_io *io)
     char buffer[64];
     ssize_t n = read(io->server->options->death_fd, buffer, sizeof buffer);
     if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
-        ia3_log(IA3_LOG_DEBUG, "the supervisor is gone");
+        ia3_log(IA3_LOG_DEBUG, "supervisor has exited");
         io->stop = true;
     }
 }
@@ -421,7 +425,7 @@ start(ia3_io *io, ia3_server *s)
            watch(io, s->wake_fd, &s->wake_fd, EPOLLIN) && (death < 0 || watch(io, death, &io->stop, EPOLLIN));
 }
 
-/* Whoever waits for an answer is told that none will come. */
+/* Replies to all outstanding requests with an error. */
 static void
 say_goodbye(ia3_io *io)
 {
@@ -461,7 +465,7 @@ ia3_io_run(ia3_server *s)
     ia3_io *io = s->io = ia3_alloc(sizeof *io);
     if (!start(io, s)) {
         ia3_error err = {0};
-        ia3_fail(&err, IA3_E_INTERNAL, "cannot start the I/O loop: %s", strerror(errno));
+        ia3_fail(&err, IA3_E_INTERNAL, "could not start the I/O loop: %s", strerror(errno));
         fail(io, &err);
     }
     bool clock = false;
@@ -486,13 +490,13 @@ void
 ia3_io_free(ia3_server *s)
 {
     ia3_io *io = s->io;
-    handle_events(io); /* what the compute thread had finished */
+    handle_events(io); /* requests that the compute thread finished before it stopped */
     while (io->orphans) {
         ia3_request *r = io->orphans;
         io->orphans = r->next;
         ia3_request_free(r, &io->context);
     }
-    /* Nobody computes any more: device copies may be freed here. */
+    /* The compute thread has ended, so device copies may be freed here. */
     ia3_adapter_cache_free(io->context.adapters);
     ia3_choice_sets_free(io->context.sets);
     ia3_work *work = ia3_alloc(sizeof *work);

@@ -1,6 +1,6 @@
 /*
  * event_loop.h
- *     What the parts of the I/O thread share: the loop and its sockets (io.c), the messages (dispatch.c).
+ *     The state of the I/O thread, which the event loop (event_loop.c) and the message handlers (dispatch.c) share.
  */
 #ifndef IA3_IO_H
 #define IA3_IO_H
@@ -8,11 +8,11 @@
 #include "connection.h"
 #include "serve.h"
 
-/* Memory of requests beyond which clients that hold a lot already are not read from. */
+/* If the requests take more memory than this, the engine does not read from clients with a large share of it. */
 #define IA3_REQUEST_MEMORY ((size_t) 256 << 20)
-/* A client may always hold this much, so that large requests of others do not shut it out. */
+/* Each client may always use this much, so that large requests of others do not block it. */
 #define IA3_SMALL_SHARE ((size_t) 1 << 20)
-/* What adapters one connection may keep from being evicted. */
+/* How many bytes of adapters one connection may protect from eviction. */
 #define IA3_MAX_PINNED ((size_t) 2 << 30)
 
 typedef struct ia3_io {
@@ -20,14 +20,14 @@ typedef struct ia3_io {
     ia3_request_context context; /* once ready */
     int epoll_fd, listen_fd, signal_fd;
     bool ready, stop;
-    bool draining;       /* SIGUSR1: nobody new is served */
-    char drain_line[64]; /* what the supervisor was last told about it */
+    bool draining;       /* after SIGUSR1: no new clients or requests are accepted */
+    char drain_line[64]; /* the last "draining" line that was sent to the supervisor */
     int status;          /* exit status */
     ia3_connection *connections;
     int n_connections, max_connections;
     uint64_t next_id;
     ia3_request *preparing, **preparing_tail; /* linked through next_prepare */
-    ia3_request *orphans;                     /* their connections are gone, the compute thread has them */
+    ia3_request *orphans;                     /* without a connection, but still with the compute thread */
     size_t request_bytes;
     uint8_t *scratch;
 } ia3_io;
@@ -35,13 +35,13 @@ typedef struct ia3_io {
 /* dispatch.c */
 /* Handles one complete frame; takes ownership of its data. */
 void ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame);
-/* Tokenizes for a few milliseconds. */
+/* Tokenizes requests for a few milliseconds. */
 void ia3_io_prepare(ia3_io *io);
-/* A request is finished: answers and frees it. */
+/* Replies to a finished request and frees it. */
 void ia3_io_complete(ia3_io *io, ia3_request *r);
-/* Cancels all that a connection asked for; afterwards it has no requests and no pins. */
+/* Cancels all requests of a connection; afterwards it has no requests and no pins. */
 void ia3_io_forget(ia3_io *io, ia3_connection *c);
-/* Sends PROGRESS, unless the client is not reading. */
+/* Sends PROGRESS, unless the client has unread replies. */
 void ia3_io_progress(const ia3_event *event);
 
 #endif

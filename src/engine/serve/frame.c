@@ -1,6 +1,6 @@
 /*
  * frame.c
- *     See frame.h.
+ *     Receives frames piece by piece, and builds frames to be sent.
  */
 #include "frame.h"
 
@@ -26,7 +26,7 @@ begin_body(ia3_frame_reader *f, size_t want)
     f->skipping = f->data == NULL;
 }
 
-/* Makes room for `more` bytes; on failure the rest of the frame is skipped. */
+/* Makes room for `more` bytes; if there is no memory, the rest of the frame will be skipped. */
 static void
 grow_body(ia3_frame_reader *f, size_t more)
 {
@@ -128,8 +128,8 @@ ia3_frame_finish(ia3_writer *w)
 {
     if (w->len - 4 > IA3_MAX_FRAME) {
         ia3_error err = {0};
-        ia3_fail(&err, IA3_E_TOO_LONG, "answer of %zu bytes is too large", w->len);
-        ia3_fail_hint(&err, "Ask for fewer rows at once.");
+        ia3_fail(&err, IA3_E_TOO_LONG, "reply of %zu bytes is too large", w->len);
+        ia3_fail_hint(&err, "Request fewer rows at a time.");
         ia3_frame_error(w, load_u32(w->data + 5), &err);
         return;
     }

@@ -1,6 +1,6 @@
 /*
  * frame.h
- *     Frames out of a byte stream, and frames to be sent (protocol.h). No sockets here.
+ *     Extracts frames from a byte stream, and builds frames to be sent (protocol.h). It does not use sockets.
  */
 #ifndef IA3_FRAME_H
 #define IA3_FRAME_H
@@ -8,7 +8,7 @@
 #include "common/wire.h"
 #include "engine/base/error.h"
 
-/* A complete incoming frame. `data` is malloc'd (never NULL) and belongs to whoever received it. */
+/* A complete incoming frame. `data` is malloc'd, never NULL, and belongs to the receiver. */
 typedef struct ia3_frame {
     uint8_t type;
     uint32_t request;
@@ -16,34 +16,34 @@ typedef struct ia3_frame {
     size_t len;
 } ia3_frame;
 
-/* The frame being assembled. The buffer grows with the bytes that arrive, not with the length announced. */
+/* A frame being received. Its buffer grows with the bytes that arrive, not with the announced length. */
 typedef struct ia3_frame_reader {
     uint8_t header[IA3_FRAME_HEADER];
-    size_t have; /* bytes of the header */
+    size_t have; /* bytes of the header received so far */
     uint8_t *data;
     size_t len, cap, want;
-    bool skipping; /* no memory for this one: its bytes are thrown away */
+    bool skipping; /* there was no memory for this frame, so its bytes are discarded */
 } ia3_frame_reader;
 
 typedef enum ia3_frame_status {
-    IA3_FRAME_MORE,     /* all bytes consumed, the frame is not complete */
-    IA3_FRAME_COMPLETE, /* *frame is filled; there may be bytes left */
-    IA3_FRAME_BAD,      /* a length outside 5 .. IA3_MAX_FRAME: the stream cannot be followed any further */
+    IA3_FRAME_MORE,     /* all bytes are consumed, but the frame is not complete */
+    IA3_FRAME_COMPLETE, /* *frame is filled in; there may be bytes left */
+    IA3_FRAME_BAD, /* the length is not in 5 .. IA3_MAX_FRAME, so the stream cannot be read any further */
     IA3_FRAME_NO_MEMORY /* a whole frame was skipped; type and request of *frame are set, data is NULL */
 } ia3_frame_status;
 
-/* Consumes bytes from *p (advancing *p, lowering *n) until a frame is complete or they are used up. */
+/* Consumes bytes (advancing *p and decreasing *n) until a frame is complete or no bytes are left. */
 ia3_frame_status ia3_frame_feed(ia3_frame_reader *f, const uint8_t **p, size_t *n, ia3_frame *frame);
 void ia3_frame_reader_clear(ia3_frame_reader *f);
-/* Memory that the unfinished frame holds. */
+/* Memory that the unfinished frame takes, in bytes. */
 size_t ia3_frame_held(const ia3_frame_reader *f);
 
-/* An outgoing frame: begin, ia3_put_...(), finish. The writer's data is malloc'd. */
+/* Begins an outgoing frame; the payload is added by ia3_put_...(). The writer's data is malloc'd. */
 void ia3_frame_begin(ia3_writer *w, Ia3Message type, uint32_t request);
-/* Sets the length. A frame above IA3_MAX_FRAME is replaced by an ERROR frame (IA3_E_TOO_LONG). */
+/* Completes the frame by setting its length. Above IA3_MAX_FRAME, an ERROR frame (IA3_E_TOO_LONG) replaces it. */
 void ia3_frame_finish(ia3_writer *w);
 
-/* The payload of an ERROR and of a failed row: code, message, detail, hint. */
+/* Write an error as in the payload of ERROR or a failed row (code, message, detail, hint), and a whole ERROR frame. */
 void ia3_put_error(ia3_writer *w, const ia3_error *err);
 void ia3_frame_error(ia3_writer *w, uint32_t request, const ia3_error *err);
 

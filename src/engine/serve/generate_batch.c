@@ -1,6 +1,6 @@
 /*
  * generate_batch.c
- *     The rows of a batch that are to be continued: GENERATE (compute.h). Compute thread.
+ *     Generates text for the rows of GENERATE requests, on the compute thread.
  */
 #include "generate_batch.h"
 
@@ -13,17 +13,17 @@
 #include "engine/recipe/generate.h"
 #include "score_batch.h"
 
-/* Every step brings the logits of all its rows to the host: that many bytes at most, or one row's. */
+/* Each step copies the logits of all rows to host memory: at most this many bytes, unless there is only one row. */
 #define LOGIT_BYTES ((size_t) 64 << 20)
 
 typedef struct ia3_writing {
     ia3_server *server;
     int n;
-    ia3_row **rows; /* [n]: those that can be computed */
+    ia3_row **rows; /* [n] the rows that have not failed */
     ia3_generate_row *work;
 } ia3_writing;
 
-/* Few tokens first: what is computed together should end together. Among equals in the order of arrival. */
+/* Orders rows by max_tokens, so that rows that are computed together end at similar times, and equals by arrival. */
 static int
 compare_rows(const void *a, const void *b)
 {
@@ -46,15 +46,15 @@ finish_row(ia3_writing *p, int i)
     ia3_error err = {0};
 
     if (w->overflow) {
-        ia3_fail(&err, IA3_E_INTERNAL, "the backbone computes no number for this row");
-        ia3_fail_detail(&err, "Vectors that are very large make its activations overflow.");
+        ia3_fail(&err, IA3_E_INTERNAL, "backbone's result for this row is not a finite number");
+        ia3_fail_detail(&err, "Very large values in an adapter make activations overflow.");
     } else
         ia3_tokenizer_decode(p->server->tokenizer, w->out, w->n_out, &row->text, &row->text_len, &err);
     if (err.code != 0)
         ia3_row_fail(row, &err);
 }
 
-/* Computes rows [from, to); when memory does not suffice for them together, in two halves. */
+/* Computes rows [from, to); if there is too little memory for all of them, in two halves. */
 static void
 write_range(ia3_writing *p, int from, int to)
 {
@@ -75,7 +75,7 @@ write_range(ia3_writing *p, int from, int to)
             ia3_row_fail(p->rows[i], &err);
 }
 
-/* The counters of scoring count these rows as well: a step's input is a decoder token. */
+/* Adds to the counters of scoring, which include generation; the input of each step is a decoder token. */
 static void
 count(ia3_writing *p, double started, double ended)
 {

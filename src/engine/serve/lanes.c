@@ -1,6 +1,6 @@
 /*
  * lanes.c
- *     See batcher.h.
+ *     Keeps requests in lanes by client, and fills batches from them in turn.
  */
 #include "lanes.h"
 
@@ -43,7 +43,7 @@ ia3_lanes_add(ia3_lanes *l, ia3_request *r, uint32_t more)
     l->n_waiting += more;
 }
 
-/* Takes r out of its lane; prev is the one before it, or NULL. */
+/* Removes r from its lane; prev is the request before it, or NULL. */
 static void
 remove_request(ia3_lane *lane, ia3_request *prev, ia3_request *r)
 {
@@ -54,7 +54,7 @@ remove_request(ia3_lane *lane, ia3_request *prev, ia3_request *r)
     r->in_lane = false;
 }
 
-/* The next ready row of a lane, and who it belongs to. */
+/* The next ready row of a lane, the request that it belongs to, and the request before that. */
 static ia3_row *
 peek(const ia3_lane *lane, ia3_request **owner, ia3_request **before)
 {
@@ -72,13 +72,13 @@ row_tokens(const ia3_row *row)
 {
     if (ia3_row_failed(row))
         return 0;
-    if (row->sampling) /* each token it writes is computed with, as an input's is */
+    if (row->sampling) /* generated tokens count like tokens of the input */
         return row->n_ids + (int) row->sampling->max_tokens;
     ia3_score_row s = {.n_ids = row->n_ids, .ids = row->ids, .choices = row->set->choices};
     return ia3_score_row_tokens(&s);
 }
 
-/* Gives the lane one turn. Returns false when it has nothing (more) for this batch. */
+/* Takes one row from the lane. Returns false when the lane has no (further) row for this batch. */
 static bool
 take_turn(ia3_lanes *l, ia3_lane *lane, ia3_row_batch *batch, int64_t *tokens)
 {
@@ -99,7 +99,7 @@ take_turn(ia3_lanes *l, ia3_lane *lane, ia3_row_batch *batch, int64_t *tokens)
     return true;
 }
 
-/* Forgets empty lanes; the cursor stays on the lane it was on. */
+/* Removes empty lanes; the cursor stays at the same lane. */
 static void
 drop_empty(ia3_lanes *l)
 {

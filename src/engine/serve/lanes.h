@@ -1,6 +1,6 @@
 /*
  * lanes.h
- *     Rows waiting to be scored, and which of them make the next batch. Guarded by the queue's lock.
+ *     The rows that wait to be computed, and the choice of those for the next batch. The queue's lock protects them.
  */
 #ifndef IA3_BATCHER_H
 #define IA3_BATCHER_H
@@ -11,29 +11,30 @@
 typedef struct ia3_lane {
     uint64_t client;
     ia3_request *first, *last;
-    bool full; /* its next row did not fit into the batch being filled */
+    bool full; /* its next row did not fit in the current batch */
 } ia3_lane;
 
 typedef struct ia3_lanes {
     ia3_lane *lanes;
     int n, cap;
-    int cursor;         /* the lane that begins the next batch */
-    uint64_t n_waiting; /* rows ready and not taken */
+    int cursor;         /* the lane with which the next batch begins */
+    uint64_t n_waiting; /* number of rows that are ready and not yet taken */
     int max_tokens;
 } ia3_lanes;
 
 void ia3_lanes_free(ia3_lanes *l);
 
-/* Enters a request, or takes note that one that is in has `more` ready rows (r->n_ready was raised by that). */
+/* Adds a request, or records that it has `more` additional ready rows; the caller has added these to r->n_ready. */
 void ia3_lanes_add(ia3_lanes *l, ia3_request *r, uint32_t more);
 
 /*
- * Takes rows in turn from all lanes until the token budget is reached, at least one if any waits. A lane whose
- * next row does not fit is left alone for this batch and begins the next one. Returns the number taken.
+ * Fills a batch with rows from all lanes in turn until the token budget is used up, but with at least one row if any is
+ * waiting. If the next row of a lane does not fit, the lane is skipped for the rest of this batch and begins the next.
+ * Returns the number of rows taken.
  */
 uint32_t ia3_lanes_fill(ia3_lanes *l, ia3_row_batch *batch);
 
-/* Removes one cancelled request, or NULL. */
+/* Removes and returns one cancelled request; NULL if there is none. */
 ia3_request *ia3_lanes_take_cancelled(ia3_lanes *l);
 
 #endif

@@ -1,7 +1,9 @@
 /*
  * merger.c
- *     See merger.h. The mutex guards the list and `stop`; a request in the list or being merged is this thread's
- *     until it is posted as DONE. The model is only read: its layout, which never changes.
+ *     Handles MERGE requests on a thread of its own.
+ *
+ * Locking: the mutex protects the list and `stop`. A request in the list or being merged belongs to this thread until
+ * it is posted as DONE. Of the model, the thread only reads the layout, which never changes.
  */
 #include "merger.h"
 
@@ -46,7 +48,7 @@ ia3_merger_parse(const ia3_frame *frame, ia3_error *err)
     if (in.bad || in.p != in.end)
         ia3_fail(err, IA3_E_PROTOCOL, "malformed MERGE message");
     else if (n_directory == 0 || n_directory >= PATH_MAX || memchr(directory, '\0', n_directory) != NULL)
-        ia3_fail(err, IA3_E_INVALID, "name of the directory is empty, too long or has a zero byte");
+        ia3_fail(err, IA3_E_INVALID, "directory name is empty, too long or contains a zero byte");
     if (err->code != 0) {
         free(frame->data);
         return NULL;
@@ -135,7 +137,7 @@ ia3_merger_add(ia3_merger *m, ia3_request *r)
         int rc = pthread_create(&m->thread, NULL, merger_main, m);
 
         if (rc != 0) {
-            ia3_fail(&r->error, IA3_E_MEMORY, "cannot start a thread: %s", strerror(rc));
+            ia3_fail(&r->error, IA3_E_MEMORY, "could not start a thread: %s", strerror(rc));
             ia3_queue_post(m->server->queue, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
             return;
         }

@@ -1,6 +1,6 @@
 /*
  * normalize.c
- *     The stored form of an adapter, and the modules that its tensors belong to.
+ *     Converts an adapter to the stored format and lists the modules that its tensors belong to.
  */
 #include "normalize.h"
 
@@ -9,7 +9,7 @@
 
 #include "engine/files/safetensors.h"
 
-/* The names have been checked: each is a tensor of the method. */
+/* Lists the modules. The names have been checked: each is that of a tensor of the method. */
 static void
 put_modules(ia3_writer *w, const ia3_safetensors *st, const ia3_spelling *spelling)
 {

@@ -1,6 +1,6 @@
 /*
  * options.c
- *     See options.h.
+ *     Parses and checks the command line, and prints the help.
  */
 #include "options.h"
 
@@ -17,7 +17,7 @@
 #include "engine/model/methods/methods.h"
 
 static const char help[] =
-    "ia3_engine holds a T5-family backbone and computes for the PostgreSQL extension ia3.\n"
+    "ia3_engine runs a T5-family backbone for the PostgreSQL extension ia3.\n"
     "\n"
     "Usage:\n"
     "  ia3_engine serve --name NAME --backbone DIR --socket PATH [OPTION]...\n"
@@ -28,24 +28,23 @@ static const char help[] =
     "\n"
     "Options:\n"
     "  --device SPEC             cpu (default), cuda, cuda:N, or auto: a GPU if there is one\n"
-    "  --dtype TYPE              auto (default), float32, bfloat16 or int8 (scoring only)\n"
-    "  --threads N               compute threads, 0 = all cores (default)\n"
-    "  --max-batch-tokens N      token budget of a scoring batch (default 4096)\n"
-    "  --memory-limit BYTES      refuse work beyond this much memory on the device (default 0, none)\n"
-    "  --max-input-tokens N      score, train: longer inputs are cut (default 256)\n"
+    "  --dtype TYPE              auto (default), float32, bfloat16 or int8 (prediction only)\n"
+    "  --threads N               number of compute threads, 0 = one per core (default)\n"
+    "  --max-batch-tokens N      maximum number of tokens in a batch (default 4096)\n"
+    "  --memory-limit BYTES      limit for memory on the device (default 0, no limit)\n"
+    "  --max-input-tokens N      score, train: longer inputs are truncated (default 256)\n"
     "  --help, --version\n"
     "\n"
     "serve only:\n"
-    "  --adapter-cache-size BYTES  adapters kept in memory (default 268435456)\n"
-    "  --status-fd N               descriptor for the lines \"loading PERCENT\", \"ready\", \"failed "
-    "MESSAGE\"\n"
-    "  --death-fd N                end of file on this descriptor ends the engine\n"
+    "  --adapter-cache-size BYTES  memory for cached adapters (default 268435456)\n"
+    "  --status-fd N               file descriptor for status lines (\"loading PERCENT\", \"ready\", ...)\n"
+    "  --death-fd N                file descriptor; the engine exits when it reports end of file\n"
     "\n"
     "train only:\n"
     "  --steps N (1000)  --batch-size N (8)  --learning-rate X (the method's)  --warmup-ratio X (0.06)\n"
     "  --lm-weight X (1)  --unlikelihood-weight X (1)  --length-norm-weight X (1)\n"
     "  --dropout X (the checkpoint's)  --seed N (0)  --loss-averaging batch|example (batch)\n"
-    "  --adapter FILE            vectors to start from\n"
+    "  --adapter FILE            adapter to start from\n"
     "  --method NAME             ";
 
 enum {
@@ -270,7 +269,7 @@ usage(const char *what)
     return 2;
 }
 
-/* The help, which ends with the names of the methods. */
+/* Prints the help, which ends with the names of the methods. */
 static void
 print_help(void)
 {
@@ -292,11 +291,11 @@ check_command(const ia3_options *o)
     if (o->backbone == NULL)
         return "--backbone is required";
     if (i == 0 && (o->socket == NULL || o->name == NULL))
-        return "serve needs --name and --socket";
+        return "serve requires --name and --socket";
     if (i == 3 && o->choices == NULL)
-        return "score needs --choices";
+        return "score requires --choices";
     if (i == 4 && o->out == NULL)
-        return "train needs --out";
+        return "train requires --out";
     return NULL;
 }
 
@@ -337,12 +336,12 @@ ia3_options_parse(ia3_options *o, int argc, char **argv)
             return usage(what);
         }
         if (!set_option(o, c, optarg)) {
-            snprintf(what, sizeof what, "invalid value \"%s\" of an option", optarg);
+            snprintf(what, sizeof what, "invalid option value \"%s\"", optarg);
             return usage(what);
         }
     }
     if (optind >= argc)
-        return usage("no command given");
+        return usage("no command specified");
     if (isnan(o->recipe.learning_rate)) /* not given */
         o->recipe.learning_rate = o->recipe.method->learning_rate;
     o->command = argv[optind];

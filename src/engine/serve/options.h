@@ -1,6 +1,6 @@
 /*
  * options.h
- *     The command line.
+ *     The engine's command line.
  */
 #ifndef IA3_OPTIONS_H
 #define IA3_OPTIONS_H
@@ -14,20 +14,20 @@ typedef struct ia3_options {
     const char *command; /* "serve", "info", "tokenize", "score", "train" */
     const char *name, *backbone, *socket, *device;
     ia3_dtype dtype;
-    int threads; /* 0 = all */
+    int threads; /* 0: one per core */
     int max_batch_tokens;
     size_t adapter_cache_size, memory_limit;
     int status_fd, death_fd; /* -1 = none */
     const char *adapter, *choices, *out;
     int max_input_tokens;
     ia3_recipe recipe;
-    int n_arguments; /* what follows the options */
+    int n_arguments; /* the arguments after the options */
     char **arguments;
 } ia3_options;
 
 /*
- * Fills in defaults and the arguments. Returns -1 to go on, else the exit status: after --help and --version
- * (0) or a mistake (2, logged).
+ * Parses the command line and fills in defaults. Returns -1 if the command should be run, else the exit status: 0 after
+ * --help or --version, 2 after an error, which it logs.
  */
 int ia3_options_parse(ia3_options *o, int argc, char **argv);
 

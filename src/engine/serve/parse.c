@@ -1,6 +1,6 @@
 /*
  * parse.c
- *     See parse.h.
+ *     Parses and checks the payloads of SCORE, GENERATE, TRAIN and HELLO.
  */
 #include "parse.h"
 
@@ -21,7 +21,7 @@ malformed(ia3_error *err, const char *what)
 static bool
 too_many(ia3_error *err, const char *what, uint32_t n, uint32_t limit)
 {
-    return ia3_fail(err, IA3_E_TOO_LONG, "request has %u %s, the limit is %u", n, what, limit);
+    return ia3_fail(err, IA3_E_TOO_LONG, "request has %u %s, but the limit is %u", n, what, limit);
 }
 
 static ia3_span
@@ -121,7 +121,7 @@ parse_score_rows(ia3_reader *r, ia3_score_message *m, ia3_error *err)
     return true;
 }
 
-/* What rows of SCORE and GENERATE have in common. */
+/* Checks what rows of SCORE and GENERATE have in common. */
 static bool
 check_row(const ia3_score_message *m, uint32_t i, ia3_error *err)
 {
@@ -140,12 +140,12 @@ check_answer(uint64_t bytes, ia3_error *err)
 {
     if (bytes + 5 <= IA3_MAX_FRAME)
         return true;
-    ia3_fail(err, IA3_E_TOO_LONG, "answer would have %llu bytes, the limit is %u", (unsigned long long) bytes,
-             IA3_MAX_FRAME);
-    return ia3_fail_hint(err, "Ask for fewer rows at once.");
+    ia3_fail(err, IA3_E_TOO_LONG, "reply would have %llu bytes, but the limit is %u",
+             (unsigned long long) bytes, IA3_MAX_FRAME);
+    return ia3_fail_hint(err, "Request fewer rows at a time.");
 }
 
-/* Cross references, and an answer that fits into a frame. */
+/* Checks the rows' references, and that the reply will fit in a frame. */
 static bool
 check_score_rows(const ia3_score_message *m, ia3_error *err)
 {
@@ -162,7 +162,7 @@ check_score_rows(const ia3_score_message *m, ia3_error *err)
     return check_answer(answer, err);
 }
 
-/* max_input_tokens and the adapters. */
+/* Parses max_input_tokens and the adapters. */
 static bool
 parse_score_head(ia3_reader *r, ia3_score_message *m, const char *what, ia3_error *err)
 {
@@ -229,7 +229,7 @@ check_generate_rows(const ia3_score_message *m, ia3_error *err)
             return ia3_fail(err, IA3_E_INVALID, "temperature must be zero or a positive number");
         if (s->top_k > INT32_MAX)
             return ia3_fail(err, IA3_E_INVALID, "top_k must be between 0 and %d", INT32_MAX);
-        /* pieces are short: 64 bytes is longer than any usual one */
+        /* pieces are short; usual ones have fewer than 64 bytes */
         answer += 5 + 64 * (uint64_t) s->max_tokens;
     }
     return check_answer(answer, err);
@@ -257,7 +257,7 @@ ia3_score_message_free(ia3_score_message *m)
     memset(m, 0, sizeof *m);
 }
 
-/* A number that does not fit an int becomes one that ia3_recipe_check refuses. */
+/* Reads a number; one that does not fit in an int becomes a value for which ia3_recipe_check fails. */
 static int
 get_positive_int(ia3_reader *r)
 {

@@ -1,9 +1,10 @@
 /*
  * parse.h
- *     The payloads of SCORE, GENERATE and TRAIN, taken apart and checked. No sockets, no model: fuzzed as it is.
+ *     Parses and checks the payloads of SCORE, GENERATE and TRAIN. It needs neither sockets nor a model, so that it can
+ *     be fuzzed on its own.
  *
- * A parsed message points into the frame, which must outlive it. Errors: IA3_E_PROTOCOL means that the bytes
- * make no sense (the connection is then closed); every other code leaves the connection usable.
+ * A parsed message points into the frame, which must outlive it. The error IA3_E_PROTOCOL means that the payload is
+ * malformed and the connection must be closed; after any other error the connection remains usable.
  */
 #ifndef IA3_PARSE_H
 #define IA3_PARSE_H
@@ -12,23 +13,23 @@
 
 #include "engine/recipe/recipe.h"
 
-/* Limits beyond which a request is refused (IA3_E_TOO_LONG): what parsing allocates stays in proportion. */
+/* Larger requests are an error (IA3_E_TOO_LONG). The limits bound the memory that parsing allocates. */
 #define IA3_MAX_ROWS    (1u << 20)
 #define IA3_MAX_TEXTS   (1u << 20) /* rendered texts of a training request */
 #define IA3_MAX_SETS    (1u << 16)
-#define IA3_MAX_CHOICES (1u << 20) /* of one request, all sets together */
+#define IA3_MAX_CHOICES (1u << 20) /* in one request, all sets together */
 #define IA3_MAX_DIGESTS (1u << 12)
 
 typedef struct ia3_span {
-    const char *data; /* not terminated */
+    const char *data; /* not zero-terminated */
     uint32_t len;
 } ia3_span;
 
 typedef struct ia3_wire_set {
-    const uint8_t *raw; /* the set as it lies in the frame: its identity */
+    const uint8_t *raw; /* the set's bytes in the frame, which identify it */
     size_t raw_len;
     uint32_t n;
-    uint32_t first; /* into ia3_wire_sets.choices */
+    uint32_t first; /* index in ia3_wire_sets.choices */
 } ia3_wire_set;
 
 typedef struct ia3_wire_sets {
@@ -43,7 +44,7 @@ typedef struct ia3_wire_row {
     uint32_t tail;
 } ia3_wire_row;
 
-/* How a row of GENERATE is to be continued (generate.h). */
+/* How to generate the text of a row of GENERATE (see generate.h). */
 typedef struct ia3_sampling {
     uint32_t max_tokens;
     double temperature;
@@ -51,7 +52,7 @@ typedef struct ia3_sampling {
     uint64_t seed;
 } ia3_sampling;
 
-/* SCORE, and GENERATE, whose rows have no choices (there are no sets) but say how to sample. */
+/* A SCORE or GENERATE message. In GENERATE there are no choice sets; each row has sampling parameters instead. */
 typedef struct ia3_score_message {
     uint32_t max_input_tokens;
     uint32_t n_digests;
@@ -69,7 +70,7 @@ typedef struct ia3_wire_text {
 
 typedef struct ia3_wire_example {
     uint32_t set, label, n_texts;
-    uint32_t first; /* into ia3_train_message.texts */
+    uint32_t first; /* index in ia3_train_message.texts */
 } ia3_wire_example;
 
 typedef struct ia3_train_message {
@@ -83,16 +84,16 @@ typedef struct ia3_train_message {
     ia3_wire_text *texts;
 } ia3_train_message;
 
-/* After either result the message may (must, after true) be freed. */
+/* The message must be freed after success and may be freed after failure. */
 bool ia3_parse_score(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err);
 bool ia3_parse_generate(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err);
 void ia3_score_message_free(ia3_score_message *m);
-/* `methods` are those that may be asked for. */
+/* Parses TRAIN; `methods` are those that a request may name. */
 bool ia3_parse_train(ia3_train_message *m, const ia3_method *const *methods, const uint8_t *payload,
                      size_t len, ia3_error *err);
 void ia3_train_message_free(ia3_train_message *m);
 
-/* HELLO: checks magic and version; `client` gets the name, cut to fit. */
+/* Parses HELLO and checks magic and version; `client` gets the client's name, truncated to `size`. */
 bool ia3_parse_hello(const uint8_t *payload, size_t len, char *client, size_t size, ia3_error *err);
 
 bool ia3_digest_is_zero(const uint8_t digest[IA3_DIGEST_LEN]);

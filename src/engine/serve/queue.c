@@ -1,6 +1,6 @@
 /*
  * queue.c
- *     See queue.h; the choice of a batch's rows is in batcher.c.
+ *     The queue between the two threads. lanes.c chooses the rows of a batch.
  */
 #include "queue.h"
 
@@ -129,7 +129,7 @@ ia3_queue_events(ia3_queue *q)
     return events;
 }
 
-/* Call with the lock held. */
+/* Posts an event; the caller holds the lock. */
 static void
 post_locked(ia3_queue *q, const ia3_event *event)
 {
@@ -139,7 +139,8 @@ post_locked(ia3_queue *q, const ia3_event *event)
     *q->events_tail = e;
     q->events_tail = &e->next;
     uint64_t one = 1;
-    ssize_t ignored = write(q->wake_fd, &one, sizeof one); /* a full counter wakes as well */
+    ssize_t ignored =
+        write(q->wake_fd, &one, sizeof one); /* failure means a full counter, which also wakes */
     (void) ignored;
 }
 
@@ -158,7 +159,7 @@ post_cancelled(ia3_queue *q, ia3_request *r)
     post_locked(q, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
 }
 
-/* Sends back what was cancelled before it began. Call with the lock held, between two batches. */
+/* Returns requests that were cancelled before they began. Called between two batches; the caller holds the lock. */
 static void
 sweep_cancelled(ia3_queue *q)
 {

@@ -1,6 +1,6 @@
 /*
  * request.c
- *     See request.h.
+ *     Parses requests, tokenizes them in slices, and writes their replies.
  */
 #include "request.h"
 
@@ -13,8 +13,8 @@
 #include "engine/base/log.h"
 
 /*
- * A body longer than this (or 64 bytes, the longest usual piece, for every token wanted) is cut before it is
- * tokenized. Only text that is nearly all white space could have filled the limit with what comes later.
+ * A body that is longer than this, and longer than 64 bytes (the longest usual piece) for each token that is wanted, is
+ * truncated before it is tokenized. The rest could matter only in a text that is almost entirely white space.
  */
 #define LONG_BODY ((size_t) 1 << 20)
 
@@ -47,12 +47,12 @@ ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_
         r->rows = ia3_alloc_array(r->n_rows ? r->n_rows : 1, sizeof *r->rows);
         r->bytes += r->n_rows * (sizeof *r->rows + sizeof *r->score.rows);
         r->sampling = r->score.sampling;
-        r->score.sampling = NULL; /* outlives the message */
+        r->score.sampling = NULL; /* r->sampling must outlive the message */
         if (r->sampling)
             r->bytes += r->n_rows * sizeof *r->sampling;
     } else {
         r->recipe = r->train.recipe;
-        if (r->train.state.len > 0) { /* outlives the frame */
+        if (r->train.state.len > 0) { /* copied, because it must outlive the frame */
             r->state_len = r->train.state.len;
             r->state = ia3_alloc_array(r->state_len, 1);
             memcpy(r->state, r->train.state.data, r->state_len);
@@ -107,8 +107,8 @@ ia3_encode_input(const ia3_tokenizer *tok, ia3_span text, uint32_t tail, uint32_
     size_t limit = (size_t) max_tokens * 64 > LONG_BODY ? (size_t) max_tokens * 64 : LONG_BODY;
     size_t tail_len = text.len - tail;
     if (tail_len > limit) {
-        ia3_fail(err, IA3_E_TOO_LONG, "the end of the template has %zu bytes", tail_len);
-        return ia3_fail_detail(err, "It does not fit into %u tokens.", max_tokens);
+        ia3_fail(err, IA3_E_TOO_LONG, "text of %zu bytes after the last field is too long", tail_len);
+        return ia3_fail_detail(err, "It does not fit in %u tokens.", max_tokens);
     }
     if (tail <= limit)
         return ia3_tokenizer_encode_input(tok, text.data, text.len, tail, (int) max_tokens, ids, n, truncated,
@@ -127,7 +127,7 @@ ia3_encode_input(const ia3_tokenizer *tok, ia3_span text, uint32_t tail, uint32_
     return ok;
 }
 
-/* The whole request failed; true = nothing left to do. */
+/* Lets the whole request fail. Returns true, because nothing is left to do. */
 static bool
 give_up(ia3_request *r, const ia3_error *err)
 {
@@ -135,7 +135,7 @@ give_up(ia3_request *r, const ia3_error *err)
     return true;
 }
 
-/* Tokenizes one more choice of the set under construction. */
+/* Tokenizes the next choice of the set under construction. Returns true if the request failed. */
 static bool
 prepare_set(ia3_request *r, ia3_request_context *x)
 {
@@ -148,11 +148,11 @@ prepare_set(ia3_request *r, ia3_request_context *x)
         return false;
     r->bytes += (*set)->bytes;
     r->sets_done++;
-    /* One bad set fails its rows of a SCORE but a whole TRAIN. */
+    /* An invalid set affects only its rows in a SCORE request, but all of a TRAIN request. */
     return (*set)->choices == NULL && !ia3_request_has_rows(r) && give_up(r, &(*set)->error);
 }
 
-/* Once the sets are known: where every row's scores go. */
+/* Allocates the scores of all rows, when all choice sets are known. */
 static bool
 allocate_scores(ia3_request *r)
 {
@@ -163,7 +163,7 @@ allocate_scores(ia3_request *r)
     }
     r->scores = malloc((n ? n : 1) * sizeof *r->scores);
     if (r->scores == NULL)
-        return ia3_fail(&r->error, IA3_E_MEMORY, "no memory for the scores of %u rows", r->n_rows);
+        return ia3_fail(&r->error, IA3_E_MEMORY, "out of memory for the scores of %u rows", r->n_rows);
     r->bytes += n * sizeof *r->scores;
     n = 0;
     for (uint32_t i = 0; i < r->n_rows; i++) {
@@ -207,11 +207,11 @@ prepare_text(ia3_request *r, ia3_request_context *x)
     bool truncated = false;
     if (!ia3_encode_input(x->tok, wire->text, wire->tail, r->train.max_input_tokens, &r->text_ids[t],
                           &r->text_lens[t], &truncated, &err)) {
-        uint32_t i = 0; /* the example that owns this text */
+        uint32_t i = 0; /* the example that this text belongs to */
         while (i + 1 < r->n_examples && r->train.examples[i + 1].first <= t)
             i++;
         if (err.detail[0] == '\0')
-            ia3_fail_detail(&err, "In example %u.", i + 1);
+            ia3_fail_detail(&err, "The error is in example %u.", i + 1);
         return give_up(r, &err);
     }
     r->n_truncated += truncated;
@@ -219,7 +219,7 @@ prepare_text(ia3_request *r, ia3_request_context *x)
     return false;
 }
 
-/* Everything is tokenized: what only tokenizing needed can go. */
+/* Frees what only tokenizing needed. */
 static bool
 finish_preparing(ia3_request *r)
 {
@@ -378,7 +378,7 @@ ia3_put_adapter(ia3_request_context *x, const uint8_t *payload, size_t len, ia3_
     uint8_t actual[IA3_DIGEST_LEN];
     SHA256((const uint8_t *) bytes, n, actual);
     if (memcmp(actual, digest, IA3_DIGEST_LEN) != 0) {
-        ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter does not have the digest it was sent under");
+        ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter does not match the digest it was sent with");
         return NULL;
     }
     const ia3_method *method = ia3_method_require(x->methods, name, name_len, err);

@@ -1,6 +1,6 @@
 /*
  * score_batch.c
- *     Runs one batch on the compute thread: first the rows to be scored, then those to be continued.
+ *     Computes one batch on the compute thread: first scores, then generated text.
  */
 #include "score_batch.h"
 
@@ -13,15 +13,15 @@
 #include "engine/base/log.h"
 #include "generate_batch.h"
 
-/* A batch being computed. */
+/* A batch being scored. */
 typedef struct ia3_scoring {
     ia3_server *server;
     int n;
     ia3_score_row rows[IA3_MAX_BATCH_ROWS];
-    ia3_row *row_of[IA3_MAX_BATCH_ROWS]; /* the row whose scores are written */
+    ia3_row *row_of[IA3_MAX_BATCH_ROWS]; /* the batch row that each of `rows` belongs to */
 } ia3_scoring;
 
-/* Shortest first; among equals in the order of arrival, so that a batch does not depend on qsort. */
+/* Orders rows by length and equals by arrival, so that the result does not depend on the implementation of qsort. */
 static int
 compare_rows(const void *a, const void *b)
 {
@@ -54,7 +54,7 @@ ia3_adapter_to_device(ia3_server *s, ia3_cached_adapter *a, ia3_error *err)
     return true;
 }
 
-/* Computes rows [from, to); when memory does not suffice for them together, in two halves. */
+/* Computes rows [from, to); if there is too little memory for all of them, in two halves. */
 static void
 score_range(ia3_scoring *p, int from, int to)
 {
@@ -66,8 +66,8 @@ score_range(ia3_scoring *p, int from, int to)
             for (int c = 0; c < p->rows[i].choices->n; c++)
                 if (isnan(p->rows[i].scores[c])) {
                     ia3_error nan = {0};
-                    ia3_fail(&nan, IA3_E_INTERNAL, "the backbone computes no number for this row");
-                    ia3_fail_detail(&nan, "Vectors that are very large make its activations overflow.");
+                    ia3_fail(&nan, IA3_E_INTERNAL, "backbone's result for this row is not a finite number");
+                    ia3_fail_detail(&nan, "Very large values in an adapter make activations overflow.");
                     ia3_row_fail(p->row_of[i], &nan);
                     break;
                 }
@@ -83,7 +83,7 @@ score_range(ia3_scoring *p, int from, int to)
         ia3_row_fail(p->row_of[i], &err);
 }
 
-/* Rows that repeat another one of their batch count as rows, but not as work done. */
+/* Updates the counters. Rows that repeat another row of the batch count as rows, but not as tokens. */
 static void
 count_batch(ia3_scoring *p, const ia3_row_batch *batch, double started, double ended)
 {
@@ -99,7 +99,7 @@ count_batch(ia3_scoring *p, const ia3_row_batch *batch, double started, double e
         }
         input_tokens += p->rows[i].n_ids;
         decoder_tokens += p->rows[i].choices->n_rows;
-        /* rows of one task need not be neighbours: count those that no earlier row has */
+        /* rows of a task need not be neighbours, so look for the adapter among all earlier rows */
         bool seen = false;
         for (int k = 0; k < i && !seen; k++)
             seen = p->rows[k].adapter == p->rows[i].adapter;
@@ -145,13 +145,13 @@ score_batch(ia3_server *s, ia3_row_batch *batch)
     free(p);
 }
 
-/* Rows that have their results. */
+/* Marks rows as done and posts the requests that are complete. */
 static void
 hand_back(ia3_server *s, ia3_row **rows, int n)
 {
     for (int i = 0; i < n; i++) {
         ia3_request *r = rows[i]->request;
-        if (++r->n_done == r->n_rows) /* from here on it is the I/O thread's */
+        if (++r->n_done == r->n_rows) /* when posted, it belongs to the I/O thread */
             ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
     }
 }
@@ -164,7 +164,7 @@ ia3_run_batch(ia3_server *s, ia3_row_batch *batch)
     for (int i = 0; i < batch->n; i++)
         *(batch->rows[i]->sampling ? &writing[n_writing++] : &batch->rows[n++]) = batch->rows[i];
     batch->n = n;
-    /* Scores are answered before the texts are begun, which take a pass per token. */
+    /* Scores are sent before text is generated, because that takes one pass per token. */
     if (n > 0)
         score_batch(s, batch);
     hand_back(s, batch->rows, n);

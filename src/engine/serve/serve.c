@@ -1,6 +1,6 @@
 /*
  * serve.c
- *     See serve.h: process set-up, loading, shutdown.
+ *     Starts and stops the server process, and loads the backbone.
  */
 #include "serve.h"
 
@@ -22,15 +22,15 @@
 #include "engine/model/methods/methods.h"
 #include "merger.h"
 
-#define STOP_SECONDS 2 /* how long a shutdown waits for the batch under way */
+#define STOP_SECONDS 2 /* how long a shutdown waits for the current batch */
 
-/* Reading the weights and hashing them take about the same time. */
+/* Progress of loading. Reading the weights and hashing them take about the same time. */
 typedef struct ia3_loading {
     ia3_server *server;
     void (*progress)(ia3_server *s, int percent);
     double from, to;
     int last;
-    double reported; /* when */
+    double reported; /* time of the last report */
 } ia3_loading;
 
 static void
@@ -63,7 +63,7 @@ open_device(ia3_server *s, const char *spec, const ia3_checkpoint *ck, ia3_loadi
     return s->model != NULL;
 }
 
-/* The device and the backbone's weights on it. "auto" may find a GPU that cannot hold them. */
+/* Opens the device and loads the weights. With "auto", falls back to the CPU if the GPU cannot hold them. */
 static bool
 load_weights(ia3_server *s, const ia3_checkpoint *ck, ia3_loading *l, ia3_error *err)
 {
@@ -78,7 +78,7 @@ load_weights(ia3_server *s, const ia3_checkpoint *ck, ia3_loading *l, ia3_error 
         return false;
     }
     ia3_error_join(&why, reason, sizeof reason);
-    ia3_log(IA3_LOG_LOG, "device auto: the processor computes, not %s: %s", s->device->name, reason);
+    ia3_log(IA3_LOG_LOG, "device \"auto\" uses the CPU instead of %s: %s", s->device->name, reason);
     s->device->ops->close(s->device);
     s->device = NULL;
     return open_device(s, "cpu", ck, l, err);
@@ -91,7 +91,7 @@ ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3
     ia3_loading l = {
         .server = s, .progress = progress ? progress : no_progress, .from = 0, .to = 60, .last = -1};
     if (realpath(o->backbone, s->path) == NULL) {
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "cannot open backbone \"%s\"", o->backbone);
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not open backbone \"%s\"", o->backbone);
         return ia3_fail_detail(err, "%s.", strerror(errno));
     }
     ia3_checkpoint *ck = ia3_checkpoint_open(s->path, err);
@@ -122,7 +122,7 @@ ia3_server_unload(ia3_server *s)
     s->tokenizer = NULL;
 }
 
-/* When the machine runs out of memory, the engine goes first: the database survives it. */
+/* Lets Linux kill the engine first when the machine runs out of memory, so that the database survives. */
 static void
 volunteer_to_oom_killer(void)
 {
@@ -152,13 +152,13 @@ ia3_serve(const ia3_options *options)
 {
     ia3_server *s = ia3_alloc(sizeof *s);
     s->options = options;
-    if (options->death_fd >= 0) /* started by a supervisor: do not outlive it */
+    if (options->death_fd >= 0) /* we were started by a supervisor and must not outlive it */
         prctl(PR_SET_PDEATHSIG, SIGTERM);
     volunteer_to_oom_killer();
     raise_descriptor_limit();
     signal(SIGPIPE, SIG_IGN);
 
-    /* Before any thread exists, so that all inherit it; the I/O loop reads them from a signalfd. */
+    /* Block these signals before any thread exists, so that all inherit this; the event loop uses a signalfd. */
     sigset_t mask;
     sigemptyset(&mask);
     sigaddset(&mask, SIGTERM);
@@ -173,12 +173,12 @@ ia3_serve(const ia3_options *options)
     pthread_t compute;
     int rc = s->wake_fd < 0 ? errno : pthread_create(&compute, NULL, ia3_compute_main, s);
     if (rc != 0) {
-        ia3_log(IA3_LOG_ERROR, "cannot start: %s", strerror(rc));
+        ia3_log(IA3_LOG_ERROR, "could not start the compute thread: %s", strerror(rc));
         return 1;
     }
     int status = ia3_io_run(s);
 
-    /* A batch under way is not worth waiting for; ending the process gives everything back. */
+    /* Do not wait long for the current batch; the end of the process releases everything. */
     ia3_queue_stop(s->queue);
     struct timespec until;
     clock_gettime(CLOCK_REALTIME, &until);

@@ -1,10 +1,11 @@
 /*
  * serve.h
- *     The engine as a server: `ia3_engine serve` (protocol.h says how it is started and what it tells).
+ *     The engine as a server: `ia3_engine serve`. protocol.h describes how the supervisor starts it and communicates
+ *     with it.
  *
- * There are two threads, and a third one while checkpoints are merged (merger.h). The main thread does all input and
- * output (event_loop.c) and tokenizes; the compute thread (compute_thread.c) loads the backbone and makes every call that
- * touches the device. They meet in queue.h only.
+ * There are two threads, and a third while a checkpoint is merged (merger.h). The main thread does all input and output
+ * (event_loop.c) and tokenizes. The compute thread (compute_thread.c) loads the backbone and makes all calls that use
+ * the device. They communicate only through queue.h.
  */
 #ifndef IA3_SERVE_H
 #define IA3_SERVE_H
@@ -23,32 +24,32 @@ typedef struct ia3_server {
     ia3_queue *queue;
     ia3_stats stats;
     int wake_fd;
-    /* Set by the compute thread before it posts IA3_EVENT_READY, constant from then on. */
+    /* set by the compute thread before it posts IA3_EVENT_READY, constant afterwards */
     char path[PATH_MAX];
     uint8_t digest[IA3_DIGEST_LEN];
     ia3_device *device;
     ia3_model *model;
     ia3_tokenizer *tokenizer;
-    struct ia3_io *io; /* the I/O thread's own */
+    struct ia3_io *io; /* used only by the I/O thread */
     struct ia3_merger *merger;
 } ia3_server;
 
 /*
- * Runs until SIGTERM, SIGINT or the end of the death pipe; after SIGUSR1 until all that was asked for is
- * answered. Returns the exit status.
+ * Runs until SIGTERM, SIGINT or the end of the death pipe, or after SIGUSR1 until all requests have been answered.
+ * Returns the exit status.
  */
 int ia3_serve(const ia3_options *options);
 
-/* Opens everything the options name (the tokenizer last); progress gets 0..100. Also used by the other commands. */
+/* Opens the checkpoint, device, model and tokenizer according to the options; progress is called with 0 to 100. */
 bool ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3_error *err);
 void ia3_server_unload(ia3_server *s);
 
 /* The compute thread's main function; arg is the ia3_server. */
 void *ia3_compute_main(void *arg);
 
-/* The I/O loop (event_loop.c). Returns the exit status; sockets are closed and unlinked by then. */
+/* Runs the event loop (event_loop.c). Returns the exit status; sockets are then closed and unlinked. */
 int ia3_io_run(ia3_server *s);
-/* Frees what requests, caches and connections hold, once the compute thread has ended. */
+/* Frees the memory of requests, caches and connections after the compute thread has ended. */
 void ia3_io_free(ia3_server *s);
 
 #endif

@@ -1,6 +1,6 @@
 /*
  * train_jobs.c
- *     The training jobs under way, stepped together on the compute thread.
+ *     The current training runs, whose steps are computed together on the compute thread.
  */
 #include "train_jobs.h"
 
@@ -20,14 +20,14 @@ typedef struct ia3_job {
     ia3_request *request;
     ia3_train *train;
     ia3_loss_record losses;
-    double started, ready, reported; /* ready: when it could have made its next step */
-    double examples;                 /* trained on so far */
+    double started, ready, reported; /* times; ready: since when the job has been waiting for its next step */
+    double examples;                 /* number of examples trained on so far */
 } ia3_job;
 
 struct ia3_trainer {
     ia3_server *server;
     int n, cap;
-    ia3_job **jobs; /* the first to step comes first */
+    ia3_job **jobs; /* in the order of their next steps */
 };
 
 ia3_trainer *
@@ -61,7 +61,7 @@ hand_back(ia3_trainer *t, ia3_request *r)
     ia3_queue_post(t->server->queue, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
 }
 
-/* Host copy of the vectors to start from; NULL = ones. malloc'd. */
+/* The values to start from, in malloc'd host memory; NULL for a fresh start, or after setting r->error. */
 static float *
 initial_values(ia3_trainer *t, const ia3_request *r)
 {
@@ -84,8 +84,8 @@ ia3_trainer_add(ia3_trainer *t, ia3_request *r)
     float *init = NULL;
     ia3_train *train = NULL;
     if (r->adapters[0] && r->adapters[0]->method != r->recipe.method) {
-        ia3_fail(&r->error, IA3_E_INVALID, "the version to start from is of another method");
-        ia3_fail_hint(&r->error, "Give its method, or start from another version.");
+        ia3_fail(&r->error, IA3_E_INVALID, "the version to start from was trained with another method");
+        ia3_fail_hint(&r->error, "Use the method of that version, or start from another version.");
     } else {
         init = initial_values(t, r);
         train =
@@ -152,7 +152,7 @@ finish_job(ia3_trainer *t, ia3_job *job)
         if (r->recipe.stop)
             r->result.state = ia3_train_save(job->train, &r->result.state_len);
     } else {
-        ia3_fail(&r->error, IA3_E_INVALID, "training diverged: the vectors are no longer finite numbers");
+        ia3_fail(&r->error, IA3_E_INVALID, "training diverged: the adapter's values are no longer finite");
         ia3_fail_hint(&r->error, "Use a smaller learning_rate.");
     }
     free(values);
@@ -181,7 +181,7 @@ after_step(ia3_trainer *t, ia3_job *job, double now)
                                                 (job->request->recipe.steps - report.step)});
 }
 
-/* Steps `n` jobs together; when that fails, each alone, so that only the one that cannot go on fails. */
+/* Does a step of n jobs together; if that fails, of each job alone, so that only jobs that cannot continue fail. */
 static void
 step_jobs(ia3_trainer *t, ia3_job **jobs, int n)
 {
@@ -235,7 +235,7 @@ ia3_trainer_step(ia3_trainer *t)
     ia3_stats_add(&t->server->stats, IA3_STAT_TRAIN_SECONDS, ia3_now() - started);
     ia3_stats_add(&t->server->stats, IA3_STAT_TRAIN_WAIT_SECONDS, waited);
 
-    /* Those that stepped go to the back of the line. */
+    /* Jobs that did a step go to the end of the line. */
     ia3_job **order = ia3_alloc_array((size_t) t->n, sizeof *order);
     for (int i = 0; i < t->n; i++)
         order[i] = t->jobs[(i + n) % t->n];
