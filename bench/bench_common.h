@@ -1,6 +1,6 @@
 /*
  * bench_common.h
- *     Timing for the benchmarks of device operations.
+ *     Timing for the benchmarks of device operations, which are built like this:
  *
  *   make -f src/engine/engine.mk build/release/bench/bench_matmul
  */
@@ -15,7 +15,7 @@
 #include "engine/device/device.h"
 #include "kernels/cpu/act.h"
 
-/* -DBENCH_CLOCK=CLOCK_PROCESS_CPUTIME_ID measures one thread on a busy machine. */
+/* On a busy machine, -DBENCH_CLOCK=CLOCK_PROCESS_CPUTIME_ID gives better measurements of one thread. */
 #ifndef BENCH_CLOCK
 #define BENCH_CLOCK CLOCK_MONOTONIC
 #endif
@@ -57,7 +57,7 @@ bench_open(ia3_dtype dtype, int threads)
     return dev;
 }
 
-/* Small numbers, in act or fp32. */
+/* Allocates n elements, act or fp32, and fills them with small numbers. */
 static inline void *
 bench_fill(ia3_device *dev, size_t n, bool act)
 {

@@ -1,16 +1,17 @@
 /*
  * bench_engine.c
- *     Drives the engine's own functions with token ids from a file, for scripts/bench cpu.
+ *     Runs the engine's scoring and training functions on token ids from a file, for `scripts/bench cpu`.
  *
  *   bench_engine score --backbone DIR --choices - [--dtype T] [--threads N] INPUTS.json [ADAPTER...]
  *
  * Reads commands, one per line, and answers each with a line of JSON:
  *
- *   score SET ROWS OUT     the first ROWS rows with the choices SET and the first adapter; scores to the file OUT
- *   mixed SET ROWS OUT     each row with the adapter of its task
+ *   score SET ROWS OUT     scores the first ROWS rows with the choices SET and the first adapter; writes the scores to
+ *                          the file OUT
+ *   mixed SET ROWS OUT     the same, but each row with the adapter of its task
  *   train STEPS DROPOUT FILE
- *                          STEPS steps over the batches of INPUTS.json; the vectors to FILE ("-": none); "loss" is the
- *                          last step's
+ *                          does STEPS steps over the batches of INPUTS.json; writes the vectors to FILE, unless that is
+ *                          "-"; "loss" is that of the last step
  *   quit
  *
  * Rows are scored in the order of the file, in batches of at most --max-batch-tokens, as the server does. "seconds" is
@@ -44,12 +45,12 @@ typedef struct bench {
     inputs in;
     int n_adapters;
     ia3_adapter **adapters;
-    json_t *set; /* the choices in use: [row % n][choice][token] */
+    json_t *set; /* the current choices: [row % n][choice][token] */
     ia3_choices **choices;
     int n_sets;
 } bench;
 
-/* What has been measured: seconds that have passed, and processor seconds of all threads together. */
+/* A measurement: elapsed seconds, and processor seconds of all threads together. */
 typedef struct timing {
     double seconds, cpu;
 } timing;
@@ -133,7 +134,7 @@ choices_of(bench *b, const json_t *list)
     return c;
 }
 
-/* Makes the named set of choices the one in use; row i has choices[set_of[i]]. */
+/* Selects the named set of choices; row i has choices[set_of[i]]. */
 static void
 use_set(bench *b, const char *name)
 {
@@ -274,7 +275,7 @@ create_training(bench *b, int steps, double dropout, ia3_train_example *examples
     return t;
 }
 
-/* With dropout every choice is a chain of its own: masks are drawn for each. */
+/* With dropout every choice is a chain of its own, because each has its own masks. */
 static void
 train(bench *b, int steps, double dropout, const char *out)
 {

@@ -1,6 +1,6 @@
 /*
  * bench_gpu.c
- *     Drives the engine's own functions on random weights of any shape, for scripts/gpu-check.
+ *     Runs the engine's scoring and training functions on random weights of any shape, for scripts/gpu-check.
  *
  *   bench_gpu --device SPEC --dtype TYPE --config CONFIG.json [--threads N] [--tokens N]
  *
@@ -58,7 +58,7 @@ now(void)
     return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
 }
 
-/* Takes the object over (NULL: the error). */
+/* Prints the object and frees it; if it is NULL, prints the error. */
 static void
 answer(json_t *object, const ia3_error *err)
 {
@@ -88,7 +88,7 @@ open_model(bench *b, ia3_error *err)
     return b->model != NULL;
 }
 
-/* Everything before has been computed once this returns. */
+/* Waits until everything before has been computed. */
 static void
 synchronize(ia3_device *dev, const void *p)
 {
@@ -185,7 +185,7 @@ make_choices(const bench *b, int n, ia3_error *err)
     return choices;
 }
 
-/* At least n adapters, near one like trained ones. */
+/* Makes at least n adapters with values near one, as in trained ones. */
 static bool
 make_adapters(bench *b, int n, ia3_error *err)
 {
@@ -249,7 +249,7 @@ score(bench *b, int n_choices, int n, int n_adapters, double seconds, ia3_error 
     bench_products_forward(&products, &b->config, (int64_t) n * b->tokens, (int64_t) n * choices->n_rows,
                            (int64_t) n * b->tokens);
 
-    bool ok = ia3_score(b->model, rows, n, err) && /* what is allocated once is not timed */
+    bool ok = ia3_score(b->model, rows, n, err) && /* untimed, for one-time allocations */
               check_scores(scores, (size_t) n * (size_t) n_choices, err);
     double started = now(), taken = 0;
     int64_t batches = 0;
@@ -273,7 +273,7 @@ static ia3_train *
 create_training(bench *b, const ia3_choices *choices, ia3_error *err)
 {
     ia3_train_example examples[EXAMPLES];
-    static const int32_t *ids[EXAMPLES]; /* outlives the job */
+    static const int32_t *ids[EXAMPLES]; /* must outlive the job */
     for (int i = 0; i < EXAMPLES; i++) {
         ids[i] = b->ids + (size_t) i * (size_t) b->tokens;
         examples[i] = (ia3_train_example){
@@ -291,7 +291,7 @@ create_training(bench *b, const ia3_choices *choices, ia3_error *err)
     return ia3_train_create(b->model, examples, EXAMPLES, &recipe, NULL, err);
 }
 
-/* All vectors have to be finite and to have moved. */
+/* Checks that all values are finite and that training changed them. */
 static bool
 check_vectors(ia3_train *t, float *values, ia3_error *err)
 {
@@ -362,7 +362,7 @@ write_checkpoint(bench *b, const char *directory, ia3_error *err)
     return json_pack("{s:f}", "seconds", now() - started);
 }
 
-/* From nothing to a backbone that can be used; the digest of the weights apart. */
+/* Measures the time until a checkpoint can be used, and separately that for the digest of its weights. */
 static json_t *
 load_checkpoint(bench *b, const char *directory, ia3_error *err)
 {

@@ -2,7 +2,7 @@
  * bench_kernels.c
  *     The time of each operation for the shape of a model: bench_kernels [threads [sequences [length]]].
  *
- * The shape is that of the bundled backbone; one line per operation and direction.
+ * The shape is that of the bundled backbone. It prints one line per operation and direction.
  */
 #include "bench_common.h"
 

@@ -2,7 +2,7 @@
  * bench_matmul.c
  *     The speed of matrix products with frozen weights: bench_matmul [threads].
  *
- * Prints GFLOP/s of y = a·Wᵀ (act out, and added to fp32) and of da = dy·W.
+ * It prints GFLOP/s of y = a·Wᵀ (written as act, and added to fp32) and of da = dy·W.
  */
 #include "bench_common.h"
 

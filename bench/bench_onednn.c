@@ -4,9 +4,10 @@
  *
  *   bench_onednn float32|bfloat16|int8 THREADS K:N...
  *
- * For each shape a line "K N GFLOP/s": y [rows, N] = a [rows, K] · weights, packed as oneDNN likes them best, results
- * in the type of the activations (int8: unsigned activations, signed weights, float32 results, no scales applied), on
- * oneDNN's own threads. The best of 512, 1024 and 2048 rows, of several runs each.
+ * For each shape it prints a line "K N GFLOP/s" for y [rows, N] = a [rows, K] · weights. The weights are in oneDNN's
+ * preferred layout, results have the type of the activations (int8: unsigned activations, signed weights, float32
+ * results without scales), and oneDNN uses its own threads. The number is the best of 512, 1024 and 2048 rows and of
+ * several runs each.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +45,7 @@ check(bool ok, const char *what)
     }
 }
 
-/* Memory of a layout; small values that are neither zero nor denormal in any of the types. */
+/* Allocates memory for a layout and fills it with small values that are neither zero nor denormal in any type. */
 static dnnl_memory_t
 filled(dnnl_engine_t engine, ia3_md_ptr md)
 {
@@ -65,7 +66,7 @@ drop(dnnl_memory_t memory)
     free(data);
 }
 
-/* The fastest of the executions that fit into a tenth of a second, five at least, in seconds. */
+/* Runs a primitive for a tenth of a second, but at least five times; returns the shortest time in seconds. */
 static double
 fastest(dnnl_primitive_t primitive, dnnl_stream_t stream, dnnl_exec_arg_t args[3])
 {

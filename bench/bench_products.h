@@ -1,10 +1,10 @@
 /*
  * bench_products.h
- *     The matrix products with weights that scoring and training need at least, by shape.
+ *     Counts the matrix products with weights that scoring and training need, by shape.
  *
- * Counted from the shapes of the backbone and the real rows of a batch (engine.md §4): no padding, no attention
- * scores, nothing computed twice. What an implementation does beyond that is its overhead, and what it saves below
- * that shows as a share above one.
+ * The count follows from the shapes of the backbone and the rows of a batch (docs/engine.md §4), without padding,
+ * attention scores or anything computed twice. Whatever an implementation computes beyond this is overhead; if it
+ * manages with less, its measured share of the limit can exceed one.
  */
 #ifndef IA3_BENCH_PRODUCTS_H
 #define IA3_BENCH_PRODUCTS_H
@@ -42,9 +42,9 @@ bench_wi_columns(const ia3_config *c)
 }
 
 /*
- * A forward pass: enc_rows input tokens, dec_rows decoder rows, each of which predicts something. kv_rows products
- * are with the weights of cross-attention's keys and values: one per input token, or one per decoder row where those
- * go to the side of the queries.
+ * Adds a forward pass over enc_rows input tokens and dec_rows decoder rows, each of which predicts something. kv_rows
+ * is the number of rows multiplied by the weights of cross-attention's keys and values: one per input token or, with
+ * state_attention, one per decoder row.
  */
 static inline void
 bench_products_forward(bench_products *p, const ia3_config *c, int64_t enc_rows, int64_t dec_rows,
@@ -62,8 +62,8 @@ bench_products_forward(bench_products *p, const ia3_config *c, int64_t enc_rows,
 }
 
 /*
- * The gradient of the vectors: the transposed product of each of them, but for the query, key and value products of
- * either stack's first layer, below which there is no vector.
+ * Adds a backward pass, for the gradient of the vectors: the transposed product for each product of the forward pass,
+ * except those for queries, keys and values in the first layer of either stack, because there are no vectors below.
  */
 static inline void
 bench_products_backward(bench_products *p, const ia3_config *c, int64_t enc_rows, int64_t dec_rows)
@@ -79,7 +79,7 @@ bench_products_backward(bench_products *p, const ia3_config *c, int64_t enc_rows
     bench_products_add(p, c->vocab_size, c->d_model, dec_rows);
 }
 
-/* Multiplications and additions. */
+/* The number of multiplications and additions. */
 static inline double
 bench_products_flops(const bench_products *p)
 {

@@ -1,6 +1,6 @@
 /*
  * bench_profile.c
- *     Where the time of training or scoring goes, by operation of the device:
+ *     Shows which device operations take the time of training or scoring:
  *
  *   bench_profile train OPTION... < lines of text<TAB>label      (the commands and options of ia3_engine)
  *   bench_profile score OPTION... < lines of text

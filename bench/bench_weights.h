@@ -1,6 +1,6 @@
 /*
  * bench_weights.h
- *     Random weights of any shape for benchmarks, in little host memory.
+ *     Random weights of any shape for benchmarks, which take little host memory.
  *
  * All tensors of a kind share one random block, each at an offset of its own, so that a backbone of 11 billion
  * parameters takes half a gigabyte. The kinds differ in their standard deviations, which are those of T5's
@@ -29,7 +29,7 @@ typedef struct bench_weights {
     uint16_t *norm;      /* ones */
 } bench_weights;
 
-/* n values, uniform with this deviation, aligned to 64 bytes; free() them. */
+/* Returns n uniformly distributed values with this standard deviation, 64-byte aligned; the caller frees them. */
 static inline uint16_t *
 bench_random_block(size_t n, double deviation, uint64_t seed)
 {
@@ -75,7 +75,7 @@ bench_weights_free(bench_weights *w)
     free(w->norm);
 }
 
-/* An ia3_tensor_source; arg is the bench_weights. */
+/* Implements ia3_tensor_source; arg is a bench_weights. */
 static inline const void *
 bench_weights_source(const char *name, int64_t rows, int64_t cols, void *arg)
 {
@@ -99,7 +99,7 @@ bench_compare_names(const void *a, const void *b)
     return strcmp(((const ia3_state_tensor *) a)->name, ((const ia3_state_tensor *) b)->name);
 }
 
-/* The graph's tensors, embedding and head, sorted by name; free() them. */
+/* Lists the graph's tensors, the embedding and the head, sorted by name; the caller frees the list. */
 static inline ia3_state_tensor *
 bench_all_tensors(const ia3_config *c, int *n)
 {
@@ -121,7 +121,7 @@ bench_tensor_bytes(const ia3_state_tensor *t)
     return 2 * (size_t) t->rows * (size_t) t->cols;
 }
 
-/* Writes model.safetensors to `path`; false with errno when the file cannot be written. */
+/* Writes model.safetensors to `path`; false with errno set if the file cannot be written. */
 static inline bool
 bench_weights_write(bench_weights *w, const ia3_config *c, const char *path)
 {

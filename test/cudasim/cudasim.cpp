@@ -131,7 +131,7 @@ start(unsigned i)
     __asan_unpoison_memory_region(stack, STACK); /* the thread before this one never returned */
 #endif
 #ifdef __x86_64__
-    /* at different distances from the page's end, or all of them would compete for the same cache lines */
+    /* at different distances from the end of the page, so that they do not all compete for the same cache lines */
     void **top = (void **) (void *) (stack + STACK - 72 - i % 64 * 1088);
     /* as ia3_sim_switch leaves a stack: six registers and where to go; then it is as after a call, 8 off from 16 */
     *top = NULL;
@@ -181,7 +181,7 @@ meet_warp(unsigned first, unsigned end)
         sim.threads[i].at = READY;
 }
 
-/* Runs a warp until all its threads are at a block barrier or done. */
+/* Runs a warp until all its threads are at a block barrier or have finished. */
 void
 run_warp(unsigned w, unsigned shuffle)
 {
@@ -200,7 +200,7 @@ run_warp(unsigned w, unsigned shuffle)
     }
 }
 
-/* Whether threads wait at a block barrier; they are released. */
+/* Returns whether threads wait at a block barrier, and releases them. */
 bool
 meet_block(void)
 {
@@ -243,7 +243,7 @@ struct memory {
     std::map<size_t, size_t> taken, free; /* offset to bytes */
     bool lost, open;
     std::timed_mutex mutex;
-    std::vector<transfer> stream; /* what has not happened yet */
+    std::vector<transfer> stream; /* transfers that have not happened yet */
     size_t done;                  /* transfers before those */
 };
 
@@ -292,7 +292,7 @@ prepare(void)
     return true;
 }
 
-/* Where `bytes` can lie: a freed piece of just that size, or behind all others. */
+/* Finds space for `bytes` bytes: a freed piece of exactly this size, or the end of all others. */
 size_t
 find_room(size_t bytes)
 {
@@ -327,7 +327,7 @@ status(void)
     return mem.lost ? cudaErrorLaunchFailure : cudaSuccess;
 }
 
-/* Counts a launch. The one that the device is lost in is accepted, like all that a GPU fails in later. */
+/* Counts a launch. The launch during which the device is lost is accepted, because a GPU also fails later. */
 cudaError_t
 count_launch(void)
 {
@@ -339,7 +339,7 @@ count_launch(void)
     return before;
 }
 
-/* Lets the first transfers of the stream happen, up to the number `end` since the beginning; memory is open. */
+/* Does the stream's pending transfers up to number `end`, counted from the beginning; memory must be accessible. */
 void
 catch_up(size_t end)
 {
@@ -359,8 +359,8 @@ catch_up(size_t end)
 } /* namespace */
 
 /*
- * Opening and closing takes longer than most kernels of a test: after the first few thousand times, memory that was
- * opened is closed every 64th time only.
+ * Changing the protection of memory takes longer than most kernels of a test. After the first few thousand times,
+ * memory is protected again only every 64th time.
  */
 static void
 close_memory(void)
@@ -489,7 +489,7 @@ cudaMalloc(void **p, size_t bytes)
         mem.high + whole > mem.reserved)
         return cudaErrorMemoryAllocation;
     size_t at = find_room(whole);
-    protect(PROT_READ | PROT_WRITE); /* what is new, too */
+    protect(PROT_READ | PROT_WRITE); /* including new memory */
     mem.open = true;
     memset(mem.base + at, 0xff, bytes);
     memset(mem.base + at + bytes, RED, whole - bytes);

@@ -2,24 +2,27 @@
  * cudasim.h
  *     A CUDA device that is simulated on the CPU, so that kernels can be tested without a GPU.
  *
- * kernels/cuda/portable.cuh includes it instead of CUDA's headers when IA3_CUDA_SIM names it; cudasim.cpp runs the
- * launches. What it is for is finding mistakes, so it is strict where a GPU is not:
- *   - device memory can be touched by kernels and copies only: host code that follows a device pointer dies (always in
- *     the first 4,096 operations; later memory is closed after every 64th one only, to save time);
- *   - fresh device and shared memory is full of NaN; shared memory ends at a page that cannot be touched;
- *   - the threads of a block run in shuffled orders, one at a time, from barrier to barrier, so that a missing barrier
- *     shows as a wrong result; barriers and warp operations that not all threads reach are fatal;
- *   - asynchronous copies to shared memory happen only when they are waited for, copies and clearings of device memory
- *     only when a launch or something else needs them: a buffer that is reused too early shows;
- *   - loads and stores of vectors that are not aligned are fatal.
+ * kernels/cuda/portable.cuh includes this file instead of CUDA's headers if IA3_CUDA_SIM names it; cudasim.cpp runs the
+ * launches. Its purpose is to find mistakes, so it is strict where a GPU is not:
+ *   - Only kernels and copies can access device memory. Host code that follows a device pointer crashes (always during
+ *     the first 4,096 operations; later, to save time, memory is protected only after every 64th operation).
+ *   - New device and shared memory is filled with NaN, and shared memory ends at a protected page.
+ *   - The threads of a block run in random order, one at a time, from barrier to barrier, so that a missing barrier
+ *     causes a wrong result. Barriers and warp operations that not all threads reach are fatal.
+ *   - Asynchronous copies to shared memory happen only when the kernel waits for them, and copies and clearing of
+ *   device
+ *     memory only when a launch or something else needs them, so that reusing a buffer too early causes a wrong result.
+ *   - Unaligned loads and stores of vectors are fatal.
  *
- * What only a GPU shows: kernels run when they are launched, so missing waits for them do not show; blocks do not run
- * at the same time, nor do threads between two barriers; the instructions of portable.cuh are imitated; matrix products
- * have another implementation (gemm_sim.cpp), so that gemm.cu is not run at all; registers and occupancy do not exist.
+ * Some mistakes are visible only on a GPU: kernels run when they are launched, so a missing wait for them has no
+ * effect; neither blocks nor threads between two barriers run in parallel; the instructions of portable.cuh are
+ * emulated; matrix products have another implementation (gemm_sim.cpp), so gemm.cu is not used; there are no registers
+ * and no occupancy.
  *
- * Environment: IA3_SIM_DEVICES (how many GPUs there are, 1; "none": no driver), IA3_SIM_MEMORY (bytes of all together,
- * 4 GB), IA3_SIM_FULL (number of a GPU that has no memory left), IA3_SIM_SHARED (bytes of shared memory that a block can
- * have, 227 KB), IA3_SIM_LOST_AFTER (after so many launches and products the device is lost).
+ * Environment variables: IA3_SIM_DEVICES (number of GPUs, default 1; "none": no driver), IA3_SIM_MEMORY (memory of all
+ * GPUs together in bytes, default 4 GB), IA3_SIM_FULL (the index of a GPU without free memory), IA3_SIM_SHARED (the
+ * most shared memory per block in bytes, default 227 KB), IA3_SIM_LOST_AFTER (the number of launches and matrix
+ * products after which the device is lost).
  */
 #ifndef IA3_CUDASIM_H
 #define IA3_CUDASIM_H
@@ -111,7 +114,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event);
 
 /* --- launches --- */
 
-/* As a launch and the cudaGetLastError() behind it. */
+/* Does the work of a launch and the following cudaGetLastError(). */
 cudaError_t ia3_sim_run(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes,
                         void (*thread)(const void *), const void *arg);
 
@@ -135,7 +138,7 @@ void ia3_cuda_launched(cudaError_t status, const char *kernel);
 extern unsigned char *ia3_sim_shared;
 #define IA3_SHARED(type, name) type *name = (type *) (void *) ia3_sim_shared
 
-/* For code that stands in for a library on the device: memory is open, and up to date, while one of these lives. */
+/* For code that replaces a library on the device: while such an object exists, memory is accessible and up to date. */
 struct ia3_sim_access {
     ia3_sim_access();
     ~ia3_sim_access();
@@ -155,7 +158,7 @@ enum { IA3_SIM_LANE_BYTES = 32 };
 typedef unsigned char ia3_sim_lane[IA3_SIM_LANE_BYTES];
 
 void ia3_sim_block_barrier(void);
-/* Gives `bytes` of this lane, returns what the 32 lanes gave; valid until the next but one exchange. */
+/* Passes `bytes` bytes of this lane; returns those of all 32 lanes, valid until the next exchange but one. */
 const ia3_sim_lane *ia3_sim_exchange(ia3_sim_op op, const void *mine, size_t bytes);
 
 void ia3_cp_async16(void *to, const void *from, bool there);

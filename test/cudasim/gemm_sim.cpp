@@ -41,12 +41,12 @@ bool
 ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows, int n, int k,
                   bool backward, bool act_out, bool add, const char **message)
 {
-    *message = "the GPU program failed to execute"; /* as cuBLASLt says it */
+    *message = "the GPU program failed to execute"; /* the text of cuBLASLt */
     if (!ia3_sim_library_launch())
         return false;
     ia3_sim_access open;
     memset(g->workspace, 0x5a,
-           WORKSPACE_USED); /* it is the products' own: whoever else uses it gets garbage */
+           WORKSPACE_USED); /* only matrix products may use it, so fill it with garbage */
     size_t cols = (size_t) n, inner = (size_t) k;
     std::vector<float> b(cols * inner), row(inner), sum(cols); /* b [k, n] */
     for (size_t i = 0; i < inner; i++)

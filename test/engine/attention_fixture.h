@@ -1,6 +1,6 @@
 /*
  * attention_fixture.h
- *     Problems for tests of attention: random ones, their reference in double, and their copy on a device.
+ *     Random attention problems for tests, their solution in double precision, and their copy on a device.
  */
 #ifndef IA3_TEST_ATTENTION_FIXTURE_H
 #define IA3_TEST_ATTENTION_FIXTURE_H
@@ -9,7 +9,7 @@
 
 enum { MAX_SEQ = 16, N_SLOTS = 2, OFFSET = 3 };
 
-/* A problem; arrays hold what the device holds, in double. */
+/* A problem. The arrays hold the values that the device has, in double precision. */
 typedef struct problem {
     int n_heads, d, n_seq;
     int32_t q_off[MAX_SEQ + 1], k_off[MAX_SEQ + 1];
@@ -36,7 +36,7 @@ n_k(const problem *p)
     return (size_t) p->k_off[p->n_seq];
 }
 
-/* Random trees: mostly chains, with branches. */
+/* Makes random trees, which are mostly chains with some branches. */
 static inline void
 make_trees(problem *p)
 {
@@ -54,7 +54,7 @@ make_trees(problem *p)
         }
 }
 
-/* Rows are q_stride and kv_stride apart: at least inner and twice inner elements. */
+/* Makes a problem whose rows are q_stride (>= inner) and kv_stride (>= 2·inner) elements apart. */
 static inline problem
 make_problem_strided(int n_heads, int d, int n_seq, const int *q_len, const int *k_len, bool tree,
                      bool scaled, bool biased, float drop, int q_stride, int kv_stride)
@@ -90,7 +90,7 @@ make_problem_strided(int n_heads, int d, int n_seq, const int *q_len, const int 
     return p;
 }
 
-/* The same with strides that no vector divides. */
+/* The same with strides that are not multiples of any vector length. */
 static inline problem
 make_problem(int n_heads, int d, int n_seq, const int *q_len, const int *k_len, bool tree, bool scaled,
              bool biased, float drop)
@@ -115,7 +115,7 @@ free_problem(problem *p)
 
 enum { SITE = 100 };
 
-/* The rows that query `row` (absolute) sees, in key order; returns how many. */
+/* Lists the rows that query `row` (over all sequences) attends to, in the order of keys; returns their number. */
 static inline int
 visible(const problem *p, int s, int32_t row, int32_t *keys)
 {
@@ -130,7 +130,7 @@ visible(const problem *p, int s, int32_t row, int32_t *keys)
     return p->depth[row] + 1;
 }
 
-/* out [n_q, inner] and lse [n_q, n_heads] from the definition. */
+/* Computes out [n_q, inner] and lse [n_q, n_heads] by the definition. */
 static inline void
 reference(const problem *p, double *out, double *lse)
 {

@@ -1,9 +1,9 @@
 /*
  * device_common.h
- *     What the tests of device operations share: a device, random data in its dtype, comparisons.
+ *     Common parts of the tests of device operations: a device, random data in its dtype, comparisons.
  *
- * References are computed in double from the values that the device sees (rounded to its dtype), so tolerances
- * measure the kernels' own error. IA3_TEST_DEVICE names another device than "cpu".
+ * Expected results are computed in double precision from the values that the device gets (rounded to its dtype), so
+ * tolerances measure only the kernels' error. IA3_TEST_DEVICE selects a device other than "cpu".
  */
 #ifndef IA3_TEST_DEVICE_COMMON_H
 #define IA3_TEST_DEVICE_COMMON_H
@@ -28,13 +28,13 @@ open_device(ia3_dtype dtype, int threads, size_t limit)
     ia3_error err = {0};
     const char *spec = getenv("IA3_TEST_DEVICE");
     ia3_device *dev = ia3_device_open(spec ? spec : "cpu", dtype, threads, limit, &err);
-    /* CPUs and GPUs compute in both dtypes */
+    /* CPUs and GPUs support both dtypes */
     if (!dev && (dtype == IA3_F32 || !spec || strcmp(spec, "cpu") == 0 || strncmp(spec, "cuda", 4) == 0))
         fail_msg("cannot open the device: %s", err.message);
     return dev;
 }
 
-/* Calls `test` for each dtype that the device has. */
+/* Calls `test` for each dtype that the device supports. */
 static inline void
 for_each_dtype(void (*test)(ia3_device *dev))
 {
@@ -56,7 +56,7 @@ is_bf16(const ia3_device *dev)
     return dev->dtype == IA3_BF16;
 }
 
-/* Random numbers of a fixed sequence. */
+/* Pseudo-random numbers, the same in every run. */
 static uint64_t test_random_state = 1;
 
 static inline void
@@ -94,7 +94,7 @@ round_act(const ia3_device *dev, double v)
     return is_bf16(dev) ? ia3_bf16_to_f32(ia3_f32_to_bf16((float) v)) : (float) v;
 }
 
-/* Device copies; the values are rounded in place to what the device got. */
+/* Copy values to the device and replace them by what the device got, rounded to its dtype. */
 static inline void *
 put_act(ia3_device *dev, double *v, size_t n)
 {
@@ -160,7 +160,7 @@ get_act(ia3_device *dev, const void *p, size_t n)
     return v;
 }
 
-/* |got - want| <= tolerance·(largest |want|), everywhere, and nothing that is not a number. */
+/* Checks |got - want| <= tolerance·(largest |want|) for all elements, and that none is NaN. */
 static inline void
 assert_close(const char *what, const double *got, const double *want, size_t n, double tolerance)
 {
@@ -172,7 +172,7 @@ assert_close(const char *what, const double *got, const double *want, size_t n, 
             fail_msg("%s[%zu] is %.9g, not %.9g (largest value %.3g)", what, i, got[i], want[i], scale);
 }
 
-/* The multiplier of one element under dropout, from the definition. */
+/* The dropout multiplier of one element by the definition. */
 static inline double
 drop_factor(float p, uint32_t site, uint64_t key, uint32_t col)
 {

@@ -1,6 +1,6 @@
 /*
  * engine_client.c
- *     See engine_client.h.
+ *     Starts and stops the engine, and sends and receives frames.
  */
 #include "engine_client.h"
 
@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* build/FLAVOR/test/test_x -> build/FLAVOR/ia3_engine */
+/* From build/FLAVOR/test/test_x to build/FLAVOR/ia3_engine. */
 void
 test_engine_path(char *path, size_t size)
 {
@@ -180,7 +180,7 @@ test_send_raw(test_client *c, const void *bytes, size_t n)
         if (k < 0 && errno == EINTR)
             continue;
         if (k < 0 && (errno == EPIPE || errno == ECONNRESET))
-            return; /* the engine has said why, or the test will notice */
+            return; /* the engine has reported why, or the test will notice */
         assert_true(k > 0);
         p += k;
         n -= (size_t) k;

@@ -1,6 +1,6 @@
 /*
  * engine_client.h
- *     For tests: starts an engine and talks to it, blocking. Everything that goes wrong fails the running test.
+ *     Starts an engine and communicates with it, for tests. All calls block, and any failure fails the running test.
  */
 #ifndef IA3_ENGINE_CLIENT_H
 #define IA3_ENGINE_CLIENT_H
@@ -20,15 +20,15 @@ typedef struct test_engine {
     int loading_lines;
 } test_engine;
 
-/* $IA3_ENGINE, else the engine of the build that the running test belongs to, else ./ia3_engine. */
+/* The path of the engine: $IA3_ENGINE, else that of the build which the running test belongs to, else ./ia3_engine. */
 void test_engine_path(char *path, size_t size);
 
 /*
- * Starts it as `serve` with the extra arguments (NULL-terminated) and waits for "ready" or "failed". Returns true
- * when ready. Its log is shown when IA3_TEST_VERBOSE is set.
+ * Starts the engine as `serve` with the extra arguments (NULL-terminated) and waits for "ready" or "failed". Returns
+ * true if it is ready. Set IA3_TEST_VERBOSE to see its log.
  */
 bool test_engine_start(test_engine *e, const char *backbone, const char *const *extra);
-/* SIGTERM, or end of the death pipe; returns the wait status after at most 20 s. Removes the directory. */
+/* Stops the engine by SIGTERM or by closing the death pipe, removes its directory, and returns its wait status. */
 int test_engine_stop(test_engine *e, bool by_signal);
 
 typedef struct test_client {
@@ -50,10 +50,10 @@ uint32_t test_send(test_client *c); /* returns the request number */
 void test_send_raw(test_client *c, const void *bytes, size_t n);
 /* Waits for a frame (60 s); false at end of file. */
 bool test_receive(test_client *c);
-/* test_send, then receives; PROGRESS frames are counted in *progress (may be NULL) and skipped. */
+/* Sends the request and receives the reply; counts PROGRESS frames in *progress (may be NULL) and skips them. */
 uint8_t test_call(test_client *c, int *progress);
 
-/* Reads the ERROR that has been received: checks its code; the texts stay in static buffers. */
+/* Reads the ERROR that was received and checks its code; the texts are in static buffers. */
 typedef struct test_error {
     uint32_t code;
     char message[600], detail[600], hint[300];

@@ -1,6 +1,6 @@
 /*
  * engine_requests.c
- *     See engine_requests.h.
+ *     Writes SCORE and TRAIN requests and reads rows of SCORE_OK.
  */
 #include "engine_requests.h"
 

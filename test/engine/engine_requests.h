@@ -1,6 +1,6 @@
 /*
  * engine_requests.h
- *     For tests: SCORE and TRAIN requests from C values.
+ *     Builds SCORE and TRAIN requests for tests.
  */
 #ifndef IA3_ENGINE_REQUESTS_H
 #define IA3_ENGINE_REQUESTS_H
@@ -24,7 +24,7 @@ typedef struct test_rows {
 
 /* Writes the request; test_call or test_send sends it. */
 void test_put_rows(test_client *c, const test_rows *rows);
-/* Reads one answered row of SCORE_OK: it is ok and has n scores. */
+/* Reads one row of SCORE_OK, which must be ok and have n scores. */
 void test_get_scores(test_client *c, double *scores, int n);
 
 typedef struct test_recipe {

@@ -1,6 +1,6 @@
 /*
  * file_fixture.h
- *     Temporary directories, files and hand-made safetensors for the tests of the readers.
+ *     Temporary directories, files and hand-made safetensors for tests of code that reads files.
  */
 #ifndef IA3_FILE_FIXTURE_H
 #define IA3_FILE_FIXTURE_H
@@ -25,7 +25,7 @@ typedef struct buffer {
     size_t len;
 } buffer;
 
-/* A copy that ends where the allocation ends, so that sanitizers see a read beyond it. */
+/* Copies data to an allocation of exactly this size, so that sanitizers detect reads beyond its end. */
 static inline buffer
 buffer_copy(const void *data, size_t len)
 {
@@ -62,7 +62,7 @@ header_length(buffer b)
     return n;
 }
 
-/* The text with the first `from` replaced, malloc'd; `from` has to be there. */
+/* Returns the text with the first `from` replaced by `to`, malloc'd; `from` must occur in it. */
 static inline char *
 replace_text(const char *text, size_t len, const char *from, const char *to)
 {
@@ -79,7 +79,7 @@ replace_text(const char *text, size_t len, const char *from, const char *to)
     return copy;
 }
 
-/* The same safetensors with one replacement in the header. */
+/* Returns the safetensors with one replacement in the header. */
 static inline buffer
 edit_header(buffer b, const char *from, const char *to)
 {
@@ -166,7 +166,7 @@ remove_directory(const char *path)
     rmdir(path);
 }
 
-/* The message of an error, after "<directory>/" where it begins with that. */
+/* The message of an error, without "<directory>/" at its beginning. */
 static inline const char *
 message_within(const ia3_error *err, const char *directory)
 {

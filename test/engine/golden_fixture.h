@@ -1,10 +1,10 @@
 /*
  * golden_fixture.h
- *     What the golden tests share: a configuration's checkpoint, adapter and expected results (test/golden),
- *     loaded on the device that IA3_TEST_DEVICE names ("cpu") in one dtype, and measures of distance.
+ *     Common parts of the golden tests: a configuration's checkpoint, adapter and expected results (test/golden),
+ *     loaded on the device that IA3_TEST_DEVICE names (default "cpu") in one dtype, and measures of distance.
  *
- * Header only, because every test is one file. Each case gets its golden as cmocka's initial state, opens it,
- * and closes it at the end; a failing case leaks it.
+ * This is only a header, because every test program has one source file. Each test case gets its golden data as
+ * cmocka's initial state, opens them and closes them at the end; a failing case leaks them.
  */
 #ifndef GOLDEN_FIXTURE_H
 #define GOLDEN_FIXTURE_H
@@ -52,7 +52,7 @@ typedef struct golden_file {
     size_t len;
 } golden_file;
 
-/* Threads of the devices that are opened from now on. */
+/* The number of threads for devices that are opened from now on. */
 static int golden_threads = 2;
 
 static inline const char *
@@ -62,7 +62,7 @@ golden_device(void)
     return spec ? spec : "cpu";
 }
 
-/* What a case is told (cmocka's initial state). */
+/* The parameters of a test case (cmocka's initial state). */
 typedef struct golden_case {
     const char *name;
     ia3_dtype dtype;
@@ -82,14 +82,14 @@ typedef struct golden {
     ia3_adapter *adapter;
 } golden;
 
-/* Fails the running test with the engine's own message. */
+/* Fails the running test with the engine's error message. */
 #define golden_ok(condition, err)                                                                            \
     do {                                                                                                     \
         if (!(condition))                                                                                    \
             fail_msg("%s: %s %s", #condition, (err)->message, (err)->detail);                                \
     } while (0)
 
-/* The golden folder: IA3_GOLDEN, else beside this file's folder (paths are relative to the checkout). */
+/* The golden folder: $IA3_GOLDEN, else test/golden (paths are relative to the top of the checkout). */
 static inline const char *
 golden_root(void)
 {
@@ -126,7 +126,7 @@ golden_file_of(const char *name, const char *file)
     return f;
 }
 
-/* An adapter file of a configuration, parsed; free() it. */
+/* Reads an adapter file of a configuration; the caller frees the values. */
 static inline float *
 golden_vectors(const char *name, const char *file, const ia3_layout *layout)
 {
@@ -183,7 +183,7 @@ golden_close(golden *g)
 
 /* --- expected tensors --- */
 
-/* An expected tensor or NULL. All are stored as fp32. */
+/* Finds an expected tensor; NULL if there is none. All are stored as fp32. */
 static inline const ia3_st_tensor *
 golden_find(const golden *g, const char *format, ...)
 {
@@ -205,10 +205,10 @@ golden_floats(const golden *g, const ia3_st_tensor *t, size_t n)
     return (const float *) (const void *) t->data;
 }
 
-/* Values of an expected tensor of n values. */
+/* The values of an expected tensor, which must have n of them. */
 #define golden_values(g, n, ...) golden_floats(g, golden_find(g, __VA_ARGS__), n)
 
-/* Whole numbers; free() them. */
+/* Converts an expected tensor to integers; the caller frees them. */
 static inline int32_t *
 golden_ints(const ia3_st_tensor *t, int *n)
 {
@@ -285,7 +285,7 @@ golden_dtype(ia3_dtype dtype)
     return dtype == IA3_F32 ? "float32" : dtype == IA3_BF16 ? "bfloat16" : "int8";
 }
 
-/* Fails unless value <= limit; says which configuration, what and how far. */
+/* Fails unless value <= limit, with a message that names the configuration, the quantity and both numbers. */
 static inline void
 golden_limit(const golden *g, const char *what, double value, double limit)
 {

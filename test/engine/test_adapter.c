@@ -1,6 +1,6 @@
 /*
  * test_adapter.c
- *     The layout of (IA)³ vectors, and adapters in the spellings of peft and T-Few.
+ *     The layout of (IA)³ vectors, and adapters in the formats of peft and T-Few.
  */
 #include "file_fixture.h"
 
@@ -34,7 +34,7 @@ read_golden(const char *name, const char *file)
     return read_in(directory, file);
 }
 
-/* The counts that engine.md §2 gives for published models. */
+/* The numbers of values that docs/engine.md §2 gives for published models. */
 static void
 test_counts(void **state)
 {
@@ -86,7 +86,7 @@ test_offsets(void **state)
     ia3_layout_free(l);
 }
 
-/* peft's file -> values -> the same bytes; the other spellings hold the same values. */
+/* Reading peft's file and writing it again gives the same bytes; the other formats give the same values. */
 static void
 test_round_trip(void **state)
 {
@@ -133,76 +133,64 @@ static const struct {
 } broken[] = {
     {"t5-relu-tied", "adapter/adapter_model.safetensors", "block.1.layer.2.DenseReluDense.wo.ia3_l",
      "block.2.layer.2.DenseReluDense.wo.ia3_l",
-     "adapter: tensor \"base_model.model.decoder.block.2.layer.2.DenseReluDense.wo.ia3_l\" is not a vector "
-     "of this "
-     "backbone",
+     "adapter: tensor \"base_model.model.decoder.block.2.layer.2.DenseReluDense.wo.ia3_l\" does not belong "
+     "to this backbone",
      ""},
     {"t5-relu-tied", "adapter/adapter_model.safetensors", "decoder.block.1.layer.2.DenseReluDense.wo.ia3_l",
      "decoder.block.1.layer.2.DenseReluDense.wi.ia3_l",
-     "adapter: tensor \"base_model.model.decoder.block.1.layer.2.DenseReluDense.wi.ia3_l\" is not a vector "
-     "of this "
-     "backbone",
+     "adapter: tensor \"base_model.model.decoder.block.1.layer.2.DenseReluDense.wi.ia3_l\" does not belong "
+     "to this backbone",
      "Scaling the output of wi is not the same as scaling the input of wo."},
     {"t5-relu-tied", "adapter/adapter_model.safetensors", "decoder.block.1.layer.2.DenseReluDense.wo.ia3_l",
      "decoder.block.1.layer.2.DenseReluDense.wi_1.ia3_l",
-     "adapter: tensor \"base_model.model.decoder.block.1.layer.2.DenseReluDense.wi_1.ia3_l\" is not a vector "
-     "of "
-     "this backbone",
-     "Its feed-forward is not gated: there is no wi_1."},
+     "adapter: tensor \"base_model.model.decoder.block.1.layer.2.DenseReluDense.wi_1.ia3_l\" does not belong "
+     "to this backbone",
+     "The backbone's feed-forward layers are not gated and have no wi_1."},
     {"t5-relu-tied", "adapter/adapter_model.safetensors", "decoder.block.1.layer.0.SelfAttention.k.ia3_l",
      "decoder.block.1.layer.0.SelfAttention.k.lora_A",
-     "adapter: tensor \"base_model.model.decoder.block.1.layer.0.SelfAttention.k.lora_A\" is not a vector of "
-     "this "
-     "backbone",
+     "adapter: tensor \"base_model.model.decoder.block.1.layer.0.SelfAttention.k.lora_A\" does not belong to "
+     "this backbone",
      "Names end in .ia3_l (peft) or .multi_lora_b (T-Few)."},
     {"t5-relu-tied", "adapter/adapter_model.safetensors", "[32,1]", "[1,32]",
-     "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\" does not have the "
-     "shape of "
-     "this backbone",
-     "Its shape is [1, 32], expected is [32, 1]."},
+     "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\" has the wrong shape "
+     "for this backbone",
+     "Its shape is [1, 32], but should be [32, 1]."},
     {"t5-relu-tied", "adapter/adapter_model.safetensors", "[1,48]", "[48,1]",
-     "adapter: tensor \"base_model.model.decoder.block.0.layer.2.DenseReluDense.wo.ia3_l\" does not have the "
-     "shape "
-     "of this backbone",
-     "Its shape is [48, 1], expected is [1, 48]."},
+     "adapter: tensor \"base_model.model.decoder.block.0.layer.2.DenseReluDense.wo.ia3_l\" has the wrong "
+     "shape for this backbone",
+     "Its shape is [48, 1], but should be [1, 48]."},
     {"t5-relu-tied", "adapter/adapter_model.safetensors", "[32,1]", "[8,4]",
-     "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\" does not have the "
-     "shape of "
-     "this backbone",
-     "Its shape is [8, 4], expected is [32, 1]."},
+     "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\" has the wrong shape "
+     "for this backbone",
+     "Its shape is [8, 4], but should be [32, 1]."},
     {"t5-relu-tied", "adapter/adapter_model.safetensors", "[32,1]", "[32,1,1]",
-     "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\" does not have the "
-     "shape of "
-     "this backbone",
-     "Expected are 32 values in one or two dimensions."},
+     "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\" has the wrong shape "
+     "for this backbone",
+     "It should have 32 values in one or two dimensions."},
     {"t5-relu-tied", "adapter/adapter_model.safetensors", "\"F32\"", "\"I32\"",
-     "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\": \"dtype\" is none "
-     "of F32, "
-     "BF16 and F16",
+     "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\": \"dtype\" is not "
+     "F32, BF16 or F16",
      ""},
     {"t5-relu-tied", "adapter/adapter_model.safetensors",
      "base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l",
      "decoder.block.0.layer.0.SelfAttention.v.ia3_l",
-     "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.v.ia3_l\" gives a vector that "
-     "another "
-     "tensor gave already",
+     "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.v.ia3_l\" duplicates the "
+     "values of another tensor",
      ""},
     {"t5-gated-untied", "adapter/adapter_model.safetensors",
      "encoder.block.2.layer.1.DenseReluDense.wo.ia3_l", "encoder.block.1.layer.1.DenseReluDense.wi_1.ia3_l",
-     "adapter: tensor \"base_model.model.encoder.block.1.layer.1.DenseReluDense.wi_1.ia3_l\" gives a vector "
-     "that "
-     "another tensor gave already",
+     "adapter: tensor \"base_model.model.encoder.block.1.layer.1.DenseReluDense.wi_1.ia3_l\" duplicates the "
+     "values of another tensor",
      ""},
     {"t5-gated-untied", "tfew.safetensors", "decoder.block.0.layer.2.DenseReluDense.wi_1.multi_lora_b",
      "decoder.block.0.layer.2.DenseReluDense.wo.multi_lora_b",
-     "adapter: tensor \"decoder.block.0.layer.2.DenseReluDense.wo.multi_lora_b\" is not a vector of this "
+     "adapter: tensor \"decoder.block.0.layer.2.DenseReluDense.wo.multi_lora_b\" does not belong to this "
      "backbone",
      ""},
     {"t5-gated-untied", "adapter_wi1/adapter_model.safetensors", "[40,1]", "[1,40]",
-     "adapter: tensor \"base_model.model.decoder.block.0.layer.2.DenseReluDense.wi_1.ia3_l\" does not have "
-     "the shape "
-     "of this backbone",
-     "Its shape is [1, 40], expected is [40, 1]."},
+     "adapter: tensor \"base_model.model.decoder.block.0.layer.2.DenseReluDense.wi_1.ia3_l\" has the wrong "
+     "shape for this backbone",
+     "Its shape is [1, 40], but should be [40, 1]."},
 };
 
 static void
@@ -237,7 +225,7 @@ test_wrong_backbone(void **state)
     assert_int_equal(err.code, IA3_E_BAD_ADAPTER);
     free(file.data);
 
-    /* an adapter of fewer layers fits as far as it goes, and is refused for what it lacks */
+    /* an adapter for fewer layers fits, but lacks tensors, which is an error */
     c.n_enc--;
 
     ia3_layout *small = ia3_layout_create(&c, ia3_methods[0]);

@@ -1,6 +1,6 @@
 /*
  * test_adapter_memory.c
- *     A thousand adapters that are resident take the memory of their vectors, and nothing noticeable beyond.
+ *     A thousand resident adapters take the memory of their values and hardly anything more.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,7 +29,7 @@ resident(void)
     return (double) pages * (double) sysconf(_SC_PAGESIZE);
 }
 
-/* As a request does it: into the cache from the socket, to the device when a batch first needs it. */
+/* Handles an adapter as a request does: adds it to the cache, and moves it to the device when it is first needed. */
 static void
 use_new(ia3_server *s, ia3_adapter_cache *cache, int i, size_t n_values)
 {

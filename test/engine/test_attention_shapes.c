@@ -1,13 +1,12 @@
 /*
  * test_attention_shapes.c
- *     Attention in every shape that a kernel may treat in its own way: head sizes, lengths around the sizes
- *     of tiles, strides of fused products, and each part of the contract that may be left out. Every
- *     element of every result is compared with a reference in double, and memory between the rows must stay
- *     as it was.
+ *     Attention in every shape that a kernel may treat differently: head sizes, lengths around the sizes of tiles,
+ *     strides of fused matrix products, and calls that leave out each optional part. Every element of every result is
+ *     compared with a computation in double precision, and memory between the rows must not change.
  */
 #include "attention_fixture.h"
 
-/* Gradients of a problem by the chain rule, in double. */
+/* The gradients of a problem by the chain rule, in double precision. */
 typedef struct gradients {
     double *dq, *dkv;       /* like q, kv */
     double *slots[N_SLOTS]; /* like slots */
@@ -33,7 +32,7 @@ free_gradients(gradients *g)
         free(g->slots[i]);
 }
 
-/* What one query and head give; dout, dots: Σ P·dP over the keys is found first. */
+/* Adds the contribution of one query and head, for dout; computes Σ P·dP over the keys first. */
 static void
 reference_bwd_row(const problem *p, int s, int32_t row, int h, const double *dout, double lse, gradients *g,
                   const int32_t *keys, int n, double *weight, double *dp)
@@ -89,7 +88,7 @@ reference_bwd(const problem *p, const double *dout, const double *lse)
 
 enum { SENTINEL = 77 };
 
-/* Fills act arrays with a number that bf16 has exactly. */
+/* Fills an act array with a number that bf16 represents exactly. */
 static void
 fill(ia3_device *dev, void *p, size_t n)
 {
@@ -103,7 +102,7 @@ fill(ia3_device *dev, void *p, size_t n)
     free(host);
 }
 
-/* Compares columns [first, first + cols) of rows of `stride`; the rest must be as fill() left it. */
+/* Compares columns [first, first + cols) of rows of `stride` elements; all others must be as fill() left them. */
 static void
 check_rows(const char *what, double *got, const double *want, size_t rows, size_t stride, size_t cols,
            double tolerance)
@@ -117,7 +116,7 @@ check_rows(const char *what, double *got, const double *want, size_t rows, size_
     assert_close(what, got, want, rows * stride, tolerance);
 }
 
-/* What a call leaves out; slack: by what tolerances are multiplied, 0 is 1. */
+/* The optional parts that a call leaves out. slack: a factor for tolerances; 0 means 1. */
 typedef struct options {
     bool no_lse, no_dq, no_dl;
     double slack;
@@ -230,7 +229,7 @@ on_lengths(ia3_device *dev)
     check(dev, fused(1, 12, 2, two, two, true, true, 0.1f), (options){0});
 }
 
-/* More tiles of keys than blocks share them, in a head of the fast and of the generic form. */
+/* More tiles of keys than there are blocks to share them, for both the fast and the generic kernels. */
 static void
 on_long_keys(ia3_device *dev)
 {
@@ -241,8 +240,8 @@ on_long_keys(ia3_device *dev)
 }
 
 /*
- * Where one key has all the weight, dq is the difference of dP and dout · out, which are equal but for the
- * rounding of out: hence the slack.
+ * If one key has all the weight, dq is the difference of dP and dout · out, which are equal except for the rounding of
+ * out. This is why tolerances have a slack.
  */
 static void
 on_lopsided_lengths(ia3_device *dev)
@@ -289,7 +288,7 @@ on_trees(ia3_device *dev)
     check(dev, chain, (options){0});
 }
 
-/* Scores as large as T5's get, where a product rounded to bf16 would be off by tenths. */
+/* Scores as large as those of T5, for which rounding a product to bf16 would cause errors of tenths. */
 static void
 on_large_scores(ia3_device *dev)
 {

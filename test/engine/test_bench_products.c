@@ -1,6 +1,6 @@
 /*
  * test_bench_products.c
- *     The count of matrix products that benchmarks divide by, against numbers worked out by hand.
+ *     The numbers of matrix products by which benchmarks divide, compared with numbers computed by hand.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,7 +21,7 @@ static const ia3_config base = {.vocab_size = 32128,
                                 .n_dec = 12,
                                 .gated = true};
 
-/* All dimensions differ, no gate, stacks of different heights. */
+/* All dimensions are different, there is no gate, and the stacks have different numbers of layers. */
 static const ia3_config odd = {
     .vocab_size = 100, .d_model = 10, .inner = 6, .d_ff = 20, .n_enc = 3, .n_dec = 2, .gated = false};
 
@@ -62,7 +62,7 @@ test_forward(void **state)
     assert_int_equal(p.n, 7);
 }
 
-/* The same transposed, without q, k, v of the first layers: 31 - 7 - 5 = 19 rows of them. */
+/* The transposed products, without q, k, v of the first layers: 31 - 7 - 5 = 19 rows of these. */
 static void
 test_backward(void **state)
 {

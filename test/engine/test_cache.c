@@ -1,6 +1,6 @@
 /*
  * test_cache.c
- *     What the engine keeps between requests: adapters, tokenized choice sets, and the lanes of waiting rows.
+ *     The engine's caches of adapters and tokenized choice sets, and the lanes of waiting rows.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -42,7 +42,7 @@ put(ia3_adapter_cache *c, int i)
     return ia3_adapter_cache_put(c, digest, calloc(VALUES, sizeof(float)), VALUES);
 }
 
-/* Looks one up without keeping it. */
+/* Whether the cache has an adapter; does not keep a reference. */
 static bool
 has(ia3_adapter_cache *c, int i)
 {
@@ -77,7 +77,7 @@ test_adapter_eviction(void **state)
     ia3_adapter_cache_free(c);
 }
 
-/* What is in use stays whatever the size, and goes when it is given back. */
+/* Entries with references stay even above the limit, and are evicted when they are released. */
 static void
 test_adapter_pins(void **state)
 {
@@ -101,7 +101,7 @@ test_adapter_pins(void **state)
     ia3_adapter_cache_free(c);
 }
 
-/* A set as it lies in a frame. */
+/* A choice set in the format of a frame. */
 typedef struct wire {
     uint8_t bytes[4096];
     ia3_wire_set set;
@@ -179,7 +179,7 @@ test_choice_sets(void **state)
     ia3_tokenizer_close(tok);
 }
 
-/* Requests whose rows all cost `tokens`. */
+/* Makes a request whose rows all cost `tokens`. */
 static ia3_choices no_choices;
 static ia3_choice_set set = {.choices = &no_choices};
 
@@ -254,7 +254,7 @@ test_lanes_share(void **state)
     ia3_lanes_free(&l);
 }
 
-/* A row beyond the budget goes alone; one that did not fit begins the next batch. */
+/* A row above the budget is a batch of its own; one that did not fit begins the next batch. */
 static void
 test_lanes_budget(void **state)
 {
@@ -273,7 +273,7 @@ test_lanes_budget(void **state)
             tokens += batch.rows[i]->n_ids;
         assert_true(tokens <= 100 || batch.n == 1);
         batches++;
-        if (batches == 4) /* nobody is put off by the many small ones */
+        if (batches == 4) /* the many small rows do not delay it */
             assert_true(middle->n_taken == 1 && huge->n_taken >= 1);
     }
     assert_int_equal(huge->n_taken, 2);
@@ -284,7 +284,7 @@ test_lanes_budget(void **state)
     ia3_lanes_free(&l);
 }
 
-/* Rows that become ready one after the other; cancelling in between. */
+/* Rows become ready one after another, with cancellations in between. */
 static void
 test_lanes_partial(void **state)
 {

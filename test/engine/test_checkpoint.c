@@ -1,6 +1,6 @@
 /*
  * test_checkpoint.c
- *     Checkpoint directories: the golden ones, and copies of them with one thing broken or moved.
+ *     Checkpoint directories: the golden ones, and copies of them with one part broken or moved.
  */
 #include "file_fixture.h"
 
@@ -73,9 +73,10 @@ static const struct {
     {"config.json", "\"d_ff\": 48", "\"d_ff\": 47",
      "model.safetensors: tensor \"encoder.block.0.layer.1.DenseReluDense.wi.weight\": \"shape\" is [48, 32], "
      "but "
-     "config.json needs [47, 32]"},
+     "config.json requires [47, 32]"},
     {"config.json", "\"vocab_size\": 128", "\"vocab_size\": 127",
-     "model.safetensors: tensor \"shared.weight\": \"shape\" is [128, 32], but config.json needs [127, 32]"},
+     "model.safetensors: tensor \"shared.weight\": \"shape\" is [128, 32], but config.json requires [127, "
+     "32]"},
     {"config.json", "\"num_layers\": 2", "\"num_layers\": 3",
      "model.safetensors: tensor \"encoder.block.2.layer.0.SelfAttention.q.weight\" is missing"},
     {"config.json", "\"relu\"", "\"gated-gelu\"",
@@ -91,18 +92,18 @@ static const struct {
     {"model.safetensors", "\"decoder.final_layer_norm.weight\":{\"dtype\":\"F32\",\"shape\":[32]",
      "\"decoder.final_layer_norm.weight\":{\"dtype\":\"F32\",\"shape\":[4,8]",
      "model.safetensors: tensor \"decoder.final_layer_norm.weight\": \"shape\" is [4, 8], but config.json "
-     "needs "
+     "requires "
      "[32]"},
     {"model.safetensors", "\"decoder.final_layer_norm.weight\":{\"dtype\":\"F32\",\"shape\":[32]",
      "\"decoder.final_layer_norm.weight\":{\"dtype\":\"F32\",\"shape\":[1,32]",
      "model.safetensors: tensor \"decoder.final_layer_norm.weight\": \"shape\" is [1, 32], but config.json "
-     "needs "
+     "requires "
      "[32]"},
     {"model.safetensors", "\"decoder.final_layer_norm.weight\":{\"dtype\":\"F32\"",
      "\"decoder.final_layer_norm.weight\":{\"dtype\":\"I32\"",
-     "model.safetensors: tensor \"decoder.final_layer_norm.weight\": \"dtype\" is none of F32, BF16 and F16"},
+     "model.safetensors: tensor \"decoder.final_layer_norm.weight\": \"dtype\" is not F32, BF16 or F16"},
     {"model.safetensors", "\"shape\":[128,32]", "\"shape\":[64,32]",
-     "model.safetensors: tensor \"shared.weight\": \"shape\" and \"dtype\" need another size than the 16384 "
+     "model.safetensors: tensor \"shared.weight\": \"shape\" and \"dtype\" do not match the 16384 "
      "bytes "
      "of \"data_offsets\""},
 };
@@ -155,7 +156,7 @@ test_files(void **state)
     err.code = 0;
     assert_null(ia3_checkpoint_open(directory, &err));
     snprintf(expected, sizeof expected,
-             "%s: there is neither model.safetensors nor model.safetensors.index.json", directory);
+             "%s: neither model.safetensors nor model.safetensors.index.json exists", directory);
     assert_string_equal(err.message, expected);
     assert_string_equal(err.hint, "");
     write_in(directory, "pytorch_model.bin", "PK", 2);
@@ -204,7 +205,7 @@ test_shards(void **state)
          "model.safetensors.index.json: \"weight_map\" names \"\", which is not a file name"},
         {"{\"weight_map\": {\"a\": \"missing.safetensors\"}}", NULL},
         {"{\"weight_map\": {\"a\": \"model-00001-of-00002.safetensors\"}}",
-         "model-00001-of-00002.safetensors: tensor \"a\" is not in it although the index says so"},
+         "model-00001-of-00002.safetensors: tensor \"a\" is missing although the index lists it"},
         {"{\"weight_map\": {}}", NULL},
     };
     char path[64], *directory = make_directory(path), expected[256];
@@ -262,7 +263,7 @@ open_edited(const char *directory, const char *const edits[], int n)
     return ck;
 }
 
-/* safetensors keeps one of several names of a tensor and notes the others: removed -> kept. */
+/* If a tensor has several names, safetensors keeps one and records the others in the metadata. */
 static void
 test_alias(void **state)
 {
@@ -296,7 +297,7 @@ test_alias(void **state)
     }
 }
 
-/* The bias that some converters wrote into the decoder's cross-attention, and other strangers, are ignored. */
+/* Unknown tensors, such as the bias that some converters add to the decoder's cross-attention, are ignored. */
 static void
 test_unexpected(void **state)
 {
@@ -331,7 +332,7 @@ test_unexpected(void **state)
     remove_directory(directory);
 }
 
-/* The format does not promise alignment: data that begins at an odd byte reads the same. */
+/* The format does not guarantee alignment, so data may begin at an odd byte. */
 static void
 test_unaligned(void **state)
 {
@@ -362,7 +363,7 @@ note_progress(double fraction, void *arg)
     *last = fraction;
 }
 
-/* Every value of the graph and every field that shapes it counts; how dropout was set does not. */
+/* The digest depends on every value of the graph and every field that determines the graph, but not on dropout. */
 static void
 test_digest(void **state)
 {
@@ -420,7 +421,7 @@ from_files(const char *name, int64_t rows, int64_t cols, void *arg)
     return t->data;
 }
 
-/* A checkpoint without files is the one whose values it was given. */
+/* A checkpoint without files has the values that it is given. */
 static void
 test_in_memory(void **state)
 {
@@ -454,8 +455,8 @@ test_in_memory(void **state)
     }
 }
 
-/* The bundled backbone's identity is in users' tables: it must never change. Expected: digest.c's description
- * carried out with Python's hashlib. */
+/* The digest of the bundled backbone is in users' tables, so it must never change. The expected value was computed in
+ * Python according to the description in digest.c. */
 static void
 test_bundled(void **state)
 {
@@ -468,7 +469,7 @@ test_bundled(void **state)
     assert_string_equal(hex, "3f4dc0cacd363edef2b873c3316cc5a6e330ea29b77cb092d610835d625f558e");
 }
 
-/* binary16: the values of the standard's own examples, both signs, and every bit pattern by the definition. */
+/* Conversion of binary16: the standard's own examples, both signs, and every bit pattern by the definition. */
 static void
 test_float16(void **state)
 {

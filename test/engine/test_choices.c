@@ -1,6 +1,6 @@
 /*
  * test_choices.c
- *     The choice trie: rows, pairs and the choices that are refused.
+ *     The choice trie: its rows and pairs, and invalid choices.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -68,7 +68,7 @@ names_the_culprits(void **state)
     assert_int_equal(err.code, IA3_E_CHOICES);
 }
 
-/* One client's choices are not to keep the engine from its others: comparing all with all would take minutes. */
+/* A client's choices must not block the engine: comparing all pairs of them would take minutes. */
 static void
 many_choices(void **state)
 {
@@ -102,7 +102,7 @@ many_choices(void **state)
     free(len);
 }
 
-/* In a batch the rows of a second input refer to their own parents; chains repeat the start row. */
+/* In a batch, rows of the second input refer to their own parents; chains repeat the start row. */
 static void
 packs_into_a_batch(void **state)
 {

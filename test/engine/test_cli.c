@@ -1,6 +1,6 @@
 /*
  * test_cli.c
- *     ia3_engine as a command: what it prints, what it refuses.
+ *     ia3_engine as a command-line program: its output and its errors.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -23,7 +23,7 @@
 static char output[65536];
 static char directory[] = "/tmp/ia3_cli_XXXXXX";
 
-/* Runs `engine arguments`, with its stderr in the output too; returns the exit status. */
+/* Runs the engine with these arguments and captures stdout and stderr; returns the exit status. */
 static int
 run(const char *format, ...)
 {
@@ -108,7 +108,7 @@ test_info_and_tokenize(void **state)
     assert_ptr_equal(strstr(output, "</s>"), output + strlen(output) - 5); /* once, at the end */
 }
 
-/* Trains on four lines, then scores them: the labels come back. */
+/* Trains on four lines and then scores them, which must yield their labels. */
 static void
 test_train_and_score(void **state)
 {
@@ -142,7 +142,7 @@ test_train_and_score(void **state)
     assert_string_equal(best[1], "good");
     assert_true(scores[0][1] > scores[0][0] && scores[1][0] > scores[1][1]);
 
-    /* without the adapter the numbers are others, with a smaller budget the same */
+    /* without the adapter the scores are different; with a smaller budget they are the same */
     char with[sizeof output];
     strcpy(with, output);
     assert_int_equal(run("score" BACKBONE
@@ -167,14 +167,14 @@ test_bad_input(void **state)
     static const struct {
         const char *arguments, *file, *word;
     } cases[] = {{"score --choices 'a|b' --adapter D/junk", "lines", "adapter"},
-                 {"score --choices 'a|b' --adapter D/none", "lines", "cannot read"},
+                 {"score --choices 'a|b' --adapter D/none", "lines", "could not read"},
                  {"score --choices 'a|a'", "lines", "given twice"},
                  {"score --choices 'a|'", "lines", "choice 2 is empty"},
                  {"train --choices 'a|b' --out D/x", "no_tab", "line 1"},
                  {"train --choices 'a|b' --out D/x", "label", "neither"},
                  {"train --choices 'a|b' --out D/x", "empty", "no examples"},
                  {"train --choices 'a|b' --out D/x --learning-rate -1", "label", "learning_rate"},
-                 {"train --choices 'a|neither' --steps 1 --out /nonexistent/x", "label", "cannot write"}};
+                 {"train --choices 'a|neither' --steps 1 --out /nonexistent/x", "label", "could not write"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         char arguments[300] = "";
         for (const char *p = cases[i].arguments; *p; p++) /* D stands for the directory */

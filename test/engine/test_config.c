@@ -1,6 +1,6 @@
 /*
  * test_config.c
- *     config.json: defaults, the activation and scaling rules, and what is refused with which words.
+ *     config.json: defaults, the rules for activation and scaling, and errors with their messages.
  */
 #include "file_fixture.h"
 
@@ -33,29 +33,30 @@ test_refused(void **state)
         {"{\"model_type\": \"t5\", \"d_model\": 512.0}", "config.json: \"d_model\" is not an integer"},
         {"{\"model_type\": \"t5\", \"d_model\": true}", "config.json: \"d_model\" is not an integer"},
         {"{\"model_type\": \"t5\", \"d_model\": 0}",
-         "config.json: \"d_model\" is 0, not between 1 and 65536"},
-        {"{\"model_type\": \"t5\", \"d_ff\": -4}", "config.json: \"d_ff\" is -4, not between 1 and 1048576"},
+         "config.json: \"d_model\" is 0, but must be between 1 and 65536"},
+        {"{\"model_type\": \"t5\", \"d_ff\": -4}",
+         "config.json: \"d_ff\" is -4, but must be between 1 and 1048576"},
         {"{\"model_type\": \"t5\", \"num_layers\": 1001}",
-         "config.json: \"num_layers\" is 1001, not between 1 and 1000"},
+         "config.json: \"num_layers\" is 1001, but must be between 1 and 1000"},
         {"{\"model_type\": \"t5\", \"num_decoder_layers\": 0}",
-         "config.json: \"num_decoder_layers\" is 0, not between 1 and 1000"},
+         "config.json: \"num_decoder_layers\" is 0, but must be between 1 and 1000"},
         {"{\"model_type\": \"t5\", \"vocab_size\": 4294967297}",
-         "config.json: \"vocab_size\" is 4294967297, not between 2 and 10000000"},
+         "config.json: \"vocab_size\" is 4294967297, but must be between 2 and 10000000"},
         {"{\"model_type\": \"t5\", \"num_heads\": 4096, \"d_kv\": 4096}",
-         "config.json: \"num_heads\" times \"d_kv\" is 16777216, more than 131072"},
+         "config.json: \"num_heads\" times \"d_kv\" is 16777216, but must not exceed 131072"},
         {"{\"model_type\": \"t5\", \"relative_attention_num_buckets\": 2}",
-         "config.json: \"relative_attention_num_buckets\" is 2, not between 4 and 65536"},
+         "config.json: \"relative_attention_num_buckets\" is 2, but must be between 4 and 65536"},
         {"{\"model_type\": \"t5\", \"relative_attention_max_distance\": 16}",
-         "config.json: \"relative_attention_max_distance\" is 16, not above half of "
+         "config.json: \"relative_attention_max_distance\" is 16, but must exceed half of "
          "\"relative_attention_num_buckets\" (32)"},
         {"{\"model_type\": \"t5\", \"layer_norm_epsilon\": 0}",
-         "config.json: \"layer_norm_epsilon\" is 0, not in [1e-30, 1)"},
+         "config.json: \"layer_norm_epsilon\" is 0, but must be in [1e-30, 1)"},
         {"{\"model_type\": \"t5\", \"dropout_rate\": 1}",
-         "config.json: \"dropout_rate\" is 1, not in [0, 1)"},
+         "config.json: \"dropout_rate\" is 1, but must be in [0, 1)"},
         {"{\"model_type\": \"t5\", \"dropout_rate\": 0.9999999999}",
-         "config.json: \"dropout_rate\" is 1, not in [0, 1)"},
+         "config.json: \"dropout_rate\" is 1, but must be in [0, 1)"},
         {"{\"model_type\": \"t5\", \"vocab_size\": 1}",
-         "config.json: \"vocab_size\" is 1, not between 2 and 10000000"},
+         "config.json: \"vocab_size\" is 1, but must be between 2 and 10000000"},
         {"{\"model_type\": \"t5\", \"dropout_rate\": \"x\"}",
          "config.json: \"dropout_rate\" is not a number"},
         {"{\"model_type\": \"t5\", \"feed_forward_proj\": \"gated-gelu-new\"}",
@@ -71,7 +72,7 @@ test_refused(void **state)
         {"{\"model_type\": \"t5\", \"tie_word_embeddings\": \"no\"}",
          "config.json: \"tie_word_embeddings\" is not true or false"},
         {"{\"model_type\": \"t5\", \"vocab_size\": 100, \"eos_token_id\": 100}",
-         "config.json: \"eos_token_id\" is 100, not between 0 and 99"},
+         "config.json: \"eos_token_id\" is 100, but must be between 0 and 99"},
         {"{\"model_type\": \"t5\", \"eos_token_id\": [1]}",
          "config.json: \"eos_token_id\" is not an integer"},
     };
@@ -86,7 +87,7 @@ test_refused(void **state)
     }
 }
 
-/* Whatever is cut off, the rest is an error and nothing beyond the buffer is read. */
+/* Every truncated file is an error, and nothing beyond the buffer is read. */
 static void
 test_truncated(void **state)
 {
@@ -151,7 +152,7 @@ test_defaults(void **state)
     }
 }
 
-/* Null counts as absent; the decoder follows the encoder unless it says otherwise; numbers may lack a point. */
+/* Null means absent; the decoder has as many layers as the encoder unless stated; integers are valid as floats. */
 static void
 test_values(void **state)
 {
@@ -242,7 +243,7 @@ test_scaling(void **state)
     }
 }
 
-/* Messages stay valid UTF-8 on one line, whatever they quote and wherever that is cut. */
+/* Messages are valid UTF-8 on one line, whatever they quote and wherever it is truncated. */
 static void
 test_message_text(void **state)
 {

@@ -1,6 +1,6 @@
 /*
  * test_device.c
- *     Opening a device, its memory and its limit, conversion of stored weights.
+ *     Opening a device, its memory and the limit, and the conversion of stored weights.
  */
 #include "device_common.h"
 #include "kernels/cpu/isa.h"
@@ -40,7 +40,7 @@ test_open(void **state)
     dev->ops->close(dev);
 }
 
-/* The best variant of the kernels that this processor can run, or the one that is asked for. */
+/* The variant of the kernels is the best one that this processor can run, or the one requested. */
 static void
 test_variants(void **state)
 {
@@ -147,7 +147,7 @@ on_gpu(const ia3_device *dev)
     return strncmp(dev->name, "cuda", 4) == 0;
 }
 
-/* A device with a limit that leaves `room` beside what it takes for itself: *limit. */
+/* Opens a device with a limit, *limit, that leaves `room` bytes in addition to what it needs itself. */
 static ia3_device *
 open_with_room(size_t room, size_t *limit)
 {
@@ -157,7 +157,7 @@ open_with_room(size_t room, size_t *limit)
     return open_device(IA3_F32, 2, *limit);
 }
 
-/* Within the limit things work, beyond it they are refused without harm. */
+/* Allocations within the limit work; beyond it they fail without damage. */
 static void
 test_limit(void **state)
 {
@@ -201,8 +201,8 @@ test_limit(void **state)
 }
 
 /*
- * Without a place to jump to, an arena that is out of memory ends the process with a message. The first test: a child of
- * a process that has used a GPU cannot use one.
+ * If `oom` is not set, an arena without memory ends the process with a message. This is the first test because a child
+ * of a process that has used a GPU cannot use one.
  */
 static void
 test_no_jump(void **state)
@@ -231,7 +231,7 @@ test_no_jump(void **state)
     assert_non_null(strstr(text, "out of device memory"));
 }
 
-/* A matrix fits, its backward form does not. */
+/* There is memory for a matrix but not for its backward form. */
 static void
 test_limit_backward(void **state)
 {
@@ -258,7 +258,7 @@ test_limit_backward(void **state)
     dev->ops->close(dev);
 }
 
-/* What a GPU works in by itself counts: it does not open below that. */
+/* A GPU's workspace counts against the limit; with a smaller limit the device does not open. */
 static void
 test_limit_at_opening(void **state)
 {
@@ -278,7 +278,7 @@ test_limit_at_opening(void **state)
     assert_non_null(strstr(err.hint, "ia3.memory_limit"));
 }
 
-/* What an arena keeps for the next pass goes to whoever needs it, on a GPU. */
+/* On a GPU, memory that an idle arena keeps is available to other allocations. */
 static void
 test_idle_arena(void **state)
 {
@@ -300,7 +300,7 @@ test_idle_arena(void **state)
     dev->ops->close(dev);
 }
 
-/* A pass that spread over several chunks leaves just what it took to the next, on a GPU. */
+/* On a GPU, a pass that needed several chunks leaves a single chunk of the same size to the next pass. */
 static void
 test_one_chunk(void **state)
 {
@@ -323,7 +323,7 @@ test_one_chunk(void **state)
     dev->ops->close(dev);
 }
 
-/* An upload of several times what is copied at once, then another; the host's memory is free after each call. */
+/* Uploads that are several times the size of the staging buffer; the caller may reuse its memory after each. */
 static void
 test_large_uploads(void **state)
 {
@@ -349,7 +349,7 @@ test_large_uploads(void **state)
     dev->ops->close(dev);
 }
 
-/* Every storage dtype, at an odd address as in a mapped file, into a table, a vector and a matrix. */
+/* Converts every storage dtype, at an odd address as in a mapped file, to a table, a vector and a matrix. */
 static void
 on_conversion(ia3_device *dev)
 {

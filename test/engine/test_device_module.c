@@ -1,8 +1,8 @@
 /*
  * test_device_module.c
- *     Loading the CUDA module: what is said when there is no module, no driver, no GPU, no such GPU or no memory, what
- *     "auto" does then, that a lost GPU ends the process, and what a GPU of little shared memory takes. On simulated GPUs (test/cudasim), which are beside
- *     this program's folder. Each case has a process of its own, because a module stays loaded.
+ *     Loading the CUDA module: the errors when there is no module, driver, GPU or memory, the fallback of "auto", the
+ *     end of the process when a GPU is lost, and GPUs with little shared memory. This uses simulated GPUs
+ *     (test/cudasim) from the same build. Each case has a process of its own, because a module stays loaded.
  */
 #include "attention_fixture.h"
 
@@ -26,7 +26,7 @@ set_up(void **state)
     return 0;
 }
 
-/* What a process of its own is told, and tells. */
+/* The parameters of a process, and its results. */
 typedef struct attempt {
     const char *spec;
     ia3_dtype dtype;
@@ -146,7 +146,7 @@ test_open(void **state)
     assert_said(&second, "opened cuda:1 bfloat16");
 }
 
-/* A GPU if one works, else the CPU with the reason in the log. */
+/* "auto" uses a GPU if one works, else the CPU, with the reason in the log. */
 static void
 test_auto(void **state)
 {
@@ -158,7 +158,7 @@ test_auto(void **state)
     assert_said(&gpu, "opened cuda:0 float32");
     run(&none);
     assert_exit(&none, 0);
-    assert_said(&none, "LOG: device auto: the processor computes, not a GPU: there is no GPU");
+    assert_said(&none, "LOG: device \"auto\" uses the CPU instead of a GPU: there is no GPU");
     assert_said(&none, "opened cpu float32");
     run(&absent);
     assert_said(&absent, "this build has no CUDA module");
@@ -167,10 +167,10 @@ test_auto(void **state)
     assert_said(&int8, "opened cpu int8");
     run(&second);
     assert_exit(&second, 0);
-    assert_said(&second, "LOG: device auto: not GPU 0: out of GPU memory");
+    assert_said(&second, "LOG: device \"auto\" does not use GPU 0: out of GPU memory");
     assert_said(&second, "opened cuda:1 float32");
     run(&full);
-    assert_said(&full, "the processor computes, not a GPU: out of GPU memory");
+    assert_said(&full, "uses the CPU instead of a GPU: out of GPU memory");
     assert_said(&full, "opened cpu float32");
 }
 
@@ -203,14 +203,14 @@ test_too_little_memory(void **state)
     run(&tiny);
     assert_exit(&tiny, 10);
     assert_int_equal(atoi(tiny.output), IA3_E_MEMORY);
-    assert_said(&tiny, "out of GPU memory for the matrix products' workspace");
+    assert_said(&tiny, "out of GPU memory for the workspace of matrix products");
     run(&limited);
     assert_said(&limited, "refused|8|");
     run(&enough);
     assert_said(&enough, "loaded|0|");
 }
 
-/* The kernel fails, which shows at the next download. */
+/* Runs a kernel that fails, which is detected at the next download. */
 static void
 compute(ia3_device *dev)
 {
@@ -238,7 +238,7 @@ test_lost(void **state)
     assert_null(strstr(lost.output, "result"));
 }
 
-/* Loses the GPU in the first of its operations, then asks for memory. */
+/* Loses the GPU in the first operation, then allocates memory. */
 static void
 allocate_when_lost(ia3_device *dev)
 {
@@ -261,7 +261,7 @@ multiply(ia3_device *dev)
     fprintf(stderr, "multiplied\n");
 }
 
-/* Whichever operation finds it, what is said is CUDA's reason, and the process ends alike. */
+/* Whichever operation detects the loss, the process ends in the same way, and the message has CUDA's reason. */
 static void
 test_lost_elsewhere(void **state)
 {
@@ -283,7 +283,7 @@ test_lost_elsewhere(void **state)
     }
 }
 
-/* Attention of the widest heads that the device promises, and of some more. */
+/* Computes attention with the widest heads that the device claims to support, and with wider ones. */
 static void
 attend(ia3_device *dev, int d)
 {
@@ -331,7 +331,7 @@ test_shared_memory(void **state)
     assert_said(&beyond, "invalid argument");
 }
 
-/* What the simulator is for: the host reads device memory. */
+/* An error that the simulator must detect: the host reads device memory. */
 static void
 follow_pointer(ia3_device *dev)
 {

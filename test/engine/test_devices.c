@@ -1,10 +1,10 @@
 /*
  * test_devices.c
- *     One device against another: whatever the model computes on the device that IA3_TEST_DEVICE names ("cpu" when
- *     it is not set) agrees with the CPU device in float32, on inputs of all lengths and mixed adapters.
+ *     Compares devices: results of the model on the device that IA3_TEST_DEVICE names (default "cpu") must agree with
+ *     those of the CPU device in float32, for inputs of all lengths and mixed adapters.
  *
- * The golden files have few and short inputs; here are batches of many, with the bundled backbone (real weights)
- * and with a small one, and a training with dropout, whose masks must be the same on every device. Limits are those
+ * The golden files have only a few short inputs. Here there are large batches, with the bundled backbone (real weights)
+ * and a small one, and a training run with dropout, whose masks must be the same on every device. The limits are those
  * of the golden tests.
  */
 #include "golden_fixture.h"
@@ -116,7 +116,7 @@ close_pair(pair *p)
     free(p);
 }
 
-/* Fails unless value <= limit; the golden fixture's words. */
+/* Fails unless value <= limit, with the message of the golden fixture. */
 static void
 limit(const golden_case *c, const char *what, double value, double most)
 {
@@ -150,7 +150,7 @@ best_of(const double *scores, int n)
     return best;
 }
 
-/* The lead of the best of n scores over the next. */
+/* The difference between the best and the second best of n scores. */
 static double
 lead_of(const double *scores, int n)
 {
@@ -188,7 +188,7 @@ test_scoring(void **state)
     close_pair(p);
 }
 
-/* Twice the same batch, twice the same bits. */
+/* The same batch gives identical bits twice. */
 static void
 test_repeatable(void **state)
 {

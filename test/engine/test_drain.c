@@ -1,7 +1,7 @@
 /*
  * test_drain.c
- *     An engine that is being replaced (SIGUSR1): what it was asked is answered, nothing new is taken, nobody is
- *     left without a word, and then it ends.
+ *     An engine that is being replaced (SIGUSR1) answers all outstanding requests, accepts no new ones, says goodbye to
+ *     every client, and then exits.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -43,7 +43,7 @@ stop_engine(void **state)
     return 0;
 }
 
-/* It ends by itself, in good order. */
+/* Checks that the engine exits by itself with status 0. */
 static void
 expect_end(void)
 {
@@ -103,7 +103,7 @@ finish_training(test_client *c)
     assert_int_equal(c->type, IA3_TRAIN_OK);
 }
 
-/* Idle clients, greeted or not, are told; with nothing to do it ends at once. */
+/* Idle clients get GOODBYE, before or after HELLO; an engine without work exits at once. */
 static void
 test_idle(void **state)
 {
@@ -119,7 +119,7 @@ test_idle(void **state)
     expect_end();
 }
 
-/* A request that was not taken can be told from one that was: the GOODBYE is still there to be read. */
+/* A client can tell that its request was not accepted, because GOODBYE is still there to be read. */
 static void
 test_crossing(void **state)
 {
@@ -135,7 +135,7 @@ test_crossing(void **state)
     test_client_close(&c);
 }
 
-/* A training is finished, and others' scores; nobody new gets in; the status pipe tells. */
+/* Training runs and other requests are completed, and no new clients are accepted; the supervisor is told. */
 static void
 test_training(void **state)
 {
@@ -161,7 +161,7 @@ test_training(void **state)
     expect_end();
 }
 
-/* Who hangs up is not waited for. */
+/* The engine does not wait for clients that hang up. */
 static void
 test_abandoned(void **state)
 {
@@ -174,7 +174,7 @@ test_abandoned(void **state)
     expect_end();
 }
 
-/* A request that is arriving is taken. */
+/* A request that is still arriving is accepted. */
 static void
 test_half_sent(void **state)
 {
@@ -201,7 +201,7 @@ test_half_sent(void **state)
     expect_end();
 }
 
-/* SIGTERM is still an order to stop now. */
+/* SIGTERM still stops the engine at once. */
 static void
 test_stopped(void **state)
 {

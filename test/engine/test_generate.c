@@ -1,6 +1,6 @@
 /*
  * test_generate.c
- *     Text from the decoder: greedy as transformers and peft decode, batches as single rows, seeded sampling.
+ *     Generated text: greedy decoding as in transformers and peft, batches compared with single rows, seeded sampling.
  */
 #include "golden_fixture.h"
 
@@ -9,7 +9,7 @@
 
 #define MAX_TOKENS 12
 
-/* One line of generation.tsv: a 1 (</s>) at the end says that generation ends there. */
+/* One line of generation.tsv. If it ends with a 1 (</s>), generation ends there. */
 typedef struct expectation {
     char name[32];
     int input;
@@ -91,7 +91,7 @@ greedy(void **state)
     golden_close(g);
 }
 
-/* Rows of different lengths, limits, adapters and temperatures get together what they get alone. */
+/* Rows of different lengths, limits, adapters and temperatures have the same result in a batch as alone. */
 static void
 batch_is_one_by_one(void **state)
 {
@@ -117,7 +117,7 @@ batch_is_one_by_one(void **state)
     golden_close(g);
 }
 
-/* The same seed repeats itself; other seeds differ somewhere; among one candidate sampling is greedy. */
+/* The same seed gives the same text, other seeds give other texts, and with one candidate sampling is greedy. */
 static void
 sampling(void **state)
 {
@@ -148,7 +148,7 @@ sampling(void **state)
     golden_close(g);
 }
 
-/* Frequencies of the first sampled token follow the distribution that scoring reports. */
+/* The frequencies of the first sampled token follow the distribution that scoring computes. */
 static void
 frequencies(void **state)
 {

@@ -1,10 +1,11 @@
 /*
  * test_golden.c
- *     The forward pass and rank classification against transformers and peft (test/golden), and what must hold
- *     whatever the weights: ones change nothing, a batch is its rows, a trie is its choices, merging is scaling.
+ *     The forward pass and rank classification compared with transformers and peft (test/golden), and invariants that
+ *     hold for all weights: vectors of ones change nothing, a batch has the results of its rows, a trie has those of
+ *     its choices, and merging is the same as scaling.
  *
- * Tolerances are those of the tolerance table (fp32: the expected values come from a float64 run; bfloat16: also
- * at most 1.5 times the error that transformers itself makes in bfloat16). IA3_GOLDEN_VERBOSE=1 prints them.
+ * For fp32 the expected values come from a float64 run. For bfloat16 the error must also be at most 1.5 times that of
+ * transformers in bfloat16. IA3_GOLDEN_VERBOSE=1 prints all errors and limits.
  */
 #include "golden_fixture.h"
 
@@ -22,7 +23,7 @@
 /* Configurations of one file, whose numbers merging does not have to round again. */
 #define ONE_FILE GOLDEN_FEW "t5-silu-tied mt5-own-head t5-few-buckets madlad-embedding t5-wide-attention "
 
-/* One input with its choices and room for scores. */
+/* One input with its choices and scores. */
 typedef struct input {
     int32_t *ids;
     int n_ids;
@@ -65,7 +66,7 @@ score_one(const golden *g, input *in, const ia3_adapter *adapter, double *scores
     golden_ok(ia3_score(g->m, &row, 1, &err), &err);
 }
 
-/* Another adapter of the same shape: the golden vectors backwards, changed a little. */
+/* Makes another adapter of the same shape: the golden vectors in reverse order, slightly changed. */
 static ia3_adapter *
 other_adapter(const golden *g, float factor)
 {
@@ -128,7 +129,7 @@ test_bias(void **state)
     golden_close(g);
 }
 
-/* The row of the trie that predicts token t of choice c: the one whose pairs hold the choice's pair. */
+/* The row of the trie that predicts token t of choice c, that is, the row that has this pair. */
 static int
 trie_row(const ia3_choices *c, int choice, int t)
 {
@@ -138,7 +139,7 @@ trie_row(const ia3_choices *c, int choice, int t)
     return row;
 }
 
-/* Squared error and squared norm of a site, over all inputs and choices. */
+/* The squared error and the squared norm of a site, summed over all inputs and choices. */
 typedef struct site_sum {
     char name[48];
     double error, norm;
@@ -243,8 +244,8 @@ run_lp(void *arg)
 }
 
 /*
- * Log-probabilities with weights in int8. Rounding to 127 steps is about six times as coarse as bfloat16; measured on
- * these configurations: at most 0.036 in the mean and 0.16 for the worst token.
+ * Limits for log-probabilities with weights in int8. Rounding to 127 steps is about six times as coarse as bfloat16;
+ * the errors measured for these configurations are at most 0.036 on average and 0.16 for the worst token.
  */
 #define INT8_MEAN    0.05
 #define INT8_LARGEST 0.25
@@ -308,8 +309,8 @@ best(const double *scores, int n)
 }
 
 /*
- * How far a score may be off. It is a mean of log-probabilities, so no more than the worst of these; in int8, where
- * the worst is far from the usual, a choice's tokens are not all as bad and a narrower limit holds.
+ * The limit for the error of a score. A score is a mean of log-probabilities, so its error is at most that of the worst
+ * one. In int8 the worst token is much worse than usual ones, so a narrower limit holds.
  */
 static double
 score_limit(const golden *g)
@@ -317,7 +318,7 @@ score_limit(const golden *g)
     return g->dtype == IA3_F32 ? 1e-4 : g->dtype == IA3_BF16 ? 0.2 : INT8_SCORE;
 }
 
-/* Scores [n] against expected ones; the best choice is the same where its lead is large for the dtype. */
+/* Compares scores [n] with expected ones; the best choice must be the same if its lead is large for the dtype. */
 static double
 compare_scores(const golden *g, const double *got, const float *want, int n)
 {
@@ -390,14 +391,14 @@ test_ones(void **state)
     golden_close(g);
 }
 
-/* What a row's neighbours may change: the rounding of sums whose order depends on the batch's shape, nothing more. */
+/* How much other rows may change a result: only by rounding in sums whose order depends on the shape of the batch. */
 static double
 neighbour_limit(const golden *g)
 {
     return g->dtype == IA3_F32 ? 5e-6 : 0.03;
 }
 
-/* Rows of four adapters (one of them none) in one packed batch, a repeated one among them = each row alone. */
+/* A packed batch with four adapters (one of them none) and a repeated row has the same results as each row alone. */
 static void
 test_mixed_batch(void **state)
 {
@@ -428,7 +429,7 @@ test_mixed_batch(void **state)
     golden_close(g);
 }
 
-/* Each choice scored as a set of its own, so that nothing is shared. */
+/* Scores each choice as a set of its own, so that no prefix is shared. */
 static void
 test_trie_is_flat(void **state)
 {
@@ -464,7 +465,7 @@ test_trie_is_flat(void **state)
 
 /* --- merging --- */
 
-/* The vector that scales this weight's rows (or wo's columns), or NULL. */
+/* The vector that scales this weight's rows, or the columns of wo; NULL if there is none. */
 static const float *
 vector_for(const golden *g, const char *weight, bool *columns)
 {
@@ -494,7 +495,7 @@ merged_weight(const golden *g, const ia3_st_tensor *t, int *scaled)
     return w;
 }
 
-/* Writes a copy of the checkpoint with the vectors folded into its weights. */
+/* Writes a copy of the checkpoint with the vectors merged into its weights. */
 static void
 write_merged(const golden *g, const char *directory)
 {
@@ -594,7 +595,7 @@ test_peft_roundtrip(void **state)
     golden_close(g);
 }
 
-/* Every vector of the layout has a gradient in the golden file under its peft name, and they fill the layout. */
+/* For every vector of the layout the golden file has a gradient under its name in peft. */
 static void
 test_layout(void **state)
 {
@@ -628,7 +629,7 @@ test_other_forms(void **state)
     golden_close(g);
 }
 
-/* An adapter of another backbone, and a gated model's wi_1 form given to one without a gate, are refused. */
+/* An adapter for another backbone is an error, and so is the wi_1 form of a gated model for one without a gate. */
 static void
 test_wrong_adapters(void **state)
 {
@@ -647,7 +648,7 @@ test_wrong_adapters(void **state)
     golden_close(g);
 }
 
-/* A device that has a widest head refuses models with wider ones, and takes those that just fit. */
+/* A device with a limit for the width of heads accepts models up to this limit only. */
 static void
 test_wide_heads(void **state)
 {

@@ -1,16 +1,16 @@
 /*
  * test_gradient.c
- *     Training against the reference: losses, gradients of every vector (a float64 run of transformers and peft,
- *     and finite differences of our own loss), twenty optimizer steps, and what makes training reproducible.
+ *     Training compared with transformers and peft: losses, gradients of every vector (also compared with finite
+ *     differences of our own loss), twenty optimizer steps, and reproducibility.
  *
- * Tolerances are those of the tolerance table. A loss below 0.1 is measured against 0.1: the unlikelihood term,
- * without its constant, crosses zero.
+ * The expected values come from a float64 run. The error of a loss below 0.1 is measured relative to 0.1, because the
+ * unlikelihood term, without its constant, crosses zero.
  */
 #include "golden_fixture.h"
 
 #include "engine/recipe/train.h"
 
-/* The training examples of a configuration, each with one text. */
+/* The training examples of a configuration; each has one text. */
 typedef struct examples {
     ia3_train_example e[GOLDEN_EXAMPLES];
     int32_t *ids[GOLDEN_EXAMPLES];
@@ -45,7 +45,7 @@ close_examples(examples *x)
     }
 }
 
-/* T-Few's recipe as in the golden files: no dropout, fp32's 20 steps with 2.4 of warm-up. */
+/* T-Few's recipe as in the golden files: no dropout, 20 steps of which 2.4 are warm-up. */
 static ia3_recipe
 golden_recipe(const golden *g)
 {
@@ -54,7 +54,7 @@ golden_recipe(const golden *g)
                         .steps = (int) r[0],
                         .batch_size = (int) r[1],
                         .learning_rate =
-                            round(r[2] * 1e6) / 1e6, /* what was meant before it became a float */
+                            round(r[2] * 1e6) / 1e6, /* the number before it was rounded to a float */
                         .warmup_ratio = round(r[3] * 1e6) / 1e6,
                         .lm_weight = 1,
                         .unlikelihood_weight = 1,
@@ -84,7 +84,7 @@ loss_error(const ia3_train_report *r, const float *want)
 
 /* --- against the oracle --- */
 
-/* Each vector's gradient against the float64 run's. */
+/* Compares each vector's gradient with that of the float64 run. */
 static void
 check_gradients(const golden *g, const char *batch, const char *mode, const float *grads)
 {
@@ -206,7 +206,7 @@ typedef struct differences {
     float *values, *grads, *scratch; /* scratch: gradients nobody wants */
 } differences;
 
-/* The loss with element i of the vectors moved by h. */
+/* The loss after adding h to element i of the vectors. */
 static double
 loss_at(differences *d, size_t i, double h)
 {
@@ -224,9 +224,9 @@ loss_at(differences *d, size_t i, double h)
 }
 
 /*
- * Central differences of fourth order. The loss carries about 1e-6 of fp32 noise, so with h = 0.02 a difference
- * is known to about 5e-5. ReLU is bent: with thousands of hidden units some always cross zero inside the stencil,
- * so that models with it are held less tightly here (the float64 reference holds them to 1e-4).
+ * Central differences of fourth order. The fp32 loss has noise of about 1e-6, so with h = 0.02 a difference is accurate
+ * to about 5e-5. ReLU has a kink, and of thousands of hidden units some always cross zero within the stencil, so the
+ * limits for models with ReLU are wider here (the comparison with the float64 run has a limit of 1e-4).
  */
 static double
 difference(differences *d, size_t i)
@@ -236,7 +236,7 @@ difference(differences *d, size_t i)
            (12 * h);
 }
 
-/* The elements of a vector with the largest gradient, where a difference says most; then one of the others. */
+/* Checks the elements of a vector with the largest gradients, where a difference is most accurate, and one other. */
 static void
 check_vector(differences *d, const ia3_layout_entry *e)
 {
@@ -290,7 +290,7 @@ test_differences(void **state)
     golden_close(g);
 }
 
-/* The masks depend on seed and step only, so the loss stays differentiable in the vectors. */
+/* Dropout masks depend only on seed and step, so the loss is a differentiable function of the vectors. */
 static void
 test_differences_with_dropout(void **state)
 {
@@ -301,7 +301,7 @@ test_differences_with_dropout(void **state)
 
 /* --- reproducible, independent --- */
 
-/* Values after n ordinary steps of a new job. */
+/* The values of a new job after n ordinary steps. */
 static float *
 train_alone(const golden *g, const examples *x, const ia3_recipe *recipe, const float *init, int n)
 {
@@ -339,10 +339,10 @@ test_reproducible(void **state)
 }
 
 /*
- * Jobs of different seeds, starts, learning rates and dropouts stepped together, one of them joining late, end
- * where each ends alone. Other jobs change the shapes of products and with them the last bits of gradients, and
- * Adafactor turns an almost vanishing gradient's sign into a whole step; so the mean is held tight and the
- * largest difference to one step.
+ * Jobs with different seeds, initial values, learning rates and dropout that are stepped together, one of which joins
+ * late, have the same results as alone. Other jobs change the shapes of matrix products and so the last bits of
+ * gradients, and Adafactor makes a whole step even if only the sign of a tiny gradient changes. So the limit for the
+ * mean difference is narrow, while the largest difference may be one step.
  */
 static void
 test_jobs_together(void **state)
@@ -381,7 +381,7 @@ test_jobs_together(void **state)
     golden_close(g);
 }
 
-/* The number of threads changes no bit of eight steps with dropout. */
+/* Eight steps with dropout give identical bits with any number of threads. */
 static void
 test_threads(void **state)
 {
@@ -407,7 +407,7 @@ test_threads(void **state)
         free(values[i]);
 }
 
-/* Asking for gradients moves nothing; a step does. */
+/* Computing gradients does not change the values; a step does. */
 static void
 test_gradients_leave_the_job_alone(void **state)
 {
@@ -438,7 +438,7 @@ test_gradients_leave_the_job_alone(void **state)
     golden_close(g);
 }
 
-/* A recipe or an example that makes no sense is refused by name. */
+/* An invalid recipe or example is an error that names it. */
 static void
 test_bad_recipes(void **state)
 {

@@ -1,6 +1,6 @@
 /*
  * test_interchange.c
- *     NORMALIZE and MERGE as a backend asks for them, and T-Few's own vectors (skipped where they are absent).
+ *     NORMALIZE and MERGE requests as a backend makes them, and T-Few's own vectors (skipped if they are absent).
  */
 #include "golden_fixture.h"
 
@@ -63,7 +63,7 @@ grow(uint8_t *data, size_t len, size_t cap)
     return ia3_realloc(data, cap);
 }
 
-/* peft's two layouts and T-Few's names become the same bytes; the modules are as the file has them. */
+/* peft's two layouts and T-Few's names give the same bytes; modules are reported as they are named in the file. */
 static void
 test_normalize(void **state)
 {
@@ -110,7 +110,7 @@ test_normalize(void **state)
         assert_false(r.bad);
         assert_ptr_equal(r.p, r.end);
 
-        /* every cut of the bytes, and of the message, is refused and writes nothing */
+        /* truncating the adapter or the message anywhere is an error, and nothing is written */
         for (size_t cut = 0; cut < f.len; cut += 1 + f.len / 300) {
             ia3_writer shorter = {.grow = grow};
 
@@ -178,7 +178,7 @@ test_served_normalize(void **state)
     ia3_put_str(test_begin(&c, IA3_NORMALIZE), "nonsense", 8);
     test_call(&c, NULL);
     expect_error(&c, IA3_E_BAD_ADAPTER, "adapter: ");
-    /* the connection lives on, but not after a message without sense */
+    /* the connection remains open, but not after a malformed message */
     test_begin(&c, IA3_NORMALIZE);
     test_call(&c, NULL);
     expect_error(&c, IA3_E_PROTOCOL, "malformed NORMALIZE message");
@@ -186,7 +186,7 @@ test_served_normalize(void **state)
     test_client_close(&c);
 }
 
-/* Scores of the bare backbone or of one adapter. */
+/* The scores with the bare backbone or one adapter. */
 static void
 score(test_engine *e, const uint8_t *digest, double scores[2])
 {
@@ -222,7 +222,7 @@ put_merge(test_client *c, const char *directory)
     test_put_text(&c->out, directory);
 }
 
-/* The merged checkpoint, in an engine of its own, scores as the adapter does (both round to bfloat16 once). */
+/* Another engine with the merged checkpoint gives the same scores as the adapter (both round to bfloat16 once). */
 static void
 test_served_merge(void **state)
 {
@@ -269,17 +269,17 @@ test_merge_errors(void **state)
     expect_error(&c, IA3_E_INVALID, "is not an absolute path");
     put_merge(&c, "");
     test_call(&c, NULL);
-    expect_error(&c, IA3_E_INVALID, "name of the directory");
+    expect_error(&c, IA3_E_INVALID, "directory name is");
     memset(long_name, 'x', sizeof long_name - 1);
     long_name[0] = '/';
     long_name[sizeof long_name - 1] = '\0';
     put_merge(&c, long_name);
     test_call(&c, NULL);
-    expect_error(&c, IA3_E_INVALID, "name of the directory");
+    expect_error(&c, IA3_E_INVALID, "directory name is");
     put_adapter_bytes(&c, IA3_MERGE);
     ia3_put_str(&c.out, "/tmp/a\0b", 8);
     test_call(&c, NULL);
-    expect_error(&c, IA3_E_INVALID, "name of the directory");
+    expect_error(&c, IA3_E_INVALID, "directory name is");
 
     snprintf(directory, sizeof directory, "%s/no/such", out);
     put_merge(&c, directory);
@@ -312,7 +312,7 @@ test_merge_errors(void **state)
     test_client_close(&c);
 }
 
-/* Eight at once from one connection, one of them cancelled; then clients that do not wait for the end. */
+/* Eight merges at the same time on one connection, one of them cancelled; then clients that disconnect early. */
 static void
 test_merge_crowd(void **state)
 {
@@ -352,7 +352,7 @@ test_merge_crowd(void **state)
         usleep((useconds_t) (i * 3000));
         test_client_close(&c);
     }
-    /* what they asked for is complete or not there at all */
+    /* each merged checkpoint is complete or does not exist */
     test_client_open(&c, &engine);
     snprintf(directory, sizeof directory, "%s/last", out);
     put_merge(&c, directory);
@@ -365,7 +365,7 @@ test_merge_crowd(void **state)
     assert_int_equal(system(command), 0);
 }
 
-/* Stopping an engine in the middle of a merge leaves no half checkpoint and no temporary directory. */
+/* Stopping an engine during a merge leaves no incomplete checkpoint and no temporary directory. */
 static void
 test_merge_shutdown(void **state)
 {
@@ -391,7 +391,7 @@ test_merge_shutdown(void **state)
     assert_int_equal(system(command), 0);
 }
 
-/* The paper's pre-trained vectors of T0-3B: engine.md §2 gives their number. */
+/* The paper's pre-trained vectors for T0-3B; docs/engine.md §2 gives their number. */
 static void
 test_t_few(void **state)
 {

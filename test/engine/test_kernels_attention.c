@@ -1,6 +1,6 @@
 /*
  * test_kernels_attention.c
- *     Attention, forward and backward, against a reference in double and its finite differences.
+ *     Attention, forward and backward, compared with a computation in double precision and its finite differences.
  */
 #include "attention_fixture.h"
 
@@ -19,7 +19,7 @@ loss(const problem *p, const double *r)
     return sum;
 }
 
-/* Compares some of the gradients of `x` (columns [0, cols) of rows of `stride`) with central differences. */
+/* Compares some of the gradients of x (columns [0, cols) of rows of `stride` elements) with central differences. */
 static void
 check_gradient(const char *what, problem *p, const double *r, double *x, const double *got, size_t rows,
                size_t stride, size_t cols, double tolerance)
@@ -145,7 +145,7 @@ test_trees(void **state)
     for_each_dtype(on_trees);
 }
 
-/* Sequences of no queries or no keys are legal beside others. */
+/* Sequences without queries or without keys are allowed beside others. */
 static void
 on_empty_sequences(ia3_device *dev)
 {
@@ -184,7 +184,7 @@ test_empty(void **state)
     for_each_dtype(on_empty_sequences);
 }
 
-/* Bits of out for a sequence alone and among others. */
+/* The output for a sequence has identical bits alone and among others. */
 static void
 on_batch_invariance(ia3_device *dev)
 {
@@ -219,7 +219,7 @@ test_batch_invariance(void **state)
     for_each_dtype(on_batch_invariance);
 }
 
-/* A GPU with hardly more memory than the problem takes, or a CPU. */
+/* Opens a GPU with hardly more memory than the problem takes, or a CPU. */
 static ia3_device *
 open_tight(ia3_dtype dtype, problem *p)
 {
@@ -233,7 +233,7 @@ open_tight(ia3_dtype dtype, problem *p)
     return open_device(dtype, 2, strncmp(name, "cuda", 4) == 0 ? used + (64 << 10) : 0);
 }
 
-/* Gradients of the last sequence alone, whose rows are not the first: as among the others, and in memory for it alone. */
+/* The gradients of the last sequence alone, in its rows among the others' and in memory that has room only for it. */
 static void
 shifted(ia3_dtype dtype)
 {
@@ -273,7 +273,7 @@ test_shifted(void **state)
     shifted(IA3_BF16);
 }
 
-/* A tree that is a chain equals causal attention computed query by query without a tree. */
+/* A tree that is a chain gives the same results as causal attention computed query by query without a tree. */
 static void
 on_chain(ia3_device *dev)
 {

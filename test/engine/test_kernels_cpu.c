@@ -1,6 +1,6 @@
 /*
  * test_kernels_cpu.c
- *     What the CPU kernels are built from: the thread pool, elementary functions, dropout masks, small products.
+ *     The parts of the CPU kernels: the thread pool, elementary functions, dropout masks, small matrix products.
  */
 #include "device_common.h"
 
@@ -30,7 +30,7 @@ visit(void *arg, int slot, size_t begin, size_t end)
         atomic_fetch_add(&v->count[i], 1);
 }
 
-/* Every item exactly once, for every number of items and threads. */
+/* Every item is processed exactly once, for all numbers of items and threads. */
 static void
 test_pool_partition(void **state)
 {
@@ -70,7 +70,7 @@ other_caller(void *pool)
     return NULL;
 }
 
-/* The caller may change from thread to thread. */
+/* Different threads may call the pool, one at a time. */
 static void
 test_pool_callers(void **state)
 {
@@ -100,7 +100,7 @@ test_pool_idle(void **state)
     ia3_pool_free(pool);
 }
 
-/* Distance of a float from the true value, in units of its last place. */
+/* The error of a float in units in the last place. */
 static double
 ulps(float got, double want)
 {

@@ -1,8 +1,8 @@
 /*
  * test_kernels_int8.c
- *     Weights in eight bits: every form of the kernel this processor can run against plain integer sums, extremes
- *     included; products and log-probabilities against the definition in double; that bits depend neither on the
- *     form, nor on neighbouring rows, nor on threads.
+ *     Weights in eight bits. Every form of the kernel that this processor can run is compared with plain integer sums,
+ *     also for extreme values, and matrix products and log-probabilities with the definition in double precision. The
+ *     bits of a result must not depend on the form, on other rows or on the number of threads.
  */
 #include "device_common.h"
 #include "kernels/cpu/matrix.h"
@@ -11,7 +11,7 @@ enum { COLUMNS = IA3_INT8_COLUMNS, GROUP = IA3_INT8_GROUP };
 
 /* --- the kernel alone --- */
 
-/* Fills q and w (packed) with what `kind` says. */
+/* Fills q and the packed w with values of this kind. */
 static void
 fill(int kind, int8_t *q, size_t n_q, uint8_t *w, size_t n_w)
 {
@@ -21,7 +21,7 @@ fill(int kind, int8_t *q, size_t n_q, uint8_t *w, size_t n_w)
         w[i] = (uint8_t) (kind == 0 ? random_below(256) : kind == 3 ? 0 : 255);
 }
 
-/* One panel, its sums from the definition in 64 bits, against every destination of one form. */
+/* Compares the product by one panel with sums in 64 bits, for one form and every way of writing the result. */
 static void
 check_form(const ia3_int8_form *form, int rows, int groups, int n, int kind, bool bf16)
 {
@@ -95,7 +95,7 @@ test_forms(void **state)
     }
 }
 
-/* All products as large as they get, of either sign, over the longest k that is allowed: nothing saturates. */
+/* With the largest possible products of either sign and the longest k nothing saturates. */
 static void
 test_extremes(void **state)
 {
@@ -106,7 +106,7 @@ test_extremes(void **state)
         }
 }
 
-/* H is symmetric: H[i,j] is -1 where i and j share an odd number of ones, in blocks of b. */
+/* x·H by the definition: in blocks of b, H[i,j] is -1 if i and j have an odd number of common one bits, else 1. */
 static void
 test_rotation(void **state)
 {
@@ -131,7 +131,7 @@ test_rotation(void **state)
     }
 }
 
-/* q and scale of one row from the definition. */
+/* Computes q and the scale of one row by the definition. */
 static void
 check_row(const ia3_int8_form *form, const float *x, int k, bool bf16)
 {
@@ -213,7 +213,7 @@ test_quantize_nonfinite(void **state)
 
 /* --- on the device --- */
 
-/* A device in int8 whose act is bfloat16 where the processor has it, or float32 as elsewhere. */
+/* Opens a device in int8 whose activations are bfloat16, if the processor supports it, or float32. */
 static ia3_device *
 open_int8(int threads, bool f32, const ia3_int8_form *form)
 {
@@ -231,7 +231,7 @@ open_int8(int threads, bool f32, const ia3_int8_form *form)
     return dev;
 }
 
-/* x as the kernel sees it: rotated, then rounded to 127 steps of its row's largest value; all over `by`. */
+/* Rotates x and rounds it to 127 steps of the row's largest value, as the kernel does, and divides it by `by`. */
 static void
 round_rows(double *x, int rows, int k, int by)
 {
@@ -250,7 +250,7 @@ round_rows(double *x, int rows, int k, int by)
     free(row);
 }
 
-/* A random weight: w gets the values as the kernel sees them. The first parts are stored in other types. */
+/* Makes a random weight, of which parts are stored in different types; w gets the values that the kernel uses. */
 static ia3_matrix *
 make_matrix(ia3_device *dev, double *w, int out, int in)
 {
@@ -337,7 +337,7 @@ test_products(void **state)
     }
 }
 
-/* A row of zeros, of NaN and of infinity between ordinary ones; a zero and a NaN channel among the weights. */
+/* Rows with zeros, NaN and infinity between ordinary ones, and weights with a channel of zeros and one of NaN. */
 static void
 test_odd_rows(void **state)
 {
@@ -377,7 +377,7 @@ test_odd_rows(void **state)
     }
 }
 
-/* Products of 150 rows in pieces of `step`, then log-probabilities, as bytes; the same whatever the arguments. */
+/* Computes products of 150 rows in pieces of `step` rows, and log-probabilities; all arguments give the same bytes. */
 enum { ROWS = 150, SIZE = 1500, D = 129, RESULT = 4 * (ROWS * SIZE + 2 * ROWS) };
 
 static void
@@ -440,7 +440,7 @@ test_same_bits(void **state)
     free(got);
 }
 
-/* Log-probabilities over a vocabulary that no panel divides. */
+/* Log-probabilities over a vocabulary that is not a multiple of the size of panels. */
 static void
 test_vocabulary(void **state)
 {

@@ -1,11 +1,11 @@
 /*
  * test_kernels_matmul.c
- *     Products with frozen weights and the vocabulary's log-probabilities: values, gradients, and that bits depend
- *     neither on neighbouring rows nor on the number of threads.
+ *     Matrix products with frozen weights, and log-probabilities over the vocabulary: their values and gradients, and
+ *     that the bits of a result do not depend on other rows or on the number of threads.
  */
 #include "device_common.h"
 
-/* A weight [out, in] in double, and on the device from two stacked parts of different storage. */
+/* A weight [out, in] in double precision, and on the device, made from two stacked parts of different types. */
 typedef struct weight {
     int out, in;
     double *w;
@@ -62,7 +62,7 @@ product(double *y, const double *a, const double *w, int rows, int n, int k, int
         }
 }
 
-/* All three destinations of one direction. */
+/* Checks all three ways of writing the result, in one direction. */
 static void
 check_product(ia3_device *dev, const weight *x, int rows, bool backward)
 {
@@ -128,8 +128,8 @@ test_products(void **state)
 }
 
 /*
- * The same numbers of `out`, twice: on the CPU the same bits; on a GPU the library may sum in another order for another
- * number of rows, so that bf16 results may be a last bit (2^-8) apart.
+ * Compares two results of the same computation. On the CPU they must have identical bits. On a GPU the library may use
+ * another order of summation for another number of rows, so bf16 results may differ in the last bit (2^-8).
  */
 static void
 assert_same_rows(const ia3_device *dev, ia3_out out, const char *a, const char *b, size_t n)
@@ -151,7 +151,7 @@ assert_same_rows(const ia3_device *dev, ia3_out out, const char *a, const char *
     free(y);
 }
 
-/* The same rows in one call and split at every place. */
+/* The same rows in one call, and in two calls that split them at every place. */
 static void
 on_split_rows(ia3_device *dev)
 {
@@ -199,7 +199,7 @@ test_split_rows(void **state)
     for_each_dtype(on_split_rows);
 }
 
-/* Rows with 0..4 targets each, repeated ones included. */
+/* Makes rows with 0 to 4 targets each, some of them repeated. */
 typedef struct vocab {
     weight head;
     int rows, n_pairs;
@@ -243,7 +243,7 @@ free_vocab(ia3_device *dev, vocab *v)
     dev->ops->free(dev, v->pt);
 }
 
-/* lp, lse and the gradient of Σ dlp·lp. */
+/* Computes lp, lse and the gradient of Σ dlp·lp. */
 static void
 vocab_reference(const vocab *v, const double *dlp, double *lp, double *lse, double *dh)
 {
@@ -315,7 +315,7 @@ test_vocab(void **state)
     for_each_dtype(on_vocab);
 }
 
-/* Logits far beyond what exp() takes do not overflow. */
+/* Logits far beyond the range of exp() do not cause an overflow. */
 static void
 on_large_logits(ia3_device *dev)
 {
@@ -329,7 +329,7 @@ test_large_logits(void **state)
     for_each_dtype(on_large_logits);
 }
 
-/* mT5's vocabulary, and more logits than a device may hold at a time. */
+/* mT5's vocabulary, with more logits than a device keeps at a time. */
 static void
 on_many_logits(ia3_device *dev)
 {
@@ -343,7 +343,7 @@ test_many_logits(void **state)
     for_each_dtype(on_many_logits);
 }
 
-/* The same work on one, two and three threads gives the same bits. */
+/* One, two and three threads give identical bits. */
 static void
 run_with_threads(ia3_dtype dtype, int threads, char *result, size_t bytes)
 {

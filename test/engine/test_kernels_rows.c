@@ -1,7 +1,7 @@
 /*
  * test_kernels_rows.c
- *     Row-wise operations against references in double: embedding, norm, dropout, feed-forward activation,
- *     Adafactor; and the random generator's known answers.
+ *     Row-wise operations (embedding, norm, dropout, feed-forward activation, Adafactor) compared with computations in
+ *     double precision, and the known answers of the random number generator.
  */
 #include "device_common.h"
 
@@ -14,7 +14,7 @@ row_keys(int rows)
     return keys;
 }
 
-/* Philox4x32-10 with a free key, to compare with Random123's known answers; rng.h fixes the key. */
+/* Philox4x32-10 with any key, to compare with Random123's known answers; rng.h has a fixed key. */
 static void
 philox(uint32_t k0, uint32_t k1, const uint32_t counter[4], uint32_t out[4])
 {
@@ -237,7 +237,7 @@ derivative(ia3_activation act, double x)
 
 enum { SLOTS = 3, OFFSET = 2 };
 
-/* Forward and backward of one shape; rows use SLOTS vectors in runs, as batches do. */
+/* Checks the forward and backward pass for one shape; rows use SLOTS vectors in runs, as in batches. */
 static void
 gated_case(ia3_device *dev, ia3_activation act, bool gated, bool scaled, float p, int rows, int d_ff)
 {
@@ -312,7 +312,7 @@ on_gated(ia3_device *dev)
     gated_case(dev, IA3_GELU_NEW, true, true, 0.1f, 331, 72);
 }
 
-/* What the rows of one adapter add to dl does not depend on how many rows of another lie before and behind them. */
+/* The contribution of one adapter's rows to dl does not depend on how many rows of others precede or follow them. */
 static void
 on_gated_among_others(ia3_device *dev)
 {
@@ -370,7 +370,7 @@ test_gated(void **state)
     for_each_dtype(on_gated);
 }
 
-/* The optimizer as transformers has it, in double. */
+/* The optimizer of transformers in double precision. */
 static void
 adafactor_reference(double *p, double *g, double *v, const int32_t *offsets, int n_tensors, double lr,
                     int step, double clip)

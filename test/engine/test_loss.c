@@ -1,6 +1,6 @@
 /*
  * test_loss.c
- *     T-Few's losses: values worked out by hand, gradients against differences, both ways of averaging.
+ *     T-Few's losses: values computed by hand, gradients compared with differences, both ways of averaging.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -54,7 +54,7 @@ tear_down(fixture *f)
 static const ia3_recipe recipe = {
     .batch_size = 8, .lm_weight = 1, .unlikelihood_weight = 1, .length_norm_weight = 1};
 
-/* The definitions once more, from chains, in the plainest form. */
+/* The definitions once more, for chains, in the simplest form. */
 static ia3_losses
 expected(const float *lp, bool each)
 {
@@ -121,7 +121,7 @@ values_per_example(void **state)
     values_in(IA3_LOSS_EXAMPLE);
 }
 
-/* Each weight alone and all together, both averagings, chains and trie. */
+/* Each weight alone and all together, both ways of averaging, chains and tries. */
 static void
 gradients_match_differences(void **state)
 {
@@ -149,7 +149,7 @@ gradients_match_differences(void **state)
     }
 }
 
-/* With a single choice there is nothing to be unlikely, and no division by zero. */
+/* With a single choice the unlikelihood loss has no terms, which must not cause a division by zero. */
 static void
 one_choice(void **state)
 {

@@ -1,7 +1,7 @@
 /*
  * test_memory.c
- *     What a loaded backbone takes: resident memory stays below 1.15 times the weights in the compute dtype plus
- *     200 MB, at its highest while loading, too. The checkpoint is made here, mostly a hole on the disk.
+ *     The memory of a loaded backbone: resident memory must stay below 1.15 times the weights in the compute dtype plus
+ *     200 MB, also while loading. The checkpoint is made here as a sparse file.
  */
 #include "file_fixture.h"
 
@@ -20,7 +20,7 @@ static const char config[] =
 
 static char directory[64];
 
-/* One header entry; `at` moves behind its data. */
+/* Writes one entry of the header and advances `at` by the size of its data. */
 static size_t
 describe(char *out, size_t size, const char *name, int ndim, int64_t rows, int64_t cols, uint64_t *at)
 {
@@ -41,7 +41,7 @@ describe(char *out, size_t size, const char *name, int ndim, int64_t rows, int64
     return (size_t) n;
 }
 
-/* All weights are zero, which no file system needs blocks for. */
+/* All weights are zero, so the file takes hardly any disk space. */
 static int
 set_up(void **state)
 {
@@ -72,7 +72,7 @@ set_up(void **state)
     write_in(directory, "model.safetensors", b.data, b.len);
     snprintf(path, sizeof path, "%s/model.safetensors", directory);
     assert_int_equal(truncate(path, (off_t) (b.len + bytes)), 0);
-    assert_true(bytes > 400 * MB); /* much more than the constant, or the test says nothing */
+    assert_true(bytes > 400 * MB); /* much more than the constant, so that the test is meaningful */
     free(b.data);
     free(graph);
     free(header);
@@ -86,7 +86,7 @@ tear_down(void **state)
     return 0;
 }
 
-/* VmHWM of this process in bytes. */
+/* The peak resident memory of this process (VmHWM) in bytes. */
 static double
 highest_resident(void)
 {
@@ -102,8 +102,8 @@ highest_resident(void)
     return kilobytes * 1024;
 }
 
-/* In a process of its own, whose exit status says how it went: 0 within the limit, 1 above it, 2 not loaded, 3 the
- * processor does not compute in this type (test_golden.c knows whether it should). */
+/* Runs in a process of its own. The exit status is 0 if the memory is within the limit, 1 above it, 2 if loading
+ * failed, 3 if the processor does not support this type (test_golden.c checks whether it should). */
 static int
 load(ia3_dtype dtype)
 {

@@ -1,7 +1,7 @@
 /*
  * test_merge.c
- *     Merged checkpoints against weights computed here in another way, rounding to 16 bits, and everything that
- *     may be wrong with a target or a source.
+ *     Merged checkpoints compared with weights that are computed here in another way, rounding to 16 bits, and all
+ *     errors of targets and sources.
  */
 #include "golden_fixture.h"
 
@@ -50,7 +50,7 @@ open_fixture(fixture *f, const char *name)
     golden_ok(ia3_checkpoint_digest(f->ck, f->digest, NULL, NULL, &f->err), &f->err);
 }
 
-/* Entries of a directory, "." and ".." left out; removes them when asked to. -1: it does not exist. */
+/* Counts a directory's entries other than "." and "..", and optionally removes them. -1 if it does not exist. */
 static int
 entries(const char *path, bool remove_them)
 {
@@ -105,7 +105,7 @@ read_double(const ia3_host_tensor *t, int64_t i)
     return t->dtype == IA3_BF16 ? ia3_bf16_to_f32(h) : ia3_f16_to_f32(h);
 }
 
-/* |got - exact| is at most half a unit in the last place of the dtype (and of the product in fp32). */
+/* Checks that |got - exact| is at most half a unit in the last place of the dtype (and of the product in fp32). */
 static bool
 rounds_to(ia3_dtype dtype, double exact, double got)
 {
@@ -118,7 +118,7 @@ rounds_to(ia3_dtype dtype, double exact, double got)
     return fabs(got - exact) <= 0.5 * fmax(unit, least) * (1 + 1e-4);
 }
 
-/* The l of layer `layer` that scales element (r, c) of a weight; 1 for weights that are not scaled. */
+/* The factor for element (r, c) of a weight in this layer; 1 for weights that are not scaled. */
 static double
 factor(const fixture *f, const char *name, int64_t r, int64_t c)
 {
@@ -204,7 +204,7 @@ test_weights(void **state)
     }
 }
 
-/* Ones change no bit of any file. */
+/* With vectors of ones all files are identical. */
 static void
 test_ones(void **state)
 {
@@ -233,7 +233,7 @@ test_ones(void **state)
     }
 }
 
-/* An empty directory is taken over, slashes at the end do not matter; anything else is left as it is. */
+/* The target may be an empty directory and may end with slashes; anything else is an error and is not changed. */
 static void
 test_target(void **state)
 {
@@ -267,7 +267,7 @@ test_target(void **state)
     close_fixture(&f);
 }
 
-/* Weights beyond the range of the dtype are refused, and nothing is left behind. */
+/* A weight beyond the range of the dtype is an error, and nothing is left behind. */
 static void
 test_overflow(void **state)
 {
@@ -304,7 +304,7 @@ test_cancelled(void **state)
     close_fixture(&f);
 }
 
-/* The files of another backbone than the one that is running; and no digest to compare with. */
+/* Files that do not belong to the running backbone, and a call without a digest to compare. */
 static void
 test_changed(void **state)
 {
@@ -349,7 +349,7 @@ is_there(const fixture *f, const char *suffix)
     return lstat(path, &st) == 0;
 }
 
-/* What a merge that was killed has left goes with the next one to the same target; nothing else does. */
+/* A merge removes the directory that a killed merge to the same target left behind, and nothing else. */
 static void
 test_left_over(void **state)
 {
@@ -384,7 +384,7 @@ test_left_over(void **state)
     close_fixture(&f);
 }
 
-/* No room for the files: an error, and nothing is left. A limit of the process stands for a full disk. */
+/* A full disk, for which a limit on file sizes stands in, is an error, and nothing is left behind. */
 static void
 test_full(void **state)
 {
@@ -406,7 +406,7 @@ test_full(void **state)
     close_fixture(&f);
 }
 
-/* Every number of both formats survives the way through fp32; halves between neighbours round to the even one. */
+/* All numbers of both formats are preserved by conversion through fp32; midpoints are rounded to even. */
 static void
 test_rounding(void **state)
 {

@@ -1,8 +1,9 @@
 /*
  * test_methods.c
- *     The methods that (IA)³ is compared with: scores, losses, gradients and optimizer steps against peft and
- *     transformers (test/golden/methods.py), gradients against finite differences of our own loss, and the
- *     invariants: a fresh start is the bare backbone, batches that mix methods compute what each gives alone.
+ *     The methods other than (IA)³: scores, losses, gradients and optimizer steps compared with peft and transformers
+ *     (test/golden/methods.py), gradients compared with finite differences of our own loss, and invariants: a new
+ *     adapter does not change the backbone's results, and batches of several methods have the same results as each
+ *     alone.
  */
 #include "golden_fixture.h"
 
@@ -19,7 +20,7 @@
 enum { N_METHODS = IA3_METHODS(ONE) };
 static const uint8_t digest[IA3_DIGEST_LEN] = {7};
 
-/* A configuration with an adapter of each method; (IA)³'s is the golden one. */
+/* A configuration with an adapter of each method; that of (IA)³ is the golden one. */
 typedef struct fixture {
     golden *g;
     golden_file file;
@@ -50,7 +51,7 @@ expected(const fixture *f, size_t n, int method, const char *name)
     return (const float *) (const void *) t->data;
 }
 
-/* The flat values stored under "METHOD.<prefix><entry>". */
+/* The values that are stored under "METHOD.<prefix><entry>", in the order of the layout. */
 static float *
 gather(const fixture *f, int method, const char *prefix)
 {
@@ -146,7 +147,7 @@ job_of(const fixture *f, const ia3_recipe *recipe, const float *init)
 
 /* --- against peft and transformers --- */
 
-/* Scores [4] of an input under each of n adapters (NULL: none), all in one batch. */
+/* Scores [4] of one input with each of n adapters (NULL: none), all in one batch. */
 static void
 score_all(const fixture *f, ia3_adapter *const *adapters, int n, int input, double (*scores)[4])
 {
@@ -185,8 +186,9 @@ test_scores(void **state)
     close_fixture(f);
 }
 
-/* The largest value of one method's gradients, in `scale`; each tensor's own error is at most 2e-4 of its largest
- * value and of a thousandth of that: adding one vector to all keys changes no attention, so those biases have none. */
+/* Compares gradients. The error of each tensor must be at most 2e-4 of its own largest value or of a thousandth of
+ * `scale`, the largest value of all, whichever is larger. Biases of keys need the latter: their gradient is zero,
+ * because adding the same vector to all keys does not change attention. */
 static double
 check_gradients(const fixture *f, const ia3_layout *l, const float *grads, const float *want)
 {
@@ -202,7 +204,7 @@ check_gradients(const fixture *f, const ia3_layout *l, const float *grads, const
     return scale;
 }
 
-/* Five steps move each tensor where they moved the reference's, unless its gradient is noise. */
+/* Five steps give the same values as in the reference, except for tensors whose gradient is only noise. */
 static void
 check_steps(const fixture *f, int method, ia3_train *t, const float *grads, double scale)
 {
@@ -266,7 +268,7 @@ loss_at(const fixture *f, const ia3_recipe *recipe, const float *values, float *
     return report.loss;
 }
 
-/* Of each tensor the element with the largest gradient. */
+/* Checks the element with the largest gradient of each tensor. */
 static void
 check_differences(const fixture *f, int method, double dropout)
 {
@@ -363,7 +365,7 @@ test_mixed_is_one_by_one(void **state)
     close_fixture(f);
 }
 
-/* Gradients of all methods in one pass, through steps of plain gradients' sign: where each ends alone. */
+/* Jobs of all methods that are stepped together have the same results as alone. */
 static void
 test_jobs_together(void **state)
 {
@@ -399,7 +401,7 @@ test_jobs_together(void **state)
     close_fixture(f);
 }
 
-/* The loss of a training falls; its state goes on bit for bit; the number of threads changes no bit. */
+/* Training reduces the loss; a restored job continues bit for bit; the number of threads does not change the bits. */
 static void
 test_training(void **state)
 {
@@ -449,8 +451,8 @@ test_training(void **state)
     golden_threads = 2;
 }
 
-/* The t-th token that is written is the likeliest after those before, as scoring sees it (which takes no choice
- * of one token, and here none that ends). */
+/* Each generated token is the most likely one after the tokens before it, according to scoring (which needs choices
+ * of more than one token, and here none with </s>). */
 static void
 check_token(const fixture *f, ia3_adapter *adapter, const int32_t *ids, int n_ids, const int32_t *written,
             int t)
@@ -526,7 +528,7 @@ test_files(void **state)
     close_fixture(f);
 }
 
-/* One tensor of an adapter is missing, twice as long, or not a number. */
+/* Adapters in which one tensor is missing, is twice as long, or contains NaN. */
 static void
 test_bad_files(void **state)
 {

@@ -1,6 +1,6 @@
 /*
  * test_protocol.c
- *     Frames out of a byte stream and the payloads of SCORE and TRAIN, without sockets.
+ *     Extracting frames from a byte stream and parsing the payloads of SCORE and TRAIN, without sockets.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,7 +15,7 @@
 #include "engine/serve/parse.h"
 #include "engine/model/methods/methods.h"
 
-/* One frame with a payload of n bytes 0, 1, 2, ... */
+/* Makes a frame with a payload of the n bytes 0, 1, 2, ... */
 static void
 make_frame(ia3_writer *w, uint8_t type, uint32_t request, size_t n)
 {
@@ -35,7 +35,7 @@ check_frame(const ia3_frame *f, uint8_t type, uint32_t request, size_t n)
         assert_int_equal(f->data[i], (uint8_t) i);
 }
 
-/* Frames of many sizes, one after the other, fed in pieces of every size. */
+/* Frames of many sizes, one after another, in pieces of every size. */
 static void
 test_pieces(void **state)
 {
@@ -74,7 +74,7 @@ test_pieces(void **state)
     free(w.data);
 }
 
-/* A length alone does not make the reader take memory. */
+/* The reader does not allocate memory for an announced length alone. */
 static void
 test_announced_length(void **state)
 {
@@ -96,7 +96,7 @@ test_announced_length(void **state)
     }
 }
 
-/* An answer that is too large becomes an error the client can read. */
+/* A reply that is too large becomes an error that the client can read. */
 static void
 test_large_answer(void **state)
 {
@@ -118,7 +118,7 @@ put_text(ia3_writer *w, const char *s)
     ia3_put_str(w, s, strlen(s));
 }
 
-/* A SCORE with two sets and three rows; returns where the rows' count lies. */
+/* Writes a SCORE with two sets and three rows; returns the position of the number of rows. */
 static size_t
 make_score(ia3_writer *w)
 {
@@ -184,7 +184,7 @@ poke(ia3_writer *w, size_t at, uint32_t v)
         w->data[at + (size_t) i] = (uint8_t) (v >> (8 * i));
 }
 
-/* Counts that lie, and counts that are true but beyond the limits. */
+/* Numbers of items that are false, and true ones beyond the limits. */
 static void
 test_counts(void **state)
 {
@@ -227,7 +227,7 @@ test_counts(void **state)
     free(w.data);
 }
 
-/* Rows whose answer would not fit into a frame: refused before anything is computed. */
+/* Requests whose reply would not fit in a frame are an error before anything is computed. */
 static void
 test_large_question(void **state)
 {

@@ -1,6 +1,6 @@
 /*
  * test_safetensors.c
- *     The container: what is refused with which words, what is read, and what is written to the byte.
+ *     The safetensors container: errors and their messages, reading, and the exact bytes of writing.
  */
 #include "file_fixture.h"
 
@@ -25,22 +25,20 @@ test_refused(void **state)
     } cases[] = {
         {"[]", "f: header does not begin with \"{\""},
         {" {}", "f: header does not begin with \"{\""},
-        {"{}", "f: 8 bytes after the last tensor belong to none"},
+        {"{}", "f: 8 bytes after the last tensor do not belong to any tensor"},
         {"{\"a\":1}", "f: tensor \"a\" is not described by an object"},
         {"{\"a\":{}}", "f: tensor \"a\": \"dtype\" is missing or not a string"},
         {"{\"a\":{\"dtype\":4}}", "f: tensor \"a\": \"dtype\" is missing or not a string"},
         {"{\"a\":{\"dtype\":\"F32\"}}", "f: tensor \"a\": \"shape\" is missing or not a list"},
         {"{" T("a", "F32", "2", "[0,8]") "}", "f: tensor \"a\": \"shape\" is missing or not a list"},
-        {"{" T("a", "F32", "[2.0]", "[0,8]") "}",
-         "f: tensor \"a\": \"shape\" has an entry that is not a size"},
-        {"{" T("a", "F32", "[-2]", "[0,8]") "}",
-         "f: tensor \"a\": \"shape\" has an entry that is not a size"},
+        {"{" T("a", "F32", "[2.0]", "[0,8]") "}", "f: tensor \"a\": \"shape\" contains an invalid dimension"},
+        {"{" T("a", "F32", "[-2]", "[0,8]") "}", "f: tensor \"a\": \"shape\" contains an invalid dimension"},
         {"{" T("a", "F32", "[1,1,1,1,1,1,1,1,2]", "[0,8]") "}",
          "f: tensor \"a\": \"shape\" has 9 dimensions, more than 8"},
         {"{" T("a", "F32", "[4294967296,4294967296,4294967296]", "[0,8]") "}",
          "f: tensor \"a\": \"shape\" overflows"},
         {"{" T("a", "F32", "[4611686018427387906]", "[0,8]") "}", /* times 4 is 8 modulo 2^64 */
-         "f: tensor \"a\": \"shape\" and \"dtype\" need another size than the 8 bytes of \"data_offsets\""},
+         "f: tensor \"a\": \"shape\" and \"dtype\" do not match the 8 bytes of \"data_offsets\""},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[2]}}",
          "f: tensor \"a\": \"data_offsets\" is not a pair of ordered offsets"},
         {"{" T("a", "F32", "[2]", "[0,8,8]") "}",
@@ -49,23 +47,26 @@ test_refused(void **state)
          "f: tensor \"a\": \"data_offsets\" is not a pair of ordered offsets"},
         {"{" T("a", "F32", "[2]", "[-8,0]") "}",
          "f: tensor \"a\": \"data_offsets\" is not a pair of ordered offsets"},
-        {"{" T("a", "F32", "[3]", "[0,12]") "}", "f: tensor \"a\": \"data_offsets\" end at byte 12 of 8"},
+        {"{" T("a", "F32", "[3]", "[0,12]") "}",
+         "f: tensor \"a\": \"data_offsets\" end at byte 12, but there are only 8"},
         {"{" T("a", "F32", "[2]", "[9223372036854775800,9223372036854775807]") "}",
-         "f: tensor \"a\": \"data_offsets\" end at byte 9223372036854775807 of 8"},
+         "f: tensor \"a\": \"data_offsets\" end at byte 9223372036854775807, but there are only 8"},
         {"{" T("a", "F32", "[1]", "[0,8]") "}",
-         "f: tensor \"a\": \"shape\" and \"dtype\" need another size than the 8 bytes of \"data_offsets\""},
+         "f: tensor \"a\": \"shape\" and \"dtype\" do not match the 8 bytes of \"data_offsets\""},
         {"{" T("a", "BF16", "[2]", "[0,8]") "}",
-         "f: tensor \"a\": \"shape\" and \"dtype\" need another size than the 8 bytes of \"data_offsets\""},
+         "f: tensor \"a\": \"shape\" and \"dtype\" do not match the 8 bytes of \"data_offsets\""},
         {"{" T("a", "I64", "[2]", "[0,8]") "}",
-         "f: tensor \"a\": \"shape\" and \"dtype\" need another size than the 8 bytes of \"data_offsets\""},
-        {"{" T("a", "F32", "[1]", "[4,8]") "}", "f: tensor \"a\": \"data_offsets\" leave a hole before it"},
-        {"{" T("a", "F32", "[1]", "[0,4]") "}", "f: 4 bytes after the last tensor belong to none"},
+         "f: tensor \"a\": \"shape\" and \"dtype\" do not match the 8 bytes of \"data_offsets\""},
+        {"{" T("a", "F32", "[1]", "[4,8]") "}",
+         "f: tensor \"a\": \"data_offsets\" leave a gap before the tensor"},
+        {"{" T("a", "F32", "[1]", "[0,4]") "}",
+         "f: 4 bytes after the last tensor do not belong to any tensor"},
         {"{" T("a", "F32", "[2]", "[0,8]") "," T("b", "F32", "[1]", "[4,8]") "}",
-         "f: tensor \"b\": \"data_offsets\" overlap those of \"a\""},
+         "f: tensor \"b\": \"data_offsets\" overlap with those of \"a\""},
         {"{" T("b", "F32", "[2]", "[0,8]") "," T("a", "F32", "[2]", "[0,8]") "}",
-         "f: tensor \"b\": \"data_offsets\" overlap those of \"a\""},
+         "f: tensor \"b\": \"data_offsets\" overlap with those of \"a\""},
         {"{" T("a", "F16", "[1]", "[0,2]") "," T("b", "F32", "[1]", "[4,8]") "}",
-         "f: tensor \"b\": \"data_offsets\" leave a hole before it"},
+         "f: tensor \"b\": \"data_offsets\" leave a gap before the tensor"},
         {"{\"__metadata__\":[]," T("a", "F32", "[2]", "[0,8]") "}", "f: \"__metadata__\" is not an object"},
         {"{\"__metadata__\":{\"n\":1}," T("a", "F32", "[2]", "[0,8]") "}",
          "f: \"__metadata__\": the value of \"n\" is not a string"},
@@ -82,7 +83,7 @@ test_refused(void **state)
     }
 }
 
-/* Errors of the JSON itself: the words after the position are the library's. */
+/* Errors in the JSON itself; the text after the position comes from the library. */
 static void
 test_refused_json(void **state)
 {
@@ -121,13 +122,13 @@ test_refused_frame(void **state)
         {{0}, 8, "f: header does not begin with \"{\""},
         {{5, 0, 0, 0, 0, 0, 0, 0, '{', '}', ' ', ' '},
          12,
-         "f: header length 5 is more than the 4 bytes that follow it"},
+         "f: header length 5 exceeds the 4 bytes that follow it"},
         {{1, 0xe1, 0xf5, 5, 0, 0, 0, 0, '{'},
          9,
-         "f: header length 100000001 is above the limit of 100000000 bytes"},
+         "f: header length 100000001 exceeds the limit of 100000000 bytes"},
         {{255, 255, 255, 255, 255, 255, 255, 255, '{'},
          9,
-         "f: header length 18446744073709551615 is above the limit of 100000000 bytes"},
+         "f: header length 18446744073709551615 exceeds the limit of 100000000 bytes"},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -143,7 +144,7 @@ test_refused_frame(void **state)
 static void
 test_read(void **state)
 {
-    /* File order differs from header order; an empty tensor, a scalar, dtypes nobody reads here. */
+    /* Different orders in file and header, an empty tensor, a scalar, unsupported dtypes. */
     const char *header = "{" T("c", "F4_X", "[7]", "[6,9]") "," T(
         "z", "F32", "[0,3]", "[4,4]") ","
                                       "\"__metadata__\":{\"format\":\"pt\",\"a\":\"b\"}," T(
@@ -180,7 +181,7 @@ test_read(void **state)
     free(b.data);
 }
 
-/* Every prefix of a real file is refused, without a read beyond it. */
+/* Every truncated file is an error, and nothing beyond its end is read. */
 static void
 test_truncated(void **state)
 {

@@ -1,6 +1,6 @@
 /*
  * test_scratch.c
- *     Directories that are written beside their target: made, published, removed, and what others left of theirs.
+ *     Temporary directories: creating, publishing and removing them, and removing those that others left behind.
  */
 #include "file_fixture.h"
 
@@ -12,10 +12,10 @@
 
 #include "engine/files/scratch.h"
 
-/* How many more new directories another process takes for left ones just before they are locked. */
+/* How many times another process will remove a new directory just before it is locked. */
 static int taken;
 
-/* In place of the C library's: the only moment at which that can happen. */
+/* Replaces the C library's function, because a new directory can be removed only at this moment. */
 int
 flock(int fd, int operation)
 {
@@ -102,7 +102,7 @@ test_remove(void **state)
     assert_int_equal(entries(), 0);
 }
 
-/* One that is in use stays; one that nobody holds any more goes when the next is made. */
+/* A directory that is in use stays; one that is not locked is removed when the next one is created. */
 static void
 test_stale(void **state)
 {
@@ -120,7 +120,7 @@ test_stale(void **state)
     ia3_scratch_remove(&next);
 }
 
-/* Out of descriptors: the directory that could not be locked does not stay. */
+/* Without free file descriptors the directory cannot be locked and is removed. */
 static void
 test_no_descriptor(void **state)
 {

@@ -1,7 +1,7 @@
 /*
  * test_server.c
- *     The running engine as a backend sees it: `ia3_engine serve` on the bundled backbone, over its socket.
- *     What it does with clients that break the rules or die is in test_server_faults.c.
+ *     A running engine, `ia3_engine serve` with the bundled backbone, as a backend uses it through its socket.
+ *     test_server_faults.c tests clients that violate the protocol or die.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -158,7 +158,7 @@ test_tokenize(void **state)
     test_put_text(test_begin(&c, IA3_TOKENIZE), "bad \xff byte");
     assert_int_equal(test_call(&c, NULL), IA3_ERROR);
     assert_int_equal(test_get_error(&c.reader).code, IA3_E_INVALID);
-    test_put_text(test_begin(&c, IA3_TOKENIZE), ""); /* and the connection lives */
+    test_put_text(test_begin(&c, IA3_TOKENIZE), ""); /* and the connection remains open */
     assert_int_equal(test_call(&c, NULL), IA3_TOKENIZE_OK);
     assert_int_equal(ia3_get_u32(&c.reader), 1);
     test_client_close(&c);
@@ -196,7 +196,7 @@ test_scores(void **state)
     test_client_close(&c);
 }
 
-/* A row's scores do not depend on what else is asked, in which order, on which connection. */
+/* A row's scores do not depend on other rows, their order or the connection. */
 static void
 test_company(void **state)
 {
@@ -265,7 +265,7 @@ test_repeated_rows(void **state)
     test_client_close(&c);
 }
 
-/* A row that cannot be answered does not spoil the others. */
+/* A row that fails does not affect the others. */
 static void
 test_row_errors(void **state)
 {
@@ -315,7 +315,7 @@ test_row_errors(void **state)
     test_client_close(&c);
 }
 
-/* The tail survives a cut; what is cut away does not matter. */
+/* Truncation keeps the tail, and the text that is dropped does not matter. */
 static void
 test_truncation(void **state)
 {
@@ -441,7 +441,7 @@ check_metrics(const char *text, size_t n, uint32_t steps)
     json_decref(metrics);
 }
 
-/* Trains, takes the adapter back, asks with it: the labels it was trained on come out. */
+/* Trains, and predicts with the resulting adapter: the results are the labels of the training examples. */
 static void
 test_training(void **state)
 {
@@ -486,7 +486,7 @@ test_training(void **state)
         assert_int_equal(scores[1] > scores[0], test_training_labels[i]);
     }
 
-    /* the same seed gives the same bytes; starting from them gives others */
+    /* the same seed gives the same bytes; starting from this adapter gives others */
     test_put_training(&c, &recipe);
     assert_int_equal(test_call(&c, NULL), IA3_TRAIN_OK);
     size_t again_len;
@@ -511,7 +511,7 @@ test_training(void **state)
     test_client_close(&c);
 }
 
-/* A training in two requests, the second over another connection, gives the bytes of one. */
+/* A training run in two requests, the second on another connection, gives the same bytes as in one. */
 static void
 test_pause(void **state)
 {
@@ -565,7 +565,7 @@ test_pause(void **state)
     test_client_close(&c);
 }
 
-/* Three trainings and a scorer at once: all end, and each training gives what it gives alone. */
+/* Three training runs and scoring at the same time: all finish, and each run has the same result as alone. */
 static void
 test_together(void **state)
 {
@@ -625,8 +625,8 @@ test_together(void **state)
 }
 
 /*
- * A cache that holds one adapter, and rows of two: what was found while the other was missing, and what was put,
- * is still there when the request is repeated.
+ * The cache has room for one adapter, and a request needs two. The one that was found while the other was missing, and
+ * the one that was put, must both still be cached when the request is repeated.
  */
 static void
 test_small_cache(void **state)
@@ -667,7 +667,7 @@ test_small_cache(void **state)
     assert_int_equal(test_engine_stop(&small, true), 0);
 }
 
-/* Training takes its turn between batches: rows that keep coming do not starve it. */
+/* Training steps alternate with batches, so a steady stream of rows does not starve a training run. */
 static void
 test_training_among_rows(void **state)
 {

@@ -1,6 +1,6 @@
 /*
  * test_server_faults.c
- *     The running engine with clients that break the rules, hang up, do not read, or die; and its own end.
+ *     A running engine with clients that violate the protocol, hang up, do not read, or die; and how it stops.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -50,7 +50,7 @@ now(void)
     return (double) t.tv_sec + (double) t.tv_nsec * 1e-9;
 }
 
-/* A new client gets its answer; returns the seconds it took. */
+/* Checks that a new client gets a reply; returns the time in seconds. */
 static double
 check_alive(void)
 {
@@ -79,7 +79,7 @@ wait_stat(int which, double value)
     test_client_close(&c);
 }
 
-/* An ERROR with this code, then end of file if it is a protocol error. */
+/* Expects an ERROR with this code and, for a protocol error, the end of the connection. */
 static void
 expect_error(test_client *c, uint32_t code)
 {
@@ -123,7 +123,7 @@ test_greeting(void **state)
     test_client_close(&c);
 }
 
-/* Lengths that are impossible, whatever follows. */
+/* Frames with impossible lengths. */
 static void
 test_frame_lengths(void **state)
 {
@@ -137,7 +137,7 @@ test_frame_lengths(void **state)
     }
 }
 
-/* Every message type with nothing, with garbage, and unknown types. */
+/* Every message type with an empty payload and with garbage, and unknown types. */
 static void
 test_garbage(void **state)
 {
@@ -162,7 +162,7 @@ test_garbage(void **state)
     test_client_close(&c);
 }
 
-/* A correct SCORE and TRAIN cut at every byte, and with a byte too many. */
+/* A correct SCORE and TRAIN truncated at every byte, and with an additional byte. */
 static void
 test_cut_messages(void **state)
 {
@@ -192,7 +192,7 @@ test_cut_messages(void **state)
     check_alive();
 }
 
-/* Requests that parse but cannot be done: the connection lives. */
+/* After well-formed requests that fail the connection remains open. */
 static void
 test_invalid_requests(void **state)
 {
@@ -267,7 +267,7 @@ test_cancel_training(void **state)
     assert_true(isfinite(ia3_get_f64(&c.reader)));
     assert_true(ia3_get_f64(&c.reader) > 0);
     assert_true(ia3_get_f64(&c.reader) > 0);
-    check_alive(); /* scoring goes on beside it */
+    check_alive(); /* scoring continues at the same time */
     put_cancel(&c, request);
     do
         assert_true(test_receive(&c));
@@ -275,7 +275,7 @@ test_cancel_training(void **state)
     assert_int_equal(c.type, IA3_ERROR);
     assert_int_equal(c.request, request);
     assert_int_equal(test_get_error(&c.reader).code, IA3_E_CANCELLED);
-    put_cancel(&c, request); /* what is over cannot be cancelled; nothing happens */
+    put_cancel(&c, request); /* cancelling a finished request has no effect */
     put_cancel(&c, 12345);
     assert_true(test_stat(&c, IA3_STAT_TRAIN_JOBS) == 0);
     test_client_close(&c);
@@ -295,7 +295,7 @@ test_close_cancels(void **state)
     test_client_close(&c);
     wait_stat(IA3_STAT_TRAIN_JOBS, 0);
 
-    /* a scoring request nobody waits for any more */
+    /* a scoring request whose client has gone */
     for (int i = 0; i < 5; i++) {
         test_client_open(&c, &engine);
         test_rows rows = {.sets = {sentiment}, .n_rows = 64};
@@ -311,7 +311,7 @@ test_close_cancels(void **state)
     wait_stat(IA3_STAT_CONNECTIONS, 1); /* only the one that asks */
 }
 
-/* One that stops in the middle of a frame, one that connects and says nothing. */
+/* Clients that stop in the middle of a frame, or connect and send nothing. */
 static void
 test_idle_clients(void **state)
 {
@@ -333,7 +333,7 @@ test_idle_clients(void **state)
     free(full.out.data);
 }
 
-/* Asks for far more than it reads, then reads it all. The engine answers at once, so that only a bound makes it wait. */
+/* A client requests far more than it reads, then reads it all. Only a limit can hold back replies that cost nothing. */
 static void
 test_slow_reader(void **state)
 {
@@ -362,7 +362,7 @@ test_slow_reader(void **state)
     test_client_close(&slow);
 }
 
-/* Kilobytes that the engine has ever had resident. */
+/* The engine's peak resident memory in kilobytes. */
 static long
 peak_memory(void)
 {
@@ -379,7 +379,7 @@ peak_memory(void)
     return kilobytes;
 }
 
-/* Frames of more bytes than the engine will hold, all at once: they wait for each other, and small ones for none. */
+/* If many large frames exceed the engine's limit, they wait for each other, but small ones do not wait. */
 static void
 test_back_pressure(void **state)
 {
@@ -423,7 +423,7 @@ test_back_pressure(void **state)
     free(frame);
 }
 
-/* A request of many rows, and a small one that comes after it: the small one does not wait for all of them. */
+/* A small request does not have to wait for all rows of a large one that came before it. */
 static void
 test_fairness(void **state)
 {
@@ -463,7 +463,7 @@ test_fairness(void **state)
     test_client_close(&small);
 }
 
-/* Cancelling in the middle of a request of many rows answers soon. */
+/* Cancelling a request with many rows in the middle takes effect soon. */
 static void
 test_cancel_scoring(void **state)
 {
@@ -517,7 +517,7 @@ test_request_number_in_use(void **state)
     wait_stat(IA3_STAT_TRAIN_JOBS, 0);
 }
 
-/* Mode 0700-ish: nobody else can connect. */
+/* The mode of the socket does not allow other users to connect. */
 static void
 test_socket_mode(void **state)
 {
@@ -526,7 +526,7 @@ test_socket_mode(void **state)
     assert_int_equal(st.st_mode & 077, 0);
 }
 
-/* In a child that has become another user: true if the engine closes the connection without a word. */
+/* Runs in a child process as another user; true if the engine closes the connection without sending anything. */
 static bool
 stranger_is_turned_away(void)
 {
@@ -538,7 +538,7 @@ stranger_is_turned_away(void)
            read(fd, &byte, 1) == 0;
 }
 
-/* Even if the directory and the socket were open to all. Only root can pass for somebody else. */
+/* Other users are rejected even if directory and socket are open to all. The test needs root to change its user. */
 static void
 test_other_user(void **state)
 {
@@ -559,7 +559,7 @@ test_other_user(void **state)
     check_alive();
 }
 
-/* A backbone that cannot be loaded is told on the status pipe; the engine ends with status 1. */
+/* If the backbone cannot be loaded, the status pipe reports it and the exit status is 1. */
 static void
 test_failed_start(void **state)
 {
@@ -576,7 +576,7 @@ test_failed_start(void **state)
     }
 }
 
-/* SIGTERM during a training: whoever waits is told, the socket is gone, the status is 0. */
+/* After SIGTERM during a training run, clients get an error, the socket is removed, and the exit status is 0. */
 static void
 test_shutdown(void **state)
 {
@@ -606,7 +606,7 @@ test_shutdown(void **state)
     assert_int_not_equal(access(socket, F_OK), 0);
 }
 
-/* Under a limit that the backbone just fits, large work is refused with an error and small work goes on. */
+/* With a memory limit that the backbone just fits in, large requests fail while small ones continue to work. */
 static void
 test_memory_limit(void **state)
 {

@@ -1,6 +1,6 @@
 /*
  * test_server_generate.c
- *     GENERATE as a backend sees it, and the way from tokens back to text.
+ *     GENERATE requests as a backend makes them, and decoding tokens to text.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -81,7 +81,7 @@ get_text(test_client *c, char *text, size_t size)
     text[n] = '\0';
 }
 
-/* The texts of n rows, asked for in one request. */
+/* Generates the texts of n rows in one request. */
 static void
 generate(test_client *c, const uint8_t *digest, const row *rows, uint32_t n, char texts[][512])
 {
@@ -115,7 +115,7 @@ train(test_client *c, uint8_t digest[IA3_DIGEST_LEN])
     free(adapter);
 }
 
-/* What training rewarded is what decoding writes, and it ends there. */
+/* After training, generation produces the labels of the examples and ends with them. */
 static void
 test_trained_labels(void **state)
 {
@@ -131,7 +131,7 @@ test_trained_labels(void **state)
     generate(&c, digest, rows, 5, texts);
     for (int i = 0; i < 4; i++)
         assert_string_equal(texts[i], test_training_choices[test_training_labels[i]]);
-    /* the bare backbone beside it goes its own way, the one it goes alone */
+    /* the bare backbone in the same batch generates what it generates alone */
     assert_string_not_equal(texts[4], texts[0]);
     generate(&c, NULL, &rows[4], 1, alone);
     assert_string_equal(alone[0], texts[4]);
@@ -151,7 +151,7 @@ test_sampling(void **state)
     rows[2].top_k = 1; /* only the most likely token is left: greedy */
     generate(&c, NULL, rows, 3, a);
     assert_string_not_equal(a[0], a[1]);
-    generate(&c, NULL, &rows[0], 1, b); /* the seed decides, whatever is beside it */
+    generate(&c, NULL, &rows[0], 1, b); /* the text depends on the seed and not on other rows */
     assert_string_equal(a[0], b[0]);
     rows[0].temperature = 0;
     generate(&c, NULL, rows, 1, b);
@@ -167,7 +167,7 @@ test_sampling(void **state)
     test_client_close(&c);
 }
 
-/* A row that cannot be asked fails alone; a request that makes no sense fails whole; the connection lives. */
+/* An invalid row fails alone, an invalid request as a whole; the connection remains open. */
 static void
 test_errors(void **state)
 {
@@ -214,7 +214,7 @@ test_errors(void **state)
     test_client_close(&c);
 }
 
-/* Long texts that nobody waits for any more do not keep others waiting. */
+/* Long texts whose client has gone do not delay others. */
 static void
 test_cancel(void **state)
 {
@@ -243,7 +243,7 @@ test_cancel(void **state)
     test_client_close(&other);
 }
 
-/* Scores and texts of several clients at once. */
+/* Scoring and generation for several clients at the same time. */
 static void
 test_mixed(void **state)
 {
@@ -308,7 +308,7 @@ test_decode(void **state)
         bool known = true;
         for (int k = 0; k < n; k++)
             known &= ids[k] != ia3_tokenizer_unk(tok);
-        assert_true(known);                   /* else this text proves nothing */
+        assert_true(known);                   /* otherwise this text would prove nothing */
         check_decoded(tok, ids, n, texts[i]); /* </s> at the end leaves nothing */
         free(ids);
     }

@@ -1,16 +1,16 @@
 /*
  * test_state_attention.c
- *     Cross-attention over the encoder's states without keys and values, where the device has it: against the
- *     definition in double, with weights in bfloat16 and in eight bits; that only its own sequences' results are
- *     written; that bits depend neither on other sequences nor on threads; and that the model's scores are the same
- *     whether a row's choices are few enough for it or not.
+ *     Cross-attention over the encoder's states without keys and values (state_attention), on devices that support it.
+ *     It is compared with the definition in double precision, with weights in bfloat16 and in eight bits. It must write
+ *     only results of its own sequences, its bits must not depend on other sequences or threads, and the model's scores
+ *     must be the same whether or not a row uses it.
  */
 #include "device_common.h"
 #include "engine/recipe/score.h"
 #include "golden_fixture.h"
 #include "kernels/cpu/matrix.h"
 
-enum { MAX_SEQ = 8, N_SLOTS = 2, OFFSET = 3, GAP = 5 /* behind rows of q */, FIRST = 2 /* rows of nobody */ };
+enum { MAX_SEQ = 8, N_SLOTS = 2, OFFSET = 3, GAP = 5 /* behind rows of q */, FIRST = 2 /* unused rows */ };
 
 typedef struct problem {
     int n_heads, d, d_model, n_seq, inner;
@@ -50,7 +50,7 @@ free_problem(problem *p)
         free(p->slots[i]);
 }
 
-/* Row `row` of E times row `column` of W. */
+/* The product of row `row` of E and row `column` of W. */
 static double
 key(const problem *p, int row, int column)
 {
@@ -60,7 +60,7 @@ key(const problem *p, int row, int column)
     return sum;
 }
 
-/* out [rows, inner] by way of keys and values; rows of nobody stay zero. */
+/* Computes out [rows, inner] with keys and values; rows that belong to no sequence stay zero. */
 static double *
 reference(const problem *p)
 {
@@ -96,7 +96,7 @@ reference(const problem *p)
     return out;
 }
 
-/* W as the host's bfloat16, rounded in place. */
+/* Converts W to bfloat16 and replaces its values by the rounded ones. */
 static ia3_matrix *
 put_weights(ia3_device *dev, problem *p)
 {
@@ -116,7 +116,7 @@ put_weights(ia3_device *dev, problem *p)
     return w;
 }
 
-/* The operation on sequences [first, n_seq) of the problem; rows of others have to stay as they were. */
+/* Runs the operation on sequences [first, n_seq) of the problem; the rows of others must not change. */
 static double *
 run(ia3_device *dev, problem *p, int first)
 {
@@ -160,7 +160,7 @@ run(ia3_device *dev, problem *p, int first)
     return got;
 }
 
-/* The device, or a skipped test. */
+/* Opens the device; skips the test if it does not support the operation. */
 static ia3_device *
 device_of(ia3_dtype dtype, int threads)
 {
@@ -187,7 +187,12 @@ static const struct shape {
     {2, 32, 64, 1, {1}, {1}},
     {1, 64, 192, 3, {1, 5, 2}, {2, 17, 31}},
     {12, 64, 768, 4, {3, 4, 1, 9}, {100, 33, 16, 257}},
-    {4, 64, 256, 6, {0, 3, 2, 40, 1, 0}, {9, 0, 64, 65, 15, 0}}, /* nothing asked, nothing to see */
+    {4,
+     64,
+     256,
+     6,
+     {0, 3, 2, 40, 1, 0},
+     {9, 0, 64, 65, 15, 0}}, /* sequences without queries, and without states */
     {3, 128, 320, 2, {30, 7}, {48, 130}},
     {40, 32, 576, 2, {1, 2}, {5, 300}}, /* more columns than a panel of weights has */
 };
@@ -225,7 +230,7 @@ test_int8(void **state)
     check_shapes(IA3_INT8, 2.5e-2);
 }
 
-/* One sequence alone, with others before it, and on other numbers of threads. */
+/* A sequence alone, with others before it, and with other numbers of threads. */
 static void
 check_bits(ia3_dtype dtype)
 {
@@ -256,7 +261,7 @@ test_bits(void **state)
     check_bits(IA3_INT8);
 }
 
-/* What cannot be computed so has to be refused, not tried. */
+/* state_attention_fits must return false for shapes that the operation does not support. */
 static void
 test_fits(void **state)
 {
@@ -290,8 +295,8 @@ ignore(const char *site, const float *values, int rows, int cols, void *arg)
 }
 
 /*
- * Few and many choices of the same inputs in one batch: each row's scores are those it gets alone, to the last bit,
- * and near those of the way by keys and values, which a traced pass takes.
+ * A batch with both few and many choices for the same inputs: each row's scores are identical to those that it gets
+ * alone, and close to those with keys and values, which a traced pass uses.
  */
 static void
 check_model(ia3_dtype dtype, double tolerance)
@@ -333,7 +338,7 @@ check_model(ia3_dtype dtype, double tolerance)
         golden_ok(ia3_score(g->m, &one, 1, &err), &err);
         ia3_model_set_trace(g->m, NULL, NULL);
         bool same = memcmp(other, scores[i], (size_t) one.choices->n * sizeof *other) == 0;
-        assert_int_equal(same, i % 2); /* many choices go by keys and values anyway */
+        assert_int_equal(same, i % 2); /* rows with many choices use keys and values anyway */
         for (int k = 0; k < one.choices->n; k++)
             assert_true(fabs(other[k] - scores[i][k]) <= tolerance);
     }

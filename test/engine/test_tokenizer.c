@@ -1,10 +1,10 @@
 /*
  * test_tokenizer.c
- *     The tokenizer against ids made by the reference library, truncation that keeps the tail, control tokens
- *     that text cannot produce, and damaged models.
+ *     The tokenizer compared with ids from the reference library, truncation that keeps the tail, control tokens that
+ *     text cannot produce, and corrupted models.
  *
- * The T5 model is read from ../shared/tokenizers/t5 (IA3_SHARED replaces ../shared) and its test skipped when it
- * is not there.
+ * The T5 model is read from ../shared/tokenizers/t5 (IA3_SHARED replaces ../shared); if it does not exist, its test is
+ * skipped.
  */
 #include "file_fixture.h"
 
@@ -23,7 +23,8 @@ open_mini(void)
     return tok;
 }
 
-/* One line per text: ids, a tab, the text in hexadecimal (test/golden/README.md). Returns the number of lines. */
+/* Checks a file with one line per text: ids, a tab, the text in hexadecimal (test/golden/README.md). Returns the number
+ * of lines. */
 static int
 check_golden(const ia3_tokenizer *tok, const char *path)
 {
@@ -113,7 +114,7 @@ test_pieces(void **state)
     assert_string_equal(ia3_tokenizer_piece(tok, 8192, buffer), "<unused_8192>");
     assert_string_equal(ia3_tokenizer_piece(tok, -1, buffer), "<unused_-1>");
 
-    /* offsets are bytes of the original, whatever normalization did in front: "ﬁ" has 3 bytes and becomes "fi" */
+    /* offsets count bytes of the original text, even after normalization: "ﬁ" has 3 bytes and becomes "fi" */
     assert_true(ia3_tokenizer_encode(tok, "\xef\xac\x81 on", 6, &ids, &offsets, &n, &err));
     assert_string_equal(ia3_tokenizer_piece(tok, ids[n - 2], buffer), "\xe2\x96\x81on");
     assert_int_equal(offsets[n - 2], 3);
@@ -167,8 +168,8 @@ test_bad_text(void **state)
 }
 
 /*
- * Whatever the limit, the result is a prefix of the body's tokens followed by all of the tail's, as long as the
- * limit allows. The tail is "  Label: x": its first token reaches back over the space before it.
+ * For every limit the result is the longest possible prefix of the body's tokens followed by all tokens of the tail.
+ * The tail is "  Label: x"; its first token includes the space before it.
  */
 static void
 test_truncation(void **state)
@@ -221,7 +222,7 @@ test_truncation(void **state)
     ia3_tokenizer_close(tok);
 }
 
-/* A piece of a SentencePiece model in protobuf form; repeated fields may follow the rest of the message. */
+/* Appends a piece to a SentencePiece model in protobuf format; repeated fields may follow the rest of the message. */
 static size_t
 append_piece(uint8_t *out, const char *piece, int type)
 {
@@ -239,7 +240,8 @@ append_piece(uint8_t *out, const char *piece, int type)
     return at;
 }
 
-/* mT5's models list <extra_id_N> as text; even then text does not produce them. Other such pieces work. */
+/* mT5's models list <extra_id_N> as ordinary pieces; even then text does not produce them. Other user-defined pieces
+ * work. */
 static void
 test_injection(void **state)
 {
@@ -346,7 +348,7 @@ test_damaged(void **state)
 
     memset(&err, 0, sizeof err);
     assert_null(ia3_tokenizer_open(MINI "/spiece.model", 500, &err));
-    assert_non_null(strstr(err.message, " pieces are more than the 500 of \"vocab_size\""));
+    assert_non_null(strstr(err.message, " pieces, more than \"vocab_size\" (500)"));
 
     for (size_t len = 0; len < b.len; len += 1 + b.len / 37) {
         memset(&err, 0, sizeof err);
@@ -354,7 +356,7 @@ test_damaged(void **state)
 
         ia3_tokenizer *tok = ia3_tokenizer_open(file, 8192, &err);
 
-        /* cut between two pieces it is a smaller model, which may even be complete */
+        /* truncated between two pieces it is a smaller model, which may even be valid */
         if (tok == NULL)
             assert_int_equal(err.code, IA3_E_BAD_CHECKPOINT);
         ia3_tokenizer_close(tok);
@@ -368,12 +370,12 @@ test_damaged(void **state)
     write_in(directory, "spiece.model", b.data, b.len);
     assert_null(ia3_tokenizer_open(file, 8192, &err));
     assert_string_equal(message_within(&err, directory),
-                        "spiece.model: there is no piece for the end of a text");
+                        "spiece.model: there is no token for the end of a text");
     free(b.data);
     remove_directory(directory);
 }
 
-/* The normalizer's trie leads anywhere one bit says: no such model may be used, or read out of bounds. */
+/* One wrong bit can make the normalizer's trie lead anywhere; reading must never go beyond the table. */
 static void
 test_damaged_normalizer(void **state)
 {
@@ -398,7 +400,7 @@ test_damaged_normalizer(void **state)
 
         if (tok == NULL) {
             assert_string_equal(message_within(&err, directory),
-                                "spiece.model: the normalizer's \"precompiled_charsmap\" is damaged");
+                                "spiece.model: the normalizer's \"precompiled_charsmap\" is corrupted");
             refused++;
         } else {
             int32_t *ids;

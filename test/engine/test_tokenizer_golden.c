@@ -1,7 +1,7 @@
 /*
  * test_tokenizer_golden.c
- *     Ids of 300 awkward texts as the sentencepiece library gives them (test/golden/tokens-*.tsv), for the bundled
- *     backbone's model and for T5's, which is looked for in ../shared (or IA3_SHARED) and skipped when absent.
+ *     The ids of 300 unusual texts compared with those of the sentencepiece library (test/golden/tokens-*.tsv), for the
+ *     bundled backbone's model and for T5's, which is expected in ../shared (or IA3_SHARED) and skipped if absent.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -16,7 +16,7 @@
 
 #include "engine/files/tokenizer.h"
 
-/* The text of a line: hexadecimal UTF-8 after the tab. Returns its length in bytes. */
+/* Decodes the text of a line, hexadecimal UTF-8 after the tab. Returns its length in bytes. */
 static size_t
 unhex(const char *hex, char *text)
 {

@@ -1,6 +1,7 @@
 /*
  * test_train.c
- *     What a training step is made of: batches, schedule, seeds, refused recipes. Numbers are test_golden.c's.
+ *     The parts of a training step: batches, schedule, seeds, invalid recipes, saved states. test_gradient.c compares
+ *     numbers.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -122,7 +123,7 @@ same_values(const float *a, const float *b)
     return memcmp(a, b, ia3_model_layout(model)->n_values * sizeof(float)) == 0;
 }
 
-/* The warm-up starts at a rate of 0: one step changes nothing, the second moves every vector. */
+/* The warm-up begins with a learning rate of 0: the first step changes nothing, the second changes every vector. */
 static void
 first_step_has_rate_zero(void **state)
 {
@@ -188,7 +189,7 @@ seeds(void **state)
     }
 }
 
-/* Dropout changes the path but not the task; 150 steps on four examples learn them. */
+/* Dropout changes the course of training, but 150 steps still learn four examples. */
 static void
 loss_goes_down(void **state)
 {
@@ -204,7 +205,7 @@ loss_goes_down(void **state)
     assert_true(last.loss < 0.8 * first.loss);
 }
 
-/* A job next to another, of another dropout even, ends where it ends alone. */
+/* A job has the same result with another job beside it, even one with another dropout. */
 static void
 jobs_are_independent(void **state)
 {
@@ -254,7 +255,7 @@ starts_from_init(void **state)
     ia3_train_free(t);
 }
 
-/* Trains up to `stop` from a state (NULL: the beginning), frees the state and returns the next one. */
+/* Trains up to step `stop` from a state (NULL: from the beginning), frees the state and returns the next one. */
 static uint8_t *
 train_on(ia3_recipe r, int stop, uint8_t *from, size_t *len, float **values)
 {
@@ -275,7 +276,7 @@ train_on(ia3_recipe r, int stop, uint8_t *from, size_t *len, float **values)
     return state;
 }
 
-/* 6 steps an epoch (7 when it keeps its last batch): pauses within and at the end of one, and right at the start. */
+/* An epoch has 6 steps (7 if it keeps its last batch); the pauses are within it, at its end and at its start. */
 static void
 resumes_bit_for_bit(void **state)
 {
@@ -320,10 +321,10 @@ other_states(void **state)
     free(v);
     refuses_state(&r, N_EXAMPLES - 1, s, len, "other examples");
     other.learning_rate *= 2;
-    refuses_state(&other, N_EXAMPLES, s, len, "another recipe");
+    refuses_state(&other, N_EXAMPLES, s, len, "other examples or options");
     other = recipe();
     other.seed++;
-    refuses_state(&other, N_EXAMPLES, s, len, "another recipe");
+    refuses_state(&other, N_EXAMPLES, s, len, "other examples or options");
     texts[7][1][0]++;
     refuses_state(&r, N_EXAMPLES, s, len, "other examples");
     texts[7][1][0]--;
@@ -332,14 +333,14 @@ other_states(void **state)
     examples[3].label ^= 1;
     for (size_t n = 0; n < 48; n++)
         refuses_state(&r, N_EXAMPLES, s, n, "stat");
-    refuses_state(&r, N_EXAMPLES, s, len - 1, "damaged");
+    refuses_state(&r, N_EXAMPLES, s, len - 1, "corrupted");
     s[20] = 21; /* the step: more than there are */
-    refuses_state(&r, N_EXAMPLES, s, len, "damaged");
+    refuses_state(&r, N_EXAMPLES, s, len, "corrupted");
     s[20] = 3;
     s[28] = N_EXAMPLES + 1; /* used up in the epoch */
-    refuses_state(&r, N_EXAMPLES, s, len, "damaged");
+    refuses_state(&r, N_EXAMPLES, s, len, "corrupted");
     s[0] ^= 1;
-    refuses_state(&r, N_EXAMPLES, s, len, "no state");
+    refuses_state(&r, N_EXAMPLES, s, len, "not a saved");
     free(s);
 }
 

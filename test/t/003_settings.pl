@@ -167,7 +167,7 @@ kill 'KILL', engine_pid($node);
 ok(wait_for_state($node, 'default', 'failed'), 'an engine that cannot listen has failed');
 ($out, $err) = session($node, "$classify;\nSELECT 'alive';\n");
 like($err, qr/ERROR:  55000: ia3 engine for backbone "default" could not start/, 'a query gets an error');
-like($err, qr/DETAIL:  .*cannot listen on "pg_stat_tmp/, 'that says why');
+like($err, qr/DETAIL:  .*could not listen on socket "pg_stat_tmp/, 'that says why');
 is($out, "alive\n", 'the session lives on');
 chmod 0700, $sockets or die "chmod: $!";
 $node->reload;

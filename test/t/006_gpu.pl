@@ -136,7 +136,7 @@ for my $case (
     configure('default=ia3-mini@auto:float32');
     is(value($ask), $answers, 'auto answers');
     is(engines(), 'cpu ready', 'on the CPU');
-    like(log_since($offset), qr/LOG:  ia3 engine "default": device auto: the processor computes, not .*$message/, 'and says why');
+    like(log_since($offset), qr/LOG:  ia3 engine "default": device "auto" uses the CPU instead of .*$message/, 'and says why');
 }
 
 #
