@@ -44,9 +44,9 @@ typedef struct ia3_matrix {
 typedef enum ia3_out { IA3_OUT_ACT, IA3_OUT_F32, IA3_OUT_ADD_F32 /* y += */ } ia3_out;
 
 /*
- * (IA)³ vectors of a batch. slots[s] points at the flat vectors of adapter s (the layout of (IA)³, layout.h),
- * `offset` picks the vector of this place in the graph, slot_of[i] says which adapter item i uses, an item
- * being a sequence (attention) or a row (gated_act). slots == NULL means ones everywhere.
+ * The (IA)³ vectors of a batch. slots[s] points to the vectors of adapter s (in the layout of (IA)³, layout.h), `offset`
+ * selects the vector for this place in the graph, and slot_of[i] says which adapter item i uses. An item is a sequence
+ * (attention) or a row (gated_act). slots == NULL means ones everywhere.
  */
 typedef struct ia3_scale {
     const float *const *slots;

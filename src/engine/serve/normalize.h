@@ -1,6 +1,6 @@
 /*
  * normalize.h
- *     NORMALIZE: an adapter in any spelling that its method takes, as the one that is stored.
+ *     Handles NORMALIZE, which converts an adapter in any format that its method supports to the stored format.
  */
 #ifndef IA3_NORMALIZE_H
 #define IA3_NORMALIZE_H

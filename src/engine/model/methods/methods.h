@@ -2,7 +2,7 @@
  * methods.h
  *     The list of all methods, which code that loads a model passes to ia3_model_load().
  *
- * A method is a descriptor (engine/files/method.h) in a file of this folder, named ia3_method_NAME.
+ * Each method is a descriptor (engine/files/method.h), named ia3_method_NAME, in a file of this folder.
  */
 #ifndef IA3_METHODS_H
 #define IA3_METHODS_H
@@ -10,9 +10,9 @@
 #include "engine/files/method.h"
 
 /*
- * The first is the default, and the one that is fused into the kernels. New ones go to the end: a saved state of a
- * training run knows its method by the place in this list. A method whose marks are tensors that another has too comes
- * behind that one (bitfit has the norms of layernorm).
+ * The first method is the default and the one that is fused into the kernels. New methods must be added at the end,
+ * because a saved training state identifies its method by the index in this list. If adapters of one method also have
+ * the marks of a second one, the first must precede it (bitfit has the scales of layernorm).
  */
 #define IA3_METHODS(METHOD) METHOD(ia3) METHOD(lora) METHOD(bitfit) METHOD(layernorm) METHOD(prompt)
 
