@@ -140,7 +140,7 @@ def vectors_of(config):
 
 
 def make_adapter(directory, config, base, seed):
-    """A PEFT adapter whose vectors have a trained one's spread around 1 (engine.md §2)."""
+    """A PEFT adapter whose vectors have a trained one's spread around 1 (docs/engine.md §2)."""
     os.makedirs(directory, exist_ok=True)
     rng = np.random.default_rng(seed)
     write_safetensors(f"{directory}/adapter_model.safetensors", {
