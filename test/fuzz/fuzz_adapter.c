@@ -1,7 +1,7 @@
 /*
  * fuzz_adapter.c
- *     Any bytes as an adapter of the method they say they are, for a gated and a plain tiny backbone. What is accepted has to be finite and to
- *     survive being written and read again.
+ *     Fuzzes the parser of adapters, for all methods and for tiny backbones with and without a gate. Values that it
+ *     accepts must be finite and must not change when they are written and read again.
  */
 #include <math.h>
 #include <stdlib.h>

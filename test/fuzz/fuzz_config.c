@@ -1,6 +1,6 @@
 /*
  * fuzz_config.c
- *     Any bytes as config.json. What is accepted has to be a configuration that sizes can be computed from.
+ *     Fuzzes the parser of config.json. From a configuration that it accepts, all sizes must be computable.
  */
 #include <stdlib.h>
 

@@ -1,10 +1,10 @@
 /*
  * fuzz_protocol.c
- *     libFuzzer target: bytes of a client through the frame reader and the parsers of HELLO, SCORE and TRAIN.
+ *     Fuzzes the frame reader and the parsers of HELLO, SCORE and TRAIN with bytes from a client.
  *
- * The first byte picks how: 0-127, a stream of frames cut into pieces of that size; 128-255, one payload of SCORE
- * or TRAIN, so that the fuzzer need not find lengths first. Everything a parsed message points at is read, so that
- * the address sanitizer sees a pointer that leaves the frame.
+ * The first byte selects the mode: 0 to 127, a stream of frames in pieces of this size; 128 to 255, a single payload of
+ * SCORE or TRAIN, so that the fuzzer does not have to find valid lengths first. Everything that a parsed message points
+ * to is read, so that AddressSanitizer detects pointers outside the frame.
  */
 #include <stdint.h>
 #include <stdlib.h>

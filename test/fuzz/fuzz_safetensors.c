@@ -1,6 +1,6 @@
 /*
  * fuzz_safetensors.c
- *     Any bytes as a safetensors file. What is accepted has to lie inside the bytes and cover them.
+ *     Fuzzes the parser of safetensors files. The tensors that it accepts must be within the file and cover its data.
  */
 #include <stdlib.h>
 #include <string.h>
