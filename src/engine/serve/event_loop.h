@@ -41,7 +41,7 @@ void ia3_io_prepare(ia3_io *io);
 void ia3_io_complete(ia3_io *io, ia3_request *r);
 /* Cancels all requests of a connection; afterwards it has no requests and no pins. */
 void ia3_io_forget(ia3_io *io, ia3_connection *c);
-/* Sends PROGRESS, unless the client has unread replies. */
+/* Sends PROGRESS, unless the client has too many unread replies (IA3_MAX_UNSENT). */
 void ia3_io_progress(const ia3_event *event);
 
 #endif
