@@ -119,6 +119,44 @@ ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int 
     OPS->add_dropout(DEV, s->x, s->y, s->rows, p->m->config.d_model, ia3_pass_dropout(p, s, layer, site));
 }
 
+/* Queries of a long input that are attended to at once, before other work gets a turn. */
+enum { SLICE = 512 };
+
+/*
+ * Self-attention of long inputs in slices of their queries. What is computed for a query does not depend on the slice it is
+ * in. Queries count from the beginning of the slice, so the table of biases is shifted by that.
+ */
+static void
+attend_in_slices(ia3_pass *p, const ia3_stack *s, int layer, const ia3_saved_attention *w)
+{
+    const int32_t *offsets = p->batch->enc_offsets.v;
+    size_t inner = p->m->config.inner, size = ia3_dtype_size(DEV->dtype), row_bytes = 3 * inner * size;
+    for (int i = 0; i < p->batch->n_inputs; i++) {
+        int32_t length = offsets[i + 1] - offsets[i];
+        for (int32_t at = 0; at < length; at += SLICE) {
+            int32_t n = length - at < SLICE ? length - at : SLICE;
+            size_t mark = OPS->arena_mark(DEV), row = (size_t) offsets[i] + at;
+            ia3_attention a;
+            ia3_pass_self_attention(p, s, layer, w, &a);
+            a.n_seq = 1;
+            a.q_offsets = to_device(p, (int32_t[2]){0, n}, 2, sizeof(int32_t));
+            a.k_offsets = to_device(p, (int32_t[2]){0, length}, 2, sizeof(int32_t));
+            a.max_q = n;
+            a.max_k = length;
+            a.q = (const char *) a.q + row * row_bytes;
+            a.k = (const char *) a.k + (size_t) offsets[i] * row_bytes;
+            a.v = (const char *) a.v + (size_t) offsets[i] * row_bytes;
+            a.bias = a.bias ? a.bias - at : NULL;
+            a.scale_k.slot_of += i;
+            a.scale_v.slot_of += i;
+            a.out = (char *) a.out + row * inner * size;
+            OPS->attention(DEV, &a);
+            OPS->arena_release(DEV, mark);
+            ia3_model_give_way(p->m);
+        }
+    }
+}
+
 /*
  * Each sub-layer allocates its buffers in the arena and releases them, unless the backward pass needs them.
  */
@@ -136,9 +174,13 @@ self_attention(ia3_pass *p, ia3_stack *s, int layer)
     keep->lse = p->training ? room(p, s->rows, p->m->config.n_heads, sizeof(float)) : NULL;
     ia3_place at = {s->decoder, layer, IA3_PART_SELF_QKV};
     ia3_pass_product(p, s, at, keep->q, s->normed, w->qkv, IA3_OUT_ACT);
-    ia3_attention a;
-    ia3_pass_self_attention(p, s, layer, keep, &a);
-    OPS->attention(DEV, &a);
+    if (!p->training && !s->decoder && s->max_rows > 2 * SLICE)
+        attend_in_slices(p, s, layer, keep);
+    else {
+        ia3_attention a;
+        ia3_pass_self_attention(p, s, layer, keep, &a);
+        OPS->attention(DEV, &a);
+    }
     ia3_sublayer_leave(p, s, keep->out, w->o, layer, IA3_SITE_SELF_OUT);
     if (!p->training)
         OPS->arena_release(DEV, mark);
@@ -246,6 +288,7 @@ ia3_pass_encode(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training
     prepare(p);
     begin_stack(p, &p->enc);
     for (int i = 0; i < m->config.n_enc; i++) {
+        ia3_model_give_way(m);
         self_attention(p, &p->enc, i);
         ia3_sublayer_feed_forward(p, &p->enc, i);
         if (m->trace)
@@ -260,6 +303,7 @@ ia3_pass_forward(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool trainin
     ia3_pass_encode(p, m, batch, training);
     begin_stack(p, &p->dec);
     for (int i = 0; i < m->config.n_dec; i++) {
+        ia3_model_give_way(m);
         self_attention(p, &p->dec, i);
         cross_attention(p, i);
         ia3_sublayer_feed_forward(p, &p->dec, i);

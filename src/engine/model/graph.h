@@ -63,6 +63,7 @@ struct ia3_model {
     struct ia3_saved_layer *enc_saved, *dec_saved;
     ia3_trace_fn trace;
     void *trace_arg;
+    ia3_give_way give_way;
 };
 
 /* Expands the table for sequences of up to `length`, in powers of two. Jumps to dev->oom for lack of memory. */
@@ -77,7 +78,13 @@ int ia3_relative_bucket(const ia3_config *c, bool bidirectional, int relative);
 bool ia3_model_retain_backward(ia3_model *m, ia3_error *err);
 void ia3_model_release_backward(ia3_model *m);
 
-/* Runs pass(arg), releases the arena afterwards, and turns the jump for lack of memory into IA3_E_MEMORY. */
+/*
+ * Runs pass(arg) and releases the arena afterwards. A jump for lack of memory becomes IA3_E_MEMORY, one that abandons the
+ * pass IA3_E_CANCELLED. May be called while another pass gives way.
+ */
 bool ia3_model_guarded(ia3_model *m, void (*pass)(void *arg), void *arg, ia3_error *err);
+
+/* Gives way to other work (model.h); does not return if that abandons the pass. */
+void ia3_model_give_way(const ia3_model *m);
 
 #endif

@@ -391,24 +391,52 @@ ia3_model_release_backward(ia3_model *m)
         each_matrix(m, visit_release, NULL);
 }
 
+/* What a jump out of a pass means; setjmp's own 0 is none of them. Devices jump with the first. */
+enum { LEFT_WITHOUT_MEMORY = 1, LEFT_ABANDONED = 2 };
+
 bool
 ia3_model_guarded(ia3_model *m, void (*pass)(void *arg), void *arg, ia3_error *err)
 {
     ia3_device *dev = m->dev;
     size_t mark = dev->ops->arena_mark(dev);
+    jmp_buf *outer = dev->oom; /* of the pass that gives way to this one */
     jmp_buf env;
-    bool ok = setjmp(env) == 0;
-    if (ok) {
+    int left = setjmp(env);
+    if (left == 0) {
         dev->oom = &env;
         pass(arg);
     }
-    dev->oom = NULL;
+    dev->oom = outer;
     dev->ops->arena_release(dev, mark);
-    if (!ok) {
+    if (left == LEFT_WITHOUT_MEMORY) {
         ia3_fail(err, IA3_E_MEMORY, "out of memory in the engine");
         ia3_fail_hint(err, "Use shorter inputs, a smaller batch, or raise ia3.memory_limit.");
-    }
-    return ok;
+    } else if (left == LEFT_ABANDONED)
+        ia3_fail(err, IA3_E_CANCELLED, "request was cancelled");
+    return left == 0;
+}
+
+void
+ia3_model_give_way(const ia3_model *m)
+{
+    if (m->give_way.fn && !m->give_way.fn(m->give_way.arg))
+        longjmp(*m->dev->oom, LEFT_ABANDONED);
+}
+
+ia3_give_way
+ia3_model_set_give_way(ia3_model *m, ia3_give_way way)
+{
+    ia3_give_way before = m->give_way;
+    m->give_way = way;
+    return before;
+}
+
+double
+ia3_model_attention_cost(const ia3_model *m)
+{
+    const ia3_config *c = &m->config;
+    double matrices = 4.0 * c->d_model * c->inner + (c->gated ? 3.0 : 2.0) * c->d_model * c->d_ff;
+    return 2 * (2.0 * c->inner) / matrices;
 }
 
 const ia3_config *

@@ -54,4 +54,24 @@ void ia3_adapter_free(ia3_model *m, ia3_adapter *a);
 typedef void (*ia3_trace_fn)(const char *site, const float *values, int rows, int cols, void *arg);
 void ia3_model_set_trace(ia3_model *m, ia3_trace_fn fn, void *arg);
 
+/*
+ * Long work gives way to other work. Between the layers of a pass, the slices of a long attention and the tokens of a
+ * generation, `fn` is called. It may run other passes on the same model, as long as they end before it returns, and it
+ * returns false to abandon the work that called it, which then fails with IA3_E_CANCELLED. NULL (the default): no calls.
+ */
+typedef bool (*ia3_give_way_fn)(void *arg);
+typedef struct ia3_give_way {
+    ia3_give_way_fn fn;
+    void *arg;
+} ia3_give_way;
+/* Returns the one before, for whoever has to restore it. */
+ia3_give_way ia3_model_set_give_way(ia3_model *m, ia3_give_way way);
+
+/*
+ * How the cost of attention grows with the length of an input: a token of an input of n tokens costs 1 + n · this, in
+ * units of what a token costs without attention. Attention's multiplications count twice, since they run at about half the
+ * speed of those of the large matrix products.
+ */
+double ia3_model_attention_cost(const ia3_model *m);
+
 #endif

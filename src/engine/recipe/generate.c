@@ -237,6 +237,7 @@ run(void *arg)
     ia3_pass_encode(&g->pass, g->m, g->batch, false);
     prepare(g);
     for (int step = 0; step < g->max_tokens && g->n_done < g->n; step++) {
+        ia3_model_give_way(g->m);
         decode_step(g, step);
         choose(g, step);
     }

@@ -1,15 +1,110 @@
 /*
  * compute_thread.c
- *     The compute thread: it loads the backbone, then computes batches and training steps in turn, so that neither has
- *     to wait for more than one of the other.
+ *     The compute thread loads the backbone, then runs one batch and one training step in turn, so that neither waits for
+ *     more than one of the other.
+ *
+ * Work that takes longer than a batch should gives way. Between its pieces (model.h) it lets the thread run a batch of
+ * shorter rows: a training step and a long row let short rows pass, and a generation, at every token, any row that is
+ * scored, and a training step. So a row waits for a piece of what is under way and for a batch or two, whatever others ask
+ * for. What all its clients have given up is abandoned at the same places.
  */
 #include "serve.h"
 
 #include <stdlib.h>
 
 #include "engine/base/alloc.h"
+#include "generate_batch.h"
 #include "score_batch.h"
 #include "train_jobs.h"
+
+typedef struct compute_thread {
+    ia3_server *server;
+    ia3_trainer *trainer;
+} compute_thread;
+
+/* Work under way that gives way to others. */
+typedef struct ia3_long_work {
+    compute_thread *t;
+    ia3_row_kind kind;
+    ia3_row **rows; /* [n]; a training step has none and is not abandoned */
+    int n;
+} ia3_long_work;
+
+static void run_batch(compute_thread *t, ia3_row_batch *batch);
+static void train_step(compute_thread *t);
+
+static bool
+is_wanted(const ia3_long_work *w)
+{
+    for (int i = 0; i < w->n; i++)
+        if (!atomic_load(&w->rows[i]->request->cancelled))
+            return true;
+    return w->n == 0;
+}
+
+/* ia3_give_way_fn: what other work does meanwhile. */
+static bool
+give_way(void *arg)
+{
+    ia3_long_work *w = arg;
+    ia3_server *s = w->t->server;
+    if (!is_wanted(w) || (w->n > 0 && ia3_queue_stopping(s->queue)))
+        return false;
+    ia3_row_batch *batch = ia3_alloc(sizeof *batch);
+    ia3_queue_give_way(s->queue, w->kind, batch);
+    if (batch->n > 0)
+        run_batch(w->t, batch);
+    free(batch);
+    if (w->kind == IA3_ROW_TEXT && ia3_trainer_busy(w->t->trainer))
+        train_step(w->t);
+    return true;
+}
+
+/* Marks rows as done and posts the requests that are complete. */
+static void
+hand_back(ia3_server *s, ia3_row **rows, int n)
+{
+    for (int i = 0; i < n; i++) {
+        ia3_request *r = rows[i]->request;
+        if (++r->n_done == r->n_rows) /* when posted, it belongs to the I/O thread */
+            ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
+    }
+}
+
+static void
+run_batch(compute_thread *t, ia3_row_batch *batch)
+{
+    ia3_server *s = t->server;
+    ia3_row **writing = ia3_alloc_array((size_t) batch->n, sizeof(ia3_row *));
+    int n = 0, n_writing = 0;
+    for (int i = 0; i < batch->n; i++)
+        *(batch->rows[i]->sampling ? &writing[n_writing++] : &batch->rows[n++]) = batch->rows[i];
+    batch->n = n;
+    ia3_long_work long_row = {t, IA3_ROW_LONG, batch->rows, n}, text = {t, IA3_ROW_TEXT, writing, n_writing};
+    ia3_give_way none = {NULL, NULL}, before = ia3_model_set_give_way(s->model, none);
+    /* Scores are sent before text is generated, because that takes one pass per token. */
+    if (n > 0) {
+        if (n == 1 && batch->kind == IA3_ROW_LONG)
+            ia3_model_set_give_way(s->model, (ia3_give_way){give_way, &long_row});
+        ia3_score_batch(s, batch);
+    }
+    hand_back(s, batch->rows, n);
+    ia3_model_set_give_way(s->model, (ia3_give_way){give_way, &text});
+    if (n_writing > 0)
+        ia3_run_generation(s, writing, n_writing);
+    hand_back(s, writing, n_writing);
+    ia3_model_set_give_way(s->model, before);
+    free(writing);
+}
+
+static void
+train_step(compute_thread *t)
+{
+    ia3_long_work work = {t, IA3_ROW_LONG, NULL, 0};
+    ia3_give_way before = ia3_model_set_give_way(t->server->model, (ia3_give_way){give_way, &work});
+    ia3_trainer_step(t->trainer);
+    ia3_model_set_give_way(t->server->model, before);
+}
 
 static void
 post_loading(ia3_server *s, int percent)
@@ -24,29 +119,31 @@ ia3_compute_main(void *arg)
     ia3_event loaded = {.kind = IA3_EVENT_READY};
     if (!ia3_server_load(s, post_loading, &loaded.error))
         loaded.kind = IA3_EVENT_FAILED;
+    else
+        ia3_queue_set_attention_cost(s->queue, ia3_model_attention_cost(s->model));
     ia3_queue_post(s->queue, &loaded);
     if (loaded.kind == IA3_EVENT_FAILED)
         return NULL;
 
-    ia3_trainer *trainer = ia3_trainer_create(s);
+    compute_thread t = {s, ia3_trainer_create(s)};
     ia3_work *work = ia3_alloc(sizeof *work);
-    while (ia3_queue_next(s->queue, ia3_trainer_busy(trainer), work)) {
+    while (ia3_queue_next(s->queue, ia3_trainer_busy(t.trainer), work)) {
         for (int i = 0; i < work->n_doomed; i++)
             ia3_adapter_free(s->model, work->doomed[i]);
         free(work->doomed);
         if (work->batch.n > 0)
-            ia3_run_batch(s, &work->batch);
+            run_batch(&t, &work->batch);
         for (ia3_request *r = work->trainings, *next; r; r = next) {
             next = r->lane_next;
-            ia3_trainer_add(trainer, r);
+            ia3_trainer_add(t.trainer, r);
         }
-        if (ia3_trainer_busy(trainer))
-            ia3_trainer_step(trainer);
+        if (ia3_trainer_busy(t.trainer))
+            train_step(&t);
     }
     for (int i = 0; i < work->n_doomed; i++)
         ia3_adapter_free(s->model, work->doomed[i]);
     free(work->doomed);
     free(work);
-    ia3_trainer_free(trainer);
+    ia3_trainer_free(t.trainer);
     return NULL;
 }

@@ -7,11 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adapter_upload.h"
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/recipe/generate.h"
-#include "score_batch.h"
 
 /* Each step copies the logits of all rows to host memory: at most this many bytes, unless there is only one row. */
 #define LOGIT_BYTES ((size_t) 64 << 20)

@@ -67,31 +67,41 @@ peek(const ia3_lane *lane, ia3_request **owner, ia3_request **before)
     return NULL;
 }
 
-static int
-row_tokens(const ia3_row *row)
+/* In tokens of short inputs. */
+static int64_t
+cost_of(const ia3_lanes *l, const ia3_row *row)
 {
     if (ia3_row_failed(row))
         return 0;
+    double attention = l->attention * row->n_ids * row->n_ids;
     if (row->sampling) /* generated tokens count like tokens of the input */
-        return row->n_ids + (int) row->sampling->max_tokens;
+        return row->n_ids + (int64_t) row->sampling->max_tokens + (int64_t) attention;
     ia3_score_row s = {.n_ids = row->n_ids, .ids = row->ids, .choices = row->set->choices};
-    return ia3_score_row_tokens(&s);
+    return ia3_score_row_tokens(&s) + (int64_t) attention;
+}
+
+static ia3_row_kind
+kind_of(const ia3_lanes *l, const ia3_row *row, int64_t cost)
+{
+    return row->sampling ? IA3_ROW_TEXT : cost > l->max_tokens ? IA3_ROW_LONG : IA3_ROW_SHORT;
 }
 
 /* Takes one row from the lane. Returns false when the lane has no (further) row for this batch. */
 static bool
-take_turn(ia3_lanes *l, ia3_lane *lane, ia3_row_batch *batch, int64_t *tokens)
+take_turn(ia3_lanes *l, ia3_lane *lane, ia3_row_kind below, ia3_row_batch *batch, int64_t *tokens)
 {
     ia3_request *r, *before;
     ia3_row *row = lane->full ? NULL : peek(lane, &r, &before);
     if (row == NULL)
         return false;
-    int cost = row_tokens(row);
-    if (batch->n > 0 && *tokens + cost > l->max_tokens) {
+    int64_t cost = cost_of(l, row);
+    ia3_row_kind kind = kind_of(l, row, cost);
+    if (kind >= below || (batch->n > 0 && *tokens + cost > l->max_tokens)) {
         lane->full = true;
         return false;
     }
     *tokens += cost;
+    batch->kind = batch->kind > kind ? batch->kind : kind;
     batch->rows[batch->n++] = row;
     l->n_waiting--;
     if (++r->n_taken == r->n_rows)
@@ -115,9 +125,10 @@ drop_empty(ia3_lanes *l)
 }
 
 uint32_t
-ia3_lanes_fill(ia3_lanes *l, ia3_row_batch *batch)
+ia3_lanes_fill(ia3_lanes *l, ia3_row_kind below, ia3_row_batch *batch)
 {
     batch->n = 0;
+    batch->kind = IA3_ROW_SHORT;
     if (l->n_waiting == 0)
         return 0;
     for (int i = 0; i < l->n; i++)
@@ -127,7 +138,7 @@ ia3_lanes_fill(ia3_lanes *l, ia3_row_batch *batch)
     while (progress && batch->n < IA3_MAX_BATCH_ROWS) {
         progress = false;
         for (int i = 0; i < l->n && batch->n < IA3_MAX_BATCH_ROWS; i++)
-            progress |= take_turn(l, &l->lanes[(l->cursor + i) % l->n], batch, &tokens);
+            progress |= take_turn(l, &l->lanes[(l->cursor + i) % l->n], below, batch, &tokens);
     }
     int first = l->cursor;
     l->cursor = l->n ? (first + 1) % l->n : 0;

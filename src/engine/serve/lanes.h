@@ -2,8 +2,8 @@
  * lanes.h
  *     The rows that wait to be computed, and the choice of those for the next batch. The queue's lock protects them.
  */
-#ifndef IA3_BATCHER_H
-#define IA3_BATCHER_H
+#ifndef IA3_LANES_H
+#define IA3_LANES_H
 
 #include "queue.h"
 
@@ -20,6 +20,7 @@ typedef struct ia3_lanes {
     int cursor;         /* the lane with which the next batch begins */
     uint64_t n_waiting; /* number of rows that are ready and not yet taken */
     int max_tokens;
+    double attention; /* what attention costs (ia3_model_attention_cost) */
 } ia3_lanes;
 
 void ia3_lanes_free(ia3_lanes *l);
@@ -28,11 +29,12 @@ void ia3_lanes_free(ia3_lanes *l);
 void ia3_lanes_add(ia3_lanes *l, ia3_request *r, uint32_t more);
 
 /*
- * Fills a batch with rows from all lanes in turn until the token budget is used up, but with at least one row if any is
- * waiting. If the next row of a lane does not fit, the lane is skipped for the rest of this batch and begins the next.
+ * Fills a batch with rows of kinds below `below` from all lanes in turn until the token budget is used up, but with at
+ * least one row if there is one. A row costs its tokens, and more of them the longer it is, since attention grows with the
+ * square; a long row, which costs more than the whole budget, is a batch by itself. If the next row of a lane does not fit, the lane is skipped for the rest of this batch and begins the next.
  * Returns the number of rows taken.
  */
-uint32_t ia3_lanes_fill(ia3_lanes *l, ia3_row_batch *batch);
+uint32_t ia3_lanes_fill(ia3_lanes *l, ia3_row_kind below, ia3_row_batch *batch);
 
 /* Removes and returns one cancelled request; NULL if there is none. */
 ia3_request *ia3_lanes_take_cancelled(ia3_lanes *l);

@@ -188,7 +188,7 @@ ia3_queue_next(ia3_queue *q, bool busy, ia3_work *work)
         pthread_cond_wait(&q->work_arrived, &q->lock);
     if (q->cancelled)
         sweep_cancelled(q);
-    uint32_t taken = ia3_lanes_fill(&q->lanes, &work->batch);
+    uint32_t taken = ia3_lanes_fill(&q->lanes, IA3_ROW_ANY, &work->batch);
     work->trainings = q->trainings;
     q->trainings = NULL;
     q->trainings_tail = &q->trainings;
@@ -201,4 +201,25 @@ ia3_queue_next(ia3_queue *q, bool busy, ia3_work *work)
     if (taken > 0)
         ia3_stats_add(q->stats, IA3_STAT_QUEUE_ROWS, -(double) taken);
     return !stop;
+}
+
+void
+ia3_queue_give_way(ia3_queue *q, ia3_row_kind below, ia3_row_batch *batch)
+{
+    batch->n = 0;
+    pthread_mutex_lock(&q->lock);
+    if (q->cancelled)
+        sweep_cancelled(q);
+    uint32_t taken = ia3_lanes_fill(&q->lanes, below, batch);
+    pthread_mutex_unlock(&q->lock);
+    if (taken > 0)
+        ia3_stats_add(q->stats, IA3_STAT_QUEUE_ROWS, -(double) taken);
+}
+
+void
+ia3_queue_set_attention_cost(ia3_queue *q, double cost)
+{
+    pthread_mutex_lock(&q->lock);
+    q->lanes.attention = cost;
+    pthread_mutex_unlock(&q->lock);
 }

@@ -33,10 +33,19 @@ typedef struct ia3_event {
     double loss, examples_per_second, seconds_left;
 } ia3_event;
 
+/* By how long they keep the compute thread busy: work gives way to rows of the kinds before its own. */
+typedef enum ia3_row_kind {
+    IA3_ROW_SHORT,
+    IA3_ROW_LONG, /* costs more than the budget of a batch */
+    IA3_ROW_TEXT, /* GENERATE: a pass for each token */
+    IA3_ROW_ANY
+} ia3_row_kind;
+
 /* The rows of one batch. */
 #define IA3_MAX_BATCH_ROWS 4096
 typedef struct ia3_row_batch {
     int n;
+    ia3_row_kind kind; /* the last one of its rows' */
     ia3_row *rows[IA3_MAX_BATCH_ROWS];
 } ia3_row_batch;
 
@@ -67,6 +76,13 @@ ia3_event *ia3_queue_events(ia3_queue *q); /* takes all events, the oldest first
 /* The following functions are for the compute thread. */
 /* Waits for work; if `busy` (training runs are in progress) it does not wait. Returns false when it must stop. */
 bool ia3_queue_next(ia3_queue *q, bool busy, ia3_work *work);
+/*
+ * For work that gives way: fills `batch` with waiting rows of kinds below `below` and does not wait. The batch may be
+ * empty. Cancelled requests that had not begun are sent back.
+ */
+void ia3_queue_give_way(ia3_queue *q, ia3_row_kind below, ia3_row_batch *batch);
+/* What attention costs (ia3_model_attention_cost); 0 before this is known. */
+void ia3_queue_set_attention_cost(ia3_queue *q, double cost);
 void ia3_queue_post(ia3_queue *q, const ia3_event *event); /* copies the event */
 bool ia3_queue_stopping(ia3_queue *q);
 

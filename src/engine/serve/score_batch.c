@@ -1,6 +1,6 @@
 /*
  * score_batch.c
- *     Computes one batch on the compute thread: first scores, then generated text.
+ *     Scores the rows of a batch.
  */
 #include "score_batch.h"
 
@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "adapter_upload.h"
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
-#include "generate_batch.h"
 
 /* A batch being scored. */
 typedef struct ia3_scoring {
@@ -36,22 +36,6 @@ compare_rows(const void *a, const void *b)
         return x->request->id < y->request->id ? -1 : 1;
     }
     return x < y ? -1 : x > y;
-}
-
-bool
-ia3_adapter_to_device(ia3_server *s, ia3_cached_adapter *a, ia3_error *err)
-{
-    if (a == NULL || a->device)
-        return true;
-    a->device = ia3_adapter_create(s->model, a->method, a->values, a->digest, err);
-    if (a->device == NULL) {
-        if (err->code == IA3_E_MEMORY)
-            ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_SHRINK});
-        return false;
-    }
-    free(a->values);
-    a->values = NULL;
-    return true;
 }
 
 /* Computes rows [from, to); if there is too little memory for all of them, in two halves. */
@@ -116,8 +100,8 @@ count_batch(ia3_scoring *p, const ia3_row_batch *batch, double started, double e
     ia3_stats_max(stats, IA3_STAT_MAX_BATCH_ROWS, batch->n);
 }
 
-static void
-score_batch(ia3_server *s, ia3_row_batch *batch)
+void
+ia3_score_batch(ia3_server *s, ia3_row_batch *batch)
 {
     ia3_scoring *p = ia3_alloc(sizeof *p);
     p->server = s;
@@ -143,33 +127,4 @@ score_batch(ia3_server *s, ia3_row_batch *batch)
     if (p->n > 0)
         count_batch(p, batch, started, ia3_now());
     free(p);
-}
-
-/* Marks rows as done and posts the requests that are complete. */
-static void
-hand_back(ia3_server *s, ia3_row **rows, int n)
-{
-    for (int i = 0; i < n; i++) {
-        ia3_request *r = rows[i]->request;
-        if (++r->n_done == r->n_rows) /* when posted, it belongs to the I/O thread */
-            ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
-    }
-}
-
-void
-ia3_run_batch(ia3_server *s, ia3_row_batch *batch)
-{
-    ia3_row **writing = ia3_alloc_array((size_t) batch->n, sizeof(ia3_row *));
-    int n = 0, n_writing = 0;
-    for (int i = 0; i < batch->n; i++)
-        *(batch->rows[i]->sampling ? &writing[n_writing++] : &batch->rows[n++]) = batch->rows[i];
-    batch->n = n;
-    /* Scores are sent before text is generated, because that takes one pass per token. */
-    if (n > 0)
-        score_batch(s, batch);
-    hand_back(s, batch->rows, n);
-    if (n_writing > 0)
-        ia3_run_generation(s, writing, n_writing);
-    hand_back(s, writing, n_writing);
-    free(writing);
 }

@@ -12,7 +12,6 @@
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/recipe/metrics.h"
-#include "score_batch.h"
 
 #define PROGRESS_SECONDS 0.2
 
