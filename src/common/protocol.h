@@ -125,7 +125,8 @@ typedef enum Ia3Message {
  *          u64 adapter values (fp32 numbers in one (IA)³ adapter), u32 vocab_size, u32 d_model,
  *          u32 encoder layers, u32 decoder layers, f64 dropout_rate,
  *          list<str method, f64 learning_rate (the default), u64 values of one adapter,
- *               str PEFT configuration (members of a JSON object; empty = PEFT does not have the method),
+ *               str PEFT configuration (members of a JSON object; empty = PEFT does not have
+ *               the method, or it is (IA)³, whose configuration the extension knows),
  *               list<str constant, u32 value>>      the first is the default, (IA)³
  *          list<str parameter, f64 min, f64 max>    limits of TRAIN's parameters: "steps", "batch_size",
  *               "learning_rate", "warmup_ratio", "lm_weight", "unlikelihood_weight", "length_norm_weight", "dropout"

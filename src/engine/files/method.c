@@ -29,10 +29,10 @@ ia3_method_require(const ia3_method *const *methods, const char *name, size_t le
         n += (size_t) snprintf(names + n, sizeof names - n, "%s\"%s\"",
                                i == 0           ? ""
                                : methods[i + 1] ? ", "
-                                                : " or ",
+                                                : " and ",
                                methods[i]->name);
     ia3_fail(err, IA3_E_INVALID, "unknown method \"%.*s\"", len < 64 ? (int) len : 64, name);
-    ia3_fail_hint(err, "It is %s.", names);
+    ia3_fail_hint(err, "Valid values are %s.", names);
     return NULL;
 }
 

@@ -71,7 +71,8 @@ typedef struct ia3_method {
 
     /*
      * Interchange. `peft_config`: the members of PEFT's adapter_config.json that are specific to the method (JSON
-     * without braces); NULL if PEFT does not have the method. `merge_suffix`: the suffix, after the module's name, of
+     * without braces); NULL if PEFT does not have the method, and for (IA)³, whose configuration the extension writes as
+     * well as checks (tasks/adapter_config.c). `merge_suffix`: the suffix, after the module's name, of
      * vectors that can be merged into the weights, by scaling columns if they are stored as [1, len], else rows; NULL
      * if the method cannot be merged.
      */

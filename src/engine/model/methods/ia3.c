@@ -149,9 +149,6 @@ const ia3_method ia3_method_ia3 = {
     .name = "ia3",
     .tensors = add_tensors,
     .spelling = &spelling,
-    .peft_config = "\"exclude_modules\": null, \"fan_in_fan_out\": false, \"feedforward_modules\": [\"wo\"],"
-                   " \"init_ia3_weights\": true, \"modules_to_save\": null, \"peft_type\": \"IA3\","
-                   " \"target_modules\": [\"k\", \"v\", \"wo\"]",
     .merge_suffix = SUFFIX,
     .learning_rate = 3e-3,
     .fused = true,
