@@ -195,6 +195,6 @@ main(void)
         cmocka_unit_test(test_train_and_score),
         cmocka_unit_test(test_bad_input),
     };
-    alarm(300);
+    alarm(1200);
     return cmocka_run_group_tests_name("cli", tests, make_directory, remove_directory);
 }

@@ -728,7 +728,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_small_cache),
         cmocka_unit_test(test_training_among_rows),
     };
-    alarm(300);
+    alarm(1200);
     if (argc > 1) /* one test, by name */
         cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests_name("server", tests, start_engine, stop_engine);

@@ -87,7 +87,7 @@ sub process_runs
 sub wait_until
 {
     my ($check, $seconds) = @_;
-    my $end = time + ($seconds // 30);
+    my $end = time + ($seconds // 180);
     while (time < $end)
     {
         return 1 if $check->();
@@ -96,7 +96,7 @@ sub wait_until
     return 0;
 }
 
-# Repeats a query until it returns true, for at most 30 seconds (poll_query_until would wait much longer).
+# Repeats a query until it returns true, as long as wait_until does.
 sub wait_for_query
 {
     my ($node, $sql) = @_;
@@ -128,7 +128,7 @@ sub start_query
     $query->{run} = IPC::Run::start(
         [ 'psql', '-XAtq', '-v', 'VERBOSITY=verbose', '-d', $node->connstr($options{database} // 'postgres'),
             '-f', "$query->{dir}/in" ],
-        '<', '/dev/null', '>', "$query->{dir}/out", '2>', "$query->{dir}/err", IPC::Run::timeout(60));
+        '<', '/dev/null', '>', "$query->{dir}/out", '2>', "$query->{dir}/err", IPC::Run::timeout(240));
     return $query;
 }
 

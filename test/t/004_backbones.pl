@@ -101,7 +101,7 @@ sub start_load
         "\\set i random(1, 1000000)\nSELECT ia3_predict('$task', 'the app crashes when I open page ' || :i);\n");
     $load->{run} = IPC::Run::start(
         [ 'pgbench', '-n', '-c', '3', '-T', '300', '-f', "$load->{dir}/script", $node->connstr('postgres') ],
-        '<', '/dev/null', '>', "$load->{dir}/out", '2>', "$load->{dir}/err", IPC::Run::timeout(120));
+        '<', '/dev/null', '>', "$load->{dir}/out", '2>', "$load->{dir}/err", IPC::Run::timeout(300));
     return $load;
 }
 

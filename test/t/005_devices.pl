@@ -74,7 +74,7 @@ sub start_load
     append_to_file("$load->{dir}/script", "\\set i random(1, 1000000)\n$statement;\n");
     $load->{run} = IPC::Run::start(
         [ 'pgbench', '-n', '-c', $sessions, '-j', '2', @options, '-f', "$load->{dir}/script", $node->connstr('postgres') ],
-        '<', '/dev/null', '>', "$load->{dir}/out", '2>', "$load->{dir}/err", IPC::Run::timeout(120));
+        '<', '/dev/null', '>', "$load->{dir}/out", '2>', "$load->{dir}/err", IPC::Run::timeout(300));
     return $load;
 }
 

@@ -53,7 +53,7 @@ sub wait_for_engines
 {
     my ($expected, $name) = @_;
     my $seen;
-    return if ok(wait_until(sub { ($seen = engines()) eq $expected }, 60), $name);
+    return if ok(wait_until(sub { ($seen = engines()) eq $expected }), $name);
     diag("engines: $seen, expected: $expected");
     return;
 }
