@@ -15,7 +15,8 @@
 #include "engine/model/methods/methods.h"
 
 enum { ADAPTERS = 3, MAX_IDS = 220, MAX_CHOICES = 4 };
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) /* ten times as slow: lengths up to the longest, but fewer of each */
+/* Sanitizers take ten times as long: lengths up to almost the longest, but fewer of each. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 enum { ROWS = 24, EXAMPLES = 8, BATCH = 4, STEPS = 2 };
 #else
 enum { ROWS = 48, EXAMPLES = 12, BATCH = 8, STEPS = 6 };
