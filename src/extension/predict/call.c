@@ -8,10 +8,10 @@
 
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
-#include "utils/numeric.h"
 
 #include "call.h"
 #include "extension/guc.h"
+#include "extension/tasks/value_text.h"
 
 /* The choices of a call: its third argument if it has one, otherwise the task's. */
 static const Ia3Strings *
@@ -84,20 +84,7 @@ jsonb_value(const char *field, void *arg)
                  errmsg("field \"%s\" of the template is missing", field),
                  *keys ? errdetail("The given fields are %s.", keys) : errdetail("No fields are given.")));
     }
-    switch (value->type) {
-    case jbvNull:
-        return "";
-    case jbvString:
-        return pnstrdup(value->val.string.val, value->val.string.len);
-    case jbvNumeric:
-        return DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value->val.numeric)));
-    case jbvBool:
-        return value->val.boolean ? "true" : "false";
-    default:
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("field \"%s\" must be a string, a number or a boolean", field)));
-        return NULL;
-    }
+    return Ia3JsonText(value);
 }
 
 void

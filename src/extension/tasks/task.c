@@ -33,7 +33,8 @@ static Ia3Query lookupQuery = {
            "  THEN " RECIPE_ARRAY("template") " ELSE t.template END,"
            " CASE WHEN " FROM_RECIPE("choices", "array") " THEN " RECIPE_ARRAY("choices")
            "  WHEN " FROM_RECIPE("choices", "null") " THEN NULL ELSE t.choices END,"
-           " a.method"
+           " a.method,"
+           " a.recipe OPERATOR(pg_catalog.?) 'steps' AND NOT a.recipe OPERATOR(pg_catalog.?) 'rendering'"
            " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
            "  AND a.version OPERATOR(pg_catalog.=) COALESCE($2, t.active_version)"
            " WHERE t.task OPERATOR(pg_catalog.=) $1",
@@ -142,6 +143,7 @@ fill_task(Ia3Task *task)
     value = Ia3QueryColumn(7, &isNull);
     task->choices = isNull ? NULL : Ia3StringsFromArray(value, "choices");
     task->method = TextDatumGetCString(Ia3QueryColumn(8, &isNull));
+    task->rowsAsWritten = DatumGetBool(Ia3QueryColumn(9, &isNull)) && !isNull;
     task->label = psprintf("%s@%d", task->name, task->version);
 }
 

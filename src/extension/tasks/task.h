@@ -27,6 +27,8 @@ typedef struct Ia3Task {
     char *method;
     uint8 digest[IA3_DIGEST_LEN];
     uint8 backboneDigest[IA3_DIGEST_LEN];
+    /* trained on rows as the types' output functions write them: versions whose recipe has no "rendering" */
+    bool rowsAsWritten;
 } Ia3Task;
 
 /* ERROR 42602 for a name that no task can have: empty, too long, with '@' or control characters, or "none". */

@@ -263,7 +263,7 @@ Ia3Evaluate(const char *reference, const char *query)
         for (int i = 0; i < e.task->choices->n; i++)
             Ia3StringIndexAdd(e.labels, e.task->choices->items[i], &found);
     }
-    Ia3ScanTrainRows(query, templates, 1, take_rows, &e);
+    Ia3ScanTrainRows(query, templates, 1, e.task->rowsAsWritten, take_rows, &e);
     if (e.n == 0)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query returns no rows"),
                         errhint("Evaluation needs at least one labelled row.")));

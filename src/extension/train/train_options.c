@@ -251,6 +251,7 @@ Ia3RecipeJson(const Ia3Recipe *r, const Ia3RecipeContext *context)
     Ia3JsonPutFloat(&json, "length_norm_weight", r->lengthNormWeight);
     Ia3JsonPutFloat(&json, "dropout", r->dropout < 0 ? context->engine->dropoutRate : r->dropout);
     Ia3JsonPutInteger(&json, "seed", r->seed);
+    Ia3JsonPutString(&json, "rendering", "jsonb"); /* how fields become text (value_text.h) */
     Ia3JsonPutString(&json, "loss_averaging", r->averaging == IA3_LOSS_EXAMPLE ? "example" : "batch");
     Ia3JsonPutInteger(&json, "max_input_tokens", context->maxInputTokens);
     Ia3JsonPutString(&json, "device", context->engine->device);

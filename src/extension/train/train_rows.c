@@ -23,19 +23,24 @@
 
 #include "train_rows.h"
 #include "common/protocol.h"
+#include "extension/tasks/value_text.h"
 
 /* The attribute numbers of the query's columns, from 1; 0: there is no such column. */
 typedef struct ColumnMap {
     int label;
     int choices;
-    int *fields;     /* [nFields] */
-    Oid elementType; /* of choices */
+    int *fields;              /* [nFields] */
+    Ia3ValueText labelText;   /* how the values of these columns become text */
+    Ia3ValueText choiceText;  /* of an element */
+    Ia3ValueText *fieldTexts; /* [nFields] */
 } ColumnMap;
 
 typedef struct RowReader {
     MemoryContext context; /* of the rows */
     Ia3TrainRows *rows;
     ColumnMap map;
+    bool
+        asWritten; /* by the types' output functions, as versions without a "rendering" in their recipe were trained */
     int capacity;
     Size bytes;       /* read so far in this batch */
     Ia3TakeRows take; /* NULL: all rows are kept */
@@ -132,13 +137,42 @@ map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
     map->choices = find_column(desc, "choices");
     if (map->choices == map->label || map->choices == text)
         map->choices = 0; /* the columns of a two-column query are taken by position */
+}
+
+static void
+label_text(RowReader *reader, Ia3ValueText *how, Oid type, const char *what)
+{
+    if (reader->asWritten)
+        Ia3OutputTextInit(how, type);
+    else
+        Ia3LabelTextInit(how, type, what);
+}
+
+/* Finds out how each column becomes text. */
+static void
+map_types(RowReader *reader, TupleDesc desc)
+{
+    ColumnMap *map = &reader->map;
+
+    label_text(reader, &map->labelText, TupleDescAttr(desc, map->label - 1)->atttypid, "label");
+    map->fieldTexts = palloc(sizeof(Ia3ValueText) * Max(reader->rows->nFields, 1));
+    for (int f = 0; f < reader->rows->nFields; f++) {
+        Oid type = TupleDescAttr(desc, map->fields[f] - 1)->atttypid;
+
+        if (reader->asWritten)
+            Ia3OutputTextInit(&map->fieldTexts[f], type);
+        else
+            Ia3FieldTextInit(&map->fieldTexts[f], type);
+    }
     if (map->choices != 0) {
-        map->elementType = get_element_type(getBaseType(TupleDescAttr(desc, map->choices - 1)->atttypid));
-        if (!OidIsValid(map->elementType))
+        Oid element = get_element_type(getBaseType(TupleDescAttr(desc, map->choices - 1)->atttypid));
+
+        if (!OidIsValid(element))
             ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
                             errmsg("column \"choices\" must be an array of text"),
                             errdetail("The type of the column is %s.",
                                       format_type_be(TupleDescAttr(desc, map->choices - 1)->atttypid))));
+        label_text(reader, &map->choiceText, element, "choice");
     }
 }
 
@@ -165,21 +199,22 @@ keep_string(RowReader *reader, const char *string)
     return MemoryContextStrdup(reader->context, string);
 }
 
-/* The text that the type's output function makes of a value; NULL for NULL. */
+/* The text of a column of the row; NULL for NULL. */
 static char *
-column_text(RowReader *reader, HeapTuple tuple, TupleDesc desc, int column)
+column_text(RowReader *reader, HeapTuple tuple, TupleDesc desc, int column, Ia3ValueText *how)
 {
-    char *value = SPI_getvalue(tuple, desc, column);
+    bool isNull;
+    Datum value = SPI_getbinval(tuple, desc, column, &isNull);
 
-    return value ? keep_string(reader, value) : NULL;
+    return isNull ? NULL : keep_string(reader, Ia3ValueTextOf(how, value));
 }
 
 static Ia3Strings *
 column_choices(RowReader *reader, HeapTuple tuple, TupleDesc desc)
 {
-    bool isNull, byVal, isVarlena;
+    bool isNull, byVal;
     Datum value = SPI_getbinval(tuple, desc, reader->map.choices, &isNull);
-    Oid type = reader->map.elementType, output;
+    Oid type = reader->map.choiceText.type;
     int16 len;
     char align;
     Datum *elements;
@@ -189,14 +224,13 @@ column_choices(RowReader *reader, HeapTuple tuple, TupleDesc desc)
     if (isNull)
         return NULL;
     get_typlenbyvalalign(type, &len, &byVal, &align);
-    getTypeOutputInfo(type, &output, &isVarlena);
     choices = MemoryContextAllocZero(reader->context, sizeof(Ia3Strings));
     deconstruct_array(DatumGetArrayTypeP(value), type, len, byVal, align, &elements, &nulls, &choices->n);
     choices->items = MemoryContextAlloc(reader->context, sizeof(char *) * Max(choices->n, 1));
     for (int i = 0; i < choices->n; i++) {
         if (nulls[i])
             null_value(reader, "choice");
-        choices->items[i] = keep_string(reader, OidOutputFunctionCall(output, elements[i]));
+        choices->items[i] = keep_string(reader, Ia3ValueTextOf(&reader->map.choiceText, elements[i]));
     }
     return choices;
 }
@@ -212,12 +246,12 @@ read_row(RowReader *reader, HeapTuple tuple, TupleDesc desc)
         rows->rows = repalloc_huge(rows->rows, sizeof(Ia3TrainRow) * (Size) reader->capacity);
     }
     row = &rows->rows[rows->n];
-    row->label = column_text(reader, tuple, desc, reader->map.label);
+    row->label = column_text(reader, tuple, desc, reader->map.label, &reader->map.labelText);
     if (row->label == NULL)
         null_value(reader, "label");
     row->values = MemoryContextAlloc(reader->context, sizeof(char *) * Max(rows->nFields, 1));
     for (int f = 0; f < rows->nFields; f++) {
-        row->values[f] = column_text(reader, tuple, desc, reader->map.fields[f]);
+        row->values[f] = column_text(reader, tuple, desc, reader->map.fields[f], &reader->map.fieldTexts[f]);
         if (row->values[f] == NULL) {
             if (strcmp(rows->fields[f], "text") == 0)
                 null_value(reader, "text");
@@ -302,6 +336,7 @@ read_all(RowReader *reader, const char *query)
     plan = prepare_query(query);
     portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
     map_columns(&reader->map, reader->rows, portal->tupDesc);
+    map_types(reader, portal->tupDesc);
     scratch = AllocSetContextCreate(CurrentMemoryContext, "ia3 row", ALLOCSET_DEFAULT_SIZES);
     for (;;) {
         SPI_cursor_fetch(portal, true, IA3_SCAN_ROWS);
@@ -370,9 +405,10 @@ Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates)
 }
 
 void
-Ia3ScanTrainRows(const char *query, Ia3Template **templates, int nTemplates, Ia3TakeRows take, void *arg)
+Ia3ScanTrainRows(const char *query, Ia3Template **templates, int nTemplates, bool asWritten, Ia3TakeRows take,
+                 void *arg)
 {
-    RowReader reader = {.take = take, .arg = arg};
+    RowReader reader = {.asWritten = asWritten, .take = take, .arg = arg};
     Ia3TrainRows fields = {0};
 
     collect_fields(&fields, templates, nTemplates);

@@ -27,6 +27,8 @@ typedef struct Ia3TrainRows {
  * memory context. Columns are found by name: label, the templates' fields, and optionally choices, an array. In a
  * two-column query the column that is not called label is also the text; if neither is, the second one is the label.
  *
+ * Fields become text as values of to_jsonb do, labels and choices as a cast to text makes it (value_text.h).
+ *
  * When this returns, nothing that the query touched is locked any longer, because it ran in a subtransaction that has
  * been rolled back.
  *
@@ -40,12 +42,12 @@ extern Ia3TrainRows *Ia3ReadTrainRows(const char *query, Ia3Template **templates
  * The same, but hands over the rows in batches of at most IA3_SCAN_ROWS while it reads them, so that any number of
  * rows takes no more memory than a few batches. `take` owns the context that the rows live in, which is the current
  * one when it is called; it runs inside the subtransaction. At the end it is called with NULL; that is the only call
- * for a query without rows.
+ * for a query without rows. `asWritten` is for versions whose recipe has no "rendering" (Ia3Task).
  */
 #define IA3_SCAN_ROWS 256
 typedef void (*Ia3TakeRows)(const Ia3TrainRows *rows, MemoryContext context, void *arg);
-extern void Ia3ScanTrainRows(const char *query, Ia3Template **templates, int nTemplates, Ia3TakeRows take,
-                             void *arg);
+extern void Ia3ScanTrainRows(const char *query, Ia3Template **templates, int nTemplates, bool asWritten,
+                             Ia3TakeRows take, void *arg);
 
 /* Renders a row with one of the templates that the fields were collected from. ERROR as for Ia3TemplateRender. */
 extern void Ia3TrainRowRender(const Ia3TrainRows *rows, const Ia3TrainRow *row, const Ia3Template *template,
