@@ -9,63 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli_input.h"
 #include "engine/base/alloc.h"
 #include "engine/base/log.h"
-
-uint8_t *
-ia3_cli_read_file(const char *path, size_t *len, ia3_error *err)
-{
-    FILE *f = fopen(path, "rb");
-    uint8_t *data = NULL;
-    size_t cap = 0;
-    *len = 0;
-    if (f) {
-        do {
-            cap = cap ? 2 * cap : 65536;
-            data = ia3_realloc(data, cap);
-            *len += fread(data + *len, 1, cap - *len, f);
-        } while (*len == cap);
-        if (!ferror(f)) {
-            fclose(f);
-            return data;
-        }
-    }
-    ia3_fail(err, IA3_E_INVALID, "could not read file \"%s\": %s", path, strerror(errno));
-    if (f)
-        fclose(f);
-    free(data);
-    return NULL;
-}
-
-float *
-ia3_cli_adapter(ia3_server *s, const ia3_layout **layout, ia3_error *err)
-{
-    if (s->options->adapter == NULL)
-        return NULL;
-    size_t len;
-    uint8_t *data = ia3_cli_read_file(s->options->adapter, &len, err);
-    float *values = data ? ia3_adapter_parse_any(ia3_model_layouts(s->model), ia3_model_methods(s->model),
-                                                 data, len, layout, err)
-                         : NULL;
-    free(data);
-    return values;
-}
-
-int
-ia3_cli_choices(const char *text, ia3_span **spans)
-{
-    int n = 1;
-    for (const char *p = text; *p; p++)
-        n += *p == '|';
-    *spans = ia3_alloc_array((size_t) n, sizeof **spans);
-    const char *p = text;
-    for (int i = 0; i < n; i++) {
-        size_t len = strcspn(p, "|");
-        (*spans)[i] = (ia3_span){.data = p, .len = (uint32_t) len};
-        p += len + 1;
-    }
-    return n;
-}
 
 static bool
 info(ia3_server *s)

@@ -1,3 +1,7 @@
+/*
+ * connection.c
+ *     Opens connections to engines, greets them, and sends and receives frames.
+ */
 #include "postgres.h"
 
 #include <sys/socket.h>

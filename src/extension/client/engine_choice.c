@@ -1,3 +1,7 @@
+/*
+ * engine_choice.c
+ *     Remembers for the session which engine did not answer, and which one to stay with.
+ */
 #include "postgres.h"
 
 #include "utils/timestamp.h"

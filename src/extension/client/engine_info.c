@@ -1,3 +1,7 @@
+/*
+ * engine_info.c
+ *     Reads what an engine says about itself.
+ */
 #include "postgres.h"
 
 #include "engine_info.h"

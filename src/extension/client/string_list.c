@@ -1,3 +1,7 @@
+/*
+ * string_list.c
+ *     Converts lists of strings from and to arrays, and finds strings by hash.
+ */
 #include "postgres.h"
 
 #include "catalog/pg_type.h"

@@ -1,3 +1,7 @@
+/*
+ * text.c
+ *     Converts between the server encoding and the UTF-8 of the protocol.
+ */
 #include "postgres.h"
 
 #include "catalog/namespace.h"

@@ -1,3 +1,7 @@
+/*
+ * adapter_request.c
+ *     Repeats a request until the engine has the adapters that it needs.
+ */
 #include "postgres.h"
 
 #include "adapter_request.h"
