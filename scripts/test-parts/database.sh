@@ -98,7 +98,7 @@ test_valgrind() {
     cat >"$logs/postgres" <<END
 #!/bin/sh
 exec valgrind --quiet --trace-children=yes '--trace-children-skip=*/ia3_engine,*/sh' --leak-check=no --track-origins=yes \\
-    --num-callers=30 --xml=no --log-file=$logs/%p.log "$IA3_BINDIR/postgres" "\$@"
+    --num-callers=30 --fullpath-after= --log-file=$logs/%p.log "$IA3_BINDIR/postgres" "\$@"
 END
     chmod 755 "$logs/postgres"
     [ "$(id -u)" != 0 ] || chown -R postgres: "$logs"
@@ -121,7 +121,7 @@ END
 valgrind_errors() {
     sed -E 's/^==[0-9]+== ?//' "$1" | awk -v report="$2" '
         BEGIN { RS = ""; ORS = "\n\n" }
-        /ia3\.so/ || /src\/extension\// { n++; print >>report }
+        /\(in [^)]*\/ia3\.so\)|\/src\/extension\// { n++; print >>report }
         END { printf "%d", n + 0 }'
 }
 

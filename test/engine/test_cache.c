@@ -233,21 +233,21 @@ test_lanes_share(void **state)
     publish(&l, big, 50);
     publish(&l, second, 5);
     publish(&l, small, 2);
-    assert_int_equal(ia3_lanes_fill(&l, &batch), 10);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 10);
     assert_int_equal(count_of(&batch, small), 2); /* does not wait behind the fifty */
     assert_int_equal(count_of(&batch, big), 8);
     int taken = 8;
     while (taken < 50) {
-        assert_int_equal(ia3_lanes_fill(&l, &batch), taken + 10 <= 55 ? 10 : 55 - taken);
+        assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), taken + 10 <= 55 ? 10 : 55 - taken);
         int n = count_of(&batch, big);
         assert_true(n == 10 || taken + n == 50); /* of one client the older request first */
         taken += n;
     }
     while (l.n_waiting > 0)
-        ia3_lanes_fill(&l, &batch);
+        ia3_lanes_fill(&l, IA3_ROW_ANY, &batch);
     assert_int_equal(second->n_taken, 5);
     assert_int_equal(l.n, 0);
-    assert_int_equal(ia3_lanes_fill(&l, &batch), 0);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 0);
     free_request(big);
     free_request(second);
     free_request(small);
@@ -267,7 +267,7 @@ test_lanes_budget(void **state)
     publish(&l, middle, 1);
     int batches = 0;
     while (l.n_waiting > 0) {
-        assert_true(ia3_lanes_fill(&l, &batch) > 0);
+        assert_true(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch) > 0);
         int tokens = 0;
         for (int i = 0; i < batch.n; i++)
             tokens += batch.rows[i]->n_ids;
@@ -292,11 +292,11 @@ test_lanes_partial(void **state)
     ia3_lanes l = {.max_tokens = 1000};
     ia3_request *a = make_request(1, 10, 10), *b = make_request(1, 10, 10);
     publish(&l, a, 3);
-    assert_int_equal(ia3_lanes_fill(&l, &batch), 3);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 3);
     assert_int_equal(l.n_waiting, 0);
     publish(&l, b, 2);
     publish(&l, a, 7);
-    assert_int_equal(ia3_lanes_fill(&l, &batch), 6);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 6);
     assert_int_equal(count_of(&batch, a), 4);
     publish(&l, a, 9);
     assert_null(ia3_lanes_take_cancelled(&l));
@@ -305,7 +305,7 @@ test_lanes_partial(void **state)
     assert_null(ia3_lanes_take_cancelled(&l));
     assert_int_equal(l.n_waiting, 0);
     publish(&l, b, 10);
-    assert_int_equal(ia3_lanes_fill(&l, &batch), 8);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 8);
     assert_int_equal(count_of(&batch, b), 8);
     assert_int_equal(l.n, 0);
     free_request(a);

@@ -21,7 +21,7 @@ ia3_philox(const uint32_t counter[4], uint32_t out[4])
 {
     uint32_t c0 = counter[0], c1 = counter[1], c2 = counter[2], c3 = counter[3];
     uint32_t k0 = IA3_PHILOX_KEY0, k1 = IA3_PHILOX_KEY1;
-#ifdef __CUDACC__
+#ifdef __CUDA_ARCH__ /* the host's compiler does not know it */
 #pragma unroll
 #endif
     for (int round = 0; round < 10; round++) {
