@@ -95,10 +95,11 @@ test_valgrind() {
     fi
     rm -rf "$logs"
     mkdir "$logs"
+    cp test/valgrind.supp "$logs"
     cat >"$logs/postgres" <<END
 #!/bin/sh
 exec valgrind --quiet --trace-children=yes '--trace-children-skip=*/ia3_engine,*/sh' --leak-check=no --track-origins=yes \\
-    --num-callers=30 --fullpath-after= --log-file=$logs/%p.log "$IA3_BINDIR/postgres" "\$@"
+    --num-callers=30 --fullpath-after= --suppressions=$logs/valgrind.supp --log-file=$logs/%p.log "$IA3_BINDIR/postgres" "\$@"
 END
     chmod 755 "$logs/postgres"
     [ "$(id -u)" != 0 ] || chown -R postgres: "$logs"
