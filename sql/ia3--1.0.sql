@@ -154,10 +154,10 @@ CREATE POLICY checkpoint_all ON ia3.checkpoint
 
 -- There is no INSERT: only functions insert, as the owner of the tables, so whoever may execute them decides what
 -- becomes an adapter. Nor may a task be renamed, because a unique violation would reveal the names of others' tasks.
-GRANT SELECT, DELETE ON ia3.task TO PUBLIC;
+GRANT SELECT ON ia3.task TO PUBLIC;
 GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers) ON ia3.task TO PUBLIC;
-GRANT SELECT, DELETE ON ia3.adapter TO PUBLIC;
-GRANT SELECT, DELETE ON ia3.checkpoint TO PUBLIC;
+GRANT SELECT ON ia3.adapter TO PUBLIC;
+GRANT SELECT ON ia3.checkpoint TO PUBLIC;
 
 --
 -- Training

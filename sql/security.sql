@@ -40,6 +40,20 @@ INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, create
     VALUES ('alices', 2, 'x', sha256('z'), '{}', 'me');
 UPDATE ia3.adapter SET version = 5;
 TRUNCATE ia3.adapter;
+-- a lock of a table would stop everybody's predictions
+BEGIN;
+LOCK TABLE ia3.task IN ACCESS EXCLUSIVE MODE;
+ROLLBACK;
+BEGIN;
+LOCK TABLE ia3.adapter IN ROW EXCLUSIVE MODE;
+ROLLBACK;
+BEGIN;
+LOCK TABLE ia3.checkpoint IN ACCESS EXCLUSIVE MODE;
+ROLLBACK;
+SELECT c.relname, p.privilege_type FROM pg_class c, aclexplode(c.relacl) p
+ WHERE c.relnamespace = 'ia3'::regnamespace AND p.grantee = 0 ORDER BY 1, 2;
+-- nor may the rows of others be locked
+SELECT task FROM ia3.task WHERE task = 'alices' FOR KEY SHARE;
 -- the query runs with the privileges of the caller, whoever wrote it
 SELECT ia3_train('bobs', 'TABLE alices', steps => 1);
 RESET ROLE;

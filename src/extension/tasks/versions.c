@@ -69,17 +69,23 @@ static Ia3Query lockQuery = {
     .argTypes = {TEXTOID},
 };
 
+/*
+ * These run as the owner of the tables, since whoever may delete from a table may also lock it, and with it everybody
+ * out. The last parameter is the caller, who has to have the privileges of the task's owner.
+ */
 static Ia3Query dropTaskQuery = {
-    .sql = "DELETE FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1",
-    .nArgs = 1,
-    .argTypes = {TEXTOID},
+    .sql = "DELETE FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1"
+           " AND pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)",
+    .nArgs = 2,
+    .argTypes = {TEXTOID, OIDOID},
 };
 
 static Ia3Query dropVersionQuery = {
-    .sql = "DELETE FROM ia3.adapter a WHERE a.task OPERATOR(pg_catalog.=) $1"
-           " AND a.version OPERATOR(pg_catalog.=) $2",
-    .nArgs = 2,
-    .argTypes = {TEXTOID, INT4OID},
+    .sql = "DELETE FROM ia3.adapter a USING ia3.task t WHERE a.task OPERATOR(pg_catalog.=) $1"
+           " AND a.version OPERATOR(pg_catalog.=) $2 AND t.task OPERATOR(pg_catalog.=) a.task"
+           " AND pg_catalog.pg_has_role($3, t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)",
+    .nArgs = 3,
+    .argTypes = {TEXTOID, INT4OID, OIDOID},
 };
 
 static void
@@ -292,11 +298,17 @@ Ia3VersionsActivate(const char *task, int version)
 void
 Ia3VersionsDropTask(const char *task)
 {
-    Datum value;
+    Ia3Identity caller;
+    Datum values[2];
+    uint64 dropped;
 
     Ia3SpiConnect();
-    value = CStringGetTextDatum(task);
-    if (Ia3QueryRun(&dropTaskQuery, &value, NULL, false) == 0)
+    values[0] = CStringGetTextDatum(task);
+    caller = Ia3BecomeTableOwner();
+    values[1] = ObjectIdGetDatum(caller.user);
+    dropped = Ia3QueryRun(&dropTaskQuery, values, NULL, false);
+    Ia3BecomeAgain(caller);
+    if (dropped == 0)
         Ia3VersionsRaiseNotOwned(task);
     Ia3SpiFinish();
 }
@@ -304,7 +316,9 @@ Ia3VersionsDropTask(const char *task)
 void
 Ia3VersionsDrop(const char *task, int version)
 {
-    Datum values[2];
+    Ia3Identity caller;
+    Datum values[3];
+    uint64 dropped;
 
     Ia3SpiConnect();
     if (lock_task(task) == version)
@@ -314,7 +328,11 @@ Ia3VersionsDrop(const char *task, int version)
                  errhint("Activate another version first, or drop the whole task with ia3_drop(task).")));
     values[0] = CStringGetTextDatum(task);
     values[1] = Int32GetDatum(version);
-    if (Ia3QueryRun(&dropVersionQuery, values, NULL, false) == 0)
+    caller = Ia3BecomeTableOwner();
+    values[2] = ObjectIdGetDatum(caller.user);
+    dropped = Ia3QueryRun(&dropVersionQuery, values, NULL, false);
+    Ia3BecomeAgain(caller);
+    if (dropped == 0)
         ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
                         errmsg("version %d of ia3 task \"%s\" does not exist", version, task)));
     Ia3SpiFinish();

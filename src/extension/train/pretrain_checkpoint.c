@@ -2,7 +2,7 @@
  * pretrain_checkpoint.c
  *     The state of unfinished pre-training runs: the table ia3.checkpoint.
  *
- * A task has at most one checkpoint. It is read and deleted as the caller, under row security. It is written as the
+ * A task has at most one checkpoint. It is read as the caller, under row security. It is written and deleted as the
  * owner of the tables, after checking that the caller has the privileges of the task's owner: the engine gets the
  * bytes of the state back unchecked, so nobody else may write them.
  */
@@ -40,10 +40,13 @@ static Ia3Query saveQuery = {
     .argTypes = {TEXTOID, INT4OID, JSONBOID, BYTEAOID, BYTEAOID, FLOAT8ARRAYOID, FLOAT8OID, NAMEOID},
 };
 
+/* Runs as the owner of the tables; $2 is the caller. */
 static Ia3Query deleteQuery = {
-    .sql = "DELETE FROM ia3.checkpoint c WHERE c.task OPERATOR(pg_catalog.=) $1",
-    .nArgs = 1,
-    .argTypes = {TEXTOID},
+    .sql = "DELETE FROM ia3.checkpoint c USING ia3.task t WHERE c.task OPERATOR(pg_catalog.=) $1"
+           " AND t.task OPERATOR(pg_catalog.=) c.task"
+           " AND pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)",
+    .nArgs = 2,
+    .argTypes = {TEXTOID, OIDOID},
 };
 
 /* Another version of ia3 may resume a run; the engine raises an error if it cannot. */
@@ -201,11 +204,15 @@ Ia3CheckpointSave(const char *task, const char *backbone, const Ia3Strings *temp
 void
 Ia3CheckpointDelete(const char *task)
 {
-    Datum value;
+    Ia3Identity caller;
+    Datum values[2];
 
     Ia3SpiConnect();
-    value = CStringGetTextDatum(task);
-    Ia3QueryRun(&deleteQuery, &value, NULL, false);
+    values[0] = CStringGetTextDatum(task);
+    caller = Ia3BecomeTableOwner();
+    values[1] = ObjectIdGetDatum(caller.user);
+    Ia3QueryRun(&deleteQuery, values, NULL, false);
+    Ia3BecomeAgain(caller);
     Ia3SpiFinish();
 }
 
