@@ -46,7 +46,7 @@ METHODS = ["zero-shot", "in-context", "ia3", "tf-idf"]
 NOT_FIELDS = ("Label", "ID")
 
 # The pieces of a prompt are cut one by one, as T-Few does; the whole must fit.
-SESSION = "SET client_min_messages = warning; SET ia3.max_input_tokens = 8192"
+SESSION = "SET client_min_messages = warning; SET ia3.max_input_tokens_limit = 8192; SET ia3.max_input_tokens = 8192"
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS ia3;
 CREATE SCHEMA IF NOT EXISTS raft;

@@ -18,6 +18,7 @@ char *Ia3BackbonesSetting = NULL;
 int Ia3Threads = 0;
 int Ia3MaxBatchTokens = 4096;
 int Ia3MaxInputTokens = 512;
+int Ia3MaxInputTokensLimit = 4096;
 int Ia3AdapterCacheSize = 256;
 int Ia3MemoryLimit = 0;
 int Ia3StartTimeout = 60000;
@@ -46,16 +47,35 @@ define_engine_settings(GucStringCheckHook checkBackbones)
                             &Ia3MemoryLimit, 0, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
 }
 
+/*
+ * What a role sets has to be within the limit. A configuration file is not checked here, because its lines may come in any
+ * order; Ia3InputTokens applies the limit to it.
+ */
+static bool
+check_max_input_tokens(int *newval, void **extra, GucSource source)
+{
+    if (source <= PGC_S_ARGV || *newval <= Ia3MaxInputTokensLimit)
+        return true;
+    GUC_check_errdetail("The setting ia3.max_input_tokens_limit is %d.", Ia3MaxInputTokensLimit);
+    GUC_check_errhint("A superuser can raise ia3.max_input_tokens_limit.");
+    return false;
+}
+
 static void
 define_session_settings(void)
 {
     DefineCustomStringVariable("ia3.backbone", "Backbone of new tasks and of calls without a task.", NULL,
                                &Ia3Backbone, "default", PGC_USERSET, 0, NULL, NULL, NULL);
-    DefineCustomIntVariable(
-        "ia3.max_input_tokens", "Maximum number of tokens of an input; what does not fit is cut off.",
-        "The limit includes the end marker. Cutting keeps what follows a template's last "
-        "field.",
-        &Ia3MaxInputTokens, 512, 16, IA3_MAX_INPUT_TOKENS, PGC_USERSET, 0, NULL, NULL, NULL);
+    DefineCustomIntVariable("ia3.max_input_tokens_limit", "Maximum of ia3.max_input_tokens.",
+                            "Long inputs keep an engine busy, with the square of their length.",
+                            &Ia3MaxInputTokensLimit, 4096, 16, IA3_MAX_INPUT_TOKENS, PGC_SUSET, 0, NULL, NULL,
+                            NULL);
+    DefineCustomIntVariable("ia3.max_input_tokens",
+                            "Maximum number of tokens of an input; what does not fit is cut off.",
+                            "The limit includes the end marker. Cutting keeps what follows a template's last "
+                            "field.",
+                            &Ia3MaxInputTokens, 512, 16, IA3_MAX_INPUT_TOKENS, PGC_USERSET, 0,
+                            check_max_input_tokens, NULL, NULL);
     DefineCustomIntVariable("ia3.start_timeout", "How long a query waits for an engine that is starting.",
                             "0 means not at all.", &Ia3StartTimeout, 60000, 0, INT_MAX, PGC_USERSET,
                             GUC_UNIT_MS, NULL, NULL, NULL);
@@ -72,4 +92,10 @@ Ia3DefineSettings(GucStringCheckHook checkBackbones)
     define_engine_settings(checkBackbones);
     define_session_settings();
     MarkGUCPrefixReserved("ia3");
+}
+
+int
+Ia3InputTokens(void)
+{
+    return Min(Ia3MaxInputTokens, Ia3MaxInputTokensLimit);
 }

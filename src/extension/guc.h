@@ -15,11 +15,15 @@ extern int Ia3AdapterCacheSize; /* MB */
 extern int Ia3MemoryLimit;      /* MB, 0: none */
 
 /* PGC_USERSET */
-extern char *Ia3Backbone; /* of new tasks and zero-shot calls */
-extern int Ia3MaxInputTokens;
-extern int Ia3StartTimeout; /* ms that a query waits for an engine that is starting or loading */
+extern char *Ia3Backbone;          /* of new tasks and zero-shot calls */
+extern int Ia3MaxInputTokens;      /* as set; Ia3InputTokens() is what counts */
+extern int Ia3MaxInputTokensLimit; /* what roles may set it to */
+extern int Ia3StartTimeout;        /* ms that a query waits for an engine that is starting or loading */
 extern int Ia3BatchRows;
 extern bool Ia3EnableBatching;
+
+/* ia3.max_input_tokens, within ia3.max_input_tokens_limit. */
+extern int Ia3InputTokens(void);
 
 /* Defines every setting; called once, from _PG_init. `checkBackbones` is the check hook of ia3.backbones. */
 extern void Ia3DefineSettings(GucStringCheckHook checkBackbones);

@@ -89,6 +89,19 @@ SKIP: {
     like($err, qr/invalid configuration parameter name "ia3.no_such_setting"/, 'the prefix is reserved');
 }
 
+# Long inputs keep an engine busy: how long they may be is not for everybody to say.
+($out, $err) = session($node, "SET ia3.max_input_tokens = 4097;\nSET ia3.max_input_tokens = 4096;\nSHOW ia3.max_input_tokens;\n");
+like($err, qr/22023: invalid value for parameter "ia3.max_input_tokens": 4097/, 'more than the limit');
+like($err, qr/ia3\.max_input_tokens_limit is 4096/, 'which the detail names');
+is($out, "4096\n", 'and as much as the limit');
+$node->safe_psql('postgres', 'CREATE ROLE limited LOGIN');
+($out, $err) = session($node, "SET ROLE limited;\nSET ia3.max_input_tokens_limit = 32768;\nALTER ROLE limited SET ia3.max_input_tokens = 30000;\n");
+like($err, qr/42501: permission denied to set parameter "ia3.max_input_tokens_limit"/, 'a role cannot raise the limit');
+like($err, qr/22023: invalid value for parameter "ia3.max_input_tokens": 30000/, 'nor set more for its next sessions');
+$node->safe_psql('postgres', 'DROP ROLE limited');
+($out, $err) = session($node, "SET ia3.max_input_tokens_limit = 8192;\nSET ia3.max_input_tokens = 8192;\nSHOW ia3.max_input_tokens;\n");
+is($out, "8192\n", 'a superuser can');
+
 # A problem can be fixed without a restart.
 symlink $bundled, "$models/gone" or die "symlink: $!";
 $node->reload;

@@ -131,14 +131,14 @@ fill_asker_tag(AskerTag *tag)
 {
     memset(tag, 0, sizeof *tag);
     tag->user = GetUserId();
-    tag->maxInputTokens = Ia3MaxInputTokens;
+    tag->maxInputTokens = Ia3InputTokens();
     strlcpy(tag->backbone, Ia3Backbone, sizeof tag->backbone);
 }
 
 static bool
 asker_is(const AskerTag *tag)
 {
-    return tag->user == GetUserId() && tag->maxInputTokens == Ia3MaxInputTokens &&
+    return tag->user == GetUserId() && tag->maxInputTokens == Ia3InputTokens() &&
            strncmp(tag->backbone, Ia3Backbone, NAMEDATALEN - 1) == 0;
 }
 

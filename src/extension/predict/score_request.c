@@ -43,7 +43,7 @@ Ia3ScoreCreate(const char *backbone)
     Ia3ScoreRequest *request = palloc0(sizeof(Ia3ScoreRequest));
 
     request->backbone = pstrdup(backbone);
-    request->maxInputTokens = Ia3MaxInputTokens;
+    request->maxInputTokens = Ia3InputTokens();
     request->context = CurrentMemoryContext;
     return request;
 }

@@ -135,7 +135,7 @@ begin(Pretraining *p, bool resume, bool seedGiven)
 
     if (found && !seedGiven)
         p->recipe->seed = Ia3CheckpointSeed(&saved);
-    p->at.recipe = recipe_json(p, engine, Ia3MaxInputTokens);
+    p->at.recipe = recipe_json(p, engine, Ia3InputTokens());
     memcpy(p->at.backboneDigest, engine->digest, IA3_DIGEST_LEN);
     for (int i = 0; i < IA3_LOSS_POINTS; i++)
         p->at.losses[i] = NAN;

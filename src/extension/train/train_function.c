@@ -230,7 +230,7 @@ ia3_train(PG_FUNCTION_ARGS)
     Training t = {.job = {.putExamples = put_examples, .running = forget_rows, .arg = &t}};
     Ia3Trained trained;
     Ia3Strings *choices;
-    int maxInputTokens = Ia3MaxInputTokens;
+    int maxInputTokens = Ia3InputTokens();
 
     Ia3TrainPrevent("ia3_train()");
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))

@@ -66,7 +66,7 @@ write_request(ia3_writer *w, void *arg)
     static const uint8 ones[IA3_DIGEST_LEN];
     const Ia3TrainJob *job = arg;
 
-    ia3_put_u32(w, Ia3MaxInputTokens);
+    ia3_put_u32(w, Ia3InputTokens());
     Ia3RecipePut(job->recipe, w);
     ia3_put_bytes(w, job->init ? job->init->digest : ones, IA3_DIGEST_LEN);
     ia3_put_u32(w, job->stop);
