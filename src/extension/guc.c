@@ -37,8 +37,9 @@ define_engine_settings(GucStringCheckHook checkBackbones)
         &Ia3BackbonesSetting, "default=ia3-mini", PGC_SIGHUP, 0, checkBackbones, NULL, NULL);
     DefineCustomIntVariable("ia3.threads", "Threads of each engine on the CPU; 0 means one per core.", NULL,
                             &Ia3Threads, 0, 0, 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
-    DefineCustomIntVariable("ia3.max_batch_tokens",
-                            "Maximum number of input tokens in one batch of an engine.", NULL,
+    DefineCustomIntVariable("ia3.max_batch_tokens", "Budget of one batch of an engine, in tokens.",
+                            "Tokens of inputs, of choices, and to be generated count; those of long inputs "
+                            "count more. A single row may exceed the budget.",
                             &Ia3MaxBatchTokens, 4096, 64, 4 * 1024 * 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.adapter_cache_size", "Memory for cached adapters in each engine.", NULL,
                             &Ia3AdapterCacheSize, 256, 1, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL,
@@ -76,9 +77,10 @@ define_session_settings(void)
                             "field.",
                             &Ia3MaxInputTokens, 512, 16, IA3_MAX_INPUT_TOKENS, PGC_USERSET, 0,
                             check_max_input_tokens, NULL, NULL);
-    DefineCustomIntVariable("ia3.start_timeout", "How long a query waits for an engine that is starting.",
-                            "0 means not at all.", &Ia3StartTimeout, 60000, 0, INT_MAX, PGC_USERSET,
-                            GUC_UNIT_MS, NULL, NULL, NULL);
+    DefineCustomIntVariable("ia3.start_timeout",
+                            "How long a query waits for an engine that is not ready yet.",
+                            "The engine may be starting, loading or restarting. 0 means not at all.",
+                            &Ia3StartTimeout, 60000, 0, INT_MAX, PGC_USERSET, GUC_UNIT_MS, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.batch_rows",
                             "Maximum number of rows that a plan sends to an engine in one request.", NULL,
                             &Ia3BatchRows, 256, 1, 65536, PGC_USERSET, 0, NULL, NULL, NULL);
