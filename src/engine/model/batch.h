@@ -4,7 +4,8 @@
  *
  * score.c, generate.c and train.c build a batch in host memory; the pass copies it to the device's arena. Input i has
  * encoder rows [enc_offsets[i], enc_offsets[i+1]) and decoder rows [dec_offsets[i], dec_offsets[i+1]). The decoder rows
- * of an input form a forest: one trie per choice set, or one chain per choice. A slot is one adapter of the batch.
+ * of an input form a forest: one trie per choice set, or one chain per choice. A pair is a decoder row and a token whose
+ * log-probability after that row is wanted. A slot is one adapter of the batch.
  */
 #ifndef IA3_BATCH_H
 #define IA3_BATCH_H

@@ -30,7 +30,7 @@ wrong_tokens(const ia3_loss_example *e)
     return n;
 }
 
-/* -Σ lp over the gold tokens; each has the gradient -scale. */
+/* -Σ lp over the tokens of the correct choice; each has the gradient -scale. */
 static double
 add_lm(const ia3_loss_example *e, double scale, const float *lp, float *dlp)
 {
@@ -59,7 +59,7 @@ add_unlikelihood(const ia3_loss_example *e, double scale, const float *lp, float
     return sum;
 }
 
-/* Cross-entropy of softmax(-s) against the gold choice; dCE/dlp = (softmax - gold) / len. */
+/* Cross-entropy of softmax(-s) against the correct choice; dCE/dlp = (softmax - [choice is correct]) / len. */
 static double
 add_length_norm(const ia3_loss_example *e, double scale, const float *lp, float *dlp)
 {
@@ -87,23 +87,24 @@ ia3_losses
 ia3_loss(const ia3_loss_example *examples, int n, const ia3_recipe *recipe, const float *lp, float *dlp)
 {
     bool each = recipe->averaging == IA3_LOSS_EXAMPLE;
-    long gold = 0, wrong = 0;
+    long correct = 0, wrong = 0;
     for (int i = 0; i < n; i++) {
-        gold += examples[i].choices->len[examples[i].label];
+        correct += examples[i].choices->len[examples[i].label];
         wrong += wrong_tokens(&examples[i]);
     }
     ia3_losses l = {0};
     for (int i = 0; i < n; i++) {
         const ia3_loss_example *e = &examples[i];
         double share = each ? recipe->batch_size : 1;
-        double lm = 1 / (share * (each ? e->choices->len[e->label] : gold));
+        double lm_scale = 1 / (share * (each ? e->choices->len[e->label] : correct));
+        double norm_scale = 1.0 / (each ? recipe->batch_size : n);
         double tokens = each ? wrong_tokens(e) : wrong;
-        double mc = 1.0 / (each ? recipe->batch_size : n);
-        l.lm += lm * add_lm(e, recipe->lm_weight * lm, lp, dlp);
-        l.length_norm += mc * add_length_norm(e, recipe->length_norm_weight * mc, lp, dlp);
+        l.lm += lm_scale * add_lm(e, recipe->lm_weight * lm_scale, lp, dlp);
+        l.length_norm += norm_scale * add_length_norm(e, recipe->length_norm_weight * norm_scale, lp, dlp);
         if (tokens > 0) {
-            double ul = 1 / (share * tokens);
-            l.unlikelihood += ul * add_unlikelihood(e, recipe->unlikelihood_weight * ul, lp, dlp);
+            double wrong_scale = 1 / (share * tokens);
+            l.unlikelihood +=
+                wrong_scale * add_unlikelihood(e, recipe->unlikelihood_weight * wrong_scale, lp, dlp);
         }
     }
     l.total = recipe->lm_weight * l.lm + recipe->unlikelihood_weight * l.unlikelihood +

@@ -7,13 +7,15 @@
 
 #include "train.h"
 
-/* One example of the batch; first_pair is its first pair in the batch. */
+/*
+ * One example of the batch. A pair is a decoder row and a token whose log-probability after that row is wanted (batch.h).
+ * The pairs of a batch are numbered consecutively.
+ */
 typedef struct ia3_loss_example {
     const ia3_choices *choices;
-    int label;
-    int first_pair;
-    bool
-        chains; /* pairs are in the order of choices, then tokens; else they are given by choices->choice_pairs */
+    int label;      /* the position of the correct choice */
+    int first_pair; /* the example's first pair */
+    bool chains;    /* pairs are in the order of choices, then tokens; else choices->choice_pairs has them */
 } ia3_loss_example;
 
 typedef struct ia3_losses {
@@ -24,8 +26,8 @@ typedef struct ia3_losses {
  * Computes the losses of n examples from lp [pairs], and adds dL/dlp to dlp [pairs], where L = Σ weight·loss with the
  * weights of the recipe:
  *
- *   lm            = -Σ lp / Σ 1                     over the tokens of the correct choice ("gold")
- *   length_norm   = mean over examples of CE(softmax(-s), gold),  s_c = Σ_t (-lp_ct) / len_c
+ *   lm            = -Σ lp / Σ 1                     over the tokens of the correct choices
+ *   length_norm   = mean over examples of CE(softmax(-s), correct choice),  s_c = Σ_t (-lp_ct) / len_c
  *   unlikelihood  = -Σ log(1.01 - exp lp) / Σ 1     over the tokens of the wrong choices
  *
  * The reference implementation adds a constant for masked positions, which has no gradient and is left out here. With

@@ -3,10 +3,11 @@
  *     The compute thread loads the backbone, then runs one batch and one training step in turn, so that neither waits for
  *     more than one of the other.
  *
- * Work that takes longer than a batch should gives way. Between its pieces (model.h) it lets the thread run a batch of
- * shorter rows: a training step and a long row let short rows pass, and a generation, at every token, any row that is
- * scored, and a training step. So a row waits for a piece of what is under way and for a batch or two, whatever others ask
- * for. What all its clients have given up is abandoned at the same places.
+ * Work that takes longer than a batch of short rows gives way to shorter work: between two of its pieces (model.h says
+ * what these are) the thread runs a batch of rows that are waiting. A training step and a long row give way to short
+ * rows. A generation gives way to all rows that are scored, and to training steps. So a short row never waits for long
+ * work to end, but only for one piece of it or for the batch under way, and then for its lane's turn (queue.h). At the
+ * same places, a long row or a generation is abandoned if all its requests have been cancelled or the engine stops.
  */
 #include "serve.h"
 

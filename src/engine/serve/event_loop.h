@@ -1,9 +1,10 @@
 /*
  * event_loop.h
- *     The state of the I/O thread, which the event loop (event_loop.c) and the message handlers (dispatch.c) share.
+ *     The I/O thread: its state, and the functions of its event loop (event_loop.c) and of its message handlers
+ *     (dispatch.c).
  */
-#ifndef IA3_IO_H
-#define IA3_IO_H
+#ifndef IA3_EVENT_LOOP_H
+#define IA3_EVENT_LOOP_H
 
 #include "connection.h"
 #include "serve.h"
@@ -32,10 +33,16 @@ typedef struct ia3_io {
     uint8_t *scratch;
 } ia3_io;
 
+/* event_loop.c */
+/* Runs the event loop. Returns the exit status; sockets are then closed and unlinked. */
+int ia3_io_run(ia3_server *s);
+/* Frees the memory of requests, caches and connections after the compute thread has ended. */
+void ia3_io_free(ia3_server *s);
+
 /* dispatch.c */
 /* Handles one complete frame; takes ownership of its data. */
 void ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame);
-/* Tokenizes requests for a few milliseconds. */
+/* Tokenizes for at most about 2 ms for each request that waits for it. Called once per turn of the event loop. */
 void ia3_io_prepare(ia3_io *io);
 /* Replies to a finished request and frees it. */
 void ia3_io_complete(ia3_io *io, ia3_request *r);

@@ -11,7 +11,7 @@
 typedef struct ia3_lane {
     uint64_t client;
     ia3_request *first, *last;
-    bool full; /* its next row did not fit in the current batch */
+    bool full; /* its next row does not fit in the current batch, or is of a kind not allowed there */
 } ia3_lane;
 
 typedef struct ia3_lanes {
@@ -30,9 +30,10 @@ void ia3_lanes_add(ia3_lanes *l, ia3_request *r, uint32_t more);
 
 /*
  * Fills a batch with rows of kinds below `below` from all lanes in turn until the token budget is used up, but with at
- * least one row if there is one. A row costs its tokens, and more of them the longer it is, since attention grows with the
- * square; a long row, which costs more than the whole budget, is a batch by itself. If the next row of a lane does not fit, the lane is skipped for the rest of this batch and begins the next.
- * Returns the number of rows taken.
+ * least one row if there is one. A row costs its tokens: those of the input, and the rows of the choices' trie or the
+ * tokens that may be generated. A long input costs more, since attention grows with the square. A row that costs more
+ * than the whole budget is a batch by itself. If the next row of a lane does not fit or is not of such a kind, the lane is
+ * skipped for the rest of this batch; the first such lane begins the next one. Returns the number of rows taken.
  */
 uint32_t ia3_lanes_fill(ia3_lanes *l, ia3_row_kind below, ia3_row_batch *batch);
 

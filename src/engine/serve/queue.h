@@ -6,7 +6,8 @@
  * sleeps on a condition variable; the I/O thread is woken through an eventfd.
  *
  * Rows wait in lanes, one per client, and a batch takes one row from each lane in turn. So a client that requests a
- * million rows delays another client's single row by at most one batch.
+ * million rows delays another client's single row only by the batch that is under way, and by one more if a row of
+ * each client does not fit in one batch. A short row does not even wait for longer work to end (compute_thread.c).
  */
 #ifndef IA3_QUEUE_H
 #define IA3_QUEUE_H
@@ -33,19 +34,22 @@ typedef struct ia3_event {
     double loss, examples_per_second, seconds_left;
 } ia3_event;
 
-/* By how long they keep the compute thread busy: work gives way to rows of the kinds before its own. */
+/*
+ * Rows differ in how long they keep the compute thread busy; the kinds are in this order. Work on rows of one kind gives
+ * way to rows of the kinds before it.
+ */
 typedef enum ia3_row_kind {
     IA3_ROW_SHORT,
     IA3_ROW_LONG, /* costs more than the budget of a batch */
     IA3_ROW_TEXT, /* GENERATE: a pass for each token */
-    IA3_ROW_ANY
+    IA3_ROW_ANY   /* not a kind, but the upper bound that admits all of them */
 } ia3_row_kind;
 
 /* The rows of one batch. */
 #define IA3_MAX_BATCH_ROWS 4096
 typedef struct ia3_row_batch {
     int n;
-    ia3_row_kind kind; /* the last one of its rows' */
+    ia3_row_kind kind; /* the highest of the kinds of its rows */
     ia3_row *rows[IA3_MAX_BATCH_ROWS];
 } ia3_row_batch;
 
@@ -59,7 +63,7 @@ typedef struct ia3_work {
 
 typedef struct ia3_queue ia3_queue;
 
-/* wake_fd: the I/O thread's eventfd. max_batch_tokens: the most tokens in a batch (see ia3_score_row_tokens). */
+/* wake_fd: the I/O thread's eventfd. max_batch_tokens: the budget of a batch (see ia3_lanes_fill). */
 ia3_queue *ia3_queue_create(int wake_fd, int max_batch_tokens, ia3_stats *stats);
 void ia3_queue_free(ia3_queue *q);
 

@@ -1,10 +1,13 @@
 /*
  * request.h
- *     A SCORE, GENERATE, TRAIN or MERGE request on its way through the engine: the I/O thread parses it and tokenizes
- *     it in slices, the compute thread computes it, and the I/O thread sends the reply and frees it.
+ *     A SCORE, GENERATE, TRAIN or MERGE request on its way through the engine. The I/O thread parses it. It tokenizes
+ *     the texts of SCORE, GENERATE and TRAIN in slices, and the compute thread computes these requests; MERGE has no
+ *     texts and is carried out by the merger's thread (merger.h). Then the I/O thread sends the reply and frees the
+ *     request.
  *
  * Threads: the I/O thread fills in a row before it publishes it (ia3_queue_publish). From then until the DONE event,
- * rows, results and `error` belong to the compute thread. Both threads read `cancelled`.
+ * rows, results and `error` belong to the compute thread. Likewise `error` belongs to the merger's thread from
+ * ia3_merger_add until DONE. All threads read `cancelled`.
  */
 #ifndef IA3_REQUEST_H
 #define IA3_REQUEST_H
@@ -53,7 +56,8 @@ typedef struct ia3_request {
     struct ia3_connection *connection; /* NULL after it was closed */
     struct ia3_request *prev, *next;   /* the connection's outstanding requests */
     struct ia3_request *next_prepare;
-    uint8_t *frame; /* the messages point into it; freed together with them when everything is tokenized */
+    /* The payload; `score`, `train` and `merge` point into it. Freed with the first two when everything is tokenized. */
+    uint8_t *frame;
     size_t frame_len;
     size_t bytes, accounted; /* memory in use; how much of it is included in ia3_io.request_bytes */
     ia3_score_message score;

@@ -20,6 +20,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/model/methods/methods.h"
+#include "event_loop.h"
 #include "merger.h"
 
 #define STOP_SECONDS 2 /* how long a shutdown waits for the current batch */

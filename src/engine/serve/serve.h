@@ -3,8 +3,8 @@
  *     The engine as a server: `ia3_engine serve`. protocol.h describes how the supervisor starts it and communicates
  *     with it.
  *
- * There are two threads, and a third while a checkpoint is merged (merger.h). The main thread does all input and output
- * (event_loop.c) and tokenizes. The compute thread (compute_thread.c) loads the backbone and makes all calls that use
+ * There are two threads, and a third while a checkpoint is merged (merger.h). The I/O thread, which is the process's
+ * main thread, does all input and output (event_loop.c) and tokenizes. The compute thread (compute_thread.c) loads the backbone and makes all calls that use
  * the device. They communicate only through queue.h.
  */
 #ifndef IA3_SERVE_H
@@ -44,12 +44,7 @@ int ia3_serve(const ia3_options *options);
 bool ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3_error *err);
 void ia3_server_unload(ia3_server *s);
 
-/* The compute thread's main function; arg is the ia3_server. */
+/* The compute thread's main function (compute_thread.c); arg is the ia3_server. */
 void *ia3_compute_main(void *arg);
-
-/* Runs the event loop (event_loop.c). Returns the exit status; sockets are then closed and unlinked. */
-int ia3_io_run(ia3_server *s);
-/* Frees the memory of requests, caches and connections after the compute thread has ended. */
-void ia3_io_free(ia3_server *s);
 
 #endif

@@ -7,8 +7,10 @@
  * last byte of the final reply; whatever interrupts that (error, cancel, end of the transaction) closes it, which also
  * makes the engine forget the request. Idle connections outlive transactions.
  *
- * Only connecting is retried, and a request is sent a second time only if the first engine said that it has not taken
- * it (GOODBYE): a request that kills an engine does not get another one to kill.
+ * Only connecting is retried. A request is sent a second time if the engine said that it has not taken it (GOODBYE) or
+ * that it lacks adapters (MISSING), and if sending it ahead failed or this backend gave it up (Ia3AheadSend or
+ * Ia3AheadWait returns 0, and the caller sends the request the ordinary way). It is not sent again if the engine goes away
+ * after it was sent: a request that kills an engine does not get another one to kill.
  */
 #include "postgres.h"
 

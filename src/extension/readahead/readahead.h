@@ -2,8 +2,8 @@
  * readahead.h
  *     Sending the rows of a plan to the engine in batches: the parts of the read-ahead node and how they fit.
  *
- * ia3_classify and ia3_predict are called by ordinary executor nodes, row by row. After planning we put a custom
- * scan, Ia3ReadAhead, below every node that calls them. It reads some rows of its child, evaluates the arguments that
+ * ia3_classify, ia3_predict and ia3_generate are called by ordinary executor nodes, row by row. After planning we put a
+ * custom scan, Ia3ReadAhead, below every node that calls them. It reads some rows of its child, evaluates the arguments that
  * the calls above it will have, sends all of these calls to the engine at once and keeps the answers in a result
  * cache (result_cache.h); then it returns the rows unchanged. The functions are still called for each row and find
  * their answers in the cache. A call that finds none goes to the engine by itself, so a missing or useless read-ahead

@@ -63,12 +63,12 @@ Ia3TrainParent(const Ia3TrainJob *job)
 static void
 write_request(ia3_writer *w, void *arg)
 {
-    static const uint8 ones[IA3_DIGEST_LEN];
+    static const uint8 none[IA3_DIGEST_LEN];
     const Ia3TrainJob *job = arg;
 
     ia3_put_u32(w, Ia3InputTokens());
     Ia3RecipePut(job->recipe, w);
-    ia3_put_bytes(w, job->init ? job->init->digest : ones, IA3_DIGEST_LEN);
+    ia3_put_bytes(w, job->init ? job->init->digest : none, IA3_DIGEST_LEN);
     ia3_put_u32(w, job->stop);
     if (job->state)
         ia3_put_str(w, VARDATA_ANY(job->state), VARSIZE_ANY_EXHDR(job->state));
