@@ -154,7 +154,7 @@ for my $i (1 .. 200)
 }
 like($error, qr/ERROR:  08006: ia3 engine for backbone "default" went away/, 'it is lost');
 like($error, qr/DETAIL:  The engine process exited with status 1: GPU 0 failed: /, 'the query learns why');
-like($error, qr/HINT:  It is being restarted/, 'and what happens');
+like($error, qr/HINT:  It is being restarted\.$/m, 'and what happens');
 is(value(q{SELECT ia3_predict('t', 'the next question') IS NOT NULL}), 't', 'the next one waits and is answered');
 isnt(engine_pid($node), $lost, 'by another process');
 is(value('SELECT restarts FROM ia3_stat_engine'), '1', 'after one restart');

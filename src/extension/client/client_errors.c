@@ -135,7 +135,8 @@ raise_gone(const char *backbone, Ia3EngineKey engine)
     ereport(ERROR, (errcode(ERRCODE_CONNECTION_FAILURE),
                     errmsg("ia3 engine for backbone \"%s\" went away", backbone),
                     why[0] != '\0' ? errdetail("%s", Ia3EngineText(why)) : 0,
-                    errhint("It is being restarted; see the server log for the reason.")));
+                    why[0] != '\0' ? errhint("It is being restarted.")
+                                   : errhint("It is being restarted; see the server log for the reason.")));
 }
 
 static void
