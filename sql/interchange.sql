@@ -119,6 +119,11 @@ SELECT with_config('{"target_modules": ["k", "v", "w0"], "feedforward_modules": 
 SELECT with_config('{"target_modules": ["k", "v", "wo", "q"]}');
 SELECT with_config('{"target_modules": ["k", "v", "wo", ""]}');
 SELECT with_config('{"target_modules": ["k", "wo"]}');
+-- 120,000 names are compared in time
+SET statement_timeout = '20s';
+SELECT with_config(jsonb_build_object('target_modules', array_fill('k'::text, '{60000}') || '{v,wo}'::text[],
+                                      'feedforward_modules', array_fill('wo'::text, '{60000}') || '{q}'::text[]));
+RESET statement_timeout;
 SELECT with_config('{"target_modules": []}');
 SELECT with_config('{"target_modules": "all-linear"}');
 SELECT with_config('{"target_modules": ".*(k|v"}');

@@ -23,6 +23,13 @@ SELECT ia3_render('ä } {a}', '{}');
 SELECT ia3_render('no field', '{}');
 SELECT ia3_render('{a} {choices}', '{"a": "x"}');
 SELECT ia3_render('{label}', '{"label": "x"}');
+-- a long template is shown in part, and any number of fields ends in time
+SELECT ia3_render(repeat('ä', 10000) || ' } ' || repeat('é', 10000) || '{a}', '{}');
+SELECT ia3_render(repeat('no field ', 10000), '{}');
+SET statement_timeout = '20s';
+SELECT length(ia3_render((SELECT string_agg('{f' || g || '}', '') FROM generate_series(1, 300000) g),
+                         (SELECT jsonb_object_agg('f' || g, 'x') FROM generate_series(1, 300000) g)));
+RESET statement_timeout;
 \set VERBOSITY default
 
 --

@@ -10,6 +10,7 @@
 
 #include "catalog/pg_collation.h"
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
@@ -22,8 +23,9 @@
 /* The modules that a configuration names, by a list or by a pattern. */
 typedef struct Targets {
     const char *key;
-    Ia3Strings *names; /* NULL: a pattern */
+    const Ia3Strings *names; /* each once; NULL: a pattern */
     text *pattern;
+    Ia3StringIndex *index; /* of the names */
 } Targets;
 
 /* Adds the members that are specific to (IA)³. The lists are those of the stored form. */
@@ -104,7 +106,7 @@ static Targets
 get_targets(Jsonb *config, const char *key)
 {
     JsonbValue *v = get(config, key);
-    Targets targets = {key, NULL, NULL};
+    Targets targets = {key, NULL, NULL, NULL};
 
     if (v == NULL)
         invalid(psprintf("\"%s\" is missing.", key), NULL);
@@ -112,17 +114,19 @@ get_targets(Jsonb *config, const char *key)
         targets.pattern = cstring_to_text(psprintf("^(?:%s)$", string_value(v)));
     else if (v->type == jbvBinary && JsonContainerIsArray(v->val.binary.data)) {
         JsonbContainer *array = v->val.binary.data;
+        int n = (int) JsonContainerSize(array);
 
-        targets.names = palloc(sizeof(Ia3Strings));
-        targets.names->n = (int) JsonContainerSize(array);
-        targets.names->items = palloc(sizeof(char *) * Max(targets.names->n, 1));
-        for (int i = 0; i < targets.names->n; i++) {
+        targets.index = Ia3StringIndexCreate();
+        for (int i = 0; i < n; i++) {
             JsonbValue *item = getIthJsonbValueFromContainer(array, i);
+            bool found;
 
+            CHECK_FOR_INTERRUPTS();
             if (item->type != jbvString)
                 invalid(psprintf("\"%s\" has an element that is not a string.", key), NULL);
-            targets.names->items[i] = string_value(item);
+            Ia3StringIndexAdd(targets.index, string_value(item), &found);
         }
+        targets.names = Ia3StringIndexStrings(targets.index);
     } else
         invalid(psprintf("\"%s\" is neither a list nor a string.", key), NULL);
     return targets;
@@ -144,9 +148,11 @@ targets_match(const Targets *targets, const char *module, bool partial)
     if (targets->names == NULL)
         return DatumGetBool(DirectFunctionCall2Coll(textregexeq, C_COLLATION_OID, CStringGetTextDatum(module),
                                                     PointerGetDatum(targets->pattern)));
-    for (int i = 0; i < targets->names->n; i++)
+    for (int i = 0; i < targets->names->n; i++) {
+        CHECK_FOR_INTERRUPTS();
         if (name_matches(targets->names->items[i], module, partial))
             return true;
+    }
     return false;
 }
 
@@ -158,6 +164,7 @@ check_effective(const Targets *targets, const Ia3AdapterModules *modules)
         const char *name = targets->names->items[i];
         bool found = false;
 
+        CHECK_FOR_INTERRUPTS();
         for (int m = 0; m < modules->n && !found; m++)
             found = name_matches(name, modules->names[m], false);
         if (!found)
@@ -172,11 +179,8 @@ static void
 check_subset(const Targets *part, const Targets *whole)
 {
     for (int i = 0; part->names && whole->names && i < part->names->n; i++) {
-        bool found = false;
-
-        for (int k = 0; k < whole->names->n && !found; k++)
-            found = strcmp(part->names->items[i], whole->names->items[k]) == 0;
-        if (!found)
+        CHECK_FOR_INTERRUPTS();
+        if (Ia3StringIndexFind(whole->index, part->names->items[i]) < 0)
             invalid(psprintf("\"%s\" of \"feedforward_modules\" is not among the \"target_modules\".",
                              part->names->items[i]),
                     NULL);
@@ -205,7 +209,7 @@ check_type(Jsonb *config)
 void
 Ia3AdapterConfigCheck(Jsonb *config, const Ia3AdapterModules *modules)
 {
-    Targets targets, feedforward, excluded = {NULL, NULL, NULL};
+    Targets targets, feedforward, excluded = {NULL, NULL, NULL, NULL};
 
     check_type(config);
     targets = get_targets(config, "target_modules");

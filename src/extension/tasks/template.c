@@ -10,8 +10,28 @@
 
 #include "lib/stringinfo.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 
 #include "template.h"
+
+/* A template in an error message: all of it when it is short, else what is around `at`, with "..." for the rest. */
+static char *
+excerpt(const char *source, const char *at)
+{
+    const int around = 60; /* bytes on either side */
+    int len = strlen(source), from = 0, to = len;
+    StringInfoData out;
+
+    if (len > 4 * around) {
+        /* whole characters only */
+        from = pg_mbcliplen(source, len, Max(0, (int) (at - source) - around));
+        to = from + pg_mbcliplen(source + from, len - from, 2 * around);
+    }
+    initStringInfo(&out);
+    appendStringInfo(&out, "%s%.*s%s", from > 0 ? "..." : "", to - from, source + from,
+                     to < len ? "..." : "");
+    return out.data;
+}
 
 static void
 syntax_error(const char *source, const char *at, const char *message)
@@ -19,58 +39,61 @@ syntax_error(const char *source, const char *at, const char *message)
     ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                     errmsg("invalid template: %s at position %d", message,
                            pg_mbstrlen_with_len(source, at - source) + 1),
-                    errdetail("The template is \"%s\".", source),
+                    errdetail("The template is \"%s\".", excerpt(source, at)),
                     errhint("Write {name} for a field, and {{ or }} for a literal brace.")));
 }
 
+/* A template while it is parsed. */
+typedef struct Parsing {
+    Ia3Template *t;
+    int capacity;           /* of t->parts */
+    Ia3StringIndex *fields; /* the distinct ones */
+} Parsing;
+
 static void
-add_part(Ia3Template *t, Ia3TemplatePartKind kind, const char *text, int len)
+add_part(Parsing *p, Ia3TemplatePartKind kind, const char *text, int len)
 {
+    Ia3Template *t = p->t;
     Ia3TemplatePart *part;
 
-    if (t->nParts == 0)
-        t->parts = palloc(sizeof(Ia3TemplatePart));
-    else
-        t->parts = repalloc(t->parts, sizeof(Ia3TemplatePart) * (t->nParts + 1));
+    if (t->nParts == p->capacity) {
+        p->capacity = Max(16, 2 * p->capacity);
+        t->parts = t->parts == NULL ? palloc(sizeof(Ia3TemplatePart) * p->capacity)
+                                    : repalloc_huge(t->parts, sizeof(Ia3TemplatePart) * p->capacity);
+    }
     part = &t->parts[t->nParts++];
     part->kind = kind;
     part->text = pnstrdup(text, len);
 }
 
 static void
-add_field(Ia3Template *t, const char *name, int len)
+add_field(Parsing *p, const char *name, int len)
 {
-    char *field;
+    bool found;
 
     if (len == 7 && memcmp(name, "choices", 7) == 0) {
-        add_part(t, IA3_PART_CHOICES, name, len);
+        add_part(p, IA3_PART_CHOICES, name, len);
         return;
     }
-    add_part(t, IA3_PART_FIELD, name, len);
-    field = t->parts[t->nParts - 1].text;
-    for (int i = 0; i < t->nFields; i++)
-        if (strcmp(t->fields[i], field) == 0)
-            return;
-    t->fields =
-        t->nFields == 0 ? palloc(sizeof(char *)) : repalloc(t->fields, sizeof(char *) * (t->nFields + 1));
-    t->fields[t->nFields++] = field;
+    add_part(p, IA3_PART_FIELD, name, len);
+    Ia3StringIndexAdd(p->fields, p->t->parts[p->t->nParts - 1].text, &found);
 }
 
 /* Parses the field that begins at `open`, a single '{'; returns the position after its '}'. */
 static const char *
-parse_field(Ia3Template *t, const char *open)
+parse_field(Parsing *parsing, const char *open)
 {
-    const char *p = open + 1;
+    const char *source = parsing->t->source, *p = open + 1;
 
     while (*p && *p != '}' && *p != '{' && (unsigned char) *p >= ' ')
         p++;
     if (*p != '}')
-        syntax_error(t->source, open, "\"{\" without a matching \"}\"");
+        syntax_error(source, open, "\"{\" without a matching \"}\"");
     if (p == open + 1)
-        syntax_error(t->source, open, "field without a name");
+        syntax_error(source, open, "field without a name");
     if (p - open - 1 == 5 && memcmp(open + 1, "label", 5) == 0)
-        syntax_error(t->source, open, "field \"label\", which reveals the answer,");
-    add_field(t, open + 1, p - open - 1);
+        syntax_error(source, open, "field \"label\", which reveals the answer,");
+    add_field(parsing, open + 1, p - open - 1);
     return p + 1;
 }
 
@@ -78,13 +101,15 @@ Ia3Template *
 Ia3TemplateParse(const char *source)
 {
     Ia3Template *t = palloc0(sizeof(Ia3Template));
+    Parsing parsing = {t, 0, Ia3StringIndexCreate()};
     StringInfoData literal;
-    const char *p = source;
+    const char *p;
 
     t->source = pstrdup(source);
     p = t->source;
     initStringInfo(&literal);
     while (*p) {
+        CHECK_FOR_INTERRUPTS();
         if ((*p == '{' || *p == '}') && p[1] == *p) {
             appendStringInfoChar(&literal, *p);
             p += 2;
@@ -92,20 +117,22 @@ Ia3TemplateParse(const char *source)
             syntax_error(t->source, p, "\"}\" without a matching \"{\"");
         } else if (*p == '{') {
             if (literal.len > 0)
-                add_part(t, IA3_PART_LITERAL, literal.data, literal.len);
+                add_part(&parsing, IA3_PART_LITERAL, literal.data, literal.len);
             resetStringInfo(&literal);
-            p = parse_field(t, p);
+            p = parse_field(&parsing, p);
         } else {
             appendStringInfoChar(&literal, *p++);
         }
     }
     if (literal.len > 0)
-        add_part(t, IA3_PART_LITERAL, literal.data, literal.len);
+        add_part(&parsing, IA3_PART_LITERAL, literal.data, literal.len);
     pfree(literal.data);
+    t->nFields = Ia3StringIndexStrings(parsing.fields)->n;
+    t->fields = Ia3StringIndexStrings(parsing.fields)->items;
     if (t->nFields == 0)
-        ereport(ERROR,
-                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("template \"%s\" has no field", source),
-                 errhint("Write {text} where the text of an example belongs.")));
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("template \"%s\" has no field", excerpt(source, source)),
+                        errhint("Write {text} where the text of an example belongs.")));
     return t;
 }
 
@@ -133,6 +160,7 @@ Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg, c
     for (int i = 0; i < template->nParts; i++) {
         const Ia3TemplatePart *part = &template->parts[i];
 
+        CHECK_FOR_INTERRUPTS();
         switch (part->kind) {
         case IA3_PART_LITERAL:
             appendStringInfoString(&out, part->text);

@@ -59,6 +59,7 @@ collect_fields(Ia3TrainRows *rows, Ia3Template **templates, int nTemplates)
 
             Ia3StringIndexAdd(index, templates[t]->fields[f], &found);
         }
+    rows->index = index;
     rows->nFields = Ia3StringIndexStrings(index)->n;
     rows->fields = Ia3StringIndexStrings(index)->items;
 }
@@ -301,6 +302,7 @@ begin_batch(RowReader *reader, MemoryContext parent, const Ia3TrainRows *before,
     reader->rows = MemoryContextAllocZero(reader->context, sizeof(Ia3TrainRows));
     reader->rows->nFields = before->nFields;
     reader->rows->fields = before->fields;
+    reader->rows->index = before->index;
     reader->rows->first = first;
     reader->capacity = IA3_SCAN_ROWS;
     reader->rows->rows = MemoryContextAlloc(reader->context, sizeof(Ia3TrainRow) * reader->capacity);
@@ -426,12 +428,11 @@ static const char *
 row_value(const char *field, void *arg)
 {
     RowField *at = arg;
+    int position = Ia3StringIndexFind(at->rows->index, field);
 
-    for (int f = 0; f < at->rows->nFields; f++)
-        if (strcmp(at->rows->fields[f], field) == 0)
-            return at->row->values[f];
-    elog(ERROR, "field \"%s\" was not read", field);
-    return NULL;
+    if (position < 0)
+        elog(ERROR, "field \"%s\" was not read", field);
+    return at->row->values[position];
 }
 
 void

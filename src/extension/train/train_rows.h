@@ -16,9 +16,10 @@ typedef struct Ia3TrainRow {
 
 typedef struct Ia3TrainRows {
     int nFields;
-    char **fields; /* the fields that the templates name, each once */
-    int64 first;   /* rows of the query before these */
-    int n;         /* at least 1 */
+    char **fields;         /* the fields that the templates name, each once */
+    Ia3StringIndex *index; /* of the fields */
+    int64 first;           /* rows of the query before these */
+    int n;                 /* at least 1 */
     Ia3TrainRow *rows;
 } Ia3TrainRows;
 
