@@ -141,6 +141,40 @@ test_refused_frame(void **state)
     }
 }
 
+/* What people have in place of a safetensors file is called by its name, with what to do. */
+static void
+test_other_formats(void **state)
+{
+    static const struct {
+        const char *bytes, *detail, *hint;
+    } cases[] = {
+        {"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "Git LFS pointer",
+         "git lfs pull"},
+        {"PK\003\004 archive/data.pkl", "PyTorch", "safe_serialization=True"},
+        {"\200\002}q.........", "PyTorch", "safe_serialization=True"},
+        {"<!DOCTYPE html><html>", "HTML", "Download"},
+        {"{\"peft_type\": \"IA3\"}", "JSON", ".safetensors"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        buffer b = buffer_copy(cases[i].bytes, strlen(cases[i].bytes));
+        ia3_error err;
+
+        assert_null(parse(b, &err));
+        assert_non_null(strstr(err.detail, cases[i].detail));
+        assert_non_null(strstr(err.hint, cases[i].hint));
+        free(b.data);
+    }
+
+    /* other bytes are left unexplained */
+    buffer b = buffer_copy("anything else", 13);
+    ia3_error err;
+
+    assert_null(parse(b, &err));
+    assert_string_equal(err.detail, "");
+    free(b.data);
+}
+
 static void
 test_read(void **state)
 {
@@ -238,8 +272,9 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_refused),       cmocka_unit_test(test_refused_json),
-        cmocka_unit_test(test_refused_frame), cmocka_unit_test(test_read),
-        cmocka_unit_test(test_truncated),     cmocka_unit_test(test_write),
+        cmocka_unit_test(test_refused_frame), cmocka_unit_test(test_other_formats),
+        cmocka_unit_test(test_read),          cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_write),
     };
 
     return cmocka_run_group_tests_name("safetensors", tests, NULL, NULL);

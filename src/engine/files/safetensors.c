@@ -244,14 +244,43 @@ parse_header(parser *p, const uint8_t *data, size_t len)
     return root;
 }
 
+static bool
+begins_with(const uint8_t *data, size_t len, const char *start)
+{
+    return len >= strlen(start) && memcmp(data, start, strlen(start)) == 0;
+}
+
+/* Adds to the error what the bytes are instead, if they are something that people often have in place of safetensors. */
+static void
+name_other_format(ia3_error *err, const uint8_t *data, size_t len)
+{
+    if (begins_with(data, len, "version https://git-lfs.github.com/spec/")) {
+        ia3_fail_detail(err,
+                        "It is a Git LFS pointer, which stands for a file that has not been downloaded.");
+        ia3_fail_hint(err, "Fetch the file with \"git lfs pull\".");
+    } else if (begins_with(data, len, "PK\003\004") || (len >= 2 && data[0] == 0x80 && data[1] <= 5)) {
+        /* torch.save writes a zip archive, and wrote pickles of protocol 2 before */
+        ia3_fail_detail(err, "It is a file of PyTorch.");
+        ia3_fail_hint(err, "Save it with save_pretrained(..., safe_serialization=True).");
+    } else if (begins_with(data, len, "<")) {
+        ia3_fail_detail(err, "It is an HTML or XML page, such as a server sends in place of a file.");
+        ia3_fail_hint(err, "Download the file again.");
+    } else if (begins_with(data, len, "{")) {
+        ia3_fail_detail(err, "It is a JSON file.");
+        ia3_fail_hint(err, "The tensors are in a file that ends in \".safetensors\".");
+    }
+}
+
 ia3_safetensors *
 ia3_safetensors_parse(const uint8_t *data, size_t len, const char *what, Ia3ErrorCode code, ia3_error *err)
 {
     parser p = {.what = what, .code = code, .err = err};
     json_t *root = parse_header(&p, data, len);
 
-    if (root == NULL)
+    if (root == NULL) {
+        name_other_format(err, data, len);
         return NULL;
+    }
 
     ia3_safetensors *st = ia3_alloc(sizeof *st);
     owner *o = ia3_alloc(sizeof *o);
