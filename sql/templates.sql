@@ -21,6 +21,9 @@ SELECT ia3_render('{a}', '["a"]');
 SELECT ia3_render('{a', '{}');
 SELECT ia3_render('ä } {a}', '{}');
 SELECT ia3_render('no field', '{}');
+\set VERBOSITY default
+SELECT ia3_train('unquoted', $$VALUES ('a', 'x'), ('b', 'y')$$, template => '{text}');
+\set VERBOSITY terse
 SELECT ia3_render('{a} {choices}', '{"a": "x"}');
 SELECT ia3_render('{label}', '{"label": "x"}');
 -- a long template is shown in part, and any number of fields ends in time

@@ -129,10 +129,17 @@ Ia3TemplateParse(const char *source)
     pfree(literal.data);
     t->nFields = Ia3StringIndexStrings(parsing.fields)->n;
     t->fields = Ia3StringIndexStrings(parsing.fields)->items;
-    if (t->nFields == 0)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("template \"%s\" has no field", excerpt(source, source)),
-                        errhint("Write {text} where the text of an example belongs.")));
+    if (t->nFields == 0) {
+        char *shown = excerpt(source, source);
+
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("template \"%s\" has no field", shown),
+                 strpbrk(source, " \t\n{}") == NULL
+                     ? errhint("Write a single template as ARRAY['{%s}'], because '{%s}' is an array that "
+                               "holds the word \"%s\".",
+                               shown, shown, shown)
+                     : errhint("Write {text} where the text of an example belongs.")));
+    }
     return t;
 }
 
