@@ -26,7 +26,7 @@
 
 #include "bench_products.h"
 #include "engine/base/alloc.h"
-#include "engine/cli/cli.h"
+#include "engine/cli/cli_input.h"
 #include "engine/files/adapter.h"
 #include "engine/model/methods/methods.h"
 #include "engine/recipe/score.h"

@@ -30,7 +30,7 @@
 #include "bench_products.h"
 #include "bench_weights.h"
 #include "engine/base/alloc.h"
-#include "engine/cli/cli.h"
+#include "engine/cli/cli_input.h"
 #include "engine/model/methods/methods.h"
 #include "engine/recipe/score.h"
 #include "engine/recipe/train.h"

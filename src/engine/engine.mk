@@ -36,7 +36,7 @@ endif
 ENGINE_WARN = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializers $(WERROR)
 # Headers of other folders are included by their path from src, those of kernels by their path from the top.
 ENGINE_INCLUDES = -Isrc -I.
-ENGINE_CFLAGS = $(ENGINE_INCLUDES) -std=gnu11 -O3 -g -fno-math-errno -fno-trapping-math $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -D_GNU_SOURCE -MMD -MP
+ENGINE_CFLAGS = $(ENGINE_INCLUDES) -std=gnu11 -O3 -Werror=implicit-function-declaration -g -fno-math-errno -fno-trapping-math $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -D_GNU_SOURCE -MMD -MP
 ENGINE_CXXFLAGS = $(ENGINE_INCLUDES) -std=c++17 -O2 -g $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -MMD -MP
 ENGINE_LIBS = -ldnnl -lsentencepiece -ljansson -lcrypto -lgomp -lm -ldl -pthread
 

@@ -13,7 +13,7 @@
 #include <cmocka.h>
 
 #include "engine/serve/adapter_cache.h"
-#include "engine/serve/score_batch.h"
+#include "engine/serve/adapter_upload.h"
 #include "engine/model/methods/methods.h"
 
 enum { ADAPTERS = 1000 };
