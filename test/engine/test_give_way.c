@@ -235,9 +235,9 @@ test_rows_pass_generation(void **state)
     test_client writing, scoring;
     test_client_open(&writing, &engine);
     test_client_open(&scoring, &engine);
-    put_generation(&writing, "hello", 4, IA3_MAX_NEW_TOKENS);
+    put_generation(&writing, "hello", 64, IA3_MAX_NEW_TOKENS); /* many seconds */
     test_send(&writing);
-    usleep(300000); /* by now it is being computed */
+    usleep(100000); /* by now it is being computed */
     for (int i = 0; i < 3; i++) {
         send_short_row(&scoring);
         assert_true(test_receive(&scoring));
@@ -267,7 +267,7 @@ test_rows_pass_long_row(void **state)
     test_client_open(&quick, &engine);
     test_put_rows(&slow, &rows);
     test_send(&slow);
-    usleep(300000); /* by now it is being computed: tokenizing takes some milliseconds */
+    usleep(100000); /* by now it is being computed: tokenizing takes some milliseconds */
     for (int i = 0; i < 3; i++) {
         send_short_row(&quick);
         assert_true(test_receive(&quick));
