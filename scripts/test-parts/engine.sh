@@ -82,10 +82,10 @@ test_sanitizers() {
     TEST_ENV=()
 }
 
-# Threads: the engine's server, the CPU device and its pool. Nothing has to be suppressed.
+# Threads: the engine's server, the CPU device and its pool.
 test_tsan() {
     part "tsan: the server, devices and threads under ThreadSanitizer"
-    TEST_ENV=("TSAN_OPTIONS=halt_on_error=1 history_size=7")
+    TEST_ENV=("TSAN_OPTIONS=halt_on_error=1 history_size=7 suppressions=$IA3_ROOT/test/tsan.supp")
     run_engine_tests tsan tsan "server server_faults server_generate drain cache kernels_cpu devices train" \
         SANITIZE=-fsanitize=thread
     TEST_ENV=()

@@ -73,12 +73,14 @@ test_engine_start(test_engine *e, const char *backbone, const char *const *extra
     assert_int_equal(pipe(death), 0);
     char path[4096];
     test_engine_path(path, sizeof path);
+    char log[128];
     e->pid = fork();
     assert_true(e->pid >= 0);
     if (e->pid == 0) {
         close(status[0]);
         close(death[1]);
-        if (getenv("IA3_TEST_VERBOSE") == NULL && freopen("/dev/null", "w", stderr) == NULL)
+        snprintf(log, sizeof log, "%s/log", e->dir);
+        if (getenv("IA3_TEST_VERBOSE") == NULL && freopen(log, "w", stderr) == NULL)
             _exit(126);
         char status_fd[16], death_fd[16];
         snprintf(status_fd, sizeof status_fd, "%d", status[1]);
@@ -98,6 +100,22 @@ test_engine_start(test_engine *e, const char *backbone, const char *const *extra
     return wait_ready(e);
 }
 
+/* Removes the engine's log. Prints its end first, for an engine that ended without a word or badly. */
+static void
+remove_log(const test_engine *e, bool print)
+{
+    char path[128], line[1024];
+    snprintf(path, sizeof path, "%s/log", e->dir);
+    FILE *f = print ? fopen(path, "r") : NULL;
+    if (f) {
+        fseek(f, -8192, SEEK_END); /* fails for a shorter log: all of it */
+        while (fgets(line, sizeof line, f))
+            fprintf(stderr, "engine: %s", line);
+        fclose(f);
+    }
+    unlink(path);
+}
+
 int
 test_engine_stop(test_engine *e, bool by_signal)
 {
@@ -113,6 +131,7 @@ test_engine_stop(test_engine *e, bool by_signal)
     close(e->status_fd);
     if (e->death_fd >= 0)
         close(e->death_fd);
+    remove_log(e, e->last_status[0] == 0 || (WIFEXITED(status) && WEXITSTATUS(status) > 1));
     rmdir(e->dir); /* the engine has unlinked its socket */
     return status;
 }
