@@ -175,14 +175,12 @@ ia3_pass_backward(ia3_pass *p, const float *dlp)
 
     begin(p, &d, &p->dec, dh, m->dec_norm);
     for (int i = m->config.n_dec - 1; i >= 0; i--) {
-        ia3_model_give_way(m);
         feed_forward(p, &d, i);
         cross_attention(p, &d, i);
         self_attention(p, &d, i);
     }
     begin(p, &d, &p->enc, d.enc, m->enc_norm);
     for (int i = m->config.n_enc - 1; i >= 0; i--) {
-        ia3_model_give_way(m);
         feed_forward(p, &d, i);
         self_attention(p, &d, i);
     }

@@ -4,8 +4,9 @@
  *     more than one of the other.
  *
  * Work that takes longer than a batch of short rows gives way to shorter work: between two of its pieces (model.h says
- * what these are) the thread runs a batch of rows that are waiting. A training step and a long row give way to short
- * rows. A generation gives way to all rows that are scored, and to training steps. So a short row never waits for long
+ * what these are) the thread runs a batch of rows that are waiting. A long row gives way to short rows, a
+ * generation to all rows that are scored and to training steps. A training step does not give way: at every layer of it
+ * a busy queue would have a batch, and training would starve. So a short row never waits for long
  * work to end, but only for one piece of it or for the batch under way, and then for its lane's turn (queue.h). At the
  * same places, a long row or a generation is abandoned if all its requests have been cancelled or the engine stops.
  */
@@ -27,7 +28,7 @@ typedef struct compute_thread {
 typedef struct ia3_long_work {
     compute_thread *t;
     ia3_row_kind kind;
-    ia3_row **rows; /* [n]; a training step has none and is not abandoned */
+    ia3_row **rows; /* [n] */
     int n;
 } ia3_long_work;
 
@@ -40,7 +41,7 @@ is_wanted(const ia3_long_work *w)
     for (int i = 0; i < w->n; i++)
         if (!atomic_load(&w->rows[i]->request->cancelled))
             return true;
-    return w->n == 0;
+    return false;
 }
 
 /* ia3_give_way_fn: what other work does meanwhile. */
@@ -49,7 +50,7 @@ give_way(void *arg)
 {
     ia3_long_work *w = arg;
     ia3_server *s = w->t->server;
-    if (!is_wanted(w) || (w->n > 0 && ia3_queue_stopping(s->queue)))
+    if (!is_wanted(w) || ia3_queue_stopping(s->queue))
         return false;
     ia3_row_batch *batch = ia3_alloc(sizeof *batch);
     ia3_queue_give_way(s->queue, w->kind, batch);
@@ -101,8 +102,7 @@ run_batch(compute_thread *t, ia3_row_batch *batch)
 static void
 train_step(compute_thread *t)
 {
-    ia3_long_work work = {t, IA3_ROW_LONG, NULL, 0};
-    ia3_give_way before = ia3_model_set_give_way(t->server->model, (ia3_give_way){give_way, &work});
+    ia3_give_way none = {NULL, NULL}, before = ia3_model_set_give_way(t->server->model, none);
     ia3_trainer_step(t->trainer);
     ia3_model_set_give_way(t->server->model, before);
 }
