@@ -29,7 +29,7 @@ my %below = (
     'src/engine/recipe'        => ['src/engine/model/methods'],
     'src/engine/serve'         => ['src/engine/recipe'],
     'src/engine/cli'           => ['src/engine/serve'],
-    # the floor (guc.h, ia3_compat*.h) and the roof (ia3.c) of the extension lie in one folder
+    # the floor (guc.h, clock.h, ia3_compat*.h) and the roof (ia3.c) of the extension lie in one folder
     'src/extension (floor)'    => ['src/common'],
     'src/extension/supervisor' => ['src/extension (floor)'],
     'src/extension/client'     => ['src/extension/supervisor'],
@@ -47,7 +47,7 @@ sub room {
     my ($file) = @_;
     return 'test'  if $file =~ m{^test/};
     return 'bench' if $file =~ m{^(bench|gpu)/};
-    return 'src/extension (floor)' if $file =~ m{^src/extension/(guc\.[ch]|ia3_compat\w*\.h)$};
+    return 'src/extension (floor)' if $file =~ m{^src/extension/(guc\.[ch]|clock\.h|ia3_compat\w*\.h)$};
     return 'src/extension (roof)'  if $file eq 'src/extension/ia3.c';
     return dirname($file);
 }

@@ -158,7 +158,7 @@ ia3_merger_stop(ia3_merger *m, const struct timespec *until)
     m->stop = true;
     pthread_cond_signal(&m->arrived);
     pthread_mutex_unlock(&m->lock);
-    return !m->started || pthread_timedjoin_np(m->thread, NULL, until) == 0;
+    return !m->started || pthread_clockjoin_np(m->thread, NULL, CLOCK_MONOTONIC, until) == 0;
 }
 
 void

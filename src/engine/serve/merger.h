@@ -24,7 +24,7 @@ ia3_request *ia3_merger_parse(const ia3_frame *frame, ia3_error *err);
 void ia3_merger_add(ia3_merger *m, ia3_request *r);
 
 /*
- * Waits for the thread to end, at most until the time `until` (CLOCK_REALTIME); the caller has cancelled all requests.
+ * Waits for the thread to end, at most until the time `until` (CLOCK_MONOTONIC); the caller has cancelled all requests.
  * False if the thread is still busy; then nothing that it uses may be freed.
  */
 bool ia3_merger_stop(ia3_merger *m, const struct timespec *until);

@@ -173,6 +173,8 @@ ia3_serve(const ia3_options *options)
     s->merger = ia3_merger_create(s);
     pthread_t compute;
     int rc = s->wake_fd < 0 ? errno : pthread_create(&compute, NULL, ia3_compute_main, s);
+    if (rc == 0)
+        pthread_setname_np(compute, "ia3 compute");
     if (rc != 0) {
         ia3_log(IA3_LOG_ERROR, "could not start the compute thread: %s", strerror(rc));
         return 1;
@@ -182,9 +184,10 @@ ia3_serve(const ia3_options *options)
     /* Do not wait long for the current batch; the end of the process releases everything. */
     ia3_queue_stop(s->queue);
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += STOP_SECONDS;
-    if (!ia3_merger_stop(s->merger, &until) || pthread_timedjoin_np(compute, NULL, &until) != 0)
+    if (!ia3_merger_stop(s->merger, &until) ||
+        pthread_clockjoin_np(compute, NULL, CLOCK_MONOTONIC, &until) != 0)
         _exit(status);
     ia3_io_free(s);
     ia3_merger_free(s->merger);

@@ -17,7 +17,6 @@
 #include "access/xact.h"
 #include "storage/ipc.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "client.h"
 #include "client_errors.h"
@@ -196,7 +195,7 @@ is_configured(const char *backbone)
 /* IA3_IO_OK, or IA3_IO_GONE if the engine is not there any more or does not answer; ERROR for anything else. */
 static Ia3IoResult
 reach(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine, const Ia3EngineWish *wish,
-      TimestampTz deadline)
+      Ia3Time deadline)
 {
     ia3_reader reader = {0};
     Ia3IoResult result = Ia3OpenReady(conn, status, engine, wish, &reader, deadline);
@@ -216,7 +215,7 @@ reach(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine, c
 static Ia3Connection *
 connect_backbone(const char *backbone, bool training)
 {
-    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), Ia3StartTimeout);
+    Ia3Time deadline = Ia3Now() + Ia3StartTimeout;
     Ia3EngineWish wish;
     Ia3Connection *conn;
 
@@ -332,11 +331,11 @@ static Ia3IoResult
 receive_reply(uint8 *type, ia3_reader *reader)
 {
     for (int moves = 0; moves <= MAX_MOVES; moves++) {
-        TimestampTz deadline = 0;
+        Ia3Time deadline = 0;
         Ia3IoResult result;
 
         if (current->cut)
-            deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), LAST_WORDS_MS);
+            deadline = Ia3Now() + LAST_WORDS_MS;
         result = Ia3ReceiveFrame(current, type, reader, deadline);
         if (result != IA3_IO_GOODBYE || !move_request())
             return result;

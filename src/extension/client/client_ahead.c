@@ -12,7 +12,6 @@
 
 #include "access/xact.h"
 #include "utils/memutils.h"
-#include "utils/timestamp.h"
 
 #include "client_ahead.h"
 #include "client_errors.h"
@@ -95,7 +94,7 @@ connect_ahead(const char *backbone)
 }
 
 Ia3Connection *
-Ia3OpenSeparate(const Ia3EngineStatus *status, TimestampTz deadline)
+Ia3OpenSeparate(const Ia3EngineStatus *status, Ia3Time deadline)
 {
     Ia3EngineKey nobody = {0};
     ia3_reader reader = {0};

@@ -31,6 +31,6 @@ extern void Ia3AheadDrop(uint32 handle);
  * A greeted connection to the engine with that entry, for an exchange beside the requests that ends with closing it.
  * NULL if the engine does not answer.
  */
-extern Ia3Connection *Ia3OpenSeparate(const Ia3EngineStatus *status, TimestampTz deadline);
+extern Ia3Connection *Ia3OpenSeparate(const Ia3EngineStatus *status, Ia3Time deadline);
 
 #endif

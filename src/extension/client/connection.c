@@ -12,7 +12,6 @@
 #include "miscadmin.h"
 #include "storage/fd.h"
 #include "storage/latch.h"
-#include "utils/timestamp.h"
 
 #include "connection.h"
 #include "extension/ia3_compat.h"
@@ -80,13 +79,13 @@ Ia3ConnectionIsIdle(Ia3Connection *conn)
  * last case. Raises whatever interrupts are pending.
  */
 static bool
-wait_for_engine(pgsocket fd, int events, TimestampTz deadline)
+wait_for_engine(pgsocket fd, int events, Ia3Time deadline)
 {
     static uint32 waitEvent = 0;
     long timeout = -1;
 
     if (deadline != 0) {
-        timeout = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
+        timeout = (long) (deadline - Ia3Now());
         if (timeout <= 0)
             return false;
         events |= WL_TIMEOUT;
@@ -99,10 +98,10 @@ wait_for_engine(pgsocket fd, int events, TimestampTz deadline)
 }
 
 bool
-Ia3PauseUntil(TimestampTz deadline)
+Ia3PauseUntil(Ia3Time deadline)
 {
-    TimestampTz now = GetCurrentTimestamp();
-    TimestampTz until = TimestampTzPlusMilliseconds(now, POLL_MS);
+    Ia3Time now = Ia3Now();
+    Ia3Time until = now + POLL_MS;
 
     if (now >= deadline)
         return false;
@@ -112,7 +111,7 @@ Ia3PauseUntil(TimestampTz deadline)
 
 /* Sends all `n` bytes. */
 static Ia3IoResult
-send_bytes(Ia3Connection *conn, const uint8 *data, size_t n, TimestampTz deadline)
+send_bytes(Ia3Connection *conn, const uint8 *data, size_t n, Ia3Time deadline)
 {
     while (n > 0) {
         ssize_t sent = send(conn->fd, data, n, MSG_NOSIGNAL);
@@ -132,7 +131,7 @@ send_bytes(Ia3Connection *conn, const uint8 *data, size_t n, TimestampTz deadlin
 }
 
 static Ia3IoResult
-receive_bytes(Ia3Connection *conn, uint8 *data, size_t n, TimestampTz deadline)
+receive_bytes(Ia3Connection *conn, uint8 *data, size_t n, Ia3Time deadline)
 {
     while (n > 0) {
         ssize_t got = recv(conn->fd, data, n, 0);
@@ -154,7 +153,7 @@ receive_bytes(Ia3Connection *conn, uint8 *data, size_t n, TimestampTz deadline)
 }
 
 Ia3IoResult
-Ia3SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, TimestampTz deadline)
+Ia3SendFrame(Ia3Connection *conn, uint8 type, ia3_writer *w, Ia3Time deadline)
 {
     ia3_writer header = {w->data, 0, IA3_FRAME_HEADER, NULL};
 
@@ -196,7 +195,7 @@ Ia3ShrinkReplyBuffer(void)
 }
 
 Ia3IoResult
-Ia3ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader, TimestampTz deadline)
+Ia3ReceiveFrame(Ia3Connection *conn, uint8 *type, ia3_reader *reader, Ia3Time deadline)
 {
     uint8 header[IA3_FRAME_HEADER];
     ia3_reader h = {header, header + IA3_FRAME_HEADER, false};
@@ -242,7 +241,7 @@ Ia3SmallRequestBegin(Ia3SmallRequest *request)
 
 Ia3IoResult
 Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, uint8 expected, ia3_reader *reader,
-            TimestampTz deadline)
+            Ia3Time deadline)
 {
     uint8 got;
     Ia3IoResult result;
@@ -263,7 +262,7 @@ Ia3Exchange(Ia3Connection *conn, uint8 type, ia3_writer *w, uint8 expected, ia3_
 
 /* Connects to the engine's socket. */
 static Ia3IoResult
-connect_socket(Ia3Connection *conn, const char *path, TimestampTz deadline)
+connect_socket(Ia3Connection *conn, const char *path, Ia3Time deadline)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
 
@@ -296,7 +295,7 @@ connect_socket(Ia3Connection *conn, const char *path, TimestampTz deadline)
 
 /* HELLO, then INFO; leaves the connection idle. */
 static Ia3IoResult
-greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline)
+greet(Ia3Connection *conn, ia3_reader *reader, Ia3Time deadline)
 {
     Ia3SmallRequest hello, ask;
     char client[32];
@@ -321,7 +320,7 @@ greet(Ia3Connection *conn, ia3_reader *reader, TimestampTz deadline)
 
 Ia3IoResult
 Ia3OpenConnection(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine, ia3_reader *reader,
-                  TimestampTz deadline)
+                  Ia3Time deadline)
 {
     Ia3IoResult result;
 

@@ -4,8 +4,6 @@
  */
 #include "postgres.h"
 
-#include "utils/timestamp.h"
-
 #include "engine_choice.h"
 
 /* An engine that is ready answers a greeting within this time; where there is another engine, we wait less long. */
@@ -21,7 +19,7 @@ static Ia3EngineKey stayWith;
 
 /* The engine that failed to answer last, and until when it is avoided. */
 static uint32 hung = 0;
-static TimestampTz hungUntil;
+static Ia3Time hungUntil;
 
 /* When all places are taken, the engine that has been avoided for longest makes room. */
 bool
@@ -38,7 +36,7 @@ Ia3AvoidEngine(Ia3EngineWish *wish, uint32 generation)
 void
 Ia3AvoidHung(Ia3EngineWish *wish)
 {
-    if (hung != 0 && GetCurrentTimestamp() < hungUntil)
+    if (hung != 0 && Ia3Now() < hungUntil)
         (void) Ia3AvoidEngine(wish, hung);
 }
 
@@ -72,20 +70,20 @@ Ia3StayNoLonger(void)
 
 Ia3IoResult
 Ia3OpenReady(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine,
-             const Ia3EngineWish *wish, ia3_reader *reader, TimestampTz deadline)
+             const Ia3EngineWish *wish, ia3_reader *reader, Ia3Time deadline)
 {
     bool others = Ia3CountEngines(status->spec.name, wish) > 1;
-    TimestampTz now = GetCurrentTimestamp();
+    Ia3Time now = Ia3Now();
     /* a short start_timeout must not cut the greeting */
-    TimestampTz patience = Max(deadline, TimestampTzPlusMilliseconds(now, GREETING_MS));
+    Ia3Time patience = Max(deadline, now + GREETING_MS);
     Ia3IoResult result;
 
     if (others)
-        patience = TimestampTzPlusMilliseconds(now, GREETING_SHORT_MS);
+        patience = now + GREETING_SHORT_MS;
     result = Ia3OpenConnection(conn, status, engine, reader, patience);
     if (result != IA3_IO_TIMEOUT || !others)
         return result;
     hung = engine.generation;
-    hungUntil = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), HUNG_MS);
+    hungUntil = Ia3Now() + HUNG_MS;
     return IA3_IO_GONE;
 }

@@ -27,6 +27,6 @@ extern void Ia3StayNoLonger(void);
  * not answer in this case; such an engine is then avoided for a while.
  */
 extern Ia3IoResult Ia3OpenReady(Ia3Connection *conn, const Ia3EngineStatus *status, Ia3EngineKey engine,
-                                const Ia3EngineWish *wish, ia3_reader *reader, TimestampTz deadline);
+                                const Ia3EngineWish *wish, ia3_reader *reader, Ia3Time deadline);
 
 #endif

@@ -125,7 +125,7 @@ put_counters(StatRow *row, const double *stats)
 
 /* Asks for the counters. */
 static Ia3IoResult
-ask_stats(Ia3Connection *conn, double *values, TimestampTz deadline)
+ask_stats(Ia3Connection *conn, double *values, Ia3Time deadline)
 {
     Ia3SmallRequest request;
     ia3_reader reader;
@@ -153,7 +153,7 @@ ask_stats(Ia3Connection *conn, double *values, TimestampTz deadline)
 static bool
 get_stats(const Ia3EngineStatus *status, double *values, Ia3EngineInfo *info)
 {
-    TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), STATS_TIMEOUT_MS);
+    Ia3Time deadline = Ia3Now() + STATS_TIMEOUT_MS;
     Ia3Connection *conn = Ia3KeptConnection(status->generation);
     bool kept = conn != NULL;
     bool answered;

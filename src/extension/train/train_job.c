@@ -85,7 +85,7 @@ report_progress(ia3_reader *r, void *arg)
     int step = (int) ia3_get_u32(r);
     int steps = (int) ia3_get_u32(r);
     double loss = ia3_get_f64(r), rate = ia3_get_f64(r), left = ia3_get_f64(r);
-    TimestampTz now = GetCurrentTimestamp();
+    Ia3Time now = Ia3Now();
     int tenths;
 
     if (r->bad || steps < 1)
@@ -95,7 +95,7 @@ report_progress(ia3_reader *r, void *arg)
     job->runs = true;
     Ia3ProgressUpdate(step, loss, rate, left);
     tenths = (int) ((int64) step * 10 / steps);
-    if (tenths > job->tenths && TimestampDifferenceExceeds(job->told, now, NOTICE_INTERVAL_MS)) {
+    if (tenths > job->tenths && now - job->told >= NOTICE_INTERVAL_MS) {
         job->tenths = tenths;
         job->told = now;
         ereport(NOTICE, (errmsg("step %d of %d, loss %.3f, %.1f examples/s, %.0f s left", step, steps, loss,
@@ -148,7 +148,7 @@ Ia3TrainRun(Ia3TrainJob *job, Ia3Trained *trained)
     ia3_reader reader;
 
     if (job->told == 0)
-        job->told = GetCurrentTimestamp();
+        job->told = Ia3Now();
     job->runs = false;
     Ia3ProgressStart(job->task, job->recipe->steps);
     Ia3AdapterRequestRun(&run, &reader);
