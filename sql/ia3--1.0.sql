@@ -564,13 +564,14 @@ COMMENT ON COLUMN @extschema@.ia3_stat_engine.device IS
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.dtype IS
     'data type in use; the configured one while the engine cannot be reached';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.state IS
-    'starting, loading, ready, failed, restarting, draining or stopped';
+    'starting, loading, ready, failed, restarting (it died, and waits to be started again), draining (it is replaced, and '
+    'finishes its requests), hung (it gives no sign of life, and will be killed) or stopped';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.percent IS 'how much of the backbone is loaded, in percent';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.pid IS 'process ID of the engine';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.since IS 'when the engine entered this state';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.restarts IS 'number of restarts';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.message IS
-    'why the engine failed or died last, or what a draining engine still does';
+    'why the engine failed or died last, what a draining engine still does, or how a hung engine fails to respond';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.device_description IS
     'processor, build of the kernels and threads, or the GPU';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.model_type IS 'type of the model as its configuration names it';

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "engine/base/heartbeat.h"
 #include "onednn_compat.h"
 
 #define SPIN_NANOSECONDS 20000
@@ -93,7 +94,7 @@ run_part(ia3_pool *pool, int slot, size_t part)
     size_t base = pool->n / pool->parts, extra = pool->n % pool->parts;
     size_t begin = part * base + (part < extra ? part : extra);
     pool->fn(pool->arg, slot, begin, begin + base + (part < extra ? 1 : 0));
-    finish_part(pool);
+    ia3_heartbeat();
 }
 
 /*
@@ -108,6 +109,7 @@ take_parts(ia3_pool *pool, int slot, uint32_t generation)
         if (atomic_compare_exchange_weak_explicit(&pool->ticket, &ticket, ticket - 1, memory_order_acq_rel,
                                                   memory_order_acquire)) {
             run_part(pool, slot, pool->parts - (uint32_t) ticket);
+            finish_part(pool);
             ticket = atomic_load_explicit(&pool->ticket, memory_order_acquire);
         }
     }
@@ -142,6 +144,7 @@ worker_main(void *arg)
     ia3_worker *w = arg;
     ia3_pool *pool = w->pool;
     uint32_t seen = 0;
+    pthread_setname_np(pthread_self(), "ia3 worker");
     ia3_onednn_single_thread();
     for (;;) {
         seen = wait_for_work(pool, seen);
@@ -189,14 +192,15 @@ run(ia3_pool *pool, size_t n, size_t parts, ia3_work_fn fn, void *arg)
     if (n == 0)
         return;
     ia3_onednn_single_thread(); /* the caller may be a different thread from last time */
-    if (parts <= 1 || pool->threads == 1) {
-        fn(arg, 0, 0, n);
-        return;
-    }
     pool->fn = fn;
     pool->arg = arg;
     pool->n = n;
-    pool->parts = (uint32_t) parts;
+    pool->parts = parts > 1 ? (uint32_t) parts : 1;
+    if (parts <= 1 || pool->threads == 1) {
+        for (uint32_t part = 0; part < pool->parts; part++)
+            run_part(pool, 0, part);
+        return;
+    }
     atomic_store_explicit(&pool->unfinished, (int) parts, memory_order_relaxed);
     take_parts(pool, 0, publish(pool, (uint32_t) parts));
     wait_for_parts(pool);

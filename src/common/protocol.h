@@ -198,6 +198,9 @@ enum { IA3_STATS_LIST(IA3_STAT_NUMBER) IA3_N_STATS };
  *     ready
  *     failed MESSAGE          the engine then exits with status 1
  *     draining N M            after SIGUSR1, at every change: N training runs and merges and M other requests are left
+ *     alive MS                the answer of the I/O thread to bytes that the supervisor wrote to the death pipe: for MS
+ *                             milliseconds the compute thread has made no progress although it has work (0: it has made
+ *                             some since the last answer, is idle, or loads the backbone)
  *
  * Everything that the engine writes to stderr is a log line, "LEVEL: text", where LEVEL is LOG, WARNING, ERROR or
  * DEBUG. The engine exits on SIGTERM, and when the death pipe, of which it has the reading end, reports end of file. On

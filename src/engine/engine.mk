@@ -113,7 +113,7 @@ $(ENGINE_BUILD)/bench/%: bench/%.c $(ENGINE_OBJS)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -MF $@.d -MT $@ -c -o $@.o $<
 	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_OBJS) $(ENGINE_LIBS)
 
-$(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/test/test_give_way $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate: $(ENGINE_BUILD)/ia3_engine
+$(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/test/test_give_way $(ENGINE_BUILD)/test/test_heartbeat $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate: $(ENGINE_BUILD)/ia3_engine
 
 # --- the CUDA module, which the engine loads at run time ---
 

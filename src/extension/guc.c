@@ -21,6 +21,7 @@ int Ia3MaxInputTokens = 512;
 int Ia3MaxInputTokensLimit = 4096;
 int Ia3AdapterCacheSize = 256;
 int Ia3MemoryLimit = 0;
+int Ia3HangTimeout = 60;
 int Ia3StartTimeout = 60000;
 char *Ia3Backbone = NULL;
 int Ia3BatchRows = 256;
@@ -46,6 +47,10 @@ define_engine_settings(GucStringCheckHook checkBackbones)
                             NULL);
     DefineCustomIntVariable("ia3.memory_limit", "Maximum memory of each engine; 0 means no limit.", NULL,
                             &Ia3MemoryLimit, 0, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+    DefineCustomIntVariable("ia3.hang_timeout",
+                            "How long an engine may show no sign of life before it is killed and restarted.",
+                            "After half of this time its state is \"hung\". 0 turns the watch off.",
+                            &Ia3HangTimeout, 60, 0, INT_MAX / 2000, PGC_SIGHUP, GUC_UNIT_S, NULL, NULL, NULL);
 }
 
 /*

@@ -13,6 +13,7 @@ extern int Ia3Threads;            /* 0: all cores */
 extern int Ia3MaxBatchTokens;
 extern int Ia3AdapterCacheSize; /* MB */
 extern int Ia3MemoryLimit;      /* MB, 0: none */
+extern int Ia3HangTimeout;      /* s, 0: engines are not watched */
 
 /* PGC_USERSET */
 extern char *Ia3Backbone;          /* of new tasks and zero-shot calls */

@@ -11,6 +11,7 @@
  * Inputs of matrix products are recomputed only where methods other than (IA)³ need them. The norm's output without
  * such a method's scales serves both their gradient and that of low-rank factors, since no method has both.
  */
+#include "engine/base/heartbeat.h"
 #include "pass.h"
 
 #define OPS p->m->dev->ops
@@ -175,12 +176,14 @@ ia3_pass_backward(ia3_pass *p, const float *dlp)
 
     begin(p, &d, &p->dec, dh, m->dec_norm);
     for (int i = m->config.n_dec - 1; i >= 0; i--) {
+        ia3_heartbeat();
         feed_forward(p, &d, i);
         cross_attention(p, &d, i);
         self_attention(p, &d, i);
     }
     begin(p, &d, &p->enc, d.enc, m->enc_norm);
     for (int i = m->config.n_enc - 1; i >= 0; i--) {
+        ia3_heartbeat();
         feed_forward(p, &d, i);
         self_attention(p, &d, i);
     }

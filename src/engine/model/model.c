@@ -4,6 +4,7 @@
  */
 #include "engine/base/alloc.h"
 #include "engine/base/half.h"
+#include "engine/base/heartbeat.h"
 #include "pass.h"
 
 #include <stdarg.h>
@@ -309,6 +310,7 @@ visit_free(ia3_model *m, ia3_matrix *w, ia3_error *err)
 static bool
 visit_prepare(ia3_model *m, ia3_matrix *w, ia3_error *err)
 {
+    ia3_heartbeat();
     return m->dev->ops->matrix_prepare_backward(m->dev, w, err);
 }
 
@@ -419,6 +421,7 @@ ia3_model_guarded(ia3_model *m, void (*pass)(void *arg), void *arg, ia3_error *e
 void
 ia3_model_give_way(const ia3_model *m)
 {
+    ia3_heartbeat();
     if (m->give_way.fn && !m->give_way.fn(m->give_way.arg))
         longjmp(*m->dev->oom, LEFT_ABANDONED);
 }

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 #include "engine/base/alloc.h"
+#include "engine/base/heartbeat.h"
 #include "generate_batch.h"
 #include "score_batch.h"
 #include "train_jobs.h"
@@ -122,6 +123,7 @@ ia3_compute_main(void *arg)
         loaded.kind = IA3_EVENT_FAILED;
     else
         ia3_queue_set_attention_cost(s->queue, ia3_model_attention_cost(s->model));
+    ia3_heartbeat_expect(loaded.kind == IA3_EVENT_READY);
     ia3_queue_post(s->queue, &loaded);
     if (loaded.kind == IA3_EVENT_FAILED)
         return NULL;
@@ -146,5 +148,6 @@ ia3_compute_main(void *arg)
     free(work->doomed);
     free(work);
     ia3_trainer_free(t.trainer);
+    ia3_heartbeat_expect(false);
     return NULL;
 }

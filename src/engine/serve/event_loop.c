@@ -22,6 +22,7 @@
 
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
+#include "engine/base/heartbeat.h"
 #include "engine/base/log.h"
 
 #define SCRATCH        ((size_t) 256 * 1024)
@@ -391,11 +392,17 @@ handle_signals(ia3_io *io)
     }
 }
 
+/* The supervisor asks for a sign of life with each byte that it writes to the pipe; one answers for several. */
 static void
 handle_death_pipe(ia3_io *io)
 {
-    char buffer[64];
+    char buffer[64], line[64];
     ssize_t n = read(io->server->options->death_fd, buffer, sizeof buffer);
+    if (n > 0) {
+        snprintf(line, sizeof line, "alive %.0f", ia3_heartbeat_silence(&io->heartbeat) * 1e3);
+        tell(io, false, line);
+        return;
+    }
     if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
         ia3_log(IA3_LOG_DEBUG, "supervisor has exited");
         io->stop = true;

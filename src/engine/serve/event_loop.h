@@ -7,6 +7,7 @@
 #define IA3_EVENT_LOOP_H
 
 #include "connection.h"
+#include "engine/base/heartbeat.h"
 #include "serve.h"
 
 /* If the requests take more memory than this, the engine does not read from clients with a large share of it. */
@@ -31,6 +32,7 @@ typedef struct ia3_io {
     ia3_request *orphans;                     /* without a connection, but still with the compute thread */
     size_t request_bytes;
     uint8_t *scratch;
+    ia3_heartbeat_seen heartbeat; /* what the supervisor was told last */
 } ia3_io;
 
 /* event_loop.c */

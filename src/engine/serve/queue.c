@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "engine/base/alloc.h"
+#include "engine/base/heartbeat.h"
 #include "engine/base/log.h"
 #include "lanes.h"
 
@@ -54,6 +55,14 @@ ia3_queue_free(ia3_queue *q)
     free(q);
 }
 
+/* Tells the compute thread that there is something to do; the caller holds the lock. */
+static void
+wake(ia3_queue *q)
+{
+    ia3_heartbeat_expect(true);
+    pthread_cond_signal(&q->work_arrived);
+}
+
 void
 ia3_queue_publish(ia3_queue *q, ia3_request *r, uint32_t n_ready)
 {
@@ -61,7 +70,7 @@ ia3_queue_publish(ia3_queue *q, ia3_request *r, uint32_t n_ready)
     uint32_t more = n_ready - r->n_ready;
     r->n_ready = n_ready;
     ia3_lanes_add(&q->lanes, r, more);
-    pthread_cond_signal(&q->work_arrived);
+    wake(q);
     pthread_mutex_unlock(&q->lock);
     ia3_stats_add(q->stats, IA3_STAT_QUEUE_ROWS, more);
 }
@@ -73,7 +82,7 @@ ia3_queue_train(ia3_queue *q, ia3_request *r)
     r->lane_next = NULL;
     *q->trainings_tail = r;
     q->trainings_tail = &r->lane_next;
-    pthread_cond_signal(&q->work_arrived);
+    wake(q);
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -83,7 +92,7 @@ ia3_queue_cancel(ia3_queue *q, ia3_request *r)
     atomic_store(&r->cancelled, true);
     pthread_mutex_lock(&q->lock);
     q->cancelled = true;
-    pthread_cond_signal(&q->work_arrived);
+    wake(q);
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -96,7 +105,7 @@ ia3_queue_doom(ia3_queue *q, ia3_adapter *adapter)
         q->doomed = ia3_realloc(q->doomed, (size_t) q->cap_doomed * sizeof(ia3_adapter *));
     }
     q->doomed[q->n_doomed++] = adapter;
-    pthread_cond_signal(&q->work_arrived);
+    wake(q);
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -105,7 +114,7 @@ ia3_queue_stop(ia3_queue *q)
 {
     pthread_mutex_lock(&q->lock);
     q->stop = true;
-    pthread_cond_signal(&q->work_arrived);
+    wake(q);
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -179,13 +188,22 @@ sweep_cancelled(ia3_queue *q)
     }
 }
 
+/* The caller holds the lock and has found that there is nothing to do. */
+static void
+wait_for_work(ia3_queue *q)
+{
+    ia3_heartbeat_expect(false);
+    pthread_cond_wait(&q->work_arrived, &q->lock);
+    ia3_heartbeat();
+}
+
 bool
 ia3_queue_next(ia3_queue *q, bool busy, ia3_work *work)
 {
     work->batch.n = 0;
     pthread_mutex_lock(&q->lock);
     while (!q->stop && !busy && !q->trainings && q->n_doomed == 0 && !q->cancelled && q->lanes.n_waiting == 0)
-        pthread_cond_wait(&q->work_arrived, &q->lock);
+        wait_for_work(q);
     if (q->cancelled)
         sweep_cancelled(q);
     uint32_t taken = ia3_lanes_fill(&q->lanes, IA3_ROW_ANY, &work->batch);

@@ -149,7 +149,8 @@ open_launch(Launch *launch)
     launch->devNull = fcntl(low, F_DUPFD_CLOEXEC, CHILD_FIRST_FREE);
     close(low);
     return launch->devNull >= 0 && fcntl(launch->statusPipe[0], F_SETFL, O_NONBLOCK) == 0 &&
-           fcntl(launch->logPipe[0], F_SETFL, O_NONBLOCK) == 0;
+           fcntl(launch->logPipe[0], F_SETFL, O_NONBLOCK) == 0 &&
+           fcntl(launch->deathPipe[1], F_SETFL, O_NONBLOCK) == 0;
 }
 
 static void
@@ -276,6 +277,14 @@ Ia3ProcessSignal(Ia3Process *process, int signal)
 {
     if (process->pid != 0)
         kill(process->pid, signal);
+}
+
+void
+Ia3ProcessAsk(Ia3Process *process)
+{
+    /* an engine that does not read has been asked often enough when the pipe is full */
+    if (process->deathFd >= 0 && write(process->deathFd, "?", 1) < 0)
+        return;
 }
 
 static void

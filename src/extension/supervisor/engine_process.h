@@ -25,7 +25,7 @@ typedef struct Ia3LineReader {
 
 typedef struct Ia3Process {
     pid_t pid;   /* 0 = none */
-    int deathFd; /* the engine exits when this end is closed */
+    int deathFd; /* the engine exits when this end is closed, and answers to bytes */
     Ia3LineReader status;
     Ia3LineReader log;
 } Ia3Process;
@@ -41,6 +41,8 @@ extern bool Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec,
 /* If the process has ended: forgets its pid, says how in words, and returns true. Does not wait. */
 extern bool Ia3ProcessReap(Ia3Process *process, char *how, size_t howSize);
 extern void Ia3ProcessSignal(Ia3Process *process, int signal);
+/* Asks for a sign of life, which comes through the status pipe; does not wait. */
+extern void Ia3ProcessAsk(Ia3Process *process);
 /* Closes our ends. An engine that still runs takes the end of its death pipe as the order to exit. */
 extern void Ia3ProcessClosePipes(Ia3Process *process);
 

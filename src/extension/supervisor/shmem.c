@@ -165,6 +165,7 @@ prospects(const Ia3EngineStatus *engine)
     case IA3_ENGINE_STARTING:
         return 3;
     case IA3_ENGINE_RESTARTING:
+    case IA3_ENGINE_HUNG:
         return 2;
     case IA3_ENGINE_FAILED:
         return 1;
@@ -426,6 +427,8 @@ Ia3EngineStateName(Ia3EngineState state)
         return "restarting";
     case IA3_ENGINE_DRAINING:
         return "draining";
+    case IA3_ENGINE_HUNG:
+        return "hung";
     case IA3_ENGINE_STOPPED:
         return "stopped";
     }

@@ -34,6 +34,7 @@ typedef enum Ia3EngineState {
     IA3_ENGINE_FAILED,     /* gave its reason; tried again with back-off */
     IA3_ENGINE_RESTARTING, /* died; waits for its back-off */
     IA3_ENGINE_DRAINING,   /* replaced or removed; finishes its requests */
+    IA3_ENGINE_HUNG,       /* gives no sign of life; will be killed */
     IA3_ENGINE_STOPPED
 } Ia3EngineState;
 
@@ -47,7 +48,8 @@ typedef struct Ia3EngineStatus {
     uint32 generation; /* grows at every start */
     uint32 restarts;
     TimestampTz since; /* of this state */
-    char message[512]; /* why it failed or died last; what a draining one is still doing */
+    char message
+        [512]; /* why it failed or died last; what a draining one still does; for how long a hung one has been silent */
     char socket[IA3_MAX_SOCKET];
 } Ia3EngineStatus;
 

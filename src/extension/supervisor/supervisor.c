@@ -3,7 +3,7 @@
  *     The background worker that keeps an ia3_engine running for every device of every configured backbone.
  *
  * A single loop waits for its latch (signals: SIGHUP, SIGTERM, SIGCHLD), for the engines' status and log
- * pipes and for the next thing that is due (a restart after its back-off, a stronger signal).
+ * pipes and for the next thing that is due (a restart after its back-off, a stronger signal, a sign of life).
  * It publishes what it knows in shared memory (shmem.c) and never waits for anything else.
  *
  * If this process ends, the engines end through their death pipes, and the postmaster starts it again: it
@@ -21,14 +21,15 @@
 #include "postmaster/bgworker.h"
 #include "postmaster/interrupt.h"
 #include "storage/ipc.h"
-#include "utils/timestamp.h"
 
 #include "supervisor.h"
 #include "supervisor_engine.h"
 #include "supervisor_list.h"
+#include "watchdog.h"
 #include "extension/ia3_compat.h"
 
 #define RESTART_SUPERVISOR_S 5
+#define LATE_MS              1000 /* if this process wakes up later than that, it has not been running */
 
 static WaitEventSet *waitSet = NULL;
 static bool backboneWaits; /* for an entry that an engine on its way out still has */
@@ -37,9 +38,12 @@ static bool backboneWaits; /* for an entry that an engine on its way out still h
 static long
 run_due(void)
 {
-    TimestampTz now = GetCurrentTimestamp();
-    TimestampTz next = DT_NOEND;
+    static Ia3Time wakeUp = 0;
+    Ia3Time now = Ia3Now();
+    Ia3Time next = PG_INT64_MAX;
 
+    if (wakeUp != 0 && now > wakeUp + LATE_MS)
+        Ia3WatchExcuse(now - wakeUp);
     for (int i = 0; i < IA3_MAX_ENGINES; i++) {
         Ia3Engine *engine = &Ia3Engines[i];
 
@@ -49,14 +53,16 @@ run_due(void)
             Ia3EngineStart(engine);
         if (engine->process.pid != 0 && engine->endBy != 0 && engine->endBy <= now)
             Ia3EnginePress(engine);
+        next = Min(next, Ia3WatchRun(engine, now));
         if (engine->process.pid == 0 && engine->startAt != 0)
             next = Min(next, engine->startAt);
         if (engine->process.pid != 0 && engine->endBy != 0)
             next = Min(next, engine->endBy);
     }
-    if (next == DT_NOEND)
+    wakeUp = next == PG_INT64_MAX ? 0 : next;
+    if (wakeUp == 0)
         return -1;
-    return Max(0, TimestampDifferenceMilliseconds(GetCurrentTimestamp(), next));
+    return Max(0, next - Ia3Now());
 }
 
 static void

@@ -4,7 +4,8 @@
  *
  * STARTING -> LOADING -> READY; when it ends, RESTARTING (FAILED if it gave a reason or keeps ending before it is
  * ready) until its back-off is over, then STARTING again with a new generation. An engine that is no longer wanted is
- * DRAINING: it finishes its requests, training runs included, and ends.
+ * DRAINING: it finishes its requests, training runs included, and ends. One that gives no sign of life is HUNG
+ * (watchdog.c).
  */
 #include "postgres.h"
 
@@ -16,12 +17,12 @@
 #include "pgstat.h"
 #include "utils/timestamp.h"
 
-#include "supervisor_engine.h"
+#include "watchdog.h"
 
 #define BACKOFF_MIN_MS    1000
 #define BACKOFF_MAX_MS    60000
 #define SERVED_LONG_MS    60000            /* an engine that served this long starts again without back-off */
-#define STOP_PATIENCE_MS  5000             /* between SIGTERM and SIGKILL */
+#define STOP_PATIENCE_MS  4000             /* between SIGTERM and SIGKILL */
 #define DRAIN_PATIENCE_MS (10 * 60 * 1000) /* for draining, while no training run or merge is under way */
 
 Ia3Engine Ia3Engines[IA3_MAX_ENGINES];
@@ -40,18 +41,12 @@ publish(const Ia3Engine *engine)
     Ia3PublishEngine(engine - Ia3Engines, &engine->status);
 }
 
-static void
-set_state(Ia3Engine *engine, Ia3EngineState state)
+void
+Ia3EngineSetState(Ia3Engine *engine, Ia3EngineState state)
 {
     engine->status.state = state;
     engine->status.since = GetCurrentTimestamp();
     publish(engine);
-}
-
-static TimestampTz
-from_now(int ms)
-{
-    return TimestampTzPlusMilliseconds(GetCurrentTimestamp(), ms);
 }
 
 /*
@@ -117,7 +112,7 @@ handle_loading(Ia3Engine *engine, int percent)
     if (engine->status.state == IA3_ENGINE_LOADING)
         publish(engine);
     else
-        set_state(engine, IA3_ENGINE_LOADING);
+        Ia3EngineSetState(engine, IA3_ENGINE_LOADING);
 }
 
 static void
@@ -126,17 +121,18 @@ handle_ready(Ia3Engine *engine)
     engine->status.percent = 100;
     engine->status.message[0] = '\0';
     engine->failures = 0;
-    engine->readyAt = GetCurrentTimestamp();
+    engine->readyAt = Ia3Now();
+    engine->readySince = GetCurrentTimestamp();
     ereport(LOG, (errmsg("ia3 engine \"%s\" is ready", engine->label)));
     if (!engine->status.current)
         return; /* it is published when it takes over */
-    set_state(engine, IA3_ENGINE_READY);
+    Ia3EngineSetState(engine, IA3_ENGINE_READY);
 }
 
 static void
 handle_draining(Ia3Engine *engine, int lasting, int others)
 {
-    engine->endBy = lasting > 0 ? 0 : from_now(DRAIN_PATIENCE_MS);
+    engine->endBy = lasting > 0 ? 0 : Ia3Now() + DRAIN_PATIENCE_MS;
     snprintf(engine->status.message, sizeof engine->status.message,
              "It is finishing its requests: training runs and merges: %d, others: %d.", lasting, others);
     publish(engine);
@@ -147,10 +143,15 @@ handle_status_line(void *arg, char *line)
 {
     Ia3Engine *engine = arg;
     int lasting, others;
+    long silent;
 
     sanitize(line);
     if (engine->stopping)
         return;
+    if (sscanf(line, "alive %ld", &silent) == 1) {
+        Ia3WatchAnswer(engine, silent);
+        return;
+    }
     if (sscanf(line, "draining %d %d", &lasting, &others) == 2) {
         if (engine->leaving)
             handle_draining(engine, lasting, others);
@@ -224,8 +225,8 @@ Ia3EngineAdd(Ia3Engine *engine, const Ia3BackboneSpec *spec, const Ia3EngineSett
     set_spec(engine, spec);
     engine->status.current = current;
     engine->settings = *settings;
-    engine->startAt = GetCurrentTimestamp();
-    set_state(engine, IA3_ENGINE_STARTING);
+    engine->startAt = Ia3Now();
+    Ia3EngineSetState(engine, IA3_ENGINE_STARTING);
 }
 
 void
@@ -242,14 +243,14 @@ Ia3EngineRetry(Ia3Engine *engine)
         return;
     engine->backoffMs = 0;
     engine->failures = 0;
-    engine->startAt = GetCurrentTimestamp();
+    engine->startAt = Ia3Now();
 }
 
 /* Sets when to try again and grows the back-off. */
 static void
 schedule_restart(Ia3Engine *engine, int atLeastMs)
 {
-    engine->startAt = from_now(Max(engine->backoffMs, atLeastMs));
+    engine->startAt = Ia3Now() + Max(engine->backoffMs, atLeastMs);
     engine->backoffMs = Min(BACKOFF_MAX_MS, Max(BACKOFF_MIN_MS, engine->backoffMs * 2));
 }
 
@@ -259,7 +260,7 @@ fail_start(Ia3Engine *engine)
     ereport(WARNING,
             (errmsg("ia3 engine \"%s\" could not start: %s", engine->label, engine->status.message)));
     schedule_restart(engine, BACKOFF_MIN_MS);
-    set_state(engine, IA3_ENGINE_FAILED);
+    Ia3EngineSetState(engine, IA3_ENGINE_FAILED);
 }
 
 /*
@@ -293,7 +294,8 @@ Ia3EngineStart(Ia3Engine *engine)
         return;
     }
     engine->status.pid = engine->process.pid;
-    set_state(engine, IA3_ENGINE_STARTING);
+    Ia3WatchBegin(engine);
+    Ia3EngineSetState(engine, IA3_ENGINE_STARTING);
 }
 
 void
@@ -302,9 +304,9 @@ Ia3EngineTerminate(Ia3Engine *engine, Ia3EngineState state)
     if (engine->process.pid == 0 || engine->stopping)
         return;
     engine->stopping = true;
-    engine->endBy = from_now(STOP_PATIENCE_MS);
-    Ia3ProcessSignal(&engine->process, SIGTERM);
-    set_state(engine, state);
+    engine->endBy = Ia3Now() + STOP_PATIENCE_MS;
+    Ia3ProcessSignal(&engine->process, engine->status.state == IA3_ENGINE_HUNG ? SIGKILL : SIGTERM);
+    Ia3EngineSetState(engine, state);
 }
 
 void
@@ -322,7 +324,7 @@ Ia3EngineBeginDraining(Ia3Engine *engine)
     engine->status.current = false;
     engine->status.state = IA3_ENGINE_DRAINING;
     engine->status.since = GetCurrentTimestamp();
-    engine->endBy = from_now(DRAIN_PATIENCE_MS); /* until it tells what it is doing */
+    engine->endBy = Ia3Now() + DRAIN_PATIENCE_MS; /* until it tells what it is doing */
 }
 
 void
@@ -352,7 +354,7 @@ Ia3EnginePress(Ia3Engine *engine)
     ereport(LOG,
             (errmsg("ia3 engine \"%s\" (PID %d) does not stop and is killed", name, engine->status.pid)));
     Ia3ProcessSignal(&engine->process, SIGKILL);
-    engine->endBy = from_now(STOP_PATIENCE_MS);
+    engine->endBy = Ia3Now() + STOP_PATIENCE_MS;
 }
 
 /*
@@ -377,7 +379,7 @@ handle_crash(Ia3Engine *engine, const char *how)
 {
     bool wasReady = engine->readyAt != 0;
 
-    if (wasReady && engine->readyAt + SERVED_LONG_MS * INT64CONST(1000) <= GetCurrentTimestamp())
+    if (wasReady && engine->readyAt + SERVED_LONG_MS <= Ia3Now())
         engine->backoffMs = 0;
     if (!wasReady)
         engine->failures++;
@@ -391,7 +393,7 @@ handle_crash(Ia3Engine *engine, const char *how)
     ereport(WARNING, (errmsg("ia3 engine \"%s\" (PID %d) %s", engine->label, engine->status.pid, how),
                       engine->gaveReason ? errdetail("%s", engine->status.message) : 0));
     schedule_restart(engine, 0);
-    set_state(engine, IA3_ENGINE_RESTARTING);
+    Ia3EngineSetState(engine, IA3_ENGINE_RESTARTING);
 }
 
 void
@@ -429,11 +431,11 @@ Ia3EngineForget(Ia3Engine *engine)
     if (engine->process.pid != 0)
         unlink(engine->status.socket);
     if (!engine->status.current) {
-        set_state(engine, IA3_ENGINE_UNUSED);
+        Ia3EngineSetState(engine, IA3_ENGINE_UNUSED);
         return;
     }
     engine->status.pid = 0;
     strlcpy(engine->status.message, "The ia3 supervisor has ended; the server starts it again.",
             sizeof engine->status.message);
-    set_state(engine, IA3_ENGINE_RESTARTING);
+    Ia3EngineSetState(engine, IA3_ENGINE_RESTARTING);
 }

@@ -6,10 +6,21 @@
 #define IA3_SUPERVISOR_ENGINE_H
 
 #include "engine_process.h"
+#include "extension/clock.h"
 #include "shmem.h"
 
 /* In the data directory, 0700, left out of base backups. */
 #define IA3_SOCKET_DIRECTORY PG_STAT_TMP_DIR
+
+/* Whether a running engine gives signs of life (watchdog.c). */
+typedef struct Ia3Watch {
+    int64 timeout;              /* in ms, that the rest follows */
+    Ia3Time askAt;              /* when to ask for the next sign */
+    Ia3Time answeredAt;         /* when its I/O thread answered last */
+    Ia3Time aliveAt;            /* when it was last known to make progress, or to have nothing to do */
+    Ia3EngineState stateBefore; /* while it is hung: its state before that */
+    bool killed;
+} Ia3Watch;
 
 typedef struct Ia3Engine {
     Ia3EngineStatus status; /* published after every change */
@@ -25,15 +36,20 @@ typedef struct Ia3Engine {
     bool gaveReason;                  /* status.message says why it failed */
     int failures;                     /* ends in a row before it was ready */
     int backoffMs;                    /* of the next restart */
-    TimestampTz readyAt;              /* 0 = not ready */
-    TimestampTz startAt;              /* while it does not run: when to start; 0 = never */
-    TimestampTz endBy; /* while it leaves: when it gets the next stronger signal; 0 = no bound */
+    TimestampTz readySince;           /* while it is ready: what users see as the beginning of this */
+    Ia3Time readyAt;                  /* 0 = not ready */
+    Ia3Time startAt;                  /* while it does not run: when to start; 0 = never */
+    Ia3Time endBy; /* while it leaves: when it gets the next stronger signal; 0 = no bound */
+    Ia3Watch watch;
 } Ia3Engine;
 
 /* The entries have the numbers of those in shared memory. */
 extern Ia3Engine Ia3Engines[IA3_MAX_ENGINES];
 
 extern bool Ia3EngineInUse(const Ia3Engine *engine);
+
+/* Publishes that the engine is in that state from now on. */
+extern void Ia3EngineSetState(Ia3Engine *engine, Ia3EngineState state);
 
 /*
  * Takes an unused entry for an engine that is to be started now. In shared memory the entry may already say that the

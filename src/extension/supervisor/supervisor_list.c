@@ -250,7 +250,7 @@ become_current(Ia3Engine *engine)
     if (engine->readyAt == 0)
         return;
     engine->status.state = IA3_ENGINE_READY;
-    engine->status.since = engine->readyAt;
+    engine->status.since = engine->readySince;
 }
 
 /*
