@@ -9,6 +9,74 @@ GRANT USAGE ON SCHEMA ia3 TO PUBLIC;
 COMMENT ON SCHEMA ia3 IS 'tables of the extension ia3: tasks, their versions, and checkpoints of pre-training runs';
 
 --
+-- Roles. In this cluster a role is its OID, whatever its name; in a dump or a replica it is its name, and one that does
+-- not exist there is no error.
+--
+CREATE TYPE ia3.role;
+CREATE FUNCTION ia3.role_in(pg_catalog.cstring) RETURNS ia3.role
+    AS 'MODULE_PATHNAME', 'ia3_role_in' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.role_out(ia3.role) RETURNS pg_catalog.cstring
+    AS 'MODULE_PATHNAME', 'ia3_role_out' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.role_recv(pg_catalog.internal) RETURNS ia3.role
+    AS 'MODULE_PATHNAME', 'ia3_role_recv' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.role_send(ia3.role) RETURNS pg_catalog.bytea
+    AS 'MODULE_PATHNAME', 'ia3_role_send' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE TYPE ia3.role (
+    INPUT = ia3.role_in, OUTPUT = ia3.role_out, RECEIVE = ia3.role_recv, SEND = ia3.role_send,
+    INTERNALLENGTH = VARIABLE, ALIGNMENT = int4, STORAGE = plain
+);
+COMMENT ON TYPE ia3.role IS 'a role, by OID in its own cluster and by name in others; it need not exist';
+
+CREATE FUNCTION ia3.role(pg_catalog.regrole) RETURNS ia3.role
+    AS 'MODULE_PATHNAME', 'ia3_role_from_regrole' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.role_regrole(ia3.role) RETURNS pg_catalog.regrole
+    AS 'MODULE_PATHNAME', 'ia3_role_to_regrole' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE CAST (pg_catalog.regrole AS ia3.role) WITH FUNCTION ia3.role(pg_catalog.regrole) AS IMPLICIT;
+CREATE CAST (ia3.role AS pg_catalog.regrole) WITH FUNCTION ia3.role_regrole(ia3.role);
+
+CREATE FUNCTION ia3.role_cmp(ia3.role, ia3.role) RETURNS pg_catalog.int4
+    AS 'MODULE_PATHNAME', 'ia3_role_cmp' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.role_hash(ia3.role) RETURNS pg_catalog.int4
+    AS 'MODULE_PATHNAME', 'ia3_role_hash' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.role_lt(ia3.role, ia3.role) RETURNS pg_catalog.bool
+    AS 'MODULE_PATHNAME', 'ia3_role_lt' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.role_le(ia3.role, ia3.role) RETURNS pg_catalog.bool
+    AS 'MODULE_PATHNAME', 'ia3_role_le' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.role_eq(ia3.role, ia3.role) RETURNS pg_catalog.bool
+    AS 'MODULE_PATHNAME', 'ia3_role_eq' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.role_ne(ia3.role, ia3.role) RETURNS pg_catalog.bool
+    AS 'MODULE_PATHNAME', 'ia3_role_ne' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.role_ge(ia3.role, ia3.role) RETURNS pg_catalog.bool
+    AS 'MODULE_PATHNAME', 'ia3_role_ge' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.role_gt(ia3.role, ia3.role) RETURNS pg_catalog.bool
+    AS 'MODULE_PATHNAME', 'ia3_role_gt' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+-- The operators are where the functions are, so that whoever finds those can write owner = 'alice'.
+CREATE OPERATOR @extschema@.= (LEFTARG = ia3.role, RIGHTARG = ia3.role, FUNCTION = ia3.role_eq,
+    COMMUTATOR = OPERATOR(@extschema@.=), NEGATOR = OPERATOR(@extschema@.<>),
+    RESTRICT = pg_catalog.eqsel, JOIN = pg_catalog.eqjoinsel, HASHES, MERGES);
+CREATE OPERATOR @extschema@.<> (LEFTARG = ia3.role, RIGHTARG = ia3.role, FUNCTION = ia3.role_ne,
+    COMMUTATOR = OPERATOR(@extschema@.<>), NEGATOR = OPERATOR(@extschema@.=),
+    RESTRICT = pg_catalog.neqsel, JOIN = pg_catalog.neqjoinsel);
+CREATE OPERATOR @extschema@.< (LEFTARG = ia3.role, RIGHTARG = ia3.role, FUNCTION = ia3.role_lt,
+    COMMUTATOR = OPERATOR(@extschema@.>), NEGATOR = OPERATOR(@extschema@.>=),
+    RESTRICT = pg_catalog.scalarltsel, JOIN = pg_catalog.scalarltjoinsel);
+CREATE OPERATOR @extschema@.<= (LEFTARG = ia3.role, RIGHTARG = ia3.role, FUNCTION = ia3.role_le,
+    COMMUTATOR = OPERATOR(@extschema@.>=), NEGATOR = OPERATOR(@extschema@.>),
+    RESTRICT = pg_catalog.scalarlesel, JOIN = pg_catalog.scalarlejoinsel);
+CREATE OPERATOR @extschema@.>= (LEFTARG = ia3.role, RIGHTARG = ia3.role, FUNCTION = ia3.role_ge,
+    COMMUTATOR = OPERATOR(@extschema@.<=), NEGATOR = OPERATOR(@extschema@.<),
+    RESTRICT = pg_catalog.scalargesel, JOIN = pg_catalog.scalargejoinsel);
+CREATE OPERATOR @extschema@.> (LEFTARG = ia3.role, RIGHTARG = ia3.role, FUNCTION = ia3.role_gt,
+    COMMUTATOR = OPERATOR(@extschema@.<), NEGATOR = OPERATOR(@extschema@.<=),
+    RESTRICT = pg_catalog.scalargtsel, JOIN = pg_catalog.scalargtjoinsel);
+CREATE OPERATOR CLASS ia3.role_ops DEFAULT FOR TYPE ia3.role USING btree AS
+    OPERATOR 1 @extschema@.<, OPERATOR 2 @extschema@.<=, OPERATOR 3 @extschema@.=,
+    OPERATOR 4 @extschema@.>=, OPERATOR 5 @extschema@.>,
+    FUNCTION 1 ia3.role_cmp(ia3.role, ia3.role);
+CREATE OPERATOR CLASS ia3.role_hash_ops DEFAULT FOR TYPE ia3.role USING hash AS
+    OPERATOR 1 @extschema@.=, FUNCTION 1 ia3.role_hash(ia3.role);
+
+--
 -- Tables
 --
 -- A task, together with the prompt and the choices of its active version. Version numbers count up and are never
@@ -18,7 +86,7 @@ CREATE TABLE ia3.task (
         CONSTRAINT task_name CHECK (pg_catalog.octet_length(task) OPERATOR(pg_catalog.>) 0
             AND pg_catalog.octet_length(task) OPERATOR(pg_catalog.<=) 200
             AND pg_catalog.strpos(task, '@') OPERATOR(pg_catalog.=) 0),
-    owner pg_catalog.regrole NOT NULL,
+    owner ia3.role NOT NULL,
     backbone pg_catalog.text NOT NULL,
     template pg_catalog.text[] NOT NULL,
     choices pg_catalog.text[],
@@ -26,7 +94,7 @@ CREATE TABLE ia3.task (
     next_version pg_catalog.int4 NOT NULL DEFAULT 1,
     created_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     comment pg_catalog.text,
-    readers pg_catalog.regrole[] NOT NULL DEFAULT '{}'
+    readers ia3.role[] NOT NULL DEFAULT '{}'
 );
 COMMENT ON TABLE ia3.task IS 'few-shot tasks: who owns them, and how their active version is prompted';
 COMMENT ON COLUMN ia3.task.task IS 'name of the task: at most 200 bytes, without @';
@@ -112,6 +180,13 @@ COMMENT ON FUNCTION ia3.adapter_is_immutable IS 'trigger function that rejects u
 CREATE TRIGGER adapter_is_immutable BEFORE UPDATE ON ia3.adapter
     FOR EACH ROW EXECUTE FUNCTION ia3.adapter_is_immutable();
 
+CREATE FUNCTION ia3.task_roles_exist() RETURNS pg_catalog.trigger
+    AS 'MODULE_PATHNAME', 'ia3_task_roles_exist' LANGUAGE C;
+COMMENT ON FUNCTION ia3.task_roles_exist IS
+    'trigger function that rejects updates of ia3.task with roles that do not exist';
+CREATE TRIGGER task_roles_exist BEFORE UPDATE OF owner, readers ON ia3.task
+    FOR EACH ROW EXECUTE FUNCTION ia3.task_roles_exist();
+
 SELECT pg_catalog.pg_extension_config_dump('ia3.task', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.adapter', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.checkpoint', '');
@@ -121,11 +196,22 @@ SELECT pg_catalog.pg_extension_config_dump('ia3.checkpoint', '');
 -- A task belongs to its owner and to the roles that have the owner's privileges; readers see it but cannot change
 -- it. An adapter is visible where its task is: the subquery obeys the policies of ia3.task.
 --
-CREATE FUNCTION ia3.task_readable(owner pg_catalog.regrole, readers pg_catalog.regrole[])
+CREATE FUNCTION ia3.task_readable(owner ia3.role, readers ia3.role[])
     RETURNS pg_catalog.bool
     AS 'MODULE_PATHNAME', 'ia3_task_readable' LANGUAGE C STABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION ia3.task_readable IS
+CREATE FUNCTION ia3.task_readable(owner ia3.role, readers ia3.role[], role pg_catalog.oid)
+    RETURNS pg_catalog.bool
+    AS 'MODULE_PATHNAME', 'ia3_task_readable' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION ia3.task_readable(ia3.role, ia3.role[]) IS
     'whether the current role has the privileges of the owner or of a reader';
+COMMENT ON FUNCTION ia3.task_readable(ia3.role, ia3.role[], pg_catalog.oid) IS
+    'whether a role has the privileges of the owner or of a reader';
+CREATE FUNCTION ia3.task_owned(owner ia3.role) RETURNS pg_catalog.bool
+    AS 'MODULE_PATHNAME', 'ia3_task_owned' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION ia3.task_owned(owner ia3.role, role pg_catalog.oid) RETURNS pg_catalog.bool
+    AS 'MODULE_PATHNAME', 'ia3_task_owned' LANGUAGE C STABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION ia3.task_owned(ia3.role) IS 'whether the current role has the privileges of the owner';
+COMMENT ON FUNCTION ia3.task_owned(ia3.role, pg_catalog.oid) IS 'whether a role has the privileges of the owner';
 
 ALTER TABLE ia3.task ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.adapter ENABLE ROW LEVEL SECURITY;
@@ -133,24 +219,24 @@ ALTER TABLE ia3.checkpoint ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY task_read ON ia3.task FOR SELECT USING (ia3.task_readable(owner, readers));
 CREATE POLICY task_insert ON ia3.task FOR INSERT
-    WITH CHECK (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'USAGE'::pg_catalog.text));
+    WITH CHECK (ia3.task_owned(owner));
 CREATE POLICY task_update ON ia3.task FOR UPDATE
-    USING (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'USAGE'::pg_catalog.text));
+    USING (ia3.task_owned(owner));
 CREATE POLICY task_delete ON ia3.task FOR DELETE
-    USING (pg_catalog.pg_has_role(owner::pg_catalog.oid, 'USAGE'::pg_catalog.text));
+    USING (ia3.task_owned(owner));
 
 CREATE POLICY adapter_read ON ia3.adapter FOR SELECT
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task));
 CREATE POLICY adapter_insert ON ia3.adapter FOR INSERT
     WITH CHECK (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task
-        AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)));
+        AND ia3.task_owned(t.owner)));
 CREATE POLICY adapter_delete ON ia3.adapter FOR DELETE
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task
-        AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)));
+        AND ia3.task_owned(t.owner)));
 
 CREATE POLICY checkpoint_all ON ia3.checkpoint
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) checkpoint.task
-        AND pg_catalog.pg_has_role(t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)));
+        AND ia3.task_owned(t.owner)));
 
 -- There is no INSERT: only functions insert, as the owner of the tables, so whoever may execute them decides what
 -- becomes an adapter. Nor may a task be renamed, because a unique violation would reveal the names of others' tasks.
@@ -399,6 +485,11 @@ COMMENT ON FUNCTION @extschema@.ia3_grant IS 'lets a role read a task; ''public'
 CREATE FUNCTION @extschema@.ia3_revoke(task pg_catalog.text, role pg_catalog.name) RETURNS pg_catalog.void
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.ia3_revoke IS 'revokes read access that ia3_grant has given';
+CREATE FUNCTION @extschema@.ia3_reassign(old_owner pg_catalog.name, new_owner pg_catalog.name)
+    RETURNS pg_catalog.int4
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.ia3_reassign IS
+    'gives all tasks of a role to another role and returns their number';
 
 --
 -- Interchange. The stored bytes are a PEFT adapter_model.safetensors; whoever can see a task may export it. Importing

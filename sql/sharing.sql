@@ -90,6 +90,7 @@ RESET ROLE;
 SET ROLE regress_ia3_alice;
 SELECT ia3_grant('shared', 'regress_ia3_readers'), ia3_grant('shared', 'regress_ia3_readers');
 SELECT ia3_grant('shared', 'nobody');
+SELECT ia3_revoke('shared', 'nobody');
 SELECT ia3_grant(NULL, 'public') IS NULL AS strict, ia3_grant('shared@1', 'public');
 SELECT owner, readers FROM ia3.task;
 SET ROLE regress_ia3_rita;
@@ -187,14 +188,51 @@ SELECT owner, readers FROM ia3.task;
 RESET ROLE;
 REVOKE ALL ON FUNCTION ia3_train, ia3_import(text, bytea), ia3_merge FROM regress_ia3_alice, regress_ia3_bob, regress_ia3_readers;
 REVOKE pg_write_server_files FROM regress_ia3_bob;
--- dropping a role does not affect the rows that refer to it
-DROP ROLE regress_ia3_alice, regress_ia3_bob;
-SELECT owner::text ~ '^[0-9]+$' AS nameless, readers::text ~ '^{[0-9]+}$' AS reader FROM ia3.task WHERE task = 'shared';
+-- a new name changes nothing for the role, and the old name gives nothing to another
+ALTER ROLE regress_ia3_bob RENAME TO regress_ia3_robert;
+CREATE ROLE regress_ia3_bob;
+SELECT owner, readers FROM ia3.task WHERE task = 'shared';
+SET ROLE regress_ia3_bob;
+SELECT count(*) FROM ia3.task;
+SET ROLE regress_ia3_robert;
+SELECT ia3_predict('shared', 'pay') IN ('billing', 'access') AS works;
+-- comparisons, grouping and casts; the operators find a role by the name that it has now
+SELECT task FROM ia3.task WHERE owner = 'regress_ia3_robert' AND owner = 'regress_ia3_robert'::regrole AND 'regress_ia3_alice' = ANY (readers)
+   AND owner >= 'regress_ia3_robert' AND owner <= 'regress_ia3_robert' AND NOT owner < 'regress_ia3_robert' AND NOT owner > 'regress_ia3_robert'
+   AND owner <> 'regress_ia3_bob' AND owner::regrole = 'regress_ia3_robert'::regrole;
+SELECT owner, count(*) FROM ia3.task GROUP BY owner ORDER BY owner;
+SELECT count(*) FROM ia3.task a JOIN ia3.task b USING (owner);
+SELECT '-'::ia3.role, '0'::ia3.role AS zero, 'Nobody'::ia3.role AS folded, '"No Body"'::ia3.role AS quoted, '12'::ia3.role AS number,
+       '"12"'::ia3.role AS name, 'nobody'::ia3.role::regrole IS NULL AS none, '10'::ia3.role::regrole IS NULL AS no_oid;
+SELECT attempt($$SELECT 'a b'::ia3.role$$), attempt($$SELECT 'a.b'::ia3.role$$), attempt($$SELECT ''::ia3.role$$);
+-- an update cannot name a role that does not exist
+SELECT attempt($$UPDATE ia3.task SET owner = 'nobody'$$), attempt($$UPDATE ia3.task SET owner = '-'$$),
+       attempt($$UPDATE ia3.task SET owner = '10'$$), attempt($$UPDATE ia3.task SET readers = readers || 'nobody'::ia3.role$$);
+-- tasks are reassigned like objects: the caller needs the privileges of both roles
+SELECT attempt($$SELECT ia3_reassign('regress_ia3_robert', 'regress_ia3_bob')$$), attempt($$SELECT ia3_reassign('regress_ia3_bob', 'regress_ia3_robert')$$),
+       attempt($$SELECT ia3_reassign('nobody', 'regress_ia3_robert')$$), attempt($$SELECT ia3_reassign('regress_ia3_robert', 'nobody')$$);
+SELECT ia3_reassign('regress_ia3_robert', 'regress_ia3_robert'), ia3_reassign(NULL, 'regress_ia3_robert') IS NULL AS strict;
+RESET ROLE;
+-- dropping a role does not affect the rows that refer to it, nor does PostgreSQL's REASSIGN OWNED
+REASSIGN OWNED BY regress_ia3_robert TO regress_ia3_bob;
+DROP OWNED BY regress_ia3_robert;
+DROP ROLE regress_ia3_alice, regress_ia3_robert;
+SELECT owner::text ~ '^[0-9]+$' AS nameless, readers::text ~ '^{[0-9]+}$' AS reader, owner::regrole IS NULL AS nobodys
+  FROM ia3.task WHERE task = 'shared';
 SELECT count(*) FROM ia3.adapters WHERE task = 'shared';
-SET ROLE regress_ia3_rita;
+CREATE ROLE regress_ia3_robert;
+SET ROLE regress_ia3_robert;
 SELECT count(*) FROM ia3.adapters WHERE task = 'shared';
 RESET ROLE;
-UPDATE ia3.task SET owner = 'regress_ia3_rita', readers = '{}' WHERE owner NOT IN (SELECT oid FROM pg_roles);
+SELECT owner AS nobody, readers[1] AS nobody_either FROM ia3.task WHERE task = 'shared' \gset
+GRANT regress_ia3_robert TO regress_ia3_rita;
+SET ROLE regress_ia3_rita;
+SELECT replace(attempt(format('SELECT ia3_reassign(%L, %L)', :'nobody', 'regress_ia3_rita')), :'nobody', 'NUMBER');
+RESET ROLE;
+SELECT ia3_reassign(:'nobody', 'regress_ia3_rita'), ia3_revoke('shared', :'nobody_either');
+SELECT attempt($$SELECT ia3_reassign('nobody', 'regress_ia3_rita')$$);
+SELECT owner, readers FROM ia3.task WHERE task = 'shared';
+DROP ROLE regress_ia3_bob, regress_ia3_robert;
 SET ROLE regress_ia3_rita;
 SELECT ia3_predict('shared', 'pay') IN ('billing', 'access') AS works;
 

@@ -170,7 +170,7 @@ test_docs() {
 }
 
 # The longest are started first. Each file makes clusters of its own in a directory of its own. $TAP names some files.
-SLOW_TAP_TESTS="005_devices 004_backbones 010_batching 003_settings 013_sharing 002_interrupt"
+SLOW_TAP_TESTS="005_devices 004_backbones 010_batching 003_settings 013_sharing 014_dump 002_interrupt"
 
 test_tap() {
     part "tap: crashes, cancellation, restarts"

@@ -148,8 +148,8 @@ sub in_blocks
     return scalar grep { /(?<![\w.])\Q$name\E(?!\w)/ } @texts;
 }
 
-# Checks that no object of the extension is left out. Triggers cannot be called. CALL shows no tree, nor do the functions
-# behind views, which have the names of the views.
+# Checks that no object of the extension is left out. Triggers cannot be called, nor does anybody call what types, operators
+# and casts are made of. CALL shows no tree, nor do the functions behind views, which have the names of the views.
 sub check_complete
 {
     my $members = q{FROM pg_depend d WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
@@ -157,7 +157,10 @@ sub check_complete
     my @functions = query($database, qq{SELECT oid, prokind, proname, oid::regprocedure,
             array_to_string(proargnames[pronargs - pronargdefaults + 1 : pronargs], ' ')
         FROM pg_proc WHERE oid IN (SELECT objid $members AND classid = 'pg_proc'::regclass)
-            AND prorettype <> 'trigger'::regtype ORDER BY 4;});
+            AND prorettype <> 'trigger'::regtype
+            AND oid NOT IN (SELECT refobjid FROM pg_depend WHERE refclassid = 'pg_proc'::regclass AND classid IN
+                ('pg_type'::regclass, 'pg_operator'::regclass, 'pg_cast'::regclass, 'pg_opclass'::regclass, 'pg_amproc'::regclass))
+        ORDER BY 4;});
     my @relations = query($database, qq{SELECT c.oid::regclass FROM pg_class c
         WHERE c.oid IN (SELECT objid $members AND classid = 'pg_class'::regclass) AND relkind IN ('r', 'v') ORDER BY 1;});
     my @settings = query($database, q{SELECT name FROM pg_settings WHERE name LIKE 'ia3.%' ORDER BY 1;});

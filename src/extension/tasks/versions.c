@@ -21,7 +21,7 @@
 #include "catalog.h"
 
 static Ia3Query ownerQuery = {
-    .sql = "SELECT pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)"
+    .sql = "SELECT ia3.task_owned(t.owner, $2)"
            " FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1",
     .nArgs = 2,
     .argTypes = {TEXTOID, OIDOID},
@@ -34,7 +34,8 @@ static Ia3Query backboneQuery = {
 };
 
 static Ia3Query insertTaskQuery = {
-    .sql = "INSERT INTO ia3.task (task, owner, backbone, template, choices) VALUES ($1, $2, $3, $4, $5)"
+    .sql = "INSERT INTO ia3.task (task, owner, backbone, template, choices) VALUES ($1, ia3.role($2), $3, "
+           "$4, $5)"
            " ON CONFLICT (task) DO NOTHING",
     .nArgs = 5,
     .argTypes = {TEXTOID, REGROLEOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID},
@@ -43,7 +44,7 @@ static Ia3Query insertTaskQuery = {
 static Ia3Query numberQuery = {
     .sql = "UPDATE ia3.task t SET next_version = t.next_version OPERATOR(pg_catalog.+) 1"
            " WHERE t.task OPERATOR(pg_catalog.=) $1"
-           " AND pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)"
+           " AND ia3.task_owned(t.owner, $2)"
            " RETURNING t.next_version OPERATOR(pg_catalog.-) 1",
     .nArgs = 2,
     .argTypes = {TEXTOID, OIDOID},
@@ -75,7 +76,7 @@ static Ia3Query lockQuery = {
  */
 static Ia3Query dropTaskQuery = {
     .sql = "DELETE FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1"
-           " AND pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)",
+           " AND ia3.task_owned(t.owner, $2)",
     .nArgs = 2,
     .argTypes = {TEXTOID, OIDOID},
 };
@@ -83,7 +84,7 @@ static Ia3Query dropTaskQuery = {
 static Ia3Query dropVersionQuery = {
     .sql = "DELETE FROM ia3.adapter a USING ia3.task t WHERE a.task OPERATOR(pg_catalog.=) $1"
            " AND a.version OPERATOR(pg_catalog.=) $2 AND t.task OPERATOR(pg_catalog.=) a.task"
-           " AND pg_catalog.pg_has_role($3, t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)",
+           " AND ia3.task_owned(t.owner, $3)",
     .nArgs = 3,
     .argTypes = {TEXTOID, INT4OID, OIDOID},
 };

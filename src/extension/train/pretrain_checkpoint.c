@@ -44,7 +44,7 @@ static Ia3Query saveQuery = {
 static Ia3Query deleteQuery = {
     .sql = "DELETE FROM ia3.checkpoint c USING ia3.task t WHERE c.task OPERATOR(pg_catalog.=) $1"
            " AND t.task OPERATOR(pg_catalog.=) c.task"
-           " AND pg_catalog.pg_has_role($2, t.owner::pg_catalog.oid, 'USAGE'::pg_catalog.text)",
+           " AND ia3.task_owned(t.owner, $2)",
     .nArgs = 2,
     .argTypes = {TEXTOID, OIDOID},
 };
