@@ -11,51 +11,86 @@
 #include "int8.h"
 #include "simd.h"
 
-/* For loops over accumulators, which must be unrolled for these to stay in registers. */
-#if defined(__clang__)
-#define IA3_UNROLL _Pragma("unroll")
-#else
-#define IA3_UNROLL _Pragma("GCC unroll 16")
-#endif
-
 /* One step of the rotation within a vector: pairs of lanes are replaced by their sum and difference. */
 #define IA3_INT8_LANES(v, sign, ...) ((v) * (sign) + __builtin_shufflevector(v, v, __VA_ARGS__))
 
-/* The steps of distance 1, 2, 4 and 8 for 16 values. x·(±1) is exact, so this rounds like the plain loop. */
-IA3_INLINE ia3_v16
-ia3_int8_rotate_lanes(ia3_v16 v)
+/* The steps of a distance below the width of a vector. x·(±1) is exact, so this rounds like the plain loop. */
+IA3_INLINE ia3_vec
+ia3_int8_rotate_lanes(ia3_vec v)
 {
-    const ia3_v16 one = {1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1};
-    const ia3_v16 two = {1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1};
-    const ia3_v16 four = {1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1};
-    const ia3_v16 eight = {1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1};
+#if IA3_VEC_LANES == 16
+    const ia3_vec one = {1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1, 1, -1};
+    const ia3_vec two = {1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1, 1, 1, -1, -1};
+    const ia3_vec four = {1, 1, 1, 1, -1, -1, -1, -1, 1, 1, 1, 1, -1, -1, -1, -1};
+    const ia3_vec eight = {1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1, -1};
     v = IA3_INT8_LANES(v, one, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14);
     v = IA3_INT8_LANES(v, two, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
     v = IA3_INT8_LANES(v, four, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11);
     return IA3_INT8_LANES(v, eight, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7);
+#elif IA3_VEC_LANES == 8
+    const ia3_vec one = {1, -1, 1, -1, 1, -1, 1, -1};
+    const ia3_vec two = {1, 1, -1, -1, 1, 1, -1, -1};
+    const ia3_vec four = {1, 1, 1, 1, -1, -1, -1, -1};
+    v = IA3_INT8_LANES(v, one, 1, 0, 3, 2, 5, 4, 7, 6);
+    v = IA3_INT8_LANES(v, two, 2, 3, 0, 1, 6, 7, 4, 5);
+    return IA3_INT8_LANES(v, four, 4, 5, 6, 7, 0, 1, 2, 3);
+#else
+    const ia3_vec one = {1, -1, 1, -1}, two = {1, 1, -1, -1};
+    v = IA3_INT8_LANES(v, one, 1, 0, 3, 2);
+    return IA3_INT8_LANES(v, two, 2, 3, 0, 1);
+#endif
 }
 
-/* Rotates a block of 256 values: first within vectors, then across them. */
+/*
+ * The steps of distance first, 2·first, … below 8·first for eight vectors that lie `first` values apart; the steps
+ * within a vector as well if `first` is its width. Eight vectors and their sums fit in 16 registers.
+ */
 IA3_INLINE void
-ia3_int8_rotate_256(float *x)
+ia3_int8_rotate_8(float *x, const size_t first)
 {
-    ia3_v16 v[16];
+    ia3_vec v[8];
     IA3_UNROLL
-    for (int i = 0; i < 16; i++)
-        v[i] = ia3_int8_rotate_lanes(*(const ia3_v16 *) (x + 16 * i));
+    for (size_t i = 0; i < 8; i++) {
+        v[i] = *(const ia3_vec *) (x + i * first);
+        if (first == IA3_VEC_LANES)
+            v[i] = ia3_int8_rotate_lanes(v[i]);
+    }
     IA3_UNROLL
-    for (int h = 1; h < 16; h *= 2) {
+    for (size_t h = 1; h < 8; h *= 2) {
         IA3_UNROLL
-        for (int i = 0; i < 8; i++) {
-            int low = i / h * 2 * h + i % h;
-            ia3_v16 sum = v[low] + v[low + h], difference = v[low] - v[low + h];
+        for (size_t i = 0; i < 4; i++) {
+            size_t low = i / h * 2 * h + i % h;
+            ia3_vec sum = v[low] + v[low + h], difference = v[low] - v[low + h];
             v[low] = sum;
             v[low + h] = difference;
         }
     }
     IA3_UNROLL
-    for (int i = 0; i < 16; i++)
-        *(ia3_v16 *) (x + 16 * i) = v[i];
+    for (size_t i = 0; i < 8; i++)
+        *(ia3_vec *) (x + i * first) = v[i];
+}
+
+/* One step of the rotation for n values: x[i] and x[i + h] are replaced by their sum and difference. */
+IA3_INLINE void
+ia3_int8_rotate_step(float *x, size_t n, size_t h)
+{
+    for (size_t at = 0; at < n; at += 2 * h)
+        for (size_t i = at; i < at + h; i++) {
+            float sum = x[i] + x[i + h], difference = x[i] - x[i + h];
+            x[i] = sum;
+            x[i + h] = difference;
+        }
+}
+
+/* Rotates a block of 256 values: first within groups of eight neighbouring vectors, then across the groups. */
+IA3_INLINE void
+ia3_int8_rotate_256(float *x)
+{
+    const size_t group = 8 * IA3_VEC_LANES;
+    for (size_t at = 0; at < 256; at += group)
+        ia3_int8_rotate_8(x + at, IA3_VEC_LANES);
+    for (size_t h = group; h < 256; h *= 2)
+        ia3_int8_rotate_step(x, 256, h);
 }
 
 IA3_INLINE void
@@ -68,12 +103,7 @@ ia3_int8_rotate_row(float *x, int k)
             continue;
         }
         for (int h = 1; h < block; h *= 2)
-            for (int i = 0; i < block / 2; i++) {
-                float *low = x + at + i / h * 2 * h + i % h;
-                float sum = low[0] + low[h], difference = low[0] - low[h];
-                low[0] = sum;
-                low[h] = difference;
-            }
+            ia3_int8_rotate_step(x + at, (size_t) block, (size_t) h);
     }
 }
 

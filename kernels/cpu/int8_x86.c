@@ -36,13 +36,13 @@ four(const int8_t *q)
     return v;
 }
 
-/* Calls tile(…, rows) with a constant number of rows for each block of at most six, then finishes the block. */
-#define FOR_EACH_TILE(p, tile)                                                                               \
+/* Calls tile(…, rows) with a constant number of rows for each block of at most `most`, six or less; finishes the block. */
+#define FOR_EACH_TILE(p, tile, most)                                                                         \
     do {                                                                                                     \
         int32_t sums[6 * IA3_INT8_COLUMNS] __attribute__((aligned(64)));                                     \
-        for (int r = 0; r < (p)->rows; r += 6) {                                                             \
+        for (int r = 0; r < (p)->rows; r += (most)) {                                                        \
             int left = (p)->rows - r;                                                                        \
-            switch (left < 6 ? left : 6) {                                                                   \
+            switch (left < (most) ? left : (most)) {                                                         \
             case 1:                                                                                          \
                 tile(sums, p, r, 1);                                                                         \
                 break;                                                                                       \
@@ -59,9 +59,9 @@ four(const int8_t *q)
                 tile(sums, p, r, 5);                                                                         \
                 break;                                                                                       \
             default:                                                                                         \
-                tile(sums, p, r, 6);                                                                         \
+                tile(sums, p, r, (most));                                                                    \
             }                                                                                                \
-            ia3_int8_finish(p, r, left < 6 ? left : 6, sums);                                                \
+            ia3_int8_finish(p, r, left < (most) ? left : (most), sums);                                      \
         }                                                                                                    \
     } while (0)
 
@@ -114,7 +114,7 @@ avx512_tile(int32_t *sums, const ia3_int8_product *p, int row, const int rows)
 static AVX512 void
 avx512_product(const ia3_int8_product *p)
 {
-    FOR_EACH_TILE(p, avx512_tile);
+    FOR_EACH_TILE(p, avx512_tile, 6);
 }
 
 static AVX512 void
@@ -171,7 +171,7 @@ avxvnni_tile(int32_t *sums, const ia3_int8_product *p, int row, const int rows)
 static AVXVNNI void
 avxvnni_product(const ia3_int8_product *p)
 {
-    FOR_EACH_TILE(p, avxvnni_tile);
+    FOR_EACH_TILE(p, avxvnni_tile, 6);
 }
 
 #define AVX2 __attribute__((target("avx2")))
@@ -233,7 +233,8 @@ avx2_tile(int32_t *sums, const ia3_int8_product *p, int row, const int rows)
 static AVX2 void
 avx2_product(const ia3_int8_product *p)
 {
-    FOR_EACH_TILE(p, avx2_tile);
+    /* With more rows, sums and products no longer fit in 16 registers. */
+    FOR_EACH_TILE(p, avx2_tile, 4);
 }
 
 const ia3_int8_form ia3_int8_avx2 = {"avx2", avx2_available, avx2_quantize, avx2_product};

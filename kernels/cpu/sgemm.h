@@ -16,39 +16,21 @@ typedef struct ia3_sgemm_a {
     size_t row, col;
 } ia3_sgemm_a;
 
-/*
- * Vectors as wide as the registers: compilers keep wider ones on the stack, which is many times slower. IA3_KEEP keeps
- * a vector in a register; otherwise gcc reads it from memory again for each multiplication.
- */
-#if defined(__AVX512F__)
-#define IA3_SGEMM_LANES 16
-#define IA3_KEEP(v)     __asm__("" : "+v"(v))
-#elif defined(__AVX__)
-#define IA3_SGEMM_LANES 8
-#define IA3_KEEP(v)     __asm__("" : "+x"(v))
-#else
-#define IA3_SGEMM_LANES 4
-#define IA3_KEEP(v)     (void) 0
-#endif
-
-typedef float ia3_sgemm_v
-    __attribute__((vector_size(IA3_SGEMM_LANES * sizeof(float)), aligned(4), may_alias));
-
-#define IA3_ROW(i)  (*(ia3_sgemm_v *) (c + (i) *ldc))
-#define IA3_ROW2(i) (*(ia3_sgemm_v *) (c + (i) *ldc + IA3_SGEMM_LANES))
+#define IA3_ROW(i)  (*(ia3_vec *) (c + (i) *ldc))
+#define IA3_ROW2(i) (*(ia3_vec *) (c + (i) *ldc + IA3_VEC_LANES))
 
 /* A tile of 4 rows and 2 vectors: eight accumulators hide the latency of a fused multiply-add. */
 IA3_INLINE void
 ia3_tile_4x2(float *c, size_t ldc, ia3_sgemm_a a, const float *b, size_t ldb, size_t k, bool add)
 {
-    ia3_sgemm_v c00 = {0}, c01 = {0}, c10 = {0}, c11 = {0}, c20 = {0}, c21 = {0}, c30 = {0}, c31 = {0};
+    ia3_vec c00 = {0}, c01 = {0}, c10 = {0}, c11 = {0}, c20 = {0}, c21 = {0}, c30 = {0}, c31 = {0};
     if (add) {
         c00 = IA3_ROW(0), c10 = IA3_ROW(1), c20 = IA3_ROW(2), c30 = IA3_ROW(3);
         c01 = IA3_ROW2(0), c11 = IA3_ROW2(1), c21 = IA3_ROW2(2), c31 = IA3_ROW2(3);
     }
     const float *p = a.p;
     for (size_t x = 0; x < k; x++, p += a.col, b += ldb) {
-        ia3_sgemm_v b0 = *(const ia3_sgemm_v *) b, b1 = *(const ia3_sgemm_v *) (b + IA3_SGEMM_LANES);
+        ia3_vec b0 = *(const ia3_vec *) b, b1 = *(const ia3_vec *) (b + IA3_VEC_LANES);
         IA3_KEEP(b0);
         IA3_KEEP(b1);
         float a0 = p[0], a1 = p[a.row], a2 = p[2 * a.row], a3 = p[3 * a.row];
@@ -62,12 +44,12 @@ ia3_tile_4x2(float *c, size_t ldc, ia3_sgemm_a a, const float *b, size_t ldb, si
 IA3_INLINE void
 ia3_tile_4x1(float *c, size_t ldc, ia3_sgemm_a a, const float *b, size_t ldb, size_t k, bool add)
 {
-    ia3_sgemm_v c0 = {0}, c1 = {0}, c2 = {0}, c3 = {0};
+    ia3_vec c0 = {0}, c1 = {0}, c2 = {0}, c3 = {0};
     if (add)
         c0 = IA3_ROW(0), c1 = IA3_ROW(1), c2 = IA3_ROW(2), c3 = IA3_ROW(3);
     const float *p = a.p;
     for (size_t x = 0; x < k; x++, p += a.col, b += ldb) {
-        ia3_sgemm_v b0 = *(const ia3_sgemm_v *) b;
+        ia3_vec b0 = *(const ia3_vec *) b;
         IA3_KEEP(b0);
         c0 += p[0] * b0, c1 += p[a.row] * b0, c2 += p[2 * a.row] * b0, c3 += p[3 * a.row] * b0;
     }
@@ -77,21 +59,21 @@ ia3_tile_4x1(float *c, size_t ldc, ia3_sgemm_a a, const float *b, size_t ldb, si
 IA3_INLINE void
 ia3_tile_1x1(float *c, ia3_sgemm_a a, const float *b, size_t ldb, size_t k, bool add)
 {
-    ia3_sgemm_v c0 = {0};
+    ia3_vec c0 = {0};
     if (add)
-        c0 = *(const ia3_sgemm_v *) c;
+        c0 = *(const ia3_vec *) c;
     const float *p = a.p;
     for (size_t x = 0; x < k; x++, p += a.col, b += ldb)
-        c0 += p[0] * *(const ia3_sgemm_v *) b;
-    *(ia3_sgemm_v *) c = c0;
+        c0 += p[0] * *(const ia3_vec *) b;
+    *(ia3_vec *) c = c0;
 }
 
 static inline void
 ia3_sgemm(float *c, size_t ldc, ia3_sgemm_a a, const float *b, size_t ldb, size_t m, size_t n, size_t k,
           bool add)
 {
-    for (size_t j = 0; j < n; j += 2 * IA3_SGEMM_LANES) {
-        bool wide = j + 2 * IA3_SGEMM_LANES <= n;
+    for (size_t j = 0; j < n; j += 2 * IA3_VEC_LANES) {
+        bool wide = j + 2 * IA3_VEC_LANES <= n;
         size_t i = 0;
         for (; i + 4 <= m; i += 4) {
             ia3_sgemm_a ai = {a.p + i * a.row, a.row, a.col};
@@ -104,7 +86,7 @@ ia3_sgemm(float *c, size_t ldc, ia3_sgemm_a a, const float *b, size_t ldb, size_
             ia3_sgemm_a ai = {a.p + i * a.row, a.row, a.col};
             ia3_tile_1x1(c + i * ldc + j, ai, b + j, ldb, k, add);
             if (wide)
-                ia3_tile_1x1(c + i * ldc + j + IA3_SGEMM_LANES, ai, b + j + IA3_SGEMM_LANES, ldb, k, add);
+                ia3_tile_1x1(c + i * ldc + j + IA3_VEC_LANES, ai, b + j + IA3_VEC_LANES, ldb, k, add);
         }
     }
 }

@@ -2,22 +2,48 @@
  * simd.h
  *     Vector types, elementary functions that compilers can vectorise, and sums in a fixed order.
  *
- * Vectors are the compilers' own extension rather than intrinsics; they have 16 floats, which compilers split for
- * narrower machines. A result depends only on its own row, never on how many rows are processed together.
+ * Vectors are the compilers' own extension rather than intrinsics. They are as wide as the registers: compilers keep
+ * wider ones on the stack, which is many times slower (scripts/spills.pl finds such loops). Sums have 16 partial sums
+ * on every machine, so that all round alike. A result depends only on its own row, never on how many rows are
+ * processed together.
  */
 #ifndef IA3_CPU_SIMD_H
 #define IA3_CPU_SIMD_H
 
 #include <math.h>
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
 
 #include "act.h"
 
-#define IA3_LANES 16
+#define IA3_LANES 16 /* partial sums */
+
+/* IA3_KEEP keeps a vector in a register; otherwise gcc reads it from memory again each time that it is used. */
+#if defined(__AVX512F__)
+#define IA3_VEC_LANES 16
+#define IA3_KEEP(v)   __asm__("" : "+v"(v))
+#elif defined(__AVX__)
+#define IA3_VEC_LANES 8
+#define IA3_KEEP(v)   __asm__("" : "+x"(v))
+#else
+#define IA3_VEC_LANES 4
+#define IA3_KEEP(v)   (void) 0
+#endif
+#define IA3_VECS (IA3_LANES / IA3_VEC_LANES) /* vectors that hold 16 numbers */
 
 /* Unaligned and allowed to alias float, so that it can be read and written through float pointers. */
-typedef float ia3_v16 __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float ia3_vec __attribute__((vector_size(IA3_VEC_LANES * sizeof(float)), aligned(4), may_alias));
+typedef int32_t ia3_vec_bits __attribute__((vector_size(IA3_VEC_LANES * sizeof(float))));
 
 #define IA3_INLINE static inline __attribute__((always_inline))
+
+/* For loops over arrays of vectors, which must be unrolled for these to stay in registers. */
+#if defined(__clang__)
+#define IA3_UNROLL _Pragma("unroll")
+#else
+#define IA3_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 /*
  * Returns e^x within 2 ulp for -87.3 <= x <= 88.3; below that range it returns 0, above it e^88.3, and NaN for NaN.
@@ -63,16 +89,22 @@ ia3_sum16(const float lanes[IA3_LANES])
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
+/* Vector v of those that begin at x + i. */
+#define IA3_VEC(x, i, v) (*(const ia3_vec *) ((x) + (i) + (v) *IA3_VEC_LANES))
+
 /* Σ x[i]·y[i], in 16 partial sums */
 static inline float
 ia3_dot(const float *x, const float *y, size_t n)
 {
-    float lanes[IA3_LANES] = {0};
-    ia3_v16 acc = {0};
+    float lanes[IA3_LANES];
+    ia3_vec acc[IA3_VECS] = {{0}};
     size_t i = 0;
-    for (; i + IA3_LANES <= n; i += IA3_LANES)
-        acc += *(const ia3_v16 *) (x + i) * *(const ia3_v16 *) (y + i);
-    memcpy(lanes, &acc, sizeof lanes);
+    for (; i + IA3_LANES <= n; i += IA3_LANES) {
+        IA3_UNROLL
+        for (size_t v = 0; v < IA3_VECS; v++)
+            acc[v] += IA3_VEC(x, i, v) * IA3_VEC(y, i, v);
+    }
+    memcpy(lanes, acc, sizeof lanes);
     for (int l = 0; i < n; i++, l++)
         lanes[l] += x[i] * y[i];
     return ia3_sum16(lanes);
@@ -81,33 +113,51 @@ ia3_dot(const float *x, const float *y, size_t n)
 static inline float
 ia3_sum(const float *x, size_t n)
 {
-    float lanes[IA3_LANES] = {0};
-    ia3_v16 acc = {0};
+    float lanes[IA3_LANES];
+    ia3_vec acc[IA3_VECS] = {{0}};
     size_t i = 0;
-    for (; i + IA3_LANES <= n; i += IA3_LANES)
-        acc += *(const ia3_v16 *) (x + i);
-    memcpy(lanes, &acc, sizeof lanes);
+    for (; i + IA3_LANES <= n; i += IA3_LANES) {
+        IA3_UNROLL
+        for (size_t v = 0; v < IA3_VECS; v++)
+            acc[v] += IA3_VEC(x, i, v);
+    }
+    memcpy(lanes, acc, sizeof lanes);
     for (int l = 0; i < n; i++, l++)
         lanes[l] += x[i];
     return ia3_sum16(lanes);
+}
+
+/* x > y ? x : y in each lane, as the loop over numbers does it; compilers do not find the instruction by themselves. */
+IA3_INLINE ia3_vec
+ia3_vec_max(ia3_vec x, ia3_vec y)
+{
+#if defined(__AVX512F__)
+    return (ia3_vec) _mm512_max_ps((__m512) x, (__m512) y);
+#elif defined(__AVX__)
+    return (ia3_vec) _mm256_max_ps((__m256) x, (__m256) y);
+#else
+    ia3_vec_bits larger = x > y;
+    return (ia3_vec) (((ia3_vec_bits) x & larger) | ((ia3_vec_bits) y & ~larger));
+#endif
 }
 
 /* The largest of n > 0 numbers. */
 static inline float
 ia3_max(const float *x, size_t n)
 {
-    float lanes[IA3_LANES];
+    float m = x[0];
     size_t i = 0;
-    for (int l = 0; l < IA3_LANES; l++)
-        lanes[l] = x[0];
-    for (; i + IA3_LANES <= n; i += IA3_LANES)
-        for (int l = 0; l < IA3_LANES; l++)
-            lanes[l] = x[i + l] > lanes[l] ? x[i + l] : lanes[l];
+    if (n >= IA3_VEC_LANES) {
+        float lanes[IA3_VEC_LANES];
+        ia3_vec acc = IA3_VEC(x, 0, 0);
+        for (i = IA3_VEC_LANES; i + IA3_VEC_LANES <= n; i += IA3_VEC_LANES)
+            acc = ia3_vec_max(IA3_VEC(x, i, 0), acc);
+        memcpy(lanes, &acc, sizeof lanes);
+        for (int l = 0; l < IA3_VEC_LANES; l++)
+            m = lanes[l] > m ? lanes[l] : m;
+    }
     for (; i < n; i++)
-        lanes[0] = x[i] > lanes[0] ? x[i] : lanes[0];
-    float m = lanes[0];
-    for (int l = 1; l < IA3_LANES; l++)
-        m = lanes[l] > m ? lanes[l] : m;
+        m = x[i] > m ? x[i] : m;
     return m;
 }
 

@@ -73,6 +73,20 @@ test_variants() {
     done < <(grep -oE '\([a-z0-9]+\)' build/release/kernels/cpu_variants.h | tr -d '()')
     run_jobs
     count_cmocka variants "$skipped"
+    test_spills
+}
+
+# No loop of a kernel keeps vectors on the stack, in any variant, whether or not this processor has it.
+test_spills() {
+    local kernels passed=0 failed=0
+    if [ "$(uname -m)" != x86_64 ]; then
+        skip "scripts/spills.pl reads only instructions of x86-64"
+        return 0
+    fi
+    for kernels in build/release/kernels/cpu-*/; do
+        if scripts/spills.pl "$kernels"*.o; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    done
+    count spills "$passed" "$failed" 0
 }
 
 test_sanitizers() {
