@@ -106,6 +106,113 @@ $other->safe_psql('old', "INSERT INTO ia3.task (task, owner, backbone, template)
 is($other->safe_psql('old', q{SET ROLE guest; SELECT count(*) FROM ia3.task WHERE task = 'number'}), '0', 'an OID of another cluster means nobody');
 
 #
+# A database whose owner is no superuser
+#
+value(q{CREATE ROLE keeper LOGIN; CREATE ROLE dumper LOGIN BYPASSRLS IN ROLE keeper});
+value('CREATE DATABASE kept OWNER keeper');
+$node->safe_psql('kept', q{CREATE EXTENSION ia3; GRANT EXECUTE ON FUNCTION ia3_train TO keeper, alicia;
+    SET ROLE keeper; CREATE TABLE notes AS SELECT 'a note' AS text; CREATE SCHEMA other; CREATE TABLE other.notes ();
+    SELECT ia3_train('own', $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$, steps => 1);
+    SET ROLE alicia;
+    SELECT ia3_train('hidden', $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$, steps => 1)});
+
+# Returns the standard output of pg_dump with some options, without vectors, and its standard error.
+sub dump_as
+{
+    my ($role, @options) = @_;
+    my ($out, $err);
+    IPC::Run::run([ 'pg_dump', '-U', $role, @options, '-d', $node->connstr('kept') ], '<', \undef, '>', \$out, '2>', \$err);
+    return ($out =~ s/[0-9a-f]{1000,}/.../gr, $err);
+}
+
+my ($dump, $err);
+for my $options ([], [ '-e', 'ia3' ], [ '-t', 'ia3.*' ])
+{
+    ($dump, $err) = dump_as('keeper', @$options);
+    like($err, qr/query would be affected by row-level security policy for table "task"/, "the owner cannot run pg_dump @$options");
+}
+($dump, $err) = dump_as('dumper');
+is($err, '', 'a member of the owner that bypasses row security can');
+like($dump, qr/CREATE EXTENSION.*^COPY ia3\.task .*^own\t.*^hidden\t.*^COPY ia3\.adapter .*^COPY public\.notes .*^a note$/ms, 'and everything is in the dump');
+for my $options ([ '-n', 'public' ], [ '-t', 'public.notes' ])
+{
+    ($dump, $err) = dump_as('keeper', @$options);
+    is($err, '', "the owner can run pg_dump @$options");
+    like($dump, qr/^COPY public\.notes /m, 'which contains tables of his');
+    unlike($dump, qr/EXTENSION|COPY ia3/, 'but neither the extension nor tasks');
+}
+for my $options ([ '-N', 'ia3' ], [ '--exclude-table-data=ia3.*' ])
+{
+    ($dump, $err) = dump_as('keeper', @$options);
+    is($err, '', "the owner can leave out the rows of ia3 with @$options");
+    like($dump, qr/CREATE EXTENSION.*^COPY public\.notes /ms, 'then the extension is in the dump');
+    unlike($dump, qr/^COPY ia3/m, 'without tasks');
+}
+($dump, $err) = dump_as('dumper', '-n', 'ia3');
+unlike($dump, qr/^COPY/m, '-n ia3 selects nothing, because the schema belongs to the extension');
+my $file = $node->backup_dir . '/tasks.sql';
+$node->command_ok([ 'pg_dump', '-t', 'ia3.*', '-f', $file, '-d', $node->connstr('kept') ], 'pg_dump of the tasks alone');
+$other->safe_psql('postgres', 'CREATE DATABASE taken');
+$other->safe_psql('taken', 'CREATE EXTENSION ia3');
+$other->command_ok([ 'psql', '-X', '-q', '-v', 'ON_ERROR_STOP=1', '-d', $other->connstr('taken'), '-f', $file ], 'is restored where the extension is');
+is($other->safe_psql('taken', q{SELECT string_agg(task || owner, ' ' ORDER BY task) FROM ia3.task}), 'hiddenalicia ownkeeper', 'with all tasks');
+($dump, $err) = dump_as('keeper', '--enable-row-security');
+is($err, '', 'with --enable-row-security he can');
+like($dump, qr/^own\t/m, 'but the dump has only the tasks that he may read');
+unlike($dump, qr/hidden/, 'and not those of others');
+
+#
+# Columns, constraints and views that call the model; their schema comes before ia3
+#
+value('CREATE DATABASE calling');
+$node->safe_psql('calling', q{
+    CREATE EXTENSION ia3; CREATE SCHEMA app;
+    SELECT ia3_train('kind', $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$, steps => 1);
+    CREATE FUNCTION app.kind(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$SELECT public.ia3_predict('kind', $1)$$;
+    CREATE FUNCTION app.fill() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN NEW.kind := public.ia3_predict('kind', NEW.body); RETURN NEW; END$$;
+    CREATE TABLE app.filled (body text, kind text);
+    CREATE TRIGGER fill BEFORE INSERT OR UPDATE OF body ON app.filled FOR EACH ROW EXECUTE FUNCTION app.fill();
+    CREATE TABLE app.checked (body text);
+    ALTER TABLE app.checked ADD CHECK (public.ia3_predict('kind', body) IN ('billing', 'access')) NOT VALID;
+    CREATE TABLE app.indexed (body text);
+    CREATE INDEX ON app.indexed (app.kind(body));
+    CREATE TABLE public.generated (body text, kind text GENERATED ALWAYS AS (app.kind(body)) STORED);
+    INSERT INTO app.filled VALUES ('pay'), ('password');
+    INSERT INTO app.checked VALUES ('pay'), ('password');
+    INSERT INTO app.indexed VALUES ('pay'), ('password');
+    CREATE MATERIALIZED VIEW app.kinds AS SELECT body, public.ia3_predict('kind', body) AS kind FROM app.filled;
+});
+my $rows = q{SELECT string_agg(concat_ws(',', body, kind), ' ' ORDER BY body) FROM app.%s};
+my $filled = $node->safe_psql('calling', sprintf $rows, 'filled');
+my $sums = q{SELECT (SELECT count(*) FROM app.filled) || ' ' || (SELECT count(*) FROM app.checked) || ' ' || (SELECT count(*) FROM app.indexed)};
+is(copy_database('calling', $other, 'safe'), '', 'triggers, checks that are not valid, indexes and materialized views are restored');
+is($other->safe_psql('safe', $sums), '2 2 2', 'with all rows');
+is($other->safe_psql('safe', sprintf $rows, 'filled'), $filled, 'a column that a trigger fills has the values that it had');
+is($other->safe_psql('safe', sprintf $rows, 'kinds'), $filled, 'a materialized view is filled again');
+$other->safe_psql('safe', q{INSERT INTO app.filled VALUES ('charged')});
+is($other->safe_psql('safe', 'SELECT count(kind) FROM app.filled'), '3', 'the trigger is there');
+is($other->safe_psql('safe', q{SELECT convalidated FROM pg_constraint WHERE conrelid = 'app.checked'::regclass}), 'f', 'and so is the check');
+
+# These do not: the rows are computed or checked again while they are loaded.
+$node->safe_psql('calling', q{
+    CREATE TABLE app.generated (body text, kind text GENERATED ALWAYS AS (app.kind(body)) STORED);
+    CREATE TABLE app.strict (body text CHECK (public.ia3_predict('kind', body) IN ('billing', 'access')));
+    INSERT INTO app.generated VALUES ('pay'), ('password');
+    INSERT INTO app.strict VALUES ('pay'), ('password');
+});
+like(copy_database('calling', $other, 'unsafe'), qr/COPY failed for table "generated".*COPY failed for table "strict"/s, 'generated columns and checks fail before the tasks are there');
+my $lost = q{SELECT (SELECT count(*) FROM app.generated) || ' ' || (SELECT count(*) FROM app.strict)};
+is($other->safe_psql('unsafe', $lost), '0 0', 'and the rows are lost');
+$other->safe_psql('postgres', 'CREATE DATABASE inorder');
+for my $part ([ '--section=pre-data' ], [ '--data-only', '-n', 'ia3' ], [ '--section=data', '-N', 'ia3' ], [ '--section=post-data' ])
+{
+    $other->command_ok([ 'pg_restore', '--exit-on-error', '-d', $other->connstr('inorder'), @$part, $node->backup_dir . '/unsafe.dump' ],
+        "pg_restore @$part");
+}
+is($other->safe_psql('inorder', $lost), '2 2', 'tasks first, and such a dump loses nothing');
+is($other->safe_psql('inorder', sprintf $rows, 'kinds'), $filled, 'the rest is there as well');
+
+#
 # Subscribers without the roles, in both formats
 #
 value('CREATE PUBLICATION tasks FOR TABLE ia3.task, ia3.adapter');
