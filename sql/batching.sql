@@ -126,6 +126,32 @@ BEGIN
         RAISE INFO 'version %: %, then %, then %', 1 + i % 2, p, q, r;
     END LOOP;
 END $$;
+
+-- under all names
+SELECT call, array_to_string(ARRAY(SELECT l FROM readahead('SELECT id, ' || call || ' FROM notes') l WHERE l !~ 'Calls'), ' ')
+  FROM unnest(ARRAY[
+    $$ia3_predict('memo', body)$$, $$ia3_predict('memo', doc)$$, $$ia3_predict('memo', doc::json)$$,
+    $$ia3_predict_fields('memo', doc)$$, $$ia3_predict_fields('memo', doc::json)$$, $$ia3_predict_fields('memo', doc::text)$$,
+    $$ia3_predict_fields('memo', doc, ARRAY['a', 'b'])$$, $$ia3_predict_fields('memo', doc::json, ARRAY['a', 'b'])$$,
+    $$ia3_predict_fields('memo', doc::text, ARRAY['a', 'b'])$$,
+    $$ia3_predict_zero_shot(body, ARRAY['a', 'b'])$$, $$ia3_zero_shot(body, ARRAY['a', 'b'])$$,
+    $$ia3_classify('memo', doc::json)$$, $$ia3_classify_fields('memo', doc)$$, $$ia3_classify_fields('memo', doc::json)$$,
+    $$ia3_classify_fields('memo', doc::text)$$, $$ia3_classify_zero_shot(body, ARRAY['a', 'b'])$$,
+    $$ia3_generate('memo', doc::json, 2)$$, $$ia3_generate_fields('memo', doc, 2)$$,
+    $$ia3_generate_fields('memo', doc::json, 2)$$, $$ia3_generate_fields('memo', doc::text, 2)$$,
+    $$ia3_generate_zero_shot(body, 2)$$]) call;
+-- text that is not JSON, or is nested too deep, is an error of its row and not of the rows that were read with it
+CREATE TABLE texts (id int, doc text);
+INSERT INTO texts SELECT i, CASE i WHEN 5 THEN '{"text": ' WHEN 6 THEN repeat('[', 100000) WHEN 7 THEN '7' ELSE '{"text": "x"}' END
+    FROM generate_series(1, 8) i;
+SELECT asked($$DO 'DECLARE n int; BEGIN SELECT count(*) INTO n FROM (SELECT FROM texts
+    WHERE ia3_predict_fields(''memo'', doc, ARRAY[''a'', ''b'', id::text]) <> ''c'' LIMIT 4) s; RAISE INFO ''% rows'', n; END'$$);
+SELECT count(ia3_predict_fields('memo', doc)) FROM texts WHERE id NOT IN (5, 6, 7);
+SELECT count(ia3_predict_fields('memo', doc)) FROM texts WHERE id <> 6;
+\set VERBOSITY sqlstate
+SELECT count(ia3_predict_fields('memo', doc)) FROM texts WHERE id <> 5;
+\set VERBOSITY default
+DROP TABLE texts;
 SELECT ia3_drop('memo');
 DROP TABLE shots;
 -- EXPLAIN without ANALYZE predicts nothing

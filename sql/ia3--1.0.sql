@@ -335,6 +335,67 @@ COMMENT ON FUNCTION @extschema@.ia3_classify(pg_catalog.text, pg_catalog.jsonb, 
 COMMENT ON FUNCTION @extschema@.ia3_classify(pg_catalog.text, pg_catalog.text[]) IS
     'ranks the given choices for a prompt by their likelihood, with the bare backbone';
 
+CREATE FUNCTION @extschema@.ia3_classify(task pg_catalog.text, fields pg_catalog.json,
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify(task pg_catalog.text, fields pg_catalog.json, choices pg_catalog.text[],
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+COMMENT ON FUNCTION @extschema@.ia3_classify(pg_catalog.text, pg_catalog.json) IS
+    'ranks the choices of a task for the fields of its template as json, by their likelihood';
+COMMENT ON FUNCTION @extschema@.ia3_classify(pg_catalog.text, pg_catalog.json, pg_catalog.text[]) IS
+    'ranks the given choices for the fields of a task''s template as json, by their likelihood';
+
+-- The same under names that have one meaning each. Drivers send parameters without a type, and PostgreSQL then chooses
+-- the overload with text, so the functions above never take such a parameter for fields or choices. Here text is JSON.
+CREATE FUNCTION @extschema@.ia3_classify_fields(task pg_catalog.text, fields pg_catalog.jsonb,
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify_fields(task pg_catalog.text, fields pg_catalog.jsonb,
+    choices pg_catalog.text[],
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify_fields(task pg_catalog.text, fields pg_catalog.json,
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify_fields(task pg_catalog.text, fields pg_catalog.json,
+    choices pg_catalog.text[],
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify_fields(task pg_catalog.text, fields pg_catalog.text,
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify_fields(task pg_catalog.text, fields pg_catalog.text,
+    choices pg_catalog.text[],
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+COMMENT ON FUNCTION @extschema@.ia3_classify_fields(pg_catalog.text, pg_catalog.jsonb) IS
+    'ranks the choices of a task for the fields of its template, by their likelihood';
+COMMENT ON FUNCTION @extschema@.ia3_classify_fields(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text[]) IS
+    'ranks the given choices for the fields of a task''s template, by their likelihood';
+COMMENT ON FUNCTION @extschema@.ia3_classify_fields(pg_catalog.text, pg_catalog.json) IS
+    'ranks the choices of a task for the fields of its template as json, by their likelihood';
+COMMENT ON FUNCTION @extschema@.ia3_classify_fields(pg_catalog.text, pg_catalog.json, pg_catalog.text[]) IS
+    'ranks the given choices for the fields of a task''s template as json, by their likelihood';
+COMMENT ON FUNCTION @extschema@.ia3_classify_fields(pg_catalog.text, pg_catalog.text) IS
+    'ranks the choices of a task for the fields of its template, written as JSON, by their likelihood';
+COMMENT ON FUNCTION @extschema@.ia3_classify_fields(pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
+    'ranks the given choices for the fields of a task''s template, written as JSON, by their likelihood';
+CREATE FUNCTION @extschema@.ia3_classify_zero_shot(input pg_catalog.text, choices pg_catalog.text[],
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
+COMMENT ON FUNCTION @extschema@.ia3_classify_zero_shot(pg_catalog.text, pg_catalog.text[]) IS
+    'ranks the given choices for a prompt by their likelihood, with the bare backbone';
+
 CREATE FUNCTION @extschema@.ia3_predict(task pg_catalog.text, input pg_catalog.text) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_predict_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
 CREATE FUNCTION @extschema@.ia3_predict(task pg_catalog.text, input pg_catalog.text,
@@ -359,6 +420,57 @@ COMMENT ON FUNCTION @extschema@.ia3_predict(pg_catalog.text, pg_catalog.jsonb, p
     'the most likely of the given choices for the fields of a task''s template';
 COMMENT ON FUNCTION @extschema@.ia3_predict(pg_catalog.text, pg_catalog.text[]) IS
     'the most likely of the given choices for a prompt, with the bare backbone';
+
+CREATE FUNCTION @extschema@.ia3_predict(task pg_catalog.text, fields pg_catalog.json) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict(task pg_catalog.text, fields pg_catalog.json, choices pg_catalog.text[])
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict(pg_catalog.text, pg_catalog.json) IS
+    'the most likely choice of a task for the fields of its template as json';
+COMMENT ON FUNCTION @extschema@.ia3_predict(pg_catalog.text, pg_catalog.json, pg_catalog.text[]) IS
+    'the most likely of the given choices for the fields of a task''s template as json';
+
+CREATE FUNCTION @extschema@.ia3_predict_fields(task pg_catalog.text, fields pg_catalog.jsonb)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_fields(task pg_catalog.text, fields pg_catalog.jsonb,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_fields(task pg_catalog.text, fields pg_catalog.json)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_fields(task pg_catalog.text, fields pg_catalog.json,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_fields(task pg_catalog.text, fields pg_catalog.text)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_fields(task pg_catalog.text, fields pg_catalog.text,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict_fields(pg_catalog.text, pg_catalog.jsonb) IS
+    'the most likely choice of a task for the fields of its template';
+COMMENT ON FUNCTION @extschema@.ia3_predict_fields(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text[]) IS
+    'the most likely of the given choices for the fields of a task''s template';
+COMMENT ON FUNCTION @extschema@.ia3_predict_fields(pg_catalog.text, pg_catalog.json) IS
+    'the most likely choice of a task for the fields of its template as json';
+COMMENT ON FUNCTION @extschema@.ia3_predict_fields(pg_catalog.text, pg_catalog.json, pg_catalog.text[]) IS
+    'the most likely of the given choices for the fields of a task''s template as json';
+COMMENT ON FUNCTION @extschema@.ia3_predict_fields(pg_catalog.text, pg_catalog.text) IS
+    'the most likely choice of a task for the fields of its template, written as JSON';
+COMMENT ON FUNCTION @extschema@.ia3_predict_fields(pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
+    'the most likely of the given choices for the fields of a task''s template, written as JSON';
+CREATE FUNCTION @extschema@.ia3_predict_zero_shot(input pg_catalog.text, choices pg_catalog.text[])
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_zero_shot(input pg_catalog.text, choices pg_catalog.text[])
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict_zero_shot(pg_catalog.text, pg_catalog.text[]) IS
+    'the most likely of the given choices for a prompt, with the bare backbone';
+COMMENT ON FUNCTION @extschema@.ia3_zero_shot(pg_catalog.text, pg_catalog.text[]) IS
+    'the same as ia3_predict_zero_shot';
 
 -- The same as a window function, which forms batches by itself: ia3_predict_window(...) OVER ().
 CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, input pg_catalog.text)
@@ -389,10 +501,65 @@ COMMENT ON FUNCTION @extschema@.ia3_predict_window(pg_catalog.text, pg_catalog.j
 COMMENT ON FUNCTION @extschema@.ia3_predict_window(pg_catalog.text, pg_catalog.text[]) IS
     'ia3_predict as a window function';
 
+CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, fields pg_catalog.json)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, fields pg_catalog.json,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict_window(pg_catalog.text, pg_catalog.json) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window(pg_catalog.text, pg_catalog.json, pg_catalog.text[]) IS
+    'ia3_predict as a window function';
+
+CREATE FUNCTION @extschema@.ia3_predict_window_fields(task pg_catalog.text, fields pg_catalog.jsonb)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window_fields(task pg_catalog.text, fields pg_catalog.jsonb,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window_fields(task pg_catalog.text, fields pg_catalog.json)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window_fields(task pg_catalog.text, fields pg_catalog.json,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window_fields(task pg_catalog.text, fields pg_catalog.text)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window_fields(task pg_catalog.text, fields pg_catalog.text,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict_window_fields(pg_catalog.text, pg_catalog.jsonb) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window_fields(pg_catalog.text, pg_catalog.jsonb,
+    pg_catalog.text[]) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window_fields(pg_catalog.text, pg_catalog.json) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window_fields(pg_catalog.text, pg_catalog.json,
+    pg_catalog.text[]) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window_fields(pg_catalog.text, pg_catalog.text) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window_fields(pg_catalog.text, pg_catalog.text,
+    pg_catalog.text[]) IS
+    'ia3_predict as a window function';
+CREATE FUNCTION @extschema@.ia3_predict_window_zero_shot(input pg_catalog.text, choices pg_catalog.text[])
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_zero_shot' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict_window_zero_shot(pg_catalog.text, pg_catalog.text[]) IS
+    'ia3_predict as a window function';
+
 --
 -- Generation. Greedy decoding always gives the same text. Sampling draws a seed when none is given, so it is VOLATILE,
 -- and it cannot be STRICT; a NULL in any argument but the seed gives NULL nevertheless.
 --
+-- PostgreSQL prefers float8 to integer where an argument fits both. A domain is never preferred, so that
+-- ia3_generate(task, input, max_tokens) is not taken for ia3_generate(input, max_tokens, temperature) when a client sends
+-- max_tokens as a smallint or without a type.
+CREATE DOMAIN ia3.temperature AS pg_catalog.float8;
+COMMENT ON DOMAIN ia3.temperature IS 'temperature of ia3_generate without a task';
 CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, input pg_catalog.text,
     max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_generate_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
@@ -411,7 +578,7 @@ CREATE FUNCTION @extschema@.ia3_generate(input pg_catalog.text,
     max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_generate_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
 CREATE FUNCTION @extschema@.ia3_generate(input pg_catalog.text,
-    max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
+    max_tokens pg_catalog.int4, temperature ia3.temperature, top_k pg_catalog.int4 DEFAULT 0,
     seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_sample_zero_shot' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
 COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.text, pg_catalog.int4) IS
@@ -427,7 +594,69 @@ COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.jsonb, 
 COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.int4) IS
     'generates text from a prompt by greedy decoding, with the bare backbone';
 COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.int4,
+    ia3.temperature, pg_catalog.int4, pg_catalog.int8) IS
+    'generates text from a prompt by sampling, with the bare backbone';
+
+CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, fields pg_catalog.json,
+    max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_generate_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate(task pg_catalog.text, fields pg_catalog.json,
+    max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
+    seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_sample_fields_text' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.json, pg_catalog.int4) IS
+    'generates text from the fields of a task''s template as json by greedy decoding';
+COMMENT ON FUNCTION @extschema@.ia3_generate(pg_catalog.text, pg_catalog.json, pg_catalog.int4,
     pg_catalog.float8, pg_catalog.int4, pg_catalog.int8) IS
+    'generates text from the fields of a task''s template as json by sampling';
+
+CREATE FUNCTION @extschema@.ia3_generate_fields(task pg_catalog.text, fields pg_catalog.jsonb,
+    max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_generate_fields' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate_fields(task pg_catalog.text, fields pg_catalog.jsonb,
+    max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
+    seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_sample_fields' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate_fields(task pg_catalog.text, fields pg_catalog.json,
+    max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_generate_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate_fields(task pg_catalog.text, fields pg_catalog.json,
+    max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
+    seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_sample_fields_text' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate_fields(task pg_catalog.text, fields pg_catalog.text,
+    max_tokens pg_catalog.int4 DEFAULT 64) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_generate_fields_text' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate_fields(task pg_catalog.text, fields pg_catalog.text,
+    max_tokens pg_catalog.int4, temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0,
+    seed pg_catalog.int8 DEFAULT NULL) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_sample_fields_text' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION @extschema@.ia3_generate_fields(pg_catalog.text, pg_catalog.jsonb, pg_catalog.int4) IS
+    'generates text from the fields of a task''s template by greedy decoding';
+COMMENT ON FUNCTION @extschema@.ia3_generate_fields(pg_catalog.text, pg_catalog.jsonb, pg_catalog.int4,
+    pg_catalog.float8, pg_catalog.int4, pg_catalog.int8) IS
+    'generates text from the fields of a task''s template by sampling';
+COMMENT ON FUNCTION @extschema@.ia3_generate_fields(pg_catalog.text, pg_catalog.json, pg_catalog.int4) IS
+    'generates text from the fields of a task''s template as json by greedy decoding';
+COMMENT ON FUNCTION @extschema@.ia3_generate_fields(pg_catalog.text, pg_catalog.json, pg_catalog.int4,
+    pg_catalog.float8, pg_catalog.int4, pg_catalog.int8) IS
+    'generates text from the fields of a task''s template as json by sampling';
+COMMENT ON FUNCTION @extschema@.ia3_generate_fields(pg_catalog.text, pg_catalog.text, pg_catalog.int4) IS
+    'generates text from the fields of a task''s template, written as JSON, by greedy decoding';
+COMMENT ON FUNCTION @extschema@.ia3_generate_fields(pg_catalog.text, pg_catalog.text, pg_catalog.int4,
+    pg_catalog.float8, pg_catalog.int4, pg_catalog.int8) IS
+    'generates text from the fields of a task''s template, written as JSON, by sampling';
+CREATE FUNCTION @extschema@.ia3_generate_zero_shot(input pg_catalog.text, max_tokens pg_catalog.int4 DEFAULT 64)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_generate_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100000;
+CREATE FUNCTION @extschema@.ia3_generate_zero_shot(input pg_catalog.text, max_tokens pg_catalog.int4,
+    temperature pg_catalog.float8, top_k pg_catalog.int4 DEFAULT 0, seed pg_catalog.int8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_sample_zero_shot' LANGUAGE C VOLATILE PARALLEL SAFE COST 100000;
+COMMENT ON FUNCTION @extschema@.ia3_generate_zero_shot(pg_catalog.text, pg_catalog.int4) IS
+    'generates text from a prompt by greedy decoding, with the bare backbone';
+COMMENT ON FUNCTION @extschema@.ia3_generate_zero_shot(pg_catalog.text, pg_catalog.int4, pg_catalog.float8,
+    pg_catalog.int4, pg_catalog.int8) IS
     'generates text from a prompt by sampling, with the bare backbone';
 
 --
@@ -450,15 +679,28 @@ CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text, version pg_catalog.in
     AS 'MODULE_PATHNAME', 'ia3_plot_version' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
 CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text, query pg_catalog.text) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_plot_query' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
+CREATE FUNCTION @extschema@.ia3_plot_version(task pg_catalog.text, version pg_catalog.int4)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION @extschema@.ia3_plot(pg_catalog.text) IS
     'the training losses of a task''s active version as an SVG picture';
 COMMENT ON FUNCTION @extschema@.ia3_plot(pg_catalog.text, pg_catalog.int4) IS
     'the training losses of a version as an SVG picture';
+COMMENT ON FUNCTION @extschema@.ia3_plot_version IS 'the training losses of a version as an SVG picture';
 COMMENT ON FUNCTION @extschema@.ia3_plot(pg_catalog.text, pg_catalog.text) IS
     'the training losses of a task and its confusion matrix on the rows of a query as an SVG picture';
 CREATE FUNCTION @extschema@.ia3_sparkline("values" pg_catalog.jsonb) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
-COMMENT ON FUNCTION @extschema@.ia3_sparkline IS 'the numbers of an array as a line of at most 20 block characters';
+CREATE FUNCTION @extschema@.ia3_sparkline("values" pg_catalog.json) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_sparkline_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.ia3_sparkline("values" pg_catalog.text) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_sparkline_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ia3_sparkline(pg_catalog.jsonb) IS
+    'the numbers of an array as a line of at most 20 block characters';
+COMMENT ON FUNCTION @extschema@.ia3_sparkline(pg_catalog.json) IS
+    'the numbers of an array as a line of at most 20 block characters';
+COMMENT ON FUNCTION @extschema@.ia3_sparkline(pg_catalog.text) IS
+    'the numbers of an array as a line of at most 20 block characters';
 
 --
 -- Versions
@@ -511,6 +753,17 @@ COMMENT ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea) IS
     'stores the bytes of an adapter_model.safetensors as a new version and returns its number';
 COMMENT ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea, pg_catalog.jsonb) IS
     'stores an adapter_model.safetensors, checked against its adapter_config.json, as a new version';
+
+CREATE FUNCTION @extschema@.ia3_import(task pg_catalog.text, adapter pg_catalog.bytea, config pg_catalog.json)
+    RETURNS pg_catalog.int4
+    AS 'MODULE_PATHNAME', 'ia3_import_text' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_import(task pg_catalog.text, adapter pg_catalog.bytea, config pg_catalog.text)
+    RETURNS pg_catalog.int4
+    AS 'MODULE_PATHNAME', 'ia3_import_text' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea, pg_catalog.json) IS
+    'stores an adapter_model.safetensors, checked against its adapter_config.json, as a new version';
+COMMENT ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea, pg_catalog.text) IS
+    'stores an adapter_model.safetensors, checked against its adapter_config.json, as a new version';
 CREATE FUNCTION @extschema@.ia3_merge(task pg_catalog.text, directory pg_catalog.text)
     RETURNS pg_catalog.void
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
@@ -519,6 +772,10 @@ COMMENT ON FUNCTION @extschema@.ia3_merge IS
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_merge(pg_catalog.text, pg_catalog.text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea, pg_catalog.jsonb)
+    FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea, pg_catalog.json)
+    FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import(pg_catalog.text, pg_catalog.bytea, pg_catalog.text)
     FROM PUBLIC;
 
 --
@@ -550,6 +807,25 @@ COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.jsonb) IS
     'fills a template with fields';
 COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text[]) IS
     'fills a template with fields and choices';
+
+CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.json) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_render_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.json,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_render_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.text) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_render_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.text,
+    choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_render_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.json) IS
+    'fills a template with fields as json';
+COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.json, pg_catalog.text[]) IS
+    'fills a template with fields as json and choices';
+COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.text) IS
+    'fills a template with fields, written as JSON';
+COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
+    'fills a template with fields, written as JSON, and choices';
 
 -- A view reads tables as its owner, who is exempt from row security, so it repeats the policy of ia3.task. The
 -- function in its condition tests the role that queries the view.

@@ -123,6 +123,14 @@ Ia3WaitEvent(uint32 *cached, const char *name)
 #include "varatt.h"
 #endif
 
+/* 17: makeJsonLexContextCstringLen() may get memory for the lexer; NULL: none */
+#if PG_VERSION_NUM >= 170000
+#define Ia3JsonLexer(json, len)                                                                              \
+    makeJsonLexContextCstringLen(NULL, (json), (len), GetDatabaseEncoding(), false)
+#else
+#define Ia3JsonLexer(json, len) makeJsonLexContextCstringLen((json), (len), GetDatabaseEncoding(), false)
+#endif
+
 /* 17: the number of the current transaction in this backend moved within PGPROC */
 #if PG_VERSION_NUM >= 170000
 #define Ia3LocalTransactionId() (MyProc->vxid.lxid)

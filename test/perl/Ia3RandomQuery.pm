@@ -1,7 +1,7 @@
-# Random queries that call ia3_classify and ia3_predict wherever SQL allows it. The same seed gives the same queries. They
-# read the tables of test/batching/random.sql and have a result that does not depend on the plan: if there is a LIMIT, rows
-# are ordered by a key. At most one call of a query can fail, and only because of its own arguments, so the error is the
-# same in whatever order the calls are made.
+# Random queries that call ia3_classify and ia3_predict, under all their names, wherever SQL allows it. The same seed gives
+# the same queries. They read the tables of test/batching/random.sql and have a result that does not depend on the plan: if
+# there is a LIMIT, rows are ordered by a key. At most one call of a query can fail, and only because of its own arguments,
+# so the error is the same in whatever order the calls are made.
 
 package Ia3RandomQuery;
 
@@ -68,23 +68,39 @@ sub choices {
     return $self->pick("ARRAY['red', 'blue', 'sea']", "ARRAY['topic', 'mood']", "ARRAY['yes', 'no']");
 }
 
-sub arguments {
-    my ($self, $t, $depth) = @_;
-    my $roll = $self->roll(8);
-    return $self->text($t, $depth) . ', ' . $self->choices($t) if $roll == 0;
-    return $self->task($t) . ", jsonb_build_object('text', $t.n), " . $self->choices($t) if $roll == 1;
-    return $self->task($t) . ", " . $self->text($t, $depth) if $roll == 2;
-    return $self->task($t) . ", " . $self->text($t, $depth) . ', ' . $self->choices($t);
+# Returns fields for ia3_..._fields, as jsonb, json or text.
+sub fields {
+    my ($self, $t) = @_;
+    if ($self->roll(8) == 0 && !$self->{risk}) {
+        $self->{risk} = 1;
+        return "CASE WHEN $t.n = 6 THEN '{\"text\": }' ELSE '{\"text\": 1}' END";
+    }
+    return $self->pick("jsonb_build_object('text', $t.n)", "json_build_object('text', $t.n)",
+        "json_build_object('text', $t.n)::text");
+}
+
+# Returns a call of a function, under one of its names.
+sub call {
+    my ($self, $verb, $t, $depth) = @_;
+    my $roll = $self->roll(11);
+    my $task = $self->task($t);
+    return "$verb(" . $self->text($t, $depth) . ', ' . $self->choices($t) . ')' if $roll == 0;
+    return "$verb($task, jsonb_build_object('text', $t.n), " . $self->choices($t) . ')' if $roll == 1;
+    return "$verb($task, " . $self->text($t, $depth) . ')' if $roll == 2;
+    return "${verb}_zero_shot(" . $self->text($t, $depth) . ', ' . $self->choices($t) . ')' if $roll == 3;
+    return "${verb}_fields($task, " . $self->fields($t) . ", " . $self->choices($t) . ')' if $roll == 4;
+    return "${verb}_fields($task, " . $self->fields($t) . ')' if $roll == 5;
+    return "$verb($task, " . $self->text($t, $depth) . ', ' . $self->choices($t) . ')';
 }
 
 sub predict {
     my ($self, $t, $depth) = @_;
-    return 'ia3_predict(' . $self->arguments($t, $depth // 0) . ')';
+    return $self->call('ia3_predict', $t, $depth // 0);
 }
 
 sub classify {
     my ($self, $t) = @_;
-    return 'ia3_classify(' . $self->arguments($t, 0) . ')';
+    return $self->call('ia3_classify', $t, 0);
 }
 
 # Returns a scalar expression over t that contains a call in most cases.

@@ -98,6 +98,7 @@ forget_user_error(MemoryContext context)
 
     MemoryContextSwitchTo(context);
     if (category != ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION) &&
+        category != ERRCODE_TO_CATEGORY(ERRCODE_PROGRAM_LIMIT_EXCEEDED) && /* deep JSON, long strings in it */
         category != ERRCODE_TO_CATEGORY(ERRCODE_SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION))
         PG_RE_THROW();
     FlushErrorState();

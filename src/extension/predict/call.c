@@ -2,7 +2,9 @@
  * call.c
  *     Turning a call of ia3_classify, ia3_predict or ia3_generate into the row to be predicted.
  *
- * Of a task with several templates the first is used.
+ * Of a task with several templates the first is used. Clients may send arguments without their types, and PostgreSQL then
+ * takes the overload with text. What that overload can recognize as fields or as choices is an error that names the
+ * function to call.
  */
 #include "postgres.h"
 
@@ -11,6 +13,7 @@
 
 #include "call.h"
 #include "extension/guc.h"
+#include "extension/tasks/json_text.h"
 #include "extension/tasks/value_text.h"
 
 /* The choices of a call: its third argument if it has one, otherwise the task's. */
@@ -30,10 +33,34 @@ call_choices(const Ia3Call *call, const Ia3Task *task)
 }
 
 typedef struct TextField {
+    const Ia3Call *call;
     const Ia3Task *task;
     const Ia3Template *template;
     const char *text;
 } TextField;
+
+/* The hint for a call with a text that has to be one with fields. */
+static int
+hint_at_fields(const Ia3Call *call)
+{
+    return errhint("Pass the fields as a JSON object to %s, or as jsonb.",
+                   Ia3CallGenerates(call) ? "ia3_generate_fields"
+                                          : "ia3_predict_fields or ia3_classify_fields");
+}
+
+/* A text that is a JSON object is a mistake, unless the task reads texts, which may be anything. */
+static void
+reject_object(const TextField *input)
+{
+    for (int i = 0; i < input->template->nFields; i++)
+        if (strcmp(input->template->fields[i], "text") == 0)
+            return;
+    if (Ia3IsJsonObject(input->text))
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("the text for ia3 task \"%s\" is a JSON object", input->task->name),
+                        errdetail("The template of the task has fields, but no field \"text\"."),
+                        hint_at_fields(input->call)));
+}
 
 /* A single text fills {text}, or the only field of the template. */
 static const char *
@@ -46,7 +73,7 @@ text_value(const char *field, void *arg)
                 (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                  errmsg("field \"%s\" of the template is missing", field),
                  errdetail("The template of ia3 task \"%s\" has more than one field.", input->task->name),
-                 errhint("Pass the fields as a jsonb object.")));
+                 hint_at_fields(input->call)));
     return input->text;
 }
 
@@ -93,11 +120,13 @@ Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3Strings *cho
     char *joined = choices ? Ia3StringsJoin(choices, ", ") : NULL;
 
     if (call->form == IA3_CALL_TEXT || call->form == IA3_CALL_GENERATE) {
-        TextField field = {task->task, task->template, text_to_cstring(DatumGetTextPP(call->args[1]))};
+        TextField field = {call, task->task, task->template, text_to_cstring(DatumGetTextPP(call->args[1]))};
 
+        reject_object(&field);
         Ia3TemplateRender(task->template, text_value, &field, joined, input);
     } else {
-        Jsonb *fields = DatumGetJsonbP(call->args[1]);
+        bool isText = call->form == IA3_CALL_FIELDS_TEXT || call->form == IA3_CALL_GENERATE_FIELDS_TEXT;
+        Jsonb *fields = isText ? Ia3JsonbFromText(call->args[1]) : DatumGetJsonbP(call->args[1]);
 
         if (!JB_ROOT_IS_OBJECT(fields))
             ereport(ERROR,
@@ -133,6 +162,64 @@ Ia3CallTaskMake(const Ia3Task *task)
     result->task = task;
     result->template = Ia3TemplatesParse(task->templates)[0];
     return result;
+}
+
+/* Whether this is how drivers write an array, and no JSON object. */
+static bool
+looks_like_array(const char *text)
+{
+    size_t len = strlen(text);
+
+    return len >= 2 && text[0] == '{' && text[len - 1] == '}' && !Ia3IsJsonObject(text);
+}
+
+static bool
+looks_like_integer(const char *text)
+{
+    return *text != '\0' && strspn(text, "0123456789") == strlen(text);
+}
+
+/* The hint for a call that names a task but has the arguments of one without, if its task cannot be found. */
+static const char *
+zero_shot_hint(const Ia3Call *call)
+{
+    const char *second;
+
+    if (call->form != IA3_CALL_GENERATE && (call->form != IA3_CALL_TEXT || call->nArgs > 2))
+        return NULL;
+    second = text_to_cstring(DatumGetTextPP(call->args[1]));
+    if (call->form == IA3_CALL_GENERATE && looks_like_integer(second))
+        return "To generate text without a task, call ia3_generate_zero_shot(input, max_tokens).";
+    if (call->form == IA3_CALL_TEXT && looks_like_array(second))
+        return "To choose without a task, call ia3_zero_shot or ia3_classify_zero_shot(input, choices).";
+    return NULL;
+}
+
+static void
+add_hint(void *arg)
+{
+    int code = geterrcode();
+
+    if (code == ERRCODE_UNDEFINED_OBJECT || code == ERRCODE_INVALID_NAME ||
+        code == ERRCODE_INVALID_PARAMETER_VALUE)
+        errhint("%s", (const char *) arg);
+}
+
+Ia3CallTask *
+Ia3CallTaskLookup(const Ia3Call *call)
+{
+    char *name = Ia3CallTaskName(call);
+    const char *hint = name ? zero_shot_hint(call) : NULL;
+    ErrorContextCallback callback = {error_context_stack, add_hint, (void *) hint};
+    Ia3Task *task;
+
+    if (name == NULL)
+        return NULL;
+    if (hint != NULL)
+        error_context_stack = &callback;
+    task = Ia3TaskLookup(name);
+    error_context_stack = callback.previous;
+    return Ia3CallTaskMake(task);
 }
 
 void

@@ -1,6 +1,7 @@
 /*
  * call.h
- *     A call of ia3_classify, ia3_predict or (greedy) ia3_generate, and the row to be predicted for it.
+ *     A call of ia3_classify, ia3_predict or (greedy) ia3_generate, under any of their names, and the row to be
+ *     predicted for it.
  */
 #ifndef IA3_CALL_H
 #define IA3_CALL_H
@@ -10,15 +11,17 @@
 
 typedef enum Ia3CallForm {
     IA3_CALL_NONE = 0,
-    IA3_CALL_TEXT,      /* (task text, input text [, choices text[]]) */
-    IA3_CALL_FIELDS,    /* (task text, fields jsonb [, choices text[]]) */
-    IA3_CALL_ZERO_SHOT, /* (input text, choices text[]) */
+    IA3_CALL_TEXT,        /* (task text, input text [, choices text[]]) */
+    IA3_CALL_FIELDS,      /* (task text, fields jsonb [, choices text[]]) */
+    IA3_CALL_FIELDS_TEXT, /* (task text, fields text or json [, choices text[]]) */
+    IA3_CALL_ZERO_SHOT,   /* (input text, choices text[]) */
     /*
      * forms of ia3_generate, whose last argument is an integer; all other arguments of all forms are varlena values
      */
-    IA3_CALL_GENERATE,          /* (task text, input text, max_tokens integer) */
-    IA3_CALL_GENERATE_FIELDS,   /* (task text, fields jsonb, max_tokens integer) */
-    IA3_CALL_GENERATE_ZERO_SHOT /* (input text, max_tokens integer) */
+    IA3_CALL_GENERATE,             /* (task text, input text, max_tokens integer) */
+    IA3_CALL_GENERATE_FIELDS,      /* (task text, fields jsonb, max_tokens integer) */
+    IA3_CALL_GENERATE_FIELDS_TEXT, /* (task text, fields text or json, max_tokens integer) */
+    IA3_CALL_GENERATE_ZERO_SHOT    /* (input text, max_tokens integer) */
 } Ia3CallForm;
 
 #define IA3_MAX_CALL_ARGS 3
@@ -67,6 +70,13 @@ typedef struct Ia3Question {
 extern char *Ia3CallTaskName(const Ia3Call *call);
 
 /*
+ * Looks up the task of a call and parses its first template, in the current memory context; NULL if the form of the
+ * call has no task. ERROR as for Ia3TaskLookup, with a hint if the arguments look like those of a call without a task,
+ * and as for Ia3CallTaskMake.
+ */
+extern Ia3CallTask *Ia3CallTaskLookup(const Ia3Call *call);
+
+/*
  * Fills in the question, in the current memory context. `task` is the one that Ia3CallTaskName names. ERROR 22xxx for
  * unusable arguments (choices, fields, template, max_tokens). Such an error leaves nothing behind but memory.
  */
@@ -74,7 +84,8 @@ extern void Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Que
 
 /*
  * The input of a call with a task: its first template filled in with the second argument. `choices` is what {choices}
- * stands for, NULL if there are none. ERROR 22xxx as above.
+ * stands for, NULL if there are none. ERROR 22xxx as above, also for a JSON object given as the text of a task whose
+ * template has no {text}.
  */
 extern void Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3Strings *choices,
                          Ia3Input *input);

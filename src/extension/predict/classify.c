@@ -1,6 +1,6 @@
 /*
  * classify.c
- *     ia3_classify and ia3_predict: choices ranked by their likelihood.
+ *     ia3_classify and ia3_predict, and their other names: choices ranked by their likelihood.
  *
  * All functions are STRICT. An answer is taken from the result cache if it has been predicted ahead (readahead.h), or
  * if the same place of the query has just been called with the same arguments.
@@ -15,17 +15,18 @@
 
 PG_FUNCTION_INFO_V1(ia3_classify_text);
 PG_FUNCTION_INFO_V1(ia3_classify_fields);
+PG_FUNCTION_INFO_V1(ia3_classify_fields_text);
 PG_FUNCTION_INFO_V1(ia3_classify_zero_shot);
 PG_FUNCTION_INFO_V1(ia3_predict_text);
 PG_FUNCTION_INFO_V1(ia3_predict_fields);
+PG_FUNCTION_INFO_V1(ia3_predict_fields_text);
 PG_FUNCTION_INFO_V1(ia3_predict_zero_shot);
 
 /* Has the engine predict a single call. */
 static Ia3Ranking *
 ask(const Ia3Call *call)
 {
-    char *name = Ia3CallTaskName(call);
-    Ia3CallTask *task = name ? Ia3CallTaskMake(Ia3TaskLookup(name)) : NULL;
+    Ia3CallTask *task = Ia3CallTaskLookup(call);
     Ia3Question question;
     Ia3ScoreRequest *request;
     Ia3ScoreResult *result;
@@ -105,6 +106,12 @@ ia3_classify_fields(PG_FUNCTION_ARGS)
 }
 
 Datum
+ia3_classify_fields_text(PG_FUNCTION_ARGS)
+{
+    return return_ranking(fcinfo, answer(fcinfo, IA3_CALL_FIELDS_TEXT));
+}
+
+Datum
 ia3_classify_zero_shot(PG_FUNCTION_ARGS)
 {
     return return_ranking(fcinfo, answer(fcinfo, IA3_CALL_ZERO_SHOT));
@@ -120,6 +127,12 @@ Datum
 ia3_predict_fields(PG_FUNCTION_ARGS)
 {
     PG_RETURN_DATUM(best_choice(answer(fcinfo, IA3_CALL_FIELDS)));
+}
+
+Datum
+ia3_predict_fields_text(PG_FUNCTION_ARGS)
+{
+    PG_RETURN_DATUM(best_choice(answer(fcinfo, IA3_CALL_FIELDS_TEXT)));
 }
 
 Datum

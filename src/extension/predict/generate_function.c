@@ -17,17 +17,18 @@
 
 PG_FUNCTION_INFO_V1(ia3_generate_text);
 PG_FUNCTION_INFO_V1(ia3_generate_fields);
+PG_FUNCTION_INFO_V1(ia3_generate_fields_text);
 PG_FUNCTION_INFO_V1(ia3_generate_zero_shot);
 PG_FUNCTION_INFO_V1(ia3_sample_text);
 PG_FUNCTION_INFO_V1(ia3_sample_fields);
+PG_FUNCTION_INFO_V1(ia3_sample_fields_text);
 PG_FUNCTION_INFO_V1(ia3_sample_zero_shot);
 
 /* Has the engine generate the text of a single call. */
 static char *
 ask(const Ia3Call *call, Ia3Sampling *sampling)
 {
-    char *name = Ia3CallTaskName(call);
-    Ia3CallTask *task = name ? Ia3CallTaskMake(Ia3TaskLookup(name)) : NULL;
+    Ia3CallTask *task = Ia3CallTaskLookup(call);
     Ia3Question question;
     Ia3ScoreRequest *request;
     Ia3ScoreResult *result;
@@ -108,6 +109,12 @@ ia3_generate_fields(PG_FUNCTION_ARGS)
 }
 
 Datum
+ia3_generate_fields_text(PG_FUNCTION_ARGS)
+{
+    return greedy(fcinfo, IA3_CALL_GENERATE_FIELDS_TEXT);
+}
+
+Datum
 ia3_generate_zero_shot(PG_FUNCTION_ARGS)
 {
     return greedy(fcinfo, IA3_CALL_GENERATE_ZERO_SHOT);
@@ -123,6 +130,12 @@ Datum
 ia3_sample_fields(PG_FUNCTION_ARGS)
 {
     return sampled(fcinfo, IA3_CALL_GENERATE_FIELDS);
+}
+
+Datum
+ia3_sample_fields_text(PG_FUNCTION_ARGS)
+{
+    return sampled(fcinfo, IA3_CALL_GENERATE_FIELDS_TEXT);
 }
 
 Datum

@@ -23,6 +23,7 @@
 
 PG_FUNCTION_INFO_V1(ia3_predict_window_text);
 PG_FUNCTION_INFO_V1(ia3_predict_window_fields);
+PG_FUNCTION_INFO_V1(ia3_predict_window_fields_text);
 PG_FUNCTION_INFO_V1(ia3_predict_window_zero_shot);
 
 /* A batch ends early when its arguments become longer than this. */
@@ -137,6 +138,12 @@ Datum
 ia3_predict_window_fields(PG_FUNCTION_ARGS)
 {
     return predict(fcinfo, IA3_CALL_FIELDS);
+}
+
+Datum
+ia3_predict_window_fields_text(PG_FUNCTION_ARGS)
+{
+    return predict(fcinfo, IA3_CALL_FIELDS_TEXT);
 }
 
 Datum

@@ -23,26 +23,32 @@
 #define LIBRARY "$libdir/ia3"
 
 static const struct {
-    const char *name;
     const char *symbol;
     Ia3CallForm form;
 } implementations[] = {
-    {"ia3_classify", "ia3_classify_text", IA3_CALL_TEXT},
-    {"ia3_classify", "ia3_classify_fields", IA3_CALL_FIELDS},
-    {"ia3_classify", "ia3_classify_zero_shot", IA3_CALL_ZERO_SHOT},
-    {"ia3_predict", "ia3_predict_text", IA3_CALL_TEXT},
-    {"ia3_predict", "ia3_predict_fields", IA3_CALL_FIELDS},
-    {"ia3_predict", "ia3_predict_zero_shot", IA3_CALL_ZERO_SHOT},
-    {"ia3_generate", "ia3_generate_text", IA3_CALL_GENERATE},
-    {"ia3_generate", "ia3_generate_fields", IA3_CALL_GENERATE_FIELDS},
-    {"ia3_generate", "ia3_generate_zero_shot", IA3_CALL_GENERATE_ZERO_SHOT},
+    {"ia3_classify_text", IA3_CALL_TEXT},
+    {"ia3_classify_fields", IA3_CALL_FIELDS},
+    {"ia3_classify_fields_text", IA3_CALL_FIELDS_TEXT},
+    {"ia3_classify_zero_shot", IA3_CALL_ZERO_SHOT},
+    {"ia3_predict_text", IA3_CALL_TEXT},
+    {"ia3_predict_fields", IA3_CALL_FIELDS},
+    {"ia3_predict_fields_text", IA3_CALL_FIELDS_TEXT},
+    {"ia3_predict_zero_shot", IA3_CALL_ZERO_SHOT},
+    {"ia3_generate_text", IA3_CALL_GENERATE},
+    {"ia3_generate_fields", IA3_CALL_GENERATE_FIELDS},
+    {"ia3_generate_fields_text", IA3_CALL_GENERATE_FIELDS_TEXT},
+    {"ia3_generate_zero_shot", IA3_CALL_GENERATE_ZERO_SHOT},
 };
 
-/*
- * Five overloads of two functions and three of one (sampling is not batched here), times two in case of a second
- * schema.
- */
-#define MAX_FUNCTIONS 32
+/* The names of the SQL functions that they implement, under which the functions are looked up. */
+static const char *const names[] = {
+    "ia3_classify",        "ia3_classify_fields",    "ia3_classify_zero_shot", "ia3_predict",
+    "ia3_predict_fields",  "ia3_predict_zero_shot",  "ia3_zero_shot",          "ia3_generate",
+    "ia3_generate_fields", "ia3_generate_zero_shot",
+};
+
+/* 37 functions (sampling is not batched here), times two in case of a second schema. */
+#define MAX_FUNCTIONS 80
 
 typedef struct KnownFunction {
     Oid oid;
@@ -78,15 +84,14 @@ text_attribute_equals(HeapTuple tuple, AttrNumber attribute, const char *expecte
 }
 
 static Ia3CallForm
-form_of_tuple(HeapTuple tuple, const char *name)
+form_of_tuple(HeapTuple tuple)
 {
     Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
 
     if (proc->prolang != ClanguageId || !text_attribute_equals(tuple, Anum_pg_proc_probin, LIBRARY))
         return IA3_CALL_NONE;
     for (int i = 0; i < lengthof(implementations); i++)
-        if (strcmp(implementations[i].name, name) == 0 &&
-            text_attribute_equals(tuple, Anum_pg_proc_prosrc, implementations[i].symbol))
+        if (text_attribute_equals(tuple, Anum_pg_proc_prosrc, implementations[i].symbol))
             return implementations[i].form;
     return IA3_CALL_NONE;
 }
@@ -98,7 +103,7 @@ find_functions(const char *name, KnownFunction *found, int n)
 
     for (int i = 0; i < list->n_members && n < MAX_FUNCTIONS; i++) {
         HeapTuple tuple = &list->members[i]->tuple;
-        Ia3CallForm form = form_of_tuple(tuple, name);
+        Ia3CallForm form = form_of_tuple(tuple);
 
         if (form == IA3_CALL_NONE)
             continue;
@@ -130,9 +135,8 @@ resolve_functions(void)
         registered = true;
     }
     before = invalidations;
-    n = find_functions("ia3_classify", found, n);
-    n = find_functions("ia3_predict", found, n);
-    n = find_functions("ia3_generate", found, n);
+    for (int i = 0; i < lengthof(names); i++)
+        n = find_functions(names[i], found, n);
     memcpy(known, found, sizeof(KnownFunction) * n);
     nKnown = n;
     knownAt = before;

@@ -25,12 +25,14 @@
 #include "extension/client/text.h"
 #include "extension/guc.h"
 #include "extension/supervisor/shmem.h"
+#include "json_text.h"
 #include "template.h"
 #include "versions.h"
 
 PG_FUNCTION_INFO_V1(ia3_export);
 PG_FUNCTION_INFO_V1(ia3_export_config);
 PG_FUNCTION_INFO_V1(ia3_import);
+PG_FUNCTION_INFO_V1(ia3_import_text);
 PG_FUNCTION_INFO_V1(ia3_merge);
 
 static Ia3Query settingsQuery = {
@@ -180,10 +182,10 @@ store(const Import *import)
 }
 
 /* Stores an adapter that another tool has made; with a configuration, after checking the two against each other. */
-Datum
-ia3_import(PG_FUNCTION_ARGS)
+static Datum
+import_adapter(FunctionCallInfo fcinfo, Jsonb *config)
 {
-    Import import = {0};
+    Import import = {.config = config};
 
     PreventCommandDuringRecovery("ia3_import()");
     PreventCommandIfReadOnly("ia3_import()");
@@ -192,8 +194,6 @@ ia3_import(PG_FUNCTION_ARGS)
     import.task = text_to_cstring(PG_GETARG_TEXT_PP(0));
     Ia3TaskCheckName(import.task);
     Ia3VersionsCheckOwner(import.task);
-    if (PG_NARGS() > 2)
-        import.config = PG_GETARG_JSONB_P(2);
     read_settings(&import);
     normalize(&import, PG_GETARG_BYTEA_PP(1));
     if (import.config && strcmp(import.method, IA3_DEFAULT_METHOD) != 0)
@@ -204,6 +204,18 @@ ia3_import(PG_FUNCTION_ARGS)
     if (import.config)
         Ia3AdapterConfigCheck(import.config, &import.modules);
     PG_RETURN_INT32(store(&import));
+}
+
+Datum
+ia3_import(PG_FUNCTION_ARGS)
+{
+    return import_adapter(fcinfo, PG_NARGS() > 2 ? PG_GETARG_JSONB_P(2) : NULL);
+}
+
+Datum
+ia3_import_text(PG_FUNCTION_ARGS)
+{
+    return import_adapter(fcinfo, Ia3JsonbFromText(PG_GETARG_DATUM(2)));
 }
 
 /* The rule is that of COPY TO a file. */

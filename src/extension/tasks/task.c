@@ -8,6 +8,7 @@
 #include "postgres.h"
 
 #include "catalog/pg_type.h"
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 
 #include "task.h"
@@ -50,10 +51,20 @@ static Ia3Query vectorsQuery = {
     .argTypes = {TEXTOID, INT4OID},
 };
 
+/* A name as messages show it: one that is too long may be a text that was given by mistake. */
+static const char *
+shown(const char *name)
+{
+    int len = strlen(name);
+    int most = pg_mbcliplen(name, len, IA3_MAX_TASK_NAME);
+
+    return len <= most ? name : psprintf("%.*s...", most, name);
+}
+
 static void
 invalid_name(const char *name, const char *detail)
 {
-    ereport(ERROR, (errcode(ERRCODE_INVALID_NAME), errmsg("invalid ia3 task name \"%s\"", name),
+    ereport(ERROR, (errcode(ERRCODE_INVALID_NAME), errmsg("invalid ia3 task name \"%s\"", shown(name)),
                     errdetail("%s", detail)));
 }
 
@@ -91,7 +102,7 @@ Ia3TaskParseReference(const char *reference)
         }
         if (!valid)
             ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                            errmsg("invalid ia3 task reference \"%s\"", reference),
+                            errmsg("invalid ia3 task reference \"%s\"", shown(reference)),
                             errhint("Specify a task name, or name@version with a positive version number.")));
         *at = '\0';
         ref.version = (int) version;

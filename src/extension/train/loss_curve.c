@@ -10,9 +10,11 @@
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
+#include "extension/tasks/json_text.h"
 #include "loss_curve.h"
 
 PG_FUNCTION_INFO_V1(ia3_sparkline);
+PG_FUNCTION_INFO_V1(ia3_sparkline_text);
 
 #define SPARKLINE_CHARS 20
 
@@ -96,17 +98,16 @@ append_level(StringInfo out, int level)
  * Draws at most 20 characters, from a lower eighth for the lowest value to a full block for the highest; a space
  * stands where there is no number. NULL for a value that is not an array.
  */
-Datum
-ia3_sparkline(PG_FUNCTION_ARGS)
+static text *
+sparkline(Jsonb *json)
 {
-    Jsonb *json = PG_GETARG_JSONB_P(0);
     Ia3LossCurve curve;
     StringInfoData out;
     double points[SPARKLINE_CHARS], low = INFINITY, high = -INFINITY;
     int n;
 
     if (!Ia3LossCurveRead(&json->root, &curve))
-        PG_RETURN_NULL();
+        return NULL;
     n = Min(curve.n, SPARKLINE_CHARS);
     for (int i = 0; i < n; i++) {
         points[i] =
@@ -126,5 +127,27 @@ ia3_sparkline(PG_FUNCTION_ARGS)
         else
             append_level(&out, Min((int) (share * 8), 7));
     }
-    PG_RETURN_TEXT_P(cstring_to_text_with_len(out.data, out.len));
+    return cstring_to_text_with_len(out.data, out.len);
+}
+
+static Datum
+return_sparkline(FunctionCallInfo fcinfo, Jsonb *json)
+{
+    text *line = sparkline(json);
+
+    if (line == NULL)
+        PG_RETURN_NULL();
+    PG_RETURN_TEXT_P(line);
+}
+
+Datum
+ia3_sparkline(PG_FUNCTION_ARGS)
+{
+    return return_sparkline(fcinfo, PG_GETARG_JSONB_P(0));
+}
+
+Datum
+ia3_sparkline_text(PG_FUNCTION_ARGS)
+{
+    return return_sparkline(fcinfo, Ia3JsonbFromText(PG_GETARG_DATUM(0)));
 }

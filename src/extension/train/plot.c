@@ -422,8 +422,13 @@ ia3_plot_version(PG_FUNCTION_ARGS)
 Datum
 ia3_plot_query(PG_FUNCTION_ARGS)
 {
-    Ia3Confusion *confusion =
-        Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    char *query = text_to_cstring(PG_GETARG_TEXT_PP(1));
+    Ia3Confusion *confusion;
 
+    /* a version that a client sent without its type */
+    if (*query != '\0' && strspn(query, "0123456789") == strlen(query))
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query is a number"),
+                        errhint("To plot a version of a task, call ia3_plot_version(task, version).")));
+    confusion = Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)), query);
     PG_RETURN_TEXT_P(plot(confusion->task, confusion));
 }
