@@ -1,0 +1,252 @@
+#!/usr/bin/env python3
+"""ia3 called through drivers: every function with plain parameters, and the examples of docs/drivers.md.
+
+    run.py --socket DIR
+
+talks to a running cluster as its superuser, in a database of its own, and prints TAP. psycopg2, psycopg and asyncpg have to be
+installed (requirements.txt). The example for node-postgres runs where `node` finds the module pg (NODE_PATH), the one for JDBC where
+$IA3_JDBC is the driver's jar; otherwise they are skipped.
+"""
+
+import argparse
+import os
+import re
+
+import drivers
+import examples
+from drivers import ClientError, Fields, ServerError
+
+DATABASE = "ia3_drivers"
+TEXT = "the invoice is wrong"
+PROMPT = "Great film! Is it good or bad?"
+CHOICES = ["bug", "billing"]
+MAIL = Fields(subject="Start", body="the app crashes and \u00e4\u00f6\u00fc \"quotes\"")
+SHOTS = "SELECT body AS text, label FROM shots"
+MAILS = "SELECT subject, body, label FROM shots"
+
+# (function, arguments, the function that SQL calls with jsonb, text and text[]; None: the same)
+CALLS = [
+    ("ia3_version", [], None),
+    ("ia3_predict", ["tickets", TEXT], None),
+    ("ia3_predict", ["tickets@1", TEXT, CHOICES], None),
+    ("ia3_predict_fields", ["mails", MAIL], "ia3_predict"),
+    ("ia3_predict_fields", ["mails", MAIL, CHOICES], "ia3_predict"),
+    ("ia3_predict_zero_shot", [PROMPT, ["good", "bad"]], "ia3_predict"),
+    ("ia3_zero_shot", [PROMPT, ["good", "bad"]], "ia3_predict"),
+    ("ia3_classify", ["tickets", TEXT], None),
+    ("ia3_classify", ["tickets", TEXT, CHOICES], None),
+    ("ia3_classify_fields", ["mails", MAIL], "ia3_classify"),
+    ("ia3_classify_fields", ["mails", MAIL, CHOICES], "ia3_classify"),
+    ("ia3_classify_zero_shot", [PROMPT, ["good", "bad, or not", 'a "quoted" one']], "ia3_classify"),
+    ("ia3_generate", ["tickets", TEXT], None),
+    ("ia3_generate", ["tickets", TEXT, 8], None),
+    ("ia3_generate", ["tickets", TEXT, 8, 0.7, 10, 5], None),
+    ("ia3_generate", ["tickets", TEXT, 8, 1.0, 0, 2**40], None),
+    ("ia3_generate_fields", ["mails", MAIL], "ia3_generate"),
+    ("ia3_generate_fields", ["mails", MAIL, 8], "ia3_generate"),
+    ("ia3_generate_fields", ["mails", MAIL, 8, 0.7, 10, 5], "ia3_generate"),
+    ("ia3_generate_zero_shot", [PROMPT], "ia3_generate"),
+    ("ia3_generate_zero_shot", [PROMPT, 8], "ia3_generate"),
+    ("ia3_generate_zero_shot", [PROMPT, 8, 0.7, 10, 5], "ia3_generate"),
+    ("ia3_confusion", ["mails", MAILS], None),
+    ("ia3_plot", ["tickets"], None),
+    ("ia3_plot_version", ["tickets", 1], "ia3_plot"),
+    ("ia3_sparkline", ["[8, 4, 2, 1]"], None),
+    ("ia3_render", ["{subject}: {body}", MAIL], None),
+    ("ia3_render", ["{body} {choices}?", MAIL, CHOICES], None),
+    ("ia3_tokenize", [TEXT], None),
+    ("ia3_tokenize", [TEXT, "default"], None),
+    ("ia3_export", ["tickets"], None),
+    ("ia3_export_config", ["tickets@1"], None),
+]
+
+# Statements: the parameters, and the same with literals
+STATEMENTS = [
+    ("SELECT n, accuracy, macro_f1, mean_score_gap FROM ia3_evaluate({}, {})", ["tickets", SHOTS]),
+    ("SELECT ia3_predict_window({}, body) OVER (ORDER BY body) FROM shots", ["tickets"]),
+    ("SELECT ia3_predict_window({}, body, {}) OVER (ORDER BY body) FROM shots", ["tickets", CHOICES]),
+    ("SELECT ia3_predict_window_fields({}, to_json(s)) OVER (ORDER BY body) FROM shots s", ["mails"]),
+    ("SELECT ia3_predict_window_fields({}, {}, {}) OVER (ORDER BY body) FROM shots s", ["mails", MAIL, CHOICES]),
+    ("SELECT ia3_predict_window_zero_shot(body, {}) OVER (ORDER BY body) FROM shots", [CHOICES]),
+    ("SELECT ia3_predict({}, body) FROM shots WHERE ia3_zero_shot(body, {}) IS NOT NULL ORDER BY body", ["tickets", CHOICES]),
+    ("SELECT ia3_plot({}, {}) LIKE '<svg%'", ["tickets", SHOTS]),
+    ("SELECT backbone, state FROM ia3_stat_engine()", []),
+    ("SELECT task FROM ia3_stat_progress_train()", []),
+]
+
+# (call, arguments, the SQLSTATE and the function that the hint names; None: asyncpg or psycopg2 answer otherwise)
+MISTAKES = [
+    ("ia3_predict({}, {})", [PROMPT, ["good", "bad"]], ("42704", "ia3_zero_shot"), ("psycopg",)),
+    ("ia3_classify({}, {})", [PROMPT * 20, ["good", "bad"]], ("42602", "ia3_classify_zero_shot"), ("psycopg",)),
+    ("ia3_predict({}, {})", ["mails", '{"subject": "a", "body": "b"}'], ("22023", "ia3_predict_fields"), None),
+    ("ia3_classify({}, {}, {})", ["mails", '{"subject": "a", "body": "b"}', CHOICES], ("22023", "ia3_classify_fields"), None),
+    ("ia3_generate({}, {}, {})", ["mails", '{"subject": "a", "body": "b"}', 8], ("22023", "ia3_generate_fields"), None),
+    ("ia3_generate({}, {})", [PROMPT, "8"], ("42704", "ia3_generate_zero_shot"), None),
+    ("ia3_plot({}, {})", ["tickets", "1"], ("22023", "ia3_plot_version"), None),
+    ("ia3_predict_fields({}, {})", ["mails", "no JSON"], ("22P02", ""), None),
+]
+
+count = failed = 0
+called = set()
+
+
+def check(name, ok, note=""):
+    global count, failed
+    count += 1
+    failed += not ok
+    print(f"{'ok' if ok else 'not ok'} {count} - {name}", flush=True)
+    if not ok:
+        print("# " + str(note).replace("\n", "\n# "), flush=True)
+
+
+def skip(name, why):
+    global count
+    count += 1
+    print(f"ok {count} - {name} # SKIP {why}", flush=True)
+
+
+def quoted(text):
+    return "'" + text.replace("'", "''") + "'"
+
+
+def literal(value):
+    """The SQL literal, with the type that the function has."""
+    if isinstance(value, str):
+        return quoted(value) + "::text"
+    if isinstance(value, list):
+        return "ARRAY[" + ", ".join(quoted(v) for v in value) + "]::text[]"
+    if isinstance(value, Fields):
+        return quoted(drivers.json.dumps(value.values)) + "::jsonb"
+    if isinstance(value, float):
+        return f"{value!r}::float8"
+    return str(value)
+
+
+def with_literals(sql, args):
+    parts = sql.split("{}")
+    return parts[0] + "".join(literal(a) + part for a, part in zip(args, parts[1:]))
+
+
+def expect(driver, sql, args, expected):
+    """Runs a statement, checks its rows (None: any), and returns them."""
+    called.update(re.findall(r"\bia3_\w+", sql))
+    name = f"{driver.name}: {sql}"
+    try:
+        rows = driver.run(sql, args)
+    except (ServerError, ClientError, AssertionError) as error:
+        check(name, False, error)
+        return None
+    check(name, expected is None or rows == expected, f"expected {expected}, got {rows}")
+    return rows
+
+
+def placeholders(function, args, first="SELECT * FROM "):
+    return f"{first}{function}({', '.join('{}' for _ in args)})"
+
+
+def test_calls(driver, sql):
+    """Whatever only reads gives what SQL gives."""
+    for function, args, same_as in CALLS:
+        reference = sql.execute("SELECT * FROM %s(%s)" % (same_as or function, ", ".join(map(literal, args))), None)
+        expect(driver, placeholders(function, args), args, reference)
+    for statement, args in STATEMENTS:
+        expect(driver, statement, args, sql.execute(with_literals(statement, args), None))
+
+
+def test_changes(driver, sql):
+    """Training, versions, grants, import and export, with a task of this driver's own."""
+    task, copy = "by " + driver.name, "copy by " + driver.name
+    names = ("template choices backbone init steps batch_size learning_rate warmup_ratio lm_weight unlikelihood_weight"
+             " length_norm_weight dropout seed activate loss_averaging method").split()
+    values = [["{text} Topic:"], CHOICES, "default", "none", 20, 4, 0.01, 0.1, 1.0, 1.0, 0.5, 0.1, 7, True, "batch", "ia3"]
+    train = "SELECT ia3_train({}, {}, " + ", ".join(f"{name} => {{}}" for name in names) + ")"
+    digest = "SELECT encode(digest, 'hex') FROM ia3.adapter WHERE task = {} AND version = 1"
+    args = [task, SHOTS] + values
+    expect(driver, train, args, [(1,)])
+    sql.execute(with_literals(train, ["by SQL"] + args[1:]), None)
+    expect(driver, digest, [task], sql.execute(with_literals(digest, ["by SQL"]), None))
+    sql.execute("SELECT ia3_drop('by SQL')", None)
+    expect(driver, "SELECT ia3_train({}, {}, steps => {})", [task, SHOTS, 20], [(2,)])
+    pretrain = "CALL ia3_pretrain({}, {}, templates => {}, steps => {}, batch_size => {}, checkpoint_every => {}, seed => {})"
+    expect(driver, pretrain, ["base " + driver.name, "SELECT 'a' AS task, body AS text, label FROM shots", '{"a": "{text}?"}',
+                              20, 4, 10, 1], [])
+    expect(driver, "SELECT version FROM ia3.adapters WHERE task = {}", ["base " + driver.name], [(1,)])
+
+    expect(driver, "SELECT ia3_activate({}, {}) IS NOT NULL", [task, 1], [(True,)])
+    expect(driver, "SELECT ia3_drop({}, {}) IS NOT NULL", [task, 2], [(True,)])
+    expect(driver, "SELECT ia3_grant({}, {}) IS NOT NULL", [task, "public"], [(True,)])
+    expect(driver, "SELECT ia3_revoke({}, {}) IS NOT NULL", [task, "public"], [(True,)])
+    (adapter,), = expect(driver, "SELECT ia3_export({})", [task], None)
+    (config,), = expect(driver, "SELECT ia3_export_config({})", [task], None)
+    expect(driver, "SELECT ia3_import({}, {})", [copy, adapter], [(1,)])
+    for version, wrapper in enumerate(driver.json_wrappers, 2):
+        args = driver.with_wrapper(wrapper, [copy, adapter, Fields(**drivers.json.loads(config))])
+        check(f"{driver.name}: ia3_import with {wrapper.__name__}",
+              driver.execute("SELECT ia3_import({}, {}, {})", args) == [(version,)])
+    expect(driver, "SELECT ia3_export({})", [copy], [(adapter,)])
+    (data,), = sql.execute("SHOW data_directory", None)
+    expect(driver, "SELECT ia3_merge({}, {}) IS NOT NULL", [task, f"{data}/ia3 by {driver.name} {os.getpid()}"], [(True,)])
+    for name in (task, copy, "base " + driver.name):
+        expect(driver, "SELECT ia3_drop({}) IS NOT NULL", [name], [(True,)])
+
+
+def test_mistakes(driver):
+    """A call that means another function is an error whose hint names that function."""
+    for call, args, (sqlstate, function), only in MISTAKES:
+        if only and driver.name not in only:
+            continue
+        try:
+            outcome = driver.run("SELECT * FROM " + call, args)
+            check(f"{driver.name}: {call} fails", False, outcome)
+        except ServerError as error:
+            check(f"{driver.name}: {call} fails with {sqlstate} and names {function}",
+                  error.sqlstate == sqlstate and function in error.hint, f"{error}\n{error.hint}")
+
+
+def test_client_errors(driver):
+    """asyncpg insists on the types of the server; what it cannot send must not be sent as something else."""
+    for call, args in (("ia3_predict({}, {})", [PROMPT, ["good", "bad"]]), ("ia3_generate({}, {})", [PROMPT, 8]),
+                       ("ia3_plot({}, {})", ["tickets", 1])):
+        try:
+            check(f"{driver.name}: {call} fails", False, driver.run("SELECT * FROM " + call, args))
+        except ClientError as error:
+            check(f"{driver.name}: {call} fails", "expected str" in str(error), error)
+
+
+def test_complete(sql):
+    """Every function has been called through the drivers; those in the schema ia3 are for policies and triggers."""
+    functions = sql.execute(
+        "SELECT DISTINCT proname FROM pg_depend d JOIN pg_proc p ON p.oid = d.objid WHERE d.classid = 'pg_proc'::regclass"
+        " AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'ia3') AND pronamespace <> 'ia3'::regnamespace"
+        " ORDER BY 1", None)
+    for (name,) in functions:
+        check(f"{name} has been called", name in called)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--socket", required=True, help="directory of the server's socket")
+    options = parser.parse_args()
+    maintenance = drivers.Psycopg2(options.socket, "postgres")
+    maintenance.execute(f"DROP DATABASE IF EXISTS {DATABASE}", None)
+    maintenance.execute(f"CREATE DATABASE {DATABASE}", None)
+    sql = drivers.Psycopg2(options.socket, DATABASE)
+    sql.execute("SET client_min_messages = warning", None)
+    for statement in examples.setup_statements():
+        sql.execute(statement, None)
+    for example in examples.all_of_them():
+        name, reason, ok, note = example.run(options.socket, DATABASE)
+        skip(name, reason) if reason else check(name, ok, note)
+    for kind in drivers.ALL:
+        driver = kind(options.socket, DATABASE)
+        test_calls(driver, sql)
+        test_changes(driver, sql)
+        test_mistakes(driver)
+        if driver.name == "asyncpg":
+            test_client_errors(driver)
+    test_complete(sql)
+    print(f"1..{count}")
+    raise SystemExit(1 if failed else 0)
+
+
+main()
