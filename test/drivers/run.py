@@ -176,6 +176,7 @@ def test_changes(driver, sql):
     expect(driver, "SELECT ia3_drop({}, {}) IS NOT NULL", [task, 2], [(True,)])
     expect(driver, "SELECT ia3_grant({}, {}) IS NOT NULL", [task, "public"], [(True,)])
     expect(driver, "SELECT ia3_revoke({}, {}) IS NOT NULL", [task, "public"], [(True,)])
+    expect(driver, "SELECT ia3_reassign({}, {})", ["pg_monitor", "postgres"], [(0,)])
     (adapter,), = expect(driver, "SELECT ia3_export({})", [task], None)
     (config,), = expect(driver, "SELECT ia3_export_config({})", [task], None)
     expect(driver, "SELECT ia3_import({}, {})", [copy, adapter], [(1,)])
