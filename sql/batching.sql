@@ -157,22 +157,75 @@ DROP TABLE shots;
 -- EXPLAIN without ANALYZE predicts nothing
 SELECT asked($$EXPLAIN SELECT id, ia3_predict(body, ARRAY['a', 'b']), ia3_predict('constant', ARRAY['a', 'b']) FROM notes$$);
 
--- a plan with a read-ahead node supports neither WHERE CURRENT OF nor moving backwards; a cursor declared with SCROLL does
+-- a cursor that can move backward and be used for positioned updates without read-ahead nodes can do both with them
 BEGIN;
-DECLARE here CURSOR FOR SELECT id, ia3_predict(body, ARRAY['a', 'b']) IS NOT NULL AS p FROM notes WHERE id < 5;
-FETCH here;
-SAVEPOINT s;
-UPDATE notes SET kind = 'here' WHERE CURRENT OF here;
-ROLLBACK TO s;
-FETCH here;
+DECLARE here CURSOR FOR SELECT id, ia3_predict(body, ARRAY['a', 'b']) IS NOT NULL AS p FROM notes WHERE id < 12;
 FETCH BACKWARD here;
-ROLLBACK;
-BEGIN;
-DECLARE here SCROLL CURSOR FOR SELECT id, ia3_predict(body, ARRAY['a', 'b']) IS NOT NULL AS p FROM notes WHERE id < 5;
+FETCH 5 FROM here;
+UPDATE notes SET kind = 'here' WHERE CURRENT OF here RETURNING id;
+FETCH BACKWARD 2 FROM here;
+FETCH RELATIVE 0 FROM here;
+DELETE FROM notes WHERE CURRENT OF here RETURNING id;
 MOVE 2 FROM here;
-FETCH BACKWARD here;
-UPDATE notes SET kind = 'here' WHERE CURRENT OF here;
+FETCH here;
+FETCH LAST FROM here;
+FETCH here;
+FETCH PRIOR FROM here;
+FETCH ABSOLUTE 2 FROM here;
+MOVE BACKWARD ALL FROM here;
+FETCH here;
+SELECT id, kind FROM notes WHERE id < 8 ORDER BY id;
 ROLLBACK;
+-- also if PostgreSQL looks for the table in the branches of an Append, whether calls are above it or below
+CREATE TABLE notes_child () INHERITS (notes);
+INSERT INTO notes_child SELECT 30 + i, 'child ' || i, 'child' FROM generate_series(1, 4) i;
+BEGIN;
+DECLARE here CURSOR FOR SELECT id, ia3_predict(body, ARRAY['a', 'b']) IS NOT NULL AS p FROM notes;
+MOVE 20 FROM here;
+UPDATE notes SET kind = 'here' WHERE CURRENT OF here RETURNING id;
+FETCH 3 FROM here;
+UPDATE notes SET kind = 'here' WHERE CURRENT OF here RETURNING id;
+DECLARE there CURSOR FOR SELECT id, ia3_predict(body, ARRAY['a', 'b']) IS NOT NULL AS p FROM
+    (SELECT * FROM notes WHERE id > 3 OFFSET 0) n WHERE id > 30;
+FETCH 2 FROM there;
+UPDATE notes SET kind = 'there' WHERE CURRENT OF there RETURNING id;
+ROLLBACK;
+DROP TABLE notes_child;
+-- the rows of such cursors are predicted in batches as well
+SELECT asked($$DECLARE three SCROLL CURSOR FOR SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes; FETCH 9 FROM three;
+    CLOSE three$$);
+-- a loop that updates what it reads
+DO $$
+DECLARE c CURSOR FOR SELECT id, ia3_predict(body, ARRAY['a', 'b']) AS p FROM notes;
+BEGIN
+    FOR r IN c LOOP
+        UPDATE notes SET kind = kind || coalesce(r.p IS NOT NULL, false) WHERE CURRENT OF c;
+    END LOOP;
+    RAISE INFO '% rows', (SELECT count(*) FROM notes WHERE kind LIKE '%true');
+    UPDATE notes SET kind = 'kind ' || id % 3;
+END $$;
+
+-- what a column or a condition below the calls might raise is raised for a row that is reached, and only then
+BEGIN;
+DECLARE here CURSOR FOR SELECT id, 1 / (id - 5), ia3_predict(body, ARRAY['a', 'b']) IS NOT NULL AS p FROM notes;
+FETCH 4 FROM here;
+SAVEPOINT s;
+FETCH here;
+ROLLBACK TO s;
+DECLARE there CURSOR FOR SELECT id, ia3_predict(body, ARRAY['a', 'b']) IS NOT NULL AS p FROM notes WHERE 1 / (id - 5) < 2;
+FETCH 4 FROM there;
+FETCH there;
+ROLLBACK;
+-- so the rows of the second cursor are read one by one; but not those of conditions that cannot fail
+SELECT asked($$DECLARE c CURSOR FOR SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes WHERE id / 1 > 0; FETCH 5 FROM c; CLOSE c$$);
+SELECT asked($$DECLARE c CURSOR FOR SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes
+    WHERE body LIKE 'note%' AND id IN (1, 2, 3, 4, 5, 6, 7, 8) AND now() - interval '1 day' < now(); FETCH 5 FROM c; CLOSE c$$);
+SELECT asked($$DECLARE c CURSOR FOR SELECT id * 2, ia3_predict(body, ARRAY['a', 'b']) FROM notes; FETCH 5 FROM c; CLOSE c$$);
+
+-- a batch whose answers might be too long for one reply is sent in several requests
+SET ia3.batch_rows = 2000;
+SELECT readahead($$SELECT ia3_generate('g ' || g, 1024) FROM generate_series(1, 1030) g$$);
+RESET ia3.batch_rows;
 
 -- batching can be switched off, for new plans and for existing ones
 PREPARE p AS SELECT id, ia3_predict(body, ARRAY['a', 'b']) FROM notes;

@@ -33,6 +33,16 @@
 #define IA3_DIGEST_LEN       32
 #define IA3_MAX_INPUT_TOKENS 32768u /* per row */
 #define IA3_MAX_NEW_TOKENS   1024   /* that may be generated per row */
+/*
+ * A larger request is an error (IA3_E_TOO_LONG), as is one whose reply might not fit in a frame. A row's reply has 5
+ * bytes, and 8 for each choice or IA3_TOKEN_BYTES for each of its max_tokens.
+ */
+#define IA3_MAX_ROWS    (1u << 20)
+#define IA3_MAX_TEXTS   (1u << 20) /* rendered texts of a training request */
+#define IA3_MAX_SETS    (1u << 16) /* of choices */
+#define IA3_MAX_CHOICES (1u << 20) /* in one request, all sets together */
+#define IA3_MAX_DIGESTS (1u << 12) /* adapters */
+#define IA3_TOKEN_BYTES 64u        /* pieces are short; usual ones have fewer bytes */
 
 typedef enum Ia3Message {
     /* requests */

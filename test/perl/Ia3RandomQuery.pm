@@ -2,15 +2,19 @@
 # the same queries. They read the tables of test/batching/random.sql and have a result that does not depend on the plan: if
 # there is a LIMIT, rows are ordered by a key. At most one call of a query can fail, and only because of its own arguments,
 # so the error is the same in whatever order the calls are made.
+#
+# Some are read through a cursor, in both directions and with positioned updates between, or by a loop in PL/pgSQL, or
+# change data. These are blocks of several statements.
 
 package Ia3RandomQuery;
 
 use strict;
 use warnings;
 
+# version: PostgreSQL's major version
 sub new {
-    my ($class, $seed) = @_;
-    return bless { state => $seed, risk => 0 }, $class;
+    my ($class, $seed, $version) = @_;
+    return bless { state => $seed, risk => 0, version => $version }, $class;
 }
 
 # Returns a number from 0 to n - 1. Perl's rand is not used because its sequence is not guaranteed.
@@ -106,7 +110,11 @@ sub classify {
 # Returns a scalar expression over t that contains a call in most cases.
 sub scalar_expression {
     my ($self, $t) = @_;
-    my $roll = $self->roll(9);
+    my $roll = $self->roll(10);
+    if ($roll == 9 && !$self->{risk}) {
+        $self->{risk} = 1;
+        return "10 / ($t.n - 6)";
+    }
     return "CASE WHEN $t.n > 3 THEN " . $self->predict($t) . " END" if $roll == 0;
     return "coalesce(CASE WHEN $t.n = 2 THEN 'two' END, " . $self->predict($t) . ")" if $roll == 1;
     return "length(" . $self->predict($t) . ")" if $roll == 2;
@@ -119,7 +127,11 @@ sub scalar_expression {
 
 sub condition {
     my ($self, $t) = @_;
-    my $roll = $self->roll(8);
+    my $roll = $self->roll(9);
+    if ($roll == 8 && !$self->{risk}) {
+        $self->{risk} = 1;
+        return "10 / ($t.n - 6) < 4";
+    }
     return "$t.n > 2" if $roll == 0;
     return "($t.n = 3 OR " . $self->predict($t) . " > 'm')" if $roll == 1;
     return "EXISTS (SELECT 1 FROM " . $self->classify($t) . " c WHERE c.rank = 1 AND c.choice < 'n')" if $roll == 2;
@@ -250,13 +262,99 @@ sub query_nested {
         . $self->source('t') . " WHERE t.n > f.tid ORDER BY t.k LIMIT " . (1 + $self->roll(4)) . ") x ON true";
 }
 
-sub query {
+# Returns a query over a single table, whose cursor can be used for positioned updates as long as the query has neither
+# joins nor a sort, and the table. The query has a column k, which is unique.
+sub positioned_select {
+    my ($self) = @_;
+    my $table = $self->pick('items', 'items', 'family', 'split');
+    my $from = $self->roll(5) == 0 ? "(SELECT * FROM $table OFFSET 0) t" : "$table t";
+    my $columns = join ', ', map { $self->scalar_expression('t') } 0 .. $self->roll(2);
+    my $where = $self->roll(3) == 0 ? ' WHERE ' . $self->condition('t') : '';
+    my $end = $self->roll(3) != 0 ? ''
+        : $self->pick(' FOR UPDATE', ' FOR SHARE', ' FOR UPDATE SKIP LOCKED', ' LIMIT 4', ' LIMIT 3 OFFSET 1', ' ORDER BY t.id');
+    return ("SELECT t.id AS k, $columns FROM $from$where$end", $table);
+}
+
+sub movement {
+    my ($self) = @_;
+    return $self->pick('FETCH', 'FETCH', 'MOVE') . ' '
+        . $self->pick('NEXT', 'NEXT', '2', '3', '5', 'PRIOR', 'BACKWARD 2', 'BACKWARD 4', 'RELATIVE -2', 'RELATIVE 0', 'FIRST', 'LAST',
+        'ABSOLUTE 3', 'ABSOLUTE -2', 'ALL', 'BACKWARD ALL') . ' FROM c';
+}
+
+# Reads a query through a cursor that moves back and forth, if its plan can do that.
+sub cursor_block {
+    my ($self) = @_;
+    my ($query, $table) = $self->roll(3) == 0 ? ($self->plain_query, 'items') : $self->positioned_select;
+    my $hold = $self->roll(4) == 0;
+    my @statements = ('BEGIN', 'DECLARE c' . $self->pick('', '', '', ' SCROLL', ' NO SCROLL') . ' CURSOR'
+        . ($hold ? ' WITH HOLD' : '') . " FOR $query");
+    for my $step (1 .. 3 + $self->roll(7)) {
+        my $roll = $self->roll(8);
+        if ($roll == 0) {
+            push @statements, 'SAVEPOINT s', "DELETE FROM $table WHERE CURRENT OF c RETURNING id", 'ROLLBACK TO s';
+        } elsif ($roll == 1) {
+            push @statements, 'SAVEPOINT s', $self->movement, 'SELECT 1 / 0', 'ROLLBACK TO s';
+        } elsif ($roll < 4 && !$hold) { # these changes are rolled back
+            push @statements, "UPDATE $table SET mark = coalesce(mark, '') || $step WHERE CURRENT OF c RETURNING id, mark";
+        } else {
+            push @statements, $self->movement;
+        }
+    }
+    return (@statements, 'COMMIT', $self->movement, $self->movement, 'CLOSE c') if $hold;
+    return (@statements, "SELECT id, mark FROM $table", 'ROLLBACK');
+}
+
+# Reads a query in a loop that changes its table; the functions are in batching/random.sql.
+sub loop_block {
+    my ($self) = @_;
+    my ($query, $table) = $self->positioned_select;
+    my $function = $self->pick('loop_by_key', 'loop_by_position', 'loop_with_exceptions');
+    return ('BEGIN', "SELECT * FROM $function(\$q\$$query\$q\$, '$table')", "SELECT id, mark FROM $table", 'ROLLBACK');
+}
+
+sub modify_block {
+    my ($self) = @_;
+    my $table = $self->pick('items', 'family', 'split');
+    my $returning = $self->roll(2) ? ' RETURNING t.id, ' . $self->scalar_expression('t') : '';
+    my $set = 'mark = left(' . $self->predict('t') . ', 9)' . ($self->roll(3) == 0 ? ', n = t.n + 1' : '');
+    my $where = $self->roll(2) ? ' WHERE ' . $self->condition('t') : '';
+    my $source = $self->source('s');
+    my @changes = (
+        "UPDATE $table t SET $set$where$returning",
+        "UPDATE $table t SET mark = s.k || " . $self->predict('s') . " FROM $source WHERE s.n = t.id$returning",
+        "DELETE FROM $table t$where$returning",
+        "INSERT INTO $table AS t (id, body, n) SELECT s.k + 1000, left(" . $self->predict('s') . ", 9), s.n FROM $source$returning",
+        "CREATE TEMP TABLE made ON COMMIT DROP AS SELECT s.k, " . $self->scalar_expression('s') . " FROM $source",
+        "WITH w AS (UPDATE $table t SET $set RETURNING t.id, t.n, t.mark AS body) SELECT w.id, " . $self->predict('w') . ' FROM w');
+    push @changes, "MERGE INTO $table t USING (SELECT s.k, s.n, " . $self->predict('s') . " AS p FROM $source) m ON m.k = t.id "
+        . "WHEN MATCHED AND m.p > 'm' THEN DELETE WHEN MATCHED THEN UPDATE SET mark = m.p "
+        . "WHEN NOT MATCHED THEN INSERT (id, body, n) VALUES (m.k, m.p, m.n)" if $self->{version} >= 15;
+    # row triggers see what has been changed so far, and one with a transition table what has been changed in the end
+    my @triggers = $self->roll(3) != 0 ? () : $self->pick(
+        "CREATE TRIGGER note BEFORE UPDATE ON $table FOR EACH ROW EXECUTE FUNCTION note_marks()",
+        "CREATE TRIGGER note AFTER UPDATE ON $table REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION note_all()");
+    return ('BEGIN', @triggers, $self->pick(@changes), "SELECT id, body, n, mark FROM $table", 'SELECT * FROM notes', 'ROLLBACK');
+}
+
+sub plain_query {
     my ($self) = @_;
     my @kinds = (\&query_select) x 5;
     push @kinds, (\&query_lateral) x 5, \&query_two_laterals, \&query_join, \&query_join, \&query_join_key,
         \&query_aggregate, \&query_aggregate, \&query_set, \&query_window, \&query_srf, \&query_cte, \&query_nested;
+    return $self->pick(@kinds)->($self);
+}
+
+# Returns the statements of one test.
+sub block {
+    my ($self) = @_;
     $self->{risk} = $self->roll(3) != 0; # most queries succeed
-    return $self->pick(@kinds)->($self) . ';';
+    my $roll = $self->roll(10);
+    my @statements = $roll == 0 || $roll == 1 ? $self->cursor_block
+        : $roll == 2 ? $self->loop_block
+        : $roll == 3 ? $self->modify_block
+        : $self->plain_query;
+    return map { "$_;" } @statements;
 }
 
 1;

@@ -1,4 +1,5 @@
-# 2,000 random queries, each with batching on and off. IA3_RANDOM_QUERIES and IA3_RANDOM_SEED change number and seed.
+# 2,000 random queries, each with batching on and off, some of them through cursors, in loops or changing data.
+# IA3_RANDOM_QUERIES and IA3_RANDOM_SEED change number and seed.
 
 use strict;
 use warnings;
@@ -11,19 +12,19 @@ use Ia3Batching;
 use Ia3RandomQuery;
 
 my $total = $ENV{IA3_RANDOM_QUERIES} // 2000;
-my $random = Ia3RandomQuery->new($ENV{IA3_RANDOM_SEED} // 20);
 my $directory = "$ENV{TESTDIR}/batching";
 my $node = batching_node('random');
 $node->safe_psql('postgres', slurp_file("$directory/setup.sql") . slurp_file("$directory/random.sql"));
 my ($version) = $node->safe_psql('postgres', 'SHOW server_version_num') =~ /^(\d+)\d{4}$/;
 
+my $random = Ia3RandomQuery->new($ENV{IA3_RANDOM_SEED} // 20, $version);
 my @settings = planner_settings($version);
 my ($done, $failed, $empty, $syntax) = (0, 0, 0, 0);
 my @different;
 while ($done < $total) {
     my $setting = $settings[($done / 100) % @settings];
     my $commands = "$setting->[1] SET ia3.max_input_tokens = 24; SET statement_timeout = '60s';";
-    my @blocks = map { { name => $_, statements => [$random->query] } } $done .. $done + 99;
+    my @blocks = map { { name => $_, statements => [$random->block] } } $done .. $done + 99;
     my $off = run_blocks($node, "$commands SET ia3.enable_batching = off;", @blocks);
     my $on = run_blocks($node, $commands, @blocks);
 

@@ -229,8 +229,7 @@ check_generate_rows(const ia3_score_message *m, ia3_error *err)
             return ia3_fail(err, IA3_E_INVALID, "temperature must be zero or a positive number");
         if (s->top_k > INT32_MAX)
             return ia3_fail(err, IA3_E_INVALID, "top_k must be between 0 and %d", INT32_MAX);
-        /* pieces are short; usual ones have fewer than 64 bytes */
-        answer += 5 + 64 * (uint64_t) s->max_tokens;
+        answer += 5 + IA3_TOKEN_BYTES * (uint64_t) s->max_tokens;
     }
     return check_answer(answer, err);
 }

@@ -11,14 +11,8 @@
 
 #include <stddef.h>
 
+#include "common/protocol.h"
 #include "engine/recipe/recipe.h"
-
-/* Larger requests are an error (IA3_E_TOO_LONG). The limits bound the memory that parsing allocates. */
-#define IA3_MAX_ROWS    (1u << 20)
-#define IA3_MAX_TEXTS   (1u << 20) /* rendered texts of a training request */
-#define IA3_MAX_SETS    (1u << 16)
-#define IA3_MAX_CHOICES (1u << 20) /* in one request, all sets together */
-#define IA3_MAX_DIGESTS (1u << 12)
 
 typedef struct ia3_span {
     const char *data; /* not zero-terminated */

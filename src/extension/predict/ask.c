@@ -16,8 +16,9 @@
 #include "extension/client/client.h"
 #include "extension/supervisor/shmem.h"
 
-/* The maximum size of texts and choices in one request; a single call may be larger. */
+/* The maximum size of texts and choices in one request, and of its reply; a single call may be larger. */
 #define MAX_REQUEST_BYTES (16 * 1024 * 1024)
+#define MAX_REPLY_BYTES   (64 * 1024 * 1024)
 
 /* The maximum size of adapters in one request: an engine keeps all of them while it computes, and accepts 2 GB. */
 #define MAX_REQUEST_ADAPTER_BYTES (1024 * 1024 * 1024)
@@ -33,7 +34,8 @@ typedef struct Sent {
     const char *backbone;
     bool generates;
     Ia3ScoreRequest *request;
-    Size bytes;
+    Size bytes, replyBytes;
+    int nChoices; /* of all rows, although rows may share them */
     int nAdapters, maxAdapters;
     int nRows;
     Ia3CacheEntry **entries;
@@ -234,12 +236,31 @@ question_bytes(const Ia3Question *question)
     return bytes;
 }
 
+static Size
+reply_bytes(const Ia3Question *question)
+{
+    return 5 + (question->choices ? 8 * (Size) question->choices->n
+                                  : IA3_TOKEN_BYTES * (Size) question->maxTokens);
+}
+
 static int
 max_adapters(const char *backbone)
 {
     uint64 bytes = Ia3GetEngineInfo(backbone)->adapterValues * sizeof(float);
 
-    return Max(1, MAX_REQUEST_ADAPTER_BYTES / Max(bytes, 1));
+    return Min(IA3_MAX_DIGESTS, Max(1, MAX_REQUEST_ADAPTER_BYTES / Max(bytes, 1)));
+}
+
+/* Whether the question may be added to a request. A request that is too large fails as a whole. */
+static bool
+has_room(const Sent *sent, const Ia3Question *question)
+{
+    int nChoices = question->choices ? question->choices->n : 0;
+
+    return sent->bytes + question_bytes(question) <= MAX_REQUEST_BYTES &&
+           sent->replyBytes + reply_bytes(question) <= MAX_REPLY_BYTES &&
+           sent->nChoices + (int64) nChoices <= IA3_MAX_CHOICES && sent->nRows < IA3_MAX_SETS &&
+           sent->nAdapters < sent->maxAdapters;
 }
 
 /* The request that this question goes into, which is created if necessary. */
@@ -253,8 +274,7 @@ request_for(Ia3Asking *asking, const Ia3Question *question)
     foreach (lc, asking->sent) {
         sent = lfirst(lc);
         if (strcmp(sent->backbone, question->backbone) == 0 && sent->generates == generates &&
-            sent->bytes + question_bytes(question) <= MAX_REQUEST_BYTES &&
-            sent->nAdapters < sent->maxAdapters)
+            has_room(sent, question))
             return sent;
     }
     sent = palloc0(sizeof(Sent));
@@ -281,6 +301,8 @@ add_question(Ia3Asking *asking, const Ia3Question *question, Ia3CacheEntry *entr
         Ia3ScoreAddRow(sent->request, adapter, Ia3ScoreAddChoices(sent->request, question->choices),
                        &question->input);
     sent->bytes += question_bytes(question);
+    sent->replyBytes += reply_bytes(question);
+    sent->nChoices += question->choices ? question->choices->n : 0;
     sent->nAdapters = Max(sent->nAdapters, adapter + 1);
     sent->entries[sent->nRows] = entry;
     sent->choices[sent->nRows++] = question->choices;

@@ -16,6 +16,7 @@
  *     readahead_rewrite.c    inserting the node between two nodes, or on top of one that is split
  *     readahead_exec.c       executing the node: reading and returning batches, rescans
  *     readahead_run.c        whether a query is run to its end
+ *     readahead_position.c   which row of a table a cursor is at
  *     readahead_explain.c    EXPLAIN, and adding up the counts of parallel workers
  */
 #ifndef IA3_READAHEAD_H

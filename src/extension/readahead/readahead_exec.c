@@ -10,6 +10,9 @@
  *
  * A consumer that may stop early gets batches of 1, 2, 4, ... rows, so at most twice as many rows are predicted as it
  * reads. A consumer with a known limit gets exactly as many rows as the limit says.
+ *
+ * A cursor may turn around at any row. The child, which has been read further, then goes back to that row, and batches
+ * are read in the other direction. This node runs backward if its child can.
  */
 #include "postgres.h"
 
@@ -20,11 +23,13 @@
 #include "nodes/nodeFuncs.h"
 #include "utils/datum.h"
 #include "utils/memutils.h"
+#include "utils/rel.h"
 
 #include "readahead_exec.h"
 #include "extension/guc.h"
 #include "readahead_explain.h"
 #include "readahead_functions.h"
+#include "readahead_position.h"
 #include "readahead_run.h"
 #include "readahead_sites.h"
 
@@ -117,8 +122,7 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
     Ia3ReadAheadState *state = (Ia3ReadAheadState *) node;
     CustomScan *scan = (CustomScan *) node->ss.ps.plan;
 
-    outerPlanState(node) =
-        ExecInitNode(outerPlan(scan), estate, eflags & ~(EXEC_FLAG_BACKWARD | EXEC_FLAG_MARK));
+    outerPlanState(node) = ExecInitNode(outerPlan(scan), estate, eflags & ~EXEC_FLAG_MARK);
     init_sites(state, scan);
     if (eflags & EXEC_FLAG_EXPLAIN_ONLY)
         return;
@@ -127,10 +131,15 @@ begin_scan(CustomScanState *node, EState *estate, int eflags)
     state->capacity = state->enabled ? Ia3BatchRows : 1;
     state->rowSlot =
         ExecInitExtraTupleSlot(estate, ExecGetResultType(outerPlanState(node)), &TTSOpsMinimalTuple);
+    state->positionScan = Ia3PositionScan(outerPlanState(node));
+    if (state->positionScan) /* this is where WHERE CURRENT OF looks for it */
+        node->ss.ss_currentRelation = state->positionScan->ss_currentRelation;
     for (int i = 0; i < 2; i++) {
         state->batches[i].context =
             AllocSetContextCreate(CurrentMemoryContext, "ia3 batch", ALLOCSET_DEFAULT_SIZES);
         state->batches[i].rows = palloc(sizeof(MinimalTuple) * state->capacity);
+        if (state->positionScan)
+            state->batches[i].tids = palloc(sizeof(ItemPointerData) * state->capacity);
     }
     state->current = &state->batches[0];
     state->next = &state->batches[1];
@@ -155,6 +164,10 @@ load_row(Ia3ReadAheadState *state, Ia3Batch *batch, int i)
     memcpy(scan->tts_values, state->rowSlot->tts_values, sizeof(Datum) * nColumns);
     memcpy(scan->tts_isnull, state->rowSlot->tts_isnull, sizeof(bool) * nColumns);
     ExecStoreVirtualTuple(scan);
+    if (state->positionScan) {
+        scan->tts_tid = batch->tids[i];
+        scan->tts_tableOid = RelationGetRelid(state->css.ss.ss_currentRelation);
+    }
     state->css.ss.ps.ps_ExprContext->ecxt_scantuple = scan;
 }
 
@@ -183,12 +196,13 @@ evaluate_limit(Ia3ReadAheadState *state)
     ExecSetTupleBound(state->bound, outerPlanState(state));
 }
 
+/* Before the first row, everything is as if the scan had come there backward. */
 static void
 start_scan(Ia3ReadAheadState *state)
 {
     state->started = true;
-    state->childDone = false;
-    state->nRead = 0;
+    state->backward = state->childDone = state->ended = true;
+    state->position = 0;
     state->size = 1;
     evaluate_limit(state);
 }
@@ -245,14 +259,13 @@ add_call(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3
 static int64
 rows_wanted(const Ia3ReadAheadState *state)
 {
-    int64 rows = state->capacity;
+    bool mayStop = state->plan.mayStop || Ia3RunMayStop();
+    int64 rows = mayStop ? state->size : state->capacity;
 
-    if (state->plan.mayStop || Ia3RunMayStop())
-        rows = state->size;
-    if (state->plan.careful && Ia3RunMayStop())
+    if (state->plan.careful && (mayStop || (state->plan.uncertain && state->position == 0)))
         rows = 1;
-    if (state->bound >= 0)
-        rows = Min(rows, state->bound - state->nRead);
+    if (state->bound >= 0 && !state->backward)
+        rows = Min(rows, state->bound - state->position);
     return Max(rows, 1); /* a consumer that reads beyond its limit gets the remaining rows one by one */
 }
 
@@ -274,16 +287,24 @@ reset_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
     MemoryContextReset(batch->context);
 }
 
+/* Reads the child's next row in the current direction; must not be called when it is done. */
+static TupleTableSlot *
+read_child(Ia3ReadAheadState *state)
+{
+    TupleTableSlot *slot = ExecProcNode(outerPlanState(state));
+
+    state->position += state->backward ? -1 : 1;
+    state->childDone = TupIsNull(slot);
+    return slot;
+}
+
 /* Reads rows into the batch and evaluates the calls that do not depend on other answers. */
 static void
 read_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
 {
-    PlanState *child = outerPlanState(state);
     int64 want;
     Size bytes = 0;
 
-    if (!state->started)
-        start_scan(state);
     clear_slots(state); /* they may point into this batch */
     reset_batch(state, batch);
     want = rows_wanted(state);
@@ -295,16 +316,16 @@ read_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
         MemoryContextSwitchTo(old);
     }
     while (batch->nRows < want && bytes < MAX_BATCH_BYTES) {
-        TupleTableSlot *slot = ExecProcNode(child);
+        TupleTableSlot *slot = read_child(state);
         MemoryContext old;
 
-        if (TupIsNull(slot)) {
-            state->childDone = true;
+        if (TupIsNull(slot))
             break;
-        }
         old = MemoryContextSwitchTo(batch->context);
         batch->rows[batch->nRows] = ExecCopySlotMinimalTuple(slot);
         MemoryContextSwitchTo(old);
+        if (state->positionScan)
+            batch->tids[batch->nRows] = Ia3PositionTid(state->positionScan);
         bytes += batch->rows[batch->nRows]->t_len;
         if (batch->asking) {
             ResetExprContext(state->css.ss.ps.ps_ExprContext);
@@ -315,7 +336,6 @@ read_batch(Ia3ReadAheadState *state, Ia3Batch *batch)
         }
         batch->nRows++;
     }
-    state->nRead += batch->nRows;
     state->size = Min(state->size * 2, state->capacity);
 }
 
@@ -365,7 +385,7 @@ static bool
 may_overlap(const Ia3ReadAheadState *state)
 {
     return state->enabled && !state->plan.mayStop && !Ia3RunMayStop() && state->collected &&
-           !state->childDone && (state->bound < 0 || state->nRead < state->bound);
+           !state->childDone && (state->backward || state->bound < 0 || state->position < state->bound);
 }
 
 /* Makes the next batch the current one; false at the end. */
@@ -397,6 +417,26 @@ advance_batch(Ia3ReadAheadState *state)
     return state->current->nRows > 0;
 }
 
+/* Forgets what has been read and not returned, and has the child go back to the row that was returned last. */
+static void
+turn_around(Ia3ReadAheadState *state)
+{
+    int64 steps = 0;
+
+    if (!state->ended)
+        steps = state->current->nRows - state->current->nextRow + state->next->nRows + state->childDone;
+    clear_slots(state);
+    for (int i = 0; i < 2; i++)
+        reset_batch(state, &state->batches[i]);
+    state->backward = !state->backward;
+    state->childDone = state->ended = false;
+    state->size = 1;
+    for (; steps > 0; steps--) {
+        CHECK_FOR_INTERRUPTS();
+        read_child(state);
+    }
+}
+
 static TupleTableSlot *
 exec(CustomScanState *node)
 {
@@ -404,12 +444,17 @@ exec(CustomScanState *node)
     PlanState *ps = &node->ss.ps;
     ExprContext *context = ps->ps_ExprContext;
 
+    if (!state->started)
+        start_scan(state);
+    if (ScanDirectionIsBackward(ps->state->es_direction) != state->backward)
+        turn_around(state);
     for (;;) {
         CHECK_FOR_INTERRUPTS();
         ResetExprContext(context);
         while (state->current->nextRow >= state->current->nRows)
             if (!advance_batch(state)) {
                 clear_slots(state);
+                state->ended = true;
                 return NULL;
             }
         load_row(state, state->current, state->current->nextRow++);

@@ -31,7 +31,8 @@ typedef struct Ia3Batch {
     int nRows;
     int nextRow; /* to be returned next */
     MinimalTuple *rows;
-    Ia3Asking *asking; /* NULL: nothing in progress */
+    ItemPointerData *tids; /* of the rows; only if there is a positionScan */
+    Ia3Asking *asking;     /* NULL: nothing in progress */
 } Ia3Batch;
 
 typedef struct Ia3SharedCounts Ia3SharedCounts;
@@ -48,10 +49,15 @@ typedef struct Ia3ReadAheadState {
     TupleTableSlot *rowSlot; /* deforms stored rows */
     int capacity;            /* rows of a full batch */
     int size;                /* rows of the next batch if the consumer may stop */
-    bool started, childDone, collected;
+    bool started, collected;
+    bool backward;   /* the direction in which the batches have been read */
+    bool childDone;  /* the child is beyond its last row in that direction */
+    bool ended;      /* and so is the consumer */
+    int64 position;  /* the number of the row that the child is at: 0 before the first */
     uint64 nBatches; /* read so far, which numbers them */
     int64 bound;     /* the consumer will read at most this many rows; -1: no limit */
-    int64 nRead;
+    /* the scan that the child's rows come from, one by one, so that a cursor's current row can be told; or NULL */
+    ScanState *positionScan;
     Ia3ResultCache *cache;
 
     Ia3AskCounts counts;

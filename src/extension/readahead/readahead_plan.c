@@ -74,6 +74,7 @@ rewrite_limit(Ia3Rewrite *rw, Limit *limit, Ia3Consumer consumer)
         child.limitCount = limit->limitCount;
         child.limitOffset = limit->limitOffset;
     }
+    child.isPosition = consumer.isPosition;
     limit->plan.lefttree = rewrite_plan(rw, limit->plan.lefttree, child);
     return &limit->plan;
 }
@@ -196,6 +197,7 @@ rewrite_subquery_scan(Ia3Rewrite *rw, SubqueryScan *scan, Ia3Consumer consumer)
 {
     Ia3Consumer child = scan->scan.plan.qual ? reads_like_consumer(&consumer) : reads_one_for_one(&consumer);
 
+    child.isPosition = consumer.isPosition;
     scan->subplan = rewrite_plan(rw, scan->subplan, child);
     return Ia3Split(rw, &scan->scan.plan, &consumer);
 }
@@ -207,6 +209,16 @@ rewrite_list(Ia3Rewrite *rw, List *plans, Ia3Consumer consumer)
 
     foreach (lc, plans)
         lfirst(lc) = rewrite_plan(rw, lfirst(lc), consumer);
+}
+
+static Plan *
+rewrite_append(Ia3Rewrite *rw, Append *append, Ia3Consumer consumer)
+{
+    Ia3Consumer child = reads_like_consumer(&consumer);
+
+    child.isPosition = consumer.isPosition;
+    rewrite_list(rw, append->appendplans, child);
+    return &append->plan;
 }
 
 /*
@@ -295,8 +307,7 @@ rewrite_plan(Ia3Rewrite *rw, Plan *plan, Ia3Consumer consumer)
     case T_SubqueryScan:
         return rewrite_subquery_scan(rw, (SubqueryScan *) plan, consumer);
     case T_Append:
-        rewrite_list(rw, ((Append *) plan)->appendplans, reads_like_consumer(&consumer));
-        return plan;
+        return rewrite_append(rw, (Append *) plan, consumer);
     case T_MergeAppend:
         rewrite_list(rw, ((MergeAppend *) plan)->mergeplans, reads_like_consumer(&consumer));
         return plan;
@@ -330,10 +341,11 @@ max_node_id(Plan *plan)
 }
 
 static void
-rewrite_statement(PlannedStmt *stmt)
+rewrite_statement(PlannedStmt *stmt, bool isCursor)
 {
     Ia3Rewrite rw = {.stmt = stmt};
-    Ia3Consumer client = {0}; /* if it stops before the end, the executor tells us: see readahead_run.c */
+    /* if the client stops before the end, the executor tells us: see readahead_run.c */
+    Ia3Consumer client = {.isPosition = isCursor && stmt->rowMarks == NIL};
     Ia3Consumer expression = {.mayStop = true};
     ListCell *lc;
 
@@ -350,18 +362,15 @@ rewrite_statement(PlannedStmt *stmt)
         lfirst(lc) = rewrite_plan(&rw, lfirst(lc), expression);
 }
 
-/*
- * A scrollable cursor is left unchanged: the planner has made sure that its plan can run backwards, which our node
- * cannot.
- */
+/* Declared cursors and those of PL/pgSQL are planned with CURSOR_OPT_FAST_PLAN, and nothing else is. */
 static PlannedStmt *
 plan_with_read_ahead(Query *parse, const char *queryString, int cursorOptions, ParamListInfo boundParams)
 {
     PlannedStmt *stmt = previousPlanner ? previousPlanner(parse, queryString, cursorOptions, boundParams)
                                         : standard_planner(parse, queryString, cursorOptions, boundParams);
 
-    if (Ia3EnableBatching && !(cursorOptions & CURSOR_OPT_SCROLL) && Ia3PlanUsesFunctions(stmt))
-        rewrite_statement(stmt);
+    if (Ia3EnableBatching && Ia3PlanUsesFunctions(stmt))
+        rewrite_statement(stmt, (cursorOptions & CURSOR_OPT_FAST_PLAN) != 0);
     return stmt;
 }
 

@@ -20,13 +20,14 @@
 #include "readahead_rewrite.h"
 #include "extension/ia3_compat_planner.h"
 #include "readahead_exec.h"
+#include "readahead_position.h"
 #include "readahead_safety.h"
 
 List *
 Ia3ReadAheadPlanPut(const Ia3ReadAheadPlan *plan)
 {
-    return list_make4(makeInteger(plan->nSites), makeInteger(plan->mayStop), makeInteger(plan->careful),
-                      makeInteger(plan->hasLimit));
+    return list_make5(makeInteger(plan->nSites), makeInteger(plan->mayStop), makeInteger(plan->uncertain),
+                      makeInteger(plan->careful), makeInteger(plan->hasLimit));
 }
 
 Ia3ReadAheadPlan
@@ -36,8 +37,9 @@ Ia3ReadAheadPlanGet(const CustomScan *scan)
 
     plan.nSites = intVal(linitial(scan->custom_private));
     plan.mayStop = intVal(lsecond(scan->custom_private)) != 0;
-    plan.careful = intVal(lthird(scan->custom_private)) != 0;
-    plan.hasLimit = intVal(lfourth(scan->custom_private)) != 0;
+    plan.uncertain = intVal(lthird(scan->custom_private)) != 0;
+    plan.careful = intVal(lfourth(scan->custom_private)) != 0;
+    plan.hasLimit = intVal(list_nth(scan->custom_private, 4)) != 0;
     return plan;
 }
 
@@ -79,7 +81,8 @@ make_node(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites
     Ia3ReadAheadPlan info = {
         .nSites = list_length(sites),
         .mayStop = consumer->mayStop,
-        .careful = Ia3SitesMayFail(sites) || !Ia3MayReadAhead(rw, child, false),
+        .uncertain = consumer->uncertain,
+        .careful = Ia3SitesMayFail(sites) || !Ia3MayReadAhead(rw, child, false) || Ia3PlanMayFail(rw, child),
         .hasLimit = consumer->limitCount && !qual, /* the limit counts the rows that pass our filter */
     };
     Bitmapset *params = NULL;
@@ -108,6 +111,8 @@ make_node(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites
         scan->custom_exprs = lappend(lappend(scan->custom_exprs, copyObject(consumer->limitCount)), offset);
     }
     scan->custom_private = Ia3ReadAheadPlanPut(&info);
+    /* so a plan can run backward if it could before */
+    scan->flags = ExecSupportsBackwardScan(child) ? CUSTOMPATH_SUPPORT_BACKWARD_SCAN : 0;
     scan->methods = &Ia3ReadAheadScanMethods;
     param_walker((Node *) scan->custom_exprs, &params);
     plan->extParam = bms_union(child->extParam, params);
@@ -134,6 +139,23 @@ outer_to_index(Node *node, void *context)
     return expression_tree_mutator(node, outer_to_index, context);
 }
 
+/*
+ * Puts nodes below an Append instead of over it, for a node can say where its rows come from only if that is one table.
+ * The columns of an Append are those of its children.
+ */
+static Plan *
+interpose_children(Ia3Rewrite *rw, Append *append, const Ia3Sites *sites, const Ia3Consumer *consumer)
+{
+    Ia3Consumer child = *consumer;
+    ListCell *lc;
+
+    child.mayStop = consumer->mayStop || consumer->limitCount;
+    child.limitCount = child.limitOffset = NULL;
+    foreach (lc, append->appendplans)
+        lfirst(lc) = Ia3Interpose(rw, lfirst(lc), sites, &child);
+    return &append->plan;
+}
+
 Plan *
 Ia3Interpose(Ia3Rewrite *rw, Plan *child, const Ia3Sites *sites, const Ia3Consumer *consumer)
 {
@@ -141,6 +163,10 @@ Ia3Interpose(Ia3Rewrite *rw, Plan *child, const Ia3Sites *sites, const Ia3Consum
     ListCell *lc;
 
     if (sites->sites == NIL || !Ia3MayReadAhead(rw, child, Ia3WantsAll(consumer)))
+        return child;
+    if (consumer->isPosition && IsA(child, Append))
+        return interpose_children(rw, (Append *) child, sites, consumer);
+    if (consumer->isPosition && Ia3HasSeveralPositions(child))
         return child;
     foreach (lc, child->targetlist) {
         TargetEntry *entry = flatCopyTargetEntry(lfirst(lc));
@@ -208,6 +234,28 @@ needs_read_ahead(Ia3Rewrite *rw, Node *expr)
     return Ia3ContainsCall(expr) || Ia3FindSites(rw, expr, true).sites != NIL;
 }
 
+static bool
+set_elsewhere_walker(Node *node, void *context)
+{
+    if (node == NULL)
+        return false;
+    if (IsA(node, SubPlan) || IsA(node, AlternativeSubPlan) ||
+        (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC))
+        return true;
+    return expression_tree_walker(node, set_elsewhere_walker, context);
+}
+
+/*
+ * Whether a column that has no calls moves up as well, so that it is not evaluated early, because it might fail or has
+ * side effects. In an UPDATE, whose columns may depend on each other (MULTIEXPR), all rows are read anyway.
+ */
+static bool
+should_wait(Ia3Rewrite *rw, Node *expr)
+{
+    return rw->stmt->commandType == CMD_SELECT && !set_elsewhere_walker(expr, NULL) &&
+           (contain_volatile_functions(expr) || Ia3ExpressionMayFail(rw, expr));
+}
+
 /*
  * Puts a node over `lower` that evaluates the columns with calls, and the conditions `moved`, which the caller has
  * removed from the filter of `lower`.
@@ -223,7 +271,7 @@ split_off(Ia3Rewrite *rw, Plan *lower, List *moved, const Ia3Sites *sites, const
 
     foreach (lc, lower->targetlist) {
         TargetEntry *entry = lfirst(lc);
-        bool move = needs_read_ahead(rw, (Node *) entry->expr);
+        bool move = needs_read_ahead(rw, (Node *) entry->expr) || should_wait(rw, (Node *) entry->expr);
 
         split.lower = lappend(split.lower, makeTargetEntry(move ? NULL : entry->expr, entry->resno,
                                                            move ? NULL : entry->resname, false));
@@ -320,7 +368,7 @@ Ia3Split(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer)
     bool wantsAll = Ia3WantsAll(consumer);
     Ia3Sites sites;
 
-    if (consumer->fixedType)
+    if (consumer->fixedType || (consumer->isPosition && Ia3HasSeveralPositions(plan)))
         return plan;
     if (filter_can_move(plan) && plan->qual && Ia3MayReadAhead(rw, plan, wantsAll && !consumer->limitCount))
         plan = split_filter(rw, plan, consumer);

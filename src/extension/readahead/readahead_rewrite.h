@@ -22,7 +22,9 @@ extern Plan *Ia3Split(Ia3Rewrite *rw, Plan *plan, const Ia3Consumer *consumer);
 typedef struct Ia3ReadAheadPlan {
     int nSites;
     bool mayStop;
-    bool careful; /* no row may be read early if the query may stop before it needs the row (Ia3RunMayStop) */
+    bool uncertain; /* the consumer may stop after the first row */
+    bool
+        careful; /* no row may be read early if the consumer or the query (Ia3RunMayStop) may stop before it */
     bool hasLimit;
 } Ia3ReadAheadPlan;
 

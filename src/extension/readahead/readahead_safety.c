@@ -18,6 +18,7 @@
 
 #include "readahead_safety.h"
 #include "extension/ia3_compat_planner.h"
+#include "readahead_functions.h"
 
 /*
  * Built-in functions, by OID, that raise no error whatever their arguments are: those that prompts are typically made
@@ -34,10 +35,21 @@ static const Oid safeFunctions[] = {
     2087,                   /* replace */
     3058, 3059,             /* concat, concat_ws */
     3060, 3061,             /* left, right */
-    1317, 2311,             /* length(text), md5(text) */
+    1317, 1381, 1369, 2311, /* length, char_length, character_length, md5 (of text) */
     3478, 3214, 3215, 3216, /* jsonb -> and ->>, by key and by position */
     3217, 3940,             /* jsonb #> and #>> */
+    4046, 4047,             /* jsonb @> and ? */
     401,  406,              /* text(char(n)), text(name) */
+    1718, 1719, 1720,       /* numeric comparisons */
+    1721, 1722, 1723,
+};
+
+/* Those whose second argument, a pattern, may be invalid. */
+static const Oid patternFunctions[] = {
+    850,  851,  1633, 1634, /* LIKE, ILIKE on text */
+    1631, 1632, 1660, 1661, /* on char(n) */
+    1254, 1256, 1238, 1239, /* regular expressions on text */
+    1658, 1659, 1656, 1657, /* on char(n) */
 };
 
 static bool
@@ -50,31 +62,31 @@ function_is_safe(Oid function)
     return get_func_leakproof(function);
 }
 
-bool
-Ia3FunctionCannotFail(const FuncExpr *call)
+/* The same for every row: an error would be raised for the first one. */
+static bool
+is_constant(Node *node)
 {
-    ListCell *lc;
-
-    foreach (lc, call->args)
-        if (exprType(lfirst(lc)) >= FirstNormalObjectId)
-            return false;
-    return function_is_safe(call->funcid);
+    return IsA(node, Const) || (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXTERN);
 }
 
-bool
-Ia3OperatorCannotFail(const OpExpr *op)
+static bool
+is_safe_call(Oid function, List *args)
 {
     ListCell *lc;
 
-    foreach (lc, op->args)
+    foreach (lc, args)
         if (exprType(lfirst(lc)) >= FirstNormalObjectId)
             return false;
-    return OidIsValid(op->opfuncid) && function_is_safe(op->opfuncid);
+    if (list_length(args) == 2 && is_constant(lsecond(args)))
+        for (int i = 0; i < lengthof(patternFunctions); i++)
+            if (patternFunctions[i] == function)
+                return true;
+    return OidIsValid(function) && function_is_safe(function);
 }
 
 /* Of the casts by way of text, those that print a plain value cannot fail. */
-bool
-Ia3CoercionCannotFail(const CoerceViaIO *coercion)
+static bool
+is_safe_coercion(const CoerceViaIO *coercion)
 {
     if (coercion->resulttype != TEXTOID && coercion->resulttype != VARCHAROID)
         return false;
@@ -102,6 +114,118 @@ Ia3CoercionCannotFail(const CoerceViaIO *coercion)
     default:
         return false;
     }
+}
+
+/* A call fails for some rows only if its task, its choices or the fields of its template depend on the row. */
+static bool
+call_may_fail(const FuncExpr *call, Ia3CallForm form)
+{
+    int input = Ia3CallNamesTask(&(Ia3Call){.form = form}) ? 1 : 0;
+    ListCell *lc;
+
+    if (form == IA3_CALL_FIELDS || form == IA3_CALL_GENERATE_FIELDS)
+        return true;
+    foreach (lc, call->args)
+        if (foreach_current_index(lc) != input && !is_constant(lfirst(lc)))
+            return true;
+    return false;
+}
+
+static bool
+varying_walker(Node *node, void *context)
+{
+    if (node == NULL)
+        return false;
+    if (IsA(node, Var) || IsA(node, Aggref) || IsA(node, WindowFunc) || IsA(node, SubPlan) ||
+        (IsA(node, Param) && ((Param *) node)->paramkind == PARAM_EXEC))
+        return true;
+    return expression_tree_walker(node, varying_walker, context);
+}
+
+/* Whether an expression depends on the row, or may for other reasons have another value for the next one. */
+static bool
+varies(Node *expr)
+{
+    return varying_walker(expr, NULL) || contain_volatile_functions(expr);
+}
+
+/* With rw it is an expression of the plan, without it the arguments and conditions of a site. */
+static bool
+may_fail_walker(Node *node, Ia3Rewrite *rw)
+{
+    Ia3CallForm form;
+
+    if (node == NULL || (rw && !varies(node)))
+        return false;
+    switch (nodeTag(node)) {
+    case T_Var:
+    case T_Param:
+    case T_Const:
+    case T_Aggref:
+    case T_WindowFunc:
+    case T_GroupingFunc:
+        return false;
+    case T_List:
+    case T_TargetEntry:
+    case T_RelabelType:
+    case T_CollateExpr:
+    case T_ArrayExpr:
+    case T_RowExpr:
+    case T_NullTest:
+    case T_BooleanTest:
+    case T_BoolExpr:
+    case T_CoalesceExpr:
+    case T_CaseExpr:
+    case T_CaseWhen:
+    case T_CaseTestExpr:
+    case T_SubscriptingRef:
+    case T_FieldSelect:
+        break;
+    case T_CoerceViaIO:
+        if (!is_safe_coercion((CoerceViaIO *) node))
+            return true;
+        break;
+    case T_FuncExpr:
+        form = Ia3FunctionForm(((FuncExpr *) node)->funcid);
+        if (form != IA3_CALL_NONE ? rw && call_may_fail((FuncExpr *) node, form)
+                                  : !is_safe_call(((FuncExpr *) node)->funcid, ((FuncExpr *) node)->args))
+            return true;
+        break;
+    case T_OpExpr:
+    case T_DistinctExpr:
+    case T_NullIfExpr: /* the latter two are OpExprs by another name */
+        if (!is_safe_call(((OpExpr *) node)->opfuncid, ((OpExpr *) node)->args))
+            return true;
+        break;
+    case T_ScalarArrayOpExpr:
+        if (!is_safe_call(((ScalarArrayOpExpr *) node)->opfuncid, ((ScalarArrayOpExpr *) node)->args))
+            return true;
+        break;
+    case T_SubPlan: {
+        SubPlan *subplan = (SubPlan *) node;
+
+        /* a scalar subquery fails if it returns more than one row */
+        if (rw == NULL || subplan->subLinkType == EXPR_SUBLINK ||
+            Ia3PlanMayFail(rw, list_nth(rw->stmt->subplans, subplan->plan_id - 1)))
+            return true;
+        break;
+    }
+    default:
+        return true;
+    }
+    return expression_tree_walker(node, may_fail_walker, rw);
+}
+
+bool
+Ia3SitesMayFail(List *sites)
+{
+    return may_fail_walker((Node *) sites, NULL);
+}
+
+bool
+Ia3ExpressionMayFail(Ia3Rewrite *rw, Node *expr)
+{
+    return may_fail_walker(expr, rw);
 }
 
 /*
@@ -273,6 +397,76 @@ plan_locks_rows(Ia3Rewrite *rw, Plan *plan)
         return true;
     foreach (lc, Ia3PlanExtraChildren(plan))
         if (plan_locks_rows(rw, lfirst(lc)))
+            return true;
+    return false;
+}
+
+static bool
+own_expressions_may_fail(Ia3Rewrite *rw, Plan *plan)
+{
+    if (may_fail_walker((Node *) plan->targetlist, rw) || may_fail_walker((Node *) plan->qual, rw))
+        return true;
+    switch (nodeTag(plan)) {
+    case T_ValuesScan:
+        return may_fail_walker((Node *) ((ValuesScan *) plan)->values_lists, rw);
+    case T_NestLoop:
+        return may_fail_walker((Node *) ((Join *) plan)->joinqual, rw);
+    case T_MergeJoin:
+        return may_fail_walker((Node *) ((Join *) plan)->joinqual, rw) ||
+               may_fail_walker((Node *) ((MergeJoin *) plan)->mergeclauses, rw);
+    case T_HashJoin:
+        return may_fail_walker((Node *) ((Join *) plan)->joinqual, rw) ||
+               may_fail_walker((Node *) ((HashJoin *) plan)->hashclauses, rw);
+    default:
+        return false;
+    }
+}
+
+static bool
+cte_may_fail(Ia3Rewrite *rw, Plan *plan)
+{
+    Plan *cte = cte_plan(rw, plan);
+    int number = cte ? ((CteScan *) plan)->ctePlanId : 0;
+
+    if (cte == NULL || bms_is_member(number, rw->safeCtes))
+        return false;
+    if (Ia3PlanMayFail(rw, cte))
+        return true;
+    rw->safeCtes = bms_add_member(rw->safeCtes, number);
+    return false;
+}
+
+/* Whether a node reads its child to the end before it returns its first row. */
+static bool
+reads_child_first(Plan *plan)
+{
+    switch (nodeTag(plan)) {
+    case T_Sort:
+    case T_Hash:
+        return true;
+    case T_Agg:
+        return ((Agg *) plan)->aggstrategy == AGG_PLAIN || ((Agg *) plan)->aggstrategy == AGG_HASHED;
+    default:
+        return false;
+    }
+}
+
+bool
+Ia3PlanMayFail(Ia3Rewrite *rw, Plan *plan)
+{
+    ListCell *lc;
+
+    if (plan == NULL)
+        return false;
+    check_stack_depth();
+    if (own_expressions_may_fail(rw, plan) || cte_may_fail(rw, plan))
+        return true;
+    if (reads_child_first(plan))
+        return false;
+    if (Ia3PlanMayFail(rw, plan->lefttree) || Ia3PlanMayFail(rw, plan->righttree))
+        return true;
+    foreach (lc, Ia3PlanExtraChildren(plan))
+        if (Ia3PlanMayFail(rw, lfirst(lc)))
             return true;
     return false;
 }

@@ -10,10 +10,15 @@
 
 #include "readahead_plan.h"
 
-/* Whether an expression raises no error, whatever its inputs are. */
-extern bool Ia3FunctionCannotFail(const FuncExpr *call);
-extern bool Ia3OperatorCannotFail(const OpExpr *op);
-extern bool Ia3CoercionCannotFail(const CoerceViaIO *coercion);
+/*
+ * Whether computing the arguments and conditions of sites might raise an error. Our functions in them do not count:
+ * their answers are asked for without raising what concerns a single call.
+ */
+extern bool Ia3SitesMayFail(List *sites);
+/* Whether evaluating an expression of the plan might raise an error for one row, having raised none for another. */
+extern bool Ia3ExpressionMayFail(Ia3Rewrite *rw, Node *expr);
+/* Whether reading a row of this subtree might raise an error, having raised none for the rows before. */
+extern bool Ia3PlanMayFail(Ia3Rewrite *rw, Plan *plan);
 /* Whether the rows of this subtree may be read ahead. `wantsAll`: the consumer will use all of them. */
 extern bool Ia3MayReadAhead(Ia3Rewrite *rw, Plan *plan, bool wantsAll);
 /* Whether functions in the subtree might see what has been done with rows that it has returned already. */

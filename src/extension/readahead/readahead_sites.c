@@ -116,60 +116,6 @@ not_computable_walker(Node *node, ComputableContext *context)
     }
 }
 
-/* Whether evaluating the expression might raise an error. */
-static bool
-risky_walker(Node *node, void *context)
-{
-    if (node == NULL)
-        return false;
-    switch (nodeTag(node)) {
-    case T_Var:
-    case T_Param:
-    case T_Const:
-    case T_Aggref:
-    case T_WindowFunc:
-    case T_GroupingFunc:
-        return false;
-    case T_List:
-    case T_RelabelType:
-    case T_CollateExpr:
-    case T_ArrayExpr:
-    case T_RowExpr:
-    case T_NullTest:
-    case T_BooleanTest:
-    case T_BoolExpr:
-    case T_CoalesceExpr:
-    case T_CaseExpr:
-    case T_CaseWhen:
-    case T_SubscriptingRef:
-    case T_FieldSelect:
-        break;
-    case T_CoerceViaIO:
-        if (!Ia3CoercionCannotFail((CoerceViaIO *) node))
-            return true;
-        break;
-    case T_FuncExpr:
-        if (!is_call(node) && !Ia3FunctionCannotFail((FuncExpr *) node))
-            return true;
-        break;
-    case T_OpExpr:
-    case T_DistinctExpr:
-    case T_NullIfExpr: /* the latter two are OpExprs by another name */
-        if (!Ia3OperatorCannotFail((OpExpr *) node))
-            return true;
-        break;
-    default:
-        return true;
-    }
-    return expression_tree_walker(node, risky_walker, context);
-}
-
-bool
-Ia3SitesMayFail(List *sites)
-{
-    return risky_walker((Node *) sites, NULL);
-}
-
 /* Replaces the parameters that the row sets by the expressions that they are set to. */
 static Node *
 substitute_params(Node *node, SiteSearch *search)
@@ -240,7 +186,7 @@ consider_call(FuncExpr *call, SiteSearch *search)
     if (search->outerOnly && inner_var_walker(copy, NULL))
         return; /* an inner column came in through the arguments of a subquery in a join condition */
     /* what may fail must not be computed for a row that would never have been read */
-    if (!search->certain && risky_walker(copy, NULL))
+    if (!search->certain && Ia3SitesMayFail((List *) copy))
         return;
 
     search->found.calls = lappend(search->found.calls, call);

@@ -20,8 +20,6 @@ typedef struct Ia3Sites {
 
 /* Whether an expression contains a call of one of our functions. */
 extern bool Ia3ContainsCall(Node *expr);
-/* Whether computing the sites might raise an error. */
-extern bool Ia3SitesMayFail(List *sites);
 /* The calls in an expression over the columns of one input. `certain`: it is evaluated for every row that is read. */
 extern Ia3Sites Ia3FindSites(Ia3Rewrite *rw, Node *expr, bool certain);
 /* The calls in the arguments of aggregates or window functions of `node`, over the columns of its child. */
