@@ -142,11 +142,26 @@ COMMENT ON COLUMN ia3.adapter.backbone_digest IS 'SHA-256 of the backbone that t
 COMMENT ON COLUMN ia3.adapter.parent_version IS
     'version of the same task that training started from; NULL if it started elsewhere';
 COMMENT ON COLUMN ia3.adapter.examples IS 'number of training examples; NULL for an imported version';
-COMMENT ON COLUMN ia3.adapter.recipe IS 'settings of the training run, its seed included';
+COMMENT ON COLUMN ia3.adapter.recipe IS 'settings of the training run, its seed included, but not its query';
 COMMENT ON COLUMN ia3.adapter.method IS 'method of fine-tuning: what was trained';
 COMMENT ON COLUMN ia3.adapter.metrics IS 'losses and timing of the training run; NULL for an imported version';
 COMMENT ON COLUMN ia3.adapter.created_by IS 'role that trained or imported the version';
 COMMENT ON COLUMN ia3.adapter.created_at IS 'when the version was stored';
+
+-- The queries that versions were trained with. They contain literals, table names and conditions that are none of a
+-- reader's business. The foreign key is deferred because a trigger inserts the query before its version.
+CREATE TABLE ia3.adapter_query (
+    task pg_catalog.text NOT NULL,
+    version pg_catalog.int4 NOT NULL,
+    query pg_catalog.text NOT NULL,
+    PRIMARY KEY (task, version),
+    FOREIGN KEY (task, version) REFERENCES ia3.adapter (task, version)
+        ON UPDATE CASCADE ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED
+);
+COMMENT ON TABLE ia3.adapter_query IS 'queries that versions were trained with, for the owners of the tasks';
+COMMENT ON COLUMN ia3.adapter_query.task IS 'task that the version belongs to';
+COMMENT ON COLUMN ia3.adapter_query.version IS 'number of the version within its task';
+COMMENT ON COLUMN ia3.adapter_query.query IS 'query whose rows were the training examples';
 
 -- State of unfinished pre-training runs, from which they can be resumed. A task has at most one; it is deleted when
 -- the run completes.
@@ -180,6 +195,15 @@ COMMENT ON FUNCTION ia3.adapter_is_immutable IS 'trigger function that rejects u
 CREATE TRIGGER adapter_is_immutable BEFORE UPDATE ON ia3.adapter
     FOR EACH ROW EXECUTE FUNCTION ia3.adapter_is_immutable();
 
+-- In dumps from before the release the query is part of the recipe. The trigger moves it on subscribers, too.
+CREATE FUNCTION ia3.adapter_move_query() RETURNS pg_catalog.trigger
+    AS 'MODULE_PATHNAME', 'ia3_adapter_move_query' LANGUAGE C;
+COMMENT ON FUNCTION ia3.adapter_move_query IS
+    'trigger function that moves the query from the recipe to ia3.adapter_query';
+CREATE TRIGGER adapter_move_query BEFORE INSERT ON ia3.adapter
+    FOR EACH ROW EXECUTE FUNCTION ia3.adapter_move_query();
+ALTER TABLE ia3.adapter ENABLE ALWAYS TRIGGER adapter_move_query;
+
 CREATE FUNCTION ia3.task_roles_exist() RETURNS pg_catalog.trigger
     AS 'MODULE_PATHNAME', 'ia3_task_roles_exist' LANGUAGE C;
 COMMENT ON FUNCTION ia3.task_roles_exist IS
@@ -189,6 +213,7 @@ CREATE TRIGGER task_roles_exist BEFORE UPDATE OF owner, readers ON ia3.task
 
 SELECT pg_catalog.pg_extension_config_dump('ia3.task', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.adapter', '');
+SELECT pg_catalog.pg_extension_config_dump('ia3.adapter_query', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.checkpoint', '');
 
 --
@@ -215,6 +240,7 @@ COMMENT ON FUNCTION ia3.task_owned(ia3.role, pg_catalog.oid) IS 'whether a role 
 
 ALTER TABLE ia3.task ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.adapter ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ia3.adapter_query ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.checkpoint ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY task_read ON ia3.task FOR SELECT USING (ia3.task_readable(owner, readers));
@@ -234,6 +260,10 @@ CREATE POLICY adapter_delete ON ia3.adapter FOR DELETE
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task
         AND ia3.task_owned(t.owner)));
 
+CREATE POLICY adapter_query_all ON ia3.adapter_query
+    USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter_query.task
+        AND ia3.task_owned(t.owner)));
+
 CREATE POLICY checkpoint_all ON ia3.checkpoint
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) checkpoint.task
         AND ia3.task_owned(t.owner)));
@@ -243,6 +273,7 @@ CREATE POLICY checkpoint_all ON ia3.checkpoint
 GRANT SELECT ON ia3.task TO PUBLIC;
 GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers) ON ia3.task TO PUBLIC;
 GRANT SELECT ON ia3.adapter TO PUBLIC;
+GRANT SELECT ON ia3.adapter_query TO PUBLIC;
 GRANT SELECT ON ia3.checkpoint TO PUBLIC;
 
 --
@@ -827,8 +858,8 @@ COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.text) IS
 COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
     'fills a template with fields, written as JSON, and choices';
 
--- A view reads tables as its owner, who is exempt from row security, so it repeats the policy of ia3.task. The
--- function in its condition tests the role that queries the view.
+-- A view reads tables as its owner, who is exempt from row security, so it repeats the policies of ia3.task and
+-- ia3.adapter_query. The functions in them test the role that queries the view.
 CREATE VIEW ia3.adapters WITH (security_barrier) AS
     SELECT a.task,
            a.version,
@@ -846,9 +877,12 @@ CREATE VIEW ia3.adapters WITH (security_barrier) AS
            a.recipe,
            a.metrics,
            a.digest,
-           a.backbone_digest
+           a.backbone_digest,
+           CASE WHEN ia3.task_owned(t.owner) THEN q.query END AS query
       FROM ia3.adapter a
       JOIN ia3.task t ON t.task OPERATOR(pg_catalog.=) a.task
+      LEFT JOIN ia3.adapter_query q ON q.task OPERATOR(pg_catalog.=) a.task
+       AND q.version OPERATOR(pg_catalog.=) a.version
      WHERE ia3.task_readable(t.owner, t.readers);
 COMMENT ON VIEW ia3.adapters IS 'the versions of all tasks that the current role may read';
 COMMENT ON COLUMN ia3.adapters.task IS 'task that the version belongs to';
@@ -869,6 +903,7 @@ COMMENT ON COLUMN ia3.adapters.recipe IS 'settings of the training run, its seed
 COMMENT ON COLUMN ia3.adapters.metrics IS 'losses and timing of the training run; NULL for an imported version';
 COMMENT ON COLUMN ia3.adapters.digest IS 'SHA-256 of the vectors';
 COMMENT ON COLUMN ia3.adapters.backbone_digest IS 'SHA-256 of the backbone that the vectors were trained on';
+COMMENT ON COLUMN ia3.adapters.query IS 'query whose rows were the training examples; NULL for all but the owner';
 GRANT SELECT ON ia3.adapters TO PUBLIC;
 
 --

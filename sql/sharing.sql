@@ -103,6 +103,14 @@ SELECT ia3_predict('shared@1', 'pay') IN ('billing', 'access') AS pinned, octet_
 SELECT n FROM ia3_evaluate('shared', $$VALUES ('charged', 'billing')$$);
 SELECT sum(n) FROM ia3_confusion('shared@1', $$VALUES ('charged', 'billing')$$);
 SELECT ia3_plot('shared') ~ '^<svg' AS plotted, ia3_generate('shared', 'pay', 2) IS NOT NULL AS generated;
+-- but not to the query of the training, nowhere
+SELECT count(*) FROM ia3.adapter_query;
+SELECT count(query) AS queries, count(*) FILTER (WHERE adapters::text ~ 'charged') AS mentions FROM ia3.adapters;
+SELECT count(*) FILTER (WHERE adapter::text ~ 'charged') AS mentions FROM ia3.adapter;
+SET ROLE regress_ia3_alice;
+SELECT version, query FROM ia3.adapters WHERE task = 'shared' ORDER BY version;
+SELECT * FROM ia3.adapter_query ORDER BY version;
+SET ROLE regress_ia3_rita;
 -- a task of the role may start from it
 SELECT ia3_train('ritas', $$VALUES ('a', 'x'), ('b', 'y')$$, steps => 1, init => 'shared@1');
 SELECT recipe ->> 'init' AS init FROM ia3.adapters WHERE task = 'ritas';

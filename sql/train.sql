@@ -22,7 +22,8 @@ SELECT a.version, b.version, a.digest = b.digest AS same
   FROM ia3.adapter a, ia3.adapter b WHERE a.version < b.version ORDER BY 1, 2;
 SELECT bool_and(digest = sha256(vectors)) FROM ia3.adapter;
 
--- the recipe contains everything that is needed to repeat the run
+-- the recipe and the query are all that is needed to repeat the run
+SELECT query FROM ia3.adapter_query WHERE version = 1;
 SELECT jsonb_pretty(recipe - '{device,dtype}'::text[]) FROM ia3.adapter WHERE version = 1;
 SELECT recipe ? 'device' AND recipe ? 'dtype' FROM ia3.adapter WHERE version = 1;
 SELECT metrics ->> 'steps' AS steps, metrics ->> 'examples' AS examples, metrics ->> 'truncated' AS truncated,

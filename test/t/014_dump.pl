@@ -69,6 +69,7 @@ unlike($complaints, qr/COPY|ia3\.task|ia3\.adapter/, 'a cluster without the role
 is($other->safe_psql('moved', $tasks), $expected, 'every task is there');
 is($other->safe_psql('moved', 'SELECT count(*) FROM ia3.adapter'), '3', 'with its version');
 is($other->safe_psql('moved', sprintf $scores, 'hers'), $before, 'and scores the same');
+is($other->safe_psql('moved', 'SELECT count(query) FROM ia3.adapters'), '3', 'the queries are there');
 is($other->safe_psql('moved', 'SELECT count(*) FROM ia3.task WHERE owner::regrole IS NULL'), '3', 'none has an owner');
 $other->safe_psql('postgres', q{CREATE ROLE guest});
 is($other->safe_psql('moved', q{SET ROLE guest; SELECT string_agg(task, ' ') FROM ia3.task}), 'hers', 'a grant to everybody still holds');
@@ -100,6 +101,10 @@ is( $other->safe_psql('old', "$tasks WHERE owner <> current_user::regrole"),
 is($other->safe_psql('old', q{SELECT string_agg(choice || ' ' || round(score::numeric, 3), ', ' ORDER BY rank) FROM ia3_classify('of alice', 'charged')}),
     'billing -5.314, secret literal -7.864', 'a task scores as it did');
 is($other->safe_psql('old', q{SELECT string_agg(step::text, ',') FROM ia3.checkpoint}), '1', 'a checkpoint is there');
+is($other->safe_psql('old', q{SELECT query FROM ia3.adapters WHERE task = 'of alice'}),
+    q{VALUES ('I was charged twice', 'billing'), ('cannot log in', 'secret literal')}, 'queries are there for owners');
+is($other->safe_psql('old', q{SELECT count(*) FILTER (WHERE recipe ? 'query') || ' of ' || count(*) FROM ia3.adapter}), '0 of 4', 'and not in recipes');
+is($other->safe_psql('old', q{SET ROLE guest; SELECT count(*) || ' ' || count(query) FROM ia3.adapters}), '1 0', 'nor can a reader see them');
 # whatever role has the number here
 my $oid = $other->safe_psql('old', q{SELECT oid FROM pg_roles WHERE rolname = 'guest'});
 $other->safe_psql('old', "INSERT INTO ia3.task (task, owner, backbone, template) VALUES ('number', '$oid', 'default', '{}')");
@@ -227,6 +232,11 @@ for my $binary ('false', 'true')
         or die 'no initial synchronisation';
     is($other->safe_psql($database, $tasks), $expected, "a subscriber without the roles has all tasks (binary = $binary)");
 }
+# a publisher from before the release sends the query with the recipe
+value(q{ALTER TABLE ia3.adapter DISABLE TRIGGER adapter_move_query;
+    INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
+        SELECT task, 7, 'x', backbone_digest, recipe || '{"query": "SELECT secret"}', created_by FROM ia3.adapter WHERE task = 'hers';
+    ALTER TABLE ia3.adapter ENABLE ALWAYS TRIGGER adapter_move_query});
 value(q{UPDATE ia3.task SET comment = 'changed'; ALTER ROLE alicia RENAME TO alice; SELECT ia3_revoke('hers', 'bob')});
 for my $database ('subscriber_false', 'subscriber_true')
 {
@@ -234,6 +244,8 @@ for my $database ('subscriber_false', 'subscriber_true')
     is($other->safe_psql($database, q{SELECT count(*) || max(owner::text) FILTER (WHERE task = 'hers') FROM ia3.task WHERE comment = 'changed'}),
         '3alice', "$database gets changes and the new name");
     is($other->safe_psql($database, sprintf $scores, 'hers'), $before, "$database scores the same");
+    is($other->safe_psql($database, q{SELECT query, recipe ? 'query' FROM ia3.adapters WHERE version = 7}), 'SELECT secret|f',
+        "$database keeps queries from readers, whatever the publisher does");
     $other->safe_psql($database, "DROP SUBSCRIPTION $database");
 }
 
