@@ -67,33 +67,36 @@ forget_functions(Datum arg, int cacheid, uint32 hashvalue)
     invalidations++;
 }
 
-static bool
-text_attribute_equals(HeapTuple tuple, AttrNumber attribute, const char *expected)
+/* The value of an attribute of pg_proc, palloc'd; NULL if it is NULL. */
+static char *
+text_attribute(HeapTuple tuple, AttrNumber attribute)
 {
     bool isNull;
     Datum value = SysCacheGetAttr(PROCOID, tuple, attribute, &isNull);
-    bool equal;
-    char *string;
 
-    if (isNull)
-        return false;
-    string = TextDatumGetCString(value);
-    equal = strcmp(string, expected) == 0;
-    pfree(string);
-    return equal;
+    return isNull ? NULL : TextDatumGetCString(value);
 }
 
 static Ia3CallForm
 form_of_tuple(HeapTuple tuple)
 {
     Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
+    char *library, *symbol;
+    Ia3CallForm form = IA3_CALL_NONE;
 
-    if (proc->prolang != ClanguageId || !text_attribute_equals(tuple, Anum_pg_proc_probin, LIBRARY))
+    if (proc->prolang != ClanguageId)
         return IA3_CALL_NONE;
-    for (int i = 0; i < lengthof(implementations); i++)
-        if (text_attribute_equals(tuple, Anum_pg_proc_prosrc, implementations[i].symbol))
-            return implementations[i].form;
-    return IA3_CALL_NONE;
+    library = text_attribute(tuple, Anum_pg_proc_probin);
+    symbol = text_attribute(tuple, Anum_pg_proc_prosrc);
+    if (library != NULL && symbol != NULL && strcmp(library, LIBRARY) == 0)
+        for (int i = 0; i < lengthof(implementations) && form == IA3_CALL_NONE; i++)
+            if (strcmp(symbol, implementations[i].symbol) == 0)
+                form = implementations[i].form;
+    if (library != NULL)
+        pfree(library);
+    if (symbol != NULL)
+        pfree(symbol);
+    return form;
 }
 
 static int
