@@ -5,7 +5,7 @@ import struct
 
 HELLO, SCORE, PUT_ADAPTER = 1, 4, 5
 HELLO_OK, SCORE_OK, MISSING, OK, ERROR = 64, 67, 68, 69, 127
-MAGIC, VERSION = 0x50334149, 1
+MAGIC, VERSION = 0x50334149, 3
 
 
 def put_str(b):
@@ -55,7 +55,7 @@ class Engine:
             out += [put_str(c) for c in choices]
         out.append(struct.pack("<I", len(rows)))
         for adapter, choices, text in rows:
-            out.append(struct.pack("<II", adapter, choices) + put_str(text) + struct.pack("<I", len(text)))
+            out.append(struct.pack("<II", adapter, choices) + put_str(text) + struct.pack("<II", len(text), 0))
         return b"".join(out)
 
     def score_all(self, payloads, depth):

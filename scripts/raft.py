@@ -229,7 +229,7 @@ def train_fold(args, task, k):
             ).decode()
             start = time.monotonic()
             c.execute(
-                "SELECT ia3_train(%s, %s, choices => %s, steps => %s, seed => %s, loss_averaging => %s,"
+                "SELECT ia3_train(%s, %s, choices => %s, steps => %s, seed => %s, loss_averaging => %s, truncate => 'end',"
                 " lm_weight => %s, unlikelihood_weight => %s, length_norm_weight => %s)",
                 (name, query, choices, args.steps, args.seed, args.loss_averaging, *weights),
             )

@@ -297,7 +297,8 @@ CREATE FUNCTION @extschema@.ia3_train(
     seed pg_catalog.int8 DEFAULT NULL,
     activate pg_catalog.bool DEFAULT true,
     loss_averaging pg_catalog.text DEFAULT 'batch',
-    method pg_catalog.text DEFAULT 'ia3'
+    method pg_catalog.text DEFAULT 'ia3',
+    truncate pg_catalog.text DEFAULT 'longest'
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_train IS
@@ -322,7 +323,8 @@ CREATE PROCEDURE @extschema@.ia3_pretrain(
     activate pg_catalog.bool DEFAULT true,
     loss_averaging pg_catalog.text DEFAULT 'batch',
     checkpoint_every pg_catalog.int4 DEFAULT 1000,
-    resume pg_catalog.bool DEFAULT true
+    resume pg_catalog.bool DEFAULT true,
+    truncate pg_catalog.text DEFAULT 'longest'
 )
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON PROCEDURE @extschema@.ia3_pretrain IS
@@ -934,6 +936,7 @@ CREATE FUNCTION @extschema@.ia3_stat_engine(
     OUT distinct_tasks_per_batch pg_catalog.float8,
     OUT max_batch_rows pg_catalog.int8,
     OUT dedup_rows pg_catalog.int8,
+    OUT truncated_rows pg_catalog.int8,
     OUT cache_hits pg_catalog.int8,
     OUT cache_misses pg_catalog.int8,
     OUT cached_adapters pg_catalog.int8,
@@ -954,7 +957,7 @@ CREATE VIEW @extschema@.ia3_stat_engine AS
            s.pid, s.since, s.restarts, s.message, s.device_description, s.model_type, s.parameters,
            s.bytes, s.backbone_digest, s.queue_rows, s.batches, s.rows, s.input_tokens,
            s.decoder_tokens, s.mean_rows_per_batch, s.distinct_tasks_per_batch, s.max_batch_rows, s.dedup_rows,
-           s.cache_hits, s.cache_misses, s.cached_adapters, s.cached_bytes, s.train_jobs, s.train_steps,
+           s.truncated_rows, s.cache_hits, s.cache_misses, s.cached_adapters, s.cached_bytes, s.train_jobs, s.train_steps,
            s.score_seconds, s.train_seconds, s.score_wait_seconds, s.train_wait_seconds, s.connections,
            s.outstanding
       FROM @extschema@.ia3_stat_engine() s;
@@ -989,6 +992,8 @@ COMMENT ON COLUMN @extschema@.ia3_stat_engine.mean_rows_per_batch IS 'rows per b
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.distinct_tasks_per_batch IS 'different tasks per batch on average';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.max_batch_rows IS 'rows of the largest batch';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.dedup_rows IS 'rows that an identical row of the same batch answered';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.truncated_rows IS
+    'inputs that were too long and have been truncated, of predictions and of training';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.cache_hits IS 'adapters that requests found in the cache';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.cache_misses IS 'adapters that requests did not find in the cache';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.cached_adapters IS 'adapters in the cache now';

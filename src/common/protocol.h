@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 2
+#define IA3_PROTOCOL_VERSION 3
 #define IA3_FRAME_HEADER     9                    /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* must be less than palloc's limit */
 #define IA3_DIGEST_LEN       32
@@ -59,15 +59,15 @@ typedef enum Ia3Message {
     IA3_GENERATE = 11,   /* see below                                             -> GENERATE_OK | MISSING */
 
     /* replies */
-    IA3_HELLO_OK = 64,    /* u32 version, str engine version */
-    IA3_INFO_OK = 65,     /* see below */
-    IA3_TOKENIZE_OK = 66, /* list<u32 id, str piece>; the final </s> is included */
-    IA3_SCORE_OK = 67,    /* see below */
-    IA3_MISSING = 68,     /* list<digest>: put these with PUT_ADAPTER, then repeat the request */
-    IA3_OK = 69,          /* nothing */
-    IA3_PROGRESS = 70, /* u32 step (done), u32 steps, f64 loss, f64 examples per second, f64 seconds left */
-    IA3_TRAIN_OK = 71, /* see below */
-    IA3_STATS_OK = 72, /* list<str name, f64 value>, those of IA3_STATS_LIST in that order */
+    IA3_HELLO_OK = 64,     /* u32 version, str engine version */
+    IA3_INFO_OK = 65,      /* see below */
+    IA3_TOKENIZE_OK = 66,  /* list<u32 id, str piece>; the final </s> is included */
+    IA3_SCORE_OK = 67,     /* see below */
+    IA3_MISSING = 68,      /* list<digest>: put these with PUT_ADAPTER, then repeat the request */
+    IA3_OK = 69,           /* nothing */
+    IA3_PROGRESS = 70,     /* see below */
+    IA3_TRAIN_OK = 71,     /* see below */
+    IA3_STATS_OK = 72,     /* list<str name, f64 value>, those of IA3_STATS_LIST in that order */
     IA3_NORMALIZE_OK = 73, /* see below */
     IA3_GENERATE_OK = 74,  /* see below */
     IA3_GOODBYE = 126,     /* nothing; request 0. See above */
@@ -75,15 +75,19 @@ typedef enum Ia3Message {
 } Ia3Message;
 
 /*
- * TEXT. An input is `str text, u32 tail`. `tail` is the byte offset at which the template's tail begins, that is, the
- * text after its last field; it equals the length of the text if there is none. If there are more than
- * max_input_tokens tokens (a limit that includes </s>), tokens are dropped from the end of the body before the tail,
- * never from the tail itself. If the tail alone does not fit, the row fails.
+ * TEXT. An input is `str text, u32 tail, list<u32 begin, u32 end>`. What happens if it has more than max_input_tokens
+ * tokens (a limit that includes </s>) depends on the list:
+ *          If it is empty, tokens are dropped from the end of the body before the tail. `tail` is the byte offset at which
+ *          the template's tail begins, that is, the text after its last field; it equals the length of the text if there
+ *          is none. Nothing of the tail is dropped; if it alone does not fit, the row fails.
+ *          Otherwise the list says where the values of the template's fields are in the text, as byte offsets, in
+ *          order, and without overlaps. The longest of them (in tokens) is shortened, or several if they are equally
+ *          long (engine/files/input.h). All other text is kept; if it does not fit without the fields, the row fails.
  *
  * SCORE:   u32 max_input_tokens
  *          list<digest>                      adapters used; all zero bytes = the bare backbone
  *          list<list<str choice>>            choice sets
- *          list<u32 adapter index, u32 choice set index, str text, u32 tail>   rows
+ *          list<u32 adapter index, u32 choice set index, input>   rows
  *          An adapter must have been trained on this backbone. PUT_ADAPTER fails for tensors that do not have the
  *          backbone's shapes; the backend compares the digests of backbones.
  * SCORE_OK: per row, in order: u8 ok; if 1: list<f64 score> in the order of the choices, score = mean
@@ -103,9 +107,10 @@ typedef enum Ia3Message {
  *          u32 stop                          pause after this step; 0 = do not pause
  *          str state                         the state from an earlier TRAIN_OK, to continue; empty = a new run
  *          list<list<str choice>>            choice sets
- *          list<u32 choice set index, u32 label index in the set, list<str text, u32 tail>>   examples; the
- *          texts are the example rendered with each template, at least one
- * PROGRESS is sent at most every 200 ms and once at the last step.
+ *          list<u32 choice set index, u32 label index in the set, list<input>>   examples; the inputs are the
+ *          example rendered with each template, at least one
+ * PROGRESS: u32 step (done), u32 steps, f64 loss, f64 examples per second, f64 seconds left, u32 inputs that were
+ *          truncated, u32 inputs. It is sent at most every 200 ms and once at the last step.
  * TRAIN_OK: str safetensors (PEFT adapter_model.safetensors, fp32), str metrics (a JSON object: "loss",
  *          "lm_loss", "unlikelihood_loss", "length_norm_loss" averaged over the last tenth of the steps,
  *          "steps", "examples", "seconds", "truncated" = number of rendered texts that were truncated,
@@ -125,7 +130,7 @@ typedef enum Ia3Message {
  *
  * GENERATE: u32 max_input_tokens
  *          list<digest>                      adapters used; all zero bytes = the bare backbone
- *          list<u32 adapter index, str text, u32 tail, u32 max_tokens (1 to IA3_MAX_NEW_TOKENS),
+ *          list<u32 adapter index, input, u32 max_tokens (1 to IA3_MAX_NEW_TOKENS),
  *               f64 temperature (0 = greedy), u32 top_k (0 = all), u64 seed>   rows
  * GENERATE_OK: per row, in order: u8 ok; if 1: str text, without control tokens; if 0: as in SCORE_OK. With
  *          temperature 0 the text depends only on the adapter and the input; otherwise it depends on the seed too.
@@ -175,6 +180,7 @@ typedef enum Ia3ErrorCode {
     X(DECODER_TOKENS, decoder_tokens)                                                                        \
     X(DISTINCT_TASKS, distinct_tasks) /* summed over batches; divide for a mean */                           \
     X(DEDUP_ROWS, dedup_rows)                                                                                \
+    X(TRUNCATED_ROWS, truncated_rows) /* of predictions and of training */                                   \
     X(CACHE_HITS, cache_hits)                                                                                \
     X(CACHE_MISSES, cache_misses)                                                                            \
     X(CACHED_ADAPTERS, cached_adapters)                                                                      \

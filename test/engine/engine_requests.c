@@ -22,6 +22,18 @@ put_set(ia3_writer *w, const char *const *choices)
 }
 
 void
+test_put_input(ia3_writer *w, const char *text, uint32_t tail, const ia3_field *fields, uint32_t n_fields)
+{
+    test_put_text(w, text);
+    ia3_put_u32(w, tail ? tail : (uint32_t) strlen(text));
+    ia3_put_u32(w, n_fields);
+    for (uint32_t f = 0; f < n_fields; f++) {
+        ia3_put_u32(w, fields[f].begin);
+        ia3_put_u32(w, fields[f].end);
+    }
+}
+
+void
 test_put_rows(test_client *c, const test_rows *rows)
 {
     static const uint8_t bare[IA3_DIGEST_LEN];
@@ -43,8 +55,7 @@ test_put_rows(test_client *c, const test_rows *rows)
         const test_row *row = &rows->rows[i];
         ia3_put_u32(w, row->adapter);
         ia3_put_u32(w, row->set);
-        test_put_text(w, row->text);
-        ia3_put_u32(w, row->tail ? row->tail : (uint32_t) strlen(row->text));
+        test_put_input(w, row->text, row->tail, row->fields, row->n_fields);
     }
 }
 
@@ -111,7 +122,6 @@ test_put_training(test_client *c, const test_recipe *r)
         ia3_put_u32(w, r->no_text ? 0 : 1);
         if (r->no_text)
             continue;
-        test_put_text(w, test_training_texts[i]);
-        ia3_put_u32(w, (uint32_t) strlen(test_training_texts[i]));
+        test_put_input(w, test_training_texts[i], 0, NULL, 0);
     }
 }

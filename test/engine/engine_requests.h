@@ -5,12 +5,15 @@
 #ifndef IA3_ENGINE_REQUESTS_H
 #define IA3_ENGINE_REQUESTS_H
 
+#include "engine/files/input.h"
 #include "engine_client.h"
 
 typedef struct test_row {
     const char *text;
     uint32_t tail; /* 0 = none: the end of the text */
     uint32_t adapter, set;
+    uint32_t n_fields;
+    const ia3_field *fields;
 } test_row;
 
 typedef struct test_rows {
@@ -21,6 +24,10 @@ typedef struct test_rows {
     int n_rows;
     test_row rows[64];
 } test_rows;
+
+/* Writes an input; tail 0 = none. */
+void test_put_input(ia3_writer *w, const char *text, uint32_t tail, const ia3_field *fields,
+                    uint32_t n_fields);
 
 /* Writes the request; test_call or test_send sends it. */
 void test_put_rows(test_client *c, const test_rows *rows);

@@ -220,8 +220,7 @@ put_generation(test_client *c, const char *text, uint32_t rows, uint32_t max_tok
     ia3_put_u32(w, rows);
     for (uint32_t i = 0; i < rows; i++) {
         ia3_put_u32(w, 0);
-        test_put_text(w, text);
-        ia3_put_u32(w, (uint32_t) strlen(text));
+        test_put_input(w, text, 0, NULL, 0);
         ia3_put_u32(w, max_tokens);
         ia3_put_f64(w, 1e30); /* every token is as likely as any other: it goes on to the end */
         ia3_put_u32(w, 0);

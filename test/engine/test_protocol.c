@@ -141,6 +141,11 @@ make_score(ia3_writer *w)
         ia3_put_u32(w, i % 2);
         put_text(w, "some text");
         ia3_put_u32(w, 5);
+        ia3_put_u32(w, i); /* fields */
+        for (uint32_t f = 0; f < i; f++) {
+            ia3_put_u32(w, 4 * f);
+            ia3_put_u32(w, 4 * f + 2);
+        }
     }
     return at;
 }
@@ -162,8 +167,14 @@ test_score(void **state)
     assert_int_equal(m.sets.sets[0].raw_len, 4 + 7 + 6);
     assert_int_equal(m.n_rows, 3);
     assert_int_equal(m.rows[1].set, 1);
-    assert_int_equal(m.rows[2].tail, 5);
-    assert_int_equal(m.rows[2].text.len, 9);
+    assert_int_equal(m.rows[2].input.tail, 5);
+    assert_int_equal(m.rows[2].input.text.len, 9);
+    assert_int_equal(m.rows[0].input.n_fields, 0);
+    assert_int_equal(m.rows[2].input.n_fields, 2);
+    uint32_t begin, end;
+    ia3_wire_field(&m.rows[2].input, 1, &begin, &end);
+    assert_int_equal(begin, 4);
+    assert_int_equal(end, 6);
     ia3_score_message_free(&m);
 
     for (size_t n = 0; n < w.len; n++) { /* in a buffer of just that size, for the sanitizers */
@@ -244,7 +255,7 @@ test_large_question(void **state)
         put_text(&w, "x");
     ia3_put_u32(&w, ROWS);
     for (int i = 0; i < ROWS; i++)
-        for (int k = 0; k < 4; k++)
+        for (int k = 0; k < 5; k++)
             ia3_put_u32(&w, 0);
     ia3_score_message m;
     ia3_error err = {0};

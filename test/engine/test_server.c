@@ -343,6 +343,34 @@ test_truncation(void **state)
     test_client_close(&c);
 }
 
+/* With fields the longest is shortened, which gives the scores of the shorter text, and everything else is kept. */
+static void
+test_fields(void **state)
+{
+    char context[6000] = "", text[6200], by_hand[6200];
+    for (int i = 0; i < 500; i++)
+        strcat(context, "word ");
+    snprintf(text, sizeof text, "%sand Sentiment: good?", context);
+    context[28 * 5] = '\0'; /* 28 words are left */
+    snprintf(by_hand, sizeof by_hand, "%sand Sentiment: good?", context);
+    static const ia3_field fields[] = {{0, 2499}, {2515, 2519}};
+    test_client c;
+    test_client_open(&c, &engine);
+    test_put_text(test_begin(&c, IA3_TOKENIZE), by_hand);
+    assert_int_equal(test_call(&c, NULL), IA3_TOKENIZE_OK);
+    test_rows rows = {.max_input_tokens = ia3_get_u32(&c.reader), .sets = {sentiment}, .n_rows = 2};
+    rows.rows[0] = (test_row){.text = by_hand};
+    rows.rows[1] = (test_row){.text = text, .n_fields = 2, .fields = fields};
+    double before = test_stat(&c, IA3_STAT_TRUNCATED_ROWS), scores[2][2];
+    test_put_rows(&c, &rows);
+    assert_int_equal(test_call(&c, NULL), IA3_SCORE_OK);
+    for (int i = 0; i < 2; i++)
+        test_get_scores(&c, scores[i], 2);
+    assert_memory_equal(scores[0], scores[1], sizeof scores[0]);
+    assert_true(test_stat(&c, IA3_STAT_TRUNCATED_ROWS) == before + 1);
+    test_client_close(&c);
+}
+
 static uint8_t *
 constant_adapter(float value, size_t *len, uint8_t digest[IA3_DIGEST_LEN])
 {
@@ -690,11 +718,10 @@ test_training_among_rows(void **state)
     ia3_put_u32(w, ROWS);
     for (int i = 0; i < ROWS; i++) {
         char text[64];
-        int n = snprintf(text, sizeof text, "row number %d of very many", i);
+        snprintf(text, sizeof text, "row number %d of very many", i);
         ia3_put_u32(w, 0);
         ia3_put_u32(w, 0);
-        ia3_put_str(w, text, (size_t) n);
-        ia3_put_u32(w, (uint32_t) n);
+        test_put_input(w, text, 0, NULL, 0);
     }
     test_send(&rows);
 
@@ -714,19 +741,13 @@ int
 main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_info),
-        cmocka_unit_test(test_tokenize),
-        cmocka_unit_test(test_scores),
-        cmocka_unit_test(test_company),
-        cmocka_unit_test(test_row_errors),
-        cmocka_unit_test(test_truncation),
-        cmocka_unit_test(test_repeated_rows),
-        cmocka_unit_test(test_adapters),
-        cmocka_unit_test(test_training),
-        cmocka_unit_test(test_pause),
-        cmocka_unit_test(test_together),
-        cmocka_unit_test(test_small_cache),
-        cmocka_unit_test(test_training_among_rows),
+        cmocka_unit_test(test_info),        cmocka_unit_test(test_tokenize),
+        cmocka_unit_test(test_scores),      cmocka_unit_test(test_company),
+        cmocka_unit_test(test_row_errors),  cmocka_unit_test(test_truncation),
+        cmocka_unit_test(test_fields),      cmocka_unit_test(test_repeated_rows),
+        cmocka_unit_test(test_adapters),    cmocka_unit_test(test_training),
+        cmocka_unit_test(test_pause),       cmocka_unit_test(test_together),
+        cmocka_unit_test(test_small_cache), cmocka_unit_test(test_training_among_rows),
     };
     alarm(1200);
     if (argc > 1) /* one test, by name */

@@ -229,8 +229,14 @@ test_invalid_requests(void **state)
         assert_int_equal(e.code, IA3_E_INVALID);
         assert_non_null(strstr(e.message, words[i]));
     }
-    test_row rows_bad[] = {{.text = "x", .adapter = 1}, {.text = "x", .set = 1}, {.text = "x", .tail = 2}};
-    for (int i = 0; i < 3; i++) {
+    static const ia3_field outside[] = {{0, 2}}, backwards[] = {{1, 0}}, overlapping[] = {{0, 2}, {1, 3}};
+    test_row rows_bad[] = {{.text = "x", .adapter = 1},
+                           {.text = "x", .set = 1},
+                           {.text = "x", .tail = 2},
+                           {.text = "x", .n_fields = 1, .fields = outside},
+                           {.text = "xyz", .n_fields = 1, .fields = backwards},
+                           {.text = "xyz", .n_fields = 2, .fields = overlapping}};
+    for (int i = 0; i < 6; i++) {
         test_rows rows = {.sets = {sentiment}, .n_rows = 1, .rows = {rows_bad[i]}};
         test_put_rows(&c, &rows);
         assert_int_equal(test_call(&c, NULL), IA3_ERROR);
@@ -445,11 +451,10 @@ test_fairness(void **state)
     ia3_put_u32(w, ROWS);
     for (int i = 0; i < ROWS; i++) {
         char text[100];
-        int n = snprintf(text, sizeof text, "%d: some text that is long enough to take a while, %d", i, i);
+        snprintf(text, sizeof text, "%d: some text that is long enough to take a while, %d", i, i);
         ia3_put_u32(w, 0);
         ia3_put_u32(w, 0);
-        ia3_put_str(w, text, (size_t) n);
-        ia3_put_u32(w, (uint32_t) n);
+        test_put_input(w, text, 0, NULL, 0);
     }
     double started = now();
     test_send(&big);

@@ -61,8 +61,7 @@ put_request(ia3_writer *w, uint32_t max_input_tokens, const uint8_t *digest, con
     ia3_put_u32(w, n);
     for (uint32_t i = 0; i < n; i++) {
         ia3_put_u32(w, rows[i].adapter);
-        test_put_text(w, rows[i].text);
-        ia3_put_u32(w, rows[i].tail ? rows[i].tail : (uint32_t) strlen(rows[i].text));
+        test_put_input(w, rows[i].text, rows[i].tail, NULL, 0);
         ia3_put_u32(w, rows[i].max_tokens);
         ia3_put_f64(w, rows[i].temperature);
         ia3_put_u32(w, rows[i].top_k);

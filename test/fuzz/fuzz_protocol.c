@@ -43,6 +43,22 @@ check_error(const ia3_error *err)
 }
 
 static void
+touch_input(const ia3_wire_input *in)
+{
+    uint32_t from = 0;
+    touch(in->text.data, in->text.len);
+    if (in->tail > in->text.len)
+        abort();
+    for (uint32_t f = 0; f < in->n_fields; f++) {
+        uint32_t begin, end;
+        ia3_wire_field(in, f, &begin, &end);
+        if (begin < from || end < begin || end > in->text.len)
+            abort();
+        from = end;
+    }
+}
+
+static void
 parse_score(const uint8_t *data, size_t len)
 {
     ia3_score_message m;
@@ -54,10 +70,9 @@ parse_score(const uint8_t *data, size_t len)
     touch(m.digests, (size_t) m.n_digests * IA3_DIGEST_LEN);
     touch_sets(&m.sets);
     for (uint32_t i = 0; i < m.n_rows; i++) {
-        if (m.rows[i].set >= m.sets.n || m.rows[i].adapter >= m.n_digests ||
-            m.rows[i].tail > m.rows[i].text.len)
+        if (m.rows[i].set >= m.sets.n || m.rows[i].adapter >= m.n_digests)
             abort();
-        touch(m.rows[i].text.data, m.rows[i].text.len);
+        touch_input(&m.rows[i].input);
     }
     ia3_score_message_free(&m);
 }
@@ -74,10 +89,10 @@ parse_generate(const uint8_t *data, size_t len)
     touch(m.digests, (size_t) m.n_digests * IA3_DIGEST_LEN);
     for (uint32_t i = 0; i < m.n_rows; i++) {
         const ia3_sampling *s = &m.sampling[i];
-        if (m.rows[i].adapter >= m.n_digests || m.rows[i].tail > m.rows[i].text.len || s->max_tokens < 1 ||
-            s->max_tokens > IA3_MAX_NEW_TOKENS || !(s->temperature >= 0) || s->top_k > INT32_MAX)
+        if (m.rows[i].adapter >= m.n_digests || s->max_tokens < 1 || s->max_tokens > IA3_MAX_NEW_TOKENS ||
+            !(s->temperature >= 0) || s->top_k > INT32_MAX)
             abort();
-        touch(m.rows[i].text.data, m.rows[i].text.len);
+        touch_input(&m.rows[i].input);
     }
     ia3_score_message_free(&m);
 }
@@ -99,7 +114,7 @@ parse_train(const uint8_t *data, size_t len)
         if (x->set >= m.sets.n || x->label >= m.sets.sets[x->set].n || x->n_texts == 0)
             abort();
         for (uint32_t t = x->first; t < x->first + x->n_texts; t++)
-            touch(m.texts[t].text.data, m.texts[t].text.len);
+            touch_input(&m.inputs[t]);
     }
     ia3_train_message_free(&m);
 }

@@ -89,17 +89,18 @@ score_lines(ia3_server *s, const ia3_adapter *adapter, const ia3_choices *choice
     size_t cap = 0;
     ssize_t len;
     bool ok = true;
+    uint32_t n = 0, n_truncated = 0;
     while (ok && (len = getline(&line, &cap, stdin)) >= 0) {
         if (len > 0 && line[len - 1] == '\n')
             len--;
         ia3_score_row row = {.adapter = adapter, .choices = choices};
         int32_t *ids;
         bool truncated;
-        ia3_span text = {.data = line, .len = (uint32_t) len};
-        ok = ia3_encode_input(s->tokenizer, text, text.len, (uint32_t) s->options->max_input_tokens, &ids,
-                              &row.n_ids, &truncated, err);
+        ok = ia3_cli_encode(s, line, (size_t) len, &ids, &row.n_ids, &truncated, err);
         if (!ok)
             break;
+        n++;
+        n_truncated += truncated;
         row.ids = ids;
         row.scores = ia3_alloc_array((size_t) choices->n, sizeof(double));
         int tokens = ia3_score_row_tokens(&row);
@@ -109,6 +110,7 @@ score_lines(ia3_server *s, const ia3_adapter *adapter, const ia3_choices *choice
         b->tokens += tokens;
     }
     ok = flush_batch(s, b, spans, err) && ok;
+    ia3_cli_report_truncated(s, n_truncated, n);
     free(line);
     free(b);
     return ok;

@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "engine/base/alloc.h"
+#include "engine/base/log.h"
+#include "engine/files/input.h"
 
 uint8_t *
 ia3_cli_read_file(const char *path, size_t *len, ia3_error *err)
@@ -64,4 +66,21 @@ ia3_cli_choices(const char *text, ia3_span **spans)
         p += len + 1;
     }
     return n;
+}
+
+bool
+ia3_cli_encode(ia3_server *s, const char *line, size_t len, int32_t **ids, int *n, bool *truncated,
+               ia3_error *err)
+{
+    ia3_input in = {.text = line, .len = (uint32_t) len, .tail = (uint32_t) len};
+    return ia3_input_encode(s->tokenizer, &in, (uint32_t) s->options->max_input_tokens, ids, n, truncated,
+                            err);
+}
+
+void
+ia3_cli_report_truncated(const ia3_server *s, uint32_t n_truncated, uint32_t n)
+{
+    if (n_truncated > 0)
+        ia3_log(IA3_LOG_LOG, "%u of %u inputs were truncated to %d tokens (--max-input-tokens)", n_truncated,
+                n, s->options->max_input_tokens);
 }

@@ -14,4 +14,10 @@ float *ia3_cli_adapter(ia3_server *s, const ia3_layout **layout, ia3_error *err)
 /* Splits `text` at '|' into malloc'd spans, which point into it. Returns their number. */
 int ia3_cli_choices(const char *text, ia3_span **spans);
 
+/* Encodes a line of stdin as at most options->max_input_tokens tokens; a longer one is cut at its end. */
+bool ia3_cli_encode(ia3_server *s, const char *line, size_t len, int32_t **ids, int *n, bool *truncated,
+                    ia3_error *err);
+/* Logs how many of n inputs were truncated, if any were. */
+void ia3_cli_report_truncated(const ia3_server *s, uint32_t n_truncated, uint32_t n);
+
 #endif

@@ -37,9 +37,7 @@ add_example(ia3_server *s, ia3_cli_examples *x, const char *line, size_t len, in
         x->labels = ia3_realloc(x->labels, (size_t) x->cap * sizeof *x->labels);
     }
     bool truncated = false;
-    ia3_span text = {.data = line, .len = (uint32_t) (tab - line)};
-    if (!ia3_encode_input(s->tokenizer, text, text.len, (uint32_t) s->options->max_input_tokens,
-                          &x->ids[x->n], &x->n_ids[x->n], &truncated, err))
+    if (!ia3_cli_encode(s, line, (size_t) (tab - line), &x->ids[x->n], &x->n_ids[x->n], &truncated, err))
         return ia3_fail_detail(err, "The error is in line %d.", number);
     x->truncated += truncated;
     size_t label_len = len - (size_t) (tab + 1 - line);
@@ -65,6 +63,7 @@ read_examples(ia3_server *s, ia3_cli_examples *x, ia3_error *err)
     free(line);
     if (ok && x->n == 0)
         return ia3_fail(err, IA3_E_INVALID, "there are no examples to train on");
+    ia3_cli_report_truncated(s, x->truncated, (uint32_t) x->n);
     return ok;
 }
 

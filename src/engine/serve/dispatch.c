@@ -78,6 +78,8 @@ ia3_io_progress(const ia3_event *e)
     ia3_put_f64(&w, e->loss);
     ia3_put_f64(&w, e->examples_per_second);
     ia3_put_f64(&w, e->seconds_left);
+    ia3_put_u32(&w, r->n_truncated);
+    ia3_put_u32(&w, r->n_texts);
     ia3_frame_finish(&w);
     ia3_connection_send(c, &w);
 }

@@ -12,6 +12,8 @@
 #include "common/wire.h"
 #include "engine/base/alloc.h"
 
+#define FIELD_BYTES 8 /* of a field in a message */
+
 static bool
 malformed(ia3_error *err, const char *what)
 {
@@ -32,6 +34,44 @@ get_span(ia3_reader *r)
     s.data = ia3_get_str(r, &n);
     s.len = (uint32_t) n;
     return s;
+}
+
+static ia3_wire_input
+get_input(ia3_reader *r)
+{
+    ia3_wire_input in = {.text = get_span(r)};
+    in.tail = ia3_get_u32(r);
+    in.n_fields = ia3_get_count(r, FIELD_BYTES);
+    in.fields = ia3_get_bytes(r, (size_t) in.n_fields * FIELD_BYTES);
+    return in;
+}
+
+void
+ia3_wire_field(const ia3_wire_input *input, uint32_t f, uint32_t *begin, uint32_t *end)
+{
+    const uint8_t *at = input->fields + (size_t) f * FIELD_BYTES;
+    ia3_reader r = {.p = at, .end = at + FIELD_BYTES};
+    *begin = ia3_get_u32(&r);
+    *end = ia3_get_u32(&r);
+}
+
+/* `what` and `number` say which input it is. */
+static bool
+check_input(const ia3_wire_input *in, const char *what, uint32_t number, ia3_error *err)
+{
+    uint32_t from = 0;
+    if (in->tail > in->text.len)
+        return ia3_fail(err, IA3_E_INVALID, "%s %u has its tail at byte %u of %u", what, number, in->tail,
+                        in->text.len);
+    for (uint32_t f = 0; f < in->n_fields; f++) {
+        uint32_t begin, end;
+        ia3_wire_field(in, f, &begin, &end);
+        if (begin < from || end < begin || end > in->text.len)
+            return ia3_fail(err, IA3_E_INVALID, "%s %u has a field from byte %u to %u of %u", what, number,
+                            begin, end, in->text.len);
+        from = end;
+    }
+    return true;
 }
 
 static bool
@@ -102,7 +142,7 @@ finite_from(double v, double low)
 static bool
 parse_score_rows(ia3_reader *r, ia3_score_message *m, ia3_error *err)
 {
-    uint32_t n = ia3_get_count(r, 16);
+    uint32_t n = ia3_get_count(r, 20);
     if (r->bad)
         return malformed(err, "SCORE");
     if (n > IA3_MAX_ROWS)
@@ -113,8 +153,7 @@ parse_score_rows(ia3_reader *r, ia3_score_message *m, ia3_error *err)
         ia3_wire_row *row = &m->rows[i];
         row->adapter = ia3_get_u32(r);
         row->set = ia3_get_u32(r);
-        row->text = get_span(r);
-        row->tail = ia3_get_u32(r);
+        row->input = get_input(r);
     }
     if (r->bad || r->p != r->end)
         return malformed(err, "SCORE");
@@ -129,10 +168,7 @@ check_row(const ia3_score_message *m, uint32_t i, ia3_error *err)
     if (row->adapter >= m->n_digests)
         return ia3_fail(err, IA3_E_INVALID, "row %u refers to adapter %u of %u", i, row->adapter,
                         m->n_digests);
-    if (row->tail > row->text.len)
-        return ia3_fail(err, IA3_E_INVALID, "row %u has its tail at byte %u of %u", i, row->tail,
-                        row->text.len);
-    return true;
+    return check_input(&row->input, "row", i, err);
 }
 
 static bool
@@ -193,7 +229,7 @@ ia3_parse_score(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_er
 static bool
 parse_generate_rows(ia3_reader *r, ia3_score_message *m, ia3_error *err)
 {
-    uint32_t n = ia3_get_count(r, 36);
+    uint32_t n = ia3_get_count(r, 40);
     if (r->bad)
         return malformed(err, "GENERATE");
     if (n > IA3_MAX_ROWS)
@@ -203,8 +239,7 @@ parse_generate_rows(ia3_reader *r, ia3_score_message *m, ia3_error *err)
     m->n_rows = n;
     for (uint32_t i = 0; i < n; i++) {
         m->rows[i].adapter = ia3_get_u32(r);
-        m->rows[i].text = get_span(r);
-        m->rows[i].tail = ia3_get_u32(r);
+        m->rows[i].input = get_input(r);
         m->sampling[i].max_tokens = ia3_get_u32(r);
         m->sampling[i].temperature = ia3_get_f64(r);
         m->sampling[i].top_k = ia3_get_u32(r);
@@ -339,7 +374,7 @@ parse_examples(ia3_reader *r, ia3_train_message *m, ia3_error *err)
         x->set = ia3_get_u32(r);
         x->label = ia3_get_u32(r);
         x->first = m->n_texts;
-        x->n_texts = ia3_get_count(r, 8);
+        x->n_texts = ia3_get_count(r, 12);
         if (r->bad)
             return malformed(err, "TRAIN");
         if (x->n_texts > IA3_MAX_TEXTS - m->n_texts)
@@ -347,12 +382,10 @@ parse_examples(ia3_reader *r, ia3_train_message *m, ia3_error *err)
         uint32_t need = m->n_texts + x->n_texts;
         if (need > cap) {
             cap = need > 2 * cap ? need : 2 * cap;
-            m->texts = ia3_realloc(m->texts, cap * sizeof *m->texts);
+            m->inputs = ia3_realloc(m->inputs, cap * sizeof *m->inputs);
         }
-        for (uint32_t t = 0; t < x->n_texts; t++) {
-            m->texts[m->n_texts].text = get_span(r);
-            m->texts[m->n_texts++].tail = ia3_get_u32(r);
-        }
+        for (uint32_t t = 0; t < x->n_texts; t++)
+            m->inputs[m->n_texts++] = get_input(r);
     }
     if (r->bad || r->p != r->end)
         return malformed(err, "TRAIN");
@@ -375,9 +408,8 @@ check_examples(const ia3_train_message *m, ia3_error *err)
         if (x->n_texts == 0)
             return ia3_fail(err, IA3_E_INVALID, "example %u has no text", i);
         for (uint32_t t = x->first; t < x->first + x->n_texts; t++)
-            if (m->texts[t].tail > m->texts[t].text.len)
-                return ia3_fail(err, IA3_E_INVALID, "example %u has its tail at byte %u of %u", i,
-                                m->texts[t].tail, m->texts[t].text.len);
+            if (!check_input(&m->inputs[t], "example", i, err))
+                return false;
     }
     return true;
 }
@@ -403,7 +435,7 @@ ia3_train_message_free(ia3_train_message *m)
 {
     free_sets(&m->sets);
     free(m->examples);
-    free(m->texts);
+    free(m->inputs);
     memset(m, 0, sizeof *m);
 }
 

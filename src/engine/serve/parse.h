@@ -32,10 +32,16 @@ typedef struct ia3_wire_sets {
     ia3_span *choices;
 } ia3_wire_sets;
 
+typedef struct ia3_wire_input {
+    ia3_span text;
+    uint32_t tail; /* at most text.len */
+    uint32_t n_fields;
+    const uint8_t *fields; /* [n_fields] begin and end; see ia3_wire_field */
+} ia3_wire_input;
+
 typedef struct ia3_wire_row {
     uint32_t adapter, set;
-    ia3_span text;
-    uint32_t tail;
+    ia3_wire_input input;
 } ia3_wire_row;
 
 /* How to generate the text of a row of GENERATE (see generate.h). */
@@ -57,14 +63,9 @@ typedef struct ia3_score_message {
     ia3_sampling *sampling; /* GENERATE: [n_rows]; SCORE: NULL */
 } ia3_score_message;
 
-typedef struct ia3_wire_text {
-    ia3_span text;
-    uint32_t tail;
-} ia3_wire_text;
-
 typedef struct ia3_wire_example {
     uint32_t set, label, n_texts;
-    uint32_t first; /* index in ia3_train_message.texts */
+    uint32_t first; /* index in ia3_train_message.inputs */
 } ia3_wire_example;
 
 typedef struct ia3_train_message {
@@ -75,7 +76,7 @@ typedef struct ia3_train_message {
     ia3_wire_sets sets;
     uint32_t n_examples, n_texts;
     ia3_wire_example *examples;
-    ia3_wire_text *texts;
+    ia3_wire_input *inputs; /* [n_texts] */
 } ia3_train_message;
 
 /* The message must be freed after success and may be freed after failure. */
@@ -89,6 +90,9 @@ void ia3_train_message_free(ia3_train_message *m);
 
 /* Parses HELLO and checks magic and version; `client` gets the client's name, truncated to `size`. */
 bool ia3_parse_hello(const uint8_t *payload, size_t len, char *client, size_t size, ia3_error *err);
+
+/* Where a field of an input begins and ends, 0 <= f < n_fields; within the text, and not before the field's predecessor. */
+void ia3_wire_field(const ia3_wire_input *input, uint32_t f, uint32_t *begin, uint32_t *end);
 
 bool ia3_digest_is_zero(const uint8_t digest[IA3_DIGEST_LEN]);
 

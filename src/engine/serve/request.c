@@ -11,12 +11,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
-
-/*
- * A body that is longer than this, and longer than 64 bytes (the longest usual piece) for each token that is wanted, is
- * truncated before it is tokenized. The rest could matter only in a text that is almost entirely white space.
- */
-#define LONG_BODY ((size_t) 1 << 20)
+#include "engine/files/input.h"
 
 ia3_request *
 ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_error *err)
@@ -64,7 +59,7 @@ ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_
         r->text_ids = ia3_alloc_array(r->n_texts, sizeof *r->text_ids);
         r->text_lens = ia3_alloc_array(r->n_texts, sizeof *r->text_lens);
         r->bytes += r->n_examples * (sizeof *r->examples + sizeof *r->train.examples) +
-                    r->n_texts * (sizeof *r->text_ids + sizeof *r->text_lens + sizeof *r->train.texts);
+                    r->n_texts * (sizeof *r->text_ids + sizeof *r->text_lens + sizeof *r->train.inputs);
     }
     return r;
 }
@@ -100,30 +95,21 @@ ia3_request_acquire(ia3_request *r, ia3_request_context *x, uint8_t *missing)
     return n_missing;
 }
 
-bool
-ia3_encode_input(const ia3_tokenizer *tok, ia3_span text, uint32_t tail, uint32_t max_tokens, int32_t **ids,
-                 int *n, bool *truncated, ia3_error *err)
+/* Encodes an input of a request. */
+static bool
+encode(ia3_request_context *x, const ia3_wire_input *wire, uint32_t max_tokens, int32_t **ids, int *n,
+       bool *truncated, ia3_error *err)
 {
-    size_t limit = (size_t) max_tokens * 64 > LONG_BODY ? (size_t) max_tokens * 64 : LONG_BODY;
-    size_t tail_len = text.len - tail;
-    if (tail_len > limit) {
-        ia3_fail(err, IA3_E_TOO_LONG, "text of %zu bytes after the last field is too long", tail_len);
-        return ia3_fail_detail(err, "It does not fit in %u tokens.", max_tokens);
-    }
-    if (tail <= limit)
-        return ia3_tokenizer_encode_input(tok, text.data, text.len, tail, (int) max_tokens, ids, n, truncated,
-                                          err);
-
-    size_t keep = limit;
-    while (keep > 0 && ((unsigned char) text.data[keep] & 0xC0) == 0x80)
-        keep--;
-    char *shorter = ia3_alloc_array(keep + tail_len, 1);
-    memcpy(shorter, text.data, keep);
-    memcpy(shorter + keep, text.data + tail, tail_len);
-    bool ok = ia3_tokenizer_encode_input(tok, shorter, keep + tail_len, keep, (int) max_tokens, ids, n,
-                                         truncated, err);
-    free(shorter);
-    *truncated = true;
+    ia3_field *fields = wire->n_fields ? ia3_alloc_array(wire->n_fields, sizeof *fields) : NULL;
+    for (uint32_t f = 0; f < wire->n_fields; f++)
+        ia3_wire_field(wire, f, &fields[f].begin, &fields[f].end);
+    ia3_input in = {.text = wire->text.data,
+                    .len = wire->text.len,
+                    .tail = wire->tail,
+                    .n_fields = wire->n_fields,
+                    .fields = fields};
+    bool ok = ia3_input_encode(x->tok, &in, max_tokens, ids, n, truncated, err);
+    free(fields);
     return ok;
 }
 
@@ -189,12 +175,12 @@ prepare_row(ia3_request *r, ia3_request_context *x)
         return;
     ia3_error err = {0};
     bool truncated;
-    if (!ia3_encode_input(x->tok, wire->text, wire->tail, r->score.max_input_tokens, &row->ids, &row->n_ids,
-                          &truncated, &err)) {
+    if (!encode(x, &wire->input, r->score.max_input_tokens, &row->ids, &row->n_ids, &truncated, &err)) {
         ia3_row_fail(row, &err);
         r->bytes += row->error.cap;
         return;
     }
+    ia3_stats_add(x->stats, IA3_STAT_TRUNCATED_ROWS, truncated);
     r->bytes += (size_t) row->n_ids * sizeof *row->ids + 16;
 }
 
@@ -202,11 +188,10 @@ static bool
 prepare_text(ia3_request *r, ia3_request_context *x)
 {
     uint32_t t = r->n_prepared++;
-    const ia3_wire_text *wire = &r->train.texts[t];
     ia3_error err = {0};
     bool truncated = false;
-    if (!ia3_encode_input(x->tok, wire->text, wire->tail, r->train.max_input_tokens, &r->text_ids[t],
-                          &r->text_lens[t], &truncated, &err)) {
+    if (!encode(x, &r->train.inputs[t], r->train.max_input_tokens, &r->text_ids[t], &r->text_lens[t],
+                &truncated, &err)) {
         uint32_t i = 0; /* the example that this text belongs to */
         while (i + 1 < r->n_examples && r->train.examples[i + 1].first <= t)
             i++;
@@ -215,6 +200,8 @@ prepare_text(ia3_request *r, ia3_request_context *x)
         return give_up(r, &err);
     }
     r->n_truncated += truncated;
+    if (r->state == NULL) /* otherwise the run's first request has counted it */
+        ia3_stats_add(x->stats, IA3_STAT_TRUNCATED_ROWS, truncated);
     r->bytes += (size_t) r->text_lens[t] * sizeof(int32_t) + 16;
     return false;
 }

@@ -145,13 +145,6 @@ ia3_row_failed(const ia3_row *row)
 }
 
 /*
- * Encodes an input like ia3_tokenizer_encode_input. A body of megabytes is first truncated to the part that can matter,
- * so that a single document does not keep the I/O thread busy for seconds.
- */
-bool ia3_encode_input(const ia3_tokenizer *tok, ia3_span text, uint32_t tail, uint32_t max_tokens,
-                      int32_t **ids, int *n, bool *truncated, ia3_error *err);
-
-/*
  * Handles PUT_ADAPTER: checks that the adapter matches its digest and fits the backbone, and adds it to the cache.
  * Returns the entry with a reference. Errors: IA3_E_PROTOCOL, IA3_E_BAD_ADAPTER, IA3_E_INVALID.
  */

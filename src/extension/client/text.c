@@ -24,34 +24,49 @@ Ia3PutText(ia3_writer *w, const char *text, int len)
     }
 }
 
-/* Writes unlike Ia3PutText no length. */
-static size_t
-put_converted(ia3_writer *w, const char *text, int len)
+/* Writes a part of a text, unlike Ia3PutText without its length; returns its end in what has been written of it. */
+static uint32
+put_part(ia3_writer *w, size_t start, const char *text, int len)
 {
     char *utf8 = pg_server_to_any(text, len, PG_UTF8);
-    size_t n = utf8 == text ? (size_t) len : strlen(utf8);
 
-    ia3_put_bytes(w, utf8, n);
+    ia3_put_bytes(w, utf8, utf8 == text ? (size_t) len : strlen(utf8));
     if (utf8 != text)
         pfree(utf8);
-    return n;
+    return (uint32) (w->len - start);
 }
 
 void
-Ia3PutInput(ia3_writer *w, const char *text, int len, int tail)
+Ia3PutInput(ia3_writer *w, const Ia3Input *input)
 {
-    size_t body, rest, at = w->len;
+    size_t at = w->len, start = at + sizeof(uint32);
+    Ia3InputField *fields = palloc_extended(sizeof(Ia3InputField) * Max(input->nFields, 1), MCXT_ALLOC_HUGE);
+    int from = 0;
+    uint32 tail, len;
     ia3_writer patch;
 
     /* The length is known only after the conversion: leave room, and fill it in afterwards. */
     ia3_put_u32(w, 0);
-    body = put_converted(w, text, tail);
-    rest = put_converted(w, text + tail, len - tail);
-    ia3_put_u32(w, (uint32) body);
+    for (int i = 0; i < input->nFields; i++) {
+        const Ia3InputField *field = &input->fields[i];
 
+        fields[i].begin = put_part(w, start, input->text + from, field->begin - from);
+        fields[i].end = put_part(w, start, input->text + field->begin, field->end - field->begin);
+        from = field->end;
+    }
+    tail = put_part(w, start, input->text + from, input->tail - from);
+    len = put_part(w, start, input->text + input->tail, input->len - input->tail);
     patch = *w;
     patch.len = at;
-    ia3_put_u32(&patch, (uint32) (body + rest));
+    ia3_put_u32(&patch, len);
+
+    ia3_put_u32(w, tail);
+    ia3_put_u32(w, input->nFields);
+    for (int i = 0; i < input->nFields; i++) {
+        ia3_put_u32(w, fields[i].begin);
+        ia3_put_u32(w, fields[i].end);
+    }
+    pfree(fields);
 }
 
 void

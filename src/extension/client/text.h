@@ -12,10 +12,27 @@
 #include "common/wire.h"
 #include "string_list.h"
 
+/* A part of an input, in bytes. */
+typedef struct Ia3InputField {
+    int begin, end;
+} Ia3InputField;
+
+/*
+ * The text of an input. `tail` is the offset of what follows the last field, or len when nothing does. The fields are
+ * in the order of the text; there are none, unless they are what is shortened in an input that is too long.
+ */
+typedef struct Ia3Input {
+    char *text;
+    int len;
+    int tail;
+    int nFields;
+    Ia3InputField *fields;
+} Ia3Input;
+
 /* Writes a `str`. */
 extern void Ia3PutText(ia3_writer *w, const char *text, int len);
-/* Writes `str text, u32 tail`; `tail` is the offset in server encoding and is converted too. */
-extern void Ia3PutInput(ia3_writer *w, const char *text, int len, int tail);
+/* Writes an input; its offsets are those in server encoding and are converted, too. */
+extern void Ia3PutInput(ia3_writer *w, const Ia3Input *input);
 /* Writes a `list<str>`. */
 extern void Ia3PutStrings(ia3_writer *w, const Ia3Strings *strings);
 

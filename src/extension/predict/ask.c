@@ -229,7 +229,7 @@ make_question(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *questio
 static Size
 question_bytes(const Ia3Question *question)
 {
-    Size bytes = question->input.len;
+    Size bytes = question->input.len + 2 * sizeof(uint32) * (Size) question->input.nFields;
 
     for (int i = 0; question->choices && i < question->choices->n; i++)
         bytes += strlen(question->choices->items[i]);

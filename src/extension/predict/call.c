@@ -160,7 +160,7 @@ Ia3CallTaskMake(const Ia3Task *task)
     Ia3CallTask *result = palloc(sizeof(Ia3CallTask));
 
     result->task = task;
-    result->template = Ia3TemplatesParse(task->templates)[0];
+    result->template = Ia3TemplatesParse(task->templates, task->truncate)[0];
     return result;
 }
 

@@ -16,7 +16,7 @@ static Datum
 render(FunctionCallInfo fcinfo, Ia3CallForm form)
 {
     Ia3Call call = {form, 2, {0, PG_GETARG_DATUM(1)}};
-    Ia3CallTask task = {NULL, Ia3TemplateParse(text_to_cstring(PG_GETARG_TEXT_PP(0)))};
+    Ia3CallTask task = {NULL, Ia3TemplateParse(text_to_cstring(PG_GETARG_TEXT_PP(0)), IA3_TRUNCATE_END)};
     Ia3Strings *choices = NULL;
     Ia3Input input;
 

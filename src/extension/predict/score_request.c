@@ -156,7 +156,7 @@ write_request(ia3_writer *w, void *arg)
         ia3_put_u32(w, row->adapter);
         if (!request->generates)
             ia3_put_u32(w, row->choices);
-        Ia3PutInput(w, row->input.text, row->input.len, row->input.tail);
+        Ia3PutInput(w, &row->input);
         if (request->generates)
             write_sampling(w, &row->sampling);
     }

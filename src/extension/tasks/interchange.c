@@ -36,7 +36,9 @@ PG_FUNCTION_INFO_V1(ia3_import_text);
 PG_FUNCTION_INFO_V1(ia3_merge);
 
 static Ia3Query settingsQuery = {
-    .sql = "SELECT t.backbone, t.template, t.choices FROM ia3.task t"
+    .sql = "SELECT t.backbone, t.template, t.choices, a.recipe OPERATOR(pg_catalog.->>) 'truncate'"
+           " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
+           "  AND a.version OPERATOR(pg_catalog.=) t.active_version"
            " WHERE t.task OPERATOR(pg_catalog.=) $1",
     .nArgs = 1,
     .argTypes = {TEXTOID},
@@ -49,7 +51,8 @@ typedef struct Import {
     char *backbone;
     Ia3Strings *templates;
     Ia3Strings *choices; /* NULL: every call brings its own */
-    Jsonb *config;       /* NULL: none given */
+    Ia3Truncate truncate;
+    Jsonb *config; /* NULL: none given */
     Ia3EngineInfo engine;
     char *method;
     bytea *vectors;
@@ -76,7 +79,10 @@ ia3_export_config(PG_FUNCTION_ARGS)
     PG_RETURN_DATUM(Ia3AdapterConfigMake(known ? status.spec.path : NULL, method));
 }
 
-/* Backbone, template and choices of the version: those of the task if it exists, otherwise the defaults. */
+/*
+ * Backbone, template, choices and truncation of the version: those of the task and its active version if there are any,
+ * otherwise the defaults. Other programs cut off the end of what is too long.
+ */
 static void
 read_settings(Import *import)
 {
@@ -92,6 +98,8 @@ read_settings(Import *import)
         import->templates = Ia3StringsFromArray(Ia3QueryColumn(2, &isNull), "template");
         value = Ia3QueryColumn(3, &isNull);
         import->choices = isNull ? NULL : Ia3StringsFromArray(value, "choices");
+        value = Ia3QueryColumn(4, &isNull);
+        import->truncate = Ia3TruncateFromName(isNull ? NULL : TextDatumGetCString(value));
     } else {
         import->backbone = pstrdup(Ia3Backbone);
         import->templates = palloc(sizeof(Ia3Strings));
@@ -158,6 +166,7 @@ make_recipe(const Import *import)
         Ia3JsonPutStrings(&recipe, "template", import->templates);
     if (import->choices)
         Ia3JsonPutStrings(&recipe, "choices", import->choices);
+    Ia3JsonPutString(&recipe, "truncate", Ia3TruncateName(import->truncate));
     if (import->config)
         Ia3JsonPutJsonb(&recipe, "config", import->config);
     Ia3JsonPutString(&recipe, "ia3_version", IA3_VERSION);

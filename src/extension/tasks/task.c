@@ -35,7 +35,8 @@ static Ia3Query lookupQuery = {
            " CASE WHEN " FROM_RECIPE("choices", "array") " THEN " RECIPE_ARRAY("choices")
            "  WHEN " FROM_RECIPE("choices", "null") " THEN NULL ELSE t.choices END,"
            " a.method,"
-           " a.recipe OPERATOR(pg_catalog.?) 'steps' AND NOT a.recipe OPERATOR(pg_catalog.?) 'rendering'"
+           " a.recipe OPERATOR(pg_catalog.?) 'steps' AND NOT a.recipe OPERATOR(pg_catalog.?) 'rendering',"
+           " a.recipe OPERATOR(pg_catalog.->>) 'truncate'"
            " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
            "  AND a.version OPERATOR(pg_catalog.=) COALESCE($2, t.active_version)"
            " WHERE t.task OPERATOR(pg_catalog.=) $1",
@@ -155,6 +156,8 @@ fill_task(Ia3Task *task)
     task->choices = isNull ? NULL : Ia3StringsFromArray(value, "choices");
     task->method = TextDatumGetCString(Ia3QueryColumn(8, &isNull));
     task->rowsAsWritten = DatumGetBool(Ia3QueryColumn(9, &isNull)) && !isNull;
+    value = Ia3QueryColumn(10, &isNull);
+    task->truncate = Ia3TruncateFromName(isNull ? NULL : TextDatumGetCString(value));
     task->label = psprintf("%s@%d", task->name, task->version);
 }
 

@@ -7,6 +7,7 @@
 
 #include "extension/client/engine_info.h"
 #include "extension/client/string_list.h"
+#include "template.h"
 
 #define IA3_MAX_TASK_NAME 200 /* bytes; also a constraint of ia3.task */
 
@@ -29,6 +30,7 @@ typedef struct Ia3Task {
     uint8 backboneDigest[IA3_DIGEST_LEN];
     /* trained on rows as the types' output functions write them: versions whose recipe has no "rendering" */
     bool rowsAsWritten;
+    Ia3Truncate truncate; /* IA3_TRUNCATE_END for versions whose recipe has no "truncate" */
 } Ia3Task;
 
 /* ERROR 42602 for a name that no task can have: empty, too long, with '@' or control characters, or "none". */

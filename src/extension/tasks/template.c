@@ -2,9 +2,9 @@
  * template.c
  *     Prompt templates: plain text with {field}, {choices} and the escapes {{ and }}.
  *
- * A template contains no code: values are inserted unchanged, and braces in them have no meaning. What follows the
- * last field is the tail, which truncation preserves: "\nLabel:" must survive a long text. {choices} is part of the
- * prompt, not of the example, so it may be in the tail.
+ * A template contains no code: values are inserted unchanged, and braces in them have no meaning. {choices} is part of
+ * the prompt, not of the example, so it counts as the template's text. That is never truncated, or with
+ * IA3_TRUNCATE_END not after the last field, in the tail: "\nLabel:" must survive a long text.
  */
 #include "postgres.h"
 
@@ -98,7 +98,7 @@ parse_field(Parsing *parsing, const char *open)
 }
 
 Ia3Template *
-Ia3TemplateParse(const char *source)
+Ia3TemplateParse(const char *source, Ia3Truncate truncate)
 {
     Ia3Template *t = palloc0(sizeof(Ia3Template));
     Parsing parsing = {t, 0, Ia3StringIndexCreate()};
@@ -106,6 +106,7 @@ Ia3TemplateParse(const char *source)
     const char *p;
 
     t->source = pstrdup(source);
+    t->truncate = truncate;
     p = t->source;
     initStringInfo(&literal);
     while (*p) {
@@ -144,7 +145,7 @@ Ia3TemplateParse(const char *source)
 }
 
 Ia3Template **
-Ia3TemplatesParse(const Ia3Strings *sources)
+Ia3TemplatesParse(const Ia3Strings *sources, Ia3Truncate truncate)
 {
     Ia3Template **templates = palloc(sizeof(Ia3Template *) * Max(sources->n, 1));
 
@@ -152,8 +153,17 @@ Ia3TemplatesParse(const Ia3Strings *sources)
         ereport(ERROR,
                 (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("template must not be an empty array")));
     for (int i = 0; i < sources->n; i++)
-        templates[i] = Ia3TemplateParse(sources->items[i]);
+        templates[i] = Ia3TemplateParse(sources->items[i], truncate);
     return templates;
+}
+
+/* Notes that what has been added since `begin` is a field. */
+static void
+end_field(Ia3Input *input, const Ia3Template *template, int begin, int end)
+{
+    input->tail = end;
+    if (template->truncate == IA3_TRUNCATE_LONGEST)
+        input->fields[input->nFields++] = (Ia3InputField){begin, end};
 }
 
 void
@@ -163,9 +173,12 @@ Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg, c
     StringInfoData out;
 
     initStringInfo(&out);
-    input->tail = 0;
+    memset(input, 0, sizeof *input);
+    if (template->truncate == IA3_TRUNCATE_LONGEST)
+        input->fields = palloc_extended(sizeof(Ia3InputField) * (Size) template->nParts, MCXT_ALLOC_HUGE);
     for (int i = 0; i < template->nParts; i++) {
         const Ia3TemplatePart *part = &template->parts[i];
+        int begin = out.len;
 
         CHECK_FOR_INTERRUPTS();
         switch (part->kind) {
@@ -174,7 +187,7 @@ Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg, c
             break;
         case IA3_PART_FIELD:
             appendStringInfoString(&out, value(part->text, arg));
-            input->tail = out.len;
+            end_field(input, template, begin, out.len);
             break;
         case IA3_PART_CHOICES:
             if (choices == NULL)
@@ -186,4 +199,16 @@ Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg, c
     }
     input->text = out.data;
     input->len = out.len;
+}
+
+Ia3Truncate
+Ia3TruncateFromName(const char *name)
+{
+    return name != NULL && strcmp(name, "longest") == 0 ? IA3_TRUNCATE_LONGEST : IA3_TRUNCATE_END;
+}
+
+const char *
+Ia3TruncateName(Ia3Truncate truncate)
+{
+    return truncate == IA3_TRUNCATE_LONGEST ? "longest" : "end";
 }

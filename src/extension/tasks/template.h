@@ -6,8 +6,15 @@
 #define IA3_TEMPLATE_H
 
 #include "extension/client/string_list.h"
+#include "extension/client/text.h"
 
 #define IA3_DEFAULT_TEMPLATE "{text}"
+
+/* What is cut off from an input that is too long. */
+typedef enum Ia3Truncate {
+    IA3_TRUNCATE_END,    /* the end, but not the template's text after the last field */
+    IA3_TRUNCATE_LONGEST /* the longest field; neither the other fields nor the template's text */
+} Ia3Truncate;
 
 typedef enum Ia3TemplatePartKind { IA3_PART_LITERAL, IA3_PART_FIELD, IA3_PART_CHOICES } Ia3TemplatePartKind;
 
@@ -18,18 +25,16 @@ typedef struct Ia3TemplatePart {
 
 typedef struct Ia3Template {
     const char *source;
+    Ia3Truncate truncate;
     int nParts;
     Ia3TemplatePart *parts;
     int nFields; /* distinct fields, {choices} not counted */
     char **fields;
 } Ia3Template;
 
-/* A rendered input. `tail` is the byte offset of what follows the last field, or len when nothing does. */
-typedef struct Ia3Input {
-    char *text;
-    int len;
-    int tail;
-} Ia3Input;
+/* "end" or "longest"; any other name is "end", as is NULL. */
+extern Ia3Truncate Ia3TruncateFromName(const char *name);
+extern const char *Ia3TruncateName(Ia3Truncate truncate);
 
 /*
  * Returns the value of a field, never NULL; the string must live until rendering ends. Raises an ERROR when there is
@@ -41,9 +46,9 @@ typedef const char *(*Ia3FieldValue)(const char *field, void *arg);
  * The parsed template, palloc'd. ERROR 22023 with the position, in characters from 1, of a brace that does not match
  * or of an invalid name; also when the template has no field at all or refers to {label}.
  */
-extern Ia3Template *Ia3TemplateParse(const char *source);
+extern Ia3Template *Ia3TemplateParse(const char *source, Ia3Truncate truncate);
 /* Parses all templates of a task, in their order. ERROR as above, and 22023 when there are none. */
-extern Ia3Template **Ia3TemplatesParse(const Ia3Strings *sources);
+extern Ia3Template **Ia3TemplatesParse(const Ia3Strings *sources, Ia3Truncate truncate);
 
 /*
  * Fills in the template; the text is palloc'd. `choices` is the joined list that {choices} stands for, or NULL if

@@ -253,7 +253,7 @@ Ia3Evaluate(const char *reference, const char *query)
     INSTR_TIME_SET_CURRENT(start);
     e.task = Ia3TaskLookup(reference);
     Ia3TaskCheckBackbone(e.task);
-    templates = Ia3TemplatesParse(e.task->templates);
+    templates = Ia3TemplatesParse(e.task->templates, e.task->truncate);
     e.template = templates[0];
     e.cells = make_cells(e.context);
     e.labels = Ia3StringIndexCreate();

@@ -37,18 +37,18 @@ bad_templates(void)
 }
 
 static void
-add_template(TemplateList *list, const JsonbValue *v)
+add_template(TemplateList *list, const JsonbValue *v, Ia3Truncate truncate)
 {
     if (v->type != jbvString)
         bad_templates();
     list->templates = list->n == 0 ? palloc(sizeof(Ia3Template *))
                                    : repalloc(list->templates, sizeof(Ia3Template *) * (list->n + 1));
-    list->templates[list->n++] = Ia3TemplateParse(pnstrdup(v->val.string.val, v->val.string.len));
+    list->templates[list->n++] = Ia3TemplateParse(pnstrdup(v->val.string.val, v->val.string.len), truncate);
 }
 
 /* Reads the value of a member of the object, whose key has been read. */
 static void
-read_list(TemplateList *list, JsonbIterator **it)
+read_list(TemplateList *list, JsonbIterator **it, Ia3Truncate truncate)
 {
     JsonbValue v;
     JsonbIteratorToken token = JsonbIteratorNext(it, &v, true); /* an array is returned as a whole */
@@ -58,15 +58,15 @@ read_list(TemplateList *list, JsonbIterator **it)
 
         while ((token = JsonbIteratorNext(&elements, &v, true)) != WJB_DONE)
             if (token == WJB_ELEM)
-                add_template(list, &v);
+                add_template(list, &v, truncate);
     } else
-        add_template(list, &v);
+        add_template(list, &v, truncate);
     if (list->n == 0)
         bad_templates();
 }
 
 static void
-read_lists(Ia3Mixture *m, Jsonb *templates)
+read_lists(Ia3Mixture *m, Jsonb *templates, Ia3Truncate truncate)
 {
     JsonbIterator *it;
     JsonbIteratorToken token;
@@ -83,13 +83,13 @@ read_lists(Ia3Mixture *m, Jsonb *templates)
             continue;
         list = &m->lists[m->nLists++];
         list->task = pnstrdup(v.val.string.val, v.val.string.len);
-        read_list(list, &it);
+        read_list(list, &it, truncate);
     }
 }
 
 /* Reads the rows, which must have the fields of all templates, and the task. */
 static Ia3TrainRows *
-read_rows(const Ia3Mixture *m, const char *query)
+read_rows(const Ia3Mixture *m, const Ia3Recipe *recipe, const char *query)
 {
     Ia3Template **all;
     int n = 0;
@@ -101,7 +101,7 @@ read_rows(const Ia3Mixture *m, const char *query)
     for (int i = 0; i < m->nLists; i++)
         for (int t = 0; t < m->lists[i].n; t++)
             all[n++] = m->lists[i].templates[t];
-    all[n++] = Ia3TemplateParse("{task}");
+    all[n++] = Ia3TemplateParse("{task}", recipe->truncate);
     return Ia3ReadTrainRows(query, all, n);
 }
 
@@ -155,14 +155,14 @@ Ia3MixtureRead(const char *query, const Ia3Recipe *recipe, Jsonb *templates)
     Ia3Mixture *m = palloc0(sizeof(Ia3Mixture));
 
     if (templates)
-        read_lists(m, templates);
+        read_lists(m, templates, recipe->truncate);
     else {
         m->nLists = 1;
         m->lists = palloc0(sizeof(TemplateList));
         m->lists[0].n = recipe->templates->n;
-        m->lists[0].templates = Ia3TemplatesParse(recipe->templates);
+        m->lists[0].templates = Ia3TemplatesParse(recipe->templates, recipe->truncate);
     }
-    m->rows = read_rows(m, query);
+    m->rows = read_rows(m, recipe, query);
     index_rows(m);
     return m;
 }
@@ -197,7 +197,7 @@ Ia3MixturePut(ia3_writer *w, void *mixture)
             Ia3Input input;
 
             Ia3TrainRowRender(m->rows, row, list->templates[t], choices, &input);
-            Ia3PutInput(w, input.text, input.len, input.tail);
+            Ia3PutInput(w, &input);
         }
         MemoryContextReset(scratch);
     }

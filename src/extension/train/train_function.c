@@ -148,7 +148,7 @@ put_examples(ia3_writer *w, void *arg)
             Ia3Input input;
 
             Ia3TrainRowRender(l->rows, &l->rows->rows[i], t->templates[k], l->joined[l->set[i]], &input);
-            Ia3PutInput(w, input.text, input.len, input.tail);
+            Ia3PutInput(w, &input);
         }
         MemoryContextReset(scratch);
     }
@@ -241,7 +241,7 @@ ia3_train(PG_FUNCTION_ARGS)
     t.query = text_to_cstring(PG_GETARG_TEXT_PP(1));
     Ia3TaskCheckName(t.job.task);
     t.recipe = Ia3RecipeFromArguments(fcinfo, &Ia3TrainOptions);
-    t.templates = Ia3TemplatesParse(t.recipe->templates);
+    t.templates = Ia3TemplatesParse(t.recipe->templates, t.recipe->truncate);
     Ia3TrainPrepare(&t.job, t.recipe);
     choices = read_rows(&t);
     Ia3TrainRun(&t.job, &trained);

@@ -77,6 +77,21 @@ write_request(ia3_writer *w, void *arg)
     job->putExamples(w, job->arg);
 }
 
+/* Reports, once in a run, how many inputs are longer than the engine takes. */
+static void
+report_truncated(Ia3TrainJob *job, uint32 truncated, uint32 inputs)
+{
+    if (truncated > 0 && !job->toldTruncated)
+        ereport(
+            NOTICE,
+            (errmsg("truncated %u of %u inputs to %d tokens", truncated, inputs, Ia3InputTokens()),
+             job->recipe->truncate == IA3_TRUNCATE_END
+                 ? errdetail("Their ends were cut off, except for the template's text after the last field.")
+                 : errdetail("The longest fields were shortened."),
+             errhint("Increase \"ia3.max_input_tokens\", also for predictions, to keep their whole text.")));
+    job->toldTruncated = true;
+}
+
 /* Reports every tenth of the steps by a NOTICE, but no more often than every two seconds. */
 static void
 report_progress(ia3_reader *r, void *arg)
@@ -85,6 +100,7 @@ report_progress(ia3_reader *r, void *arg)
     int step = (int) ia3_get_u32(r);
     int steps = (int) ia3_get_u32(r);
     double loss = ia3_get_f64(r), rate = ia3_get_f64(r), left = ia3_get_f64(r);
+    uint32 truncated = ia3_get_u32(r), inputs = ia3_get_u32(r);
     Ia3Time now = Ia3Now();
     int tenths;
 
@@ -94,6 +110,7 @@ report_progress(ia3_reader *r, void *arg)
         job->running(job->arg);
     job->runs = true;
     Ia3ProgressUpdate(step, loss, rate, left);
+    report_truncated(job, truncated, inputs);
     tenths = (int) ((int64) step * 10 / steps);
     if (tenths > job->tenths && now - job->told >= NOTICE_INTERVAL_MS) {
         job->tenths = tenths;

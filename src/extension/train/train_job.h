@@ -22,9 +22,10 @@ typedef struct Ia3TrainJob {
     int stop;           /* step after which to pause and return the state; 0: train to the end */
     const bytea *state; /* to resume from; NULL: begin */
     /* what is carried over from one request of the run to the next; zero at first */
-    Ia3Time told; /* time of the latest NOTICE */
-    int tenths;   /* of the steps reported so far */
-    bool runs;    /* the engine has reported progress of the present request */
+    Ia3Time told;       /* time of the latest NOTICE */
+    int tenths;         /* of the steps reported so far */
+    bool toldTruncated; /* how many inputs were truncated */
+    bool runs;          /* the engine has reported progress of the present request */
 } Ia3TrainJob;
 
 /* The result, in the memory context of the caller. */

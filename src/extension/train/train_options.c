@@ -8,7 +8,6 @@
 
 #include "train_options.h"
 #include "common/version.h"
-#include "extension/tasks/template.h"
 
 const Ia3Options Ia3TrainOptions = {
     .argument =
@@ -29,6 +28,7 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_ACTIVATE] = 16,
             [IA3_OPTION_LOSS_AVERAGING] = 17,
             [IA3_OPTION_METHOD] = 18,
+            [IA3_OPTION_TRUNCATE] = 19,
         },
     .steps = 1000,
     .batchSize = 8,
@@ -52,6 +52,7 @@ const Ia3Options Ia3PretrainOptions = {
             [IA3_OPTION_SEED] = 12,
             [IA3_OPTION_ACTIVATE] = 13,
             [IA3_OPTION_LOSS_AVERAGING] = 14,
+            [IA3_OPTION_TRUNCATE] = 17,
         },
     .steps = 10000,
     .batchSize = 16,
@@ -126,6 +127,19 @@ averaging_option(const OptionReader *reader)
     return IA3_LOSS_BATCH;
 }
 
+static Ia3Truncate
+truncate_option(const OptionReader *reader)
+{
+    char *value = text_option(reader, IA3_OPTION_TRUNCATE);
+
+    if (value == NULL || strcmp(value, "longest") == 0)
+        return IA3_TRUNCATE_LONGEST;
+    if (strcmp(value, "end") != 0)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown truncate \"%s\"", value),
+                        errhint("Valid values are \"longest\" and \"end\".")));
+    return IA3_TRUNCATE_END;
+}
+
 static Ia3Strings *
 template_option(const OptionReader *reader)
 {
@@ -170,6 +184,7 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     r->hasDropout = get_option(&reader, IA3_OPTION_DROPOUT, &datum);
     r->dropout = float_option(&reader, IA3_OPTION_DROPOUT, -1);
     r->averaging = averaging_option(&reader);
+    r->truncate = truncate_option(&reader);
     r->seed = get_option(&reader, IA3_OPTION_SEED, &datum) ? DatumGetInt64(datum) : draw_seed();
     r->activate = get_option(&reader, IA3_OPTION_ACTIVATE, &datum) ? DatumGetBool(datum) : true;
     return r;
@@ -254,6 +269,7 @@ Ia3RecipeJson(const Ia3Recipe *r, const Ia3RecipeContext *context)
     Ia3JsonPutString(&json, "rendering", "jsonb"); /* how fields become text (value_text.h) */
     Ia3JsonPutString(&json, "loss_averaging", r->averaging == IA3_LOSS_EXAMPLE ? "example" : "batch");
     Ia3JsonPutInteger(&json, "max_input_tokens", context->maxInputTokens);
+    Ia3JsonPutString(&json, "truncate", Ia3TruncateName(r->truncate));
     Ia3JsonPutString(&json, "device", context->engine->device);
     Ia3JsonPutString(&json, "dtype", context->engine->dtype);
     Ia3JsonPutString(&json, "ia3_version", IA3_VERSION);

@@ -10,6 +10,7 @@
 #include "extension/client/engine_info.h"
 #include "extension/client/string_list.h"
 #include "extension/tasks/method.h"
+#include "extension/tasks/template.h"
 
 typedef struct Ia3Recipe {
     Ia3Strings *templates;
@@ -26,6 +27,7 @@ typedef struct Ia3Recipe {
     int64 seed; /* drawn at random if not specified */
     bool activate;
     Ia3LossAveraging averaging;
+    Ia3Truncate truncate;
     Ia3EngineMethod method; /* filled in by Ia3RecipeComplete */
 } Ia3Recipe;
 
@@ -47,6 +49,7 @@ typedef enum Ia3Option {
     IA3_OPTION_ACTIVATE,
     IA3_OPTION_LOSS_AVERAGING,
     IA3_OPTION_METHOD,
+    IA3_OPTION_TRUNCATE,
     IA3_N_OPTIONS
 } Ia3Option;
 
@@ -61,7 +64,8 @@ typedef struct Ia3Options {
 extern const Ia3Options Ia3TrainOptions, Ia3PretrainOptions;
 
 /*
- * Reads the options of a call into a palloc'd recipe. ERROR 22023 for an unknown loss_averaging or invalid choices.
+ * Reads the options of a call into a palloc'd recipe. ERROR 22023 for an unknown loss_averaging or truncate or invalid
+ * choices.
  */
 extern Ia3Recipe *Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options);
 

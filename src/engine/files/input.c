@@ -1,0 +1,297 @@
+/*
+ * input.c
+ *     Encodes inputs, and finds out how much of each field is kept of one that is too long.
+ */
+#include "input.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/alloc.h"
+
+/*
+ * What may be cut and is longer than this, and longer than 64 bytes (the longest usual piece) for each token that is
+ * wanted, is shortened before it is tokenized. The rest could matter only in a text that is almost entirely white space.
+ */
+#define LONG_TEXT ((size_t) 1 << 20)
+
+/* After so many attempts the search for the right length halves its interval, instead of estimating. */
+#define ESTIMATES 8
+
+static size_t
+bytes_that_matter(uint32_t max_tokens)
+{
+    size_t n = (size_t) max_tokens * 64;
+    return n > LONG_TEXT ? n : LONG_TEXT;
+}
+
+/* The largest offset up to `at` that does not split a character. */
+static size_t
+character_start(const char *text, size_t at)
+{
+    while (at > 0 && ((unsigned char) text[at] & 0xC0) == 0x80)
+        at--;
+    return at;
+}
+
+static bool
+encode_body(const ia3_tokenizer *tok, const ia3_input *in, uint32_t max_tokens, int32_t **ids, int *n,
+            bool *truncated, ia3_error *err)
+{
+    size_t limit = bytes_that_matter(max_tokens), tail_len = in->len - in->tail;
+    if (tail_len > limit) {
+        ia3_fail(err, IA3_E_TOO_LONG, "text of %zu bytes after the last field is too long", tail_len);
+        return ia3_fail_detail(err, "It does not fit in %u tokens.", max_tokens);
+    }
+    if (in->tail <= limit)
+        return ia3_tokenizer_encode_input(tok, in->text, in->len, in->tail, (int) max_tokens, ids, n,
+                                          truncated, err);
+
+    size_t keep = character_start(in->text, limit);
+    char *shorter = ia3_alloc_array(keep + tail_len, 1);
+    memcpy(shorter, in->text, keep);
+    memcpy(shorter + keep, in->text + in->tail, tail_len);
+    bool ok = ia3_tokenizer_encode_input(tok, shorter, keep + tail_len, keep, (int) max_tokens, ids, n,
+                                         truncated, err);
+    free(shorter);
+    *truncated = true;
+    return ok;
+}
+
+/* How much of each field is kept: `level`, and one more of the first `extra` fields that are longer. */
+typedef struct share {
+    uint32_t level;
+    uint64_t extra;
+} share;
+
+static uint64_t
+sum_up_to(const uint32_t *sizes, uint32_t n, uint32_t level)
+{
+    uint64_t sum = 0;
+    for (uint32_t f = 0; f < n; f++)
+        sum += sizes[f] < level ? sizes[f] : level;
+    return sum;
+}
+
+/* Distributes a total, less than that of the sizes, such that the longest fields lose most. */
+static share
+distribute(const uint32_t *sizes, uint32_t n, uint64_t total)
+{
+    uint32_t low = 0, high = 0;
+    for (uint32_t f = 0; f < n; f++)
+        if (sizes[f] > high)
+            high = sizes[f];
+    while (low < high) {
+        uint32_t middle = low + (high - low + 1) / 2;
+        if (sum_up_to(sizes, n, middle) <= total)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return (share){.level = low, .extra = total - sum_up_to(sizes, n, low)};
+}
+
+/* The next field's part of the share. */
+static uint32_t
+take(share *s, uint32_t size)
+{
+    if (size <= s->level)
+        return size;
+    if (s->extra == 0)
+        return s->level;
+    s->extra--;
+    return s->level + 1;
+}
+
+/* Copies the text, with only the first keep[f] bytes of each field, to `text`, and where they are to `fields`. */
+static void
+shorten(const ia3_input *in, const uint32_t *keep, char *text, ia3_field *fields, ia3_input *shorter)
+{
+    uint32_t from = 0, len = 0;
+    for (uint32_t f = 0; f < in->n_fields; f++) {
+        uint32_t upto = in->fields[f].begin + keep[f];
+        memcpy(text + len, in->text + from, upto - from);
+        len += upto - from;
+        fields[f] = (ia3_field){len - keep[f], len};
+        from = in->fields[f].end;
+    }
+    memcpy(text + len, in->text + from, in->len - from);
+    len += in->len - from;
+    *shorter = (ia3_input){.text = text, .len = len, .n_fields = in->n_fields, .fields = fields};
+}
+
+/* An input that has to be shortened. Arrays are [n_fields] unless they say otherwise. */
+typedef struct cutting {
+    const ia3_tokenizer *tok;
+    ia3_input in;
+    uint32_t max_tokens;
+    char *text; /* that `in` points to after fit_bytes */
+    ia3_field *fields;
+    int n_tokens;             /* of all of it, with </s> */
+    uint32_t *offsets;        /* [n_tokens] where they begin */
+    uint32_t *first, *tokens; /* of each field; none if it shares its only token with the field before it */
+    uint64_t sum;             /* of tokens */
+    uint32_t *keep;           /* bytes, in the attempt under way */
+    char *attempt;            /* [in.len] its text */
+    ia3_field *attempt_fields;
+} cutting;
+
+static bool
+template_too_long(uint32_t max_tokens, ia3_error *err)
+{
+    ia3_fail(err, IA3_E_TOO_LONG, "input is longer than %u tokens", max_tokens);
+    return ia3_fail_hint(err, "Increase \"ia3.max_input_tokens\" or use a shorter template.");
+}
+
+/* Shortens fields of megabytes to what can matter. */
+static bool
+fit_bytes(cutting *c, bool *truncated, ia3_error *err)
+{
+    size_t limit = bytes_that_matter(c->max_tokens), rest = c->in.len;
+    if (c->in.len <= limit)
+        return true;
+    for (uint32_t f = 0; f < c->in.n_fields; f++) {
+        c->tokens[f] = c->in.fields[f].end - c->in.fields[f].begin; /* in bytes, for the moment */
+        rest -= c->tokens[f];
+    }
+    if (rest > limit) {
+        template_too_long(c->max_tokens, err);
+        return ia3_fail_detail(err, "The template's own text, which is not truncated, has %zu bytes.", rest);
+    }
+    share s = distribute(c->tokens, c->in.n_fields, limit - rest);
+    for (uint32_t f = 0; f < c->in.n_fields; f++) {
+        const ia3_field *field = &c->in.fields[f];
+        uint32_t n = take(&s, c->tokens[f]);
+        c->keep[f] = n == c->tokens[f] ? n : (uint32_t) character_start(c->in.text + field->begin, n);
+    }
+    c->text = ia3_alloc_array(c->in.len, 1);
+    c->fields = ia3_alloc_array(c->in.n_fields, sizeof *c->fields);
+    shorten(&c->in, c->keep, c->text, c->fields, &c->in);
+    *truncated = true;
+    return true;
+}
+
+/* Counts the tokens of each field. A token that begins in one and ends behind it belongs to it. */
+static void
+count_tokens(cutting *c)
+{
+    uint32_t f = 0;
+    memset(c->tokens, 0, c->in.n_fields * sizeof *c->tokens);
+    c->sum = 0;
+    for (uint32_t t = 0; t + 1 < (uint32_t) c->n_tokens; t++) {
+        uint32_t begin = c->offsets[t], end = c->offsets[t + 1];
+        while (f < c->in.n_fields &&
+               (c->in.fields[f].end <= begin || c->in.fields[f].end == c->in.fields[f].begin))
+            f++;
+        if (f == c->in.n_fields)
+            break;
+        if (end <= c->in.fields[f].begin)
+            continue;
+        if (c->tokens[f]++ == 0)
+            c->first[f] = t;
+        c->sum++;
+    }
+}
+
+/* Encodes the input with `total` tokens left in its fields. */
+static bool
+try_total(cutting *c, uint64_t total, int32_t **ids, int *n, ia3_error *err)
+{
+    share s = distribute(c->tokens, c->in.n_fields, total);
+    ia3_input shorter;
+    for (uint32_t f = 0; f < c->in.n_fields; f++) {
+        const ia3_field *field = &c->in.fields[f];
+        uint32_t left = take(&s, c->tokens[f]);
+        if (left == c->tokens[f])
+            c->keep[f] = field->end - field->begin;
+        else
+            c->keep[f] = left == 0 ? 0 : c->offsets[c->first[f] + left] - field->begin;
+    }
+    shorten(&c->in, c->keep, c->attempt, c->attempt_fields, &shorter);
+    return ia3_tokenizer_encode(c->tok, shorter.text, shorter.len, ids, NULL, n, err);
+}
+
+/*
+ * Finds the largest number of tokens in the fields with which everything fits. What is cut off changes how the text
+ * around the cut is divided into tokens, so the number can only be estimated; nearly always the first estimate is right.
+ * Sets ids.
+ */
+static bool
+fit_tokens(cutting *c, int32_t **ids, int *n, ia3_error *err)
+{
+    int64_t fits = -1, too_many = (int64_t) c->sum;
+    int64_t room = c->max_tokens, total = (int64_t) c->sum - (c->n_tokens - room);
+    int left = 0; /* tokens of the last attempt that failed */
+    if (too_many == 0)
+        too_many = 1; /* all fields share tokens with the text before them, and still can be removed */
+    for (int attempt = 0; too_many - fits > 1; attempt++) {
+        int32_t *found;
+        int n_found;
+        if (attempt >= ESTIMATES)
+            total = fits + (too_many - fits) / 2;
+        total = total <= fits ? fits + 1 : total >= too_many ? too_many - 1 : total;
+        if (!try_total(c, (uint64_t) total, &found, &n_found, err)) {
+            free(*ids);
+            *ids = NULL;
+            return false;
+        }
+        if (n_found > room) {
+            free(found);
+            too_many = total;
+            left = n_found;
+        } else {
+            free(*ids);
+            *ids = found;
+            *n = n_found;
+            fits = total;
+            if (n_found == room)
+                break;
+        }
+        total += room - n_found;
+    }
+    if (fits >= 0)
+        return true;
+    template_too_long(c->max_tokens, err);
+    return ia3_fail_detail(err, "The template's own text, which is not truncated, takes %d tokens.", left);
+}
+
+static bool
+encode_fields(cutting *c, int32_t **ids, int *n, bool *truncated, ia3_error *err)
+{
+    *truncated = false;
+    if (!fit_bytes(c, truncated, err) ||
+        !ia3_tokenizer_encode(c->tok, c->in.text, c->in.len, ids, &c->offsets, &c->n_tokens, err))
+        return false;
+    *n = c->n_tokens;
+    if ((uint32_t) *n <= c->max_tokens)
+        return true;
+    free(*ids);
+    *ids = NULL;
+    *truncated = true;
+    count_tokens(c);
+    c->attempt = ia3_alloc_array(c->in.len, 1);
+    c->attempt_fields = ia3_alloc_array(c->in.n_fields, sizeof *c->attempt_fields);
+    return fit_tokens(c, ids, n, err);
+}
+
+bool
+ia3_input_encode(const ia3_tokenizer *tok, const ia3_input *input, uint32_t max_tokens, int32_t **ids, int *n,
+                 bool *truncated, ia3_error *err)
+{
+    if (input->n_fields == 0)
+        return encode_body(tok, input, max_tokens, ids, n, truncated, err);
+    cutting c = {.tok = tok, .in = *input, .max_tokens = max_tokens};
+    c.first = ia3_alloc_array(input->n_fields, sizeof *c.first);
+    c.tokens = ia3_alloc_array(input->n_fields, sizeof *c.tokens);
+    c.keep = ia3_alloc_array(input->n_fields, sizeof *c.keep);
+    bool ok = encode_fields(&c, ids, n, truncated, err);
+    free(c.text);
+    free(c.fields);
+    free(c.offsets);
+    free(c.first);
+    free(c.tokens);
+    free(c.keep);
+    free(c.attempt);
+    free(c.attempt_fields);
+    return ok;
+}
