@@ -65,6 +65,7 @@ void ia3_cpu_free(ia3_device *dev, void *p);
 void *ia3_cpu_arena_alloc(ia3_device *dev, size_t bytes);
 size_t ia3_cpu_arena_mark(ia3_device *dev);
 void ia3_cpu_arena_release(ia3_device *dev, size_t mark);
+void ia3_cpu_arena_trim(ia3_device *dev, size_t keep);
 void ia3_cpu_upload(ia3_device *dev, void *dst, const void *src, size_t bytes);
 void ia3_cpu_download(ia3_device *dev, void *dst, const void *src, size_t bytes);
 void ia3_cpu_zero(ia3_device *dev, void *p, size_t bytes);

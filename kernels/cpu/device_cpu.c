@@ -136,6 +136,7 @@ static const ia3_device_ops cpu_ops = {
     .arena_alloc = ia3_cpu_arena_alloc,
     .arena_mark = ia3_cpu_arena_mark,
     .arena_release = ia3_cpu_arena_release,
+    .arena_trim = ia3_cpu_arena_trim,
     .upload = ia3_cpu_upload,
     .download = ia3_cpu_download,
     .zero = ia3_cpu_zero,

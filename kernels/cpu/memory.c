@@ -2,8 +2,8 @@
  * memory.c
  *     Memory of the CPU device: allocations that count against the limit, and the arena.
  *
- * The arena is a stack of chunks. A position in it counts bytes over all chunks. Releasing memory keeps the chunks,
- * so that in the steady state no pass calls malloc. Each new chunk is larger than the last, so a few are enough.
+ * The arena is a stack of chunks. A position in it counts bytes over all chunks. Releasing memory keeps the chunks
+ * until the arena is trimmed, so that in the steady state no pass calls malloc. Each new chunk is larger than the last, so a few are enough.
  *
  * Threads: the counter is atomic, so any thread may call alloc and free; only the compute loop uses the arena.
  */
@@ -166,6 +166,15 @@ ia3_cpu_arena_release(ia3_device *dev, size_t mark)
     /* A mark can be both the end of one chunk and the start of the next; it was then taken in the lower one. */
     while (a->current > 0 && mark <= a->chunks[a->current].start)
         a->current--;
+}
+
+void
+ia3_cpu_arena_trim(ia3_device *dev, size_t keep)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    const ia3_arena *a = &cpu->arena;
+    if (a->n_chunks > 0 && a->chunks[a->n_chunks - 1].start + a->chunks[a->n_chunks - 1].capacity > keep)
+        drop_unused_chunks(cpu);
 }
 
 void

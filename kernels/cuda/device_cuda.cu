@@ -70,6 +70,7 @@ make_ops(void)
     o.arena_alloc = ia3_cuda_arena_alloc;
     o.arena_mark = ia3_cuda_arena_mark;
     o.arena_release = ia3_cuda_arena_release;
+    o.arena_trim = ia3_cuda_arena_trim;
     o.upload = ia3_cuda_upload;
     o.download = ia3_cuda_download;
     o.zero = ia3_cuda_zero;

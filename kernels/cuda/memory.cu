@@ -272,6 +272,17 @@ ia3_cuda_arena_release(ia3_device *dev, size_t mark)
         m->current--;
 }
 
+void
+ia3_cuda_arena_trim(ia3_device *dev, size_t keep)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    ia3_cuda_memory *m = cuda->memory;
+    if (m->n_chunks == 0 || m->chunks[m->n_chunks - 1].start + m->chunks[m->n_chunks - 1].capacity <= keep)
+        return;
+    drop_unused_chunks(cuda);
+    m->high = m->top == 0 ? 0 : m->top - m->chunks[m->current].lost;
+}
+
 /* --- in and out --- */
 
 /* Returns space for up to `bytes` bytes in pinned memory that the GPU no longer reads; *n is its size. */

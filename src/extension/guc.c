@@ -19,6 +19,7 @@ int Ia3Threads = 0;
 int Ia3MaxBatchTokens = 4096;
 int Ia3MaxInputTokens = 512;
 int Ia3MaxInputTokensLimit = 4096;
+int Ia3MaxChoices = 10000;
 int Ia3AdapterCacheSize = 256;
 int Ia3MemoryLimit = 0;
 int Ia3HangTimeout = 60;
@@ -82,6 +83,9 @@ define_session_settings(void)
                             "field.",
                             &Ia3MaxInputTokens, 512, 16, IA3_MAX_INPUT_TOKENS, PGC_USERSET, 0,
                             check_max_input_tokens, NULL, NULL);
+    DefineCustomIntVariable("ia3.max_choices", "Maximum number of choices of one call or of a task.",
+                            "Every choice keeps an engine busy, for each row.", &Ia3MaxChoices, 10000, 1,
+                            IA3_MAX_CHOICES, PGC_SUSET, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.start_timeout",
                             "How long a query waits for an engine that is not ready yet.",
                             "The engine may be starting, loading or restarting. 0 means not at all.",

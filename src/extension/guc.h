@@ -19,6 +19,7 @@ extern int Ia3HangTimeout;      /* s, 0: engines are not watched */
 extern char *Ia3Backbone;          /* of new tasks and zero-shot calls */
 extern int Ia3MaxInputTokens;      /* as set; Ia3InputTokens() is what counts */
 extern int Ia3MaxInputTokensLimit; /* what roles may set it to */
+extern int Ia3MaxChoices;          /* of one call or task; set by superusers */
 extern int Ia3StartTimeout;        /* ms that a query waits for an engine that is starting or loading */
 extern int Ia3BatchRows;
 extern bool Ia3EnableBatching;

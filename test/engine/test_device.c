@@ -141,6 +141,38 @@ test_arena(void **state)
     for_each_dtype(on_arena);
 }
 
+/* Trimming gives back what is not in use, unless that is little; what is in use stays as it is. */
+static void
+on_trimming(ia3_device *dev)
+{
+    enum { SMALL = 1000, LARGE = 40 << 20 };
+    size_t before = dev->ops->memory_used(dev), mark = dev->ops->arena_mark(dev);
+    char *first = dev->ops->arena_alloc(dev, SMALL), fill[SMALL], back[SMALL];
+    memset(fill, 7, sizeof fill);
+    dev->ops->upload(dev, first, fill, SMALL);
+    size_t inner = dev->ops->arena_mark(dev);
+    dev->ops->arena_alloc(dev, LARGE);
+    dev->ops->arena_release(dev, inner);
+    dev->ops->arena_trim(dev, (size_t) 2 * LARGE);
+    assert_true(dev->ops->memory_used(dev) > before + LARGE);
+    dev->ops->arena_trim(dev, LARGE / 2);
+    assert_true(dev->ops->memory_used(dev) < before + LARGE);
+    assert_int_equal(dev->ops->arena_mark(dev), inner);
+    dev->ops->download(dev, back, first, SMALL);
+    assert_memory_equal(back, fill, SMALL);
+    dev->ops->arena_release(dev, mark);
+    dev->ops->arena_trim(dev, 0);
+    assert_int_equal(dev->ops->memory_used(dev), before);
+    dev->ops->arena_alloc(dev, LARGE); /* the next pass starts as usual */
+    dev->ops->arena_release(dev, mark);
+}
+
+static void
+test_trimming(void **state)
+{
+    for_each_dtype(on_trimming);
+}
+
 static bool
 on_gpu(const ia3_device *dev)
 {
@@ -424,19 +456,13 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_no_jump),
-        cmocka_unit_test(test_refusals),
-        cmocka_unit_test(test_open),
-        cmocka_unit_test(test_variants),
-        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_arena),
-        cmocka_unit_test(test_limit),
-        cmocka_unit_test(test_limit_backward),
-        cmocka_unit_test(test_limit_at_opening),
-        cmocka_unit_test(test_idle_arena),
-        cmocka_unit_test(test_one_chunk),
-        cmocka_unit_test(test_large_uploads),
-        cmocka_unit_test(test_conversion),
+        cmocka_unit_test(test_no_jump),        cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_open),           cmocka_unit_test(test_variants),
+        cmocka_unit_test(test_memory),         cmocka_unit_test(test_arena),
+        cmocka_unit_test(test_trimming),       cmocka_unit_test(test_limit),
+        cmocka_unit_test(test_limit_backward), cmocka_unit_test(test_limit_at_opening),
+        cmocka_unit_test(test_idle_arena),     cmocka_unit_test(test_one_chunk),
+        cmocka_unit_test(test_large_uploads),  cmocka_unit_test(test_conversion),
         cmocka_unit_test(test_bf16_rounding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -652,19 +652,77 @@ test_memory_limit(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+static size_t
+resident_bytes(pid_t pid)
+{
+    char path[64];
+    size_t pages = 0;
+    snprintf(path, sizeof path, "/proc/%d/statm", (int) pid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%*u %zu", &pages), 1);
+    fclose(f);
+    return pages * (size_t) sysconf(_SC_PAGESIZE);
+}
+
+/*
+ * 30,000 choices do not need much more memory than a few, and what they and a long input need comes back soon. Sanitizers
+ * keep what was freed.
+ */
+static void
+test_memory_comes_back(void **state)
+{
+    enum { N = 30000, MB = 1 << 20 };
+    static char names[N][16], text[60001];
+    static const char *choices[N + 1];
+    for (int i = 0; i < N; i++) {
+        snprintf(names[i], sizeof names[i], "number %d", i);
+        choices[i] = names[i];
+    }
+    for (int i = 0; i < 60000; i++)
+        text[i] = i % 2 ? ' ' : (char) ('a' + i / 2 % 26);
+    test_engine e;
+    assert_true(test_engine_start(&e, BACKBONE, NULL));
+    test_client c;
+    test_client_open(&c, &e);
+    size_t before = resident_bytes(e.pid), most = 0;
+    test_rows many = {.sets = {choices}, .n_rows = 1, .rows = {{.text = "any"}}};
+    test_put_rows(&c, &many);
+    assert_int_equal(test_call(&c, NULL), IA3_SCORE_OK);
+    most = resident_bytes(e.pid);
+    test_rows one = {.max_input_tokens = 8192, .sets = {sentiment}, .n_rows = 1, .rows = {{.text = text}}};
+    test_put_rows(&c, &one);
+    assert_int_equal(test_call(&c, NULL), IA3_SCORE_OK);
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    const bool sanitized = true;
+#else
+    const bool sanitized = false;
+#endif
+    double until = now() + 20;
+    while (!sanitized && resident_bytes(e.pid) > before + (size_t) 100 * MB) {
+        assert_true(now() < until);
+        usleep(50000);
+    }
+    assert_true(sanitized || most < before + (size_t) 160 * MB);
+    test_client_close(&c);
+    int status = test_engine_stop(&e, true);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 int
 main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_greeting),         cmocka_unit_test(test_frame_lengths),
-        cmocka_unit_test(test_garbage),          cmocka_unit_test(test_cut_messages),
-        cmocka_unit_test(test_invalid_requests), cmocka_unit_test(test_cancel_training),
-        cmocka_unit_test(test_close_cancels),    cmocka_unit_test(test_idle_clients),
-        cmocka_unit_test(test_slow_reader),      cmocka_unit_test(test_fairness),
-        cmocka_unit_test(test_cancel_scoring),   cmocka_unit_test(test_request_number_in_use),
-        cmocka_unit_test(test_socket_mode),      cmocka_unit_test(test_failed_start),
-        cmocka_unit_test(test_shutdown),         cmocka_unit_test(test_memory_limit),
-        cmocka_unit_test(test_other_user),       cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_greeting),          cmocka_unit_test(test_frame_lengths),
+        cmocka_unit_test(test_garbage),           cmocka_unit_test(test_cut_messages),
+        cmocka_unit_test(test_invalid_requests),  cmocka_unit_test(test_cancel_training),
+        cmocka_unit_test(test_close_cancels),     cmocka_unit_test(test_idle_clients),
+        cmocka_unit_test(test_slow_reader),       cmocka_unit_test(test_fairness),
+        cmocka_unit_test(test_cancel_scoring),    cmocka_unit_test(test_request_number_in_use),
+        cmocka_unit_test(test_socket_mode),       cmocka_unit_test(test_failed_start),
+        cmocka_unit_test(test_shutdown),          cmocka_unit_test(test_memory_limit),
+        cmocka_unit_test(test_other_user),        cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_memory_comes_back),
     };
     alarm(1200);
     if (argc > 1) /* one test, by name */

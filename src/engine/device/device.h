@@ -164,6 +164,8 @@ typedef struct ia3_device_ops {
     void *(*arena_alloc)(ia3_device *dev, size_t bytes); /* 64-byte aligned, not cleared; never NULL */
     size_t (*arena_mark)(ia3_device *dev);
     void (*arena_release)(ia3_device *dev, size_t mark); /* frees everything allocated after the mark */
+    /* gives back the arena's unused memory, unless the whole arena has no more than `keep` bytes */
+    void (*arena_trim)(ia3_device *dev, size_t keep);
     void (*upload)(ia3_device *dev, void *dst, const void *host_src, size_t bytes);
     void (*download)(ia3_device *dev, void *host_dst, const void *src, size_t bytes);
     void (*zero)(ia3_device *dev, void *p, size_t bytes);

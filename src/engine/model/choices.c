@@ -117,6 +117,12 @@ begin(builder *b, int total)
     b->depth = ia3_alloc_array(total + 1, sizeof(int32_t));
 }
 
+static int32_t *
+shrink(int32_t *array, int n)
+{
+    return ia3_realloc(array, (size_t) n * sizeof *array);
+}
+
 /* Returns false when choice *bad_b repeats choice *bad_a. */
 static bool
 build_trie(ia3_choices *c, int32_t start_id, int total, int *bad_a, int *bad_b)
@@ -124,9 +130,7 @@ build_trie(ia3_choices *c, int32_t start_id, int total, int *bad_a, int *bad_b)
     builder b = {0};
     begin(&b, total);
     add_row(&b, start_id, -1);
-    c->choice_pairs = ia3_alloc_array(c->n, sizeof(int *));
     for (int i = 0; i < c->n && *bad_a < 0; i++) {
-        c->choice_pairs[i] = ia3_alloc_array(c->len[i], sizeof(int));
         *bad_a = insert(&b, i, c->ids[i], c->len[i], c->choice_pairs[i]);
         *bad_b = *bad_a < 0 ? -1 : i;
         if (c->len[i] > c->max_depth)
@@ -140,9 +144,9 @@ build_trie(ia3_choices *c, int32_t start_id, int total, int *bad_a, int *bad_b)
         free(position);
     }
     c->n_rows = b.n_rows;
-    c->row_token = b.token;
-    c->row_parent = b.parent;
-    c->row_depth = b.depth;
+    c->row_token = shrink(b.token, b.n_rows);
+    c->row_parent = shrink(b.parent, b.n_rows);
+    c->row_depth = shrink(b.depth, b.n_rows);
     free(b.table);
     free(b.pairs);
     free(b.first);
@@ -168,14 +172,19 @@ ia3_choices_create(const int32_t *const *ids, const int *len, int n, int32_t sta
 
     ia3_choices *c = ia3_alloc(sizeof *c);
     int total = 0;
+    for (int i = 0; i < n; i++)
+        total += len[i];
     c->n = n;
     c->ids = ia3_alloc_array(n, sizeof(int32_t *));
     c->len = ia3_alloc_array(n, sizeof(int));
-    for (int i = 0; i < n; i++) {
+    c->choice_pairs = ia3_alloc_array(n, sizeof(int *));
+    c->all_ids = ia3_alloc_array(total, sizeof(int32_t));
+    c->all_choice_pairs = ia3_alloc_array(total, sizeof(int));
+    for (int i = 0, at = 0; i < n; at += len[i++]) {
         c->len[i] = len[i];
-        c->ids[i] = ia3_alloc_array(len[i], sizeof(int32_t));
+        c->ids[i] = c->all_ids + at;
+        c->choice_pairs[i] = c->all_choice_pairs + at;
         memcpy(c->ids[i], ids[i], (size_t) len[i] * sizeof(int32_t));
-        total += len[i];
     }
     if (!build_trie(c, start_id, total, bad_a, bad_b)) {
         ia3_fail(err, IA3_E_CHOICES, "choices %d and %d have the same tokens", *bad_a + 1, *bad_b + 1);
@@ -190,10 +199,8 @@ ia3_choices_free(ia3_choices *c)
 {
     if (!c)
         return;
-    for (int i = 0; i < c->n; i++) {
-        free(c->ids[i]);
-        free(c->choice_pairs[i]);
-    }
+    free(c->all_ids);
+    free(c->all_choice_pairs);
     free(c->ids);
     free(c->len);
     free(c->row_token);
@@ -203,4 +210,84 @@ ia3_choices_free(ia3_choices *c)
     free(c->pair_token);
     free(c->choice_pairs);
     free(c);
+}
+
+/* The links of a trie in the direction from parents to children. */
+typedef struct descent {
+    int *first_child, *sibling; /* [n_rows] rows, -1 at the end */
+    int *choice_of_pair;        /* [n_pairs] the choice that ends with the pair, -1 if none does */
+} descent;
+
+static descent
+find_children(const ia3_choices *c)
+{
+    descent d = {.first_child = ia3_alloc_array(c->n_rows, sizeof(int)),
+                 .sibling = ia3_alloc_array(c->n_rows, sizeof(int)),
+                 .choice_of_pair = ia3_alloc_array(c->n_pairs, sizeof(int))};
+    for (int r = 0; r < c->n_rows; r++)
+        d.first_child[r] = -1;
+    for (int r = c->n_rows - 1; r > 0; r--) {
+        d.sibling[r] = d.first_child[c->row_parent[r]];
+        d.first_child[c->row_parent[r]] = r;
+    }
+    for (int p = 0; p < c->n_pairs; p++)
+        d.choice_of_pair[p] = -1;
+    for (int i = 0; i < c->n; i++)
+        d.choice_of_pair[c->choice_pairs[i][c->len[i] - 1]] = i;
+    return d;
+}
+
+int *
+ia3_choices_order(const ia3_choices *c)
+{
+    descent d = find_children(c);
+    int *order = ia3_alloc_array(c->n, sizeof(int)), n = 0;
+    for (int row = 0; row >= 0;) {
+        for (int p = c->pair_offsets[row]; p < c->pair_offsets[row + 1]; p++)
+            if (d.choice_of_pair[p] >= 0)
+                order[n++] = d.choice_of_pair[p];
+        if (d.first_child[row] >= 0) {
+            row = d.first_child[row];
+            continue;
+        }
+        while (row > 0 && d.sibling[row] < 0)
+            row = c->row_parent[row];
+        row = row > 0 ? d.sibling[row] : -1;
+    }
+    free(d.first_child);
+    free(d.sibling);
+    free(d.choice_of_pair);
+    return order;
+}
+
+/* How many rows choice b adds to a trie that ends with choice a; a choice of `len` tokens has that many prefixes. */
+static int
+rows_added(const ia3_choices *c, int a, int b)
+{
+    int common = 0;
+    while (common < c->len[a] && common < c->len[b] && c->ids[a][common] == c->ids[b][common])
+        common++;
+    return c->len[b] - common - 1;
+}
+
+ia3_choices *
+ia3_choices_piece(const ia3_choices *c, const int *order, int from, int max_rows)
+{
+    int to = from + 1, rows = c->len[order[from]];
+    while (to < c->n && rows + rows_added(c, order[to - 1], order[to]) <= max_rows) {
+        rows += rows_added(c, order[to - 1], order[to]);
+        to++;
+    }
+    int n = to - from, bad_a, bad_b;
+    const int32_t **ids = ia3_alloc_array(n, sizeof *ids);
+    int *len = ia3_alloc_array(n, sizeof *len);
+    for (int i = 0; i < n; i++) {
+        ids[i] = c->ids[order[from + i]];
+        len[i] = c->len[order[from + i]];
+    }
+    ia3_error err = {0};
+    ia3_choices *piece = ia3_choices_create(ids, len, n, c->row_token[0], &bad_a, &bad_b, &err);
+    free(ids);
+    free(len);
+    return piece;
 }

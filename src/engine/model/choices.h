@@ -27,6 +27,9 @@ typedef struct ia3_choices {
     int32_t *pair_token;   /* [n_pairs] */
     int max_depth;         /* nodes on the longest path */
     int **choice_pairs;    /* [n][len]: the pair that scores each token of a choice */
+    /* private: where the arrays in ids and choice_pairs are */
+    int32_t *all_ids;
+    int *all_choice_pairs;
 } ia3_choices;
 
 /*
@@ -37,5 +40,14 @@ typedef struct ia3_choices {
 ia3_choices *ia3_choices_create(const int32_t *const *ids, const int *len, int n, int32_t start_id,
                                 int *bad_a, int *bad_b, ia3_error *err);
 void ia3_choices_free(ia3_choices *c);
+
+/* An order of the choices in which those that share prefixes are neighbours: malloc'd [n]. */
+int *ia3_choices_order(const ia3_choices *c);
+
+/*
+ * A set of the choices from order[from] on, as many as have at most max_rows rows, but at least one. With all prefixes of
+ * its choices, the piece stands for itself: a choice gets the same score from the whole set and from the piece.
+ */
+ia3_choices *ia3_choices_piece(const ia3_choices *c, const int *order, int from, int max_rows);
 
 #endif

@@ -68,25 +68,32 @@ prepare_stack(ia3_pass *p, ia3_stack *s, bool decoder)
 }
 
 static void
+prepare_decoder(ia3_pass *p)
+{
+    const ia3_batch *b = p->batch;
+    for (int i = 0; i < p->m->config.n_dec; i++)
+        ia3_bias_cover(p->m, p->m->dec[i].self.bias, b->max_depth);
+    prepare_stack(p, &p->dec, true);
+    p->parent = ints_to_device(p, &b->dec_parent);
+    p->depth = ints_to_device(p, &b->dec_depth);
+    p->pair_offsets = ints_to_device(p, &b->pair_offsets);
+    p->pair_tokens = ints_to_device(p, &b->pair_tokens);
+    p->lp = room(p, b->pair_tokens.n, 1, sizeof(float));
+    p->lse = room(p, p->dec.rows, 1, sizeof(float));
+}
+
+static void
 prepare(ia3_pass *p)
 {
     const ia3_batch *b = p->batch;
     for (int i = 0; i < p->m->config.n_enc; i++)
         ia3_bias_cover(p->m, p->m->enc[i].self.bias, b->max_input);
-    for (int i = 0; i < p->m->config.n_dec; i++)
-        ia3_bias_cover(p->m, p->m->dec[i].self.bias, b->max_depth);
     prepare_stack(p, &p->enc, false);
-    prepare_stack(p, &p->dec, true);
     p->slot_of_input = ints_to_device(p, &b->slot_of_input);
-    p->parent = ints_to_device(p, &b->dec_parent);
-    p->depth = ints_to_device(p, &b->dec_depth);
     /* NULL if no slot is used, which means the bare backbone */
     p->slots = ia3_pass_slots(p);
     p->grad_slots = p->training ? ia3_pass_grad_slots(p) : NULL;
-    p->pair_offsets = ints_to_device(p, &b->pair_offsets);
-    p->pair_tokens = ints_to_device(p, &b->pair_tokens);
-    p->lp = room(p, b->pair_tokens.n, 1, sizeof(float));
-    p->lse = room(p, p->dec.rows, 1, sizeof(float));
+    prepare_decoder(p);
 }
 
 void
@@ -297,10 +304,10 @@ ia3_pass_encode(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training
     end_stack(p, &p->enc, m->enc_norm);
 }
 
-void
-ia3_pass_forward(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training, float *lp)
+static void
+decode(ia3_pass *p, float *lp)
 {
-    ia3_pass_encode(p, m, batch, training);
+    ia3_model *m = p->m;
     begin_stack(p, &p->dec);
     for (int i = 0; i < m->config.n_dec; i++) {
         ia3_model_give_way(m);
@@ -314,5 +321,23 @@ ia3_pass_forward(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool trainin
 
     OPS->vocab_logprobs(DEV, p->lp, p->lse, p->dec.out, p->dec.rows, m->head, m->logit_scale, p->pair_offsets,
                         p->pair_tokens);
-    OPS->download(DEV, lp, p->lp, (size_t) batch->pair_tokens.n * sizeof(float));
+    OPS->download(DEV, lp, p->lp, (size_t) p->batch->pair_tokens.n * sizeof(float));
+}
+
+void
+ia3_pass_forward(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training, float *lp)
+{
+    ia3_pass_encode(p, m, batch, training);
+    decode(p, lp);
+}
+
+void
+ia3_pass_decode_more(ia3_pass *p, const ia3_batch *batch, float *lp)
+{
+    size_t mark = OPS->arena_mark(DEV);
+    p->batch = batch;
+    p->enc.segments = &batch->enc_segments;
+    prepare_decoder(p);
+    decode(p, lp);
+    OPS->arena_release(DEV, mark);
 }

@@ -76,7 +76,13 @@ typedef enum ia3_site {
  */
 void ia3_pass_forward(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training, float *lp);
 
-/* Does the first half of this, up to the encoder's output (p->enc.out). */
+/*
+ * After a pass without training: computes other decoder rows for the same inputs. `batch` has the same inputs and slots as
+ * the one before, which is not used any more.
+ */
+void ia3_pass_decode_more(ia3_pass *p, const ia3_batch *batch, float *lp);
+
+/* Does the first half of ia3_pass_forward, up to the encoder's output (p->enc.out). */
 void ia3_pass_encode(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training);
 
 /*

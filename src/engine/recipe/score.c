@@ -3,7 +3,8 @@
  *     Rank classification of a batch of rows with different adapters.
  *
  * Rows with the same adapter and input share one input of the pass (two, if it has both small and large choice sets);
- * each distinct choice set adds its trie to that input. A score is the mean log-likelihood per token of a choice.
+ * each distinct choice set adds its trie to that input. A row with very many choices is scored in pieces of its trie, so
+ * that memory does not grow with their number. A score is the mean log-likelihood per token of a choice.
  */
 #include "score.h"
 
@@ -155,16 +156,20 @@ drop_ones(ia3_batch *b, const ia3_model *m)
         b->n_slots = 0;
 }
 
+static double
+score_of(const ia3_choices *c, int i, const float *lp)
+{
+    double sum = 0;
+    for (int t = 0; t < c->len[i]; t++)
+        sum += lp[c->choice_pairs[i][t]];
+    return sum / c->len[i];
+}
+
 static void
 collect(const ia3_score_row *row, const float *lp)
 {
-    const ia3_choices *c = row->choices;
-    for (int i = 0; i < c->n; i++) {
-        double sum = 0;
-        for (int t = 0; t < c->len[i]; t++)
-            sum += lp[c->choice_pairs[i][t]];
-        row->scores[i] = sum / c->len[i];
-    }
+    for (int i = 0; i < row->choices->n; i++)
+        row->scores[i] = score_of(row->choices, i, lp);
 }
 
 typedef struct score_pass {
@@ -181,11 +186,9 @@ run_pass(void *arg)
     ia3_pass_forward(&p, s->m, s->batch, false, s->lp);
 }
 
-bool
-ia3_score(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
+static bool
+score_together(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
 {
-    if (n == 0)
-        return true;
     ia3_batch batch;
     ia3_batch_init(&batch);
     int *first_pair = ia3_alloc_array(n, sizeof *first_pair);
@@ -200,5 +203,91 @@ ia3_score(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
     free(s.lp);
     free(first_pair);
     ia3_batch_free(&batch);
+    return ok;
+}
+
+/* One row whose choices are scored piece by piece. The batch of a piece has the row's input and the piece's trie. */
+typedef struct piecewise {
+    ia3_model *m;
+    const ia3_score_row *row;
+    int *order;
+    ia3_choices *piece;
+    ia3_batch batch;
+    float *lp;
+} piecewise;
+
+static void
+begin_piece(piecewise *s, int from)
+{
+    const ia3_score_row *row = s->row;
+    s->piece = ia3_choices_piece(row->choices, s->order, from, IA3_PIECE_ROWS);
+    ia3_batch_init(&s->batch);
+    ia3_batch_add_input(&s->batch, row->ids, row->n_ids, slot_of(&s->batch, s->m, row->adapter));
+    ia3_batch_add_trie(&s->batch, s->piece);
+    drop_ones(&s->batch, s->m);
+    s->lp = ia3_alloc_array(s->batch.pair_tokens.n, sizeof(float));
+}
+
+static void
+end_piece(piecewise *s)
+{
+    if (s->piece == NULL)
+        return;
+    ia3_choices_free(s->piece);
+    ia3_batch_free(&s->batch);
+    free(s->lp);
+    s->piece = NULL;
+}
+
+/* The encoder runs only once; a pass that decodes more does not need its earlier batches. */
+static void
+run_pieces(void *arg)
+{
+    piecewise *s = arg;
+    const ia3_score_row *row = s->row;
+    ia3_pass p = {0};
+    for (int from = 0; from < row->choices->n; from += s->piece->n) {
+        end_piece(s);
+        begin_piece(s, from);
+        if (from == 0)
+            ia3_pass_forward(&p, s->m, &s->batch, false, s->lp);
+        else
+            ia3_pass_decode_more(&p, &s->batch, s->lp);
+        for (int i = 0; i < s->piece->n; i++)
+            row->scores[s->order[from + i]] = score_of(s->piece, i, s->lp);
+    }
+}
+
+static bool
+score_in_pieces(ia3_model *m, ia3_score_row *row, ia3_error *err)
+{
+    piecewise s = {.m = m, .row = row, .order = ia3_choices_order(row->choices)};
+    bool ok = ia3_model_guarded(m, run_pieces, &s, err);
+    end_piece(&s);
+    free(s.order);
+    row->repeated = false;
+    return ok;
+}
+
+static bool
+is_large(const ia3_score_row *row)
+{
+    return row->choices->n_rows > IA3_PIECE_ROWS;
+}
+
+bool
+ia3_score(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
+{
+    bool ok = true;
+    for (int from = 0, to; ok && from < n; from = to) {
+        to = from + 1;
+        if (is_large(&rows[from])) {
+            ok = score_in_pieces(m, &rows[from], err);
+            continue;
+        }
+        while (to < n && !is_large(&rows[to]))
+            to++;
+        ok = score_together(m, rows + from, to - from, err);
+    }
     return ok;
 }

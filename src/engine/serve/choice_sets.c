@@ -261,7 +261,7 @@ ia3_choice_set_build(ia3_choice_sets *c, ia3_choice_set *s, const ia3_span *choi
         s->choices = build_trie(c->tok, c->start_id, choices, (int) s->n, s->ids, s->lens, &s->error);
     s->bytes = sizeof *s + s->key_len;
     for (uint32_t i = 0; i < s->n_done; i++) /* ids, trie rows and pairs: about seven numbers per token */
-        s->bytes += 64 + (size_t) s->lens[i] * 7 * sizeof(int32_t);
+        s->bytes += 32 + (size_t) s->lens[i] * 7 * sizeof(int32_t);
     free_ids(s->ids, s->n);
     s->ids = NULL;
     free(s->lens);

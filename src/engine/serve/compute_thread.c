@@ -20,6 +20,9 @@
 #include "score_batch.h"
 #include "train_jobs.h"
 
+/* In bytes: large enough for ordinary batches of a small backbone; with a larger one, memory is not what takes time. */
+#define KEEP_ARENA ((size_t) 64 << 20)
+
 typedef struct compute_thread {
     ia3_server *server;
     ia3_trainer *trainer;
@@ -63,6 +66,13 @@ give_way(void *arg)
     return true;
 }
 
+/* After work that may have needed much more memory than usual: the device gives back what it keeps for the next pass. */
+static void
+trim(const ia3_server *s)
+{
+    s->device->ops->arena_trim(s->device, KEEP_ARENA);
+}
+
 /* Marks rows as done and posts the requests that are complete. */
 static void
 hand_back(ia3_server *s, ia3_row **rows, int n)
@@ -90,11 +100,15 @@ run_batch(compute_thread *t, ia3_row_batch *batch)
         if (n == 1 && batch->kind == IA3_ROW_LONG)
             ia3_model_set_give_way(s->model, (ia3_give_way){give_way, &long_row});
         ia3_score_batch(s, batch);
+        if (batch->kind == IA3_ROW_LONG)
+            trim(s);
     }
     hand_back(s, batch->rows, n);
     ia3_model_set_give_way(s->model, (ia3_give_way){give_way, &text});
-    if (n_writing > 0)
+    if (n_writing > 0) {
         ia3_run_generation(s, writing, n_writing);
+        trim(s);
+    }
     hand_back(s, writing, n_writing);
     ia3_model_set_give_way(s->model, before);
     free(writing);
@@ -106,6 +120,8 @@ train_step(compute_thread *t)
     ia3_give_way none = {NULL, NULL}, before = ia3_model_set_give_way(t->server->model, none);
     ia3_trainer_step(t->trainer);
     ia3_model_set_give_way(t->server->model, before);
+    if (!ia3_trainer_busy(t->trainer))
+        trim(t->server);
 }
 
 static void

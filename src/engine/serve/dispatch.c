@@ -16,6 +16,8 @@
 
 #define MAX_TOKENIZE_BYTES (1u << 20)
 #define SLICE_SECONDS      0.002 /* time for tokenizing, per request and turn */
+#define LARGE_REQUEST      ((size_t) 4 << 20)
+#define TRIM_SECONDS       0.5
 
 /* Updates the totals of memory in use by the change in the request's size. */
 static void
@@ -33,6 +35,15 @@ update_cache_stats(ia3_io *io)
     const ia3_adapter_cache *cache = io->context.adapters;
     ia3_stats_set(&io->server->stats, IA3_STAT_CACHED_ADAPTERS, ia3_adapter_cache_count(cache));
     ia3_stats_set(&io->server->stats, IA3_STAT_CACHED_BYTES, (double) ia3_adapter_cache_bytes(cache));
+}
+
+/* Frees a request; the memory of a large one goes back to the system a little later. */
+static void
+discard(ia3_io *io, ia3_request *r)
+{
+    if (r->bytes + r->frame_len > LARGE_REQUEST && io->trim_at == 0)
+        io->trim_at = ia3_now() + TRIM_SECONDS;
+    ia3_request_free(r, &io->context);
 }
 
 static void
@@ -60,7 +71,7 @@ ia3_io_complete(ia3_io *io, ia3_request *r)
         ia3_connection_unpin(c, io->context.adapters);
     }
     io->request_bytes -= r->accounted;
-    ia3_request_free(r, &io->context);
+    discard(io, r);
     update_cache_stats(io);
 }
 
@@ -128,7 +139,7 @@ ia3_io_forget(ia3_io *io, ia3_connection *c)
         ia3_connection_remove_request(c, r);
         if (cancel(io, r)) {
             io->request_bytes -= r->accounted;
-            ia3_request_free(r, &io->context);
+            discard(io, r);
             continue;
         }
         r->prev = NULL;
@@ -194,7 +205,7 @@ reply_missing(ia3_io *io, ia3_connection *c, ia3_request *r, const uint8_t *miss
             r->adapters[i] = NULL;
         }
     }
-    ia3_request_free(r, &io->context);
+    discard(io, r);
     update_cache_stats(io);
 }
 

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -337,6 +338,20 @@ continue_draining(ia3_io *io)
         io->stop = true;
 }
 
+/*
+ * Gives memory that large requests needed back to the system; what malloc keeps is scattered among small blocks. Returns
+ * true while that is still to be done: several requests may follow each other.
+ */
+static bool
+trim(ia3_io *io, double now)
+{
+    if (io->trim_at == 0 || now < io->trim_at)
+        return io->trim_at != 0;
+    io->trim_at = 0;
+    malloc_trim(0);
+    return false;
+}
+
 /* Closes finished and stuck connections and decides which ones to read from. True if a timeout has to be watched. */
 static bool
 settle(ia3_io *io)
@@ -377,7 +392,7 @@ settle(ia3_io *io)
     ia3_stats_set(&io->server->stats, IA3_STAT_CONNECTIONS, io->n_connections);
     if (io->draining)
         continue_draining(io);
-    return clock || io->draining;
+    return trim(io, now) || clock || io->draining;
 }
 
 static void

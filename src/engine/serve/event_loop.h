@@ -31,6 +31,7 @@ typedef struct ia3_io {
     ia3_request *preparing, **preparing_tail; /* linked through next_prepare */
     ia3_request *orphans;                     /* without a connection, but still with the compute thread */
     size_t request_bytes;
+    double trim_at; /* when to give memory back to the system; 0 = not */
     uint8_t *scratch;
     ia3_heartbeat_seen heartbeat; /* what the supervisor was told last */
 } ia3_io;

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,6 +157,8 @@ ia3_serve(const ia3_options *options)
     if (options->death_fd >= 0) /* we were started by a supervisor and must not outlive it */
         prctl(PR_SET_PDEATHSIG, SIGTERM);
     volunteer_to_oom_killer();
+    /* Large blocks go back to the system when they are freed; glibc would raise this limit by itself. */
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
     raise_descriptor_limit();
     signal(SIGPIPE, SIG_IGN);
 

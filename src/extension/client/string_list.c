@@ -7,9 +7,11 @@
 #include "catalog/pg_type.h"
 #include "common/hashfn.h"
 #include "lib/stringinfo.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 
+#include "extension/guc.h"
 #include "string_list.h"
 
 /* A hash table from string to position. */
@@ -54,6 +56,7 @@ Ia3StringsFromArray(Datum array, const char *what)
     deconstruct_array(arr, TEXTOID, -1, false, TYPALIGN_INT, &elements, &nulls, &strings->n);
     strings->items = palloc(sizeof(char *) * Max(strings->n, 1));
     for (int i = 0; i < strings->n; i++) {
+        CHECK_FOR_INTERRUPTS();
         if (nulls[i])
             ereport(ERROR,
                     (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not contain nulls", what),
@@ -143,13 +146,21 @@ Ia3StringIndexStrings(const Ia3StringIndex *index)
 void
 Ia3CheckChoices(const Ia3Strings *choices)
 {
-    Ia3StringIndex *index = Ia3StringIndexCreate();
+    Ia3StringIndex *index;
 
+    if (choices->n > Ia3MaxChoices)
+        ereport(ERROR,
+                (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("too many choices"),
+                 errdetail("There are %d choices, but ia3.max_choices is %d.", choices->n, Ia3MaxChoices),
+                 errhint("Narrow the choices down first, for instance to the most similar ones, or ask a "
+                         "superuser to raise ia3.max_choices.")));
+    index = Ia3StringIndexCreate();
     if (choices->n == 0)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("choices must not be empty")));
     for (int i = 0; i < choices->n; i++) {
         bool found;
 
+        CHECK_FOR_INTERRUPTS();
         if (choices->items[i][0] == '\0')
             ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                             errmsg("choice %d is an empty string", i + 1)));

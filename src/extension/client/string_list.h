@@ -29,7 +29,7 @@ extern int Ia3StringIndexAdd(Ia3StringIndex *index, char *string, bool *found);
 extern int Ia3StringIndexFind(Ia3StringIndex *index, const char *string); /* -1 when absent */
 extern const Ia3Strings *Ia3StringIndexStrings(const Ia3StringIndex *index);
 
-/* ERROR 22023 when there is no choice, one is empty or two are equal. */
+/* ERROR 22023 when there is no choice, one is empty or two are equal; 54000 if there are more than ia3.max_choices. */
 extern void Ia3CheckChoices(const Ia3Strings *choices);
 
 #endif

@@ -1,0 +1,164 @@
+/*
+ * test_pieces.c
+ *     Choice sets whose tries are scored in pieces: the order of the choices, the pieces, the scores and the memory.
+ */
+#include "golden_fixture.h"
+
+#include "engine/base/rng.h"
+#include "engine/recipe/score.h"
+
+enum { EOS = 1, MAX_LEN = 7 };
+
+typedef struct choice_list {
+    int n;
+    int32_t (*tokens)[MAX_LEN];
+    const int32_t **ids;
+    int *len;
+} choice_list;
+
+/*
+ * Up to 14,000 choices of three to six tokens, with many common prefixes; each ends with a number of its own, so that all
+ * differ. The smallest vocabulary has 160 tokens.
+ */
+static choice_list
+make_list(int n)
+{
+    choice_list l = {n, calloc((size_t) n, sizeof *l.tokens), calloc((size_t) n, sizeof *l.ids),
+                     calloc((size_t) n, sizeof(int))};
+    for (int i = 0; i < n; i++) {
+        int depth = (int) (ia3_mix64((uint64_t) i) % 4), at = 0;
+        for (; at < depth; at++)
+            l.tokens[i][at] = 3 + (int32_t) (ia3_mix64((uint64_t) i * 7 + (uint64_t) at) % 5);
+        l.tokens[i][at++] = 55 + i % 100;
+        l.tokens[i][at++] = 8 + i / 100;
+        l.tokens[i][at++] = EOS;
+        l.ids[i] = l.tokens[i];
+        l.len[i] = at;
+    }
+    return l;
+}
+
+static void
+free_list(choice_list *l)
+{
+    free(l->tokens);
+    free(l->ids);
+    free(l->len);
+}
+
+/* The choices of the list from `from` on, every step-th. */
+static ia3_choices *
+create(const choice_list *l, int from, int step, int start)
+{
+    const int32_t **ids = calloc((size_t) l->n, sizeof *ids);
+    int *len = calloc((size_t) l->n, sizeof *len), n = 0, a, b;
+    ia3_error err = {0};
+    for (int i = from; i < l->n; i += step) {
+        ids[n] = l->ids[i];
+        len[n++] = l->len[i];
+    }
+    ia3_choices *c = ia3_choices_create(ids, len, n, start, &a, &b, &err);
+    golden_ok(c, &err);
+    free(ids);
+    free(len);
+    return c;
+}
+
+/* The pieces have every choice once and are within the limit, and hardly any rows are in several of them. */
+static void
+covers_all(void **state)
+{
+    choice_list l = make_list(3000);
+    ia3_choices *c = create(&l, 0, 1, 0);
+    int *order = ia3_choices_order(c), *seen = calloc((size_t) l.n, sizeof *seen);
+    for (int i = 0; i < l.n; i++)
+        seen[order[i]]++;
+    for (int i = 0; i < l.n; i++)
+        assert_int_equal(seen[i], 1);
+    for (int limit = 1; limit < 20000; limit = 3 * limit + 1) {
+        int pieces = 0, rows = 0, n = 0;
+        for (int from = 0; from < l.n; pieces++) {
+            ia3_choices *piece = ia3_choices_piece(c, order, from, limit);
+            assert_true(piece->n_rows <= limit || piece->n == 1);
+            for (int i = 0; i < piece->n; i++) {
+                int whole = order[from + i];
+                assert_int_equal(piece->len[i], c->len[whole]);
+                assert_memory_equal(piece->ids[i], c->ids[whole], (size_t) piece->len[i] * sizeof(int32_t));
+            }
+            rows += piece->n_rows;
+            n += piece->n;
+            from += piece->n;
+            ia3_choices_free(piece);
+        }
+        assert_int_equal(n, l.n);
+        assert_true(rows <= c->n_rows + pieces * MAX_LEN);
+        if (limit >= c->n_rows)
+            assert_int_equal(pieces, 1);
+    }
+    free(order);
+    free(seen);
+    ia3_choices_free(c);
+    free_list(&l);
+}
+
+/*
+ * A choice that is scored in a piece has the score that it has among others, on a CPU to the last bit; and the memory of a
+ * pass does not depend on the number of choices.
+ */
+static void
+scores_pieces(void **state)
+{
+    golden *g = golden_open(*state);
+    choice_list l = make_list(6000);
+    ia3_choices *all = create(&l, 0, 1, g->config->start_id), *some = create(&l, 3, 7, g->config->start_id);
+    assert_true(all->n_rows > 2 * IA3_PIECE_ROWS && some->n_rows < IA3_PIECE_ROWS);
+    double *scores = calloc((size_t) all->n, sizeof *scores),
+           *expected = calloc((size_t) some->n, sizeof *scores);
+    double short_scores[7];
+    choice_list seven = {7, l.tokens, l.ids, l.len};
+    ia3_choices *few = create(&seven, 0, 1, g->config->start_id);
+    const int32_t ids[] = {17, 23, 42, 99, 5, EOS};
+    /* a row in pieces between two others */
+    ia3_score_row rows[] = {{g->adapter, ids, 6, few, short_scores},
+                            {g->adapter, ids, 6, all, scores},
+                            {g->adapter, ids, 5, few, short_scores}};
+    ia3_score_row row = {g->adapter, ids, 6, some, expected};
+    ia3_error err = {0};
+    size_t before, small, large;
+
+    before = g->dev->ops->memory_used(g->dev);
+    golden_ok(ia3_score(g->m, &row, 1, &err), &err);
+    small = g->dev->ops->memory_used(g->dev) - before;
+    golden_ok(ia3_score(g->m, rows, 3, &err), &err);
+    large = g->dev->ops->memory_used(g->dev) - before;
+    assert_true(large < 8 * small + ((size_t) 8 << 20));
+    for (int i = 0; i < some->n; i++) {
+        double got = scores[3 + 7 * i];
+        if (strcmp(golden_device(), "cpu") == 0)
+            assert_memory_equal(&got, &expected[i], sizeof got);
+        else
+            assert_true(fabs(got - expected[i]) < 1e-3 * fabs(expected[i]));
+    }
+    assert_false(rows[1].repeated);
+    free(scores);
+    free(expected);
+    ia3_choices_free(all);
+    ia3_choices_free(some);
+    ia3_choices_free(few);
+    free_list(&l);
+    golden_close(g);
+}
+
+int
+main(void)
+{
+    static const golden_case f32 = {"ia3-mini", IA3_F32}, bf16 = {"ia3-mini", IA3_BF16},
+                             few_buckets = {"t5-few-buckets", IA3_F32};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(covers_all),
+        {"scores_pieces ia3-mini float32", scores_pieces, NULL, NULL, (void *) &f32},
+        {"scores_pieces ia3-mini bfloat16", scores_pieces, NULL, NULL, (void *) &bf16},
+        {"scores_pieces t5-few-buckets float32", scores_pieces, NULL, NULL, (void *) &few_buckets},
+    };
+    return cmocka_run_group_tests_name("pieces", tests, NULL, NULL);
+}
