@@ -36,7 +36,7 @@ define_engine_settings(GucStringCheckHook checkBackbones)
         "A list of name=path[@device[|device...]][:dtype]; a path is absolute, or the "
         "name of a backbone in the extension's share directory; a device is cpu, cuda, "
         "cuda:N or auto.",
-        &Ia3BackbonesSetting, "default=ia3-mini", PGC_SIGHUP, 0, checkBackbones, NULL, NULL);
+        &Ia3BackbonesSetting, IA3_DEFAULT_BACKBONE "=ia3-mini", PGC_SIGHUP, 0, checkBackbones, NULL, NULL);
     DefineCustomIntVariable("ia3.threads", "Threads of each engine on the CPU; 0 means one per core.", NULL,
                             &Ia3Threads, 0, 0, 1024, PGC_SIGHUP, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.max_batch_tokens", "Budget of one batch of an engine, in tokens.",
@@ -72,15 +72,15 @@ static void
 define_session_settings(void)
 {
     DefineCustomStringVariable("ia3.backbone", "Backbone of new tasks and of calls without a task.", NULL,
-                               &Ia3Backbone, "default", PGC_USERSET, 0, NULL, NULL, NULL);
+                               &Ia3Backbone, IA3_DEFAULT_BACKBONE, PGC_USERSET, 0, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.max_input_tokens_limit", "Maximum of ia3.max_input_tokens.",
                             "Long inputs keep an engine busy, with the square of their length.",
                             &Ia3MaxInputTokensLimit, 4096, 16, IA3_MAX_INPUT_TOKENS, PGC_SUSET, 0, NULL, NULL,
                             NULL);
     DefineCustomIntVariable("ia3.max_input_tokens",
                             "Maximum number of tokens of an input; what does not fit is cut off.",
-                            "The limit includes the end marker. Cutting keeps what follows a template's last "
-                            "field.",
+                            "The limit includes the end marker. What is cut off is decided when a version is "
+                            "trained.",
                             &Ia3MaxInputTokens, 512, 16, IA3_MAX_INPUT_TOKENS, PGC_USERSET, 0,
                             check_max_input_tokens, NULL, NULL);
     DefineCustomIntVariable("ia3.max_choices", "Maximum number of choices of one call or of a task.",

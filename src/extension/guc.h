@@ -8,6 +8,7 @@
 #include "utils/guc.h"
 
 /* PGC_SIGHUP: what shapes the engines */
+#define IA3_DEFAULT_BACKBONE "default"
 extern char *Ia3BackbonesSetting; /* ia3.backbones, parsed by Ia3ParseBackbones */
 extern int Ia3Threads;            /* 0: all cores */
 extern int Ia3MaxBatchTokens;

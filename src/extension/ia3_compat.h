@@ -13,6 +13,7 @@
 #include "funcapi.h"
 #include "mb/pg_wchar.h"
 #include "miscadmin.h"
+#include "postmaster/bgworker_internals.h"
 #include "storage/latch.h"
 #include "utils/guc.h"
 #include "utils/memutils.h"
@@ -93,6 +94,33 @@ Ia3TryConversionFromUtf8(Oid conversion, const unsigned char *source, int len, u
 #else
     return false;
 #endif
+}
+
+/*
+ * 18: the list of background workers became doubly linked. Whether one of this library has been registered; in the
+ * postmaster only.
+ */
+static inline bool
+Ia3WorkerIsRegistered(const char *library)
+{
+#if PG_VERSION_NUM >= 180000
+    dlist_iter at;
+
+    dlist_foreach(at, &BackgroundWorkerList)
+    {
+        RegisteredBgWorker *worker = dlist_container(RegisteredBgWorker, rw_lnode, at.cur);
+#else
+    slist_iter at;
+
+    slist_foreach(at, &BackgroundWorkerList)
+    {
+        RegisteredBgWorker *worker = slist_container(RegisteredBgWorker, rw_lnode, at.cur);
+#endif
+
+        if (strcmp(worker->rw_worker.bgw_library_name, library) == 0)
+            return true;
+    }
+    return false;
 }
 
 /* 17: a wait event set belongs to a resource owner (NULL = none) and no longer to a memory context */

@@ -204,13 +204,73 @@ ok(wait_for_query($node, 'SELECT count(*) = 0 FROM ia3_stat_engine'), 'an empty 
 like($err, qr/42704: ia3 backbone "default" does not exist/, 'and then there is none');
 is_deeply([ sockets($node) ], [], 'nor a socket');
 
-# An invalid list in the configuration file at server start: as with any setting of an extension, the server log
-# reports it, and the default is used.
+# An invalid list in the configuration file at server start: nothing stands in for it, no other model answers.
+sub start_with
+{
+    my ($list) = @_;
+    $node->stop;
+    $node->append_conf('postgresql.auto.conf', "ia3.backbones = '$list'");
+    $node->start;
+    return;
+}
+
+sub list_engines
+{
+    return $node->safe_psql('postgres', q{SELECT backbone, path, device, state, pid, message FROM ia3_stat_engine ORDER BY backbone});
+}
+
+start_with('a');
+like(slurp_file($node->logfile), qr/invalid value for parameter "ia3.backbones": "a"\n.*DETAIL:  Expected "="/, 'a broken list is reported at the start');
+my $reason = 'The setting ia3.backbones is invalid. Expected "=" after the backbone name "a"; names consist of letters, digits, "_" and "-".';
+is(list_engines(), "a|||failed||$reason", 'its backbone has failed with the reason');
+$started = time;
+($out, $err) = session($node, "SET ia3.backbone = 'a';\n$classify;\n");
+like($err, qr/ERROR:  55000: ia3 engine for backbone "a" could not start\nDETAIL:  \Q$reason\E\nHINT:  Correct ia3.backbones/, 'a query says so');
+($out, $err) = session($node, "$classify;\n");
+like($err, qr/ERROR:  42704: ia3 backbone "default" does not exist\nDETAIL:  \Q$reason\E/, 'and for a backbone that cannot be found in the list');
+cmp_ok(time - $started, '<', 4, 'at once');
+start_with("default=ia3-mini, big=/srv/t5\@gpu, more=ia3-mini");
+$reason = 'The setting ia3.backbones is invalid. Backbone "big" names an unknown device "gpu"; the known devices are cpu, cuda, cuda:N and auto. A path that contains "@" must be quoted.';
+is(list_engines(), "big|/srv/t5||failed||$reason\ndefault|$bundled|cpu|failed||$reason", 'one mistake makes the whole list invalid');
+($out, $err) = session($node, "$classify;\n");
+like($err, qr/ERROR:  55000: ia3 engine for backbone "default" could not start\nDETAIL:  \Q$reason\E/, 'also for the entries before it');
+start_with(', x');
+like(list_engines(), qr/^default\|\|\|failed\|\|The setting ia3.backbones is invalid. A backbone name is missing/, 'a list without a name');
+# a new supervisor does not know better
+my $old = supervisor_pid($node);
+kill 'TERM', $old;
+wait_until(sub { !process_runs($old) });
+ok(wait_until(sub { my $new = supervisor_pid($node); $new && $new ne $old }), 'the supervisor is restarted');
+like(list_engines(), qr/^default\|\|\|failed/, 'and nothing has changed');
+$node->append_conf('postgresql.auto.conf', "ia3.backbones = 'default=ia3-mini'");
+$node->reload;
+is($node->safe_psql('postgres', $classify), $answer, 'after a reload with a correct list queries are answered');
+is($node->safe_psql('postgres', 'SELECT count(*) FROM ia3_stat_engine'), '1', 'and nothing else is shown');
+
+# No background worker for the supervisor.
+my $others = "max_parallel_workers = 0\nmax_logical_replication_workers = 0\n";
 $node->stop;
-$node->append_conf('postgresql.auto.conf', q{ia3.backbones = 'a'});
+$node->append_conf('postgresql.auto.conf', "${others}max_worker_processes = 0\n");
 $node->start;
-like(slurp_file($node->logfile), qr/invalid value for parameter "ia3.backbones": "a"/, 'a broken list is reported at the start');
-is($node->safe_psql('postgres', $classify), $answer, 'and the default stands in for it');
+$started = time;
+($out, $err) = session($node, "$classify;\nSELECT state, message FROM ia3_stat_engine;\n");
+my $why = 'There is no background worker for the supervisor of the engines; max_worker_processes is 0.';
+like($err, qr/ERROR:  55000: ia3 engine for backbone "default" could not start\nDETAIL:  \Q$why\E\nHINT:  Increase max_worker_processes/,
+    'without background workers an error says so');
+cmp_ok(time - $started, '<', 4, 'at once');
+is($out, "failed|$why\n", 'and the view');
 $node->stop;
+$node->append_conf('postgresql.auto.conf', "max_worker_processes = 1\n");
+$node->start;
+is($node->safe_psql('postgres', $classify), $answer, 'one worker is enough');
+$node->stop;
+
+# Single-user mode has no workers either.
+my ($single_out, $single_err) = ('', '');
+$started = time;
+run_log([ 'postgres', '--single', '-D', $node->data_dir, 'postgres' ],
+    '<', \"SELECT ia3_predict('the invoice is wrong', ARRAY['billing', 'technical']);\n", '>', \$single_out, '2>', \$single_err);
+like($single_err, qr/could not start.*\n.*DETAIL:  Engines are not started in single-user mode/, 'single-user mode');
+cmp_ok(time - $started, '<', 20, 'at once, too');
 
 done_testing();

@@ -10,6 +10,7 @@
 
 #include "client_errors.h"
 #include "text.h"
+#include "extension/guc.h"
 
 /* The supervisor knows within milliseconds that an engine has ended, unless it is busy or stopped itself. */
 #define NOTICE_MS 500
@@ -73,8 +74,29 @@ Ia3RaiseErrorFrame(ia3_reader *reader)
 void
 Ia3RaiseUnknownBackbone(const char *backbone)
 {
+    Ia3BackboneSpec *specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_CONFIGURED);
+    char *error;
+
+    (void) Ia3ParseBackbones(Ia3BackbonesSetting, specs, &error);
     ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 backbone \"%s\" does not exist", backbone),
+                    error != NULL ? errdetail("The setting ia3.backbones is invalid. %s", error) : 0,
                     errhint("The setting ia3.backbones lists the backbones.")));
+}
+
+static const char *
+hint_for(Ia3Obstacle obstacle)
+{
+    switch (obstacle) {
+    case IA3_OBSTACLE_SETTING:
+        return "Correct ia3.backbones and reload the configuration.";
+    case IA3_OBSTACLE_NO_WORKER:
+        return "Increase max_worker_processes and restart the server.";
+    case IA3_OBSTACLE_SINGLE_USER:
+        return "Start the server normally.";
+    case IA3_OBSTACLE_NONE:
+        break;
+    }
+    return "It is tried again from time to time, and at once when the configuration is reloaded.";
 }
 
 void
@@ -95,11 +117,10 @@ Ia3RaiseFailed(const char *backbone)
             appendStringInfo(&detail, "%s: ", statuses[i].spec.device);
         appendStringInfoString(&detail, Ia3EngineText(statuses[i].message));
     }
-    ereport(
-        ERROR,
-        (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-         errmsg("ia3 engine for backbone \"%s\" could not start", backbone), errdetail("%s", detail.data),
-         errhint("It is tried again from time to time, and at once when the configuration is reloaded.")));
+    ereport(ERROR,
+            (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+             errmsg("ia3 engine for backbone \"%s\" could not start", backbone), errdetail("%s", detail.data),
+             errhint("%s", hint_for(found > 0 ? statuses[0].obstacle : IA3_OBSTACLE_NONE))));
 }
 
 void

@@ -67,9 +67,12 @@ static void
 put_status(StatRow *row, const Ia3EngineStatus *status, const Ia3EngineLoad *load)
 {
     put_text(row, "backbone", status->spec.name);
-    put_text(row, "path", Ia3EngineText(status->spec.path));
-    put_text(row, "device", status->spec.device);
-    put_text(row, "dtype", status->spec.dtype);
+    if (status->spec.path[0] != '\0') /* of an entry that cannot be read */
+        put_text(row, "path", Ia3EngineText(status->spec.path));
+    if (status->spec.device[0] != '\0')
+        put_text(row, "device", status->spec.device);
+    if (status->spec.dtype[0] != '\0')
+        put_text(row, "dtype", status->spec.dtype);
     put_text(row, "state", Ia3EngineStateName(status->state));
     if (status->state == IA3_ENGINE_LOADING || status->state == IA3_ENGINE_READY)
         put_datum(row, "percent", INT4OID, Int32GetDatum(status->percent));

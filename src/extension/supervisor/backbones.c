@@ -17,6 +17,7 @@
 #include "miscadmin.h"
 
 #include "backbones.h"
+#include "extension/guc.h"
 
 static const char *const knownDtypes[] = {"auto", "float32", "bfloat16", "int8"};
 
@@ -316,7 +317,6 @@ scan_entry(Scanner *scan, Ia3BackboneSpec *specs, int *n)
     Ia3BackboneSpec *spec = &specs[*n];
     int nDevices = 0;
 
-    memset(spec, 0, sizeof *spec);
     scan_name(scan, spec);
     if (scan->error == NULL)
         scan_path(scan, spec);
@@ -337,29 +337,59 @@ scan_entry(Scanner *scan, Ia3BackboneSpec *specs, int *n)
         expand_devices(scan, specs, n, devices, nDevices);
 }
 
+/* Returns the number of engines up to the first error; the entry with the error has its name in specs[n], if any. */
+static int
+scan_list(Scanner *scan, Ia3BackboneSpec *specs)
+{
+    int n = 0;
+
+    skip_blanks(scan);
+    if (*scan->p == '\0')
+        return 0;
+    for (int entries = 0;; entries++) {
+        if (n < IA3_MAX_CONFIGURED)
+            memset(&specs[n], 0, sizeof specs[n]);
+        if (entries == IA3_MAX_BACKBONES)
+            fail(scan, "There can be at most %d backbones.", IA3_MAX_BACKBONES);
+        else if (n == IA3_MAX_CONFIGURED)
+            fail(scan, "There can be at most %d engines.", IA3_MAX_CONFIGURED);
+        else
+            scan_entry(scan, specs, &n);
+        if (scan->error != NULL || *scan->p == '\0')
+            break;
+        scan->p++; /* the comma */
+    }
+    return n;
+}
+
 int
 Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error)
 {
     Scanner scan = {setting != NULL ? setting : "", NULL};
-    int n = 0;
+    int n = scan_list(&scan, specs);
 
-    *error = NULL;
-    skip_blanks(&scan);
-    if (*scan.p == '\0')
-        return 0;
-    for (int entries = 0;; entries++) {
-        if (entries == IA3_MAX_BACKBONES)
-            fail(&scan, "There can be at most %d backbones.", IA3_MAX_BACKBONES);
-        else if (n == IA3_MAX_CONFIGURED)
-            fail(&scan, "There can be at most %d engines.", IA3_MAX_CONFIGURED);
-        else
-            scan_entry(&scan, specs, &n);
-        if (scan.error != NULL || *scan.p == '\0')
-            break;
-        scan.p++; /* the comma */
-    }
     *error = scan.error;
     return scan.error != NULL ? -1 : n;
+}
+
+int
+Ia3NamedBackbones(const char *setting, Ia3BackboneSpec *specs)
+{
+    Scanner scan = {setting != NULL ? setting : "", NULL};
+    int n = scan_list(&scan, specs);
+    bool isNew;
+
+    if (scan.error == NULL || n == IA3_MAX_CONFIGURED)
+        return n;
+    isNew = specs[n].name[0] != '\0';
+    for (int i = 0; i < n; i++)
+        if (strcmp(specs[i].name, specs[n].name) == 0)
+            isNew = false;
+    if (isNew)
+        return n + 1;
+    if (n == 0)
+        strlcpy(specs[0].name, IA3_DEFAULT_BACKBONE, sizeof specs[0].name);
+    return Max(n, 1);
 }
 
 bool
@@ -374,6 +404,16 @@ Ia3CheckBackbones(char **newval, void **extra, GucSource source)
     pfree(specs);
     if (n >= 0)
         return true;
+    if (process_shared_preload_libraries_in_progress) {
+        ereport(
+            WARNING,
+            (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+             errmsg("invalid value for parameter \"%s\": \"%s\"", "ia3.backbones", *newval),
+             errdetail("%s", error),
+             errhint(
+                 "No engine is started before the value is corrected and the configuration is reloaded.")));
+        return true;
+    }
     GUC_check_errdetail("%s", error);
     GUC_check_errhint("The value is a list like \"name=path[@device[|device...]][:dtype], ...\".");
     return false;

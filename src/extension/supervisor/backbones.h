@@ -31,7 +31,16 @@ typedef struct Ia3BackboneSpec {
  */
 extern int Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error);
 
-/* The check hook of ia3.backbones. */
+/*
+ * The engines that an invalid setting names, as far as it can be read: those of the entries up to the error, at least
+ * one. Returns their number.
+ */
+extern int Ia3NamedBackbones(const char *setting, Ia3BackboneSpec *specs);
+
+/*
+ * The check hook of ia3.backbones. At server start an invalid value stays, since no other would be right: it is
+ * reported, and the supervisor starts no engines (Ia3ShmemResetEngines).
+ */
 extern bool Ia3CheckBackbones(char **newval, void **extra, GucSource source);
 
 #endif

@@ -16,6 +16,7 @@
 #include "utils/timestamp.h"
 
 #include "shmem.h"
+#include "supervisor.h"
 #include "extension/guc.h"
 #include "extension/ia3_compat.h"
 
@@ -29,6 +30,7 @@
 
 typedef struct Ia3Shared {
     uint32 lastGeneration;
+    Ia3Obstacle obstacle;   /* of the supervisor itself */
     TimestampTz configured; /* when the configuration that the entries follow was loaded */
     int nEngines;           /* entries after that many have never been used */
     Ia3EngineStatus engines[IA3_MAX_ENGINES];
@@ -67,20 +69,48 @@ request_shmem(void)
     RequestNamedLWLockTranche(IA3_TRANCHE, IA3_N_LOCKS);
 }
 
-/* Enters the configured engines as starting, so that queries wait while the supervisor is not up yet. */
+/* Why there will be no engines; sets the message. `error` is that of the setting, NULL if it is valid. */
+static Ia3Obstacle
+find_obstacle(const char *error, char *message, size_t size)
+{
+    if (error != NULL) {
+        snprintf(message, size, "The setting ia3.backbones is invalid. %s", error);
+        return IA3_OBSTACLE_SETTING;
+    }
+    if (shared->obstacle == IA3_OBSTACLE_SINGLE_USER)
+        snprintf(message, size, "Engines are not started in single-user mode.");
+    else if (shared->obstacle == IA3_OBSTACLE_NO_WORKER)
+        snprintf(
+            message, size,
+            "There is no background worker for the supervisor of the engines; max_worker_processes is %d.",
+            max_worker_processes);
+    return shared->obstacle;
+}
+
+/*
+ * Enters the configured engines as starting, so that queries wait while the supervisor is not up yet. If there will be
+ * no engines, they have failed already.
+ */
 static void
 enter_configured(void)
 {
     Ia3BackboneSpec *specs = palloc(sizeof(Ia3BackboneSpec) * IA3_MAX_CONFIGURED);
+    char message[sizeof shared->engines[0].message] = "";
     char *error;
     int n = Ia3ParseBackbones(Ia3BackbonesSetting, specs, &error);
+    Ia3Obstacle obstacle = find_obstacle(error, message, sizeof message);
+
+    if (n < 0)
+        n = Ia3NamedBackbones(Ia3BackbonesSetting, specs);
 
     memset(shared->engines, 0, sizeof shared->engines);
     memset(shared->loads, 0, sizeof shared->loads);
-    shared->nEngines = Max(n, 0);
+    shared->nEngines = n;
     for (int i = 0; i < n; i++) {
         shared->engines[i].spec = specs[i];
-        shared->engines[i].state = IA3_ENGINE_STARTING;
+        shared->engines[i].state = obstacle == IA3_OBSTACLE_NONE ? IA3_ENGINE_STARTING : IA3_ENGINE_FAILED;
+        shared->engines[i].obstacle = obstacle;
+        strlcpy(shared->engines[i].message, message, sizeof shared->engines[i].message);
         shared->engines[i].current = true;
         shared->engines[i].since = GetCurrentTimestamp();
     }
@@ -101,6 +131,10 @@ startup_hook(void)
     if (!found) {
         memset(shared, 0, shared_size());
         shared->nProgressSlots = count_progress_slots();
+        if (!IsPostmasterEnvironment)
+            shared->obstacle = IA3_OBSTACLE_SINGLE_USER;
+        else if (!Ia3SupervisorIsRegistered())
+            shared->obstacle = IA3_OBSTACLE_NO_WORKER;
         enter_configured();
     }
     LWLockRelease(AddinShmemInitLock);

@@ -38,12 +38,21 @@ typedef enum Ia3EngineState {
     IA3_ENGINE_STOPPED
 } Ia3EngineState;
 
+/* Why no attempt is made to start an engine. */
+typedef enum Ia3Obstacle {
+    IA3_OBSTACLE_NONE,
+    IA3_OBSTACLE_SETTING,    /* ia3.backbones is invalid */
+    IA3_OBSTACLE_NO_WORKER,  /* there is no background worker for the supervisor */
+    IA3_OBSTACLE_SINGLE_USER /* no background workers at all */
+} Ia3Obstacle;
+
 #define IA3_MAX_SOCKET 108 /* what sockaddr_un holds */
 typedef struct Ia3EngineStatus {
     Ia3BackboneSpec spec;
     Ia3EngineState state;
-    bool current; /* one of those of its backbone that requests go to */
-    int percent;  /* while loading */
+    Ia3Obstacle obstacle; /* the state is then IA3_ENGINE_FAILED, and the message says more */
+    bool current;         /* one of those of its backbone that requests go to */
+    int percent;          /* while loading */
     int pid;
     uint32 generation; /* grows at every start */
     uint32 restarts;
@@ -122,7 +131,11 @@ extern bool Ia3ConfigurationIsKnown(void);
  * For the supervisor
  */
 
-extern void Ia3ShmemResetEngines(void); /* a new supervisor begins with the configured list */
+/*
+ * A new supervisor begins with the configured list. If that is invalid, the engines that it names have failed with the
+ * reason, until engines are published in their entries.
+ */
+extern void Ia3ShmemResetEngines(void);
 extern void Ia3PublishEngine(int slot, const Ia3EngineStatus *status);
 /* All at once: nobody sees a backbone without a current engine, or with old and new ones. */
 extern void Ia3PublishEngines(const int *slots, const Ia3EngineStatus *const *statuses, int n);

@@ -32,6 +32,7 @@
 #define LATE_MS              1000 /* if this process wakes up later than that, it has not been running */
 
 static WaitEventSet *waitSet = NULL;
+static bool registered;    /* in the postmaster */
 static bool backboneWaits; /* for an entry that an engine on its way out still has */
 
 /* Does what is due; returns the milliseconds until the next thing is, -1 = nothing. */
@@ -237,4 +238,11 @@ Ia3SupervisorRegister(void)
     strlcpy(worker.bgw_name, "ia3 supervisor", BGW_MAXLEN);
     strlcpy(worker.bgw_type, "ia3 supervisor", BGW_MAXLEN);
     RegisterBackgroundWorker(&worker);
+    registered = Ia3WorkerIsRegistered("ia3");
+}
+
+bool
+Ia3SupervisorIsRegistered(void)
+{
+    return registered;
 }

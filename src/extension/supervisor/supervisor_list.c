@@ -189,6 +189,20 @@ count_devices(const Ia3BackboneSpec *specs, int n)
     return devices;
 }
 
+/* Removes what Ia3ShmemResetEngines has entered for an invalid setting. There are no engines yet. */
+static void
+clear_entries(void)
+{
+    int slots[IA3_MAX_CONFIGURED];
+    const Ia3EngineStatus *statuses[IA3_MAX_CONFIGURED];
+
+    for (int i = 0; i < IA3_MAX_CONFIGURED; i++) {
+        slots[i] = i;
+        statuses[i] = &Ia3Engines[i].status;
+    }
+    Ia3PublishEngines(slots, statuses, IA3_MAX_CONFIGURED);
+}
+
 bool
 Ia3ApplyConfiguration(void)
 {
@@ -197,6 +211,17 @@ Ia3ApplyConfiguration(void)
     char *error;
     int n = Ia3ParseBackbones(Ia3BackbonesSetting, specs, &error);
     bool complete = true;
+    static bool wasInvalid = false;
+
+    if (n < 0) { /* only at server start; what is entered says why there are no engines */
+        wasInvalid = true;
+        pfree(specs);
+        Ia3PublishConfigured(PgReloadTime);
+        return true;
+    }
+    if (wasInvalid)
+        clear_entries();
+    wasInvalid = false;
 
     /* until all is done, a backbone may be without an engine; queries wait for it then */
     Ia3PublishConfigured(0);
