@@ -112,7 +112,7 @@ COMMENT ON COLUMN ia3.task.comment IS 'free text for the owner''s use';
 COMMENT ON COLUMN ia3.task.readers IS
     'roles besides the owner that may read the task, - for everybody; see ia3_grant';
 
--- Trained vectors, one row per version. Rows never change. The database itself computes the digest under which
+-- Trained vectors, one row per version. Rows never change, except that a task may be renamed. The database itself computes the digest under which
 -- engines cache the vectors, so nobody can pass one adapter off as another.
 CREATE TABLE ia3.adapter (
     task pg_catalog.text NOT NULL REFERENCES ia3.task (task) ON DELETE CASCADE,
@@ -191,7 +191,8 @@ COMMENT ON COLUMN ia3.checkpoint.saved_at IS 'when the checkpoint was saved';
 
 CREATE FUNCTION ia3.adapter_is_immutable() RETURNS pg_catalog.trigger
     AS 'MODULE_PATHNAME', 'ia3_adapter_is_immutable' LANGUAGE C;
-COMMENT ON FUNCTION ia3.adapter_is_immutable IS 'trigger function that rejects updates of ia3.adapter';
+COMMENT ON FUNCTION ia3.adapter_is_immutable IS
+    'trigger function that rejects updates of ia3.adapter, except for the name of the task';
 CREATE TRIGGER adapter_is_immutable BEFORE UPDATE ON ia3.adapter
     FOR EACH ROW EXECUTE FUNCTION ia3.adapter_is_immutable();
 
@@ -269,7 +270,7 @@ CREATE POLICY checkpoint_all ON ia3.checkpoint
         AND ia3.task_owned(t.owner)));
 
 -- There is no INSERT: only functions insert, as the owner of the tables, so whoever may execute them decides what
--- becomes an adapter. Nor may a task be renamed, because a unique violation would reveal the names of others' tasks.
+-- becomes an adapter. Nor may a task be renamed by an update: ia3_rename answers for names that are taken like training.
 GRANT SELECT ON ia3.task TO PUBLIC;
 GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers) ON ia3.task TO PUBLIC;
 GRANT SELECT ON ia3.adapter TO PUBLIC;
@@ -750,6 +751,38 @@ CREATE FUNCTION @extschema@.ia3_drop(task pg_catalog.text, version pg_catalog.in
     AS 'MODULE_PATHNAME', 'ia3_drop_version' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.ia3_drop(pg_catalog.text, pg_catalog.int4) IS
     'removes a version of a task that is not the active one';
+
+-- Copying and importing need a grant, like training; renaming does not, as it stores nothing.
+CREATE FUNCTION @extschema@.ia3_rename(task pg_catalog.text, new_name pg_catalog.text)
+    RETURNS pg_catalog.void
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.ia3_rename IS 'gives a task another name';
+CREATE FUNCTION @extschema@.ia3_copy(task pg_catalog.text, new_name pg_catalog.text)
+    RETURNS pg_catalog.void
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION @extschema@.ia3_copy IS 'makes a new task of the caller with all versions of another';
+CREATE FUNCTION @extschema@.ia3_export_task(task pg_catalog.text) RETURNS pg_catalog.jsonb
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION @extschema@.ia3_export_task IS 'a task with all its versions, for another database';
+CREATE FUNCTION @extschema@.ia3_import_task(export pg_catalog.jsonb, task pg_catalog.text DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000;
+CREATE FUNCTION @extschema@.ia3_import_task(export pg_catalog.json, task pg_catalog.text DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_import_task_text' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000;
+CREATE FUNCTION @extschema@.ia3_import_task(export pg_catalog.text, task pg_catalog.text DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_import_task_text' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000;
+COMMENT ON FUNCTION @extschema@.ia3_import_task(pg_catalog.jsonb, pg_catalog.text) IS
+    'makes a task of what ia3_export_task returned and returns its name';
+COMMENT ON FUNCTION @extschema@.ia3_import_task(pg_catalog.json, pg_catalog.text) IS
+    'makes a task of what ia3_export_task returned and returns its name';
+COMMENT ON FUNCTION @extschema@.ia3_import_task(pg_catalog.text, pg_catalog.text) IS
+    'makes a task of what ia3_export_task returned and returns its name';
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_copy(pg_catalog.text, pg_catalog.text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import_task(pg_catalog.jsonb, pg_catalog.text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import_task(pg_catalog.json, pg_catalog.text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import_task(pg_catalog.text, pg_catalog.text) FROM PUBLIC;
 
 --
 -- Sharing: read access for a role and its members, or for everybody ('public').

@@ -37,7 +37,7 @@ SELECT attempt($$INSERT INTO ia3.adapter (task, version, vectors, backbone_diges
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION ia3_train TO regress_ia3_alice, regress_ia3_bob, regress_ia3_readers;
 GRANT EXECUTE ON FUNCTION ia3_import(text, bytea) TO regress_ia3_bob, regress_ia3_readers;
-GRANT EXECUTE ON FUNCTION ia3_merge TO regress_ia3_bob, regress_ia3_readers;
+GRANT EXECUTE ON FUNCTION ia3_merge, ia3_copy TO regress_ia3_bob, regress_ia3_readers;
 GRANT pg_write_server_files TO regress_ia3_bob;
 
 SET ROLE regress_ia3_alice;
@@ -60,7 +60,7 @@ INSERT INTO calls (call) VALUES
     ('ia3_classify(%L || ''@7'', ''pay'')'), ('ia3_predict_window(%L, ''pay'') OVER ()'),
     ('ia3_activate(%L, 1)'), ('ia3_activate(%L, 7)'), ('ia3_activate(%L, 0)'), ('ia3_drop(%L)'), ('ia3_drop(%L, 1)'),
     ('ia3_drop(%L, 2)'), ('ia3_drop(%L, 7)'), ('ia3_grant(%L, ''regress_ia3_bob'')'), ('ia3_revoke(%L, ''regress_ia3_alice'')'),
-    ('ia3_export(%L)'), ('ia3_export(%L || ''@2'')'), ('ia3_export_config(%L)'), ('ia3_merge(%L, ''/nowhere'')'),
+    ('ia3_export(%L)'), ('ia3_export(%L || ''@2'')'), ('ia3_export_task(%L)'), ('ia3_rename(%L, ''bobs'')'), ('ia3_copy(%L, ''bobs'')'), ('ia3_export_config(%L)'), ('ia3_merge(%L, ''/nowhere'')'),
     ('ia3_train(''bobs'', $q$VALUES (''a'', ''x''), (''b'', ''y'')$q$, steps => 1, init => %L)'),
     ('ia3_train(''bobs'', $q$VALUES (''a'', ''x''), (''b'', ''y'')$q$, steps => 1, init => %L || ''@1'')'),
     ('ia3_evaluate(%L, ''TABLE expected'')'), ('ia3_confusion(%L || ''@2'', ''TABLE expected'')'),
@@ -194,7 +194,7 @@ SET ROLE regress_ia3_bob;
 SELECT ia3_grant('shared', 'regress_ia3_alice');
 SELECT owner, readers FROM ia3.task;
 RESET ROLE;
-REVOKE ALL ON FUNCTION ia3_train, ia3_import(text, bytea), ia3_merge FROM regress_ia3_alice, regress_ia3_bob, regress_ia3_readers;
+REVOKE ALL ON FUNCTION ia3_train, ia3_import(text, bytea), ia3_merge, ia3_copy FROM regress_ia3_alice, regress_ia3_bob, regress_ia3_readers;
 REVOKE pg_write_server_files FROM regress_ia3_bob;
 -- a new name changes nothing for the role, and the old name gives nothing to another
 ALTER ROLE regress_ia3_bob RENAME TO regress_ia3_robert;
@@ -310,7 +310,7 @@ CREATE TABLE trap.task (task int);
 CREATE TABLE trap.adapter (task int);
 CREATE TABLE trap.adapters (task int);
 GRANT USAGE ON SCHEMA trap TO PUBLIC;
-GRANT EXECUTE ON FUNCTION ia3_train, ia3_import(text, bytea) TO regress_ia3_rita;
+GRANT EXECUTE ON FUNCTION ia3_train, ia3_import(text, bytea), ia3_copy, ia3_import_task(jsonb, text), ia3_import_task(text, text) TO regress_ia3_rita;
 GRANT EXECUTE ON PROCEDURE ia3_pretrain TO regress_ia3_rita;
 SET ROLE regress_ia3_rita;
 SET search_path = trap, pg_catalog, public;
@@ -327,6 +327,10 @@ SELECT ia3_predict('trapped', 'pay') IS NOT NULL AS predicted, ia3_predict('trap
 SELECT rank FROM ia3_classify('trapped', 'pay');
 SELECT ia3_predict_window('trapped', 'pay') OVER () IS NOT NULL AS windowed;
 SELECT ia3_activate('trapped', 1), ia3_drop('trapped', 2), ia3_grant('trapped', 'public'), ia3_revoke('trapped', 'public');
+SELECT ia3_rename('trapped', 'renamed');
+SELECT ia3_copy('renamed', 'trapped');
+SELECT ia3_import_task(ia3_export_task('trapped'), 'imported');
+SELECT ia3_drop('renamed'), ia3_drop('imported'), ia3_reassign('regress_ia3_rita', 'regress_ia3_rita');
 SELECT ia3_export_config('trapped') IS NOT NULL AS config, ia3_render('{a}', '{"a": 1}') AS rendered,
        ia3_generate('trapped', 'pay', 2) IS NOT NULL AS generated, ia3_generate('trapped', 'pay', 2, 1.0) IS NOT NULL AS sampled,
        ia3_plot('trapped') IS NOT NULL AS plotted, ia3_plot('trapped', $$VALUES ('a', 'access')$$) IS NOT NULL AS confused;
@@ -340,7 +344,7 @@ RESET search_path;
 RESET ROLE;
 -- nor does such a search_path affect CREATE EXTENSION
 SELECT ia3_drop(task) FROM ia3.task;
-REVOKE ALL ON FUNCTION ia3_train, ia3_import(text, bytea) FROM regress_ia3_rita;
+REVOKE ALL ON FUNCTION ia3_train, ia3_import(text, bytea), ia3_copy, ia3_import_task(jsonb, text), ia3_import_task(text, text) FROM regress_ia3_rita;
 REVOKE ALL ON PROCEDURE ia3_pretrain FROM regress_ia3_rita;
 DROP EXTENSION ia3;
 SET search_path = trap, pg_catalog, public;

@@ -185,6 +185,21 @@ def test_changes(driver, sql):
         check(f"{driver.name}: ia3_import with {wrapper.__name__}",
               driver.execute("SELECT ia3_import({}, {}, {})", args) == [(version,)])
     expect(driver, "SELECT ia3_export({})", [copy], [(adapter,)])
+    moved = "moved by " + driver.name
+    expect(driver, "SELECT ia3_copy({}, {}) IS NOT NULL", [copy, moved + " first"], [(True,)])
+    expect(driver, "SELECT ia3_rename({}, {}) IS NOT NULL", [moved + " first", moved], [(True,)])
+    (export,), = expect(driver, "SELECT ia3_export_task({})::text", [moved], None)
+    expect(driver, "SELECT ia3_drop({}) IS NOT NULL", [moved], [(True,)])
+    expect(driver, "SELECT ia3_import_task({})", [export], [(moved,)])
+    expect(driver, "SELECT ia3_import_task({}, {})", [export, moved + " again"], [(moved + " again",)])
+    for wrapper in driver.json_wrappers:
+        name = f"{moved} with {wrapper.__name__}"
+        args = driver.with_wrapper(wrapper, [Fields(**drivers.json.loads(export)), name])
+        check(f"{driver.name}: ia3_import_task with {wrapper.__name__}",
+              driver.execute("SELECT ia3_import_task({}, {})", args) == [(name,)])
+        expect(driver, "SELECT ia3_drop({}) IS NOT NULL", [name], [(True,)])
+    for name in (moved, moved + " again"):
+        expect(driver, "SELECT ia3_drop({}) IS NOT NULL", [name], [(True,)])
     (data,), = sql.execute("SHOW data_directory", None)
     expect(driver, "SELECT ia3_merge({}, {}) IS NOT NULL", [task, f"{data}/ia3 by {driver.name} {os.getpid()}"], [(True,)])
     for name in (task, copy, "base " + driver.name):

@@ -61,6 +61,31 @@ is(value(q{SELECT count(*) FROM ia3_classify('snap', 'two')}), '2', 'another ver
 is((finish_query($reader))[0], "3|f|3\n", 'the statement goes on with the one that it began with');
 value(q{SELECT ia3_drop('snap')});
 
+# A task is renamed while others use it.
+value(train('name', 2));
+my $rename = start_query($node, "BEGIN; SELECT ia3_rename('name', 'renamed'); SELECT pg_sleep(2); COMMIT;\n");
+ok( wait_for_query($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ 'pg_sleep' AND wait_event = 'PgSleep'}),
+    'a transaction renames a task');
+is(value(q{SELECT count(*) FROM ia3_classify('name', 'pay')}), '2', 'until it ends, others know the old name');
+my $training = start_query($node, train('name', 2) . ";\n");
+my $copying = start_query($node, q{SELECT ia3_copy('both', 'renamed')} . ";\n");
+is((finish_query($rename))[1], '', 'it ends');
+is((finish_query($training))[0], "1\n", 'a training run that comes to its end meanwhile makes a new task of the old name');
+like((finish_query($copying))[1], qr/42710: the name "renamed" cannot be used for a new ia3 task/, 'whoever wanted the new name hears that it is taken');
+is(value(q{SELECT string_agg(task || '@' || version, ' ' ORDER BY task) FROM ia3.adapters WHERE task ~ 'name'}), 'name@1 renamed@1', 'nothing is lost');
+my $pretraining = start_query($node, "CALL ia3_pretrain('base', 'SELECT 1 AS task, text, label FROM shots', steps => 100000, checkpoint_every => 0);\n");
+ok(wait_for_query($node, q{SELECT count(*) = 1 FROM ia3_stat_progress_train WHERE task = 'base' AND step > 0}), 'a task is pre-trained');
+value(q{SELECT ia3_copy('both', 'other')});
+(undef, undef, my $refused) = $node->psql('postgres', q{BEGIN; SELECT ia3_rename('both', 'base'); ROLLBACK});
+is($refused, '', 'a task can have its name as long as there is none');
+value(q{SELECT ia3_rename('other', 'base')});
+(undef, undef, $refused) = $node->psql('postgres', q{\set VERBOSITY sqlstate} . "\n" . q{SELECT ia3_rename('base', 'other')});
+like($refused, qr/55006/, 'but then it cannot be renamed');
+value(q{SELECT pg_cancel_backend(pid) FROM ia3_stat_progress_train});
+finish_query($pretraining);
+value(q{SELECT ia3_rename('base', 'other'), ia3_drop('name'), ia3_drop('renamed')});
+value(q{SELECT ia3_drop('other')});
+
 # In a transaction with a single snapshot a concurrent change is a serialization failure, as for any table.
 my $serial = start_query($node, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1; SELECT pg_sleep(2); "
         . train('both', 1) . "; ROLLBACK;\n");

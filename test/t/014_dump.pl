@@ -167,6 +167,16 @@ like($dump, qr/^own\t/m, 'but the dump has only the tasks that he may read');
 unlike($dump, qr/hidden/, 'and not those of others');
 
 #
+# A single task on its way to another database
+#
+my $export = value(q{SELECT ia3_export_task('hers')});
+$other->safe_psql('postgres', 'CREATE DATABASE single');
+$other->safe_psql('single', 'CREATE EXTENSION ia3');
+$other->safe_psql('single', "SELECT ia3_import_task('$export')");
+is($other->safe_psql('single', sprintf $scores, 'hers'), $before, 'an exported task scores the same in another cluster');
+is($other->safe_psql('single', 'SELECT owner = current_user::regrole FROM ia3.task'), 't', 'where it belongs to whoever has imported it');
+
+#
 # Columns, constraints and views that call the model; their schema comes before ia3
 #
 value('CREATE DATABASE calling');

@@ -104,9 +104,8 @@ Ia3VersionsRaiseNotOwned(const char *task)
     ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 task \"%s\" does not exist", task)));
 }
 
-/* Raised when the task exists, but the caller cannot store versions of it. */
-static void
-raise_taken(const char *task)
+void
+Ia3VersionsRaiseTaken(const char *task)
 {
     if (Ia3VersionsBackbone(task) != NULL)
         raise_must_be_owner(task);
@@ -131,7 +130,15 @@ Ia3VersionsCheckOwner(const char *task)
     Ia3BecomeAgain(caller);
     Ia3SpiFinish();
     if (!allowed)
-        raise_taken(task);
+        Ia3VersionsRaiseTaken(task);
+}
+
+void
+Ia3VersionsCheckNew(const char *task)
+{
+    Ia3VersionsCheckOwner(task);
+    if (Ia3VersionsBackbone(task) != NULL)
+        ereport(ERROR, (errcode(ERRCODE_DUPLICATE_OBJECT), errmsg("ia3 task \"%s\" already exists", task)));
 }
 
 char *
@@ -180,10 +187,13 @@ take_number(const Ia3NewVersion *v, Oid caller)
     values[2] = CStringGetTextDatum(v->backbone);
     values[3] = Ia3StringsToArray(v->templates);
     values[4] = v->choices ? Ia3StringsToArray(v->choices) : (Datum) 0;
-    Ia3QueryRun(&insertTaskQuery, values, nulls, false);
-    if (Ia3QueryRun(&numberQuery, values, NULL, false) == 0)
-        return 0;
-    return DatumGetInt32(Ia3QueryColumn(1, &isNull));
+    /* Between the two statements another session may drop or rename the task; then a new one is made. */
+    for (int attempt = 0; attempt < 2; attempt++) {
+        Ia3QueryRun(&insertTaskQuery, values, nulls, false);
+        if (Ia3QueryRun(&numberQuery, values, NULL, false) > 0)
+            return DatumGetInt32(Ia3QueryColumn(1, &isNull));
+    }
+    return 0;
 }
 
 /* Runs as the owner of the tables. */
@@ -240,7 +250,7 @@ Ia3VersionsStore(const Ia3NewVersion *version)
         insert_version(version, number, caller.user);
     Ia3BecomeAgain(caller);
     if (number == 0)
-        raise_taken(version->task);
+        Ia3VersionsRaiseTaken(version->task);
     if (version->activate)
         activate(version->task, number, version->backbone, version->templates, version->choices);
     Ia3SpiFinish();

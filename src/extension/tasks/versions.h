@@ -31,6 +31,14 @@ typedef struct Ia3NewVersion {
  */
 extern void Ia3VersionsCheckOwner(const char *task);
 
+/*
+ * Checks that the name is free for a new task: ERROR as for Ia3VersionsCheckOwner, and 42710 when the caller has a task
+ * of this name.
+ */
+extern void Ia3VersionsCheckNew(const char *task);
+/* For a new task whose name another session has just taken: the errors of Ia3VersionsCheckOwner. */
+extern void Ia3VersionsRaiseTaken(const char *task) pg_attribute_noreturn();
+
 /* For a change that has affected no row: ERROR 42501 when the caller may only read the task, otherwise 42704. */
 extern void Ia3VersionsRaiseNotOwned(const char *task) pg_attribute_noreturn();
 

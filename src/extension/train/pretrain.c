@@ -22,6 +22,7 @@
 
 #include "extension/client/client.h"
 #include "extension/guc.h"
+#include "extension/tasks/pretrain_lock.h"
 #include "extension/tasks/versions.h"
 #include "loss_curve.h"
 #include "mixture.h"
@@ -280,7 +281,7 @@ ia3_pretrain(PG_FUNCTION_ARGS)
 
     Ia3TrainPrepare(&p->job, p->recipe);
     p->parent = Ia3TrainParent(&p->job);
-    lock = Ia3CheckpointLock(p->job.task);
+    lock = Ia3PretrainLock(p->job.task, true);
     PG_TRY();
     {
         p->mixture = Ia3MixtureRead(p->query, p->recipe, p->templates);
@@ -291,7 +292,7 @@ ia3_pretrain(PG_FUNCTION_ARGS)
     }
     PG_FINALLY();
     {
-        Ia3CheckpointUnlock(&lock);
+        Ia3PretrainUnlock(&lock);
     }
     PG_END_TRY();
 

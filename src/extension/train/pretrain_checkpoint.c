@@ -10,13 +10,10 @@
 
 #include <math.h>
 
-#include "catalog/namespace.h"
 #include "catalog/pg_type.h"
-#include "common/hashfn.h"
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
-#include "utils/lsyscache.h"
 
 #include "pretrain_checkpoint.h"
 #include "extension/tasks/catalog.h"
@@ -73,29 +70,6 @@ static Ia3Query metricsQuery = {
     .nArgs = 4,
     .argTypes = {JSONBOID, INT4OID, FLOAT8OID, FLOAT8ARRAYOID},
 };
-
-/* Only advisory locks outlast a transaction. The fourth field is 3, which it never is for locks that users take. */
-LOCKTAG
-Ia3CheckpointLock(const char *task)
-{
-    Oid relation = get_relname_relid("checkpoint", get_namespace_oid("ia3", false));
-    LOCKTAG tag;
-
-    SET_LOCKTAG_ADVISORY(tag, MyDatabaseId, relation, hash_bytes((const unsigned char *) task, strlen(task)),
-                         3);
-    if (LockAcquire(&tag, ExclusiveLock, true, true) == LOCKACQUIRE_NOT_AVAIL)
-        ereport(ERROR,
-                (errcode(ERRCODE_OBJECT_IN_USE),
-                 errmsg("ia3 task \"%s\" is being pre-trained by another session", task),
-                 errhint("Wait until that run has ended; the view ia3_stat_progress_train shows it.")));
-    return tag;
-}
-
-void
-Ia3CheckpointUnlock(const LOCKTAG *tag)
-{
-    LockRelease(tag, ExclusiveLock, true);
-}
 
 /* Copies the value of a column of the first row into the memory context `keep`. */
 static Datum

@@ -8,8 +8,6 @@
 #include "common/protocol.h"
 #include "extension/client/string_list.h"
 
-#include "storage/lock.h"
-
 #define IA3_LOSS_POINTS 100 /* of the whole run */
 
 typedef struct Ia3Checkpoint {
@@ -20,13 +18,6 @@ typedef struct Ia3Checkpoint {
     double losses[IA3_LOSS_POINTS]; /* means over equal shares of all steps; NaN: no loss yet */
     double seconds;                 /* training time so far */
 } Ia3Checkpoint;
-
-/*
- * Locks the task for pre-training, since two runs would overwrite each other's checkpoints. The lock is held across
- * transactions, until Ia3CheckpointUnlock or the end of the session. ERROR 55006 if another session holds it.
- */
-extern LOCKTAG Ia3CheckpointLock(const char *task);
-extern void Ia3CheckpointUnlock(const LOCKTAG *tag);
 
 /* Reads the checkpoint of a task that the caller owns into the current memory context; false if there is none. */
 extern bool Ia3CheckpointLoad(const char *task, Ia3Checkpoint *checkpoint);

@@ -1,0 +1,244 @@
+/*
+ * task_json.c
+ *     ia3_export_task and ia3_import_task: a whole task as one jsonb value, on its way to another database.
+ *
+ * The value has everything but what only this database knows: the owner, the readers, and whether the task is in use.
+ * The number of its format is increased when a reader of the older format would misunderstand it; members that a reader
+ * does not know are ignored.
+ */
+#include "postgres.h"
+
+#include "catalog/pg_type.h"
+#include "miscadmin.h"
+#include "utils/builtins.h"
+#include "utils/jsonb.h"
+
+#include "catalog.h"
+#include "common/version.h"
+#include "json_text.h"
+#include "template.h"
+#include "versions.h"
+
+PG_FUNCTION_INFO_V1(ia3_export_task);
+PG_FUNCTION_INFO_V1(ia3_import_task);
+PG_FUNCTION_INFO_V1(ia3_import_task_text);
+
+#define FORMAT 1
+
+/* $1 is the task. Row security shows its versions to readers, but not the queries. */
+static Ia3Query exportQuery = {
+    .sql = "SELECT pg_catalog.jsonb_build_object('format', $2, 'ia3_version', $3, 'task', t.task,"
+           "  'backbone', t.backbone, 'template', t.template, 'choices', t.choices,"
+           "  'active_version', t.active_version, 'next_version', t.next_version, 'comment', t.comment,"
+           "  'versions', COALESCE((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object("
+           "    'version', a.version, 'vectors', pg_catalog.translate(pg_catalog.encode(a.vectors, 'base64'),"
+           "     E'\\n', ''), 'digest', pg_catalog.encode(a.digest, 'hex'),"
+           "    'backbone_digest', pg_catalog.encode(a.backbone_digest, 'hex'),"
+           "    'parent_version', a.parent_version, 'examples', a.examples, 'recipe', a.recipe,"
+           "    'metrics', a.metrics, 'created_by', a.created_by, 'created_at', a.created_at,"
+           "    'query', q.query) ORDER BY a.version)"
+           "   FROM ia3.adapter a LEFT JOIN ia3.adapter_query q ON q.task OPERATOR(pg_catalog.=) a.task"
+           "    AND q.version OPERATOR(pg_catalog.=) a.version"
+           "   WHERE a.task OPERATOR(pg_catalog.=) t.task), '[]'::pg_catalog.jsonb))"
+           " FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 3,
+    .argTypes = {TEXTOID, INT4OID, TEXTOID},
+};
+
+/* The task in $1 as columns: its name, templates and choices, and what is wrong with it otherwise. */
+static Ia3Query readQuery = {
+    .sql = "SELECT j.task, j.template, j.choices,"
+           " CASE WHEN j.backbone IS NULL THEN 'It names no backbone.'"
+           "  WHEN NOT EXISTS (SELECT 1 FROM pg_catalog.unnest(j.template) e) THEN 'It has no template.'"
+           "  WHEN EXISTS (SELECT 1 FROM pg_catalog.unnest(j.template) e WHERE e IS NULL)"
+           "   OR EXISTS (SELECT 1 FROM pg_catalog.unnest(j.choices) e WHERE e IS NULL)"
+           "   THEN 'A template or a choice is null.'"
+           "  WHEN COALESCE(pg_catalog.jsonb_typeof(j.versions), 'null') OPERATOR(pg_catalog.<>) 'array'"
+           "   THEN 'It has no array of versions.'"
+           "  WHEN EXISTS (SELECT 1 FROM pg_catalog.jsonb_array_elements(j.versions) e"
+           "   WHERE pg_catalog.jsonb_typeof(e.value) OPERATOR(pg_catalog.<>) 'object')"
+           "   THEN 'A version is not a JSON object.' END"
+           " FROM pg_catalog.jsonb_to_record($1) AS j(task pg_catalog.text, backbone pg_catalog.text,"
+           "  template pg_catalog.text[], choices pg_catalog.text[], versions pg_catalog.jsonb)",
+    .nArgs = 1,
+    .argTypes = {JSONBOID},
+};
+
+#define VERSIONS                                                                                             \
+    "pg_catalog.jsonb_to_recordset($1 OPERATOR(pg_catalog.->) 'versions') AS v(version pg_catalog.int4,"     \
+    " vectors pg_catalog.text, digest pg_catalog.text, backbone_digest pg_catalog.text,"                     \
+    " parent_version pg_catalog.int4, examples pg_catalog.int4, recipe pg_catalog.jsonb,"                    \
+    " metrics pg_catalog.jsonb, created_at pg_catalog.timestamptz, query pg_catalog.text)"
+#define VECTORS "pg_catalog.decode(v.vectors, 'base64')"
+
+/* What is wrong with the first version that cannot be stored. */
+static Ia3Query checkQuery = {
+    .sql = "SELECT p.problem FROM (SELECT CASE"
+           " WHEN v.version IS NULL OR v.version OPERATOR(pg_catalog.<) 1 THEN 'A version has no number.'"
+           " WHEN pg_catalog.count(*) OVER (PARTITION BY v.version) OPERATOR(pg_catalog.>) 1"
+           "  THEN pg_catalog.format('There is more than one version %s.', v.version)"
+           " WHEN COALESCE(v.vectors, '') OPERATOR(pg_catalog.=) '' OR v.digest IS NULL OR v.recipe IS NULL"
+           "  OR pg_catalog.jsonb_typeof(v.recipe) OPERATOR(pg_catalog.<>) 'object'"
+           "  OR COALESCE(pg_catalog.length(v.backbone_digest), 0) OPERATOR(pg_catalog.<>) 64"
+           "  THEN pg_catalog.format('Version %s lacks its vectors, a digest or its recipe.', v.version)"
+           " WHEN pg_catalog.encode(pg_catalog.sha256(" VECTORS "), 'hex') OPERATOR(pg_catalog.<>) v.digest"
+           "  THEN pg_catalog.format('The vectors of version %s do not match their digest.', v.version) END"
+           "  AS problem FROM " VERSIONS ") p WHERE p.problem IS NOT NULL LIMIT 1",
+    .nArgs = 1,
+    .argTypes = {JSONBOID},
+};
+
+/* $2 is the name, $3 the caller. A version that is not there cannot be active. Runs as the owner of the tables. */
+static Ia3Query importQuery = {
+    .sql = "WITH given AS (SELECT v.* FROM " VERSIONS "),"
+           " made AS (INSERT INTO ia3.task (task, owner, backbone, template, choices, active_version,"
+           "   next_version, comment)"
+           "  SELECT $2, ia3.role($3), j.backbone, j.template, j.choices,"
+           "   (SELECT g.version FROM given g WHERE g.version OPERATOR(pg_catalog.=) j.active_version),"
+           "   GREATEST(j.next_version, 1, (SELECT pg_catalog.max(g.version) FROM given g)"
+           "    OPERATOR(pg_catalog.+) 1), j.comment"
+           "  FROM pg_catalog.jsonb_to_record($1) AS j(backbone pg_catalog.text, template pg_catalog.text[],"
+           "   choices pg_catalog.text[], active_version pg_catalog.int4, next_version pg_catalog.int4,"
+           "   comment pg_catalog.text)"
+           "  ON CONFLICT (task) DO NOTHING RETURNING task),"
+           " versions AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
+           "   examples, recipe, metrics, created_by, created_at)"
+           "  SELECT m.task, v.version, " VECTORS ", pg_catalog.decode(v.backbone_digest, 'hex'),"
+           "   v.parent_version, v.examples, v.recipe, v.metrics, $4,"
+           "   COALESCE(v.created_at, pg_catalog.now()) FROM given v CROSS JOIN made m),"
+           " queries AS (INSERT INTO ia3.adapter_query (task, version, query)"
+           "  SELECT m.task, v.version, v.query FROM given v CROSS JOIN made m WHERE v.query IS NOT NULL"
+           "  ON CONFLICT (task, version) DO NOTHING)"
+           " SELECT 1 FROM made",
+    .nArgs = 4,
+    .argTypes = {JSONBOID, TEXTOID, REGROLEOID, NAMEOID},
+};
+
+Datum
+ia3_export_task(PG_FUNCTION_ARGS)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    char *task = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    Datum values[3], result;
+    bool isNull;
+
+    Ia3TaskCheckName(task);
+    Ia3SpiConnect();
+    values[0] = CStringGetTextDatum(task);
+    values[1] = Int32GetDatum(FORMAT);
+    values[2] = CStringGetTextDatum(IA3_VERSION);
+    if (Ia3QueryRun(&exportQuery, values, NULL, true) == 0)
+        Ia3VersionsRaiseNotOwned(task);
+    MemoryContextSwitchTo(caller);
+    result = PointerGetDatum(PG_DETOAST_DATUM_COPY(Ia3QueryColumn(1, &isNull)));
+    Ia3SpiFinish();
+    MemoryContextSwitchTo(caller);
+    PG_RETURN_DATUM(result);
+}
+
+static void
+raise_invalid(const char *detail)
+{
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("not an exported ia3 task"),
+                    errdetail("%s", detail)));
+}
+
+static void
+check_format(Jsonb *export)
+{
+    JsonbValue value;
+
+    if (!JB_ROOT_IS_OBJECT(export))
+        raise_invalid("It is not a JSON object.");
+    if (getKeyJsonValueFromContainer(&export->root, "format", 6, &value) == NULL || value.type != jbvNumeric)
+        raise_invalid("It has no number of a format.");
+    if (!DatumGetBool(DirectFunctionCall2(numeric_eq, NumericGetDatum(value.val.numeric),
+                                          DirectFunctionCall1(int4_numeric, Int32GetDatum(FORMAT)))))
+        ereport(
+            ERROR,
+            (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("unsupported format of an exported ia3 task"),
+             errdetail("The format is %s; this version of ia3 reads format %d.",
+                       DatumGetCString(DirectFunctionCall1(numeric_out, NumericGetDatum(value.val.numeric))),
+                       FORMAT)));
+}
+
+/* Checks everything but the name, which it returns, NULL if there is none. */
+static char *
+check_export(Datum export)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    char *name = NULL;
+    bool isNull;
+    Datum value;
+
+    check_format(DatumGetJsonbP(export));
+    Ia3SpiConnect();
+    Ia3QueryRun(&readQuery, &export, NULL, true);
+    value = Ia3QueryColumn(4, &isNull);
+    if (!isNull)
+        raise_invalid(TextDatumGetCString(value));
+    (void) Ia3TemplatesParse(Ia3StringsFromArray(Ia3QueryColumn(2, &isNull), "template"), IA3_TRUNCATE_END);
+    value = Ia3QueryColumn(1, &isNull);
+    if (!isNull)
+        name = MemoryContextStrdup(caller, TextDatumGetCString(value));
+    if (Ia3QueryRun(&checkQuery, &export, NULL, true) > 0)
+        raise_invalid(TextDatumGetCString(Ia3QueryColumn(1, &isNull)));
+    Ia3SpiFinish();
+    MemoryContextSwitchTo(caller);
+    return name;
+}
+
+/* Makes the task, under the given name or, if that is NULL, under its own, and returns the name. */
+static Datum
+import_task(Datum export, char *name)
+{
+    NameData creator;
+    Ia3Identity caller;
+    Datum values[4];
+    bool made;
+    char *own;
+
+    PreventCommandDuringRecovery("ia3_import_task()");
+    PreventCommandIfReadOnly("ia3_import_task()");
+    PreventCommandIfParallelMode("ia3_import_task()");
+    own = check_export(export);
+    if (name == NULL)
+        name = own;
+    if (name == NULL)
+        raise_invalid("It has no name.");
+    Ia3TaskCheckName(name);
+    Ia3VersionsCheckNew(name);
+
+    namestrcpy(&creator, GetUserNameFromId(GetUserId(), false));
+    Ia3SpiConnect();
+    values[0] = export;
+    values[1] = CStringGetTextDatum(name);
+    values[3] = NameGetDatum(&creator);
+    caller = Ia3BecomeTableOwner();
+    values[2] = ObjectIdGetDatum(caller.user);
+    made = Ia3QueryRun(&importQuery, values, NULL, false) > 0;
+    Ia3BecomeAgain(caller);
+    if (!made)
+        Ia3VersionsRaiseTaken(name);
+    Ia3SpiFinish();
+    return CStringGetTextDatum(name);
+}
+
+Datum
+ia3_import_task(PG_FUNCTION_ARGS)
+{
+    if (PG_ARGISNULL(0))
+        PG_RETURN_NULL();
+    PG_RETURN_DATUM(
+        import_task(PG_GETARG_DATUM(0), PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1))));
+}
+
+/* The same for an export of type json or text. */
+Datum
+ia3_import_task_text(PG_FUNCTION_ARGS)
+{
+    if (PG_ARGISNULL(0))
+        PG_RETURN_NULL();
+    PG_RETURN_DATUM(import_task(JsonbPGetDatum(Ia3JsonbFromText(PG_GETARG_DATUM(0))),
+                                PG_ARGISNULL(1) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(1))));
+}
