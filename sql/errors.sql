@@ -137,3 +137,19 @@ SELECT count(*) FROM ia3.task;
 SELECT count(*) FROM ia3.adapter;
 DROP FUNCTION sneaky, attempt;
 DROP TABLE shots;
+
+-- the context of an error has the user's statements, but not ours
+CREATE FUNCTION ask(text) RETURNS text LANGUAGE plpgsql AS $$BEGIN RETURN ia3_predict($1, 'pay'); END $$;
+CREATE ROLE regress_ia3_asker;
+BEGIN;
+REVOKE SELECT ON ia3.task FROM PUBLIC;
+SET ROLE regress_ia3_asker;
+SAVEPOINT s;
+SELECT ia3_predict('some task', 'pay');
+ROLLBACK TO s;
+SELECT ask('some task');
+ROLLBACK TO s;
+SELECT ia3_drop('some task', 1);
+ROLLBACK;
+DROP ROLE regress_ia3_asker;
+DROP FUNCTION ask;

@@ -91,6 +91,25 @@ like($err, qr/ERROR:  08006/, 'a crash of the engine ends it');
 my $before = step_of('base');
 cmp_ok($before, '>', $crashed, 'what it had reached stays');
 
+# Another role takes the name while the first part of a run is computed: nothing of the run gets into its task.
+value('GRANT EXECUTE ON PROCEDURE ia3_pretrain TO alice; GRANT EXECUTE ON FUNCTION ia3_train TO carol; GRANT SELECT ON shots TO carol');
+ok(wait_for_state($node, 'default', 'ready'), 'the engine is back after the crash');
+my $taker = start_query($node, q{BEGIN; SET ROLE carol; SELECT ia3_train('raced', 'SELECT text, label FROM shots', steps => 2); RESET ROLE;
+    DO $$BEGIN
+        WHILE NOT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'CALL ia3_pretrain') LOOP
+            PERFORM pg_sleep(0.05), pg_stat_clear_snapshot();
+        END LOOP;
+    END$$;
+    COMMIT;
+});
+ok(wait_for_query($node, q{SELECT count(*) = 1 FROM pg_stat_activity WHERE query ~ 'WHILE NOT EXISTS' AND wait_event = 'PgSleep'}),
+    'a transaction has made a task that nobody sees yet');
+($out, $err) = finish_query(start_query($node, 'SET ROLE alice; ' . pretrain('raced') . ";\n"));
+like($err, qr/ERROR:  42710: the name "raced" cannot be used for a new ia3 task/, 'a run of the same name ends at its first checkpoint');
+is((finish_query($taker))[1], '', 'the transaction is committed');
+is(value(q{SELECT count(*) FROM ia3.checkpoint WHERE task = 'raced'}), '0', 'and its task has no checkpoint of another role');
+value(q{SELECT ia3_drop('raced'); REVOKE EXECUTE ON FUNCTION ia3_train FROM carol});
+
 # A dump includes the checkpoint and the privileges.
 my $dump = $node->backup_dir . '.dump';
 $node->command_ok([ 'pg_dump', '-Fc', '-f', $dump, '-d', $node->connstr('postgres') ], 'pg_dump');

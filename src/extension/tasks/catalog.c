@@ -30,8 +30,8 @@ Ia3SpiFinish(void)
         elog(ERROR, "SPI_finish failed: %s", SPI_result_code_string(rc));
 }
 
-uint64
-Ia3QueryRun(Ia3Query *query, Datum *values, const char *nulls, bool readOnly)
+static void
+prepare_and_execute(Ia3Query *query, Datum *values, const char *nulls, bool readOnly)
 {
     int rc;
 
@@ -46,6 +46,49 @@ Ia3QueryRun(Ia3Query *query, Datum *values, const char *nulls, bool readOnly)
     rc = SPI_execute_plan(query->plan, values, nulls, readOnly, 0);
     if (rc < 0)
         elog(ERROR, "SPI_execute_plan failed for \"%s\": %s", query->sql, SPI_result_code_string(rc));
+}
+
+/* Removes the line of a context that has the statement in it, whatever language the rest of the line is in. */
+static void
+remove_statement(ErrorData *error, const char *sql)
+{
+    char *found = error->context ? strstr(error->context, sql) : NULL;
+    char *begin, *end;
+
+    if (found == NULL)
+        return;
+    begin = found;
+    while (begin > error->context && begin[-1] != '\n')
+        begin--;
+    end = strchr(found, '\n');
+    if (end != NULL)
+        memmove(begin, end + 1, strlen(end + 1) + 1);
+    else if (begin > error->context)
+        begin[-1] = '\0'; /* the newline goes as well */
+    else
+        error->context = NULL;
+}
+
+uint64
+Ia3QueryRun(Ia3Query *query, Datum *values, const char *nulls, bool readOnly)
+{
+    MemoryContext caller = CurrentMemoryContext;
+
+    PG_TRY();
+    {
+        prepare_and_execute(query, values, nulls, readOnly);
+    }
+    PG_CATCH();
+    {
+        ErrorData *error;
+
+        MemoryContextSwitchTo(caller);
+        error = CopyErrorData();
+        FlushErrorState();
+        remove_statement(error, query->sql);
+        ReThrowError(error);
+    }
+    PG_END_TRY();
     return SPI_processed;
 }
 

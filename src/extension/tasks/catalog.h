@@ -24,7 +24,8 @@ typedef struct Ia3Query {
 /*
  * Runs the query inside SPI, to which the caller has connected, and returns the number of rows processed, which are
  * in SPI_tuptable. `nulls` is as SPI takes it, NULL if no value is null. A read-only query sees the snapshot of the
- * statement that called us. ERROR XX000 when SPI reports a failure.
+ * statement that called us. ERROR XX000 when SPI reports a failure. The text of the query means nothing to a user and
+ * is removed from the context of an error.
  */
 extern uint64 Ia3QueryRun(Ia3Query *query, Datum *values, const char *nulls, bool readOnly);
 

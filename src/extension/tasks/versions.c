@@ -263,7 +263,6 @@ Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *te
     Ia3Identity caller;
     Datum values[5];
 
-    Ia3VersionsCheckOwner(task);
     Ia3SpiConnect();
     caller = Ia3BecomeTableOwner();
     values[0] = CStringGetTextDatum(task);
@@ -274,8 +273,6 @@ Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *te
     Ia3QueryRun(&insertTaskQuery, values, "    n", false);
     Ia3BecomeAgain(caller);
     Ia3SpiFinish();
-    /* Another role may have created a task of this name in the meantime. */
-    Ia3VersionsCheckOwner(task);
 }
 
 /* Locks the task's row; returns the active version or 0. */

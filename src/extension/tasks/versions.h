@@ -52,9 +52,7 @@ extern char *Ia3VersionsBackbone(const char *task);
  */
 extern int Ia3VersionsStore(const Ia3NewVersion *version);
 
-/*
- * Creates a task without versions, owned by the caller, unless it exists. ERROR as for Ia3VersionsCheckOwner.
- */
+/* Creates a task without versions, owned by the caller, unless there is one of this name, whoever owns it. */
 extern void Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *templates);
 
 /*

@@ -26,15 +26,20 @@ static Ia3Query loadQuery = {
     .argTypes = {TEXTOID},
 };
 
+/*
+ * Runs as the owner of the tables; $9 is the caller. The task's row is locked, so its owner stays the same until the
+ * checkpoint is committed.
+ */
 static Ia3Query saveQuery = {
     .sql =
         "INSERT INTO ia3.checkpoint (task, step, recipe, backbone_digest, state, losses, seconds, created_by)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+        " SELECT t.task, $2, $3, $4, $5, $6, $7, $8 FROM ia3.task t"
+        " WHERE t.task OPERATOR(pg_catalog.=) $1 AND ia3.task_owned(t.owner, $9) FOR NO KEY UPDATE"
         " ON CONFLICT (task) DO UPDATE SET step = excluded.step, recipe = excluded.recipe,"
         " backbone_digest = excluded.backbone_digest, state = excluded.state, losses = excluded.losses,"
         " seconds = excluded.seconds, created_by = excluded.created_by, saved_at = excluded.saved_at",
-    .nArgs = 8,
-    .argTypes = {TEXTOID, INT4OID, JSONBOID, BYTEAOID, BYTEAOID, FLOAT8ARRAYOID, FLOAT8OID, NAMEOID},
+    .nArgs = 9,
+    .argTypes = {TEXTOID, INT4OID, JSONBOID, BYTEAOID, BYTEAOID, FLOAT8ARRAYOID, FLOAT8OID, NAMEOID, OIDOID},
 };
 
 /* Runs as the owner of the tables; $2 is the caller. */
@@ -155,8 +160,9 @@ void
 Ia3CheckpointSave(const char *task, const char *backbone, const Ia3Strings *templates, const Ia3Checkpoint *c)
 {
     NameData creator;
-    Datum values[8];
+    Datum values[9];
     Ia3Identity caller;
+    bool saved;
 
     Ia3VersionsMakeTask(task, backbone, templates);
     Ia3SpiConnect();
@@ -170,8 +176,11 @@ Ia3CheckpointSave(const char *task, const char *backbone, const Ia3Strings *temp
     values[6] = Float8GetDatum(c->seconds);
     values[7] = NameGetDatum(&creator);
     caller = Ia3BecomeTableOwner();
-    Ia3QueryRun(&saveQuery, values, NULL, false);
+    values[8] = ObjectIdGetDatum(caller.user);
+    saved = Ia3QueryRun(&saveQuery, values, NULL, false) > 0;
     Ia3BecomeAgain(caller);
+    if (!saved)
+        Ia3VersionsRaiseTaken(task);
     Ia3SpiFinish();
 }
 
