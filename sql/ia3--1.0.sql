@@ -307,7 +307,35 @@ COMMENT ON FUNCTION @extschema@.ia3_train IS
 -- Training keeps a processor busy for minutes, so it needs a grant. Prediction is open to everybody.
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_train FROM PUBLIC;
 
--- This is a procedure because it commits after every checkpoint.
+-- The same as a procedure, which commits before the engine trains and then holds neither a lock nor a snapshot.
+CREATE PROCEDURE @extschema@.ia3_train_task(
+    task pg_catalog.text,
+    query pg_catalog.text,
+    template pg_catalog.text[] DEFAULT NULL,
+    choices pg_catalog.text[] DEFAULT NULL,
+    backbone pg_catalog.text DEFAULT NULL,
+    init pg_catalog.text DEFAULT NULL,
+    steps pg_catalog.int4 DEFAULT 1000,
+    batch_size pg_catalog.int4 DEFAULT 8,
+    learning_rate pg_catalog.float8 DEFAULT NULL,
+    warmup_ratio pg_catalog.float8 DEFAULT 0.06,
+    lm_weight pg_catalog.float8 DEFAULT 1,
+    unlikelihood_weight pg_catalog.float8 DEFAULT 1,
+    length_norm_weight pg_catalog.float8 DEFAULT 1,
+    dropout pg_catalog.float8 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    activate pg_catalog.bool DEFAULT true,
+    loss_averaging pg_catalog.text DEFAULT 'batch',
+    method pg_catalog.text DEFAULT 'ia3',
+    truncate pg_catalog.text DEFAULT 'longest',
+    INOUT version pg_catalog.int4 DEFAULT NULL
+)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON PROCEDURE @extschema@.ia3_train_task IS
+    'trains a new version of a task on the rows of a query, in transactions of its own';
+REVOKE EXECUTE ON PROCEDURE @extschema@.ia3_train_task FROM PUBLIC;
+
+-- This is a procedure because it commits before the engine trains, and after every checkpoint.
 CREATE PROCEDURE @extschema@.ia3_pretrain(
     task pg_catalog.text,
     query pg_catalog.text,

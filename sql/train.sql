@@ -30,6 +30,66 @@ SELECT metrics ->> 'steps' AS steps, metrics ->> 'examples' AS examples, metrics
        jsonb_typeof(metrics -> 'loss_curve') AS curve
   FROM ia3.adapter WHERE version = 1;
 
+-- the procedure has the same arguments, gives the same vectors and returns the number
+SELECT p.proargnames = f.proargnames || 'version'::text AS names,
+       p.proallargtypes = string_to_array(f.proargtypes::text, ' ')::oid[] || 'int4'::regtype::oid AS types,
+       pg_get_expr(p.proargdefaults, 0) = pg_get_expr(f.proargdefaults, 0) || ', NULL::integer' AS defaults
+  FROM pg_proc f, pg_proc p WHERE f.proname = 'ia3_train' AND p.proname = 'ia3_train_task';
+CALL ia3_train_task('called', $$SELECT text, label FROM shots ORDER BY id$$, steps => 3, seed => 7);
+CALL ia3_train_task('called', $$SELECT text, label FROM shots ORDER BY id$$, steps => 3, seed => 7, init => 'called@1', activate => false);
+SELECT c.version, c.active, c.parent_version, c.digest = t.digest AS same FROM ia3.adapters c, ia3.adapters t
+ WHERE c.task = 'called' AND t.task = 'tickets' AND t.version = 1 ORDER BY 1;
+-- it commits, also what its caller has done before
+CREATE TABLE log (note text);
+DO $$
+DECLARE v int;
+BEGIN
+    INSERT INTO log VALUES ('before');
+    CALL ia3_train_task('called', 'SELECT text, label FROM shots', steps => 1, seed => 7, version => v);
+    INSERT INTO log VALUES ('version ' || v);
+    ROLLBACK;
+END $$;
+SELECT * FROM log;
+SELECT max(version) FROM ia3.adapters WHERE task = 'called';
+-- so it runs where it can commit
+BEGIN;
+CALL ia3_train_task('called', 'SELECT text, label FROM shots', steps => 1);
+ROLLBACK;
+CREATE FUNCTION train_called() RETURNS int LANGUAGE plpgsql AS $$
+DECLARE v int;
+BEGIN
+    CALL ia3_train_task('called', 'SELECT text, label FROM shots', steps => 1, version => v);
+    RETURN v;
+END $$;
+SELECT train_called();
+DO $$
+DECLARE v int;
+BEGIN
+    CALL ia3_train_task('called', 'SELECT text, label FROM shots', steps => 1, version => v);
+EXCEPTION WHEN division_by_zero THEN NULL;
+END $$;
+CREATE ROLE regress_ia3_trainer;
+GRANT SELECT ON shots TO regress_ia3_trainer;
+GRANT EXECUTE ON PROCEDURE ia3_train_task TO regress_ia3_trainer;
+DO $$
+DECLARE v int;
+BEGIN
+    SET LOCAL ia3.max_input_tokens = 20; -- which lasts until the commit, but counts for the run
+    CALL ia3_train_task('called', 'SELECT text, label FROM shots', steps => 1, version => v);
+    RAISE INFO 'tokens: %', (SELECT recipe ->> 'max_input_tokens' FROM ia3.adapter WHERE task = 'called' AND version = v);
+    SET LOCAL ROLE regress_ia3_trainer;
+    CALL ia3_train_task('hers', 'SELECT text, label FROM shots', steps => 1, version => v);
+END $$;
+CALL ia3_train_task('called', NULL);
+CALL ia3_train_task('called', 'SELECT text, label FROM shots WHERE false');
+SELECT max(version) FROM ia3.adapters WHERE task = 'called';
+SELECT count(*) FROM ia3.adapters WHERE task = 'hers';
+SELECT ia3_drop('called');
+DROP FUNCTION train_called;
+DROP TABLE log;
+DROP OWNED BY regress_ia3_trainer;
+DROP ROLE regress_ia3_trainer;
+
 -- without a seed one is drawn and recorded
 SELECT ia3_train('drawn', $$SELECT text, label FROM shots ORDER BY id$$, steps => 1) AS a,
        ia3_train('drawn', $$SELECT text, label FROM shots ORDER BY id$$, steps => 1) AS b;

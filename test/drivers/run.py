@@ -167,6 +167,9 @@ def test_changes(driver, sql):
     expect(driver, digest, [task], sql.execute(with_literals(digest, ["by SQL"]), None))
     sql.execute("SELECT ia3_drop('by SQL')", None)
     expect(driver, "SELECT ia3_train({}, {}, steps => {})", [task, SHOTS, 20], [(2,)])
+    train = "CALL ia3_train_task({}, {}, " + ", ".join(f"{name} => {{}}" for name in names) + ")"
+    expect(driver, train, ["called " + driver.name] + args[1:], [(1,)])
+    expect(driver, digest, ["called " + driver.name], sql.execute(with_literals(digest, [task]), None))
     pretrain = "CALL ia3_pretrain({}, {}, templates => {}, steps => {}, batch_size => {}, checkpoint_every => {}, seed => {})"
     expect(driver, pretrain, ["base " + driver.name, "SELECT 'a' AS task, body AS text, label FROM shots", '{"a": "{text}?"}',
                               20, 4, 10, 1], [])
@@ -202,7 +205,7 @@ def test_changes(driver, sql):
         expect(driver, "SELECT ia3_drop({}) IS NOT NULL", [name], [(True,)])
     (data,), = sql.execute("SHOW data_directory", None)
     expect(driver, "SELECT ia3_merge({}, {}) IS NOT NULL", [task, f"{data}/ia3 by {driver.name} {os.getpid()}"], [(True,)])
-    for name in (task, copy, "base " + driver.name):
+    for name in (task, copy, "called " + driver.name, "base " + driver.name):
         expect(driver, "SELECT ia3_drop({}) IS NOT NULL", [name], [(True,)])
 
 

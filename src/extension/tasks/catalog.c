@@ -4,10 +4,14 @@
  */
 #include "postgres.h"
 
+#include "access/xact.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
 #include "miscadmin.h"
+#include "utils/inval.h"
 #include "utils/lsyscache.h"
+#include "utils/memutils.h"
+#include "utils/resowner.h"
 #include "utils/syscache.h"
 
 #include "catalog.h"
@@ -102,15 +106,49 @@ Ia3QueryColumn(int column, bool *isNull)
 static Oid
 table_owner(void)
 {
-    Oid relation = get_relname_relid("task", get_namespace_oid("ia3", false));
-    HeapTuple tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
-    Oid owner;
+    Oid schema, relation, owner;
+    HeapTuple tuple;
 
+    AcceptInvalidationMessages(); /* of what has happened while an engine worked */
+    schema = get_namespace_oid("ia3", true);
+    relation = OidIsValid(schema) ? get_relname_relid("task", schema) : InvalidOid;
+    tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
     if (!HeapTupleIsValid(tuple))
-        elog(ERROR, "cache lookup failed for ia3.task");
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("extension \"ia3\" does not exist"),
+                        errdetail("It was dropped after this call had begun, and its tables with it.")));
     owner = ((Form_pg_class) GETSTRUCT(tuple))->relowner;
     ReleaseSysCache(tuple);
     return owner;
+}
+
+void
+Ia3RunAndRollBack(void (*run)(void *arg), void *arg)
+{
+    MemoryContext caller = CurrentMemoryContext;
+    ResourceOwner owner = CurrentResourceOwner;
+
+    BeginInternalSubTransaction(NULL);
+    MemoryContextSwitchTo(caller);
+    PG_TRY();
+    {
+        run(arg);
+        RollbackAndReleaseCurrentSubTransaction();
+        MemoryContextSwitchTo(caller);
+        CurrentResourceOwner = owner;
+    }
+    PG_CATCH();
+    {
+        ErrorData *error;
+
+        MemoryContextSwitchTo(caller);
+        error = CopyErrorData();
+        FlushErrorState();
+        RollbackAndReleaseCurrentSubTransaction();
+        MemoryContextSwitchTo(caller);
+        CurrentResourceOwner = owner;
+        ReThrowError(error);
+    }
+    PG_END_TRY();
 }
 
 Ia3Identity

@@ -40,10 +40,18 @@ typedef struct Ia3Identity {
 
 /*
  * Between these two calls queries run as the owner of the tables, who is exempt from row security, so what the caller
- * may do has to be checked first. An error ends this state together with the (sub)transaction.
+ * may do has to be checked first. An error ends this state together with the (sub)transaction. ERROR 42704 if there are
+ * no tables (any more).
  */
 extern Ia3Identity Ia3BecomeTableOwner(void);
 extern void Ia3BecomeAgain(Ia3Identity caller);
+
+/*
+ * Runs a function in a subtransaction that is rolled back at the end. So nothing remains of what it does in the
+ * database, and the locks that it takes are released; memory that it allocates in the caller's context remains. For
+ * look-ups before an engine works for a long time, which must not keep others from the tables. Not in parallel workers.
+ */
+extern void Ia3RunAndRollBack(void (*run)(void *arg), void *arg);
 
 /* SPI_connect and SPI_finish, with ERROR XX000 when they fail. They switch memory contexts as those do. */
 extern void Ia3SpiConnect(void);

@@ -276,7 +276,6 @@ Datum
 ia3_merge(PG_FUNCTION_ARGS)
 {
     Ia3Task *task;
-    bytea *vectors;
     char *directory;
     ia3_writer *w;
     ia3_reader reader;
@@ -285,12 +284,11 @@ ia3_merge(PG_FUNCTION_ARGS)
     check_may_write_files();
     directory = check_directory(text_to_cstring(PG_GETARG_TEXT_PP(1)));
     Ia3RequirePreload();
-    task = Ia3TaskLookup(text_to_cstring(PG_GETARG_TEXT_PP(0)));
-    vectors = Ia3TaskFetchVectors(task);
+    task = Ia3TaskLookupDetached(text_to_cstring(PG_GETARG_TEXT_PP(0)));
     w = Ia3RequestBegin(task->backbone);
     Ia3TaskCheckEngine(task, Ia3RequestBindBackbone());
     ia3_put_str(w, task->method, strlen(task->method));
-    ia3_put_str(w, VARDATA_ANY(vectors), VARSIZE_ANY_EXHDR(vectors));
+    ia3_put_str(w, VARDATA_ANY(task->vectors), VARSIZE_ANY_EXHDR(task->vectors));
     ia3_put_str(w, directory, strlen(directory));
     Ia3RequestSend(IA3_MERGE);
     if (Ia3ReplyWait(&reader) != IA3_OK)

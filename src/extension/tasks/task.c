@@ -206,6 +206,29 @@ Ia3TaskLookupIfExists(const char *reference)
     return lookup(reference, true, true);
 }
 
+typedef struct DetachedLookup {
+    const char *reference;
+    Ia3Task *task;
+} DetachedLookup;
+
+static void
+look_up_detached(void *arg)
+{
+    DetachedLookup *look = arg;
+
+    look->task = Ia3TaskLookup(look->reference);
+    look->task->vectors = Ia3TaskFetchVectors(look->task);
+}
+
+Ia3Task *
+Ia3TaskLookupDetached(const char *reference)
+{
+    DetachedLookup look = {.reference = reference};
+
+    Ia3RunAndRollBack(look_up_detached, &look);
+    return look.task;
+}
+
 Ia3Task *
 Ia3TaskLookupLatest(const char *reference)
 {
@@ -265,7 +288,7 @@ Ia3TaskFetchVectors(const Ia3Task *task)
 void
 Ia3TaskPutAdapter(const Ia3Task *task)
 {
-    bytea *vectors = Ia3TaskFetchVectors(task);
+    bytea *vectors = task->vectors ? task->vectors : Ia3TaskFetchVectors(task);
     ia3_writer *w = Ia3RequestBegin(task->backbone);
     ia3_reader reader;
     uint8 type;
@@ -278,5 +301,6 @@ Ia3TaskPutAdapter(const Ia3Task *task)
     type = Ia3ReplyWait(&reader);
     if (type != IA3_OK)
         Ia3ProtocolError("The engine did not answer PUT_ADAPTER with OK.");
-    pfree(vectors);
+    if (vectors != task->vectors)
+        pfree(vectors);
 }

@@ -28,6 +28,7 @@ typedef struct Ia3Task {
     char *method;
     uint8 digest[IA3_DIGEST_LEN];
     uint8 backboneDigest[IA3_DIGEST_LEN];
+    bytea *vectors; /* NULL: not fetched yet (Ia3TaskPutAdapter does it) */
     /* trained on rows as the types' output functions write them: versions whose recipe has no "rendering" */
     bool rowsAsWritten;
     Ia3Truncate truncate; /* IA3_TRUNCATE_END for versions whose recipe has no "truncate" */
@@ -51,7 +52,12 @@ extern Ia3TaskReference Ia3TaskParseReference(const char *reference);
 extern Ia3Task *Ia3TaskLookup(const char *reference);
 /* The same, but returns NULL when there is no such task or version; malformed references are still an ERROR. */
 extern Ia3Task *Ia3TaskLookupIfExists(const char *reference);
-/* The same with a new snapshot, for use after waiting for a lock. */
+/*
+ * The same, and fetches the vectors; holds no lock on the tables afterwards, nor needs the tables again. For work that
+ * takes long. Not in parallel workers.
+ */
+extern Ia3Task *Ia3TaskLookupDetached(const char *reference);
+/* The same as Ia3TaskLookup with a new snapshot, for use after waiting for a lock. */
 extern Ia3Task *Ia3TaskLookupLatest(const char *reference);
 
 /*

@@ -251,7 +251,7 @@ Ia3Evaluate(const char *reference, const char *query)
     bool found;
 
     INSTR_TIME_SET_CURRENT(start);
-    e.task = Ia3TaskLookup(reference);
+    e.task = Ia3TaskLookupDetached(reference);
     Ia3TaskCheckBackbone(e.task);
     templates = Ia3TemplatesParse(e.task->templates, e.task->truncate);
     e.template = templates[0];

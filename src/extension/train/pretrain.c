@@ -11,14 +11,9 @@
 
 #include <math.h>
 
-#include "access/xact.h"
-#include "executor/spi.h"
 #include "miscadmin.h"
-#include "nodes/parsenodes.h"
-#include "tcop/pquery.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
-#include "utils/portal.h"
 
 #include "extension/client/client.h"
 #include "extension/guc.h"
@@ -28,6 +23,7 @@
 #include "mixture.h"
 #include "pretrain_checkpoint.h"
 #include "train_job.h"
+#include "train_procedure.h"
 
 PG_FUNCTION_INFO_V1(ia3_pretrain);
 
@@ -54,19 +50,11 @@ typedef struct Pretraining {
     int nLosses[IA3_LOSS_POINTS];
 } Pretraining;
 
-/* Whether the call cannot commit. */
-static bool
-is_atomic(FunctionCallInfo fcinfo)
-{
-    return fcinfo->context == NULL || !IsA(fcinfo->context, CallContext) ||
-           castNode(CallContext, fcinfo->context)->atomic;
-}
-
 /* Raises an ERROR when the call cannot commit, but has checkpoints to save. */
 static void
 check_atomic(FunctionCallInfo fcinfo, const Pretraining *p)
 {
-    if (is_atomic(fcinfo) && p->every > 0 && p->every < p->recipe->steps)
+    if (Ia3ProcedureIsAtomic(fcinfo) && p->every > 0 && p->every < p->recipe->steps)
         ereport(ERROR, (errcode(ERRCODE_ACTIVE_SQL_TRANSACTION),
                         errmsg("ia3_pretrain() cannot save checkpoints inside a transaction block"),
                         errhint("Call it outside a transaction block, or with checkpoint_every => 0.")));
@@ -110,14 +98,14 @@ put_mixture(Ia3JsonObject *recipe, const void *arg)
 
 /* The recipe of the finished version, which also identifies the run that a checkpoint belongs to. */
 static Datum
-recipe_json(const Pretraining *p, const Ia3EngineInfo *engine, int maxInputTokens)
+recipe_json(const Pretraining *p, const Ia3EngineInfo *engine)
 {
     Ia3RecipeContext context = {
         .query = p->query,
         .backbone = p->job.backbone,
         .engine = engine,
         .init = p->job.init ? p->job.init->label : NULL,
-        .maxInputTokens = maxInputTokens,
+        .maxInputTokens = p->job.maxInputTokens,
         .more = put_mixture,
         .arg = p,
     };
@@ -136,7 +124,7 @@ begin(Pretraining *p, bool resume, bool seedGiven)
 
     if (found && !seedGiven)
         p->recipe->seed = Ia3CheckpointSeed(&saved);
-    p->at.recipe = recipe_json(p, engine, Ia3InputTokens());
+    p->at.recipe = recipe_json(p, engine);
     memcpy(p->at.backboneDigest, engine->digest, IA3_DIGEST_LEN);
     for (int i = 0; i < IA3_LOSS_POINTS; i++)
         p->at.losses[i] = NAN;
@@ -227,18 +215,8 @@ store(const Pretraining *p, const Ia3Trained *trained)
     Ia3CheckpointDelete(p->job.task);
 }
 
-/*
- * Commits what has been saved. Queries of ours that use the caller's snapshot need one in the next transaction, too.
- */
 static void
-commit(void)
-{
-    SPI_commit();
-    EnsurePortalSnapshotExists();
-}
-
-static void
-pretrain(Pretraining *p)
+pretrain(Pretraining *p, const Ia3Procedure *procedure)
 {
     MemoryContext keep = CurrentMemoryContext;
     MemoryContext pieces[2];
@@ -251,13 +229,14 @@ pretrain(Pretraining *p)
         /* The state that this segment starts from is in the other context. */
         MemoryContextReset(pieces[i]);
         MemoryContextSwitchTo(pieces[i]);
+        Ia3ProcedureCommit(procedure);
         train_piece(p, &trained);
+        Ia3ProcedureResume(procedure);
         if (p->at.step == p->recipe->steps) {
             store(p, &trained);
             break;
         }
         Ia3CheckpointSave(p->job.task, p->job.backbone, p->recipe->templates, &p->at);
-        commit();
     }
     MemoryContextSwitchTo(keep);
 }
@@ -265,19 +244,14 @@ pretrain(Pretraining *p)
 Datum
 ia3_pretrain(PG_FUNCTION_ARGS)
 {
-    MemoryContext caller = CurrentMemoryContext;
-    /* the portal outlives the transactions that the procedure commits */
-    MemoryContext context = AllocSetContextCreate(PortalContext, "ia3 pre-training", ALLOCSET_DEFAULT_SIZES);
+    Ia3Procedure procedure;
     Pretraining *p;
     LOCKTAG lock;
 
     Ia3TrainPrevent("ia3_pretrain()");
-    MemoryContextSwitchTo(context);
+    Ia3ProcedureBegin(&procedure, fcinfo, "ia3_pretrain()");
     p = palloc0(sizeof(Pretraining));
     read_arguments(fcinfo, p);
-    if (SPI_connect_ext(is_atomic(fcinfo) ? 0 : SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
-        elog(ERROR, "SPI_connect failed");
-    MemoryContextSwitchTo(context);
 
     Ia3TrainPrepare(&p->job, p->recipe);
     p->parent = Ia3TrainParent(&p->job);
@@ -288,7 +262,7 @@ ia3_pretrain(PG_FUNCTION_ARGS)
         p->job.putExamples = Ia3MixturePut;
         p->job.arg = p->mixture;
         begin(p, PG_ARGISNULL(ARG_RESUME) || PG_GETARG_BOOL(ARG_RESUME), !PG_ARGISNULL(ARG_SEED));
-        pretrain(p);
+        pretrain(p, &procedure);
     }
     PG_FINALLY();
     {
@@ -296,8 +270,6 @@ ia3_pretrain(PG_FUNCTION_ARGS)
     }
     PG_END_TRY();
 
-    SPI_finish();
-    MemoryContextSwitchTo(caller);
-    MemoryContextDelete(context);
+    Ia3ProcedureEnd(&procedure);
     PG_RETURN_VOID();
 }

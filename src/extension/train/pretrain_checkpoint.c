@@ -119,18 +119,26 @@ losses_array(const double *losses, bool skipNaN)
         construct_array(values, n, FLOAT8OID, sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
 }
 
-bool
-Ia3CheckpointLoad(const char *task, Ia3Checkpoint *c)
+typedef struct Loading {
+    const char *task;
+    Ia3Checkpoint *checkpoint;
+    bool found;
+} Loading;
+
+static void
+load(void *arg)
 {
+    Loading *loading = arg;
+    Ia3Checkpoint *c = loading->checkpoint;
     MemoryContext caller = CurrentMemoryContext;
     Datum value;
     bytea *digest;
-    bool isNull, found;
+    bool isNull;
 
     Ia3SpiConnect();
-    value = CStringGetTextDatum(task);
-    found = Ia3QueryRun(&loadQuery, &value, NULL, true) > 0;
-    if (found) {
+    value = CStringGetTextDatum(loading->task);
+    loading->found = Ia3QueryRun(&loadQuery, &value, NULL, true) > 0;
+    if (loading->found) {
         c->step = DatumGetInt32(Ia3QueryColumn(1, &isNull));
         c->recipe = column_copy(caller, 2);
         digest = (bytea *) DatumGetPointer(column_copy(caller, 3));
@@ -143,7 +151,15 @@ Ia3CheckpointLoad(const char *task, Ia3Checkpoint *c)
     }
     Ia3SpiFinish();
     MemoryContextSwitchTo(caller);
-    return found;
+}
+
+bool
+Ia3CheckpointLoad(const char *task, Ia3Checkpoint *checkpoint)
+{
+    Loading loading = {task, checkpoint, false};
+
+    Ia3RunAndRollBack(load, &loading);
+    return loading.found;
 }
 
 static bytea *

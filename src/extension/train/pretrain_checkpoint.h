@@ -19,7 +19,10 @@ typedef struct Ia3Checkpoint {
     double seconds;                 /* training time so far */
 } Ia3Checkpoint;
 
-/* Reads the checkpoint of a task that the caller owns into the current memory context; false if there is none. */
+/*
+ * Reads the checkpoint of a task that the caller owns into the current memory context; false if there is none. No lock
+ * on a table is held afterwards.
+ */
 extern bool Ia3CheckpointLoad(const char *task, Ia3Checkpoint *checkpoint);
 
 /*

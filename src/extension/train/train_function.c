@@ -1,13 +1,17 @@
 /*
  * train_function.c
- *     ia3_train: a new version of a task from the rows of a query.
+ *     ia3_train and ia3_train_task: a new version of a task from the rows of a query.
  *
- * The order of the steps decides for how long anything is locked. The arguments are checked, the rows are read and
- * their locks released (train_rows.c), and the engine trains; only then is the catalog written, so the task is locked
- * no longer than the rest of the transaction takes.
+ * The order of the steps decides for how long anything is locked. The arguments are checked, tasks are looked up and rows
+ * are read, with the locks released at once (Ia3RunAndRollBack), and the engine trains; only then are the tables written,
+ * so the task is locked no longer than the rest of the transaction takes. Whatever has changed meanwhile is found then.
+ *
+ * A function cannot let go of the snapshot of the statement that calls it. The procedure commits before the engine works.
  */
 #include "postgres.h"
 
+#include "access/htup_details.h"
+#include "funcapi.h"
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
@@ -16,9 +20,11 @@
 #include "extension/guc.h"
 #include "extension/tasks/versions.h"
 #include "train_job.h"
+#include "train_procedure.h"
 #include "train_rows.h"
 
 PG_FUNCTION_INFO_V1(ia3_train);
+PG_FUNCTION_INFO_V1(ia3_train_task);
 
 /* The choices of each row. */
 typedef struct LabelledRows {
@@ -36,6 +42,7 @@ typedef struct Training {
     const char *query;
     Ia3Recipe *recipe;
     Ia3Template **templates;
+    Ia3Strings *choices; /* of the task; NULL: the rows have none in common */
     MemoryContext rowContext;
     LabelledRows *rows;
 } Training;
@@ -196,22 +203,23 @@ read_rows(Training *t)
     return t->rows->common ? copy_strings(t->rows->common) : NULL;
 }
 
+/* Stores the version and returns its number. */
 static int
-store(const Training *t, const Ia3Trained *trained, const Ia3Strings *choices, int maxInputTokens)
+store(const Training *t, const Ia3Trained *trained)
 {
     Ia3RecipeContext context = {
         .query = t->query,
         .backbone = t->job.backbone,
         .engine = &trained->engine,
-        .choices = choices,
+        .choices = t->choices,
         .init = t->job.init ? t->job.init->label : NULL,
-        .maxInputTokens = maxInputTokens,
+        .maxInputTokens = t->job.maxInputTokens,
     };
     Ia3NewVersion version = {
         .task = t->job.task,
         .backbone = t->job.backbone,
         .templates = t->recipe->templates,
-        .choices = choices,
+        .choices = t->choices,
         .vectors = trained->vectors,
         .backboneDigest = trained->engine.digest,
         .parentVersion = Ia3TrainParent(&t->job),
@@ -224,26 +232,58 @@ store(const Training *t, const Ia3Trained *trained, const Ia3Strings *choices, i
     return Ia3VersionsStore(&version);
 }
 
-Datum
-ia3_train(PG_FUNCTION_ARGS)
+/* Does all that comes before the engine's work. Everything is copied into the current memory context. */
+static void
+begin(Training *t, FunctionCallInfo fcinfo)
 {
-    Training t = {.job = {.putExamples = put_examples, .running = forget_rows, .arg = &t}};
-    Ia3Trained trained;
-    Ia3Strings *choices;
-    int maxInputTokens = Ia3InputTokens();
-
-    Ia3TrainPrevent("ia3_train()");
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
                         errmsg("%s must not be null", PG_ARGISNULL(0) ? "task" : "query")));
+    t->job.putExamples = put_examples;
+    t->job.running = forget_rows;
+    t->job.arg = t;
+    t->job.task = text_to_cstring(PG_GETARG_TEXT_PP(0));
+    t->query = text_to_cstring(PG_GETARG_TEXT_PP(1));
+    Ia3TaskCheckName(t->job.task);
+    t->recipe = Ia3RecipeFromArguments(fcinfo, &Ia3TrainOptions);
+    t->templates = Ia3TemplatesParse(t->recipe->templates, t->recipe->truncate);
+    Ia3TrainPrepare(&t->job, t->recipe);
+    t->choices = read_rows(t);
+}
 
-    t.job.task = text_to_cstring(PG_GETARG_TEXT_PP(0));
-    t.query = text_to_cstring(PG_GETARG_TEXT_PP(1));
-    Ia3TaskCheckName(t.job.task);
-    t.recipe = Ia3RecipeFromArguments(fcinfo, &Ia3TrainOptions);
-    t.templates = Ia3TemplatesParse(t.recipe->templates, t.recipe->truncate);
-    Ia3TrainPrepare(&t.job, t.recipe);
-    choices = read_rows(&t);
+Datum
+ia3_train(PG_FUNCTION_ARGS)
+{
+    Training t = {0};
+    Ia3Trained trained;
+
+    Ia3TrainPrevent("ia3_train()");
+    begin(&t, fcinfo);
     Ia3TrainRun(&t.job, &trained);
-    PG_RETURN_INT32(store(&t, &trained, choices, maxInputTokens));
+    PG_RETURN_INT32(store(&t, &trained));
+}
+
+/* The last argument, after those of ia3_train, is the INOUT argument "version". */
+Datum
+ia3_train_task(PG_FUNCTION_ARGS)
+{
+    Training t = {0};
+    Ia3Trained trained;
+    Ia3Procedure procedure;
+    TupleDesc desc;
+    Datum version;
+    bool isNull = false;
+
+    Ia3TrainPrevent("ia3_train_task()");
+    if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
+        elog(ERROR, "result type must be a row type");
+    Ia3ProcedureCheck(fcinfo, "ia3_train_task()", "Call it by itself, or use the function ia3_train.");
+    Ia3ProcedureBegin(&procedure, fcinfo, "ia3_train_task()");
+    begin(&t, fcinfo);
+    Ia3ProcedureCommit(&procedure);
+    Ia3TrainRun(&t.job, &trained);
+    Ia3ProcedureResume(&procedure);
+    version = Int32GetDatum(store(&t, &trained));
+    Ia3ProcedureEnd(&procedure);
+    PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), &version, &isNull)));
 }

@@ -9,6 +9,7 @@
 #include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/snapmgr.h"
 
 #include "train_job.h"
 #include "extension/client/client.h"
@@ -17,6 +18,7 @@
 #include "extension/supervisor/shmem.h"
 #include "extension/supervisor/progress.h"
 #include "extension/tasks/adapter_request.h"
+#include "extension/tasks/catalog.h"
 #include "extension/tasks/versions.h"
 
 #define NOTICE_INTERVAL_MS 2000
@@ -41,16 +43,28 @@ choose_backbone(const char *task, const Ia3Recipe *recipe)
     return backbone ? backbone : pstrdup(Ia3Backbone);
 }
 
+/* Looks up what the run needs from the tables; rolled back, so that no lock remains. */
+static void
+look_up(void *arg)
+{
+    Ia3TrainJob *job = arg;
+    const char *init = job->recipe->init;
+
+    Ia3VersionsCheckOwner(job->task);
+    job->backbone = choose_backbone(job->task, job->recipe);
+    if (init) {
+        job->init = Ia3TaskLookup(init);
+        job->init->vectors = Ia3TaskFetchVectors(job->init);
+        job->init->backbone = pstrdup(job->backbone); /* the vectors are needed there */
+    }
+}
+
 void
 Ia3TrainPrepare(Ia3TrainJob *job, Ia3Recipe *recipe)
 {
-    Ia3VersionsCheckOwner(job->task);
     job->recipe = recipe;
-    job->backbone = choose_backbone(job->task, recipe);
-    if (recipe->init) {
-        job->init = Ia3TaskLookup(recipe->init);
-        job->init->backbone = pstrdup(job->backbone); /* the vectors are needed there */
-    }
+    job->maxInputTokens = Ia3InputTokens();
+    Ia3RunAndRollBack(look_up, job);
     Ia3RecipeComplete(recipe, Ia3GetEngineInfo(job->backbone));
 }
 
@@ -66,7 +80,7 @@ write_request(ia3_writer *w, void *arg)
     static const uint8 none[IA3_DIGEST_LEN];
     const Ia3TrainJob *job = arg;
 
-    ia3_put_u32(w, Ia3InputTokens());
+    ia3_put_u32(w, job->maxInputTokens);
     Ia3RecipePut(job->recipe, w);
     ia3_put_bytes(w, job->init ? job->init->digest : none, IA3_DIGEST_LEN);
     ia3_put_u32(w, job->stop);
@@ -84,7 +98,7 @@ report_truncated(Ia3TrainJob *job, uint32 truncated, uint32 inputs)
     if (truncated > 0 && !job->toldTruncated)
         ereport(
             NOTICE,
-            (errmsg("truncated %u of %u inputs to %d tokens", truncated, inputs, Ia3InputTokens()),
+            (errmsg("truncated %u of %u inputs to %d tokens", truncated, inputs, job->maxInputTokens),
              job->recipe->truncate == IA3_TRUNCATE_END
                  ? errdetail("Their ends were cut off, except for the template's text after the last field.")
                  : errdetail("The longest fields were shortened."),
@@ -111,6 +125,8 @@ report_progress(ia3_reader *r, void *arg)
     job->runs = true;
     Ia3ProgressUpdate(step, loss, rate, left);
     report_truncated(job, truncated, inputs);
+    /* whatever has looked into a system catalog meanwhile */
+    InvalidateCatalogSnapshotConditionally();
     tenths = (int) ((int64) step * 10 / steps);
     if (tenths > job->tenths && now - job->told >= NOTICE_INTERVAL_MS) {
         job->tenths = tenths;

@@ -14,7 +14,8 @@ typedef struct Ia3TrainJob {
     const char *task; /* shown in ia3_stat_progress_train */
     const char *backbone;
     const Ia3Recipe *recipe;
-    Ia3Task *init; /* NULL: ones */
+    Ia3Task *init;      /* NULL: ones */
+    int maxInputTokens; /* the setting when the run was prepared; a commit may change it back */
     /* Writes the rest of the request, from the choice sets; called again when the request has to be sent again. */
     void (*putExamples)(ia3_writer *w, void *arg);
     void (*running)(void *arg); /* NULL, or called as soon as the request will not be sent again */
@@ -44,8 +45,8 @@ typedef struct Ia3Trained {
 extern void Ia3TrainPrevent(const char *function);
 
 /*
- * Fills in the job's recipe, backbone and init, given its task, and completes the recipe. ERROR as for
- * Ia3VersionsCheckOwner, Ia3TaskLookup, Ia3GetEngineInfo and Ia3RecipeComplete.
+ * Fills in the job's recipe, backbone, init and maxInputTokens, given its task, and completes the recipe. No lock on a
+ * table is held afterwards. ERROR as for Ia3VersionsCheckOwner, Ia3TaskLookup, Ia3GetEngineInfo and Ia3RecipeComplete.
  */
 extern void Ia3TrainPrepare(Ia3TrainJob *job, Ia3Recipe *recipe);
 
@@ -53,7 +54,7 @@ extern void Ia3TrainPrepare(Ia3TrainJob *job, Ia3Recipe *recipe);
 extern int Ia3TrainParent(const Ia3TrainJob *job);
 
 /*
- * Waits for the engine if it is loading, and trains. Progress is reported in ia3_stat_progress_train and by NOTICEs.
+ * Waits for the engine if it is loading, and trains. Reads no table, and needs no snapshot. Progress is reported in ia3_stat_progress_train and by NOTICEs.
  * ERROR as the engine raises it, and 55000 when `init` belongs to another backbone.
  */
 extern void Ia3TrainRun(Ia3TrainJob *job, Ia3Trained *trained);

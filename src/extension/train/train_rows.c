@@ -23,6 +23,7 @@
 
 #include "train_rows.h"
 #include "common/protocol.h"
+#include "extension/tasks/catalog.h"
 #include "extension/tasks/value_text.h"
 
 /* The attribute numbers of the query's columns, from 1; 0: there is no such column. */
@@ -36,6 +37,7 @@ typedef struct ColumnMap {
 } ColumnMap;
 
 typedef struct RowReader {
+    const char *query;
     MemoryContext context; /* of the rows */
     Ia3TrainRows *rows;
     ColumnMap map;
@@ -325,8 +327,9 @@ pass_on(RowReader *reader)
 
 /* Reads all rows; runs inside the subtransaction. */
 static void
-read_all(RowReader *reader, const char *query)
+read_all(void *arg)
 {
+    RowReader *reader = arg;
     SPIPlanPtr plan;
     Portal portal;
     MemoryContext scratch;
@@ -335,7 +338,7 @@ read_all(RowReader *reader, const char *query)
                              true, 0, false);
     if (SPI_connect() != SPI_OK_CONNECT)
         elog(ERROR, "SPI_connect failed");
-    plan = prepare_query(query);
+    plan = prepare_query(reader->query);
     portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
     map_columns(&reader->map, reader->rows, portal->tupDesc);
     map_types(reader, portal->tupDesc);
@@ -361,45 +364,15 @@ read_all(RowReader *reader, const char *query)
     SPI_finish();
 }
 
-/* Reads all rows in a subtransaction that is rolled back. */
-static void
-read_safely(RowReader *reader, const char *query)
-{
-    MemoryContext caller = CurrentMemoryContext;
-    ResourceOwner owner = CurrentResourceOwner;
-
-    BeginInternalSubTransaction(NULL);
-    PG_TRY();
-    {
-        read_all(reader, query);
-        RollbackAndReleaseCurrentSubTransaction();
-        MemoryContextSwitchTo(caller);
-        CurrentResourceOwner = owner;
-    }
-    PG_CATCH();
-    {
-        ErrorData *error;
-
-        MemoryContextSwitchTo(caller);
-        error = CopyErrorData();
-        FlushErrorState();
-        RollbackAndReleaseCurrentSubTransaction();
-        MemoryContextSwitchTo(caller);
-        CurrentResourceOwner = owner;
-        ReThrowError(error);
-    }
-    PG_END_TRY();
-}
-
 Ia3TrainRows *
 Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates)
 {
-    RowReader reader = {.context = CurrentMemoryContext, .capacity = 64};
+    RowReader reader = {.query = query, .context = CurrentMemoryContext, .capacity = 64};
 
     reader.rows = palloc0(sizeof(Ia3TrainRows));
     reader.rows->rows = palloc(sizeof(Ia3TrainRow) * reader.capacity);
     collect_fields(reader.rows, templates, nTemplates);
-    read_safely(&reader, query);
+    Ia3RunAndRollBack(read_all, &reader);
     if (reader.rows->n == 0)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query returns no rows"),
                         errhint("Training needs at least one labelled example.")));
@@ -410,12 +383,12 @@ void
 Ia3ScanTrainRows(const char *query, Ia3Template **templates, int nTemplates, bool asWritten, Ia3TakeRows take,
                  void *arg)
 {
-    RowReader reader = {.asWritten = asWritten, .take = take, .arg = arg};
+    RowReader reader = {.query = query, .asWritten = asWritten, .take = take, .arg = arg};
     Ia3TrainRows fields = {0};
 
     collect_fields(&fields, templates, nTemplates);
     begin_batch(&reader, CurrentMemoryContext, &fields, 0);
-    read_safely(&reader, query);
+    Ia3RunAndRollBack(read_all, &reader);
     MemoryContextDelete(reader.context);
 }
 
