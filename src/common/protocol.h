@@ -205,7 +205,8 @@ enum { IA3_STATS_LIST(IA3_STAT_NUMBER) IA3_N_STATS };
  * THE SUPERVISOR starts the engine, with the data directory as working directory, by
  *
  *     ia3_engine serve --name NAME --backbone DIRECTORY --socket PATH [--device SPEC] [--dtype auto|float32|
- *         bfloat16|int8] [--threads N] [--max-batch-tokens N] [--adapter-cache-size BYTES] [--memory-limit BYTES]
+ *         bfloat16|int8] [--threads N] [--max-batch-tokens N] [--adapter-cache-size BYTES] [--memory-limit
+ *         BYTES|auto|auto/N]
  *         --status-fd N --death-fd N
  *
  * and reads lines from the status pipe (each at most 1,000 bytes):

@@ -21,7 +21,7 @@ int Ia3MaxInputTokens = 512;
 int Ia3MaxInputTokensLimit = 4096;
 int Ia3MaxChoices = 10000;
 int Ia3AdapterCacheSize = 256;
-int Ia3MemoryLimit = 0;
+int Ia3MemoryLimit = -1;
 int Ia3HangTimeout = 60;
 int Ia3StartTimeout = 60000;
 char *Ia3Backbone = NULL;
@@ -46,8 +46,11 @@ define_engine_settings(GucStringCheckHook checkBackbones)
     DefineCustomIntVariable("ia3.adapter_cache_size", "Memory for cached adapters in each engine.", NULL,
                             &Ia3AdapterCacheSize, 256, 1, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL,
                             NULL);
-    DefineCustomIntVariable("ia3.memory_limit", "Maximum memory of each engine; 0 means no limit.", NULL,
-                            &Ia3MemoryLimit, 0, 0, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
+    DefineCustomIntVariable(
+        "ia3.memory_limit", "Maximum memory of each engine on its device.",
+        "0 means no limit. -1 means none on a GPU, and 75% of the memory of the machine or the "
+        "control group on the CPU, which the engines of a backbone share.",
+        &Ia3MemoryLimit, -1, -1, INT_MAX / 2, PGC_SIGHUP, GUC_UNIT_MB, NULL, NULL, NULL);
     DefineCustomIntVariable("ia3.hang_timeout",
                             "How long an engine may show no sign of life before it is killed and restarted.",
                             "After half of this time its state is \"hung\". 0 turns the watch off.",

@@ -13,7 +13,7 @@ extern char *Ia3BackbonesSetting; /* ia3.backbones, parsed by Ia3ParseBackbones 
 extern int Ia3Threads;            /* 0: all cores */
 extern int Ia3MaxBatchTokens;
 extern int Ia3AdapterCacheSize; /* MB */
-extern int Ia3MemoryLimit;      /* MB, 0: none */
+extern int Ia3MemoryLimit;      /* MB, 0: none, -1: depending on the machine */
 extern int Ia3HangTimeout;      /* s, 0: engines are not watched */
 
 /* PGC_USERSET */

@@ -370,10 +370,16 @@ wait_for_engines('cpu ready, cpu ready', 'threads = 0');
 my ($cores) = `nproc` =~ /(\d+)/;
 my @threads = map { `tr '\\0' ' ' </proc/$_/cmdline` =~ /--threads (\d+)/ } pids();
 is_deeply(\@threads, [ (int($cores / 2) || 1) x 2 ], 'the cores are divided');
+my @limits = map { `tr '\\0' ' ' </proc/$_/cmdline` =~ /--memory-limit (\S+)/ } pids();
+is_deeply(\@limits, [ 'auto/2', 'auto/2' ], 'and so is the memory');
+my ($limit) = slurp_file($node->logfile) =~ /memory limit: (\d+) MB/;
+cmp_ok($limit, '>', 0, 'which the log shows');
 configure('default=ia3-mini@cpu, other=ia3-mini@cpu');
 wait_for_engines('cpu ready, cpu ready', 'two backbones');
 @threads = map { `tr '\\0' ' ' </proc/$_/cmdline` =~ /--threads (\d+)/ } pids();
 is_deeply(\@threads, [ 0, 0 ], 'of different backbones each has all');
+@limits = map { `tr '\\0' ' ' </proc/$_/cmdline` =~ /--memory-limit (\S+)/ } pids();
+is_deeply(\@limits, [ 'auto/1', 'auto/1' ], 'and the memory of the machine');
 
 $node->stop;
 

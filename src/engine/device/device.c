@@ -16,6 +16,7 @@
 
 #include "device_cpu.h"
 #include "device_module.h"
+#include "engine/base/host_memory.h"
 #include "engine/base/log.h"
 
 /* Finds the module's file. False when it does not exist. */
@@ -81,6 +82,24 @@ gpu_index(const char *spec)
     return *end == 0 && index <= 1023 ? (int) index : -1;
 }
 
+/* The n of IA3_DEFAULT_MEMORY_LIMIT(n); 0 for any other limit. */
+static size_t
+sharing_engines(size_t memory_limit)
+{
+    return SIZE_MAX - memory_limit <= 255 ? SIZE_MAX - memory_limit : 0;
+}
+
+static ia3_device *
+open_cpu(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
+{
+    size_t sharing = sharing_engines(memory_limit);
+    if (sharing > 0) {
+        memory_limit = ia3_host_memory("") / 4 * 3 / sharing;
+        ia3_log(IA3_LOG_LOG, "memory limit: %zu MB", memory_limit >> 20);
+    }
+    return ia3_cpu_open(dtype, threads, memory_limit, err);
+}
+
 static ia3_device *
 open_gpu(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
 {
@@ -90,7 +109,7 @@ open_gpu(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
         return NULL;
     }
     const ia3_device_module *m = load_module(err);
-    return m ? m->open(index, dtype, memory_limit, err) : NULL;
+    return m ? m->open(index, dtype, sharing_engines(memory_limit) ? 0 : memory_limit, err) : NULL;
 }
 
 /* The number of GPUs that "auto" may try. */
@@ -119,7 +138,7 @@ open_auto(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
             ia3_log(IA3_LOG_LOG, "device \"auto\" does not use GPU %d: %s", i, reason);
     }
     ia3_log(IA3_LOG_LOG, "device \"auto\" uses the CPU instead of a GPU: %s", reason);
-    return ia3_cpu_open(dtype, threads, memory_limit, err);
+    return open_cpu(dtype, threads, memory_limit, err);
 }
 
 ia3_device *
@@ -136,7 +155,7 @@ ia3_device_open(const char *spec, ia3_dtype dtype, int threads, size_t memory_li
         return NULL;
     }
     if (strcmp(spec, "cpu") == 0)
-        return ia3_cpu_open(dtype, threads, memory_limit, err);
+        return open_cpu(dtype, threads, memory_limit, err);
     if (strcmp(spec, "auto") == 0)
         return open_auto(dtype, threads, memory_limit, err);
     if (gpu_index(spec) >= 0)

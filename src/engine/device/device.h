@@ -272,6 +272,12 @@ struct ia3_device {
 };
 
 /*
+ * A memory_limit for one of n engines (1 to 255) that share the machine: on the CPU, 75% of the memory that this process may
+ * use (host_memory.h), divided by n; on a GPU, none.
+ */
+#define IA3_DEFAULT_MEMORY_LIMIT(n) (SIZE_MAX - (size_t) (n))
+
+/*
  * Opens "cpu", "cuda" (the first GPU), "cuda:N" or "auto" (the first GPU that works, else the CPU). dtype IA3_AUTO
  * selects bfloat16 if the hardware can multiply it natively, else float32; IA3_INT8 keeps weights in eight bits, for
  * prediction only; IA3_F16 is an error. threads <= 0 means one per core that this process may use. memory_limit is in

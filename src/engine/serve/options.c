@@ -31,7 +31,8 @@ static const char help[] =
     "  --dtype TYPE              auto (default), float32, bfloat16 or int8 (prediction only)\n"
     "  --threads N               number of compute threads, 0 = one per core (default)\n"
     "  --max-batch-tokens N      maximum number of tokens in a batch (default 4096)\n"
-    "  --memory-limit BYTES      limit for memory on the device (default 0, no limit)\n"
+    "  --memory-limit BYTES      limit for memory on the device (default 0, no limit); auto: on the CPU 75%\n"
+    "                            of the machine's or container's memory; auto/N: the N-th part of that\n"
     "  --max-input-tokens N      score, train: longer inputs are truncated (default 256)\n"
     "  --help, --version\n"
     "\n"
@@ -139,6 +140,18 @@ parse_size(const char *text, size_t *value)
 }
 
 static bool
+parse_memory_limit(const char *text, size_t *value)
+{
+    long long engines = 1;
+    if (strncmp(text, "auto", 4) != 0)
+        return parse_size(text, value);
+    if (text[4] != '\0' && (text[4] != '/' || !parse_integer(text + 5, 1, 255, &engines)))
+        return false;
+    *value = IA3_DEFAULT_MEMORY_LIMIT(engines);
+    return true;
+}
+
+static bool
 parse_double(const char *text, double *value)
 {
     char *end;
@@ -241,7 +254,7 @@ set_option(ia3_options *o, int option, const char *value)
     case OPT_ADAPTER_CACHE_SIZE:
         return parse_size(value, &o->adapter_cache_size);
     case OPT_MEMORY_LIMIT:
-        return parse_size(value, &o->memory_limit);
+        return parse_memory_limit(value, &o->memory_limit);
     case OPT_STATUS_FD:
         return parse_int(value, 0, INT_MAX, &o->status_fd);
     case OPT_DEATH_FD:

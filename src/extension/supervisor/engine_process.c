@@ -86,6 +86,8 @@ static void
 prepare_arguments(Launch *launch, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
                   const char *socketPath)
 {
+    char share[32];
+
     add_argument(launch, launch->executable, "serve");
     add_argument(launch, "--name", spec->name);
     add_argument(launch, "--backbone", spec->path);
@@ -97,6 +99,10 @@ prepare_arguments(Launch *launch, const Ia3BackboneSpec *spec, const Ia3EngineSe
     add_number(launch, "--adapter-cache-size", (int64) settings->adapterCacheSize * 1024 * 1024);
     if (settings->memoryLimit > 0)
         add_number(launch, "--memory-limit", (int64) settings->memoryLimit * 1024 * 1024);
+    else if (settings->memoryLimit < 0) {
+        snprintf(share, sizeof share, "auto/%d", settings->memoryShare);
+        add_argument(launch, "--memory-limit", share);
+    }
     add_number(launch, "--status-fd", CHILD_STATUS_FD);
     add_number(launch, "--death-fd", CHILD_DEATH_FD);
     launch->arguments[launch->nArguments] = NULL;

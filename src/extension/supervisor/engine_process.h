@@ -13,6 +13,7 @@ typedef struct Ia3EngineSettings {
     int maxBatchTokens;
     int adapterCacheSize;
     int memoryLimit;
+    int memoryShare; /* if memoryLimit is -1: how many engines share the memory */
 } Ia3EngineSettings;
 
 /* A pipe that is read line by line; a longer line is cut. */

@@ -39,17 +39,31 @@ threads_for(const Ia3BackboneSpec *spec)
     return Max(1, CPU_COUNT(&set) / spec->cpuEngines);
 }
 
+/* So do they share the memory, unless there is a limit for each. */
+static int
+memory_share(const Ia3BackboneSpec *spec)
+{
+    if (Ia3MemoryLimit >= 0 || strncmp(spec->device, "cuda:", 5) == 0)
+        return 1;
+    return Max(1, spec->cpuEngines);
+}
+
 static Ia3EngineSettings
 settings_for(const Ia3BackboneSpec *spec)
 {
-    return (Ia3EngineSettings){threads_for(spec), Ia3MaxBatchTokens, Ia3AdapterCacheSize, Ia3MemoryLimit};
+    return (Ia3EngineSettings){.threads = threads_for(spec),
+                               .maxBatchTokens = Ia3MaxBatchTokens,
+                               .adapterCacheSize = Ia3AdapterCacheSize,
+                               .memoryLimit = Ia3MemoryLimit,
+                               .memoryShare = memory_share(spec)};
 }
 
 static bool
 same_settings(const Ia3EngineSettings *a, const Ia3EngineSettings *b)
 {
     return a->threads == b->threads && a->maxBatchTokens == b->maxBatchTokens &&
-           a->adapterCacheSize == b->adapterCacheSize && a->memoryLimit == b->memoryLimit;
+           a->adapterCacheSize == b->adapterCacheSize && a->memoryLimit == b->memoryLimit &&
+           a->memoryShare == b->memoryShare;
 }
 
 static bool
