@@ -74,6 +74,7 @@ attend(const attention_job *j, const ia3_head *h, const attention_scratch *s)
     ia3_head_rows(h, s->v, a->v, h->k0, h->n_k, a->kv_stride, h->lv);
     for (size_t i = 0; i < h->n_q; i += IA3_Q_BLOCK) {
         size_t n = h->n_q - i < IA3_Q_BLOCK ? h->n_q - i : IA3_Q_BLOCK;
+        ia3_head_beat(h->n_k);
         ia3_head_rows(h, s->q, a->q, h->q0 + i, n, a->q_stride, NULL);
         ia3_head_scores(h, s->p, s->ld, s->q, s->kt, i, n);
         for (size_t x = 0; x < n; x++) {

@@ -6,6 +6,7 @@
 #define IA3_CPU_ATTENTION_H
 
 #include "cpu.h"
+#include "engine/base/heartbeat.h"
 #include "mask.h"
 #include "sgemm.h"
 
@@ -140,6 +141,14 @@ ia3_attend_nothing(const ia3_head *h)
         if (a->lse)
             a->lse[row * (size_t) a->n_heads + (size_t) h->head] = -INFINITY;
     }
+}
+
+/* A block of queries of a long sequence takes long enough to be a sign of life; of a short one, a head is. */
+static inline void
+ia3_head_beat(size_t n_k)
+{
+    if (n_k >= 1024)
+        ia3_heartbeat();
 }
 
 /* For a sequence without keys the gradients are zero, because the output is constant. */

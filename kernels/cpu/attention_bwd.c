@@ -131,8 +131,10 @@ attend_bwd(const bwd_job *j, const ia3_head *h, const bwd_scratch *s)
     ia3_head_transpose(h, s->kt, s->k);
     memset(s->dk, 0, h->n_k * h->dp * sizeof(float));
     memset(s->dv, 0, h->n_k * h->dp * sizeof(float));
-    for (size_t i = 0; i < h->n_q; i += IA3_Q_BLOCK)
+    for (size_t i = 0; i < h->n_q; i += IA3_Q_BLOCK) {
+        ia3_head_beat(h->n_k);
         backward_queries(j, h, s, i, h->n_q - i < IA3_Q_BLOCK ? h->n_q - i : IA3_Q_BLOCK);
+    }
     float *sum = j->partial ? j->partial + (size_t) h->seq * 2 * inner + (size_t) h->head * h->d : NULL;
     finish_keys(h, s->dk, a->k, j->g->dk, h->lk, sum, s->row);
     finish_keys(h, s->dv, a->v, j->g->dv, h->lv, sum ? sum + inner : NULL, s->row);

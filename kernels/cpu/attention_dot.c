@@ -84,6 +84,7 @@ attend(const dot_job *j, const ia3_head *h, const dot_scratch *s)
     ia3_pack_rows(s->v, ia3_head_view(h, a->v, h->k0, h->n_k, a->kv_stride));
     for (size_t i = 0; i < h->n_q; i += IA3_Q_BLOCK) {
         size_t n = h->n_q - i < IA3_Q_BLOCK ? h->n_q - i : IA3_Q_BLOCK;
+        ia3_head_beat(h->n_k);
         ia3_dot_scores(h, s->s, s->ld, ia3_head_view(h, a->q, h->q0 + i, n, a->q_stride), s->k, s->q);
         for (size_t x = 0; x < n; x++) {
             float lse = softmax_row(j, h, s, x, i);

@@ -171,8 +171,10 @@ attend_bwd(const dot_job *j, const ia3_head *h, const dot_scratch *s)
         memset(s->dk, 0, h->n_k * s->d * sizeof(float));
         memset(s->dv, 0, h->n_k * s->d * sizeof(float));
     }
-    for (size_t i = 0; i < h->n_q; i += IA3_Q_BLOCK)
+    for (size_t i = 0; i < h->n_q; i += IA3_Q_BLOCK) {
+        ia3_head_beat(h->n_k);
         backward_queries(j, h, s, i, h->n_q - i < IA3_Q_BLOCK ? h->n_q - i : IA3_Q_BLOCK);
+    }
     float *sum = j->partial ? j->partial + (size_t) h->seq * 2 * inner + (size_t) h->head * h->d : NULL;
     finish_keys(h, s, s->dk, a->k, j->g->dk, h->lk, sum);
     finish_keys(h, s, s->dv, a->v, j->g->dv, h->lv, sum ? sum + inner : NULL);

@@ -59,33 +59,29 @@ is(engine_pid($node), $pid, 'by the same engine');
 like(slurp_file($node->logfile), qr/is no longer hung/, 'the log says so');
 
 # Work that takes much longer than the timeout is not taken for a hang: its pieces are signs of life.
-$node->append_conf('postgresql.conf', 'ia3.hang_timeout = 1s');
-$node->reload;
 my $before = $node->safe_psql('postgres', $restarts);
 my $started = time;
 $node->psql('postgres',
-    q{SET ia3.max_input_tokens = 32768; SET statement_timeout = '5s'; SELECT ia3_predict(repeat('word ', 40000), ARRAY['good', 'bad'])},
+    q{SET ia3.max_input_tokens = 32768; SET statement_timeout = '8s'; SELECT ia3_predict(repeat('word ', 40000), ARRAY['good', 'bad'])},
     stderr => \$err);
 like($err, qr/statement timeout/, 'a long row takes long');
-$node->psql('postgres', q{SET statement_timeout = '3s'; SELECT count(ia3_generate('hi ' || g, 1024, 1e30)) FROM generate_series(1, 200) g},
+$node->psql('postgres', q{SET statement_timeout = '8s'; SELECT count(ia3_generate('hi ' || g, 1024, 1e30)) FROM generate_series(1, 200) g},
     stderr => \$err);
 like($err, qr/statement timeout/, 'so do generations');
-$node->psql('postgres', qq{SET ia3.max_input_tokens = 4096; SET statement_timeout = '5s';
+$node->psql('postgres', qq{SET ia3.max_input_tokens = 4096; SET statement_timeout = '8s';
     SELECT ia3_train('long', \$\$SELECT repeat(text || ' ', 500) AS text, label FROM shots\$\$, steps => 1000000)},
     stderr => \$err);
 like($err, qr/statement timeout/, 'and training on long texts');
-cmp_ok(time - $started, '>', 10, 'all longer than the timeout');
+cmp_ok(time - $started, '>', 20, 'all longer than the timeout');
 is(engine_pid($node), $pid, 'the engine is not killed');
 is($node->safe_psql('postgres', $restarts), $before, 'nor restarted otherwise');
 
 # Without a timeout nobody watches, and what was taken for hung is not any more.
-$node->append_conf('postgresql.conf', 'ia3.hang_timeout = 4s');
-$node->reload;
 kill 'STOP', $pid;
-ok(wait_for_state($node, 'default', 'hung'), 'the watch can be turned on');
+ok(wait_for_state($node, 'default', 'hung'), 'a stopped engine becomes hung');
 $node->append_conf('postgresql.conf', 'ia3.hang_timeout = 0');
 $node->reload;
-ok(wait_for_state($node, 'default', 'ready'), 'and off');
+ok(wait_for_state($node, 'default', 'ready'), 'but not if the watch is turned off');
 sleep 5;
 ok(process_runs($pid), 'a stopped engine is left alone then');
 $started = time;

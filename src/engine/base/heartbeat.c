@@ -14,7 +14,9 @@ static atomic_bool expecting;
 void
 ia3_heartbeat(void)
 {
-    atomic_fetch_add_explicit(&beats, 1, memory_order_relaxed);
+    /* Beats at the same moment may count as one; adding would make threads wait for each other. */
+    atomic_store_explicit(&beats, atomic_load_explicit(&beats, memory_order_relaxed) + 1,
+                          memory_order_relaxed);
 }
 
 void

@@ -58,12 +58,12 @@ settings_for(const Ia3BackboneSpec *spec)
                                .memoryShare = memory_share(spec)};
 }
 
+/* An engine that others join keeps its share of the memory rather than being loaded again. */
 static bool
 same_settings(const Ia3EngineSettings *a, const Ia3EngineSettings *b)
 {
     return a->threads == b->threads && a->maxBatchTokens == b->maxBatchTokens &&
-           a->adapterCacheSize == b->adapterCacheSize && a->memoryLimit == b->memoryLimit &&
-           a->memoryShare == b->memoryShare;
+           a->adapterCacheSize == b->adapterCacheSize && a->memoryLimit == b->memoryLimit;
 }
 
 static bool
