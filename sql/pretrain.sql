@@ -41,6 +41,10 @@ CALL ia3_pretrain('resumed', 'SELECT * FROM mixture ORDER BY id', templates => :
 \set VERBOSITY default
 SELECT task, step, octet_length(state) > 1000 AS state, seconds > 0 AS seconds, created_by = current_user AS by_me FROM ia3.checkpoint;
 SELECT task, active_version FROM ia3.task WHERE task = 'resumed';
+\set VERBOSITY terse
+CALL ia3_pretrain('earlier', 'SELECT * FROM mixture ORDER BY id', templates => :'templates', steps => 20, batch_size => 4,
+    seed => 5, checkpoint_every => 4, dropout => 0.1, truncate => 'end');
+\set VERBOSITY default
 DROP TRIGGER interrupt ON ia3.checkpoint;
 -- a run with another recipe or other rows is not resumed by mistake
 CALL ia3_pretrain('resumed', 'SELECT * FROM mixture ORDER BY id', templates => :'templates', steps => 30, batch_size => 4,
@@ -58,6 +62,16 @@ CALL ia3_pretrain('resumed', 'SELECT * FROM mixture ORDER BY id', templates => :
 SET client_min_messages = warning;
 SELECT a.digest = b.digest AS same, b.recipe = a.recipe AS same_recipe, jsonb_array_length(b.metrics -> 'loss_curve') AS points
   FROM ia3.adapter a, ia3.adapter b WHERE a.task = 'whole' AND b.task = 'resumed';
+SELECT task, step FROM ia3.checkpoint;
+-- a checkpoint from before there was truncate is one that truncated at the end; a task takes its checkpoint to a new name
+UPDATE ia3.checkpoint SET recipe = recipe - 'truncate' WHERE task = 'earlier';
+SELECT ia3_rename('earlier', 'later');
+CALL ia3_pretrain('later', 'SELECT * FROM mixture ORDER BY id', templates => :'templates', steps => 20, batch_size => 4,
+    checkpoint_every => 4, dropout => 0.1);
+CALL ia3_pretrain('later', 'SELECT * FROM mixture ORDER BY id', templates => :'templates', steps => 20, batch_size => 4,
+    checkpoint_every => 4, dropout => 0.1, truncate => 'end');
+SELECT a.digest = b.digest AS same, a.recipe ->> 'truncate' AS whole, b.recipe ->> 'truncate' AS later
+  FROM ia3.adapter a, ia3.adapter b WHERE a.task = 'whole' AND b.task = 'later';
 SELECT count(*) FROM ia3.checkpoint;
 
 -- starting from a pre-trained task, and pre-training that starts from another task

@@ -216,6 +216,8 @@ SELECT attempt($$SELECT 'a b'::ia3.role$$), attempt($$SELECT 'a.b'::ia3.role$$),
 -- an update cannot name a role that does not exist
 SELECT attempt($$UPDATE ia3.task SET owner = 'nobody'$$), attempt($$UPDATE ia3.task SET owner = '-'$$),
        attempt($$UPDATE ia3.task SET owner = '10'$$), attempt($$UPDATE ia3.task SET readers = readers || 'nobody'::ia3.role$$);
+-- everybody who looks at the table pays for the readers
+SELECT attempt($$UPDATE ia3.task SET readers = array_fill('regress_ia3_bob'::ia3.role, ARRAY[10001])$$);
 -- tasks are reassigned like objects: the caller needs the privileges of both roles
 SELECT attempt($$SELECT ia3_reassign('regress_ia3_robert', 'regress_ia3_bob')$$), attempt($$SELECT ia3_reassign('regress_ia3_bob', 'regress_ia3_robert')$$),
        attempt($$SELECT ia3_reassign('nobody', 'regress_ia3_robert')$$), attempt($$SELECT ia3_reassign('regress_ia3_robert', 'nobody')$$);

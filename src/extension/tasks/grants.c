@@ -22,6 +22,9 @@
 #include "role.h"
 #include "versions.h"
 
+/* Everybody who looks at ia3.task pays for its readers. */
+#define MAX_READERS 10000
+
 PG_FUNCTION_INFO_V1(ia3_task_readable);
 PG_FUNCTION_INFO_V1(ia3_task_owned);
 PG_FUNCTION_INFO_V1(ia3_task_roles_exist);
@@ -93,6 +96,7 @@ ia3_task_readable(PG_FUNCTION_ARGS)
     for (int i = 0; i < n; i++) {
         Ia3Role *reader = nulls[i] ? NULL : DatumGetIa3RoleP(readers[i]);
 
+        CHECK_FOR_INTERRUPTS();
         if (reader && (Ia3RoleIsPublic(reader) || Ia3RoleIsHeldBy(reader, user)))
             PG_RETURN_BOOL(true);
     }
@@ -157,7 +161,8 @@ has_role(const RoleList *list, const Ia3Role *role)
 
 /*
  * The trigger that rejects updates which name roles that do not exist; such names may only come with rows of another
- * cluster. A misspelt owner would lose the task, and a misspelt reader might exist later.
+ * cluster. A misspelt owner would lose the task, and a misspelt reader might exist later. It also bounds the number of
+ * readers.
  */
 Datum
 ia3_task_roles_exist(PG_FUNCTION_ARGS)
@@ -175,9 +180,15 @@ ia3_task_roles_exist(PG_FUNCTION_ARGS)
 
         read_roles(&before, trigger->tg_trigtuple, desc, columns[c], array);
         read_roles(&after, trigger->tg_newtuple, desc, columns[c], array);
+        if (after.n > MAX_READERS && after.n > before.n)
+            ereport(ERROR,
+                    (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED), errmsg("too many readers of an ia3 task"),
+                     errdetail("A task can have at most %d readers.", MAX_READERS),
+                     errhint("Let roles read the task as members of another role.")));
         for (int i = 0; i < after.n; i++) {
             const Ia3Role *role = role_at(&after, i);
 
+            CHECK_FOR_INTERRUPTS();
             if (role && !OidIsValid(Ia3RoleOid(role)) && !(array && Ia3RoleIsPublic(role)) &&
                 !has_role(&before, role))
                 raise_no_role(Ia3RoleText(role));

@@ -51,14 +51,19 @@ static Ia3Query deleteQuery = {
     .argTypes = {TEXTOID, OIDOID},
 };
 
-/* Another version of ia3 may resume a run; the engine raises an error if it cannot. */
+/*
+ * Another version of ia3 may resume a run; the engine raises an error if it cannot. Runs whose recipe has no "truncate"
+ * shortened inputs at the end.
+ */
+#define MEMBER(recipe)                                                                                       \
+    "COALESCE(" recipe " OPERATOR(pg_catalog.->) k.key, CASE WHEN k.key OPERATOR(pg_catalog.=) 'truncate'"   \
+    " THEN '\"end\"' ELSE '\"absent\"' END::pg_catalog.jsonb)"
+
 static Ia3Query differenceQuery = {
     .sql = "SELECT pg_catalog.string_agg(k.key, ', '::pg_catalog.text ORDER BY k.key)"
            " FROM pg_catalog.jsonb_object_keys($1 OPERATOR(pg_catalog.||) $2) AS k(key)"
            " WHERE k.key OPERATOR(pg_catalog.<>) 'ia3_version'"
-           " AND COALESCE($1 OPERATOR(pg_catalog.->) k.key, '\"absent\"'::pg_catalog.jsonb) "
-           "OPERATOR(pg_catalog.<>)"
-           " COALESCE($2 OPERATOR(pg_catalog.->) k.key, '\"absent\"'::pg_catalog.jsonb)",
+           " AND " MEMBER("$1") " OPERATOR(pg_catalog.<>) " MEMBER("$2"),
     .nArgs = 2,
     .argTypes = {JSONBOID, JSONBOID},
 };
