@@ -104,6 +104,56 @@ SELECT attempt($$SELECT ia3_import('x', edit(ia3_export('t'), 'decoder.block.1',
 SELECT attempt($$SELECT ia3_import('x', overlay(ia3_export('t') PLACING '\x0000c07f' FROM length(ia3_export('t')) - 3))$$);
 SELECT attempt($$SELECT ia3_import('x', overlay(ia3_export('t') PLACING '\x000080ff' FROM length(ia3_export('t')) - 3))$$);
 
+--
+-- Adapters with some of the tensors: the rest of the backbone stays as it is
+--
+CREATE FUNCTION tensors(adapter bytea, pattern text, OUT name text, OUT shape jsonb, OUT bytes bytea) RETURNS SETOF record LANGUAGE sql AS $$
+    SELECT key, value -> 'shape', substr(adapter, 9 + length(header(adapter)) + (value #>> '{data_offsets,0}')::int,
+                                         (value #>> '{data_offsets,1}')::int - (value #>> '{data_offsets,0}')::int)
+      FROM jsonb_each(header(adapter)::jsonb) WHERE key <> '__metadata__' AND key ~ pattern
+$$;
+CREATE FUNCTION part(adapter bytea, pattern text) RETURNS bytea LANGUAGE plpgsql AS $$
+DECLARE
+    t record; new jsonb := '{}'; data bytea := ''; head text;
+BEGIN
+    FOR t IN SELECT * FROM tensors(adapter, pattern) LOOP
+        new := new || jsonb_build_object(t.name, jsonb_build_object('dtype', 'F32', 'shape', t.shape,
+            'data_offsets', jsonb_build_array(length(data), length(data) + length(t.bytes))));
+        data := data || t.bytes;
+    END LOOP;
+    head := rpad(new::text, (length(new::text) + 7) / 8 * 8);
+    RETURN set_byte(set_byte('\x0000000000000000'::bytea, 0, length(head) % 256), 1, length(head) / 256) || convert_to(head, 'UTF8') || data;
+END $$;
+SELECT ia3_train('lora', $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$, method => 'lora', steps => 2, batch_size => 1, seed => 1);
+SET client_min_messages = notice;
+SELECT ia3_import('part', part(ia3_export('t'), '\.[kv]\.ia3_l$'),
+                  ia3_export_config('t') || '{"target_modules": ["k", "v"], "feedforward_modules": []}');
+SELECT ia3_import('part', part(ia3_export('t'), 'encoder'));
+SELECT ia3_import('lora', part(ia3_export('lora@1'), '\.[qv]\.lora'));
+SET client_min_messages = warning;
+-- given values are kept, the others are ones
+SELECT p.version, count(*) AS tensors, count(*) FILTER (WHERE x.bytes = y.bytes) AS same,
+       count(*) FILTER (WHERE x.bytes = decode(repeat('0000803f', length(x.bytes) / 4), 'hex')) AS ones
+  FROM generate_series(1, 2) p(version), tensors(ia3_export('part@' || version), '') x JOIN tensors(ia3_export('t'), '') y USING (name)
+ GROUP BY p.version ORDER BY p.version;
+SELECT count(*) AS tensors, count(*) FILTER (WHERE x.bytes = y.bytes) AS same,
+       count(*) FILTER (WHERE x.name !~ '\.[qv]\.lora' AND x.bytes = decode(repeat('00', length(x.bytes)), 'hex')) AS zeros
+  FROM tensors(ia3_export('lora@2'), '') x JOIN tensors(ia3_export('lora@1'), '') y USING (name);
+-- of a kind of modules all layers are needed, of LoRA both matrices
+SELECT attempt($$SELECT ia3_import('part', part(ia3_export('t'), 'block.0'))$$);
+SELECT attempt($$SELECT ia3_import('part', part(ia3_export('lora@1'), 'lora_B'))$$);
+SELECT attempt($$SELECT ia3_import('part', part(ia3_export('t'), 'nothing'))$$);
+
+-- a configuration that names another model
+SET client_min_messages = notice;
+\set VERBOSITY terse
+SELECT ia3_import('part', ia3_export('t'), ia3_export_config('t') || '{"base_model_name_or_path": "google/flan-t5-large"}');
+SELECT ia3_import('part', ia3_export('t'), ia3_export_config('t') || '{"base_model_name_or_path": "somebody/IA3-mini/"}');
+SELECT ia3_import('part', ia3_export('t'), ia3_export_config('t') || '{"base_model_name_or_path": ""}');
+SELECT ia3_import('part', ia3_export('t'), ia3_export_config('t') || '{"base_model_name_or_path": null}');
+\set VERBOSITY default
+SET client_min_messages = warning;
+
 -- configurations that contradict the bytes
 CREATE FUNCTION with_config(changes jsonb) RETURNS text LANGUAGE sql AS $$
     SELECT attempt(format('SELECT ia3_import(''x'', ia3_export(''t''), %L)', ia3_export_config('t') || changes))
@@ -201,5 +251,5 @@ REVOKE EXECUTE ON FUNCTION ia3_import(text, bytea), ia3_import(text, bytea, json
 
 SELECT ia3_drop(task) FROM ia3.task;
 DROP ROLE regress_ia3_carol;
-DROP FUNCTION with_config, edit, header, attempt;
+DROP FUNCTION with_config, part, tensors, edit, header, attempt;
 \! rm -rf "$DIR"

@@ -120,7 +120,8 @@ typedef enum Ia3Message {
  *
  * NORMALIZE: str safetensors, an adapter of any method, in any format that the method supports.
  * NORMALIZE_OK: str method, str safetensors (PEFT adapter_model.safetensors, fp32, with exactly the bytes that TRAIN_OK
- *          would have), list<str module, u8 1 = its input is scaled, 0 = its output>, the modules as they are named in
+ *          would have), u32 tensors of the request, u32 tensors of the method (the others leave the backbone as it is),
+ *          list<str module, u8 1 = its input is scaled, 0 = its output>, the modules as they are named in
  *          the request ("encoder.block.0.layer.0.SelfAttention.k"), in the order of their data; none for a method that
  *          has only one format
  *

@@ -238,10 +238,90 @@ test_wrong_backbone(void **state)
     assert_string_equal(err.message,
                         "adapter: tensor \"base_model.model.encoder.block.2.layer.0.SelfAttention.k.ia3_l\" "
                         "is missing");
+    assert_string_equal(err.detail, "Other layers have it; the adapter may be one for fewer layers.");
     free(out);
     free(values);
     ia3_layout_free(small);
     ia3_layout_free(l);
+}
+
+/* Writes the tensors whose name contains `part`, with values that tell them apart; reads them; returns all values. */
+static float *
+read_part(const ia3_layout *l, const char *part, const char *other, ia3_error *err)
+{
+    ia3_layout some = *l;
+    float *values = ia3_alloc_array(l->n_values, sizeof *values);
+    size_t len;
+
+    some.entries = ia3_alloc_array((size_t) l->n, sizeof *some.entries);
+    some.n = 0;
+    for (int i = 0; i < l->n; i++)
+        if (strstr(l->entries[i].name, part) || (other && strstr(l->entries[i].name, other)))
+            some.entries[some.n++] = l->entries[i];
+    for (size_t k = 0; k < l->n_values; k++)
+        values[k] = 2 + (float) k;
+
+    uint8_t *out = ia3_adapter_serialize(&some, values, &len);
+
+    free(values);
+    memset(err, 0, sizeof *err);
+    values = ia3_adapter_parse(l, out, len, err);
+    for (int i = 0; values && i < l->n; i++) {
+        const ia3_layout_entry *e = &l->entries[i];
+        bool given = strstr(e->name, part) || (other && strstr(e->name, other));
+
+        for (size_t k = e->offset; k < e->offset + (size_t) e->len; k++)
+            assert_true(values[k] == (given ? 2 + (float) k : e->start));
+    }
+    free(out);
+    free(some.entries);
+    return values;
+}
+
+/* What was not trained is left as the backbone has it: kinds of modules, or a stack. */
+static void
+test_parts(void **state)
+{
+    static const struct {
+        const char *method, *part, *other, *message;
+    } cases[] = {
+        {"ia3", ".k.", ".v.", NULL},
+        {"ia3", "encoder", NULL, NULL},
+        {"ia3", "SelfAttention", NULL, NULL},
+        {"ia3", "block.0.", NULL,
+         "adapter: tensor \"base_model.model.encoder.block.1.layer.0.SelfAttention.k.ia3_l\" is missing"},
+        {"ia3", "nothing", NULL, "adapter: there are no tensors"},
+        {"lora", ".q.", ".v.", NULL},
+        {"lora", "decoder", NULL, NULL},
+        {"lora", "lora_A", NULL,
+         "adapter: tensor \"base_model.model.encoder.block.0.layer.0.SelfAttention.q.lora_B.weight\" is "
+         "missing"},
+        {"bitfit", ".scale", NULL, NULL},
+        {"bitfit", ".bias", NULL, NULL},
+        {"layernorm", "final_layer_norm", NULL, NULL},
+        {"prompt", "nothing", NULL, "adapter: there are no tensors"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ia3_config c;
+        ia3_error err = {0};
+
+        ia3_layout_free(layout_of("t5-gated-untied", &c));
+
+        ia3_layout *l =
+            ia3_layout_create(&c, ia3_method_find(ia3_methods, cases[i].method, strlen(cases[i].method)));
+        float *values = read_part(l, cases[i].part, cases[i].other, &err);
+
+        if (cases[i].message == NULL && values == NULL)
+            fail_msg("%s %s: %s", cases[i].method, cases[i].part, err.message);
+        if (cases[i].message != NULL) {
+            assert_null(values);
+            assert_string_equal(err.message, cases[i].message);
+            assert_int_equal(err.code, IA3_E_BAD_ADAPTER);
+        }
+        free(values);
+        ia3_layout_free(l);
+    }
 }
 
 static void
@@ -317,7 +397,7 @@ main(void)
         cmocka_unit_test(test_counts),         cmocka_unit_test(test_offsets),
         cmocka_unit_test(test_round_trip),     cmocka_unit_test(test_broken),
         cmocka_unit_test(test_not_finite),     cmocka_unit_test(test_half),
-        cmocka_unit_test(test_wrong_backbone),
+        cmocka_unit_test(test_wrong_backbone), cmocka_unit_test(test_parts),
     };
 
     return cmocka_run_group_tests_name("adapter", tests, NULL, NULL);

@@ -94,6 +94,25 @@ test_mistakes(void **state)
     assert_non_null(strstr(output, "--max-batch-tokens"));
 }
 
+/* A checkpoint that should have a head of its own and has none is used with the embedding, but not without a word. */
+static void
+test_missing_head(void **state)
+{
+    char command[600];
+    const char *warning = "\"lm_head.weight\" is missing although \"tie_word_embeddings\" is false";
+    snprintf(
+        command, sizeof command,
+        "cp -r models/ia3-mini %s/untied && sed -i 's/\"tie_word_embeddings\": true/\"tie_word_embeddings\": "
+        "false/' %s/untied/config.json",
+        directory, directory);
+    assert_int_equal(system(command), 0);
+    assert_int_equal(run("info --backbone %s/untied", directory), 0);
+    assert_non_null(strstr(output, "WARNING: "));
+    assert_non_null(strstr(output, warning));
+    assert_int_equal(run("info --backbone models/ia3-mini"), 0);
+    assert_null(strstr(output, "WARNING: "));
+}
+
 static void
 test_info_and_tokenize(void **state)
 {
@@ -190,9 +209,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mistakes),
-        cmocka_unit_test(test_info_and_tokenize),
-        cmocka_unit_test(test_train_and_score),
+        cmocka_unit_test(test_mistakes),          cmocka_unit_test(test_missing_head),
+        cmocka_unit_test(test_info_and_tokenize), cmocka_unit_test(test_train_and_score),
         cmocka_unit_test(test_bad_input),
     };
     alarm(1200);

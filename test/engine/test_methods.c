@@ -528,7 +528,7 @@ test_files(void **state)
     close_fixture(f);
 }
 
-/* Adapters in which one tensor is missing, is twice as long, or contains NaN. */
+/* Adapters in which the first tensor is missing, is twice as long, or contains NaN. */
 static void
 test_bad_files(void **state)
 {
@@ -541,12 +541,14 @@ test_bad_files(void **state)
         size_t len;
         uint8_t *bytes;
         if (l.n > 1) { /* not of a prompt: it would be empty */
+            l.entries++;
             l.n--;
             bytes = ia3_adapter_serialize(&l, f->values[m], &len);
             assert_null(ia3_adapter_parse_any(layouts, ia3_methods, bytes, len, &layout, &err));
             assert_non_null(strstr(err.message, "missing"));
             free(bytes);
             err = (ia3_error){0};
+            l.entries--;
             l.n++;
         }
         ia3_layout_entry *e = &l.entries[0];

@@ -25,7 +25,7 @@ from pathlib import Path
 try:
     import sentencepiece
     import torch
-    from peft import IA3Config, PeftModel, get_peft_model
+    from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
     from transformers import (AutoModelForSeq2SeqLM, MT5Config, MT5ForConditionalGeneration, T5Config,
@@ -155,10 +155,13 @@ def open_with_peft(backbone, directory):
 def new_peft(backbone, output_form):
     """A peft model with vectors far from one, some of them negative or zero."""
     targets, feedforward = (["k", "v", "wi_1"], []) if output_form else (["k", "v", "wo"], ["wo"])
-    model = get_peft_model(backbone.load(), IA3Config(task_type="SEQ_2_SEQ_LM", target_modules=targets,
-                                                      feedforward_modules=feedforward)).eval()
+    return disturb(get_peft_model(backbone.load(), IA3Config(task_type="SEQ_2_SEQ_LM", target_modules=targets,
+                                                             feedforward_modules=feedforward)).eval(), "ia3_l")
+
+
+def disturb(model, part):
     for name, parameter in model.named_parameters():
-        if "ia3_l" in name:
+        if part in name:
             parameter.data += 0.3 * torch.randn_like(parameter)
             parameter.data.view(-1)[:2] = torch.tensor([-0.5, 0.0])
     return model
@@ -243,6 +246,28 @@ def test_import(backbone, work, output_form):
     backbone.check_scores(f"the way back ({form}) scores the same", backbone.our_scores(task),
                           backbone.library_scores(open_with_peft(backbone, back)))
     return model, task
+
+
+def test_parts(backbone, work):
+    """Adapters of peft that train some kinds of modules, or one stack: elsewhere the backbone stays as it is."""
+    parts = {"kv": (["k", "v"], []), "wo": (["wo"], ["wo"]), "encoder": (r".*encoder.*\.(k|v|wo)", r".*\.wo")}
+    for part, (targets, feedforward) in parts.items():
+        task = f"{part}_only_{backbone.name}"
+        config = IA3Config(task_type="SEQ_2_SEQ_LM", target_modules=targets, feedforward_modules=feedforward)
+        model = disturb(get_peft_model(backbone.load(), config).eval(), "ia3_l")
+        save_and_compare(backbone, work, model, task)
+    if backbone.name in ("mini", "v10"):
+        config = LoraConfig(task_type="SEQ_2_SEQ_LM", r=4, lora_alpha=1, target_modules=["q", "v"])
+        model = disturb(get_peft_model(backbone.load(), config).eval(), "lora_")
+        save_and_compare(backbone, work, model, f"lora_qv_{backbone.name}")
+
+
+def save_and_compare(backbone, work, model, task):
+    model.save_pretrained(work / task)
+    lora = "lora" in task  # configurations are checked for (IA)³ only
+    config = None if lora else json.loads((work / task / "adapter_config.json").read_text())
+    backbone.import_file(task, work / task / "adapter_model.safetensors", config)
+    backbone.check_scores(f"ia3 scores {task} as peft does", backbone.our_scores(task), backbone.library_scores(model))
 
 
 def test_spellings(backbone, work, task):
@@ -396,6 +421,7 @@ def main():
             model, task = test_import(backbone, work, False)
             if backbone.gated:
                 test_import(backbone, work, True)
+            test_parts(backbone, work)
             test_spellings(backbone, work, task)
             if name in ("mini", "v10"):
                 test_methods(backbone, work)

@@ -84,9 +84,58 @@ parse_tensors(const ia3_layout *layout, const ia3_safetensors *st, float *values
         if (!check_shape(layout, e, t, err) || !copy_values(values + e->offset, e->len, t, err))
             return false;
     }
-    for (int i = 0; i < layout->n; i++)
-        if (!seen[i])
-            return FAIL(err, "tensor \"%s\" is missing", layout->entries[i].name);
+    return st->n > 0 || ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter: there are no tensors");
+}
+
+/* The part of a stored name before the number of its layer, and the part after it; the whole name if there is none. */
+static size_t
+split_name(const char *name, const char **rest)
+{
+    static const char block[] = ".block.";
+    const char *at = strstr(name, block);
+
+    if (at == NULL) {
+        *rest = "";
+        return strlen(name);
+    }
+    at += strlen(block);
+    *rest = at + strspn(at, "0123456789");
+    return (size_t) (at - name);
+}
+
+/* Whether two tensors belong to the same module of different layers of the same stack. */
+static bool
+same_kind(const char *a, const char *b)
+{
+    const char *rest_a, *rest_b;
+    size_t n = split_name(a, &rest_a);
+
+    return n == split_name(b, &rest_b) && strncmp(a, b, n) == 0 && strcmp(rest_a, rest_b) == 0;
+}
+
+/*
+ * Gives tensors that the adapter lacks the values with which they change nothing. It may lack a kind of modules, or a
+ * whole stack, because only some were trained; but if it has a module of some layers and not of all, it probably
+ * belongs to another backbone.
+ */
+static bool
+fill_up(const ia3_layout *layout, const bool *seen, float *values, ia3_error *err)
+{
+    for (int i = 0; i < layout->n; i++) {
+        const ia3_layout_entry *e = &layout->entries[i];
+
+        if (seen[i])
+            continue;
+        if (layout->method->paired && seen[i ^ 1])
+            return FAIL(err, "tensor \"%s\" is missing", e->name);
+        for (int k = 0; k < layout->n; k++)
+            if (seen[k] && same_kind(e->name, layout->entries[k].name)) {
+                FAIL(err, "tensor \"%s\" is missing", e->name);
+                return ia3_fail_detail(err, "Other layers have it; the adapter may be one for fewer layers.");
+            }
+        for (int k = 0; k < e->len; k++)
+            values[e->offset + (size_t) k] = e->start;
+    }
     return true;
 }
 
@@ -101,7 +150,7 @@ ia3_adapter_parse(const ia3_layout *layout, const uint8_t *data, size_t len, ia3
     bool *seen = ia3_alloc_array(layout->n, sizeof *seen);
     float *values = ia3_alloc_array(layout->n_values, sizeof *values);
 
-    if (!parse_tensors(layout, st, values, seen, err)) {
+    if (!parse_tensors(layout, st, values, seen, err) || !fill_up(layout, seen, values, err)) {
         free(values);
         values = NULL;
     }

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "engine/base/alloc.h"
+#include "engine/base/log.h"
 #include "safetensors.h"
 #include "state_dict.h"
 
@@ -389,6 +390,12 @@ resolve_roles(ia3_checkpoint *ck, ia3_error *err)
     if (embedding == NULL)
         return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: tensor \"shared.weight\" is missing",
                         weights_name(ck));
+    if (head == NULL && ck->config.untied)
+        ia3_log(IA3_LOG_WARNING,
+                "%s: tensor \"lm_head.weight\" is missing although \"tie_word_embeddings\" is false in "
+                "config.json; "
+                "the embedding is used in its place",
+                weights_name(ck));
     if (head == NULL)
         head = embedding;
     if (!check_tensor(embedding, 2, ck->config.vocab_size, ck->config.d_model, err) ||

@@ -164,6 +164,7 @@ read_scaling(const reader *r, ia3_config *c)
 
     if (!read_bool(r, "tie_word_embeddings", true, &tied))
         return false;
+    c->untied = !tied;
     return read_bool(r, "scale_decoder_outputs", tied && strcmp(c->model_type, "mt5") != 0, &c->scale_logits);
 }
 

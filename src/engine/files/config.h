@@ -18,6 +18,7 @@ typedef struct ia3_config {
     bool gated;
     bool bias_every_layer; /* umt5: each self-attention has its own bias table */
     bool scale_logits;     /* multiply by d_model^-0.5 before the head */
+    bool untied;           /* the configuration says that the head is not the embedding */
     int pad_id, eos_id, start_id;
 } ia3_config;
 

@@ -19,7 +19,8 @@ typedef struct ia3_layout_entry {
     int len;
     int ndim, rows, cols; /* the shape as stored; [cols] if ndim is 1 */
     bool feedforward; /* (IA)³: stored as [1, len] (as peft does for feedforward_modules); else as [len, 1] */
-    float start;      /* the initial value of its elements */
+    float
+        start; /* the initial value of its elements, with which the tensor changes nothing (except in a prompt) */
 } ia3_layout_entry;
 
 /* The places in a layer: norms, and matrix products as they are fused (q | k | v, k | v, wi_0 | wi_1). */

@@ -47,6 +47,8 @@ ia3_normalize(const ia3_method *const *methods, ia3_layout *const *layouts, cons
     if (st != NULL) {
         ia3_put_str(w, layout->method->name, strlen(layout->method->name));
         ia3_put_str(w, (const char *) out, n_out);
+        ia3_put_u32(w, (uint32_t) st->n);
+        ia3_put_u32(w, (uint32_t) layout->n);
         if (layout->method->spelling)
             put_modules(w, st, layout->method->spelling);
         else

@@ -187,6 +187,43 @@ check_subset(const Targets *part, const Targets *whole)
     }
 }
 
+char *
+Ia3AdapterConfigBase(Jsonb *config)
+{
+    JsonbValue *v = get(config, "base_model_name_or_path");
+
+    return v && v->type == jbvString && v->val.string.len > 0 ? string_value(v) : NULL;
+}
+
+/* Whether a name of `len` bytes is `name`, or ends with it after "--", as in the cache of Hugging Face's hub. */
+static bool
+is_name(const char *component, size_t len, const char *name, size_t n)
+{
+    return len >= n && pg_strncasecmp(component + len - n, name, n) == 0 &&
+           (len == n || (len > n + 2 && strncmp(component + len - n - 2, "--", 2) == 0));
+}
+
+bool
+Ia3AdapterConfigFits(const char *base, const char *path)
+{
+    size_t end = strlen(base), begin;
+
+    while (end > 1 && base[end - 1] == '/')
+        end--;
+    begin = end;
+    while (begin > 0 && base[begin - 1] != '/')
+        begin--;
+    for (const char *p = path; *p != '\0';) {
+        size_t len = strcspn(p, "/");
+
+        if (is_name(p, len, base + begin, end - begin))
+            return true;
+        p += len;
+        p += strspn(p, "/");
+    }
+    return false;
+}
+
 static void
 check_type(Jsonb *config)
 {

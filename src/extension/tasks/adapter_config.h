@@ -34,4 +34,12 @@ extern Datum Ia3AdapterConfigMake(const char *path, const Ia3EngineMethod *metho
  */
 extern void Ia3AdapterConfigCheck(Jsonb *config, const Ia3AdapterModules *modules);
 
+/* The model that the configuration names, palloc'd; NULL if it names none. */
+extern char *Ia3AdapterConfigBase(Jsonb *config);
+/*
+ * Whether a backbone's directory may contain this model, which is a name ("google/flan-t5-large") or a path: its last
+ * component is one of the directory's, or the end of one, after "--", as in the cache of Hugging Face's hub.
+ */
+extern bool Ia3AdapterConfigFits(const char *base, const char *path);
+
 #endif

@@ -56,6 +56,7 @@ typedef struct Import {
     Ia3EngineInfo engine;
     char *method;
     bytea *vectors;
+    uint32 nTensors, nAllTensors; /* in the adapter; in a complete one */
     Ia3AdapterModules modules;
 } Import;
 
@@ -135,6 +136,8 @@ normalize(Import *import, bytea *adapter)
     import->vectors = palloc(VARHDRSZ + len);
     SET_VARSIZE(import->vectors, VARHDRSZ + len);
     memcpy(VARDATA(import->vectors), bytes, len);
+    import->nTensors = ia3_get_u32(&reader);
+    import->nAllTensors = ia3_get_u32(&reader);
     import->modules.n = (int) ia3_get_count(&reader, 5);
     import->modules.names = palloc(sizeof(char *) * Max(import->modules.n, 1));
     import->modules.scalesInput = palloc(sizeof(bool) * Max(import->modules.n, 1));
@@ -190,6 +193,22 @@ store(const Import *import)
     return Ia3VersionsStore(&version);
 }
 
+/* Tells the user when the configuration names another model than the backbone's. */
+static void
+report_base(const Import *import)
+{
+    char *base = Ia3AdapterConfigBase(import->config);
+    Ia3EngineStatus status;
+
+    if (base == NULL || !Ia3GetEngineStatus(import->backbone, &status) ||
+        Ia3AdapterConfigFits(base, status.spec.path))
+        return;
+    ereport(NOTICE,
+            (errmsg("adapter configuration names the model \"%s\"", base),
+             errdetail("Backbone \"%s\" is \"%s\".", import->backbone, Ia3EngineText(status.spec.path)),
+             errhint("An adapter is of use only with the model that it was trained on.")));
+}
+
 /* Stores an adapter that another tool has made; with a configuration, after checking the two against each other. */
 static Datum
 import_adapter(FunctionCallInfo fcinfo, Jsonb *config)
@@ -210,8 +229,14 @@ import_adapter(FunctionCallInfo fcinfo, Jsonb *config)
                         errmsg("adapter configurations can be checked only for the method ia3"),
                         errhint("Import the adapter without its configuration, provided that this agrees with"
                                 " what ia3_export_config returns for the method.")));
-    if (import.config)
+    if (import.config) {
         Ia3AdapterConfigCheck(import.config, &import.modules);
+        report_base(&import);
+    }
+    if (import.nTensors < import.nAllTensors)
+        ereport(NOTICE, (errmsg("adapter has %u of the %u tensors of the method \"%s\"", import.nTensors,
+                                import.nAllTensors, import.method),
+                         errdetail("The others leave the backbone as it is.")));
     PG_RETURN_INT32(store(&import));
 }
 

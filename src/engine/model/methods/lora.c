@@ -100,6 +100,7 @@ const ia3_method ia3_method_lora = {
     .name = "lora",
     .constants = (const ia3_method_constant[]){{"rank", RANK}, {NULL, 0}},
     .module = add_module,
+    .paired = true,
     .marks = (const char *const[]){".lora_A.weight", ".lora_B.weight", NULL},
     .peft_config =
         "\"bias\": \"none\", \"exclude_modules\": null, \"fan_in_fan_out\": false,"
