@@ -77,10 +77,19 @@ sub check_extension {
     }
 }
 
+# A clock that somebody sets must not end a wait or make it last.
+sub check_clocks {
+    my ($file, $text) = @_;
+    while ($text =~ /\b(CLOCK_REALTIME|gettimeofday|pthread_\w*timed\w+|TimestampTzPlusMilliseconds|TimestampDifference\w*)\b/g) {
+        complain("$file:" . line_of($text, $-[0]), "$1 measures time with the wall clock");
+    }
+}
+
 my @files = sort split /\n/, qx{find src kernels bench test -type f | grep -E '\\.(c|h|cc|cpp|cu|cuh)\$'};
 for my $file (@files) {
     my $text = slurp($file);
     check_head($file, $text) if $file =~ m{^(src|kernels|bench)/};
+    check_clocks($file, $text) if $file =~ m{^(src|kernels)/};
     check_extension($file, $text) if $file =~ m{^src/extension/};
     check_names($file, $text, qr/^ia3_\w+$/, qr/^[a-z][a-z0-9_]*$/) if $file =~ m{^(src/engine|kernels/cpu)/.*\.c$};
     complain("$file:1", 'it lies directly in src/engine instead of in a folder') if $file =~ m{^src/engine/[^/]*$};

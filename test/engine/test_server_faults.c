@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -652,6 +653,51 @@ test_memory_limit(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+static double
+processor_seconds(pid_t pid)
+{
+    char path[64];
+    unsigned long user = 0, system = 0;
+    snprintf(path, sizeof path, "/proc/%d/stat", (int) pid);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    assert_int_equal(
+        fscanf(f, "%*d (%*[^)]) %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %lu %lu", &user, &system), 2);
+    fclose(f);
+    return (double) (user + system) / (double) sysconf(_SC_CLK_TCK);
+}
+
+/* Clients for whom there is no descriptor wait, without keeping the engine busy, and get their turn when others leave. */
+static void
+test_out_of_descriptors(void **state)
+{
+    enum { N = 40, LIMIT = 30 };
+    test_engine e;
+    test_client clients[N];
+    assert_true(test_engine_start(&e, BACKBONE, NULL));
+    struct rlimit limit = {LIMIT, LIMIT};
+    assert_int_equal(prlimit(e.pid, RLIMIT_NOFILE, &limit, NULL), 0);
+    for (int i = 0; i < N; i++)
+        test_client_connect(&clients[i], &e);
+    double scores[2], busy = processor_seconds(e.pid);
+    usleep(1500000);
+    assert_true(processor_seconds(e.pid) - busy < 0.5);
+    for (int i = 0; i < N; i++) {
+        ia3_writer *w = test_begin(&clients[i], IA3_HELLO);
+        ia3_put_u32(w, IA3_PROTOCOL_MAGIC);
+        ia3_put_u32(w, IA3_PROTOCOL_VERSION);
+        test_put_text(w, "test");
+        assert_int_equal(test_call(&clients[i], NULL), IA3_HELLO_OK);
+        test_rows rows = {.sets = {sentiment}, .n_rows = 1, .rows = {{.text = "my turn"}}};
+        test_put_rows(&clients[i], &rows);
+        assert_int_equal(test_call(&clients[i], NULL), IA3_SCORE_OK);
+        test_get_scores(&clients[i], scores, 2);
+        test_client_close(&clients[i]);
+    }
+    int status = test_engine_stop(&e, true);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static size_t
 resident_bytes(pid_t pid)
 {
@@ -722,7 +768,7 @@ main(int argc, char **argv)
         cmocka_unit_test(test_socket_mode),       cmocka_unit_test(test_failed_start),
         cmocka_unit_test(test_shutdown),          cmocka_unit_test(test_memory_limit),
         cmocka_unit_test(test_other_user),        cmocka_unit_test(test_back_pressure),
-        cmocka_unit_test(test_memory_comes_back),
+        cmocka_unit_test(test_memory_comes_back), cmocka_unit_test(test_out_of_descriptors),
     };
     alarm(1200);
     if (argc > 1) /* one test, by name */

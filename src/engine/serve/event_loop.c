@@ -26,11 +26,13 @@
 #include "engine/base/heartbeat.h"
 #include "engine/base/log.h"
 
-#define SCRATCH        ((size_t) 256 * 1024)
-#define CHOICE_MEMORY  ((size_t) 16 << 20)
-#define SPARE_FDS      64   /* file descriptors reserved for other purposes than clients */
-#define BLOCK_SECONDS  10.0 /* how long an unfinished frame may keep others waiting for memory */
-#define STATUS_TIMEOUT 5000 /* ms that "ready" or "failed" waits for a supervisor that does not read */
+#define SCRATCH           ((size_t) 256 * 1024)
+#define CHOICE_MEMORY     ((size_t) 16 << 20)
+#define SPARE_FDS         64   /* file descriptors reserved for other purposes than clients */
+#define BLOCK_SECONDS     10.0 /* how long an unfinished frame may keep others waiting for memory */
+#define ACCEPT_SECONDS    1.0  /* after which another attempt is made to accept clients */
+#define COMPLAINT_SECONDS 60.0 /* between complaints that this is not possible */
+#define STATUS_TIMEOUT    5000 /* ms that "ready" or "failed" waits for a supervisor that does not read */
 
 /* Sends a line to the supervisor. With `must` it waits until the pipe has room. */
 static void
@@ -181,12 +183,46 @@ peer_allowed(int fd)
 }
 
 static void
+watch_listener(ia3_io *io, uint32_t events)
+{
+    struct epoll_event e = {.events = events, .data.ptr = &io->listen_fd};
+    if (io->listen_fd >= 0)
+        epoll_ctl(io->epoll_fd, EPOLL_CTL_MOD, io->listen_fd, &e);
+}
+
+/*
+ * There is no descriptor or memory for another client: they wait until one leaves, or for a moment. Otherwise epoll would
+ * report them again and again.
+ */
+static void
+pause_accepting(ia3_io *io, int error)
+{
+    double now = ia3_now();
+    if (now >= io->complain_at)
+        ia3_log(IA3_LOG_WARNING, "clients have to wait: %s", strerror(error));
+    io->complain_at = now + COMPLAINT_SECONDS;
+    io->accept_at = now + ACCEPT_SECONDS;
+    watch_listener(io, 0);
+}
+
+static void
+resume_accepting(ia3_io *io)
+{
+    if (io->accept_at != 0)
+        watch_listener(io, EPOLLIN);
+    io->accept_at = 0;
+}
+
+static void
 accept_clients(ia3_io *io)
 {
     for (int i = 0; i < 64; i++) {
         int fd = accept4(io->listen_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd < 0)
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                pause_accepting(io, errno);
             return;
+        }
         if (!peer_allowed(fd)) {
             ia3_log(IA3_LOG_WARNING, "rejected a connection from another operating-system user");
             close(fd);
@@ -268,6 +304,7 @@ close_client(ia3_io *io, ia3_connection *c)
         c->next->prev = c->prev;
     io->n_connections--;
     ia3_connection_free(c);
+    resume_accepting(io);
 }
 
 /*
@@ -390,6 +427,9 @@ settle(ia3_io *io)
         }
     }
     ia3_stats_set(&io->server->stats, IA3_STAT_CONNECTIONS, io->n_connections);
+    if (io->accept_at != 0 && now >= io->accept_at)
+        resume_accepting(io);
+    clock |= io->accept_at != 0;
     if (io->draining)
         continue_draining(io);
     return trim(io, now) || clock || io->draining;

@@ -32,6 +32,8 @@ typedef struct ia3_io {
     ia3_request *orphans;                     /* without a connection, but still with the compute thread */
     size_t request_bytes;
     double trim_at; /* when to give memory back to the system; 0 = not */
+    double accept_at,
+        complain_at; /* while no client can be accepted: when to try again; when to log it again */
     uint8_t *scratch;
     ia3_heartbeat_seen heartbeat; /* what the supervisor was told last */
 } ia3_io;
