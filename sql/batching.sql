@@ -221,6 +221,11 @@ SELECT asked($$DECLARE c CURSOR FOR SELECT ia3_predict(body, ARRAY['a', 'b']) FR
 SELECT asked($$DECLARE c CURSOR FOR SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes
     WHERE body LIKE 'note%' AND id IN (1, 2, 3, 4, 5, 6, 7, 8) AND now() - interval '1 day' < now(); FETCH 5 FROM c; CLOSE c$$);
 SELECT asked($$DECLARE c CURSOR FOR SELECT id * 2, ia3_predict(body, ARRAY['a', 'b']) FROM notes; FETCH 5 FROM c; CLOSE c$$);
+-- the side effects of a column are those of the rows that are reached
+CREATE SEQUENCE reached;
+SELECT asked($$DECLARE c CURSOR FOR SELECT nextval('reached'), ia3_predict(body, ARRAY['a', 'b']) FROM notes; FETCH 5 FROM c; CLOSE c$$);
+SELECT last_value FROM reached;
+DROP SEQUENCE reached;
 
 -- a batch whose answers might be too long for one reply is sent in several requests
 SET ia3.batch_rows = 2000;

@@ -159,6 +159,10 @@ ok(wait_until(sub { $node->safe_psql('postgres', 'SELECT queue_rows FROM ia3_sta
 ok(wait_until(sub { $node->safe_psql('postgres', 'SELECT connections FROM ia3_stat_engine') <= 2 }),
     'and no connection is left');
 
+# Evaluation sends its rows in batches as well. More text than fits in a request is sent in several.
+is($node->safe_psql('postgres', q{SELECT n FROM ia3_evaluate('base1', $$SELECT repeat('word ', 6800000) AS text, 'a' AS label
+    FROM generate_series(1, 8)$$)}), '8', 'evaluation on long texts');
+
 # The engine dies during a query that reads ahead.
 my $pid = engine_pid($node);
 my $query = start_query($node,

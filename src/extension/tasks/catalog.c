@@ -156,8 +156,14 @@ Ia3BecomeTableOwner(void)
 {
     Ia3Identity caller;
 
+    Oid owner = table_owner();
+
     GetUserIdAndSecContext(&caller.user, &caller.context);
-    SetUserIdAndSecContext(table_owner(), caller.context | SECURITY_LOCAL_USERID_CHANGE);
+    if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(caller.user)))
+        ereport(ERROR,
+                (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("role with OID %u does not exist", caller.user),
+                 errdetail("The current role has been dropped.")));
+    SetUserIdAndSecContext(owner, caller.context | SECURITY_LOCAL_USERID_CHANGE);
     return caller;
 }
 

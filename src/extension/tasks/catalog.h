@@ -40,8 +40,8 @@ typedef struct Ia3Identity {
 
 /*
  * Between these two calls queries run as the owner of the tables, who is exempt from row security, so what the caller
- * may do has to be checked first. An error ends this state together with the (sub)transaction. ERROR 42704 if there are
- * no tables (any more).
+ * may do has to be checked first. An error ends this state together with the (sub)transaction. ERROR 42704 if the
+ * tables or the caller's role do not exist (any more).
  */
 extern Ia3Identity Ia3BecomeTableOwner(void);
 extern void Ia3BecomeAgain(Ia3Identity caller);

@@ -9,11 +9,9 @@
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
 #include "tcop/pquery.h"
-#include "utils/inval.h"
 #include "utils/memutils.h"
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
-#include "utils/syscache.h"
 
 #include "train_procedure.h"
 
@@ -73,14 +71,9 @@ Ia3ProcedureCommit(const Ia3Procedure *p)
 void
 Ia3ProcedureResume(const Ia3Procedure *p)
 {
-    if (p->atomic)
-        return;
-    /* nested queries that use the caller's snapshot need one in this transaction, too */
-    EnsurePortalSnapshotExists();
-    AcceptInvalidationMessages();
-    if (!SearchSysCacheExists1(AUTHOID, ObjectIdGetDatum(p->user)))
-        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
-                        errmsg("the role that called %s does not exist any more", p->name)));
+    /* queries of ours that use the caller's snapshot need one in this transaction, too */
+    if (!p->atomic)
+        EnsurePortalSnapshotExists();
 }
 
 void

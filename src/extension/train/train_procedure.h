@@ -35,7 +35,7 @@ extern void Ia3ProcedureBegin(Ia3Procedure *procedure, FunctionCallInfo fcinfo, 
  * not be stored for another.
  */
 extern void Ia3ProcedureCommit(const Ia3Procedure *procedure);
-/* Has a snapshot again. ERROR 42704 if the caller's role has been dropped. */
+/* Has a snapshot again. */
 extern void Ia3ProcedureResume(const Ia3Procedure *procedure);
 /* The caller's memory context is the current one again. */
 extern void Ia3ProcedureEnd(Ia3Procedure *procedure);

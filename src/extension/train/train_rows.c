@@ -26,6 +26,10 @@
 #include "extension/tasks/catalog.h"
 #include "extension/tasks/value_text.h"
 
+/* A batch ends early when it has more than this, since a request that is too large fails as a whole. */
+#define MAX_SCAN_BYTES   (16 * 1024 * 1024)
+#define MAX_SCAN_CHOICES (IA3_MAX_CHOICES / 4)
+
 /* The attribute numbers of the query's columns, from 1; 0: there is no such column. */
 typedef struct ColumnMap {
     int label;
@@ -45,6 +49,7 @@ typedef struct RowReader {
         asWritten; /* by the types' output functions, as versions without a "rendering" in their recipe were trained */
     int capacity;
     Size bytes;       /* read so far in this batch */
+    int64 nChoices;   /* likewise: those that rows have of their own */
     Ia3TakeRows take; /* NULL: all rows are kept */
     void *arg;
 } RowReader;
@@ -229,6 +234,7 @@ column_choices(RowReader *reader, HeapTuple tuple, TupleDesc desc)
     get_typlenbyvalalign(type, &len, &byVal, &align);
     choices = MemoryContextAllocZero(reader->context, sizeof(Ia3Strings));
     deconstruct_array(DatumGetArrayTypeP(value), type, len, byVal, align, &elements, &nulls, &choices->n);
+    reader->nChoices += choices->n;
     choices->items = MemoryContextAlloc(reader->context, sizeof(char *) * Max(choices->n, 1));
     for (int i = 0; i < choices->n; i++) {
         if (nulls[i])
@@ -309,6 +315,7 @@ begin_batch(RowReader *reader, MemoryContext parent, const Ia3TrainRows *before,
     reader->capacity = IA3_SCAN_ROWS;
     reader->rows->rows = MemoryContextAlloc(reader->context, sizeof(Ia3TrainRow) * reader->capacity);
     reader->bytes = 0;
+    reader->nChoices = 0;
 }
 
 /* Hands over the batch and begins the next. */
@@ -353,9 +360,12 @@ read_all(void *arg)
             read_row(reader, SPI_tuptable->vals[i], SPI_tuptable->tupdesc);
             MemoryContextSwitchTo(old);
             MemoryContextReset(scratch);
+            if (reader->take != NULL &&
+                (reader->bytes > MAX_SCAN_BYTES || reader->nChoices > MAX_SCAN_CHOICES))
+                pass_on(reader);
         }
         SPI_freetuptable(SPI_tuptable);
-        if (reader->take != NULL)
+        if (reader->take != NULL && reader->rows->n > 0)
             pass_on(reader);
     }
     if (reader->take != NULL)

@@ -40,9 +40,9 @@ typedef struct Ia3TrainRows {
 extern Ia3TrainRows *Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates);
 
 /*
- * The same, but hands over the rows in batches of at most IA3_SCAN_ROWS while it reads them, so that any number of
- * rows takes no more memory than a few batches. `take` owns the context that the rows live in, which is the current
- * one when it is called; it runs inside the subtransaction. At the end it is called with NULL; that is the only call
+ * The same, but hands over the rows in batches of at most IA3_SCAN_ROWS, fewer if they are large, while it reads them,
+ * so that any number of rows takes no more memory than a few batches. `take` owns the context that the rows live in, which is
+ * the current one when it is called; it runs inside the subtransaction. At the end it is called with NULL; that is the only call
  * for a query without rows. `asWritten` is for versions whose recipe has no "rendering" (Ia3Task).
  */
 #define IA3_SCAN_ROWS 256
