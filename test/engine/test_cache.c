@@ -284,6 +284,56 @@ test_lanes_budget(void **state)
     ia3_lanes_free(&l);
 }
 
+/* A client with few short rows does not share a batch with others; batches of either kind go around all lanes. */
+static void
+test_lanes_quick(void **state)
+{
+    static ia3_row_batch batch;
+    ia3_lanes l = {.max_tokens = 160};
+    ia3_request *scan = make_request(1, 40, 10), *huge = make_request(2, 1, 1000),
+                *few = make_request(3, 2, 10), *costly = make_request(4, 1, 11);
+    publish(&l, scan, 40);
+    publish(&l, huge, 1);
+    publish(&l, few, 2);
+    publish(&l, costly, 1);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_SHORT, &batch), 2);
+    assert_int_equal(batch.kind, IA3_ROW_QUICK);
+    assert_int_equal(few->n_taken, 2);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_SHORT, &batch), 0);
+    /* fourteen of the scan and the one of eleven tokens */
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_LONG, &batch), 15);
+    assert_int_equal(batch.kind, IA3_ROW_SHORT);
+    assert_int_equal(costly->n_taken, 1);
+    /* the many batches of quick rows in between do not move the turn of the others */
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 16);
+    assert_int_equal(huge->n_taken, 0);
+    ia3_request *more[3];
+    for (int i = 0; i < 3; i++) {
+        more[i] = make_request(5, 1, 10);
+        publish(&l, more[i], 1);
+        assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_SHORT, &batch), 1);
+        assert_ptr_equal(batch.rows[0]->request, more[i]);
+    }
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 1);
+    assert_int_equal(huge->n_taken, 1);
+    assert_int_equal(batch.kind, IA3_ROW_LONG);
+    /* two requests of one client at once are no longer few rows */
+    ia3_request *pair[2] = {make_request(6, 8, 10), make_request(6, 1, 10)};
+    publish(&l, pair[0], 8);
+    publish(&l, pair[1], 1);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_SHORT, &batch), 0);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 16);
+    for (int i = 0; i < 3; i++)
+        free_request(more[i]);
+    free_request(pair[0]);
+    free_request(pair[1]);
+    free_request(scan);
+    free_request(huge);
+    free_request(few);
+    free_request(costly);
+    ia3_lanes_free(&l);
+}
+
 /* Rows become ready one after another, with cancellations in between. */
 static void
 test_lanes_partial(void **state)
@@ -319,7 +369,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_adapter_eviction), cmocka_unit_test(test_adapter_pins),
         cmocka_unit_test(test_choice_sets),      cmocka_unit_test(test_lanes_share),
-        cmocka_unit_test(test_lanes_budget),     cmocka_unit_test(test_lanes_partial),
+        cmocka_unit_test(test_lanes_budget),     cmocka_unit_test(test_lanes_quick),
+        cmocka_unit_test(test_lanes_partial),
     };
     return cmocka_run_group_tests_name("cache", tests, NULL, NULL);
 }

@@ -3,18 +3,19 @@
  *     The compute thread loads the backbone, then runs one batch and one training step in turn, so that neither waits for
  *     more than one of the other.
  *
- * Work that takes longer than a batch of short rows gives way to shorter work: between two of its pieces (model.h says
- * what these are) the thread runs a batch of rows that are waiting. A long row gives way to short rows, a
- * generation to all rows that are scored and to training steps. A training step does not give way: at every layer of it
- * a busy queue would have a batch, and training would starve. So a short row never waits for long
- * work to end, but only for one piece of it or for the batch under way, and then for its lane's turn (queue.h). At the
- * same places, a long row or a generation is abandoned if all its requests have been cancelled or the engine stops.
+ * Work that takes longer than one piece gives way to shorter work: between two pieces (model.h says what these are) the
+ * thread runs a batch of rows that are waiting. A batch and a training step give way to quick rows, a long row to all
+ * that are not long, a generation to all rows that are scored and to training steps. So a quick row never waits for other
+ * work to end, but only for one piece of it, and then for its lane's turn (queue.h). What gives way keeps at least half
+ * of the time, however many rows arrive. At the same places, rows are abandoned if all their requests have been
+ * cancelled or the engine stops.
  */
 #include "serve.h"
 
 #include <stdlib.h>
 
 #include "engine/base/alloc.h"
+#include "engine/base/clock.h"
 #include "engine/base/heartbeat.h"
 #include "generate_batch.h"
 #include "score_batch.h"
@@ -28,16 +29,42 @@ typedef struct compute_thread {
     ia3_trainer *trainer;
 } compute_thread;
 
+/* How work shares the thread with what it gives way to. */
+typedef struct time_share {
+    double given; /* seconds by which the other work is ahead */
+    double since; /* what the time after this went to has not been counted */
+} time_share;
+
 /* Work under way that gives way to others. */
 typedef struct ia3_long_work {
     compute_thread *t;
-    ia3_row_kind kind;
-    ia3_row **rows; /* [n] */
+    ia3_row_kind kind; /* gives way to rows of kinds below this */
+    time_share share;
+    ia3_row **rows; /* [n]; NULL for a training step */
     int n;
 } ia3_long_work;
 
 static void run_batch(compute_thread *t, ia3_row_batch *batch);
 static void train_step(compute_thread *t);
+
+/* Counts the time until now as the work's own. Returns whether it is the turn of others. */
+static bool
+may_give(time_share *s)
+{
+    double now = ia3_now(), left = s->given - (now - s->since);
+    s->given = left > 0 ? left : 0;
+    s->since = now;
+    return s->given == 0;
+}
+
+/* Counts the time until now as given to others. */
+static void
+has_given(time_share *s)
+{
+    double now = ia3_now();
+    s->given += now - s->since;
+    s->since = now;
+}
 
 static bool
 is_wanted(const ia3_long_work *w)
@@ -54,8 +81,10 @@ give_way(void *arg)
 {
     ia3_long_work *w = arg;
     ia3_server *s = w->t->server;
-    if (!is_wanted(w) || ia3_queue_stopping(s->queue))
+    if (w->rows && (!is_wanted(w) || ia3_queue_stopping(s->queue)))
         return false;
+    if (!may_give(&w->share))
+        return true;
     ia3_row_batch *batch = ia3_alloc(sizeof *batch);
     ia3_queue_give_way(s->queue, w->kind, batch);
     if (batch->n > 0)
@@ -63,7 +92,16 @@ give_way(void *arg)
     free(batch);
     if (w->kind == IA3_ROW_TEXT && ia3_trainer_busy(w->t->trainer))
         train_step(w->t);
+    has_given(&w->share);
     return true;
+}
+
+/* Makes what the model does from now on give way as *w says. */
+static ia3_give_way
+begin_giving(ia3_long_work *w)
+{
+    w->share.since = ia3_now();
+    return ia3_model_set_give_way(w->t->server->model, (ia3_give_way){give_way, w});
 }
 
 /* After work that may have needed much more memory than usual: the device gives back what it keeps for the next pass. */
@@ -93,18 +131,21 @@ run_batch(compute_thread *t, ia3_row_batch *batch)
     for (int i = 0; i < batch->n; i++)
         *(batch->rows[i]->sampling ? &writing[n_writing++] : &batch->rows[n++]) = batch->rows[i];
     batch->n = n;
-    ia3_long_work long_row = {t, IA3_ROW_LONG, batch->rows, n}, text = {t, IA3_ROW_TEXT, writing, n_writing};
+    bool is_long = n == 1 && batch->kind == IA3_ROW_LONG;
+    ia3_long_work scoring = {
+        .t = t, .kind = is_long ? IA3_ROW_LONG : IA3_ROW_SHORT, .rows = batch->rows, .n = n};
+    ia3_long_work text = {.t = t, .kind = IA3_ROW_TEXT, .rows = writing, .n = n_writing};
     ia3_give_way none = {NULL, NULL}, before = ia3_model_set_give_way(s->model, none);
     /* Scores are sent before text is generated, because that takes one pass per token. */
     if (n > 0) {
-        if (n == 1 && batch->kind == IA3_ROW_LONG)
-            ia3_model_set_give_way(s->model, (ia3_give_way){give_way, &long_row});
+        if (batch->kind != IA3_ROW_QUICK)
+            begin_giving(&scoring);
         ia3_score_batch(s, batch);
-        if (batch->kind == IA3_ROW_LONG)
+        if (is_long)
             trim(s);
     }
     hand_back(s, batch->rows, n);
-    ia3_model_set_give_way(s->model, (ia3_give_way){give_way, &text});
+    begin_giving(&text);
     if (n_writing > 0) {
         ia3_run_generation(s, writing, n_writing);
         trim(s);
@@ -117,7 +158,8 @@ run_batch(compute_thread *t, ia3_row_batch *batch)
 static void
 train_step(compute_thread *t)
 {
-    ia3_give_way none = {NULL, NULL}, before = ia3_model_set_give_way(t->server->model, none);
+    ia3_long_work step = {.t = t, .kind = IA3_ROW_SHORT};
+    ia3_give_way before = begin_giving(&step);
     ia3_trainer_step(t->trainer);
     ia3_model_set_give_way(t->server->model, before);
     if (!ia3_trainer_busy(t->trainer))
@@ -146,12 +188,17 @@ ia3_compute_main(void *arg)
 
     compute_thread t = {s, ia3_trainer_create(s)};
     ia3_work *work = ia3_alloc(sizeof *work);
-    while (ia3_queue_next(s->queue, ia3_trainer_busy(t.trainer), work)) {
+    time_share share = {.since = ia3_now()}; /* of all other work, which quick rows go before */
+    while (ia3_queue_next(s->queue, ia3_trainer_busy(t.trainer), may_give(&share), work)) {
         for (int i = 0; i < work->n_doomed; i++)
             ia3_adapter_free(s->model, work->doomed[i]);
         free(work->doomed);
-        if (work->batch.n > 0)
+        if (work->batch.n > 0) {
+            bool quick = work->batch.kind == IA3_ROW_QUICK;
             run_batch(&t, &work->batch);
+            if (quick)
+                has_given(&share);
+        }
         for (ia3_request *r = work->trainings, *next; r; r = next) {
             next = r->lane_next;
             ia3_trainer_add(t.trainer, r);

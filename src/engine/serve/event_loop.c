@@ -562,7 +562,7 @@ ia3_io_free(ia3_server *s)
     ia3_adapter_cache_free(io->context.adapters);
     ia3_choice_sets_free(io->context.sets);
     ia3_work *work = ia3_alloc(sizeof *work);
-    ia3_queue_next(s->queue, true, work);
+    ia3_queue_next(s->queue, true, false, work);
     for (int i = 0; i < work->n_doomed; i++)
         ia3_adapter_free(s->model, work->doomed[i]);
     free(work->doomed);

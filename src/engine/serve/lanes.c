@@ -9,6 +9,10 @@
 
 #include "engine/base/alloc.h"
 
+/* A request of at most so many rows, each of at most this share of a batch, has quick rows. */
+#define QUICK_ROWS  8
+#define QUICK_SHARE 16
+
 void
 ia3_lanes_free(ia3_lanes *l)
 {
@@ -81,9 +85,14 @@ cost_of(const ia3_lanes *l, const ia3_row *row)
 }
 
 static ia3_row_kind
-kind_of(const ia3_lanes *l, const ia3_row *row, int64_t cost)
+kind_of(const ia3_lanes *l, const ia3_lane *lane, const ia3_request *r, const ia3_row *row, int64_t cost)
 {
-    return row->sampling ? IA3_ROW_TEXT : cost > l->max_tokens ? IA3_ROW_LONG : IA3_ROW_SHORT;
+    if (row->sampling)
+        return IA3_ROW_TEXT;
+    if (cost > l->max_tokens)
+        return IA3_ROW_LONG;
+    bool few = r->n_rows <= QUICK_ROWS && lane->first == lane->last;
+    return few && cost <= l->max_tokens / QUICK_SHARE ? IA3_ROW_QUICK : IA3_ROW_SHORT;
 }
 
 /* Takes one row from the lane. Returns false when the lane has no (further) row for this batch. */
@@ -91,15 +100,15 @@ static bool
 take_turn(ia3_lanes *l, ia3_lane *lane, ia3_row_kind below, ia3_row_batch *batch, int64_t *tokens)
 {
     ia3_request *r, *before;
-    ia3_row *row = lane->full ? NULL : peek(lane, &r, &before);
+    ia3_row *row = lane->done ? NULL : peek(lane, &r, &before);
     if (row == NULL)
         return false;
     int64_t cost = cost_of(l, row);
-    ia3_row_kind kind = kind_of(l, row, cost);
-    if (kind >= below || (batch->n > 0 && *tokens + cost > l->max_tokens)) {
-        lane->full = true;
+    ia3_row_kind kind = kind_of(l, lane, r, row, cost);
+    lane->no_room = kind < below && batch->n > 0 && *tokens + cost > l->max_tokens;
+    lane->done = kind >= below || lane->no_room;
+    if (lane->done)
         return false;
-    }
     *tokens += cost;
     batch->kind = batch->kind > kind ? batch->kind : kind;
     batch->rows[batch->n++] = row;
@@ -109,42 +118,44 @@ take_turn(ia3_lanes *l, ia3_lane *lane, ia3_row_kind below, ia3_row_batch *batch
     return true;
 }
 
-/* Removes empty lanes; the cursor stays at the same lane. */
+/* Removes empty lanes; the cursors stay at the same lanes. */
 static void
 drop_empty(ia3_lanes *l)
 {
-    int kept = 0, cursor = 0;
+    int kept = 0, cursor[IA3_ROW_ANY + 1] = {0};
     for (int i = 0; i < l->n; i++) {
-        if (i == l->cursor)
-            cursor = kept;
+        for (int k = 0; k <= IA3_ROW_ANY; k++)
+            if (i == l->cursor[k])
+                cursor[k] = kept;
         if (l->lanes[i].first)
             l->lanes[kept++] = l->lanes[i];
     }
     l->n = kept;
-    l->cursor = kept ? cursor % kept : 0;
+    for (int k = 0; k <= IA3_ROW_ANY; k++)
+        l->cursor[k] = kept ? cursor[k] % kept : 0;
 }
 
 uint32_t
 ia3_lanes_fill(ia3_lanes *l, ia3_row_kind below, ia3_row_batch *batch)
 {
     batch->n = 0;
-    batch->kind = IA3_ROW_SHORT;
+    batch->kind = IA3_ROW_QUICK;
     if (l->n_waiting == 0)
         return 0;
     for (int i = 0; i < l->n; i++)
-        l->lanes[i].full = false;
+        l->lanes[i].done = l->lanes[i].no_room = false;
     int64_t tokens = 0;
+    int first = l->cursor[below];
     bool progress = true;
     while (progress && batch->n < IA3_MAX_BATCH_ROWS) {
         progress = false;
         for (int i = 0; i < l->n && batch->n < IA3_MAX_BATCH_ROWS; i++)
-            progress |= take_turn(l, &l->lanes[(l->cursor + i) % l->n], below, batch, &tokens);
+            progress |= take_turn(l, &l->lanes[(first + i) % l->n], below, batch, &tokens);
     }
-    int first = l->cursor;
-    l->cursor = l->n ? (first + 1) % l->n : 0;
+    l->cursor[below] = l->n ? (first + 1) % l->n : 0;
     for (int i = 0; i < l->n; i++)
-        if (l->lanes[(first + 1 + i) % l->n].full) {
-            l->cursor = (first + 1 + i) % l->n;
+        if (l->lanes[(first + 1 + i) % l->n].no_room) {
+            l->cursor[below] = (first + 1 + i) % l->n;
             break;
         }
     drop_empty(l);

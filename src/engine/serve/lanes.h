@@ -11,13 +11,15 @@
 typedef struct ia3_lane {
     uint64_t client;
     ia3_request *first, *last;
-    bool full; /* its next row does not fit in the current batch, or is of a kind not allowed there */
+    bool done;    /* it has no further row for the current batch */
+    bool no_room; /* its next row does not fit in the current batch */
 } ia3_lane;
 
 typedef struct ia3_lanes {
     ia3_lane *lanes;
     int n, cap;
-    int cursor;         /* the lane with which the next batch begins */
+    int cursor[IA3_ROW_ANY +
+               1];      /* by the kind that a batch is limited to: the lane with which the next one begins */
     uint64_t n_waiting; /* number of rows that are ready and not yet taken */
     int max_tokens;
     double attention; /* what attention costs (ia3_model_attention_cost) */
@@ -33,7 +35,7 @@ void ia3_lanes_add(ia3_lanes *l, ia3_request *r, uint32_t more);
  * least one row if there is one. A row costs its tokens: those of the input, and the rows of the choices' trie or the
  * tokens that may be generated. A long input costs more, since attention grows with the square. A row that costs more
  * than the whole budget is a batch by itself. If the next row of a lane does not fit or is not of such a kind, the lane is
- * skipped for the rest of this batch; the first such lane begins the next one. Returns the number of rows taken.
+ * skipped for the rest of this batch; the first lane that did not fit begins the next one. Returns the number of rows taken.
  */
 uint32_t ia3_lanes_fill(ia3_lanes *l, ia3_row_kind below, ia3_row_batch *batch);
 

@@ -198,7 +198,7 @@ wait_for_work(ia3_queue *q)
 }
 
 bool
-ia3_queue_next(ia3_queue *q, bool busy, ia3_work *work)
+ia3_queue_next(ia3_queue *q, bool busy, bool quick, ia3_work *work)
 {
     work->batch.n = 0;
     pthread_mutex_lock(&q->lock);
@@ -206,7 +206,9 @@ ia3_queue_next(ia3_queue *q, bool busy, ia3_work *work)
         wait_for_work(q);
     if (q->cancelled)
         sweep_cancelled(q);
-    uint32_t taken = ia3_lanes_fill(&q->lanes, IA3_ROW_ANY, &work->batch);
+    uint32_t taken = quick ? ia3_lanes_fill(&q->lanes, IA3_ROW_SHORT, &work->batch) : 0;
+    if (taken == 0)
+        taken = ia3_lanes_fill(&q->lanes, IA3_ROW_ANY, &work->batch);
     work->trainings = q->trainings;
     q->trainings = NULL;
     q->trainings_tail = &q->trainings;

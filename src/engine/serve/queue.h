@@ -7,7 +7,8 @@
  *
  * Rows wait in lanes, one per client, and a batch takes one row from each lane in turn. So a client that requests a
  * million rows delays another client's single row only by the batch that is under way, and by one more if a row of
- * each client does not fit in one batch. A short row does not even wait for longer work to end (compute_thread.c).
+ * each client does not fit in one batch. A short row does not even wait for longer work to end (compute_thread.c), and a
+ * client that requests few rows does not wait for a full batch of others to end.
  */
 #ifndef IA3_QUEUE_H
 #define IA3_QUEUE_H
@@ -39,6 +40,7 @@ typedef struct ia3_event {
  * way to rows of the kinds before it.
  */
 typedef enum ia3_row_kind {
+    IA3_ROW_QUICK, /* short, and its client waits for a few rows only */
     IA3_ROW_SHORT,
     IA3_ROW_LONG, /* costs more than the budget of a batch */
     IA3_ROW_TEXT, /* GENERATE: a pass for each token */
@@ -78,8 +80,11 @@ void ia3_queue_stop(ia3_queue *q);
 ia3_event *ia3_queue_events(ia3_queue *q); /* takes all events, the oldest first; the caller frees each */
 
 /* The following functions are for the compute thread. */
-/* Waits for work; if `busy` (training runs are in progress) it does not wait. Returns false when it must stop. */
-bool ia3_queue_next(ia3_queue *q, bool busy, ia3_work *work);
+/*
+ * Waits for work; if `busy` (training runs are in progress) it does not wait. If `quick` and there are quick rows, the
+ * batch has no others. Returns false when it must stop.
+ */
+bool ia3_queue_next(ia3_queue *q, bool busy, bool quick, ia3_work *work);
 /*
  * For work that gives way: fills `batch` with waiting rows of kinds below `below` and does not wait. The batch may be
  * empty. Cancelled requests that had not begun are sent back.
