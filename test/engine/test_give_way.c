@@ -278,6 +278,61 @@ test_rows_pass_long_row(void **state)
     free(text);
 }
 
+static uint32_t
+send_rows_of_text(test_client *c, const char *text, int n)
+{
+    static const char *const choices[] = {"good", "bad", NULL};
+    test_rows rows = {.sets = {choices}, .n_rows = n};
+    for (int i = 0; i < n; i++)
+        rows.rows[i].text = text;
+    test_put_rows(c, &rows);
+    return test_send(c);
+}
+
+/*
+ * A request that is cancelled while some of its rows are in a batch, which others wait for as well, and some are not. It
+ * must not be sent back, and freed, before the batch has ended.
+ */
+static void
+test_cancelled_in_batch(void **state)
+{
+    enum { N = 64 };
+    char text[120];
+    for (int i = 0; i < 119; i++)
+        text[i] = i % 5 == 4 ? ' ' : (char) ('a' + i % 5);
+    text[119] = '\0';
+    test_client staying, leaving, watching;
+    test_client_open(&watching, &engine);
+    test_client_open(&staying, &engine);
+    send_rows_of_text(&staying, text, N);
+    for (int i = 0; i < 20; i++) {
+        test_client_open(&leaving, &engine);
+        uint32_t id = send_rows_of_text(&leaving, text + i, N);
+        double batches = test_stat(&watching, IA3_STAT_BATCHES);
+        while (test_stat(&watching, IA3_STAT_BATCHES) <
+               batches + 2) /* then some of its rows are in a batch */
+            usleep(200);
+        ia3_put_u32(test_begin(&leaving, IA3_CANCEL), id);
+        test_send(&leaving);
+        assert_true(test_receive(&leaving));
+        assert_int_equal(leaving.request, id);
+        if (leaving.type == IA3_ERROR)
+            assert_int_equal(test_get_error(&leaving.reader).code, IA3_E_CANCELLED);
+        else
+            assert_int_equal(leaving.type, IA3_SCORE_OK);
+        test_client_close(&leaving);
+        if (has_answer(&staying)) {
+            assert_true(test_receive(&staying));
+            assert_int_equal(staying.type, IA3_SCORE_OK);
+            send_rows_of_text(&staying, text, N);
+        }
+    }
+    assert_true(test_receive(&staying));
+    assert_int_equal(staying.type, IA3_SCORE_OK);
+    test_client_close(&staying);
+    test_client_close(&watching);
+}
+
 int
 main(void)
 {
@@ -287,6 +342,7 @@ main(void)
         cmocka_unit_test(test_generation),
         cmocka_unit_test_setup_teardown(test_rows_pass_generation, start_engine, stop_engine),
         cmocka_unit_test_setup_teardown(test_rows_pass_long_row, start_engine, stop_engine),
+        cmocka_unit_test_setup_teardown(test_cancelled_in_batch, start_engine, stop_engine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -111,17 +111,6 @@ trim(const ia3_server *s)
     s->device->ops->arena_trim(s->device, KEEP_ARENA);
 }
 
-/* Marks rows as done and posts the requests that are complete. */
-static void
-hand_back(ia3_server *s, ia3_row **rows, int n)
-{
-    for (int i = 0; i < n; i++) {
-        ia3_request *r = rows[i]->request;
-        if (++r->n_done == r->n_rows) /* when posted, it belongs to the I/O thread */
-            ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
-    }
-}
-
 static void
 run_batch(compute_thread *t, ia3_row_batch *batch)
 {
@@ -144,13 +133,13 @@ run_batch(compute_thread *t, ia3_row_batch *batch)
         if (is_long)
             trim(s);
     }
-    hand_back(s, batch->rows, n);
+    ia3_queue_hand_back(s->queue, batch->rows, n);
     begin_giving(&text);
     if (n_writing > 0) {
         ia3_run_generation(s, writing, n_writing);
         trim(s);
     }
-    hand_back(s, writing, n_writing);
+    ia3_queue_hand_back(s->queue, writing, n_writing);
     ia3_model_set_give_way(s->model, before);
     free(writing);
 }

@@ -168,14 +168,19 @@ post_cancelled(ia3_queue *q, ia3_request *r)
     post_locked(q, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
 }
 
-/* Returns requests that were cancelled before they began. Called between two batches; the caller holds the lock. */
+/*
+ * Takes cancelled requests out of the lanes and returns them, except those that have rows in a batch under way: they are
+ * returned when that has ended (ia3_queue_hand_back). The caller holds the lock.
+ */
 static void
 sweep_cancelled(ia3_queue *q)
 {
     q->cancelled = false;
     for (ia3_request *r; (r = ia3_lanes_take_cancelled(&q->lanes)) != NULL;) {
         ia3_stats_add(q->stats, IA3_STAT_QUEUE_ROWS, -(double) (r->n_ready - r->n_taken));
-        post_cancelled(q, r);
+        r->n_wanted = r->n_taken;
+        if (r->n_done == r->n_taken)
+            post_cancelled(q, r);
     }
     q->trainings_tail = &q->trainings;
     while (*q->trainings_tail) {
@@ -186,6 +191,18 @@ sweep_cancelled(ia3_queue *q)
         } else
             q->trainings_tail = &r->lane_next;
     }
+}
+
+void
+ia3_queue_hand_back(ia3_queue *q, ia3_row **rows, int n)
+{
+    pthread_mutex_lock(&q->lock);
+    for (int i = 0; i < n; i++) {
+        ia3_request *r = rows[i]->request;
+        if (++r->n_done == r->n_wanted)
+            post_locked(q, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
+    }
+    pthread_mutex_unlock(&q->lock);
 }
 
 /* The caller holds the lock and has found that there is nothing to do. */

@@ -90,6 +90,8 @@ bool ia3_queue_next(ia3_queue *q, bool busy, bool quick, ia3_work *work);
  * empty. Cancelled requests that had not begun are sent back.
  */
 void ia3_queue_give_way(ia3_queue *q, ia3_row_kind below, ia3_row_batch *batch);
+/* Marks rows of a batch as done; a request whose rows are all done goes back as DONE, so the rows must not be used again. */
+void ia3_queue_hand_back(ia3_queue *q, ia3_row **rows, int n);
 /* What attention costs (ia3_model_attention_cost); 0 before this is known. */
 void ia3_queue_set_attention_cost(ia3_queue *q, double cost);
 void ia3_queue_post(ia3_queue *q, const ia3_event *event); /* copies the event */

@@ -39,6 +39,7 @@ ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_
         r->bytes += sets->sets[s].n * sizeof(ia3_span);
     if (ia3_request_has_rows(r)) {
         r->n_rows = r->score.n_rows;
+        r->n_wanted = r->n_rows;
         r->rows = ia3_alloc_array(r->n_rows ? r->n_rows : 1, sizeof *r->rows);
         r->bytes += r->n_rows * (sizeof *r->rows + sizeof *r->score.rows);
         r->sampling = r->score.sampling;

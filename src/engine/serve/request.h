@@ -74,7 +74,8 @@ typedef struct ia3_request {
     double *scores;            /* SCORE */
     ia3_sampling *sampling;    /* GENERATE */
     uint32_t n_ready, n_taken; /* protected by the queue's lock */
-    uint32_t n_done;           /* used only by the compute thread */
+    uint32_t n_wanted; /* rows to be done: all of them, or those taken before it was cancelled; likewise */
+    uint32_t n_done;   /* likewise */
     struct ia3_request *lane_next;
     bool in_lane;
 
