@@ -1,7 +1,7 @@
 /*
  * test_give_way.c
  *     Long work gives way to other work: results are the same as without, abandoned work leaves nothing behind, and short
- *     rows of other clients are answered before a generation or a long row that began earlier.
+ *     rows of other clients are answered before a generation, a long row or a long text that began earlier.
  */
 #include "golden_fixture.h"
 
@@ -333,6 +333,102 @@ test_cancelled_in_batch(void **state)
     test_client_close(&watching);
 }
 
+/* `size` bytes of words, zero-terminated; the caller frees it. */
+static char *
+words(size_t size)
+{
+    char *text = malloc(size + 1);
+    for (size_t i = 0; i < size; i++)
+        text[i] = i % 5 == 4 ? ' ' : (char) ('a' + (i / 5 + i) % 20);
+    text[size] = '\0';
+    return text;
+}
+
+/* Texts that take seconds to tokenize do not delay others, and can be abandoned whether or not they have begun. */
+static void
+test_rows_pass_long_texts(void **state)
+{
+    enum { N = 24 };
+    char *text = words(1000000);
+    test_client slow, leaving, quick;
+    test_client_open(&slow, &engine);
+    test_client_open(&leaving, &engine);
+    test_client_open(&quick, &engine);
+    send_rows_of_text(&slow, text, N);
+    send_rows_of_text(&leaving, text, N);
+    test_put_text(test_begin(&leaving, IA3_TOKENIZE), text);
+    uint32_t waits = test_send(&leaving);
+    for (int i = 0; i < 3; i++) {
+        send_short_row(&quick);
+        assert_true(test_receive(&quick));
+        assert_int_equal(quick.type, IA3_SCORE_OK);
+        assert_false(has_answer(&slow));
+    }
+    ia3_put_u32(test_begin(&leaving, IA3_CANCEL), waits);
+    test_send(&leaving);
+    test_client_close(&leaving);
+    for (uint32_t id = slow.last_request, i = 0; i < 2; i++) { /* the second one is not an error */
+        ia3_put_u32(test_begin(&slow, IA3_CANCEL), id);
+        test_send(&slow);
+    }
+    assert_true(test_receive(&slow));
+    assert_int_equal(slow.type, IA3_ERROR);
+    assert_int_equal(test_get_error(&slow.reader).code, IA3_E_CANCELLED);
+    send_short_row(&quick);
+    assert_true(test_receive(&quick));
+    assert_int_equal(quick.type, IA3_SCORE_OK);
+    send_rows_of_text(&slow, text, N); /* the engine stops although this waits */
+    test_client_close(&quick);
+    test_client_close(&slow);
+    free(text);
+}
+
+/* Long and short texts of one request keep their order and have the results that each of them has alone. */
+static void
+test_mixed_lengths(void **state)
+{
+    static const char *const choices[] = {"good", "bad", NULL};
+    enum { N = 6 };
+    char *long_text = words(20000), *longer = words(50000);
+    test_rows rows = {.sets = {choices},
+                      .n_rows = N,
+                      .rows = {{.text = "a"},
+                               {.text = long_text},
+                               {.text = "b c"},
+                               {.text = longer},
+                               {.text = long_text + 1},
+                               {.text = "d e f"}}};
+    double together[N * 2], alone[2];
+    test_client c;
+    test_client_open(&c, &engine);
+    test_put_rows(&c, &rows);
+    assert_int_equal(test_call(&c, NULL), IA3_SCORE_OK);
+    for (int i = 0; i < N; i++)
+        test_get_scores(&c, together + 2 * i, 2);
+    for (int i = 0; i < N; i++) {
+        test_rows one = {.sets = {choices}, .n_rows = 1, .rows = {rows.rows[i]}};
+        test_put_rows(&c, &one);
+        assert_int_equal(test_call(&c, NULL), IA3_SCORE_OK);
+        test_get_scores(&c, alone, 2);
+        assert_memory_equal(alone, together + 2 * i, sizeof alone);
+    }
+
+    /* the tokens of a long text are those of its halves, which end between words */
+    uint32_t n[3];
+    char *parts[3] = {words(20000), words(20000), words(40000)};
+    for (int i = 0; i < 3; i++) {
+        test_put_text(test_begin(&c, IA3_TOKENIZE), parts[i]);
+        assert_int_equal(test_call(&c, NULL), IA3_TOKENIZE_OK);
+        n[i] = ia3_get_u32(&c.reader);
+        free(parts[i]);
+    }
+    assert_true(n[0] > 1000);
+    assert_int_equal(n[2] - 1, n[0] - 1 + n[1] - 1); /* each ends with </s> */
+    test_client_close(&c);
+    free(long_text);
+    free(longer);
+}
+
 int
 main(void)
 {
@@ -343,6 +439,8 @@ main(void)
         cmocka_unit_test_setup_teardown(test_rows_pass_generation, start_engine, stop_engine),
         cmocka_unit_test_setup_teardown(test_rows_pass_long_row, start_engine, stop_engine),
         cmocka_unit_test_setup_teardown(test_cancelled_in_batch, start_engine, stop_engine),
+        cmocka_unit_test_setup_teardown(test_rows_pass_long_texts, start_engine, stop_engine),
+        cmocka_unit_test_setup_teardown(test_mixed_lengths, start_engine, stop_engine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

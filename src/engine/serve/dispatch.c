@@ -11,6 +11,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "long_texts.h"
 #include "merger.h"
 #include "normalize.h"
 
@@ -65,7 +66,7 @@ ia3_io_complete(ia3_io *io, ia3_request *r)
         if (atomic_load(&r->cancelled) && r->error.code == 0)
             ia3_fail(&r->error, IA3_E_CANCELLED, "request was cancelled");
         ia3_writer w = {0};
-        ia3_request_reply(&w, r);
+        ia3_request_reply(&w, r, io->server->tokenizer);
         ia3_connection_remove_request(c, r);
         ia3_connection_send(c, &w);
         ia3_connection_unpin(c, io->context.adapters);
@@ -118,10 +119,14 @@ submitted(const ia3_request *r, bool preparing)
     return ia3_request_has_rows(r) ? r->n_ready > 0 : !preparing;
 }
 
-/* Cancels a request. Returns true if the caller may complete it at once, false if it will come back as DONE. */
+/* Cancels a request. Returns true if the caller may complete it at once, false if it will come back from a thread. */
 static bool
 cancel(ia3_io *io, ia3_request *r)
 {
+    if (r->away) {
+        r->dropped = true;
+        return false;
+    }
     bool preparing = remove_preparing(io, r);
     if (submitted(r, preparing)) {
         ia3_queue_cancel(io->server->queue, r);
@@ -166,6 +171,13 @@ submit(ia3_io *io, ia3_request *r, bool finished)
         ia3_queue_train(q, r);
 }
 
+static void
+append_preparing(ia3_io *io, ia3_request *r)
+{
+    *io->preparing_tail = r;
+    io->preparing_tail = &r->next_prepare;
+}
+
 void
 ia3_io_prepare(ia3_io *io)
 {
@@ -177,12 +189,33 @@ ia3_io_prepare(ia3_io *io)
         turn->next_prepare = NULL;
         bool finished = ia3_request_prepare(turn, &io->context, ia3_now() + SLICE_SECONDS);
         account(io, turn);
-        if (!finished) {
-            *io->preparing_tail = turn;
-            io->preparing_tail = &turn->next_prepare;
-        }
         submit(io, turn, finished);
+        if (finished)
+            continue;
+        if (!ia3_request_awaits_long_text(turn))
+            append_preparing(io, turn);
+        else if (!ia3_long_texts_add(io->server->long_texts, turn, &io->context)) {
+            ia3_request_prepare_long_text(turn, &io->context);
+            ia3_io_prepared(io, turn);
+        }
     }
+}
+
+void
+ia3_io_prepared(ia3_io *io, ia3_request *r)
+{
+    r->away = false;
+    account(io, r);
+    if (r->type == IA3_TOKENIZE) {
+        atomic_store(&r->cancelled, r->dropped);
+        ia3_io_complete(io, r);
+    } else if (r->dropped) {
+        if (cancel(io, r))
+            ia3_io_complete(io, r);
+    } else if (r->error.code != 0)
+        submit(io, r, true);
+    else
+        append_preparing(io, r);
 }
 
 static void
@@ -243,8 +276,7 @@ handle_work(ia3_io *io, ia3_connection *c, ia3_frame *frame)
     else {
         ia3_connection_add_request(c, r);
         account(io, r);
-        *io->preparing_tail = r;
-        io->preparing_tail = &r->next_prepare;
+        append_preparing(io, r);
     }
     free(missing);
 }
@@ -368,8 +400,24 @@ handle_info(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
     ia3_connection_send(c, &w);
 }
 
+/* Leaves a long text to the thread for these, with the frame's data. False if there is no thread. */
+static bool
+tokenize_later(ia3_io *io, ia3_connection *c, const ia3_frame *frame, const char *text, size_t len)
+{
+    ia3_request *r = ia3_request_tokenize(frame, text, len);
+    if (!ia3_long_texts_add(io->server->long_texts, r, &io->context)) {
+        r->frame = NULL;
+        ia3_request_free(r, &io->context);
+        return false;
+    }
+    ia3_connection_add_request(c, r);
+    account(io, r);
+    return true;
+}
+
+/* Takes ownership of frame->data. */
 static void
-handle_tokenize(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
+handle_tokenize(ia3_io *io, ia3_connection *c, ia3_frame *frame)
 {
     ia3_error err = {0};
     ia3_reader r = {.p = frame->data, .end = frame->data + frame->len};
@@ -377,28 +425,28 @@ handle_tokenize(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
     const char *text = ia3_get_str(&r, &len);
     int32_t *ids = NULL;
     int n = 0;
+    if (!number_is_free(c, frame))
+        return;
     if (r.bad || r.p != r.end)
         ia3_fail(&err, IA3_E_PROTOCOL, "malformed TOKENIZE message");
     else if (len > MAX_TOKENIZE_BYTES) {
         ia3_fail(&err, IA3_E_TOO_LONG, "text is too long to be tokenized");
         ia3_fail_detail(&err, "It has %zu bytes, but the limit is %u.", len, MAX_TOKENIZE_BYTES);
-    } else
+    } else if (len <= IA3_LONG_TEXT || !tokenize_later(io, c, frame, text, len))
         ia3_tokenizer_encode(io->server->tokenizer, text, len, &ids, NULL, &n, &err);
-    if (err.code != 0) {
-        ia3_connection_error(c, frame->request, &err);
+    else
         return;
-    }
-    ia3_writer w = {0};
-    ia3_frame_begin(&w, IA3_TOKENIZE_OK, frame->request);
-    ia3_put_u32(&w, (uint32_t) n);
-    for (int i = 0; i < n; i++) {
-        char buffer[64];
-        ia3_put_u32(&w, (uint32_t) ids[i]);
-        put_text(&w, ia3_tokenizer_piece(io->server->tokenizer, ids[i], buffer));
+    if (err.code != 0)
+        ia3_connection_error(c, frame->request, &err);
+    else {
+        ia3_writer w = {0};
+        ia3_frame_begin(&w, IA3_TOKENIZE_OK, frame->request);
+        ia3_put_tokens(&w, io->server->tokenizer, ids, n);
+        ia3_frame_finish(&w);
+        ia3_connection_send(c, &w);
     }
     free(ids);
-    ia3_frame_finish(&w);
-    ia3_connection_send(c, &w);
+    free(frame->data);
 }
 
 static void
@@ -488,7 +536,7 @@ ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame)
         break;
     case IA3_TOKENIZE:
         handle_tokenize(io, c, frame);
-        break;
+        return; /* likewise */
     case IA3_PUT_ADAPTER:
         handle_put(io, c, frame);
         break;

@@ -154,6 +154,9 @@ handle_event(ia3_io *io, ia3_event *e)
     case IA3_EVENT_DONE:
         ia3_io_complete(io, e->request);
         break;
+    case IA3_EVENT_PREPARED:
+        ia3_io_prepared(io, e->request);
+        break;
     case IA3_EVENT_SHRINK:
         ia3_adapter_cache_shrink(io->context.adapters);
         break;

@@ -29,7 +29,7 @@ typedef struct ia3_io {
     int n_connections, max_connections;
     uint64_t next_id;
     ia3_request *preparing, **preparing_tail; /* linked through next_prepare */
-    ia3_request *orphans;                     /* without a connection, but still with the compute thread */
+    ia3_request *orphans;                     /* without a connection, but still with another thread */
     size_t request_bytes;
     double trim_at; /* when to give memory back to the system; 0 = not */
     double accept_at,
@@ -49,6 +49,8 @@ void ia3_io_free(ia3_server *s);
 void ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame);
 /* Tokenizes for at most about 2 ms for each request that waits for it. Called once per turn of the event loop. */
 void ia3_io_prepare(ia3_io *io);
+/* Takes back a request from the thread for long texts. */
+void ia3_io_prepared(ia3_io *io, ia3_request *r);
 /* Replies to a finished request and frees it. */
 void ia3_io_complete(ia3_io *io, ia3_request *r);
 /* Cancels all requests of a connection; afterwards it has no requests and no pins. */

@@ -15,13 +15,14 @@
 
 #include "request.h"
 
-/* From the compute thread to the I/O thread. */
+/* To the I/O thread, from the compute thread and the threads for merging and for long texts. */
 typedef enum ia3_event_kind {
     IA3_EVENT_LOADING,  /* the backbone is loaded to `percent` */
     IA3_EVENT_READY,    /* from now on the server's model, tokenizer and digest may be used */
     IA3_EVENT_FAILED,   /* the backbone could not be loaded, because of `error` */
     IA3_EVENT_PROGRESS, /* progress of a training request */
     IA3_EVENT_DONE,     /* the request is finished and belongs to the I/O thread again */
+    IA3_EVENT_PREPARED, /* a long text of the request is tokenized (long_texts.h) */
     IA3_EVENT_SHRINK    /* the device is short of memory, so unused adapters should be evicted */
 } ia3_event_kind;
 

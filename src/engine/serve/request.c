@@ -242,6 +242,8 @@ ia3_request_prepare(ia3_request *r, ia3_request_context *x, double deadline)
         return true;
     uint32_t n = ia3_request_has_rows(r) ? r->n_rows : r->n_texts;
     while (r->n_prepared < n) {
+        if (ia3_request_awaits_long_text(r))
+            return false;
         if (ia3_request_has_rows(r))
             prepare_row(r, x);
         else if (prepare_text(r, x))
@@ -250,6 +252,44 @@ ia3_request_prepare(ia3_request *r, ia3_request_context *x, double deadline)
             return false;
     }
     return finish_preparing(r);
+}
+
+bool
+ia3_request_awaits_long_text(const ia3_request *r)
+{
+    if (r->sets_done < r->n_sets || (r->type == IA3_SCORE && r->scores == NULL))
+        return false;
+    if (ia3_request_has_rows(r))
+        return r->n_prepared < r->n_rows && r->score.rows[r->n_prepared].input.text.len > IA3_LONG_TEXT;
+    return r->n_prepared < r->n_texts && r->train.inputs[r->n_prepared].text.len > IA3_LONG_TEXT;
+}
+
+void
+ia3_request_prepare_long_text(ia3_request *r, ia3_request_context *x)
+{
+    if (ia3_request_has_rows(r))
+        prepare_row(r, x);
+    else if (r->type == IA3_TOKENIZE)
+        ia3_tokenizer_encode(x->tok, r->text.data, r->text.len, &r->text_ids[0], NULL, &r->text_lens[0],
+                             &r->error);
+    else
+        prepare_text(r, x);
+}
+
+ia3_request *
+ia3_request_tokenize(const ia3_frame *frame, const char *text, size_t len)
+{
+    ia3_request *r = ia3_alloc(sizeof *r);
+    r->type = IA3_TOKENIZE;
+    r->id = frame->request;
+    r->frame = frame->data;
+    r->frame_len = r->bytes = frame->len;
+    r->text = (ia3_span){text, (uint32_t) len};
+    r->n_texts = 1;
+    r->text_ids = ia3_alloc_array(1, sizeof *r->text_ids);
+    r->text_lens = ia3_alloc_array(1, sizeof *r->text_lens);
+    atomic_init(&r->cancelled, false);
+    return r;
 }
 
 void
@@ -325,13 +365,27 @@ reply_type(Ia3Message request)
         return IA3_GENERATE_OK;
     case IA3_TRAIN:
         return IA3_TRAIN_OK;
+    case IA3_TOKENIZE:
+        return IA3_TOKENIZE_OK;
     default:
         return IA3_OK;
     }
 }
 
 void
-ia3_request_reply(ia3_writer *w, const ia3_request *r)
+ia3_put_tokens(ia3_writer *w, const ia3_tokenizer *tok, const int32_t *ids, int n)
+{
+    ia3_put_u32(w, (uint32_t) n);
+    for (int i = 0; i < n; i++) {
+        char buffer[64];
+        const char *piece = ia3_tokenizer_piece(tok, ids[i], buffer);
+        ia3_put_u32(w, (uint32_t) ids[i]);
+        ia3_put_str(w, piece, strlen(piece));
+    }
+}
+
+void
+ia3_request_reply(ia3_writer *w, const ia3_request *r, const ia3_tokenizer *tok)
 {
     if (r->error.code != 0) {
         ia3_frame_error(w, r->id, &r->error);
@@ -345,7 +399,8 @@ ia3_request_reply(ia3_writer *w, const ia3_request *r)
         ia3_put_str(w, r->result.metrics, strlen(r->result.metrics));
         ia3_put_u32(w, r->n_examples);
         ia3_put_str(w, (const char *) r->result.state, r->result.state_len);
-    }
+    } else if (r->type == IA3_TOKENIZE)
+        ia3_put_tokens(w, tok, r->text_ids[0], r->text_lens[0]);
     ia3_frame_finish(w);
 }
 

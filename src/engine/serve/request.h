@@ -1,13 +1,14 @@
 /*
  * request.h
- *     A SCORE, GENERATE, TRAIN or MERGE request on its way through the engine. The I/O thread parses it. It tokenizes
- *     the texts of SCORE, GENERATE and TRAIN in slices, and the compute thread computes these requests; MERGE has no
- *     texts and is carried out by the merger's thread (merger.h). Then the I/O thread sends the reply and frees the
- *     request.
+ *     A SCORE, GENERATE, TRAIN or MERGE request, or TOKENIZE for a long text, on its way through the engine. The I/O
+ *     thread parses it. It tokenizes the texts of SCORE, GENERATE and TRAIN in slices, but leaves long texts to a thread of
+ *     their own (long_texts.h), and the compute thread computes these requests; MERGE has no texts and is carried out by
+ *     the merger's thread (merger.h). Then the I/O thread sends the reply and frees the request.
  *
  * Threads: the I/O thread fills in a row before it publishes it (ia3_queue_publish). From then until the DONE event,
  * rows, results and `error` belong to the compute thread. Likewise `error` belongs to the merger's thread from
- * ia3_merger_add until DONE. All threads read `cancelled`.
+ * ia3_merger_add until DONE. While the request is `away`, what is not yet published belongs to the thread for long texts.
+ * All threads read `cancelled`.
  */
 #ifndef IA3_REQUEST_H
 #define IA3_REQUEST_H
@@ -45,7 +46,7 @@ typedef struct ia3_train_result {
 } ia3_train_result;
 
 typedef struct ia3_request {
-    Ia3Message type; /* IA3_SCORE, IA3_GENERATE, IA3_TRAIN or IA3_MERGE */
+    Ia3Message type; /* IA3_SCORE, IA3_GENERATE, IA3_TRAIN, IA3_MERGE or IA3_TOKENIZE */
     uint32_t id;
     uint64_t client; /* identifies the connection; requests of one client wait in one lane */
     atomic_bool cancelled;
@@ -55,7 +56,9 @@ typedef struct ia3_request {
     /* used only by the I/O thread */
     struct ia3_connection *connection; /* NULL after it was closed */
     struct ia3_request *prev, *next;   /* the connection's outstanding requests */
-    struct ia3_request *next_prepare;
+    struct ia3_request *next_prepare;  /* used by the thread for long texts while `away` */
+    bool away;                         /* with that thread */
+    bool dropped;                      /* is to be cancelled when it comes back */
     /* The payload; `score`, `train` and `merge` point into it. Freed with the first two when everything is tokenized. */
     uint8_t *frame;
     size_t frame_len;
@@ -82,13 +85,15 @@ typedef struct ia3_request {
     /* TRAIN */
     ia3_train_example *examples;
     uint32_t n_examples, n_texts;
-    int32_t **text_ids; /* [n_texts] */
+    int32_t **text_ids; /* [n_texts]; of TOKENIZE, one */
     int *text_lens;
     uint32_t n_truncated;
     ia3_recipe recipe;
     uint8_t *state; /* the saved state to continue from; NULL: a new training run */
     size_t state_len;
     ia3_train_result result;
+
+    ia3_span text; /* TOKENIZE: in `frame` */
 
     /* MERGE (merger.h): points into `frame` */
     struct {
@@ -120,15 +125,30 @@ uint32_t ia3_request_acquire(ia3_request *r, ia3_request_context *x, uint8_t *mi
 uint32_t ia3_request_n_digests(const ia3_request *r);
 
 /*
- * Tokenizes until everything is done or ia3_now() passes `deadline`. Returns true when nothing is left to do: all rows
+ * Tokenizes until everything is done, the next text is long, or ia3_now() passes `deadline`. Returns true when nothing is left to do: all rows
  * are ready, or r->error is set. After false, the first n_prepared rows are ready, except in a TRAIN request.
  */
 bool ia3_request_prepare(ia3_request *r, ia3_request_context *x, double deadline);
 
+/* Texts of more bytes are tokenized by a thread of their own. */
+#define IA3_LONG_TEXT 8192
+
+/* Whether ia3_request_prepare() has stopped because the next text is long. */
+bool ia3_request_awaits_long_text(const ia3_request *r);
+
+/* Tokenizes the next text, which is long; r->error is set if the whole request has failed. */
+void ia3_request_prepare_long_text(ia3_request *r, ia3_request_context *x);
+
+/* A TOKENIZE request for a long text, which lies in the frame; takes ownership of frame->data. */
+ia3_request *ia3_request_tokenize(const ia3_frame *frame, const char *text, size_t len);
+
+/* Writes the payload of TOKENIZE_OK. ids: [n]. */
+void ia3_put_tokens(ia3_writer *w, const ia3_tokenizer *tok, const int32_t *ids, int n);
+
 void ia3_request_free(ia3_request *r, ia3_request_context *x);
 
-/* Writes the reply to a finished request: SCORE_OK, GENERATE_OK, TRAIN_OK, OK or ERROR. */
-void ia3_request_reply(ia3_writer *w, const ia3_request *r);
+/* Writes the reply to a finished request: SCORE_OK, GENERATE_OK, TRAIN_OK, TOKENIZE_OK, OK or ERROR. */
+void ia3_request_reply(ia3_writer *w, const ia3_request *r, const ia3_tokenizer *tok);
 
 /* Whether this is a SCORE or GENERATE request, whose rows wait in lanes and are computed in batches. */
 static inline bool

@@ -22,6 +22,7 @@
 #include "engine/base/log.h"
 #include "engine/model/methods/methods.h"
 #include "event_loop.h"
+#include "long_texts.h"
 #include "merger.h"
 
 #define STOP_SECONDS 2 /* how long a shutdown waits for the current batch */
@@ -174,6 +175,7 @@ ia3_serve(const ia3_options *options)
     s->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     s->queue = ia3_queue_create(s->wake_fd, options->max_batch_tokens, &s->stats);
     s->merger = ia3_merger_create(s);
+    s->long_texts = ia3_long_texts_create(s);
     pthread_t compute;
     int rc = s->wake_fd < 0 ? errno : pthread_create(&compute, NULL, ia3_compute_main, s);
     if (rc == 0)
@@ -189,11 +191,12 @@ ia3_serve(const ia3_options *options)
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += STOP_SECONDS;
-    if (!ia3_merger_stop(s->merger, &until) ||
+    if (!ia3_merger_stop(s->merger, &until) || !ia3_long_texts_stop(s->long_texts, &until) ||
         pthread_clockjoin_np(compute, NULL, CLOCK_MONOTONIC, &until) != 0)
         _exit(status);
     ia3_io_free(s);
     ia3_merger_free(s->merger);
+    ia3_long_texts_free(s->long_texts);
     ia3_server_unload(s);
     ia3_queue_free(s->queue);
     ia3_stats_destroy(&s->stats);

@@ -3,9 +3,10 @@
  *     The engine as a server: `ia3_engine serve`. protocol.h describes how the supervisor starts it and communicates
  *     with it.
  *
- * There are two threads, and a third while a checkpoint is merged (merger.h). The I/O thread, which is the process's
- * main thread, does all input and output (event_loop.c) and tokenizes. The compute thread (compute_thread.c) loads the backbone and makes all calls that use
- * the device. They communicate only through queue.h.
+ * There are two threads, a third once there was a long text (long_texts.h) and a fourth once a checkpoint was merged
+ * (merger.h). The I/O thread, which is the process's main thread, does all input and output (event_loop.c) and
+ * tokenizes short texts. The compute thread (compute_thread.c) loads the backbone and makes all calls that use the device.
+ * They communicate only through queue.h.
  */
 #ifndef IA3_SERVE_H
 #define IA3_SERVE_H
@@ -32,6 +33,7 @@ typedef struct ia3_server {
     ia3_tokenizer *tokenizer;
     struct ia3_io *io; /* used only by the I/O thread */
     struct ia3_merger *merger;
+    struct ia3_long_texts *long_texts;
 } ia3_server;
 
 /*
