@@ -8,6 +8,8 @@
  */
 #include "file_fixture.h"
 
+#include <time.h>
+
 #include "engine/files/tokenizer.h"
 
 #define MINI "models/ia3-mini"
@@ -419,6 +421,87 @@ test_damaged_normalizer(void **state)
     remove_directory(directory);
 }
 
+/* The text "a", a run of n copies of `unit`, and " b"; malloc'd. */
+static char *
+with_run(const char *unit, size_t n, size_t *len)
+{
+    size_t unit_len = strlen(unit);
+    char *text = malloc(n * unit_len + 4);
+
+    text[0] = 'a';
+    for (size_t i = 0; i < n; i++)
+        memcpy(text + 1 + i * unit_len, unit, unit_len);
+    memcpy(text + 1 + n * unit_len, " b", 2);
+    *len = n * unit_len + 3;
+    return text;
+}
+
+/*
+ * A run of unknown characters is one token however long it is, and does not take time with the square of its length. Other
+ * characters, also such as the normalizer makes known, keep their tokens.
+ */
+static void
+test_unknown_runs(void **state)
+{
+    static const char *const units[] = {"\xf0\x9f\x98\x80", "}", "{", "\xe4\xb8\x81\xf0\x9f\x98\x80",
+                                        "\xe2\x98\xba\xef\xb8\x8f"};
+    static const size_t counts[] = {255, 256, 257, 304, 305, 511, 1000, 5000, 250000};
+    ia3_tokenizer *tok = open_mini();
+    ia3_error err = {0};
+
+    for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
+        int32_t *few, *ids;
+        uint32_t *few_offsets, *offsets;
+        int n_few, n;
+        size_t few_len, len;
+        char *text = with_run(units[u], 100, &few_len);
+
+        assert_true(ia3_tokenizer_encode(tok, text, few_len, &few, &few_offsets, &n_few, &err));
+        assert_true(n_few <= 5);
+        free(text);
+        for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+            text = with_run(units[u], counts[c], &len);
+            clock_t start = clock();
+            assert_true(ia3_tokenizer_encode(tok, text, len, &ids, &offsets, &n, &err));
+            assert_true(clock() - start < 10 * CLOCKS_PER_SEC);
+            assert_int_equal(n, n_few);
+            assert_memory_equal(ids, few, (size_t) n * sizeof *ids);
+            for (int i = 0; i < n; i++) /* those behind the run have moved */
+                assert_int_equal(offsets[i], few_offsets[i] + (few_offsets[i] > 2 ? len - few_len : 0));
+            free(text);
+            free(ids);
+            free(offsets);
+        }
+        free(few);
+        free(few_offsets);
+    }
+
+    /* known characters in the middle of a long run, and full-width letters, which become ordinary ones */
+    size_t len, half = 3000 * 4;
+    char *text = with_run("\xf0\x9f\x98\x80", 6000, &len);
+    int32_t *ids, *plain;
+    uint32_t *offsets;
+    int n, n_plain;
+
+    memcpy(text + 1 + half, "test", 4);
+    assert_true(ia3_tokenizer_encode(tok, text, len, &ids, &offsets, &n, &err));
+    assert_true(ia3_tokenizer_encode(tok, "\xf0\x9f\x98\x80test", 8, &plain, NULL, &n_plain, &err));
+    bool found = false;
+    for (int i = 0; i < n; i++)
+        found = found || offsets[i] == 1 + half;
+    assert_true(found);
+    free(text);
+    free(ids);
+    free(offsets);
+    free(plain);
+    text = with_run("\xef\xbd\x81", 1000, &len);
+    assert_true(ia3_tokenizer_encode(tok, text, len, &ids, NULL, &n, &err));
+    assert_true(n > 100);
+    free(text);
+    free(ids);
+    ia3_tokenizer_close(tok);
+}
+
 int
 main(void)
 {
@@ -432,6 +515,7 @@ main(void)
         cmocka_unit_test(test_extra_ids),
         cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_damaged_normalizer),
+        cmocka_unit_test(test_unknown_runs),
     };
 
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);

@@ -13,7 +13,7 @@
  * What may be cut and is longer than this, and longer than 64 bytes (the longest usual piece) for each token that is
  * wanted, is shortened before it is tokenized. The rest could matter only in a text that is almost entirely white space.
  */
-#define LONG_TEXT ((size_t) 1 << 20)
+#define LONG_TEXT ((size_t) 128 << 10)
 
 /* After so many attempts the search for the right length halves its interval, instead of estimating. */
 #define ESTIMATES 8

@@ -27,9 +27,11 @@
 
 #include "engine/base/alloc.h"
 #include "engine/base/utf8.h"
+#include "unknown_runs.h"
 
 struct ia3_tokenizer {
     sentencepiece::SentencePieceProcessor sp;
+    ia3_known_characters known;
     int pieces = 0;
     int extra_ids = 0;
     int unk = 0, eos = 0;
@@ -289,6 +291,25 @@ read_extra_ids(const char *model_path, int fallback, int *extra_ids, ia3_error *
 }
 
 bool
+check_text(const char *text, size_t len, ia3_error *err)
+{
+    const uint8_t *p = reinterpret_cast<const uint8_t *>(text);
+
+    if (len > UINT32_MAX)
+        return ia3_fail(err, IA3_E_TOO_LONG, "text of %zu bytes is too long", len);
+    for (size_t i = 0; i < len;) {
+        size_t n = ia3_utf8_length(p + i, len - i);
+
+        if (n == 0)
+            return ia3_fail(err, IA3_E_INVALID, "text is not valid UTF-8 at byte %zu", i);
+        if (p[i] == 0)
+            return ia3_fail(err, IA3_E_INVALID, "text contains a zero byte at byte %zu", i);
+        i += n;
+    }
+    return true;
+}
+
+bool
 load(ia3_tokenizer *tok, const char *path, int vocab_size, ia3_error *err)
 {
     std::string file, model;
@@ -312,26 +333,42 @@ load(ia3_tokenizer *tok, const char *path, int vocab_size, ia3_error *err)
     if (tok->unk < 0 || tok->eos < 0)
         return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: there is no token for %s", path,
                         tok->unk < 0 ? "unknown text" : "the end of a text");
+    for (int i = 0; i < tok->pieces; i++)
+        if (!tok->sp.IsControl(i) && !tok->sp.IsUnknown(i))
+            tok->known.add(tok->sp.IdToPiece(i));
     return read_extra_ids(path, has_extra_ids ? 0 : default_extra_ids, &tok->extra_ids, err);
 }
 
+/* Whether all of a piece of text is one unknown token, apart from the space before a text. */
 bool
-check_text(const char *text, size_t len, ia3_error *err)
+is_unknown(const ia3_tokenizer *tok, const char *text, size_t len)
 {
-    const uint8_t *p = reinterpret_cast<const uint8_t *>(text);
+    sentencepiece::ImmutableSentencePieceText pieces;
 
-    if (len > UINT32_MAX)
-        return ia3_fail(err, IA3_E_TOO_LONG, "text of %zu bytes is too long", len);
-    for (size_t i = 0; i < len;) {
-        size_t n = ia3_utf8_length(p + i, len - i);
+    if (!tok->sp.Encode(absl::string_view(text, len), pieces.mutable_proto()).ok())
+        return false;
 
-        if (n == 0)
-            return ia3_fail(err, IA3_E_INVALID, "text is not valid UTF-8 at byte %zu", i);
-        if (p[i] == 0)
-            return ia3_fail(err, IA3_E_INVALID, "text contains a zero byte at byte %zu", i);
-        i += n;
+    size_t n = pieces.pieces_size(), last = n == 0 ? 0 : n - 1;
+
+    if (n < 1 || n > 2 || static_cast<int>(pieces.pieces(static_cast<int>(last)).id()) != tok->unk)
+        return false;
+    return n == 1 || pieces.pieces(0).piece() == "\xe2\x96\x81";
+}
+
+/* Replaces positions in a shortened text by those in the text itself. */
+void
+restore_positions(const std::vector<ia3_removed> &removed, std::vector<token> *tokens)
+{
+    size_t begin = 0, end = 0, before_begin = 0, before_end = 0;
+
+    for (token &t : *tokens) {
+        while (begin < removed.size() && removed[begin].at <= t.begin)
+            before_begin += removed[begin++].bytes;
+        while (end < removed.size() && removed[end].at < t.end)
+            before_end += removed[end++].bytes;
+        t.begin += static_cast<uint32_t>(before_begin);
+        t.end += static_cast<uint32_t>(before_end);
     }
-    return true;
 }
 
 /* Encodes the text without the final </s>. */
@@ -341,8 +378,11 @@ tokenize(const ia3_tokenizer *tok, const char *text, size_t len, std::vector<tok
     if (!check_text(text, len, err))
         return false;
 
+    std::vector<ia3_removed> removed;
+    const std::string shorter = ia3_shorten_unknown_runs(
+        text, len, tok->known, [tok](const char *t, size_t n) { return is_unknown(tok, t, n); }, &removed);
     sentencepiece::ImmutableSentencePieceText pieces;
-    const auto status = tok->sp.Encode(absl::string_view(text, len), pieces.mutable_proto());
+    const auto status = tok->sp.Encode(absl::string_view(shorter), pieces.mutable_proto());
 
     if (!status.ok())
         return ia3_fail(err, IA3_E_INTERNAL, "could not tokenize the text: %.200s",
@@ -353,6 +393,7 @@ tokenize(const ia3_tokenizer *tok, const char *text, size_t len, std::vector<tok
 
         out->push_back({static_cast<int32_t>(piece.id()), piece.begin(), piece.end()});
     }
+    restore_positions(removed, out);
     return true;
 }
 

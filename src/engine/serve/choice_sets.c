@@ -10,8 +10,8 @@
 
 #include "engine/base/alloc.h"
 
-#define MAX_CHOICE_BYTES (1u << 20) /* longer choices are not even tokenized */
-#define MAX_CACHED       1024       /* limited, because the search is linear */
+#define MAX_CHOICE_BYTES (64u << 10) /* longer choices are not even tokenized */
+#define MAX_CACHED       1024        /* limited, because the search is linear */
 
 struct ia3_choice_sets {
     const ia3_tokenizer *tok;

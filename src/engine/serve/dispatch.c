@@ -15,8 +15,8 @@
 #include "merger.h"
 #include "normalize.h"
 
-#define MAX_TOKENIZE_BYTES (1u << 20)
-#define SLICE_SECONDS      0.002 /* time for tokenizing, per request and turn */
+#define MAX_TOKENIZE_BYTES (256u << 10) /* this is not done in slices */
+#define SLICE_SECONDS      0.002        /* time for tokenizing, per request and turn */
 #define LARGE_REQUEST      ((size_t) 4 << 20)
 #define TRIM_SECONDS       0.5
 
