@@ -16,7 +16,8 @@ $$;
 
 -- The relation has the columns id, label, the fields, prompt (which the first template has to produce) and, if `common` is
 -- NULL, choices.
-CREATE FUNCTION check_task(relation text, n int, n_choices int, templates text[], common text[] DEFAULT NULL)
+CREATE FUNCTION check_task(relation text, n int, n_choices int, templates text[], common text[] DEFAULT NULL,
+    truncation text DEFAULT 'longest')
 RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
     version int;
@@ -34,7 +35,7 @@ BEGIN
     RETURN NEXT is(a.wrong::text, '0', relation || ': the first template gives the prompt');
 
     version := ia3_train(relation, format('SELECT * FROM %s ORDER BY id', relation), template => templates,
-        choices => common, steps => 5, batch_size => 4, seed => 1);
+        choices => common, steps => 5, batch_size => 4, seed => 1, truncate => truncation);
     SELECT * INTO a FROM ia3.adapters t WHERE t.task = relation AND t.active;
     RETURN NEXT is(format('%s, %s examples, %s steps', a.version, a.examples, a.metrics ->> 'steps'),
         format('%s, %s examples, 5 steps', version, n), relation || ': trained');

@@ -26,13 +26,15 @@ BEGIN
     EXECUTE format('SELECT array_agg(DISTINCT "Label" ORDER BY "Label") FROM raft.%I', relation) INTO labels;
     EXECUTE format('CREATE VIEW %1$I AS SELECT r."ID"::int AS id, r.*, r."Label" AS label, raft_prompt(%1$L, to_jsonb(r), %2$L) AS prompt'
         ' FROM raft.%1$I r', relation, labels);
-    RETURN QUERY SELECT check_task(relation, 50, cardinality(labels), ARRAY[raft_template(relation)], labels);
+    RETURN QUERY SELECT check_task(relation, 50, cardinality(labels), ARRAY[raft_template(relation)], labels, 'end');
 END $$;
 
 SELECT check_raft(relname) FROM pg_class WHERE relnamespace = 'raft'::regnamespace ORDER BY relname;
 SELECT is(count(*)::text, '11', 'RAFT has 11 tasks') FROM pg_class WHERE relnamespace = 'raft'::regnamespace;
 SELECT ok(raft_template('tai_safety_research') ~ 'Title: \{Title\} Abstract Note: \{Abstract Note\} Publication Year: \{Publication Year\} '
     'Item Type: \{Item Type\} Publication Title: \{Publication Title\}\nLabel:$', 'fields in the order of the columns');
+-- the 77 labels of banking_77, which precede the text, do not fit; T-Few cuts them off with all that follows
+SELECT is(count(*)::text, '11', 'the end is cut off') FROM ia3.adapters WHERE recipe ->> 'truncate' = 'end';
 -- the tail is preserved in texts of any length
 SELECT is(count(*) FILTER (WHERE a.score = b.score)::text, count(*)::text, 'what is beyond the limit has no influence')
   FROM one_stop_english e, ia3_classify('one_stop_english', to_jsonb(e)) a,

@@ -140,7 +140,9 @@ static bool
 template_too_long(uint32_t max_tokens, ia3_error *err)
 {
     ia3_fail(err, IA3_E_TOO_LONG, "input is longer than %u tokens", max_tokens);
-    return ia3_fail_hint(err, "Increase \"ia3.max_input_tokens\" or use a shorter template.");
+    return ia3_fail_hint(
+        err, "Increase \"ia3.max_input_tokens\", use a shorter template, or, if its text may be cut off "
+             "before the last field, train with truncate => 'end'.");
 }
 
 /* Shortens fields of megabytes to what can matter. */
