@@ -154,7 +154,7 @@ test_bad_text(void **state)
         buffer exact = buffer_copy(cases[i].text, cases[i].len);
         int32_t *ids;
         int n;
-        bool truncated;
+        int all_tokens;
         ia3_error err = {0};
 
         assert_false(ia3_tokenizer_encode(tok, (const char *) exact.data, exact.len, &ids, NULL, &n, &err));
@@ -162,7 +162,7 @@ test_bad_text(void **state)
         assert_string_equal(err.message, cases[i].message);
         err.code = 0;
         assert_false(ia3_tokenizer_encode_input(tok, (const char *) exact.data, exact.len, exact.len, 9, &ids,
-                                                &n, &truncated, &err));
+                                                &n, &all_tokens, &err));
         assert_string_equal(err.message, cases[i].message);
         free(exact.data);
     }
@@ -182,7 +182,7 @@ test_truncation(void **state)
     int32_t *all, *ids;
     uint32_t *offsets;
     int n_all, n, n_tail = 1;
-    bool truncated;
+    int all_tokens;
     char buffer[64];
     ia3_error err = {0};
 
@@ -193,7 +193,7 @@ test_truncation(void **state)
     for (int max = -1; max <= n_all + 1; max++) {
         memset(&err, 0, sizeof err);
 
-        bool ok = ia3_tokenizer_encode_input(tok, text, len, tail, max, &ids, &n, &truncated, &err);
+        bool ok = ia3_tokenizer_encode_input(tok, text, len, tail, max, &ids, &n, &all_tokens, &err);
 
         if (max < n_tail) {
             assert_false(ok);
@@ -203,21 +203,21 @@ test_truncation(void **state)
             continue;
         }
         assert_true(ok);
-        assert_int_equal(truncated, max < n_all);
-        assert_int_equal(n, truncated ? max : n_all);
+        assert_int_equal(all_tokens, n_all);
+        assert_int_equal(n, max < n_all ? max : n_all);
         assert_memory_equal(ids, all, (size_t) (n - n_tail) * sizeof *ids);
         assert_memory_equal(ids + n - n_tail, all + n_all - n_tail, (size_t) n_tail * sizeof *ids);
         free(ids);
     }
 
     /* without a tail the end is cut, and one token is </s> */
-    assert_true(ia3_tokenizer_encode_input(tok, text, len, len, 1, &ids, &n, &truncated, &err));
+    assert_true(ia3_tokenizer_encode_input(tok, text, len, len, 1, &ids, &n, &all_tokens, &err));
     assert_int_equal(n, 1);
     assert_int_equal(ids[0], 1);
     free(ids);
     /* everything is tail */
     memset(&err, 0, sizeof err);
-    assert_false(ia3_tokenizer_encode_input(tok, text, len, 0, n_all - 1, &ids, &n, &truncated, &err));
+    assert_false(ia3_tokenizer_encode_input(tok, text, len, 0, n_all - 1, &ids, &n, &all_tokens, &err));
     assert_int_equal(err.code, IA3_E_TOO_LONG);
     free(all);
     free(offsets);

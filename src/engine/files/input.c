@@ -10,19 +10,40 @@
 #include "engine/base/alloc.h"
 
 /*
- * What may be cut and is longer than this, and longer than 64 bytes (the longest usual piece) for each token that is
- * wanted, is shortened before it is tokenized. The rest could matter only in a text that is almost entirely white space.
+ * Not all of a text of megabytes is tokenized to find out what is kept of it: first as much of what may be cut as has,
+ * in an ordinary text, several times the tokens that are wanted. If that is not clearly too long, so that what comes
+ * later could matter, four times as much, and so on up to LONG_TEXT or 64 bytes (the longest usual piece) for each
+ * token. The rest could matter only in a text that is almost entirely white space.
  */
-#define LONG_TEXT ((size_t) 128 << 10)
+#define ORDINARY_BYTES 16 /* for each token */
+#define LONGEST_PIECE  64
+#define SHORT_TEXT     ((size_t) 4 << 10)
+#define LONG_TEXT      ((size_t) 128 << 10)
+
+/* How many tokens at the end of a part may be others than in the whole text, at most. */
+#define MARGIN 32
 
 /* After so many attempts the search for the right length halves its interval, instead of estimating. */
 #define ESTIMATES 8
 
 static size_t
-bytes_that_matter(uint32_t max_tokens)
+first_limit(uint32_t max_tokens)
 {
-    size_t n = (size_t) max_tokens * 64;
+    size_t n = (size_t) max_tokens * ORDINARY_BYTES;
+    return n > SHORT_TEXT ? n : SHORT_TEXT;
+}
+
+static size_t
+last_limit(uint32_t max_tokens)
+{
+    size_t n = (size_t) max_tokens * LONGEST_PIECE;
     return n > LONG_TEXT ? n : LONG_TEXT;
+}
+
+static size_t
+next_limit(size_t limit, size_t last)
+{
+    return limit > last / 4 ? last : 4 * limit;
 }
 
 /* The largest offset up to `at` that does not split a character. */
@@ -38,24 +59,29 @@ static bool
 encode_body(const ia3_tokenizer *tok, const ia3_input *in, uint32_t max_tokens, int32_t **ids, int *n,
             bool *truncated, ia3_error *err)
 {
-    size_t limit = bytes_that_matter(max_tokens), tail_len = in->len - in->tail;
-    if (tail_len > limit) {
+    size_t last = last_limit(max_tokens), tail_len = in->len - in->tail;
+    int n_all;
+    if (tail_len > last) {
         ia3_fail(err, IA3_E_TOO_LONG, "text of %zu bytes after the last field is too long", tail_len);
         return ia3_fail_detail(err, "It does not fit in %u tokens.", max_tokens);
     }
-    if (in->tail <= limit)
-        return ia3_tokenizer_encode_input(tok, in->text, in->len, in->tail, (int) max_tokens, ids, n,
-                                          truncated, err);
-
-    size_t keep = character_start(in->text, limit);
-    char *shorter = ia3_alloc_array(keep + tail_len, 1);
-    memcpy(shorter, in->text, keep);
-    memcpy(shorter + keep, in->text + in->tail, tail_len);
-    bool ok = ia3_tokenizer_encode_input(tok, shorter, keep + tail_len, keep, (int) max_tokens, ids, n,
-                                         truncated, err);
-    free(shorter);
-    *truncated = true;
-    return ok;
+    for (size_t limit = first_limit(max_tokens); in->tail > limit; limit = next_limit(limit, last)) {
+        size_t keep = character_start(in->text, limit);
+        char *shorter = ia3_alloc_array(keep + tail_len, 1);
+        memcpy(shorter, in->text, keep);
+        memcpy(shorter + keep, in->text + in->tail, tail_len);
+        bool ok = ia3_tokenizer_encode_input(tok, shorter, keep + tail_len, keep, (int) max_tokens, ids, n,
+                                             &n_all, err);
+        free(shorter);
+        *truncated = true;
+        if (!ok || n_all > (int) max_tokens + MARGIN || limit == last)
+            return ok;
+        free(*ids);
+    }
+    if (!ia3_tokenizer_encode_input(tok, in->text, in->len, in->tail, (int) max_tokens, ids, n, &n_all, err))
+        return false;
+    *truncated = n_all > (int) max_tokens;
+    return true;
 }
 
 /* How much of each field is kept: `level`, and one more of the first `extra` fields that are longer. */
@@ -123,9 +149,10 @@ shorten(const ia3_input *in, const uint32_t *keep, char *text, ia3_field *fields
 /* An input that has to be shortened. Arrays are [n_fields] unless they say otherwise. */
 typedef struct cutting {
     const ia3_tokenizer *tok;
-    ia3_input in;
+    const ia3_input *whole;
+    ia3_input in; /* the whole, or the part of it that can matter */
     uint32_t max_tokens;
-    char *text; /* that `in` points to after fit_bytes */
+    char *text; /* that `in` points to if it is a part */
     ia3_field *fields;
     int n_tokens;             /* of all of it, with </s> */
     uint32_t *offsets;        /* [n_tokens] where they begin */
@@ -140,36 +167,35 @@ static bool
 template_too_long(uint32_t max_tokens, ia3_error *err)
 {
     ia3_fail(err, IA3_E_TOO_LONG, "input is longer than %u tokens", max_tokens);
-    return ia3_fail_hint(
-        err, "Increase \"ia3.max_input_tokens\", use a shorter template, or, if its text may be cut off "
-             "before the last field, train with truncate => 'end'.");
+    return ia3_fail_hint(err,
+                         "Increase \"ia3.max_input_tokens\", use a shorter template, or, if its text may be "
+                         "cut off before the last field, train with truncate => 'end'.");
 }
 
-/* Shortens fields of megabytes to what can matter. */
+/* Sets `in` to the whole input, or to a part in which the fields have at most `limit` bytes; returns whether to a part. */
 static bool
-fit_bytes(cutting *c, bool *truncated, ia3_error *err)
+take_part(cutting *c, size_t limit)
 {
-    size_t limit = bytes_that_matter(c->max_tokens), rest = c->in.len;
-    if (c->in.len <= limit)
-        return true;
-    for (uint32_t f = 0; f < c->in.n_fields; f++) {
-        c->tokens[f] = c->in.fields[f].end - c->in.fields[f].begin; /* in bytes, for the moment */
-        rest -= c->tokens[f];
+    const ia3_input *whole = c->whole;
+    uint64_t sum = 0;
+    c->in = *whole;
+    for (uint32_t f = 0; f < whole->n_fields; f++) {
+        c->tokens[f] = whole->fields[f].end - whole->fields[f].begin; /* in bytes, for the moment */
+        sum += c->tokens[f];
     }
-    if (rest > limit) {
-        template_too_long(c->max_tokens, err);
-        return ia3_fail_detail(err, "The template's own text, which is not truncated, has %zu bytes.", rest);
-    }
-    share s = distribute(c->tokens, c->in.n_fields, limit - rest);
-    for (uint32_t f = 0; f < c->in.n_fields; f++) {
-        const ia3_field *field = &c->in.fields[f];
+    if (sum <= limit)
+        return false;
+    share s = distribute(c->tokens, whole->n_fields, limit);
+    for (uint32_t f = 0; f < whole->n_fields; f++) {
         uint32_t n = take(&s, c->tokens[f]);
-        c->keep[f] = n == c->tokens[f] ? n : (uint32_t) character_start(c->in.text + field->begin, n);
+        c->keep[f] =
+            n == c->tokens[f] ? n : (uint32_t) character_start(whole->text + whole->fields[f].begin, n);
     }
-    c->text = ia3_alloc_array(c->in.len, 1);
-    c->fields = ia3_alloc_array(c->in.n_fields, sizeof *c->fields);
-    shorten(&c->in, c->keep, c->text, c->fields, &c->in);
-    *truncated = true;
+    free(c->text);
+    c->text = ia3_alloc_array(whole->len - sum + limit, 1);
+    if (c->fields == NULL)
+        c->fields = ia3_alloc_array(whole->n_fields, sizeof *c->fields);
+    shorten(whole, c->keep, c->text, c->fields, &c->in);
     return true;
 }
 
@@ -257,20 +283,48 @@ fit_tokens(cutting *c, int32_t **ids, int *n, ia3_error *err)
     return ia3_fail_detail(err, "The template's own text, which is not truncated, takes %d tokens.", left);
 }
 
+/* Whether what has been left out of the part cannot matter: every field that lacks something will lose more. */
+static bool
+part_suffices(const cutting *c)
+{
+    if (c->n_tokens <= (int) c->max_tokens + MARGIN)
+        return false;
+    int64_t total = (int64_t) c->sum - (c->n_tokens - (int64_t) c->max_tokens);
+    share s = distribute(c->tokens, c->in.n_fields, total > 0 ? (uint64_t) total : 0);
+    for (uint32_t f = 0; f < c->in.n_fields; f++)
+        if (c->keep[f] < c->whole->fields[f].end - c->whole->fields[f].begin &&
+            c->tokens[f] <= (uint64_t) s.level + MARGIN)
+            return false;
+    return true;
+}
+
 static bool
 encode_fields(cutting *c, int32_t **ids, int *n, bool *truncated, ia3_error *err)
 {
-    *truncated = false;
-    if (!fit_bytes(c, truncated, err) ||
-        !ia3_tokenizer_encode(c->tok, c->in.text, c->in.len, ids, &c->offsets, &c->n_tokens, err))
-        return false;
+    size_t last = last_limit(c->max_tokens), rest = c->whole->len;
+    for (uint32_t f = 0; f < c->whole->n_fields; f++)
+        rest -= c->whole->fields[f].end - c->whole->fields[f].begin;
+    if (rest > last) {
+        template_too_long(c->max_tokens, err);
+        return ia3_fail_detail(err, "The template's own text, which is not truncated, has %zu bytes.", rest);
+    }
+    for (size_t limit = first_limit(c->max_tokens);; limit = next_limit(limit, last)) {
+        *truncated = take_part(c, limit);
+        free(c->offsets);
+        c->offsets = NULL;
+        if (!ia3_tokenizer_encode(c->tok, c->in.text, c->in.len, ids, &c->offsets, &c->n_tokens, err))
+            return false;
+        count_tokens(c);
+        if (!*truncated || limit == last || part_suffices(c))
+            break;
+        free(*ids);
+    }
     *n = c->n_tokens;
     if ((uint32_t) *n <= c->max_tokens)
         return true;
     free(*ids);
     *ids = NULL;
     *truncated = true;
-    count_tokens(c);
     c->attempt = ia3_alloc_array(c->in.len, 1);
     c->attempt_fields = ia3_alloc_array(c->in.n_fields, sizeof *c->attempt_fields);
     return fit_tokens(c, ids, n, err);
@@ -282,7 +336,7 @@ ia3_input_encode(const ia3_tokenizer *tok, const ia3_input *input, uint32_t max_
 {
     if (input->n_fields == 0)
         return encode_body(tok, input, max_tokens, ids, n, truncated, err);
-    cutting c = {.tok = tok, .in = *input, .max_tokens = max_tokens};
+    cutting c = {.tok = tok, .whole = input, .max_tokens = max_tokens};
     c.first = ia3_alloc_array(input->n_fields, sizeof *c.first);
     c.tokens = ia3_alloc_array(input->n_fields, sizeof *c.tokens);
     c.keep = ia3_alloc_array(input->n_fields, sizeof *c.keep);

@@ -513,15 +513,15 @@ ia3_tokenizer_encode(const ia3_tokenizer *tok, const char *text, size_t len, int
 
 bool
 ia3_tokenizer_encode_input(const ia3_tokenizer *tok, const char *text, size_t len, size_t tail,
-                           int max_tokens, int32_t **ids, int *n, bool *truncated, ia3_error *err)
+                           int max_tokens, int32_t **ids, int *n, int *n_all, ia3_error *err)
 {
     try {
         std::vector<token> tokens;
 
         if (!tokenize(tok, text, len, &tokens, err))
             return false;
-        *truncated = max_tokens < 1 || tokens.size() > static_cast<size_t>(max_tokens) - 1;
-        if (*truncated && !cut_body(&tokens, tail, max_tokens, err))
+        *n_all = static_cast<int>(tokens.size()) + 1;
+        if (*n_all > max_tokens && !cut_body(&tokens, tail, max_tokens, err))
             return false;
         tokens.push_back({tok->eos, 0, 0});
         copy_out(tokens, ids, nullptr, n);

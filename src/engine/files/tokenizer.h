@@ -35,11 +35,11 @@ bool ia3_tokenizer_encode(const ia3_tokenizer *tok, const char *text, size_t len
 
 /*
  * Encodes an input as at most max_tokens tokens, including </s>. If there are more, tokens are dropped from the end of
- * the body, that is, of those that end at or before byte `tail`; what follows is kept. Sets *truncated. If the tail
- * alone does not fit, the error is IA3_E_TOO_LONG. ids are malloc'd [n].
+ * the body, that is, of those that end at or before byte `tail`; what follows is kept. *n_all is how many there were.
+ * If the tail alone does not fit, the error is IA3_E_TOO_LONG. ids are malloc'd [n].
  */
 bool ia3_tokenizer_encode_input(const ia3_tokenizer *tok, const char *text, size_t len, size_t tail,
-                                int max_tokens, int32_t **ids, int *n, bool *truncated, ia3_error *err);
+                                int max_tokens, int32_t **ids, int *n, int *n_all, ia3_error *err);
 
 /*
  * Decodes ids [n] to text in malloc'd memory, with a terminating zero byte that *len does not count. Control tokens and
