@@ -219,7 +219,8 @@ ROLLBACK;
 -- so the rows of the second cursor are read one by one; but not those of conditions that cannot fail
 SELECT asked($$DECLARE c CURSOR FOR SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes WHERE id / 1 > 0; FETCH 5 FROM c; CLOSE c$$);
 SELECT asked($$DECLARE c CURSOR FOR SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes
-    WHERE body LIKE 'note%' AND id IN (1, 2, 3, 4, 5, 6, 7, 8) AND now() - interval '1 day' < now(); FETCH 5 FROM c; CLOSE c$$);
+    WHERE body LIKE 'note%' AND substr(body, 1, 4) = 'note' AND split_part(body, ' ', 1) ~ '^n'
+      AND id IN (1, 2, 3, 4, 5, 6, 7, 8) AND now() - interval '1 day' < now(); FETCH 5 FROM c; CLOSE c$$);
 SELECT asked($$DECLARE c CURSOR FOR SELECT id * 2, ia3_predict(body, ARRAY['a', 'b']) FROM notes; FETCH 5 FROM c; CLOSE c$$);
 -- the side effects of a column are those of the rows that are reached
 CREATE SEQUENCE reached;

@@ -44,12 +44,14 @@ static const Oid safeFunctions[] = {
     1721, 1722, 1723,
 };
 
-/* Those whose second argument, a pattern, may be invalid. */
-static const Oid patternFunctions[] = {
+/* Those that may reject an argument other than the first, such as a pattern. */
+static const Oid particularFunctions[] = {
     850,  851,  1633, 1634, /* LIKE, ILIKE on text */
     1631, 1632, 1660, 1661, /* on char(n) */
     1254, 1256, 1238, 1239, /* regular expressions on text */
     1658, 1659, 1656, 1657, /* on char(n) */
+    877,  883,  936,  937,  /* substr, substring (by position) */
+    2088,                   /* split_part */
 };
 
 static bool
@@ -70,6 +72,15 @@ is_constant(Node *node)
 }
 
 static bool
+rest_is_constant(List *args)
+{
+    for (int i = 1; i < list_length(args); i++)
+        if (!is_constant(list_nth(args, i)))
+            return false;
+    return true;
+}
+
+static bool
 is_safe_call(Oid function, List *args)
 {
     ListCell *lc;
@@ -77,10 +88,9 @@ is_safe_call(Oid function, List *args)
     foreach (lc, args)
         if (exprType(lfirst(lc)) >= FirstNormalObjectId)
             return false;
-    if (list_length(args) == 2 && is_constant(lsecond(args)))
-        for (int i = 0; i < lengthof(patternFunctions); i++)
-            if (patternFunctions[i] == function)
-                return true;
+    for (int i = 0; i < lengthof(particularFunctions); i++)
+        if (particularFunctions[i] == function)
+            return rest_is_constant(args);
     return OidIsValid(function) && function_is_safe(function);
 }
 
