@@ -216,6 +216,13 @@ DECLARE there CURSOR FOR SELECT id, ia3_predict(body, ARRAY['a', 'b']) IS NOT NU
 FETCH 4 FROM there;
 FETCH there;
 ROLLBACK;
+-- likewise for a call in the arguments of another
+BEGIN;
+DECLARE here CURSOR FOR SELECT id, ia3_predict(ia3_predict(body, CASE WHEN id = 3 THEN ARRAY['a', 'a'] ELSE ARRAY['a', 'b'] END),
+    ARRAY['c', 'd']) IS NOT NULL AS p FROM notes;
+FETCH 2 FROM here;
+FETCH here;
+ROLLBACK;
 -- so the rows of the second cursor are read one by one; but not those of conditions that cannot fail
 SELECT asked($$DECLARE c CURSOR FOR SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes WHERE id / 1 > 0; FETCH 5 FROM c; CLOSE c$$);
 SELECT asked($$DECLARE c CURSOR FOR SELECT ia3_predict(body, ARRAY['a', 'b']) FROM notes

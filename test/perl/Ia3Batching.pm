@@ -71,7 +71,7 @@ sub batching_node {
     my $directory = PostgreSQL::Test::Utils::tempdir() . '/tiny';
 
     write_tiny_backbone($directory, "$share/ia3/ia3-mini/spiece.model");
-    return ia3_node($name, conf => "ia3.backbones = 'default=$directory:float32'\nia3.threads = 1\njit = off\n");
+    return ia3_node($name, conf => "ia3.backbones = 'default=$directory:float32'\nia3.threads = 1\njit = off\nautovacuum = off\n");
 }
 
 sub write_file {

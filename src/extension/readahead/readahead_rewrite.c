@@ -72,6 +72,17 @@ copy_costs(Plan *to, const Plan *from)
     Ia3CopyDisabledNodes(to, from);
 }
 
+static bool
+sites_may_fail(List *sites)
+{
+    ListCell *lc;
+
+    foreach (lc, sites)
+        if (Ia3SiteMayFail(lfirst(lc)))
+            return true;
+    return false;
+}
+
 /* Makes a read-ahead node. targetlist, qual and sites refer to the child's columns by INDEX_VARs. */
 static Plan *
 make_node(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites, const Ia3Consumer *consumer)
@@ -82,7 +93,7 @@ make_node(Ia3Rewrite *rw, Plan *child, List *targetlist, List *qual, List *sites
         .nSites = list_length(sites),
         .mayStop = consumer->mayStop,
         .uncertain = consumer->uncertain,
-        .careful = Ia3SitesMayFail(sites) || !Ia3MayReadAhead(rw, child, false) || Ia3PlanMayFail(rw, child),
+        .careful = sites_may_fail(sites) || !Ia3MayReadAhead(rw, child, false) || Ia3PlanMayFail(rw, child),
         .hasLimit = consumer->limitCount && !qual, /* the limit counts the rows that pass our filter */
     };
     Bitmapset *params = NULL;

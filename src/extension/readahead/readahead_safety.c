@@ -197,7 +197,7 @@ may_fail_walker(Node *node, Ia3Rewrite *rw)
         break;
     case T_FuncExpr:
         form = Ia3FunctionForm(((FuncExpr *) node)->funcid);
-        if (form != IA3_CALL_NONE ? rw && call_may_fail((FuncExpr *) node, form)
+        if (form != IA3_CALL_NONE ? call_may_fail((FuncExpr *) node, form)
                                   : !is_safe_call(((FuncExpr *) node)->funcid, ((FuncExpr *) node)->args))
             return true;
         break;
@@ -226,10 +226,14 @@ may_fail_walker(Node *node, Ia3Rewrite *rw)
     return expression_tree_walker(node, may_fail_walker, rw);
 }
 
+/* A call in the arguments of another one is made to evaluate them. */
 bool
-Ia3SitesMayFail(List *sites)
+Ia3SiteMayFail(List *site)
 {
-    return may_fail_walker((Node *) sites, NULL);
+    FuncExpr *call = linitial(site);
+
+    return may_fail_walker((Node *) call->args, NULL) ||
+           may_fail_walker((Node *) list_copy_tail(site, 1), NULL);
 }
 
 bool

@@ -10,11 +10,8 @@
 
 #include "readahead_plan.h"
 
-/*
- * Whether computing the arguments and conditions of sites might raise an error. Our functions in them do not count:
- * their answers are asked for without raising what concerns a single call.
- */
-extern bool Ia3SitesMayFail(List *sites);
+/* Whether evaluating the arguments and conditions of a site might raise an error. */
+extern bool Ia3SiteMayFail(List *site);
 /* Whether evaluating an expression of the plan might raise an error for one row, having raised none for another. */
 extern bool Ia3ExpressionMayFail(Ia3Rewrite *rw, Node *expr);
 /* Whether reading a row of this subtree might raise an error, having raised none for the rows before. */

@@ -186,7 +186,7 @@ consider_call(FuncExpr *call, SiteSearch *search)
     if (search->outerOnly && inner_var_walker(copy, NULL))
         return; /* an inner column came in through the arguments of a subquery in a join condition */
     /* what may fail must not be computed for a row that would never have been read */
-    if (!search->certain && Ia3SitesMayFail((List *) copy))
+    if (!search->certain && Ia3SiteMayFail((List *) copy))
         return;
 
     search->found.calls = lappend(search->found.calls, call);
