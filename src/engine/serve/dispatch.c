@@ -15,8 +15,10 @@
 #include "merger.h"
 #include "normalize.h"
 
-#define MAX_TOKENIZE_BYTES (256u << 10) /* this is not done in slices */
-#define SLICE_SECONDS      0.002        /* time for tokenizing, per request and turn */
+#define MAX_TOKENIZE_BYTES (1u << 20) /* this is not done in slices, but on a thread of its own */
+#define SLICE_SECONDS      0.002      /* time for tokenizing, per request and turn */
+#define TURN_SECONDS       0.004      /* and for all requests: then the loop looks for messages again */
+#define FEW_TEXTS          8          /* a request with no more goes before others that wait for this */
 #define LARGE_REQUEST      ((size_t) 4 << 20)
 #define TRIM_SECONDS       0.5
 
@@ -174,30 +176,53 @@ submit(ia3_io *io, ia3_request *r, bool finished)
 static void
 append_preparing(ia3_io *io, ia3_request *r)
 {
+    r->next_prepare = NULL;
     *io->preparing_tail = r;
     io->preparing_tail = &r->next_prepare;
+}
+
+/* Adds a new request to those that are being tokenized: before the others if that takes little time, else behind them. */
+static void
+begin_preparing(ia3_io *io, ia3_request *r)
+{
+    if (io->preparing == NULL || !ia3_request_has_rows(r) || r->n_rows > FEW_TEXTS ||
+        r->frame_len > IA3_LONG_TEXT) {
+        append_preparing(io, r);
+        return;
+    }
+    r->next_prepare = io->preparing;
+    io->preparing = r;
+}
+
+/* Tokenizes a slice of a request that is not in the list, and puts it back if there is more to do. */
+static void
+prepare_slice(ia3_io *io, ia3_request *r, double deadline)
+{
+    bool finished = ia3_request_prepare(r, &io->context, deadline);
+    account(io, r);
+    submit(io, r, finished);
+    if (finished)
+        return;
+    if (!ia3_request_awaits_long_text(r))
+        append_preparing(io, r);
+    else if (!ia3_long_texts_add(io->server->long_texts, r, &io->context)) {
+        ia3_request_prepare_long_text(r, &io->context);
+        ia3_io_prepared(io, r);
+    }
 }
 
 void
 ia3_io_prepare(ia3_io *io)
 {
-    ia3_request *turn = io->preparing;
-    io->preparing = NULL;
-    io->preparing_tail = &io->preparing;
-    for (ia3_request *next; turn; turn = next) {
-        next = turn->next_prepare;
-        turn->next_prepare = NULL;
-        bool finished = ia3_request_prepare(turn, &io->context, ia3_now() + SLICE_SECONDS);
-        account(io, turn);
-        submit(io, turn, finished);
-        if (finished)
-            continue;
-        if (!ia3_request_awaits_long_text(turn))
-            append_preparing(io, turn);
-        else if (!ia3_long_texts_add(io->server->long_texts, turn, &io->context)) {
-            ia3_request_prepare_long_text(turn, &io->context);
-            ia3_io_prepared(io, turn);
-        }
+    if (io->preparing == NULL)
+        return;
+    double now = ia3_now(), until = now + TURN_SECONDS;
+    for (; io->preparing && now < until; now = ia3_now()) {
+        ia3_request *r = io->preparing;
+        io->preparing = r->next_prepare;
+        if (io->preparing == NULL)
+            io->preparing_tail = &io->preparing;
+        prepare_slice(io, r, now + SLICE_SECONDS);
     }
 }
 
@@ -276,7 +301,7 @@ handle_work(ia3_io *io, ia3_connection *c, ia3_frame *frame)
     else {
         ia3_connection_add_request(c, r);
         account(io, r);
-        append_preparing(io, r);
+        begin_preparing(io, r);
     }
     free(missing);
 }

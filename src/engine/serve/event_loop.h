@@ -47,7 +47,7 @@ void ia3_io_free(ia3_server *s);
 /* dispatch.c */
 /* Handles one complete frame; takes ownership of its data. */
 void ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame);
-/* Tokenizes for at most about 2 ms for each request that waits for it. Called once per turn of the event loop. */
+/* Tokenizes for about 4 ms, requests that wait for it in turn. Called once per turn of the event loop. */
 void ia3_io_prepare(ia3_io *io);
 /* Takes back a request from the thread for long texts. */
 void ia3_io_prepared(ia3_io *io, ia3_request *r);
