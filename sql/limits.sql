@@ -28,3 +28,16 @@ SELECT count(*), max(abs(many.score - few.score)) < 1e-4 AS same FROM many JOIN 
 
 SELECT ia3_drop('few');
 DROP ROLE regress_ia3_busy;
+
+-- many tasks with templates of their own, and messages about many fields, take no longer than it takes to read them
+DO $$
+DECLARE
+    many jsonb;
+BEGIN
+    SET LOCAL statement_timeout = '30s';
+    SELECT jsonb_object_agg('task ' || g, '{text}') INTO many FROM generate_series(1, 100000) g;
+    CALL ia3_pretrain('never', 'SELECT g AS text, g % 2 AS label, ''task '' || g AS task FROM generate_series(1, 100001) g',
+                      templates => many, steps => 1);
+END $$;
+SELECT ia3_render('{text}', (SELECT jsonb_object_agg('f' || g, g) FROM generate_series(1, 100000) g));
+SELECT ia3_render('{text}', jsonb_build_object(repeat('x', 100000), 1));

@@ -126,8 +126,18 @@ ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int 
     OPS->add_dropout(DEV, s->x, s->y, s->rows, p->m->config.d_model, ia3_pass_dropout(p, s, layer, site));
 }
 
-/* Queries of a long input that are attended to at once, before other work gets a turn. */
-enum { SLICE = 512 };
+/*
+ * Queries of a long input that are attended to at once, before other work gets a turn. Of a very long input they are fewer,
+ * since each takes longer.
+ */
+enum { SLICE = 512, LEAST_SLICE = 64, SLICE_WORK = 512 * 4096 };
+
+static int32_t
+slice_of(int32_t length)
+{
+    int32_t slice = SLICE_WORK / length / LEAST_SLICE * LEAST_SLICE;
+    return slice > SLICE ? SLICE : slice < LEAST_SLICE ? LEAST_SLICE : slice;
+}
 
 /*
  * Self-attention of long inputs in slices of their queries. What is computed for a query does not depend on the slice it is
@@ -139,9 +149,9 @@ attend_in_slices(ia3_pass *p, const ia3_stack *s, int layer, const ia3_saved_att
     const int32_t *offsets = p->batch->enc_offsets.v;
     size_t inner = p->m->config.inner, size = ia3_dtype_size(DEV->dtype), row_bytes = 3 * inner * size;
     for (int i = 0; i < p->batch->n_inputs; i++) {
-        int32_t length = offsets[i + 1] - offsets[i];
-        for (int32_t at = 0; at < length; at += SLICE) {
-            int32_t n = length - at < SLICE ? length - at : SLICE;
+        int32_t length = offsets[i + 1] - offsets[i], slice = length > 0 ? slice_of(length) : SLICE;
+        for (int32_t at = 0; at < length; at += slice) {
+            int32_t n = length - at < slice ? length - at : slice;
             size_t mark = OPS->arena_mark(DEV), row = (size_t) offsets[i] + at;
             ia3_attention a;
             ia3_pass_self_attention(p, s, layer, w, &a);

@@ -8,6 +8,7 @@
  */
 #include "postgres.h"
 
+#include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
@@ -15,6 +16,9 @@
 #include "extension/guc.h"
 #include "extension/tasks/json_text.h"
 #include "extension/tasks/value_text.h"
+
+/* What an error message says of the fields of a call, which may be very many. */
+#define MAX_KEYS_SHOWN 20
 
 /* The choices of a call: its third argument if it has one, otherwise the task's. */
 static const Ia3Strings *
@@ -77,7 +81,7 @@ text_value(const char *field, void *arg)
     return input->text;
 }
 
-/* The keys of the object, for an error message. */
+/* The first keys of the object, for an error message. */
 static char *
 list_keys(Jsonb *fields)
 {
@@ -85,11 +89,19 @@ list_keys(Jsonb *fields)
     JsonbValue v;
     JsonbIteratorToken token;
     StringInfoData out;
+    int shown = 0;
 
     initStringInfo(&out);
-    while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
-        if (token == WJB_KEY)
-            appendStringInfo(&out, "%s\"%.*s\"", out.len > 0 ? ", " : "", v.val.string.len, v.val.string.val);
+    while (shown < MAX_KEYS_SHOWN && (token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE)
+        if (token == WJB_KEY) {
+            int len = pg_mbcliplen(v.val.string.val, v.val.string.len, NAMEDATALEN - 1);
+
+            appendStringInfo(&out, "%s\"%.*s%s\"", shown > 0 ? ", " : "", len, v.val.string.val,
+                             len < v.val.string.len ? "..." : "");
+            shown++;
+        }
+    if (shown < JB_ROOT_COUNT(fields))
+        appendStringInfo(&out, " and %d more", (int) JB_ROOT_COUNT(fields) - shown);
     return out.data;
 }
 

@@ -23,6 +23,7 @@ struct Ia3Mixture {
     Ia3TrainRows *rows;
     int nLists;
     TemplateList *lists;
+    Ia3StringIndex *listed; /* the tasks of the lists; NULL if there is one for every task */
     Ia3StringIndex *tasks, *labels;
     int *task, *label; /* [rows->n] positions in `tasks` and `labels` */
     int *list;         /* [tasks] position of the task's templates in `lists` */
@@ -39,6 +40,7 @@ bad_templates(void)
 static void
 add_template(TemplateList *list, const JsonbValue *v, Ia3Truncate truncate)
 {
+    CHECK_FOR_INTERRUPTS();
     if (v->type != jbvString)
         bad_templates();
     list->templates = list->n == 0 ? palloc(sizeof(Ia3Template *))
@@ -75,14 +77,18 @@ read_lists(Ia3Mixture *m, Jsonb *templates, Ia3Truncate truncate)
     if (!JB_ROOT_IS_OBJECT(templates) || JB_ROOT_COUNT(templates) == 0)
         bad_templates();
     m->lists = palloc0(sizeof(TemplateList) * JB_ROOT_COUNT(templates));
+    m->listed = Ia3StringIndexCreate();
     it = JsonbIteratorInit(&templates->root);
     while ((token = JsonbIteratorNext(&it, &v, true)) != WJB_DONE) {
         TemplateList *list;
+        bool found;
 
+        CHECK_FOR_INTERRUPTS();
         if (token != WJB_KEY)
             continue;
         list = &m->lists[m->nLists++];
         list->task = pnstrdup(v.val.string.val, v.val.string.len);
+        Ia3StringIndexAdd(m->listed, list->task, &found); /* keys of an object are distinct */
         read_list(list, &it, truncate);
     }
 }
@@ -108,9 +114,10 @@ read_rows(const Ia3Mixture *m, const Ia3Recipe *recipe, const char *query)
 static int
 find_list(const Ia3Mixture *m, const char *task)
 {
-    for (int i = 0; i < m->nLists; i++)
-        if (m->lists[i].task == NULL || strcmp(m->lists[i].task, task) == 0)
-            return i;
+    int found = m->listed ? Ia3StringIndexFind(m->listed, task) : 0;
+
+    if (found >= 0)
+        return found;
     ereport(ERROR,
             (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("task \"%s\" has no template", task),
              errdetail("The query returns rows of this task, but \"templates\" does not contain it.")));
@@ -134,6 +141,7 @@ index_rows(Ia3Mixture *m)
         Ia3TrainRow *row = &m->rows->rows[i];
         bool found;
 
+        CHECK_FOR_INTERRUPTS();
         if (row->values[field][0] == '\0')
             ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
                             errmsg("row %d of the query has a null or empty task", i + 1)));

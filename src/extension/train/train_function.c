@@ -71,6 +71,7 @@ label_common(LabelledRows *l, const Ia3Strings *given)
     for (int i = 0; i < l->rows->n; i++) {
         Ia3TrainRow *row = &l->rows->rows[i];
 
+        CHECK_FOR_INTERRUPTS();
         if (row->choices != NULL)
             continue;
         if (first < 0)
