@@ -189,7 +189,8 @@ $| = 1;
 query('postgres', "DROP DATABASE IF EXISTS $database;\nCREATE DATABASE $database;");
 my ($data) = query('postgres', 'SHOW data_directory;');
 my $directory = "$data->[0]/ia3_docs";
-query('postgres', "COPY (SELECT) TO PROGRAM 'rm -rf $directory; mkdir $directory';");
+# the program reads the empty row, or else COPY may fail because nobody does
+query('postgres', "COPY (SELECT) TO PROGRAM 'cat >/dev/null; rm -rf $directory; mkdir $directory';");
 
 my @blocks = blocks($document);
 die "$document has no blocks\n" unless @blocks;
