@@ -233,21 +233,22 @@ test_lanes_share(void **state)
     publish(&l, big, 50);
     publish(&l, second, 5);
     publish(&l, small, 2);
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 10);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch), 10);
     assert_int_equal(count_of(&batch, small), 2); /* does not wait behind the fifty */
     assert_int_equal(count_of(&batch, big), 8);
     int taken = 8;
     while (taken < 50) {
-        assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), taken + 10 <= 55 ? 10 : 55 - taken);
+        assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch),
+                         taken + 10 <= 55 ? 10 : 55 - taken);
         int n = count_of(&batch, big);
         assert_true(n == 10 || taken + n == 50); /* of one client the older request first */
         taken += n;
     }
     while (l.n_waiting > 0)
-        ia3_lanes_fill(&l, IA3_ROW_ANY, &batch);
+        ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch);
     assert_int_equal(second->n_taken, 5);
     assert_int_equal(l.n, 0);
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 0);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch), 0);
     free_request(big);
     free_request(second);
     free_request(small);
@@ -267,7 +268,7 @@ test_lanes_budget(void **state)
     publish(&l, middle, 1);
     int batches = 0;
     while (l.n_waiting > 0) {
-        assert_true(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch) > 0);
+        assert_true(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch) > 0);
         int tokens = 0;
         for (int i = 0; i < batch.n; i++)
             tokens += batch.rows[i]->n_ids;
@@ -296,33 +297,40 @@ test_lanes_quick(void **state)
     publish(&l, huge, 1);
     publish(&l, few, 2);
     publish(&l, costly, 1);
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_SHORT, &batch), 2);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_SHORT, &batch), 2);
     assert_int_equal(batch.kind, IA3_ROW_QUICK);
     assert_int_equal(few->n_taken, 2);
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_SHORT, &batch), 0);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_SHORT, &batch), 0);
     /* fourteen of the scan and the one of eleven tokens */
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_LONG, &batch), 15);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_LONG, &batch), 15);
     assert_int_equal(batch.kind, IA3_ROW_SHORT);
     assert_int_equal(costly->n_taken, 1);
     /* the many batches of quick rows in between do not move the turn of the others */
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 16);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch), 16);
     assert_int_equal(huge->n_taken, 0);
     ia3_request *more[3];
     for (int i = 0; i < 3; i++) {
         more[i] = make_request(5, 1, 10);
         publish(&l, more[i], 1);
-        assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_SHORT, &batch), 1);
+        assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_SHORT, &batch), 1);
         assert_ptr_equal(batch.rows[0]->request, more[i]);
     }
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 1);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch), 1);
     assert_int_equal(huge->n_taken, 1);
     assert_int_equal(batch.kind, IA3_ROW_LONG);
     /* two requests of one client at once are no longer few rows */
+    /* quick rows can be left out */
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_SHORT, IA3_ROW_ANY, &batch), 10); /* the rest of the scan */
+    ia3_request *last = make_request(7, 1, 10);
+    publish(&l, last, 1);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_SHORT, IA3_ROW_ANY, &batch), 0);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch), 1);
+    free_request(last);
     ia3_request *pair[2] = {make_request(6, 8, 10), make_request(6, 1, 10)};
     publish(&l, pair[0], 8);
     publish(&l, pair[1], 1);
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_SHORT, &batch), 0);
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 16);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_SHORT, &batch), 0);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch), 9);
     for (int i = 0; i < 3; i++)
         free_request(more[i]);
     free_request(pair[0]);
@@ -342,11 +350,11 @@ test_lanes_partial(void **state)
     ia3_lanes l = {.max_tokens = 1000};
     ia3_request *a = make_request(1, 10, 10), *b = make_request(1, 10, 10);
     publish(&l, a, 3);
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 3);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch), 3);
     assert_int_equal(l.n_waiting, 0);
     publish(&l, b, 2);
     publish(&l, a, 7);
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 6);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch), 6);
     assert_int_equal(count_of(&batch, a), 4);
     publish(&l, a, 9);
     assert_null(ia3_lanes_take_cancelled(&l));
@@ -355,7 +363,7 @@ test_lanes_partial(void **state)
     assert_null(ia3_lanes_take_cancelled(&l));
     assert_int_equal(l.n_waiting, 0);
     publish(&l, b, 10);
-    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_ANY, &batch), 8);
+    assert_int_equal(ia3_lanes_fill(&l, IA3_ROW_QUICK, IA3_ROW_ANY, &batch), 8);
     assert_int_equal(count_of(&batch, b), 8);
     assert_int_equal(l.n, 0);
     free_request(a);

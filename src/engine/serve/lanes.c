@@ -97,7 +97,8 @@ kind_of(const ia3_lanes *l, const ia3_lane *lane, const ia3_request *r, const ia
 
 /* Takes one row from the lane. Returns false when the lane has no (further) row for this batch. */
 static bool
-take_turn(ia3_lanes *l, ia3_lane *lane, ia3_row_kind below, ia3_row_batch *batch, int64_t *tokens)
+take_turn(ia3_lanes *l, ia3_lane *lane, ia3_row_kind from, ia3_row_kind below, ia3_row_batch *batch,
+          int64_t *tokens)
 {
     ia3_request *r, *before;
     ia3_row *row = lane->done ? NULL : peek(lane, &r, &before);
@@ -105,8 +106,9 @@ take_turn(ia3_lanes *l, ia3_lane *lane, ia3_row_kind below, ia3_row_batch *batch
         return false;
     int64_t cost = cost_of(l, row);
     ia3_row_kind kind = kind_of(l, lane, r, row, cost);
-    lane->no_room = kind < below && batch->n > 0 && *tokens + cost > l->max_tokens;
-    lane->done = kind >= below || lane->no_room;
+    bool allowed = kind >= from && kind < below;
+    lane->no_room = allowed && batch->n > 0 && *tokens + cost > l->max_tokens;
+    lane->done = !allowed || lane->no_room;
     if (lane->done)
         return false;
     *tokens += cost;
@@ -136,7 +138,7 @@ drop_empty(ia3_lanes *l)
 }
 
 uint32_t
-ia3_lanes_fill(ia3_lanes *l, ia3_row_kind below, ia3_row_batch *batch)
+ia3_lanes_fill(ia3_lanes *l, ia3_row_kind from, ia3_row_kind below, ia3_row_batch *batch)
 {
     batch->n = 0;
     batch->kind = IA3_ROW_QUICK;
@@ -150,7 +152,7 @@ ia3_lanes_fill(ia3_lanes *l, ia3_row_kind below, ia3_row_batch *batch)
     while (progress && batch->n < IA3_MAX_BATCH_ROWS) {
         progress = false;
         for (int i = 0; i < l->n && batch->n < IA3_MAX_BATCH_ROWS; i++)
-            progress |= take_turn(l, &l->lanes[(first + i) % l->n], below, batch, &tokens);
+            progress |= take_turn(l, &l->lanes[(first + i) % l->n], from, below, batch, &tokens);
     }
     l->cursor[below] = l->n ? (first + 1) % l->n : 0;
     for (int i = 0; i < l->n; i++)

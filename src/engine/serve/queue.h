@@ -82,8 +82,8 @@ ia3_event *ia3_queue_events(ia3_queue *q); /* takes all events, the oldest first
 
 /* The following functions are for the compute thread. */
 /*
- * Waits for work; if `busy` (training runs are in progress) it does not wait. If `quick` and there are quick rows, the
- * batch has no others. Returns false when it must stop.
+ * Waits for work; if `busy` (training runs are in progress) it does not wait. Quick rows are a batch of their own: the next
+ * one if `quick`, else when there are no others. Returns false when it must stop.
  */
 bool ia3_queue_next(ia3_queue *q, bool busy, bool quick, ia3_work *work);
 /*
