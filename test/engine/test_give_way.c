@@ -93,11 +93,11 @@ open_mini(void)
     return golden_open(&c);
 }
 
-/* Encoder and decoder layers, and three slices in each of the encoder's. */
+/* The sub-layers of the encoder and of the decoder, and three slices in each layer of the encoder. */
 static int
 calls_of_long_row(const golden *g)
 {
-    return g->config->n_enc * (1 + 3) + g->config->n_dec;
+    return g->config->n_enc * (2 + 3) + 3 * g->config->n_dec;
 }
 
 static void
@@ -165,11 +165,11 @@ test_generation(void **state)
     golden_ok(ia3_generate(g->m, &row, 1, &err), &err);
     assert_int_equal(row.n_out, alone.n_out);
     assert_memory_equal(out[1], out[0], (size_t) row.n_out * sizeof *row.out);
-    /* the encoder's layers, and every token, </s> included */
-    assert_int_equal(w.calls, g->config->n_enc + (row.n_out < MAX ? row.n_out + 1 : MAX));
+    /* the encoder's sub-layers, and every token, </s> included */
+    assert_int_equal(w.calls, 2 * g->config->n_enc + (row.n_out < MAX ? row.n_out + 1 : MAX));
 
     w.calls = 0;
-    w.stop_at = g->config->n_enc + 2;
+    w.stop_at = 2 * g->config->n_enc + 2;
     assert_false(ia3_generate(g->m, &row, 1, &err));
     assert_int_equal(err.code, IA3_E_CANCELLED);
     ia3_choices_free(choices);

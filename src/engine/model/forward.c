@@ -307,6 +307,7 @@ ia3_pass_encode(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training
     for (int i = 0; i < m->config.n_enc; i++) {
         ia3_model_give_way(m);
         self_attention(p, &p->enc, i);
+        ia3_model_give_way(m);
         ia3_sublayer_feed_forward(p, &p->enc, i);
         if (m->trace)
             ia3_trace_f32(p, "encoder.block", i, p->enc.x, p->enc.rows, m->config.d_model);
@@ -322,7 +323,9 @@ decode(ia3_pass *p, float *lp)
     for (int i = 0; i < m->config.n_dec; i++) {
         ia3_model_give_way(m);
         self_attention(p, &p->dec, i);
+        ia3_model_give_way(m);
         cross_attention(p, i);
+        ia3_model_give_way(m);
         ia3_sublayer_feed_forward(p, &p->dec, i);
         if (m->trace)
             ia3_trace_f32(p, "decoder.block", i, p->dec.x, p->dec.rows, m->config.d_model);

@@ -55,7 +55,7 @@ typedef void (*ia3_trace_fn)(const char *site, const float *values, int rows, in
 void ia3_model_set_trace(ia3_model *m, ia3_trace_fn fn, void *arg);
 
 /*
- * Long work gives way to other work. Between the layers of a pass, the slices of a long attention and the tokens of a
+ * Long work gives way to other work. Between the sub-layers of a pass, the slices of a long attention and the tokens of a
  * generation, `fn` is called. It may run other passes on the same model, as long as they end before it returns, and it
  * returns false to abandon the work that called it, which then fails with IA3_E_CANCELLED. NULL (the default): no calls.
  */

@@ -6,8 +6,8 @@
  * Work that takes longer than one piece gives way to shorter work: between two pieces (model.h says what these are) the
  * thread runs a batch of rows that are waiting. A batch and a training step give way to quick rows, a long row to all
  * that are not long, a generation to all rows that are scored and to training steps. So a quick row never waits for other
- * work to end, but only for one piece of it, and then for its lane's turn (queue.h). What gives way keeps at least half
- * of the time, however many rows arrive. At the same places, rows are abandoned if all their requests have been
+ * work to end, but only for one piece of it, and then for its lane's turn (queue.h). What gives way keeps as much time as
+ * it gives to quick rows, and as it gives to others, however many rows arrive. At the same places, rows are abandoned if all their requests have been
  * cancelled or the engine stops.
  */
 #include "serve.h"
@@ -38,9 +38,9 @@ typedef struct time_share {
 /* Work under way that gives way to others. */
 typedef struct ia3_long_work {
     compute_thread *t;
-    ia3_row_kind kind; /* gives way to rows of kinds below this */
-    time_share share;
-    ia3_row **rows; /* [n]; NULL for a training step */
+    ia3_row_kind kind;        /* gives way to rows of kinds below this */
+    time_share quick, others; /* what it gives way to */
+    ia3_row **rows;           /* [n]; NULL for a training step */
     int n;
 } ia3_long_work;
 
@@ -83,16 +83,22 @@ give_way(void *arg)
     ia3_server *s = w->t->server;
     if (w->rows && (!is_wanted(w) || ia3_queue_stopping(s->queue)))
         return false;
-    if (!may_give(&w->share))
-        return true;
+    bool to_quick = may_give(&w->quick), to_others = may_give(&w->others) && w->kind > IA3_ROW_SHORT;
+    time_share *share = &w->quick;
     ia3_row_batch *batch = ia3_alloc(sizeof *batch);
-    ia3_queue_give_way(s->queue, w->kind, batch);
+    if (to_quick)
+        ia3_queue_give_way(s->queue, IA3_ROW_QUICK, IA3_ROW_SHORT, batch);
+    if (batch->n == 0 && to_others) {
+        share = &w->others;
+        ia3_queue_give_way(s->queue, IA3_ROW_SHORT, w->kind, batch);
+    }
     if (batch->n > 0)
         run_batch(w->t, batch);
     free(batch);
-    if (w->kind == IA3_ROW_TEXT && ia3_trainer_busy(w->t->trainer))
+    if (share == &w->others && w->kind == IA3_ROW_TEXT && ia3_trainer_busy(w->t->trainer))
         train_step(w->t);
-    has_given(&w->share);
+    has_given(share);
+    w->quick.since = w->others.since = share->since;
     return true;
 }
 
@@ -100,7 +106,7 @@ give_way(void *arg)
 static ia3_give_way
 begin_giving(ia3_long_work *w)
 {
-    w->share.since = ia3_now();
+    w->quick.since = w->others.since = ia3_now();
     return ia3_model_set_give_way(w->t->server->model, (ia3_give_way){give_way, w});
 }
 

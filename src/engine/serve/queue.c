@@ -214,16 +214,13 @@ wait_for_work(ia3_queue *q)
     ia3_heartbeat();
 }
 
-/*
- * Fills a batch with rows of kinds below `below`. Quick rows never share a batch with others, which would delay them; if
- * not `quick`, they come last. The caller holds the lock.
- */
+/* Fills a batch with quick rows or with others, which never share a batch: quick ones would be delayed. */
 static uint32_t
-fill(ia3_queue *q, bool quick, ia3_row_kind below, ia3_row_batch *batch)
+fill(ia3_queue *q, bool quick, ia3_row_batch *batch)
 {
     uint32_t taken = quick ? ia3_lanes_fill(&q->lanes, IA3_ROW_QUICK, IA3_ROW_SHORT, batch) : 0;
     if (taken == 0)
-        taken = ia3_lanes_fill(&q->lanes, IA3_ROW_SHORT, below, batch);
+        taken = ia3_lanes_fill(&q->lanes, IA3_ROW_SHORT, IA3_ROW_ANY, batch);
     if (taken == 0 && !quick)
         taken = ia3_lanes_fill(&q->lanes, IA3_ROW_QUICK, IA3_ROW_SHORT, batch);
     return taken;
@@ -238,7 +235,7 @@ ia3_queue_next(ia3_queue *q, bool busy, bool quick, ia3_work *work)
         wait_for_work(q);
     if (q->cancelled)
         sweep_cancelled(q);
-    uint32_t taken = fill(q, quick, IA3_ROW_ANY, &work->batch);
+    uint32_t taken = fill(q, quick, &work->batch);
     work->trainings = q->trainings;
     q->trainings = NULL;
     q->trainings_tail = &q->trainings;
@@ -254,13 +251,13 @@ ia3_queue_next(ia3_queue *q, bool busy, bool quick, ia3_work *work)
 }
 
 void
-ia3_queue_give_way(ia3_queue *q, ia3_row_kind below, ia3_row_batch *batch)
+ia3_queue_give_way(ia3_queue *q, ia3_row_kind from, ia3_row_kind below, ia3_row_batch *batch)
 {
     batch->n = 0;
     pthread_mutex_lock(&q->lock);
     if (q->cancelled)
         sweep_cancelled(q);
-    uint32_t taken = fill(q, true, below, batch);
+    uint32_t taken = ia3_lanes_fill(&q->lanes, from, below, batch);
     pthread_mutex_unlock(&q->lock);
     if (taken > 0)
         ia3_stats_add(q->stats, IA3_STAT_QUEUE_ROWS, -(double) taken);

@@ -87,10 +87,10 @@ ia3_event *ia3_queue_events(ia3_queue *q); /* takes all events, the oldest first
  */
 bool ia3_queue_next(ia3_queue *q, bool busy, bool quick, ia3_work *work);
 /*
- * For work that gives way: fills `batch` with waiting rows of kinds below `below` and does not wait. The batch may be
- * empty. Cancelled requests that had not begun are sent back.
+ * For work that gives way: fills `batch` with waiting rows of kinds from `from` up to but not including `below` and does
+ * not wait. The batch may be empty. Cancelled requests that had not begun are sent back.
  */
-void ia3_queue_give_way(ia3_queue *q, ia3_row_kind below, ia3_row_batch *batch);
+void ia3_queue_give_way(ia3_queue *q, ia3_row_kind from, ia3_row_kind below, ia3_row_batch *batch);
 /* Marks rows of a batch as done; a request whose rows are all done goes back as DONE, so the rows must not be used again. */
 void ia3_queue_hand_back(ia3_queue *q, ia3_row **rows, int n);
 /* What attention costs (ia3_model_attention_cost); 0 before this is known. */
