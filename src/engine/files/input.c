@@ -240,9 +240,9 @@ try_total(cutting *c, uint64_t total, int32_t **ids, int *n, ia3_error *err)
 }
 
 /*
- * Finds the largest number of tokens in the fields with which everything fits. What is cut off changes how the text
- * around the cut is divided into tokens, so the number can only be estimated; nearly always the first estimate is right.
- * Sets ids.
+ * Finds the largest number of tokens in the fields with which everything fits, or one that leaves no room. What is cut
+ * off changes how the text around the cut is divided into tokens, so the number can only be estimated; one or two
+ * attempts usually suffice. Sets ids.
  */
 static bool
 fit_tokens(cutting *c, int32_t **ids, int *n, ia3_error *err)
