@@ -125,10 +125,10 @@ test_refused_frame(void **state)
          "f: header length 5 exceeds the 4 bytes that follow it"},
         {{1, 0xe1, 0xf5, 5, 0, 0, 0, 0, '{'},
          9,
-         "f: header length 100000001 exceeds the limit of 100000000 bytes"},
+         "f: header length 100000001 exceeds the limit of 2000000 bytes"},
         {{255, 255, 255, 255, 255, 255, 255, 255, '{'},
          9,
-         "f: header length 18446744073709551615 exceeds the limit of 100000000 bytes"},
+         "f: header length 18446744073709551615 exceeds the limit of 2000000 bytes"},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -15,6 +15,8 @@
 #include "engine/base/alloc.h"
 
 #define MAX_HEADER 100000000u /* the limit of the reference implementation */
+/* An adapter has some hundreds of tensors, and comes from anybody; JSON takes much more memory parsed than as text. */
+#define MAX_ADAPTER_HEADER 2000000u
 
 /* What a parsed file owns besides its arrays. */
 typedef struct owner {
@@ -221,8 +223,9 @@ parse_header(parser *p, const uint8_t *data, size_t len)
     }
     for (int i = 0; i < 8; i++)
         header |= (uint64_t) data[i] << (8 * i);
-    if (header > MAX_HEADER) {
-        FAIL(p, "header length %llu exceeds the limit of %u bytes", (unsigned long long) header, MAX_HEADER);
+    unsigned limit = p->code == IA3_E_BAD_ADAPTER ? MAX_ADAPTER_HEADER : MAX_HEADER;
+    if (header > limit) {
+        FAIL(p, "header length %llu exceeds the limit of %u bytes", (unsigned long long) header, limit);
         return NULL;
     }
     if (header > len - 8) {
