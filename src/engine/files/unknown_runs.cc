@@ -42,7 +42,7 @@ struct shortening {
     void
     copy_to(size_t end)
     {
-        out.append(text, copied, end - copied);
+        out.append(text + copied, end - copied);
         copied = end;
     }
 
@@ -53,7 +53,7 @@ struct shortening {
         size_t begin = starts[first * step], from = starts[first * step + window], to = starts[last * step];
         std::string both(text + begin, from - begin);
 
-        both.append(text, to, starts[last * step + window] - to);
+        both.append(text + to, starts[last * step + window] - to);
         if (to <= from || !is_unknown(both.data(), both.size()))
             return; /* the ends of the windows would become something else together */
         copy_to(from);
