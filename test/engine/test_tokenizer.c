@@ -8,6 +8,7 @@
  */
 #include "file_fixture.h"
 
+#include <sys/mman.h>
 #include <time.h>
 
 #include "engine/files/tokenizer.h"
@@ -502,6 +503,43 @@ test_unknown_runs(void **state)
     ia3_tokenizer_close(tok);
 }
 
+/* Nothing is read behind a text, not even a zero byte: here the memory ends with it. */
+static void
+test_end_of_memory(void **state)
+{
+    static const char *const units[] = {"\xf0\x9f\x98\x80", "abc "};
+    size_t page = (size_t) sysconf(_SC_PAGESIZE), room = 2 * page;
+    char *memory = mmap(NULL, room + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ia3_tokenizer *tok = open_mini();
+
+    assert_true(memory != MAP_FAILED);
+    assert_int_equal(mprotect(memory + room, page, PROT_NONE), 0);
+    for (size_t u = 0; u < sizeof units / sizeof *units; u++)
+        for (size_t count = 1; count <= 1000; count *= 10) {
+            size_t len;
+            char *text = with_run(units[u], count, &len);
+            int32_t *ids, *expected;
+            uint32_t *offsets;
+            int n, n_expected;
+            ia3_error err = {0};
+
+            memcpy(memory + room - len, text, len);
+            assert_true(ia3_tokenizer_encode(tok, memory + room - len, len, &ids, &offsets, &n, &err));
+            assert_int_equal(offsets[n - 1], len);
+            text = realloc(text, len + 1);
+            text[len] = '\0';
+            assert_true(ia3_tokenizer_encode(tok, text, len, &expected, NULL, &n_expected, &err));
+            assert_int_equal(n, n_expected);
+            assert_memory_equal(ids, expected, (size_t) n * sizeof *ids);
+            free(text);
+            free(ids);
+            free(offsets);
+            free(expected);
+        }
+    munmap(memory, room + page);
+    ia3_tokenizer_close(tok);
+}
+
 int
 main(void)
 {
@@ -516,6 +554,7 @@ main(void)
         cmocka_unit_test(test_damaged),
         cmocka_unit_test(test_damaged_normalizer),
         cmocka_unit_test(test_unknown_runs),
+        cmocka_unit_test(test_end_of_memory),
     };
 
     return cmocka_run_group_tests_name("tokenizer", tests, NULL, NULL);

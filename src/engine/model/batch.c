@@ -12,7 +12,7 @@
 static int32_t *
 ints_room(ia3_ints *a, int n)
 {
-    if (a->n + n > a->cap) {
+    if (a->v == NULL || a->n + n > a->cap) {
         int cap = a->cap ? a->cap : 64;
         while (cap < a->n + n)
             cap *= 2;
