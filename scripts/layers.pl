@@ -40,11 +40,13 @@ my %below = (
     'src/extension (roof)'     => ['src/extension/readahead', 'src/extension/train'],
     # programs: nothing includes their headers
     'test' => [ 'src/engine/cli', 'kernels/cpu', 'kernels/cuda', 'bench' ],
+    'test/fuzz' => [ 'src/engine/cli', 'src/extension (roof)' ], # of either, not of both in one program
     'bench' => [ 'src/engine/cli', 'kernels/cpu', 'kernels/cuda' ],
 );
 
 sub room {
     my ($file) = @_;
+    return 'test/fuzz' if $file =~ m{^test/fuzz/};
     return 'test'  if $file =~ m{^test/};
     return 'bench' if $file =~ m{^(bench|gpu)/};
     return 'src/extension (floor)' if $file =~ m{^src/extension/(guc\.[ch]|clock\.h|ia3_compat\w*\.h)$};

@@ -115,13 +115,19 @@ test_fuzz() {
         skip "$CLANG has no libFuzzer (Debian: libclang-rt-14-dev)"
         return
     fi
-    targets=$(test/fuzz/run --list)
+    if ! CLANG=$CLANG test/fuzz/run --build >"$IA3_TMP/fuzz-build.log" 2>&1; then
+        tail -40 "$IA3_TMP/fuzz-build.log"
+        count fuzz 0 1 0
+        return
+    fi
+    grep -E '^skipped |not instrumented' "$IA3_TMP/fuzz-build.log" || true
+    targets=$(test/fuzz/run --list 2>/dev/null)
     new_jobs
     for target in $targets; do
-        add_job "fuzz_$target" env "CLANG=$CLANG" "FUZZ_SECONDS=$((60 / $(wc -w <<<"$targets")))" test/fuzz/run "$target"
+        add_job "fuzz_$target" env "FUZZ_SECONDS=$((60 / $(wc -w <<<"$targets")))" test/fuzz/run --built "$target"
     done
     run_jobs
-    count_jobs fuzz '^#' 's/^[a-z]+: [0-9]+ inputs, no finding$/1/p' 's/^never$//p' 's/^never$//p'
+    count_jobs fuzz '^#' 's/^[a-z_]+: [0-9]+ inputs, no finding$/1/p' 's/^never$//p' 's/^never$//p'
 }
 
 test_gpu_check() {
