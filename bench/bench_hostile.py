@@ -90,7 +90,7 @@ def load(cluster):
 class Load:
     """Sessions of one role, each of which repeats one of the given scripts until stop()."""
 
-    def __init__(self, cluster, role, sessions, scripts):
+    def __init__(self, cluster, role, sessions, scripts, verbosity="default"):
         self.cluster, self.scratch = cluster, tempfile.TemporaryDirectory()
         os.chmod(self.scratch.name, 0o755)
         names = list(scripts)
@@ -101,7 +101,7 @@ class Load:
         for i in range(sessions):
             log = open(f"{self.scratch.name}/log{i}", "w")
             script = f"{self.scratch.name}/{names[i % len(names)]}"
-            command = f'while cat "$1"; do :; done 2>/dev/null | "$2" -XqAt -U {role}'
+            command = f'while cat "$1"; do :; done 2>/dev/null | "$2" -XqAt -v VERBOSITY={verbosity} -U {role}'
             self.processes.append(subprocess.Popen(
                 ["bash", "-c", command, "bash", script, f"{cluster.options.bindir}/psql"], stdout=log, stderr=log,
                 env=dict(cluster.env, PGAPPNAME="load"), start_new_session=True))
@@ -109,15 +109,19 @@ class Load:
     def running(self):
         return sum(p.poll() is None for p in self.processes)
 
+    def lines(self):
+        """What the sessions have printed."""
+        for i in range(len(self.processes)):
+            with open(f"{self.scratch.name}/log{i}", errors="replace") as f:
+                yield from f
+
     def errors(self):
         """How often each message of an error came."""
         counts = {}
-        for i in range(len(self.processes)):
-            with open(f"{self.scratch.name}/log{i}", errors="replace") as f:
-                for line in f:
-                    if "ERROR:" in line:
-                        message = line.split("ERROR:", 1)[1].strip()[:70]
-                        counts[message] = counts.get(message, 0) + 1
+        for line in self.lines():
+            if "ERROR:" in line:
+                message = line.split("ERROR:", 1)[1].strip()[:70]
+                counts[message] = counts.get(message, 0) + 1
         return counts
 
     def stop(self):

@@ -1,46 +1,76 @@
 #!/usr/bin/env python3
-"""200 sessions for a minute while the engine is killed twice (scripts/bench soak).
+"""Sessions and training while everything goes wrong (scripts/bench soak).
 
-Every transaction has to succeed or to fail with one of the errors that a dead engine may cause. The anonymous memory of
-the engine and of the backends must not grow after the first quarter.
+sessions: 100 sessions repeat all kinds of statements for a minute, while the engine is killed twice and stopped twice (once
+for longer than ia3.hang_timeout) and ten queries a second are cancelled. A statement has to give the right answer or one of
+the errors that these events may cause. The anonymous memory of the engine and of the backends must not grow.
+
+resume: a pre-training run is interrupted 50 times at random, by the death of its engine, by the end of its backend, by a
+cancel and by a crash of the server. Its vectors have to be those of an uninterrupted run.
 """
 
 import argparse
 import os
+import random
 import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 from bench_batching import CHOICES, Cluster, WORDS, report
+from bench_hostile import Load
 
-# connection failure, cannot connect now, not in the prerequisite state (restarting)
-ALLOWED = {"08006", "57P03", "55000"}
+# connection failure, cannot connect now, not in the prerequisite state (restarting), query cancelled
+ALLOWED = {"08006", "57P03", "55000", "57014"}
 
 SET_UP = """
 CREATE EXTENSION ia3;
-CREATE TABLE outcome (state text, message text);
-CREATE FUNCTION ask(id int) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM ia3_predict('soak', (SELECT body FROM rows r WHERE r.id = ask.id));
-    INSERT INTO outcome VALUES ('00000', NULL);
-EXCEPTION WHEN OTHERS THEN
-    INSERT INTO outcome VALUES (SQLSTATE, SQLERRM);
-END$$;
-CREATE TABLE rows (id int PRIMARY KEY, body text);
+CREATE TABLE rows (id int PRIMARY KEY, body text, answer text);
 CREATE TABLE shots (text text, label text);
 """
+# Every statement that ends well prints lines of which the first word is "right" or "wrong".
+MIXED = {
+    "single": """
+        SELECT CASE ia3_predict('soak', body) WHEN answer THEN 'right' ELSE 'wrong' END
+          FROM rows WHERE id = (random() * 999)::int;""",
+    "scan": """
+        SELECT CASE c.choice WHEN r.answer THEN 'right' ELSE 'wrong' END
+          FROM (SELECT * FROM rows ORDER BY random() LIMIT 50) r, ia3_classify('soak', r.body) c WHERE c.rank = 1;""",
+    "choices": """
+        SELECT CASE count(*) WHEN 300 THEN 'right' ELSE 'wrong' END
+          FROM ia3_classify('word ' || pg_backend_pid(), (SELECT array_agg('choice ' || g) FROM generate_series(1, 300) g));""",
+    "generation": "SELECT CASE ia3_generate('soak', 'refund for the order', 8) IS NULL WHEN true THEN 'wrong' ELSE 'right' END;",
+    "evaluation": """
+        SELECT CASE WHEN accuracy BETWEEN 0 AND 1 THEN 'right' ELSE 'wrong' END
+          FROM ia3_evaluate('soak', 'SELECT text, label FROM shots');""",
+    "training": """
+        SELECT CASE WHEN ia3_train('trained' || pg_backend_pid(), 'SELECT text, label FROM shots', steps => 3, seed => 1) > 0
+               THEN 'right' ELSE 'wrong' END;
+        SELECT CASE count(*) WHEN 0 THEN 'wrong' ELSE 'right' END
+          FROM (SELECT ia3_drop(task) FROM ia3.task WHERE task = 'trained' || pg_backend_pid()) d
+         HAVING count(*) > 0;""",
+    "long": """
+        SELECT CASE WHEN ia3_predict(repeat('word ' || pg_backend_pid() || ' ', 2000), ARRAY['good', 'bad']) IN ('good', 'bad')
+               THEN 'right' ELSE 'wrong' END;""",
+    "views": """
+        SELECT CASE count(*) WHEN 1 THEN 'right' ELSE 'wrong' END FROM ia3_stat_engine;
+        SELECT CASE WHEN count(*) > 0 THEN 'right' ELSE 'wrong' END FROM ia3.adapters;""",
+}
+PRETRAIN = ("CALL ia3_pretrain('{task}', 'SELECT ''shots'' AS task, text, label FROM shots ORDER BY text', steps => {steps},"
+            " seed => 1, checkpoint_every => 5)")
 
 
 def arguments():
-    p = argparse.ArgumentParser(description=__doc__)
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--bindir", required=True)
     p.add_argument("--socket", required=True)
     p.add_argument("--data", required=True)
-    p.add_argument("--clients", type=int, default=200)
+    p.add_argument("--clients", type=int, default=100)
     p.add_argument("--seconds", type=int, default=60)
+    p.add_argument("--interruptions", type=int, default=50)
+    p.add_argument("--steps", type=int, default=600, help="of the pre-training run")
+    p.add_argument("--only", default="sessions,resume", help="parts to run")
     return p.parse_args()
 
 
@@ -52,66 +82,152 @@ def anonymous_kb(pid):
         return None
 
 
+def engine_pid(cluster):
+    return cluster.sql("SELECT pid FROM ia3_stat_engine WHERE state = 'ready'")
+
+
 def sample(cluster):
     """(engine, mean of the clients' backends) in kB; None where there is none."""
-    pids = cluster.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'pgbench'").split()
+    pids = cluster.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'load'").split()
     sizes = [s for s in map(anonymous_kb, pids) if s is not None]
-    engine = cluster.sql("SELECT pid FROM ia3_stat_engine WHERE state = 'ready'")
+    engine = engine_pid(cluster)
     return anonymous_kb(engine) if engine else None, statistics.mean(sizes) if sizes else None
 
 
 def load(cluster):
-    import random
     rng = random.Random(3)
     cluster.sql(SET_UP)
     texts = [" ".join(rng.choices(WORDS, k=rng.randrange(4, 60))) for _ in range(1000)]
     cluster.sql("INSERT INTO rows VALUES " + ",".join(f"({i},'{t}')" for i, t in enumerate(texts)))
     shots = ",".join(f"('{' '.join(rng.choices(WORDS, k=20))}','{CHOICES[i % 4]}')" for i in range(20))
     cluster.sql(f"INSERT INTO shots VALUES {shots}")
-    cluster.sql("SELECT ia3_train('soak', 'SELECT text, label FROM shots', steps => 5, seed => 1)")
+    cluster.sql("SELECT ia3_train('soak', 'SELECT text, label FROM shots', steps => 5, seed => 1);"
+                "UPDATE rows SET answer = ia3_predict('soak', body)")
+
+
+class Trouble:
+    """Kills and stops the engine when it is time for that."""
+
+    # (share of the time, what happens); the second stop is for the watchdog to end
+    PLAN = [(0.30, "kill"), (0.42, "stop"), (0.45, "continue"), (0.55, "kill"), (0.65, "stop")]
+
+    def __init__(self, cluster):
+        self.cluster, self.next, self.stopped = cluster, 0, None
+        self.kills = self.stops = 0
+
+    def turn(self, elapsed):
+        if self.next == len(self.PLAN) or elapsed < self.PLAN[self.next][0]:
+            return
+        what = self.PLAN[self.next][1]
+        engine = self.stopped if what == "continue" else engine_pid(self.cluster)
+        if not engine:
+            return
+        os.kill(int(engine), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}[what])
+        self.stopped = engine
+        self.kills += what == "kill"
+        self.stops += what == "stop"
+        self.next += 1
+
+
+def sessions(cluster, options):
+    names = list(MIXED)
+    mixed = {f"{i}": "\n".join(MIXED[n] for n in names[i:] + names[:i]) for i in range(len(names))}
+    background = Load(cluster, "postgres", options.clients, mixed, verbosity="sqlstate")
+    canceller = cluster.start(
+        f"DO $$BEGIN FOR i IN 1 .. {options.seconds * 10} LOOP PERFORM pg_sleep(0.1), pg_cancel_backend(pid) FROM"
+        " (SELECT pid FROM pg_stat_activity WHERE application_name = 'load' AND state = 'active' ORDER BY random() LIMIT 1) s;"
+        " PERFORM pg_stat_clear_snapshot(); END LOOP; END$$")
+    trouble, samples, started = Trouble(cluster), [], time.monotonic()
+    while time.monotonic() - started < options.seconds:
+        time.sleep(0.5)
+        elapsed = (time.monotonic() - started) / options.seconds
+        trouble.turn(elapsed)
+        samples.append((elapsed, *sample(cluster)))
+    ended = options.clients - background.running()
+    cluster.finish(canceller)
+    background.stop()
+    counts = {"right": 0, "wrong": 0}
+    for line in background.lines():
+        word = line.split("ERROR:", 1)[1].strip()[:5] if "ERROR:" in line else line.split()[0] if line.split() else ""
+        if "ERROR:" in line or word in counts:
+            counts[word] = counts.get(word, 0) + 1
+    counts.pop("57P01", None)  # the end of the load
+    print("outcomes:", ", ".join(f"{k} {v}" for k, v in sorted(counts.items())))
+    report("engine killed", trouble.kills, 2, "times")
+    report("engine stopped", trouble.stops, 2, "times")
+    report("queries cancelled", counts.get("57014", 0), 1)
+    report("statements that ended well", counts["right"], 1)
+    report("share of right answers", counts["right"] / (counts["right"] + counts["wrong"]), 1.0)
+    total = sum(counts.values())
+    report("share that ended well or with an error of these events",
+           sum(v for k, v in counts.items() if k in ALLOWED | {"right"}) / total, 1.0)
+    report("share of sessions that lasted", 1 - ended / options.clients, 1.0)
+    early, late = [s for s in samples if 0.15 < s[0] < 0.3], [s for s in samples if s[0] > 0.85]
+    for name, column in (("engine", 1), ("backends", 2)):
+        before = statistics.median(s[column] for s in early if s[column])
+        after = statistics.median(s[column] for s in late if s[column])
+        report(f"memory of the {name}, early", before / 1024, unit="MB")
+        report(f"memory of the {name}, early / late", before / after, 0.9)
+
+
+def digest(cluster, task):
+    return cluster.sql(f"SELECT encode(digest, 'hex') FROM ia3.adapters WHERE task = '{task}'")
+
+
+def interrupt(cluster, options, rng):
+    """Interrupts the run that is under way. Returns what happened, or None if it had ended before."""
+    pid = cluster.sql("SELECT pid FROM pg_stat_activity WHERE query LIKE 'CALL ia3_pretrain%' AND state = 'active'")
+    what = rng.choice(["engine", "engine", "backend", "cancel", "server"])
+    if not pid:
+        return None
+    if what == "server":
+        control = [f"{options.bindir}/pg_ctl", "-D", options.data, "-w", "-l", f"{options.data}/../server.log"]
+        subprocess.run(control + ["-m", "immediate", "restart"], env=cluster.env, stdout=subprocess.DEVNULL, check=True)
+    elif what == "engine":
+        engine = engine_pid(cluster)
+        if not engine:
+            return None
+        os.kill(int(engine), signal.SIGKILL)
+    else:
+        cluster.sql(f"SELECT pg_{'cancel' if what == 'cancel' else 'terminate'}_backend({pid})")
+    return what
+
+
+def resume(cluster, options):
+    rng = random.Random(5)
+    cluster.finish(cluster.start(PRETRAIN.format(task="whole", steps=options.steps)))
+    call, counts, ends = PRETRAIN.format(task="interrupted", steps=options.steps), {}, 0
+    while sum(counts.values()) < options.interruptions:
+        run = cluster.start(call)
+        time.sleep(rng.uniform(0.05, 0.8))
+        what = interrupt(cluster, options, rng)
+        _, error = run.communicate()
+        if run.returncode == 0:
+            ends += 1  # it was done before all interruptions: once more from the beginning
+            if digest(cluster, "interrupted") != digest(cluster, "whole"):
+                sys.exit("an interrupted run has other vectors")
+            cluster.sql("SELECT ia3_drop('interrupted')")
+        elif what:
+            counts[what] = counts.get(what, 0) + 1
+        elif "restarted" not in error and "starting" not in error:
+            sys.exit(f"the run failed by itself: {error}")
+    step = cluster.sql("SELECT step FROM ia3.checkpoint WHERE task = 'interrupted'") or "0"
+    cluster.finish(cluster.start(call))
+    print("interrupted by the end of:", ", ".join(f"{k} {v}" for k, v in sorted(counts.items())), f"; runs that ended before: {ends}")
+    report("interruptions", sum(counts.values()), options.interruptions)
+    report("step of the last checkpoint", int(step))
+    report("vectors are those of an uninterrupted run", digest(cluster, "interrupted") == digest(cluster, "whole"), 1)
 
 
 def main():
     options = arguments()
     cluster = Cluster(options)
     load(cluster)
-    with tempfile.NamedTemporaryFile("w", suffix=".sql") as f:
-        f.write("\\set id random(0, 999)\nSELECT ask(:id);\n")
-        f.flush()
-        pgbench = subprocess.Popen([f"{options.bindir}/pgbench", "-n", "-f", f.name, "-c", str(options.clients), "-j", "2",
-                                    "-T", str(options.seconds)], env=cluster.env, stdout=subprocess.PIPE,
-                                   stderr=subprocess.STDOUT, text=True)
-        samples, started, kills = [], time.monotonic(), 0
-        while pgbench.poll() is None:
-            time.sleep(1)
-            elapsed = (time.monotonic() - started) / options.seconds
-            if kills < 2 and elapsed > (0.35, 0.6)[kills]:
-                engine = cluster.sql("SELECT pid FROM ia3_stat_engine WHERE state = 'ready'")
-                if engine:
-                    os.kill(int(engine), signal.SIGKILL)
-                    kills += 1
-            if elapsed < 0.97:
-                samples.append((elapsed, *sample(cluster)))
-        out = pgbench.stdout.read()
-    if pgbench.returncode or "aborted" in out:
-        sys.exit(out)
-    states = dict(line.split("|") for line in
-                  cluster.sql("SELECT state, count(*) FROM outcome GROUP BY 1").splitlines())
-    print("outcomes:", ", ".join(f"{k} {v}" for k, v in sorted(states.items())))
-    total = sum(map(int, states.values()))
-    processed = int(next(l for l in out.splitlines() if "actually processed" in l).split(":")[1].split("/")[0])
-    report("engine killed", kills, 2, "times")
-    report("transactions that ended well", int(states.get("00000", 0)), 1)
-    report("share of transactions with an outcome", total / processed, 1.0)
-    report("share that ended well or with a clean error",
-           sum(int(v) for k, v in states.items() if k in ALLOWED | {"00000"}) / total, 1.0)
-    early = [s for s in samples if 0.15 < s[0] < 0.35]
-    late = [s for s in samples if s[0] > 0.75]
-    for name, column in (("engine", 1), ("backends", 2)):
-        before = statistics.median(s[column] for s in early if s[column])
-        after = statistics.median(s[column] for s in late if s[column])
-        report(f"memory of the {name}, early", before / 1024, unit="MB")
-        report(f"memory of the {name}, early / late", before / after, 0.9)
+    parts = options.only.split(",")
+    if "sessions" in parts:
+        sessions(cluster, options)
+    if "resume" in parts:
+        resume(cluster, options)
 
 
 if __name__ == "__main__":
