@@ -58,7 +58,7 @@ MIXED = {
         SELECT CASE WHEN count(*) > 0 THEN 'right' ELSE 'wrong' END FROM ia3.adapters;""",
 }
 PRETRAIN = ("CALL ia3_pretrain('{task}', 'SELECT ''shots'' AS task, text, label FROM shots ORDER BY text', steps => {steps},"
-            " seed => 1, checkpoint_every => 5)")
+            " seed => 1, checkpoint_every => 2)")
 
 
 def arguments():
@@ -69,7 +69,7 @@ def arguments():
     p.add_argument("--clients", type=int, default=100)
     p.add_argument("--seconds", type=int, default=60)
     p.add_argument("--interruptions", type=int, default=50)
-    p.add_argument("--steps", type=int, default=600, help="of the pre-training run")
+    p.add_argument("--steps", type=int, default=200, help="of the pre-training run")
     p.add_argument("--only", default="sessions,resume", help="parts to run")
     return p.parse_args()
 
@@ -199,8 +199,11 @@ def resume(cluster, options):
     call, counts, ends = PRETRAIN.format(task="interrupted", steps=options.steps), {}, 0
     while sum(counts.values()) < options.interruptions:
         run = cluster.start(call)
-        time.sleep(rng.uniform(0.05, 0.8))
+        time.sleep(rng.uniform(0.05, 1))
         what = interrupt(cluster, options, rng)
+        while what is None and run.poll() is None:  # not yet begun, or its engine is being restarted
+            time.sleep(0.1)
+            what = interrupt(cluster, options, rng)
         _, error = run.communicate()
         if run.returncode == 0:
             ends += 1  # it was done before all interruptions: once more from the beginning
