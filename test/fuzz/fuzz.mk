@@ -13,7 +13,7 @@ SANITIZE = -fsanitize=fuzzer-no-link $(FUZZ_CHECKS)
 OPTFLAGS = -march=native
 
 ENGINE_TARGETS = safetensors config adapter protocol index tokenizer charsmap requests state
-EXTENSION_TARGETS = template adapter_config backbones replies
+EXTENSION_TARGETS = template adapter_config backbones replies status
 
 all-targets: $(ENGINE_TARGETS:%=build/fuzz/fuzz_%) $(EXTENSION_TARGETS:%=build/fuzz/fuzz_%)
 
@@ -46,6 +46,7 @@ FUZZ_SOURCES_adapter_config = client/string_list tasks/adapter_config
 FUZZ_SOURCES_backbones = supervisor/backbones
 FUZZ_SOURCES_replies = client/client client/client_errors client/connection client/engine_info client/string_list \
 	client/text client/tokenize predict/score_request tasks/adapter_request tasks/task train/train_job
+FUZZ_SOURCES_status = supervisor/engine_process supervisor/watchdog
 FUZZ_HELPERS_replies = replies_stat replies_normalize
 
 build/fuzz/extension/%.o: %.c

@@ -358,6 +358,12 @@ pg_mbcliplen(const char *string, int len, int limit)
 }
 
 int
+pg_encoding_mbcliplen(int encoding, const char *string, int len, int limit)
+{
+    return pg_mbcliplen(string, len, limit);
+}
+
+int
 pg_mbstrlen_with_len(const char *string, int len)
 {
     int n = 0;
