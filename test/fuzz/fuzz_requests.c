@@ -4,8 +4,9 @@
  *     them as in a running engine, but nothing is computed and no checkpoint is merged.
  *
  * An input is a sequence of messages: the type, the number of the request, the length of the payload in two bytes
- * (little-endian) and the payload. The digest of PUT_ADAPTER is made right if the number is even, since no fuzzer
- * finds a SHA-256.
+ * (little-endian) and the payload. SCORE, GENERATE and TRAIN with a number from 128 on are tokenized to their end, others
+ * wait until they are cancelled. The digest of PUT_ADAPTER is made right if the number is even, since no fuzzer finds a
+ * SHA-256.
  */
 #include <openssl/sha.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/model/methods/methods.h"
 #include "engine/serve/event_loop.h"
@@ -135,6 +137,27 @@ correct_digest(const ia3_frame *frame)
         SHA256((const uint8_t *) adapter, n, frame->data);
 }
 
+/* Tokenizes a request to its end, as the I/O thread does in slices when a request is not cancelled at once. */
+static void
+prepare(const ia3_frame *frame)
+{
+    ia3_error err = {0};
+    ia3_request *r = ia3_request_parse(frame, io.context.methods, &err);
+    if (r == NULL)
+        return;
+    uint8_t *missing = ia3_alloc_array(ia3_request_n_digests(r) + 1, IA3_DIGEST_LEN);
+    if (ia3_request_acquire(r, &io.context, missing) == 0)
+        while (!ia3_request_prepare(r, &io.context, ia3_now() + 1000))
+            if (ia3_request_awaits_long_text(r))
+                ia3_request_prepare_long_text(r, &io.context);
+    if (r->error.code == 0)
+        for (uint32_t i = 0; ia3_request_has_rows(r) && i < r->n_prepared; i++)
+            if (!ia3_row_failed(&r->rows[i]) && (r->rows[i].n_ids < 1 || r->rows[i].ids == NULL))
+                abort();
+    free(missing);
+    ia3_request_free(r, &io.context);
+}
+
 static void
 handle(ia3_connection *c, uint8_t type, uint8_t number, const uint8_t *payload, size_t len)
 {
@@ -143,6 +166,10 @@ handle(ia3_connection *c, uint8_t type, uint8_t number, const uint8_t *payload, 
     memcpy(frame.data, payload, len);
     if (type == IA3_MERGE) {
         merge(&frame); /* frees the data */
+        return;
+    }
+    if (number >= 128 && (type == IA3_SCORE || type == IA3_GENERATE || type == IA3_TRAIN)) {
+        prepare(&frame); /* likewise */
         return;
     }
     if (type == IA3_NORMALIZE)
