@@ -112,11 +112,19 @@ INSERT INTO broken (export) VALUES ('[]'), ('{}'), ('{"format": "1"}'), ('{"form
 INSERT INTO broken (export) SELECT jsonb_set(ia3_export_task('moved') || '{"task": "x"}', path::text[], value::jsonb) FROM (VALUES
     ('{versions,0,vectors}', '"AAAA"'), ('{versions,0,vectors}', '"%"'), ('{versions,0,vectors}', '""'), ('{versions,0,digest}', '"00"'),
     ('{versions,0,recipe}', '[]'), ('{versions,0,backbone_digest}', '"00"'), ('{versions,0,version}', '2'), ('{versions,0,version}', '"one"'),
-    ('{task}', '"a@b"'), ('{task}', '"none"')) v (path, value);
+    ('{task}', '"a@b"'), ('{task}', '"none"'), ('{versions,0,metrics}', '[1]'), ('{versions,0,metrics}', '"x"')) v (path, value);
+INSERT INTO broken (export) SELECT jsonb_set(ia3_export_task('moved') || '{"task": "x"}', '{versions,1,metrics,loss_curve}', jsonb_agg(0))
+  FROM generate_series(1, 100001);
 SELECT id, attempt(format('SELECT ia3_import_task(%L)', export)) AS error FROM broken ORDER BY id;
 -- an active version that is not there is not active
 SELECT ia3_import_task('{"format": 1, "task": "empty", "backbone": "default", "template": ["{text}"], "versions": [], "active_version": 3}');
 SELECT active_version, next_version FROM ia3.task WHERE task = 'empty';
+-- nor can metrics, whatever they say, make ia3.adapters fail
+SELECT bool_and(ia3_import_task(jsonb_set(ia3_export_task('moved'), '{versions,0,metrics}', metrics), 'metrics ' || id) IS NOT NULL) AS imported
+  FROM unnest('{"{\"loss\": \"x\", \"loss_curve\": 1}","{\"loss\": 1e999, \"loss_curve\": [1e999, \"x\"]}","{\"loss\": 1e-999}","{\"loss\": [1]}","{\"loss\": null}",
+    "{\"loss\": 0.5}","{}","null"}'::jsonb[]) WITH ORDINALITY m (metrics, id);
+SELECT task, loss, loss_curve, ia3_plot(task || '@1') IS NOT NULL AS plot FROM ia3.adapters WHERE task ~ '^metrics' AND version = 1 ORDER BY 1;
+SELECT ia3.json_number(v::jsonb, 'a') FROM (VALUES ('{"a": 1.5}'), ('{"b": 1}'), ('[1]'), ('1'), ('null')) x (v);
 
 --
 -- Other roles

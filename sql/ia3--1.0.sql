@@ -921,6 +921,11 @@ COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.text) IS
 COMMENT ON FUNCTION @extschema@.ia3_render(pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
     'fills a template with fields, written as JSON, and choices';
 
+-- Metrics may come from elsewhere (ia3_import_task), so a view over all versions must not fail on any.
+CREATE FUNCTION ia3.json_number(object pg_catalog.jsonb, member pg_catalog.text) RETURNS pg_catalog.float8
+    AS 'MODULE_PATHNAME', 'ia3_json_number' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION ia3.json_number IS 'a member of a JSON object if it is a number that a float8 can hold, otherwise NULL';
+
 -- A view reads tables as its owner, who is exempt from row security, so it repeats the policies of ia3.task and
 -- ia3.adapter_query. The functions in them test the role that queries the view.
 CREATE VIEW ia3.adapters WITH (security_barrier) AS
@@ -933,7 +938,7 @@ CREATE VIEW ia3.adapters WITH (security_barrier) AS
            a.parent_version,
            a.examples,
            pg_catalog.octet_length(a.vectors) AS size,
-           ((a.metrics OPERATOR(pg_catalog.->>) 'loss')::pg_catalog.float8) AS loss,
+           ia3.json_number(a.metrics, 'loss') AS loss,
            @extschema@.ia3_sparkline(a.metrics OPERATOR(pg_catalog.->) 'loss_curve') AS loss_curve,
            a.created_by,
            a.created_at,

@@ -25,6 +25,9 @@ PG_FUNCTION_INFO_V1(ia3_import_task_text);
 
 #define FORMAT 1
 
+/* ia3_train stores far fewer. Whoever reads ia3.adapters waits until all are read. */
+#define MAX_CURVE "100000"
+
 /* $1 is the task. Row security shows its versions to readers, but not the queries. */
 static Ia3Query exportQuery = {
     .sql = "SELECT pg_catalog.jsonb_build_object('format', $2, 'ia3_version', $3, 'task', t.task,"
@@ -69,6 +72,7 @@ static Ia3Query readQuery = {
     " vectors pg_catalog.text, digest pg_catalog.text, backbone_digest pg_catalog.text,"                     \
     " parent_version pg_catalog.int4, examples pg_catalog.int4, recipe pg_catalog.jsonb,"                    \
     " metrics pg_catalog.jsonb, created_at pg_catalog.timestamptz, query pg_catalog.text)"
+#define CURVE   "v.metrics OPERATOR(pg_catalog.->) 'loss_curve'"
 #define VECTORS "pg_catalog.decode(v.vectors, 'base64')"
 
 /* What is wrong with the first version that cannot be stored. */
@@ -82,7 +86,13 @@ static Ia3Query checkQuery = {
            "  OR COALESCE(pg_catalog.length(v.backbone_digest), 0) OPERATOR(pg_catalog.<>) 64"
            "  THEN pg_catalog.format('Version %s lacks its vectors, a digest or its recipe.', v.version)"
            " WHEN pg_catalog.encode(pg_catalog.sha256(" VECTORS "), 'hex') OPERATOR(pg_catalog.<>) v.digest"
-           "  THEN pg_catalog.format('The vectors of version %s do not match their digest.', v.version) END"
+           "  THEN pg_catalog.format('The vectors of version %s do not match their digest.', v.version)"
+           " WHEN COALESCE(pg_catalog.jsonb_typeof(v.metrics), 'object') OPERATOR(pg_catalog.<>) 'object'"
+           "  THEN pg_catalog.format('The metrics of version %s are not a JSON object.', v.version)"
+           " WHEN CASE WHEN pg_catalog.jsonb_typeof(" CURVE ") OPERATOR(pg_catalog.=) 'array'"
+           "   THEN pg_catalog.jsonb_array_length(" CURVE ") OPERATOR(pg_catalog.>) " MAX_CURVE " END"
+           "  THEN pg_catalog.format('The loss curve of version %s has more than " MAX_CURVE " numbers.',"
+           "   v.version) END"
            "  AS problem FROM " VERSIONS ") p WHERE p.problem IS NOT NULL LIMIT 1",
     .nArgs = 1,
     .argTypes = {JSONBOID},

@@ -1,18 +1,20 @@
 /*
  * loss_curve.c
- *     The losses of a training run as they are stored, and ia3_sparkline, which shows them as a line of text.
+ *     The metrics of a training run as they are stored, and ia3_sparkline, which shows losses as a line of text.
  */
 #include "postgres.h"
 
 #include <math.h>
 
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/numeric.h"
 
 #include "extension/tasks/json_text.h"
 #include "loss_curve.h"
 
+PG_FUNCTION_INFO_V1(ia3_json_number);
 PG_FUNCTION_INFO_V1(ia3_sparkline);
 PG_FUNCTION_INFO_V1(ia3_sparkline_text);
 
@@ -31,26 +33,26 @@ number(const JsonbValue *value)
 }
 
 static JsonbValue *
-member(JsonbContainer *object, const char *name)
+member(JsonbContainer *object, const char *name, int len)
 {
     JsonbValue key;
 
     key.type = jbvString;
     key.val.string.val = (char *) name;
-    key.val.string.len = strlen(name);
+    key.val.string.len = len;
     return findJsonbValueFromContainer(object, JB_FOBJECT, &key);
 }
 
 double
 Ia3JsonNumber(JsonbContainer *object, const char *name)
 {
-    return number(member(object, name));
+    return number(member(object, name, strlen(name)));
 }
 
 JsonbContainer *
 Ia3JsonArray(JsonbContainer *object, const char *name)
 {
-    JsonbValue *value = member(object, name);
+    JsonbValue *value = member(object, name, strlen(name));
 
     if (value == NULL || value->type != jbvBinary || !JsonContainerIsArray(value->val.binary.data))
         return NULL;
@@ -64,8 +66,13 @@ Ia3LossCurveRead(JsonbContainer *array, Ia3LossCurve *curve)
         return false;
     curve->n = JsonContainerSize(array);
     curve->values = palloc(sizeof(double) * Max(curve->n, 1));
-    for (int i = 0; i < curve->n; i++)
-        curve->values[i] = number(getIthJsonbValueFromContainer(array, i));
+    for (int i = 0; i < curve->n; i++) {
+        JsonbValue *value = getIthJsonbValueFromContainer(array, i);
+
+        CHECK_FOR_INTERRUPTS();
+        curve->values[i] = number(value);
+        pfree(value);
+    }
     return true;
 }
 
@@ -76,11 +83,13 @@ mean(const double *values, int from, int to)
     double sofar = 0;
     int n = 0;
 
-    for (int i = from; i < to; i++)
-        if (!isnan(values[i])) {
-            n++;
-            sofar += values[i] / n - sofar / n; /* adding up first might overflow */
-        }
+    for (int i = from; i < to; i++) {
+        CHECK_FOR_INTERRUPTS();
+        if (isnan(values[i]))
+            continue;
+        n++;
+        sofar += values[i] / n - sofar / n; /* adding up first might overflow */
+    }
     return n > 0 ? sofar : NAN;
 }
 
@@ -128,6 +137,17 @@ sparkline(Jsonb *json)
             append_level(&out, Min((int) (share * 8), 7));
     }
     return cstring_to_text_with_len(out.data, out.len);
+}
+
+Datum
+ia3_json_number(PG_FUNCTION_ARGS)
+{
+    text *name = PG_GETARG_TEXT_PP(1);
+    double v = number(member(&PG_GETARG_JSONB_P(0)->root, VARDATA_ANY(name), VARSIZE_ANY_EXHDR(name)));
+
+    if (isnan(v))
+        PG_RETURN_NULL();
+    PG_RETURN_FLOAT8(v);
 }
 
 static Datum

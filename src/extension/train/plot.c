@@ -9,6 +9,7 @@
 #include <math.h>
 
 #include "catalog/pg_type.h"
+#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
@@ -151,6 +152,7 @@ draw_curve(StringInfo out, const Training *t, const Ia3SvgScale *x, const Ia3Svg
                            "<path class=\"ia3-curve\" fill=\"none\" stroke=\"#0b6bcb\" stroke-width=\"2\""
                            " stroke-linejoin=\"round\" stroke-linecap=\"round\" d=\"");
     for (int i = 0; i < t->curve.n; i++) {
+        CHECK_FOR_INTERRUPTS();
         if (isnan(t->curve.values[i])) {
             pen = false;
             continue;
