@@ -168,5 +168,23 @@ for my $call ("SELECT ia3_train('late', $shots, steps => 10, seed => 1)",
     is(value('SELECT count(*) FROM ia3.task'), '0', 'nothing is stored');
 }
 
+# Another role has made tables of the same names by then. Nothing is written to them, and nobody acts as their owner.
+value(q{CREATE ROLE mallory; CREATE TABLE stolen (who text); GRANT ALL ON stolen TO PUBLIC;
+    GRANT CREATE ON DATABASE postgres TO mallory});
+for my $call ("SELECT ia3_train('late', $shots, steps => 10, seed => 1)",
+    "CALL ia3_train_task('late', $shots, steps => 10, seed => 1)", "$pretrain 0)", "$pretrain 5)") {
+    ($query, $engine) = start_training($call);
+    value(q{SET lock_timeout = '10s'; DROP EXTENSION ia3; SET ROLE mallory; CREATE SCHEMA ia3; GRANT USAGE ON SCHEMA ia3 TO PUBLIC;
+        CREATE TABLE ia3.task (task text PRIMARY KEY, owner regrole, backbone text, template text[], choices text[], next_version int DEFAULT 1);
+        CREATE FUNCTION ia3.role(regrole) RETURNS regrole LANGUAGE plpgsql AS $$
+        BEGIN INSERT INTO public.stolen VALUES (current_user); RETURN $1; END $$;
+        GRANT ALL ON ia3.task TO PUBLIC});
+    ($out, $err) = finish_training($query, $engine);
+    like($err, qr/ERROR:  42704: extension "ia3" does not exist\n.*DETAIL:  It was dropped after this call had begun/,
+        'tables that are not of the extension do not count');
+    is(value('SELECT count(*) FROM ia3.task') . value('SELECT count(*) FROM stolen'), '00', 'nothing is written');
+    value('DROP SCHEMA ia3 CASCADE; CREATE EXTENSION ia3');
+}
+
 $node->stop;
 done_testing();

@@ -5,9 +5,12 @@
 #include "postgres.h"
 
 #include "access/xact.h"
+#include "catalog/dependency.h"
 #include "catalog/namespace.h"
 #include "catalog/pg_class.h"
+#include "commands/extension.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/inval.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -102,17 +105,32 @@ Ia3QueryColumn(int column, bool *isNull)
     return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, isNull);
 }
 
-/* The owner of ia3.task, who is exempt from its row security. */
+static bool
+is_ours(Oid relation)
+{
+    Oid extension = get_extension_oid("ia3", true);
+
+    return OidIsValid(extension) && getExtensionOfObject(RelationRelationId, relation) == extension;
+}
+
+/*
+ * The owner of ia3.task, who is exempt from its row security. Another role may have made a schema of this name after
+ * the extension was dropped; nobody becomes the owner of its tables. The lock keeps ours from being dropped before the
+ * transaction ends.
+ */
 static Oid
 table_owner(void)
 {
     Oid schema, relation, owner;
-    HeapTuple tuple;
+    HeapTuple tuple = NULL;
 
     AcceptInvalidationMessages(); /* of what has happened while an engine worked */
     schema = get_namespace_oid("ia3", true);
     relation = OidIsValid(schema) ? get_relname_relid("task", schema) : InvalidOid;
-    tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation));
+    if (OidIsValid(relation) && is_ours(relation)) {
+        LockRelationOid(relation, AccessShareLock);
+        tuple = SearchSysCache1(RELOID, ObjectIdGetDatum(relation)); /* it may have been dropped meanwhile */
+    }
     if (!HeapTupleIsValid(tuple))
         ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("extension \"ia3\" does not exist"),
                         errdetail("It was dropped after this call had begun, and its tables with it.")));
