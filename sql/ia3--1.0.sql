@@ -149,7 +149,7 @@ COMMENT ON COLUMN ia3.adapter.created_by IS 'role that trained or imported the v
 COMMENT ON COLUMN ia3.adapter.created_at IS 'when the version was stored';
 
 -- The queries that versions were trained with. They contain literals, table names and conditions that are none of a
--- reader's business. The foreign key is deferred because a trigger inserts the query before its version.
+-- reader's business. The foreign key is deferred because a trigger inserts the query of an old dump before its version.
 CREATE TABLE ia3.adapter_query (
     task pg_catalog.text NOT NULL,
     version pg_catalog.int4 NOT NULL,

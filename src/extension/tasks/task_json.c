@@ -114,11 +114,13 @@ static Ia3Query importQuery = {
            " versions AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
            "   examples, recipe, metrics, created_by, created_at)"
            "  SELECT m.task, v.version, " VECTORS ", pg_catalog.decode(v.backbone_digest, 'hex'),"
-           "   v.parent_version, v.examples, v.recipe, v.metrics, $4,"
+           "   v.parent_version, v.examples, v.recipe OPERATOR(pg_catalog.-) 'query'::pg_catalog.text,"
+           "   v.metrics, $4,"
            "   COALESCE(v.created_at, pg_catalog.now()) FROM given v CROSS JOIN made m),"
            " queries AS (INSERT INTO ia3.adapter_query (task, version, query)"
-           "  SELECT m.task, v.version, v.query FROM given v CROSS JOIN made m WHERE v.query IS NOT NULL"
-           "  ON CONFLICT (task, version) DO NOTHING)"
+           "  SELECT m.task, v.version, COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query')"
+           "  FROM given v CROSS JOIN made m"
+           "  WHERE COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query') IS NOT NULL)"
            " SELECT 1 FROM made",
     .nArgs = 4,
     .argTypes = {JSONBOID, TEXTOID, REGROLEOID, NAMEOID},

@@ -50,9 +50,18 @@ static Ia3Query numberQuery = {
     .argTypes = {TEXTOID, OIDOID},
 };
 
+/*
+ * The query of the recipe goes to a table of its own, here and not by the trigger of ia3.adapter: that inserts it before
+ * the version, which fails where the caller has set constraints to immediate.
+ */
 static Ia3Query insertVersionQuery = {
-    .sql = "INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version, examples,"
-           " recipe, metrics, created_by) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+    .sql = "WITH made AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
+           "   examples, recipe, metrics, created_by)"
+           "  VALUES ($1, $2, $3, $4, $5, $6, $7 OPERATOR(pg_catalog.-) 'query'::pg_catalog.text, $8, $9)"
+           "  RETURNING task, version)"
+           " INSERT INTO ia3.adapter_query (task, version, query)"
+           " SELECT m.task, m.version, $7 OPERATOR(pg_catalog.->>) 'query' FROM made m"
+           " WHERE ($7 OPERATOR(pg_catalog.->>) 'query') IS NOT NULL",
     .nArgs = 9,
     .argTypes = {TEXTOID, INT4OID, BYTEAOID, BYTEAOID, INT4OID, INT4OID, JSONBOID, JSONBOID, NAMEOID},
 };
