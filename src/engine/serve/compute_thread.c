@@ -24,6 +24,8 @@
 /* In bytes: large enough for ordinary batches of a small backbone; with a larger one, memory is not what takes time. */
 #define KEEP_ARENA ((size_t) 64 << 20)
 
+#define MOST_GIVEN 0.2 /* seconds */
+
 typedef struct compute_thread {
     ia3_server *server;
     ia3_trainer *trainer;
@@ -57,12 +59,12 @@ may_give(time_share *s)
     return s->given == 0;
 }
 
-/* Counts the time until now as given to others. */
+/* Counts the time until now as given to others, up to a bound: one long piece must not keep the next ones waiting. */
 static void
 has_given(time_share *s)
 {
-    double now = ia3_now();
-    s->given += now - s->since;
+    double now = ia3_now(), given = s->given + (now - s->since);
+    s->given = given < MOST_GIVEN ? given : MOST_GIVEN;
     s->since = now;
 }
 
@@ -73,6 +75,14 @@ is_wanted(const ia3_long_work *w)
         if (!atomic_load(&w->rows[i]->request->cancelled))
             return true;
     return false;
+}
+
+static void
+free_doomed(const ia3_server *s, ia3_adapter **doomed, int n)
+{
+    for (int i = 0; i < n; i++)
+        ia3_adapter_free(s->model, doomed[i]);
+    free(doomed);
 }
 
 /* ia3_give_way_fn: what other work does meanwhile. */
@@ -95,6 +105,9 @@ give_way(void *arg)
     if (batch->n > 0)
         run_batch(w->t, batch);
     free(batch);
+    int n_doomed;
+    ia3_adapter **doomed = ia3_queue_take_doomed(s->queue, &n_doomed);
+    free_doomed(s, doomed, n_doomed);
     if (share == &w->others && w->kind == IA3_ROW_TEXT && ia3_trainer_busy(w->t->trainer))
         train_step(w->t);
     has_given(share);
@@ -185,9 +198,7 @@ ia3_compute_main(void *arg)
     ia3_work *work = ia3_alloc(sizeof *work);
     time_share share = {.since = ia3_now()}; /* of all other work, which quick rows go before */
     while (ia3_queue_next(s->queue, ia3_trainer_busy(t.trainer), may_give(&share), work)) {
-        for (int i = 0; i < work->n_doomed; i++)
-            ia3_adapter_free(s->model, work->doomed[i]);
-        free(work->doomed);
+        free_doomed(s, work->doomed, work->n_doomed);
         if (work->batch.n > 0) {
             bool quick = work->batch.kind == IA3_ROW_QUICK;
             run_batch(&t, &work->batch);
@@ -201,9 +212,7 @@ ia3_compute_main(void *arg)
         if (ia3_trainer_busy(t.trainer))
             train_step(&t);
     }
-    for (int i = 0; i < work->n_doomed; i++)
-        ia3_adapter_free(s->model, work->doomed[i]);
-    free(work->doomed);
+    free_doomed(s, work->doomed, work->n_doomed);
     free(work);
     ia3_trainer_free(t.trainer);
     ia3_heartbeat_expect(false);

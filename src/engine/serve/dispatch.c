@@ -17,10 +17,11 @@
 
 #define MAX_TOKENIZE_BYTES (1u << 20) /* this is not done in slices, but on a thread of its own */
 #define SLICE_SECONDS      0.002      /* time for tokenizing, per request and turn */
-#define TURN_SECONDS       0.004      /* and for all requests: then the loop looks for messages again */
-#define FEW_TEXTS          8          /* a request with no more goes before others that wait for this */
-#define LARGE_REQUEST      ((size_t) 4 << 20)
-#define TRIM_SECONDS       0.5
+#define TURN_SECONDS                                                                                         \
+    0.004 /* and for all requests, half of it for small ones: then the loop looks for messages */
+#define FEW_TEXTS     8 /* a small request has no more, and no long one */
+#define LARGE_REQUEST ((size_t) 4 << 20)
+#define TRIM_SECONDS  0.5
 
 /* Updates the totals of memory in use by the change in the request's size. */
 static void
@@ -99,19 +100,17 @@ ia3_io_progress(const ia3_event *e)
 }
 
 static bool
-remove_preparing(ia3_io *io, ia3_request *r)
+remove_from(ia3_request_list *list, ia3_request *r)
 {
-    bool found = false;
-    ia3_request **at = &io->preparing;
-    while (*at) {
-        if (*at == r) {
-            *at = r->next_prepare;
-            found = true;
-        } else
-            at = &(*at)->next_prepare;
-    }
-    io->preparing_tail = at;
-    return found;
+    ia3_request **at = &list->first;
+    while (*at && *at != r)
+        at = &(*at)->next_prepare;
+    if (*at == NULL)
+        return false;
+    *at = r->next_prepare;
+    if (list->last == &r->next_prepare)
+        list->last = at;
+    return true;
 }
 
 /* Whether the compute thread may already have the request. */
@@ -125,11 +124,11 @@ submitted(const ia3_request *r, bool preparing)
 static bool
 cancel(ia3_io *io, ia3_request *r)
 {
-    if (r->away) {
+    bool preparing = r->away || remove_from(&io->small, r) || remove_from(&io->large, r);
+    if (r->away && !ia3_long_texts_remove(io->server->long_texts, r)) {
         r->dropped = true;
         return false;
     }
-    bool preparing = remove_preparing(io, r);
     if (submitted(r, preparing)) {
         ia3_queue_cancel(io->server->queue, r);
         return false;
@@ -174,24 +173,19 @@ submit(ia3_io *io, ia3_request *r, bool finished)
 }
 
 static void
-append_preparing(ia3_io *io, ia3_request *r)
+append(ia3_request_list *list, ia3_request *r)
 {
     r->next_prepare = NULL;
-    *io->preparing_tail = r;
-    io->preparing_tail = &r->next_prepare;
+    *list->last = r;
+    list->last = &r->next_prepare;
 }
 
-/* Adds a new request to those that are being tokenized: before the others if that takes little time, else behind them. */
+/* Adds a request to those that are being tokenized. */
 static void
-begin_preparing(ia3_io *io, ia3_request *r)
+prepare_later(ia3_io *io, ia3_request *r)
 {
-    if (io->preparing == NULL || !ia3_request_has_rows(r) || r->n_rows > FEW_TEXTS ||
-        r->frame_len > IA3_LONG_TEXT) {
-        append_preparing(io, r);
-        return;
-    }
-    r->next_prepare = io->preparing;
-    io->preparing = r;
+    bool small = ia3_request_has_rows(r) && r->n_rows <= FEW_TEXTS && r->frame_len <= IA3_LONG_TEXT;
+    append(small ? &io->small : &io->large, r);
 }
 
 /* Tokenizes a slice of a request that is not in the list, and puts it back if there is more to do. */
@@ -204,26 +198,33 @@ prepare_slice(ia3_io *io, ia3_request *r, double deadline)
     if (finished)
         return;
     if (!ia3_request_awaits_long_text(r))
-        append_preparing(io, r);
+        prepare_later(io, r);
     else if (!ia3_long_texts_add(io->server->long_texts, r, &io->context)) {
         ia3_request_prepare_long_text(r, &io->context);
         ia3_io_prepared(io, r);
     }
 }
 
+/* Tokenizes slices of the list's requests in turn until the time `until`. */
+static void
+prepare_until(ia3_io *io, ia3_request_list *list, double until)
+{
+    for (double now = ia3_now(); list->first && now < until; now = ia3_now()) {
+        ia3_request *r = list->first;
+        list->first = r->next_prepare;
+        if (list->first == NULL)
+            list->last = &list->first;
+        prepare_slice(io, r, now + SLICE_SECONDS);
+    }
+}
+
 void
 ia3_io_prepare(ia3_io *io)
 {
-    if (io->preparing == NULL)
-        return;
-    double now = ia3_now(), until = now + TURN_SECONDS;
-    for (; io->preparing && now < until; now = ia3_now()) {
-        ia3_request *r = io->preparing;
-        io->preparing = r->next_prepare;
-        if (io->preparing == NULL)
-            io->preparing_tail = &io->preparing;
-        prepare_slice(io, r, now + SLICE_SECONDS);
-    }
+    if (io->small.first)
+        prepare_until(io, &io->small, ia3_now() + TURN_SECONDS / 2);
+    if (io->large.first)
+        prepare_until(io, &io->large, ia3_now() + TURN_SECONDS / 2);
 }
 
 void
@@ -240,7 +241,7 @@ ia3_io_prepared(ia3_io *io, ia3_request *r)
     } else if (r->error.code != 0)
         submit(io, r, true);
     else
-        append_preparing(io, r);
+        prepare_later(io, r);
 }
 
 static void
@@ -301,7 +302,7 @@ handle_work(ia3_io *io, ia3_connection *c, ia3_frame *frame)
     else {
         ia3_connection_add_request(c, r);
         account(io, r);
-        begin_preparing(io, r);
+        prepare_later(io, r);
     }
     free(missing);
 }

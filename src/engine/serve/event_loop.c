@@ -472,7 +472,8 @@ start(ia3_io *io, ia3_server *s)
 {
     io->server = s;
     io->listen_fd = -1;
-    io->preparing_tail = &io->preparing;
+    io->small.last = &io->small.first;
+    io->large.last = &io->large.first;
     io->scratch = ia3_alloc_array(SCRATCH, 1);
     struct rlimit limit;
     io->max_connections = 1024 - SPARE_FDS;
@@ -536,7 +537,8 @@ ia3_io_run(ia3_server *s)
     bool clock = false;
     while (!io->stop) {
         struct epoll_event events[64];
-        int n = epoll_wait(io->epoll_fd, events, 64, io->preparing ? 0 : clock ? 1000 : -1);
+        bool busy = io->small.first || io->large.first;
+        int n = epoll_wait(io->epoll_fd, events, 64, busy ? 0 : clock ? 1000 : -1);
         if (n < 0 && errno != EINTR) {
             ia3_log(IA3_LOG_ERROR, "epoll_wait failed: %s", strerror(errno));
             io->status = 1;
@@ -556,6 +558,7 @@ ia3_io_free(ia3_server *s)
 {
     ia3_io *io = s->io;
     handle_events(io); /* requests that the compute thread finished before it stopped */
+    ia3_queue_clear(s->queue);
     while (io->orphans) {
         ia3_request *r = io->orphans;
         io->orphans = r->next;

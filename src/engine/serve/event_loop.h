@@ -17,6 +17,11 @@
 /* How many bytes of adapters one connection may protect from eviction. */
 #define IA3_MAX_PINNED ((size_t) 2 << 30)
 
+/* Requests in the order of their arrival, linked through next_prepare. */
+typedef struct ia3_request_list {
+    ia3_request *first, **last;
+} ia3_request_list;
+
 typedef struct ia3_io {
     ia3_server *server;
     ia3_request_context context; /* once ready */
@@ -28,8 +33,8 @@ typedef struct ia3_io {
     ia3_connection *connections;
     int n_connections, max_connections;
     uint64_t next_id;
-    ia3_request *preparing, **preparing_tail; /* linked through next_prepare */
-    ia3_request *orphans;                     /* without a connection, but still with another thread */
+    ia3_request_list small, large; /* those that are being tokenized; small ones take little time */
+    ia3_request *orphans;          /* without a connection, but still with another thread */
     size_t request_bytes;
     double trim_at; /* when to give memory back to the system; 0 = not */
     double accept_at,
@@ -47,7 +52,7 @@ void ia3_io_free(ia3_server *s);
 /* dispatch.c */
 /* Handles one complete frame; takes ownership of its data. */
 void ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame);
-/* Tokenizes for about 4 ms, requests that wait for it in turn. Called once per turn of the event loop. */
+/* Tokenizes for about 4 ms, small requests first. Called once per turn of the event loop. */
 void ia3_io_prepare(ia3_io *io);
 /* Takes back a request from the thread for long texts. */
 void ia3_io_prepared(ia3_io *io, ia3_request *r);

@@ -88,6 +88,24 @@ ia3_long_texts_add(ia3_long_texts *t, ia3_request *r, ia3_request_context *x)
 }
 
 bool
+ia3_long_texts_remove(ia3_long_texts *t, ia3_request *r)
+{
+    pthread_mutex_lock(&t->lock);
+    ia3_request **at = &t->first;
+    while (*at && *at != r)
+        at = &(*at)->next_prepare;
+    bool found = *at != NULL;
+    if (found) {
+        *at = r->next_prepare;
+        if (t->last == &r->next_prepare)
+            t->last = at;
+        r->away = false;
+    }
+    pthread_mutex_unlock(&t->lock);
+    return found;
+}
+
+bool
 ia3_long_texts_stop(ia3_long_texts *t, const struct timespec *until)
 {
     pthread_mutex_lock(&t->lock);

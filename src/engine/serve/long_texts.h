@@ -24,6 +24,9 @@ ia3_long_texts *ia3_long_texts_create(ia3_server *s);
  */
 bool ia3_long_texts_add(ia3_long_texts *t, ia3_request *r, ia3_request_context *x);
 
+/* Takes a request back if its text has not been begun; then it is not away. False otherwise. */
+bool ia3_long_texts_remove(ia3_long_texts *t, ia3_request *r);
+
 /* Waits for the thread to end, at most until the time `until` (CLOCK_MONOTONIC). False if it is still busy. */
 bool ia3_long_texts_stop(ia3_long_texts *t, const struct timespec *until);
 void ia3_long_texts_free(ia3_long_texts *t); /* after a successful stop */

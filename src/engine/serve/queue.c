@@ -226,6 +226,45 @@ fill(ia3_queue *q, bool quick, ia3_row_batch *batch)
     return taken;
 }
 
+static ia3_request *
+trainings_locked(ia3_queue *q)
+{
+    ia3_request *trainings = q->trainings;
+    q->trainings = NULL;
+    q->trainings_tail = &q->trainings;
+    return trainings;
+}
+
+static ia3_adapter **
+doomed_locked(ia3_queue *q, int *n)
+{
+    ia3_adapter **doomed = q->doomed;
+    *n = q->n_doomed;
+    q->doomed = NULL;
+    q->n_doomed = q->cap_doomed = 0;
+    return doomed;
+}
+
+ia3_adapter **
+ia3_queue_take_doomed(ia3_queue *q, int *n)
+{
+    pthread_mutex_lock(&q->lock);
+    ia3_adapter **doomed = doomed_locked(q, n);
+    pthread_mutex_unlock(&q->lock);
+    return doomed;
+}
+
+void
+ia3_queue_clear(ia3_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    q->lanes.n = 0;
+    q->lanes.n_waiting = 0;
+    q->cancelled = false;
+    trainings_locked(q);
+    pthread_mutex_unlock(&q->lock);
+}
+
 bool
 ia3_queue_next(ia3_queue *q, bool busy, bool quick, ia3_work *work)
 {
@@ -236,13 +275,8 @@ ia3_queue_next(ia3_queue *q, bool busy, bool quick, ia3_work *work)
     if (q->cancelled)
         sweep_cancelled(q);
     uint32_t taken = fill(q, quick, &work->batch);
-    work->trainings = q->trainings;
-    q->trainings = NULL;
-    q->trainings_tail = &q->trainings;
-    work->doomed = q->doomed;
-    work->n_doomed = q->n_doomed;
-    q->doomed = NULL;
-    q->n_doomed = q->cap_doomed = 0;
+    work->trainings = trainings_locked(q);
+    work->doomed = doomed_locked(q, &work->n_doomed);
     bool stop = q->stop;
     pthread_mutex_unlock(&q->lock);
     if (taken > 0)

@@ -97,5 +97,10 @@ void ia3_queue_hand_back(ia3_queue *q, ia3_row **rows, int n);
 void ia3_queue_set_attention_cost(ia3_queue *q, double cost);
 void ia3_queue_post(ia3_queue *q, const ia3_event *event); /* copies the event */
 bool ia3_queue_stopping(ia3_queue *q);
+/* Takes the adapters to be freed on the device; a malloc'd array [*n]. */
+ia3_adapter **ia3_queue_take_doomed(ia3_queue *q, int *n);
+
+/* Forgets all work. For the I/O thread, after the compute thread has ended and before requests are freed. */
+void ia3_queue_clear(ia3_queue *q);
 
 #endif

@@ -254,14 +254,21 @@ ia3_request_prepare(ia3_request *r, ia3_request_context *x, double deadline)
     return finish_preparing(r);
 }
 
+/* Fields are counted, since shortening them takes time, too. */
+static bool
+is_long(const ia3_wire_input *input)
+{
+    return input->text.len > IA3_LONG_TEXT || input->n_fields > IA3_LONG_TEXT / 8;
+}
+
 bool
 ia3_request_awaits_long_text(const ia3_request *r)
 {
     if (r->sets_done < r->n_sets || (r->type == IA3_SCORE && r->scores == NULL))
         return false;
     if (ia3_request_has_rows(r))
-        return r->n_prepared < r->n_rows && r->score.rows[r->n_prepared].input.text.len > IA3_LONG_TEXT;
-    return r->n_prepared < r->n_texts && r->train.inputs[r->n_prepared].text.len > IA3_LONG_TEXT;
+        return r->n_prepared < r->n_rows && is_long(&r->score.rows[r->n_prepared].input);
+    return r->n_prepared < r->n_texts && is_long(&r->train.inputs[r->n_prepared]);
 }
 
 void
