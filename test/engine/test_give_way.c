@@ -348,7 +348,7 @@ words(size_t size)
 static void
 test_rows_pass_long_texts(void **state)
 {
-    enum { N = 64 };
+    enum { N = 32 };
     char *text = words(1000000);
     test_client slow, leaving, quick;
     test_client_open(&slow, &engine);
