@@ -53,8 +53,8 @@ set_up(void)
     ia3_stats_init(&server.stats);
     server.wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     server.queue = ia3_queue_create(server.wake_fd, 1024, &server.stats);
-    io.small.last = &io.small.first;
-    io.large.last = &io.large.first;
+    ia3_request_list_init(&io.small);
+    ia3_request_list_init(&io.large);
     io.context = (ia3_request_context){
         .tok = server.tokenizer,
         .methods = ia3_model_methods(server.model),

@@ -7,8 +7,8 @@
  * thread runs a batch of rows that are waiting. A batch and a training step give way to quick rows, a long row to all
  * that are not long, a generation to all rows that are scored and to training steps. So a quick row never waits for other
  * work to end, but only for one piece of it, and then for its lane's turn (queue.h). What gives way keeps as much time as
- * it gives to quick rows, and as it gives to others, however many rows arrive. At the same places, rows are abandoned if all their requests have been
- * cancelled or the engine stops.
+ * it gives to quick rows, and as it gives to others, however many rows arrive. At the same places, rows are abandoned
+ * if all their requests have been cancelled or the engine stops.
  */
 #include "serve.h"
 
@@ -24,7 +24,8 @@
 /* In bytes: large enough for ordinary batches of a small backbone; with a larger one, memory is not what takes time. */
 #define KEEP_ARENA ((size_t) 64 << 20)
 
-#define MOST_GIVEN 0.2 /* seconds */
+/* In seconds: work that is this far behind what it gave way to gives way again when it has caught up that much. */
+#define MOST_GIVEN 0.2
 
 typedef struct compute_thread {
     ia3_server *server;
@@ -34,7 +35,7 @@ typedef struct compute_thread {
 /* How work shares the thread with what it gives way to. */
 typedef struct time_share {
     double given; /* seconds by which the other work is ahead */
-    double since; /* what the time after this went to has not been counted */
+    double since; /* the time from here on has not been counted yet, neither as the work's own nor as given */
 } time_share;
 
 /* Work under way that gives way to others. */

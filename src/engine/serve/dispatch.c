@@ -99,20 +99,6 @@ ia3_io_progress(const ia3_event *e)
     ia3_connection_send(c, &w);
 }
 
-static bool
-remove_from(ia3_request_list *list, ia3_request *r)
-{
-    ia3_request **at = &list->first;
-    while (*at && *at != r)
-        at = &(*at)->next_prepare;
-    if (*at == NULL)
-        return false;
-    *at = r->next_prepare;
-    if (list->last == &r->next_prepare)
-        list->last = at;
-    return true;
-}
-
 /* Whether the compute thread may already have the request. */
 static bool
 submitted(const ia3_request *r, bool preparing)
@@ -124,7 +110,8 @@ submitted(const ia3_request *r, bool preparing)
 static bool
 cancel(ia3_io *io, ia3_request *r)
 {
-    bool preparing = r->away || remove_from(&io->small, r) || remove_from(&io->large, r);
+    bool preparing =
+        r->away || ia3_request_list_remove(&io->small, r) || ia3_request_list_remove(&io->large, r);
     if (r->away && !ia3_long_texts_remove(io->server->long_texts, r)) {
         r->dropped = true;
         return false;
@@ -172,20 +159,12 @@ submit(ia3_io *io, ia3_request *r, bool finished)
         ia3_queue_train(q, r);
 }
 
-static void
-append(ia3_request_list *list, ia3_request *r)
-{
-    r->next_prepare = NULL;
-    *list->last = r;
-    list->last = &r->next_prepare;
-}
-
 /* Adds a request to those that are being tokenized. */
 static void
 prepare_later(ia3_io *io, ia3_request *r)
 {
     bool small = ia3_request_has_rows(r) && r->n_rows <= FEW_TEXTS && r->frame_len <= IA3_LONG_TEXT;
-    append(small ? &io->small : &io->large, r);
+    ia3_request_list_append(small ? &io->small : &io->large, r);
 }
 
 /* Tokenizes a slice of a request that is not in the list, and puts it back if there is more to do. */
@@ -211,9 +190,7 @@ prepare_until(ia3_io *io, ia3_request_list *list, double until)
 {
     for (double now = ia3_now(); list->first && now < until; now = ia3_now()) {
         ia3_request *r = list->first;
-        list->first = r->next_prepare;
-        if (list->first == NULL)
-            list->last = &list->first;
+        ia3_request_list_remove(list, r);
         prepare_slice(io, r, now + SLICE_SECONDS);
     }
 }

@@ -472,8 +472,8 @@ start(ia3_io *io, ia3_server *s)
 {
     io->server = s;
     io->listen_fd = -1;
-    io->small.last = &io->small.first;
-    io->large.last = &io->large.first;
+    ia3_request_list_init(&io->small);
+    ia3_request_list_init(&io->large);
     io->scratch = ia3_alloc_array(SCRATCH, 1);
     struct rlimit limit;
     io->max_connections = 1024 - SPARE_FDS;

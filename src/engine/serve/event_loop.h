@@ -17,11 +17,6 @@
 /* How many bytes of adapters one connection may protect from eviction. */
 #define IA3_MAX_PINNED ((size_t) 2 << 30)
 
-/* Requests in the order of their arrival, linked through next_prepare. */
-typedef struct ia3_request_list {
-    ia3_request *first, **last;
-} ia3_request_list;
-
 typedef struct ia3_io {
     ia3_server *server;
     ia3_request_context context; /* once ready */

@@ -30,8 +30,8 @@ void ia3_lanes_free(ia3_lanes *l);
 void ia3_lanes_add(ia3_lanes *l, ia3_request *r, uint32_t more);
 
 /*
- * Fills a batch with rows of kinds from `from` up to but not including `below` from all lanes in turn until the token budget is used up, but with at
- * least one row if there is one. A row costs its tokens: those of the input, and the rows of the choices' trie or the
+ * Fills a batch with rows of kinds from `from` up to but not including `below`. Takes them from all lanes in turn until
+ * the token budget is used up, but at least one row if there is one. A row costs its tokens: those of the input, and the rows of the choices' trie or the
  * tokens that may be generated. A long input costs more, since attention grows with the square. A row that costs more
  * than the whole budget is a batch by itself. If the next row of a lane does not fit or is not of such a kind, the lane is
  * skipped for the rest of this batch; the first lane that did not fit begins the next one. Returns the number of rows taken.

@@ -20,7 +20,7 @@ struct ia3_long_texts {
     pthread_cond_t arrived;
     pthread_t thread;
     bool started, stop;
-    ia3_request *first, **last; /* linked through next_prepare */
+    ia3_request_list list;
 };
 
 ia3_long_texts *
@@ -28,7 +28,7 @@ ia3_long_texts_create(ia3_server *s)
 {
     ia3_long_texts *t = ia3_alloc(sizeof *t);
     t->server = s;
-    t->last = &t->first;
+    ia3_request_list_init(&t->list);
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->arrived, NULL);
     return t;
@@ -39,15 +39,11 @@ static ia3_request *
 next_request(ia3_long_texts *t)
 {
     pthread_mutex_lock(&t->lock);
-    while (t->first == NULL && !t->stop)
+    while (t->list.first == NULL && !t->stop)
         pthread_cond_wait(&t->arrived, &t->lock);
-    ia3_request *r = t->stop ? NULL : t->first;
-    if (r) {
-        t->first = r->next_prepare;
-        if (t->first == NULL)
-            t->last = &t->first;
-        r->next_prepare = NULL;
-    }
+    ia3_request *r = t->stop ? NULL : t->list.first;
+    if (r)
+        ia3_request_list_remove(&t->list, r);
     pthread_mutex_unlock(&t->lock);
     return r;
 }
@@ -79,9 +75,7 @@ ia3_long_texts_add(ia3_long_texts *t, ia3_request *r, ia3_request_context *x)
     }
     r->away = true;
     pthread_mutex_lock(&t->lock);
-    r->next_prepare = NULL;
-    *t->last = r;
-    t->last = &r->next_prepare;
+    ia3_request_list_append(&t->list, r);
     pthread_cond_signal(&t->arrived);
     pthread_mutex_unlock(&t->lock);
     return true;
@@ -91,16 +85,9 @@ bool
 ia3_long_texts_remove(ia3_long_texts *t, ia3_request *r)
 {
     pthread_mutex_lock(&t->lock);
-    ia3_request **at = &t->first;
-    while (*at && *at != r)
-        at = &(*at)->next_prepare;
-    bool found = *at != NULL;
-    if (found) {
-        *at = r->next_prepare;
-        if (t->last == &r->next_prepare)
-            t->last = at;
+    bool found = ia3_request_list_remove(&t->list, r);
+    if (found)
         r->away = false;
-    }
     pthread_mutex_unlock(&t->lock);
     return found;
 }

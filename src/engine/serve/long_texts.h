@@ -1,7 +1,7 @@
 /*
  * long_texts.h
- *     The thread that tokenizes long texts, one at a time in the order of arrival. A megabyte takes a tenth of a second
- *     or more, during which the I/O thread could not serve other clients.
+ *     The thread that tokenizes long texts, one at a time in the order of arrival. Such a text takes tens of
+ *     milliseconds, during which the I/O thread could not serve other clients.
  *
  * While a request is with this thread it is `away`: the I/O thread neither changes nor frees it. It comes back with
  * the event PREPARED.

@@ -101,6 +101,41 @@ typedef struct ia3_request {
     } merge;
 } ia3_request;
 
+/* Requests in the order of their arrival, linked through next_prepare. */
+typedef struct ia3_request_list {
+    ia3_request *first, **last;
+} ia3_request_list;
+
+static inline void
+ia3_request_list_init(ia3_request_list *list)
+{
+    list->first = NULL;
+    list->last = &list->first;
+}
+
+static inline void
+ia3_request_list_append(ia3_request_list *list, ia3_request *r)
+{
+    r->next_prepare = NULL;
+    *list->last = r;
+    list->last = &r->next_prepare;
+}
+
+/* Returns whether the request was in the list. */
+static inline bool
+ia3_request_list_remove(ia3_request_list *list, ia3_request *r)
+{
+    ia3_request **at = &list->first;
+    while (*at && *at != r)
+        at = &(*at)->next_prepare;
+    if (*at == NULL)
+        return false;
+    *at = r->next_prepare;
+    if (list->last == &r->next_prepare)
+        list->last = at;
+    return true;
+}
+
 /* Everything that preparing a request needs. */
 typedef struct ia3_request_context {
     const ia3_tokenizer *tok;
