@@ -111,11 +111,11 @@ def set_up(cluster, n_rows):
 def engine_payloads(cluster, engine, request_rows):
     """The rows of the table as requests of `request_rows` rows; puts their adapters."""
     adapters = {}
-    for line in cluster.sql("SELECT t.task, encode(a.digest, 'hex'), encode(a.vectors, 'hex') FROM ia3.task t"
+    for line in cluster.sql("SELECT t.task, a.method, encode(a.digest, 'hex'), encode(a.vectors, 'hex') FROM ia3.task t"
                             " JOIN ia3.adapter a ON a.task = t.task AND a.version = t.active_version").splitlines():
-        task, digest, vectors = line.split("|")
+        task, method, digest, vectors = line.split("|")
         adapters[task] = bytes.fromhex(digest)
-        engine.put_adapter(adapters[task], bytes.fromhex(vectors))
+        engine.put_adapter(adapters[task], method.encode(), bytes.fromhex(vectors))
     names = sorted(adapters)
     choices = cluster.sql("SELECT array_to_string(choices, '|') FROM ia3.task WHERE task = 'task0'").encode().split(b"|")
     rows = []

@@ -109,8 +109,10 @@ static void
 scores_pieces(void **state)
 {
     golden *g = golden_open(*state);
+    enum { FIRST = 3, STEP = 29 }; /* the choices that are also scored together */
     choice_list l = make_list(6000);
-    ia3_choices *all = create(&l, 0, 1, g->config->start_id), *some = create(&l, 3, 7, g->config->start_id);
+    ia3_choices *all = create(&l, 0, 1, g->config->start_id),
+                *some = create(&l, FIRST, STEP, g->config->start_id);
     assert_true(all->n_rows > 2 * IA3_PIECE_ROWS && some->n_rows < IA3_PIECE_ROWS);
     double *scores = calloc((size_t) all->n, sizeof *scores),
            *expected = calloc((size_t) some->n, sizeof *scores);
@@ -133,7 +135,7 @@ scores_pieces(void **state)
     large = g->dev->ops->memory_used(g->dev) - before;
     assert_true(large < 8 * small + ((size_t) 8 << 20));
     for (int i = 0; i < some->n; i++) {
-        double got = scores[3 + 7 * i];
+        double got = scores[FIRST + STEP * i];
         if (strcmp(golden_device(), "cpu") == 0)
             assert_memory_equal(&got, &expected[i], sizeof got);
         else

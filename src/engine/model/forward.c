@@ -315,6 +315,29 @@ ia3_pass_encode(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training
     end_stack(p, &p->enc, m->enc_norm);
 }
 
+/*
+ * Log-probabilities of the pairs, in slices of decoder rows between which other work gets a turn. What is computed for a
+ * row does not depend on the slice it is in. A slice is so many rows that the weights, which are read for each of them, are
+ * used often enough.
+ */
+static void
+log_likelihoods(ia3_pass *p)
+{
+    const ia3_model *m = p->m;
+    enum { LEAST_ROWS = 256 };
+    const int64_t multiplications = (int64_t) 1 << 31;
+    int64_t slice =
+        multiplications / ((int64_t) m->config.vocab_size * m->config.d_model) / LEAST_ROWS * LEAST_ROWS;
+    slice = slice < LEAST_ROWS ? LEAST_ROWS : slice;
+    size_t row_bytes = (size_t) m->config.d_model * ia3_dtype_size(DEV->dtype);
+    for (int64_t at = 0; at < p->dec.rows; at += slice) {
+        int64_t n = p->dec.rows - at < slice ? p->dec.rows - at : slice;
+        ia3_model_give_way(m);
+        OPS->vocab_logprobs(DEV, p->lp, p->lse + at, (const char *) p->dec.out + (size_t) at * row_bytes,
+                            (int) n, m->head, m->logit_scale, p->pair_offsets + at, p->pair_tokens);
+    }
+}
+
 static void
 decode(ia3_pass *p, float *lp)
 {
@@ -332,8 +355,7 @@ decode(ia3_pass *p, float *lp)
     }
     end_stack(p, &p->dec, m->dec_norm);
 
-    OPS->vocab_logprobs(DEV, p->lp, p->lse, p->dec.out, p->dec.rows, m->head, m->logit_scale, p->pair_offsets,
-                        p->pair_tokens);
+    log_likelihoods(p);
     OPS->download(DEV, lp, p->lp, (size_t) p->batch->pair_tokens.n * sizeof(float));
 }
 

@@ -19,7 +19,7 @@ typedef struct ia3_score_row {
 } ia3_score_row;
 
 /* A trie with more rows than this is scored in pieces, each of which has at most as many. */
-#define IA3_PIECE_ROWS 4096
+#define IA3_PIECE_ROWS 1024
 
 /* The number of tokens that a row adds to a batch, for the token budget: input tokens plus rows of the trie. */
 int ia3_score_row_tokens(const ia3_score_row *row);
