@@ -299,15 +299,19 @@ test_extra_ids(void **state)
     static const struct {
         const char *config, *message;
         int extra_ids;
-    } cases[] = {{"{}", NULL, 100},
-                 {"{\"extra_ids\": null}", NULL, 100},
-                 {"{\"extra_ids\": 3}", NULL, 3},
-                 {"{\"extra_ids\": 0}", NULL, 0},
-                 {"{", "tokenizer_config.json: not a JSON object", 0},
-                 {"{\"extra_ids\": -1}",
-                  "tokenizer_config.json: \"extra_ids\" is not an integer between 0 and 100000", 0},
-                 {"{\"extra_ids\": \"x\"}",
-                  "tokenizer_config.json: \"extra_ids\" is not an integer between 0 and 100000", 0}};
+    } cases[] = {
+        {"{}", NULL, 100},
+        {"{\"extra_ids\": null}", NULL, 100},
+        {"{\"extra_ids\": 3}", NULL, 3},
+        {"{\"extra_ids\": 0}", NULL, 0},
+        {"{\"model_max_length\": 1000000000000000019884624838656}", NULL, 100},
+        {"\xef\xbb\xbf{\"a\": [NaN, -Infinity], \"extra_ids\": 4, \"extra_ids\": 5}", NULL, 5},
+        {"[]", "tokenizer_config.json: not a JSON object", 0},
+        {"{", "tokenizer_config.json: invalid JSON in line 1: string or '}' expected near end of file", 0},
+        {"{\"extra_ids\": -1}", "tokenizer_config.json: \"extra_ids\" is not an integer between 0 and 100000",
+         0},
+        {"{\"extra_ids\": \"x\"}",
+         "tokenizer_config.json: \"extra_ids\" is not an integer between 0 and 100000", 0}};
     char path[64], file[128], *directory = make_directory(path), buf[64];
 
     copy_in(MINI, directory, "spiece.model");

@@ -8,7 +8,6 @@
 #include "checkpoint.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +18,8 @@
 
 #include "engine/base/alloc.h"
 #include "engine/base/log.h"
+#include "json_file.h"
+#include "read_file.h"
 #include "safetensors.h"
 #include "state_dict.h"
 
@@ -63,78 +64,10 @@ struct ia3_checkpoint {
     ia3_state_tensor *graph; /* keeps the names of a checkpoint without files */
 };
 
-static char *
-join_path(const char *directory, const char *file)
-{
-    size_t n = strlen(directory) + strlen(file) + 2;
-    char *path = ia3_alloc(n);
-
-    snprintf(path, n, "%s/%s", directory, file);
-    return path;
-}
-
-/* Opens a regular file, without blocking if it is a pipe or a device. -1 after filling err. */
-static int
-open_file(const char *path, size_t *size, ia3_error *err)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    struct stat st;
-
-    if (fd < 0) {
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not open file \"%.300s\": %s", path, strerror(errno));
-        return -1;
-    }
-    if (fstat(fd, &st) != 0)
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not examine file \"%.300s\": %s", path, strerror(errno));
-    else if (!S_ISREG(st.st_mode))
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "\"%.300s\" is not a regular file", path);
-    else {
-        *size = (size_t) st.st_size;
-        return fd;
-    }
-    close(fd);
-    return -1;
-}
-
-/* Reads a file of at most `max` bytes into malloc'd memory. NULL after filling err. */
-static char *
-read_file(const char *path, size_t max, size_t *len, ia3_error *err)
-{
-    size_t size;
-    int fd = open_file(path, &size, err);
-
-    if (fd < 0)
-        return NULL;
-    if (size > max) {
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: size of %zu bytes exceeds the limit of %zu", path, size,
-                 max);
-        close(fd);
-        return NULL;
-    }
-
-    char *text = ia3_alloc(size);
-    ssize_t n = 0;
-
-    for (*len = 0; *len < size; *len += (size_t) n) {
-        do
-            n = read(fd, text + *len, size - *len);
-        while (n < 0 && errno == EINTR);
-        if (n <= 0)
-            break; /* an error, or the file became shorter, which the parser will notice */
-    }
-    if (n < 0) {
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not read file \"%.300s\": %s", path, strerror(errno));
-        free(text);
-        text = NULL;
-    }
-    close(fd);
-    return text;
-}
-
 static bool
 file_exists(const ia3_checkpoint *ck, const char *file)
 {
-    char *path = join_path(ck->directory, file);
+    char *path = ia3_join_path(ck->directory, file);
     bool exists = access(path, F_OK) == 0;
 
     free(path);
@@ -145,9 +78,9 @@ file_exists(const ia3_checkpoint *ck, const char *file)
 static shard *
 open_shard(ia3_checkpoint *ck, const char *file, ia3_error *err)
 {
-    char *path = join_path(ck->directory, file);
+    char *path = ia3_join_path(ck->directory, file);
     size_t size;
-    int fd = open_file(path, &size, err);
+    int fd = ia3_open_file(path, &size, err);
 
     if (fd < 0) {
         free(path);
@@ -256,26 +189,18 @@ open_weight_map(ia3_checkpoint *ck, const char *path, json_t *map, ia3_error *er
 static bool
 open_sharded(ia3_checkpoint *ck, ia3_error *err)
 {
-    char *path = join_path(ck->directory, "model.safetensors.index.json");
-    size_t len;
-    char *text = read_file(path, MAX_INDEX, &len, err);
-    json_error_t where;
+    char *path = ia3_join_path(ck->directory, "model.safetensors.index.json");
     bool ok = false;
 
-    if (text != NULL) {
-        ck->index = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
-
+    ck->index = ia3_json_read(path, MAX_INDEX, err);
+    if (ck->index != NULL) {
         json_t *map = json_object_get(ck->index, "weight_map");
 
-        if (ck->index == NULL)
-            ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: invalid JSON in line %d: %.120s", path, where.line,
-                     where.text);
-        else if (!json_is_object(map))
+        if (!json_is_object(map))
             ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: \"weight_map\" is missing or not an object", path);
         else
             ok = open_weight_map(ck, path, map, err);
     }
-    free(text);
     free(path);
     return ok;
 }
@@ -429,9 +354,9 @@ check_graph(ia3_checkpoint *ck, ia3_error *err)
 static bool
 open_config(ia3_checkpoint *ck, ia3_error *err)
 {
-    char *path = join_path(ck->directory, "config.json");
+    char *path = ia3_join_path(ck->directory, "config.json");
     size_t len;
-    char *text = read_file(path, MAX_CONFIG, &len, err);
+    char *text = ia3_read_file(path, MAX_CONFIG, &len, err);
     bool ok = text != NULL && ia3_config_parse(&ck->config, text, len, path, err);
 
     free(text);
@@ -459,7 +384,7 @@ ia3_checkpoint_open(const char *directory, ia3_error *err)
     ia3_checkpoint *ck = ia3_alloc(sizeof *ck);
 
     ck->directory = ia3_strdup(directory);
-    ck->tokenizer_path = join_path(directory, "spiece.model");
+    ck->tokenizer_path = ia3_join_path(directory, "spiece.model");
     if (open_config(ck, err) && open_weights(ck, err)) {
         qsort(ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_stored);
         collect_aliases(ck);

@@ -10,7 +10,6 @@
  */
 #include "tokenizer.h"
 
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -19,14 +18,14 @@
 #include <string>
 #include <vector>
 
-#include <fcntl.h>
 #include <jansson.h>
 #include <sentencepiece_processor.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/base/alloc.h"
 #include "engine/base/utf8.h"
+#include "json_file.h"
+#include "read_file.h"
 #include "unknown_runs.h"
 
 struct ia3_tokenizer {
@@ -51,30 +50,12 @@ struct token {
 bool
 read_file(const char *path, size_t max, std::string *out, ia3_error *err)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-    struct stat st;
+    size_t len = 0;
+    std::unique_ptr<char, void (*)(void *)> text(ia3_read_file(path, max, &len, err), free);
 
-    if (fd < 0)
-        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not open file \"%.300s\": %s", path,
-                        strerror(errno));
-    if (fstat(fd, &st) != 0 || !S_ISREG(st.st_mode) || static_cast<uint64_t>(st.st_size) > max) {
-        close(fd);
-        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: not a regular file of at most %zu bytes", path,
-                        max);
-    }
-    std::unique_ptr<FILE, int (*)(FILE *)> file(fdopen(fd, "rb"), fclose);
-
-    if (!file) {
-        close(fd);
-        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not read file \"%.300s\": %s", path,
-                        strerror(errno));
-    }
-    out->resize(static_cast<size_t>(st.st_size));
-    out->resize(fread(&(*out)[0], 1, out->size(), file.get()));
-    if (ferror(file.get()))
-        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not read file \"%.300s\": %s", path,
-                        strerror(errno));
-    return true;
+    if (text)
+        out->assign(text.get(), len);
+    return text != nullptr;
 }
 
 /* Decodes just enough of protobuf to find the fields of a message. */
@@ -261,7 +242,7 @@ prepare_model(const std::string &model, std::string *out, bool *has_extra_ids, c
 bool
 read_extra_ids(const char *model_path, int fallback, int *extra_ids, ia3_error *err)
 {
-    std::string path(model_path), text;
+    std::string path(model_path);
     size_t slash = path.rfind('/');
 
     path.resize(slash == std::string::npos ? 0 : slash + 1);
@@ -269,15 +250,12 @@ read_extra_ids(const char *model_path, int fallback, int *extra_ids, ia3_error *
     *extra_ids = fallback;
     if (access(path.c_str(), F_OK) != 0)
         return true;
-    if (!read_file(path.c_str(), max_tokenizer_config, &text, err))
-        return false;
 
-    json_error_t where;
-    std::unique_ptr<json_t, void (*)(json_t *)> root(json_loadb(text.data(), text.size(), 0, &where),
+    std::unique_ptr<json_t, void (*)(json_t *)> root(ia3_json_read(path.c_str(), max_tokenizer_config, err),
                                                      json_decref);
 
-    if (!json_is_object(root.get()))
-        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: not a JSON object", path.c_str());
+    if (!root)
+        return false;
 
     json_t *v = json_object_get(root.get(), "extra_ids");
 
