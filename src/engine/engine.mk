@@ -110,8 +110,24 @@ $(ENGINE_BUILD)/test/%: test/engine/%.c $(ENGINE_OBJS) $(KERNEL_ARCHIVE) $(ENGIN
 
 $(ENGINE_BUILD)/bench/%: bench/%.c $(ENGINE_OBJS)
 	@mkdir -p $(@D)
-	$(ENGINE_CC) $(ENGINE_CFLAGS) -MF $@.d -MT $@ -c -o $@.o $<
-	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(ENGINE_OBJS) $(ENGINE_LIBS)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -I$(ENGINE_BUILD)/kernels -MF $@.d -MT $@ -c -o $@.o $<
+	$(ENGINE_CXX) $(SANITIZE) -o $@ $@.o $(filter %.o,$^) $(ENGINE_LIBS)
+
+# Parts of bench_profile. The loops that measure the processor's limits are compiled like the kernels of each variant.
+BENCH_PARTS = bench_limits bench_ops bench_rates
+BENCH_PROFILE_OBJS = $(BENCH_PARTS:%=$(ENGINE_BUILD)/bench/parts/%.o) $(CPU_VARIANTS:%=$(ENGINE_BUILD)/bench/loops-%.o)
+$(ENGINE_BUILD)/bench/bench_profile: $(BENCH_PROFILE_OBJS)
+
+$(ENGINE_BUILD)/bench/parts/%.o: bench/%.c | $(ENGINE_BUILD)/kernels/cpu_variants.h
+	@mkdir -p $(@D)
+	$(ENGINE_CC) $(ENGINE_CFLAGS) -I$(ENGINE_BUILD)/kernels -c -o $@ $<
+
+define bench_rules
+$(ENGINE_BUILD)/bench/loops-$(1).o: bench/bench_rate_loops.c
+	@mkdir -p $$(@D)
+	$$(ENGINE_CC) $$(ENGINE_CFLAGS) $$(CPU_FLAGS_$(1)) -Wno-psabi -DIA3_CPU_VARIANT=$(1) -c -o $$@ $$<
+endef
+$(foreach v,$(CPU_VARIANTS),$(eval $(call bench_rules,$(v))))
 
 $(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/test/test_give_way $(ENGINE_BUILD)/test/test_heartbeat $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate: $(ENGINE_BUILD)/ia3_engine
 
@@ -201,4 +217,4 @@ always:
 
 -include $(CUDA_OBJS:.o=.d) $(CUDASIM_OBJS:.o=.d) $(MODULE_HOST_OBJ:.o=.d)
 -include $(ENGINE_CC_OBJS:.o=.d) $(KERNEL_OBJS:.o=.d) $(ENGINE_MAIN:.o=.d)
--include $(ENGINE_TESTS:=.d) $(ENGINE_TEST_HELPERS:.o=.d) $(patsubst bench/%.c,$(ENGINE_BUILD)/bench/%.d,$(wildcard bench/*.c))
+-include $(ENGINE_TESTS:=.d) $(ENGINE_TEST_HELPERS:.o=.d) $(patsubst bench/%.c,$(ENGINE_BUILD)/bench/%.d,$(wildcard bench/*.c)) $(BENCH_PROFILE_OBJS:.o=.d)
