@@ -156,14 +156,14 @@ test_files(void **state)
     err.code = 0;
     assert_null(ia3_checkpoint_open(directory, &err));
     snprintf(expected, sizeof expected,
-             "%s: neither model.safetensors nor model.safetensors.index.json exists", directory);
+             "%s: neither model.safetensors nor pytorch_model.bin nor an index of either exists", directory);
     assert_string_equal(err.message, expected);
     assert_string_equal(err.hint, "");
     write_in(directory, "pytorch_model.bin", "PK", 2);
     err.code = 0;
     assert_null(ia3_checkpoint_open(directory, &err));
-    assert_string_equal(err.hint,
-                        "Convert pytorch_model.bin with save_pretrained(..., safe_serialization=True).");
+    snprintf(expected, sizeof expected, "%s/pytorch_model.bin: it is not a file of PyTorch", directory);
+    assert_string_equal(err.message, expected);
     for (size_t len = 0; len < b.len; len += 1 + b.len / 23) {
         write_in(directory, "model.safetensors", b.data, len);
         err.code = 0;
@@ -343,7 +343,7 @@ test_unaligned(void **state)
     ia3_checkpoint *original = ia3_checkpoint_open(GOLDEN "t5-relu-tied", &err);
     const ia3_host_tensor *a = ia3_checkpoint_embedding(original), *b = ia3_checkpoint_embedding(ck);
 
-    assert_int_equal((uintptr_t) b->data % 4, 0);
+    assert_int_not_equal((uintptr_t) b->data % 4, 0);
     assert_memory_equal(a->data, b->data, (size_t) (a->rows * a->cols * 4));
     ia3_checkpoint_release(ck, b);
     assert_memory_equal(a->data, b->data, (size_t) (a->rows * a->cols * 4));

@@ -156,9 +156,9 @@ check_weights(const fixture *f, const ia3_checkpoint *merged)
 
         assert_string_equal(to.name, from.name);
         assert_int_equal(to.len, from.len);
-        assert_memory_equal(to.data, from.data, from.tensors->tensors[0].data - from.data);
-        for (int k = 0; k < from.tensors->n; k++) {
-            const char *name = from.tensors->tensors[k].name;
+        assert_memory_equal(to.data, from.data, from.tensors[0].data - from.data);
+        for (int k = 0; k < from.n_tensors; k++) {
+            const char *name = from.tensors[k].name;
             const ia3_host_tensor *a = ia3_checkpoint_tensor(f->ck, name);
             const ia3_host_tensor *b = ia3_checkpoint_tensor(merged, name);
 
@@ -229,6 +229,51 @@ test_ones(void **state)
             assert_memory_equal(copy.data, from.data, from.len);
             free(copy.data);
         }
+        close_fixture(&f);
+    }
+}
+
+/* A checkpoint of PyTorch becomes one of safetensors; with vectors of ones it is the same backbone. */
+static void
+test_torch(void **state)
+{
+    static const struct {
+        const char *name;
+        int files;
+    } cases[] = {{"torch/sharded", 2}, {"torch/legacy", 1}, {"torch/copies", 1}};
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char path[256];
+        uint8_t digest[IA3_DIGEST_LEN];
+        fixture f = {.directory = "/tmp/ia3-test-XXXXXX"};
+
+        assert_non_null(mkdtemp(f.directory));
+        snprintf(f.target, sizeof f.target, "%s/merged", f.directory);
+        f.ck = ia3_checkpoint_open(golden_path(cases[i].name, path), &f.err);
+        golden_ok(f.ck, &f.err);
+        golden_ok(ia3_checkpoint_digest(f.ck, f.digest, NULL, NULL, &f.err), &f.err);
+        f.layout = ia3_layout_create(ia3_checkpoint_config(f.ck), ia3_methods[0]);
+        f.vectors = calloc(f.layout->n_values, sizeof *f.vectors);
+        for (size_t k = 0; k < f.layout->n_values; k++)
+            f.vectors[k] = 1;
+        golden_ok(merge(&f, cases[i].name, f.target), &f.err);
+
+        ia3_checkpoint *merged = ia3_checkpoint_open(f.target, &f.err);
+
+        golden_ok(merged, &f.err);
+        assert_int_equal(ia3_checkpoint_n_files(merged), cases[i].files);
+        assert_true(ia3_checkpoint_file(merged, 0).safetensors);
+        golden_ok(ia3_checkpoint_digest(merged, digest, NULL, NULL, &f.err), &f.err);
+        assert_memory_equal(digest, f.digest, IA3_DIGEST_LEN);
+        ia3_checkpoint_close(merged);
+        f.vectors[0] = 2;
+        entries(f.target, true);
+        golden_ok(merge(&f, cases[i].name, f.target), &f.err);
+        merged = ia3_checkpoint_open(f.target, &f.err);
+        golden_ok(merged, &f.err);
+        golden_ok(ia3_checkpoint_digest(merged, digest, NULL, NULL, &f.err), &f.err);
+        assert_memory_not_equal(digest, f.digest, IA3_DIGEST_LEN);
+        ia3_checkpoint_close(merged);
         close_fixture(&f);
     }
 }
@@ -446,9 +491,10 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_weights),  cmocka_unit_test(test_ones),      cmocka_unit_test(test_target),
-        cmocka_unit_test(test_overflow), cmocka_unit_test(test_cancelled), cmocka_unit_test(test_changed),
-        cmocka_unit_test(test_rounding), cmocka_unit_test(test_left_over), cmocka_unit_test(test_full),
+        cmocka_unit_test(test_weights), cmocka_unit_test(test_ones),     cmocka_unit_test(test_torch),
+        cmocka_unit_test(test_target),  cmocka_unit_test(test_overflow), cmocka_unit_test(test_cancelled),
+        cmocka_unit_test(test_changed), cmocka_unit_test(test_rounding), cmocka_unit_test(test_left_over),
+        cmocka_unit_test(test_full),
     };
 
     return cmocka_run_group_tests_name("merge", tests, NULL, NULL);

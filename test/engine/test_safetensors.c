@@ -150,8 +150,8 @@ test_other_formats(void **state)
     } cases[] = {
         {"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n", "Git LFS pointer",
          "git lfs pull"},
-        {"PK\003\004 archive/data.pkl", "PyTorch", "safe_serialization=True"},
-        {"\200\002}q.........", "PyTorch", "safe_serialization=True"},
+        {"PK\003\004 archive/data.pkl", "PyTorch", "end in \".bin\""},
+        {"\200\002}q.........", "PyTorch", "end in \".bin\""},
         {"<!DOCTYPE html><html>", "HTML", "Download"},
         {"{\"peft_type\": \"IA3\"}", "JSON", ".safetensors"},
     };

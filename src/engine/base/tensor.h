@@ -22,7 +22,7 @@ ia3_dtype_size(ia3_dtype t)
     return t == IA3_F32 ? 4 : 2;
 }
 
-/* A tensor as the checkpoint stores it: row-major [rows, cols]; vectors have rows = 1. */
+/* A tensor as the checkpoint stores it: row-major [rows, cols], at any alignment; vectors have rows = 1. */
 typedef struct ia3_host_tensor {
     const void *data;
     ia3_dtype dtype;

@@ -2,8 +2,8 @@
  * checkpoint.c
  *     Opens a Hugging Face checkpoint directory and finds the tensors that the graph needs.
  *
- * Weights come from model.safetensors or from the shards that model.safetensors.index.json names. Files are mapped
- * read-only and never written. There is no protection against a file that is truncated while it is mapped.
+ * Weights come from model.safetensors or pytorch_model.bin, or from the shards that the index of either names. Files are
+ * mapped read-only and never written. There is no protection against a file that is truncated while it is mapped.
  */
 #include "checkpoint.h"
 
@@ -22,6 +22,7 @@
 #include "read_file.h"
 #include "safetensors.h"
 #include "state_dict.h"
+#include "torch_file.h"
 
 #define MAX_CONFIG (16u << 20)
 #define MAX_INDEX  (100u << 20)
@@ -32,7 +33,8 @@ typedef struct shard {
     char *path;
     uint8_t *map;
     size_t len;
-    ia3_safetensors *st;
+    ia3_safetensors *st; /* or */
+    ia3_torch_file *torch;
 } shard;
 
 typedef struct stored {
@@ -40,14 +42,7 @@ typedef struct stored {
     const ia3_st_tensor *tensor;
     const shard *shard;
     ia3_host_tensor host; /* data == NULL: the graph cannot use it */
-    void *copy;           /* an aligned copy, if the tensor is not aligned in the file */
 } stored;
-
-/* safetensors stores a shared tensor once and records its other names in the metadata, as "removed name: kept name". */
-typedef struct alias {
-    const char *name;
-    const char *kept;
-} alias;
 
 struct ia3_checkpoint {
     char *directory;
@@ -58,7 +53,8 @@ struct ia3_checkpoint {
     json_t *index; /* keeps the names of a sharded checkpoint */
     stored *tensors;
     int n_tensors; /* sorted by name */
-    alias *aliases;
+    /* safetensors stores a shared tensor once and records its other names in the metadata */
+    ia3_st_alias *aliases;
     int n_aliases; /* sorted by name */
     const ia3_host_tensor *embedding, *head;
     ia3_state_tensor *graph; /* keeps the names of a checkpoint without files */
@@ -72,6 +68,12 @@ file_exists(const ia3_checkpoint *ck, const char *file)
 
     free(path);
     return exists;
+}
+
+static bool
+ends_with(const char *s, const char *end)
+{
+    return strlen(s) >= strlen(end) && strcmp(s + strlen(s) - strlen(end), end) == 0;
 }
 
 /* Maps a shard and parses its header. */
@@ -101,10 +103,26 @@ open_shard(ia3_checkpoint *ck, const char *file, ia3_error *err)
     }
     if (size > 0 && s->map == NULL)
         ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not map file \"%.300s\": %s", path, strerror(errno));
+    else if (ends_with(file, ".bin"))
+        s->torch = ia3_torch_parse(s->map, s->len, path, err);
     else
         s->st = ia3_safetensors_parse(s->map, s->len, path, IA3_E_BAD_CHECKPOINT, err);
     close(fd);
-    return s->st ? s : NULL;
+    return s->st || s->torch ? s : NULL;
+}
+
+/* The tensors of a shard [*n]. */
+static const ia3_st_tensor *
+shard_tensors(const shard *s, int *n)
+{
+    *n = s->st ? s->st->n : s->torch->n;
+    return s->st ? s->st->tensors : s->torch->tensors;
+}
+
+static const ia3_st_tensor *
+shard_tensor(const shard *s, const char *name)
+{
+    return s->st ? ia3_safetensors_find(s->st, name) : ia3_torch_find(s->torch, name);
 }
 
 static void
@@ -124,17 +142,21 @@ add_tensor(ia3_checkpoint *ck, const char *name, const ia3_st_tensor *t, const s
 }
 
 static bool
-open_single(ia3_checkpoint *ck, ia3_error *err)
+open_single(ia3_checkpoint *ck, const char *file, ia3_error *err)
 {
     ck->shards = ia3_alloc_array(1, sizeof *ck->shards);
 
-    shard *s = open_shard(ck, "model.safetensors", err);
+    shard *s = open_shard(ck, file, err);
 
     if (s == NULL)
         return false;
-    ck->tensors = ia3_alloc_array(s->st->n, sizeof *ck->tensors);
-    for (int i = 0; i < s->st->n; i++)
-        add_tensor(ck, s->st->tensors[i].name, &s->st->tensors[i], s);
+
+    int n;
+    const ia3_st_tensor *tensors = shard_tensors(s, &n);
+
+    ck->tensors = ia3_alloc_array((size_t) n + 1, sizeof *ck->tensors);
+    for (int i = 0; i < n; i++)
+        add_tensor(ck, tensors[i].name, &tensors[i], s);
     return true;
 }
 
@@ -176,7 +198,7 @@ open_weight_map(ia3_checkpoint *ck, const char *path, json_t *map, ia3_error *er
         if (s == NULL)
             return false;
 
-        const ia3_st_tensor *t = ia3_safetensors_find(s->st, name);
+        const ia3_st_tensor *t = shard_tensor(s, name);
 
         if (t == NULL)
             return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
@@ -187,9 +209,9 @@ open_weight_map(ia3_checkpoint *ck, const char *path, json_t *map, ia3_error *er
 }
 
 static bool
-open_sharded(ia3_checkpoint *ck, ia3_error *err)
+open_sharded(ia3_checkpoint *ck, const char *file, ia3_error *err)
 {
-    char *path = ia3_join_path(ck->directory, "model.safetensors.index.json");
+    char *path = ia3_join_path(ck->directory, file);
     bool ok = false;
 
     ck->index = ia3_json_read(path, MAX_INDEX, err);
@@ -214,7 +236,7 @@ compare_stored(const void *a, const void *b)
 static int
 compare_alias(const void *a, const void *b)
 {
-    return strcmp(((const alias *) a)->name, ((const alias *) b)->name);
+    return strcmp(((const ia3_st_alias *) a)->name, ((const ia3_st_alias *) b)->name);
 }
 
 static void
@@ -223,13 +245,13 @@ collect_aliases(ia3_checkpoint *ck)
     size_t n = 0;
 
     for (int i = 0; i < ck->n_shards; i++)
-        n += (size_t) ck->shards[i].st->n_metadata;
+        n += ck->shards[i].st ? (size_t) ck->shards[i].st->n_metadata : 0;
     ck->aliases = ia3_alloc_array(n, sizeof *ck->aliases);
     for (int i = 0; i < ck->n_shards; i++) {
         const ia3_safetensors *st = ck->shards[i].st;
 
-        for (int j = 0; j < st->n_metadata; j++)
-            ck->aliases[ck->n_aliases++] = (alias){st->metadata_keys[j], st->metadata_values[j]};
+        for (int j = 0; st && j < st->n_metadata; j++)
+            ck->aliases[ck->n_aliases++] = (ia3_st_alias){st->metadata_keys[j], st->metadata_values[j]};
     }
     qsort(ck->aliases, ck->n_aliases, sizeof *ck->aliases, compare_alias);
 }
@@ -243,8 +265,9 @@ find_stored(const ia3_checkpoint *ck, const char *name)
     if (e != NULL)
         return e;
 
-    const alias alias_key = {.name = name};
-    const alias *a = bsearch(&alias_key, ck->aliases, ck->n_aliases, sizeof *ck->aliases, compare_alias);
+    const ia3_st_alias alias_key = {.name = name};
+    const ia3_st_alias *a =
+        bsearch(&alias_key, ck->aliases, ck->n_aliases, sizeof *ck->aliases, compare_alias);
 
     if (a == NULL)
         return NULL;
@@ -265,10 +288,7 @@ format_shape(const ia3_st_tensor *t, char *out, size_t size)
         snprintf(out + n, size - n, "]");
 }
 
-/*
- * Checks that a stored tensor has the shape and a dtype that the graph needs. The format does not guarantee alignment;
- * a tensor that is not aligned to its element size is copied, so that devices may read elements through pointers.
- */
+/* Checks that a stored tensor has the shape and a dtype that the graph needs. */
 static bool
 check_tensor(stored *e, int ndim, int64_t rows, int64_t cols, ia3_error *err)
 {
@@ -288,11 +308,6 @@ check_tensor(stored *e, int ndim, int64_t rows, int64_t cols, ia3_error *err)
                         "%s: tensor \"%.120s\": \"shape\" is %s, but config.json requires %s", e->shard->path,
                         e->name, shape, needed);
     }
-    if ((uintptr_t) t->data % ia3_dtype_size(t->dtype) != 0 && e->copy == NULL) {
-        e->copy = ia3_alloc(t->bytes);
-        memcpy(e->copy, t->data, t->bytes);
-        e->host.data = e->copy;
-    }
     return true;
 }
 
@@ -301,6 +316,20 @@ static const char *
 weights_name(const ia3_checkpoint *ck)
 {
     return ck->n_shards == 1 ? ck->shards[0].path : ck->directory;
+}
+
+/*
+ * Whether a head is the embedding under another name. A file of PyTorch has both names, of one storage or, in old files, of
+ * two with the same values.
+ */
+static bool
+is_embedding(const ia3_checkpoint *ck, const stored *head, const stored *embedding)
+{
+    if (head->host.data == embedding->host.data)
+        return true;
+    return head->shard->torch && !ck->config.untied && head->tensor->dtype == embedding->tensor->dtype &&
+           head->tensor->bytes == embedding->tensor->bytes &&
+           memcmp(head->tensor->data, embedding->tensor->data, head->tensor->bytes) == 0;
 }
 
 static bool
@@ -321,7 +350,7 @@ resolve_roles(ia3_checkpoint *ck, ia3_error *err)
                 "config.json; "
                 "the embedding is used in its place",
                 weights_name(ck));
-    if (head == NULL)
+    if (head == NULL || is_embedding(ck, head, embedding))
         head = embedding;
     if (!check_tensor(embedding, 2, ck->config.vocab_size, ck->config.d_model, err) ||
         !check_tensor(head, 2, ck->config.vocab_size, ck->config.d_model, err))
@@ -367,15 +396,16 @@ open_config(ia3_checkpoint *ck, ia3_error *err)
 static bool
 open_weights(ia3_checkpoint *ck, ia3_error *err)
 {
-    if (file_exists(ck, "model.safetensors"))
-        return open_single(ck, err);
-    if (file_exists(ck, "model.safetensors.index.json"))
-        return open_sharded(ck, err);
-    ia3_fail(err, IA3_E_BAD_CHECKPOINT,
-             "%s: neither model.safetensors nor model.safetensors.index.json exists", ck->directory);
-    if (file_exists(ck, "pytorch_model.bin") || file_exists(ck, "pytorch_model.bin.index.json"))
-        ia3_fail_hint(err, "Convert pytorch_model.bin with save_pretrained(..., safe_serialization=True).");
-    return false;
+    /* in the order in which transformers looks for them */
+    static const char *const files[] = {"model.safetensors", "model.safetensors.index.json",
+                                        "pytorch_model.bin", "pytorch_model.bin.index.json"};
+
+    for (int i = 0; i < 4; i++)
+        if (file_exists(ck, files[i]))
+            return i % 2 ? open_sharded(ck, files[i], err) : open_single(ck, files[i], err);
+    return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+                    "%s: neither model.safetensors nor pytorch_model.bin nor an index of either exists",
+                    ck->directory);
 }
 
 ia3_checkpoint *
@@ -429,10 +459,9 @@ ia3_checkpoint_close(ia3_checkpoint *ck)
 {
     if (ck == NULL)
         return;
-    for (int i = 0; i < ck->n_tensors; i++)
-        free(ck->tensors[i].copy);
     for (int i = 0; i < ck->n_shards; i++) {
         ia3_safetensors_free(ck->shards[i].st);
+        ia3_torch_free(ck->shards[i].torch);
         if (ck->shards[i].map != NULL)
             munmap(ck->shards[i].map, ck->shards[i].len);
         free(ck->shards[i].file);
@@ -485,7 +514,9 @@ ia3_checkpoint_file(const ia3_checkpoint *ck, int i)
 {
     const shard *s = &ck->shards[i];
 
-    return (ia3_weight_file){.name = s->file, .data = s->map, .len = s->len, .tensors = s->st};
+    ia3_weight_file file = {.name = s->file, .data = s->map, .len = s->len, .safetensors = s->st != NULL};
+    file.tensors = shard_tensors(s, &file.n_tensors);
+    return file;
 }
 
 void

@@ -1,7 +1,7 @@
 /*
  * checkpoint.h
- *     A Hugging Face checkpoint directory: config.json, spiece.model, and model.safetensors or shards with an index.
- *     Weight files are mapped into memory; tensors are not copied before the device loads them.
+ *     A Hugging Face checkpoint directory: config.json, spiece.model, and model.safetensors or pytorch_model.bin or shards
+ *     of either with an index. Weight files are mapped into memory; tensors are not copied before the device loads them.
  *
  * Threads: an open checkpoint is never modified, so any thread may read it.
  */
@@ -70,7 +70,9 @@ typedef struct ia3_weight_file {
     const char *name;    /* within the directory */
     const uint8_t *data; /* mapped; begins at the start of a page */
     size_t len;
-    const ia3_safetensors *tensors;
+    bool safetensors; /* else a file of PyTorch */
+    int n_tensors;
+    const ia3_st_tensor *tensors; /* of safetensors: in the order of the data */
 } ia3_weight_file;
 int ia3_checkpoint_n_files(const ia3_checkpoint *ck);
 ia3_weight_file ia3_checkpoint_file(const ia3_checkpoint *ck, int i);

@@ -2,8 +2,9 @@
  * merge.c
  *     Writes the merged copy of a checkpoint.
  *
- * A merged weight has the shape and dtype of the original. So every weight file keeps its header, metadata and offsets,
- * and the index of a sharded checkpoint remains valid: only the bytes of scaled tensors differ. This runs on a thread
+ * A merged weight has the shape and dtype of the original. So every safetensors file keeps its header, metadata and offsets,
+ * and the index of a sharded checkpoint remains valid: only the bytes of scaled tensors differ. Files of PyTorch become
+ * safetensors. This runs on a thread
  * of its own (merger.c) and uses no shared data.
  */
 #include "merge.h"
@@ -11,6 +12,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -204,49 +206,6 @@ close_output(merge *m, output *out, bool ok)
     return ok;
 }
 
-static bool
-write_weights(merge *m, const ia3_weight_file *file)
-{
-    output out;
-
-    if (!open_output(m, &out, file->name))
-        return false;
-
-    size_t done = 0; /* bytes of the file */
-    bool ok = true;
-
-    for (int i = 0; ok && i < file->tensors->n; i++) {
-        const ia3_st_tensor *t = &file->tensors->tensors[i]; /* in the order of the data */
-        const ia3_layout_entry *e = vector_of(m, t->name);
-
-        if (e == NULL)
-            continue;
-
-        size_t at = (size_t) (t->data - file->data);
-
-        ok = put_range(m, &out, file->data, done, at) && put_scaled(m, &out, t, e);
-        done = at + t->bytes;
-        m->applied[e - m->layout->entries] = true;
-    }
-    ok = ok && put_range(m, &out, file->data, done, file->len);
-    return close_output(m, &out, ok);
-}
-
-/*
- * If two modules share a weight through an alias, it is stored once but has two vectors, so it cannot be scaled in
- * place. No published T5 shares a projection.
- */
-static bool
-check_applied(merge *m)
-{
-    for (int i = 0; i < m->layout->n; i++)
-        if (!m->applied[i])
-            return ia3_fail(m->err, IA3_E_BAD_CHECKPOINT,
-                            "%s: the weight of \"%s\" is shared with another module and cannot be merged",
-                            m->source, m->layout->entries[i].name + strlen(PEFT_PREFIX));
-    return true;
-}
-
 /* Copies a file unchanged if it exists. */
 static bool
 copy_companion(merge *m, const char *name)
@@ -275,8 +234,172 @@ copy_companion(merge *m, const char *name)
     return ok;
 }
 
+/* Writes a copy of a safetensors file. */
 static bool
-write_all(merge *m)
+write_weights(merge *m, const ia3_weight_file *file)
+{
+    output out;
+
+    if (!open_output(m, &out, file->name))
+        return false;
+
+    size_t done = 0; /* bytes of the file */
+    bool ok = true;
+
+    for (int i = 0; ok && i < file->n_tensors; i++) {
+        const ia3_st_tensor *t = &file->tensors[i]; /* in the order of the data */
+        const ia3_layout_entry *e = vector_of(m, t->name);
+
+        if (e == NULL)
+            continue;
+
+        size_t at = (size_t) (t->data - file->data);
+
+        ok = put_range(m, &out, file->data, done, at) && put_scaled(m, &out, t, e);
+        done = at + t->bytes;
+        m->applied[e - m->layout->entries] = true;
+    }
+    ok = ok && put_range(m, &out, file->data, done, file->len);
+    return close_output(m, &out, ok);
+}
+
+/* The name of the safetensors file in place of one of PyTorch: pytorch_model-00001-of-00002.bin has model-… */
+static char *
+converted_name(const char *name)
+{
+    static const char prefix[] = "pytorch_", suffix[] = ".bin";
+    size_t n = strlen(name), skip = strncmp(name, prefix, strlen(prefix)) == 0 ? strlen(prefix) : 0;
+
+    if (n - skip > strlen(suffix) && strcmp(name + n - strlen(suffix), suffix) == 0)
+        n -= strlen(suffix);
+
+    char *converted = ia3_alloc(n - skip + strlen(".safetensors") + 1);
+
+    memcpy(converted, name + skip, n - skip);
+    strcpy(converted + n - skip, ".safetensors");
+    return converted;
+}
+
+/* What a file of PyTorch becomes: its tensors, each stored once, and the other names of those that are tied. */
+typedef struct conversion {
+    const ia3_st_tensor **tensors;
+    ia3_st_alias *aliases;
+    int n, n_aliases;
+} conversion;
+
+/* Whether t is another name of a tensor that is kept. Old files have copies of a tied embedding. */
+static bool
+is_twin(const merge *m, const ia3_st_tensor *t, const ia3_st_tensor *kept)
+{
+    const ia3_host_tensor *embedding = ia3_checkpoint_embedding(m->ck);
+
+    if (strcmp(t->name, "lm_head.weight") == 0 && ia3_checkpoint_head(m->ck) == embedding)
+        return kept->data == embedding->data;
+    return kept->data == t->data && kept->bytes == t->bytes;
+}
+
+/* Goes through the names in descending order, so that of several names "shared.weight" is kept, as transformers does. */
+static conversion
+convert(const merge *m, const ia3_weight_file *file)
+{
+    conversion c = {.tensors = ia3_alloc_array((size_t) file->n_tensors + 1, sizeof *c.tensors),
+                    .aliases = ia3_alloc_array((size_t) file->n_tensors + 1, sizeof *c.aliases)};
+
+    for (int i = file->n_tensors - 1; i >= 0; i--) {
+        const ia3_st_tensor *t = &file->tensors[i];
+        int twin = 0;
+
+        if (t->dtype == IA3_AUTO)
+            continue; /* integers, which a T5 does not need */
+        while (twin < c.n && !is_twin(m, t, c.tensors[twin]))
+            twin++;
+        if (twin < c.n && t->bytes > 0)
+            c.aliases[c.n_aliases++] = (ia3_st_alias){t->name, c.tensors[twin]->name};
+        else
+            c.tensors[c.n++] = t;
+    }
+    return c;
+}
+
+static void
+free_conversion(conversion *c)
+{
+    free(c->tensors);
+    free(c->aliases);
+}
+
+static bool
+put_tensor(merge *m, output *out, const ia3_st_tensor *t)
+{
+    const ia3_layout_entry *e = vector_of(m, t->name);
+
+    if (e == NULL)
+        return put_range(m, out, t->data, 0, t->bytes);
+    m->applied[e - m->layout->entries] = true;
+    return put_scaled(m, out, t, e);
+}
+
+/* Writes a safetensors file with the tensors of a file of PyTorch, and enters them in the index if there is one. */
+static bool
+write_converted(merge *m, const ia3_weight_file *file, json_t *weight_map)
+{
+    conversion c = convert(m, file);
+    char *name = converted_name(file->name);
+    size_t len;
+    uint8_t *header = ia3_safetensors_header(c.tensors, c.n, c.aliases, c.n_aliases, &len);
+    output out;
+    bool ok = open_output(m, &out, name);
+
+    if (ok) {
+        ok = put(m, &out, header, len);
+        for (int i = 0; ok && i < c.n; i++)
+            ok = put_tensor(m, &out, c.tensors[i]);
+        ok = close_output(m, &out, ok);
+    }
+    for (int i = 0; weight_map && i < c.n; i++)
+        json_object_set_new(weight_map, c.tensors[i]->name, json_string(name));
+    free(header);
+    free(name);
+    free_conversion(&c);
+    return ok;
+}
+
+static bool
+write_index(merge *m, json_t *weight_map)
+{
+    json_t *index = json_pack("{s:{}, s:O}", "metadata", "weight_map", weight_map);
+    char *text = json_dumps(index, JSON_INDENT(2) | JSON_SORT_KEYS);
+    output out;
+    bool ok = open_output(m, &out, "model.safetensors.index.json");
+
+    if (ok)
+        ok = close_output(m, &out, put(m, &out, text, strlen(text)));
+    free(text);
+    json_decref(index);
+    return ok;
+}
+
+/* The weights of a checkpoint of PyTorch, as safetensors. */
+static bool
+write_all_converted(merge *m)
+{
+    int n = ia3_checkpoint_n_files(m->ck);
+    json_t *weight_map = n > 1 ? json_object() : NULL;
+    bool ok = true;
+
+    for (int i = 0; ok && i < n; i++) {
+        ia3_weight_file file = ia3_checkpoint_file(m->ck, i);
+
+        ok = write_converted(m, &file, weight_map);
+    }
+    ok = ok && (weight_map == NULL || write_index(m, weight_map));
+    json_decref(weight_map);
+    return ok;
+}
+
+/* The weights of a checkpoint of safetensors, in the same files. */
+static bool
+write_all_weights(merge *m)
 {
     int n = ia3_checkpoint_n_files(m->ck);
 
@@ -286,14 +409,37 @@ write_all(merge *m)
         if (!write_weights(m, &file))
             return false;
     }
-    if (!check_applied(m))
+    ia3_weight_file first = ia3_checkpoint_file(m->ck, 0);
+
+    return strcmp(first.name, "model.safetensors") == 0 || copy_companion(m, "model.safetensors.index.json");
+}
+
+/*
+ * If two modules share a weight through an alias, it is stored once but has two vectors, so it cannot be scaled in
+ * place. No published T5 shares a projection.
+ */
+static bool
+check_applied(merge *m)
+{
+    for (int i = 0; i < m->layout->n; i++)
+        if (!m->applied[i])
+            return ia3_fail(m->err, IA3_E_BAD_CHECKPOINT,
+                            "%s: the weight of \"%s\" is shared with another module and cannot be merged",
+                            m->source, m->layout->entries[i].name + strlen(PEFT_PREFIX));
+    return true;
+}
+
+static bool
+write_all(merge *m)
+{
+    bool safetensors = ia3_checkpoint_file(m->ck, 0).safetensors;
+
+    if (!(safetensors ? write_all_weights(m) : write_all_converted(m)) || !check_applied(m))
         return false;
     for (size_t i = 0; i < sizeof companions / sizeof companions[0]; i++)
         if (!copy_companion(m, companions[i]))
             return false;
-    ia3_weight_file first = ia3_checkpoint_file(m->ck, 0);
-
-    return strcmp(first.name, "model.safetensors") == 0 || copy_companion(m, "model.safetensors.index.json");
+    return true;
 }
 
 /* Checks that the target does not exist or is an empty directory, which rename() replaces. */

@@ -253,9 +253,8 @@ begins_with(const uint8_t *data, size_t len, const char *start)
     return len >= strlen(start) && memcmp(data, start, strlen(start)) == 0;
 }
 
-/* Adds to the error what the bytes are instead, if they are something that people often have in place of safetensors. */
-static void
-name_other_format(ia3_error *err, const uint8_t *data, size_t len)
+void
+ia3_name_other_format(ia3_error *err, const uint8_t *data, size_t len)
 {
     if (begins_with(data, len, "version https://git-lfs.github.com/spec/")) {
         ia3_fail_detail(err,
@@ -264,7 +263,7 @@ name_other_format(ia3_error *err, const uint8_t *data, size_t len)
     } else if (begins_with(data, len, "PK\003\004") || (len >= 2 && data[0] == 0x80 && data[1] <= 5)) {
         /* torch.save writes a zip archive, and wrote pickles of protocol 2 before */
         ia3_fail_detail(err, "It is a file of PyTorch.");
-        ia3_fail_hint(err, "Save it with save_pretrained(..., safe_serialization=True).");
+        ia3_fail_hint(err, "Files of PyTorch have names that end in \".bin\".");
     } else if (begins_with(data, len, "<")) {
         ia3_fail_detail(err, "It is an HTML or XML page, such as a server sends in place of a file.");
         ia3_fail_hint(err, "Download the file again.");
@@ -281,7 +280,7 @@ ia3_safetensors_parse(const uint8_t *data, size_t len, const char *what, Ia3Erro
     json_t *root = parse_header(&p, data, len);
 
     if (root == NULL) {
-        name_other_format(err, data, len);
+        ia3_name_other_format(err, data, len);
         return NULL;
     }
 

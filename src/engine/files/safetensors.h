@@ -38,6 +38,20 @@ const ia3_st_tensor *ia3_safetensors_find(const ia3_safetensors *st,
                                           const char *name); /* NULL: no such tensor */
 void ia3_safetensors_free(ia3_safetensors *st);
 
+/* Adds to an error what the bytes are, if they are something that people often have in place of a file with weights. */
+void ia3_name_other_format(ia3_error *err, const uint8_t *data, size_t len);
+
+/*
+ * The beginning of a file: the length of the header and the header, padded to a multiple of 8. The tensors' data, of F32,
+ * BF16 or F16, follow in the given order. Aliases are other names of tensors, which are not stored again. Returns a
+ * malloc'd buffer of *len bytes.
+ */
+typedef struct ia3_st_alias {
+    const char *name, *kept;
+} ia3_st_alias;
+uint8_t *ia3_safetensors_header(const ia3_st_tensor *const *tensors, int n, const ia3_st_alias *aliases,
+                                int n_aliases, size_t *len);
+
 /*
  * Serialises fp32 tensors [n] as peft does: sorted by name, with the metadata {"format":"pt"}, the header padded with
  * spaces to a multiple of 8. The result is byte-identical to that of safetensors' own writer. ndim is 0 to 2; names are

@@ -1,6 +1,6 @@
 /*
  * safetensors_write.c
- *     Writes fp32 tensors exactly as peft's save_pretrained does.
+ *     Writes safetensors exactly as peft's and transformers' save_pretrained do.
  *
  * The reference writer orders tensors by dtype and then by name (here there is only one dtype), puts "__metadata__"
  * first, writes compact JSON and pads the header with spaces so that the data begins at a multiple of 8. The host must
@@ -57,73 +57,87 @@ append_string(text *t, const char *s)
     append(t, "\"");
 }
 
-static int
-compare_names(const void *a, const void *b)
+/* Builds the padded header with its length before it, for tensors in the order of their data. */
+uint8_t *
+ia3_safetensors_header(const ia3_st_tensor *const *tensors, int n, const ia3_st_alias *aliases, int n_aliases,
+                       size_t *len)
 {
-    return strcmp((*(const ia3_st_out *const *) a)->name, (*(const ia3_st_out *const *) b)->name);
-}
-
-static size_t
-tensor_bytes(const ia3_st_out *t)
-{
-    size_t n = sizeof(float);
-
-    for (int i = 0; i < t->ndim; i++)
-        n *= (size_t) t->shape[i];
-    return n;
-}
-
-/* Builds the padded header; *data_bytes is the size of the data that it describes. */
-static text
-write_header(const ia3_st_out *const *sorted, int n, size_t *data_bytes)
-{
+    static const char *const dtypes[] = {[IA3_F32] = "F32", [IA3_BF16] = "BF16", [IA3_F16] = "F16"};
     text h = {0};
+    size_t at = 0;
 
-    *data_bytes = 0;
-    append(&h, "{\"__metadata__\":{\"format\":\"pt\"}");
+    append(&h, "        {\"__metadata__\":{\"format\":\"pt\"");
+    for (int i = 0; i < n_aliases; i++) {
+        append(&h, ",");
+        append_string(&h, aliases[i].name);
+        append(&h, ":");
+        append_string(&h, aliases[i].kept);
+    }
+    append(&h, "}");
     for (int i = 0; i < n; i++) {
-        size_t bytes = tensor_bytes(sorted[i]);
+        const ia3_st_tensor *t = tensors[i];
 
         append(&h, ",");
-        append_string(&h, sorted[i]->name);
-        append(&h, ":{\"dtype\":\"F32\",\"shape\":[");
-        for (int d = 0; d < sorted[i]->ndim; d++)
-            append(&h, "%s%" PRId64, d ? "," : "", sorted[i]->shape[d]);
-        append(&h, "],\"data_offsets\":[%zu,%zu]}", *data_bytes, *data_bytes + bytes);
-        *data_bytes += bytes;
+        append_string(&h, t->name);
+        append(&h, ":{\"dtype\":\"%s\",\"shape\":[", dtypes[t->dtype]);
+        for (int d = 0; d < t->ndim; d++)
+            append(&h, "%s%" PRId64, d ? "," : "", t->shape[d]);
+        append(&h, "],\"data_offsets\":[%zu,%zu]}", at, at + t->bytes);
+        at += t->bytes;
     }
     append(&h, "}");
     while (h.len % 8 != 0)
         append(&h, " ");
-    return h;
+    for (int i = 0; i < 8; i++)
+        h.data[i] = (char) ((uint64_t) (h.len - 8) >> (8 * i));
+    *len = h.len;
+    return (uint8_t *) h.data;
+}
+
+static int
+compare_names(const void *a, const void *b)
+{
+    return strcmp((*(const ia3_st_tensor *const *) a)->name, (*(const ia3_st_tensor *const *) b)->name);
+}
+
+/* What a tensor to be written looks like in a file. */
+static ia3_st_tensor
+describe(const ia3_st_out *out)
+{
+    ia3_st_tensor t = {.name = out->name, .dtype = IA3_F32, .ndim = out->ndim, .bytes = sizeof(float)};
+
+    for (int i = 0; i < out->ndim; i++) {
+        t.shape[i] = out->shape[i];
+        t.bytes *= (size_t) out->shape[i];
+    }
+    t.data = (const uint8_t *) out->data;
+    return t;
 }
 
 uint8_t *
 ia3_safetensors_write(const ia3_st_out *tensors, int n, size_t *len)
 {
-    const ia3_st_out **sorted = ia3_alloc_array(n, sizeof *sorted);
-    size_t data_bytes;
+    ia3_st_tensor *described = ia3_alloc_array(n, sizeof *described);
+    const ia3_st_tensor **sorted = ia3_alloc_array(n, sizeof *sorted);
+    size_t header_len, data_bytes = 0;
 
-    for (int i = 0; i < n; i++)
-        sorted[i] = &tensors[i];
+    for (int i = 0; i < n; i++) {
+        described[i] = describe(&tensors[i]);
+        sorted[i] = &described[i];
+        data_bytes += described[i].bytes;
+    }
     qsort(sorted, n, sizeof *sorted, compare_names);
 
-    text header = write_header(sorted, n, &data_bytes);
-    uint8_t *out = ia3_alloc(8 + header.len + data_bytes), *p = out;
+    uint8_t *header = ia3_safetensors_header(sorted, n, NULL, 0, &header_len);
+    uint8_t *out = ia3_realloc(header, header_len + data_bytes), *p = out + header_len;
 
-    for (int i = 0; i < 8; i++)
-        *p++ = (uint8_t) ((uint64_t) header.len >> (8 * i));
-    memcpy(p, header.data, header.len);
-    p += header.len;
     for (int i = 0; i < n; i++) {
-        size_t bytes = tensor_bytes(sorted[i]);
-
-        if (bytes > 0)
-            memcpy(p, sorted[i]->data, bytes);
-        p += bytes;
+        if (sorted[i]->bytes > 0)
+            memcpy(p, sorted[i]->data, sorted[i]->bytes);
+        p += sorted[i]->bytes;
     }
     *len = (size_t) (p - out);
-    free(header.data);
+    free(described);
     free(sorted);
     return out;
 }
