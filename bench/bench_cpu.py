@@ -27,6 +27,7 @@ def intro(o):
         f"{o.threads} threads; each number is the median of {o.runs} runs, and the programs take turns. A ratio above 1 is"
         " in favour of ia3. The first ratio of each kind, the one with a goal, compares the fastest data type of either"
         " side; the ratios below it compare equal types.",
+        o.instructions.text(),
         "The peers are transformers + peft and CTranslate2. transformers + peft runs with eager attention and with sdpa, and"
         " with the vectors merged into the weights (not for many tasks or for training) or left in the adapter; the fastest"
         " combination counts. Its int8 is PyTorch's dynamic quantisation of the linear layers, with merged vectors. A batch"
@@ -34,8 +35,8 @@ def intro(o):
         " takes long, uses the number that was fastest in bfloat16 with the same attention. CTranslate2 has merged weights;"
         " it runs one batch on all threads or one batch on each, with the fastest of six batch sizes; float32 uses those of"
         " int8. It encodes an input again for each of its choices.",
-        "For many tasks, transformers + peft is measured in bfloat16, with the rows in order of arrival and sorted by task;"
-        " the goal refers to the faster order. Not tried: torch.compile, prepacked (frozen) weights and exports of PyTorch;"
+        "For many tasks, transformers + peft is measured in bfloat16 (in float32 where bfloat16 is not native), with the rows"
+        " in order of arrival and sorted by task. Not tried: torch.compile, prepacked (frozen) weights, exports of PyTorch;"
         " 8-bit types of PyTorch other than its own dynamic ones or with unmerged adapters; reusing the keys and values of"
         " one encoded input for several choices in the peers; BLAS libraries other than PyTorch's own for float32.",
         "The share of oneDNN's rate is the time that oneDNN needs for the matrix products with weights alone, at the best"
@@ -50,6 +51,7 @@ def intro(o):
 def main():
     o = arguments()
     os.makedirs(o.work, exist_ok=True)
+    os.environ.update(o.instructions.environment())
     report = Report()
     for paragraph in intro(o):
         print(paragraph + "\n", flush=True)
@@ -68,7 +70,7 @@ def main():
             training(shape, report)
     engine_parts(o, report)
     if o.write:
-        print(f"written to {report.write(f'{HERE}/results', o.shape, intro(o))}")
+        print(f"written to {report.write(f'{HERE}/results', o.instructions.name, o.shape, intro(o))}")
     print(f"{report.short} short of their goal" if report.short else "all goals reached")
 
 

@@ -6,8 +6,12 @@ from bench_cpu_process import Unsupported, fastest, in_turn, progress
 from bench_cpu_scoring import ATTENTIONS, TORCH, TORCH_BUDGETS
 from bench_cpu_shape import best, compare, ratio_row, scores_of, text
 
-DTYPE = "bfloat16"  # of the peer
 ORDERS = ["as they came", "sorted by task"]
+
+
+def peer_dtype(shape):
+    """The peer's type: bfloat16 unless the processor computes that in software."""
+    return "float32" if shape.o.instructions.why_not("bfloat16") else "bfloat16"
 
 
 def peer(shape, report, n):
@@ -15,7 +19,7 @@ def peer(shape, report, n):
     found = None
     for attention in [shape.attention] if shape.attention else ATTENTIONS:
         try:
-            worker = shape.torch(DTYPE, attention, n_adapters=setup.TASKS)
+            worker = shape.torch(peer_dtype(shape), attention, n_adapters=setup.TASKS)
         except Unsupported as e:
             report.note(f"{shape.name}, mixed: {TORCH} {attention}: skipped ({e})")
             continue
@@ -44,7 +48,7 @@ def start_all(shape, report, n):
         worker, attention, budget = found
         for order, word in zip(ORDERS, ("arrival", "task")):
             detail = f"{attention}, {order}" + (f", {budget} tokens" if word == "task" else "")
-            runs[TORCH, DTYPE, detail] = worker, f"mixed 2 {n} {shape.scores} {budget} {word}"
+            runs[TORCH, peer_dtype(shape), detail] = worker, f"mixed 2 {n} {shape.scores} {budget} {word}"
     return runs
 
 
@@ -67,9 +71,8 @@ def mixed(shape, report):
         if reference is not None:
             compare(text(key), key[1], scores[key], reference)
         report.row(at + text(key), f"{rate:.1f} rows/s")
-    ours, theirs, same = best(rates, "ia3"), best(rates, TORCH), best(rates, "ia3", DTYPE)
+    ours, theirs, same = best(rates, "ia3"), best(rates, TORCH), best(rates, "ia3", peer_dtype(shape))
     for key in [k for k in rates if k[0] == TORCH]:
-        ratio_row(report, at + f"ia3 {ours[1]} / {text(key)}", rates, ours, key,
-                  10 if key == theirs and shape.name == "base" else None)
+        ratio_row(report, at + f"ia3 {ours[1]} / {text(key)}", rates, ours, key)
     if theirs and same:
-        ratio_row(report, at + f"both {DTYPE}: ia3 / {TORCH}", rates, same, theirs)
+        ratio_row(report, at + f"both {peer_dtype(shape)}: ia3 / {TORCH}", rates, same, theirs)

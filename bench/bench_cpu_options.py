@@ -9,6 +9,8 @@ Progress is reported on standard error. For a quick look: --only scoring --shape
 import argparse
 import os
 
+from bench_cpu_isa import NEEDED, Isa
+
 DTYPES = ["float32", "bfloat16", "int8"]
 PARTS = ["scoring", "mixed", "training", "adapters", "idle", "agreement"]
 SHAPES = ["base", "small", "mini"]
@@ -38,6 +40,8 @@ def arguments():
     p.add_argument("--steps", type=int, default=4, help="steps of a training run (4)")
     p.add_argument("--runs", type=int, default=3, help="number of runs of which the median is taken (3)")
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every process (all cores)")
+    p.add_argument("--isa", choices=list(NEEDED),
+                   help="hold every program to these instructions (default: all that the processor has)")
     p.add_argument("--clock", choices=["seconds", "cpu"], default="seconds",
                    help="cpu: measure the CPU time of all threads, for a rough look on a busy machine with --threads 1")
     p.add_argument("--data", default=os.environ.get("IA3_DATA", ""), help="folder with raft/; without it, random rows are used")
@@ -46,7 +50,12 @@ def arguments():
     p.add_argument("--work", help="folder for checkpoints and scores; kept")
     p.add_argument("--build", help="folder of ia3_engine, bench/bench_engine, bench/bench_onednn")
     p.add_argument("--write", action="store_true", help="also write the table to a new file in bench/results")
-    return p.parse_args()
+    o = p.parse_args()
+    try:
+        o.instructions = Isa(o.isa, o.build)
+    except ValueError as e:
+        p.error(str(e))
+    return o
 
 
 if __name__ == "__main__":

@@ -16,6 +16,14 @@ def processor():
     return found.group(1).strip() if found else os.uname().machine
 
 
+def fresh(path):
+    """The path, or with a number in it if there is such a file already."""
+    stem, n = path.removesuffix(".md"), 2
+    while os.path.exists(path):
+        path, n = f"{stem}-{n}.md", n + 1
+    return path
+
+
 def commit():
     """The commit that was measured, with "-dirty" after it if the tree has changes."""
     done = subprocess.run(["git", "-C", os.path.dirname(os.path.abspath(__file__)), "describe", "--always", "--dirty"],
@@ -69,10 +77,10 @@ class Report:
             lines += ["", *(f"- {n}" for n in self.notes)]
         return "\n".join(lines) + "\n"
 
-    def write(self, folder, shapes, intro):
-        """Writes a file into the folder, named after the date, the processor and the shapes, and returns its path."""
+    def write(self, folder, isa, shapes, intro):
+        """Writes a file into the folder, named after the date, the processor, the instructions and the shapes, and returns its path."""
         name = re.sub("[^a-z0-9]+", "-", processor().lower()).strip("-")
-        path = f"{os.path.normpath(folder)}/{time.strftime('%Y-%m-%d')}-{name}-cpu-{'-'.join(shapes)}.md"
+        path = fresh(f"{os.path.normpath(folder)}/{time.strftime('%Y-%m-%d')}-{name}-{isa}-cpu-{'-'.join(shapes)}.md")
         with open(path, "w") as f:
             f.write(self.markdown(shapes, intro))
         return path

@@ -14,7 +14,10 @@ TORCH, CT2 = "transformers + peft", "CTranslate2"
 TORCH_BUDGETS = [512, 1024, 2048, 4096]
 CT2_BATCHES = ["8 examples", "16 examples", "32 examples", "64 examples", "2048 tokens", "4096 tokens"]
 CT2_TYPES = {"float32": ["float32"], "bfloat16": ["bfloat16"], "int8": ["int8_float32", "int8_bfloat16"]}
-GOALS = {(TORCH, "2"): 5, (TORCH, "8"): 10, (CT2, "2"): 1.5, (CT2, "8"): 1.5}
+# by instructions, peer and choices: ia3's rate against the peer's, each with its best type; T5-base's shape
+GOALS = {("avx2", TORCH, "2"): 1.5, ("avx2", CT2, "2"): 1.4, ("avx2", TORCH, "8"): 3, ("avx2", CT2, "8"): 3,
+         ("avx512", TORCH, "2"): 3, ("avx512", CT2, "2"): 3, ("avx512bf16", TORCH, "2"): 3, ("avx512bf16", CT2, "2"): 3}
+LIMIT_GOALS = {"float32": 0.75, "bfloat16": 0.7, "int8": 0.75}
 ATTENTIONS = ["eager", "sdpa"]
 WARM_UP = 8  # rows
 
@@ -32,7 +35,10 @@ class Scoring:
 
     def try_out(self, key, make, sizes):
         """Starts a configuration and finds the fastest of the batch sizes sizes[choices]."""
+        why_not = self.o.instructions.why_not("bfloat16") if key[0] != "ia3" and "bfloat16" in text(key) else None
         try:
+            if why_not:
+                raise Unsupported(why_not)
             worker = self.workers[key] = make()
         except Unsupported as e:
             self.report.note(f"{self.shape.name}: {text(key)}: skipped ({e})")
@@ -91,9 +97,13 @@ class Scoring:
             self.try_out(("ia3", dtype, ""), lambda: self.shape.engine(dtype), dict.fromkeys(CHOICES, [""]))
         if "torch" in self.o.peers:
             self.try_torch("bfloat16")
-            self.try_torch_like("float32", "bfloat16")
+            first = "bfloat16" if any(k[:2] == (TORCH, "bfloat16") for k in self.workers) else "float32"
+            if first == "bfloat16":
+                self.try_torch_like("float32", first)
+            else:
+                self.try_torch("float32")
             self.try_torch("int8")
-            unmerged = [k for k in self.tried["2"] if k[:2] == (TORCH, "bfloat16") and k[2].endswith("unmerged")]
+            unmerged = [k for k in self.tried["2"] if k[:2] == (TORCH, first) and k[2].endswith("unmerged")]
             if unmerged:
                 self.shape.attention = self.fastest_of("2", unmerged)[2].split(",")[0]
         if "ct2" in self.o.peers:
@@ -132,11 +142,25 @@ class Scoring:
 
 
 def limit_rows(shape, report, at, rates, products, choices):
+    isa = shape.o.instructions
     for dtype in DTYPES:
         key = ("ia3", dtype, "")
         if key in rates:
-            goal = 0.7 if (shape.name, dtype, choices) == ("base", "bfloat16", "2") else None
+            # oneDNN's eight-bit products without VNNI are others than ia3's
+            goal = LIMIT_GOALS[dtype] if (shape.name, choices) == ("base", "2") and (dtype != "int8" or isa.vnni) else None
             limit_row(shape, report, at, dtype, products[key], shape.rows(choices) / rates[key], goal)
+
+
+def type_rows(shape, report, at, rates):
+    """ia3's types against float32: smaller weights must not be slower."""
+    base = shape.name == "base"
+    for dtype in DTYPES[1:]:
+        a, b = ("ia3", dtype, ""), ("ia3", "float32", "")
+        if a in rates and b in rates:
+            ratio_row(report, at + f"ia3 {dtype} / float32", rates, a, b, 1 if base else None)
+    a, b = ("ia3", "int8", ""), ("ia3", "bfloat16", "")
+    if a in rates and b in rates and shape.o.instructions.native_bfloat16:
+        ratio_row(report, at + "ia3 int8 / bfloat16", rates, a, b, 1.4 if base and "2 choices" in at else None)
 
 
 def scoring(shape, report):
@@ -151,10 +175,7 @@ def scoring(shape, report):
             size = f"{size} tokens" if key[0] == TORCH else size
             report.row(at + ", ".join(filter(None, (text(key), size))), f"{rate:.1f} rows/s")
         for peer in (TORCH, CT2):
-            goal = GOALS[peer, choices] if base else None
-            ratio_rows(report, at, rates, peer, goal, goal if peer == CT2 else None)
-        a, b = ("ia3", "int8", ""), ("ia3", "bfloat16", "")
-        if a in rates and b in rates:
-            ratio_row(report, at + "ia3 int8 / bfloat16", rates, a, b, 1.4 if base and choices == "2" else None)
+            ratio_rows(report, at, rates, peer, GOALS.get((shape.o.instructions.name, peer, choices)) if base else None)
+        type_rows(shape, report, at, rates)
         limit_rows(shape, report, at, rates, products, choices)
     s.close()

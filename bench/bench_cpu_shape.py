@@ -110,7 +110,9 @@ def limit_seconds(o, dtype, products):
         return n // -(-n // 4096)
     shapes = sorted({(part(k), part(n)) for k, n, _ in products})
     done = subprocess.run([f"{o.build}/bench/bench_onednn", dtype, str(o.threads), *(f"{k}:{n}" for k, n in shapes)],
-                          capture_output=True, text=True, check=True)
+                          capture_output=True, text=True)
+    if done.returncode:
+        raise Unsupported(done.stderr.strip())
     rates = {tuple(map(int, l.split()[:2])): float(l.split()[2]) for l in done.stdout.splitlines()}
     return sum(2e-9 * k * n * rows / rates[part(k), part(n)] for k, n, rows in products)
 
@@ -130,7 +132,7 @@ def ratio_row(report, what, rates, ours, theirs, goal=None, digits=1):
     report.row(what, f"{a:.{digits}f} / {b:.{digits}f}", a / b, goal)
 
 
-def ratio_rows(report, at, rates, peer, goal, goal_by_type=None, digits=1):
+def ratio_rows(report, at, rates, peer, goal, digits=1):
     """ia3 against a peer: the fastest type of each, then type by type."""
     ours, theirs = best(rates, "ia3"), best(rates, peer)
     if not ours or not theirs:
@@ -140,11 +142,19 @@ def ratio_rows(report, at, rates, peer, goal, goal_by_type=None, digits=1):
         a, b = best(rates, "ia3", dtype), best(rates, peer, dtype)
         if a and b:
             autocast = " under autocast" if b[2].endswith("autocast") else ""
-            ratio_row(report, at + f"both {dtype}: ia3 / {peer}{autocast}", rates, a, b, goal_by_type, digits)
+            ratio_row(report, at + f"both {dtype}: ia3 / {peer}{autocast}", rates, a, b, None, digits)
 
 
 def limit_row(shape, report, at, dtype, products, seconds, goal):
     """What ia3 made of the products in these seconds, against oneDNN's rate for them."""
+    what = at + f"ia3 {dtype}: share of oneDNN's rate for the products needed"
+    why_not = shape.o.instructions.why_not(dtype)
+    try:
+        limit = None if why_not else limit_seconds(shape.o, dtype, products)
+    except Unsupported as e:
+        why_not = str(e)
+    if why_not:
+        report.note(f"{what}: skipped ({why_not})")
+        return
     flops = sum(2e-12 * k * n * rows for k, n, rows in products)
-    report.row(at + f"ia3 {dtype}: share of oneDNN's rate for the products needed", f"{flops / seconds:.3f} TFLOP/s",
-               limit_seconds(shape.o, dtype, products) / seconds, goal)
+    report.row(what, f"{flops / seconds:.3f} TFLOP/s", limit / seconds, goal)
