@@ -38,7 +38,7 @@ ENGINE_WARN = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializer
 ENGINE_INCLUDES = -Isrc -I.
 ENGINE_CFLAGS = $(ENGINE_INCLUDES) -std=gnu11 -O3 -Werror=implicit-function-declaration -g -fno-math-errno -fno-trapping-math $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -D_GNU_SOURCE -MMD -MP
 ENGINE_CXXFLAGS = $(ENGINE_INCLUDES) -std=c++17 -O2 -g $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -MMD -MP
-ENGINE_LIBS = -ldnnl -lsentencepiece -ljansson -lcrypto -lgomp -lm -ldl -pthread
+ENGINE_LIBS = -ldnnl -lsentencepiece -lpcre2-8 -ljansson -lcrypto -lgomp -lm -ldl -pthread
 
 # main.c holds main(); everything else is also linked into the tests.
 ENGINE_SRCS = $(filter-out src/engine/cli/main.c,$(wildcard src/engine/*/*.c src/engine/*/*/*.c)) kernels/cpu/isa.c

@@ -298,7 +298,7 @@ test_decode(void **state)
     static const char *const texts[] = {"", "A-Z are letters; 10.5% aren't.", "Crème café",
                                         "literal </s> stays"};
     ia3_error err = {0};
-    ia3_tokenizer *tok = ia3_tokenizer_open(BACKBONE "/spiece.model", 8192, &err);
+    ia3_tokenizer *tok = ia3_tokenizer_open(BACKBONE, 8192, &err);
     assert_non_null(tok);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         int32_t *ids;

@@ -19,7 +19,7 @@ static ia3_tokenizer *
 open_mini(void)
 {
     ia3_error err = {0};
-    ia3_tokenizer *tok = ia3_tokenizer_open(MINI "/spiece.model", 8192, &err);
+    ia3_tokenizer *tok = ia3_tokenizer_open(MINI, 8192, &err);
 
     if (tok == NULL)
         fail_msg("%s", err.message);
@@ -82,7 +82,7 @@ test_golden_t5(void **state)
     char path[512];
     ia3_error err = {0};
 
-    snprintf(path, sizeof path, "%s/tokenizers/t5/spiece.model", shared ? shared : "../shared");
+    snprintf(path, sizeof path, "%s/tokenizers/t5", shared ? shared : "../shared");
     if (access(path, R_OK) != 0)
         skip();
 
@@ -264,7 +264,7 @@ test_injection(void **state)
     write_in(directory, "spiece.model", b.data, b.len);
     snprintf(file, sizeof file, "%s/spiece.model", directory);
 
-    ia3_tokenizer *tok = ia3_tokenizer_open(file, 8192, &err);
+    ia3_tokenizer *tok = ia3_tokenizer_open(directory, 8192, &err);
 
     assert_non_null(tok);
     assert_true(ia3_tokenizer_encode(plain, text, strlen(text), &before, NULL, &n_plain, &err));
@@ -281,7 +281,7 @@ test_injection(void **state)
 
     b.len += append_piece(b.data + b.len, "[SPECIAL]", 4);
     write_in(directory, "spiece.model", b.data, b.len);
-    tok = ia3_tokenizer_open(file, 8192, &err);
+    tok = ia3_tokenizer_open(directory, 8192, &err);
     assert_non_null(tok);
     assert_true(ia3_tokenizer_encode(tok, text, strlen(text), &ids, NULL, &n, &err));
     assert_int_equal(ids[n - 2], pieces + 2);
@@ -321,7 +321,7 @@ test_extra_ids(void **state)
 
         write_in(directory, "tokenizer_config.json", cases[i].config, strlen(cases[i].config));
 
-        ia3_tokenizer *tok = ia3_tokenizer_open(file, 8192, &err);
+        ia3_tokenizer *tok = ia3_tokenizer_open(directory, 8192, &err);
 
         if (cases[i].message != NULL) {
             assert_null(tok);
@@ -348,20 +348,19 @@ test_damaged(void **state)
     ia3_error err = {0};
 
     snprintf(file, sizeof file, "%s/spiece.model", directory);
-    assert_null(ia3_tokenizer_open(file, 8192, &err));
+    assert_null(ia3_tokenizer_open(directory, 8192, &err));
     assert_int_equal(err.code, IA3_E_BAD_CHECKPOINT);
-    assert_non_null(strstr(err.message, "spiece.model\": No such file or directory"));
-    assert_null(ia3_tokenizer_open(MINI, 8192, &(ia3_error){0}));
+    assert_string_equal(err.message + strlen(directory), ": there is no tokenizer");
 
     memset(&err, 0, sizeof err);
-    assert_null(ia3_tokenizer_open(MINI "/spiece.model", 500, &err));
+    assert_null(ia3_tokenizer_open(MINI, 500, &err));
     assert_non_null(strstr(err.message, " pieces, more than \"vocab_size\" (500)"));
 
     for (size_t len = 0; len < b.len; len += 1 + b.len / 37) {
         memset(&err, 0, sizeof err);
         write_in(directory, "spiece.model", b.data, len);
 
-        ia3_tokenizer *tok = ia3_tokenizer_open(file, 8192, &err);
+        ia3_tokenizer *tok = ia3_tokenizer_open(directory, 8192, &err);
 
         /* truncated between two pieces it is a smaller model, which may even be valid */
         if (tok == NULL)
@@ -375,7 +374,7 @@ test_damaged(void **state)
     memcpy(eos, "</x>", 4);
     memset(&err, 0, sizeof err);
     write_in(directory, "spiece.model", b.data, b.len);
-    assert_null(ia3_tokenizer_open(file, 8192, &err));
+    assert_null(ia3_tokenizer_open(directory, 8192, &err));
     assert_string_equal(message_within(&err, directory),
                         "spiece.model: there is no token for the end of a text");
     free(b.data);
@@ -403,7 +402,7 @@ test_damaged_normalizer(void **state)
         root[bit / 8] ^= (uint8_t) (1 << bit % 8);
         write_in(directory, "spiece.model", b.data, b.len);
 
-        ia3_tokenizer *tok = ia3_tokenizer_open(file, 8192, &err);
+        ia3_tokenizer *tok = ia3_tokenizer_open(directory, 8192, &err);
 
         if (tok == NULL) {
             assert_string_equal(message_within(&err, directory),

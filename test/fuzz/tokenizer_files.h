@@ -69,7 +69,7 @@ try_tokenizer(const uint8_t *model, size_t model_len, const uint8_t *config, siz
         files_write("tokenizer_config.json", config, config_len);
     else
         files_remove("tokenizer_config.json");
-    ia3_tokenizer *tok = ia3_tokenizer_open(files_path("spiece.model"), FUZZ_VOCAB, &err);
+    ia3_tokenizer *tok = ia3_tokenizer_open(files_path(""), FUZZ_VOCAB, &err);
     if ((tok == NULL) != (err.code == IA3_E_BAD_CHECKPOINT))
         abort();
     if (tok == NULL)

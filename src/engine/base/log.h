@@ -7,6 +7,10 @@
 #ifndef IA3_LOG_H
 #define IA3_LOG_H
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 typedef enum ia3_log_level { IA3_LOG_DEBUG, IA3_LOG_LOG, IA3_LOG_WARNING, IA3_LOG_ERROR } ia3_log_level;
 
 /*
@@ -14,5 +18,9 @@ typedef enum ia3_log_level { IA3_LOG_DEBUG, IA3_LOG_LOG, IA3_LOG_WARNING, IA3_LO
  * line is dropped, so that logging never blocks.
  */
 void ia3_log(ia3_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

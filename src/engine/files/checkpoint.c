@@ -46,7 +46,6 @@ typedef struct stored {
 
 struct ia3_checkpoint {
     char *directory;
-    char *tokenizer_path;
     ia3_config config;
     shard *shards;
     int n_shards;
@@ -414,7 +413,6 @@ ia3_checkpoint_open(const char *directory, ia3_error *err)
     ia3_checkpoint *ck = ia3_alloc(sizeof *ck);
 
     ck->directory = ia3_strdup(directory);
-    ck->tokenizer_path = ia3_join_path(directory, "spiece.model");
     if (open_config(ck, err) && open_weights(ck, err)) {
         qsort(ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_stored);
         collect_aliases(ck);
@@ -433,7 +431,6 @@ ia3_checkpoint_in_memory(const ia3_config *config, ia3_dtype dtype, bool own_hea
     int n;
 
     ck->directory = ia3_strdup("");
-    ck->tokenizer_path = ia3_strdup("");
     ck->config = *config;
     ck->graph = ia3_state_dict(config, &n);
     ck->tensors = ia3_alloc_array((size_t) n + 2, sizeof *ck->tensors);
@@ -472,7 +469,6 @@ ia3_checkpoint_close(ia3_checkpoint *ck)
     free(ck->tensors);
     free(ck->aliases);
     free(ck->shards);
-    free(ck->tokenizer_path);
     free(ck->directory);
     free(ck);
 }
@@ -538,10 +534,4 @@ ia3_checkpoint_release(const ia3_checkpoint *ck, const ia3_host_tensor *t)
         if (begin < end)
             madvise(s->map + begin, end - begin, MADV_DONTNEED);
     }
-}
-
-const char *
-ia3_checkpoint_tokenizer_path(const ia3_checkpoint *ck)
-{
-    return ck->tokenizer_path;
 }

@@ -77,7 +77,4 @@ typedef struct ia3_weight_file {
 int ia3_checkpoint_n_files(const ia3_checkpoint *ck);
 ia3_weight_file ia3_checkpoint_file(const ia3_checkpoint *ck, int i);
 
-/* The path of spiece.model in the directory. The file may not exist. */
-const char *ia3_checkpoint_tokenizer_path(const ia3_checkpoint *ck);
-
 #endif

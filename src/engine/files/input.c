@@ -154,7 +154,7 @@ typedef struct cutting {
     uint32_t max_tokens;
     char *text; /* that `in` points to if it is a part */
     ia3_field *fields;
-    int n_tokens;             /* of all of it, with </s> */
+    int n_tokens;             /* of all of it, with those around the text */
     uint32_t *offsets;        /* [n_tokens] where they begin */
     uint32_t *first, *tokens; /* of each field; none if it shares its only token with the field before it */
     uint64_t sum;             /* of tokens */
@@ -206,8 +206,10 @@ count_tokens(cutting *c)
     uint32_t f = 0;
     memset(c->tokens, 0, c->in.n_fields * sizeof *c->tokens);
     c->sum = 0;
-    for (uint32_t t = 0; t + 1 < (uint32_t) c->n_tokens; t++) {
-        uint32_t begin = c->offsets[t], end = c->offsets[t + 1];
+    int before, after;
+    ia3_tokenizer_around(c->tok, &before, &after);
+    for (uint32_t t = (uint32_t) before; t + (uint32_t) after < (uint32_t) c->n_tokens; t++) {
+        uint32_t begin = c->offsets[t], end = t + 1 < (uint32_t) c->n_tokens ? c->offsets[t + 1] : c->in.len;
         while (f < c->in.n_fields &&
                (c->in.fields[f].end <= begin || c->in.fields[f].end == c->in.fields[f].begin))
             f++;
@@ -219,6 +221,14 @@ count_tokens(cutting *c)
             c->first[f] = t;
         c->sum++;
     }
+}
+
+/* The last place up to `at` where a field that begins at `begin` can be cut: tokens may begin within a character. */
+static uint32_t
+cut_at(const cutting *c, uint32_t at, uint32_t begin)
+{
+    size_t start = character_start(c->in.text, at);
+    return start > begin ? (uint32_t) start : begin;
 }
 
 /* Encodes the input with `total` tokens left in its fields. */
@@ -233,7 +243,8 @@ try_total(cutting *c, uint64_t total, int32_t **ids, int *n, ia3_error *err)
         if (left == c->tokens[f])
             c->keep[f] = field->end - field->begin;
         else
-            c->keep[f] = left == 0 ? 0 : c->offsets[c->first[f] + left] - field->begin;
+            c->keep[f] =
+                left == 0 ? 0 : cut_at(c, c->offsets[c->first[f] + left], field->begin) - field->begin;
     }
     shorten(&c->in, c->keep, c->attempt, c->attempt_fields, &shorter);
     return ia3_tokenizer_encode(c->tok, shorter.text, shorter.len, ids, NULL, n, err);

@@ -23,7 +23,7 @@ typedef struct ia3_input {
 } ia3_input;
 
 /*
- * Encodes an input as at most max_tokens tokens, including </s>; ids are malloc'd [n]. One that fits gives the tokens of
+ * Encodes an input as at most max_tokens tokens, including those around the text; ids are malloc'd [n]. One that fits gives the tokens of
  * its text, whatever its fields are. Of a longer one *truncated says that something was cut:
  *
  * - Without fields, tokens before the tail are dropped as ia3_tokenizer_encode_input says.

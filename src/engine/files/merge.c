@@ -31,9 +31,19 @@
 #define DIR_MODE    0755
 
 /* The files besides the weights that are copied. The model card is not one of them: it describes another model. */
-static const char *const companions[] = {
-    "config.json",       "generation_config.json",  "spiece.model", "tokenizer.json", "tokenizer_config.json",
-    "added_tokens.json", "special_tokens_map.json", "LICENSE",      "LICENSE.txt",    "NOTICE"};
+static const char *const companions[] = {"config.json",
+                                         "generation_config.json",
+                                         "spiece.model",
+                                         "tokenizer.model",
+                                         "tokenizer.json",
+                                         "vocab.json",
+                                         "merges.txt",
+                                         "LICENSE",
+                                         "added_tokens.json",
+                                         "tokenizer_config.json",
+                                         "LICENSE.txt",
+                                         "special_tokens_map.json",
+                                         "NOTICE"};
 
 typedef struct merge {
     const ia3_checkpoint *ck;

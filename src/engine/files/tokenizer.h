@@ -1,6 +1,6 @@
 /*
  * tokenizer.h
- *     A C interface to SentencePiece.
+ *     The tokenizer of a checkpoint, whatever its kind: SentencePiece, bytes, or byte-level BPE.
  *
  * Threads: an open tokenizer is never modified, so several threads may encode and decode at the same time.
  */
@@ -18,23 +18,31 @@ extern "C" {
 typedef struct ia3_tokenizer ia3_tokenizer;
 
 /*
- * Opens spiece.model at `path` and reads "extra_ids" from tokenizer_config.json beside it. vocab_size is the number of
- * rows of the backbone's embedding; a tokenizer with more pieces is an error. Errors are IA3_E_BAD_CHECKPOINT and name
- * the file. Closing NULL is allowed.
+ * Opens the tokenizer of a checkpoint's directory (docs/engine.md §1.5 says which files count). vocab_size is the number of
+ * rows of the backbone's embedding; a tokenizer with a token beyond it is an error, one with far fewer a WARNING in the log.
+ * Errors are IA3_E_BAD_CHECKPOINT and name the file. Closing NULL is allowed.
  */
-ia3_tokenizer *ia3_tokenizer_open(const char *path, int vocab_size, ia3_error *err);
+ia3_tokenizer *ia3_tokenizer_open(const char *directory, int vocab_size, ia3_error *err);
 void ia3_tokenizer_close(ia3_tokenizer *tok);
 
 /*
- * Encodes UTF-8 text and appends </s>. Returns malloc'd ids [n] and, unless offsets is NULL, the byte offsets in `text`
- * at which the tokens begin, also malloc'd [n]. Text such as "</s>", "<pad>" or "<extra_id_0>" is ordinary text; it
- * never becomes a control token. Invalid UTF-8 and zero bytes are an error (IA3_E_INVALID).
+ * Encodes UTF-8 text, with the tokens that the tokenizer puts around it: usually </s> after it. Returns malloc'd ids [n] and,
+ * unless offsets is NULL, the byte offsets in `text` at which the tokens begin, also malloc'd [n]; they need not be at the
+ * beginning of a character. Text such as "</s>", "<pad>" or "<extra_id_0>" is ordinary text; it never becomes a control token.
+ * Invalid UTF-8 and zero bytes are an error (IA3_E_INVALID).
  */
 bool ia3_tokenizer_encode(const ia3_tokenizer *tok, const char *text, size_t len, int32_t **ids,
                           uint32_t **offsets, int *n, ia3_error *err);
 
+/* The same for a text that the decoder produces: it ends with </s> even if the tokenizer does not put it there. */
+bool ia3_tokenizer_encode_target(const ia3_tokenizer *tok, const char *text, size_t len, int32_t **ids,
+                                 int *n, ia3_error *err);
+
+/* How many tokens are put before and after those of a text. */
+void ia3_tokenizer_around(const ia3_tokenizer *tok, int *before, int *after);
+
 /*
- * Encodes an input as at most max_tokens tokens, including </s>. If there are more, tokens are dropped from the end of
+ * Encodes an input as at most max_tokens tokens, including those around the text. If there are more, tokens are dropped from the end of
  * the body, that is, of those that end at or before byte `tail`; what follows is kept. *n_all is how many there were.
  * If the tail alone does not fit, the error is IA3_E_TOO_LONG. ids are malloc'd [n].
  */

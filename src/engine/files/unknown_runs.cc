@@ -10,26 +10,13 @@
 #include "unknown_runs.h"
 
 #include "engine/base/utf8.h"
+#include "unicode.h"
 
 namespace {
 
 /* In characters. */
 constexpr size_t window = 64, overlap = 16, step = window - overlap;
 constexpr size_t long_run = 4 * window;
-
-/* The character at *at, which moves behind it. The text is valid. */
-uint32_t
-next_character(const char *text, size_t *at)
-{
-    const auto *p = reinterpret_cast<const uint8_t *>(text + *at);
-    size_t n = p[0] < 0x80 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-    uint32_t c = n == 1 ? p[0] : p[0] & (0xffu >> (n + 1));
-
-    for (size_t i = 1; i < n; i++)
-        c = c << 6 | (p[i] & 0x3fu);
-    *at += n;
-    return c;
-}
 
 /* A text that is being copied with gaps. */
 struct shortening {
@@ -89,7 +76,7 @@ ia3_known_characters::add(const std::string &piece)
     size_t at = 0;
 
     if (!piece.empty() && ia3_utf8_length(p, piece.size()) == piece.size())
-        known[next_character(piece.data(), &at)] = true;
+        known[ia3_next_character(piece.data(), &at)] = true;
 }
 
 std::string
@@ -105,7 +92,7 @@ ia3_shorten_unknown_runs(const char *text, size_t len, const ia3_known_character
         bool in_run = at < len;
 
         if (in_run) {
-            uint32_t c = next_character(text, &at);
+            uint32_t c = ia3_next_character(text, &at);
 
             in_run = c > ' ' && !known.contains(c);
         } else

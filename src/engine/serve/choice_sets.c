@@ -64,7 +64,7 @@ tokenize_choice(const ia3_tokenizer *tok, ia3_span choice, int index, int32_t **
         ia3_fail(err, IA3_E_TOO_LONG, "choice %d is too long", index + 1);
         return ia3_fail_detail(err, "It has %u bytes.", choice.len);
     }
-    if (!ia3_tokenizer_encode(tok, choice.data, choice.len, ids, NULL, n, err)) {
+    if (!ia3_tokenizer_encode_target(tok, choice.data, choice.len, ids, n, err)) {
         if (err->detail[0] == '\0')
             ia3_fail_detail(err, "The error is in choice %d.", index + 1);
         return false;

@@ -101,8 +101,7 @@ ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3
     if (ck == NULL)
         return false;
     loading_progress(0, &l);
-    s->tokenizer =
-        ia3_tokenizer_open(ia3_checkpoint_tokenizer_path(ck), ia3_checkpoint_config(ck)->vocab_size, err);
+    s->tokenizer = ia3_tokenizer_open(s->path, ia3_checkpoint_config(ck)->vocab_size, err);
     bool ok = s->tokenizer && load_weights(s, ck, &l, err);
     l.from = 60;
     l.to = 100;
