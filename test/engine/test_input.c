@@ -12,6 +12,7 @@
 enum { MAX_FIELDS = 8 };
 
 static ia3_tokenizer *tok;
+static int random_rounds = 1500, part_rounds = 60;
 
 static int
 open_mini(void **state)
@@ -317,6 +318,8 @@ lose_token(losing *l)
         size_t end = field->end;
         if (l->cut[f])
             end = l->left[f] == 0 ? field->begin : l->offsets[l->first[f] + l->left[f]];
+        while (end > field->begin && ((unsigned char) l->p->text[end] & 0xC0) == 0x80)
+            end--; /* a token of bytes can begin within a character */
         memcpy(l->text + len, l->p->text + from, end - from);
         len += end - from;
         from = field->end;
@@ -364,7 +367,7 @@ test_random(void **state)
                                         "it's", "caf\xc3\xa9", "pizza,", "(cold)", "\xe2\x80\xa6"};
     static const char *const literals[] = {" ", " Question: ", "\n", "? Answer:", ", ", " and "};
     uint64_t draw = 0;
-    for (int round = 0; round < 1500; round++) {
+    for (int round = 0; round < random_rounds; round++) {
         prompt p = new_prompt();
         int fields = 1 + (int) ia3_draw(7, 0, draw++, 4);
         for (int f = 0; f < fields; f++) {
@@ -395,7 +398,7 @@ test_parts(void **state)
                                         "x",        "caf\xc3\xa9", "\xe6\xb0\xb4\xe7\x81\xab",
                                         "(cold), ", "42"};
     uint64_t draw = 1 << 20;
-    for (int round = 0; round < 60; round++) {
+    for (int round = 0; round < part_rounds; round++) {
         prompt p = new_prompt();
         for (int f = 0; f < 3; f++) {
             size_t len = 0, size = 100 + ia3_draw(7, 0, draw++, f == 2 ? 200 : 20000);
@@ -435,6 +438,27 @@ test_parts(void **state)
         free(all);
         free(p.text);
     }
+}
+
+/* The same with tokens of bytes, and with tokens before the text. */
+static void
+test_other_tokenizers(void **state)
+{
+    static const char *const names[] = {"byt5", "roberta"};
+    ia3_tokenizer *mini = tok;
+    random_rounds = 300;
+    part_rounds = 12;
+    for (int i = 0; i < 2; i++) {
+        char directory[64];
+        ia3_error err = {0};
+        snprintf(directory, sizeof directory, "test/golden/tokenizers/%s", names[i]);
+        tok = ia3_tokenizer_open(directory, 512, &err);
+        assert_non_null(tok);
+        test_random(state);
+        test_parts(state);
+        ia3_tokenizer_close(tok);
+    }
+    tok = mini;
 }
 
 /* Megabytes take no longer than what can matter of them. */
@@ -483,7 +507,8 @@ main(void)
         cmocka_unit_test(test_question),     cmocka_unit_test(test_template_too_long),
         cmocka_unit_test(test_empty_fields), cmocka_unit_test(test_seams),
         cmocka_unit_test(test_invalid_text), cmocka_unit_test(test_random),
-        cmocka_unit_test(test_parts),        cmocka_unit_test(test_megabytes),
+        cmocka_unit_test(test_parts),        cmocka_unit_test(test_other_tokenizers),
+        cmocka_unit_test(test_megabytes),
     };
     return cmocka_run_group_tests(tests, open_mini, close_mini);
 }

@@ -5,6 +5,8 @@
  */
 #include "file_fixture.h"
 
+#include <time.h>
+
 #include "engine/files/tokenizer.h"
 
 #define GOLDEN "test/golden/tokenizers/"
@@ -89,7 +91,9 @@ check_tokens(const ia3_tokenizer *tok, const char *directory)
 static void
 test_golden(void **state)
 {
-    static const char *const names[] = {"unigram", "added", "added-files", "byt5"};
+    static const char *const names[] = {"unigram",      "unigram-json", "unigram-json-4", "added",
+                                        "added-json",   "added-files",  "byt5",           "roberta",
+                                        "roberta-json", "gpt2",         "gpt2-json"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char directory[128];
@@ -156,6 +160,24 @@ test_pieces(void **state)
     check_decoded(tok, "a \xc3\xa9", "a \xc3\xa9");
     assert_string_equal(ia3_tokenizer_piece(tok, 259, buffer), "<extra_id_0>");
     assert_string_equal(ia3_tokenizer_piece(tok, 383, buffer), "<extra_id_124>");
+    ia3_tokenizer_close(tok);
+
+    tok = open_tokenizer(GOLDEN "roberta", VOCAB);
+    check_pieces(tok, "the x\n", "<s> the \xc4\xa0 x \xc4\x8a </s>");
+    check_decoded(tok, "def caf\xc3\xa9(x):\n\t<s>", "def caf\xc3\xa9(x):\n\t<s>");
+    ia3_tokenizer_close(tok);
+
+    /* GPT-2's tokenizer puts nothing around a text; what the decoder produces ends all the same */
+    ia3_error err = {0};
+    int32_t *ids;
+    int n;
+
+    tok = open_tokenizer(GOLDEN "gpt2", VOCAB);
+    check_pieces(tok, "<LM> x", "<LM> \xc4\xa0 x");
+    assert_true(ia3_tokenizer_encode_target(tok, "x", 1, &ids, &n, &err));
+    assert_int_equal(n, 2);
+    assert_int_equal(ids[1], ia3_tokenizer_eos(tok));
+    free(ids);
     ia3_tokenizer_close(tok);
 }
 
@@ -256,6 +278,191 @@ test_many_added(void **state)
     remove_directory(directory);
 }
 
+/* Changes to a valid tokenizer.json, and what the error is (NULL: none). */
+static void
+test_json(void **state)
+{
+    static const struct {
+        const char *name, *from, *to, *message;
+    } cases[] = {
+        {"unigram-json", "\"Unigram\"", "\"WordPiece\"", "\"model\" of type \"WordPiece\" is not supported"},
+        {"unigram-json", "\"unk_id\": 2", "\"unk_id\": null", "there is no token for unknown text"},
+        {"unigram-json", "\"unk_id\": 2", "\"unk_id\": 99999",
+         "not a usable SentencePiece model: Internal: "},
+        {"unigram-json", "\"vocab\": [", "\"vocab\": [5, ", "\"vocab\"[0] is not a piece with a score"},
+        {"unigram-json", "\"vocab\": [", "\"vocab\": {}, \"v\": [", "\"vocab\" of \"model\" is not a list"},
+        {"unigram-json", "\"Precompiled\"", "\"Lowercase\"",
+         "\"normalizer\" of type \"Lowercase\" is not supported, or not with these settings"},
+        {"unigram-json", "\"precompiled_charsmap\": \"", "\"precompiled_charsmap\": \"!",
+         "\"precompiled_charsmap\" of \"normalizer\" is not in base64"},
+        {"unigram-json", "\"precompiled_charsmap\": \"", "\"precompiled_charsmap\": \"////",
+         "the normalizer's \"precompiled_charsmap\" is corrupted"},
+        {"unigram-json", "\"WhitespaceSplit\"", "\"Digits\"",
+         "\"pre_tokenizer\" of type \"Digits\" is not supported, or not with these settings"},
+        {"unigram-json", "\"Metaspace\"", "\"ByteLevel\"",
+         "a Unigram model without Metaspace is not supported"},
+        {"unigram-json", "\"TemplateProcessing\"", "\"Other\"",
+         "\"post_processor\" of type \"Other\" is not supported, or not with these settings"},
+        {"unigram-json", "\"ids\": [", "\"ids\": [99999, ",
+         "\"post_processor\" has a token whose id is not below \"vocab_size\""},
+        {"unigram-json", "\"added_tokens\": [", "\"added_tokens\": [{}, ",
+         "\"added_tokens\"[0] is not an added token with \"id\" and \"content\""},
+
+        {"roberta-json", "\"merges\": [", "\"merges\": [5, ", "\"merges\"[0] is not a pair of pieces"},
+        {"roberta-json", "\"merges\": [", "\"merges\": [\"e \xc2\xa9\", ",
+         "merge 1 (\"e\" and \"\xc2\xa9\") has a piece that is not in the vocabulary"},
+        {"roberta-json", "\"merges\": [", "\"merges\": [[\"e\", 5], ",
+         "\"merges\"[0] is not a pair of pieces"},
+        {"roberta-json", "\"vocab\": {", "\"vocab\": {\"x y\": \"z\", ", "\"vocab\" has no id for \"x y\""},
+        {"roberta-json", "\"vocab\": {", "\"vocab\": {\"x y\": 512, ",
+         "the token \"x y\" has the id 512, but \"vocab_size\" is 512"},
+        {"roberta-json", "\"vocab\": {", "\"vocab\": {\"x y\": 77, ",
+         "two tokens have the id 77, or one is empty"},
+        {"roberta-json", "\"end_of_word_suffix\": \"\"", "\"end_of_word_suffix\": \"</w>\"",
+         "\"end_of_word_suffix\" of \"model\" is not supported"},
+        {"roberta-json", "\"dropout\": null", "\"dropout\": 0.1",
+         "\"dropout\" of \"model\" is not supported"},
+        {"roberta-json", "\"pre_tokenizer\": {", "\"pre_tokenizer\": null, \"p\": {",
+         "a BPE model without ByteLevel or Metaspace is not supported"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char path[64], source[128], *directory = make_directory(path);
+        ia3_error err = {0};
+
+        snprintf(source, sizeof source, GOLDEN "%s", cases[i].name);
+
+        buffer b = read_in(source, "tokenizer.json");
+        char *changed = replace_text((const char *) b.data, b.len, cases[i].from, cases[i].to);
+
+        write_in(directory, "tokenizer.json", changed, strlen(changed));
+
+        ia3_tokenizer *tok = ia3_tokenizer_open(directory, VOCAB, &err);
+
+        if (cases[i].message == NULL)
+            fail_msg("%s is an error: %s", cases[i].to, err.message);
+        if (tok != NULL || strstr(message_within(&err, directory), cases[i].message) == NULL)
+            fail_msg("%s: \"%s\", not \"%s\"", cases[i].to, err.message, cases[i].message);
+        assert_int_equal(err.code, IA3_E_BAD_CHECKPOINT);
+        free(changed);
+        free(b.data);
+        remove_directory(directory);
+    }
+}
+
+/* A file that ends too early, at every 97th byte. */
+static void
+test_truncated(void **state)
+{
+    static const char *const files[][2] = {{"unigram-json", "tokenizer.json"},
+                                           {"roberta-json", "tokenizer.json"},
+                                           {"roberta", "vocab.json"},
+                                           {"added", "tokenizer_config.json"},
+                                           {"added-files", "added_tokens.json"}};
+
+    for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
+        char path[64], source[128], *directory = make_directory(path);
+
+        snprintf(source, sizeof source, GOLDEN "%s", files[i][0]);
+
+        buffer b = read_in(source, files[i][1]);
+
+        if (strcmp(files[i][0], "roberta") == 0) {
+            copy_in(source, directory, "merges.txt");
+            copy_in(source, directory, "tokenizer_config.json");
+        } else if (strcmp(files[i][1], "tokenizer.json") != 0)
+            copy_in(source, directory, "spiece.model");
+        for (size_t len = 0; len < b.len - 1; len += 97) {
+            ia3_error err = {0};
+
+            write_in(directory, files[i][1], b.data, len);
+            assert_null(ia3_tokenizer_open(directory, VOCAB, &err));
+            assert_int_equal(err.code, IA3_E_BAD_CHECKPOINT);
+            assert_memory_equal(message_within(&err, directory), files[i][1], strlen(files[i][1]));
+        }
+        free(b.data);
+        remove_directory(directory);
+    }
+}
+
+static void
+test_vocab_and_merges(void **state)
+{
+    static const struct {
+        const char *file, *text, *message;
+    } cases[] = {
+        {"merges.txt", "#version: 0.2\na\n", "merges.txt: line 2 is not a pair of pieces"},
+        {"merges.txt", "a b c\n", "merges.txt: line 1 is not a pair of pieces"},
+        {"merges.txt", "a\n", "merges.txt: line 1 is not a pair of pieces"},
+        {"merges.txt", "e \xc2\xa9",
+         "vocab.json: merge 1 (\"e\" and \"\xc2\xa9\") has a piece that is not in the "
+         "vocabulary"},
+        {"vocab.json", "{\"a\": -1}", "vocab.json: \"vocab\" has no id for \"a\""},
+        {"tokenizer_config.json", "{\"tokenizer_class\": \"BartTokenizer\"}",
+         "vocab.json: \"tokenizer_class\" is \"BartTokenizer\", but only RobertaTokenizer and GPT2Tokenizer "
+         "are "
+         "supported with this file"},
+        {"tokenizer_config.json", "{\"tokenizer_class\": \"RobertaTokenizerFast\", \"cls_token\": \"[CLS]\"}",
+         "vocab.json: there is no token for the beginning or the end of a text"},
+        {"tokenizer_config.json", "{\"tokenizer_class\": \"GPT2Tokenizer\"}",
+         ": there is no token for the end of a text"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char path[64], *directory = make_directory(path);
+        ia3_error err = {0};
+
+        copy_in(GOLDEN "roberta", directory, "vocab.json");
+        copy_in(GOLDEN "roberta", directory, "merges.txt");
+        copy_in(GOLDEN "roberta", directory, "tokenizer_config.json");
+        write_in(directory, cases[i].file, cases[i].text, strlen(cases[i].text));
+        assert_null(ia3_tokenizer_open(directory, VOCAB, &err));
+        assert_int_equal(err.code, IA3_E_BAD_CHECKPOINT);
+        assert_string_equal(cases[i].message[0] == ':' ? err.message + strlen(directory)
+                                                       : message_within(&err, directory),
+                            cases[i].message);
+        remove_directory(directory);
+    }
+}
+
+/* Megabytes of one word, of white space, and of ordinary text. */
+static void
+test_long_texts(void **state)
+{
+    static const char *const names[] = {"roberta", "byt5"};
+    const size_t len = 4 << 20;
+    char *text = malloc(len);
+
+    for (int i = 0; i < 2; i++) {
+        char directory[128];
+
+        snprintf(directory, sizeof directory, GOLDEN "%s", names[i]);
+
+        ia3_tokenizer *tok = open_tokenizer(directory, VOCAB);
+
+        for (int kind = 0; kind < 4; kind++) {
+            int32_t *ids;
+            int n;
+            ia3_error err = {0};
+
+            for (size_t k = 0; k < len; k++)
+                text[k] = kind == 0   ? 'a'
+                          : kind == 1 ? ' '
+                          : kind == 2 ? (char) ('a' + k * k % 26)
+                                      : "the cat (sat) "[k % 14];
+
+            clock_t began = clock();
+
+            assert_true(ia3_tokenizer_encode(tok, text, len, &ids, NULL, &n, &err));
+            printf("%s, text %d: %d tokens, %.2f s\n", names[i], kind, n,
+                   (double) (clock() - began) / CLOCKS_PER_SEC);
+            free(ids);
+        }
+        ia3_tokenizer_close(tok);
+    }
+    free(text);
+}
+
 static void
 test_no_tokenizer(void **state)
 {
@@ -271,8 +478,14 @@ int
 main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),       cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_settings),     cmocka_unit_test(test_many_added),
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_many_added),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_vocab_and_merges),
+        cmocka_unit_test(test_long_texts),
         cmocka_unit_test(test_no_tokenizer),
     };
 

@@ -12,6 +12,7 @@
 
 #include <sentencepiece_processor.h>
 
+#include "protobuf.h"
 #include "token_model.h"
 #include "unknown_runs.h"
 
@@ -75,14 +76,6 @@ struct proto_reader {
         return skip(n);
     }
 };
-
-void
-put_varint(std::string *out, uint64_t v)
-{
-    for (; v >= 0x80; v >>= 7)
-        out->push_back(static_cast<char>(v | 0x80));
-    out->push_back(static_cast<char>(v));
-}
 
 /*
  * The normalizer's table consists of a u32 n, n bytes of a double-array trie (32-bit units), and the replacements as
@@ -174,7 +167,7 @@ prepare_model(const std::string &model, std::string *out, bool *has_extra_ids, c
         }
         *has_extra_ids = true;
         out->push_back(0x0a);
-        put_varint(out, top.len + 2);
+        ia3_put_varint(out, top.len + 2);
         out->append(reinterpret_cast<const char *>(top.bytes), top.len);
         out->append("\x18\x03"); /* type = CONTROL */
     }

@@ -14,6 +14,7 @@
 #include <exception>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,7 @@
 #include "engine/base/utf8.h"
 #include "read_file.h"
 #include "token_model.h"
+#include "tokenizer_json.h"
 #include "tokenizer_settings.h"
 
 struct ia3_tokenizer {
@@ -72,7 +74,6 @@ check_text(const char *text, size_t len, ia3_error *err)
     return true;
 }
 
-/* Opens a SentencePiece model. */
 bool
 open_sentencepiece(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings, const char *file,
                    int vocab_size, ia3_error *err)
@@ -91,6 +92,42 @@ open_sentencepiece(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings, c
     return true;
 }
 
+/* spiece.model, with the added tokens of a tokenizer.json beside it if there are none elsewhere. */
+bool
+open_t5(ia3_tokenizer *tok, ia3_tokenizer_settings *settings, int vocab_size, ia3_error *err)
+{
+    ia3_error ignored = {};
+
+    if (settings->added.empty() && settings->has("tokenizer.json") &&
+        !ia3_tokenizer_json_added(&settings->added, *settings, &ignored))
+        ia3_log(IA3_LOG_WARNING, "%s; spiece.model is used without it", ignored.message);
+    return open_sentencepiece(tok, *settings, "spiece.model", vocab_size, err);
+}
+
+/* tokenizer.model: Llama's tokenizer puts <s> before a text and nothing after it, unless the settings say otherwise. */
+bool
+open_llama(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings, int vocab_size, ia3_error *err)
+{
+    const bool llama = settings.kind == "LlamaTokenizer";
+
+    if (!open_sentencepiece(tok, settings, "tokenizer.model", vocab_size, err))
+        return false;
+    tok->extra_ids = settings.extra_ids > 0 ? settings.extra_ids : 0;
+    if (settings.add_eos_token == 0 || (llama && settings.add_eos_token < 0))
+        tok->around.after.clear();
+    if (settings.add_bos_token == 0 || (!llama && settings.add_bos_token < 0))
+        return true;
+
+    auto role = settings.roles.find("bos_token");
+    const std::string bos = role == settings.roles.end() ? "<s>" : role->second;
+
+    tok->around.before.push_back(tok->model->lookup(bos));
+    return tok->around.before[0] >= 0 ||
+           ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+                    "%.300s: there is no token \"%.60s\" for the beginning of a text",
+                    settings.path("tokenizer.model").c_str(), bos.c_str());
+}
+
 bool
 open_bytes(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings)
 {
@@ -101,23 +138,70 @@ open_bytes(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings)
     return true;
 }
 
+/* What was read of tokenizer.json, or of vocab.json and merges.txt. */
+bool
+take_json(ia3_tokenizer *tok, ia3_tokenizer_settings *settings, ia3_tokenizer_json *read)
+{
+    tok->model = std::move(read->model);
+    tok->around = read->around;
+    if (!read->has_around && tok->model->eos >= 0)
+        tok->around.after.push_back(tok->model->eos);
+
+    std::set<std::string> known;
+
+    for (const ia3_added_token &t : read->added)
+        known.insert(t.content);
+    for (const ia3_added_token &t : settings->added)
+        if (known.insert(t.content).second)
+            read->added.push_back(t);
+    settings->added = std::move(read->added);
+    return true;
+}
+
 bool
 no_tokenizer(const ia3_tokenizer_settings &settings, ia3_error *err)
 {
     ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: there is no tokenizer", settings.directory.c_str());
-    ia3_fail_detail(err, "The directory has no file spiece.model.");
+    ia3_fail_detail(
+        err, "The directory has none of spiece.model, tokenizer.json, tokenizer.model, and vocab.json with "
+             "merges.txt.");
     return ia3_fail_hint(err, "Copy the tokenizer's files from the model that this one was fine-tuned from.");
 }
 
 /* Which tokenizer a directory has. */
 bool
-open_model(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings, int vocab_size, ia3_error *err)
+open_model(ia3_tokenizer *tok, ia3_tokenizer_settings *settings, int vocab_size, ia3_error *err)
 {
-    if (settings.kind == "ByT5Tokenizer")
-        return open_bytes(tok, settings);
-    if (settings.has("spiece.model"))
-        return open_sentencepiece(tok, settings, "spiece.model", vocab_size, err);
-    return no_tokenizer(settings, err);
+    ia3_tokenizer_json read;
+
+    if (settings->kind == "ByT5Tokenizer")
+        return open_bytes(tok, *settings);
+    if (settings->has("spiece.model"))
+        return open_t5(tok, settings, vocab_size, err);
+    if (settings->has("tokenizer.json"))
+        return ia3_tokenizer_json_read(&read, *settings, vocab_size, err) && take_json(tok, settings, &read);
+    if (settings->has("tokenizer.model"))
+        return open_llama(tok, *settings, vocab_size, err);
+    if (settings->has("vocab.json") && settings->has("merges.txt"))
+        return ia3_vocab_and_merges_read(&read, *settings, vocab_size, err) &&
+               take_json(tok, settings, &read);
+    return no_tokenizer(*settings, err);
+}
+
+/* The token for the end of a text, which need not be in the vocabulary itself. */
+bool
+find_eos(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings, ia3_error *err)
+{
+    auto role = settings.roles.find("eos_token");
+    const std::string content = role == settings.roles.end() ? "</s>" : role->second;
+
+    tok->eos = tok->model->eos;
+    for (auto added = tok->names.begin(); tok->eos < 0 && added != tok->names.end(); ++added)
+        if (added->second.content == content)
+            tok->eos = added->first;
+    return tok->eos >= 0 ||
+           ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: there is no token for the end of a text",
+                    settings.directory.c_str());
 }
 
 /* One past the largest id that stands for something. */
@@ -135,14 +219,14 @@ number_tokens(const ia3_tokenizer &tok, const ia3_tokenizer_settings &settings,
               std::vector<ia3_added_token> *added)
 {
     int next = end_of_ids(tok);
+    std::set<std::string> known;
 
+    for (const ia3_added_token &t : *added)
+        known.insert(t.content);
     for (const std::string &content : settings.unnumbered) {
-        bool known = content.empty() || settings.is_control(content);
         ia3_added_token t;
 
-        for (const ia3_added_token &other : *added)
-            known |= other.content == content;
-        if (known)
+        if (content.empty() || settings.is_control(content) || !known.insert(content).second)
             continue;
         t.id = tok.model->lookup(content);
         if (t.id < 0)
@@ -193,12 +277,10 @@ load(ia3_tokenizer *tok, const char *directory, int vocab_size, ia3_error *err)
     ia3_tokenizer_settings settings;
 
     if (!ia3_tokenizer_settings_read(&settings, directory, err) ||
-        !open_model(tok, settings, vocab_size, err))
+        !open_model(tok, &settings, vocab_size, err) || !add_tokens(tok, settings, vocab_size, err) ||
+        !find_eos(tok, settings, err))
         return false;
     tok->unk = tok->model->unk;
-    tok->eos = tok->model->eos;
-    if (!add_tokens(tok, settings, vocab_size, err))
-        return false;
     if (vocab_size - end_of_ids(*tok) > many_unused)
         ia3_log(IA3_LOG_WARNING,
                 "%s: the tokenizer has %d tokens, but \"vocab_size\" is %d; it may belong to another model",

@@ -6,6 +6,7 @@
 
 #include <cstdlib>
 #include <memory>
+#include <set>
 
 #include <jansson.h>
 #include <unistd.h>
@@ -134,6 +135,10 @@ read_tokenizer_config(const reader &r)
         s->extra_ids = static_cast<int>(json_integer_value(v));
     }
     s->add_prefix_space = json_is_true(r.get("add_prefix_space"));
+    if (r.get("add_bos_token") != nullptr)
+        s->add_bos_token = json_is_true(r.get("add_bos_token"));
+    if (r.get("add_eos_token") != nullptr)
+        s->add_eos_token = json_is_true(r.get("add_eos_token"));
     read_roles(r);
     if (!read_lists(r))
         return false;
@@ -145,6 +150,7 @@ read_tokenizer_config(const reader &r)
 bool
 read_added_tokens(const reader &r)
 {
+    const std::set<std::string> special(r.settings->unnumbered.begin(), r.settings->unnumbered.end());
     const char *content;
     json_t *id;
 
@@ -156,9 +162,7 @@ read_added_tokens(const reader &r)
             return r.fail("a token with an id", content);
         t.id = static_cast<int>(json_integer_value(id));
         t.content = content;
-        for (const std::string &special : r.settings->unnumbered)
-            t.special |= special == t.content;
-        t.special |= r.settings->is_control(t.content);
+        t.special = special.count(t.content) > 0 || r.settings->is_control(t.content);
         t.normalized = !t.special;
         r.settings->added.push_back(t);
     }

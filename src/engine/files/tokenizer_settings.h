@@ -20,7 +20,8 @@ struct ia3_tokenizer_settings {
     std::string kind;   /* "tokenizer_class" without "Fast" at its end; empty if it is not said */
     int extra_ids = -1; /* -1 if it is not said */
     bool add_prefix_space = false;
-    std::map<std::string, std::string> roles; /* "eos_token" → "</s>" */
+    int add_bos_token = -1, add_eos_token = -1; /* -1 if it is not said */
+    std::map<std::string, std::string> roles;   /* "eos_token" → "</s>" */
     std::vector<ia3_added_token> added;
     std::vector<std::string> unnumbered; /* special tokens that are listed without an id */
 
