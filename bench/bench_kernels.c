@@ -2,7 +2,9 @@
  * bench_kernels.c
  *     The time of each operation for the shape of a model: bench_kernels [threads [sequences [length]]].
  *
- * The shape is that of the bundled backbone. It prints one line per operation and direction.
+ * The shape is that of the bundled backbone. It prints one line per operation and direction. For attention it also prints
+ * the share of the rate of a matrix product, which is measured just before: what limits attention is its matrix products, two
+ * forward and five backward. Use one thread, and -DBENCH_CLOCK=CLOCK_PROCESS_CPUTIME_ID on a busy machine.
  */
 #include "bench_common.h"
 
@@ -131,6 +133,40 @@ run_vocab_bwd(void *arg)
                                     s->pair_offsets, s->tokens);
 }
 
+/* A product of T5-base's shape. */
+enum { PRODUCT_ROWS = 512, PRODUCT_K = 768, PRODUCT_N = 3072 };
+
+typedef struct product {
+    ia3_device *dev;
+    ia3_matrix *w;
+    void *a, *y;
+} product;
+
+static void
+run_product(void *arg)
+{
+    product *p = arg;
+    p->dev->ops->matmul(p->dev, p->y, p->a, PRODUCT_ROWS, p->w, IA3_OUT_ACT);
+}
+
+static product
+prepare_product(ia3_device *dev)
+{
+    return (product){dev, bench_matrix(dev, PRODUCT_N, PRODUCT_K),
+                     bench_fill(dev, (size_t) PRODUCT_ROWS * PRODUCT_K, true),
+                     bench_fill(dev, (size_t) PRODUCT_ROWS * PRODUCT_N, true)};
+}
+
+/* Prints the rate in GFLOP/s of an attention that took `seconds`, as a share of the product's. */
+static void
+print_rate(const setup *s, product *p, int products, double seconds)
+{
+    double flops = 2.0 * products * HEADS * DK * s->length * (double) s->length * s->n_seq;
+    double limit = 2.0 * PRODUCT_ROWS * PRODUCT_K * PRODUCT_N / bench_time(run_product, p);
+    printf("  %6.1f GFLOP/s, %.2f of a product's %.1f", flops / seconds * 1e-9, flops / seconds / limit,
+           limit * 1e-9);
+}
+
 static void
 prepare(setup *s)
 {
@@ -173,16 +209,17 @@ main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void *);
+        int products; /* that attention needs */
     } ops[] = {
-        {"attention", run_attention},
-        {"attention_bwd", run_attention_bwd},
-        {"rmsnorm", run_norm},
-        {"rmsnorm_bwd", run_norm_bwd},
-        {"gated_act", run_gated},
-        {"gated_act_bwd", run_gated_bwd},
-        {"add_dropout", run_add_dropout},
-        {"vocab (64 rows)", run_vocab},
-        {"vocab_bwd (64 rows)", run_vocab_bwd},
+        {"attention", run_attention, 2},
+        {"attention_bwd", run_attention_bwd, 5},
+        {"rmsnorm", run_norm, 0},
+        {"rmsnorm_bwd", run_norm_bwd, 0},
+        {"gated_act", run_gated, 0},
+        {"gated_act_bwd", run_gated_bwd, 0},
+        {"add_dropout", run_add_dropout, 0},
+        {"vocab (64 rows)", run_vocab, 0},
+        {"vocab_bwd (64 rows)", run_vocab_bwd, 0},
     };
     int threads = argc > 1 ? atoi(argv[1]) : 0;
     for (int dtype = IA3_F32; dtype <= IA3_BF16; dtype++) {
@@ -194,13 +231,17 @@ main(int argc, char **argv)
         s.rows = s.n_seq * s.length;
         s.pairs = s.rows < 64 ? s.rows : 64;
         prepare(&s);
+        product p = prepare_product(s.dev);
         printf("%s, %s, %d rows; µs        without  with dropout\n", s.dev->description,
                dtype == IA3_F32 ? "float32" : "bfloat16", s.rows);
         for (size_t i = 0; i < sizeof ops / sizeof ops[0]; i++) {
             s.p = 0.0f;
             double plain = bench_time(ops[i].run, &s) * 1e6;
             s.p = 0.1f;
-            printf("%-20s %8.1f  %8.1f\n", ops[i].name, plain, bench_time(ops[i].run, &s) * 1e6);
+            printf("%-20s %8.1f  %8.1f", ops[i].name, plain, bench_time(ops[i].run, &s) * 1e6);
+            if (ops[i].products > 0)
+                print_rate(&s, &p, ops[i].products, plain * 1e-6);
+            printf("\n");
         }
         s.dev->ops->close(s.dev);
     }

@@ -5,10 +5,13 @@
  *   S = q·(k ⊙ l_k)ᵀ + bias     P = softmax(S)     out = (m ⊙ P)·(v ⊙ l_v)     lse = log Σ exp S
  *
  * One item of work is one head of one sequence; its keys and values are converted to fp32 once. Items write disjoint
- * parts of out and lse, so threads may take them in any order. The softmax is computed in fp32.
+ * parts of out and lse, so threads may take them in any order.
+ *
+ * The softmax is computed in fp32 and tile by tile (online): of the tiles so far, the largest score, the sum of the
+ * exponentials and the unnormalised result are kept, and the latter two are scaled down when a larger score is found.
  */
-#include "attention.h"
 #include "attention_dot.h"
+#include "attention_tile.h"
 
 typedef struct attention_job {
     ia3_cpu *cpu;
@@ -19,73 +22,117 @@ typedef struct attention_job {
 } attention_job;
 
 typedef struct attention_scratch {
-    float *kt, *v;  /* [d, kp], [n_k, dp] */
-    float *q, *out; /* [Q_BLOCK, dp] */
-    float *p;       /* [Q_BLOCK, ld] */
-    float *mask;    /* [ld] */
-    size_t ld;
+    float *k, *v;             /* [keys, dp] */
+    float *qt, *out, *rows;   /* [dp, QUERIES], [dp, QUERIES], [QUERIES, dp] */
+    float *p, *mask;          /* [KEYS, QUERIES] */
+    float *bias;              /* ia3_tile_bias */
+    float *max, *sum;         /* [QUERIES]: of the tiles so far */
+    float *tile_max, *factor; /* [QUERIES]: of one tile; by which the results of those before it are scaled */
 } attention_scratch;
 
 /* Places the arrays, sized for the longest sequence, at `base`; returns their size in bytes. base may be NULL. */
 static size_t
 lay_out(attention_scratch *s, char *base, const ia3_attention *a)
 {
-    size_t d = (size_t) a->d_kv, dp = ia3_round16(d), k = (size_t) a->max_k, kp = ia3_round16(k);
-    float **arrays[] = {&s->kt, &s->v, &s->q, &s->out, &s->p, &s->mask};
-    s->ld = ia3_round64(k);
-    /* v's memory also holds k until that has been transposed */
-    size_t sizes[] = {d * kp, kp * dp, IA3_Q_BLOCK * dp, IA3_Q_BLOCK * dp, IA3_Q_BLOCK * s->ld, s->ld};
+    const size_t dp = ia3_round16((size_t) a->d_kv), keys = ia3_round_rows((size_t) a->max_k) * dp,
+                 block = IA3_QUERIES * dp, tile = IA3_KEYS * IA3_QUERIES;
+    float **arrays[] = {&s->k,    &s->v,   &s->qt,  &s->out,      &s->rows,   &s->p,
+                        &s->mask, &s->max, &s->sum, &s->tile_max, &s->factor, &s->bias};
+    const size_t sizes[] = {keys, keys,        block,       block,       block,       tile,
+                            tile, IA3_QUERIES, IA3_QUERIES, IA3_QUERIES, IA3_QUERIES, IA3_TILE_BIASES};
     size_t at = 0;
-    for (int i = 0; i < 6; i++) {
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         *arrays[i] = base ? (float *) (void *) (base + at) : NULL;
         at += ia3_align_up(sizes[i] * sizeof(float));
     }
     return at;
 }
 
-/* Replaces the scores of one query by P, with dropout applied; returns log Σ exp S. */
-static float
-softmax_row(const attention_job *j, const ia3_head *h, const attention_scratch *s, float *restrict p,
-            size_t row)
+/* Replaces the scores of a tile by their exponentials, with dropout applied, and updates max, sum and factor. */
+static void
+softmax_tile(const attention_scratch *s, size_t n_k, size_t vecs, bool first, bool masked)
 {
-    float max = ia3_max(p, h->n_k);
-    float sum = ia3_exp_row(p, h->n_k, max);
-    float scale = 1.0f / sum;
-    if (j->mask.on) {
-        const ia3_dropout *drop = &j->a->dropout;
-        ia3_mask_row(s->mask, h->n_k, 0, drop->row_key[row], drop->site + (uint32_t) h->head, &j->mask);
-        const float *restrict m = s->mask;
-        for (size_t x = 0; x < h->n_k; x++)
-            p[x] *= scale * m[x];
-    } else {
-        for (size_t x = 0; x < h->n_k; x++)
-            p[x] *= scale;
+    for (size_t v = 0; v < vecs; v++) {
+        ia3_vec most = IA3_AT(s->tile_max, v), sum = {0}, all = {0};
+        if (!first) {
+            const ia3_vec old = IA3_AT(s->max, v);
+            most = ia3_vec_max(most, old);
+            const ia3_vec factor = ia3_vec_exp(old - most);
+            IA3_AT(s->factor, v) = factor;
+            all = IA3_AT(s->sum, v) * factor;
+        }
+        float *p = s->p + v * IA3_VEC_LANES;
+        const float *m = s->mask + v * IA3_VEC_LANES;
+        for (size_t j = 0; j < n_k; j++, p += IA3_QUERIES, m += IA3_QUERIES) {
+            ia3_vec e = ia3_vec_exp(IA3_AT(p, 0) - most);
+            sum += e;
+            if (masked)
+                e *= *(const ia3_vec *) m;
+            IA3_AT(p, 0) = e;
+        }
+        IA3_AT(s->max, v) = most;
+        IA3_AT(s->sum, v) = all + sum;
     }
-    return max + logf(sum);
+}
+
+/* Attends to keys [k, k + n_k) with the queries in s->qt. */
+static void
+attend_tile(const attention_job *j, const ia3_head *h, const attention_scratch *s, const ia3_block_keys *keys,
+            size_t k, size_t n_k, size_t vecs)
+{
+    const bool first = k == 0;
+    ia3_scores scores = {s->p, s->tile_max, s->k + k * h->dp, s->qt, s->bias, n_k, h->d, h->dp};
+    ia3_tile_scores(&scores, vecs);
+    if (j->mask.on)
+        ia3_tile_mask(s->mask, k, n_k, keys, vecs, j->a->dropout.site + (uint32_t) h->head, &j->mask);
+    softmax_tile(s, n_k, vecs, first, j->mask.on);
+    ia3_tile t = {.c = s->out,
+                  .ldc = IA3_QUERIES,
+                  .a = {s->v + k * h->dp, 1, h->dp},
+                  .b = s->p,
+                  .ldb = IA3_QUERIES,
+                  .rows = ia3_round_rows(h->d),
+                  .k = n_k,
+                  .out = first ? IA3_TILE_SET : IA3_TILE_SCALE,
+                  .scale = s->factor};
+    ia3_tile_run(&t, vecs);
+}
+
+/* Normalises the results of queries [i, i + n) and stores them. */
+static void
+finish_queries(const ia3_head *h, const attention_scratch *s, size_t i, size_t n, size_t vecs)
+{
+    const ia3_attention *a = h->a;
+    const size_t row = h->q0 + i, inner = (size_t) a->n_heads * h->d;
+    for (size_t v = 0; v < vecs; v++) {
+        const ia3_vec share = 1.0f / IA3_AT(s->sum, v);
+        for (size_t c = 0; c < h->d; c++)
+            IA3_AT(s->out + c * IA3_QUERIES, v) *= share;
+    }
+    ia3_block_store(h, a->out, row, n, inner, s->out, s->rows, h->lv);
+    for (size_t x = 0; x < n && a->lse; x++)
+        a->lse[(row + x) * (size_t) a->n_heads + (size_t) h->head] = s->max[x] + logf(s->sum[x]);
 }
 
 static void
 attend(const attention_job *j, const ia3_head *h, const attention_scratch *s)
 {
     const ia3_attention *a = j->a;
-    size_t inner = (size_t) a->n_heads * h->d;
-    ia3_head_rows(h, s->v, a->k, h->k0, h->n_k, a->kv_stride, h->lk);
-    ia3_head_transpose(h, s->kt, s->v);
-    ia3_head_rows(h, s->v, a->v, h->k0, h->n_k, a->kv_stride, h->lv);
-    for (size_t i = 0; i < h->n_q; i += IA3_Q_BLOCK) {
-        size_t n = h->n_q - i < IA3_Q_BLOCK ? h->n_q - i : IA3_Q_BLOCK;
+    ia3_block_keys keys;
+    ia3_tile_keys(h, s->k, a->k);
+    ia3_tile_keys(h, s->v, a->v);
+    for (size_t i = 0; i < h->n_q; i += IA3_QUERIES) {
+        const size_t n = h->n_q - i < IA3_QUERIES ? h->n_q - i : IA3_QUERIES, vecs = ia3_vectors(n);
         ia3_head_beat(h->n_k);
-        ia3_head_rows(h, s->q, a->q, h->q0 + i, n, a->q_stride, NULL);
-        ia3_head_scores(h, s->p, s->ld, s->q, s->kt, i, n);
-        for (size_t x = 0; x < n; x++) {
-            size_t row = h->q0 + i + x;
-            float lse = softmax_row(j, h, s, s->p + x * s->ld, row);
-            if (a->lse)
-                a->lse[row * (size_t) a->n_heads + (size_t) h->head] = lse;
+        ia3_block_load(h, s->qt, s->rows, a->q, h->q0 + i, n, a->q_stride, h->lk);
+        if (j->mask.on)
+            ia3_block_keys_of(&keys, a->dropout.row_key + h->q0 + i, n);
+        for (size_t k = 0; k < h->n_k; k += IA3_KEYS) {
+            const size_t n_k = h->n_k - k < IA3_KEYS ? h->n_k - k : IA3_KEYS;
+            ia3_tile_bias(h, s->bias, i, n, k, n_k);
+            attend_tile(j, h, s, &keys, k, n_k, vecs);
         }
-        ia3_sgemm(s->out, h->dp, (ia3_sgemm_a){s->p, s->ld, 1}, s->v, h->dp, n, h->dp, h->n_k, false);
-        for (size_t x = 0; x < n; x++)
-            ia3_store_act(a->out, ia3_head_at(h, h->q0 + i + x, inner), s->out + x * h->dp, h->d, h->bf16);
+        finish_queries(h, s, i, n, vecs);
     }
 }
 

@@ -8,9 +8,9 @@
 #include "cpu.h"
 #include "engine/base/heartbeat.h"
 #include "mask.h"
-#include "sgemm.h"
+#include "simd.h"
 
-/* Queries are processed 64 at a time, which bounds the scratch memory for the attention weights of long sequences. */
+/* Queries that the kernels with bfloat16 dot products process at a time. */
 enum { IA3_Q_BLOCK = 64 };
 
 static inline size_t
@@ -38,7 +38,6 @@ typedef struct ia3_head {
     int seq, head;
     size_t q0, n_q, k0, n_k; /* first row and number of rows */
     size_t d, dp;            /* d_kv, and rounded up to 16 */
-    size_t kp;               /* n_k rounded up to 16 */
     const float *lk, *lv;    /* (IA)³ vectors of this head, or NULL for ones */
     bool bf16;
 } ia3_head;
@@ -54,7 +53,6 @@ ia3_head_of(const ia3_attention *a, size_t item, bool bf16)
     h.n_k = (size_t) a->k_offsets[h.seq + 1] - h.k0;
     h.d = (size_t) a->d_kv;
     h.dp = ia3_round16(h.d);
-    h.kp = ia3_round16(h.n_k);
     const float *lk = ia3_scale_of(&a->scale_k, h.seq), *lv = ia3_scale_of(&a->scale_v, h.seq);
     h.lk = lk ? lk + (size_t) h.head * h.d : NULL;
     h.lv = lv ? lv + (size_t) h.head * h.d : NULL;
@@ -74,11 +72,18 @@ static inline void
 ia3_head_row(const ia3_head *h, float *restrict to, const void *from, size_t row, size_t stride,
              const float *restrict scale)
 {
-    ia3_load_act(to, from, ia3_head_at(h, row, stride), h->d, h->bf16);
-    if (scale)
-        for (size_t i = 0; i < h->d; i++)
-            to[i] *= scale[i];
-    for (size_t i = h->d; i < h->dp; i++)
+    const size_t at = ia3_head_at(h, row, stride);
+    size_t i = 0;
+    for (; i + IA3_VEC_LANES <= h->d; i += IA3_VEC_LANES) {
+        ia3_vec x = ia3_vec_load_act(from, at + i, h->bf16);
+        if (scale)
+            x *= *(const ia3_vec *) (scale + i);
+        *(ia3_vec *) (to + i) = x;
+    }
+    ia3_load_act(to + i, from, at + i, h->d - i, h->bf16);
+    for (; i < h->d; i++)
+        to[i] *= scale ? scale[i] : 1.0f;
+    for (; i < h->dp; i++)
         to[i] = 0.0f;
 }
 
@@ -91,22 +96,6 @@ ia3_head_rows(const ia3_head *h, float *to, const void *from, size_t row, size_t
         ia3_head_row(h, to + i * h->dp, from, row + i, stride, scale);
 }
 
-/* to[d, kp] = from[n_k, dp] transposed, with zeros beyond n_k. */
-static inline void
-ia3_head_transpose(const ia3_head *h, float *restrict to, const float *restrict from)
-{
-    for (size_t j0 = 0; j0 < h->kp; j0 += 16) {
-        size_t n = h->n_k - j0 < 16 ? h->n_k - j0 : 16;
-        for (size_t i = 0; i < h->d; i++) {
-            float *restrict row = to + i * h->kp + j0;
-            for (size_t j = 0; j < n; j++)
-                row[j] = from[(j0 + j) * h->dp + i];
-            for (size_t j = n; j < 16; j++)
-                row[j] = 0.0f;
-        }
-    }
-}
-
 /* The position bias of query i of the sequence for key 0, followed by that for the next keys; or NULL. */
 static inline const float *
 ia3_head_bias(const ia3_head *h, size_t i)
@@ -115,19 +104,6 @@ ia3_head_bias(const ia3_head *h, size_t i)
     if (!a->bias)
         return NULL;
     return a->bias + (size_t) h->head * (2 * (size_t) a->bias_span - 1) + (size_t) a->bias_span - 1 - i;
-}
-
-/* The scores of queries [i, i + n): s [n, ld] = q·kᵀ + bias, with q [n, dp] and kt [d, kp]. */
-static inline void
-ia3_head_scores(const ia3_head *h, float *s, size_t ld, const float *q, const float *kt, size_t i, size_t n)
-{
-    ia3_sgemm(s, ld, (ia3_sgemm_a){q, h->dp, 1}, kt, h->kp, n, h->kp, h->d, false);
-    for (size_t x = 0; x < n && h->a->bias; x++) {
-        const float *restrict bias = ia3_head_bias(h, i + x);
-        float *restrict row = s + x * ld;
-        for (size_t j = 0; j < h->n_k; j++)
-            row[j] += bias[j];
-    }
 }
 
 /* For a sequence without keys the output is zero. */

@@ -2,16 +2,18 @@
  * attention_bwd.c
  *     Backward attention. P is recomputed from the lse that the forward pass left; k' = k ⊙ l_k and v' = v ⊙ l_v.
  *
- *   P = exp(S - lse)             dP = m ⊙ (dout·v'ᵀ)         dS = P ⊙ (dP - Σ_j P ⊙ dP)
+ *   P = exp(S - lse)             dP = m ⊙ (dout·v'ᵀ)         dS = P ⊙ (dP - dout·out)
  *   dq = dS·k'      dk' = dSᵀ·q      dv' = (m ⊙ P)ᵀ·dout
  *   dk = dk' ⊙ l_k  dv = dv' ⊙ l_v   dl_k += Σ_rows dk' ⊙ k   dl_v += Σ_rows dv' ⊙ v
+ *
+ * dout·out is Σ_j P ⊙ dP, so no sum over the keys is needed before dS, and a tile of S and dP is all that is kept of them.
  *
  * An item of work is one head of one sequence, as in the forward pass. Each sequence's share of dl_k and dl_v is
  * stored separately ([n_seq, 2, inner]); the shares are added up in the order of the sequences at the end, so the
  * result does not depend on the number of threads.
  */
-#include "attention.h"
 #include "attention_dot.h"
+#include "attention_tile.h"
 
 typedef struct bwd_job {
     ia3_cpu *cpu;
@@ -24,27 +26,27 @@ typedef struct bwd_job {
 } bwd_job;
 
 typedef struct bwd_scratch {
-    float *kt, *vt;       /* [d, kp]: k', v' transposed */
-    float *k;             /* [n_k, dp]: k' */
-    float *dk, *dv;       /* [n_k, dp]: of k', v' */
-    float *q, *dout, *dq; /* [Q_BLOCK, dp] */
-    float *p, *dp;        /* [Q_BLOCK, ld] */
-    float *mask;          /* [ld] */
-    float *row;           /* [dp] */
-    size_t ld;
+    float *k, *v;           /* [keys, dp] */
+    float *dk, *dv;         /* [keys, dp]: of k', v' */
+    float *q, *dout, *rows; /* [QUERIES, dp] */
+    float *qt, *dt, *dq;    /* [dp, QUERIES]: q ⊙ l_k, dout ⊙ l_v; dq before l_k */
+    float *p, *ds, *mask;   /* [KEYS, QUERIES]: m ⊙ P; dP, then dS */
+    float *bias;            /* ia3_tile_bias */
+    float *max;             /* [QUERIES] that are not used */
+    float *lse, *mean;      /* [QUERIES]: mean is dout·out */
 } bwd_scratch;
 
 /* Places the arrays, sized for the longest sequence, at `base`; returns their size in bytes. base may be NULL. */
 static size_t
 lay_out(bwd_scratch *s, char *base, const ia3_attention *a)
 {
-    size_t d = (size_t) a->d_kv, dp = ia3_round16(d), k = (size_t) a->max_k, kp = ia3_round16(k);
-    s->ld = ia3_round64(k);
-    float **arrays[] = {&s->kt,   &s->vt, &s->k, &s->dk, &s->dv,   &s->q,
-                        &s->dout, &s->dq, &s->p, &s->dp, &s->mask, &s->row};
-    size_t q = IA3_Q_BLOCK;
-    size_t sizes[] = {d * kp, d * kp, kp * dp,   kp * dp,   kp * dp, q * dp,
-                      q * dp, q * dp, q * s->ld, q * s->ld, s->ld,   dp};
+    const size_t dp = ia3_round16((size_t) a->d_kv), keys = ia3_round_rows((size_t) a->max_k) * dp,
+                 block = IA3_QUERIES * dp, tile = IA3_KEYS * IA3_QUERIES;
+    float **arrays[] = {&s->k,  &s->v, &s->dk, &s->dv,   &s->q,    &s->dout, &s->rows, &s->qt,  &s->dt,
+                        &s->dq, &s->p, &s->ds, &s->mask, &s->bias, &s->max,  &s->lse,  &s->mean};
+    const size_t sizes[] = {keys,        keys,        keys,       keys, block, block, block,
+                            block,       block,       block,      tile, tile,  tile,  IA3_TILE_BIASES,
+                            IA3_QUERIES, IA3_QUERIES, IA3_QUERIES};
     size_t at = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         *arrays[i] = base ? (float *) (void *) (base + at) : NULL;
@@ -53,51 +55,99 @@ lay_out(bwd_scratch *s, char *base, const ia3_attention *a)
     return at;
 }
 
-/*
- * For one query, replaces the scores in p by P with dropout applied (for dv') and dout·v'ᵀ in dp by dS.
- */
+/* Replaces the scores of a tile by m ⊙ P, and dout·v'ᵀ by dS; rows up to a multiple of IA3_TILE_ROWS become zero. */
 static void
-softmax_bwd_row(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, float *restrict p,
-                float *restrict dp, size_t row)
+softmax_bwd_tile(const bwd_scratch *s, size_t n_k, size_t vecs, bool masked)
 {
-    const size_t n = h->n_k;
-    float lse = j->a->lse[row * (size_t) j->a->n_heads + (size_t) h->head];
-    for (size_t x = 0; x < n; x++)
-        p[x] = ia3_expf(p[x] - lse);
-    const float *restrict m = s->mask;
-    if (j->mask.on) {
-        const ia3_dropout *drop = &j->a->dropout;
-        ia3_mask_row(s->mask, n, 0, drop->row_key[row], drop->site + (uint32_t) h->head, &j->mask);
-        for (size_t x = 0; x < n; x++)
-            dp[x] *= m[x];
+    for (size_t v = 0; v < vecs; v++) {
+        const ia3_vec lse = IA3_AT(s->lse, v), mean = IA3_AT(s->mean, v);
+        float *p = s->p + v * IA3_VEC_LANES, *ds = s->ds + v * IA3_VEC_LANES;
+        const float *m = s->mask + v * IA3_VEC_LANES;
+        for (size_t j = 0; j < n_k; j++, p += IA3_QUERIES, ds += IA3_QUERIES, m += IA3_QUERIES) {
+            const ia3_vec e = ia3_vec_exp(IA3_AT(p, 0) - lse);
+            if (masked) {
+                const ia3_vec keep = *(const ia3_vec *) m;
+                IA3_AT(ds, 0) = e * (IA3_AT(ds, 0) * keep - mean);
+                IA3_AT(p, 0) = e * keep;
+            } else {
+                IA3_AT(ds, 0) = e * (IA3_AT(ds, 0) - mean);
+                IA3_AT(p, 0) = e;
+            }
+        }
     }
-    float sum = ia3_dot(p, dp, n);
-    for (size_t x = 0; x < n; x++)
-        dp[x] = p[x] * (dp[x] - sum);
-    if (j->mask.on)
-        for (size_t x = 0; x < n; x++)
-            p[x] *= m[x];
+    const size_t padding = (ia3_round_rows(n_k) - n_k) * IA3_QUERIES * sizeof(float);
+    memset(s->p + n_k * IA3_QUERIES, 0, padding);
+    memset(s->ds + n_k * IA3_QUERIES, 0, padding);
 }
 
-/* Processes queries [i, i + n): adds to dk' and dv' and writes dq. */
+/* d[n_k, dp] += pᵀ·rows, with p [KEYS, QUERIES] transposed already, and n rows. */
 static void
-backward_queries(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, size_t i, size_t n)
+add_keys(const ia3_head *h, float *d, const float *p, const float *rows, size_t n_k, size_t n)
 {
-    const ia3_attention *a = j->a;
-    size_t inner = (size_t) a->n_heads * h->d, ld = s->ld, dp = h->dp, row = h->q0 + i;
-    ia3_head_rows(h, s->q, a->q, row, n, a->q_stride, NULL);
-    ia3_head_rows(h, s->dout, j->g->dout, row, n, inner, NULL);
-    ia3_head_scores(h, s->p, ld, s->q, s->kt, i, n);
-    ia3_sgemm(s->dp, ld, (ia3_sgemm_a){s->dout, dp, 1}, s->vt, h->kp, n, h->kp, h->d, false);
-    for (size_t x = 0; x < n; x++)
-        softmax_bwd_row(j, h, s, s->p + x * ld, s->dp + x * ld, row + x);
-    ia3_sgemm(s->dv, dp, (ia3_sgemm_a){s->p, 1, ld}, s->dout, dp, h->n_k, dp, n, true);
-    ia3_sgemm(s->dk, dp, (ia3_sgemm_a){s->dp, 1, ld}, s->q, dp, h->n_k, dp, n, true);
+    ia3_tile t = {.c = d,
+                  .ldc = h->dp,
+                  .a = {p, IA3_QUERIES, 1},
+                  .b = rows,
+                  .ldb = h->dp,
+                  .rows = ia3_round_rows(n_k),
+                  .k = n,
+                  .out = IA3_TILE_ADD};
+    ia3_tile_run(&t, h->dp / IA3_VEC_LANES);
+}
+
+/* Processes keys [k, k + n_k) and n queries: adds to dk', dv' and dq. */
+static void
+backward_tile(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, const ia3_block_keys *keys, size_t k,
+              size_t n_k, size_t n)
+{
+    const size_t at = k * h->dp, vecs = ia3_vectors(n);
+    ia3_scores scores = {s->p, s->max, s->k + at, s->qt, s->bias, n_k, h->d, h->dp};
+    ia3_tile_scores(&scores, vecs);
+    ia3_tile dp = {.c = s->ds,
+                   .ldc = IA3_QUERIES,
+                   .a = {s->v + at, h->dp, 1},
+                   .b = s->dt,
+                   .ldb = IA3_QUERIES,
+                   .rows = ia3_round_rows(n_k),
+                   .k = h->d};
+    ia3_tile_run(&dp, vecs);
+    if (j->mask.on)
+        ia3_tile_mask(s->mask, k, n_k, keys, vecs, j->a->dropout.site + (uint32_t) h->head, &j->mask);
+    softmax_bwd_tile(s, n_k, vecs, j->mask.on);
+    add_keys(h, s->dv + at, s->p, s->dout, n_k, n);
+    add_keys(h, s->dk + at, s->ds, s->q, n_k, n);
     if (!j->g->dq)
         return;
-    ia3_sgemm(s->dq, dp, (ia3_sgemm_a){s->dp, ld, 1}, s->k, dp, n, dp, h->n_k, false);
-    for (size_t x = 0; x < n; x++)
-        ia3_store_act(j->g->dq, ia3_head_at(h, row + x, a->q_stride), s->dq + x * dp, h->d, h->bf16);
+    ia3_tile dq = {.c = s->dq,
+                   .ldc = IA3_QUERIES,
+                   .a = {s->k + at, 1, h->dp},
+                   .b = s->ds,
+                   .ldb = IA3_QUERIES,
+                   .rows = ia3_round_rows(h->d),
+                   .k = n_k,
+                   .out = k == 0 ? IA3_TILE_SET : IA3_TILE_ADD};
+    ia3_tile_run(&dq, vecs);
+}
+
+/* Loads queries [i, i + n) and what belongs to them. */
+static void
+load_queries(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, size_t i, size_t n)
+{
+    const ia3_attention *a = j->a;
+    const size_t inner = (size_t) a->n_heads * h->d, row = h->q0 + i;
+    ia3_block_load(h, s->qt, s->q, a->q, row, n, a->q_stride, h->lk);
+    ia3_block_load(h, s->dt, s->dout, j->g->dout, row, n, inner, h->lv);
+    if (h->lk)
+        ia3_head_rows(h, s->q, a->q, row, n, a->q_stride, NULL);
+    if (h->lv)
+        ia3_head_rows(h, s->dout, j->g->dout, row, n, inner, NULL);
+    ia3_head_rows(h, s->rows, a->out, row, n, inner, NULL);
+    memset(s->lse, 0, IA3_QUERIES * sizeof(float));
+    memset(s->mean, 0, IA3_QUERIES * sizeof(float));
+    for (size_t x = 0; x < n; x++) {
+        s->lse[x] = a->lse[(row + x) * (size_t) a->n_heads + (size_t) h->head];
+        s->mean[x] = ia3_dot(s->dout + x * h->dp, s->rows + x * h->dp, h->dp);
+    }
 }
 
 /* Writes dk (or dv) of the head, and the sequence's share of dl. */
@@ -124,20 +174,29 @@ static void
 attend_bwd(const bwd_job *j, const ia3_head *h, const bwd_scratch *s)
 {
     const ia3_attention *a = j->a;
-    size_t inner = (size_t) a->n_heads * h->d;
-    ia3_head_rows(h, s->k, a->v, h->k0, h->n_k, a->kv_stride, h->lv);
-    ia3_head_transpose(h, s->vt, s->k);
-    ia3_head_rows(h, s->k, a->k, h->k0, h->n_k, a->kv_stride, h->lk);
-    ia3_head_transpose(h, s->kt, s->k);
-    memset(s->dk, 0, h->n_k * h->dp * sizeof(float));
-    memset(s->dv, 0, h->n_k * h->dp * sizeof(float));
-    for (size_t i = 0; i < h->n_q; i += IA3_Q_BLOCK) {
+    const size_t inner = (size_t) a->n_heads * h->d, padded = ia3_round_rows(h->n_k);
+    ia3_block_keys keys;
+    ia3_tile_keys(h, s->k, a->k);
+    ia3_tile_keys(h, s->v, a->v);
+    memset(s->dk, 0, padded * h->dp * sizeof(float));
+    memset(s->dv, 0, padded * h->dp * sizeof(float));
+    for (size_t i = 0; i < h->n_q; i += IA3_QUERIES) {
+        const size_t n = h->n_q - i < IA3_QUERIES ? h->n_q - i : IA3_QUERIES;
         ia3_head_beat(h->n_k);
-        backward_queries(j, h, s, i, h->n_q - i < IA3_Q_BLOCK ? h->n_q - i : IA3_Q_BLOCK);
+        load_queries(j, h, s, i, n);
+        if (j->mask.on)
+            ia3_block_keys_of(&keys, a->dropout.row_key + h->q0 + i, n);
+        for (size_t k = 0; k < h->n_k; k += IA3_KEYS) {
+            const size_t n_k = h->n_k - k < IA3_KEYS ? h->n_k - k : IA3_KEYS;
+            ia3_tile_bias(h, s->bias, i, n, k, n_k);
+            backward_tile(j, h, s, &keys, k, n_k, n);
+        }
+        if (j->g->dq)
+            ia3_block_store(h, j->g->dq, h->q0 + i, n, a->q_stride, s->dq, s->rows, h->lk);
     }
     float *sum = j->partial ? j->partial + (size_t) h->seq * 2 * inner + (size_t) h->head * h->d : NULL;
-    finish_keys(h, s->dk, a->k, j->g->dk, h->lk, sum, s->row);
-    finish_keys(h, s->dv, a->v, j->g->dv, h->lv, sum ? sum + inner : NULL, s->row);
+    finish_keys(h, s->dk, a->k, j->g->dk, h->lk, sum, s->rows);
+    finish_keys(h, s->dv, a->v, j->g->dv, h->lv, sum ? sum + inner : NULL, s->rows);
 }
 
 static void

@@ -35,6 +35,8 @@
 /* Unaligned and allowed to alias float, so that it can be read and written through float pointers. */
 typedef float ia3_vec __attribute__((vector_size(IA3_VEC_LANES * sizeof(float)), aligned(4), may_alias));
 typedef int32_t ia3_vec_bits __attribute__((vector_size(IA3_VEC_LANES * sizeof(float))));
+typedef uint32_t ia3_vec_words __attribute__((vector_size(IA3_VEC_LANES * sizeof(float))));
+typedef uint16_t ia3_vec_halves __attribute__((vector_size(IA3_VEC_LANES * 2), aligned(2), may_alias));
 
 #define IA3_INLINE static inline __attribute__((always_inline))
 
@@ -44,6 +46,16 @@ typedef int32_t ia3_vec_bits __attribute__((vector_size(IA3_VEC_LANES * sizeof(f
 #else
 #define IA3_UNROLL _Pragma("GCC unroll 16")
 #endif
+
+/* A vector of elements of an act array, from `at` on. */
+IA3_INLINE ia3_vec
+ia3_vec_load_act(const void *from, size_t at, bool bf16)
+{
+    if (!bf16)
+        return *(const ia3_vec *) ((const float *) from + at);
+    ia3_vec_halves x = *(const ia3_vec_halves *) ((const uint16_t *) from + at);
+    return (ia3_vec) (__builtin_convertvector(x, ia3_vec_words) << 16);
+}
 
 /*
  * Returns e^x within 2 ulp for -87.3 <= x <= 88.3; below that range it returns 0, above it e^88.3, and NaN for NaN.

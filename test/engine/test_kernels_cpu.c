@@ -11,8 +11,8 @@
 
 #include "kernels/cpu/activation.h"
 #include "kernels/cpu/mask.h"
-#include "kernels/cpu/sgemm.h"
 #include "kernels/cpu/threads.h"
+#include "kernels/cpu/tile.h"
 
 enum { ITEMS = 1000 };
 
@@ -170,36 +170,60 @@ test_masks(void **state)
     assert_false(ia3_mask_of(&no_rows).on);
 }
 
+/* The products of attention, by the definition and, for one vector of columns alone, with the same bits. */
+static void
+check_tile(ia3_tile t, size_t vecs)
+{
+    enum { MOST = 24 * 160 };
+    float c[MOST], alone[MOST], scale[160];
+    for (size_t i = 0; i < MOST; i++)
+        c[i] = alone[i] = (float) random_number();
+    for (size_t i = 0; i < 160; i++)
+        scale[i] = (float) random_number();
+    float before[MOST];
+    memcpy(before, c, sizeof before);
+    t.c = c;
+    t.scale = scale;
+    ia3_tile_run(&t, vecs);
+    for (size_t i = 0; i < t.rows; i++)
+        for (size_t j = 0; j < t.ldc; j++) {
+            double want = t.out == IA3_TILE_SET ? 0.0 : before[i * t.ldc + j];
+            want *= t.out == IA3_TILE_SCALE ? scale[j] : 1.0;
+            for (size_t x = 0; x < t.k; x++)
+                want += (double) t.a.p[i * t.a.row + x * t.a.col] * t.b[x * t.ldb + j];
+            if (j < vecs * IA3_VEC_LANES)
+                assert_true(fabs(c[i * t.ldc + j] - want) < 1e-5);
+            else
+                assert_true(c[i * t.ldc + j] == before[i * t.ldc + j]);
+        }
+    for (size_t v = 0; v < vecs; v++) {
+        ia3_tile one = t;
+        one.c = alone + v * IA3_VEC_LANES;
+        one.b += v * IA3_VEC_LANES;
+        one.scale += v * IA3_VEC_LANES;
+        ia3_tile_run(&one, 1);
+    }
+    assert_memory_equal(alone, c, t.rows * t.ldc * sizeof(float));
+}
+
 static void
 test_small_products(void **state)
 {
-    for (size_t m = 1; m <= 9; m++)
-        for (size_t n = 16; n <= 80; n += 16)
-            for (size_t k = 1; k <= 20; k += 6)
-                for (int transposed = 0; transposed < 2; transposed++) {
-                    float a[9 * 20], b[20 * 80], c[9 * 80], row[80];
-                    for (size_t i = 0; i < 9 * 20; i++)
-                        a[i] = (float) random_number();
-                    for (size_t i = 0; i < 20 * 80; i++)
-                        b[i] = (float) random_number();
-                    for (size_t i = 0; i < 9 * 80; i++)
-                        c[i] = 1.0f;
-                    ia3_sgemm_a view = transposed ? (ia3_sgemm_a){a, 1, m} : (ia3_sgemm_a){a, k, 1};
-                    ia3_sgemm(c, 80, view, b, 80, m, n, k, true);
-                    for (size_t i = 0; i < m; i++) {
-                        for (size_t j = 0; j < n; j++) {
-                            double want = 1.0;
-                            for (size_t x = 0; x < k; x++)
-                                want += (double) a[i * view.row + x * view.col] * b[x * 80 + j];
-                            assert_true(fabs(c[i * 80 + j] - want) < 1e-5);
-                        }
-                        /* a row alone has the same bits */
-                        for (size_t j = 0; j < n; j++)
-                            row[j] = 1.0f;
-                        ia3_sgemm_a one = {a + i * view.row, view.row, view.col};
-                        ia3_sgemm(row, 80, one, b, 80, 1, n, k, true);
-                        assert_memory_equal(row, c + i * 80, n * sizeof(float));
-                    }
+    enum { MOST_K = 20, LD = 160 };
+    float a[24 * MOST_K], b[MOST_K * LD];
+    for (size_t i = 0; i < 24 * MOST_K; i++)
+        a[i] = (float) random_number();
+    for (size_t i = 0; i < MOST_K * LD; i++)
+        b[i] = (float) random_number();
+    for (size_t rows = 8; rows <= 24; rows += 8)
+        for (size_t vecs = 1; vecs <= 8; vecs++)
+            for (size_t k = 1; k <= MOST_K; k += 6)
+                for (ia3_tile_out out = IA3_TILE_SET; out <= IA3_TILE_SCALE; out++) {
+                    ia3_tile t = {.ldc = LD, .b = b, .ldb = LD, .rows = rows, .k = k, .out = out};
+                    t.a = (ia3_tile_a){a, k, 1};
+                    check_tile(t, vecs);
+                    t.a = (ia3_tile_a){a, 1, rows};
+                    check_tile(t, vecs);
                 }
 }
 
