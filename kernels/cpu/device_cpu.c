@@ -125,6 +125,8 @@ OPEN_OF(IA3_CPU_VARIANT)(ia3_dtype dtype, int threads, size_t memory_limit, ia3_
         cpu_close(&cpu->base);
         return NULL;
     }
+    cpu->base.turn = (int64_t) (cpu->threads < 8 ? cpu->threads : 8)
+                     << 29; /* more threads than heads do not help */
     describe(cpu);
     return &cpu->base;
 }

@@ -267,6 +267,7 @@ struct ia3_device {
     ia3_dtype weights; /* dtype of matrices: the same, or IA3_INT8, with which training is impossible */
     char name[32];     /* "cpu", "cuda:0" */
     char description[128];
+    int64_t turn; /* multiply-adds of attention in about 20 ms, after which other work should get a turn */
     int max_d_kv; /* the widest head that attention supports; 0: no limit. Checked when a model is loaded */
     jmp_buf *oom; /* where arena_alloc jumps when there is no memory; score and train set it around a pass */
 };

@@ -127,16 +127,17 @@ ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int 
 }
 
 /*
- * Queries of a long input that are attended to at once, before other work gets a turn. Of a very long input they are fewer,
- * since each takes longer.
+ * Queries of a long input that are attended to at once, before other work gets a turn: as many as the device attends to in one
+ * turn, a multiple of LEAST_SLICE, which is what the CPU's kernels compute at a time.
  */
-enum { SLICE = 512, LEAST_SLICE = 64, SLICE_WORK = 512 * 4096 };
+enum { SLICE = 528, LEAST_SLICE = 48 };
 
 static int32_t
-slice_of(int32_t length)
+slice_of(const ia3_pass *p, int32_t length)
 {
-    int32_t slice = SLICE_WORK / length / LEAST_SLICE * LEAST_SLICE;
-    return slice > SLICE ? SLICE : slice < LEAST_SLICE ? LEAST_SLICE : slice;
+    int64_t per_query = 2 * (int64_t) p->m->config.inner * (length > 0 ? length : 1);
+    int64_t slice = DEV->turn / per_query / LEAST_SLICE * LEAST_SLICE;
+    return slice > SLICE ? SLICE : slice < LEAST_SLICE ? LEAST_SLICE : (int32_t) slice;
 }
 
 /*
@@ -149,7 +150,7 @@ attend_in_slices(ia3_pass *p, const ia3_stack *s, int layer, const ia3_saved_att
     const int32_t *offsets = p->batch->enc_offsets.v;
     size_t inner = p->m->config.inner, size = ia3_dtype_size(DEV->dtype), row_bytes = 3 * inner * size;
     for (int i = 0; i < p->batch->n_inputs; i++) {
-        int32_t length = offsets[i + 1] - offsets[i], slice = length > 0 ? slice_of(length) : SLICE;
+        int32_t length = offsets[i + 1] - offsets[i], slice = slice_of(p, length);
         for (int32_t at = 0; at < length; at += slice) {
             int32_t n = length - at < slice ? length - at : slice;
             size_t mark = OPS->arena_mark(DEV), row = (size_t) offsets[i] + at;
