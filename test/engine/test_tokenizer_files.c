@@ -10,7 +10,7 @@
 #include "engine/files/tokenizer.h"
 
 #define GOLDEN "test/golden/tokenizers/"
-#define VOCAB  512
+#define VOCAB  600
 
 static ia3_tokenizer *
 open_tokenizer(const char *directory, int vocab_size)
@@ -91,9 +91,9 @@ check_tokens(const ia3_tokenizer *tok, const char *directory)
 static void
 test_golden(void **state)
 {
-    static const char *const names[] = {"unigram",      "unigram-json", "unigram-json-4", "added",
-                                        "added-json",   "added-files",  "byt5",           "roberta",
-                                        "roberta-json", "gpt2",         "gpt2-json"};
+    static const char *const names[] = {
+        "unigram", "unigram-json", "unigram-json-4", "added", "added-json", "added-files", "byt5",
+        "roberta", "roberta-json", "gpt2",           "llama", "llama-json", "gpt2-json"};
 
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         char directory[128];
@@ -181,6 +181,30 @@ test_pieces(void **state)
     ia3_tokenizer_close(tok);
 }
 
+static void
+test_describe(void **state)
+{
+    static const char *const cases[][2] = {
+        {"unigram", "400 tokens in spiece.model, 100 extra ids"},
+        {"added", "400 tokens in spiece.model, 6 added tokens"},
+        {"byt5", "bytes, without a vocabulary, 125 extra ids"},
+        {"roberta", "500 tokens in vocab.json"},
+        {"llama-json", "600 tokens in tokenizer.json"},
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char directory[128], text[100];
+
+        snprintf(directory, sizeof directory, GOLDEN "%s", cases[i][0]);
+
+        ia3_tokenizer *tok = open_tokenizer(directory, VOCAB);
+
+        ia3_tokenizer_describe(tok, text, sizeof text);
+        assert_string_equal(text, cases[i][1]);
+        ia3_tokenizer_close(tok);
+    }
+}
+
 /* Settings beside a valid spiece.model, and what the error is (NULL: none). */
 static void
 test_settings(void **state)
@@ -209,9 +233,9 @@ test_settings(void **state)
         {"tokenizer_config.json", "{\"added_tokens_decoder\": {\"500\": {\"content\": \"\"}}}", NULL},
         {"added_tokens.json", "{\"x\": \"y\"}", "added_tokens.json: \"x\" is not a token with an id"},
         {"added_tokens.json", "{\"x\": 99999999999}", "added_tokens.json: \"x\" is not a token with an id"},
-        {"added_tokens.json", "{\"xyz\": 511}", NULL},
-        {"added_tokens.json", "{\"xyz\": 512}",
-         ": the added token \"xyz\" has the id 512, but \"vocab_size\" is 512"},
+        {"added_tokens.json", "{\"xyz\": 599}", NULL},
+        {"added_tokens.json", "{\"xyz\": 600}",
+         ": the added token \"xyz\" has the id 600, but \"vocab_size\" is 600"},
         {"special_tokens_map.json", "{\"additional_special_tokens\": {\"a\": 1}", /* not closed */
          "special_tokens_map.json: invalid JSON in line 1: '}' expected near end of file"},
         {"config.json", "[]", "config.json: not a JSON object"},
@@ -314,8 +338,8 @@ test_json(void **state)
         {"roberta-json", "\"merges\": [", "\"merges\": [[\"e\", 5], ",
          "\"merges\"[0] is not a pair of pieces"},
         {"roberta-json", "\"vocab\": {", "\"vocab\": {\"x y\": \"z\", ", "\"vocab\" has no id for \"x y\""},
-        {"roberta-json", "\"vocab\": {", "\"vocab\": {\"x y\": 512, ",
-         "the token \"x y\" has the id 512, but \"vocab_size\" is 512"},
+        {"roberta-json", "\"vocab\": {", "\"vocab\": {\"x y\": 600, ",
+         "the token \"x y\" has the id 600, but \"vocab_size\" is 600"},
         {"roberta-json", "\"vocab\": {", "\"vocab\": {\"x y\": 77, ",
          "two tokens have the id 77, or one is empty"},
         {"roberta-json", "\"end_of_word_suffix\": \"\"", "\"end_of_word_suffix\": \"</w>\"",
@@ -478,15 +502,11 @@ int
 main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_pieces),
-        cmocka_unit_test(test_settings),
-        cmocka_unit_test(test_many_added),
-        cmocka_unit_test(test_json),
-        cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_vocab_and_merges),
-        cmocka_unit_test(test_long_texts),
-        cmocka_unit_test(test_no_tokenizer),
+        cmocka_unit_test(test_golden),     cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_describe),   cmocka_unit_test(test_settings),
+        cmocka_unit_test(test_many_added), cmocka_unit_test(test_json),
+        cmocka_unit_test(test_truncated),  cmocka_unit_test(test_vocab_and_merges),
+        cmocka_unit_test(test_long_texts), cmocka_unit_test(test_no_tokenizer),
     };
 
     if (argc > 1) {

@@ -36,8 +36,6 @@ try_text(const ia3_tokenizer *tok, const char *text, size_t len)
         if (ids[i] < 0 || ids[i] >= FUZZ_VOCAB || offsets[i] > len ||
             ia3_tokenizer_piece(tok, ids[i], buffer) == NULL)
             abort();
-    if (n < 1 || ids[n - 1] != ia3_tokenizer_eos(tok))
-        abort();
     if (ia3_tokenizer_decode(tok, ids, n, &decoded, &decoded_len, &err)) {
         if (memchr(decoded, 0, decoded_len) != NULL || decoded[decoded_len] != 0)
             abort();
@@ -48,6 +46,10 @@ try_text(const ia3_tokenizer *tok, const char *text, size_t len)
     }
     free(ids);
     free(offsets);
+    if (!ia3_tokenizer_encode_target(tok, text, len, &ids, &n, &err) || n < 1 ||
+        ids[n - 1] != ia3_tokenizer_eos(tok))
+        abort();
+    free(ids);
     if (ia3_tokenizer_encode_input(tok, text, len, len - len / 4, 5, &ids, &n, &n_all, &err)) {
         if (n > 5 || n > n_all)
             abort();
@@ -55,20 +57,14 @@ try_text(const ia3_tokenizer *tok, const char *text, size_t len)
     }
 }
 
-/* Opens a tokenizer from these bytes and uses it. A text of bytes that are not UTF-8 is not used. */
+/* Opens the tokenizer of the directory and uses it. A text of bytes that are not UTF-8 is not used. */
 static inline void
-try_tokenizer(const uint8_t *model, size_t model_len, const uint8_t *config, size_t config_len,
-              const uint8_t *text, size_t text_len)
+use_tokenizer(const uint8_t *text, size_t text_len)
 {
     static const char *const texts[] = {"", "a", "  A b\tc ",
                                         "\xef\xbc\xa1\xc3\xa9\xe2\x91\xa0 <extra_id_3></s>",
                                         "zzzzzzzzzzzzzzzzzzzzzzzz\xf0\x9f\x98\x80"};
     ia3_error err = {0};
-    files_write("spiece.model", model, model_len);
-    if (config_len > 0)
-        files_write("tokenizer_config.json", config, config_len);
-    else
-        files_remove("tokenizer_config.json");
     ia3_tokenizer *tok = ia3_tokenizer_open(files_path(""), FUZZ_VOCAB, &err);
     if ((tok == NULL) != (err.code == IA3_E_BAD_CHECKPOINT))
         abort();
@@ -84,6 +80,31 @@ try_tokenizer(const uint8_t *model, size_t model_len, const uint8_t *config, siz
         try_text(tok, exact, text_len);
     free(exact);
     ia3_tokenizer_close(tok);
+}
+
+/* Opens a tokenizer from these bytes and uses it. */
+static inline void
+try_tokenizer(const uint8_t *model, size_t model_len, const uint8_t *config, size_t config_len,
+              const uint8_t *text, size_t text_len)
+{
+    files_write("spiece.model", model, model_len);
+    if (config_len > 0)
+        files_write("tokenizer_config.json", config, config_len);
+    else
+        files_remove("tokenizer_config.json");
+    use_tokenizer(text, text_len);
+}
+
+/* The part of an input up to the next zero byte, which *data and *size leave behind. */
+static inline const uint8_t *
+next_part(const uint8_t **data, size_t *size, size_t *len)
+{
+    const uint8_t *part = *data, *end = *size > 0 ? memchr(*data, 0, *size) : NULL;
+    *len = end ? (size_t) (end - part) : *size;
+    size_t taken = end ? *len + 1 : *len;
+    *data += taken;
+    *size -= taken;
+    return part;
 }
 
 #endif

@@ -92,8 +92,8 @@ def train_sentencepiece(path, **options):
         with open(f"{d}/text", "w") as f:
             f.write("\n".join(sentences()))
         sentencepiece.SentencePieceTrainer.train(
-            input=f"{d}/text", model_prefix=f"{d}/m", vocab_size=400, character_coverage=0.998, minloglevel=2,
-            num_threads=1, **{"normalization_rule_tsv": f"{d}/rules.tsv", "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1,
+            input=f"{d}/text", model_prefix=f"{d}/m", character_coverage=0.998, minloglevel=2, num_threads=1, **{
+                "vocab_size": 400, "normalization_rule_tsv": f"{d}/rules.tsv", "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1,
                               **options})
         shutil.copy(f"{d}/m.model", path)
 
@@ -164,6 +164,25 @@ def unigram():
     expected(path3, ADDED, plain)
 
 
+def llama():
+    """Pieces with "▁" and bytes, as of Llama, with </s> after a text: Pile-T5's kind."""
+    config = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": None,
+              "add_bos_token": False, "add_eos_token": True, "legacy": True}
+    path = folder("llama", config={"model_type": "t5"}, tokenizer_config=config)
+    train_sentencepiece(f"{path}/tokenizer.model", model_type="bpe", byte_fallback=True, pad_id=-1, unk_id=0, bos_id=1, eos_id=2,
+                        normalization_rule_tsv="", normalization_rule_name="identity", remove_extra_whitespaces=False,
+                        split_digits=True, vocab_size=600)
+    sp = sentencepiece.SentencePieceProcessor(model_file=f"{path}/tokenizer.model")
+
+    def agrees(text, ids):
+        return ids == sp.encode(text) + [2]
+
+    expected(path, CODE, agrees)
+    saved = folder("llama-json", config={"model_type": "t5"})
+    AutoTokenizer.from_pretrained(path).save_pretrained(saved)
+    shutil.copy(f"{path}/tokens.tsv", saved)
+
+
 def byt5():
     path = folder("byt5", config={"model_type": "t5", "tokenizer_class": "ByT5Tokenizer"}, tokenizer_config={
         "tokenizer_class": "ByT5Tokenizer", "extra_ids": 125, "additional_special_tokens": [f"<extra_id_{i}>" for i in range(125)],
@@ -221,6 +240,7 @@ def main():
         compare(sys.argv[2], sys.argv[3])
         return
     unigram()
+    llama()
     byt5()
     byte_level("roberta", "RobertaTokenizer", ["<pad>", "<s>", "</s>", "<unk>", "<mask>"], None, bos_token="<s>", cls_token="<s>",
                eos_token="</s>", sep_token="</s>", mask_token="<mask>", pad_token="<pad>", unk_token="<unk>", add_prefix_space=False)

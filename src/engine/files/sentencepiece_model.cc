@@ -124,14 +124,25 @@ check_charsmap(const uint8_t *data, size_t len)
     return true;
 }
 
+/* What the normalizer does besides replacing characters; the defaults are those of protobuf. */
+struct normalizing {
+    bool prefix = true;    /* a space is put before a text */
+    bool one_space = true; /* of several, and none at the ends */
+};
+
 bool
-check_normalizer(const uint8_t *data, size_t len)
+check_normalizer(const uint8_t *data, size_t len, normalizing *found)
 {
     proto_reader spec(data, len);
 
-    while (spec.next())
+    while (spec.next()) {
         if (spec.field == 2 && spec.wire == 2 && !check_charsmap(spec.bytes, spec.len))
             return false;
+        if (spec.field == 3 && spec.wire == 0)
+            found->prefix = spec.value != 0;
+        if (spec.field == 4 && spec.wire == 0)
+            found->one_space = spec.value != 0;
+    }
     return spec.p == spec.end;
 }
 
@@ -141,14 +152,16 @@ check_normalizer(const uint8_t *data, size_t len)
  * simply appended to the piece.
  */
 bool
-prepare_model(const std::string &model, std::string *out, bool *has_extra_ids, const char *path,
-              ia3_error *err)
+prepare_model(const std::string &model, std::string *out, bool *has_extra_ids, normalizing *found,
+              const char *path, ia3_error *err)
 {
     proto_reader top(model.data(), model.size());
+    normalizing ignored; /* of the denormalizer */
 
     *has_extra_ids = false;
     while (top.next()) {
-        if ((top.field == 3 || top.field == 5) && top.wire == 2 && !check_normalizer(top.bytes, top.len))
+        if ((top.field == 3 || top.field == 5) && top.wire == 2 &&
+            !check_normalizer(top.bytes, top.len, top.field == 3 ? found : &ignored))
             return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
                             "%.300s: the normalizer's \"precompiled_charsmap\" is corrupted", path);
 
@@ -201,15 +214,18 @@ class sentencepiece_model : public ia3_token_model {
 
     sentencepiece::SentencePieceProcessor sp;
     ia3_known_characters known;
+    bool extra_prefix = false; /* a space is put before a text even if it begins with one */
 };
 
 bool
 sentencepiece_model::load(const std::string &file, const char *path, int vocab_size, ia3_error *err)
 {
     std::string model;
+    normalizing found;
 
-    if (!prepare_model(file, &model, &has_extra_ids, path, err))
+    if (!prepare_model(file, &model, &has_extra_ids, &found, path, err))
         return false;
+    extra_prefix = found.prefix && !found.one_space;
 
     const auto status = sp.LoadFromSerializedProto(model);
 
@@ -266,15 +282,35 @@ restore_positions(const std::vector<ia3_removed> &removed, std::vector<ia3_token
     }
 }
 
+/*
+ * The length of a space, or of its sign, with which a text begins. In transformers the space that is put before a text is not
+ * one more than those that are there.
+ */
+size_t
+space_at(const char *text, size_t len)
+{
+    if (len > 0 && text[0] == ' ')
+        return 1;
+    return len >= space.size() && space.compare(0, space.size(), text, space.size()) == 0 ? space.size() : 0;
+}
+
 bool
 sentencepiece_model::encode(const char *text, size_t len, std::vector<ia3_token> *out, ia3_error *err) const
 {
+    const size_t skipped = extra_prefix ? space_at(text, len) : 0;
+    const size_t first = out->size();
+
+    if (skipped > 0 && skipped == len) { /* of an empty text SentencePiece makes nothing */
+        out->push_back({lookup(space) >= 0 ? lookup(space) : unk, 0, static_cast<uint32_t>(len)});
+        return true;
+    }
+
     std::vector<ia3_removed> removed;
     const std::string shorter = ia3_shorten_unknown_runs(
-        text, len, known, [this](const char *t, size_t n) { return is_unknown(t, n); }, &removed);
+        text + skipped, len - skipped, known, [this](const char *t, size_t n) { return is_unknown(t, n); },
+        &removed);
     sentencepiece::ImmutableSentencePieceText pieces;
     const auto status = sp.Encode(absl::string_view(shorter), pieces.mutable_proto());
-    const size_t first = out->size();
 
     if (!status.ok())
         return ia3_fail(err, IA3_E_INTERNAL, "could not tokenize the text: %.200s",
@@ -286,6 +322,10 @@ sentencepiece_model::encode(const char *text, size_t len, std::vector<ia3_token>
         out->push_back({static_cast<int32_t>(piece.id()), piece.begin(), piece.end()});
     }
     restore_positions(removed, out, first);
+    for (size_t i = first; i < out->size(); i++) {
+        (*out)[i].begin += static_cast<uint32_t>(i > first ? skipped : 0);
+        (*out)[i].end += static_cast<uint32_t>(skipped);
+    }
     return true;
 }
 

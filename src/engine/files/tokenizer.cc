@@ -35,6 +35,8 @@ struct ia3_tokenizer {
     bool ascending = false;               /* whether <extra_id_0> is the first of them */
     ia3_token_template around;
     int unk = -1, eos = -1;
+    std::string source; /* the file of the vocabulary; empty if there is none */
+    int n_added = 0;    /* tokens that are looked for in texts */
 };
 
 namespace {
@@ -81,6 +83,7 @@ open_sentencepiece(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings, c
     const std::string path = settings.path(file);
     std::string bytes;
 
+    tok->source = file;
     if (!read_file(path.c_str(), max_model, &bytes, err))
         return false;
     tok->model = ia3_sentencepiece_model(bytes, path.c_str(), vocab_size, err);
@@ -140,8 +143,9 @@ open_bytes(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings)
 
 /* What was read of tokenizer.json, or of vocab.json and merges.txt. */
 bool
-take_json(ia3_tokenizer *tok, ia3_tokenizer_settings *settings, ia3_tokenizer_json *read)
+take_json(ia3_tokenizer *tok, const char *file, ia3_tokenizer_settings *settings, ia3_tokenizer_json *read)
 {
+    tok->source = file;
     tok->model = std::move(read->model);
     tok->around = read->around;
     if (!read->has_around && tok->model->eos >= 0)
@@ -179,12 +183,13 @@ open_model(ia3_tokenizer *tok, ia3_tokenizer_settings *settings, int vocab_size,
     if (settings->has("spiece.model"))
         return open_t5(tok, settings, vocab_size, err);
     if (settings->has("tokenizer.json"))
-        return ia3_tokenizer_json_read(&read, *settings, vocab_size, err) && take_json(tok, settings, &read);
+        return ia3_tokenizer_json_read(&read, *settings, vocab_size, err) &&
+               take_json(tok, "tokenizer.json", settings, &read);
     if (settings->has("tokenizer.model"))
         return open_llama(tok, *settings, vocab_size, err);
     if (settings->has("vocab.json") && settings->has("merges.txt"))
         return ia3_vocab_and_merges_read(&read, *settings, vocab_size, err) &&
-               take_json(tok, settings, &read);
+               take_json(tok, "vocab.json", settings, &read);
     return no_tokenizer(*settings, err);
 }
 
@@ -226,7 +231,8 @@ number_tokens(const ia3_tokenizer &tok, const ia3_tokenizer_settings &settings,
     for (const std::string &content : settings.unnumbered) {
         ia3_added_token t;
 
-        if (content.empty() || settings.is_control(content) || !known.insert(content).second)
+        if (content.empty() || !known.insert(content).second ||
+            (tok.extra_ids > 0 && ia3_is_extra_id(content)))
             continue;
         t.id = tok.model->lookup(content);
         if (t.id < 0)
@@ -267,6 +273,7 @@ add_tokens(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings, int vocab
                                  "token from the tokenizer's files.");
         }
         tok->added.add(t);
+        tok->n_added++;
     }
     return true;
 }
@@ -551,6 +558,19 @@ ia3_tokenizer_around(const ia3_tokenizer *tok, int *before, int *after)
 {
     *before = static_cast<int>(tok->around.before.size());
     *after = static_cast<int>(tok->around.after.size());
+}
+
+void
+ia3_tokenizer_describe(const ia3_tokenizer *tok, char *buffer, size_t size)
+{
+    int n = tok->source.empty()
+                ? snprintf(buffer, size, "bytes, without a vocabulary")
+                : snprintf(buffer, size, "%d tokens in %s", tok->model->size, tok->source.c_str());
+
+    if (tok->extra_ids > 0 && static_cast<size_t>(n) < size)
+        n += snprintf(buffer + n, size - static_cast<size_t>(n), ", %d extra ids", tok->extra_ids);
+    if (tok->n_added > 0 && static_cast<size_t>(n) < size)
+        snprintf(buffer + n, size - static_cast<size_t>(n), ", %d added tokens", tok->n_added);
 }
 
 int

@@ -59,6 +59,10 @@ bool ia3_tokenizer_decode(const ia3_tokenizer *tok, const int32_t *ids, int n, c
 
 /* The piece of an id, such as "▁the", "</s>" or "<extra_id_7>"; "<unused_12>" for a row beyond the tokenizer. */
 const char *ia3_tokenizer_piece(const ia3_tokenizer *tok, int32_t id, char buffer[64]);
+
+/* Writes what kind of tokenizer it is, as in "32000 tokens in spiece.model, 100 extra ids, 2 added tokens". */
+void ia3_tokenizer_describe(const ia3_tokenizer *tok, char *buffer, size_t size);
+
 int ia3_tokenizer_unk(const ia3_tokenizer *tok);
 int ia3_tokenizer_eos(const ia3_tokenizer *tok);
 

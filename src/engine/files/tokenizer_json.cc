@@ -404,6 +404,7 @@ pieces_to_model(const reader &r, const ia3_bpe &bpe, bool bytes, const preparati
     std::map<int, const std::string *> by_id;
     std::map<std::string, float> scores;
     const std::set<std::string> controls = control_tokens(r.settings, *out);
+    const std::string unk = bpe.unk.empty() ? role(r.settings, "unk_token", "<unk>") : bpe.unk;
     std::string pieces;
     int next = 0;
 
@@ -418,7 +419,7 @@ pieces_to_model(const reader &r, const ia3_bpe &bpe, bool bytes, const preparati
             return r.fail("\"vocab\" has no piece for the id " + std::to_string(next - 1));
         put_piece(&pieces, entry.second->data(), entry.second->size(),
                   score == scores.end() ? 0 : score->second,
-                  type_of(controls, entry.second->c_str(), *entry.second == bpe.unk, bytes));
+                  type_of(controls, entry.second->c_str(), *entry.second == unk, bytes));
     }
     out->model =
         ia3_sentencepiece_model(finish_model(pieces, 2, role(r.settings, "eos_token", "</s>"), bytes, p),

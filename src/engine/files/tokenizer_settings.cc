@@ -21,9 +21,9 @@ constexpr int max_extra_ids = 100000;
 
 using json = std::unique_ptr<json_t, void (*)(json_t *)>;
 
-/* The roles whose tokens a text never produces. */
-const char *const control_roles[] = {"pad_token", "eos_token", "unk_token",
-                                     "bos_token", "cls_token", "mask_token"};
+/* In the order in which transformers gives ids to those that have none. */
+const char *const role_names[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                  "pad_token", "cls_token", "mask_token"};
 
 /* One of the files, with what error messages need. */
 struct reader {
@@ -58,7 +58,7 @@ token_content(const json_t *token)
 void
 read_roles(const reader &r)
 {
-    for (const char *role : control_roles) {
+    for (const char *role : role_names) {
         const char *content = token_content(r.get(role));
 
         if (content != nullptr)
@@ -249,8 +249,8 @@ ia3_tokenizer_settings::is_control(const std::string &content) const
         if (content == usual)
             return true;
     for (const auto &role : roles)
-        if (content == role.second)
-            return true;
+        if (content == role.second && role.first != "sep_token")
+            return true; /* a separator, unless it is also the end, is something that people write */
     return ia3_is_extra_id(content);
 }
 
@@ -265,6 +265,13 @@ ia3_tokenizer_settings_read(ia3_tokenizer_settings *s, const char *directory, ia
         (s->added.empty() && !read_with(s, "added_tokens.json", read_added_tokens, err)) ||
         !read_with(s, "config.json", read_model_config, err))
         return false;
+
+    std::vector<std::string> named;
+
+    for (const char *role : role_names)
+        if (s->roles.count(role) > 0)
+            named.push_back(s->roles[role]);
+    s->unnumbered.insert(s->unnumbered.begin(), named.begin(), named.end());
     if (s->kind.size() > fast.size() && s->kind.compare(s->kind.size() - fast.size(), fast.size(), fast) == 0)
         s->kind.resize(s->kind.size() - fast.size());
     return true;

@@ -23,7 +23,8 @@ struct ia3_tokenizer_settings {
     int add_bos_token = -1, add_eos_token = -1; /* -1 if it is not said */
     std::map<std::string, std::string> roles;   /* "eos_token" → "</s>" */
     std::vector<ia3_added_token> added;
-    std::vector<std::string> unnumbered; /* special tokens that are listed without an id */
+    std::vector<std::string>
+        unnumbered; /* special tokens that are named without an id, those of roles first */
 
     std::string path(const char *file) const;
     bool has(const char *file) const; /* whether there is such a file */

@@ -15,6 +15,10 @@ namespace {
 using code = std::unique_ptr<pcre2_code, void (*)(pcre2_code *)>;
 using match_data = std::unique_ptr<pcre2_match_data, void (*)(pcre2_match_data *)>;
 
+/* Letters, marks, digits, connectors, and the circled and squared letters, which are symbols to PCRE2. */
+const char *const word_class = "[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200c}\\x{200d}\\x{24b6}-\\x{24e9}"
+                               "\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}]";
+
 /* What Rust's \w is, in which the library `tokenizers` is written. */
 bool
 is_word(const char *character, size_t len)
@@ -24,9 +28,8 @@ is_word(const char *character, size_t len)
             int error;
             PCRE2_SIZE at;
 
-            return pcre2_compile(
-                reinterpret_cast<PCRE2_SPTR>("[\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{200c}\\x{200d}]"),
-                PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &error, &at, nullptr);
+            return pcre2_compile(reinterpret_cast<PCRE2_SPTR>(word_class), PCRE2_ZERO_TERMINATED,
+                                 PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C, &error, &at, nullptr);
         }(),
         pcre2_code_free);
 
