@@ -162,17 +162,24 @@ test_pieces(void **state)
     assert_string_equal(ia3_tokenizer_piece(tok, 383, buffer), "<extra_id_124>");
     ia3_tokenizer_close(tok);
 
+    ia3_error err = {0};
+
+    assert_null(ia3_tokenizer_open(GOLDEN "byt5", 258, &err));
+    assert_string_equal(err.message,
+                        GOLDEN "byt5: ByT5's tokenizer has 259 tokens, more than \"vocab_size\" (258)");
+    memset(&err, 0, sizeof err);
+
     tok = open_tokenizer(GOLDEN "roberta", VOCAB);
     check_pieces(tok, "the x\n", "<s> the \xc4\xa0 x \xc4\x8a </s>");
     check_decoded(tok, "def caf\xc3\xa9(x):\n\t<s>", "def caf\xc3\xa9(x):\n\t<s>");
     ia3_tokenizer_close(tok);
 
     /* GPT-2's tokenizer puts nothing around a text; what the decoder produces ends all the same */
-    ia3_error err = {0};
     int32_t *ids;
     int n;
 
     tok = open_tokenizer(GOLDEN "gpt2", VOCAB);
+    assert_int_equal(ia3_tokenizer_eos(tok), 2);
     check_pieces(tok, "<LM> x", "<LM> \xc4\xa0 x");
     assert_true(ia3_tokenizer_encode_target(tok, "x", 1, &ids, &n, &err));
     assert_int_equal(n, 2);
@@ -412,6 +419,7 @@ test_truncated(void **state)
 static void
 test_vocab_and_merges(void **state)
 {
+    static const char ends[] = "{\"tokenizer_class\": \"GPT2Tokenizer\", \"eos_token\": \"<end>\"}";
     static const struct {
         const char *file, *text, *message;
     } cases[] = {
@@ -428,8 +436,8 @@ test_vocab_and_merges(void **state)
          "supported with this file"},
         {"tokenizer_config.json", "{\"tokenizer_class\": \"RobertaTokenizerFast\", \"cls_token\": \"[CLS]\"}",
          "vocab.json: there is no token for the beginning or the end of a text"},
-        {"tokenizer_config.json", "{\"tokenizer_class\": \"GPT2Tokenizer\"}",
-         ": there is no token for the end of a text"},
+        {"added_tokens.json", "{\"<end>\": 600}",
+         ": the token for the end of a text has the id 600, but \"vocab_size\" is 600"},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -439,6 +447,8 @@ test_vocab_and_merges(void **state)
         copy_in(GOLDEN "roberta", directory, "vocab.json");
         copy_in(GOLDEN "roberta", directory, "merges.txt");
         copy_in(GOLDEN "roberta", directory, "tokenizer_config.json");
+        if (strcmp(cases[i].file, "added_tokens.json") == 0)
+            write_in(directory, "tokenizer_config.json", ends, strlen(ends));
         write_in(directory, cases[i].file, cases[i].text, strlen(cases[i].text));
         assert_null(ia3_tokenizer_open(directory, VOCAB, &err));
         assert_int_equal(err.code, IA3_E_BAD_CHECKPOINT);

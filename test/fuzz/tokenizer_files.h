@@ -47,7 +47,7 @@ try_text(const ia3_tokenizer *tok, const char *text, size_t len)
     free(ids);
     free(offsets);
     if (!ia3_tokenizer_encode_target(tok, text, len, &ids, &n, &err) || n < 1 ||
-        ids[n - 1] != ia3_tokenizer_eos(tok))
+        ids[n - 1] != ia3_tokenizer_eos(tok) || ids[n - 1] < 0 || ids[n - 1] >= FUZZ_VOCAB)
         abort();
     free(ids);
     if (ia3_tokenizer_encode_input(tok, text, len, len - len / 4, 5, &ids, &n, &n_all, &err)) {

@@ -132,9 +132,13 @@ open_llama(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings, int vocab
 }
 
 bool
-open_bytes(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings)
+open_bytes(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings, int vocab_size, ia3_error *err)
 {
     tok->model = ia3_byte_model();
+    if (tok->model->size > vocab_size)
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+                        "%.300s: ByT5's tokenizer has %d tokens, more than \"vocab_size\" (%d)",
+                        settings.directory.c_str(), tok->model->size, vocab_size);
     tok->extra_ids = settings.extra_ids >= 0 ? settings.extra_ids : default_byte_extra_ids;
     tok->ascending = true;
     tok->around.after.push_back(tok->model->eos);
@@ -179,7 +183,7 @@ open_model(ia3_tokenizer *tok, ia3_tokenizer_settings *settings, int vocab_size,
     ia3_tokenizer_json read;
 
     if (settings->kind == "ByT5Tokenizer")
-        return open_bytes(tok, *settings);
+        return open_bytes(tok, *settings, vocab_size, err);
     if (settings->has("spiece.model"))
         return open_t5(tok, settings, vocab_size, err);
     if (settings->has("tokenizer.json"))
@@ -193,20 +197,27 @@ open_model(ia3_tokenizer *tok, ia3_tokenizer_settings *settings, int vocab_size,
     return no_tokenizer(*settings, err);
 }
 
-/* The token for the end of a text, which need not be in the vocabulary itself. */
+/* The token for the end of a text: it is in the vocabulary, was added to it, or is the last that is put after a text. */
 bool
-find_eos(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings, ia3_error *err)
+find_eos(ia3_tokenizer *tok, const ia3_tokenizer_settings &settings, int vocab_size, ia3_error *err)
 {
     auto role = settings.roles.find("eos_token");
     const std::string content = role == settings.roles.end() ? "</s>" : role->second;
 
-    tok->eos = tok->model->eos;
+    tok->eos = tok->model->eos >= 0 ? tok->model->eos : tok->model->lookup(content);
     for (auto added = tok->names.begin(); tok->eos < 0 && added != tok->names.end(); ++added)
         if (added->second.content == content)
             tok->eos = added->first;
-    return tok->eos >= 0 ||
-           ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: there is no token for the end of a text",
-                    settings.directory.c_str());
+    if (tok->eos < 0 && !tok->around.after.empty())
+        tok->eos = tok->around.after.back();
+    if (tok->eos < 0)
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%.300s: there is no token for the end of a text",
+                        settings.directory.c_str());
+    if (tok->eos >= vocab_size)
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+                        "%.300s: the token for the end of a text has the id %d, but \"vocab_size\" is %d",
+                        settings.directory.c_str(), tok->eos, vocab_size);
+    return true;
 }
 
 /* One past the largest id that stands for something. */
@@ -285,7 +296,7 @@ load(ia3_tokenizer *tok, const char *directory, int vocab_size, ia3_error *err)
 
     if (!ia3_tokenizer_settings_read(&settings, directory, err) ||
         !open_model(tok, &settings, vocab_size, err) || !add_tokens(tok, settings, vocab_size, err) ||
-        !find_eos(tok, settings, err))
+        !find_eos(tok, settings, vocab_size, err))
         return false;
     tok->unk = tok->model->unk;
     if (vocab_size - end_of_ids(*tok) > many_unused)

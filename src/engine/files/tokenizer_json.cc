@@ -20,7 +20,7 @@
 
 namespace {
 
-constexpr size_t max_file = size_t(256) << 20;
+constexpr size_t max_file = size_t(64) << 20;
 constexpr size_t max_around = 16; /* tokens before a text, or after it */
 const std::string space = "\xe2\x96\x81";
 
