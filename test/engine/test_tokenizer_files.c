@@ -464,7 +464,7 @@ static void
 test_long_texts(void **state)
 {
     static const char *const names[] = {"roberta", "byt5"};
-    const size_t len = 4 << 20;
+    const size_t len = 1 << 20;
     char *text = malloc(len);
 
     for (int i = 0; i < 2; i++) {
@@ -488,8 +488,10 @@ test_long_texts(void **state)
             clock_t began = clock();
 
             assert_true(ia3_tokenizer_encode(tok, text, len, &ids, NULL, &n, &err));
-            printf("%s, text %d: %d tokens, %.2f s\n", names[i], kind, n,
-                   (double) (clock() - began) / CLOCKS_PER_SEC);
+            double seconds = (double) (clock() - began) / CLOCKS_PER_SEC;
+
+            printf("%s, text %d: %d tokens, %.2f s\n", names[i], kind, n, seconds);
+            assert_true(seconds < 60); /* with the square of the length it would be hours */
             free(ids);
         }
         ia3_tokenizer_close(tok);
