@@ -4,6 +4,7 @@
  */
 #include "file_fixture.h"
 
+#include <fcntl.h>
 #include <math.h>
 
 #include "engine/base/half.h"
@@ -403,6 +404,64 @@ test_digest(void **state)
     remove_directory(directory);
 }
 
+/* A file that is truncated or written to while it is mapped does not end the process; the change is noticed. */
+static void
+test_changed(void **state)
+{
+    for (int truncated = 0; truncated < 2; truncated++) {
+        char path[64], *directory = make_directory(path), file[128], expected[200];
+        ia3_error err = {0};
+        const struct timespec later[] = {{.tv_nsec = UTIME_OMIT}, {.tv_sec = 2000000000}};
+
+        copy_in(GOLDEN "t5-relu-tied", directory, "config.json");
+        copy_in(GOLDEN "t5-relu-tied", directory, "model.safetensors");
+        snprintf(file, sizeof file, "%s/model.safetensors", directory);
+
+        ia3_checkpoint *ck = ia3_checkpoint_open(directory, &err);
+
+        assert_non_null(ck);
+        assert_true(ia3_checkpoint_unchanged(ck, &err));
+        if (truncated) {
+            const ia3_host_tensor *t = ia3_checkpoint_embedding(ck);
+            const float *values = t->data; /* of the golden files, all tensors are aligned */
+            double sum = 0;
+
+            assert_int_equal(truncate(file, 4096), 0);
+            for (int64_t i = 2048; i < t->rows * t->cols; i++) /* behind the first page */
+                sum += values[i] * values[i];
+            assert_true(sum == 0);
+        } else
+            assert_int_equal(utimensat(AT_FDCWD, file, later, 0), 0);
+        assert_false(ia3_checkpoint_unchanged(ck, &err));
+        snprintf(expected, sizeof expected, "%s: the file changed while it was read", file);
+        assert_int_equal(err.code, IA3_E_BAD_CHECKPOINT);
+        assert_string_equal(err.message, expected);
+        ia3_checkpoint_close(ck);
+        remove_directory(directory);
+    }
+}
+
+/* Threads that hash give the digest that one gives, and may be told that it is not wanted. */
+static void
+test_digest_threads(void **state)
+{
+    ia3_error err = {0};
+    ia3_checkpoint *ck = ia3_checkpoint_open(GOLDEN "t5-erf-gelu-sharded", &err);
+    uint8_t expected[IA3_DIGEST_LEN], digest[IA3_DIGEST_LEN];
+
+    assert_true(ia3_checkpoint_digest(ck, expected, NULL, NULL, &err));
+    for (int threads = 0; threads < 5; threads++) {
+        double last = 0;
+
+        memset(digest, 0, sizeof digest);
+        assert_true(ia3_digest_end(ia3_digest_begin(ck, threads), digest, note_progress, &last, &err));
+        assert_memory_equal(digest, expected, sizeof digest);
+        assert_true(last == 1);
+        assert_true(ia3_digest_end(ia3_digest_begin(ck, threads), NULL, NULL, NULL, &err));
+    }
+    ia3_checkpoint_close(ck);
+}
+
 typedef struct memory_source {
     const ia3_checkpoint *files;
     int asked;
@@ -497,10 +556,13 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),    cmocka_unit_test(test_broken),    cmocka_unit_test(test_files),
-        cmocka_unit_test(test_shards),    cmocka_unit_test(test_alias),     cmocka_unit_test(test_unexpected),
-        cmocka_unit_test(test_unaligned), cmocka_unit_test(test_digest),    cmocka_unit_test(test_bundled),
-        cmocka_unit_test(test_float16),   cmocka_unit_test(test_in_memory),
+        cmocka_unit_test(test_golden),         cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_files),          cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_alias),          cmocka_unit_test(test_unexpected),
+        cmocka_unit_test(test_unaligned),      cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_digest_threads), cmocka_unit_test(test_changed),
+        cmocka_unit_test(test_bundled),        cmocka_unit_test(test_float16),
+        cmocka_unit_test(test_in_memory),
     };
 
     return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);

@@ -3,7 +3,7 @@
  *     Opens a Hugging Face checkpoint directory and finds the tensors that the graph needs.
  *
  * Weights come from model.safetensors or pytorch_model.bin, or from the shards that the index of either names. Files are
- * mapped read-only and never written. There is no protection against a file that is truncated while it is mapped.
+ * mapped read-only and never written.
  */
 #include "checkpoint.h"
 
@@ -12,13 +12,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/base/alloc.h"
 #include "engine/base/log.h"
 #include "json_file.h"
+#include "mapped_file.h"
 #include "read_file.h"
 #include "safetensors.h"
 #include "state_dict.h"
@@ -31,8 +31,7 @@
 typedef struct shard {
     char *file; /* name within the directory */
     char *path;
-    uint8_t *map;
-    size_t len;
+    ia3_mapped_file map;
     ia3_safetensors *st; /* or */
     ia3_torch_file *torch;
 } shard;
@@ -80,33 +79,20 @@ static shard *
 open_shard(ia3_checkpoint *ck, const char *file, ia3_error *err)
 {
     char *path = ia3_join_path(ck->directory, file);
-    size_t size;
-    int fd = ia3_open_file(path, &size, err);
+    ia3_mapped_file map;
 
-    if (fd < 0) {
+    if (!ia3_mapped_open(&map, path, err)) {
         free(path);
         return NULL;
     }
 
     shard *s = &ck->shards[ck->n_shards++];
 
-    s->file = ia3_strdup(file);
-    s->path = path;
-    if (size > 0) {
-        void *map = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
-
-        if (map != MAP_FAILED) {
-            s->map = map;
-            s->len = size;
-        }
-    }
-    if (size > 0 && s->map == NULL)
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not map file \"%.300s\": %s", path, strerror(errno));
-    else if (ends_with(file, ".bin"))
-        s->torch = ia3_torch_parse(s->map, s->len, path, err);
+    *s = (shard){.file = ia3_strdup(file), .path = path, .map = map};
+    if (ends_with(file, ".bin"))
+        s->torch = ia3_torch_parse(map.data, map.len, path, err);
     else
-        s->st = ia3_safetensors_parse(s->map, s->len, path, IA3_E_BAD_CHECKPOINT, err);
-    close(fd);
+        s->st = ia3_safetensors_parse(map.data, map.len, path, IA3_E_BAD_CHECKPOINT, err);
     return s->st || s->torch ? s : NULL;
 }
 
@@ -459,8 +445,7 @@ ia3_checkpoint_close(ia3_checkpoint *ck)
     for (int i = 0; i < ck->n_shards; i++) {
         ia3_safetensors_free(ck->shards[i].st);
         ia3_torch_free(ck->shards[i].torch);
-        if (ck->shards[i].map != NULL)
-            munmap(ck->shards[i].map, ck->shards[i].len);
+        ia3_mapped_close(&ck->shards[i].map);
         free(ck->shards[i].file);
         free(ck->shards[i].path);
     }
@@ -510,7 +495,8 @@ ia3_checkpoint_file(const ia3_checkpoint *ck, int i)
 {
     const shard *s = &ck->shards[i];
 
-    ia3_weight_file file = {.name = s->file, .data = s->map, .len = s->len, .safetensors = s->st != NULL};
+    ia3_weight_file file = {
+        .name = s->file, .data = s->map.data, .len = s->map.len, .safetensors = s->st != NULL};
     file.tensors = shard_tensors(s, &file.n_tensors);
     return file;
 }
@@ -518,20 +504,19 @@ ia3_checkpoint_file(const ia3_checkpoint *ck, int i)
 void
 ia3_checkpoint_release(const ia3_checkpoint *ck, const ia3_host_tensor *t)
 {
-    const uint8_t *data = t->data;
-    size_t page = (size_t) sysconf(_SC_PAGESIZE);
     size_t bytes = (size_t) t->rows * (size_t) t->cols * ia3_dtype_size(t->dtype);
 
-    for (int i = 0; i < ck->n_shards; i++) {
-        const shard *s = &ck->shards[i];
+    for (int i = 0; i < ck->n_shards; i++)
+        ia3_mapped_release(&ck->shards[i].map, t->data, bytes);
+}
 
-        if (s->map == NULL || data < s->map || data >= s->map + s->len)
-            continue;
-
-        size_t begin = ((size_t) (data - s->map) + page - 1) / page * page;
-        size_t end = ((size_t) (data - s->map) + bytes) / page * page;
-
-        if (begin < end)
-            madvise(s->map + begin, end - begin, MADV_DONTNEED);
-    }
+bool
+ia3_checkpoint_unchanged(const ia3_checkpoint *ck, ia3_error *err)
+{
+    for (int i = 0; i < ck->n_shards; i++)
+        if (!ia3_mapped_unchanged(&ck->shards[i].map)) {
+            ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: the file changed while it was read", ck->shards[i].path);
+            return ia3_fail_hint(err, "Wait until the file is complete, and load the backbone again.");
+        }
+    return true;
 }

@@ -55,11 +55,25 @@ const ia3_host_tensor *ia3_checkpoint_head(const ia3_checkpoint *ck);
 void ia3_checkpoint_release(const ia3_checkpoint *ck, const ia3_host_tensor *t);
 
 /*
+ * Whether the weight files are still what they were when they were opened. If not, what was read may be of either version, or
+ * zeros.
+ */
+bool ia3_checkpoint_unchanged(const ia3_checkpoint *ck, ia3_error *err);
+
+/*
  * Computes what identifies a backbone: a SHA-256 over the configuration fields that determine the graph and, for every
  * tensor of the graph in the order of names, its name, dtype, shape and the SHA-256 of its bytes. It does not depend on
  * sharding or file names. Reads all weights once. `progress` (may be NULL) is called with a fraction from 0 to 1. Fails
  * only if the cryptographic library does (IA3_E_INTERNAL).
+ *
+ * ia3_digest_begin() starts threads that do most of it while the weights are loaded, so that they are read from disk only once.
+ * The checkpoint must outlive it. ia3_digest_end() does what is left and frees it; with `digest` = NULL the result is not
+ * wanted.
  */
+typedef struct ia3_digest ia3_digest;
+ia3_digest *ia3_digest_begin(const ia3_checkpoint *ck, int threads);
+bool ia3_digest_end(ia3_digest *d, uint8_t digest[IA3_DIGEST_LEN],
+                    void (*progress)(double fraction, void *arg), void *arg, ia3_error *err);
 bool ia3_checkpoint_digest(const ia3_checkpoint *ck, uint8_t digest[IA3_DIGEST_LEN],
                            void (*progress)(double fraction, void *arg), void *arg, ia3_error *err);
 

@@ -9,7 +9,9 @@
 #include "checkpoint.h"
 
 #include <openssl/evp.h>
+#include <pthread.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,22 +19,35 @@
 #include "engine/base/alloc.h"
 #include "state_dict.h"
 
-#define CHUNK ((size_t) 16 << 20)
+#define CHUNK       ((size_t) 16 << 20)
+#define MAX_THREADS 16
 
 typedef struct named {
     const char *name;
     const ia3_host_tensor *tensor;
+    uint8_t digest[IA3_DIGEST_LEN];
 } named;
 
-typedef struct hasher {
-    EVP_MD_CTX *outer, *inner;
-    void (*progress)(double fraction, void *arg);
-    void *arg;
-    double done, total; /* bytes */
-    bool failed;
-} hasher;
+/*
+ * Locking: each tensor is taken by one thread, which alone writes its digest; `next`, `done`, `stop` and `failed` are atomic.
+ * `threads` belongs to the thread that began.
+ */
+struct ia3_digest {
+    const ia3_checkpoint *ck;
+    ia3_state_tensor *graph; /* holds the names */
+    named *tensors;          /* [n], by name */
+    int n;
+    int *order; /* [n]: in which the tensors are read */
+    uint64_t total;
+    atomic_int next;
+    atomic_uint_fast64_t done; /* bytes */
+    atomic_bool stop, failed;
+    pthread_t threads[MAX_THREADS];
+    int n_threads;
+};
 
-static void __attribute__((format(printf, 2, 3))) put_line(hasher *h, const char *format, ...)
+/* Returns false if the library fails. */
+static bool __attribute__((format(printf, 2, 3))) put_line(EVP_MD_CTX *h, const char *format, ...)
 {
     char line[512];
     va_list args;
@@ -40,26 +55,26 @@ static void __attribute__((format(printf, 2, 3))) put_line(hasher *h, const char
     va_start(args, format);
     int n = vsnprintf(line, sizeof line, format, args);
     va_end(args);
-    if (n < 0 || (size_t) n >= sizeof line || !EVP_DigestUpdate(h->outer, line, (size_t) n))
-        h->failed = true;
+    return n >= 0 && (size_t) n < sizeof line && EVP_DigestUpdate(h, line, (size_t) n);
 }
 
-static void
-put_config(hasher *h, const ia3_config *c)
+static bool
+put_config(EVP_MD_CTX *h, const ia3_config *c)
 {
     static const char *const acts[] = {"relu", "gelu", "gelu_new", "silu"};
     uint32_t eps_bits;
 
     memcpy(&eps_bits, &c->eps, sizeof eps_bits);
-    put_line(h, "ia3 backbone 1\n");
-    put_line(h, "type %s\nvocab_size %d\nd_model %d\nd_kv %d\nn_heads %d\nd_ff %d\nn_enc %d\nn_dec %d\n",
-             c->model_type, c->vocab_size, c->d_model, c->d_kv, c->n_heads, c->d_ff, c->n_enc, c->n_dec);
-    put_line(
-        h,
-        "n_buckets %d\nmax_distance %d\neps %08x\nact %s\ngated %d\nbias_every_layer %d\nscale_logits %d\n",
-        c->n_buckets, c->max_distance, eps_bits, acts[c->act], c->gated, c->bias_every_layer,
-        c->scale_logits);
-    put_line(h, "pad %d\neos %d\nstart %d\n", c->pad_id, c->eos_id, c->start_id);
+    return put_line(h, "ia3 backbone 1\n") &&
+           put_line(
+               h, "type %s\nvocab_size %d\nd_model %d\nd_kv %d\nn_heads %d\nd_ff %d\nn_enc %d\nn_dec %d\n",
+               c->model_type, c->vocab_size, c->d_model, c->d_kv, c->n_heads, c->d_ff, c->n_enc, c->n_dec) &&
+           put_line(h,
+                    "n_buckets %d\nmax_distance %d\neps %08x\nact %s\ngated %d\nbias_every_layer "
+                    "%d\nscale_logits %d\n",
+                    c->n_buckets, c->max_distance, eps_bits, acts[c->act], c->gated, c->bias_every_layer,
+                    c->scale_logits) &&
+           put_line(h, "pad %d\neos %d\nstart %d\n", c->pad_id, c->eos_id, c->start_id);
 }
 
 static size_t
@@ -68,32 +83,46 @@ tensor_bytes(const ia3_host_tensor *t)
     return (size_t) t->rows * (size_t) t->cols * ia3_dtype_size(t->dtype);
 }
 
-static void
-put_tensor(hasher *h, const ia3_checkpoint *ck, const named *n)
+/* Hashes the bytes of one tensor. */
+static bool
+hash_tensor(ia3_digest *d, EVP_MD_CTX *h, named *n, void (*progress)(double fraction, void *arg), void *arg)
 {
-    static const char *const dtypes[] = {"", "F32", "BF16", "F16"};
-    const ia3_host_tensor *t = n->tensor;
-    size_t bytes = tensor_bytes(t);
-    uint8_t digest[IA3_DIGEST_LEN];
-    char hex[2 * IA3_DIGEST_LEN + 1];
+    size_t bytes = tensor_bytes(n->tensor);
 
-    h->failed = h->failed || !EVP_DigestInit_ex(h->inner, EVP_sha256(), NULL);
-    for (size_t at = 0; at < bytes && !h->failed; at += CHUNK) {
+    if (!EVP_DigestInit_ex(h, EVP_sha256(), NULL))
+        return false;
+    for (size_t at = 0; at < bytes && !atomic_load(&d->stop); at += CHUNK) {
         size_t len = bytes - at < CHUNK ? bytes - at : CHUNK;
 
-        h->failed = !EVP_DigestUpdate(h->inner, (const uint8_t *) t->data + at, len);
-        h->done += (double) len;
-        if (h->progress != NULL)
-            h->progress(h->done / h->total, h->arg);
+        if (!EVP_DigestUpdate(h, (const uint8_t *) n->tensor->data + at, len))
+            return false;
+        uint64_t done = atomic_fetch_add(&d->done, len) + len;
+
+        if (progress != NULL)
+            progress((double) done / (double) d->total, arg);
     }
-    h->failed = h->failed || !EVP_DigestFinal_ex(h->inner, digest, NULL);
-    ia3_checkpoint_release(ck, t); /* reading all weights must not make them all resident */
-    if (h->failed)
-        return;
-    for (int i = 0; i < IA3_DIGEST_LEN; i++)
-        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
-    put_line(h, "%s %s %lld %lld %s\n", n->name, dtypes[t->dtype], (long long) t->rows, (long long) t->cols,
-             hex);
+    ia3_checkpoint_release(d->ck, n->tensor); /* reading all weights must not make them all resident */
+    return EVP_DigestFinal_ex(h, n->digest, NULL);
+}
+
+/* Hashes tensors until there are no more. */
+static void
+hash_tensors(ia3_digest *d, void (*progress)(double fraction, void *arg), void *arg)
+{
+    EVP_MD_CTX *h = EVP_MD_CTX_new();
+    int i;
+
+    while (!atomic_load(&d->stop) && (i = atomic_fetch_add(&d->next, 1)) < d->n)
+        if (h == NULL || !hash_tensor(d, h, &d->tensors[d->order[i]], progress, arg))
+            atomic_store(&d->failed, true);
+    EVP_MD_CTX_free(h);
+}
+
+static void *
+hash_main(void *arg)
+{
+    hash_tensors(arg, NULL, NULL);
+    return NULL;
 }
 
 static int
@@ -103,41 +132,102 @@ compare_named(const void *a, const void *b)
 }
 
 /* The tensors of the graph, sorted by name. */
-static named *
-list_tensors(const ia3_checkpoint *ck, const ia3_state_tensor *graph, int n_graph, int *n)
+static void
+list_tensors(ia3_digest *d)
 {
-    named *list = ia3_alloc_array((size_t) n_graph + 2, sizeof *list);
+    const ia3_checkpoint *ck = d->ck;
+    int n_graph;
 
-    *n = 0;
+    d->graph = ia3_state_dict(ia3_checkpoint_config(ck), &n_graph);
+    d->tensors = ia3_alloc_array((size_t) n_graph + 2, sizeof *d->tensors);
     for (int i = 0; i < n_graph; i++)
-        list[(*n)++] = (named){graph[i].name, ia3_checkpoint_tensor(ck, graph[i].name)};
-    list[(*n)++] = (named){"shared.weight", ia3_checkpoint_embedding(ck)};
+        d->tensors[d->n++] =
+            (named){.name = d->graph[i].name, .tensor = ia3_checkpoint_tensor(ck, d->graph[i].name)};
+    d->tensors[d->n++] = (named){.name = "shared.weight", .tensor = ia3_checkpoint_embedding(ck)};
     if (ia3_checkpoint_head(ck) != ia3_checkpoint_embedding(ck))
-        list[(*n)++] = (named){"lm_head.weight", ia3_checkpoint_head(ck)};
-    qsort(list, *n, sizeof *list, compare_named);
-    return list;
+        d->tensors[d->n++] = (named){.name = "lm_head.weight", .tensor = ia3_checkpoint_head(ck)};
+    qsort(d->tensors, (size_t) d->n, sizeof *d->tensors, compare_named);
+    for (int i = 0; i < d->n; i++)
+        d->total += tensor_bytes(d->tensors[i].tensor);
+}
+
+static int
+compare_size(const void *a, const void *b, void *arg)
+{
+    const ia3_digest *d = arg;
+    size_t x = tensor_bytes(d->tensors[*(const int *) a].tensor),
+           y = tensor_bytes(d->tensors[*(const int *) b].tensor);
+
+    return x != y ? (x < y ? 1 : -1) : *(const int *) a - *(const int *) b;
+}
+
+ia3_digest *
+ia3_digest_begin(const ia3_checkpoint *ck, int threads)
+{
+    ia3_digest *d = ia3_alloc(sizeof *d);
+
+    d->ck = ck;
+    list_tensors(d);
+    d->order = ia3_alloc_array((size_t) d->n, sizeof *d->order);
+    for (int i = 0; i < d->n; i++)
+        d->order[i] = i;
+    /* the largest first, so that the threads end at the same time */
+    qsort_r(d->order, (size_t) d->n, sizeof *d->order, compare_size, d);
+    /* without a thread, ia3_digest_end() does its part */
+    while (d->n_threads < threads && d->n_threads < MAX_THREADS &&
+           pthread_create(&d->threads[d->n_threads], NULL, hash_main, d) == 0)
+        d->n_threads++;
+    return d;
+}
+
+/* Hashes the fields and the digests of the tensors. */
+static bool
+combine(const ia3_digest *d, uint8_t digest[IA3_DIGEST_LEN])
+{
+    static const char *const dtypes[] = {"", "F32", "BF16", "F16"};
+    EVP_MD_CTX *h = EVP_MD_CTX_new();
+    char hex[2 * IA3_DIGEST_LEN + 1];
+    bool ok =
+        h != NULL && EVP_DigestInit_ex(h, EVP_sha256(), NULL) && put_config(h, ia3_checkpoint_config(d->ck));
+
+    for (int i = 0; ok && i < d->n; i++) {
+        const named *n = &d->tensors[i];
+
+        for (int k = 0; k < IA3_DIGEST_LEN; k++)
+            snprintf(hex + 2 * k, 3, "%02x", n->digest[k]);
+        ok = put_line(h, "%s %s %lld %lld %s\n", n->name, dtypes[n->tensor->dtype],
+                      (long long) n->tensor->rows, (long long) n->tensor->cols, hex);
+    }
+    ok = ok && EVP_DigestFinal_ex(h, digest, NULL);
+    EVP_MD_CTX_free(h);
+    return ok;
+}
+
+bool
+ia3_digest_end(ia3_digest *d, uint8_t digest[IA3_DIGEST_LEN], void (*progress)(double fraction, void *arg),
+               void *arg, ia3_error *err)
+{
+    if (digest == NULL)
+        atomic_store(&d->stop, true);
+    else
+        hash_tensors(d, progress, arg);
+    for (int i = 0; i < d->n_threads; i++)
+        pthread_join(d->threads[i], NULL);
+    if (digest != NULL && progress != NULL)
+        progress(1, arg);
+
+    bool ok = digest == NULL || (!atomic_load(&d->failed) && combine(d, digest));
+
+    free(d->order);
+    free(d->tensors);
+    free(d->graph);
+    free(d);
+    return ok || ia3_fail(err, IA3_E_INTERNAL, "could not compute the digest of the backbone");
 }
 
 bool
 ia3_checkpoint_digest(const ia3_checkpoint *ck, uint8_t digest[IA3_DIGEST_LEN],
                       void (*progress)(double fraction, void *arg), void *arg, ia3_error *err)
 {
-    hasher h = {.outer = EVP_MD_CTX_new(), .inner = EVP_MD_CTX_new(), .progress = progress, .arg = arg};
-    int n_graph, n;
-    ia3_state_tensor *graph = ia3_state_dict(ia3_checkpoint_config(ck), &n_graph);
-    named *list = list_tensors(ck, graph, n_graph, &n);
-
-    h.failed = h.outer == NULL || h.inner == NULL || !EVP_DigestInit_ex(h.outer, EVP_sha256(), NULL);
-    for (int i = 0; i < n; i++)
-        h.total += (double) tensor_bytes(list[i].tensor);
-    if (!h.failed)
-        put_config(&h, ia3_checkpoint_config(ck));
-    for (int i = 0; i < n && !h.failed; i++)
-        put_tensor(&h, ck, &list[i]);
-    h.failed = h.failed || !EVP_DigestFinal_ex(h.outer, digest, NULL);
-    EVP_MD_CTX_free(h.outer);
-    EVP_MD_CTX_free(h.inner);
-    free(list);
-    free(graph);
-    return !h.failed || ia3_fail(err, IA3_E_INTERNAL, "could not compute the digest of the backbone");
+    return ia3_digest_end(ia3_digest_begin(ck, 0), digest, progress, arg, err);
 }

@@ -548,7 +548,7 @@ ia3_merge(const char *source, const uint8_t *digest, const ia3_method *method, c
         m.layout = layout = ia3_layout_create(ia3_checkpoint_config(ck), method);
         m.applied = ia3_alloc_array((size_t) layout->n, sizeof *m.applied);
         ok = check_digest(&m, digest) && check_cancelled(&m) && make_scratch(&m) && write_all(&m) &&
-             publish(&m);
+             ia3_checkpoint_unchanged(ck, err) && publish(&m);
     }
     ia3_scratch_remove(&m.scratch);
     free(m.applied);

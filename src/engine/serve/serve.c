@@ -102,10 +102,13 @@ ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3
         return false;
     loading_progress(0, &l);
     s->tokenizer = ia3_tokenizer_open(s->path, ia3_checkpoint_config(ck)->vocab_size, err);
+    ia3_digest *digest =
+        ia3_digest_begin(ck, o->threads > 0 ? o->threads : (int) sysconf(_SC_NPROCESSORS_ONLN));
     bool ok = s->tokenizer && load_weights(s, ck, &l, err);
     l.from = 60;
     l.to = 100;
-    ok = ok && ia3_checkpoint_digest(ck, s->digest, loading_progress, &l, err);
+    ok = ia3_digest_end(digest, ok ? s->digest : NULL, loading_progress, &l, err) && ok;
+    ok = ok && ia3_checkpoint_unchanged(ck, err);
     ia3_checkpoint_close(ck);
     return ok;
 }
