@@ -19,6 +19,9 @@
 #include "backbones.h"
 #include "extension/guc.h"
 
+/* Bytes of the setting that a message shows, so that its end is never cut off. */
+#define MAX_QUOTED 200
+
 static const char *const knownDtypes[] = {"auto", "float32", "bfloat16", "int8"};
 
 typedef struct Scanner {
@@ -213,7 +216,7 @@ scan_device(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName device)
     if (*scan->p != '\0' && *scan->p != ',' && *scan->p != ':' && *scan->p != '|')
         fail(scan,
              "Backbone \"%s\" names an invalid device: \"%.*s\". A path that contains \"@\" must be quoted.",
-             spec->name, (int) strcspn(start, ",|"), start);
+             spec->name, Min(MAX_QUOTED, (int) strcspn(start, ",|")), start);
 }
 
 /* Returns how many devices there are. */
@@ -276,8 +279,8 @@ resolve_path(Scanner *scan, Ia3BackboneSpec *spec)
     if (scan->error != NULL || is_absolute_path(spec->path))
         return;
     if (strchr(spec->path, '/') != NULL || strcmp(spec->path, ".") == 0 || strcmp(spec->path, "..") == 0) {
-        fail(scan, "The path \"%s\" of backbone \"%s\" is neither absolute nor a bare name.", spec->path,
-             spec->name);
+        fail(scan, "The path \"%.*s\" of backbone \"%s\" is neither absolute nor a bare name.", MAX_QUOTED,
+             spec->path, spec->name);
         return;
     }
     strlcpy(bare, spec->path, sizeof bare);
