@@ -104,12 +104,9 @@ finish_queries(const ia3_head *h, const attention_scratch *s, size_t i, size_t n
 {
     const ia3_attention *a = h->a;
     const size_t row = h->q0 + i, inner = (size_t) a->n_heads * h->d;
-    for (size_t v = 0; v < vecs; v++) {
-        const ia3_vec share = 1.0f / IA3_AT(s->sum, v);
-        for (size_t c = 0; c < h->d; c++)
-            IA3_AT(s->out + c * IA3_QUERIES, v) *= share;
-    }
-    ia3_block_store(h, a->out, row, n, inner, s->out, s->rows, h->lv);
+    for (size_t v = 0; v < vecs; v++)
+        IA3_AT(s->factor, v) = 1.0f / IA3_AT(s->sum, v);
+    ia3_block_store(h, a->out, row, n, inner, s->out, s->rows, s->factor, h->lv);
     for (size_t x = 0; x < n && a->lse; x++)
         a->lse[(row + x) * (size_t) a->n_heads + (size_t) h->head] = s->max[x] + logf(s->sum[x]);
 }

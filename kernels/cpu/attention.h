@@ -80,7 +80,8 @@ ia3_head_row(const ia3_head *h, float *restrict to, const void *from, size_t row
             x *= *(const ia3_vec *) (scale + i);
         *(ia3_vec *) (to + i) = x;
     }
-    ia3_load_act(to + i, from, at + i, h->d - i, h->bf16);
+    if (i < h->d)
+        ia3_load_act(to + i, from, at + i, h->d - i, h->bf16);
     for (; i < h->d; i++)
         to[i] *= scale ? scale[i] : 1.0f;
     for (; i < h->dp; i++)

@@ -192,7 +192,7 @@ attend_bwd(const bwd_job *j, const ia3_head *h, const bwd_scratch *s)
             backward_tile(j, h, s, &keys, k, n_k, n);
         }
         if (j->g->dq)
-            ia3_block_store(h, j->g->dq, h->q0 + i, n, a->q_stride, s->dq, s->rows, h->lk);
+            ia3_block_store(h, j->g->dq, h->q0 + i, n, a->q_stride, s->dq, s->rows, NULL, h->lk);
     }
     float *sum = j->partial ? j->partial + (size_t) h->seq * 2 * inner + (size_t) h->head * h->d : NULL;
     finish_keys(h, s->dk, a->k, j->g->dk, h->lk, sum, s->rows);

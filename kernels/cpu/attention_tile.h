@@ -148,17 +148,31 @@ ia3_block_load(const ia3_head *h, float *to, float *rows, const void *from, size
     ia3_transpose(to, IA3_QUERIES, rows, h->dp, lanes, h->dp);
 }
 
-/* Stores from[dp, IA3_QUERIES] as n rows of an act array, times `scale` unless it is NULL. */
+/*
+ * Stores from[dp, IA3_QUERIES] as n rows of an act array. Row i is multiplied by share[i], and column c by scale[c]; both may
+ * be NULL. rows: [IA3_QUERIES, dp] of scratch memory.
+ */
 static inline void
 ia3_block_store(const ia3_head *h, void *to, size_t row, size_t n, size_t stride, const float *from,
-                float *rows, const float *restrict scale)
+                float *rows, const float *share, const float *scale)
 {
     ia3_transpose(rows, h->dp, from, IA3_QUERIES, h->dp, ia3_vectors(n) * IA3_VEC_LANES);
     for (size_t i = 0; i < n; i++) {
-        float *restrict y = rows + i * h->dp;
-        for (size_t c = 0; c < h->d && scale; c++)
-            y[c] *= scale[c];
-        ia3_store_act(to, ia3_head_at(h, row + i, stride), y, h->d, h->bf16);
+        const float by = share ? share[i] : 1.0f;
+        const size_t at = ia3_head_at(h, row + i, stride);
+        float *x = rows + i * h->dp;
+        float *y = h->bf16 ? x : (float *) to + at;
+        size_t c = 0;
+        for (; c + IA3_VEC_LANES <= h->d; c += IA3_VEC_LANES) {
+            ia3_vec v = IA3_AT(x + c, 0) * by;
+            if (scale)
+                v *= *(const ia3_vec *) (scale + c);
+            IA3_AT(y + c, 0) = v;
+        }
+        for (; c < h->d; c++)
+            y[c] = x[c] * by * (scale ? scale[c] : 1.0f);
+        if (h->bf16)
+            ia3_store_act(to, at, y, h->d, true);
     }
 }
 

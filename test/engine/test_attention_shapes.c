@@ -310,6 +310,100 @@ on_nothing(ia3_device *dev)
     check(dev, make_problem(1, 16, 2, none, none, true, true, true, 0), (options){0});
 }
 
+/* Lengths just below, at and above the CPU's tiles of 48 queries and 128 keys. */
+static void
+on_tile_edges(ia3_device *dev)
+{
+    const int q[] = {47, 48, 49, 97}, k[] = {127, 128, 129, 257};
+    seed_random(29);
+    check(dev, crossed(1, 64, 4, q, k, 0), (options){.slack = 2});
+    check(dev, crossed(1, 20, 4, k, q, 0.2f), (options){.slack = 2});
+    check(dev, fused(1, 32, 2, k, k, true, true, 0.1f), (options){.slack = 2});
+    const int one[] = {1, 2}, many[] = {129, 385};
+    check(dev, crossed(1, 16, 2, one, many, 0), (options){.slack = 4});
+    check(dev, crossed(1, 16, 2, many, one, 0), (options){.slack = 4});
+}
+
+/* Scores that rise, or fall, with the index of the key, so that each tile has a larger maximum than those before it, or none. */
+static void
+on_sloping_scores(ia3_device *dev)
+{
+    const int len[] = {300};
+    const double slopes[] = {0.2, -0.2, 3, -3};
+    seed_random(30);
+    for (size_t i = 0; i < sizeof slopes / sizeof slopes[0]; i++) {
+        problem p = fused(1, 16, 1, len, len, true, true, 0);
+        for (int x = 0; x < 2 * p.span - 1; x++)
+            p.bias[x] = slopes[i] * (x - p.span);
+        check(dev, p, (options){.slack = 16});
+    }
+}
+
+/* One key has all the weight, wherever it is and however large its score is. */
+static void
+on_one_key(ia3_device *dev)
+{
+    const int q[] = {5}, k[] = {300};
+    const int at[] = {0, 127, 128, 299};
+    const double sizes[] = {100, 1e15};
+    seed_random(31);
+    for (size_t i = 0; i < 8; i++) {
+        problem p = crossed(1, 16, 1, q, k, 0);
+        for (int c = 0; c < p.d; c++) {
+            for (int r = 0; r < q[0]; r++)
+                p.q[r * p.q_stride + c] = 0.5 + r;
+            for (int s = 0; s < N_SLOTS; s++)
+                p.slots[s][OFFSET + c] = 1;
+            p.kv[at[i / 2] * p.kv_stride + c] = sizes[i % 2];
+        }
+        on_device o = upload_problem(dev, &p);
+        dev->ops->attention(dev, &o.a);
+        double *out = get_act(dev, o.a.out, n_q(&p) * (size_t) p.inner), want[16];
+        const double *l = p.slots[p.slot_of[0]] + OFFSET + p.inner;
+        for (int c = 0; c < p.d; c++)
+            want[c] = p.kv[at[i / 2] * p.kv_stride + p.inner + c] * l[c];
+        for (int r = 0; r < q[0]; r++)
+            assert_close("out", out + r * p.inner, want, (size_t) p.d, is_bf16(dev) ? 4e-3 : 1e-6);
+        free(out);
+        free_on_device(dev, &o);
+        free_problem(&p);
+    }
+}
+
+/* A query's result has the same bits in any slice of the queries. */
+static void
+on_slices(ia3_device *dev)
+{
+    const int len[] = {150}, slices[] = {1, 17, 48, 64, 96};
+    seed_random(32);
+    problem p = fused(2, 32, 1, len, len, true, true, 0);
+    on_device o = upload_problem(dev, &p);
+    size_t n = n_q(&p) * (size_t) p.inner, size = ia3_dtype_size(dev->dtype);
+    dev->ops->attention(dev, &o.a);
+    double *whole = get_act(dev, o.a.out, n);
+    for (size_t i = 0; i < sizeof slices / sizeof slices[0]; i++) {
+        fill(dev, o.a.out, n);
+        for (int32_t at = 0; at < len[0]; at += slices[i]) {
+            int32_t q_off[2] = {0, len[0] - at < slices[i] ? len[0] - at : slices[i]};
+            ia3_attention a = o.a;
+            a.q_offsets = put_bytes(dev, q_off, sizeof q_off);
+            a.max_q = q_off[1];
+            a.q = (char *) o.q + (size_t) at * (size_t) p.q_stride * size;
+            a.out = (char *) o.a.out + (size_t) at * (size_t) p.inner * size;
+            a.lse = NULL;
+            a.bias -= at;
+            dev->ops->attention(dev, &a);
+            dev->ops->free(dev, (void *) (uintptr_t) a.q_offsets);
+        }
+        double *sliced = get_act(dev, o.a.out, n);
+        assert_memory_equal(whole, sliced, n * sizeof *whole);
+        free(sliced);
+    }
+    free(whole);
+    free_on_device(dev, &o);
+    free_problem(&p);
+}
+
 #define FOR_EACH_DTYPE(name)                                                                                 \
     static void test_##name(void **state)                                                                    \
     {                                                                                                        \
@@ -323,6 +417,10 @@ FOR_EACH_DTYPE(parts_left_out)
 FOR_EACH_DTYPE(trees)
 FOR_EACH_DTYPE(large_scores)
 FOR_EACH_DTYPE(nothing)
+FOR_EACH_DTYPE(tile_edges)
+FOR_EACH_DTYPE(sloping_scores)
+FOR_EACH_DTYPE(one_key)
+FOR_EACH_DTYPE(slices)
 
 int
 main(void)
@@ -332,6 +430,8 @@ main(void)
         cmocka_unit_test(test_long_keys),      cmocka_unit_test(test_lopsided_lengths),
         cmocka_unit_test(test_parts_left_out), cmocka_unit_test(test_trees),
         cmocka_unit_test(test_large_scores),   cmocka_unit_test(test_nothing),
+        cmocka_unit_test(test_tile_edges),     cmocka_unit_test(test_sloping_scores),
+        cmocka_unit_test(test_one_key),        cmocka_unit_test(test_slices),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
