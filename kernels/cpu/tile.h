@@ -80,27 +80,42 @@ typedef struct ia3_tile {
     size_t ldc;
     ia3_tile_a a;
     const float *b;
-    size_t ldb, rows, k; /* rows: a multiple of IA3_TILE_ROWS */
+    size_t ldb, rows, k; /* rows: a multiple of IA3_TILE_ROWS; k > 0 */
     ia3_tile_out out;
     const float *scale;
 } ia3_tile;
 
+/* What the sums begin with. Each case has a loop of its own: clang does not unroll loops that contain the branches. */
 IA3_INLINE void
-ia3_tile_columns(const ia3_tile *t, size_t column, const size_t vecs)
+ia3_tile_begin(ia3_vec sum[IA3_TILE_ROWS][IA3_TILE_VECS], const ia3_tile *t, const float *c, size_t column,
+               const size_t vecs)
 {
+    if (t->out == IA3_TILE_SET) {
+        IA3_UNROLL
+        for (size_t x = 0; x < IA3_TILE_ROWS * vecs; x++)
+            sum[x / vecs][x % vecs] = (ia3_vec){0};
+    } else if (t->out == IA3_TILE_ADD) {
+        IA3_UNROLL
+        for (size_t x = 0; x < IA3_TILE_ROWS * vecs; x++)
+            sum[x / vecs][x % vecs] = IA3_AT(c + x / vecs * t->ldc, x % vecs);
+    } else {
+        IA3_UNROLL
+        for (size_t x = 0; x < IA3_TILE_ROWS * vecs; x++)
+            sum[x / vecs][x % vecs] =
+                IA3_AT(c + x / vecs * t->ldc, x % vecs) * IA3_AT(t->scale + column, x % vecs);
+    }
+}
+
+IA3_INLINE void
+ia3_tile_columns(const ia3_tile *tile, size_t column, const size_t vecs)
+{
+    const ia3_tile copy = *tile, *t = &copy; /* which no store to C can change */
+    if (t->k == 0)
+        __builtin_unreachable();
     for (size_t i = 0; i < t->rows; i += IA3_TILE_ROWS) {
         ia3_vec sum[IA3_TILE_ROWS][IA3_TILE_VECS];
         float *c = t->c + i * t->ldc + column;
-        IA3_UNROLL
-        for (size_t r = 0; r < IA3_TILE_ROWS; r++)
-            IA3_UNROLL
-        for (size_t v = 0; v < vecs; v++) {
-            sum[r][v] = (ia3_vec){0};
-            if (t->out != IA3_TILE_SET)
-                sum[r][v] = IA3_AT(c + r * t->ldc, v);
-            if (t->out == IA3_TILE_SCALE)
-                sum[r][v] *= *(const ia3_vec *) (t->scale + column + v * IA3_VEC_LANES);
-        }
+        ia3_tile_begin(sum, t, c, column, vecs);
         ia3_tile_a a = {t->a.p + i * t->a.row, t->a.row, t->a.col};
         ia3_tile_sums(sum, a, t->b + column, t->ldb, t->k, vecs);
         IA3_UNROLL
