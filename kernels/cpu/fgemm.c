@@ -2,58 +2,55 @@
  * fgemm.c
  *     Matrix products by fp32 multiply-adds: packing, tiles, and the division of the work among the threads.
  *
- * A tile of rows by columns keeps its sums in registers for the whole of k: with AVX-512 twelve rows by two vectors
- * of sixteen, with AVX2 six rows by two vectors of eight, on arm64 six rows by four vectors of four. Vectors are the
- * compilers' own extension, so one source serves all. bfloat16 is widened to fp32: activations once per part of the
- * job, weights in registers, by a shift (even k) or a mask (odd k).
+ * A tile of rows by one strip of columns keeps its sums in registers: with AVX-512 twelve rows by two vectors of
+ * sixteen, with AVX2 six rows by two vectors of eight, on arm64 six rows by four vectors of four. Vectors are the
+ * compilers' own extension, so one source serves all.
+ *
+ * A strip is multiplied in blocks of k that fit in the first-level cache, by all rows of a chunk that fits in the second
+ * one; the sums of a block are the beginnings of the next one's. While a block is used, the next one is fetched from
+ * beyond these caches. bfloat16 is widened to fp32: activations once per part of the job, weights block by block.
  */
 #include "fgemm.h"
 
 #include <string.h>
 
-#include "simd.h"
-
 #if defined(__AVX512F__)
-enum { LANES = 16, VECTORS = 2, TILE_ROWS = 12 };
-#elif defined(__AVX__)
-enum { LANES = 8, VECTORS = 2, TILE_ROWS = 6 };
-#elif defined(__aarch64__)
-enum { LANES = 4, VECTORS = 4, TILE_ROWS = 6 };
+enum { TILE_ROWS = 12 };
 #else
-enum { LANES = 4, VECTORS = 2, TILE_ROWS = 6 };
+enum { TILE_ROWS = 6 };
 #endif
-enum { COLUMNS = LANES * VECTORS /* of a tile; divides IA3_FSTRIP */ };
+enum { VECTORS = IA3_FSTRIP / IA3_VEC_LANES };
 
-/* Rows per part of a job: their activations stay in the second-level cache while the strips are read. */
-enum { CHUNK = 48 };
-/* Longer sums are computed in pieces if y can hold them in between; a strip of this length stays in that cache too. */
+/* Terms of a block, an even number: 16 kB of weights with AVX2, 32 kB with AVX-512. */
+enum { BLOCK_K = 256 };
+/* The activations of a chunk take at most so many bytes, provided that it has LEAST_ROWS. */
+enum { CHUNK_BYTES = 384 << 10, LEAST_ROWS = 48 };
+/* Longer sums are computed in pieces if y can hold them in between. */
 enum { MOST_K = 2048 };
+/* Terms per pass of the innermost loop. */
+enum { UNROLL = 8 };
 /* Number of multiply-adds that makes a part worth waking a thread for. */
 enum { PART_WORK = 500000 };
 
-typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-typedef uint32_t bits __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint32_t bits __attribute__((vector_size(4 * IA3_VEC_LANES), aligned(4), may_alias));
 
-/* Keeps a vector in a register; otherwise gcc reads it from memory again for each multiplication. */
-#if defined(__AVX512F__)
-#define KEEP(v) __asm__("" : "+v"(v))
-#elif defined(__x86_64__)
-#define KEEP(v) __asm__("" : "+x"(v))
-#else
-#define KEEP(v) (void) 0
-#endif
-
-/* Some rows times one strip: k terms, of which `a` and `strip` point at the first. */
-typedef struct strip_job {
+/* Some rows times a block of one strip: k terms, of which `a` and `b` point at the first. */
+typedef struct block_job {
     const float *a;
     size_t lda;
-    const void *strip;
-    void *y; /* row 0, the strip's column 0 */
+    const float *b; /* [k][IA3_FSTRIP] */
+    int k;
+    bool begin, end; /* whether the sums begin and end here; between blocks they are in `sums` */
+    float *sums;     /* [rows][IA3_FSTRIP] */
+    void *y;         /* row 0, the strip's column 0 */
     size_t ldy;
-    int k, columns; /* columns without padding, at most IA3_FSTRIP */
+    int columns; /* columns without padding, at most IA3_FSTRIP */
     ia3_out out;
     bool bf16;
-} strip_job;
+    /* the next block, of which each tile fetches a share */
+    const char *ahead;
+    size_t step; /* per term */
+} block_job;
 
 static size_t
 strips_of(int n)
@@ -113,96 +110,151 @@ ia3_fgemm_unpack(void *plain, const void *packed, int k, int n, int64_t row, int
         }
 }
 
+/* Reads a pair of bfloat16 numbers as one of 32 bits: the low half is the even element, the high half the odd one. */
 static void
-store_row(const strip_job *s, size_t row, int column, const float *sum)
+widen(float *restrict to, const void *packed, int k)
 {
-    int n = s->columns - column < COLUMNS ? s->columns - column : COLUMNS;
-    size_t at = row * s->ldy + (size_t) column;
-    float *y = (float *) s->y + at;
-    if (s->bf16 && s->out == IA3_OUT_ACT) {
-        ia3_store_act(s->y, at, sum, (size_t) n, true);
-    } else if (s->out == IA3_OUT_ADD_F32) {
-        for (int i = 0; i < n; i++)
+    const uint32_t *from = packed;
+    for (int i = 0; i < k; i += 2, from += IA3_FSTRIP, to += 2 * IA3_FSTRIP)
+        for (int v = 0; v < IA3_FSTRIP; v += IA3_VEC_LANES) {
+            bits pair = *(const bits *) (from + v);
+            *(bits *) (to + v) = pair << 16;
+            *(bits *) (to + IA3_FSTRIP + v) = pair & 0xffff0000u;
+        }
+}
+
+/* Writes the sums of a row if the strip has fewer columns than a tile, or the results are bfloat16. */
+static void
+store_line(const block_job *j, size_t row, const float *sum)
+{
+    size_t at = row * j->ldy;
+    float *y = (float *) j->y + at;
+    if (j->bf16 && j->out == IA3_OUT_ACT) {
+        if (j->columns == IA3_FSTRIP)
+            ia3_store_act(j->y, at, sum, IA3_FSTRIP, true);
+        else
+            ia3_store_act(j->y, at, sum, (size_t) j->columns, true);
+    } else if (j->out == IA3_OUT_ADD_F32) {
+        for (int i = 0; i < j->columns; i++)
             y[i] += sum[i];
     } else {
-        memcpy(y, sum, (size_t) n * sizeof(float));
+        memcpy(y, sum, (size_t) j->columns * sizeof(float));
     }
 }
 
-/* Adds one term, a[r·lda]·b, to each sum. */
+/* Adds the term a(r, i)·b to each sum; a[x] is the address of row 4·x. */
 IA3_INLINE void
-add_terms(vec (*sum)[VECTORS], const float *a, size_t lda, vec *b, const int rows)
+add_terms(ia3_vec (*sum)[VECTORS], const char *const *a, size_t lda, size_t i, const float *b, const int rows)
 {
-#pragma GCC unroll 4
-    for (int v = 0; v < VECTORS; v++)
-        KEEP(b[v]);
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++)
-            sum[r][v] += a[(size_t) r * lda] * b[v];
-}
-
-IA3_INLINE void
-sum_f32(const strip_job *s, vec (*sum)[VECTORS], const float *a, int column, const int rows)
-{
-    const float *b = (const float *) s->strip + column;
-    for (int i = 0; i < s->k; i++, b += IA3_FSTRIP) {
-        vec w[VECTORS];
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++)
-            w[v] = *(const vec *) (b + v * LANES);
-        add_terms(sum, a + i, s->lda, w, rows);
+    ia3_vec w[VECTORS];
+    IA3_UNROLL
+    for (int v = 0; v < VECTORS; v++) {
+        w[v] = IA3_VEC(b, 0, v);
+        IA3_KEEP(w[v]);
     }
-}
-
-/* Reads a pair of bfloat16 numbers as one of 32 bits: the low half is the even element, the high half the odd one. */
-IA3_INLINE void
-sum_bf16(const strip_job *s, vec (*sum)[VECTORS], const float *a, int column, const int rows)
-{
-    const uint32_t *b = (const uint32_t *) s->strip + column;
-    for (int i = 0; i < s->k; i += 2, b += IA3_FSTRIP) {
-        vec w[VECTORS];
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++)
-            w[v] = (vec) (*(const bits *) (b + v * LANES) << 16);
-        add_terms(sum, a + i, s->lda, w, rows);
-        if (i + 1 == s->k)
-            break;
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++)
-            w[v] = (vec) (*(const bits *) (b + v * LANES) & 0xffff0000u);
-        add_terms(sum, a + i + 1, s->lda, w, rows);
-    }
-}
-
-/* Rows [row, row + rows), COLUMNS columns; `rows` is a constant where this is inlined. */
-IA3_INLINE void
-tile(const strip_job *s, size_t row, int column, const int rows)
-{
-    vec sum[TILE_ROWS][VECTORS];
-#pragma GCC unroll 12
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 4
-        for (int v = 0; v < VECTORS; v++)
-            sum[r][v] = (vec){0};
-    const float *a = s->a + row * s->lda;
-    if (s->bf16)
-        sum_bf16(s, sum, a, column, rows);
-    else
-        sum_f32(s, sum, a, column, rows);
-    float line[COLUMNS];
+    IA3_UNROLL
     for (int r = 0; r < rows; r++) {
-        memcpy(line, sum[r], sizeof line);
-        store_row(s, row + (size_t) r, column, line);
+        float x = *(const float *) (const void *) (a[r / 4] + (size_t) (r % 4) * lda + i * sizeof(float));
+        IA3_UNROLL
+        for (int v = 0; v < VECTORS; v++)
+            sum[r][v] += x * w[v];
     }
+}
+
+IA3_INLINE void
+begin_sums(const block_job *j, ia3_vec (*sum)[VECTORS], size_t row, const int rows)
+{
+    const float *from = j->sums + row * IA3_FSTRIP;
+    IA3_UNROLL
+    for (int r = 0; r < rows; r++) {
+        IA3_UNROLL
+        for (int v = 0; v < VECTORS; v++)
+            sum[r][v] = (ia3_vec){0};
+        if (!j->begin) {
+            IA3_UNROLL
+            for (int v = 0; v < VECTORS; v++)
+                sum[r][v] = IA3_VEC(from, r * IA3_FSTRIP, v);
+        }
+    }
+}
+
+IA3_INLINE void
+end_sums(const block_job *j, ia3_vec (*sum)[VECTORS], size_t row, const int rows)
+{
+    const bool lines = j->columns < IA3_FSTRIP || (j->bf16 && j->out == IA3_OUT_ACT);
+    const bool add = j->end && !lines && j->out == IA3_OUT_ADD_F32;
+    float *to = j->sums + row * IA3_FSTRIP;
+    size_t ld = IA3_FSTRIP;
+    if (j->end && !lines) {
+        to = (float *) j->y + row * j->ldy;
+        ld = j->ldy;
+    }
+    IA3_UNROLL
+    for (int r = 0; r < rows; r++) {
+        IA3_UNROLL
+        for (int v = 0; v < VECTORS; v++) {
+            ia3_vec *at = (ia3_vec *) (to + (size_t) r * ld + v * IA3_VEC_LANES);
+            ia3_vec x = sum[r][v];
+            if (add)
+                x += *at;
+            *at = x;
+        }
+    }
+    if (j->end && lines)
+        for (size_t r = row; r < row + (size_t) rows; r++)
+            store_line(j, r, j->sums + r * IA3_FSTRIP);
+}
+
+/* Fetches the places where the results will be, which are no longer in cache. */
+IA3_INLINE void
+fetch_results(const block_job *j, size_t row, const int rows)
+{
+    const size_t size = j->bf16 && j->out == IA3_OUT_ACT ? sizeof(uint16_t) : sizeof(float);
+    const char *y = (const char *) j->y + row * j->ldy * size;
+    IA3_UNROLL
+    for (int r = 0; r < rows; r++) {
+        __builtin_prefetch(y + (size_t) r * j->ldy * size, 1, 3);
+        if (IA3_FSTRIP > 16)
+            __builtin_prefetch(y + (size_t) r * j->ldy * size + 16 * size, 1, 3);
+    }
+}
+
+/* Rows [row, row + rows) of a block; `rows` is a constant where this is inlined. */
+IA3_INLINE void
+tile(const block_job *j, size_t row, const char *ahead, const int rows)
+{
+    ia3_vec sum[TILE_ROWS][VECTORS];
+    if (j->end)
+        fetch_results(j, row, rows);
+    begin_sums(j, sum, row, rows);
+    const size_t lda = j->lda * sizeof(float), step = j->step;
+    const float *b = j->b;
+    const char *a[3]; /* every fourth row; address modes reach the others from there */
+    for (size_t i = 0; i < 3; i++)
+        a[i] = (const char *) (j->a + (row + 4 * i) * j->lda);
+    int k = j->k;
+    for (; k >= UNROLL; k -= UNROLL) {
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += UNROLL * step;
+        IA3_UNROLL
+        for (size_t i = 0; i < UNROLL; i++)
+            add_terms(sum, a, lda, i, b + i * IA3_FSTRIP, rows);
+        b += UNROLL * IA3_FSTRIP;
+        a[0] += UNROLL * sizeof(float), a[1] += UNROLL * sizeof(float), a[2] += UNROLL * sizeof(float);
+    }
+    for (; k > 0; k--) {
+        add_terms(sum, a, lda, 0, b, rows);
+        b += IA3_FSTRIP;
+        a[0] += sizeof(float), a[1] += sizeof(float), a[2] += sizeof(float);
+    }
+    end_sums(j, sum, row, rows);
 }
 
 /* A function per number of rows, so that the sums stay in registers. */
 #define TILE(rows)                                                                                           \
-    static void tile_##rows(const strip_job *s, size_t row, int column)                                      \
+    static void tile_##rows(const block_job *j, size_t row, const char *ahead)                               \
     {                                                                                                        \
-        tile(s, row, column, rows);                                                                          \
+        tile(j, row, ahead, rows);                                                                           \
     }
 /* clang-format off */
 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
@@ -210,7 +262,7 @@ TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
 
-static void (*const tiles[TILE_ROWS + 1])(const strip_job *, size_t, int) = {
+static void (*const tiles[TILE_ROWS + 1])(const block_job *, size_t, const char *) = {
     NULL, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6,
 #if defined(__AVX512F__)
     tile_7, tile_8, tile_9, tile_10, tile_11, tile_12,
@@ -218,52 +270,98 @@ static void (*const tiles[TILE_ROWS + 1])(const strip_job *, size_t, int) = {
 };
 /* clang-format on */
 
-/* Divides the rows evenly among tiles: a last tile of one row would leave the multipliers idle. */
+/*
+ * Multiplies the rows by a block. They are divided evenly among tiles: a last tile of one row would leave the
+ * multipliers idle. `size` is that of the next block in bytes, 0 if there is none.
+ */
 static void
-run_strip(const strip_job *s, int rows)
+run_block(block_job *j, int rows, size_t size)
 {
-    int groups = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    for (int column = 0; column < s->columns; column += COLUMNS)
-        for (int t = 0, row = 0; t < groups; t++) {
-            int take = rows / groups + (t < rows % groups);
-            tiles[take](s, (size_t) row, column);
-            row += take;
-        }
+    const int groups = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    const char *ahead = j->ahead;
+    j->step = size / (size_t) (groups * j->k);
+    for (int t = 0, row = 0; t < groups; t++) {
+        int take = rows / groups + (t < rows % groups);
+        tiles[take](j, (size_t) row, ahead);
+        ahead += j->step * (size_t) j->k;
+        row += take;
+    }
+}
+
+/* Scratch memory of one thread. */
+typedef struct fgemm_scratch {
+    float *a;    /* [rows, k] widened; bfloat16 only */
+    float *b;    /* [BLOCK_K][IA3_FSTRIP], likewise */
+    float *sums; /* [rows][IA3_FSTRIP] */
+} fgemm_scratch;
+
+/* Places the arrays at `base` and returns their size in bytes. */
+static size_t
+lay_out(fgemm_scratch *s, char *base, const ia3_cpu *cpu, int k, int rows)
+{
+    size_t a = cpu->bf16 ? ia3_align_up((size_t) rows * (size_t) k * sizeof(float)) : 0;
+    size_t b = cpu->bf16 ? ia3_align_up((size_t) BLOCK_K * IA3_FSTRIP * sizeof(float)) : 0;
+    size_t sums = ia3_align_up((size_t) rows * IA3_FSTRIP * sizeof(float));
+    *s = (fgemm_scratch){(float *) base, (float *) (base + a), (float *) (base + a + b)};
+    return a + b + sums;
 }
 
 size_t
 ia3_fgemm_scratch(const ia3_cpu *cpu, int k, int rows)
 {
-    return cpu->bf16 ? ia3_align_up((size_t) rows * (size_t) k * sizeof(float)) : IA3_ALIGN;
+    fgemm_scratch unused;
+    static char nowhere[1];
+    return lay_out(&unused, nowhere, cpu, k, rows);
 }
 
-/* Multiplies at most CHUNK rows by strips [first, first + n) of a panel; y is the address of row 0 and column 0. */
+/* Multiplies the rows by a whole strip, whose packed weights are at `strip`; `last`: there is none behind it. */
+static void
+run_strip(block_job *j, const fgemm_scratch *s, const float *a, const char *strip, int k, int rows, bool last)
+{
+    const int piece = j->out == IA3_OUT_ACT && j->bf16 ? k : MOST_K;
+    const size_t row_size = IA3_FSTRIP * (j->bf16 ? sizeof(uint16_t) : sizeof(float));
+    for (int done = 0; done < k; done += j->k) {
+        int in_piece = piece - done % piece, left = k - done < in_piece ? k - done : in_piece;
+        j->k = left < BLOCK_K ? left : BLOCK_K;
+        j->begin = done % piece == 0;
+        j->end = j->k == left;
+        j->a = a + done;
+        j->b = (const float *) (const void *) (strip + (size_t) done * row_size);
+        j->ahead = (const char *) j->b + (size_t) j->k * row_size;
+        if (j->bf16) {
+            widen(s->b, j->b, j->k);
+            j->b = s->b;
+        }
+        run_block(j, rows, last && done + j->k == k ? 0 : (size_t) j->k * row_size);
+        if (j->end)
+            j->out = j->out == IA3_OUT_ACT && j->bf16 ? j->out : IA3_OUT_ADD_F32;
+    }
+}
+
+/* Multiplies some rows by strips [first, first + n) of a panel; y is the address of row 0 and column 0. */
 static void
 multiply(const ia3_cpu *cpu, const ia3_panel *panel, size_t first, size_t n, void *y, size_t ldy,
          const void *a, int rows, ia3_out out, void *scratch)
 {
-    const int k = panel->shape->k, whole = out == IA3_OUT_ACT && cpu->bf16;
+    const int k = panel->shape->k;
     const size_t size = strip_size(k, cpu->bf16) * cpu->act_size;
     const size_t out_size = out == IA3_OUT_ACT ? cpu->act_size : sizeof(float);
+    fgemm_scratch s;
+    lay_out(&s, scratch, cpu, k, rows);
     if (cpu->bf16) {
-        ia3_load_act(scratch, a, 0, (size_t) rows * (size_t) k, true);
-        a = scratch;
+        ia3_load_act(s.a, a, 0, (size_t) rows * (size_t) k, true);
+        a = s.a;
     }
     for (size_t i = first; i < first + n; i++) {
         int column = (int) i * IA3_FSTRIP, left = panel->n - column;
-        strip_job s = {.lda = (size_t) k,
+        block_job j = {.lda = (size_t) k,
+                       .sums = s.sums,
                        .y = (char *) y + (size_t) column * out_size,
                        .ldy = ldy,
                        .columns = left < IA3_FSTRIP ? left : IA3_FSTRIP,
                        .out = out,
                        .bf16 = cpu->bf16};
-        for (int done = 0; done < k; done += s.k) {
-            s.k = whole || k - done < MOST_K ? k - done : MOST_K;
-            s.a = (const float *) a + done;
-            s.strip = (const char *) panel->data + i * size + (size_t) done * IA3_FSTRIP * cpu->act_size;
-            run_strip(&s, rows);
-            s.out = IA3_OUT_ADD_F32;
-        }
+        run_strip(&j, &s, a, (const char *) panel->data + i * size, k, rows, i + 1 == first + n);
     }
 }
 
@@ -313,7 +411,9 @@ ia3_fgemm(ia3_cpu *cpu, const ia3_pack *pack, void *y, const void *a, int rows, 
         return;
     size_t mark = ia3_cpu_arena_mark(&cpu->base);
     fgemm_job j = {.cpu = cpu, .pack = pack, .y = y, .a = a, .rows = rows, .out = out};
-    int chunks = (rows + CHUNK - 1) / CHUNK;
+    int most = CHUNK_BYTES / ((pack->k < MOST_K ? pack->k : MOST_K) * (int) sizeof(float));
+    most = most < LEAST_ROWS ? LEAST_ROWS : most;
+    int chunks = (rows + most - 1) / most;
     j.chunk = (rows + chunks - 1) / chunks;
     chunks = (rows + j.chunk - 1) / j.chunk;
     j.scratch_size = ia3_fgemm_scratch(cpu, pack->k, j.chunk);

@@ -2,11 +2,10 @@
  * fgemm.h
  *     Matrix products of rows with packed weights by fp32 multiply-adds, for every processor and both dtypes.
  *
- * These are used where oneDNN has no packed layout for the weights (its "gemm:jit": fp32 without AVX-512, bfloat16
- * without instructions for it, everything on arm64). There oneDNN packs the weights anew at every call and divides k
- * in a way that depends on the number of rows, so that a row's result would depend on its neighbours. Here weights
- * are packed once, any number of rows is possible, and every result is a sum over k in ascending order. Results for
- * bfloat16 do not depend on which instructions the processor has for it.
+ * These are used for fp32, and for bfloat16 where there are no instructions for it; then only the weights are bfloat16,
+ * and are widened block by block. Weights are packed once, any number of rows is possible, and every result is a sum
+ * over k in ascending order, which does not depend on the number of rows. Results for bfloat16 do not depend on which
+ * instructions the processor has for it.
  *
  * Layout of the weights B [k, n]: strips of IA3_FSTRIP columns, the last one padded with zeros. For fp32, B(i,j) is
  * strip[i·IA3_FSTRIP + column]. For bfloat16 the elements i and i + 1 (i even) of a column are neighbours:
@@ -16,8 +15,14 @@
 #define IA3_CPU_FGEMM_H
 
 #include "matrix.h"
+#include "simd.h"
 
-enum { IA3_FSTRIP = 32 };
+/* A strip is as wide as a tile (fgemm.c). */
+#if defined(__aarch64__)
+enum { IA3_FSTRIP = 4 * IA3_VEC_LANES };
+#else
+enum { IA3_FSTRIP = 2 * IA3_VEC_LANES };
+#endif
 
 /* Size in bytes of packed weights [k, n]. */
 size_t ia3_fgemm_bytes(int k, int n, bool bf16);

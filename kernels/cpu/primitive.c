@@ -81,7 +81,7 @@ ia3_shape_get(ia3_cpu *cpu, int k, int n)
     s->n = n;
     s->own = cpu->own_bf16 && k % 2 == 0;
     s->bf16 = cpu->bf16;
-    s->portable = !s->own && !choose_layout(cpu, s);
+    s->portable = !s->own && (!cpu->bf16 || !choose_layout(cpu, s));
     s->next = cpu->shapes;
     cpu->shapes = s;
     return s;

@@ -1,11 +1,11 @@
 /*
  * primitive.h
- *     oneDNN matrix products with prepacked weights, cached by shape.
+ *     oneDNN matrix products with prepacked weights, cached by shape: bfloat16 where oneDNN is faster than our own code.
  *
  * Any number of rows is covered by blocks of 64, 32, 16, 8 and 4 rows, so that a shape needs few primitives
  * (creating one takes almost a millisecond). The order of summation does not depend on the size of the block, so a
  * row's result does not depend on its neighbours. That holds only where oneDNN has a packed layout for the weights;
- * for shapes without one, fgemm.h computes the products.
+ * bfloat16 shapes without one, and all of float32, are multiplied by fgemm.h.
  */
 #ifndef IA3_CPU_PRIMITIVE_H
 #define IA3_CPU_PRIMITIVE_H
