@@ -21,10 +21,15 @@ enum { TILE_ROWS = 6 };
 #endif
 enum { VECTORS = IA3_FSTRIP / IA3_VEC_LANES };
 
-/* Terms of a block, an even number: 16 kB of weights with AVX2, 32 kB with AVX-512. */
-enum { BLOCK_K = 256 };
+/* Terms of a block: even, 16 kB of weights with AVX2, 32 kB with AVX-512, whose widened ones take 16 kB, too. */
+enum { BLOCK_K = 256, WIDENED_K = 4096 / IA3_FSTRIP };
 /* The activations of a chunk take at most so many bytes, provided that it has LEAST_ROWS. */
-enum { CHUNK_BYTES = 384 << 10, LEAST_ROWS = 48 };
+#if defined(__AVX512F__)
+enum { CHUNK_BYTES = 768 << 10 }; /* these processors have a larger second-level cache */
+#else
+enum { CHUNK_BYTES = 384 << 10 };
+#endif
+enum { LEAST_ROWS = 48 };
 /* Longer sums are computed in pieces if y can hold them in between. */
 enum { MOST_K = 2048 };
 /* Terms per pass of the innermost loop. */
@@ -291,7 +296,7 @@ run_block(block_job *j, int rows, size_t size)
 /* Scratch memory of one thread. */
 typedef struct fgemm_scratch {
     float *a;    /* [rows, k] widened; bfloat16 only */
-    float *b;    /* [BLOCK_K][IA3_FSTRIP], likewise */
+    float *b;    /* [WIDENED_K][IA3_FSTRIP], likewise */
     float *sums; /* [rows][IA3_FSTRIP] */
 } fgemm_scratch;
 
@@ -300,7 +305,7 @@ static size_t
 lay_out(fgemm_scratch *s, char *base, const ia3_cpu *cpu, int k, int rows)
 {
     size_t a = cpu->bf16 ? ia3_align_up((size_t) rows * (size_t) k * sizeof(float)) : 0;
-    size_t b = cpu->bf16 ? ia3_align_up((size_t) BLOCK_K * IA3_FSTRIP * sizeof(float)) : 0;
+    size_t b = cpu->bf16 ? ia3_align_up((size_t) WIDENED_K * IA3_FSTRIP * sizeof(float)) : 0;
     size_t sums = ia3_align_up((size_t) rows * IA3_FSTRIP * sizeof(float));
     *s = (fgemm_scratch){(float *) base, (float *) (base + a), (float *) (base + a + b)};
     return a + b + sums;
@@ -319,10 +324,11 @@ static void
 run_strip(block_job *j, const fgemm_scratch *s, const float *a, const char *strip, int k, int rows, bool last)
 {
     const int piece = j->out == IA3_OUT_ACT && j->bf16 ? k : MOST_K;
+    const int most = j->bf16 ? WIDENED_K : BLOCK_K;
     const size_t row_size = IA3_FSTRIP * (j->bf16 ? sizeof(uint16_t) : sizeof(float));
     for (int done = 0; done < k; done += j->k) {
         int in_piece = piece - done % piece, left = k - done < in_piece ? k - done : in_piece;
-        j->k = left < BLOCK_K ? left : BLOCK_K;
+        j->k = left < most ? left : most;
         j->begin = done % piece == 0;
         j->end = j->k == left;
         j->a = a + done;
