@@ -17,29 +17,19 @@
 #define IA3_GELU_A 0.7978845608028654f /* √(2/π) */
 #define IA3_GELU_B 0.044715f
 
-/* y = act(x) */
-static inline void
-ia3_activate(ia3_activation act, float *restrict y, const float *restrict x, size_t n)
+/* act(x); `act` is a constant where this is inlined, so that loops over it can be vectorised. */
+IA3_INLINE float
+ia3_activated(ia3_activation act, float x)
 {
     switch (act) {
     case IA3_RELU:
-        for (size_t i = 0; i < n; i++)
-            y[i] = x[i] > 0.0f ? x[i] : 0.0f;
-        break;
+        return x > 0.0f ? x : 0.0f;
     case IA3_GELU:
-        for (size_t i = 0; i < n; i++)
-            y[i] = 0.5f * x[i] * erfcf(x[i] * -0.70710678118654752f);
-        break;
+        return 0.5f * x * erfcf(x * -0.70710678118654752f);
     case IA3_GELU_NEW:
-        for (size_t i = 0; i < n; i++) {
-            float u = IA3_GELU_A * (x[i] + IA3_GELU_B * x[i] * x[i] * x[i]);
-            y[i] = x[i] * ia3_sigmoidf(2.0f * u);
-        }
-        break;
-    case IA3_SILU:
-        for (size_t i = 0; i < n; i++)
-            y[i] = x[i] * ia3_sigmoidf(x[i]);
-        break;
+        return x * ia3_sigmoidf(2.0f * (IA3_GELU_A * (x + IA3_GELU_B * x * x * x)));
+    default: /* IA3_SILU */
+        return x * ia3_sigmoidf(x);
     }
 }
 
@@ -50,12 +40,14 @@ ia3_activate_grad(ia3_activation act, float *restrict y, float *restrict dy, con
 {
     switch (act) {
     case IA3_RELU:
-        ia3_activate(act, y, x, n);
+        for (size_t i = 0; i < n; i++)
+            y[i] = ia3_activated(IA3_RELU, x[i]);
         for (size_t i = 0; i < n; i++)
             dy[i] = x[i] > 0.0f ? 1.0f : 0.0f;
         break;
     case IA3_GELU:
-        ia3_activate(act, y, x, n);
+        for (size_t i = 0; i < n; i++)
+            y[i] = ia3_activated(IA3_GELU, x[i]);
         for (size_t i = 0; i < n; i++)
             dy[i] = 0.5f * erfcf(x[i] * -0.70710678118654752f) +
                     x[i] * 0.3989422804014327f * ia3_expf(-0.5f * x[i] * x[i]);

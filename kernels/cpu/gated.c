@@ -25,50 +25,112 @@ typedef struct gated_job {
     ia3_scale_grad grad;
 } gated_job;
 
-/* Computes the factors of one chunk of a row: value = act(g0), gate = g1 and, unless NULL, derivative = act'(g0). */
-static void
-load_chunk(const gated_job *j, size_t row, size_t at, size_t n, float *value, float *derivative, float *gate)
+/* One chunk of a row: places in the arrays (act), and factors, which are ones where there are none. */
+typedef struct gated_chunk {
+    const void *g0, *g1;
+    const float *l, *mask;
+    void *h;
+    size_t n;
+} gated_chunk;
+
+IA3_INLINE float
+load(const void *x, size_t i, bool bf16)
 {
-    float g0[CHUNK];
-    ia3_load_act(g0, j->g, row * j->width + at, n, j->bf16);
-    if (derivative)
-        ia3_activate_grad(j->p->act, value, derivative, g0, n);
+    return bf16 ? ia3_bf16_to_f32(((const uint16_t *) x)[i]) : ((const float *) x)[i];
+}
+
+IA3_INLINE void
+store(void *y, size_t i, float value, bool bf16)
+{
+    if (bf16)
+        ((uint16_t *) y)[i] = ia3_f32_to_bf16(value);
     else
-        ia3_activate(j->p->act, value, g0, n);
-    if (j->p->gated)
-        ia3_load_act(gate, j->g, row * j->width + j->d_ff + at, n, j->bf16);
-    else
-        for (size_t i = 0; i < n; i++)
-            gate[i] = 1.0f;
+        ((float *) y)[i] = value;
+}
+
+/* act, gated and bf16 are constants where this is inlined. */
+IA3_INLINE void
+forward(const gated_chunk *c, ia3_activation act, bool gated, bool bf16)
+{
+    const float *restrict l = c->l, *restrict mask = c->mask;
+    void *restrict h = c->h;
+    const void *restrict g0 = c->g0, *restrict g1 = c->g1;
+    const size_t n = c->n;
+    for (size_t i = 0; i < n; i++) {
+        float x = ia3_activated(act, load(g0, i, bf16));
+        if (gated)
+            x *= load(g1, i, bf16);
+        store(h, i, x * l[i] * mask[i], bf16);
+    }
+}
+
+#define FORWARD(act)                                                                                         \
+    do {                                                                                                     \
+        if (j->p->gated && j->bf16)                                                                          \
+            forward(c, act, true, true);                                                                     \
+        else if (j->p->gated)                                                                                \
+            forward(c, act, true, false);                                                                    \
+        else                                                                                                 \
+            forward(c, act, false, j->bf16);                                                                 \
+    } while (0)
+
+static void
+forward_chunk(const gated_job *j, const gated_chunk *c)
+{
+    switch (j->p->act) {
+    case IA3_RELU:
+        FORWARD(IA3_RELU);
+        break;
+    case IA3_GELU:
+        FORWARD(IA3_GELU);
+        break;
+    case IA3_GELU_NEW:
+        FORWARD(IA3_GELU_NEW);
+        break;
+    case IA3_SILU:
+        FORWARD(IA3_SILU);
+        break;
+    }
+}
+
+/* The chunk of row r from column `at`. `mask` [CHUNK] is filled if there is dropout; `ones` [CHUNK] are ones. */
+static gated_chunk
+chunk_of(const gated_job *j, size_t r, size_t at, float *mask, const float *ones)
+{
+    const float *l = ia3_scale_of(&j->p->scale, (int) r);
+    const size_t size = j->bf16 ? sizeof(uint16_t) : sizeof(float);
+    const char *g = (const char *) j->g + (r * j->width + at) * size;
+    gated_chunk c = {.g0 = g,
+                     .g1 = g + (j->p->gated ? j->d_ff * size : 0),
+                     .l = l ? l + at : ones,
+                     .mask = ones,
+                     .n = j->d_ff - at < CHUNK ? j->d_ff - at : CHUNK};
+    if (j->mask.on) {
+        ia3_mask_row(mask, c.n, (uint32_t) at, j->p->dropout.row_key[r], j->p->dropout.site, &j->mask);
+        c.mask = mask;
+    }
+    return c;
 }
 
 static void
-scale_by(float *restrict x, const float *restrict by, size_t n)
+fill_ones(float *ones)
 {
-    for (size_t i = 0; i < n; i++)
-        x[i] *= by[i];
+    for (int i = 0; i < CHUNK; i++)
+        ones[i] = 1.0f;
 }
 
 static void
 gated_work(void *arg, int slot, size_t begin, size_t end)
 {
     const gated_job *j = arg;
-    float value[CHUNK], gate[CHUNK], mask[CHUNK];
-    for (size_t r = begin; r < end; r++) {
-        const float *l = ia3_scale_of(&j->p->scale, (int) r);
+    float mask[CHUNK], ones[CHUNK];
+    fill_ones(ones);
+    for (size_t r = begin; r < end; r++)
         for (size_t at = 0; at < j->d_ff; at += CHUNK) {
-            size_t n = j->d_ff - at < CHUNK ? j->d_ff - at : CHUNK;
-            load_chunk(j, r, at, n, value, NULL, gate);
-            scale_by(value, gate, n);
-            if (l)
-                scale_by(value, l + at, n);
-            if (j->mask.on) {
-                ia3_mask_row(mask, n, (uint32_t) at, j->p->dropout.row_key[r], j->p->dropout.site, &j->mask);
-                scale_by(value, mask, n);
-            }
-            ia3_store_act(j->h, r * j->d_ff + at, value, n, j->bf16);
+            gated_chunk c = chunk_of(j, r, at, mask, ones);
+            c.h = (char *) j->h + (r * j->d_ff + at) * (j->bf16 ? sizeof(uint16_t) : sizeof(float));
+            forward_chunk(j, &c);
         }
-    }
 }
 
 void
@@ -82,6 +144,27 @@ ia3_cpu_gated_act(ia3_device *dev, void *h, const void *g, int rows, const ia3_g
     j.width = p->gated ? 2 * j.d_ff : j.d_ff;
     j.mask = ia3_mask_of(&p->dropout);
     ia3_parallel(cpu->pool, j.rows, ia3_grain(2 * j.width), gated_work, &j);
+}
+
+/* Computes the factors of one chunk of a row: value = act(g0), derivative = act'(g0), gate = g1. */
+static void
+load_chunk(const gated_job *j, size_t row, size_t at, size_t n, float *value, float *derivative, float *gate)
+{
+    float g0[CHUNK];
+    ia3_load_act(g0, j->g, row * j->width + at, n, j->bf16);
+    ia3_activate_grad(j->p->act, value, derivative, g0, n);
+    if (j->p->gated)
+        ia3_load_act(gate, j->g, row * j->width + j->d_ff + at, n, j->bf16);
+    else
+        for (size_t i = 0; i < n; i++)
+            gate[i] = 1.0f;
+}
+
+static void
+scale_by(float *restrict x, const float *restrict by, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        x[i] *= by[i];
 }
 
 /* Adds the chunk's share of dl to the gradient of adapter `slot` and clears dl. */
