@@ -3,6 +3,7 @@
     bench_cpu_ct2.py convert CHECKPOINT OUT QUANTIZATION     once: a Hugging Face directory to CTranslate2's format
     bench_cpu_ct2.py run MODEL TYPE THREADS REPLICAS INPUTS  answers commands:
 
+    inputs FILE                       goes on with the rows of another file
     score SET ROWS OUT SIZE KIND      score_batch with max_batch_size SIZE of KIND ("examples" or "tokens")
 
 Tokens are passed as strings, which are made before the clock starts; score_batch itself sorts by length.
@@ -54,11 +55,15 @@ def convert(checkpoint, out, quantization):
 class Peer:
     def __init__(self, model, compute_type, threads, replicas, inputs):
         import ctranslate2
-        with open(inputs) as f:
-            self.inputs = json.load(f)
+        self.use(inputs)
         self.translator = ctranslate2.Translator(model, device="cpu", compute_type=compute_type,
                                                  inter_threads=replicas, intra_threads=threads // replicas)
+
+    def use(self, inputs):
+        with open(inputs) as f:
+            self.inputs = json.load(f)
         self.pairs = {}
+        return {}
 
     def prepare(self, name, n):
         """A pair of input and choice for each choice of each row; CTranslate2 adds the choice's end itself."""
@@ -95,7 +100,7 @@ def main():
         command, *a = line.split()
         if command == "quit":
             break
-        answer = peer.score(a[0], int(a[1]), a[2], int(a[3]), a[4])
+        answer = peer.use(a[0]) if command == "inputs" else peer.score(a[0], int(a[1]), a[2], int(a[3]), a[4])
         print(json.dumps(answer), flush=True)
 
 

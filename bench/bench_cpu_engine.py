@@ -172,4 +172,5 @@ def agreement(o, report):
 def engine_parts(o, report):
     for name, part in (("adapters", adapters), ("idle", idle), ("agreement", agreement)):
         if name in o.only:
-            part(o, report)
+            with report.part(name):
+                part(o, report)

@@ -1,12 +1,14 @@
 """The part of scripts/bench cpu with rows of many tasks. ia3 scores them in order of arrival; transformers + peft also with
-the rows sorted by task, because peft switches adapters between batches and cannot mix (IA)3 vectors within one."""
+the rows sorted by task, because peft switches adapters between batches and cannot mix (IA)3 vectors within one. CTranslate2
+and onnxruntime have merged vectors, so they would need a model for each task."""
 
 import bench_cpu_setup as setup
+from bench_cpu_peers import ATTENTIONS, TORCH
 from bench_cpu_process import Unsupported, fastest, in_turn, progress
-from bench_cpu_scoring import ATTENTIONS, TORCH, TORCH_BUDGETS
 from bench_cpu_shape import best, compare, ratio_row, scores_of, text
 
 ORDERS = ["as they came", "sorted by task"]
+BUDGETS = ["512", "2048"]
 
 
 def peer_dtype(shape):
@@ -17,21 +19,23 @@ def peer_dtype(shape):
 def peer(shape, report, n):
     """(worker, attention, budget) of the peer's fastest configuration with sorted rows; None if there is none."""
     found = None
-    for attention in [shape.attention] if shape.attention else ATTENTIONS:
+    for attention in ATTENTIONS:
         try:
             worker = shape.torch(peer_dtype(shape), attention, n_adapters=setup.TASKS)
         except Unsupported as e:
-            report.note(f"{shape.name}, mixed: {TORCH} {attention}: skipped ({e})")
+            report.note(f"{shape.label}, mixed: {TORCH} {attention}: skipped ({e})")
             continue
-        ask = lambda budget: worker.ask(f"mixed 2 {n} {shape.scores} {budget} task")[shape.o.clock]
-        budget, seconds = fastest(TORCH_BUDGETS, ask)
-        progress(f"mixed: {attention}: {seconds:.2f} s with {budget} tokens")
-        if found and found[0] <= seconds:
+        # with few rows of a task, all fit into one batch anyway
+        budgets = BUDGETS if n > 4 * setup.TASKS else BUDGETS[1:]
+        took = fastest(budgets, lambda b: worker.ask(f"mixed 2 {n} {shape.scores} {b} task")[shape.o.clock])
+        budget = min(took, key=took.get)
+        progress(f"mixed: {attention}: {took[budget]:.2f} s with {budget} tokens")
+        if found and found[0] <= took[budget]:
             worker.close()
             continue
         if found:
             found[1].close()
-        found = seconds, worker, attention, budget
+        found = took[budget], worker, attention, budget
     return found and found[1:]
 
 
@@ -42,7 +46,7 @@ def start_all(shape, report, n):
         try:
             runs["ia3", dtype, ""] = shape.engine(dtype, setup.TASKS), f"mixed 2 {n} {shape.scores}"
         except Unsupported as e:
-            report.note(f"{shape.name}, mixed: ia3 {dtype}: skipped ({e})")
+            report.note(f"{shape.label}, mixed: ia3 {dtype}: skipped ({e})")
     found = peer(shape, report, n) if "torch" in shape.o.peers else None
     if found:
         worker, attention, budget = found
@@ -52,8 +56,8 @@ def start_all(shape, report, n):
     return runs
 
 
-def mixed(shape, report):
-    n = len(shape.mixed_lengths)
+def mixed_rows(shape, report):
+    n = shape.mixed_rows
     runs, scores = start_all(shape, report, n), {}
 
     def once(key):
@@ -61,11 +65,13 @@ def mixed(shape, report):
             answer, scores[key] = scores_of(*runs[key], shape)
             return answer[shape.o.clock]
         return measure
-    progress(f"{shape.name}, mixed: runs in turn")
-    rates = {key: n / s for key, s in in_turn(shape.o.runs, {key: once(key) for key in runs}).items()}
+    progress(f"{shape.label}, mixed: runs in turn")
+    seconds, made = in_turn(shape.o.runs, {key: once(key) for key in runs}, shape.seconds)
+    report.runs(f"{shape.label}, mixed", made, shape.o.runs)
+    rates = {key: n / s for key, s in seconds.items()}
     for worker in {worker for worker, _ in runs.values()}:
         worker.close()
-    at = f"{shape.name}, {setup.TASKS} tasks mixed, rows of each: {n / setup.TASKS:g}: "
+    at = f"{shape.label}, {setup.TASKS} tasks mixed, rows of each: {n / setup.TASKS:g}: "
     reference = scores.get(("ia3", "float32", ""))
     for key, rate in rates.items():
         if reference is not None:
@@ -76,3 +82,10 @@ def mixed(shape, report):
         ratio_row(report, at + f"ia3 {ours[1]} / {text(key)}", rates, ours, key)
     if theirs and same:
         ratio_row(report, at + f"both {peer_dtype(shape)}: ia3 / {TORCH}", rates, same, theirs)
+
+
+def mixed(shape, report):
+    """On one length: that of RAFT's rows, or the first one."""
+    with report.part(f"{shape.name}, {shape.o.tokens[0]} tokens, many tasks"):
+        shape.use(shape.o.tokens[0])
+        mixed_rows(shape, report)

@@ -2,9 +2,8 @@
 
     bench_cpu_onnx.py CHECKPOINT OUT float32|int8 [--reduced]
 
-The graphs are written with the operators into which onnxruntime itself turns an export of PyTorch's: skip and norm in one,
-queries, keys and values of self-attention as one product. Attention exists in two forms: "plain" (products and softmax) and
-"fused" (onnxruntime's MultiHeadAttention). int8 is dynamic quantisation as quantize_dynamic of onnxruntime does it: weights
+The graphs use the operators into which onnxruntime itself turns an export: skip and norm in one, attention in one, queries,
+keys and values of self-attention as one product. int8 is dynamic quantisation as quantize_dynamic of onnxruntime does it: weights
 signed and by channel, activations unsigned and by tensor, attention in float32. --reduced quantises weights to 7 bits,
 as onnxruntime recommends for processors without VNNI, whose sums of products saturate otherwise.
 
@@ -21,7 +20,6 @@ from onnx import TensorProto, helper, numpy_helper, save_model
 
 import bench_cpu_setup as setup
 
-ATTENTIONS = ["plain", "fused"]
 MAX_TOKENS = 512
 MAX_CHOICE = 64
 HIDDEN_SCORE = -1e9
@@ -71,9 +69,9 @@ def buckets(distance, bidirectional, n, limit):
 class Graph:
     """A graph under construction. Methods add operators and return the names of their results."""
 
-    def __init__(self, config, tensors, weights, int8, reduced, fused):
+    def __init__(self, config, tensors, weights, int8, reduced):
         self.c, self.tensors, self.weights = config, tensors, weights
-        self.int8, self.limit, self.fused = int8, 63 if reduced else 127, fused
+        self.int8, self.limit = int8, 63 if reduced else 127
         self.nodes, self.initializers, self.names = [], {}, 0
 
     def op(self, kind, *inputs, outputs=1, domain="", **attributes):
@@ -132,23 +130,13 @@ class Graph:
         ends = self.op("Concat", length, length, axis=0)
         return self.op("Slice", self.weight(f"{stack}:bias", table), self.numbers(0, 0), ends, self.numbers(2, 3))
 
-    def heads_first(self, x, rows, order=(0, 2, 1, 3)):
-        shape = self.op("Concat", rows, self.numbers(-1, self.c["num_heads"], self.c["d_kv"]), axis=0)
-        return self.op("Transpose", self.op("Reshape", x, shape), perm=order)
+    def attend(self, q, k, v, bias="", mask=""):
+        """q, k, v [rows, tokens, inner]; bias is added to the scores, mask is 0 for tokens that are hidden."""
+        return self.op("MultiHeadAttention", q, k, v, "", mask, bias, domain=OWN, scale=1.0, num_heads=self.c["num_heads"])
 
-    def attend(self, q, k, v, rows, bias, mask=""):
-        """q, k, v [rows, tokens, inner]; bias is added to the scores; mask: fused attention's form of a bias for padding."""
-        if self.fused:
-            return self.op("MultiHeadAttention", q, k, v, "", mask, "" if mask else bias, domain=OWN, scale=1.0,
-                           num_heads=self.c["num_heads"])
-        scores = self.op("MatMul", self.heads_first(q, rows), self.heads_first(k, rows, (0, 2, 3, 1)))
-        mixed = self.op("MatMul", self.op("Softmax", self.op("Add", scores, bias), axis=-1), self.heads_first(v, rows))
-        flat = self.op("Concat", rows, self.numbers(-1, self.c["num_heads"] * self.c["d_kv"]), axis=0)
-        return self.op("Reshape", self.op("Transpose", mixed, perm=(0, 2, 1, 3)), flat)
-
-    def self_attention(self, x, at, rows, bias):
+    def self_attention(self, x, at, bias):
         q, k, v = self.op("Split", self.linear(x, *(f"{at}.{n}.weight" for n in "qkv")), outputs=3, axis=-1, num_outputs=3)
-        return self.linear(self.attend(q, k, v, rows, bias), f"{at}.o.weight")
+        return self.linear(self.attend(q, k, v, bias), f"{at}.o.weight")
 
     def feed_forward(self, x, at):
         wide = self.linear(x, f"{at}.wi_0.weight", f"{at}.wi_1.weight")
@@ -168,39 +156,38 @@ class Graph:
         return self.op("Unsqueeze", hidden, self.numbers(1, 2))
 
     def encoder(self):
-        rows, tokens = self.size("ids", 0), self.size("ids", 1)
+        tokens = self.size("ids", 1)
         bias = self.op("Add", self.position_bias("encoder", MAX_TOKENS, tokens), self.padding("ids"))
         x = self.embed("ids")
         y = self.norm(x, "encoder.block.0.layer.0.layer_norm.weight")
         for i in range(self.c["num_layers"]):
             at = f"encoder.block.{i}.layer"
-            y, x = self.add_and_norm(x, self.self_attention(y, f"{at}.0.SelfAttention", rows, bias), f"{at}.1.layer_norm.weight")
+            y, x = self.add_and_norm(x, self.self_attention(y, f"{at}.0.SelfAttention", bias), f"{at}.1.layer_norm.weight")
             last = i + 1 == self.c["num_layers"]
             y, x = self.add_and_norm(x, self.feed_forward(y, f"{at}.1.DenseReluDense"), "encoder.final_layer_norm.weight" if last
                                      else f"encoder.block.{i + 1}.layer.0.layer_norm.weight")
         return y
 
-    def cross_attention(self, y, at, rows, bias, mask):
+    def cross_attention(self, y, at, rows, mask):
         """The queries of all sequences of a row belong to that row's keys and values."""
         q = self.linear(y, f"{at}.q.weight")
         k, v = self.op("Split", self.linear("hidden", f"{at}.k.weight", f"{at}.v.weight"), outputs=2, axis=-1, num_outputs=2)
         inner = self.c["num_heads"] * self.c["d_kv"]
         q = self.op("Reshape", q, self.op("Concat", rows, self.numbers(-1, inner), axis=0))
         back = self.op("Concat", self.op("Shape", "starts"), self.numbers(inner), axis=0)
-        return self.linear(self.op("Reshape", self.attend(q, k, v, rows, bias, mask), back), f"{at}.o.weight")
+        return self.linear(self.op("Reshape", self.attend(q, k, v, mask=mask), back), f"{at}.o.weight")
 
     def decoder(self):
-        rows, sequences, length = self.size("hidden", 0), self.size("starts", 0), self.size("starts", 1)
+        rows, length = self.size("hidden", 0), self.size("starts", 1)
         causal = self.position_bias("decoder", MAX_CHOICE, length)
-        bias = self.padding("ids")
-        mask = self.op("Cast", self.op("Not", self.op("Equal", "ids", self.numbers(0))), to=TensorProto.INT32) if self.fused else ""
+        mask = self.op("Cast", self.op("Not", self.op("Equal", "ids", self.numbers(0))), to=TensorProto.INT32)
         x = self.embed("starts")
         y = self.norm(x, "decoder.block.0.layer.0.layer_norm.weight")
         for i in range(self.c["num_decoder_layers"]):
             at = f"decoder.block.{i}.layer"
-            y, x = self.add_and_norm(x, self.self_attention(y, f"{at}.0.SelfAttention", sequences, causal),
+            y, x = self.add_and_norm(x, self.self_attention(y, f"{at}.0.SelfAttention", causal),
                                      f"{at}.1.layer_norm.weight")
-            y, x = self.add_and_norm(x, self.cross_attention(y, f"{at}.1.EncDecAttention", rows, bias, mask),
+            y, x = self.add_and_norm(x, self.cross_attention(y, f"{at}.1.EncDecAttention", rows, mask),
                                      f"{at}.2.layer_norm.weight")
             last = i + 1 == self.c["num_decoder_layers"]
             y, x = self.add_and_norm(x, self.feed_forward(y, f"{at}.2.DenseReluDense"), "decoder.final_layer_norm.weight" if last
@@ -236,10 +223,10 @@ def main():
     sequences = {"starts": (TensorProto.INT64, ["sequences", "length"]), "labels": (TensorProto.INT64, ["sequences", "length"]),
                  "valid": (TensorProto.FLOAT, ["sequences", "length"])}
     hidden = {"hidden": (TensorProto.FLOAT, ["rows", "tokens", config["d_model"]])}
-    for attention in ATTENTIONS:
-        for name, inputs, output in (("encoder", ids, "hidden"), ("decoder", dict(ids, **hidden, **sequences), "scores")):
-            graph = Graph(config, tensors, weights, dtype == "int8", "--reduced" in options, attention == "fused")
-            graph.save(f"{out}/{name}-{attention}.onnx", inputs, getattr(graph, name)(), output)
+    for name, inputs, output in (("encoder", ids, "hidden"), ("decoder", dict(ids, **hidden, **sequences), "scores")):
+        graph = Graph(config, tensors, weights, dtype == "int8", "--reduced" in options)
+        graph.save(f"{out}/{name}.onnx", inputs, getattr(graph, name)(), output)
+
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""ia3 against transformers + peft, CTranslate2 and oneDNN's rate (scripts/bench cpu).
+"""ia3 against transformers + peft, CTranslate2, onnxruntime and oneDNN's rate (scripts/bench cpu).
 
 All programs get the same rows of token ids, the same number of threads and the batch size that is best for them. They take
 turns, and the numbers are medians. If scores disagree with ia3's scores in float32, the benchmark stops with an error.
-Progress is reported on standard error. For a quick look: --only scoring --shape base --rows 32 --runs 1
+Progress is reported on standard error. For a quick look: --only scoring --shape base --tokens 105 --runs 1
 """
 
 import argparse
@@ -13,7 +13,10 @@ from bench_cpu_isa import NEEDED, Isa
 
 DTYPES = ["float32", "bfloat16", "int8"]
 PARTS = ["scoring", "mixed", "training", "adapters", "idle", "agreement"]
-SHAPES = ["base", "small", "mini"]
+PEERS = ["torch", "ct2", "ort"]
+SHAPES = ["base", "mini", "large", "small"]
+RAFT_TOKENS = 105  # on average; RAFT's rows as they are
+MAX_TOKENS = 512
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -27,18 +30,33 @@ def some_of(known):
     return parse
 
 
+def lengths(text):
+    """A list of numbers of tokens, RAFT's first, because what is fastest there is taken for the others."""
+    numbers = [int(word) for word in text.split(",")]
+    if not all(8 <= n <= MAX_TOKENS for n in numbers):
+        raise argparse.ArgumentTypeError(f"a length is between 8 and {MAX_TOKENS}")
+    return sorted(set(numbers), key=lambda n: (n != RAFT_TOKENS, numbers.index(n)))
+
+
 def arguments():
     p = argparse.ArgumentParser(prog="scripts/bench cpu", description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--only", type=some_of(PARTS), default=PARTS, help=f"parts to run: {','.join(PARTS)} (all)")
-    p.add_argument("--shape", type=some_of(SHAPES), default=SHAPES,
-                   help=f"{','.join(SHAPES)} (all); mixed and training on base or the only one named")
-    p.add_argument("--dtype", type=some_of(DTYPES), default=DTYPES, help=f"data types of ia3 and CTranslate2: {','.join(DTYPES)} (all)")
-    p.add_argument("--peers", default="torch,ct2", help="torch, ct2, or empty for ia3 alone")
-    p.add_argument("--rows", type=int, default=64,
-                   help="rows with two choices; half as many with eight choices, four times as many for many tasks (64)")
-    p.add_argument("--steps", type=int, default=4, help="steps of a training run (4)")
+    p.add_argument("--shape", type=some_of(SHAPES), default=SHAPES[:3],
+                   help=f"{','.join(SHAPES)} (all but small): T5-base's, ia3-mini's, T5-large's, T5-small's")
+    p.add_argument("--tokens", type=lengths, default=[RAFT_TOKENS, 30, MAX_TOKENS],
+                   help=f"lengths of the inputs ({RAFT_TOKENS},30,{MAX_TOKENS}); {RAFT_TOKENS} means RAFT's rows as they are, others are"
+                        " cut and put together to exactly so many tokens; many tasks: the first of them")
+    p.add_argument("--dtype", type=some_of(DTYPES), default=DTYPES, help=f"data types: {','.join(DTYPES)} (all)")
+    p.add_argument("--peers", type=lambda text: some_of(PEERS)(text) if text else [], default=PEERS,
+                   help=f"{','.join(PEERS)} (all), or empty for ia3 alone")
+    p.add_argument("--rows", type=int,
+                   help="rows with two choices, for every shape and length; half as many with eight choices, four times as many"
+                        " for many tasks, at least 64 (12 of base and RAFT's length, in proportion for others)")
+    p.add_argument("--steps", type=int, default=2, help="steps of a training run (2)")
     p.add_argument("--runs", type=int, default=3, help="number of runs of which the median is taken (3)")
+    p.add_argument("--seconds", type=float, default=40,
+                   help="time after which no further run of a comparison begins, three times as much where there is a goal (40)")
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every process (all cores)")
     p.add_argument("--isa", choices=list(NEEDED),
                    help="hold every program to these instructions (default: all that the processor has)")

@@ -1,12 +1,13 @@
 """onnxruntime as a peer of scripts/bench cpu, with a merged adapter: a process that reads the commands of bench_engine.c.
 
-    bench_cpu_ort.py FOLDER ATTENTION THREADS AT_ONCE INPUTS     graphs of bench_cpu_onnx.py
+    bench_cpu_ort.py FOLDER THREADS AT_ONCE WAY INPUTS     graphs of bench_cpu_onnx.py
 
-    score SET ROWS OUT TOKENS WAY
+    inputs FILE                       goes on with the rows of another file
+    score SET ROWS OUT SIZE KIND      batches of at most SIZE of KIND ("rows", or "tokens" with padding)
 
-Rows are sorted by length and cut into batches of at most TOKENS padded tokens. AT_ONCE batches run at the same time, with a share
+Rows are sorted by length and cut into batches. AT_ONCE batches run at the same time, with a share
 of the threads each. WAY says how the decoder gets an input that was encoded once: "repeated" for each of its choices, as
-exports of encoder and decoder take it, or "shared" by them; "again" encodes it for each choice.
+exports of encoder and decoder take it, or "shared" by them.
 """
 
 import concurrent.futures
@@ -31,47 +32,50 @@ def padded(lists, dtype):
 
 
 class Peer:
-    def __init__(self, folder, attention, threads, at_once, inputs):
-        with open(inputs) as f:
-            self.inputs = json.load(f)
+    def __init__(self, folder, threads, at_once, way, inputs):
+        self.way = way
+        self.use(inputs)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = max(1, threads // at_once)
         self.encoder, self.decoder = (
-            onnxruntime.InferenceSession(f"{folder}/{name}-{attention}.onnx", options, providers=["CPUExecutionProvider"])
+            onnxruntime.InferenceSession(f"{folder}/{name}.onnx", options, providers=["CPUExecutionProvider"])
             for name in ("encoder", "decoder"))
         self.pool = concurrent.futures.ThreadPoolExecutor(at_once)
 
-    def batches(self, rows, budget):
-        """Indexes of neighbours by length, at most `budget` tokens with padding."""
+    def use(self, inputs):
+        with open(inputs) as f:
+            self.inputs = json.load(f)
+        return {}
+
+    def batches(self, rows, size, kind):
+        """Indexes of neighbours by length."""
         batch = []
         for i in sorted(range(len(rows)), key=lambda i: len(rows[i]["ids"])):
-            if batch and (len(batch) + 1) * len(rows[i]["ids"]) > budget:
+            if batch and (len(batch) + 1) * (len(rows[i]["ids"]) if kind == "tokens" else 1) > size:
                 yield batch
                 batch = []
             batch.append(i)
         yield batch
 
-    def score_batch(self, name, rows, way):
+    def score_batch(self, name, rows):
         sets = self.inputs["choices"][name]
         choices = [c for r in rows for c in sets[r["task"] % len(sets)]]
         n = len(choices) // len(rows)
         ids, labels = padded([r["ids"] for r in rows], np.int64), padded(choices, np.int64)
         starts = np.concatenate([np.zeros_like(labels[:, :1]), labels[:, :-1]], 1)
-        if way == "again":
-            ids = ids.repeat(n, 0)
         hidden, = self.encoder.run(None, {"ids": ids})
-        if way == "repeated":
+        if self.way == "repeated":
             ids, hidden = ids.repeat(n, 0), hidden.repeat(n, 0)
         scores, = self.decoder.run(None, {"ids": ids, "hidden": hidden, "starts": starts, "labels": labels,
                                           "valid": padded([[1] * len(c) for c in choices], np.float32)})
         return scores.reshape(len(rows), n)
 
-    def score(self, name, n, out, budget, way):
+    def score(self, name, n, out, size, kind):
         rows = self.inputs["rows"][:n]
         started = clock()
-        batches = list(self.batches(rows, budget))
+        batches = list(self.batches(rows, size, kind))
         batches.reverse()  # the longest first, so that no thread begins the longest last
-        scores = list(self.pool.map(lambda batch: self.score_batch(name, [rows[i] for i in batch], way), batches))
+        scores = list(self.pool.map(lambda batch: self.score_batch(name, [rows[i] for i in batch]), batches))
         took = clock() - started
         by_row = {i: s for batch, results in zip(batches, scores) for i, s in zip(batch, results)}
         np.concatenate([by_row[i] for i in range(len(rows))]).astype(np.float64).tofile(out)
@@ -79,14 +83,15 @@ class Peer:
 
 
 def main():
-    folder, attention, threads, at_once, inputs = sys.argv[1:]
-    peer = Peer(folder, attention, int(threads), int(at_once), inputs)
+    folder, threads, at_once, way, inputs = sys.argv[1:]
+    peer = Peer(folder, int(threads), int(at_once), way, inputs)
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         command, *a = line.split()
         if command == "quit":
             break
-        print(json.dumps(peer.score(a[0], int(a[1]), a[2], int(a[3]), a[4])), flush=True)
+        answer = peer.use(a[0]) if command == "inputs" else peer.score(a[0], int(a[1]), a[2], int(a[3]), a[4])
+        print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

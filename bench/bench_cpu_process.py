@@ -71,22 +71,26 @@ def cpu_seconds(pid):
 
 
 def fastest(candidates, measure):
-    """(candidate, seconds) of the one whose measure (seconds) is smallest. All are tried, short ones up to three times."""
+    """{candidate: seconds}: the least measure of each. Short ones are tried up to three times."""
     took = {}
     for candidate in candidates:
         runs = []
         while len(runs) < 3 and sum(runs) < 2:
             runs.append(measure(candidate))
         took[candidate] = min(runs)
-    least = min(took, key=took.get)
-    return least, took[least]
+    return took
 
 
-def in_turn(runs, measures):
-    """{name: seconds}: medians of measures that are run A B C C B A …, so that a slow phase of the machine affects all."""
+def in_turn(runs, measures, limit):
+    """
+    ({name: seconds}, runs): medians of measures that are run A B C C B A …, so that a slow phase of the machine affects
+    all. No run begins that would end after `limit` seconds if it took as long as the one before, but the first one.
+    """
     seconds = {name: [] for name in measures}
-    for run in range(runs):
+    started, run = time.perf_counter(), 0
+    while run < runs and (run == 0 or (time.perf_counter() - started) * (run + 1) / run <= limit):
         order = list(measures)
         for name in order if run % 2 == 0 else reversed(order):
             seconds[name].append(measures[name]())
-    return {name: statistics.median(s) for name, s in seconds.items()}
+        run += 1
+    return {name: statistics.median(s) for name, s in seconds.items()}, run

@@ -1,5 +1,6 @@
 """The table of scripts/bench cpu: printed row by row, and written to a file of bench/results."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -47,6 +48,7 @@ class Report:
         self.rows = []
         self.notes = []
         self.short = 0
+        self.seconds = 0  # of all parts
 
     def row(self, what, measured, ratio=None, goal=None, ok=None):
         """ratio, goal: numbers, the goal a least one; ok decides where the goal is of another form (goal: text)."""
@@ -60,6 +62,19 @@ class Report:
         ratio = "" if ratio is None else f"{ratio:.2f}"
         self.rows.append((what, measured, ratio, goal or "", verdict))
         print(f"{what:<74} {measured:>22} {ratio:>7} {goal or '':<10}{verdict}", flush=True)
+
+    def runs(self, what, made, asked):
+        if made < asked:
+            self.note(f"{what}: {made} {'run' if made == 1 else 'runs'} instead of {asked}, for the time that a part may take")
+
+    @contextlib.contextmanager
+    def part(self, what):
+        """Notes how long a part of the benchmark took."""
+        started = time.monotonic()
+        yield
+        took = time.monotonic() - started
+        self.seconds += took
+        self.note(f"{what}: took {took:.0f} s")
 
     def note(self, text):
         self.notes.append(text)

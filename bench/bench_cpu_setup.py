@@ -18,6 +18,7 @@ import sentencepiece
 SHAPES = {  # d_model, d_kv, heads, d_ff, layers of either stack
     "small": (512, 64, 6, 1024, 8),
     "base": (768, 64, 12, 2048, 12),
+    "large": (1024, 64, 16, 2816, 24),
 }
 MAX_INPUT = 256
 TASKS = 32
@@ -59,7 +60,7 @@ def read_safetensors(path):
     with open(path, "rb") as f:
         n = struct.unpack("<Q", f.read(8))[0]
         header = json.loads(f.read(n))
-        data = f.read()
+        data = memoryview(f.read())
     header.pop("__metadata__", None)
     types = {"F32": "<f4", "BF16": "<u2"}
     return {name: np.frombuffer(data[e["data_offsets"][0]:e["data_offsets"][1]], types[e["dtype"]]).reshape(e["shape"])
@@ -201,8 +202,19 @@ def tokenize(pieces, text):
     return ids[:MAX_INPUT - 1] + [1]
 
 
-def make_inputs(path, tokenizer, data, n_rows, dropout):
+def spread(rows):
+    """The rows in an order in which every beginning has long and short ones like the whole."""
+    by_length = sorted(rows, key=lambda r: len(r["ids"]))
+    places = sorted(range(len(rows)), key=lambda i: i * (5 ** 0.5 - 1) / 2 % 1)
+    out = [None] * len(rows)
+    for row, place in zip(by_length, places):
+        out[place] = row
+    return out
+
+
+def make_inputs(path, tokenizer, data, n_rows, dropout, tokens=None):
     """
+    Inputs have their own lengths, at most MAX_INPUT; or, with `tokens`, all this one, from as many texts as it takes.
     The rows that every peer gets: {"rows": [{"ids", "task", "label"}], "choices": {set: [[ids of a choice]...]},
     "batches": [[row...]]}. Row i has choices[set][task % len]; sets "2", "8" and "train" (that of "2").
     """
@@ -210,14 +222,21 @@ def make_inputs(path, tokenizer, data, n_rows, dropout):
     texts = raft_texts(data) or generated_texts(550)
     random.Random(3).shuffle(texts)
     pairs, rows, seen = [], [], set()
-    for task, text, label, labels in texts:
+    for i, (_, text, label, labels) in enumerate(texts):
         ids = tuple(tokenize(pieces, text))
         if ids in seen or len(rows) == n_rows:
             continue
         seen.add(ids)
+        for _, more, *_ in (texts[i + 1:] + texts[:i]) if tokens else ():
+            if len(ids) >= tokens:
+                break
+            ids = ids[:-1] + tuple(tokenize(pieces, more))
         pair = [label, next(l for l in labels if l != label)]
         pair.sort()
-        rows.append({"ids": ids, "task": len(rows) % TASKS, "label": pair.index(label), "pair": pair})
+        rows.append({"ids": ids[:tokens - 1] + (1,) if tokens else ids, "label": pair.index(label), "pair": pair})
+    rows = spread(rows)
+    for i, r in enumerate(rows):
+        r["task"] = i % TASKS
     # the choices of a row are those of its "task", of which there are as many as adapters
     for t in range(TASKS):
         pairs.append(next(r["pair"] for r in rows if r["task"] == t))

@@ -11,37 +11,53 @@ import sys
 import numpy as np
 
 import bench_cpu_setup as setup
-from bench_cpu_options import DTYPES
+from bench_cpu_options import DTYPES, RAFT_TOKENS
 from bench_cpu_process import Unsupported, Worker, progress
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # largest and mean difference from ia3 in float32 that a mean log-likelihood may have
 TOLERANCE = {"float32": (1e-3, 1e-3), "bfloat16": (0.5, 0.05), "int8": (1.0, 0.15)}
 MIXED = 4  # times as many rows as the other parts have
+# rows with two choices, by tokens of an input; so that a whole run ends within half an hour on two cores without AVX512
+ROWS = {"mini": {30: 192, 105: 96, 512: 16}, "small": {30: 48, 105: 24, 512: 4}, "base": {30: 24, 105: 12, 512: 2},
+        "large": {30: 6, 105: 2, 512: 1}}
+
+
+def rows_of(o, name, tokens):
+    return o.rows or next((n for most, n in ROWS[name].items() if tokens <= most))
 
 
 class Shape:
-    """A backbone and its inputs, in files."""
+    """A backbone and its inputs, in files. use() says which inputs."""
 
     def __init__(self, o, name):
         self.o, self.name = o, name
         self.path = f"{HERE}/../models/ia3-mini" if name == "mini" else f"{o.work}/{name}"
-        tokenizer = f"{self.path}/spiece.model" if name == "mini" else o.tokenizer
+        self.tokenizer = f"{self.path}/spiece.model" if name == "mini" else o.tokenizer
         if name != "mini":
-            setup.make_checkpoint(self.path, name, tokenizer)
+            setup.make_checkpoint(self.path, name, self.tokenizer)
         with open(f"{self.path}/config.json") as f:
-            config = json.load(f)
-        self.inputs = f"{o.work}/{name}.json"
-        # dropout is always the recipe's 0.1, whatever the checkpoint says
-        rows = setup.make_inputs(self.inputs, tokenizer, o.data, max(MIXED * o.rows, 8 * setup.BATCH), 0.1)["rows"]
-        self.mixed_lengths = [len(r["ids"]) for r in rows[:MIXED * o.rows]]
-        self.lengths = self.mixed_lengths[:o.rows]
+            self.config = json.load(f)
+        self.bytes = 2 * os.path.getsize(f"{self.path}/model.safetensors")  # in float32
         self.adapters = [f"{o.work}/adapters/{name}-{i}" for i in range(setup.TASKS)]
         for i, path in enumerate(self.adapters):
-            setup.make_adapter(path, config, self.path, i)
+            setup.make_adapter(path, self.config, self.path, i)
         self.scores = f"{o.work}/scores"
-        self.attention = None  # the peer's faster one in bfloat16 with an adapter, once scoring has found it
         self.converted = None
+
+    def use(self, tokens):
+        """Makes the inputs of this length, which are RAFT's rows as they are for RAFT_TOKENS, and names what is measured."""
+        self.label = f"{self.name}, {tokens} tokens"
+        self.has_goals = (self.name, tokens) == ("base", RAFT_TOKENS)
+        self.seconds = self.o.seconds * (3 if self.has_goals else 1)
+        self.inputs = f"{self.o.work}/{self.name}-{tokens}.json"
+        n = rows_of(self.o, self.name, tokens)
+        self.mixed_rows = max(MIXED * n, 2 * setup.TASKS)
+        # dropout is always the recipe's 0.1, whatever the checkpoint says
+        rows = setup.make_inputs(self.inputs, self.tokenizer, self.o.data, max(self.mixed_rows, 8 * setup.BATCH), 0.1,
+                                 None if tokens == RAFT_TOKENS else tokens)["rows"]
+        self.mixed_rows = min(self.mixed_rows, len(rows))
+        self.lengths = [len(r["ids"]) for r in rows[:n]]
 
     def rows(self, choices):
         return len(self.lengths) if choices == "2" else max(1, len(self.lengths) // 2)
@@ -55,23 +71,43 @@ class Shape:
     def torch(self, dtype, attention, adapter="unmerged", n_adapters=1):
         return Worker(f"transformers + peft {dtype} {attention} {adapter}",
                       [sys.executable, f"{HERE}/bench_cpu_torch.py", self.path, dtype, attention, adapter, str(self.o.threads),
-                       self.inputs, *self.adapters[:n_adapters]], f"score 2 1 {self.scores} 1024")
+                       self.inputs, *self.adapters[:n_adapters]], f"score 2 1 {self.scores} 1024 tokens")
 
     def ct2(self, dtype, compute, replicas):
         """`compute` is CTranslate2's name of the types, `dtype` that of the stored weights."""
-        model = f"{self.converted_folder()}/{dtype}"
-        if not os.path.exists(f"{model}/model.bin"):
-            merged = f"{self.converted}/merged"
-            if not os.path.exists(f"{merged}/spiece.model"):
-                setup.merge_checkpoint(self.path, self.adapters[0], merged)
-            progress(f"converting to {model}")
-            done = subprocess.run([sys.executable, f"{HERE}/bench_cpu_ct2.py", "convert", merged, model, dtype],
-                                  capture_output=True, text=True)
-            if done.returncode:
-                raise Unsupported(done.stderr.strip().splitlines()[-1])
+        model = self.convert(f"{dtype}-ct2", "bench_cpu_ct2.py", "convert", self.merged(), "OUT", dtype)
         return Worker(f"CTranslate2 {compute}, {replicas} at once",
                       [sys.executable, f"{HERE}/bench_cpu_ct2.py", "run", model, compute, str(self.o.threads), str(replicas),
                        self.inputs], f"score 2 1 {self.scores} 16 examples")
+
+    def ort(self, dtype, at_once, way):
+        reduced = dtype == "int8" and not self.o.instructions.vnni
+        model = self.convert(f"{dtype}{'-reduced' if reduced else ''}-onnx", "bench_cpu_onnx.py", self.merged(), "OUT", dtype,
+                             *["--reduced"] * reduced)
+        return Worker(f"onnxruntime {dtype} {way}, {at_once} at once",
+                      [sys.executable, f"{HERE}/bench_cpu_ort.py", model, str(self.o.threads), str(at_once), way,
+                       self.inputs], f"score 2 1 {self.scores} 1 rows")
+
+    def merged(self):
+        """The checkpoint with the first adapter's vectors in its weights."""
+        path = f"{self.converted_folder()}/merged"
+        if not os.path.exists(f"{path}/spiece.model"):
+            setup.merge_checkpoint(self.path, self.adapters[0], path)
+        return path
+
+    def convert(self, name, program, *arguments):
+        """The folder with a peer's form of the weights, made by a program of this folder unless it is there already."""
+        folder = f"{self.converted_folder()}/{name}"
+        if not os.path.exists(folder):
+            progress(f"converting to {folder}")
+            shutil.rmtree(f"{folder}.new", ignore_errors=True)
+            os.mkdir(f"{folder}.new")
+            words = [f"{folder}.new" if a == "OUT" else a for a in arguments]
+            done = subprocess.run([sys.executable, f"{HERE}/{program}", *words], capture_output=True, text=True)
+            if done.returncode:
+                raise Unsupported(done.stderr.strip().splitlines()[-1])
+            os.rename(f"{folder}.new", folder)
+        return folder
 
     def converted_folder(self):
         """Where merged and converted weights are kept, named by a digest of all that they are made from."""
@@ -79,10 +115,11 @@ class Shape:
             digest = hashlib.sha256()
             for path in (f"{self.path}/config.json", f"{self.path}/model.safetensors",
                          f"{self.adapters[0]}/adapter_model.safetensors", f"{HERE}/requirements-cpu.txt",
-                         f"{HERE}/bench_cpu_setup.py", f"{HERE}/bench_cpu_ct2.py"):
+                         f"{HERE}/bench_cpu_setup.py", f"{HERE}/bench_cpu_ct2.py", f"{HERE}/bench_cpu_onnx.py"):
                 with open(path, "rb") as f:
                     digest.update(hashlib.file_digest(f, "sha256").digest())
             self.converted = f"{self.o.work}/{self.name}-converted-{digest.hexdigest()[:16]}"
+            os.makedirs(self.converted, exist_ok=True)
             for old in set(glob.glob(f"{self.o.work}/{self.name}-converted-*")) - {self.converted}:
                 shutil.rmtree(old)
         return self.converted

@@ -4,8 +4,9 @@ It scores as T-Few does: the input is encoded once, the encoder's output is repe
 over the padded choices with teacher forcing. A score is the mean log-likelihood of a choice's tokens. Rows are sorted by
 length and cut into batches with a number of padded tokens that the caller chooses.
 
-    score SET ROWS OUT TOKENS          the first adapter
+    score SET ROWS OUT TOKENS tokens   the first adapter
     mixed SET ROWS OUT TOKENS ORDER    each row with its task's adapter; ORDER "arrival" or "task"
+    inputs FILE                        goes on with the rows of another file
     train STEPS DROPOUT OUT PRECISION  "plain" or "autocast"; OUT is ignored; answers the last step's loss, too
 """
 
@@ -40,8 +41,7 @@ class Peer:
     def __init__(self, backbone, dtype, attention, adapter, threads, inputs, adapters):
         torch.set_num_threads(threads)
         self.dtype = torch.bfloat16 if dtype == "bfloat16" else torch.float32
-        with open(inputs) as f:
-            self.inputs = json.load(f)
+        self.use(inputs)
         model = transformers.T5ForConditionalGeneration.from_pretrained(backbone, dtype=self.dtype,
                                                                         attn_implementation=attention)
         self.model = PeftModel.from_pretrained(model, adapters[0], adapter_name="t0", autocast_adapter_dtype=False)
@@ -53,6 +53,11 @@ class Peer:
         self.t5 = self.model.merge_and_unload() if adapter == "merged" else self.model.get_base_model()
         if dtype == "int8":
             quantize(self.t5)
+
+    def use(self, inputs):
+        with open(inputs) as f:
+            self.inputs = json.load(f)
+        return {}
 
     def choices(self, name, row):
         sets = self.inputs["choices"][name]
@@ -198,6 +203,8 @@ def main():
             break
         if command == "score":
             answer = peer.score(a[0], int(a[1]), a[2], int(a[3]))
+        elif command == "inputs":
+            answer = peer.use(a[0])
         elif command == "mixed":
             answer = peer.mixed(a[0], int(a[1]), a[2], int(a[3]), a[4])
         else:

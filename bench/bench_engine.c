@@ -12,6 +12,7 @@
  *   train STEPS DROPOUT FILE
  *                          does STEPS steps over the batches of INPUTS.json; writes the vectors to FILE, unless that is
  *                          "-"; "loss" is that of the last step
+ *   inputs FILE            goes on with the rows, choices and batches of another file
  *   quit
  *
  * Rows are scored in the order of the file, in batches of at most --max-batch-tokens, as the server does. "seconds" is
@@ -115,6 +116,19 @@ read_inputs(inputs *in, const char *path)
     }
 }
 
+static void
+free_inputs(inputs *in)
+{
+    for (int i = 0; i < in->n_rows; i++)
+        free(in->ids[i]);
+    free(in->ids);
+    free(in->n_ids);
+    free(in->task);
+    free(in->label);
+    json_decref(in->json);
+    *in = (inputs){0};
+}
+
 static ia3_choices *
 choices_of(bench *b, const json_t *list)
 {
@@ -134,6 +148,17 @@ choices_of(bench *b, const json_t *list)
     return c;
 }
 
+static void
+drop_set(bench *b)
+{
+    for (int i = 0; i < b->n_sets; i++)
+        ia3_choices_free(b->choices[i]);
+    free(b->choices);
+    b->choices = NULL;
+    b->n_sets = 0;
+    b->set = NULL;
+}
+
 /* Selects the named set of choices; row i has choices[set_of[i]]. */
 static void
 use_set(bench *b, const char *name)
@@ -143,9 +168,7 @@ use_set(bench *b, const char *name)
         die("no such set of choices", NULL);
     if (set == b->set)
         return;
-    for (int i = 0; i < b->n_sets; i++)
-        ia3_choices_free(b->choices[i]);
-    free(b->choices);
+    drop_set(b);
     b->set = set;
     b->n_sets = (int) json_array_size(set);
     b->choices = ia3_alloc_array((size_t) b->n_sets, sizeof *b->choices);
@@ -343,6 +366,16 @@ load_adapters(bench *b, int n, char **paths)
     }
 }
 
+static void
+use_inputs(bench *b, const char *path)
+{
+    drop_set(b);
+    free_inputs(&b->in);
+    read_inputs(&b->in, path);
+    printf("{}\n");
+    fflush(stdout);
+}
+
 static bool
 command(bench *b, const char *line)
 {
@@ -355,6 +388,8 @@ command(bench *b, const char *line)
         score(b, set, n, true, out);
     else if (sscanf(line, "train %d %lf %511s", &n, &dropout, out) == 3)
         train(b, n, dropout, out);
+    else if (sscanf(line, "inputs %511s", out) == 1)
+        use_inputs(b, out);
     else if (strncmp(line, "quit", 4) == 0)
         return false;
     else
