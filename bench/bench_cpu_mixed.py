@@ -5,7 +5,7 @@ and onnxruntime have merged vectors, so they would need a model for each task.""
 import bench_cpu_setup as setup
 from bench_cpu_peers import ATTENTIONS, TORCH
 from bench_cpu_process import Unsupported, fastest, in_turn, progress
-from bench_cpu_shape import best, compare, ratio_row, scores_of, text
+from bench_cpu_shape import best, compare, digits, ratio_row, scores_of, text
 
 ORDERS = ["as they came", "sorted by task"]
 BUDGETS = ["512", "2048"]
@@ -76,7 +76,7 @@ def mixed_rows(shape, report):
     for key, rate in rates.items():
         if reference is not None:
             compare(text(key), key[1], scores[key], reference)
-        report.row(at + text(key), f"{rate:.1f} rows/s")
+        report.row(at + text(key), f"{digits(rate)} rows/s")
     ours, theirs, same = best(rates, "ia3"), best(rates, TORCH), best(rates, "ia3", peer_dtype(shape))
     for key in [k for k in rates if k[0] == TORCH]:
         ratio_row(report, at + f"ia3 {ours[1]} / {text(key)}", rates, ours, key)

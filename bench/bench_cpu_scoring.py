@@ -8,7 +8,7 @@ there again, with fewer batch sizes.
 from bench_cpu_options import DTYPES
 from bench_cpu_peers import CT2, ORT, TORCH, candidates, kind
 from bench_cpu_process import Unsupported, fastest, in_turn, progress
-from bench_cpu_shape import compare, limit_row, ratio_row, ratio_rows, scores_of, text
+from bench_cpu_shape import compare, digits, limit_row, ratio_row, ratio_rows, scores_of, text
 
 CHOICES = ["2", "8"]
 # by instructions, peer and choices: ia3's rate against the peer's, each with its best type; T5-base's shape, RAFT's rows
@@ -110,7 +110,7 @@ class Scoring:
         at = f"{shape.label}, {choices} choices: "
         for key, rate in rates.items():
             size = self.tried[choices][key][0]
-            report.row(at + ", ".join(filter(None, (text(key), size))), f"{rate:.{1 if rate >= 10 else 3}f} rows/s")
+            report.row(at + ", ".join(filter(None, (text(key), size))), f"{digits(rate)} rows/s")
         for peer in (TORCH, ORT, CT2):
             ratio_rows(report, at, rates, peer,
                        GOALS.get((self.o.instructions.name, peer, choices)) if shape.has_goals else None)

@@ -164,22 +164,26 @@ def text(key):
     return " ".join(filter(None, key))
 
 
-def ratio_row(report, what, rates, ours, theirs, goal=None, digits=1):
+def digits(rate):
+    return f"{rate:.{1 if rate >= 10 else 3}f}"
+
+
+def ratio_row(report, what, rates, ours, theirs, goal=None):
     a, b = rates[ours], rates[theirs]
-    report.row(what, f"{a:.{digits}f} / {b:.{digits}f}", a / b, goal)
+    report.row(what, f"{digits(a)} / {digits(b)}", a / b, goal)
 
 
-def ratio_rows(report, at, rates, peer, goal, digits=1):
+def ratio_rows(report, at, rates, peer, goal):
     """ia3 against a peer: the fastest type of each, then type by type."""
     ours, theirs = best(rates, "ia3"), best(rates, peer)
     if not ours or not theirs:
         return
-    ratio_row(report, at + f"ia3 {ours[1]} / {text(theirs)}", rates, ours, theirs, goal, digits)
+    ratio_row(report, at + f"ia3 {ours[1]} / {text(theirs)}", rates, ours, theirs, goal)
     for dtype in DTYPES:
         a, b = best(rates, "ia3", dtype), best(rates, peer, dtype)
         if a and b:
             autocast = " under autocast" if b[2].endswith("autocast") else ""
-            ratio_row(report, at + f"both {dtype}: ia3 / {peer}{autocast}", rates, a, b, None, digits)
+            ratio_row(report, at + f"both {dtype}: ia3 / {peer}{autocast}", rates, a, b)
 
 
 def limit_row(shape, report, at, dtype, products, seconds, goal):

@@ -6,7 +6,7 @@ import bench_cpu_setup as setup
 from bench_cpu_options import DTYPES
 from bench_cpu_peers import ATTENTIONS, TORCH
 from bench_cpu_process import Unsupported, fastest, in_turn, progress
-from bench_cpu_shape import limit_row, ratio_rows, text
+from bench_cpu_shape import digits, limit_row, ratio_rows, text
 
 # largest relative difference of the loss from ia3's in float32
 TOLERANCE = {"float32": 1e-4, "bfloat16": 1e-2}
@@ -124,8 +124,8 @@ class Training:
             if self.chosen[key] == "autocast":
                 rates[(*key[:2], key[2] + ", autocast")] = rates.pop(key)
         for key, rate in rates.items():
-            report.row(at + text(key), f"{rate:.3f} steps/s")
-        ratio_rows(report, at, rates, TORCH, GOALS.get(self.o.instructions.name) if shape.has_goals else None, digits=3)
+            report.row(at + text(key), f"{digits(rate)} steps/s")
+        ratio_rows(report, at, rates, TORCH, GOALS.get(self.o.instructions.name) if shape.has_goals else None)
         for dtype in DTYPES[:2]:
             key = ("ia3", dtype, "")
             if key in rates:
