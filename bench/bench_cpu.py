@@ -29,7 +29,7 @@ def intro(o):
         " dynamic quantisation with weights by channel. It encodes an input once, and its decoder gets that either repeated for"
         " each choice or shared by them, whichever is faster.",
         "Of every peer's attentions, ways and batch sizes the fastest counts, tried on half of the rows. The first length tries"
-        " everything, the others try again what was fastest there. transformers + peft for many tasks is measured in bfloat16,"
+        " everything, the others try again what was fastest there, with fewer batch sizes. transformers + peft for many tasks is measured in bfloat16,"
         " or in float32 where the processor has no instructions for bfloat16, with the rows in order of arrival and sorted by task."
         " Not tried: torch.compile, prepacked (frozen) weights of PyTorch; 8-bit types of the peers other than their own dynamic"
         " ones; reusing keys and values for several choices in transformers and CTranslate2; BLAS libraries other than the"
@@ -55,17 +55,20 @@ def main():
     o = arguments()
     os.makedirs(o.work, exist_ok=True)
     os.environ.update(o.instructions.environment())
-    report = Report()
+    report = Report(o.minutes)
     for paragraph in intro(o):
         print(paragraph + "\n", flush=True)
+    engine_parts(o, report)
     for name in o.shape:
+        if report.late(name):
+            continue
         with report.part(f"{name}: making what is measured"):
             shape = Shape(o, name)
         for part, run in (("scoring", scoring), ("mixed", mixed), ("training", training)):
             if part in o.only and (part != "mixed" or name != "large"):
                 run(shape, report)
-    engine_parts(o, report)
-    report.note(f"{'RAFT' if glob.glob(f'{o.data}/raft/*') else 'made-up'} rows; all parts took {report.seconds:.0f} s")
+    report.note(f"{'RAFT' if glob.glob(f'{o.data}/raft/*') else 'made-up'} rows; the whole run took"
+                f" {report.minutes_taken():.0f} minutes")
     if o.write:
         print(f"written to {report.write(f'{HERE}/results', o.instructions.name, o.shape, intro(o))}")
     print(f"{report.short} short of their goal" if report.short else "all goals reached")

@@ -171,6 +171,6 @@ def agreement(o, report):
 
 def engine_parts(o, report):
     for name, part in (("adapters", adapters), ("idle", idle), ("agreement", agreement)):
-        if name in o.only:
+        if name in o.only and not report.late(name):
             with report.part(name):
                 part(o, report)

@@ -86,6 +86,9 @@ def mixed_rows(shape, report):
 
 def mixed(shape, report):
     """On one length: that of RAFT's rows, or the first one."""
-    with report.part(f"{shape.name}, {shape.o.tokens[0]} tokens, many tasks"):
+    what = f"{shape.name}, {shape.o.tokens[0]} tokens, many tasks"
+    if report.late(what):
+        return
+    with report.part(what):
         shape.use(shape.o.tokens[0])
         mixed_rows(shape, report)

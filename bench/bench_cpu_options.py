@@ -55,8 +55,9 @@ def arguments():
                         " for many tasks, at least 64 (12 of base and RAFT's length, in proportion for others)")
     p.add_argument("--steps", type=int, default=2, help="steps of a training run (2)")
     p.add_argument("--runs", type=int, default=3, help="number of runs of which the median is taken (3)")
-    p.add_argument("--seconds", type=float, default=40,
-                   help="time after which no further run of a comparison begins, three times as much where there is a goal (40)")
+    p.add_argument("--seconds", type=float, default=30,
+                   help="time after which no further run of a comparison begins, three times as much where there is a goal (30)")
+    p.add_argument("--minutes", type=float, default=27, help="time after which no further part begins (27)")
     p.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of every process (all cores)")
     p.add_argument("--isa", choices=list(NEEDED),
                    help="hold every program to these instructions (default: all that the processor has)")

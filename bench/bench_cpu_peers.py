@@ -7,8 +7,8 @@ from bench_cpu_options import DTYPES
 
 TORCH, CT2, ORT = "transformers + peft", "CTranslate2", "onnxruntime"
 ATTENTIONS = ["eager", "sdpa"]
-# batch sizes; the first two are tried again for every length
-TORCH_SIZES = ["512 tokens", "2048 tokens", "1024 tokens"]
+# batch sizes; the first two are tried again for other lengths
+TORCH_SIZES = ["2048 tokens", "512 tokens", "1024 tokens"]
 CT2_SIZES = ["8 examples", "2048 tokens", "32 examples"]
 ORT_SIZES = ["1 rows", "512 tokens", "2048 tokens"]
 ORT_WAYS = ["repeated", "shared"]
@@ -58,7 +58,7 @@ def candidates(shape):
     for dtype in shape.o.dtype:
         yield Candidate(("ia3", dtype, ""), lambda d=dtype: shape.engine(d))
     for name, peer, configurations in (("torch", TORCH, torch), ("ct2", CT2, ct2), ("ort", ORT, ort)):
-        for dtype in [d for d in DTYPES if d in shape.o.dtype and name in shape.o.peers]:
+        for dtype in [d for d in reversed(DTYPES) if d in shape.o.dtype and name in shape.o.peers]:
             # a reason for the whole type is given once
             why_not = shape.o.instructions.why_not(dtype) or (LARGE.get(shape.name) if dtype == "float32" else None)
             yield from [Candidate((peer, dtype, ""), None, why_not=why_not)] if why_not else configurations(shape, dtype)

@@ -44,11 +44,13 @@ def command():
 
 
 class Report:
-    def __init__(self):
+    """The rows and notes so far. After `minutes` no further part is to begin."""
+
+    def __init__(self, minutes):
+        self.started, self.minutes = time.monotonic(), minutes
         self.rows = []
         self.notes = []
         self.short = 0
-        self.seconds = 0  # of all parts
 
     def row(self, what, measured, ratio=None, goal=None, ok=None):
         """ratio, goal: numbers, the goal a least one; ok decides where the goal is of another form (goal: text)."""
@@ -67,14 +69,22 @@ class Report:
         if made < asked:
             self.note(f"{what}: {made} {'run' if made == 1 else 'runs'} instead of {asked}, for the time that a part may take")
 
+    def minutes_taken(self):
+        return (time.monotonic() - self.started) / 60
+
+    def late(self, what):
+        """Whether a part is left out because the time is used up."""
+        late = self.minutes_taken() >= self.minutes
+        if late:
+            self.note(f"{what}: skipped (after {self.minutes_taken():.0f} minutes; --minutes)")
+        return late
+
     @contextlib.contextmanager
     def part(self, what):
-        """Notes how long a part of the benchmark took."""
+        """Notes how long a part took."""
         started = time.monotonic()
         yield
-        took = time.monotonic() - started
-        self.seconds += took
-        self.note(f"{what}: took {took:.0f} s")
+        self.note(f"{what}: took {time.monotonic() - started:.0f} s")
 
     def note(self, text):
         self.notes.append(text)

@@ -1,8 +1,9 @@
 """The scoring part of scripts/bench cpu: one task, two and eight choices.
 
 The configurations of a peer (bench_cpu_peers.py) are tried first, each in a process of its own, with several batch sizes. The
-fastest of each data type takes turns with ia3. The first length of input tries everything; the others try what was fastest
-there again, with fewer batch sizes.
+fastest of each data type takes turns with ia3. The first length of input tries everything, except that float32 of CTranslate2
+and onnxruntime, which takes long, has the batch sizes of int8. The other lengths try what was fastest there again, short ones
+with two batch sizes, long ones with one; large backbones take what was fastest.
 """
 
 from bench_cpu_options import DTYPES
@@ -19,6 +20,7 @@ GOALS = {("avx2", TORCH, "2"): 1.5, ("avx2", ORT, "2"): 1.2, ("avx2", CT2, "2"):
 LIMIT_GOALS = {"float32": 0.75, "bfloat16": 0.7, "int8": 0.75}
 WARM_UP = 2  # rows
 TRIED_ROWS = 0.5  # of the rows
+LONG = 256  # tokens of an input
 
 
 class Scoring:
@@ -47,7 +49,8 @@ class Scoring:
         worker = self.workers[key]
         for c in CHOICES:
             rows = max(1, round(TRIED_ROWS * self.shape.rows(c)))
-            worker.ask(self.command(c, sizes[0], min(rows, WARM_UP)))
+            if rows > WARM_UP:
+                worker.ask(self.command(c, sizes[0], WARM_UP))
             took = fastest(sizes, lambda s: worker.ask(self.command(c, s, rows))[self.o.clock])
             size = min(took, key=took.get)
             self.tried[c][key] = size, took[size]
@@ -62,19 +65,30 @@ class Scoring:
         for key in set(mine) - {self.fastest_of(c, mine) for c in CHOICES}:
             self.workers.pop(key).close()
 
-    def prepare(self):
-        """Tries what there is on the current length."""
-        first = not self.workers
-        self.tried = {c: {} for c in CHOICES}
-        if not first:
-            for key, worker in self.workers.items():
-                worker.ask(f"inputs {self.shape.inputs}")
-                self.try_out(key, self.sizes[key][:2])
+    def go_on(self):
+        """Tries on another length what was fastest before."""
+        for worker in self.workers.values():
+            worker.ask(f"inputs {self.shape.inputs}")
+        if self.shape.name == "large":
             return
+        self.tried = {c: {} for c in CHOICES}
+        for key in self.workers:
+            self.try_out(key, self.sizes[key][:1 if min(self.shape.lengths) > LONG else 2])
+
+    def sizes_of(self, candidate):
+        peer, dtype, _ = candidate.key
+        like = [k for k in self.tried["2"] if k[:2] == (peer, "int8")]
+        if dtype != "float32" or peer not in (CT2, ORT) or not like:
+            return candidate.sizes
+        return sorted({self.tried[c][self.fastest_of(c, like)][0] for c in CHOICES})
+
+    def prepare(self):
+        """Tries what there is on the first length."""
+        self.tried = {c: {} for c in CHOICES}
         for candidate in candidates(self.shape):
             self.start(candidate)
             if candidate.key in self.workers:
-                self.try_out(candidate.key, candidate.sizes)
+                self.try_out(candidate.key, self.sizes_of(candidate))
                 if candidate.key[0] != TORCH:  # which attention is faster depends on the length
                     self.keep_fastest(candidate.key)
 
@@ -144,9 +158,15 @@ class Scoring:
 def scoring(shape, report):
     s = Scoring(shape, report)
     for tokens in shape.o.tokens:
-        with report.part(f"{shape.name}, {tokens} tokens, scoring"):
+        what = f"{shape.name}, {tokens} tokens, scoring"
+        if report.late(what):
+            continue
+        with report.part(what):
             shape.use(tokens)
-            s.prepare()
+            if s.workers:
+                s.go_on()
+            else:
+                s.prepare()
             for choices in CHOICES:
                 s.rows(choices)
     s.close()

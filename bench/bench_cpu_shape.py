@@ -19,7 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOLERANCE = {"float32": (1e-3, 1e-3), "bfloat16": (0.5, 0.05), "int8": (1.0, 0.15)}
 MIXED = 4  # times as many rows as the other parts have
 # rows with two choices, by tokens of an input; so that a whole run ends within half an hour on two cores without AVX512
-ROWS = {"mini": {30: 192, 105: 96, 512: 16}, "small": {30: 48, 105: 24, 512: 4}, "base": {30: 24, 105: 12, 512: 2},
+ROWS = {"mini": {30: 96, 105: 48, 512: 8}, "small": {30: 48, 105: 24, 512: 4}, "base": {30: 24, 105: 12, 512: 2},
         "large": {30: 6, 105: 2, 512: 1}}
 
 

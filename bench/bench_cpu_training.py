@@ -15,6 +15,8 @@ GOALS = {"avx2": 3}  # against transformers + peft, by instructions
 # memory beside the weights, in bytes for a token of a batch, an element of d_model and a layer of either stack
 BYTES = {("ia3", "float32"): 60, ("ia3", "bfloat16"): 30, (TORCH, "float32"): 300, (TORCH, "bfloat16"): 200}
 CHECKED_STEPS = 2
+LONG = 256  # tokens of an input, with which these shapes are not trained
+TOO_LONG = {"ia3": ["large"], TORCH: ["base", "large"]}
 
 
 def available_memory():
@@ -39,8 +41,8 @@ class Training:
         need = BYTES[key[:2]] * setup.BATCH * tokens * c["d_model"] * 2 * c["num_layers"] + self.shape.bytes
         if need > available_memory():
             return f"needs about {need / 1e9:.0f} GB of memory, more than there is"
-        if self.shape.name == "large" and tokens > 256:
-            return "a step of this shape takes too long"
+        if tokens > LONG and self.shape.name in TOO_LONG[key[0]]:
+            return "takes too long"
         return None
 
     def start(self, key, make):
@@ -141,7 +143,10 @@ class Training:
 def training(shape, report):
     t = Training(shape, report)
     for tokens in shape.o.tokens:
-        with report.part(f"{shape.name}, {tokens} tokens, training"):
+        what = f"{shape.name}, {tokens} tokens, training"
+        if report.late(what):
+            continue
+        with report.part(what):
             shape.use(tokens)
             t.prepare()
             t.rows()
