@@ -8,6 +8,9 @@ AVX2 = {"avx2", "fma", "bmi1", "bmi2"}
 AVX512 = AVX2 | {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
 # the flags of Linux that a variant of the engine needs (kernels/cpu/isa.c), the least first
 NEEDED = {"avx2": AVX2, "avx512": AVX512, "avx512bf16": AVX512 | {"avx512_vnni", "avx512_bf16"}}
+# flags of what a processor may have beyond them that the libraries would use
+MORE = {"avx2": {"avx512f", "avx_vnni", "avx_vnni_int8", "avx_ne_convert"}, "avx512": {"avx512_bf16", "avx512_fp16", "amx_tile"},
+        "avx512bf16": {"avx512_fp16", "amx_tile"}}
 # oneDNN's and MKL's names for them; with VNNI, "avx512" includes it
 ONEDNN = {"avx2": "AVX2", "avx512": "AVX512_CORE", "avx512vnni": "AVX512_CORE_VNNI", "avx512bf16": "AVX512_CORE_BF16"}
 MKL = {"avx2": "AVX2", "avx512": "AVX512", "avx512vnni": "AVX512_E1", "avx512bf16": "AVX512_E2"}
@@ -29,15 +32,15 @@ class Isa:
             missing = " ".join(sorted(NEEDED[asked] - flags))
             raise ValueError(f"this processor cannot run {asked}, it lacks: {missing}")
         self.name = asked or (has[-1] if has else platform.machine())
-        self.asked = asked is not None
+        self.held = asked is not None and bool(MORE[asked] & flags)
         self.vnni = "avx512_vnni" in flags and self.name != "avx2"
-        self.native_bfloat16 = self.name == "avx512bf16" or not asked and bool({"amx_bf16", "bf16"} & flags)
+        self.native_bfloat16 = self.name == "avx512bf16" or not self.held and bool({"amx_bf16", "bf16"} & flags)
         self.library = f"{build}/bench/hold_isa.so"
-        self.hides = self.asked and "cpuid_fault" in flags and os.path.exists(self.library)
+        self.hides = self.held and "cpuid_fault" in flags and os.path.exists(self.library)
 
     def environment(self):
         """Variables for every process that is measured: the libraries' own settings and the library that hides the rest."""
-        if not self.asked:
+        if not self.held:
             return {}
         detailed = "avx512vnni" if self.name == "avx512" and self.vnni else self.name
         env = {"IA3_CPU_ISA": self.name, "ONEDNN_MAX_CPU_ISA": ONEDNN[detailed],
@@ -54,7 +57,7 @@ class Isa:
 
     def text(self):
         """What held which program back, in a sentence or two."""
-        if not self.asked:
+        if not self.held:
             return f"Every program uses all instructions that the processor has; ia3's variant is {self.name}."
         if self.hides:
             return (f"Every program is held to {self.name}: by the libraries' own settings, and because CPUID shows its process"

@@ -90,11 +90,11 @@ class Report:
         self.notes.append(text)
         print(f"  {text}", flush=True)
 
-    def markdown(self, shapes, intro):
-        """shapes: the names of the backbones; intro: paragraphs."""
+    def markdown(self, isa, shapes, intro):
+        """isa: the name of the instructions; shapes: the names of the backbones; intro: paragraphs."""
         lines = [f"# The engine and its peers on a CPU: {', '.join(shapes)}", "", "| | |", "|---|---|",
                  f"| date | {time.strftime('%Y-%m-%d')} |", f"| machine | {processor()}, {os.cpu_count()} cores |",
-                 f"| commit | {commit()} |", f"| command | `{command()}` |", "",
+                 f"| instructions | {isa} |", f"| commit | {commit()} |", f"| command | `{command()}` |", "",
                  "\n\n".join(textwrap.fill(paragraph, 120) for paragraph in intro), "",
                  "| measure | measured | ratio | goal | |", "|---|---|---|---|---|"]
         lines += ["| " + " | ".join(r) + " |" for r in self.rows]
@@ -107,5 +107,5 @@ class Report:
         name = re.sub("[^a-z0-9]+", "-", processor().lower()).strip("-")
         path = fresh(f"{os.path.normpath(folder)}/{time.strftime('%Y-%m-%d')}-{name}-{isa}-cpu-{'-'.join(shapes)}.md")
         with open(path, "w") as f:
-            f.write(self.markdown(shapes, intro))
+            f.write(self.markdown(isa, shapes, intro))
         return path
