@@ -3,7 +3,7 @@
     bench_cpu_ort.py FOLDER THREADS AT_ONCE WAY INPUTS     graphs of bench_cpu_onnx.py
 
     inputs FILE                       goes on with the rows of another file
-    score SET ROWS OUT SIZE KIND      batches of at most SIZE of KIND ("rows", or "tokens" with padding)
+    score SET ROWS OUT SIZE KIND      batches of at most SIZE of KIND ("row", or "tokens" with padding)
 
 Rows are sorted by length and cut into batches. AT_ONCE batches run at the same time, with a share
 of the threads each. WAY says how the decoder gets an input that was encoded once: "repeated" for each of its choices, as

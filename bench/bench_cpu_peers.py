@@ -10,7 +10,7 @@ ATTENTIONS = ["eager", "sdpa"]
 # batch sizes; the first two are tried again for other lengths
 TORCH_SIZES = ["2048 tokens", "512 tokens", "1024 tokens"]
 CT2_SIZES = ["8 examples", "2048 tokens", "32 examples"]
-ORT_SIZES = ["1 rows", "512 tokens", "2048 tokens"]
+ORT_SIZES = ["1 row", "512 tokens", "2048 tokens"]
 ORT_WAYS = ["repeated", "shared"]
 CT2_TYPES = {"float32": ["float32"], "bfloat16": ["bfloat16"], "int8": ["int8_float32", "int8_bfloat16"]}
 LARGE = {"large": "float32 of this shape takes long and much memory; see the smaller shapes"}

@@ -86,7 +86,7 @@ class Shape:
                              *["--reduced"] * reduced)
         return Worker(f"onnxruntime {dtype} {way}, {at_once} at once",
                       [sys.executable, f"{HERE}/bench_cpu_ort.py", model, str(self.o.threads), str(at_once), way,
-                       self.inputs], f"score 2 1 {self.scores} 1 rows")
+                       self.inputs], f"score 2 1 {self.scores} 1 row")
 
     def merged(self):
         """The checkpoint with the first adapter's vectors in its weights."""
