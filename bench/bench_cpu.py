@@ -29,8 +29,9 @@ def intro(o):
         " dynamic quantisation with weights by channel. It encodes an input once, and its decoder gets that either repeated for"
         " each choice or shared by them, whichever is faster.",
         "Of every peer's attentions, ways and batch sizes the fastest counts, tried on half of the rows. The first length tries"
-        " everything, the others try again what was fastest there, with fewer batch sizes. transformers + peft for many tasks is measured in bfloat16,"
-        " or in float32 where the processor has no instructions for bfloat16, with the rows in order of arrival and sorted by task."
+        " everything, the others try again what was fastest there, with fewer batch sizes. transformers + peft for"
+        " many tasks is measured in bfloat16, or in float32 where the processor has no instructions for bfloat16, with the rows"
+        " in order of arrival and sorted by task."
         " Not tried: torch.compile, prepacked (frozen) weights of PyTorch; 8-bit types of the peers other than their own dynamic"
         " ones; reusing keys and values for several choices in transformers and CTranslate2; BLAS libraries other than the"
         " peers' own."] if o.peers else []

@@ -44,8 +44,11 @@ class Worker:
         return json.loads(line)
 
     def ask(self, command):
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(command + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # the process has ended; its log says why
         return self.receive()
 
     def close(self):

@@ -36,13 +36,21 @@ class Scoring:
 
     def start(self, candidate):
         if candidate.why_not:
-            self.report.note(f"{self.shape.name}: {text(candidate.key)}: skipped ({candidate.why_not})")
+            self.give_up(candidate.key, candidate.why_not)
             return
         try:
             self.workers[candidate.key] = candidate.make()
             self.sizes[candidate.key] = candidate.sizes
+            self.try_out(candidate.key, self.sizes_of(candidate))
         except Unsupported as e:
-            self.report.note(f"{self.shape.name}: {text(candidate.key)}: skipped ({e})")
+            self.give_up(candidate.key, e)
+
+    def give_up(self, key, why):
+        """Without a process that did not start or has ended."""
+        self.report.note(f"{self.shape.name}: {text(key)}: skipped ({why})")
+        self.workers.pop(key, None)
+        for tried in self.tried.values():
+            tried.pop(key, None)
 
     def try_out(self, key, sizes):
         """Finds the fastest of the batch sizes for the current length."""
@@ -72,8 +80,11 @@ class Scoring:
         if self.shape.name == "large":
             return
         self.tried = {c: {} for c in CHOICES}
-        for key in self.workers:
-            self.try_out(key, self.sizes[key][:1 if min(self.shape.lengths) > LONG else 2])
+        for key in list(self.workers):
+            try:
+                self.try_out(key, self.sizes[key][:1 if min(self.shape.lengths) > LONG else 2])
+            except Unsupported as e:
+                self.give_up(key, e)
 
     def sizes_of(self, candidate):
         peer, dtype, _ = candidate.key
@@ -87,10 +98,8 @@ class Scoring:
         self.tried = {c: {} for c in CHOICES}
         for candidate in candidates(self.shape):
             self.start(candidate)
-            if candidate.key in self.workers:
-                self.try_out(candidate.key, self.sizes_of(candidate))
-                if candidate.key[0] != TORCH:  # which attention is faster depends on the length
-                    self.keep_fastest(candidate.key)
+            if candidate.key[0] != TORCH:  # which attention is faster depends on the length
+                self.keep_fastest(candidate.key)
 
     def measured(self, choices):
         """The keys that run with these choices: the fastest of each kind."""
