@@ -135,9 +135,9 @@ quantize_work(void *arg, int slot, size_t begin, size_t end)
     const quantize_job *j = arg;
     size_t k = (size_t) j->w->k, padded = (size_t) j->w->groups * IA3_INT8_GROUP;
     for (size_t r = begin; r < end; r++)
-        j->cpu->int8->quantize(j->to.q + r * padded, &j->to.scale[r], &j->to.start[r],
-                               j->a + r * k * j->cpu->act_size, (int) k, (int) padded, j->cpu->bf16,
-                               j->scratch + (size_t) slot * k);
+        j->cpu->int8->quantize((char *) j->to.q + r * padded * (size_t) j->cpu->int8->q_size, &j->to.scale[r],
+                               &j->to.start[r], j->a + r * k * j->cpu->act_size, (int) k, (int) padded,
+                               j->cpu->bf16, j->scratch + (size_t) slot * k);
 }
 
 ia3_int8_rows
@@ -145,7 +145,8 @@ ia3_int8_quantize(ia3_cpu *cpu, const ia3_int8_weight *w, const void *a, int row
 {
     quantize_job j = {.cpu = cpu, .w = w, .a = a};
     j.scratch = ia3_cpu_arena_alloc(&cpu->base, (size_t) cpu->threads * (size_t) w->k * sizeof(float));
-    j.to.q = ia3_cpu_arena_alloc(&cpu->base, (size_t) rows * (size_t) w->groups * IA3_INT8_GROUP);
+    j.to.q = ia3_cpu_arena_alloc(&cpu->base, (size_t) rows * (size_t) w->groups * IA3_INT8_GROUP *
+                                                 (size_t) cpu->int8->q_size);
     j.to.scale = ia3_cpu_arena_alloc(&cpu->base, (size_t) rows * sizeof(float));
     j.to.start = ia3_cpu_arena_alloc(&cpu->base, (size_t) rows * sizeof(int32_t));
     ia3_parallel(cpu->pool, (size_t) rows, ia3_grain((size_t) w->k), quantize_work, &j);
@@ -158,7 +159,8 @@ ia3_int8_panels(const ia3_cpu *cpu, const ia3_int8_weight *w, int first, int pan
 {
     size_t size = out == IA3_OUT_ACT ? cpu->act_size : sizeof(float);
     ia3_int8_product p = {.groups = w->groups,
-                          .q = a->q + (size_t) row * (size_t) w->groups * IA3_INT8_GROUP,
+                          .q = (const char *) a->q + (size_t) row * (size_t) w->groups * IA3_INT8_GROUP *
+                                                         (size_t) cpu->int8->q_size,
                           .scale = a->scale + row,
                           .start = a->start + row,
                           .rows = rows,
@@ -168,6 +170,7 @@ ia3_int8_panels(const ia3_cpu *cpu, const ia3_int8_weight *w, int first, int pan
     for (int i = 0; i < panels; i++) {
         int column = (first + i) * IA3_INT8_COLUMNS;
         p.w = w->data + (size_t) (first + i) * panel_bytes(w);
+        p.next = first + i + 1 < w->n_panels ? p.w + panel_bytes(w) : NULL;
         p.w_scale = w->scale + column;
         p.n = w->n - column < IA3_INT8_COLUMNS ? w->n - column : IA3_INT8_COLUMNS;
         p.y = (char *) y + (size_t) i * IA3_INT8_COLUMNS * size;

@@ -26,7 +26,7 @@
 #include "cpu.h"
 
 enum {
-    IA3_INT8_COLUMNS = 64 /* of a panel */,
+    IA3_INT8_COLUMNS = 32 /* of a panel */,
     IA3_INT8_GROUP = 4 /* values of k that are stored together */
 };
 
@@ -34,29 +34,33 @@ enum {
 #define IA3_INT8_MAX_K 131072
 
 /*
- * Weights in panels of 64 columns (outputs): data[panel][k / 4][64][4], each byte being w + 128, because x86-64
+ * Weights in panels of 32 columns (outputs): data[panel][k / 4][32][4], each byte being w + 128, because x86-64
  * multiplies unsigned by signed bytes. Padding, both columns and values of k, stands for zeros.
  */
 typedef struct ia3_int8_weight {
     int k, n, groups, n_panels; /* groups: of four values of k */
     uint8_t *data;
-    float *scale; /* [n_panels · 64] */
+    float *scale; /* [n_panels · 32] */
     size_t bytes;
 } ia3_int8_weight;
 
-/* Quantised rows: q [rows, 4·groups], zeros beyond k; start[r] = -128·Σ q[r] compensates for the 128 added to w. */
+/*
+ * Quantised rows: q [rows, 4·groups] in the form's q_size bytes per value, zeros beyond k; start[r] = -128·Σ q[r]
+ * compensates for the 128 added to w.
+ */
 typedef struct ia3_int8_rows {
-    int8_t *q;
+    void *q;
     float *scale;
     int32_t *start;
 } ia3_int8_rows;
 
 /* The product of some rows by one panel: y[r·ldy + j] for j < n, where j = 0 is the panel's first column. */
 typedef struct ia3_int8_product {
-    const uint8_t *w;
-    const float *w_scale;
+    const uint8_t *w,
+        *next;            /* next: the panel that will be multiplied after this one, to be fetched; or NULL */
+    const float *w_scale; /* [32] */
     int groups, n;
-    const int8_t *q;
+    const void *q;
     const float *scale;
     const int32_t *start;
     int rows;
@@ -69,9 +73,10 @@ typedef struct ia3_int8_product {
 /* The kernel for one kind of processor: "form" is used for this here, "variant" for the builds of isa.h. */
 struct ia3_int8_form {
     const char *name;
+    int q_size; /* bytes per quantised value of a row: 1 (int8_t) or 2 (int16_t) */
     bool (*available)(void);
     /* Quantises one row of k act values to q[k_padded]; scratch [k]. */
-    void (*quantize)(int8_t *q, float *scale, int32_t *start, const void *x, int k, int k_padded, bool bf16,
+    void (*quantize)(void *q, float *scale, int32_t *start, const void *x, int k, int k_padded, bool bf16,
                      float *scratch);
     void (*product)(const ia3_int8_product *p);
 };
@@ -106,7 +111,7 @@ void ia3_int8_weight_free(ia3_cpu *cpu, ia3_int8_weight *w);
 ia3_int8_rows ia3_int8_quantize(ia3_cpu *cpu, const ia3_int8_weight *w, const void *a, int rows);
 
 /*
- * Computes columns [64·first, 64·(first + panels)) of the product for rows [row, row + rows) of a, on the calling
+ * Computes columns [32·first, 32·(first + panels)) of the product for rows [row, row + rows) of a, on the calling
  * thread. y is the address of the first of these rows and columns; rows of y are ldy elements apart.
  */
 void ia3_int8_panels(const ia3_cpu *cpu, const ia3_int8_weight *w, int first, int panels,

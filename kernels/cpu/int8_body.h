@@ -11,10 +11,22 @@
 #include "int8.h"
 #include "simd.h"
 
-/* One step of the rotation within a vector: pairs of lanes are replaced by their sum and difference. */
-#define IA3_INT8_LANES(v, sign, ...) ((v) * (sign) + __builtin_shufflevector(v, v, __VA_ARGS__))
+/*
+ * One step of the rotation within a vector: pairs of lanes are replaced by their sum and difference. x·(±1) is exact, so
+ * that the fused operation rounds like the plain loop.
+ */
+#if defined(__AVX512F__)
+#define IA3_INT8_PAIRS(v, sign, other)                                                                       \
+    (ia3_vec) _mm512_fmadd_ps((__m512) (v), (__m512) (sign), (__m512) (other))
+#elif defined(__AVX2__) && defined(__FMA__)
+#define IA3_INT8_PAIRS(v, sign, other)                                                                       \
+    (ia3_vec) _mm256_fmadd_ps((__m256) (v), (__m256) (sign), (__m256) (other))
+#else
+#define IA3_INT8_PAIRS(v, sign, other) ((v) * (sign) + (other))
+#endif
+#define IA3_INT8_LANES(v, sign, ...) IA3_INT8_PAIRS(v, sign, __builtin_shufflevector(v, v, __VA_ARGS__))
 
-/* The steps of a distance below the width of a vector. x·(±1) is exact, so this rounds like the plain loop. */
+/* The steps of a distance below the width of a vector. */
 IA3_INLINE ia3_vec
 ia3_int8_rotate_lanes(ia3_vec v)
 {
@@ -41,24 +53,21 @@ ia3_int8_rotate_lanes(ia3_vec v)
 #endif
 }
 
-/*
- * The steps of distance first, 2·first, … below 8·first for eight vectors that lie `first` values apart; the steps
- * within a vector as well if `first` is its width. Eight vectors and their sums fit in 16 registers.
- */
+/* Vectors that take part in steps between vectors at once: they and their sums have to fit in the registers. */
+enum { IA3_INT8_ROTATED = IA3_VEC_LANES == 16 ? 16 : 8 };
+
+/* Within IA3_INT8_ROTATED neighbouring vectors, all steps. */
 IA3_INLINE void
-ia3_int8_rotate_8(float *x, const size_t first)
+ia3_int8_rotate_vectors(float *x)
 {
-    ia3_vec v[8];
+    ia3_vec v[IA3_INT8_ROTATED];
     IA3_UNROLL
-    for (size_t i = 0; i < 8; i++) {
-        v[i] = *(const ia3_vec *) (x + i * first);
-        if (first == IA3_VEC_LANES)
-            v[i] = ia3_int8_rotate_lanes(v[i]);
-    }
+    for (size_t i = 0; i < IA3_INT8_ROTATED; i++)
+        v[i] = ia3_int8_rotate_lanes(*(const ia3_vec *) (x + i * IA3_VEC_LANES));
     IA3_UNROLL
-    for (size_t h = 1; h < 8; h *= 2) {
+    for (size_t h = 1; h < IA3_INT8_ROTATED; h *= 2) {
         IA3_UNROLL
-        for (size_t i = 0; i < 4; i++) {
+        for (size_t i = 0; i < IA3_INT8_ROTATED / 2; i++) {
             size_t low = i / h * 2 * h + i % h;
             ia3_vec sum = v[low] + v[low + h], difference = v[low] - v[low + h];
             v[low] = sum;
@@ -66,8 +75,8 @@ ia3_int8_rotate_8(float *x, const size_t first)
         }
     }
     IA3_UNROLL
-    for (size_t i = 0; i < 8; i++)
-        *(ia3_vec *) (x + i * first) = v[i];
+    for (size_t i = 0; i < IA3_INT8_ROTATED; i++)
+        *(ia3_vec *) (x + i * IA3_VEC_LANES) = v[i];
 }
 
 /* One step of the rotation for n values: x[i] and x[i + h] are replaced by their sum and difference. */
@@ -82,13 +91,13 @@ ia3_int8_rotate_step(float *x, size_t n, size_t h)
         }
 }
 
-/* Rotates a block of 256 values: first within groups of eight neighbouring vectors, then across the groups. */
+/* Rotates a block of 256 values: first within groups of neighbouring vectors, then across the groups. */
 IA3_INLINE void
 ia3_int8_rotate_256(float *x)
 {
-    const size_t group = 8 * IA3_VEC_LANES;
+    const size_t group = IA3_INT8_ROTATED * IA3_VEC_LANES;
     for (size_t at = 0; at < 256; at += group)
-        ia3_int8_rotate_8(x + at, IA3_VEC_LANES);
+        ia3_int8_rotate_vectors(x + at);
     for (size_t h = group; h < 256; h *= 2)
         ia3_int8_rotate_step(x, 256, h);
 }
@@ -129,31 +138,59 @@ ia3_int8_round(float x, float inverse)
     return (int32_t) (ia3_float_bits(x * inverse + 12582912.0f) - 0x4b400000u);
 }
 
+/* Rounds k values to integers of one or two bytes and returns their sum. */
+IA3_INLINE int32_t
+ia3_int8_round_row(void *q, const int q_size, const float *restrict x, float inverse, int k)
+{
+    int32_t sum = 0;
+    int i = 0;
+#if defined(__AVX512F__)
+    __m512i sums = _mm512_setzero_si512();
+    for (; i + 16 <= k; i += 16) {
+        __m512i v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + i), _mm512_set1_ps(inverse)));
+        sums = _mm512_add_epi32(sums, v);
+        if (q_size == 1)
+            _mm_storeu_si128((__m128i *) ((int8_t *) q + i), _mm512_cvtepi32_epi8(v));
+        else
+            _mm256_storeu_si256((__m256i *) ((int16_t *) q + i), _mm512_cvtepi32_epi16(v));
+    }
+    sum = _mm512_reduce_add_epi32(sums);
+#endif
+    if (q_size == 1) {
+        int8_t *restrict to = q;
+        for (; i < k; i++) {
+            int32_t v = ia3_int8_round(x[i], inverse);
+            to[i] = (int8_t) v;
+            sum += v;
+        }
+    } else {
+        int16_t *restrict to = q;
+        for (; i < k; i++) {
+            int32_t v = ia3_int8_round(x[i], inverse);
+            to[i] = (int16_t) v;
+            sum += v;
+        }
+    }
+    return sum;
+}
+
 IA3_INLINE void
-ia3_int8_quantize_row(int8_t *restrict q, float *scale, int32_t *start, const void *x, int k, int k_padded,
-                      bool bf16, float *restrict scratch)
+ia3_int8_quantize_row(void *q, const int q_size, float *scale, int32_t *start, const void *x, int k,
+                      int k_padded, bool bf16, float *restrict scratch)
 {
     ia3_load_act(scratch, x, 0, (size_t) k, bf16);
     ia3_int8_rotate_row(scratch, k);
     uint32_t bits = ia3_int8_largest(scratch, k);
     float largest = ia3_bits_float(bits);
-    int32_t sum = 0;
     if (bits > 0x7f7fffffu || largest < 0x1p-100f) {
-        memset(q, 0, (size_t) k_padded);
+        memset(q, 0, (size_t) k_padded * (size_t) q_size);
         *scale = bits > 0x7f7fffffu ? NAN : 0.0f;
         *start = 0;
         return;
     }
-    float inverse = 127.0f / largest;
-    for (int i = 0; i < k; i++) {
-        int32_t v = ia3_int8_round(scratch[i], inverse);
-        q[i] = (int8_t) v;
-        sum += v;
-    }
-    for (int i = k; i < k_padded; i++)
-        q[i] = 0;
+    *start = -128 * ia3_int8_round_row(q, q_size, scratch, 127.0f / largest, k);
     *scale = largest / 127.0f;
-    *start = -128 * sum;
+    memset((char *) q + (size_t) k * (size_t) q_size, 0, (size_t) (k_padded - k) * (size_t) q_size);
 }
 
 /* Scales n columns of a row of sums and writes them to y, the address of the row's first column. */
@@ -176,7 +213,7 @@ ia3_int8_finish_columns(void *y, const int32_t *restrict sums, float scale, cons
     }
 }
 
-/* Writes a tile of sums [rows][64] to the result; for full panels the loops have a constant length. */
+/* Writes a tile of sums [rows][32] to the result; for full panels the loops have a constant length. */
 IA3_INLINE void
 ia3_int8_finish(const ia3_int8_product *p, int row, int rows, const int32_t *sums)
 {

@@ -18,10 +18,10 @@ always(void)
 }
 
 static void
-plain_quantize(int8_t *q, float *scale, int32_t *start, const void *x, int k, int k_padded, bool bf16,
+plain_quantize(void *q, float *scale, int32_t *start, const void *x, int k, int k_padded, bool bf16,
                float *scratch)
 {
-    ia3_int8_quantize_row(q, scale, start, x, k, k_padded, bf16, scratch);
+    ia3_int8_quantize_row(q, 1, scale, start, x, k, k_padded, bf16, scratch);
 }
 
 /* Sums of one row over a panel. */
@@ -47,13 +47,13 @@ plain_product(const ia3_int8_product *p)
 {
     int32_t sums[IA3_INT8_COLUMNS];
     for (int r = 0; r < p->rows; r++) {
-        plain_row(sums, p->w, p->q + (size_t) r * (size_t) p->groups * IA3_INT8_GROUP, p->groups,
-                  p->start[r]);
+        plain_row(sums, p->w, (const int8_t *) p->q + (size_t) r * (size_t) p->groups * IA3_INT8_GROUP,
+                  p->groups, p->start[r]);
         ia3_int8_finish(p, r, 1, sums);
     }
 }
 
-static const ia3_int8_form plain_form = {"plain", always, plain_quantize, plain_product};
+static const ia3_int8_form plain_form = {"plain", 1, always, plain_quantize, plain_product};
 
 #ifdef HAVE_DOTPROD
 
@@ -81,7 +81,8 @@ dot_tile(int32_t *sums, const ia3_int8_product *p, int row, const int rows, int 
         IA3_UNROLL
         for (int i = 0; i < rows; i++) {
             int32_t four;
-            memcpy(&four, p->q + (size_t) (row + i) * k + (size_t) g * IA3_INT8_GROUP, sizeof four);
+            memcpy(&four, (const int8_t *) p->q + (size_t) (row + i) * k + (size_t) g * IA3_INT8_GROUP,
+                   sizeof four);
             int8x16_t q = vreinterpretq_s8_s32(vdupq_n_s32(four));
             IA3_UNROLL
             for (int j = 0; j < 4; j++)
@@ -113,7 +114,7 @@ dot_product(const ia3_int8_product *p)
     }
 }
 
-static const ia3_int8_form dot_form = {"dotprod", always, plain_quantize, dot_product};
+static const ia3_int8_form dot_form = {"dotprod", 1, always, plain_quantize, dot_product};
 
 #endif
 
@@ -126,6 +127,7 @@ ia3_int8_rotate(float *x, int k)
 const ia3_int8_form *const ia3_int8_forms[] = {
 #if defined(__x86_64__)
     &ia3_int8_avx512vnni,
+    &ia3_int8_avx512,
     &ia3_int8_avxvnni,
     &ia3_int8_avx2,
 #endif
@@ -141,7 +143,7 @@ ia3_int8_best_form(void)
 {
     int i = 0;
 #if defined(__x86_64__) && !defined(__AVX512F__)
-    i = 1; /* this is a variant (isa.h) without AVX-512, even if the processor has it */
+    i = 2; /* this is a variant (isa.h) without AVX-512, even if the processor has it */
 #endif
     while (!ia3_int8_forms[i]->available())
         i++;

@@ -9,8 +9,9 @@
 
 #if defined(__x86_64__)
 extern const ia3_int8_form ia3_int8_avx512vnni;
+extern const ia3_int8_form ia3_int8_avx512;
 extern const ia3_int8_form ia3_int8_avxvnni; /* 256 bits */
-extern const ia3_int8_form ia3_int8_avx2; /* multiplies 16-bit numbers: exact, whereas vpmaddubsw saturates */
+extern const ia3_int8_form ia3_int8_avx2;
 #endif
 
 #endif

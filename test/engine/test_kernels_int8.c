@@ -21,6 +21,18 @@ fill(int kind, int8_t *q, size_t n_q, uint8_t *w, size_t n_w)
         w[i] = (uint8_t) (kind == 0 ? random_below(256) : kind == 3 ? 0 : 255);
 }
 
+/* Returns a copy of n quantised values in the form's type. */
+static void *
+as_form(const ia3_int8_form *form, const int8_t *q, size_t n)
+{
+    int16_t *copy = malloc(n * 2);
+    for (size_t i = 0; i < n && form->q_size == 2; i++)
+        copy[i] = q[i];
+    if (form->q_size == 1)
+        memcpy(copy, q, n);
+    return copy;
+}
+
 /* Compares the product by one panel with sums in 64 bits, for one form and every way of writing the result. */
 static void
 check_form(const ia3_int8_form *form, int rows, int groups, int n, int kind, bool bf16)
@@ -41,10 +53,12 @@ check_form(const ia3_int8_form *form, int rows, int groups, int n, int kind, boo
             sum -= 128u * (uint32_t) q[(size_t) r * k + i];
         start[r] = (int32_t) sum;
     }
+    void *values = as_form(form, q, (size_t) rows * k);
     for (int out = IA3_OUT_ACT; out <= IA3_OUT_ADD_F32; out++) {
         for (size_t i = 0; i < n_y; i++)
             y[i] = before[i] = (float) random_number();
-        ia3_int8_product p = {w, w_scale, groups, n, q, scale, start, rows, y, 70, (ia3_out) out, bf16};
+        ia3_int8_product p = {w,    NULL, w_scale, groups,        n,   values, scale, start,
+                              rows, y,    70,      (ia3_out) out, bf16};
         form->product(&p);
         for (int r = 0; r < rows; r++)
             for (int j = 0; j < 70; j++) {
@@ -69,6 +83,7 @@ check_form(const ia3_int8_form *form, int rows, int groups, int n, int kind, boo
             }
     }
     free(q);
+    free(values);
     free(w);
     free(scale);
     free(start);
@@ -79,8 +94,8 @@ check_form(const ia3_int8_form *form, int rows, int groups, int n, int kind, boo
 static void
 test_forms(void **state)
 {
-    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 11, 96}, groups[] = {1, 2, 13, 192},
-                     columns[] = {64, 63, 1};
+    static const int rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 25, 96}, groups[] = {1, 2, 13, 192},
+                     columns[] = {32, 31, 16, 9, 1};
     seed_random(81);
     for (int f = 0; f < ia3_int8_n_forms; f++) {
         const ia3_int8_form *form = ia3_int8_forms[f];
@@ -95,14 +110,18 @@ test_forms(void **state)
     }
 }
 
-/* With the largest possible products of either sign and the longest k nothing saturates. */
+/*
+ * With the largest possible products of either sign and the longest k nothing saturates: the sum of two products does
+ * not fit in 16 bits here, so that vpmaddubsw, for one, would fail.
+ */
 static void
 test_extremes(void **state)
 {
     for (int f = 0; f < ia3_int8_n_forms; f++)
         for (int kind = 1; ia3_int8_forms[f]->available() && kind <= 3; kind++) {
-            check_form(ia3_int8_forms[f], 7, 200, 64, kind, false);
-            check_form(ia3_int8_forms[f], 1, IA3_INT8_MAX_K / GROUP, 64, kind, false);
+            for (int rows = 1; rows <= 13; rows++)
+                check_form(ia3_int8_forms[f], rows, 200, COLUMNS, kind, false);
+            check_form(ia3_int8_forms[f], 1, IA3_INT8_MAX_K / GROUP, COLUMNS, kind, false);
         }
 }
 
@@ -136,7 +155,8 @@ static void
 check_row(const ia3_int8_form *form, const float *x, int k, bool bf16)
 {
     int padded = (k + GROUP - 1) / GROUP * GROUP;
-    int8_t *q = malloc((size_t) padded + 1);
+    size_t size = (size_t) form->q_size;
+    int8_t *q = malloc(((size_t) padded + 1) * size);
     uint16_t *half = malloc((size_t) k * 2);
     float *seen = malloc((size_t) k * 4), *scratch = malloc((size_t) k * 4), scale, largest = 0;
     int32_t start, sum = 0;
@@ -144,7 +164,7 @@ check_row(const ia3_int8_form *form, const float *x, int k, bool bf16)
         half[i] = ia3_f32_to_bf16(x[i]);
         seen[i] = bf16 ? ia3_bf16_to_f32(half[i]) : x[i];
     }
-    q[padded] = 77;
+    memset(q + (size_t) padded * size, 77, size);
     form->quantize(q, &scale, &start, bf16 ? (void *) half : (void *) seen, k, padded, bf16, scratch);
     ia3_int8_rotate(seen, k);
     for (int i = 0; i < k; i++)
@@ -153,12 +173,13 @@ check_row(const ia3_int8_form *form, const float *x, int k, bool bf16)
     assert_true(scale == (tiny ? 0.0f : largest / 127.0f));
     for (int i = 0; i < padded; i++) {
         float want = i < k && !tiny ? nearbyintf(seen[i] * (127.0f / largest)) : 0.0f;
-        if ((float) q[i] != want)
-            fail_msg("%s: q[%d] of %d is %d, not %g", form->name, i, k, q[i], want);
-        sum += q[i];
+        int v = size == 1 ? q[i] : ((int16_t *) q)[i];
+        if ((float) v != want)
+            fail_msg("%s: q[%d] of %d is %d, not %g", form->name, i, k, v, want);
+        sum += v;
     }
     assert_int_equal(start, -128 * sum);
-    assert_int_equal(q[padded], 77);
+    assert_int_equal(q[(size_t) padded * size], 77);
     free(q);
     free(half);
     free(seen);
@@ -199,7 +220,7 @@ test_quantize_nonfinite(void **state)
                 for (int bf16 = 0; bf16 <= 1; bf16++) {
                     float x[36] = {1, 2, 3}, scale = 0, scratch[36];
                     uint16_t half[36];
-                    int8_t q[36];
+                    int16_t q[36];
                     int32_t start = 1;
                     x[at] = bad[i];
                     for (int c = 0; c < 36; c++)
@@ -294,7 +315,7 @@ check_shape(ia3_device *dev, int rows, int out, int in)
     double *before = random_values(n_y, 5.0);
     ia3_matrix *m = make_matrix(dev, w, out, in);
     assert_true(m->bytes >= (size_t) out * (size_t) in);
-    assert_true(m->bytes <= ((size_t) out + 63) / 64 * 64 * ((size_t) in + 7));
+    assert_true(m->bytes <= ((size_t) out + COLUMNS - 1) / COLUMNS * COLUMNS * ((size_t) in + 7));
     void *pa = put_act(dev, a, n_a), *py = dev->ops->alloc(dev, 4 * n_y + 4);
     float *sum = put_f32(dev, before, n_y);
     round_rows(a, rows, in, 1);
