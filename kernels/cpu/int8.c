@@ -12,8 +12,8 @@
 #include "engine/base/alloc.h"
 #include "matrix.h"
 
-/* Rows per item of work: their quantised values stay in the second-level cache while the panels are read. */
-enum { CHUNK_ROWS = 96 };
+/* Rows per item of work: they and their results stay in the second-level cache while the panels are read. */
+enum { CHUNK_ROWS = 48 };
 
 /* --- weights --- */
 

@@ -56,27 +56,88 @@ ia3_int8_rotate_lanes(ia3_vec v)
 /* Vectors that take part in steps between vectors at once: they and their sums have to fit in the registers. */
 enum { IA3_INT8_ROTATED = IA3_VEC_LANES == 16 ? 16 : 8 };
 
-/* Within IA3_INT8_ROTATED neighbouring vectors, all steps. */
-IA3_INLINE void
-ia3_int8_rotate_vectors(float *x)
+/* A vector of act values. */
+IA3_INLINE ia3_vec
+ia3_int8_load(const void *x, size_t at, bool bf16)
 {
-    ia3_vec v[IA3_INT8_ROTATED];
+    if (!bf16)
+        return IA3_VEC((const float *) x, at, 0);
+    const uint16_t *half = (const uint16_t *) x + at;
+#if defined(__AVX512F__)
+    return (ia3_vec) _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) half)), 16);
+#elif defined(__AVX2__)
+    return (ia3_vec) _mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *) half)), 16);
+#else
+    float v[IA3_VEC_LANES];
+    ia3_load_act(v, half, 0, IA3_VEC_LANES, true);
+    return IA3_VEC(v, 0, 0);
+#endif
+}
+
+/* The larger of what was the largest and |x|, in each lane, as bits. */
+IA3_INLINE ia3_vec_bits
+ia3_int8_larger(ia3_vec_bits largest, ia3_vec x)
+{
+    ia3_vec_bits bits = (ia3_vec_bits) x & 0x7fffffff;
+#if defined(__AVX512F__)
+    return (ia3_vec_bits) _mm512_max_epi32((__m512i) bits, (__m512i) largest);
+#elif defined(__AVX2__)
+    return (ia3_vec_bits) _mm256_max_epi32((__m256i) bits, (__m256i) largest);
+#else
+    ia3_vec_bits larger = bits > largest;
+    return (bits & larger) | (largest & ~larger);
+#endif
+}
+
+/* All steps between n vectors. */
+IA3_INLINE void
+ia3_int8_rotate_between(ia3_vec *v, const size_t n)
+{
     IA3_UNROLL
-    for (size_t i = 0; i < IA3_INT8_ROTATED; i++)
-        v[i] = ia3_int8_rotate_lanes(*(const ia3_vec *) (x + i * IA3_VEC_LANES));
-    IA3_UNROLL
-    for (size_t h = 1; h < IA3_INT8_ROTATED; h *= 2) {
+    for (size_t h = 1; h < n; h *= 2) {
         IA3_UNROLL
-        for (size_t i = 0; i < IA3_INT8_ROTATED / 2; i++) {
+        for (size_t i = 0; i < n / 2; i++) {
             size_t low = i / h * 2 * h + i % h;
             ia3_vec sum = v[low] + v[low + h], difference = v[low] - v[low + h];
             v[low] = sum;
             v[low + h] = difference;
         }
     }
-    IA3_UNROLL
-    for (size_t i = 0; i < IA3_INT8_ROTATED; i++)
-        *(ia3_vec *) (x + i * IA3_VEC_LANES) = v[i];
+}
+
+/*
+ * Rotates a block of 256 act values, which begins at x[at], to `to`: first within groups of neighbouring vectors, then
+ * across the groups. Updates the largest absolute values.
+ */
+IA3_INLINE void
+ia3_int8_rotate_256(float *to, const void *x, size_t at, bool bf16, ia3_vec_bits *largest)
+{
+    const size_t group = IA3_INT8_ROTATED * IA3_VEC_LANES, n_groups = 256 / group;
+    for (size_t g = 0; g < 256; g += group) {
+        ia3_vec v[IA3_INT8_ROTATED];
+        IA3_UNROLL
+        for (size_t i = 0; i < IA3_INT8_ROTATED; i++)
+            v[i] = ia3_int8_rotate_lanes(ia3_int8_load(x, at + g + i * IA3_VEC_LANES, bf16));
+        ia3_int8_rotate_between(v, IA3_INT8_ROTATED);
+        IA3_UNROLL
+        for (size_t i = 0; i < IA3_INT8_ROTATED; i++) {
+            *(ia3_vec *) (to + g + i * IA3_VEC_LANES) = v[i];
+            if (n_groups == 1)
+                *largest = ia3_int8_larger(*largest, v[i]);
+        }
+    }
+    for (size_t i = 0; n_groups > 1 && i < group; i += IA3_VEC_LANES) {
+        ia3_vec v[256 / (IA3_INT8_ROTATED * IA3_VEC_LANES)];
+        IA3_UNROLL
+        for (size_t g = 0; g < n_groups; g++)
+            v[g] = *(const ia3_vec *) (to + g * group + i);
+        ia3_int8_rotate_between(v, n_groups);
+        IA3_UNROLL
+        for (size_t g = 0; g < n_groups; g++) {
+            *(ia3_vec *) (to + g * group + i) = v[g];
+            *largest = ia3_int8_larger(*largest, v[g]);
+        }
+    }
 }
 
 /* One step of the rotation for n values: x[i] and x[i + h] are replaced by their sum and difference. */
@@ -91,24 +152,14 @@ ia3_int8_rotate_step(float *x, size_t n, size_t h)
         }
 }
 
-/* Rotates a block of 256 values: first within groups of neighbouring vectors, then across the groups. */
-IA3_INLINE void
-ia3_int8_rotate_256(float *x)
-{
-    const size_t group = IA3_INT8_ROTATED * IA3_VEC_LANES;
-    for (size_t at = 0; at < 256; at += group)
-        ia3_int8_rotate_vectors(x + at);
-    for (size_t h = group; h < 256; h *= 2)
-        ia3_int8_rotate_step(x, 256, h);
-}
-
 IA3_INLINE void
 ia3_int8_rotate_row(float *x, int k)
 {
     int block = ia3_int8_block(k);
+    ia3_vec_bits largest = {0};
     for (int at = 0; at < k; at += block) {
         if (block == 256) {
-            ia3_int8_rotate_256(x + at);
+            ia3_int8_rotate_256(x + at, x, (size_t) at, false, &largest);
             continue;
         }
         for (int h = 1; h < block; h *= 2)
@@ -174,13 +225,33 @@ ia3_int8_round_row(void *q, const int q_size, const float *restrict x, float inv
     return sum;
 }
 
+/* Rotates a row of k act values to `to` and returns the bits of the largest absolute value, as ia3_int8_largest. */
+IA3_INLINE uint32_t
+ia3_int8_rotate_act(float *restrict to, const void *restrict x, int k, bool bf16)
+{
+    if (ia3_int8_block(k) != 256) {
+        ia3_load_act(to, x, 0, (size_t) k, bf16);
+        ia3_int8_rotate_row(to, k);
+        return ia3_int8_largest(to, k);
+    }
+    ia3_vec_bits lanes = {0};
+    for (size_t at = 0; at < (size_t) k; at += 256) {
+        if (bf16)
+            ia3_int8_rotate_256(to + at, x, at, true, &lanes);
+        else
+            ia3_int8_rotate_256(to + at, x, at, false, &lanes);
+    }
+    int32_t largest = 0;
+    for (int i = 0; i < IA3_VEC_LANES; i++)
+        largest = lanes[i] > largest ? lanes[i] : largest;
+    return (uint32_t) largest;
+}
+
 IA3_INLINE void
 ia3_int8_quantize_row(void *q, const int q_size, float *scale, int32_t *start, const void *x, int k,
                       int k_padded, bool bf16, float *restrict scratch)
 {
-    ia3_load_act(scratch, x, 0, (size_t) k, bf16);
-    ia3_int8_rotate_row(scratch, k);
-    uint32_t bits = ia3_int8_largest(scratch, k);
+    uint32_t bits = ia3_int8_rotate_act(scratch, x, k, bf16);
     float largest = ia3_bits_float(bits);
     if (bits > 0x7f7fffffu || largest < 0x1p-100f) {
         memset(q, 0, (size_t) k_padded * (size_t) q_size);
