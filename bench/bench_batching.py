@@ -34,6 +34,8 @@ def arguments():
     p.add_argument("--rows", type=int, default=10000)
     p.add_argument("--repeat", type=int, default=3)
     p.add_argument("--seconds", type=int, default=10, help="of each pgbench run")
+    p.add_argument("--sessions", type=int, default=64, help="that predict single rows at once")
+    p.add_argument("--steps", type=int, default=400, help="of each training run that is measured")
     p.add_argument("--only", default="throughput,latency,training", help="parts to run")
     return p.parse_args()
 
@@ -175,9 +177,9 @@ def throughput(cluster, options, engine):
     single = SINGLE.format(last=n - 1)
     alone, sessions = in_turn(options.repeat,
                               lambda: n / seconds(lambda: engine.score_all(payloads, 8)),
-                              lambda: cluster.pgbench(single, 64, options.seconds)[0])
-    report("64 sessions, single rows", sessions, unit="rows/s")
-    report("64 sessions / engine alone", sessions / alone, 0.8)
+                              lambda: cluster.pgbench(single, options.sessions, options.seconds)[0])
+    report(f"{options.sessions} sessions, single rows", sessions, unit="rows/s")
+    report(f"{options.sessions} sessions / engine alone", sessions / alone, 0.8)
 
 
 def latency(cluster, options):
@@ -204,7 +206,7 @@ def training(cluster, options):
            " FROM ia3.adapters WHERE task = 'trained0' ORDER BY version DESC LIMIT 1) s"
 
     def one():
-        cluster.sql(train.format(k=0, steps=400))
+        cluster.sql(train.format(k=0, steps=options.steps))
         return float(cluster.sql(rate))
 
     def loaded():
@@ -219,10 +221,10 @@ def training(cluster, options):
 
     def sequential():
         for k in range(3):
-            cluster.sql(train.format(k=k, steps=400))
+            cluster.sql(train.format(k=k, steps=options.steps))
 
     def together():
-        for process in [cluster.start(train.format(k=k, steps=400)) for k in range(3)]:
+        for process in [cluster.start(train.format(k=k, steps=options.steps)) for k in range(3)]:
             cluster.finish(process)
 
     apart, at_once = in_turn(options.repeat, lambda: seconds(sequential), lambda: seconds(together))

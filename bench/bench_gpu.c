@@ -10,6 +10,9 @@
  *   open                          loads the backbone: bytes of its weights, the device's description
  *   rate N                        a matrix product of N x N with N x N, repeated: floating-point operations per second
  *   score CHOICES ROWS ADAPTERS S batches of ROWS rows for S seconds, CHOICES choices each, ADAPTERS taking turns
+ *   give_way CHOICES ROWS N       batches of ROWS rows, N that give way as they do in a server where nothing else waits
+ *                                 (serve/compute_thread.c), and N that do not, in turn: for each kind the processor
+ *                                 seconds of the fastest batch and the median
  *   train STEPS WARM CHOICES      STEPS steps of 1,000 in batches of 8, after WARM that are not timed
  *   memory                        bytes on the device: all, and of the weights
  *   write DIR                     the backbone as a checkpoint (config.json has to be there already)
@@ -26,14 +29,17 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "bench_products.h"
 #include "bench_weights.h"
 #include "engine/base/alloc.h"
+#include "engine/base/clock.h"
 #include "engine/cli/cli_input.h"
 #include "engine/model/methods/methods.h"
 #include "engine/recipe/score.h"
 #include "engine/recipe/train.h"
+#include "engine/serve/queue.h"
 
 enum { POOL = 8192, EXAMPLES = 50, BATCH = 8, CHOICE_TOKENS = 3 };
 
@@ -55,6 +61,14 @@ now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
+}
+
+static double
+cpu_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
     return (double) t.tv_sec + 1e-9 * (double) t.tv_nsec;
 }
 
@@ -267,6 +281,88 @@ score(bench *b, int n_choices, int n, int n_adapters, double seconds, ia3_error 
                      n, "flops", bench_products_flops(&products) * (double) batches);
 }
 
+/* --- what it costs to give way --- */
+
+typedef struct waiting {
+    ia3_queue *queue;
+    double looked; /* when */
+    int calls;
+} waiting;
+
+/* ia3_give_way_fn: looks for other work as the compute thread does; there is none. */
+static bool
+look_for_work(void *arg)
+{
+    waiting *w = arg;
+    if (ia3_queue_stopping(w->queue))
+        return false;
+    ia3_row_batch *batch = ia3_alloc(sizeof *batch);
+    int n_doomed;
+    w->looked = ia3_now();
+    ia3_queue_give_way(w->queue, IA3_ROW_QUICK, IA3_ROW_SHORT, batch);
+    free(batch);
+    free(ia3_queue_take_doomed(w->queue, &n_doomed));
+    w->looked = ia3_now();
+    w->calls++;
+    return true;
+}
+
+static int
+compare_doubles(const void *a, const void *b)
+{
+    double x = *(const double *) a, y = *(const double *) b;
+    return (x > y) - (x < y);
+}
+
+/* Times [0][n] without and [1][n] with giving way, in turn. */
+static bool
+measure_give_way(bench *b, ia3_score_row *rows, int n_rows, waiting *w, double *times, int n, ia3_error *err)
+{
+    for (int i = 0; i < 2 * n; i++) {
+        int gives = (i + i / 2) % 2; /* 0 1 1 0 … */
+        ia3_give_way way = {gives ? look_for_work : NULL, w};
+        ia3_model_set_give_way(b->model, way);
+        double started = cpu_seconds();
+        if (!ia3_score(b->model, rows, n_rows, err))
+            return false;
+        times[gives * n + i / 2] = cpu_seconds() - started;
+    }
+    return true;
+}
+
+static json_t *
+give_way(bench *b, int n_choices, int n_rows, int n, ia3_error *err)
+{
+    if (n_rows < 1 || n_rows > POOL || n < 1)
+        ia3_fail(err, IA3_E_INVALID, "a batch has 1 to %d rows, and there is at least one", POOL);
+    if (err->code || !open_model(b, err))
+        return NULL;
+    ia3_choices *choices = make_choices(b, n_choices, err);
+    if (choices == NULL)
+        return NULL;
+    ia3_stats stats = {0};
+    waiting w = {.queue = ia3_queue_create(STDERR_FILENO, n_rows * b->tokens, &stats)};
+    double *scores = ia3_alloc_array((size_t) n_rows * (size_t) n_choices, sizeof *scores),
+           *times = ia3_alloc_array(2 * (size_t) n, sizeof *times);
+    ia3_score_row *rows = make_rows(b, n_rows, 0, choices, scores);
+    bool ok = ia3_score(b->model, rows, n_rows, err) && /* for one-time allocations */
+              measure_give_way(b, rows, n_rows, &w, times, n, err);
+    ia3_model_set_give_way(b->model, (ia3_give_way){NULL, NULL});
+    json_t *j = NULL;
+    if (ok) {
+        qsort(times, (size_t) n, sizeof *times, compare_doubles);
+        qsort(times + n, (size_t) n, sizeof *times, compare_doubles);
+        j = json_pack("{s:[f,f],s:[f,f],s:i}", "without", times[0], times[n / 2], "with", times[n],
+                      times[n + n / 2], "calls", w.calls / n);
+    }
+    free(rows);
+    free(times);
+    free(scores);
+    ia3_queue_free(w.queue);
+    ia3_choices_free(choices);
+    return j;
+}
+
 /* --- training --- */
 
 static ia3_train *
@@ -423,6 +519,8 @@ command(bench *b, const char *line)
         j = rate(b, n, &err);
     else if (sscanf(line, "score %d %d %d %lf", &n, &m, &k, &seconds) == 4)
         j = score(b, n, m, k, seconds, &err);
+    else if (sscanf(line, "give_way %d %d %d", &n, &m, &k) == 3)
+        j = give_way(b, n, m, k, &err);
     else if (sscanf(line, "train %d %d %d", &n, &m, &k) == 3)
         j = train(b, n, m, k, &err);
     else if (sscanf(line, "write %511s", path) == 1)

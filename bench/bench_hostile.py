@@ -70,6 +70,7 @@ def arguments():
     p.add_argument("--sessions", type=int, default=20)
     p.add_argument("--clients", type=int, default=2, help="sessions that predict single rows")
     p.add_argument("--seconds", type=int, default=60, help="under hostile load; the comparison takes as long")
+    p.add_argument("--warm-up", type=float, default=2, help="seconds that a load runs before anything is measured")
     p.add_argument("--only", default=",".join(HOSTILE), help="kinds of hostile statements")
     return p.parse_args()
 
@@ -161,16 +162,16 @@ def main():
     cluster = Cluster(options)
     load(cluster)
     hostile = {name: HOSTILE[name] for name in options.only.split(",")}
-    report("single row, nothing else: p99", percentile(single_rows(cluster, options, 5), 0.99), unit="ms")
-    slices, busy, under = 3, [], []
+    report("single row, nothing else: p99", percentile(single_rows(cluster, options, min(5, options.seconds)), 0.99), unit="ms")
+    slices, busy, under = 3 if options.seconds >= 30 else 1, [], []
     watch = MemoryWatch(cluster)
     watch.start()
     errors = {}
     for _ in range(slices):
         for role, scripts, latencies in (("alice", BUSY, busy), ("mallory", hostile, under)):
             background = Load(cluster, role, options.sessions, scripts)
-            time.sleep(2)
-            latencies.extend(single_rows(cluster, options, max(1, options.seconds // slices)))
+            time.sleep(options.warm_up)
+            latencies.extend(single_rows(cluster, options, options.seconds // slices))
             if background.running() < options.sessions:
                 sys.exit(f"{options.sessions - background.running()} sessions of the load ended by themselves")
             background.stop()
@@ -196,7 +197,7 @@ def main():
         sys.exit("the engine was restarted")
 
     background = Load(cluster, "mallory", options.sessions, hostile)
-    time.sleep(5)
+    time.sleep(2.5 * options.warm_up)
     stop = [f"{options.bindir}/pg_ctl", "-D", options.data, "-m", "fast", "-t", "60", "-w", "stop"]
     took = seconds(lambda: subprocess.run(stop, env=cluster.env, stdout=subprocess.DEVNULL, check=True))
     report("pg_ctl stop -m fast under hostile load", took, unit="s")

@@ -67,11 +67,14 @@ def arguments():
     p.add_argument("--socket", required=True)
     p.add_argument("--data", required=True)
     p.add_argument("--clients", type=int, default=100)
-    p.add_argument("--seconds", type=int, default=60)
+    p.add_argument("--seconds", type=int, default=60, help="of the sessions; at least 10")
     p.add_argument("--interruptions", type=int, default=50)
     p.add_argument("--steps", type=int, default=200, help="of the pre-training run")
     p.add_argument("--only", default="sessions,resume", help="parts to run")
-    return p.parse_args()
+    options = p.parse_args()
+    if options.seconds < 10:
+        p.error("--seconds must be at least 10")  # the engine is stopped, and found to be, within a tenth of that
+    return options
 
 
 def anonymous_kb(pid):
@@ -122,7 +125,11 @@ class Trouble:
         engine = self.stopped if what == "continue" else engine_pid(self.cluster)
         if not engine:
             return
-        os.kill(int(engine), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}[what])
+        try:
+            os.kill(int(engine), {"kill": signal.SIGKILL, "stop": signal.SIGSTOP, "continue": signal.SIGCONT}[what])
+        except ProcessLookupError:
+            if what != "continue":  # the watchdog was faster than the end of a stop
+                return
         self.stopped = engine
         self.kills += what == "kill"
         self.stops += what == "stop"
@@ -130,6 +137,8 @@ class Trouble:
 
 
 def sessions(cluster, options):
+    cluster.sql(f"ALTER SYSTEM SET ia3.hang_timeout = '{max(1, options.seconds // 12)}s'")
+    cluster.sql("SELECT pg_reload_conf()")
     names = list(MIXED)
     mixed = {f"{i}": "\n".join(MIXED[n] for n in names[i:] + names[:i]) for i in range(len(names))}
     background = Load(cluster, "postgres", options.clients, mixed, verbosity="sqlstate")
@@ -137,12 +146,16 @@ def sessions(cluster, options):
         f"DO $$BEGIN FOR i IN 1 .. {options.seconds * 10} LOOP PERFORM pg_sleep(0.1), pg_cancel_backend(pid) FROM"
         " (SELECT pid FROM pg_stat_activity WHERE application_name = 'load' AND state = 'active' ORDER BY random() LIMIT 1) s;"
         " PERFORM pg_stat_clear_snapshot(); END LOOP; END$$")
-    trouble, samples, started = Trouble(cluster), [], time.monotonic()
-    while time.monotonic() - started < options.seconds:
+    trouble, early, late, elapsed, started = Trouble(cluster), [], [], 0, time.monotonic()
+    # longer than that if there was no engine to look at towards the end, but not for ever
+    while elapsed < 1 or (not late and elapsed < 3):
         time.sleep(0.5)
         elapsed = (time.monotonic() - started) / options.seconds
-        trouble.turn(elapsed)
-        samples.append((elapsed, *sample(cluster)))
+        sizes = sample(cluster)
+        if all(sizes) and (not trouble.kills and elapsed > 0.15 or elapsed > 0.85):
+            (late if trouble.kills else early).append(sizes)
+        if early:
+            trouble.turn(elapsed)
     ended = options.clients - background.running()
     cluster.finish(canceller)
     background.stop()
@@ -162,10 +175,8 @@ def sessions(cluster, options):
     report("share that ended well or with an error of these events",
            sum(v for k, v in counts.items() if k in ALLOWED | {"right"}) / total, 1.0)
     report("share of sessions that lasted", 1 - ended / options.clients, 1.0)
-    early, late = [s for s in samples if 0.15 < s[0] < 0.3], [s for s in samples if s[0] > 0.85]
-    for name, column in (("engine", 1), ("backends", 2)):
-        before = statistics.median(s[column] for s in early if s[column])
-        after = statistics.median(s[column] for s in late if s[column])
+    for name, column in (("engine", 0), ("backends", 1)):
+        before, after = (statistics.median(s[column] for s in sizes) for sizes in (early, late))
         report(f"memory of the {name}, early", before / 1024, unit="MB")
         report(f"memory of the {name}, early / late", before / after, 0.9)
 

@@ -60,7 +60,7 @@ INLINE void
 tile(const ia3_bgemm *g, const strip_view *s, size_t row, const int rows)
 {
     __m512 sum[TILE_ROWS][2];
-#pragma GCC unroll 12
+#pragma GCC unroll 16 /* at most; clang keeps the sums in memory if it is the exact number */
     for (int r = 0; r < rows; r++)
         sum[r][0] = sum[r][1] = _mm512_setzero_ps();
     const size_t lda = g->lda * sizeof(uint16_t), step = g->step * sizeof(uint16_t);
@@ -70,7 +70,7 @@ tile(const ia3_bgemm *g, const strip_view *s, size_t row, const int rows)
         a[i] = (const char *) (g->a + (row + 4 * i) * g->lda);
     const size_t size = g->out == IA3_OUT_ACT ? sizeof(uint16_t) : sizeof(float);
     const char *y = (const char *) g->y + (row * g->ldy + (size_t) s->first) * size;
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++) { /* prefetch the destination, which is no longer in cache */
         _mm_prefetch(y + (size_t) r * g->ldy * size, _MM_HINT_T0);
         _mm_prefetch(y + (size_t) r * g->ldy * size + 16 * size, _MM_HINT_T0);
@@ -81,7 +81,7 @@ tile(const ia3_bgemm *g, const strip_view *s, size_t row, const int rows)
         __m512bh b0 = (__m512bh) _mm512_loadu_si512(strip);
         __m512bh b1 = (__m512bh) _mm512_loadu_si512(strip + IA3_STRIP);
         strip += 2 * IA3_STRIP;
-#pragma GCC unroll 12
+#pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
             __m512bh x = broadcast(a[r / 4] + (size_t) (r % 4) * lda);
             sum[r][0] = _mm512_dpbf16_ps(sum[r][0], x, b0);
@@ -89,7 +89,7 @@ tile(const ia3_bgemm *g, const strip_view *s, size_t row, const int rows)
         }
         a[0] += step, a[1] += step, a[2] += step;
     }
-#pragma GCC unroll 12
+#pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
         for (int v = 0; v < 2; v++)
             store_vector(g, row + (size_t) r, (size_t) (s->first + 16 * v), s->mask[v], sum[r][v]);

@@ -176,7 +176,7 @@ test_tap() {
     part "tap: crashes, cancellation, restarts"
     local module=build/release/ia3_cuda_sim.so file name owner=(env)
     # the GPU of some tests, simulated
-    make_engine tap "$module" || return 0
+    make_engine tap WERROR=-Werror "$module" || return 0
     copy_for_owner test
     install -m 755 "$module" "$IA3_TMP/test/ia3_cuda_sim.so"
     # PostgreSQL's own test library looks for it

@@ -41,12 +41,12 @@ TEST_ENV=()
 
 test_engine() {
     part "engine: unit and golden tests"
-    run_engine_tests engine release "$(engine_tests)"
+    run_engine_tests engine release "$(engine_tests)" WERROR=-Werror
 }
 
 test_engine_quick() {
     part "engine: the fast ones"
-    run_engine_tests engine_quick release "$(engine_tests "${NOT_QUICK_ENGINE_TESTS[@]}")"
+    run_engine_tests engine_quick release "$(engine_tests "${NOT_QUICK_ENGINE_TESTS[@]}")" WERROR=-Werror
 }
 
 # The engine takes the best variant of its kernels; this runs every one that the processor has.
@@ -54,7 +54,7 @@ test_variants() {
     part "variants: each build of the kernels"
     local variant name info skipped=0
     local programs=(gradient methods golden attention_shapes state_attention device kernels_{matmul,attention,cpu,rows,int8})
-    make_engine variants build/release/ia3_engine "${programs[@]/#/build/release/test/test_}" || return 0
+    make_engine variants WERROR=-Werror build/release/ia3_engine "${programs[@]/#/build/release/test/test_}" || return 0
     new_jobs
     while read -r variant; do
         info=$(IA3_CPU_ISA=$variant build/release/ia3_engine info --backbone models/ia3-mini 2>&1) || true
@@ -76,13 +76,32 @@ test_variants() {
     test_spills
 }
 
-# No loop of a kernel keeps vectors on the stack, in any variant, whether or not this processor has it.
+# Whether scripts/spills.pl finds the loop of test/spills.c that keeps vectors on the stack, and nothing else, in what a
+# compiler makes of it. finds_spills COMPILER
+finds_spills() {
+    local object=$IA3_TMP/spills.o log=$IA3_TMP/spills.log
+    "$1" -std=gnu11 -O3 -Wno-psabi -mavx2 -mfma -c -o "$object" test/spills.c || return 1
+    if scripts/spills.pl "$object" >"$log" || ! grep -q ': keeps: ' "$log" || grep -q ': fits: ' "$log"; then
+        echo "scripts/spills.pl does not find the loop that $1 has spilled:"
+        cat "$log"
+        return 1
+    fi
+    "$1" -std=gnu11 -O3 -Wno-psabi -mavx2 -mfma -mavx512f -mavx512vl -c -o "$object" test/spills.c &&
+        scripts/spills.pl "$object"
+}
+
+# No loop of a kernel keeps vectors on the stack, in any variant, whether or not this processor has it. What clang makes
+# of the kernels is looked at by scripts/lint, which compiles them with it.
 test_spills() {
-    local kernels passed=0 failed=0
+    local kernels compiler passed=0 failed=0
     if [ "$(uname -m)" != x86_64 ]; then
         skip "scripts/spills.pl reads only instructions of x86-64"
         return 0
     fi
+    for compiler in gcc clang-14; do
+        command -v "$compiler" >/dev/null || continue
+        if finds_spills "$compiler"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+    done
     for kernels in build/release/kernels/cpu-*/; do
         if scripts/spills.pl "$kernels"*.o; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
     done
@@ -155,7 +174,11 @@ run_lint() {
 
 test_lint() {
     part "lint"
-    run_lint lint
+    if [ -n "$ENGINE_IS_FRESH" ]; then
+        run_lint lint --built
+    else
+        run_lint lint
+    fi
 }
 
 test_lint_fast() {

@@ -65,8 +65,8 @@ add_job() {
     echo "$1" >>"$JOBS/list"
 }
 
-# Runs the jobs in their order, as many at a time as there are cores. Each leaves NAME.log, and in NAME.status its exit
-# status and how many seconds it took.
+# Runs the jobs in their order, as many at a time as there are cores. Each leaves NAME.log, in NAME.status its exit
+# status and how many seconds it took, and in NAME.times what `times` says of its processor time.
 run_jobs() {
     # shellcheck disable=SC2016  # for the inner shell
     xargs -P "$(ia3_jobs)" -I '{}' bash -c '
@@ -74,11 +74,13 @@ run_jobs() {
         timeout --kill-after=10 "$2" bash "$0/$1.sh" >"$0/$1.log" 2>&1 </dev/null &
         trap "kill $!" INT TERM HUP
         wait $! || status=$?
+        times >"$0/$1.times"
         echo "$status $((SECONDS - start))" >"$0/$1.status"' \
         "$JOBS" '{}' "$TEST_TIMEOUT" <"$JOBS/list"
     # which programs are worth making faster
     [ -z "${IA3_TEST_TIMES:-}" ] || while read -r name; do
-        echo "   $(cut -d ' ' -f 2 "$JOBS/$name.status") s  $name"
+        printf '%4d s, %6.1f s of processor time: %s\n' "$(cut -d ' ' -f 2 "$JOBS/$name.status")" \
+            "$(sed 's/m/ /g; s/s//g' "$JOBS/$name.times" | awk 'NR == 2 { print 60 * ($1 + $3) + $2 + $4 }')" "$name"
     done <"$JOBS/list"
 }
 
