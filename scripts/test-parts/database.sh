@@ -20,6 +20,37 @@ copy_for_owner() {
     done
 }
 
+# Parts that use the cluster one after the other, and of the cores hardly more than one. They run beside `tap`, whose tests
+# mostly wait. begin_beside PART...: starts them; they write to a file. finish_beside shows it, and adds up their counts.
+begin_beside() {
+    need_cluster # here, so that it is known to what comes later
+    BESIDE=$IA3_TMP/beside.log
+    (
+        # shellcheck disable=SC2030  # finish_beside reads them from a file
+        PASSED=0 FAILED=0 SKIPPED=0
+        for name in "$@"; do
+            "test_$name"
+        done
+        echo "$PASSED $FAILED $SKIPPED" >"$BESIDE.counts"
+    ) >"$BESIDE" 2>&1 </dev/null &
+    BESIDE_PID=$!
+    IA3_ON_EXIT="kill $BESIDE_PID"
+}
+
+finish_beside() {
+    local passed failed skipped
+    wait "$BESIDE_PID" || true
+    # shellcheck disable=SC2034  # see common.sh
+    IA3_ON_EXIT=
+    cat "$BESIDE"
+    read -r passed failed skipped <"$BESIDE.counts" || { # it has died
+        echo "-- $(grep '^== ' "$BESIDE" | tail -n 1): died"
+        passed=0 failed=1 skipped=0
+    }
+    # shellcheck disable=SC2031  # as above
+    PASSED=$((PASSED + passed)) FAILED=$((FAILED + failed)) SKIPPED=$((SKIPPED + skipped))
+}
+
 # run_regress PART: the regression tests on the cluster; sets REGRESS_PASSED and REGRESS_FAILED.
 run_regress() {
     local log=$IA3_TMP/regress.log status=0 tests=() file
@@ -194,7 +225,7 @@ test_tap() {
             "TESTDIR=$IA3_TMP/test" "TESTDATADIR=$IA3_TMP/test/tmp_check" \
             "TESTLOGDIR=$IA3_TMP/test/tmp_check/log" prove -v "$file"
     done
-    run_jobs
+    run_jobs 1 # they mostly wait
     count_tap tap
     # what the clusters of failed tests said
     while read -r name; do

@@ -65,11 +65,11 @@ add_job() {
     echo "$1" >>"$JOBS/list"
 }
 
-# Runs the jobs in their order, as many at a time as there are cores. Each leaves NAME.log, in NAME.status its exit
+# run_jobs [MORE]: runs the jobs in their order, as many at a time as there are cores, and MORE. Each leaves NAME.log, in NAME.status its exit
 # status and how many seconds it took, and in NAME.times what `times` says of its processor time.
 run_jobs() {
     # shellcheck disable=SC2016  # for the inner shell
-    xargs -P "$(ia3_jobs)" -I '{}' bash -c '
+    xargs -P "$(($(ia3_jobs) + ${1:-0}))" -I '{}' bash -c '
         start=$SECONDS status=0
         timeout --kill-after=10 "$2" bash "$0/$1.sh" >"$0/$1.log" 2>&1 </dev/null &
         trap "kill $!" INT TERM HUP

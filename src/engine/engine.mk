@@ -164,9 +164,12 @@ CUDA_OBJS = $(patsubst %.cu,$(ENGINE_BUILD)/%.o,$(CUDA_SRCS))
 # The module is self-contained: the code that it needs from the engine is compiled into it.
 MODULE_HOST_OBJ = $(ENGINE_BUILD)/kernels/cuda/host_error.o
 
+# What the assembler says of registers and stacks stays in a file beside the object, for scripts/test cuda.
+PTXAS_SAYS = '^ptxas info|bytes stack frame'
 $(ENGINE_BUILD)/kernels/cuda/%.o: kernels/cuda/%.cu
 	@mkdir -p $(@D)
-	$(NVCC) $(NVCC_FLAGS) -c -o $@ $<
+	$(NVCC) $(NVCC_FLAGS) -Xptxas -v -c -o $@ $< >$@.log 2>&1 || { cat $@.log; rm -f $@; exit 1; }
+	@grep -vE $(PTXAS_SAYS) $@.log || true
 
 $(MODULE_HOST_OBJ): src/engine/base/error.c
 	@mkdir -p $(@D)

@@ -14,7 +14,7 @@
 #include "engine_client.h"
 #include "engine_requests.h"
 
-#define LONG_TOKENS  1500 /* three slices of attention */
+#define LONG_TOKENS  1100 /* three slices of attention */
 #define SHORT_TOKENS 20
 #define N_CHOICES    2
 

@@ -301,6 +301,13 @@ test_differences_with_dropout(void **state)
 
 /* --- reproducible, independent --- */
 
+/* Steps of a run. Sanitizers are slow, and what they look for is in the first ones. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+enum { STEPS = 3, JOINS = 1 };
+#else
+enum { STEPS = 8, JOINS = 3 };
+#endif
+
 /* The values of a new job after n ordinary steps. */
 static float *
 train_alone(const golden *g, const examples *x, const ia3_recipe *recipe, const float *init, int n)
@@ -325,8 +332,9 @@ test_reproducible(void **state)
     ia3_recipe recipe = golden_recipe(g), other = recipe, plain = recipe;
     recipe.dropout = other.dropout = 0.1;
     other.seed = 2;
-    float *first = train_alone(g, &x, &recipe, NULL, 8), *again = train_alone(g, &x, &recipe, NULL, 8);
-    float *seed2 = train_alone(g, &x, &other, NULL, 8), *dry = train_alone(g, &x, &plain, NULL, 8);
+    float *first = train_alone(g, &x, &recipe, NULL, STEPS),
+          *again = train_alone(g, &x, &recipe, NULL, STEPS);
+    float *seed2 = train_alone(g, &x, &other, NULL, STEPS), *dry = train_alone(g, &x, &plain, NULL, STEPS);
     assert_memory_equal(first, again, bytes);
     assert_memory_not_equal(first, seed2, bytes);
     assert_memory_not_equal(first, dry, bytes);
@@ -363,10 +371,10 @@ test_jobs_together(void **state)
     for (int j = 0; j < 3; j++)
         jobs[j] = job_of(g, &x, &recipes[j], inits[j]);
     float *together = malloc(n * sizeof *together);
-    for (int s = 0; s < 8; s++)
-        golden_ok(ia3_train_step(jobs, s < 3 ? 2 : 3, &err), &err);
+    for (int s = 0; s < STEPS; s++)
+        golden_ok(ia3_train_step(jobs, s < JOINS ? 2 : 3, &err), &err);
     for (int j = 0; j < 3; j++) {
-        float *alone = train_alone(g, &x, &recipes[j], inits[j], j < 2 ? 8 : 5);
+        float *alone = train_alone(g, &x, &recipes[j], inits[j], j < 2 ? STEPS : STEPS - JOINS);
         ia3_train_values(jobs[j], together);
         double mean = 0;
         for (size_t i = 0; i < n; i++)
@@ -381,7 +389,7 @@ test_jobs_together(void **state)
     golden_close(g);
 }
 
-/* Eight steps with dropout give identical bits with any number of threads. */
+/* Steps with dropout give identical bits with any number of threads. */
 static void
 test_threads(void **state)
 {
@@ -396,7 +404,7 @@ test_threads(void **state)
         bytes = g->layout->n_values * sizeof(float);
         ia3_recipe recipe = golden_recipe(g);
         recipe.dropout = 0.1;
-        values[i] = train_alone(g, &x, &recipe, NULL, 8);
+        values[i] = train_alone(g, &x, &recipe, NULL, STEPS);
         close_examples(&x);
         golden_close(g);
     }
