@@ -42,7 +42,8 @@ typedef uint16_t ia3_vec_halves __attribute__((vector_size(IA3_VEC_LANES * 2), a
 
 /* For loops over arrays of vectors, which must be unrolled for these to stay in registers. */
 #if defined(__clang__)
-#define IA3_UNROLL _Pragma("unroll")
+/* more often than any loop runs: clang keeps arrays in memory if the number is exact or missing */
+#define IA3_UNROLL _Pragma("unroll 64")
 #else
 #define IA3_UNROLL _Pragma("GCC unroll 16")
 #endif
