@@ -7,7 +7,7 @@
 #
 # Each has to end with exit status 0 and print the lines that are listed for it. A number in such a line has to be one: not
 # "nan", not "inf". Prints "ok N - ..." and "not ok N - ...", and the output of a benchmark that has failed on lines that
-# start with "#"; "1..0 # SKIP" where what it needs is missing.
+# start with "#"; "ok 1 - NAME # SKIP" where what it needs is missing.
 #
 # batching, soak and hostile are the parts of scripts/bench and need an installed ia3 (IA3_INSTALLED=1). The others are
 # built in build/release.
@@ -74,7 +74,7 @@ my %benchmarks = (
         '', qr/^\| .*ia3.* \| +$number/],
     bench_kernels => [
         "env BENCH_QUICK=1 $bin/bench_kernels 1 2 16", '',
-        (map { qr/^$_ +$number +$number$/ } @operations, 'vocab \(\d+ rows\)', 'vocab_bwd \(\d+ rows\)')],
+        (map { qr/^$_ +$number +$number\b/ } @operations, 'vocab \(\d+ rows\)', 'vocab_bwd \(\d+ rows\)')],
     bench_matmul => [
         "env BENCH_QUICK=1 $bin/bench_matmul 1", '',
         map { qr/^ *$_ +1024 +$number +$number +$number$/ } '768 +256', '256 +512', '4096 +1024'],
@@ -110,7 +110,7 @@ if ($name eq '--list')
 my ($command, $input, @lines) = @{ $benchmarks{$name} // die "there is no benchmark $name\n" };
 if ($name eq 'cpu' && system("$python -c 'import numpy, sentencepiece' 2>/dev/null") != 0)
 {
-    print "1..0 # SKIP $python has no numpy or no sentencepiece\n";
+    print "ok 1 - cpu # SKIP $python has no numpy or no sentencepiece\n1..1\n";
     exit;
 }
 write_file("$dir/in", $input);
