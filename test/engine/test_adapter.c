@@ -169,7 +169,7 @@ static const struct {
      "It should have 32 values in one or two dimensions."},
     {"t5-relu-tied", "adapter/adapter_model.safetensors", "\"F32\"", "\"I32\"",
      "adapter: tensor \"base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l\": \"dtype\" is not "
-     "F32, BF16 or F16",
+     "F32, BF16, F16 or F64",
      ""},
     {"t5-relu-tied", "adapter/adapter_model.safetensors",
      "base_model.model.decoder.block.0.layer.0.SelfAttention.k.ia3_l",

@@ -102,7 +102,7 @@ static const struct {
      "[32]"},
     {"model.safetensors", "\"decoder.final_layer_norm.weight\":{\"dtype\":\"F32\"",
      "\"decoder.final_layer_norm.weight\":{\"dtype\":\"I32\"",
-     "model.safetensors: tensor \"decoder.final_layer_norm.weight\": \"dtype\" is not F32, BF16 or F16"},
+     "model.safetensors: tensor \"decoder.final_layer_norm.weight\": \"dtype\" is not F32, BF16, F16 or F64"},
     {"model.safetensors", "\"shape\":[128,32]", "\"shape\":[64,32]",
      "model.safetensors: tensor \"shared.weight\": \"shape\" and \"dtype\" do not match the 16384 "
      "bytes "
@@ -205,8 +205,9 @@ test_shards(void **state)
         {"{\"weight_map\": {\"a\": \"\"}}",
          "model.safetensors.index.json: \"weight_map\" names \"\", which is not a file name"},
         {"{\"weight_map\": {\"a\": \"missing.safetensors\"}}", NULL},
-        {"{\"weight_map\": {\"a\": \"model-00001-of-00002.safetensors\"}}",
-         "model-00001-of-00002.safetensors: tensor \"a\" is missing although the index lists it"},
+        {"{\"weight_map\": {\"a\": \"model-00002-of-00002.safetensors\"}}",
+         "model-00002-of-00002.safetensors: tensor \"decoder.block.0.layer.0.SelfAttention.q.weight\" is "
+         "missing"},
         {"{\"weight_map\": {}}", NULL},
     };
     char path[64], *directory = make_directory(path), expected[256];
@@ -274,17 +275,19 @@ test_alias(void **state)
                                                "\"format\":\"pt\"",
                                                "\"lm_head.weight\":\"encoder.embed_tokens.weight\""};
     static const char *const kept_decoder[] = {"\"shared.weight\"", "\"decoder.embed_tokens.weight\""};
+    static const char *const only_head[] = {"\"shared.weight\"", "\"lm_head.weight\""};
     static const struct {
         const char *const *edits;
         int n;
         const char *stored;
     } cases[] = {{kept_head, 4, "lm_head.weight"},
                  {kept_encoder, 4, "encoder.embed_tokens.weight"},
-                 {kept_decoder, 2, "decoder.embed_tokens.weight"}};
+                 {kept_decoder, 2, "decoder.embed_tokens.weight"},
+                 {only_head, 2, "lm_head.weight"}};
     uint8_t before[IA3_DIGEST_LEN], after[IA3_DIGEST_LEN];
 
     digest_of(GOLDEN "t5-relu-tied", before);
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         char path[64], *directory = make_directory(path);
         ia3_checkpoint *ck = open_edited(directory, cases[i].edits, cases[i].n);
         ia3_error err = {0};
@@ -296,6 +299,99 @@ test_alias(void **state)
         ia3_checkpoint_close(ck);
         remove_directory(directory);
     }
+}
+
+/* Writes t5-relu-tied with all tensors as float64, with these low bits, which float32 does not have. */
+static void
+write_float64(const char *directory, uint64_t low)
+{
+    buffer b = read_in(GOLDEN "t5-relu-tied", "model.safetensors");
+    size_t n = header_length(b), cap = 4 * n, at = 0;
+    char *header = malloc(cap), *text = (char *) b.data + 8, *end = text + n;
+
+    while (text < end) { /* doubles every number of "data_offsets" */
+        size_t span = strncmp(text, "\"data_offsets\":[", 16) == 0 ? 16 : 1;
+
+        memcpy(header + at, text, span);
+        at += span;
+        text += span;
+        if (span == 1)
+            continue;
+        for (int i = 0; i < 2; i++) {
+            at += (size_t) snprintf(header + at, cap - at, "%llu%c", 2 * strtoull(text, &text, 10),
+                                    i ? ']' : ',');
+            text++;
+        }
+    }
+    header[at] = '\0';
+    for (char *p = header; (p = strstr(p, "\"F32\"")) != NULL; p += 5)
+        memcpy(p, "\"F64\"", 5);
+
+    size_t values = (b.len - 8 - n) / 4;
+    double *data = malloc(values * sizeof *data);
+
+    for (size_t i = 0; i < values; i++) {
+        float f;
+        uint64_t bits;
+
+        memcpy(&f, b.data + 8 + n + 4 * i, 4);
+        data[i] = f;
+        memcpy(&bits, &data[i], 8);
+        bits |= low;
+        memcpy(&data[i], &bits, 8);
+    }
+
+    buffer out = make_safetensors(header, at, data, values * sizeof *data);
+
+    copy_in(GOLDEN "t5-relu-tied", directory, "config.json");
+    write_in(directory, "model.safetensors", out.data, out.len);
+    free(out.data);
+    free(data);
+    free(header);
+    free(b.data);
+}
+
+/* Weights in float64 are rounded to float32; the digest is that of the same weights in float32. */
+static void
+test_float64(void **state)
+{
+    uint8_t before[IA3_DIGEST_LEN], after[IA3_DIGEST_LEN];
+    char path[64], *directory = make_directory(path);
+
+    digest_of(GOLDEN "t5-relu-tied", before);
+    for (uint64_t low = 0; low < 256; low += 255) {
+        write_float64(directory, low);
+        digest_of(directory, after);
+        assert_memory_equal(before, after, IA3_DIGEST_LEN);
+    }
+    remove_directory(directory);
+}
+
+/* The index names the files; which tensors they have, they say themselves. */
+static void
+test_index_and_files(void **state)
+{
+    static const char *const maps[] = {
+        "\"shared.weight\": \"model-00001-of-00002.safetensors\", \"no.tensor\": "
+        "\"model-00002-of-00002.safetensors\"",
+        "\"x\": \"model-00002-of-00002.safetensors\", \"y\": \"model-00001-of-00002.safetensors\"",
+        "\"shared.weight\": \"model-00002-of-00002.safetensors\", \"decoder.final_layer_norm.weight\": "
+        "\"model-00001-of-00002.safetensors\"",
+    };
+    uint8_t before[IA3_DIGEST_LEN], after[IA3_DIGEST_LEN];
+    char path[64], *directory = make_directory(path), index[512];
+
+    digest_of(GOLDEN "t5-erf-gelu-sharded", before);
+    copy_in(GOLDEN "t5-erf-gelu-sharded", directory, "config.json");
+    copy_in(GOLDEN "t5-erf-gelu-sharded", directory, "model-00001-of-00002.safetensors");
+    copy_in(GOLDEN "t5-erf-gelu-sharded", directory, "model-00002-of-00002.safetensors");
+    for (size_t i = 0; i < sizeof maps / sizeof maps[0]; i++) {
+        snprintf(index, sizeof index, "{\"weight_map\": {%s}}", maps[i]);
+        write_in(directory, "model.safetensors.index.json", index, strlen(index));
+        digest_of(directory, after);
+        assert_memory_equal(before, after, IA3_DIGEST_LEN);
+    }
+    remove_directory(directory);
 }
 
 /* Unknown tensors, such as the bias that some converters add to the decoder's cross-attention, are ignored. */
@@ -563,6 +659,7 @@ main(void)
         cmocka_unit_test(test_digest_threads), cmocka_unit_test(test_changed),
         cmocka_unit_test(test_bundled),        cmocka_unit_test(test_float16),
         cmocka_unit_test(test_in_memory),
+        cmocka_unit_test(test_float64),        cmocka_unit_test(test_index_and_files),
     };
 
     return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);

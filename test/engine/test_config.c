@@ -73,8 +73,12 @@ test_refused(void **state)
          "config.json: \"tie_word_embeddings\" is not true or false"},
         {"{\"model_type\": \"t5\", \"vocab_size\": 100, \"eos_token_id\": 100}",
          "config.json: \"eos_token_id\" is 100, but must be between 0 and 99"},
-        {"{\"model_type\": \"t5\", \"eos_token_id\": [1]}",
+        {"{\"model_type\": \"t5\", \"eos_token_id\": []}",
+         "config.json: \"eos_token_id\" is a list of 0, but must be one of 1 to 9"},
+        {"{\"model_type\": \"t5\", \"eos_token_id\": [1, null]}",
          "config.json: \"eos_token_id\" is not an integer"},
+        {"{\"model_type\": \"t5\", \"eos_token_id\": [1, 32128]}",
+         "config.json: \"eos_token_id\" is 32128, but must be between 0 and 32127"},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -179,6 +183,12 @@ test_values(void **state)
     assert_int_equal(c.start_id, 7);
     assert_int_equal(c.n_buckets, 8);
     assert_int_equal(c.max_distance, 20);
+    assert_true(parse("{\"model_type\": \"t5\", \"eos_token_id\": [1]}", &c, &err));
+    assert_int_equal(c.eos_id, 1);
+    assert_int_equal(c.n_more_eos, 0);
+    assert_true(parse("{\"model_type\": \"t5\", \"eos_token_id\": [2, 7]}", &c, &err));
+    assert_int_equal(c.eos_id, 2);
+    assert_true(ia3_config_ends(&c, 2) && ia3_config_ends(&c, 7) && !ia3_config_ends(&c, 1));
 }
 
 static void

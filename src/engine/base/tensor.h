@@ -12,14 +12,15 @@ typedef enum ia3_dtype {
     IA3_AUTO = 0,
     IA3_F32 = 1,
     IA3_BF16 = 2,
-    IA3_F16 = 3, /* storage only */
-    IA3_INT8 = 4 /* weights only; activations are then bfloat16 or float32 */
+    IA3_F16 = 3,  /* storage only */
+    IA3_INT8 = 4, /* weights only; activations are then bfloat16 or float32 */
+    IA3_F64 = 5   /* in files only; a checkpoint gives float32 in its place */
 } ia3_dtype;
 
 static inline size_t
 ia3_dtype_size(ia3_dtype t)
 {
-    return t == IA3_F32 ? 4 : 2;
+    return t == IA3_F64 ? 8 : t == IA3_F32 ? 4 : 2;
 }
 
 /* A tensor as the checkpoint stores it: row-major [rows, cols], at any alignment; vectors have rows = 1. */

@@ -15,9 +15,14 @@
 static float
 read_value(const ia3_st_tensor *t, size_t i)
 {
+    double d;
     float f;
     uint16_t h;
 
+    if (t->dtype == IA3_F64) {
+        memcpy(&d, t->data + 8 * i, sizeof d);
+        return (float) d;
+    }
     if (t->dtype == IA3_F32) {
         memcpy(&f, t->data + 4 * i, sizeof f);
         return f;
@@ -60,7 +65,7 @@ static bool
 copy_values(float *out, int len, const ia3_st_tensor *t, ia3_error *err)
 {
     if (t->dtype == IA3_AUTO)
-        return FAIL(err, "tensor \"%.120s\": \"dtype\" is not F32, BF16 or F16", t->name);
+        return FAIL(err, "tensor \"%.120s\": \"dtype\" is not F32, BF16, F16 or F64", t->name);
     for (int i = 0; i < len; i++) {
         out[i] = read_value(t, (size_t) i);
         if (!isfinite(out[i]))

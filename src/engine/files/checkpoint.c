@@ -41,6 +41,7 @@ typedef struct stored {
     const ia3_st_tensor *tensor;
     const shard *shard;
     ia3_host_tensor host; /* data == NULL: the graph cannot use it */
+    float *copy;          /* of a tensor of float64 */
 } stored;
 
 struct ia3_checkpoint {
@@ -164,6 +165,44 @@ shard_by_name(ia3_checkpoint *ck, const char *path, const char *file, ia3_error 
     return open_shard(ck, file, err);
 }
 
+/* Whether the index names another file for a tensor of `s`, and that file has it, too. */
+static bool
+is_elsewhere(const ia3_checkpoint *ck, json_t *map, const shard *s, const char *name)
+{
+    const char *file = json_string_value(json_object_get(map, name));
+
+    if (file == NULL || strcmp(file, s->file) == 0)
+        return false;
+    for (int i = 0; i < ck->n_shards; i++)
+        if (strcmp(ck->shards[i].file, file) == 0)
+            return shard_tensor(&ck->shards[i], name) != NULL;
+    return false;
+}
+
+/*
+ * Adds what the files contain, as transformers does: the index names the files, but it may also list names that no file
+ * has, those of tied tensors for instance, and may leave out others.
+ */
+static void
+add_indexed_tensors(ia3_checkpoint *ck, json_t *map)
+{
+    size_t total = 0;
+    int n;
+
+    for (int i = 0; i < ck->n_shards; i++) {
+        shard_tensors(&ck->shards[i], &n);
+        total += (size_t) n;
+    }
+    ck->tensors = ia3_alloc_array(total + 1, sizeof *ck->tensors);
+    for (int i = 0; i < ck->n_shards; i++) {
+        const ia3_st_tensor *tensors = shard_tensors(&ck->shards[i], &n);
+
+        for (int j = 0; j < n; j++)
+            if (!is_elsewhere(ck, map, &ck->shards[i], tensors[j].name))
+                add_tensor(ck, tensors[j].name, &tensors[j], &ck->shards[i]);
+    }
+}
+
 static bool
 open_weight_map(ia3_checkpoint *ck, const char *path, json_t *map, ia3_error *err)
 {
@@ -171,7 +210,6 @@ open_weight_map(ia3_checkpoint *ck, const char *path, json_t *map, ia3_error *er
     json_t *file;
 
     ck->shards = ia3_alloc_array(MAX_SHARDS, sizeof *ck->shards);
-    ck->tensors = ia3_alloc_array(json_object_size(map), sizeof *ck->tensors);
     json_object_foreach(map, name, file)
     {
         if (!json_is_string(file))
@@ -182,14 +220,8 @@ open_weight_map(ia3_checkpoint *ck, const char *path, json_t *map, ia3_error *er
 
         if (s == NULL)
             return false;
-
-        const ia3_st_tensor *t = shard_tensor(s, name);
-
-        if (t == NULL)
-            return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
-                            "%s: tensor \"%.120s\" is missing although the index lists it", s->path, name);
-        add_tensor(ck, name, t, s);
     }
+    add_indexed_tensors(ck, map);
     return true;
 }
 
@@ -273,6 +305,24 @@ format_shape(const ia3_st_tensor *t, char *out, size_t size)
         snprintf(out + n, size - n, "]");
 }
 
+/* Gives a tensor of float64 as float32, which is what the weights are for everything that follows, the digest included. */
+static void
+convert_to_float(stored *e)
+{
+    size_t n = (size_t) (e->host.rows * e->host.cols);
+    float *values = ia3_alloc_array(n, sizeof *values);
+
+    for (size_t i = 0; i < n; i++) {
+        double d;
+
+        memcpy(&d, e->tensor->data + 8 * i, sizeof d);
+        values[i] = (float) d;
+    }
+    e->copy = values;
+    e->host.data = values;
+    e->host.dtype = IA3_F32;
+}
+
 /* Checks that a stored tensor has the shape and a dtype that the graph needs. */
 static bool
 check_tensor(stored *e, int ndim, int64_t rows, int64_t cols, ia3_error *err)
@@ -281,8 +331,9 @@ check_tensor(stored *e, int ndim, int64_t rows, int64_t cols, ia3_error *err)
     char shape[128], needed[64];
 
     if (t->dtype == IA3_AUTO)
-        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: tensor \"%.120s\": \"dtype\" is not F32, BF16 or F16",
-                        e->shard->path, e->name);
+        return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
+                        "%s: tensor \"%.120s\": \"dtype\" is not F32, BF16, F16 or F64", e->shard->path,
+                        e->name);
     if (t->ndim != ndim || e->host.rows != rows || e->host.cols != cols) {
         format_shape(t, shape, sizeof shape);
         if (ndim == 1)
@@ -293,6 +344,8 @@ check_tensor(stored *e, int ndim, int64_t rows, int64_t cols, ia3_error *err)
                         "%s: tensor \"%.120s\": \"shape\" is %s, but config.json requires %s", e->shard->path,
                         e->name, shape, needed);
     }
+    if (t->dtype == IA3_F64 && e->copy == NULL)
+        convert_to_float(e);
     return true;
 }
 
@@ -326,6 +379,8 @@ resolve_roles(ia3_checkpoint *ck, ia3_error *err)
 
     for (int i = 0; i < 3 && embedding == NULL; i++)
         embedding = find_stored(ck, names[i]);
+    if (embedding == NULL && !ck->config.untied)
+        embedding = head;
     if (embedding == NULL)
         return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: tensor \"shared.weight\" is missing",
                         weights_name(ck));

@@ -36,13 +36,8 @@ lookup(const reader *r, const char *key)
 }
 
 static bool
-read_int(const reader *r, const char *key, int64_t min, int64_t max, int fallback, int *out)
+check_int(const reader *r, const char *key, json_t *v, int64_t min, int64_t max, int *out)
 {
-    json_t *v = lookup(r, key);
-
-    *out = fallback;
-    if (v == NULL)
-        return true;
     if (!json_is_integer(v))
         return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT, "%s: \"%s\" is not an integer", r->path, key);
 
@@ -53,6 +48,15 @@ read_int(const reader *r, const char *key, int64_t min, int64_t max, int fallbac
                         r->path, key, (long long) i, (long long) min, (long long) max);
     *out = (int) i;
     return true;
+}
+
+static bool
+read_int(const reader *r, const char *key, int64_t min, int64_t max, int fallback, int *out)
+{
+    json_t *v = lookup(r, key);
+
+    *out = fallback;
+    return v == NULL || check_int(r, key, v, min, max, out);
 }
 
 /* Reads a number in [min, max); the comparisons are written so that NaN fails too. */
@@ -217,6 +221,39 @@ read_sizes(const reader *r, ia3_config *c)
     return true;
 }
 
+/* "eos_token_id" is a number or a list of numbers. */
+static bool
+read_eos(const reader *r, ia3_config *c)
+{
+    const char *key = "eos_token_id";
+    json_t *list = lookup(r, key);
+    size_t n = json_array_size(list);
+
+    if (!json_is_array(list))
+        return read_int(r, key, 0, c->vocab_size - 1, 1, &c->eos_id);
+    if (n == 0 || n > 1 + IA3_MAX_MORE_EOS)
+        return ia3_fail(r->err, IA3_E_BAD_CHECKPOINT,
+                        "%s: \"%s\" is a list of %zu, but must be one of 1 to %d", r->path, key, n,
+                        1 + IA3_MAX_MORE_EOS);
+    for (size_t i = 0; i < n; i++) {
+        int *id = i == 0 ? &c->eos_id : &c->more_eos[c->n_more_eos++];
+
+        if (!check_int(r, key, json_array_get(list, i), 0, c->vocab_size - 1, id))
+            return false;
+    }
+    return true;
+}
+
+bool
+ia3_config_ends(const ia3_config *config, int32_t token)
+{
+    bool ends = token == config->eos_id;
+
+    for (int i = 0; i < config->n_more_eos; i++)
+        ends = ends || token == config->more_eos[i];
+    return ends;
+}
+
 static bool
 read_config(const reader *r, ia3_config *c)
 {
@@ -226,8 +263,7 @@ read_config(const reader *r, ia3_config *c)
     return read_activation(r, c, strcmp(c->model_type, "t5") == 0 ? "relu" : "gated-gelu") &&
            read_float(r, "layer_norm_epsilon", 1e-30, 1, 1e-6, &c->eps) &&
            read_float(r, "dropout_rate", 0, 1, 0.1, &c->dropout_rate) && read_scaling(r, c) &&
-           read_int(r, "pad_token_id", 0, c->vocab_size - 1, 0, &c->pad_id) &&
-           read_int(r, "eos_token_id", 0, c->vocab_size - 1, 1, &c->eos_id) &&
+           read_int(r, "pad_token_id", 0, c->vocab_size - 1, 0, &c->pad_id) && read_eos(r, c) &&
            read_int(r, "decoder_start_token_id", 0, c->vocab_size - 1, c->pad_id, &c->start_id);
 }
 

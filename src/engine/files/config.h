@@ -7,6 +7,8 @@
 
 #include "engine/device/device.h"
 
+#define IA3_MAX_MORE_EOS 8
+
 typedef struct ia3_config {
     char model_type[16]; /* "t5", "mt5", "umt5" */
     int vocab_size, d_model, d_kv, n_heads, d_ff;
@@ -20,7 +22,12 @@ typedef struct ia3_config {
     bool scale_logits;     /* multiply by d_model^-0.5 before the head */
     bool untied;           /* the configuration says that the head is not the embedding */
     int pad_id, eos_id, start_id;
+    int n_more_eos; /* further tokens that end a generated text, usually none */
+    int more_eos[IA3_MAX_MORE_EOS];
 } ia3_config;
+
+/* Whether a token ends a generated text. */
+bool ia3_config_ends(const ia3_config *config, int32_t token);
 
 /*
  * Parses and validates `text`, the contents of config.json, which need not be zero-terminated. Defaults are those of

@@ -59,6 +59,16 @@ static bool __attribute__((format(printf, 2, 3))) put_line(EVP_MD_CTX *h, const 
 }
 
 static bool
+put_more_eos(EVP_MD_CTX *h, const ia3_config *c)
+{
+    bool ok = true;
+
+    for (int i = 0; ok && i < c->n_more_eos; i++)
+        ok = put_line(h, " %d", c->more_eos[i]);
+    return ok;
+}
+
+static bool
 put_config(EVP_MD_CTX *h, const ia3_config *c)
 {
     static const char *const acts[] = {"relu", "gelu", "gelu_new", "silu"};
@@ -74,7 +84,8 @@ put_config(EVP_MD_CTX *h, const ia3_config *c)
                     "%d\nscale_logits %d\n",
                     c->n_buckets, c->max_distance, eps_bits, acts[c->act], c->gated, c->bias_every_layer,
                     c->scale_logits) &&
-           put_line(h, "pad %d\neos %d\nstart %d\n", c->pad_id, c->eos_id, c->start_id);
+           put_line(h, "pad %d\neos %d", c->pad_id, c->eos_id) && put_more_eos(h, c) &&
+           put_line(h, "\nstart %d\n", c->start_id);
 }
 
 static size_t

@@ -122,9 +122,16 @@ scale_row(ia3_dtype dtype, const uint8_t *row, int64_t cols, const float *l, boo
 
     for (int64_t i = 0; i < cols; i++) {
         float factor = columns ? l[i] : *l, weight, result;
+        double twice;
         uint16_t half;
 
-        if (dtype == IA3_F32) {
+        if (dtype == IA3_F64) {
+            memcpy(&twice, row + 8 * i, 8);
+            weight = (float) twice;
+            twice *= factor;
+            result = (float) twice;
+            memcpy(out + 8 * i, &twice, 8);
+        } else if (dtype == IA3_F32) {
             memcpy(&weight, row + 4 * i, 4);
             result = weight * factor;
             memcpy(out + 4 * i, &result, 4);

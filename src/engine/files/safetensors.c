@@ -44,7 +44,7 @@ element_size(const char *dtype, ia3_dtype *type)
         int size;
         ia3_dtype type;
     } known[] = {{"F32", 4, IA3_F32},      {"BF16", 2, IA3_BF16},   {"F16", 2, IA3_F16},
-                 {"F64", 8, IA3_AUTO},     {"I64", 8, IA3_AUTO},    {"U64", 8, IA3_AUTO},
+                 {"F64", 8, IA3_F64},      {"I64", 8, IA3_AUTO},    {"U64", 8, IA3_AUTO},
                  {"C64", 8, IA3_AUTO},     {"I32", 4, IA3_AUTO},    {"U32", 4, IA3_AUTO},
                  {"I16", 2, IA3_AUTO},     {"U16", 2, IA3_AUTO},    {"I8", 1, IA3_AUTO},
                  {"U8", 1, IA3_AUTO},      {"BOOL", 1, IA3_AUTO},   {"F8_E4M3", 1, IA3_AUTO},

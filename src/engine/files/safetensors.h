@@ -13,7 +13,8 @@
 
 typedef struct ia3_st_tensor {
     const char *name;
-    ia3_dtype dtype; /* IA3_F32, IA3_BF16 or IA3_F16; IA3_AUTO for all others, which cannot be used */
+    ia3_dtype
+        dtype; /* IA3_F32, IA3_BF16, IA3_F16 or IA3_F64; IA3_AUTO for all others, which cannot be used */
     int ndim;
     int64_t shape[8];
     const uint8_t *data;

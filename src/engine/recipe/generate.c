@@ -222,7 +222,7 @@ choose(generation *g, int step)
         if (row->temperature > 0 && !row->overflow)
             token = sample(row, logits, c->vocab_size, g->m->logit_scale, step);
         g->token[i] = token;
-        bool end = row->overflow || token == c->eos_id;
+        bool end = row->overflow || ia3_config_ends(c, token);
         if (!end)
             row->out[row->n_out++] = token;
         g->done[i] = end || row->n_out == row->max_tokens || (row->cancelled && atomic_load(row->cancelled));
