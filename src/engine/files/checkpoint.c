@@ -379,8 +379,14 @@ resolve_roles(ia3_checkpoint *ck, ia3_error *err)
 
     for (int i = 0; i < 3 && embedding == NULL; i++)
         embedding = find_stored(ck, names[i]);
-    if (embedding == NULL && !ck->config.untied)
+    if (embedding == NULL && head != NULL) {
+        if (ck->config.untied)
+            ia3_log(IA3_LOG_WARNING,
+                    "%s: tensor \"shared.weight\" is missing although \"tie_word_embeddings\" is false in "
+                    "config.json; the head is used in its place",
+                    weights_name(ck));
         embedding = head;
+    }
     if (embedding == NULL)
         return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: tensor \"shared.weight\" is missing",
                         weights_name(ck));

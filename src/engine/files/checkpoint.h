@@ -42,7 +42,7 @@ const ia3_host_tensor *ia3_checkpoint_tensor(const ia3_checkpoint *ck, const cha
 
 /*
  * The embedding and the head (docs/engine.md §1.4). The embedding is the first that exists, possibly as an alias, of
- * shared.weight, encoder.embed_tokens.weight and decoder.embed_tokens.weight. The head is lm_head.weight if it exists,
+ * shared.weight, encoder.embed_tokens.weight, decoder.embed_tokens.weight and lm_head.weight. The head is lm_head.weight if it exists,
  * else the embedding (the same pointer).
  */
 const ia3_host_tensor *ia3_checkpoint_embedding(const ia3_checkpoint *ck);

@@ -5,8 +5,9 @@
  */
 #include "config.h"
 
-#include <jansson.h>
 #include <string.h>
+
+#include "json_file.h"
 
 /* These limits are far above every published model; they ensure that computed sizes and offsets do not overflow. */
 #define MAX_VOCAB   10000000
@@ -270,19 +271,13 @@ read_config(const reader *r, ia3_config *c)
 bool
 ia3_config_parse(ia3_config *config, const char *text, size_t len, const char *path, ia3_error *err)
 {
-    json_error_t where;
-    json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
+    json_t *root = ia3_json_parse(text, len, path, err);
     reader r = {root, path, err};
-    bool ok;
 
     memset(config, 0, sizeof *config);
-    if (root == NULL)
-        return ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: invalid JSON in line %d: %.120s", path, where.line,
-                        where.text);
-    if (!json_is_object(root))
-        ok = ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: not a JSON object", path);
-    else
-        ok = read_config(&r, config);
+
+    bool ok = root != NULL && read_config(&r, config);
+
     json_decref(root);
     return ok;
 }
