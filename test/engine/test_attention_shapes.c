@@ -96,8 +96,10 @@ fill(ia3_device *dev, void *p, size_t n)
     float one = SENTINEL;
     char *host = calloc(n + 1, 4);
     for (size_t i = 0; i < n; i++)
-        memcpy(host + i * ia3_dtype_size(dev->dtype), is_bf16(dev) ? (void *) &half : (void *) &one,
-               ia3_dtype_size(dev->dtype));
+        if (is_bf16(dev))
+            memcpy(host + i * sizeof half, &half, sizeof half);
+        else
+            memcpy(host + i * sizeof one, &one, sizeof one);
     dev->ops->upload(dev, p, host, n * ia3_dtype_size(dev->dtype));
     free(host);
 }
