@@ -156,10 +156,8 @@ test_files(void **state)
     copy_in(GOLDEN "t5-relu-tied", directory, "config.json");
     err.code = 0;
     assert_null(ia3_checkpoint_open(directory, &err));
-    snprintf(expected, sizeof expected,
-             "%s: neither model.safetensors nor pytorch_model.bin nor an index of either exists", directory);
+    snprintf(expected, sizeof expected, "directory \"%s\" has no weights", directory);
     assert_string_equal(err.message, expected);
-    assert_string_equal(err.hint, "");
     write_in(directory, "pytorch_model.bin", "PK", 2);
     err.code = 0;
     assert_null(ia3_checkpoint_open(directory, &err));
@@ -206,8 +204,7 @@ test_shards(void **state)
          "model.safetensors.index.json: \"weight_map\" names \"\", which is not a file name"},
         {"{\"weight_map\": {\"a\": \"missing.safetensors\"}}", NULL},
         {"{\"weight_map\": {\"a\": \"model-00002-of-00002.safetensors\"}}",
-         "model-00002-of-00002.safetensors: tensor \"decoder.block.0.layer.0.SelfAttention.q.weight\" is "
-         "missing"},
+         "model-00002-of-00002.safetensors: the model has an encoder and no decoder"},
         {"{\"weight_map\": {}}", NULL},
     };
     char path[64], *directory = make_directory(path), expected[256];

@@ -4,6 +4,7 @@
 use strict;
 use warnings;
 
+use File::Basename qw(basename);
 use File::Copy qw(copy);
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
@@ -12,6 +13,9 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 use Ia3Test;
+
+# the cache of Hugging Face's hub, where the server looks for it
+$ENV{HF_HUB_CACHE} = PostgreSQL::Test::Utils::tempdir();
 
 my $node = ia3_node('backbones', conf => "ia3.backbones = ''\nia3.threads = 1\n");
 create_shots($node);
@@ -121,6 +125,21 @@ sub engine_is_used
     my ($pid) = @_;
     return wait_until(sub { value("SELECT count(*) FROM ia3_stat_engine WHERE pid = $pid AND rows >= 5") eq '1' });
 }
+
+#
+# A name on the hub, and the folder that the cache has for it: both mean the snapshot that refs/main names.
+#
+my $cached = "$ENV{HF_HUB_CACHE}/models--example--t5-mini";
+mkdir $_ or die "mkdir: $!" for $cached, map { "$cached/$_" } qw(refs snapshots snapshots/1 snapshots/2);
+append_to_file("$cached/refs/main", '2');
+symlink $_, "$cached/snapshots/2/" . basename($_) or die "symlink: $!" for glob "$models/a/*";
+configure("default=example/t5-mini:float32, folder=$cached:float32, missing=example/t5-large");
+wait_for_engines("default ready $cached/snapshots/2, folder ready $cached/snapshots/2, missing failed example/t5-large",
+    'backbones in the cache of the hub');
+like(
+    value(q{SELECT message FROM ia3_stat_engine WHERE backbone = 'missing'}),
+    qr/could not find backbone "example\/t5-large": .* in the local cache of the Hugging Face hub, "\Q$ENV{HF_HUB_CACHE}\E"/,
+    'one that is not there');
 
 #
 # Two names for one directory, and another backbone.

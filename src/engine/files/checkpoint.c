@@ -17,6 +17,7 @@
 
 #include "engine/base/alloc.h"
 #include "engine/base/log.h"
+#include "directory.h"
 #include "json_file.h"
 #include "mapped_file.h"
 #include "read_file.h"
@@ -429,6 +430,9 @@ check_graph(ia3_checkpoint *ck, ia3_error *err)
 static bool
 open_config(ia3_checkpoint *ck, ia3_error *err)
 {
+    if (!file_exists(ck, "config.json") && errno == ENOENT && access(ck->directory, X_OK) == 0)
+        return ia3_directory_without_config(ck->directory, err);
+
     char *path = ia3_join_path(ck->directory, "config.json");
     size_t len;
     char *text = ia3_read_file(path, MAX_CONFIG, &len, err);
@@ -437,6 +441,36 @@ open_config(ia3_checkpoint *ck, ia3_error *err)
     free(text);
     free(path);
     return ok;
+}
+
+static bool
+has_prefix(const ia3_checkpoint *ck, const char *prefix)
+{
+    for (int i = 0; i < ck->n_tensors; i++)
+        if (strncmp(ck->tensors[i].name, prefix, strlen(prefix)) == 0)
+            return true;
+    return false;
+}
+
+/* Refuses models of the T5 family that are not language models with an encoder and a decoder. */
+static bool
+check_kind(const ia3_checkpoint *ck, ia3_error *err)
+{
+    if (has_prefix(ck, "transformer.") &&
+        (has_prefix(ck, "classification_head.") || has_prefix(ck, "classifier."))) {
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: the model has a classifier and no head of a language model",
+                 weights_name(ck));
+        return ia3_fail_hint(
+            err, "Use the checkpoint that it was fine-tuned from, and train a task with ia3_train.");
+    }
+    if (has_prefix(ck, "encoder.") && !has_prefix(ck, "decoder.")) {
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "%s: the model has an encoder and no decoder", weights_name(ck));
+        ia3_fail_detail(
+            err, "Such a model computes embeddings (sentence-t5, gtr, the text encoder of an image model), "
+                 "but neither probabilities of choices nor texts.");
+        return ia3_fail_hint(err, "Use a checkpoint with both, such as the one that it was made from.");
+    }
+    return true;
 }
 
 static bool
@@ -449,9 +483,7 @@ open_weights(ia3_checkpoint *ck, ia3_error *err)
     for (int i = 0; i < 4; i++)
         if (file_exists(ck, files[i]))
             return i % 2 ? open_sharded(ck, files[i], err) : open_single(ck, files[i], err);
-    return ia3_fail(err, IA3_E_BAD_CHECKPOINT,
-                    "%s: neither model.safetensors nor pytorch_model.bin nor an index of either exists",
-                    ck->directory);
+    return ia3_directory_without_weights(ck->directory, err);
 }
 
 ia3_checkpoint *
@@ -463,7 +495,7 @@ ia3_checkpoint_open(const char *directory, ia3_error *err)
     if (open_config(ck, err) && open_weights(ck, err)) {
         qsort(ck->tensors, ck->n_tensors, sizeof *ck->tensors, compare_stored);
         collect_aliases(ck);
-        if (resolve_roles(ck, err) && check_graph(ck, err))
+        if (check_kind(ck, err) && resolve_roles(ck, err) && check_graph(ck, err))
             return ck;
     }
     ia3_checkpoint_close(ck);

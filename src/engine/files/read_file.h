@@ -18,6 +18,12 @@ extern "C" {
 char *ia3_join_path(const char *directory, const char *file);
 
 /*
+ * Adds to the error about `path` who the engine's user is and which command helps, if `error`, an errno, says that a
+ * permission is missing.
+ */
+void ia3_explain_access(const char *path, int error, ia3_error *err);
+
+/*
  * Opens a regular file for reading, without blocking if the path is a pipe or a device. Returns the descriptor and the
  * file's size, or -1 after filling err (IA3_E_BAD_CHECKPOINT).
  */

@@ -20,6 +20,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "engine/files/directory.h"
 #include "engine/model/methods/methods.h"
 #include "event_loop.h"
 #include "long_texts.h"
@@ -93,10 +94,8 @@ ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3
     const ia3_options *o = s->options;
     ia3_loading l = {
         .server = s, .progress = progress ? progress : no_progress, .from = 0, .to = 60, .last = -1};
-    if (realpath(o->backbone, s->path) == NULL) {
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "could not open backbone \"%s\"", o->backbone);
-        return ia3_fail_detail(err, "%s.", strerror(errno));
-    }
+    if (!ia3_directory_find(o->backbone, s->path, err))
+        return false;
     ia3_checkpoint *ck = ia3_checkpoint_open(s->path, err);
     if (ck == NULL)
         return false;

@@ -269,6 +269,19 @@ scan_dtype(Scanner *scan, Ia3BackboneSpec *spec)
             spec->name, spec->dtype);
 }
 
+/* ORGANIZATION/NAME, which the engine looks up in the local cache of Hugging Face's hub. */
+static bool
+is_hub_name(const char *path)
+{
+    const char *slash = strchr(path, '/');
+
+    for (const char *p = path; *p != '\0'; p++)
+        if (!isalnum((unsigned char) *p) && strchr("-_./", *p) == NULL)
+            return false;
+    return slash != NULL && slash != path && path[0] != '.' && slash[1] != '\0' && slash[1] != '.' &&
+           strchr(slash + 1, '/') == NULL && strstr(path, "..") == NULL;
+}
+
 /* A bare name is a directory of the extension's share directory. */
 static void
 resolve_path(Scanner *scan, Ia3BackboneSpec *spec)
@@ -276,11 +289,13 @@ resolve_path(Scanner *scan, Ia3BackboneSpec *spec)
     char share[MAXPGPATH];
     char bare[MAXPGPATH];
 
-    if (scan->error != NULL || is_absolute_path(spec->path))
+    if (scan->error != NULL || is_absolute_path(spec->path) || is_hub_name(spec->path))
         return;
     if (strchr(spec->path, '/') != NULL || strcmp(spec->path, ".") == 0 || strcmp(spec->path, "..") == 0) {
-        fail(scan, "The path \"%.*s\" of backbone \"%s\" is neither absolute nor a bare name.", MAX_QUOTED,
-             spec->path, spec->name);
+        fail(scan,
+             "The path \"%.*s\" of backbone \"%s\" is neither absolute nor a bare name nor a name on the "
+             "Hugging Face hub (ORGANIZATION/NAME).",
+             MAX_QUOTED, spec->path, spec->name);
         return;
     }
     strlcpy(bare, spec->path, sizeof bare);

@@ -17,7 +17,7 @@
  */
 typedef struct Ia3BackboneSpec {
     char name[NAMEDATALEN];
-    char path[MAXPGPATH]; /* absolute; a bare name has been resolved in the share directory */
+    char path[MAXPGPATH]; /* absolute (a bare name has been resolved), or a name on the Hugging Face hub */
     char device[16];      /* "cpu", "cuda:0", "auto" */
     char dtype[16];       /* "auto", "float32", "bfloat16", "int8" */
     int nDevices;         /* of the backbone */
