@@ -93,7 +93,7 @@ test_odd(void **state)
         check_tensor(file, "half.row", IA3_F16, 1, (int64_t[]){3}, half + 3, 6);
         check_tensor(file, "long", IA3_AUTO, 1, (int64_t[]){3}, longs, sizeof longs);
         check_tensor(file, "bool", IA3_AUTO, 1, (int64_t[]){2}, bools, sizeof bools);
-        check_tensor(file, "double", IA3_AUTO, 1, (int64_t[]){2}, doubles, sizeof doubles);
+        check_tensor(file, "double", IA3_F64, 1, (int64_t[]){2}, doubles, sizeof doubles);
         check_tensor(file, "cube", IA3_F32, 3, (int64_t[]){2, 2, 2}, cube, sizeof cube);
         assert_ptr_equal(ia3_torch_find(file, "half")->data + 6, ia3_torch_find(file, "half.row")->data);
         assert_null(ia3_torch_find(file, "halves"));

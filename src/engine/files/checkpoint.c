@@ -542,6 +542,8 @@ ia3_checkpoint_close(ia3_checkpoint *ck)
         free(ck->shards[i].file);
         free(ck->shards[i].path);
     }
+    for (int i = 0; i < ck->n_tensors; i++)
+        free(ck->tensors[i].copy);
     json_decref(ck->index);
     free(ck->graph);
     free(ck->tensors);

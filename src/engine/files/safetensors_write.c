@@ -62,7 +62,8 @@ uint8_t *
 ia3_safetensors_header(const ia3_st_tensor *const *tensors, int n, const ia3_st_alias *aliases, int n_aliases,
                        size_t *len)
 {
-    static const char *const dtypes[] = {[IA3_F32] = "F32", [IA3_BF16] = "BF16", [IA3_F16] = "F16"};
+    static const char *const dtypes[] = {
+        [IA3_F32] = "F32", [IA3_BF16] = "BF16", [IA3_F16] = "F16", [IA3_F64] = "F64"};
     text h = {0};
     size_t at = 0;
 

@@ -42,7 +42,7 @@ enum { REBUILD_TENSOR = 1, REBUILD_TENSOR_V2, REBUILD_PARAMETER, FIRST_STORAGE }
 static const struct {
     ia3_dtype dtype;
     int size; /* of an element in bytes */
-} storages[] = {{IA3_F32, 4},  {IA3_F16, 2},  {IA3_BF16, 2}, {IA3_F64, 8}, {IA3_AUTO, 8},
+} storages[] = {{IA3_F32, 4},  {IA3_F16, 2},  {IA3_BF16, 2}, {IA3_F64, 8},  {IA3_AUTO, 8},
                 {IA3_AUTO, 4}, {IA3_AUTO, 2}, {IA3_AUTO, 1}, {IA3_AUTO, 1}, {IA3_AUTO, 1}};
 
 static const uint8_t zip_magic[] = {'P', 'K', 3, 4};
