@@ -890,6 +890,13 @@ COMMENT ON FUNCTION @extschema@.ia3_tokenize(pg_catalog.text) IS
     'the tokens of a text, with the tokenizer of the default backbone';
 COMMENT ON FUNCTION @extschema@.ia3_tokenize(pg_catalog.text, pg_catalog.text) IS
     'the tokens of a text, with the tokenizer of a backbone';
+CREATE FUNCTION @extschema@.ia3_check_backbone(path pg_catalog.text,
+    time_limit pg_catalog.interval DEFAULT '10 minutes',
+    OUT level pg_catalog.text, OUT item pg_catalog.text, OUT value pg_catalog.text)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED COST 100000 ROWS 20;
+COMMENT ON FUNCTION @extschema@.ia3_check_backbone IS
+    'what a directory with a backbone is, and whether an engine can use it';
 
 CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.jsonb)
     RETURNS pg_catalog.text

@@ -54,6 +54,7 @@ CALLS = [
     ("ia3_sparkline", ["[8, 4, 2, 1]"], None),
     ("ia3_render", ["{subject}: {body}", MAIL], None),
     ("ia3_render", ["{body} {choices}?", MAIL, CHOICES], None),
+    ("ia3_check_backbone", ["ia3-mini"], None),
     ("ia3_tokenize", [TEXT], None),
     ("ia3_tokenize", [TEXT, "default"], None),
     ("ia3_export", ["tickets"], None),

@@ -9,6 +9,16 @@
 #include <stdio.h>
 #include <unistd.h>
 
+static void (*divert)(ia3_log_level level, const char *text, void *arg);
+static void *divert_arg;
+
+void
+ia3_log_divert(void (*sink)(ia3_log_level level, const char *text, void *arg), void *arg)
+{
+    divert = sink;
+    divert_arg = arg;
+}
+
 void
 ia3_log(ia3_log_level level, const char *format, ...)
 {
@@ -27,6 +37,11 @@ ia3_log(ia3_log_level level, const char *format, ...)
     for (size_t i = 0; i < len; i++)
         if (line[i] == '\n' || line[i] == '\r')
             line[i] = ' ';
+    if (divert != NULL) {
+        line[len] = '\0';
+        divert(level, line + head, divert_arg);
+        return;
+    }
     line[len++] = '\n';
 
     /* A supervisor that does not read must not block the engine. A pipe that polls as writable takes a whole line. */

@@ -19,6 +19,12 @@ typedef enum ia3_log_level { IA3_LOG_DEBUG, IA3_LOG_LOG, IA3_LOG_WARNING, IA3_LO
  */
 void ia3_log(ia3_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/*
+ * Gives the texts to `sink`, without level and line break, in place of writing them; NULL ends this. To be called while
+ * there is no other thread.
+ */
+void ia3_log_divert(void (*sink)(ia3_log_level level, const char *text, void *arg), void *arg);
+
 #ifdef __cplusplus
 }
 #endif

@@ -142,6 +142,8 @@ ia3_cli_score(ia3_server *s, ia3_error *err)
 int
 ia3_cli(const ia3_options *options)
 {
+    if (strcmp(options->command, "check") == 0)
+        return ia3_cli_check(options);
     ia3_server *s = ia3_alloc(sizeof *s);
     s->options = options;
     ia3_error err = {0};

@@ -21,6 +21,7 @@ static const char help[] =
     "\n"
     "Usage:\n"
     "  ia3_engine serve --name NAME --backbone DIR --socket PATH [OPTION]...\n"
+    "  ia3_engine check DIR\n"
     "  ia3_engine info --backbone DIR\n"
     "  ia3_engine tokenize --backbone DIR TEXT...\n"
     "  ia3_engine score --backbone DIR --choices 'a|b|c' [--adapter FILE] < lines of text\n"
@@ -295,14 +296,14 @@ print_help(void)
 static const char *
 check_command(const ia3_options *o)
 {
-    static const char *const commands[] = {"serve", "info", "tokenize", "score", "train"};
+    static const char *const commands[] = {"serve", "info", "tokenize", "score", "train", "check"};
     size_t i = 0, n = sizeof commands / sizeof commands[0];
     while (i < n && strcmp(o->command, commands[i]) != 0)
         i++;
     if (i == n)
         return "unknown command";
     if (o->backbone == NULL)
-        return "--backbone is required";
+        return i == 5 ? "check requires a directory" : "--backbone is required";
     if (i == 0 && (o->socket == NULL || o->name == NULL))
         return "serve requires --name and --socket";
     if (i == 3 && o->choices == NULL)
@@ -360,6 +361,8 @@ ia3_options_parse(ia3_options *o, int argc, char **argv)
     o->command = argv[optind];
     o->n_arguments = argc - optind - 1;
     o->arguments = argv + optind + 1;
+    if (strcmp(o->command, "check") == 0 && o->backbone == NULL && o->n_arguments == 1)
+        o->backbone = o->arguments[0];
     const char *wrong = check_command(o);
     return wrong ? usage(wrong) : -1;
 }

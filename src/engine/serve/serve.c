@@ -126,9 +126,8 @@ ia3_server_unload(ia3_server *s)
     s->tokenizer = NULL;
 }
 
-/* Lets Linux kill the engine first when the machine runs out of memory, so that the database survives. */
-static void
-volunteer_to_oom_killer(void)
+void
+ia3_volunteer_to_oom_killer(void)
 {
     int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
     if (fd < 0)
@@ -158,7 +157,7 @@ ia3_serve(const ia3_options *options)
     s->options = options;
     if (options->death_fd >= 0) /* we were started by a supervisor and must not outlive it */
         prctl(PR_SET_PDEATHSIG, SIGTERM);
-    volunteer_to_oom_killer();
+    ia3_volunteer_to_oom_killer();
     /* Large blocks go back to the system when they are freed; glibc would raise this limit by itself. */
     mallopt(M_MMAP_THRESHOLD, 1 << 20);
     raise_descriptor_limit();

@@ -46,6 +46,9 @@ int ia3_serve(const ia3_options *options);
 bool ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3_error *err);
 void ia3_server_unload(ia3_server *s);
 
+/* Lets Linux kill this process first when the machine runs out of memory, so that the database survives. */
+void ia3_volunteer_to_oom_killer(void);
+
 /* The compute thread's main function (compute_thread.c); arg is the ia3_server. */
 void *ia3_compute_main(void *arg);
 

@@ -304,6 +304,18 @@ resolve_path(Scanner *scan, Ia3BackboneSpec *spec)
         fail(scan, "The path of backbone \"%s\" is too long.", spec->name);
 }
 
+char *
+Ia3ResolveBackbonePath(const char *path, Ia3BackboneSpec *spec)
+{
+    Scanner scan = {"", NULL};
+
+    memset(spec, 0, sizeof *spec);
+    strlcpy(spec->name, path, sizeof spec->name);
+    copy_part(&scan, "path", path, path + strlen(path), spec->path, sizeof spec->path);
+    resolve_path(&scan, spec);
+    return scan.error;
+}
+
 /* Makes one spec for each device; *n grows by their number. */
 static void
 expand_devices(Scanner *scan, Ia3BackboneSpec *specs, int *n, const DeviceName *devices, int nDevices)

@@ -32,6 +32,12 @@ typedef struct Ia3BackboneSpec {
 extern int Ia3ParseBackbones(const char *setting, Ia3BackboneSpec *specs, char **error);
 
 /*
+ * Turns a path as it may stand in ia3.backbones into what an engine is given, spec->path. Returns an error, a full
+ * sentence, or NULL.
+ */
+extern char *Ia3ResolveBackbonePath(const char *path, Ia3BackboneSpec *spec);
+
+/*
  * The engines that an invalid setting names, as far as it can be read: those of the entries up to the error, at least
  * one. Returns their number.
  */

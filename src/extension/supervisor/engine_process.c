@@ -1,6 +1,6 @@
 /*
  * engine_process.c
- *     Starts, watches and ends one ia3_engine process. Runs in the supervisor only.
+ *     Starts, watches and ends one ia3_engine process. Runs in the supervisor, and in backends for ia3_check_backbone.
  *
  * Between fork and exec the child is a copy of a PostgreSQL process attached to shared memory: it may call
  * only async-signal-safe functions, so everything it needs is prepared before the fork. It gets default
@@ -104,8 +104,18 @@ prepare_arguments(Launch *launch, const Ia3BackboneSpec *spec, const Ia3EngineSe
         add_argument(launch, "--memory-limit", share);
     }
     add_number(launch, "--status-fd", CHILD_STATUS_FD);
-    add_number(launch, "--death-fd", CHILD_DEATH_FD);
-    launch->arguments[launch->nArguments] = NULL;
+}
+
+static void
+prepare_check(Launch *launch, const char *path, const Ia3EngineSettings *settings)
+{
+    add_argument(launch, launch->executable, "check");
+    add_argument(launch, "--backbone", path);
+    add_number(launch, "--threads", settings->threads);
+    if (settings->memoryLimit > 0)
+        add_number(launch, "--memory-limit", (int64) settings->memoryLimit * 1024 * 1024);
+    else if (settings->memoryLimit < 0)
+        add_argument(launch, "--memory-limit", "auto");
 }
 
 static void
@@ -218,40 +228,64 @@ fork_child(Launch *launch)
     return pid;
 }
 
+static void
+init_launch(Launch *launch)
+{
+    memset(launch, 0, sizeof *launch);
+    launch->statusPipe[0] = launch->statusPipe[1] = launch->logPipe[0] = launch->logPipe[1] = -1;
+    launch->deathPipe[0] = launch->deathPipe[1] = launch->devNull = -1;
+    snprintf(launch->executable, sizeof launch->executable, "%s/ia3_engine", pkglib_path);
+    snprintf(launch->execFailed, sizeof launch->execFailed, "failed could not execute \"%s\"\n",
+             launch->executable);
+}
+
+/* Starts what `launch` describes, and frees what it has. */
+static bool
+start(Launch *launch, Ia3Process *process, char *error, size_t errorSize)
+{
+    pid_t pid = -1;
+
+    Ia3ProcessInit(process);
+    add_number(launch, "--death-fd", CHILD_DEATH_FD);
+    launch->arguments[launch->nArguments] = NULL;
+    if (access(launch->executable, X_OK) != 0)
+        snprintf(error, errorSize, "could not execute \"%s\": %s", launch->executable, strerror(errno));
+    else if (!open_launch(launch))
+        snprintf(error, errorSize, "could not create the pipes to the engine: %s", strerror(errno));
+    else if ((pid = fork_child(launch)) < 0)
+        snprintf(error, errorSize, "could not fork: %s", strerror(errno));
+    else {
+        process->pid = pid;
+        process->status.fd = launch->statusPipe[0];
+        process->log.fd = launch->logPipe[0];
+        process->deathFd = launch->deathPipe[1];
+        launch->statusPipe[0] = launch->logPipe[0] = launch->deathPipe[1] = -1;
+    }
+    close_launch(launch);
+    free_arguments(launch);
+    return pid > 0;
+}
+
 bool
 Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec, const Ia3EngineSettings *settings,
                 const char *socketPath, char *error, size_t errorSize)
 {
-    Launch launch = {.statusPipe = {-1, -1}, .logPipe = {-1, -1}, .deathPipe = {-1, -1}, .devNull = -1};
-    pid_t pid;
+    Launch launch;
 
-    Ia3ProcessInit(process);
-    snprintf(launch.executable, sizeof launch.executable, "%s/ia3_engine", pkglib_path);
-    snprintf(launch.execFailed, sizeof launch.execFailed, "failed could not execute \"%s\"\n",
-             launch.executable);
-    if (access(launch.executable, X_OK) != 0) {
-        snprintf(error, errorSize, "could not execute \"%s\": %s", launch.executable, strerror(errno));
-        return false;
-    }
-    if (!open_launch(&launch)) {
-        snprintf(error, errorSize, "could not create the pipes to the engine: %s", strerror(errno));
-        close_launch(&launch);
-        return false;
-    }
+    init_launch(&launch);
     prepare_arguments(&launch, spec, settings, socketPath);
-    pid = fork_child(&launch);
-    if (pid < 0)
-        snprintf(error, errorSize, "could not fork: %s", strerror(errno));
-    else {
-        process->pid = pid;
-        process->status.fd = launch.statusPipe[0];
-        process->log.fd = launch.logPipe[0];
-        process->deathFd = launch.deathPipe[1];
-        launch.statusPipe[0] = launch.logPipe[0] = launch.deathPipe[1] = -1;
-    }
-    close_launch(&launch);
-    free_arguments(&launch);
-    return pid > 0;
+    return start(&launch, process, error, errorSize);
+}
+
+bool
+Ia3ProcessStartCheck(Ia3Process *process, const char *path, const Ia3EngineSettings *settings, char *error,
+                     size_t errorSize)
+{
+    Launch launch;
+
+    init_launch(&launch);
+    prepare_check(&launch, path, settings);
+    return start(&launch, process, error, errorSize);
 }
 
 bool

@@ -39,6 +39,12 @@ extern void Ia3ProcessInit(Ia3Process *process);
 extern bool Ia3ProcessStart(Ia3Process *process, const Ia3BackboneSpec *spec,
                             const Ia3EngineSettings *settings, const char *socketPath, char *error,
                             size_t errorSize);
+/*
+ * Starts `ia3_engine check` on a directory, with the settings that it has a use for. What it prints comes through the log
+ * pipe. Any process may call this, also a backend.
+ */
+extern bool Ia3ProcessStartCheck(Ia3Process *process, const char *path, const Ia3EngineSettings *settings,
+                                 char *error, size_t errorSize);
 /* If the process has ended: forgets its pid, says how in words, and returns true. Does not wait. */
 extern bool Ia3ProcessReap(Ia3Process *process, char *how, size_t howSize);
 extern void Ia3ProcessSignal(Ia3Process *process, int signal);
