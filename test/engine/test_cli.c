@@ -71,6 +71,7 @@ test_mistakes(void **state)
 {
     static const char *const bad[] = {"",
                                       "dance",
+                                      "check",
                                       "info",
                                       "info --backbone",
                                       "serve --backbone x",
@@ -111,6 +112,26 @@ test_missing_head(void **state)
     assert_non_null(strstr(output, warning));
     assert_int_equal(run("info --backbone models/ia3-mini"), 0);
     assert_null(strstr(output, "WARNING: "));
+}
+
+static void
+test_check(void **state)
+{
+    assert_int_equal(run("check models/ia3-mini --threads 1"), 0);
+    assert_non_null(strstr(output, "\nlayers: 6 + 2\n"));
+    assert_non_null(strstr(output, "\nmemory in float32: 40 MB\n"));
+    assert_non_null(strstr(output, "\ntokens: 112 4 70 143 "));
+    assert_non_null(strstr(output, "\nscores: sport -3."));
+    assert_non_null(
+        strstr(output, "\ndigest: 3f4dc0cacd363edef2b873c3316cc5a6e330ea29b77cb092d610835d625f558e\n"));
+    assert_null(strstr(output, "warning: "));
+    assert_int_equal(run("check --backbone models/ia3-mini --memory-limit 1000000"), 0);
+    assert_non_null(strstr(output, "\nwarning: not loaded on this machine: "));
+    assert_int_equal(run("check test/golden/t5-relu-tied"), 1);
+    assert_non_null(strstr(output, "\nlayers: 2 + 2\n"));
+    assert_non_null(strstr(output, "\nerror: "));
+    assert_int_equal(run("check /nonexistent/x"), 1);
+    assert_memory_equal(output, "error: could not open backbone \"/nonexistent/x\": ", 49);
 }
 
 static void
@@ -209,9 +230,9 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mistakes),          cmocka_unit_test(test_missing_head),
-        cmocka_unit_test(test_info_and_tokenize), cmocka_unit_test(test_train_and_score),
-        cmocka_unit_test(test_bad_input),
+        cmocka_unit_test(test_check),           cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_missing_head),    cmocka_unit_test(test_info_and_tokenize),
+        cmocka_unit_test(test_train_and_score), cmocka_unit_test(test_bad_input),
     };
     alarm(1200);
     return cmocka_run_group_tests_name("cli", tests, make_directory, remove_directory);
