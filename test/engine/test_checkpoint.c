@@ -649,14 +649,14 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),         cmocka_unit_test(test_broken),
-        cmocka_unit_test(test_files),          cmocka_unit_test(test_shards),
-        cmocka_unit_test(test_alias),          cmocka_unit_test(test_unexpected),
-        cmocka_unit_test(test_unaligned),      cmocka_unit_test(test_digest),
-        cmocka_unit_test(test_digest_threads), cmocka_unit_test(test_changed),
-        cmocka_unit_test(test_bundled),        cmocka_unit_test(test_float16),
-        cmocka_unit_test(test_in_memory),
-        cmocka_unit_test(test_float64),        cmocka_unit_test(test_index_and_files),
+        cmocka_unit_test(test_golden),          cmocka_unit_test(test_broken),
+        cmocka_unit_test(test_files),           cmocka_unit_test(test_shards),
+        cmocka_unit_test(test_alias),           cmocka_unit_test(test_unexpected),
+        cmocka_unit_test(test_unaligned),       cmocka_unit_test(test_digest),
+        cmocka_unit_test(test_digest_threads),  cmocka_unit_test(test_changed),
+        cmocka_unit_test(test_bundled),         cmocka_unit_test(test_float16),
+        cmocka_unit_test(test_in_memory),       cmocka_unit_test(test_float64),
+        cmocka_unit_test(test_index_and_files),
     };
 
     return cmocka_run_group_tests_name("checkpoint", tests, NULL, NULL);
