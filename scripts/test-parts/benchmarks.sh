@@ -6,7 +6,8 @@
 test_benchmarks() {
     part "benchmarks: each of them runs to its end"
     local name programs=(kernels matmul onednn profile engine gpu)
-    make_engine benchmarks WERROR=-Werror build/release/ia3_engine "${programs[@]/#/build/release/bench/bench_}" || return 0
+    make_engine benchmarks WERROR=-Werror build/release/ia3_engine build/release/bench/hold_isa.so \
+        "${programs[@]/#/build/release/bench/bench_}" || return 0
     new_jobs
     for name in soak batching hostile $(test/benchmarks/run.pl --list); do
         [ ! -e "$JOBS/$name.sh" ] || continue
