@@ -168,6 +168,103 @@ test_damaged(void **state)
 
 #define PICKLE(text) text, sizeof text - 1
 
+/* A file in the older format that has this dictionary and these keys, followed by data. */
+static buffer
+legacy_file(const char *dictionary, size_t dictionary_len, const char *rest, size_t rest_len)
+{
+    static const char head[] =
+        "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19." /* the magic number */
+        "\x80\x02M\xe9\x03."                                        /* version 1001 */
+        "\x80\x02}.";                                               /* system */
+    buffer b = {malloc(sizeof head - 1 + dictionary_len + rest_len),
+                sizeof head - 1 + dictionary_len + rest_len};
+    memcpy(b.data, head, sizeof head - 1);
+    memcpy(b.data + sizeof head - 1, dictionary, dictionary_len);
+    memcpy(b.data + sizeof head - 1 + dictionary_len, rest, rest_len);
+    return b;
+}
+
+#define STORAGE(elements)                                                                                    \
+    "(\x8c\x07storagectorch\nFloatStorage\n\x8c\x01"                                                         \
+    "0\x8c\x03"                                                                                              \
+    "cpu" elements "tQ"
+#define TENSOR(storage, offset, sizes, strides)                                                              \
+    "\x80\x02}\x8c\x01tctorch._utils\n_rebuild_tensor_v2\n(" storage offset sizes strides "\x89}tRs."
+#define DATA                                                                                                 \
+    "\x80\x02]\x8c\x01"                                                                                      \
+    "0a.\x02\0\0\0\0\0\0\0abcdefgh" /* storage "0" with two elements */
+
+/* Tied tensors that are not in row-major order share a copy, so that they are seen to be tied. */
+static void
+test_tied_copies(void **state)
+{
+#define CALL                                                                                                 \
+    "ctorch._utils\n_rebuild_tensor_v2\n(" STORAGE("K\x04") "K\x00K\x02K\x02\x86K\x01K\x02\x86\x89}tR"
+    buffer b = legacy_file(PICKLE("\x80\x02}(\x8c\x01"
+                                  "a" CALL "\x8c\x01"
+                                  "b" CALL "u."),
+                           PICKLE("\x80\x02]\x8c\x01"
+                                  "0a.\x04\0\0\0\0\0\0\0aaaabbbbccccdddd"));
+    ia3_error err = {0};
+    ia3_torch_file *file = ia3_torch_parse(b.data, b.len, "file", &err);
+    if (file == NULL)
+        fail_msg("%s", err.message);
+    check_tensor(file, "a", IA3_F32, 2, (int64_t[]){2, 2}, "aaaaccccbbbbdddd", 16);
+    assert_ptr_equal(ia3_torch_find(file, "a")->data, ia3_torch_find(file, "b")->data);
+    ia3_torch_free(file);
+    free(b.data);
+}
+
+/* Descriptions of tensors that are not true. */
+static void
+test_lies(void **state)
+{
+    static const struct {
+        const char *dictionary;
+        size_t dictionary_len;
+        const char *message; /* NULL: it is true */
+    } cases[] = {
+        {PICKLE(TENSOR(STORAGE("K\x02"), "K\x00", "K\x02\x85", "K\x01\x85")), NULL},
+        {PICKLE(TENSOR("\x8c\x07storage\x85Q", "K\x00", "K\x02\x85", "K\x01\x85")),
+         "file: tensor \"t\": its description is invalid"},
+        {PICKLE(TENSOR("N", "K\x00", "K\x02\x85", "K\x01\x85")),
+         "file: tensor \"t\": its description is invalid"},
+        {PICKLE(TENSOR(STORAGE("K\x02"), "N", "K\x02\x85", "K\x01\x85")),
+         "file: tensor \"t\": its description is invalid"},
+        {PICKLE(TENSOR(STORAGE("K\x02"), "K\x00", "K\x02\x85", ")")),
+         "file: tensor \"t\": its description is invalid"},
+        {PICKLE(TENSOR(STORAGE("K\x02"), "K\x01", "K\x02\x85", "K\x01\x85")),
+         "file: tensor \"t\": it reaches beyond the 2 elements of its storage"},
+        {PICKLE(TENSOR(STORAGE("K\x02"), "K\x00", "K\x03\x85", "K\x00\x85")),
+         "file: tensor \"t\": it reaches beyond the 2 elements of its storage"},
+        {PICKLE(TENSOR(STORAGE("K\x02"), "K\x00", "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7fK\x04\x86",
+                       "K\x00K\x00\x86")),
+         "file: tensor \"t\": its size overflows"},
+        {PICKLE(TENSOR(STORAGE("K\x03"), "K\x00", "K\x02\x85", "K\x01\x85")), "file: it is truncated"},
+        {PICKLE(TENSOR(STORAGE("K\x01"), "K\x00", "K\x01\x85", "K\x01\x85")),
+         "file: a storage does not have the size that the dictionary says"},
+        {PICKLE("\x80\x02}K\x01Ns."), "file: the name of an entry is not a string"},
+        {PICKLE("\x80\x02}\x8c\x01tNs."), "file: entry \"t\" is not a tensor"},
+        {PICKLE("\x80\x02]."), "file: it does not contain a state dictionary"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        /* without a valid storage there is none to follow */
+        bool has_storage = memmem(cases[i].dictionary, cases[i].dictionary_len, "Storage\n", 8);
+        buffer b = has_storage
+                       ? legacy_file(cases[i].dictionary, cases[i].dictionary_len, PICKLE(DATA))
+                       : legacy_file(cases[i].dictionary, cases[i].dictionary_len, PICKLE("\x80\x02]."));
+        ia3_error err = {0};
+        ia3_torch_file *file = ia3_torch_parse(b.data, b.len, "file", &err);
+        if (cases[i].message)
+            assert_string_equal(err.message, cases[i].message);
+        else
+            assert_non_null(file);
+        assert_int_equal(file == NULL, cases[i].message != NULL);
+        ia3_torch_free(file);
+        free(b.data);
+    }
+}
+
 /* The stack machine: what a hostile pickle tries. */
 static void
 test_pickle_errors(void **state)
@@ -263,6 +360,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_same_backbone), cmocka_unit_test(test_odd),
         cmocka_unit_test(test_refused),       cmocka_unit_test(test_damaged),
+        cmocka_unit_test(test_lies),          cmocka_unit_test(test_tied_copies),
         cmocka_unit_test(test_pickle_errors), cmocka_unit_test(test_pickle_values),
     };
     return cmocka_run_group_tests_name("torch_file", tests, NULL, NULL);

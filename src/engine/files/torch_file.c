@@ -58,13 +58,30 @@ typedef struct section {
     const uint8_t *data;
 } section;
 
+/* Sizes and strides of a tensor in elements. */
+typedef struct view {
+    uint64_t offset, elements;
+    int64_t strides[8];
+    bool row_major;
+} view;
+
+/* A copy in row-major order of what a view shows. Tied tensors share it. */
+typedef struct copied {
+    const uint8_t *from;
+    int ndim;
+    int64_t shape[8];
+    view view;
+    uint8_t *data;
+} copied;
+
 typedef struct owner {
     ia3_pickle *pickle, *keys; /* of the dictionary, and in an older file of the keys */
     ia3_zip *zip;
     section *sections; /* [n_sections], in an older file: sorted by key */
     size_t n_sections;
-    char **names;  /* [n] */
-    void **copies; /* [n]: of tensors that are not in row-major order; NULL for the others */
+    char **names;   /* [n] */
+    copied *copies; /* [n_copies]: tensors that are not in row-major order */
+    int n_copies;
 } owner;
 
 typedef struct parser {
@@ -128,8 +145,9 @@ read_storage(const ia3_pickle_value *v, storage *s)
     const ia3_pickle_value *id = v->items[0], *type = item(id, IA3_PICKLE_TUPLE, 1);
     const ia3_pickle_value *elements = item(id, IA3_PICKLE_TUPLE, 4);
     s->key = item(id, IA3_PICKLE_TUPLE, 2);
-    if (!is_string(item(id, IA3_PICKLE_TUPLE, 0), "storage") || type->kind != IA3_PICKLE_GLOBAL ||
-        type->global < FIRST_STORAGE || s->key == NULL || s->key->kind != IA3_PICKLE_STR || !is_int(elements))
+    if (!is_string(item(id, IA3_PICKLE_TUPLE, 0), "storage") || type == NULL ||
+        type->kind != IA3_PICKLE_GLOBAL || type->global < FIRST_STORAGE || s->key == NULL ||
+        s->key->kind != IA3_PICKLE_STR || !is_int(elements))
         return false;
     s->type = type->global - FIRST_STORAGE;
     s->elements = (uint64_t) elements->integer;
@@ -201,13 +219,6 @@ storage_data(const parser *p, const storage *s, uint64_t bytes)
     return data;
 }
 
-/* Sizes and strides of a tensor in elements. */
-typedef struct view {
-    uint64_t offset, elements;
-    int64_t strides[8];
-    bool row_major;
-} view;
-
 static bool
 read_view(const parser *p, const ia3_pickle_value *args, ia3_st_tensor *t, view *v)
 {
@@ -264,6 +275,39 @@ copy_view(const uint8_t *from, const ia3_st_tensor *t, const view *v, size_t siz
     return copy;
 }
 
+static const copied *
+find_copy(const owner *o, const uint8_t *from, const ia3_st_tensor *t, const view *v)
+{
+    size_t bytes = (size_t) t->ndim * sizeof t->shape[0];
+    for (int i = 0; i < o->n_copies; i++) {
+        const copied *c = &o->copies[i];
+        if (c->from == from && c->ndim == t->ndim && memcmp(c->shape, t->shape, bytes) == 0 &&
+            memcmp(c->view.strides, v->strides, bytes) == 0)
+            return c;
+    }
+    return NULL;
+}
+
+/* Gives the tensor a copy in row-major order. */
+static bool
+rearrange(parser *p, ia3_st_tensor *t, const view *v, size_t size)
+{
+    owner *o = p->own;
+    const copied *twin = find_copy(o, t->data, t, v);
+    if (twin) {
+        t->data = twin->data;
+        return true;
+    }
+    p->copied += t->bytes; /* many of them may share a storage */
+    if (p->copied > p->len)
+        return FAIL(p, "%s", "tensors that are not in row-major order are larger than the file");
+    copied *c = &o->copies[o->n_copies++];
+    *c = (copied){.from = t->data, .ndim = t->ndim, .view = *v, .data = copy_view(t->data, t, v, size)};
+    memcpy(c->shape, t->shape, sizeof c->shape);
+    t->data = c->data;
+    return true;
+}
+
 /* The arguments of the call that makes a tensor, within calls that make parameters of it. */
 static const ia3_pickle_value *
 tensor_arguments(const ia3_pickle_value *v)
@@ -278,7 +322,7 @@ tensor_arguments(const ia3_pickle_value *v)
 }
 
 static bool
-read_tensor(parser *p, const ia3_pickle_value *value, ia3_st_tensor *t, void **copy)
+read_tensor(parser *p, const ia3_pickle_value *value, ia3_st_tensor *t)
 {
     const ia3_pickle_value *args = tensor_arguments(value);
     storage s = {0};
@@ -300,12 +344,8 @@ read_tensor(parser *p, const ia3_pickle_value *value, ia3_st_tensor *t, void **c
     t->dtype = storages[s.type].dtype;
     t->bytes = (size_t) (v.elements * size);
     t->data = data + v.offset * size;
-    if (!v.row_major && v.elements > 0) {
-        p->copied += t->bytes; /* many of them may share a storage */
-        if (p->copied > p->len)
-            return FAIL(p, "%s", "tensors that are not in row-major order are larger than the file");
-        t->data = *copy = copy_view(t->data, t, &v, (size_t) size);
-    }
+    if (!v.row_major && v.elements > 0)
+        return rearrange(p, t, &v, (size_t) size);
     return true;
 }
 
@@ -343,7 +383,8 @@ read_dictionary(parser *p, const ia3_pickle_value *root, ia3_torch_file *file)
         memcpy(name, key->bytes, key->n);
         ia3_st_tensor *t = &file->tensors[file->n];
         p->name = t->name = o->names[file->n] = name;
-        if (!read_tensor(p, root->items[2 * i + 1], t, &o->copies[file->n++]))
+        file->n++;
+        if (!read_tensor(p, root->items[2 * i + 1], t))
             return false;
     }
     qsort(file->tensors, (size_t) file->n, sizeof *file->tensors, compare_tensors);
@@ -540,10 +581,10 @@ ia3_torch_free(ia3_torch_file *file)
     if (file == NULL)
         return;
     owner *o = file->owned;
-    for (int i = 0; i < file->n; i++) {
+    for (int i = 0; i < file->n; i++)
         free(o->names[i]);
-        free(o->copies[i]);
-    }
+    for (int i = 0; i < o->n_copies; i++)
+        free(o->copies[i].data);
     free(o->names);
     free(o->copies);
     free(o->sections);
