@@ -32,7 +32,8 @@ ia3_vectors(size_t n)
 }
 
 /*
- * e^x for x <= 88, as ia3_expf computes it, except that for x < -87.3 the result is e^-87.3 (10^-38).
+ * e^x for x <= 88, as ia3_expf computes it, except that for x < -87.3 the result is e^-87.3 (10^-38). Lanes beyond the last
+ * query may have any x; what they give is not used.
  */
 IA3_INLINE ia3_vec
 ia3_vec_exp(ia3_vec x)
@@ -49,7 +50,7 @@ ia3_vec_exp(ia3_vec x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     ia3_vec y = p * (r * r) + r + 1.0f;
-    return (ia3_vec) ((ia3_vec_bits) y + ((ia3_vec_bits) t << 23)); /* y·2^n: n is in the low bits of t */
+    return (ia3_vec) ((ia3_vec_words) y + ((ia3_vec_words) t << 23)); /* y·2^n: n is in the low bits of t */
 }
 
 /* --- transposition --- */
