@@ -54,7 +54,6 @@ CALLS = [
     ("ia3_sparkline", ["[8, 4, 2, 1]"], None),
     ("ia3_render", ["{subject}: {body}", MAIL], None),
     ("ia3_render", ["{body} {choices}?", MAIL, CHOICES], None),
-    ("ia3_check_backbone", ["ia3-mini"], None),
     ("ia3_tokenize", [TEXT], None),
     ("ia3_tokenize", [TEXT, "default"], None),
     ("ia3_export", ["tickets"], None),
@@ -63,6 +62,7 @@ CALLS = [
 
 # Statements: the parameters, and the same with literals
 STATEMENTS = [
+    ("SELECT * FROM ia3_check_backbone({}) WHERE item <> 'time'", ["ia3-mini"]),
     ("SELECT n, accuracy, macro_f1, mean_score_gap FROM ia3_evaluate({}, {})", ["tickets", SHOTS]),
     ("SELECT ia3_predict_window({}, body) OVER (ORDER BY body) FROM shots", ["tickets"]),
     ("SELECT ia3_predict_window({}, body, {}) OVER (ORDER BY body) FROM shots", ["tickets", CHOICES]),
