@@ -100,12 +100,12 @@ softmax_step(fwd_rows<D> &r, float s[8][4])
             max = fmaxf(max, fmaxf(s[n][2 * half], s[n][2 * half + 1]));
         max = fmaxf(max, ia3_shfl_xor(max, 1));
         max = fmaxf(max, ia3_shfl_xor(max, 2));
-        const float shrink = ia3_exp2((r.max[half] - max) * IA3_LOG2E), top = max * IA3_LOG2E;
+        const float shrink = ia3_exp2((r.max[half] - max) * IA3_LOG2E);
 #pragma unroll
         for (int n = 0; n < 8; n++)
 #pragma unroll
             for (int e = 2 * half; e < 2 * half + 2; e++) {
-                s[n][e] = ia3_exp2(s[n][e] * IA3_LOG2E - top);
+                s[n][e] = ia3_exp2((s[n][e] - max) * IA3_LOG2E); /* exactly 1 for the maximum, however large */
                 sum += s[n][e];
             }
         r.sum[half] = r.sum[half] * shrink + sum;

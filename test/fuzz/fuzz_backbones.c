@@ -38,8 +38,10 @@ check_spec(const Ia3BackboneSpec *spec)
     check_string(spec->path, sizeof spec->path);
     check_string(spec->device, sizeof spec->device);
     check_string(spec->dtype, sizeof spec->dtype);
-    if (spec->path[0] != '/' || spec->nDevices < 1 || spec->nDevices > IA3_MAX_DEVICES ||
-        spec->cpuEngines < 0 || spec->cpuEngines > spec->nDevices)
+    /* absolute, or a name on the hub, which cannot lead out of the cache */
+    if ((spec->path[0] != '/' && (strchr(spec->path, '/') == NULL || strstr(spec->path, "..") != NULL)) ||
+        spec->nDevices < 1 || spec->nDevices > IA3_MAX_DEVICES || spec->cpuEngines < 0 ||
+        spec->cpuEngines > spec->nDevices)
         abort();
 }
 
