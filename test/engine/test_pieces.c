@@ -151,6 +151,46 @@ scores_pieces(void **state)
     golden_close(g);
 }
 
+/*
+ * Log-probabilities of many decoder rows are computed in slices. A row has the same score, to the last bit on a CPU, in
+ * whichever slice it is.
+ */
+static void
+scores_slices(void **state)
+{
+    enum { ROWS = 12, STEP = 29 };
+    golden *g = golden_open(*state);
+    choice_list l = make_list(6000);
+    ia3_choices *some = create(&l, 0, STEP, g->config->start_id);
+    int32_t ids[ROWS][6];
+    double *together = calloc((size_t) ROWS * (size_t) some->n, sizeof *together),
+           *alone = calloc((size_t) some->n, sizeof *alone);
+    ia3_score_row rows[ROWS];
+    ia3_error err = {0};
+    for (int r = 0; r < ROWS; r++) {
+        memcpy(ids[r], (int32_t[]){17, 23, 42, 20 + r, 5, EOS}, sizeof ids[r]);
+        rows[r] = (ia3_score_row){g->adapter, ids[r], 6, some, together + (size_t) r * (size_t) some->n};
+    }
+    assert_true(ROWS * some->n_rows > 4 * 1024); /* more than one slice for ia3-mini's vocabulary and width */
+    golden_ok(ia3_score(g->m, rows, ROWS, &err), &err);
+    for (int r = 0; r < ROWS; r++) {
+        ia3_score_row row = {g->adapter, ids[r], 6, some, alone};
+        golden_ok(ia3_score(g->m, &row, 1, &err), &err);
+        for (int i = 0; i < some->n; i++) {
+            double got = rows[r].scores[i];
+            if (strcmp(golden_device(), "cpu") == 0)
+                assert_memory_equal(&got, &alone[i], sizeof got);
+            else
+                assert_true(fabs(got - alone[i]) < 1e-3 * fabs(alone[i]));
+        }
+    }
+    free(together);
+    free(alone);
+    ia3_choices_free(some);
+    free_list(&l);
+    golden_close(g);
+}
+
 int
 main(void)
 {
@@ -160,6 +200,8 @@ main(void)
         cmocka_unit_test(covers_all),
         {"scores_pieces ia3-mini float32", scores_pieces, NULL, NULL, (void *) &f32},
         {"scores_pieces ia3-mini bfloat16", scores_pieces, NULL, NULL, (void *) &bf16},
+        {"scores_slices ia3-mini float32", scores_slices, NULL, NULL, (void *) &f32},
+        {"scores_slices ia3-mini bfloat16", scores_slices, NULL, NULL, (void *) &bf16},
         {"scores_pieces t5-few-buckets float32", scores_pieces, NULL, NULL, (void *) &few_buckets},
     };
     return cmocka_run_group_tests_name("pieces", tests, NULL, NULL);
