@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "engine/base/alloc.h"
 
 #define BLOCK ((size_t) 64 << 10)
@@ -163,15 +164,15 @@ behind_mark(machine *m)
     return 0;
 }
 
-/* Reads n bytes as a little-endian number, sign-extended if n is 8. */
+/* Reads a little-endian number of n bytes. */
 static bool
 read_number(machine *m, int n, uint64_t *number)
 {
     *number = 0;
     if (m->end - m->at < n)
         return truncated(m);
-    for (int i = 0; i < n; i++)
-        *number |= (uint64_t) *m->at++ << (8 * i);
+    *number = ia3_little_endian(m->at, n);
+    m->at += n;
     return true;
 }
 

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "engine/base/alloc.h"
 
 #define MAX_HEADER 100000000u /* the limit of the reference implementation */
@@ -214,15 +215,14 @@ parse_entries(const parser *p, ia3_safetensors *st, json_t *root)
 static json_t *
 parse_header(parser *p, const uint8_t *data, size_t len)
 {
-    uint64_t header = 0;
+    uint64_t header;
     json_error_t where;
 
     if (len < 8) {
         FAIL(p, "%zu bytes are too few for a safetensors file", len);
         return NULL;
     }
-    for (int i = 0; i < 8; i++)
-        header |= (uint64_t) data[i] << (8 * i);
+    header = ia3_little_endian(data, 8);
     unsigned limit = p->code == IA3_E_BAD_ADAPTER ? MAX_ADAPTER_HEADER : MAX_HEADER;
     if (header > limit) {
         FAIL(p, "header length %llu exceeds the limit of %u bytes", (unsigned long long) header, limit);

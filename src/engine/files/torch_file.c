@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "engine/base/alloc.h"
 #include "pickle.h"
 #include "zip.h"
@@ -155,17 +156,10 @@ read_storage(const ia3_pickle_value *v, storage *s)
 }
 
 static int
-compare_keys(const char *a, size_t a_len, const char *b, size_t b_len)
-{
-    int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
-    return order != 0 ? order : a_len < b_len ? -1 : a_len > b_len;
-}
-
-static int
 compare_sections(const void *a, const void *b)
 {
     const section *x = a, *y = b;
-    return compare_keys(x->key, x->key_len, y->key, y->key_len);
+    return ia3_compare_bytes(x->key, x->key_len, y->key, y->key_len);
 }
 
 static int
@@ -473,15 +467,6 @@ measure_sections(owner *o, const ia3_pickle_value *root)
     }
 }
 
-static uint64_t
-number(const uint8_t *at)
-{
-    uint64_t v = 0;
-    for (int i = 0; i < 8; i++)
-        v |= (uint64_t) at[i] << (8 * i);
-    return v;
-}
-
 /* Finds the bytes of the storages, which begin at `at`. */
 static bool
 find_sections(const parser *p, const ia3_pickle_value *keys, const uint8_t *at)
@@ -503,7 +488,7 @@ find_sections(const parser *p, const ia3_pickle_value *keys, const uint8_t *at)
         uint64_t left = (uint64_t) (p->data + p->len - at);
         if (left < 8 || o->sections[i].size > left - 8)
             return fail_file(p, "it is truncated");
-        if (number(at) != o->sections[i].elements)
+        if (ia3_little_endian(at, 8) != o->sections[i].elements)
             return fail_file(p, "a storage does not have the size that the dictionary says");
         o->sections[i].data = at + 8;
         at += 8 + o->sections[i].size;

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "engine/base/alloc.h"
 
 enum {
@@ -29,15 +30,6 @@ typedef struct archive {
     ia3_error *err;
 } archive;
 
-static uint64_t
-number(const uint8_t *at, int n)
-{
-    uint64_t v = 0;
-    for (int i = 0; i < n; i++)
-        v |= (uint64_t) at[i] << (8 * i);
-    return v;
-}
-
 static bool
 fail(const archive *a, const char *message)
 {
@@ -51,7 +43,7 @@ find_end(const archive *a)
 {
     for (size_t back = END_SIZE; back <= a->len && back <= END_SIZE + MOST_COMMENT; back++) {
         const uint8_t *at = a->data + a->len - back;
-        if (number(at, 4) == 0x06054b50 && number(at + 20, 2) == back - END_SIZE)
+        if (ia3_little_endian(at, 4) == 0x06054b50 && ia3_little_endian(at + 20, 2) == back - END_SIZE)
             return at;
     }
     return NULL;
@@ -64,16 +56,16 @@ find_directory(const archive *a, uint64_t *offset, uint64_t *size, uint64_t *n)
     const uint8_t *end = find_end(a);
     if (end == NULL)
         return fail(a, "the directory at the end of the zip archive is missing");
-    *n = number(end + 10, 2);
-    *size = number(end + 12, 4);
-    *offset = number(end + 16, 4);
-    if (end - a->data >= LOCATOR_SIZE && number(end - LOCATOR_SIZE, 4) == 0x07064b50) {
-        uint64_t at = number(end - LOCATOR_SIZE + 8, 8);
-        if (at > a->len || a->len - at < END64_SIZE || number(a->data + at, 4) != 0x06064b50)
+    *n = ia3_little_endian(end + 10, 2);
+    *size = ia3_little_endian(end + 12, 4);
+    *offset = ia3_little_endian(end + 16, 4);
+    if (end - a->data >= LOCATOR_SIZE && ia3_little_endian(end - LOCATOR_SIZE, 4) == 0x07064b50) {
+        uint64_t at = ia3_little_endian(end - LOCATOR_SIZE + 8, 8);
+        if (at > a->len || a->len - at < END64_SIZE || ia3_little_endian(a->data + at, 4) != 0x06064b50)
             return fail(a, "the directory of the zip archive is invalid");
-        *n = number(a->data + at + 32, 8);
-        *size = number(a->data + at + 40, 8);
-        *offset = number(a->data + at + 48, 8);
+        *n = ia3_little_endian(a->data + at + 32, 8);
+        *size = ia3_little_endian(a->data + at + 40, 8);
+        *offset = ia3_little_endian(a->data + at + 48, 8);
     }
     if (*offset > a->len || *size > a->len - *offset || *n > *size / ENTRY_SIZE || *n > INT32_MAX)
         return fail(a, "the directory of the zip archive is invalid");
@@ -89,7 +81,7 @@ static bool
 read_zip64(const archive *a, const uint8_t *extra, size_t len, large *l)
 {
     while (len >= 4) {
-        size_t id = number(extra, 2), n = number(extra + 2, 2);
+        size_t id = ia3_little_endian(extra, 2), n = ia3_little_endian(extra + 2, 2);
         if (n > len - 4)
             break;
         const uint8_t *at = extra + 4, *end = at + n;
@@ -100,7 +92,7 @@ read_zip64(const archive *a, const uint8_t *extra, size_t len, large *l)
                 if (*fields[i] == UINT32_MAX) {
                     if (end - at < 8)
                         return fail(a, "the directory of the zip archive is invalid");
-                    *fields[i] = number(at, 8);
+                    *fields[i] = ia3_little_endian(at, 8);
                     at += 8;
                 }
         }
@@ -114,23 +106,27 @@ read_zip64(const archive *a, const uint8_t *extra, size_t len, large *l)
 static bool
 read_entry(const archive *a, const uint8_t *at, size_t room, ia3_zip_entry *e, size_t *used)
 {
-    if (room < ENTRY_SIZE || number(at, 4) != 0x02014b50)
+    if (room < ENTRY_SIZE || ia3_little_endian(at, 4) != 0x02014b50)
         return fail(a, "the directory of the zip archive is invalid");
-    size_t name = number(at + 28, 2), extra = number(at + 30, 2), comment = number(at + 32, 2);
+    size_t name = ia3_little_endian(at + 28, 2), extra = ia3_little_endian(at + 30, 2),
+           comment = ia3_little_endian(at + 32, 2);
     *used = ENTRY_SIZE + name + extra + comment;
     if (*used > room)
         return fail(a, "the directory of the zip archive is invalid");
-    large l = {.compressed = number(at + 20, 4), .size = number(at + 24, 4), .local = number(at + 42, 4)};
+    large l = {.compressed = ia3_little_endian(at + 20, 4),
+               .size = ia3_little_endian(at + 24, 4),
+               .local = ia3_little_endian(at + 42, 4)};
     if (!read_zip64(a, at + ENTRY_SIZE + name, extra, &l))
         return false;
     *e = (ia3_zip_entry){.name = (const char *) at + ENTRY_SIZE, .name_len = name, .size = l.size};
-    bool encrypted = number(at + 8, 2) & 1, stored = number(at + 10, 2) == 0;
+    bool encrypted = ia3_little_endian(at + 8, 2) & 1, stored = ia3_little_endian(at + 10, 2) == 0;
     if (encrypted || !stored)
         return true;
-    if (l.local > a->len || a->len - l.local < LOCAL_SIZE || number(a->data + l.local, 4) != 0x04034b50)
+    if (l.local > a->len || a->len - l.local < LOCAL_SIZE ||
+        ia3_little_endian(a->data + l.local, 4) != 0x04034b50)
         return fail(a, "an entry of the zip archive is not where the directory says");
-    uint64_t begin =
-        l.local + LOCAL_SIZE + number(a->data + l.local + 26, 2) + number(a->data + l.local + 28, 2);
+    uint64_t begin = l.local + LOCAL_SIZE + ia3_little_endian(a->data + l.local + 26, 2) +
+                     ia3_little_endian(a->data + l.local + 28, 2);
     if (begin > a->len || l.size > a->len - begin)
         return fail(a, "an entry of the zip archive reaches beyond the end of the file");
     e->data = a->data + begin;
@@ -138,17 +134,10 @@ read_entry(const archive *a, const uint8_t *at, size_t room, ia3_zip_entry *e, s
 }
 
 static int
-compare_names(const char *a, size_t a_len, const char *b, size_t b_len)
-{
-    int order = memcmp(a, b, a_len < b_len ? a_len : b_len);
-    return order != 0 ? order : a_len < b_len ? -1 : a_len > b_len;
-}
-
-static int
 compare_entries(const void *a, const void *b)
 {
     const ia3_zip_entry *x = a, *y = b;
-    return compare_names(x->name, x->name_len, y->name, y->name_len);
+    return ia3_compare_bytes(x->name, x->name_len, y->name, y->name_len);
 }
 
 ia3_zip *
