@@ -1036,7 +1036,7 @@ CREATE VIEW @extschema@.ia3_stat_engine AS
       FROM @extschema@.ia3_stat_engine() s;
 COMMENT ON VIEW @extschema@.ia3_stat_engine IS 'state and counters of the engines of all backbones';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.backbone IS 'name of the backbone in ia3.backbones';
-COMMENT ON COLUMN @extschema@.ia3_stat_engine.path IS 'directory of the backbone';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.path IS 'directory of the backbone, or its name on the hub, as configured';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.device IS
     'device in use; the configured one while the engine cannot be reached';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.dtype IS
