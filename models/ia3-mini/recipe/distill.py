@@ -3,7 +3,7 @@
     distill.py --teacher DIR --tokenizer DIR --texts FILE.npy --model DIR --minutes N [--rate R] [--tokens N] [--out DIR]
 
 The loss is the mean squared error between the teacher's state of each token at each layer and a linear map (a head) of the student's,
-plus 1 - cosine of the pooled states of the last layer. The first 512 texts of the order are held out. Every ten minutes, and at the
+plus 1 - cosine of the pooled states of the last layer. The first 256 texts of the order are held out. Every ten minutes, and at the
 end, the checkpoint and its heads are written to --out (--model). The rate falls to zero over the minutes.
 """
 
@@ -20,7 +20,7 @@ import t5
 from teacher import Teacher, pooled
 from texts import Texts
 
-HELD_OUT = 512
+HELD_OUT = 256
 POOLED = 2.0  # weight of the pooled loss
 
 
@@ -129,9 +129,9 @@ def main():
             step += 1
             seen += int(keep.sum())
             if time.monotonic() - started > told:
-                told = time.monotonic() - started + 120
+                told = time.monotonic() - started + 300
                 print("%5.1f min, step %d, %.2f M tokens, %.0f a second: states %.4f, pooled %.4f; held out: %.4f, %.4f" % (
-                    gone * o.minutes, step, seen / 1e6, seen / (time.monotonic() - started), states, vector, *d.cosine(held_out)), flush=True)
+                    gone * o.minutes, step, seen / 1e6, seen / (time.monotonic() - started), states.item(), vector.item(), *d.cosine(held_out)), flush=True)
             if time.monotonic() - saved > 600:
                 saved = time.monotonic()
                 d.save(out, whole)

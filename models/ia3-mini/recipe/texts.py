@@ -1,8 +1,11 @@
 """Tokenized text in files, and batches of it.
 
-    texts.py TOKENIZER OUT TEXT...    tokenizes files of text, a paragraph a line, into OUT.npy: all tokens, each text with its </s>
+    texts.py TOKENIZER OUT TEXT...    tokenizes files of text into OUT.npy: all tokens, each text with its </s>
+
+A file of text has a paragraph a line, or, if its name ends in .jsonl, a JSON string a line.
 """
 
+import json
 import sys
 
 import numpy as np
@@ -10,6 +13,12 @@ import sentencepiece
 import torch
 
 END = 1
+
+
+def lines_of(path):
+    with open(path, encoding="utf-8") as f:
+        for line in f:
+            yield json.loads(line) if path.endswith(".jsonl") else line.rstrip("\n")
 
 
 def pack(processor, lines, longest):
@@ -72,8 +81,7 @@ def main():
     processor = sentencepiece.SentencePieceProcessor(model_file=f"{tokenizer}/spiece.model")
     lines = []
     for path in texts:
-        with open(path, encoding="utf-8") as f:
-            lines += [line.rstrip("\n") for line in f]
+        lines += lines_of(path)
     tokens = pack(processor, lines, 512)
     np.save(f"{out}.npy", tokens)
     print(f"{len(tokens)} tokens, {int((tokens == END).sum())} texts")

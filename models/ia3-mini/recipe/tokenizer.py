@@ -2,17 +2,19 @@
 
     tokenizer.py VOCAB.TXT OUT TEXT...     writes OUT/spiece.model and OUT/teacher-ids.npy
 
-VOCAB.TXT is the teacher's list of pieces, TEXT are files of text, a paragraph a line. "▁word" stands for WordPiece's "word" at the
+VOCAB.TXT is the teacher's list of pieces, TEXT are files as texts.py reads them. "▁word" stands for WordPiece's "word" at the
 beginning of a word, and "word" for "##word" or, where there is none (after punctuation), for "word". Of all these the most
 frequent in TEXT are kept. teacher-ids.npy has the teacher's number of each piece.
 
 The model is SentencePiece's unigram model: a text is cut into the pieces that are most probable together. The
 probabilities are frequencies, found by cutting TEXT again and again (hard EM). Text is normalised by nmt_nfkc_cf, which
-folds case as the teacher's does; what no piece covers is spelled in bytes.
+folds case as the teacher's does, but for a line break, which those rules take for a space: it stays, with spaces around it, so that a
+word looks the same after a line break as elsewhere. What no piece covers is spelled in bytes.
 """
 
 import collections
 import random
+import struct
 import sys
 import tempfile
 
@@ -20,25 +22,62 @@ import numpy as np
 import sentencepiece
 from sentencepiece import sentencepiece_model_pb2 as pb
 
+from texts import lines_of
+
 PIECES = 16384
 ROUNDS = 4
 SAMPLE = 40_000  # lines that are cut in each round
-SYMBOLS = ["\n", "{", "}", "<", ">", "\\", "^", "~"]  # as they are, whatever surrounds them
+RULES = "nmt_nfkc_cf"
+BREAK, SPACED_BREAK = "\n", " \n "
 LETTERS = set("£€§°·–—‘’“”…áàâäãåæçéèêëíìîïñóòôöõøœßúùûüýÿαβγδελμπσω")  # besides ASCII; other characters are spelled in bytes
 PAD, END, UNKNOWN = 0, 1, 2
 TEACHER_UNKNOWN, TEACHER_END = "[UNK]", "[SEP]"
+TEACHER_BREAK = "."  # the teacher, which takes a line break for a space, reads a full stop instead
+
+
+def trained(lines, folder, **normalization):
+    """A model of any kind: its special pieces and its rules of normalisation are what is used."""
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines[:20000]), model_prefix=f"{folder}/m", vocab_size=1000, model_type="unigram",
+        byte_fallback=True, pad_id=PAD, eos_id=END, unk_id=UNKNOWN, bos_id=-1, pad_piece="<pad>", eos_piece="</s>",
+        unk_piece="<unk>", hard_vocab_limit=False, remove_extra_whitespaces=True, minloglevel=2, **normalization)
+    with open(f"{folder}/m.model", "rb") as f:
+        return pb.ModelProto.FromString(f.read())
+
+
+def rules_of(charsmap):
+    """{text: what it becomes}: the entries of SentencePiece's map, which is the size of a double-array trie (darts-clone), the trie, and
+    texts that end in a zero byte. A key that ends at a node has the text's position in the node's first child."""
+    size, = struct.unpack("<I", charsmap[:4])
+    units, texts = np.frombuffer(charsmap[4:4 + size], "<u4").tolist(), charsmap[4 + size:]
+    children = lambda at: at ^ (units[at] >> 10 << ((units[at] & 0x200) >> 6))
+    found, stack = {}, [(children(0), b"")]
+    while stack:
+        base, key = stack.pop()
+        for byte in range(1, 256):
+            at = base ^ byte
+            if at >= len(units) or units[at] & 0x800000ff != byte:
+                continue
+            longer = key + bytes([byte])
+            if units[at] >> 8 & 1:
+                start = units[children(at)] & 0x7fffffff
+                found[longer.decode()] = texts[start:texts.index(b"\0", start)].decode()
+            stack.append((children(at), longer))
+    return found
 
 
 def normalizer(lines):
-    """A trained model of any kind: its rules of normalisation and its special pieces are what is used."""
+    """A trained model with the rules of this tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines[:20000]), model_prefix=f"{folder}/m", vocab_size=1000, model_type="unigram",
-            normalization_rule_name="nmt_nfkc_cf", byte_fallback=True, user_defined_symbols=SYMBOLS, pad_id=PAD, eos_id=END,
-            unk_id=UNKNOWN, bos_id=-1, pad_piece="<pad>", eos_piece="</s>", unk_piece="<unk>", hard_vocab_limit=False,
-            remove_extra_whitespaces=True, minloglevel=2)
-        with open(f"{folder}/m.model", "rb") as f:
-            return pb.ModelProto.FromString(f.read())
+        rules = rules_of(trained(lines, folder, normalization_rule_name=RULES).normalizer_spec.precompiled_charsmap)
+        rules[BREAK] = SPACED_BREAK
+        codes = lambda text: " ".join(f"{ord(c):X}" for c in text)
+        with open(f"{folder}/rules.tsv", "w", encoding="ascii") as f:
+            f.writelines(f"{codes(a)}\t{codes(b)}\n" for a, b in sorted(rules.items()))
+        model = trained(lines, folder, normalization_rule_tsv=f"{folder}/rules.tsv")
+    model.normalizer_spec.normalization_rule_tsv = ""
+    model.trainer_spec.model_prefix = ""
+    return model
 
 
 def candidates(vocabulary):
@@ -55,8 +94,7 @@ def candidates(vocabulary):
         elif bare.isalnum():  # the teacher never sees "##," and the like, because it cuts at punctuation
             found[bare] = i
     found["▁"] = number[TEACHER_UNKNOWN]
-    for symbol in SYMBOLS:
-        found.pop(symbol, None)
+    found[BREAK] = found["▁" + BREAK] = number[TEACHER_BREAK]
     return found
 
 
@@ -115,8 +153,7 @@ def main():
         vocabulary = f.read().split("\n")[:-1]
     lines = []
     for path in texts:
-        with open(path, encoding="utf-8") as f:
-            lines += [line.rstrip("\n") for line in f if line.strip()]
+        lines += [line for line in lines_of(path) if line.strip()]
     random.Random(0).shuffle(lines)
     model, ids = make(vocabulary, lines)
     with open(f"{out}/spiece.model", "wb") as f:

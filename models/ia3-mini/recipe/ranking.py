@@ -1,0 +1,101 @@
+"""Ranking choices: batches of prompts with their choices, and T-Few's losses (arXiv 2205.05638, section 3.2) over them."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from texts import END, batch
+
+LONGEST_CHOICE = 24
+IGNORED = -100
+
+
+class Item(NamedTuple):
+    ids: list  # of the input, with </s>
+    choices: list  # of lists of ids, each with </s>
+    right: int
+
+
+class Batch(NamedTuple):
+    ids: torch.Tensor  # [rows, tokens]
+    keep: torch.Tensor  # [rows, tokens]
+    targets: torch.Tensor  # [rows, choices, tokens of a choice], IGNORED where there is nothing
+    right: torch.Tensor  # [rows]
+
+
+def items_of(processor, prompts, longest):
+    """Prompts as numbers. Of inputs that are too long the middle is left out: both ends may hold the question."""
+    texts = processor.encode([p.text for p in prompts])
+    flat = iter(processor.encode([c for p in prompts for c in p.choices]))
+    items = []
+    for p, ids in zip(prompts, texts):
+        if len(ids) > longest - 1:
+            half = (longest - 1) // 2
+            ids = ids[:longest - 1 - half] + ids[-half:]
+        items.append(Item(ids + [END], [next(flat)[:LONGEST_CHOICE - 1] + [END] for _ in p.choices], p.right))
+    return items
+
+
+def collate(items):
+    ids, keep = batch([i.ids for i in items])
+    most, longest = max(len(i.choices) for i in items), max(len(c) for i in items for c in i.choices)
+    targets = np.full((len(items), most, longest), IGNORED, np.int64)
+    for row, i in zip(targets, items):
+        for to, c in zip(row, i.choices):
+            to[:len(c)] = c
+    return Batch(ids, keep, torch.from_numpy(targets), torch.tensor([i.right for i in items]))
+
+
+def cost(item):
+    """Roughly the work that an item takes, in tokens of the encoder."""
+    return len(item.ids) + 0.7 * sum(map(len, item.choices))
+
+
+def batches(items, most):
+    """Groups of items with similar numbers of choices and lengths, each of a cost of about `most`."""
+    size = lambda i: max(len(i.choices), 2).bit_length()
+    group, widest = [], 0
+    for i in sorted(items, key=lambda i: (size(i), len(i.ids))):
+        widest = max(cost(i), widest if group else 0)
+        if group and (size(i) != size(group[0]) or (len(group) + 1) * widest > most):
+            yield group
+            group, widest = [], cost(i)
+        group.append(i)
+    yield group
+
+
+def log_probabilities(model, b):
+    """(log p of each token of each choice: [tokens], its row and choice: [tokens] each)"""
+    starts = F.pad(b.targets.clamp(min=0)[..., :-1], (1, 0))
+    states = model.decode_choices(starts, model.encode(b.ids, b.keep), b.keep)
+    row, choice, token = torch.nonzero(b.targets != IGNORED, as_tuple=True)
+    logits = model.logits(states[row, choice, token])
+    return -F.cross_entropy(logits, b.targets[row, choice, token], reduction="none"), row, choice
+
+
+def scores(log_p, row, choice, shape):
+    """Mean log p of each choice, -inf where there is none: [rows, choices]"""
+    at = row * shape[1] + choice
+    total = log_p.new_zeros(shape[0] * shape[1]).index_add(0, at, log_p)
+    count = torch.bincount(at, minlength=len(total))
+    return total.div(count.clamp(min=1)).masked_fill(count == 0, -torch.inf).reshape(shape)
+
+
+class Losses(NamedTuple):
+    lm: torch.Tensor
+    ul: torch.Tensor
+    ln: torch.Tensor
+    accuracy: torch.Tensor
+
+
+def losses(model, b):
+    """Means over rows of: -log p of a token of the right choice; -log(1 - p) of a token of wrong ones; -log softmax of the right score."""
+    shape = b.targets.shape[:2]
+    log_p, row, choice = log_probabilities(model, b)
+    s = scores(log_p, row, choice, shape)
+    right = s.gather(1, b.right[:, None]).squeeze(1)
+    wrong = choice != b.right[row]
+    ul = -torch.log1p(-log_p[wrong].exp().clamp(max=1 - 1e-6)).mean() if wrong.any() else log_p.new_zeros(())
+    return Losses(-right.mean(), ul, F.cross_entropy(s, b.right), (s.argmax(1) == b.right).float().mean())

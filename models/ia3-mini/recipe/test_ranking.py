@@ -1,0 +1,113 @@
+"""Tests of ranking and of the tokenizer, which need PyTorch and SentencePiece. Prints one line a test ("ok N - …")."""
+
+import math
+import unittest
+
+try:
+    import sentencepiece
+    import torch
+
+    import ranking
+    import tokenizer
+    from test_student import student
+except ImportError as e:
+    raise unittest.SkipTest(f"{e.name} is not installed")
+
+ITEMS = [ranking.Item([5, 6, 7, 1], [[8, 1], [9, 10, 11, 1]], 1), ranking.Item([12, 1], [[13, 14, 1], [15, 1], [16, 1]], 0)]
+
+
+class Ranking(unittest.TestCase):
+    def expected(self, model, item):
+        """Mean log p of each choice, and the log p of its tokens, one choice at a time."""
+        ids, keep = torch.tensor([item.ids]), torch.ones(1, len(item.ids), dtype=torch.bool)
+        memory, means, tokens = model.encode(ids, keep), [], []
+        for c in item.choices:
+            logits = model.logits(model.decode(torch.tensor([[0] + c[:-1]]), memory, keep))[0]
+            tokens.append(logits.log_softmax(-1)[range(len(c)), c])
+            means.append(float(tokens[-1].mean()))
+        return means, tokens
+
+    @torch.no_grad()
+    def test_scores(self):
+        """Choices and inputs together score as each alone."""
+        model, b = student(), ranking.collate(ITEMS)
+        got = ranking.scores(*ranking.log_probabilities(model, b), b.targets.shape[:2])
+        self.assertEqual(float(got[0, 2]), -math.inf)
+        for item, row in zip(ITEMS, got):
+            for a, b in zip(self.expected(model, item)[0], row):
+                self.assertAlmostEqual(a, float(b), places=4)
+
+    @torch.no_grad()
+    def test_losses(self):
+        model = student()
+        lm = ln = 0.0
+        wrong = []
+        for item in ITEMS:
+            means, tokens = self.expected(model, item)
+            lm -= means[item.right] / 2
+            ln -= float(torch.tensor(means).log_softmax(0)[item.right]) / 2
+            wrong += [1 - math.exp(x) for i, t in enumerate(tokens) if i != item.right for x in t.tolist()]
+        got = ranking.losses(model, ranking.collate(ITEMS))
+        self.assertAlmostEqual(float(got.lm), lm, places=4)
+        self.assertAlmostEqual(float(got.ln), ln, places=4)
+        self.assertAlmostEqual(float(got.ul), -sum(map(math.log, wrong)) / len(wrong), places=5)
+
+    def test_batches(self):
+        """Every item comes once; what is padded together costs no more than asked, unless it is one item."""
+        items = [ranking.Item([3] * n, [[4] * m] * c, 0) for n in (1, 9, 40) for m in (1, 5) for c in (2, 3, 30)] * 3
+        groups = list(ranking.batches(items, 100))
+        self.assertEqual(sorted(map(id, sum(groups, []))), sorted(map(id, items)))
+        for g in groups:
+            self.assertTrue(len(g) == 1 or len(g) * max(map(ranking.cost, g)) <= 100, g)
+
+    def test_the_middle_of_a_long_input_is_left_out(self):
+        class Processor:
+            def encode(self, texts):
+                return [[ord(c) for c in t] for t in texts]
+
+        class Prompt:
+            text, choices, right = "abcdefgh", ["x", "y" * 40], 1
+
+        item, = ranking.items_of(Processor(), [Prompt], 6)
+        self.assertEqual(item.ids, [*map(ord, "abcgh"), 1])
+        self.assertEqual(item.choices, [[ord("x"), 1], [ord("y")] * (ranking.LONGEST_CHOICE - 1) + [1]])
+
+
+class Tokenizer(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *map(chr, range(33, 127)), "card", "expired", "##ing", "pay", "my", "##my"]
+        cls.words = [w for w in words if not w.isupper() or len(w) > 1]
+        lines = [f"my card expired paying {i} < > a\nb" for i in range(3000)]
+        cls.model, cls.ids = tokenizer.make(cls.words, lines, pieces=500)
+        cls.processor = sentencepiece.SentencePieceProcessor(model_proto=cls.model.SerializeToString())
+
+    def pieces(self, text):
+        return self.processor.encode(text, out_type=str)
+
+    def test_a_line_break_stays_and_words_after_it_are_whole(self):
+        self.assertEqual(self.pieces("My card\nmy card\n\nexpired"), ["▁my", "▁card", "▁\n", "▁my", "▁card", "▁\n", "▁\n", "▁expired"])
+        self.assertEqual(self.pieces("a \t\r b"), ["▁a", "▁b"])
+
+    def test_numbers_of_the_teacher(self):
+        number = lambda piece: self.words[self.ids[self.processor.piece_to_id(piece)]]
+        self.assertEqual([number(p) for p in ("▁card", "ing", "my", "▁my", "<", "▁<", "</s>", "▁\n")],
+                         ["card", "##ing", "##my", "my", "<", "<", "[SEP]", "."])
+
+    def test_what_no_piece_covers_is_spelled_in_bytes(self):
+        self.assertEqual(self.pieces("😀")[-4:], ["<0xF0>", "<0x9F>", "<0x98>", "<0x80>"])
+        self.assertNotIn(tokenizer.UNKNOWN, self.processor.encode("日本 😀 ~ ^ { }"))
+
+    def test_rules(self):
+        """The rules that were read are those of the library, but for the line break."""
+        rules = tokenizer.rules_of(self.model.normalizer_spec.precompiled_charsmap)
+        self.assertEqual((rules["A"], rules["ﬁ"], rules["\t"], rules["\n"]), ("a", "fi", " ", " \n "))
+        plain = sentencepiece.SentencePieceNormalizer(rule_name=tokenizer.RULES)
+        ours = sentencepiece.SentencePieceProcessor(model_proto=self.model.SerializeToString())
+        for c in list(rules)[::997] + ["e\u0301", "Ａ", "ß", "İ"]:
+            if "\n" not in c:
+                self.assertEqual(ours.normalize(f"x{c}x"), plain.normalize(f"x{c}x"), hex(ord(c[0])))
+
+
+if __name__ == "__main__":
+    unittest.main()

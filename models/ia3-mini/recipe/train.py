@@ -1,0 +1,134 @@
+"""Trains the whole student to rank answers, on all labelled sets at once.
+
+    train.py --sets DIR --tokenizer DIR --model DIR --minutes N [--out DIR]
+
+Each step takes prompts of many sets (prompts.py) and T-Few's three losses. A set is drawn in proportion to the square root of its size.
+Every fifteen minutes, and at the end, the checkpoint goes to --out (--model), and the zero-shot accuracy on the sets that are for
+choosing among models is printed, each prompt in one fixed form. The rate falls to zero over the minutes.
+"""
+
+import argparse
+import random
+import sys
+import time
+
+import numpy as np
+import sentencepiece
+import torch
+
+import prompts
+import ranking
+import t5
+from questions import QUESTIONS
+
+POOL = 512  # prompts that are sorted into batches
+LARGEST = 20_000  # rows; a set that is larger is not drawn more often
+JUDGED = 100  # rows of a set that judges models
+
+
+def stream(sets, processor, r, longest, most):
+    """Batches without end."""
+    names = list(sets.rows)
+    weights = [min(len(sets.rows[n]), LARGEST) ** 0.5 for n in names]
+    while True:
+        chosen = [sets.prompt(r, n, r.choice(sets.rows[n])) for n in r.choices(names, weights, k=POOL)]
+        groups = list(ranking.batches(ranking.items_of(processor, chosen, longest), most))
+        r.shuffle(groups)
+        yield from map(ranking.collate, groups)
+
+
+def plain(kind, name, row, labels):
+    """The fixed form: the first question of the set, and its texts on lines of their own."""
+    question = (QUESTIONS.get(name) or QUESTIONS[kind])[0]
+    choices = row.choices or labels
+    fields = list(row.fields.values()) if len(row.fields) == 1 else [f"{k.capitalize()}: {v}" for k, v in row.fields.items()]
+    return prompts.Prompt("\n".join([question, *fields]), choices, choices.index(row.label))
+
+
+class Judge:
+    """Accuracy on rows of the sets for choosing among models."""
+
+    def __init__(self, folder, processor, longest):
+        sets, r = prompts.Sets(folder, "dev"), random.Random(1)
+        self.batches = {}
+        for name, rows in sets.rows.items():
+            s = sets.about[name]
+            chosen = [plain(s["kind"], name, row, s["labels"]) for row in r.sample(rows, min(JUDGED, len(rows)))]
+            self.batches[name] = list(map(ranking.collate, ranking.batches(ranking.items_of(processor, chosen, longest), 4096)))
+
+    @torch.no_grad()
+    def accuracy(self, model):
+        result = {}
+        for name, batches in self.batches.items():
+            right = [ranking.scores(*ranking.log_probabilities(model, b), b.targets.shape[:2]).argmax(1) == b.right for b in batches]
+            result[name] = float(torch.cat(right).float().mean())
+        return result
+
+
+def optimizer_of(model, rate, encoder_rate):
+    groups = {"encoder": [], "decoder": [], "shared": []}
+    for name, p in model.named_parameters():
+        groups[name.split(".")[0]].append(p)
+    rates = {"encoder": encoder_rate, "decoder": rate, "shared": encoder_rate}
+    return torch.optim.AdamW([{"params": ps, "top": rates[name]} for name, ps in groups.items()], lr=rate, betas=(0.9, 0.98),
+                             weight_decay=0.01, fused=True)
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("sets", "tokenizer", "model"):
+        p.add_argument(f"--{name}", required=True)
+    p.add_argument("--out")
+    p.add_argument("--minutes", type=float, required=True)
+    p.add_argument("--rate", type=float, default=1e-3, help="of the decoder (1e-3)")
+    p.add_argument("--encoder-rate", type=float, default=2e-4)
+    p.add_argument("--tokens", type=int, default=2048, help="cost of a batch, in tokens (2048)")
+    p.add_argument("--longest", type=int, default=256, help="tokens of an input (256)")
+    p.add_argument("--lm", type=float, default=1.0)
+    p.add_argument("--ul", type=float, default=1.0)
+    p.add_argument("--seed", type=int, default=0)
+    return p.parse_args()
+
+
+def main():
+    o = arguments()
+    processor = sentencepiece.SentencePieceProcessor(model_file=f"{o.tokenizer}/spiece.model")
+    model, out = t5.load(o.model), o.out or o.model
+    judge = Judge(o.sets, processor, o.longest)
+    sets = prompts.Sets(o.sets)
+    optimizer = optimizer_of(model, o.rate, o.encoder_rate)
+    step, seen, recent = 0, 0, []
+
+    def judged():
+        a = judge.accuracy(model)
+        print("zero-shot: mean %.3f; %s" % (np.mean(list(a.values())), ", ".join(f"{k} {v:.3f}" for k, v in a.items())), flush=True)
+
+    judged()
+    started = saved = time.monotonic()
+    for b in stream(sets, processor, random.Random(o.seed), o.longest, o.tokens):
+        gone = (time.monotonic() - started) / (o.minutes * 60)
+        if gone >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = group["top"] * min(1, (step + 1) / 100) * (1 - gone)
+        loss = ranking.losses(model, b)
+        optimizer.zero_grad()
+        (loss.ln + o.lm * loss.lm + o.ul * loss.ul).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step, seen = step + 1, seen + len(b.ids)
+        recent.append([float(x.detach()) for x in loss])
+        if step % 200 == 0:
+            print("%5.1f min, step %d, %d rows: lm %.3f, ul %.4f, ln %.3f, accuracy %.3f" % (
+                gone * o.minutes, step, seen, *np.mean(recent, 0)), flush=True)
+            recent = []
+        if time.monotonic() - saved > 900:
+            saved = time.monotonic()
+            t5.save(model, out)
+            judged()
+    t5.save(model, out)
+    judged()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
