@@ -75,13 +75,52 @@ softmax_tile(const attention_scratch *s, size_t n_k, size_t vecs, bool first, bo
     }
 }
 
+/*
+ * What is fetched during a block of n queries from i on: the rows of its results, and as large a part of the next head's
+ * queries, keys and values, which are short pieces of memory, kilobytes apart.
+ */
+static void
+fetch_with_block(ia3_fetch *f, const ia3_head *h, const ia3_head *next, size_t i, size_t n)
+{
+    const ia3_attention *a = h->a;
+    const size_t size = h->bf16 ? sizeof(uint16_t) : sizeof(float), inner = (size_t) a->n_heads * h->d;
+    const size_t n_k = h->n_k < IA3_KEYS ? h->n_k : IA3_KEYS,
+                 steps = (n_k + IA3_TILE_ROWS - 1) / IA3_TILE_ROWS;
+    const struct {
+        const void *x;
+        size_t row, rows, stride;
+    } of[IA3_FETCHES] = {{a->k, next->k0, next->n_k, a->kv_stride},
+                         {a->v, next->k0, next->n_k, a->kv_stride},
+                         {a->q, next->q0, next->n_q, a->q_stride}};
+    for (size_t x = 0; x < IA3_FETCHES; x++) {
+        const size_t first = of[x].rows * i / h->n_q, end = of[x].rows * (i + n) / h->n_q;
+        f[x] = (ia3_fetch){.first = (const char *) of[x].x +
+                                    ia3_head_at(next, of[x].row + first, of[x].stride) * size,
+                           .stride = of[x].stride * size,
+                           .bytes = h->d * size,
+                           .rows = end - first,
+                           .each = (end - first + steps - 1) / steps};
+    }
+    for (size_t row = h->q0 + i; row < h->q0 + i + n; row++)
+        for (size_t c = 0; c < h->d * size; c += 64)
+            __builtin_prefetch((const char *) a->out + ia3_head_at(h, row, inner) * size + c, 1);
+}
+
 /* Attends to keys [k, k + n_k) with the queries in s->qt. */
 static void
 attend_tile(const attention_job *j, const ia3_head *h, const attention_scratch *s, const ia3_block_keys *keys,
-            size_t k, size_t n_k, size_t vecs)
+            size_t k, size_t n_k, size_t vecs, const ia3_fetch *fetch)
 {
     const bool first = k == 0;
-    ia3_scores scores = {s->p, s->tile_max, s->k + k * h->dp, s->qt, s->bias, n_k, h->d, h->dp};
+    ia3_scores scores = {.s = s->p,
+                         .max = s->tile_max,
+                         .k = s->k + k * h->dp,
+                         .qt = s->qt,
+                         .bias = s->bias,
+                         .n_k = n_k,
+                         .d = h->d,
+                         .dp = h->dp,
+                         .fetch = first ? fetch : NULL};
     ia3_tile_scores(&scores, vecs);
     if (j->mask.on)
         ia3_tile_mask(s->mask, k, n_k, keys, vecs, j->a->dropout.site + (uint32_t) h->head, &j->mask);
@@ -112,22 +151,25 @@ finish_queries(const ia3_head *h, const attention_scratch *s, size_t i, size_t n
 }
 
 static void
-attend(const attention_job *j, const ia3_head *h, const attention_scratch *s)
+attend(const attention_job *j, const ia3_head *h, const ia3_head *next, const attention_scratch *s)
 {
     const ia3_attention *a = j->a;
     ia3_block_keys keys;
+    ia3_fetch fetch[IA3_FETCHES];
     ia3_tile_keys(h, s->k, a->k);
     ia3_tile_keys(h, s->v, a->v);
-    for (size_t i = 0; i < h->n_q; i += IA3_QUERIES) {
-        const size_t n = h->n_q - i < IA3_QUERIES ? h->n_q - i : IA3_QUERIES, vecs = ia3_vectors(n);
+    for (size_t i = 0, n; i < h->n_q; i += n) {
+        n = ia3_block_queries(h->n_q - i);
+        const size_t vecs = ia3_vectors(n);
         ia3_head_beat(h->n_k);
+        fetch_with_block(fetch, h, next, i, n);
         ia3_block_load(h, s->qt, s->rows, a->q, h->q0 + i, n, a->q_stride, h->lk);
         if (j->mask.on)
             ia3_block_keys_of(&keys, a->dropout.row_key + h->q0 + i, n);
         for (size_t k = 0; k < h->n_k; k += IA3_KEYS) {
             const size_t n_k = h->n_k - k < IA3_KEYS ? h->n_k - k : IA3_KEYS;
             ia3_tile_bias(h, s->bias, i, n, k, n_k);
-            attend_tile(j, h, s, &keys, k, n_k, vecs);
+            attend_tile(j, h, s, &keys, k, n_k, vecs, fetch);
         }
         finish_queries(h, s, i, n, vecs);
     }
@@ -139,12 +181,15 @@ attention_work(void *arg, int slot, size_t begin, size_t end)
     const attention_job *j = arg;
     attention_scratch s;
     lay_out(&s, j->scratch + (size_t) slot * j->scratch_size, j->a);
+    const size_t n = (size_t) j->a->n_seq * (size_t) j->a->n_heads, threads = (size_t) j->cpu->threads;
     for (size_t i = begin; i < end; i++) {
-        ia3_head h = ia3_head_of(j->a, i, j->cpu->bf16);
+        ia3_head h = ia3_head_of(j->a, i, j->cpu->bf16), next = {0};
+        if (i + threads < n) /* the threads take one head each in turn */
+            next = ia3_head_of(j->a, i + threads, j->cpu->bf16);
         if (h.n_k == 0)
             ia3_attend_nothing(&h);
         else if (h.n_q > 0)
-            attend(j, &h, &s);
+            attend(j, &h, &next, &s);
     }
 }
 

@@ -188,8 +188,8 @@ attend_bwd(const bwd_job *j, const ia3_head *h, const bwd_scratch *s)
     ia3_tile_keys(h, s->v, a->v);
     memset(s->dk, 0, padded * h->dp * sizeof(float));
     memset(s->dv, 0, padded * h->dp * sizeof(float));
-    for (size_t i = 0; i < h->n_q; i += IA3_QUERIES) {
-        const size_t n = h->n_q - i < IA3_QUERIES ? h->n_q - i : IA3_QUERIES;
+    for (size_t i = 0, n; i < h->n_q; i += n) {
+        n = ia3_block_queries(h->n_q - i);
         ia3_head_beat(h->n_k);
         load_queries(j, h, s, i, n);
         if (j->mask.on)

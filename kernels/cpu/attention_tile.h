@@ -32,13 +32,29 @@ ia3_vectors(size_t n)
 }
 
 /*
- * e^x for x <= 88, as ia3_expf computes it, except that for x < -87.3 the result is e^-87.3 (10^-38). Lanes beyond the last
- * query may have any x; what they give is not used.
+ * Queries of the next block, when `left` are left. Where a block is one tile wide, blocks are of similar size, because a
+ * tile of one vector takes more than a third of the time of one of three.
+ */
+static inline size_t
+ia3_block_queries(size_t left)
+{
+    size_t n = IA3_QUERIES;
+    if (IA3_QUERIES == IA3_TILE_VECS * IA3_VEC_LANES) {
+        const size_t blocks = (left + IA3_QUERIES - 1) / IA3_QUERIES;
+        n = (ia3_vectors(left) + blocks - 1) / blocks * IA3_VEC_LANES;
+    }
+    return n < left ? n : left;
+}
+
+/*
+ * e^x for x <= 88, as ia3_expf computes it, except that for x < -50 the result is e^-50 (10^-22), which added to one is nothing
+ * either. Products with smaller numbers could be denormal, and each of those takes as long as a hundred others. Lanes beyond
+ * the last query may have any x; what they give is not used.
  */
 IA3_INLINE ia3_vec
 ia3_vec_exp(ia3_vec x)
 {
-    const ia3_vec lowest = (ia3_vec){0} - 87.3f;
+    const ia3_vec lowest = (ia3_vec){0} - 50.0f;
     x = ia3_vec_max(lowest, x); /* x last, so that NaN stays NaN */
     ia3_vec t = x * 1.44269504088896341f + 12582912.0f;
     ia3_vec n = t - 12582912.0f;
@@ -202,6 +218,26 @@ ia3_tile_bias(const ia3_head *h, float *restrict bias, size_t i, size_t n, size_
         bias[x] = *(from - x);
 }
 
+/* Rows that are fetched to the second-level cache while scores are computed, `each` with every IA3_TILE_ROWS keys. */
+typedef struct ia3_fetch {
+    const char *first;
+    size_t stride, bytes, rows, each;
+} ia3_fetch;
+
+enum { IA3_FETCHES = 3 };
+
+/* Fetches what is to be fetched with keys [j, j + IA3_TILE_ROWS). */
+static __attribute__((noinline)) void
+ia3_fetch_rows(const ia3_fetch *f, size_t j)
+{
+    for (size_t i = 0; i < IA3_FETCHES; i++, f++) {
+        const size_t from = j / IA3_TILE_ROWS * f->each, end = from + f->each;
+        for (size_t r = from; r < end && r < f->rows; r++)
+            for (size_t c = 0; c < f->bytes; c += 64)
+                __builtin_prefetch(f->first + r * f->stride + c, 0, 2);
+    }
+}
+
 /* A tile of keys, and what its scores are computed from. */
 typedef struct ia3_scores {
     float *s;        /* [n_k, IA3_QUERIES]: the scores, k·qᵀ + bias */
@@ -210,6 +246,7 @@ typedef struct ia3_scores {
     const float *qt; /* [d, IA3_QUERIES] */
     const float *bias;
     size_t n_k, d, dp;
+    const ia3_fetch *fetch; /* [IA3_FETCHES], or NULL */
 } ia3_scores;
 
 /* Computes `vecs` vectors of columns (queries), as ia3_tile_columns does. */
@@ -217,7 +254,10 @@ IA3_INLINE void
 ia3_scores_columns(const ia3_scores *t, size_t column, const size_t vecs)
 {
     float *max = t->max + column;
+    const ia3_vec lowest = (ia3_vec){0} - INFINITY;
     for (size_t j = 0; j < t->n_k; j += IA3_TILE_ROWS) {
+        if (t->fetch && column == 0)
+            ia3_fetch_rows(t->fetch, j);
         ia3_vec sum[IA3_TILE_ROWS][IA3_TILE_VECS];
         IA3_UNROLL
         for (size_t r = 0; r < IA3_TILE_ROWS; r++)
@@ -227,6 +267,10 @@ ia3_scores_columns(const ia3_scores *t, size_t column, const size_t vecs)
         ia3_tile_sums(sum, (ia3_tile_a){t->k + j * t->dp, t->dp, 1}, t->qt + column, IA3_QUERIES, t->d, vecs);
         const float *b = t->bias + IA3_KEYS - 1 - j + column;
         float *to = t->s + j * IA3_QUERIES + column;
+        ia3_vec most[IA3_TILE_VECS];
+        IA3_UNROLL
+        for (size_t v = 0; v < vecs; v++)
+            most[v] = j == 0 ? lowest : IA3_AT(max, v);
         IA3_UNROLL
         for (size_t r = 0; r < IA3_TILE_ROWS; r++, b--, to += IA3_QUERIES) {
             if (j + r >= t->n_k)
@@ -235,9 +279,12 @@ ia3_scores_columns(const ia3_scores *t, size_t column, const size_t vecs)
             for (size_t v = 0; v < vecs; v++) {
                 ia3_vec x = sum[r][v] + *(const ia3_vec *) (b + v * IA3_VEC_LANES);
                 IA3_AT(to, v) = x;
-                IA3_AT(max, v) = j + r == 0 ? x : ia3_vec_max(x, IA3_AT(max, v));
+                most[v] = ia3_vec_max(x, most[v]);
             }
         }
+        IA3_UNROLL
+        for (size_t v = 0; v < vecs; v++)
+            IA3_AT(max, v) = most[v];
     }
 }
 
