@@ -189,8 +189,8 @@ ia3_int8_quantize(ia3_cpu *cpu, const ia3_int8_weight *w, const void *a, int row
 }
 
 void
-ia3_int8_panels(const ia3_cpu *cpu, const ia3_int8_weight *w, int first, int panels, const ia3_int8_rows *a,
-                int row, int rows, void *y, size_t ldy, ia3_out out)
+ia3_int8_panels(const ia3_cpu *cpu, const ia3_int8_weight *w, int first, int panels, int next,
+                const ia3_int8_rows *a, int row, int rows, void *y, size_t ldy, ia3_out out)
 {
     size_t size = out == IA3_OUT_ACT ? cpu->act_size : sizeof(float);
     ia3_int8_product p = {.groups = w->groups,
@@ -203,7 +203,7 @@ ia3_int8_panels(const ia3_cpu *cpu, const ia3_int8_weight *w, int first, int pan
     for (int i = 0; i < panels; i++) {
         int column = (first + i) * IA3_INT8_COLUMNS;
         p.w = w->data + (size_t) (first + i) * panel_bytes(w);
-        p.next = first + i + 1 < w->n_panels ? p.w + panel_bytes(w) : NULL;
+        p.next = i + 1 < panels ? p.w + panel_bytes(w) : w->data + (size_t) next * panel_bytes(w);
         p.w_scale = w->scale + column;
         p.start = w->start + column;
         p.n = w->n - column < IA3_INT8_COLUMNS ? w->n - column : IA3_INT8_COLUMNS;
@@ -231,7 +231,8 @@ product_work(void *arg, int slot, size_t begin, size_t end)
         int panel = (int) (i % (size_t) j->w->n_panels), row = (int) (i / (size_t) j->w->n_panels) * j->chunk;
         int rows = j->rows - row < j->chunk ? j->rows - row : j->chunk;
         size_t at = (size_t) row * (size_t) j->w->n + (size_t) panel * IA3_INT8_COLUMNS;
-        ia3_int8_panels(j->cpu, j->w, panel, 1, &j->a, row, rows, j->y + at * size, (size_t) j->w->n, j->out);
+        ia3_int8_panels(j->cpu, j->w, panel, 1, (panel + 1) % j->w->n_panels, &j->a, row, rows,
+                        j->y + at * size, (size_t) j->w->n, j->out);
     }
 }
 
@@ -291,10 +292,12 @@ gated_work(void *arg, int slot, size_t begin, size_t end)
     for (size_t i = begin; i < end; i++) {
         const int panel = (int) (i % groups) * GATED_PANELS, row = (int) (i / groups) * p->chunk;
         const int rows = p->rows - row < p->chunk ? p->rows - row : p->chunk;
-        ia3_int8_panels(p->cpu, p->w, panel, GATED_PANELS, &p->a, row, rows, g0, (size_t) ldg, IA3_OUT_ACT);
+        const int after = (panel + GATED_PANELS) % second, then = j->p->gated ? second + panel : after;
+        ia3_int8_panels(p->cpu, p->w, panel, GATED_PANELS, then, &p->a, row, rows, g0, (size_t) ldg,
+                        IA3_OUT_ACT);
         if (j->p->gated)
-            ia3_int8_panels(p->cpu, p->w, second + panel, GATED_PANELS, &p->a, row, rows, g1, (size_t) ldg,
-                            IA3_OUT_ACT);
+            ia3_int8_panels(p->cpu, p->w, second + panel, GATED_PANELS, after, &p->a, row, rows, g1,
+                            (size_t) ldg, IA3_OUT_ACT);
         const size_t at = (size_t) panel * IA3_INT8_COLUMNS;
         ia3_gated_block b = {.p = j->p,
                              .h = p->y + ((size_t) row * d_ff + at) * size,

@@ -58,10 +58,9 @@ typedef struct ia3_int8_rows {
 
 /* The product of some rows by one panel: y[r·ldy + j] for j < n, where j = 0 is the panel's first column. */
 typedef struct ia3_int8_product {
-    const int8_t *w,
-        *next;            /* next: the panel that will be multiplied after this one, to be fetched; or NULL */
-    const float *w_scale; /* [32] */
-    const int32_t *start; /* [32] */
+    const int8_t *w, *next; /* next: the panel that will be multiplied after this one, to be fetched */
+    const float *w_scale;   /* [32] */
+    const int32_t *start;   /* [32] */
     int groups, n;
     const uint8_t *q;
     const float *scale;
@@ -123,9 +122,10 @@ ia3_int8_rows ia3_int8_quantize(ia3_cpu *cpu, const ia3_int8_weight *w, const vo
 
 /*
  * Computes columns [32·first, 32·(first + panels)) of the product for rows [row, row + rows) of a, on the calling
- * thread. y is the address of the first of these rows and columns; rows of y are ldy elements apart.
+ * thread. y is the address of the first of these rows and columns; rows of y are ldy elements apart. Panel `next` is the one
+ * that will be multiplied after these; it is fetched meanwhile.
  */
-void ia3_int8_panels(const ia3_cpu *cpu, const ia3_int8_weight *w, int first, int panels,
+void ia3_int8_panels(const ia3_cpu *cpu, const ia3_int8_weight *w, int first, int panels, int next,
                      const ia3_int8_rows *a, int row, int rows, void *y, size_t ldy, ia3_out out);
 
 /* y = a·Wᵀ (or +=), as the device's matmul does it: a act [rows, k], y [rows, n], contiguous. */

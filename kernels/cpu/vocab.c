@@ -40,11 +40,11 @@ logits_tile(const vocab_job *j, const ia3_panel *panel, int slot, int first, int
     char *scratch = j->scratch + (size_t) slot * j->scratch_size;
     float *tile = (float *) scratch;
     const char *h = j->h + (size_t) first * (size_t) j->pack->k * j->cpu->act_size;
-    if (j->int8)
-        ia3_int8_panels(j->cpu, j->int8, panel->n0 / IA3_INT8_COLUMNS,
-                        (panel->n + IA3_INT8_COLUMNS - 1) / IA3_INT8_COLUMNS, &j->int8_rows, first, rows,
+    if (j->int8) {
+        const int at = panel->n0 / IA3_INT8_COLUMNS, n = (panel->n + IA3_INT8_COLUMNS - 1) / IA3_INT8_COLUMNS;
+        ia3_int8_panels(j->cpu, j->int8, at, n, (at + n) % j->int8->n_panels, &j->int8_rows, first, rows,
                         tile, (size_t) panel->n, IA3_OUT_F32);
-    else
+    } else
         ia3_gemm_panel(j->cpu, panel, slot, tile, (size_t) panel->n, h, rows, IA3_OUT_F32,
                        scratch + j->tile_size);
     if (j->scale != 1.0f)

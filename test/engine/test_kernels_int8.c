@@ -62,6 +62,7 @@ check_form(const ia3_int8_form *form, int rows, int groups, int n, int kind, boo
         for (size_t i = 0; i < n_y; i++)
             y[i] = before[i] = (float) random_number();
         ia3_int8_product p = {.w = w,
+                              .next = w,
                               .w_scale = w_scale,
                               .start = start,
                               .groups = groups,
