@@ -1,6 +1,6 @@
 -- ia3_check_backbone: what a directory is, run by the engine program.
 SELECT level, item, value FROM ia3_check_backbone('ia3-mini')
- WHERE item NOT IN ('directory', 'time', 'scores', 'memory in int8');
+ WHERE item NOT IN ('directory', 'time', 'scores');
 SELECT item, split_part(value, ' ', 1) AS first, split_part(value, ' ', 3) AS second
   FROM ia3_check_backbone(path => 'ia3-mini', time_limit => '5 minutes') WHERE item = 'scores' AND value ~ '-3\.5.*-7\.';
 SELECT level, item, replace(value, current_setting('data_directory'), 'DATA') AS value

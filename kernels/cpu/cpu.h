@@ -45,9 +45,11 @@ typedef struct ia3_cpu {
     ia3_device base;
     ia3_pool *pool;
     int threads;
-    bool bf16;       /* act is bfloat16 */
-    bool own_bf16;   /* ... and bgemm.h computes the matrix products */
-    size_t act_size; /* bytes of an act element */
+    bool bf16;          /* act is bfloat16, which the processor multiplies */
+    bool own_bf16;      /* ... and bgemm.h computes the matrix products */
+    bool weights_bf16;  /* the embedding, and matrices that are not in eight bits, are stored in bfloat16 */
+    size_t act_size;    /* bytes of an act element */
+    size_t weight_size; /* bytes of an element of the embedding and of these matrices */
     atomic_size_t used;
     size_t limit;
     pthread_mutex_t slab_mutex;
@@ -56,7 +58,7 @@ typedef struct ia3_cpu {
     dnnl_engine_t engine;
     dnnl_stream_t *streams;    /* [threads] */
     ia3_shape *shapes;         /* cache of oneDNN primitives */
-    const ia3_int8_form *int8; /* the kernel for weights kept in eight bits; NULL: weights are act */
+    const ia3_int8_form *int8; /* the kernel for weights kept in eight bits; NULL: they are not */
 } ia3_cpu;
 
 /* memory.c. ia3_cpu_alloc returns NULL when the memory limit is reached or the system has no memory. */

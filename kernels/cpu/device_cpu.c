@@ -110,17 +110,19 @@ start(ia3_cpu *cpu, int threads, ia3_error *err)
 ia3_device *
 OPEN_OF(IA3_CPU_VARIANT)(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
 {
-    bool int8 = dtype == IA3_INT8;
-    if (dtype == IA3_AUTO || int8)
-        dtype = native_bf16() ? IA3_BF16 : IA3_F32;
+    const bool own = ia3_bgemm_available(), native = own || native_bf16();
+    if (dtype == IA3_AUTO)
+        dtype = native ? IA3_BF16 : IA3_F32;
     ia3_cpu *cpu = ia3_alloc(sizeof *cpu);
-    cpu->int8 = int8 ? ia3_int8_best_form() : NULL;
-    cpu->base.weights = int8 ? IA3_INT8 : dtype;
+    cpu->int8 = dtype == IA3_INT8 ? ia3_int8_best_form() : NULL;
+    cpu->weights_bf16 = dtype != IA3_F32;
+    cpu->weight_size = cpu->weights_bf16 ? sizeof(uint16_t) : sizeof(float);
+    cpu->bf16 = cpu->weights_bf16 && native;
+    cpu->own_bf16 = cpu->bf16 && own;
     cpu->base.ops = &cpu_ops;
-    cpu->base.dtype = dtype;
-    cpu->bf16 = dtype == IA3_BF16;
-    cpu->own_bf16 = cpu->bf16 && ia3_bgemm_available();
-    cpu->act_size = ia3_dtype_size(dtype);
+    cpu->base.dtype = cpu->bf16 ? IA3_BF16 : IA3_F32;
+    cpu->base.weights = dtype;
+    cpu->act_size = ia3_dtype_size(cpu->base.dtype);
     cpu->limit = memory_limit;
     pthread_mutex_init(&cpu->slab_mutex, NULL);
     snprintf(cpu->base.name, sizeof cpu->base.name, "cpu");

@@ -10,7 +10,7 @@ typedef struct embed_job {
     const int32_t *ids;
     size_t d;
     const void *table;
-    bool bf16;
+    bool bf16; /* the table is */
 } embed_job;
 
 static void
@@ -27,6 +27,6 @@ ia3_cpu_embed(ia3_device *dev, float *x, const int32_t *ids, int rows, int d, co
     ia3_cpu *cpu = (ia3_cpu *) dev;
     if (rows <= 0)
         return;
-    embed_job j = {x, ids, (size_t) d, table, cpu->bf16};
+    embed_job j = {x, ids, (size_t) d, table, cpu->weights_bf16};
     ia3_parallel(cpu->pool, (size_t) rows, ia3_grain((size_t) d), embed_work, &j);
 }

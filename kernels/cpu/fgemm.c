@@ -8,7 +8,9 @@
  *
  * A strip is multiplied in blocks of k that fit in the first-level cache, by all rows of a chunk that fits in the second
  * one; the sums of a block are the beginnings of the next one's. While a block is used, the next one is fetched from
- * beyond these caches. bfloat16 is widened to fp32: activations once per part of the job, weights block by block.
+ * beyond these caches. Weights in bfloat16 are widened to fp32 block by block: the first tile does it while it multiplies,
+ * and leaves the block to the others. Activations are bfloat16 only where the processor multiplies it but neither oneDNN
+ * nor bgemm.h has the shape; they are widened once per part of the job.
  */
 #include "fgemm.h"
 
@@ -21,8 +23,8 @@ enum { TILE_ROWS = 6 };
 #endif
 enum { VECTORS = IA3_FSTRIP / IA3_VEC_LANES };
 
-/* Terms of a block: even, 16 kB of weights with AVX2, 32 kB with AVX-512, whose widened ones take 16 kB, too. */
-enum { BLOCK_K = 256, WIDENED_K = 4096 / IA3_FSTRIP };
+/* Terms of a block: even, 16 kB of weights in fp32 with AVX2, 32 kB with AVX-512. */
+enum { BLOCK_K = 256 };
 /* The activations of a chunk take at most so many bytes, provided that it has LEAST_ROWS. */
 #if defined(__AVX512F__)
 enum { CHUNK_BYTES = 768 << 10 }; /* these processors have a larger second-level cache */
@@ -44,6 +46,10 @@ typedef struct block_job {
     const float *a;
     size_t lda;
     const float *b; /* [k][IA3_FSTRIP] */
+    /* the block in bfloat16, or NULL: the first tile writes it to `widened`, which is b, for the other ones, if any */
+    const uint32_t *pairs;
+    float *widened;
+    bool only; /* there are no other tiles */
     int k;
     bool begin, end; /* whether the sums begin and end here; between blocks they are in `sums` */
     float *sums;     /* [rows][IA3_FSTRIP] */
@@ -51,7 +57,7 @@ typedef struct block_job {
     size_t ldy;
     int columns; /* columns without padding, at most IA3_FSTRIP */
     ia3_out out;
-    bool bf16;
+    bool wide; /* y is fp32, which can hold sums of parts of k; otherwise bfloat16 */
     /* the next block, of which each tile fetches a share */
     const char *ahead;
     size_t step; /* per term */
@@ -115,26 +121,13 @@ ia3_fgemm_unpack(void *plain, const void *packed, int k, int n, int64_t row, int
         }
 }
 
-/* Reads a pair of bfloat16 numbers as one of 32 bits: the low half is the even element, the high half the odd one. */
-static void
-widen(float *restrict to, const void *packed, int k)
-{
-    const uint32_t *from = packed;
-    for (int i = 0; i < k; i += 2, from += IA3_FSTRIP, to += 2 * IA3_FSTRIP)
-        for (int v = 0; v < IA3_FSTRIP; v += IA3_VEC_LANES) {
-            bits pair = *(const bits *) (from + v);
-            *(bits *) (to + v) = pair << 16;
-            *(bits *) (to + IA3_FSTRIP + v) = pair & 0xffff0000u;
-        }
-}
-
 /* Writes the sums of a row if the strip has fewer columns than a tile, or the results are bfloat16. */
 static void
 store_line(const block_job *j, size_t row, const float *sum)
 {
     size_t at = row * j->ldy;
     float *y = (float *) j->y + at;
-    if (j->bf16 && j->out == IA3_OUT_ACT) {
+    if (!j->wide) {
         if (j->columns == IA3_FSTRIP)
             ia3_store_act(j->y, at, sum, IA3_FSTRIP, true);
         else
@@ -147,7 +140,20 @@ store_line(const block_job *j, size_t row, const float *sum)
     }
 }
 
-/* Adds the term a(r, i)·b to each sum; a[x] is the address of row 4·x. */
+/* Adds the term a(r, i)·w to each sum; a[x] is the address of row 4·x. */
+IA3_INLINE void
+add_products(ia3_vec (*sum)[VECTORS], const char *const *a, size_t lda, size_t i, const ia3_vec *w,
+             const int rows)
+{
+    IA3_UNROLL
+    for (int r = 0; r < rows; r++) {
+        float x = *(const float *) (const void *) (a[r / 4] + (size_t) (r % 4) * lda + i * sizeof(float));
+        IA3_UNROLL
+        for (int v = 0; v < VECTORS; v++)
+            sum[r][v] += x * w[v];
+    }
+}
+
 IA3_INLINE void
 add_terms(ia3_vec (*sum)[VECTORS], const char *const *a, size_t lda, size_t i, const float *b, const int rows)
 {
@@ -157,13 +163,26 @@ add_terms(ia3_vec (*sum)[VECTORS], const char *const *a, size_t lda, size_t i, c
         w[v] = IA3_VEC(b, 0, v);
         IA3_KEEP(w[v]);
     }
+    add_products(sum, a, lda, i, w, rows);
+}
+
+/*
+ * The same with a term of a pair in bfloat16, which is also written to b. Of the 32 bits the low half is the even term,
+ * the high half the odd one.
+ */
+IA3_INLINE void
+widen_terms(ia3_vec (*sum)[VECTORS], const char *const *a, size_t lda, size_t i, const uint32_t *pair,
+            const bool odd, float *b, const int rows)
+{
+    ia3_vec w[VECTORS];
     IA3_UNROLL
-    for (int r = 0; r < rows; r++) {
-        float x = *(const float *) (const void *) (a[r / 4] + (size_t) (r % 4) * lda + i * sizeof(float));
-        IA3_UNROLL
-        for (int v = 0; v < VECTORS; v++)
-            sum[r][v] += x * w[v];
+    for (int v = 0; v < VECTORS; v++) {
+        bits both = *(const bits *) (pair + v * IA3_VEC_LANES);
+        w[v] = odd ? (ia3_vec) (both & 0xffff0000u) : (ia3_vec) (both << 16);
+        IA3_KEEP(w[v]);
+        *(ia3_vec *) (b + v * IA3_VEC_LANES) = w[v];
     }
+    add_products(sum, a, lda, i, w, rows);
 }
 
 IA3_INLINE void
@@ -186,7 +205,7 @@ begin_sums(const block_job *j, ia3_vec (*sum)[VECTORS], size_t row, const int ro
 IA3_INLINE void
 end_sums(const block_job *j, ia3_vec (*sum)[VECTORS], size_t row, const int rows)
 {
-    const bool lines = j->columns < IA3_FSTRIP || (j->bf16 && j->out == IA3_OUT_ACT);
+    const bool lines = j->columns < IA3_FSTRIP || !j->wide;
     const bool add = j->end && !lines && j->out == IA3_OUT_ADD_F32;
     float *to = j->sums + row * IA3_FSTRIP;
     size_t ld = IA3_FSTRIP;
@@ -214,7 +233,7 @@ end_sums(const block_job *j, ia3_vec (*sum)[VECTORS], size_t row, const int rows
 IA3_INLINE void
 fetch_results(const block_job *j, size_t row, const int rows)
 {
-    const size_t size = j->bf16 && j->out == IA3_OUT_ACT ? sizeof(uint16_t) : sizeof(float);
+    const size_t size = j->wide ? sizeof(float) : sizeof(uint16_t);
     const char *y = (const char *) j->y + row * j->ldy * size;
     IA3_UNROLL
     for (int r = 0; r < rows; r++) {
@@ -224,9 +243,9 @@ fetch_results(const block_job *j, size_t row, const int rows)
     }
 }
 
-/* Rows [row, row + rows) of a block; `rows` is a constant where this is inlined. */
+/* Rows [row, row + rows) of a block; `rows` and `widen` are constants where this is inlined. */
 IA3_INLINE void
-tile(const block_job *j, size_t row, const char *ahead, const int rows)
+tile(const block_job *j, size_t row, const char *ahead, const int rows, const bool widen)
 {
     ia3_vec sum[TILE_ROWS][VECTORS];
     if (j->end)
@@ -234,6 +253,9 @@ tile(const block_job *j, size_t row, const char *ahead, const int rows)
     begin_sums(j, sum, row, rows);
     const size_t lda = j->lda * sizeof(float), step = j->step;
     const float *b = j->b;
+    const uint32_t *pairs = j->pairs;
+    float *to = j->widened;
+    const size_t advance = j->only ? 0 : UNROLL * IA3_FSTRIP; /* what nobody reads need not leave the cache */
     const char *a[3]; /* every fourth row; address modes reach the others from there */
     for (size_t i = 0; i < 3; i++)
         a[i] = (const char *) (j->a + (row + 4 * i) * j->lda);
@@ -243,13 +265,20 @@ tile(const block_job *j, size_t row, const char *ahead, const int rows)
         ahead += UNROLL * step;
         IA3_UNROLL
         for (size_t i = 0; i < UNROLL; i++)
-            add_terms(sum, a, lda, i, b + i * IA3_FSTRIP, rows);
+            if (widen)
+                widen_terms(sum, a, lda, i, pairs + i / 2 * IA3_FSTRIP, i & 1, to + i * IA3_FSTRIP, rows);
+            else
+                add_terms(sum, a, lda, i, b + i * IA3_FSTRIP, rows);
         b += UNROLL * IA3_FSTRIP;
+        if (widen)
+            to += advance, pairs += UNROLL / 2 * IA3_FSTRIP;
         a[0] += UNROLL * sizeof(float), a[1] += UNROLL * sizeof(float), a[2] += UNROLL * sizeof(float);
     }
-    for (; k > 0; k--) {
-        add_terms(sum, a, lda, 0, b, rows);
-        b += IA3_FSTRIP;
+    for (int i = 0; i < k; i++) {
+        if (widen)
+            widen_terms(sum, a, lda, 0, pairs + i / 2 * IA3_FSTRIP, i & 1, to + i * IA3_FSTRIP, rows);
+        else
+            add_terms(sum, a, lda, 0, b + i * IA3_FSTRIP, rows);
         a[0] += sizeof(float), a[1] += sizeof(float), a[2] += sizeof(float);
     }
     end_sums(j, sum, row, rows);
@@ -259,7 +288,11 @@ tile(const block_job *j, size_t row, const char *ahead, const int rows)
 #define TILE(rows)                                                                                           \
     static void tile_##rows(const block_job *j, size_t row, const char *ahead)                               \
     {                                                                                                        \
-        tile(j, row, ahead, rows);                                                                           \
+        tile(j, row, ahead, rows, false);                                                                    \
+    }                                                                                                        \
+    static void widening_tile_##rows(const block_job *j, size_t row, const char *ahead)                      \
+    {                                                                                                        \
+        tile(j, row, ahead, rows, true);                                                                     \
     }
 /* clang-format off */
 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
@@ -267,12 +300,13 @@ TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6)
 TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12)
 #endif
 
-static void (*const tiles[TILE_ROWS + 1])(const block_job *, size_t, const char *) = {
-    NULL, tile_1, tile_2, tile_3, tile_4, tile_5, tile_6,
 #if defined(__AVX512F__)
-    tile_7, tile_8, tile_9, tile_10, tile_11, tile_12,
+#define TILES(t) {NULL, t##1, t##2, t##3, t##4, t##5, t##6, t##7, t##8, t##9, t##10, t##11, t##12}
+#else
+#define TILES(t) {NULL, t##1, t##2, t##3, t##4, t##5, t##6}
 #endif
-};
+typedef void (*tile_function)(const block_job *, size_t row, const char *ahead);
+static const tile_function tiles[TILE_ROWS + 1] = TILES(tile_), widening_tiles[TILE_ROWS + 1] = TILES(widening_tile_);
 /* clang-format on */
 
 /*
@@ -285,9 +319,10 @@ run_block(block_job *j, int rows, size_t size)
     const int groups = (rows + TILE_ROWS - 1) / TILE_ROWS;
     const char *ahead = j->ahead;
     j->step = size / (size_t) (groups * j->k);
+    j->only = groups == 1;
     for (int t = 0, row = 0; t < groups; t++) {
         int take = rows / groups + (t < rows % groups);
-        tiles[take](j, (size_t) row, ahead);
+        (t == 0 && j->pairs ? widening_tiles : tiles)[take](j, (size_t) row, ahead);
         ahead += j->step * (size_t) j->k;
         row += take;
     }
@@ -295,8 +330,8 @@ run_block(block_job *j, int rows, size_t size)
 
 /* Scratch memory of one thread. */
 typedef struct fgemm_scratch {
-    float *a;    /* [rows, k] widened; bfloat16 only */
-    float *b;    /* [WIDENED_K][IA3_FSTRIP], likewise */
+    float *a;    /* [rows, k] widened, if act is bfloat16 */
+    float *b;    /* [BLOCK_K][IA3_FSTRIP], if the weights are */
     float *sums; /* [rows][IA3_FSTRIP] */
 } fgemm_scratch;
 
@@ -305,7 +340,7 @@ static size_t
 lay_out(fgemm_scratch *s, char *base, const ia3_cpu *cpu, int k, int rows)
 {
     size_t a = cpu->bf16 ? ia3_align_up((size_t) rows * (size_t) k * sizeof(float)) : 0;
-    size_t b = cpu->bf16 ? ia3_align_up((size_t) WIDENED_K * IA3_FSTRIP * sizeof(float)) : 0;
+    size_t b = cpu->weights_bf16 ? ia3_align_up((size_t) BLOCK_K * IA3_FSTRIP * sizeof(float)) : 0;
     size_t sums = ia3_align_up((size_t) rows * IA3_FSTRIP * sizeof(float));
     *s = (fgemm_scratch){(float *) base, (float *) (base + a), (float *) (base + a + b)};
     return a + b + sums;
@@ -321,26 +356,23 @@ ia3_fgemm_scratch(const ia3_cpu *cpu, int k, int rows)
 
 /* Multiplies the rows by a whole strip, whose packed weights are at `strip`; `last`: there is none behind it. */
 static void
-run_strip(block_job *j, const fgemm_scratch *s, const float *a, const char *strip, int k, int rows, bool last)
+run_strip(block_job *j, const float *a, const char *strip, int k, int rows, bool last)
 {
-    const int piece = j->out == IA3_OUT_ACT && j->bf16 ? k : MOST_K;
-    const int most = j->bf16 ? WIDENED_K : BLOCK_K;
-    const size_t row_size = IA3_FSTRIP * (j->bf16 ? sizeof(uint16_t) : sizeof(float));
+    const int piece = j->wide ? MOST_K : k;
+    const size_t row_size = IA3_FSTRIP * (j->widened ? sizeof(uint16_t) : sizeof(float));
     for (int done = 0; done < k; done += j->k) {
         int in_piece = piece - done % piece, left = k - done < in_piece ? k - done : in_piece;
-        j->k = left < most ? left : most;
+        j->k = left < BLOCK_K ? left : BLOCK_K;
         j->begin = done % piece == 0;
         j->end = j->k == left;
         j->a = a + done;
-        j->b = (const float *) (const void *) (strip + (size_t) done * row_size);
-        j->ahead = (const char *) j->b + (size_t) j->k * row_size;
-        if (j->bf16) {
-            widen(s->b, j->b, j->k);
-            j->b = s->b;
-        }
+        const void *block = strip + (size_t) done * row_size;
+        j->b = j->widened ? j->widened : block;
+        j->pairs = j->widened ? block : NULL;
+        j->ahead = (const char *) block + (size_t) j->k * row_size;
         run_block(j, rows, last && done + j->k == k ? 0 : (size_t) j->k * row_size);
         if (j->end)
-            j->out = j->out == IA3_OUT_ACT && j->bf16 ? j->out : IA3_OUT_ADD_F32;
+            j->out = IA3_OUT_ADD_F32;
     }
 }
 
@@ -350,7 +382,7 @@ multiply(const ia3_cpu *cpu, const ia3_panel *panel, size_t first, size_t n, voi
          const void *a, int rows, ia3_out out, void *scratch)
 {
     const int k = panel->shape->k;
-    const size_t size = strip_size(k, cpu->bf16) * cpu->act_size;
+    const size_t size = strip_size(k, cpu->weights_bf16) * cpu->weight_size;
     const size_t out_size = out == IA3_OUT_ACT ? cpu->act_size : sizeof(float);
     fgemm_scratch s;
     lay_out(&s, scratch, cpu, k, rows);
@@ -366,8 +398,9 @@ multiply(const ia3_cpu *cpu, const ia3_panel *panel, size_t first, size_t n, voi
                        .ldy = ldy,
                        .columns = left < IA3_FSTRIP ? left : IA3_FSTRIP,
                        .out = out,
-                       .bf16 = cpu->bf16};
-        run_strip(&j, &s, a, (const char *) panel->data + i * size, k, rows, i + 1 == first + n);
+                       .wide = out != IA3_OUT_ACT || !cpu->bf16,
+                       .widened = cpu->weights_bf16 ? s.b : NULL};
+        run_strip(&j, a, (const char *) panel->data + i * size, k, rows, i + 1 == first + n);
     }
 }
 

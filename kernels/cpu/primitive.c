@@ -80,7 +80,7 @@ ia3_shape_get(ia3_cpu *cpu, int k, int n)
     s->k = k;
     s->n = n;
     s->own = cpu->own_bf16 && k % 2 == 0;
-    s->bf16 = cpu->bf16;
+    s->bf16 = cpu->weights_bf16;
     s->portable = !s->own && (!cpu->bf16 || !choose_layout(cpu, s));
     s->next = cpu->shapes;
     cpu->shapes = s;
@@ -234,7 +234,7 @@ ia3_panel_pack(ia3_cpu *cpu, ia3_panel *panel, int slot, const void *plain, int6
         return true;
     }
     if (panel->shape->portable) {
-        ia3_fgemm_pack(panel->data, plain, panel->shape->k, panel->n, row, col, cpu->bf16);
+        ia3_fgemm_pack(panel->data, plain, panel->shape->k, panel->n, row, col, cpu->weights_bf16);
         return true;
     }
     if (dnnl_memory_create(&panel->memory, ia3_md_get(&panel->shape->weights), cpu->engine, panel->data) !=
@@ -255,7 +255,7 @@ ia3_panel_unpack(ia3_cpu *cpu, const ia3_panel *panel, int slot, void *plain, in
         return true;
     }
     if (panel->shape->portable) {
-        ia3_fgemm_unpack(plain, panel->data, panel->shape->k, panel->n, row, col, cpu->bf16);
+        ia3_fgemm_unpack(plain, panel->data, panel->shape->k, panel->n, row, col, cpu->weights_bf16);
         return true;
     }
     return reorder(cpu, panel, slot, plain, row, col, false);

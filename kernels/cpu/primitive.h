@@ -27,7 +27,7 @@ struct ia3_shape {
     int k, n;
     bool own;      /* bgemm.h multiplies this shape, not oneDNN: `weights` and `products` are unused */
     bool portable; /* fgemm.h multiplies it, likewise */
-    bool bf16;
+    bool bf16;     /* the weights are bfloat16; for fgemm.h */
     ia3_md weights;
     ia3_product *products[3][IA3_N_BLOCKS]; /* by ia3_out and block; created when first needed */
     ia3_shape *next;

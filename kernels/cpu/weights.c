@@ -1,6 +1,6 @@
 /*
  * weights.c
- *     Converts the backbone's frozen weights to the compute dtype and packs them, for the forward and backward pass.
+ *     Converts the backbone's frozen weights to the dtype they are stored in and packs them, for both passes.
  *
  * While loading, each thread converts a few rows at a time from the mapped file and packs them. Only oneDNN needs a whole
  * plain panel per thread.
@@ -95,7 +95,7 @@ typedef struct pack_job {
     ia3_cpu *cpu;
     ia3_pack *pack;
     const ia3_host_tensor *parts; /* the source is either these host tensors */
-    void *plain;                  /* or this plain act array [out, in] */
+    void *plain;                  /* or this plain array [out, in] in the dtype for weights */
     char *scratch;                /* one panel per thread */
     size_t scratch_size;
     atomic_bool failed;
@@ -153,7 +153,7 @@ ia3_convert_rows(void *dst, const ia3_host_tensor *parts, int64_t first, int64_t
 static void
 pack_strip(void *strip, int width, const pack_job *j, int64_t first, int n)
 {
-    const bool bf16 = j->cpu->bf16;
+    const bool bf16 = j->cpu->weights_bf16;
     const int k = j->pack->k, per_unit = bf16 ? 2 : 1;
     uint32_t rows[MOST_WIDTH]
                  [BLOCK_UNITS + IA3_VEC_LANES]; /* not a power of two, which would share sets of the cache */
@@ -177,7 +177,7 @@ pack_strip_work(void *arg, int slot, size_t begin, size_t end)
     const ia3_panel *panels = j->pack->panels;
     const int width = panels->shape->own ? IA3_STRIP : IA3_FSTRIP;
     const size_t in_panel = (size_t) (panels->n + width - 1) / (size_t) width;
-    const size_t size = ia3_fgemm_strip_bytes(j->pack->k, width, j->cpu->bf16);
+    const size_t size = ia3_fgemm_strip_bytes(j->pack->k, width, j->cpu->weights_bf16);
     for (size_t i = begin; i < end; i++) {
         const ia3_panel *p = &panels[i / in_panel];
         int column = (int) (i % in_panel) * width, left = p->n - column;
@@ -194,7 +194,7 @@ pack_host_work(void *arg, int slot, size_t begin, size_t end)
     for (size_t i = begin; i < end; i++) {
         ia3_panel *p = &j->pack->panels[i];
         char *plain = j->scratch + (size_t) slot * j->scratch_size;
-        ia3_convert_rows(plain, j->parts, p->n0, p->n, j->cpu->bf16);
+        ia3_convert_rows(plain, j->parts, p->n0, p->n, j->cpu->weights_bf16);
         if (!ia3_panel_pack(j->cpu, p, slot, plain, 1, j->pack->k))
             atomic_store(&j->failed, true);
     }
@@ -207,7 +207,7 @@ pack_plain_work(void *arg, int slot, size_t begin, size_t end)
     pack_job *j = arg;
     for (size_t i = begin; i < end; i++) {
         ia3_panel *p = &j->pack->panels[i];
-        char *plain = (char *) j->plain + (size_t) p->n0 * j->cpu->act_size;
+        char *plain = (char *) j->plain + (size_t) p->n0 * j->cpu->weight_size;
         p->backward = true;
         if (!ia3_panel_pack(j->cpu, p, slot, plain, j->pack->n, 1))
             atomic_store(&j->failed, true);
@@ -221,7 +221,7 @@ unpack_work(void *arg, int slot, size_t begin, size_t end)
     pack_job *j = arg;
     for (size_t i = begin; i < end; i++) {
         const ia3_panel *p = &j->pack->panels[i];
-        char *plain = (char *) j->plain + (size_t) p->n0 * (size_t) j->pack->k * j->cpu->act_size;
+        char *plain = (char *) j->plain + (size_t) p->n0 * (size_t) j->pack->k * j->cpu->weight_size;
         if (!ia3_panel_unpack(j->cpu, p, slot, plain, 1, j->pack->k))
             atomic_store(&j->failed, true);
     }
@@ -257,7 +257,7 @@ pack_host(ia3_cpu *cpu, ia3_pack *pack, const ia3_host_tensor *parts, ia3_error 
     pack_job j = {.cpu = cpu, .pack = pack, .parts = parts};
     if (pack->panels[0].shape->own || pack->panels[0].shape->portable)
         return pack_host_strips(&j, err);
-    j.scratch_size = ia3_align_up((size_t) pack->k * (size_t) pack->panels[0].n * cpu->act_size);
+    j.scratch_size = ia3_align_up((size_t) pack->k * (size_t) pack->panels[0].n * cpu->weight_size);
     size_t slots = pack->n_panels < cpu->threads ? (size_t) pack->n_panels : (size_t) cpu->threads;
     j.scratch = ia3_cpu_alloc(&cpu->base, j.scratch_size * slots);
     if (!j.scratch)
@@ -319,7 +319,7 @@ ia3_cpu_matrix_prepare_backward(ia3_device *dev, ia3_matrix *matrix, ia3_error *
         return true;
     if (m->int8)
         return ia3_fail(err, IA3_E_UNSUPPORTED, "cannot train with weights in int8");
-    size_t plain_size = (size_t) m->base.out * (size_t) m->base.in * cpu->act_size;
+    size_t plain_size = (size_t) m->base.out * (size_t) m->base.in * cpu->weight_size;
     void *plain = ia3_cpu_alloc(dev, plain_size);
     if (!plain)
         return no_memory(err, plain_size);
@@ -354,12 +354,12 @@ ia3_cpu_table_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err)
 {
     ia3_cpu *cpu = (ia3_cpu *) dev;
     size_t n = (size_t) t->rows * (size_t) t->cols;
-    void *table = ia3_cpu_alloc(dev, n * cpu->act_size);
+    void *table = ia3_cpu_alloc(dev, n * cpu->weight_size);
     if (!table) {
-        no_memory(err, n * cpu->act_size);
+        no_memory(err, n * cpu->weight_size);
         return NULL;
     }
-    ia3_convert_rows(table, t, 0, t->rows, cpu->bf16);
+    ia3_convert_rows(table, t, 0, t->rows, cpu->weights_bf16);
     return table;
 }
 

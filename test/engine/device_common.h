@@ -89,9 +89,22 @@ random_values(size_t n, double scale)
 }
 
 static inline double
+round_to(bool bf16, double v)
+{
+    return bf16 ? ia3_bf16_to_f32(ia3_f32_to_bf16((float) v)) : (float) v;
+}
+
+static inline double
 round_act(const ia3_device *dev, double v)
 {
-    return is_bf16(dev) ? ia3_bf16_to_f32(ia3_f32_to_bf16((float) v)) : (float) v;
+    return round_to(is_bf16(dev), v);
+}
+
+/* Rounds a weight that is not in eight bits, or an element of a table. */
+static inline double
+round_weight(const ia3_device *dev, double v)
+{
+    return round_to(ia3_device_table_dtype(dev) == IA3_BF16, v);
 }
 
 /* Copy values to the device and replace them by what the device got, rounded to its dtype. */
@@ -147,10 +160,8 @@ get_f32(ia3_device *dev, const float *p, size_t n)
 }
 
 static inline double *
-get_act(ia3_device *dev, const void *p, size_t n)
+get_bf16(ia3_device *dev, const void *p, size_t n)
 {
-    if (!is_bf16(dev))
-        return get_f32(dev, p, n);
     uint16_t *host = calloc(n + 1, sizeof *host);
     double *v = calloc(n + 1, sizeof *v);
     dev->ops->download(dev, host, p, n * sizeof *host);
@@ -158,6 +169,12 @@ get_act(ia3_device *dev, const void *p, size_t n)
         v[i] = ia3_bf16_to_f32(host[i]);
     free(host);
     return v;
+}
+
+static inline double *
+get_act(ia3_device *dev, const void *p, size_t n)
+{
+    return is_bf16(dev) ? get_bf16(dev, p, n) : get_f32(dev, p, n);
 }
 
 /* Checks |got - want| <= tolerance·(largest |want|) for all elements, and that none is NaN. */

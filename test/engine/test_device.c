@@ -401,14 +401,16 @@ on_conversion(ia3_device *dev)
                 memcpy(bytes + 1 + 4 * i, &v, 4);
             else
                 memcpy(bytes + 1 + 2 * i, dtypes[d] == IA3_BF16 ? &b : &half[i], 2);
-            rounded[i] = round_act(dev, want[i]);
+            rounded[i] = round_weight(dev, want[i]);
         }
         ia3_host_tensor t = {bytes + 1, dtypes[d], 2, 4};
         ia3_error err = {0};
         void *table = dev->ops->table_create(dev, &t, &err);
         float *vector = dev->ops->vector_create(dev, &t, &err);
         ia3_matrix *m = dev->ops->matrix_create(dev, &t, 1, &err);
-        double *got = get_act(dev, table, N), *got_vector = get_f32(dev, vector, N);
+        bool half_table = ia3_device_table_dtype(dev) == IA3_BF16;
+        double *got = half_table ? get_bf16(dev, table, N) : get_f32(dev, table, N),
+               *got_vector = get_f32(dev, vector, N);
         assert_memory_equal(got, rounded, sizeof rounded);
         assert_memory_equal(got_vector, want, sizeof want);
         /* a product with unit rows gives the weight back */

@@ -25,7 +25,7 @@ make_weight(ia3_device *dev, int out, int in)
             x.w[i] = ia3_bf16_to_f32(half[i]);
         } else {
             full[i] = (float) x.w[i];
-            x.w[i] = round_act(dev, x.w[i]);
+            x.w[i] = round_weight(dev, x.w[i]);
         }
     }
     ia3_host_tensor parts[2] = {{half, IA3_BF16, first, in},
@@ -107,7 +107,7 @@ on_products(ia3_device *dev)
         weight x = make_weight(dev, shapes[s][0], shapes[s][1]);
         ia3_error err = {0};
         size_t forward = x.m->bytes;
-        assert_true(forward >= (size_t) x.out * (size_t) x.in * ia3_dtype_size(dev->dtype));
+        assert_true(forward >= (size_t) x.out * (size_t) x.in * ia3_dtype_size(dev->weights));
         assert_true(dev->ops->matrix_prepare_backward(dev, x.m, &err));
         if (strcmp(dev->name, "cpu") == 0) /* keeps a second copy; a GPU multiplies with the first */
             assert_true(x.m->bytes > forward);
@@ -343,6 +343,61 @@ test_many_logits(void **state)
     for_each_dtype(on_many_logits);
 }
 
+/*
+ * Computes a product and its gradient from weights that are bfloat16 numbers: y [rows, out], then da [rows, in]. dy is y.
+ * False if the activations are bfloat16.
+ */
+static bool
+from_halves(ia3_dtype dtype, int rows, int out, int in, char *result)
+{
+    ia3_device *dev = open_device(dtype, 2, 0);
+    const size_t n = (size_t) out * (size_t) in, n_y = (size_t) rows * (size_t) out,
+                 n_a = (size_t) rows * (size_t) in;
+    seed_random(27);
+    double *a = random_values(n_a, 1.0);
+    uint16_t *w = calloc(n, sizeof *w);
+    for (size_t i = 0; i < n; i++)
+        w[i] = ia3_f32_to_bf16((float) random_number());
+    ia3_host_tensor t = {w, IA3_BF16, out, in};
+    ia3_error err = {0};
+    ia3_matrix *m = dev->ops->matrix_create(dev, &t, 1, &err);
+    bool wide = !is_bf16(dev);
+    if (wide) {
+        float *pa = put_act(dev, a, n_a), *y = dev->ops->alloc(dev, 4 * (n_y + n_a));
+        assert_true(dev->ops->matrix_prepare_backward(dev, m, &err));
+        dev->ops->matmul(dev, y, pa, rows, m, IA3_OUT_ACT);
+        dev->ops->matmul_bwd(dev, y + n_y, y, rows, m, IA3_OUT_F32);
+        dev->ops->download(dev, result, y, 4 * (n_y + n_a));
+        dev->ops->free(dev, pa);
+        dev->ops->free(dev, y);
+    }
+    dev->ops->matrix_free(dev, m);
+    dev->ops->close(dev);
+    free(a);
+    free(w);
+    return wide;
+}
+
+/* Where bfloat16 is not multiplied, weights stored in it give the bits that they give when stored in float32. */
+static void
+test_halves(void **state)
+{
+    static const int shapes[][2] = {{1, 1}, {7, 5}, {40, 255}, {33, 264}, {1100, 24}, {20, 2500}};
+    static const int rows[] = {1, 5, 6, 7, 12, 13, 61};
+    for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
+        for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
+            int out = shapes[s][0], in = shapes[s][1];
+            size_t bytes = 4 * (size_t) rows[r] * (size_t) (out + in);
+            char *full = malloc(bytes), *half = malloc(bytes);
+            bool wide = from_halves(IA3_BF16, rows[r], out, in, half);
+            assert_true(from_halves(IA3_F32, rows[r], out, in, full));
+            if (wide)
+                assert_memory_equal(half, full, bytes);
+            free(full);
+            free(half);
+        }
+}
+
 /* One, two and three threads give identical bits. */
 static void
 run_with_threads(ia3_dtype dtype, int threads, char *result, size_t bytes)
@@ -399,6 +454,7 @@ main(void)
         cmocka_unit_test(test_products),    cmocka_unit_test(test_split_rows),
         cmocka_unit_test(test_vocab),       cmocka_unit_test(test_large_logits),
         cmocka_unit_test(test_many_logits), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_halves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

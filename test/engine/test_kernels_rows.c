@@ -64,7 +64,15 @@ on_embed(ia3_device *dev)
     enum { ROWS = 37, D = 24, V = 11 };
     double *table = random_values(V * D, 2.0), want[ROWS * D];
     int32_t ids[ROWS];
-    void *t = put_act(dev, table, V * D);
+    float host[V * D];
+    for (int i = 0; i < V * D; i++) {
+        host[i] = (float) table[i];
+        table[i] = round_weight(dev, table[i]);
+    }
+    ia3_host_tensor tensor = {host, IA3_F32, V, D};
+    ia3_error err = {0};
+    void *t = dev->ops->table_create(dev, &tensor, &err);
+    assert_non_null(t);
     float *x = dev->ops->alloc(dev, sizeof(float) * ROWS * D);
     for (int r = 0; r < ROWS; r++) {
         ids[r] = random_below(V);

@@ -54,19 +54,6 @@ print_config(const ia3_config *c, const ia3_checkpoint *ck)
     printf("vocabulary: %d\n", c->vocab_size);
 }
 
-/* The bytes of a number of the embedding in int8, which is in the type that this processor computes in. */
-static size_t
-int8_embedding_size(void)
-{
-    ia3_error ignored = {0};
-    ia3_device *cpu = ia3_device_open("cpu", IA3_INT8, 1, 0, &ignored);
-    size_t size = ia3_dtype_size(cpu ? cpu->dtype : IA3_F32);
-
-    if (cpu != NULL)
-        cpu->ops->close(cpu);
-    return size;
-}
-
 /* Counts weights as the engine holds them: the head is a matrix of its own also where it is tied. */
 static void
 print_memory(const ia3_config *c, const ia3_checkpoint *ck)
@@ -89,7 +76,7 @@ print_memory(const ia3_config *c, const ia3_checkpoint *ck)
     printf("memory in bfloat16: %" PRIu64 " MB\n",
            (2 * (matrices + embedding) + 4 * vectors + 999999) / 1000000);
     printf("memory in int8: %" PRIu64 " MB\n",
-           (matrices + 4 * rows + int8_embedding_size() * embedding + 4 * vectors + 999999) / 1000000);
+           (matrices + 4 * rows + 2 * embedding + 4 * vectors + 999999) / 1000000);
 }
 
 static void

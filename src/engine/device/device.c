@@ -170,5 +170,5 @@ ia3_device_dtype_name(const ia3_device *dev)
 {
     if (dev->weights == IA3_INT8)
         return "int8";
-    return dev->dtype == IA3_BF16 ? "bfloat16" : "float32";
+    return dev->weights == IA3_BF16 ? "bfloat16" : "float32";
 }

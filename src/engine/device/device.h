@@ -6,8 +6,9 @@
  *   - Sequences are packed: an array of activations is [rows, columns], row-major and without padding, and
  *     `offsets[n + 1]` says where each of the n sequences begins.
  *   - `act` is the device's compute dtype (ia3_device.dtype: float32 or bfloat16). Matrix products read act and
- *     accumulate in fp32; with int8 weights they round the activations to int8 and accumulate in int32. The residual
- *     stream and its gradients, softmax statistics, (IA)³ vectors and losses are always fp32.
+ *     accumulate in fp32; with int8 weights they round the activations to int8 and accumulate in int32. A CPU that does
+ *     not multiply bfloat16 stores weights in it, but its act is float32. The residual stream and its gradients, softmax
+ *     statistics, (IA)³ vectors and losses are always fp32.
  *   - Every pointer passed to an operation is to device memory (on the CPU, ordinary memory) unless "host" is stated.
  *     Operations on one device run in the order in which they are called; download() waits for them.
  *   - Operations do not fail: the caller must pass correct shapes. Only allocation can fail: alloc() and the create
@@ -174,8 +175,9 @@ typedef struct ia3_device_ops {
     /*
      * Weights. matrix_create stacks the parts' rows into one [Σ rows, cols] matrix, converting fp32, bf16, fp16 or fp64
      * storage to the device's dtype for weights (round to nearest even; fp64 to fp32 first). table_create makes a
-     * plain act [rows, cols] array (the embedding). matrix_prepare_backward must be called before matmul_bwd and fails with IA3_E_UNSUPPORTED
-     * for int8 weights. All report lack of memory as IA3_E_MEMORY, unusable sizes as IA3_E_BAD_CHECKPOINT.
+     * plain [rows, cols] array (the embedding) of ia3_device_table_dtype. matrix_prepare_backward must be called before
+     * matmul_bwd and fails with IA3_E_UNSUPPORTED for int8 weights. All report lack of memory as IA3_E_MEMORY, unusable
+     * sizes as IA3_E_BAD_CHECKPOINT.
      */
     ia3_matrix *(*matrix_create)(ia3_device *dev, const ia3_host_tensor *parts, int n_parts, ia3_error *err);
     void (*matrix_free)(ia3_device *dev, ia3_matrix *m);
@@ -272,7 +274,7 @@ typedef struct ia3_device_ops {
 struct ia3_device {
     const ia3_device_ops *ops;
     ia3_dtype dtype;   /* compute dtype: IA3_F32 or IA3_BF16 */
-    ia3_dtype weights; /* dtype of matrices: the same, or IA3_INT8, with which training is impossible */
+    ia3_dtype weights; /* of matrices: IA3_F32, IA3_BF16, or IA3_INT8, with which training is impossible */
     char name[32];     /* "cpu", "cuda:0" */
     char description[128];
     int64_t turn; /* multiply-adds of attention in about 20 ms, after which other work should get a turn */
@@ -281,6 +283,13 @@ struct ia3_device {
     jmp_buf *oom; /* where arena_alloc jumps when there is no memory; score and train set it around a pass */
 };
 
+/* The dtype of tables: float32 if the weights are, else bfloat16. */
+static inline ia3_dtype
+ia3_device_table_dtype(const ia3_device *dev)
+{
+    return dev->weights == IA3_F32 ? IA3_F32 : IA3_BF16;
+}
+
 /*
  * A memory_limit for one of n engines (1 to 255) that share the machine: on the CPU, 75% of the memory that this process may
  * use (host_memory.h), divided by n; on a GPU, none.
@@ -288,11 +297,11 @@ struct ia3_device {
 #define IA3_DEFAULT_MEMORY_LIMIT(n) (SIZE_MAX - (size_t) (n))
 
 /*
- * Opens "cpu", "cuda" (the first GPU), "cuda:N" or "auto" (the first GPU that works, else the CPU). dtype IA3_AUTO
- * selects bfloat16 if the hardware can multiply it natively, else float32; IA3_INT8 keeps weights in eight bits, for
- * prediction only; IA3_F16 is an error. threads <= 0 means one per core that this process may use. memory_limit is in
- * bytes, 0 for none; alloc and the arena never exceed it, and a GPU needs at least the 32 MB workspace of its matrix
- * products. Returns NULL with IA3_E_INVALID when the device does not exist or cannot be used like this, with
+ * Opens "cpu", "cuda" (the first GPU), "cuda:N" or "auto" (the first GPU that works, else the CPU). dtype is that of the
+ * weights: IA3_AUTO selects bfloat16 if the hardware can multiply it natively, else float32; IA3_INT8 keeps weights in
+ * eight bits, for prediction only; IA3_F16 is an error. threads <= 0 means one per core that this process may use.
+ * memory_limit is in bytes, 0 for none; alloc and the arena never exceed it, and a GPU needs at least the 32 MB workspace
+ * of its matrix products. Returns NULL with IA3_E_INVALID when the device does not exist or cannot be used like this, with
  * IA3_E_MEMORY when it has too little memory.
  */
 ia3_device *ia3_device_open(const char *spec, ia3_dtype dtype, int threads, size_t memory_limit,

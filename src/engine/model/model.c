@@ -196,7 +196,7 @@ load_ends(loader *l)
     m->embedding = m->dev->ops->table_create(m->dev, embedding, l->err);
     if (!m->embedding)
         return false;
-    m->bytes += (uint64_t) embedding->rows * embedding->cols * ia3_dtype_size(m->dev->dtype);
+    m->bytes += (uint64_t) embedding->rows * embedding->cols * ia3_dtype_size(ia3_device_table_dtype(m->dev));
     m->head = m->dev->ops->matrix_create(m->dev, head, 1, l->err);
     if (!m->head)
         return false;
