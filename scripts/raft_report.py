@@ -1,0 +1,107 @@
+"""Accuracy and macro-F1 of predictions, paired intervals between methods, and a file that keeps predictions."""
+
+import json
+import os
+import random
+
+DRAWS = 1000
+
+
+class Store:
+    """Predictions by key, in a file of JSON lines (or in memory, without a path)."""
+
+    def __init__(self, path):
+        self.path, self.known = path, {}
+        if path and os.path.exists(path):
+            with open(path, "rb+") as f:
+                data = f.read()
+                f.truncate(data.rfind(b"\n") + 1)  # a line that was cut off when the run was stopped
+                for line in data.split(b"\n")[:-1]:
+                    key, predicted = json.loads(line)
+                    self.known[json.dumps(key)] = {int(i): y for i, y in predicted.items()}
+
+    def __contains__(self, key):
+        return json.dumps(key) in self.known
+
+    def __getitem__(self, key):
+        return self.known[json.dumps(key)]
+
+    def add(self, key, predicted):
+        self.known[json.dumps(key)] = predicted
+        if self.path:
+            with open(self.path, "a", encoding="utf-8") as f:
+                f.write(json.dumps([key, predicted], ensure_ascii=False) + "\n")
+        return predicted
+
+
+def accuracy(pairs):
+    """pairs: [(truth, predicted)]"""
+    return sum(a == b for a, b in pairs) / len(pairs)
+
+
+def macro_f1(pairs, labels):
+    """The mean over the labels of F1 = 2 tp / (2 tp + fp + fn); 0 for a label that neither occurs nor is predicted."""
+    right, all_ = dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
+    for truth, predicted in pairs:
+        right[truth] += truth == predicted
+        all_[truth] += 1
+        all_[predicted] += 1
+    return sum(2 * right[x] / all_[x] for x in labels if all_[x]) / len(labels)
+
+
+class Report:
+    """Prints a line a task as it is added; finish() prints comparisons and the means."""
+
+    def __init__(self, methods):
+        self.methods = methods
+        self.tasks = []  # (labels, {method: a list of pairs for each seed, rows in the same order})
+        print(f"{'task':32}" + "".join(f"{m:>16}" for m in methods), flush=True)
+
+    def line(self, name, numbers):
+        print(f"{name:32}" + "".join(f"{a:>8.3f} / {f:.3f}" for a, f in numbers), flush=True)
+
+    def add(self, name, labels, predictions):
+        """predictions: {method: [(truth by id, predicted by id) of each seed]}"""
+        pairs = {m: [[(truth[i], said[i]) for i in sorted(truth)] for truth, said in seeds] for m, seeds in predictions.items()}
+        self.tasks.append((labels, pairs))
+        self.line(name, [self.of_task(labels, pairs[m]) for m in self.methods])
+
+    @staticmethod
+    def of_task(labels, seeds, rows=None):
+        """(accuracy, macro-F1), means over seeds; of some rows only (repetitions count), if given."""
+        chosen = [[pairs[i] for i in rows] if rows else pairs for pairs in seeds]
+        return tuple(sum(x) / len(chosen) for x in zip(*((accuracy(p), macro_f1(p, labels)) for p in chosen)))
+
+    def mean(self, method):
+        return tuple(sum(x) / len(self.tasks) for x in zip(*(self.of_task(labels, pairs[method]) for labels, pairs in self.tasks)))
+
+    def differences(self, one, other):
+        """The mean difference of accuracy and of macro-F1, drawn again DRAWS times: [(accuracy, macro-F1)], sorted by nothing."""
+        r, result = random.Random(0), []
+        for _ in range(DRAWS):
+            sums = [0.0, 0.0]
+            for labels, pairs in self.tasks:
+                n = len(pairs[one][0])
+                rows = r.choices(range(n), k=n)
+                a, b = self.of_task(labels, pairs[one], rows), self.of_task(labels, pairs[other], rows)
+                sums = [s + x - y for s, x, y in zip(sums, a, b)]
+            result.append([s / len(self.tasks) for s in sums])
+        return result
+
+    def compare(self, one, other):
+        drawn = self.differences(one, other)
+        cells = []
+        for i, name in enumerate(("accuracy", "macro-F1")):
+            values = sorted(d[i] for d in drawn)
+            low, high = values[int(0.025 * DRAWS)], values[int(0.975 * DRAWS)]
+            cells.append(f"{name} {self.mean(one)[i] - self.mean(other)[i]:+.3f} [{low:+.3f}, {high:+.3f}]")
+        print(f"{one} against {other}: {', '.join(cells)}")
+
+    def finish(self):
+        if len(self.methods) > 1:
+            print("differences with 95% intervals, paired by rows:")
+            best = "ia3" if "ia3" in self.methods else self.methods[-1]
+            for m in self.methods:
+                if m != best:
+                    self.compare(best, m)
+        self.line(f"mean of {len(self.tasks)}", [self.mean(m) for m in self.methods])
