@@ -75,41 +75,20 @@ softmax_tile(const attention_scratch *s, size_t n_k, size_t vecs, bool first, bo
     }
 }
 
-/*
- * What is fetched during a block of n queries from i on: the rows of its results, and as large a part of the next head's
- * queries, keys and values, which are short pieces of memory, kilobytes apart.
- */
+/* Fetches the places of the results of n queries from i on. */
 static void
-fetch_with_block(ia3_fetch *f, const ia3_head *h, const ia3_head *next, size_t i, size_t n)
+fetch_results(const ia3_head *h, size_t i, size_t n)
 {
-    const ia3_attention *a = h->a;
-    const size_t size = h->bf16 ? sizeof(uint16_t) : sizeof(float), inner = (size_t) a->n_heads * h->d;
-    const size_t n_k = h->n_k < IA3_KEYS ? h->n_k : IA3_KEYS,
-                 steps = (n_k + IA3_TILE_ROWS - 1) / IA3_TILE_ROWS;
-    const struct {
-        const void *x;
-        size_t row, rows, stride;
-    } of[IA3_FETCHES] = {{a->k, next->k0, next->n_k, a->kv_stride},
-                         {a->v, next->k0, next->n_k, a->kv_stride},
-                         {a->q, next->q0, next->n_q, a->q_stride}};
-    for (size_t x = 0; x < IA3_FETCHES; x++) {
-        const size_t first = of[x].rows * i / h->n_q, end = of[x].rows * (i + n) / h->n_q;
-        f[x] = (ia3_fetch){.first = (const char *) of[x].x +
-                                    ia3_head_at(next, of[x].row + first, of[x].stride) * size,
-                           .stride = of[x].stride * size,
-                           .bytes = h->d * size,
-                           .rows = end - first,
-                           .each = (end - first + steps - 1) / steps};
-    }
+    const size_t size = h->bf16 ? sizeof(uint16_t) : sizeof(float), inner = (size_t) h->a->n_heads * h->d;
     for (size_t row = h->q0 + i; row < h->q0 + i + n; row++)
         for (size_t c = 0; c < h->d * size; c += 64)
-            __builtin_prefetch((const char *) a->out + ia3_head_at(h, row, inner) * size + c, 1);
+            __builtin_prefetch((const char *) h->a->out + ia3_head_at(h, row, inner) * size + c, 1);
 }
 
 /* Attends to keys [k, k + n_k) with the queries in s->qt. */
 static void
 attend_tile(const attention_job *j, const ia3_head *h, const attention_scratch *s, const ia3_block_keys *keys,
-            size_t k, size_t n_k, size_t vecs, const ia3_fetch *fetch)
+            size_t k, size_t n_k, size_t vecs, const ia3_fetch fetch[3])
 {
     const bool first = k == 0;
     ia3_scores scores = {.s = s->p,
@@ -120,7 +99,8 @@ attend_tile(const attention_job *j, const ia3_head *h, const attention_scratch *
                          .n_k = n_k,
                          .d = h->d,
                          .dp = h->dp,
-                         .fetch = first ? fetch : NULL};
+                         .fetch = fetch,
+                         .n_fetch = first ? 3 : 0};
     ia3_tile_scores(&scores, vecs);
     if (j->mask.on)
         ia3_tile_mask(s->mask, k, n_k, keys, vecs, j->a->dropout.site + (uint32_t) h->head, &j->mask);
@@ -155,14 +135,16 @@ attend(const attention_job *j, const ia3_head *h, const ia3_head *next, const at
 {
     const ia3_attention *a = j->a;
     ia3_block_keys keys;
-    ia3_fetch fetch[IA3_FETCHES];
     ia3_tile_keys(h, s->k, a->k);
     ia3_tile_keys(h, s->v, a->v);
     for (size_t i = 0, n; i < h->n_q; i += n) {
         n = ia3_block_queries(h->n_q - i);
         const size_t vecs = ia3_vectors(n);
         ia3_head_beat(h->n_k);
-        fetch_with_block(fetch, h, next, i, n);
+        fetch_results(h, i, n);
+        const ia3_fetch fetch[] = {ia3_fetch_part(h, i, n, next, a->k, next->k0, next->n_k, a->kv_stride),
+                                   ia3_fetch_part(h, i, n, next, a->v, next->k0, next->n_k, a->kv_stride),
+                                   ia3_fetch_part(h, i, n, next, a->q, next->q0, next->n_q, a->q_stride)};
         ia3_block_load(h, s->qt, s->rows, a->q, h->q0 + i, n, a->q_stride, h->lk);
         if (j->mask.on)
             ia3_block_keys_of(&keys, a->dropout.row_key + h->q0 + i, n);
@@ -181,11 +163,8 @@ attention_work(void *arg, int slot, size_t begin, size_t end)
     const attention_job *j = arg;
     attention_scratch s;
     lay_out(&s, j->scratch + (size_t) slot * j->scratch_size, j->a);
-    const size_t n = (size_t) j->a->n_seq * (size_t) j->a->n_heads, threads = (size_t) j->cpu->threads;
     for (size_t i = begin; i < end; i++) {
-        ia3_head h = ia3_head_of(j->a, i, j->cpu->bf16), next = {0};
-        if (i + threads < n) /* the threads take one head each in turn */
-            next = ia3_head_of(j->a, i + threads, j->cpu->bf16);
+        const ia3_head h = ia3_head_of(j->a, i, j->cpu->bf16), next = ia3_head_after(&h, i, j->cpu->threads);
         if (h.n_k == 0)
             ia3_attend_nothing(&h);
         else if (h.n_q > 0)

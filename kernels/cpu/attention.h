@@ -67,6 +67,14 @@ ia3_head_at(const ia3_head *h, size_t row, size_t stride)
     return row * stride + (size_t) h->head * h->d;
 }
 
+/* The head that the same thread will probably process after h, that of `item`; without rows if there is none. */
+static inline ia3_head
+ia3_head_after(const ia3_head *h, size_t item, int threads)
+{
+    const size_t n = (size_t) h->a->n_seq * (size_t) h->a->n_heads, next = item + (size_t) threads;
+    return next < n ? ia3_head_of(h->a, next, h->bf16) : (ia3_head){0};
+}
+
 /* Copies one head of one row to to[dp] as fp32, times `scale` unless it is NULL, padded with zeros. */
 static inline void
 ia3_head_row(const ia3_head *h, float *restrict to, const void *from, size_t row, size_t stride,

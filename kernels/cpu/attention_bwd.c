@@ -80,9 +80,9 @@ softmax_bwd_tile(const bwd_scratch *s, size_t n_k, size_t vecs, bool masked)
     memset(s->ds + n_k * IA3_QUERIES, 0, padding);
 }
 
-/* d[n_k, dp] += pᵀ·rows, with p [KEYS, QUERIES] transposed already, and n rows. */
+/* d[n_k, dp] (+)= pᵀ·rows, with p [KEYS, QUERIES] transposed already, and n rows. */
 static void
-add_keys(const ia3_head *h, float *d, const float *p, const float *rows, size_t n_k, size_t n)
+add_keys(const ia3_head *h, float *d, const float *p, const float *rows, size_t n_k, size_t n, bool first)
 {
     ia3_tile t = {.c = d,
                   .ldc = h->dp,
@@ -91,17 +91,26 @@ add_keys(const ia3_head *h, float *d, const float *p, const float *rows, size_t 
                   .ldb = h->dp,
                   .rows = ia3_round_rows(n_k),
                   .k = n,
-                  .out = IA3_TILE_ADD};
+                  .out = first ? IA3_TILE_SET : IA3_TILE_ADD};
     ia3_tile_run(&t, h->dp / IA3_VEC_LANES);
 }
 
-/* Processes keys [k, k + n_k) and n queries: adds to dk', dv' and dq. */
+/* Processes keys [k, k + n_k) and n queries, the head's first ones if `first`: adds to dk', dv' and dq. */
 static void
 backward_tile(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, const ia3_block_keys *keys, size_t k,
-              size_t n_k, size_t n)
+              size_t n_k, size_t n, bool first, const ia3_fetch fetch[5])
 {
     const size_t at = k * h->dp, vecs = ia3_vectors(n);
-    ia3_scores scores = {s->p, s->max, s->k + at, s->qt, s->bias, n_k, h->d, h->dp};
+    ia3_scores scores = {.s = s->p,
+                         .max = s->max,
+                         .k = s->k + at,
+                         .qt = s->qt,
+                         .bias = s->bias,
+                         .n_k = n_k,
+                         .d = h->d,
+                         .dp = h->dp,
+                         .fetch = fetch,
+                         .n_fetch = k == 0 ? 5 : 0};
     ia3_tile_scores(&scores, vecs);
     ia3_tile dp = {.c = s->ds,
                    .ldc = IA3_QUERIES,
@@ -114,8 +123,8 @@ backward_tile(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, const i
     if (j->mask.on)
         ia3_tile_mask(s->mask, k, n_k, keys, vecs, j->a->dropout.site + (uint32_t) h->head, &j->mask);
     softmax_bwd_tile(s, n_k, vecs, j->mask.on);
-    add_keys(h, s->dv + at, s->p, s->dout, n_k, n);
-    add_keys(h, s->dk + at, s->ds, s->q, n_k, n);
+    add_keys(h, s->dv + at, s->p, s->dout, n_k, n, first);
+    add_keys(h, s->dk + at, s->ds, s->q, n_k, n, first);
     if (!j->g->dq)
         return;
     ia3_tile dq = {.c = s->dq,
@@ -155,7 +164,7 @@ enum { AHEAD = 6 };
 
 /* Writes dk (or dv) of the head, and the sequence's share of dl. */
 static void
-finish_keys(const ia3_head *h, float *d_scaled, const void *unscaled, void *to, const float *l,
+finish_keys(const ia3_head *h, const float *d_scaled, const void *unscaled, void *to, const float *l,
             float *partial, float *restrict row)
 {
     const ia3_attention *a = h->a;
@@ -165,39 +174,49 @@ finish_keys(const ia3_head *h, float *d_scaled, const void *unscaled, void *to, 
         if (x + AHEAD < h->n_k)
             for (size_t c = 0; c < h->d * size; c += 64)
                 __builtin_prefetch(ahead + c, 1);
-        float *restrict d = d_scaled + x * h->dp;
+        const float *restrict d = d_scaled + x * h->dp;
         if (partial) {
             float *restrict sum = partial;
             ia3_head_row(h, row, unscaled, h->k0 + x, a->kv_stride, NULL);
             for (size_t i = 0; i < h->d; i++)
                 sum[i] += d[i] * row[i];
         }
-        for (size_t i = 0; i < h->d && l; i++)
-            d[i] *= l[i];
-        ia3_store_act(to, ia3_head_at(h, h->k0 + x, a->kv_stride), d, h->d, h->bf16);
+        const size_t at = ia3_head_at(h, h->k0 + x, a->kv_stride);
+        float *restrict y = h->bf16 ? row : (float *) to + at;
+        for (size_t i = 0; i < h->d; i++)
+            y[i] = l ? d[i] * l[i] : d[i];
+        if (h->bf16)
+            ia3_store_act(to, at, y, h->d, true);
     }
 }
 
 static void
-attend_bwd(const bwd_job *j, const ia3_head *h, const bwd_scratch *s)
+attend_bwd(const bwd_job *j, const ia3_head *h, const ia3_head *next, const bwd_scratch *s)
 {
     const ia3_attention *a = j->a;
-    const size_t inner = (size_t) a->n_heads * h->d, padded = ia3_round_rows(h->n_k);
+    const size_t inner = (size_t) a->n_heads * h->d;
     ia3_block_keys keys;
     ia3_tile_keys(h, s->k, a->k);
     ia3_tile_keys(h, s->v, a->v);
-    memset(s->dk, 0, padded * h->dp * sizeof(float));
-    memset(s->dv, 0, padded * h->dp * sizeof(float));
+    if (h->n_q == 0) {
+        memset(s->dk, 0, h->n_k * h->dp * sizeof(float));
+        memset(s->dv, 0, h->n_k * h->dp * sizeof(float));
+    }
     for (size_t i = 0, n; i < h->n_q; i += n) {
         n = ia3_block_queries(h->n_q - i);
         ia3_head_beat(h->n_k);
         load_queries(j, h, s, i, n);
+        const ia3_fetch fetch[] = {ia3_fetch_part(h, i, n, next, a->k, next->k0, next->n_k, a->kv_stride),
+                                   ia3_fetch_part(h, i, n, next, a->v, next->k0, next->n_k, a->kv_stride),
+                                   ia3_fetch_part(h, i, n, next, a->q, next->q0, next->n_q, a->q_stride),
+                                   ia3_fetch_part(h, i, n, next, j->g->dout, next->q0, next->n_q, inner),
+                                   ia3_fetch_part(h, i, n, next, a->out, next->q0, next->n_q, inner)};
         if (j->mask.on)
             ia3_block_keys_of(&keys, a->dropout.row_key + h->q0 + i, n);
         for (size_t k = 0; k < h->n_k; k += IA3_KEYS) {
             const size_t n_k = h->n_k - k < IA3_KEYS ? h->n_k - k : IA3_KEYS;
             ia3_tile_bias(h, s->bias, i, n, k, n_k);
-            backward_tile(j, h, s, &keys, k, n_k, n);
+            backward_tile(j, h, s, &keys, k, n_k, n, i == 0, fetch);
         }
         if (j->g->dq)
             ia3_block_store(h, j->g->dq, h->q0 + i, n, a->q_stride, s->dq, s->rows, NULL, h->lk);
@@ -214,9 +233,9 @@ bwd_work(void *arg, int slot, size_t begin, size_t end)
     bwd_scratch s;
     lay_out(&s, j->scratch + (size_t) slot * j->scratch_size, j->a);
     for (size_t i = begin; i < end; i++) {
-        ia3_head h = ia3_head_of(j->a, i, j->cpu->bf16);
+        const ia3_head h = ia3_head_of(j->a, i, j->cpu->bf16), next = ia3_head_after(&h, i, j->cpu->threads);
         if (h.n_k > 0)
-            attend_bwd(j, &h, &s);
+            attend_bwd(j, &h, &next, &s);
         else
             ia3_attend_nothing_bwd(&h, j->g);
     }

@@ -224,15 +224,31 @@ typedef struct ia3_fetch {
     size_t stride, bytes, rows, each;
 } ia3_fetch;
 
-enum { IA3_FETCHES = 3 };
+/*
+ * Of one head's rows [row, row + rows) of x, the part that is fetched during a block of n queries from i on of head h: as large
+ * a part as the block is of h's queries. Heads' rows are short pieces of memory, kilobytes apart.
+ */
+static inline ia3_fetch
+ia3_fetch_part(const ia3_head *h, size_t i, size_t n, const ia3_head *next, const void *x, size_t row,
+               size_t rows, size_t stride)
+{
+    const size_t size = h->bf16 ? sizeof(uint16_t) : sizeof(float), first = rows * i / h->n_q;
+    const size_t n_k = h->n_k < IA3_KEYS ? h->n_k : IA3_KEYS, part = rows * (i + n) / h->n_q - first;
+    const size_t steps = (n_k + IA3_TILE_ROWS - 1) / IA3_TILE_ROWS;
+    return (ia3_fetch){.first = (const char *) x + ia3_head_at(next, row + first, stride) * size,
+                       .stride = stride * size,
+                       .bytes = h->d * size,
+                       .rows = part,
+                       .each = (part + steps - 1) / steps};
+}
 
 /* Fetches what is to be fetched with keys [j, j + IA3_TILE_ROWS). */
 static __attribute__((noinline)) void
-ia3_fetch_rows(const ia3_fetch *f, size_t j)
+ia3_fetch_rows(const ia3_fetch *f, size_t n, size_t j)
 {
-    for (size_t i = 0; i < IA3_FETCHES; i++, f++) {
-        const size_t from = j / IA3_TILE_ROWS * f->each, end = from + f->each;
-        for (size_t r = from; r < end && r < f->rows; r++)
+    for (const ia3_fetch *end = f + n; f < end; f++) {
+        const size_t from = j / IA3_TILE_ROWS * f->each, to = from + f->each;
+        for (size_t r = from; r < to && r < f->rows; r++)
             for (size_t c = 0; c < f->bytes; c += 64)
                 __builtin_prefetch(f->first + r * f->stride + c, 0, 2);
     }
@@ -246,7 +262,8 @@ typedef struct ia3_scores {
     const float *qt; /* [d, IA3_QUERIES] */
     const float *bias;
     size_t n_k, d, dp;
-    const ia3_fetch *fetch; /* [IA3_FETCHES], or NULL */
+    const ia3_fetch *fetch; /* [n_fetch] */
+    size_t n_fetch;
 } ia3_scores;
 
 /* Computes `vecs` vectors of columns (queries), as ia3_tile_columns does. */
@@ -256,8 +273,8 @@ ia3_scores_columns(const ia3_scores *t, size_t column, const size_t vecs)
     float *max = t->max + column;
     const ia3_vec lowest = (ia3_vec){0} - INFINITY;
     for (size_t j = 0; j < t->n_k; j += IA3_TILE_ROWS) {
-        if (t->fetch && column == 0)
-            ia3_fetch_rows(t->fetch, j);
+        if (t->n_fetch > 0 && column == 0)
+            ia3_fetch_rows(t->fetch, t->n_fetch, j);
         ia3_vec sum[IA3_TILE_ROWS][IA3_TILE_VECS];
         IA3_UNROLL
         for (size_t r = 0; r < IA3_TILE_ROWS; r++)

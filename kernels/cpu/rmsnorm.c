@@ -63,29 +63,39 @@ ia3_cpu_rmsnorm(ia3_device *dev, void *y, float *rstd, const float *x, const flo
     ia3_parallel(cpu->pool, (size_t) rows, ia3_grain((size_t) d), norm_work, &j);
 }
 
+/* Columns [at, at + n) of dy's row r as fp32; `buffer` [CHUNK] is where they are converted to. */
+static const float *
+dy_at(const norm_job *j, size_t r, size_t at, size_t n, float *buffer)
+{
+    if (!j->bf16)
+        return (const float *) j->dy + r * j->d + at;
+    ia3_load_act(buffer, j->dy, r * j->d + at, n, true);
+    return buffer;
+}
+
 static void
 norm_bwd_work(void *arg, int slot, size_t begin, size_t end)
 {
     const norm_job *j = arg;
     const float *restrict w = j->w;
-    float buffer[CHUNK];
+    float buffer[CHUNK], weighted[CHUNK];
     for (size_t r = begin; r < end; r++) {
         const float *restrict x = j->x + r * j->d;
         float *restrict dx = j->dx + r * j->d;
         float rstd = j->rstd_in[r], dot = 0.0f;
         for (size_t at = 0; at < j->d; at += CHUNK) {
             size_t n = j->d - at < CHUNK ? j->d - at : CHUNK;
-            ia3_load_act(buffer, j->dy, r * j->d + at, n, j->bf16);
+            const float *dy = dy_at(j, r, at, n, buffer);
             for (size_t i = 0; i < n; i++)
-                buffer[i] *= w[at + i];
-            dot += ia3_dot(buffer, x + at, n);
+                weighted[i] = dy[i] * w[at + i];
+            dot += ia3_dot(weighted, x + at, n);
         }
         float c = dot / (float) j->d * rstd * rstd;
         for (size_t at = 0; at < j->d; at += CHUNK) {
             size_t n = j->d - at < CHUNK ? j->d - at : CHUNK;
-            ia3_load_act(buffer, j->dy, r * j->d + at, n, j->bf16);
+            const float *restrict dy = dy_at(j, r, at, n, buffer);
             for (size_t i = 0; i < n; i++)
-                dx[at + i] += rstd * (w[at + i] * buffer[i] - x[at + i] * c);
+                dx[at + i] += rstd * (w[at + i] * dy[i] - x[at + i] * c);
         }
     }
 }
