@@ -140,11 +140,51 @@ store_line(const block_job *j, size_t row, const float *sum)
     }
 }
 
-/* Adds the term a(r, i)·w to each sum; a[x] is the address of row 4·x. */
-IA3_INLINE void
-add_products(ia3_vec (*sum)[VECTORS], const char *const *a, size_t lda, size_t i, const ia3_vec *w,
-             const int rows)
+/* Where the next terms of a block are: fp32, or pairs in bfloat16 that are to be written to `to` in fp32. */
+typedef struct weights {
+    const float *b;
+    const uint32_t *pairs;
+    float *to;
+} weights;
+
+/* Term i of some pairs, an even or an odd one. Of the 32 bits of a pair the low half is the even term. */
+IA3_INLINE ia3_vec
+half(const uint32_t *pairs, size_t i)
 {
+    bits pair = *(const bits *) (pairs + i / 2 * IA3_FSTRIP);
+    return i % 2 ? (ia3_vec) (pair & 0xffff0000u) : (ia3_vec) (pair << 16);
+}
+
+/* Widens k terms, and one more if k is odd. */
+static void
+widen_block(float *to, const uint32_t *pairs, int k)
+{
+    for (size_t i = 0; i < (size_t) k; i += 2)
+        for (size_t v = 0; v < IA3_FSTRIP; v += IA3_VEC_LANES) {
+            *(ia3_vec *) (to + i * IA3_FSTRIP + v) = half(pairs + i / 2 * IA3_FSTRIP + v, 0);
+            *(ia3_vec *) (to + (i + 1) * IA3_FSTRIP + v) = half(pairs + i / 2 * IA3_FSTRIP + v, 1);
+        }
+}
+
+IA3_INLINE void
+get_weights(ia3_vec *w, const weights *from, size_t i, const bool widen)
+{
+    IA3_UNROLL
+    for (size_t v = 0; v < VECTORS; v++) {
+        w[v] = widen ? half(from->pairs + v * IA3_VEC_LANES, i) : IA3_VEC(from->b, i * IA3_FSTRIP, v);
+        IA3_KEEP(w[v]);
+        if (widen)
+            *(ia3_vec *) (from->to + i * IA3_FSTRIP + v * IA3_VEC_LANES) = w[v];
+    }
+}
+
+/* Adds the term a(r, i)·b to each sum; a[x] is the address of row 4·x. */
+IA3_INLINE void
+add_term(ia3_vec (*sum)[VECTORS], const char *const *a, size_t lda, size_t i, const weights *from,
+         const int rows, const bool widen)
+{
+    ia3_vec w[VECTORS];
+    get_weights(w, from, i, widen);
     IA3_UNROLL
     for (int r = 0; r < rows; r++) {
         float x = *(const float *) (const void *) (a[r / 4] + (size_t) (r % 4) * lda + i * sizeof(float));
@@ -152,37 +192,6 @@ add_products(ia3_vec (*sum)[VECTORS], const char *const *a, size_t lda, size_t i
         for (int v = 0; v < VECTORS; v++)
             sum[r][v] += x * w[v];
     }
-}
-
-IA3_INLINE void
-add_terms(ia3_vec (*sum)[VECTORS], const char *const *a, size_t lda, size_t i, const float *b, const int rows)
-{
-    ia3_vec w[VECTORS];
-    IA3_UNROLL
-    for (int v = 0; v < VECTORS; v++) {
-        w[v] = IA3_VEC(b, 0, v);
-        IA3_KEEP(w[v]);
-    }
-    add_products(sum, a, lda, i, w, rows);
-}
-
-/*
- * The same with a term of a pair in bfloat16, which is also written to b. Of the 32 bits the low half is the even term,
- * the high half the odd one.
- */
-IA3_INLINE void
-widen_terms(ia3_vec (*sum)[VECTORS], const char *const *a, size_t lda, size_t i, const uint32_t *pair,
-            const bool odd, float *b, const int rows)
-{
-    ia3_vec w[VECTORS];
-    IA3_UNROLL
-    for (int v = 0; v < VECTORS; v++) {
-        bits both = *(const bits *) (pair + v * IA3_VEC_LANES);
-        w[v] = odd ? (ia3_vec) (both & 0xffff0000u) : (ia3_vec) (both << 16);
-        IA3_KEEP(w[v]);
-        *(ia3_vec *) (b + v * IA3_VEC_LANES) = w[v];
-    }
-    add_products(sum, a, lda, i, w, rows);
 }
 
 IA3_INLINE void
@@ -243,7 +252,10 @@ fetch_results(const block_job *j, size_t row, const int rows)
     }
 }
 
-/* Rows [row, row + rows) of a block; `rows` and `widen` are constants where this is inlined. */
+/*
+ * Rows [row, row + rows) of a block; `rows` and `widen` are constants where this is inlined. With `widen` the block has a
+ * multiple of UNROLL terms.
+ */
 IA3_INLINE void
 tile(const block_job *j, size_t row, const char *ahead, const int rows, const bool widen)
 {
@@ -252,10 +264,8 @@ tile(const block_job *j, size_t row, const char *ahead, const int rows, const bo
         fetch_results(j, row, rows);
     begin_sums(j, sum, row, rows);
     const size_t lda = j->lda * sizeof(float), step = j->step;
-    const float *b = j->b;
-    const uint32_t *pairs = j->pairs;
-    float *to = j->widened;
-    const size_t advance = j->only ? 0 : UNROLL * IA3_FSTRIP; /* what nobody reads need not leave the cache */
+    weights w = {j->b, j->pairs, j->widened};
+    const size_t kept = j->only ? 0 : UNROLL * IA3_FSTRIP; /* what nobody reads need not leave the cache */
     const char *a[3]; /* every fourth row; address modes reach the others from there */
     for (size_t i = 0; i < 3; i++)
         a[i] = (const char *) (j->a + (row + 4 * i) * j->lda);
@@ -265,20 +275,16 @@ tile(const block_job *j, size_t row, const char *ahead, const int rows, const bo
         ahead += UNROLL * step;
         IA3_UNROLL
         for (size_t i = 0; i < UNROLL; i++)
-            if (widen)
-                widen_terms(sum, a, lda, i, pairs + i / 2 * IA3_FSTRIP, i & 1, to + i * IA3_FSTRIP, rows);
-            else
-                add_terms(sum, a, lda, i, b + i * IA3_FSTRIP, rows);
-        b += UNROLL * IA3_FSTRIP;
+            add_term(sum, a, lda, i, &w, rows, widen);
         if (widen)
-            to += advance, pairs += UNROLL / 2 * IA3_FSTRIP;
+            w.pairs += UNROLL / 2 * IA3_FSTRIP, w.to += kept;
+        else
+            w.b += UNROLL * IA3_FSTRIP;
         a[0] += UNROLL * sizeof(float), a[1] += UNROLL * sizeof(float), a[2] += UNROLL * sizeof(float);
     }
-    for (int i = 0; i < k; i++) {
-        if (widen)
-            widen_terms(sum, a, lda, 0, pairs + i / 2 * IA3_FSTRIP, i & 1, to + i * IA3_FSTRIP, rows);
-        else
-            add_terms(sum, a, lda, 0, b + i * IA3_FSTRIP, rows);
+    for (; !widen && k > 0; k--) {
+        add_term(sum, a, lda, 0, &w, rows, false);
+        w.b += IA3_FSTRIP;
         a[0] += sizeof(float), a[1] += sizeof(float), a[2] += sizeof(float);
     }
     end_sums(j, sum, row, rows);
@@ -369,6 +375,10 @@ run_strip(block_job *j, const float *a, const char *strip, int k, int rows, bool
         const void *block = strip + (size_t) done * row_size;
         j->b = j->widened ? j->widened : block;
         j->pairs = j->widened ? block : NULL;
+        if (j->widened && j->k % UNROLL != 0) {
+            widen_block(j->widened, block, j->k);
+            j->pairs = NULL;
+        }
         j->ahead = (const char *) block + (size_t) j->k * row_size;
         run_block(j, rows, last && done + j->k == k ? 0 : (size_t) j->k * row_size);
         if (j->end)
