@@ -21,6 +21,7 @@
 #include "engine/base/rng.h"
 #include "engine/device/device.h"
 #include "kernels/cpu/act.h"
+#include "kernels/cpu/cpu.h"
 
 static inline ia3_device *
 open_device(ia3_dtype dtype, int threads, size_t limit)
@@ -32,6 +33,22 @@ open_device(ia3_dtype dtype, int threads, size_t limit)
     if (!dev && (dtype == IA3_F32 || !spec || strcmp(spec, "cpu") == 0 || strncmp(spec, "cuda", 4) == 0))
         fail_msg("cannot open the device: %s", err.message);
     return dev;
+}
+
+/*
+ * Gives a CPU that only stores weights in bfloat16 activations in bfloat16, too: it has all the code for them that
+ * processors with instructions for bfloat16 run. False if the device is another one.
+ */
+static inline bool
+make_act_bf16(ia3_device *dev)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    if (strcmp(dev->name, "cpu") != 0 || dev->dtype != IA3_F32)
+        return false;
+    dev->dtype = IA3_BF16;
+    cpu->bf16 = true;
+    cpu->act_size = sizeof(uint16_t);
+    return true;
 }
 
 /* Calls `test` for each dtype that the device supports. */
@@ -47,6 +64,10 @@ for_each_dtype(void (*test)(ia3_device *dev))
         return;
     }
     test(dev);
+    dev->ops->close(dev);
+    dev = open_device(IA3_BF16, 2, 0);
+    if (make_act_bf16(dev))
+        test(dev);
     dev->ops->close(dev);
 }
 
