@@ -16,6 +16,7 @@ class Item(NamedTuple):
     ids: list  # of the input, with </s>
     choices: list  # of lists of ids, each with </s>
     right: int
+    shares: object = None  # instead of the right one: what each choice is to have
 
 
 class Batch(NamedTuple):
@@ -23,18 +24,19 @@ class Batch(NamedTuple):
     keep: torch.Tensor  # [rows, tokens]
     targets: torch.Tensor  # [rows, choices, tokens of a choice], IGNORED where there is nothing
     right: torch.Tensor  # [rows]
+    shares: torch.Tensor | None  # [rows, choices]
 
 
-def items_of(processor, prompts, longest):
+def items_of(processor, prompts, longest, shares=None):
     """Prompts as numbers. Of inputs that are too long the middle is left out: both ends may hold the question."""
     texts = processor.encode([p.text for p in prompts])
     flat = iter(processor.encode([c for p in prompts for c in p.choices]))
     items = []
-    for p, ids in zip(prompts, texts):
+    for p, ids, share in zip(prompts, texts, shares or [None] * len(prompts)):
         if len(ids) > longest - 1:
             half = (longest - 1) // 2
             ids = ids[:longest - 1 - half] + ids[-half:]
-        items.append(Item(ids + [END], [next(flat)[:LONGEST_CHOICE - 1] + [END] for _ in p.choices], p.right))
+        items.append(Item(ids + [END], [next(flat)[:LONGEST_CHOICE - 1] + [END] for _ in p.choices], p.right, share))
     return items
 
 
@@ -45,7 +47,10 @@ def collate(items):
     for row, i in zip(targets, items):
         for to, c in zip(row, i.choices):
             to[:len(c)] = c
-    return Batch(ids, keep, torch.from_numpy(targets), torch.tensor([i.right for i in items]))
+    shares = None
+    if items[0].shares is not None:
+        shares = torch.from_numpy(np.stack([np.pad(i.shares, (0, most - len(i.shares))) for i in items])).float()
+    return Batch(ids, keep, torch.from_numpy(targets), torch.tensor([i.right for i in items]), shares)
 
 
 def cost(item):
@@ -99,3 +104,10 @@ def losses(model, b):
     wrong = choice != b.right[row]
     ul = -torch.log1p(-log_p[wrong].exp().clamp(max=1 - 1e-6)).mean() if wrong.any() else log_p.new_zeros(())
     return Losses(-right.mean(), ul, F.cross_entropy(s, b.right), (s.argmax(1) == b.right).float().mean())
+
+
+def matching_loss(model, b):
+    """Cross-entropy between the shares and the softmax of the scores; 0 where they agree."""
+    s = scores(*log_probabilities(model, b), b.targets.shape[:2])
+    log_q = s.log_softmax(1).masked_fill(b.shares == 0, 0)
+    return (torch.xlogy(b.shares, b.shares) - b.shares * log_q).sum(1).mean()

@@ -6,14 +6,17 @@ import math
 import torch
 import torch.nn.functional as F
 
-from t5 import MASKED, read
+from t5 import MASKED, buckets, read
 
 
 class Teacher:
     """all-MiniLM-L6-v2: BERT with 6 layers. ids are numbers of WordPiece; the first of a row is [CLS], the last [SEP]."""
 
+    NAMES = {"query": "attention.self.query", "key": "attention.self.key", "value": "attention.self.value",
+             "out": "attention.output.dense", "norm": "attention.output.LayerNorm"}
+
     def __init__(self, folder):
-        with open(f"{folder}/config.json") as f:
+        with open(f"{folder}/config.json", encoding="utf-8") as f:
             c = json.load(f)
         self.heads, self.layers, self.d = c["num_attention_heads"], c["num_hidden_layers"], c["hidden_size"]
         self.w = read(f"{folder}/model.safetensors")
@@ -29,6 +32,10 @@ class Teacher:
         return (w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][:ids.shape[1]]
                 + w["embeddings.token_type_embeddings.weight"][0])
 
+    def bias(self, keep):
+        """What is added to the scores of attention."""
+        return ((~keep) * MASKED)[:, None, None, :]
+
     @torch.no_grad()
     def states(self, ids, keep, sums=None):
         """
@@ -43,18 +50,38 @@ class Teacher:
             return self.norm(x + y, name)
 
         x = self.norm(self.embed(ids), "embeddings.LayerNorm")
-        bias = ((~keep) * MASKED)[:, None, None, :]
+        bias, names = self.bias(keep), self.NAMES
         result = []
         for i in range(self.layers):
             p = f"encoder.layer.{i}"
-            q, k, v = (split(self.linear(x, f"{p}.attention.self.{name}")) for name in ("query", "key", "value"))
+            q, k, v = (split(self.linear(x, f"{p}.{names[name]}")) for name in ("query", "key", "value"))
             weights = (q @ k.transpose(2, 3) / math.sqrt(self.d // self.heads) + bias).softmax(-1)
-            x = add(x, self.linear((weights @ v).transpose(1, 2).flatten(2), f"{p}.attention.output.dense"),
-                    f"{p}.attention.output.LayerNorm")
+            x = add(x, self.linear((weights @ v).transpose(1, 2).flatten(2), f"{p}.{names['out']}"), f"{p}.{names['norm']}")
             inner = F.gelu(self.linear(x, f"{p}.intermediate.dense"))
             x = add(x, self.linear(inner, f"{p}.output.dense"), f"{p}.output.LayerNorm")
             result.append(x)
         return result
+
+
+class MPNet(Teacher):
+    """all-mpnet-base-v2: 12 layers, positions from 2 on, and relative positions as T5 has them."""
+
+    NAMES = {"query": "attention.attn.q", "key": "attention.attn.k", "value": "attention.attn.v", "out": "attention.attn.o",
+             "norm": "attention.LayerNorm"}
+
+    def embed(self, ids):
+        w = self.w
+        return w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][2:2 + ids.shape[1]]
+
+    def bias(self, keep):
+        at = torch.arange(keep.shape[1])
+        table = self.w["encoder.relative_attention_bias.weight"]
+        return super().bias(keep) + table[buckets(at[None, :] - at[:, None], True)].permute(2, 0, 1)
+
+
+def load(folder):
+    with open(f"{folder}/config.json", encoding="utf-8") as f:
+        return {"bert": Teacher, "mpnet": MPNet}[json.load(f)["model_type"]](folder)
 
 
 def pooled(x, keep):

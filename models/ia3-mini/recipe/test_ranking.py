@@ -1,12 +1,17 @@
 """Tests of ranking and of the tokenizer, which need PyTorch and SentencePiece. Prints one line a test ("ok N - …")."""
 
+import json
 import math
+import random
+import tempfile
 import unittest
 
 try:
+    import numpy as np
     import sentencepiece
     import torch
 
+    import matching
     import ranking
     import tokenizer
     from test_student import student
@@ -71,6 +76,44 @@ class Ranking(unittest.TestCase):
         item, = ranking.items_of(Processor(), [Prompt], 6)
         self.assertEqual(item.ids, [*map(ord, "abcgh"), 1])
         self.assertEqual(item.choices, [[ord("x"), 1], [ord("y")] * (ranking.LONGEST_CHOICE - 1) + [1]])
+
+
+class Matching(unittest.TestCase):
+    @torch.no_grad()
+    def test_loss(self):
+        """It is nothing for a model's own shares, and otherwise the divergence from them."""
+        model, b = student(), ranking.collate(ITEMS)
+        own = ranking.scores(*ranking.log_probabilities(model, b), b.targets.shape[:2]).softmax(1)
+        give = lambda rows: ranking.collate([i._replace(shares=np.array(s)) for i, s in zip(ITEMS, rows)])
+        same = give([own[0, :2].tolist(), own[1].tolist()])
+        self.assertAlmostEqual(float(ranking.matching_loss(model, same)), 0, places=5)
+        one = give([[1, 0], [0, 0, 1]])
+        self.assertAlmostEqual(float(ranking.matching_loss(model, one)), -float(own[0, 0].log() + own[1, 2].log()) / 2, places=4)
+
+    def test_prompts(self):
+        """Shares are the softmax of the cosines of text and phrases; what fits the text is among them."""
+        rng = np.random.default_rng(0)
+        unit = lambda x: (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16)
+        texts, phrases = [f"text {i}" for i in range(5)], [f"phrase {i}" for i in range(200)]
+        x, y = unit(rng.normal(size=(5, 16))), unit(rng.normal(size=(200, 16)))
+        with tempfile.TemporaryDirectory() as folder:
+            for name, lines, vectors in (("texts", texts, x), ("phrases", phrases, y)):
+                with open(f"{folder}/{name}.jsonl", "w", encoding="utf-8") as f:
+                    f.writelines(json.dumps(line) + "\n" for line in lines)
+                np.save(f"{folder}/{name}.npy", vectors)
+            m = matching.Matching(folder, 0.1)
+        r = random.Random(0)
+        given = [m.prompt(r) for _ in range(100)]
+        for p, shares in given:
+            at = next(i for i, t in enumerate(texts) if t in p.text)
+            c = np.array([y[phrases.index(q)].astype(float) @ x[at].astype(float) for q in p.choices]) / 0.1
+            np.testing.assert_allclose(shares, np.exp(c) / np.exp(c).sum(), rtol=2e-3)
+            self.assertEqual(p.right, int(c.argmax()))
+            self.assertEqual(len(set(p.choices)), len(p.choices))
+            near = np.argsort(-(y.astype(np.float32) @ x[at].astype(np.float32)))[:50]
+            self.assertTrue({phrases[i] for i in near} & set(p.choices))
+        sizes = [len(p.choices) for p, _ in given]
+        self.assertTrue(min(sizes) == 2 and max(sizes) > 40 and sorted(sizes)[50] < 20, sizes)
 
 
 class Tokenizer(unittest.TestCase):

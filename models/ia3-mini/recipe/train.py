@@ -1,8 +1,9 @@
 """Trains the whole student to rank answers, on all labelled sets at once.
 
-    train.py --sets DIR --tokenizer DIR --model DIR --minutes N [--out DIR]
+    train.py --sets DIR --tokenizer DIR --model DIR --minutes N [--matching DIR] [--out DIR]
 
 Each step takes prompts of many sets (prompts.py) and T-Few's three losses. A set is drawn in proportion to the square root of its size.
+With --matching some steps learn a teacher's ranking of phrases instead (matching.py).
 Every fifteen minutes, and at the end, the checkpoint goes to --out (--model), and the zero-shot accuracy on the sets that are for
 choosing among models is printed, each prompt in one fixed form. The rate falls to zero over the minutes.
 """
@@ -19,6 +20,7 @@ import torch
 import prompts
 import ranking
 import t5
+from matching import Matching
 from questions import QUESTIONS
 
 POOL = 512  # prompts that are sorted into batches
@@ -35,6 +37,20 @@ def stream(sets, processor, r, longest, most):
         groups = list(ranking.batches(ranking.items_of(processor, chosen, longest), most))
         r.shuffle(groups)
         yield from map(ranking.collate, groups)
+
+
+def matched(matching, processor, r, longest, most):
+    """Batches without end, of the teacher's rankings."""
+    while True:
+        chosen, shares = zip(*(matching.prompt(r) for _ in range(POOL)))
+        groups = list(ranking.batches(ranking.items_of(processor, chosen, longest, shares), most))
+        r.shuffle(groups)
+        yield from map(ranking.collate, groups)
+
+
+def mixed(labelled, unlabelled, r, share):
+    while True:
+        yield next(unlabelled if unlabelled and r.random() < share else labelled)
 
 
 def plain(kind, name, row, labels):
@@ -84,6 +100,9 @@ def arguments():
     p.add_argument("--encoder-rate", type=float, default=2e-4)
     p.add_argument("--tokens", type=int, default=2048, help="cost of a batch, in tokens (2048)")
     p.add_argument("--longest", type=int, default=256, help="tokens of an input (256)")
+    p.add_argument("--matching")
+    p.add_argument("--share", type=float, default=0.3, help="of the steps with --matching (0.3)")
+    p.add_argument("--temperature", type=float, default=0.06, help="of the teacher's cosines (0.06)")
     p.add_argument("--lm", type=float, default=1.0)
     p.add_argument("--ul", type=float, default=1.0)
     p.add_argument("--seed", type=int, default=0)
@@ -97,7 +116,9 @@ def main():
     judge = Judge(o.sets, processor, o.longest)
     sets = prompts.Sets(o.sets)
     optimizer = optimizer_of(model, o.rate, o.encoder_rate)
-    step, seen, recent = 0, 0, []
+    step, seen, recent, recent_matches = 0, 0, [], []
+    r = random.Random(o.seed)
+    matches = matched(Matching(o.matching, o.temperature), processor, r, o.longest, o.tokens) if o.matching else None
 
     def judged():
         a = judge.accuracy(model)
@@ -105,23 +126,28 @@ def main():
 
     judged()
     started = saved = time.monotonic()
-    for b in stream(sets, processor, random.Random(o.seed), o.longest, o.tokens):
+    for b in mixed(stream(sets, processor, r, o.longest, o.tokens), matches, r, o.share):
         gone = (time.monotonic() - started) / (o.minutes * 60)
         if gone >= 1:
             break
         for group in optimizer.param_groups:
             group["lr"] = group["top"] * min(1, (step + 1) / 100) * (1 - gone)
-        loss = ranking.losses(model, b)
         optimizer.zero_grad()
-        (loss.ln + o.lm * loss.lm + o.ul * loss.ul).backward()
+        if b.shares is None:
+            loss = ranking.losses(model, b)
+            (loss.ln + o.lm * loss.lm + o.ul * loss.ul).backward()
+            recent.append([float(x.detach()) for x in loss])
+        else:
+            match = ranking.matching_loss(model, b)
+            match.backward()
+            recent_matches.append(float(match.detach()))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step, seen = step + 1, seen + len(b.ids)
-        recent.append([float(x.detach()) for x in loss])
         if step % 200 == 0:
-            print("%5.1f min, step %d, %d rows: lm %.3f, ul %.4f, ln %.3f, accuracy %.3f" % (
-                gone * o.minutes, step, seen, *np.mean(recent, 0)), flush=True)
-            recent = []
+            print("%5.1f min, step %d, %d rows: lm %.3f, ul %.4f, ln %.3f, accuracy %.3f; matching %.4f" % (
+                gone * o.minutes, step, seen, *np.mean(recent, 0), np.mean(recent_matches or [0])), flush=True)
+            recent, recent_matches = [], []
         if time.monotonic() - saved > 900:
             saved = time.monotonic()
             t5.save(model, out)

@@ -1,0 +1,106 @@
+"""Texts and phrases without labels: a teacher's sentence vectors say how well each phrase fits a text.
+
+    matching.py SETS WIKI.TXT OUT [TEXTS]    writes OUT/texts.jsonl (TEXTS of them, 100,000) and OUT/phrases.jsonl
+    matching.py --temperature SETS TEACHER   the temperature with which the teacher's cosines predict the labels of SETS best
+
+vectors.py then makes OUT/texts.npy and OUT/phrases.npy of them. A student learns from them in train.py (--matching OUT): its scores of
+some phrases are to have the softmax of the teacher's cosines, divided by a temperature. Phrases are labels of all sets for training
+and short candidates of their rows.
+"""
+
+import json
+import random
+import sys
+
+import numpy as np
+
+import prompts
+from texts import lines_of
+
+SHORT, LONG = 40, 300  # characters of a phrase, of a text
+QUESTIONS = ["What is this about?", "Which of these fits best?", "Classify the text.", "Label:", "Choose the label that fits.", "", "", ""]
+
+
+def phrases_of(sets, r, most=20_000):
+    labels = {label for s in sets.about.values() for label in s["labels"]}
+    others = {c for rows in sets.rows.values() for row in rows for c in row.choices or [] if len(c) <= SHORT and any(map(str.isalpha, c))}
+    others = sorted(others - labels)
+    return sorted(labels) + r.sample(others, min(len(others), most))
+
+
+def texts_of(sets, wiki, r, most):
+    """Half of the sets, each equally often as far as it goes, half of Wikipedia."""
+    texts, each = set(), most // 2 // len(sets.rows) + 1
+    for rows in sets.rows.values():
+        for row in r.sample(rows, min(each, len(rows))):
+            texts.add("\n".join(row.fields.values())[:LONG])
+    paragraphs = [p.rstrip("\n")[:LONG] for p in wiki]
+    return sorted(texts) + r.sample(paragraphs, most - len(texts))
+
+
+def write(path, lines):
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(json.dumps(x, ensure_ascii=False) + "\n" for x in lines)
+    print(f"{len(lines)} in {path}")
+
+
+class Matching:
+    def __init__(self, folder, temperature):
+        self.texts, self.phrases = (list(lines_of(f"{folder}/{name}.jsonl")) for name in ("texts", "phrases"))
+        self.text_vectors, self.phrase_vectors = np.load(f"{folder}/texts.npy"), np.load(f"{folder}/phrases.npy")
+        self.temperature = temperature
+
+    def prompt(self, r):
+        """(prompt, the share that each of its choices is to have)"""
+        i = r.randrange(len(self.texts))
+        cosines = self.phrase_vectors.astype(np.float32) @ self.text_vectors[i].astype(np.float32)
+        return self.choose(r, i, cosines)
+
+    def choose(self, r, i, cosines):
+        """From 2 to 64 phrases, few as often as many: some of those that fit, the others by chance."""
+        n = int(2 * 32 ** r.random())
+        near = np.argpartition(-cosines, 50)[:50]
+        chosen = set(r.sample(list(near), min(n, 1 + r.randrange(8))))
+        while len(chosen) < n:
+            chosen.add(r.randrange(len(self.phrases)))
+        chosen = r.sample(sorted(chosen), len(chosen))
+        choices = [self.phrases[c] for c in chosen]
+        logits = cosines[chosen] / self.temperature
+        shares = np.exp(logits - logits.max())
+        question, text = r.choice(QUESTIONS), self.texts[i]
+        listed = "Possible labels: " + ", ".join(choices) if r.random() < 0.3 and sum(map(len, choices)) < 600 else ""
+        parts = [question, listed, text] if r.random() < 0.5 and question != "Label:" else [text, listed, question]
+        return prompts.Prompt(r.choice(["\n", "\n", " "]).join(filter(None, parts)), choices, int(shares.argmax())), shares / shares.sum()
+
+
+def temperature_of(sets, encoder, r, rows=40):
+    """The one of least cross-entropy of the labels of sets with at least five."""
+    found = []
+    for name, s in sets.about.items():
+        if len(s["labels"]) < 5:
+            continue
+        chosen = r.sample(sets.rows[name], min(rows, len(sets.rows[name])))
+        x = encoder.vectors("\n".join(row.fields.values()) for row in chosen).astype(float)
+        cosines = x @ encoder.vectors(s["labels"]).astype(float).T
+        found += [(c, s["labels"].index(row.label)) for c, row in zip(cosines, chosen)]
+    for t in (0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1, 0.15):
+        loss = np.mean([np.log(np.exp((c - c[i]) / t).sum()) for c, i in found])
+        print(f"temperature {t}: cross-entropy {loss:.3f}")
+    print(f"accuracy {np.mean([c.argmax() == i for c, i in found]):.3f} of {len(found)} rows")
+
+
+def main():
+    r = random.Random(0)
+    if sys.argv[1] == "--temperature":
+        import vectors
+
+        return temperature_of(prompts.Sets(sys.argv[2]), vectors.Encoder(sys.argv[3]), r)
+    folder, wiki, out, *most = sys.argv[1:]
+    sets = prompts.Sets(folder)
+    write(f"{out}/phrases.jsonl", phrases_of(sets, r))
+    with open(wiki, encoding="utf-8") as f:
+        write(f"{out}/texts.jsonl", texts_of(sets, f, r, int(most[0]) if most else 100_000))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
