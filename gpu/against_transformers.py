@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The engine on a device against transformers and peft, both on the bundled backbone with its golden adapter.
+"""The engine on a device against transformers and peft, both on test/backbone with its golden adapter.
 
     against_transformers.py --engine build/gpu/ia3_engine --device cuda
 
@@ -17,8 +17,8 @@ import torch
 from peft import PeftModel
 from transformers import T5ForConditionalGeneration
 
-BACKBONE = "models/ia3-mini"
-ADAPTER = "test/golden/ia3-mini/adapter"
+BACKBONE = "test/backbone"
+ADAPTER = "test/golden/backbone/adapter"
 CHOICES = ["yes", "no", "I do not know"]
 WORDS = ("the patient was given a new drug and developed a rash after two days of treatment while others did not "
          "report anything unusual about it before the end").split()

@@ -135,7 +135,7 @@ class Check:
         """Why the device cannot be used; "" if it can. This avoids that hundreds of tests fail for the same reason."""
         if not os.path.exists(self.engine_program("ia3_engine")):
             return "there is no engine"
-        command = [self.engine_program("ia3_engine"), "info", "--backbone", "models/ia3-mini", "--device",
+        command = [self.engine_program("ia3_engine"), "info", "--backbone", "test/backbone", "--device",
                    self.options.device]
         try:
             status, output = runner.run(command, min(step.left(), 60), self.environment)

@@ -148,7 +148,7 @@ SELECT attempt($$SELECT ia3_import('part', part(ia3_export('t'), 'nothing'))$$);
 SET client_min_messages = notice;
 \set VERBOSITY terse
 SELECT ia3_import('part', ia3_export('t'), ia3_export_config('t') || '{"base_model_name_or_path": "google/flan-t5-large"}');
-SELECT ia3_import('part', ia3_export('t'), ia3_export_config('t') || '{"base_model_name_or_path": "somebody/IA3-mini/"}');
+SELECT ia3_import('part', ia3_export('t'), ia3_export_config('t') || '{"base_model_name_or_path": "somebody/Backbone/"}');
 SELECT ia3_import('part', ia3_export('t'), ia3_export_config('t') || '{"base_model_name_or_path": ""}');
 SELECT ia3_import('part', ia3_export('t'), ia3_export_config('t') || '{"base_model_name_or_path": null}');
 \set VERBOSITY default

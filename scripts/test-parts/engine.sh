@@ -57,7 +57,7 @@ test_variants() {
     make_engine variants WERROR=-Werror build/release/ia3_engine "${programs[@]/#/build/release/test/test_}" || return 0
     new_jobs
     while read -r variant; do
-        info=$(IA3_CPU_ISA=$variant build/release/ia3_engine info --backbone models/ia3-mini 2>&1) || true
+        info=$(IA3_CPU_ISA=$variant build/release/ia3_engine info --backbone test/backbone 2>&1) || true
         if [[ $info == *"does not support $variant,"* ]]; then
             skipped=$((skipped + 1))
             continue

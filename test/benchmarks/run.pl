@@ -31,7 +31,7 @@ sub write_file
 my ($name, $dir) = @ARGV;
 $dir //= '.';
 my $bin = 'build/release/bench';
-my $mini = '--backbone models/ia3-mini --threads 1';
+my $mini = '--backbone test/backbone --threads 1';
 my $python = $ENV{PYTHON} // 'python3';
 
 # Token ids for bench_engine: two rows of two tasks.
@@ -102,7 +102,7 @@ my %benchmarks = (
         "$bin/bench_load --work $dir --shape tiny --file float64 --format bin --dtype int8 --threads 1 --runs 1", '',
         qr/^pytorch_model.bin +float64 +int8 +$number +$number +$number +$number +$number +$number +$number +$number% (ok|short)$/],
     bench_gpu => [
-        "$bin/bench_gpu --device cpu --dtype float32 --threads 1 --tokens 8 --config models/ia3-mini/config.json",
+        "$bin/bench_gpu --device cpu --dtype float32 --threads 1 --tokens 8 --config test/backbone/config.json",
         "open\nscore 2 2 1 0.01\ntrain 1 1 2\ngive_way 2 2 1\nquit\n", qr/"parameters": ?$number/, qr/"rows": ?$number/,
         qr/"last_loss": ?$number/, qr/"without": ?\[$number, ?$number\], ?"with": ?\[$number, ?$number\], ?"calls": ?[1-9]/]);
 

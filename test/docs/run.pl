@@ -5,7 +5,7 @@
 # Runs every ```sql block, in the order of the document and each in a session of its own, in a new database (ia3_docs) of the
 # server that PGHOST, PGPORT and PGUSER specify. A comment "-- → value" after a statement is a line of the statement's
 # output: all of them together must be what psql -At prints. The directory /srv/models stands for one inside the server's
-# data directory. Then it looks up the objects of the extension: every function (each overload), view, table and setting, and
+# data directory, and the bundled backbone, in the setting ia3.backbones, for the one that the server has by default. Then it looks up the objects of the extension: every function (each overload), view, table and setting, and
 # every argument that has a default, must occur in a block that has been executed.
 #
 # Prints "ok N - ..." and "not ok N - ..." with the reason on lines that start with "#". The blocks change settings of
@@ -108,9 +108,11 @@ my (%functions_seen, @texts);
 
 sub run_block
 {
-    my ($block, $directory) = @_;
+    my ($block, $directory, $backbone) = @_;
     my ($script, @expected) = script($block->{text});
-    my ($status, $out, $err) = run_script($database, $script =~ s{/srv/models}{$directory}gr);
+    $script =~ s{/srv/models}{$directory}g;
+    $script =~ s{=ia3-mini\b}{=$backbone}g;
+    my ($status, $out, $err) = run_script($database, $script);
     my @printed = split /^\@\@\n/m, $out, -1;
     my $reason = '';
 
@@ -192,9 +194,12 @@ my $directory = "$data->[0]/ia3_docs";
 # the program reads the empty row, or else COPY may fail because nobody does
 query('postgres', "COPY (SELECT) TO PROGRAM 'cat >/dev/null; rm -rf $directory; mkdir $directory';");
 
+my ($backbone) = query('postgres', 'SELECT reset_val FROM pg_settings WHERE name = $$ia3.backbones$$;');
+$backbone->[0] =~ s/^default=// or die "the first backbone is not the default: $backbone->[0]\n";
+
 my @blocks = blocks($document);
 die "$document has no blocks\n" unless @blocks;
-run_block($_, $directory) for @blocks;
+run_block($_, $directory, $backbone->[0]) for @blocks;
 check_complete();
 print "1..$tests\n";
 exit($failures ? 1 : 0);

@@ -62,7 +62,6 @@ CALLS = [
 
 # Statements: the parameters, and the same with literals
 STATEMENTS = [
-    ("SELECT * FROM ia3_check_backbone({}) WHERE item <> 'time'", ["ia3-mini"]),
     ("SELECT n, accuracy, macro_f1, mean_score_gap FROM ia3_evaluate({}, {})", ["tickets", SHOTS]),
     ("SELECT ia3_predict_window({}, body) OVER (ORDER BY body) FROM shots", ["tickets"]),
     ("SELECT ia3_predict_window({}, body, {}) OVER (ORDER BY body) FROM shots", ["tickets", CHOICES]),
@@ -150,7 +149,9 @@ def test_calls(driver, sql):
     for function, args, same_as in CALLS:
         reference = sql.execute("SELECT * FROM %s(%s)" % (same_as or function, ", ".join(map(literal, args))), None)
         expect(driver, placeholders(function, args), args, reference)
-    for statement, args in STATEMENTS:
+    (backbone,), = sql.execute("SELECT path FROM ia3_stat_engine", None)
+    check_backbone = "SELECT * FROM ia3_check_backbone({}) WHERE item <> 'time'"
+    for statement, args in [(check_backbone, [backbone]), *STATEMENTS]:
         expect(driver, statement, args, sql.execute(with_literals(statement, args), None))
 
 

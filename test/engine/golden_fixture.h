@@ -32,19 +32,19 @@
 static const char *const golden_names[] = {"t5-relu-tied",   "t5-gated-untied",     "t5-erf-gelu-sharded",
                                            "t5-silu-tied",   "umt5-bias-per-layer", "mt5-own-head",
                                            "t5-few-buckets", "madlad-embedding",    "t5-wide-attention",
-                                           "t5-stored-bf16", "t5-stored-fp16",      "ia3-mini"};
+                                           "t5-stored-bf16", "t5-stored-fp16",      "backbone"};
 #define GOLDEN_N (sizeof golden_names / sizeof *golden_names)
 
 /*
  * Lists of configurations: each name is followed by a space, so that lists can be put together. The few are one
- * without a gate, one with a gate, one with a bias in every layer; the bundled backbone has ordinary size, and
+ * without a gate, one with a gate, one with a bias in every layer; test/backbone has trained weights, and
  * no activations are expected of it.
  */
 #define GOLDEN_FEW "t5-relu-tied t5-gated-untied umt5-bias-per-layer "
 #define GOLDEN_ALL                                                                                           \
     GOLDEN_FEW "t5-erf-gelu-sharded t5-silu-tied mt5-own-head t5-few-buckets madlad-embedding "              \
                "t5-wide-attention t5-stored-bf16 t5-stored-fp16 "
-#define GOLDEN_MINI "ia3-mini "
+#define GOLDEN_MINI "backbone "
 
 /* A whole file in memory. */
 typedef struct golden_file {
@@ -150,8 +150,8 @@ golden_open(const golden_case *c)
     g->file = golden_file_of(c->name, "expected.safetensors");
     g->expected = ia3_safetensors_parse(g->file.data, g->file.len, "expected", IA3_E_INVALID, &err);
     golden_ok(g->expected, &err);
-    if (strcmp(c->name, "ia3-mini") == 0)
-        snprintf(path, sizeof path, "models/ia3-mini");
+    if (strcmp(c->name, "backbone") == 0)
+        snprintf(path, sizeof path, "test/backbone");
     else
         snprintf(path, sizeof path, "%s/%s", golden_root(), c->name);
     g->ck = ia3_checkpoint_open(path, &err);

@@ -57,7 +57,7 @@ test_thousand(void **state)
     skip(); /* they keep shadows and what was freed */
 #endif
     ia3_error err = {0};
-    ia3_checkpoint *ck = ia3_checkpoint_open("models/ia3-mini", &err);
+    ia3_checkpoint *ck = ia3_checkpoint_open("test/backbone", &err);
     assert_non_null(ck);
     ia3_server s = {.device = ia3_device_open("cpu", IA3_F32, 1, 0, &err)};
     assert_non_null(s.device);

@@ -139,7 +139,7 @@ static void
 test_choice_sets(void **state)
 {
     ia3_error err = {0};
-    ia3_tokenizer *tok = ia3_tokenizer_open("models/ia3-mini", 8192, &err);
+    ia3_tokenizer *tok = ia3_tokenizer_open("test/backbone", 8192, &err);
     assert_non_null(tok);
     ia3_choice_sets *c = ia3_choice_sets_create(tok, 0, 1 << 20);
     static const char *const yes_no[] = {"yes", "no", NULL}, *const no_yes[] = {"no", "yes", NULL},

@@ -18,7 +18,7 @@
 
 #include "engine_client.h"
 
-#define BACKBONE " --backbone models/ia3-mini --dtype float32 "
+#define BACKBONE " --backbone test/backbone --dtype float32 "
 
 static char output[65536];
 static char directory[] = "/tmp/ia3_cli_XXXXXX";
@@ -103,14 +103,14 @@ test_missing_head(void **state)
     const char *warning = "\"lm_head.weight\" is missing although \"tie_word_embeddings\" is false";
     snprintf(
         command, sizeof command,
-        "cp -r models/ia3-mini %s/untied && sed -i 's/\"tie_word_embeddings\": true/\"tie_word_embeddings\": "
+        "cp -r test/backbone %s/untied && sed -i 's/\"tie_word_embeddings\": true/\"tie_word_embeddings\": "
         "false/' %s/untied/config.json",
         directory, directory);
     assert_int_equal(system(command), 0);
     assert_int_equal(run("info --backbone %s/untied", directory), 0);
     assert_non_null(strstr(output, "WARNING: "));
     assert_non_null(strstr(output, warning));
-    assert_int_equal(run("info --backbone models/ia3-mini"), 0);
+    assert_int_equal(run("info --backbone test/backbone"), 0);
     assert_null(strstr(output, "WARNING: "));
 }
 
@@ -122,12 +122,12 @@ test_check_memory(void **state)
 
     for (size_t i = 0; i < sizeof dtypes / sizeof dtypes[0]; i++) {
         char expected[60];
-        assert_int_equal(run("info --backbone models/ia3-mini --dtype %s", dtypes[i]), 0);
+        assert_int_equal(run("info --backbone test/backbone --dtype %s", dtypes[i]), 0);
         const char *bytes = strstr(output, "\nbytes\t");
         assert_non_null(bytes);
         snprintf(expected, sizeof expected, "\nmemory in %s: %ld MB\n", dtypes[i],
                  (atol(bytes + 7) + 999999) / 1000000);
-        assert_int_equal(run("check models/ia3-mini"), 0);
+        assert_int_equal(run("check test/backbone"), 0);
         assert_non_null(strstr(output, expected));
     }
 }
@@ -135,7 +135,7 @@ test_check_memory(void **state)
 static void
 test_check(void **state)
 {
-    assert_int_equal(run("check models/ia3-mini --threads 1"), 0);
+    assert_int_equal(run("check test/backbone --threads 1"), 0);
     assert_non_null(strstr(output, "\nlayers: 6 + 2\n"));
     assert_non_null(strstr(output, "\nmemory in float32: 40 MB\n"));
     assert_non_null(strstr(output, "\ntokens: 112 4 70 143 "));
@@ -143,7 +143,7 @@ test_check(void **state)
     assert_non_null(
         strstr(output, "\ndigest: 3f4dc0cacd363edef2b873c3316cc5a6e330ea29b77cb092d610835d625f558e\n"));
     assert_null(strstr(output, "warning: "));
-    assert_int_equal(run("check --backbone models/ia3-mini --memory-limit 1000000"), 0);
+    assert_int_equal(run("check --backbone test/backbone --memory-limit 1000000"), 0);
     assert_non_null(strstr(output, "\nwarning: not loaded on this machine: "));
     assert_int_equal(run("check test/golden/t5-relu-tied"), 1);
     assert_non_null(strstr(output, "\nlayers: 2 + 2\n"));

@@ -3,7 +3,7 @@
  *     Compares devices: results of the model on the device that IA3_TEST_DEVICE names (default "cpu") must agree with
  *     those of the CPU device in float32, for inputs of all lengths and mixed adapters.
  *
- * The golden files have only a few short inputs. Here there are large batches, with the bundled backbone (real weights)
+ * The golden files have only a few short inputs. Here there are large batches, with test/backbone (real weights)
  * and a small one, and a training run with dropout, whose masks must be the same on every device. The limits are those
  * of the golden tests.
  */
@@ -89,8 +89,8 @@ open_pair(const golden_case *c)
     ia3_error err = {0};
     pair *p = calloc(1, sizeof *p);
     const char *spec = getenv("IA3_TEST_DEVICE");
-    if (strcmp(c->name, "ia3-mini") == 0)
-        snprintf(path, sizeof path, "models/ia3-mini");
+    if (strcmp(c->name, "backbone") == 0)
+        snprintf(path, sizeof path, "test/backbone");
     else
         snprintf(path, sizeof path, "%s/%s", golden_root(), c->name);
     p->ck = ia3_checkpoint_open(path, &err);

@@ -220,9 +220,9 @@ test_cache(void **state)
     assert_null(find("a/b/c", path, &err));
     assert_string_equal(err.message, "could not open backbone \"a/b/c\": No such file or directory");
     assert_null(find("../flan", path, &err));
-    assert_null(find("models/ia3-mini/config.json", path, &err));
-    assert_string_equal(err.message, "backbone \"models/ia3-mini/config.json\" is not a directory");
-    assert_non_null(find("models/ia3-mini", path, &err));
+    assert_null(find("test/backbone/config.json", path, &err));
+    assert_string_equal(err.message, "backbone \"test/backbone/config.json\" is not a directory");
+    assert_non_null(find("test/backbone", path, &err));
     unsetenv("HF_HOME");
     remove_tree(root);
 }

@@ -22,7 +22,7 @@
 
 #include "engine_requests.h"
 
-#define BACKBONE "models/ia3-mini"
+#define BACKBONE "test/backbone"
 
 static test_engine engine;
 static const char *const sentiment[] = {"positive", "negative", NULL};

@@ -205,7 +205,7 @@ main(void)
                                         {"t5-gated-untied", IA3_F32},
                                         {"umt5-bias-per-layer", IA3_F32},
                                         {"t5-few-buckets", IA3_F32},
-                                        {"ia3-mini", IA3_F32}};
+                                        {"backbone", IA3_F32}};
 #define CASE(test, i)                                                                                        \
     {                                                                                                        \
 #test, test, NULL, NULL, (void *) &cases[i]                                                          \

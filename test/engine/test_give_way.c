@@ -89,7 +89,7 @@ other_work(golden *g, ia3_choices *choices)
 static golden *
 open_mini(void)
 {
-    golden_case c = {"ia3-mini", IA3_F32};
+    golden_case c = {"backbone", IA3_F32};
     return golden_open(&c);
 }
 
@@ -182,7 +182,7 @@ static int
 start_engine(void **state)
 {
     static const char *const extra[] = {"--dtype", "float32", "--max-batch-tokens", "512", NULL};
-    assert_true(test_engine_start(&engine, "models/ia3-mini", extra));
+    assert_true(test_engine_start(&engine, "test/backbone", extra));
     return 0;
 }
 

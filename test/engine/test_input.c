@@ -18,7 +18,7 @@ static int
 open_mini(void **state)
 {
     ia3_error err = {0};
-    tok = ia3_tokenizer_open("models/ia3-mini", 8192, &err);
+    tok = ia3_tokenizer_open("test/backbone", 8192, &err);
     return tok ? 0 : -1;
 }
 

@@ -16,10 +16,10 @@
 #include "engine_requests.h"
 #include "engine/model/methods/methods.h"
 
-#define BACKBONE "models/ia3-mini"
+#define BACKBONE "test/backbone"
 
 static test_engine engine;
-static golden_file adapter; /* of the bundled backbone */
+static golden_file adapter; /* of test/backbone */
 static char out[64];
 
 static int
@@ -27,7 +27,7 @@ start_engine(void **state)
 {
     static const char *const extra[] = {"--dtype", "float32", NULL};
 
-    adapter = golden_file_of("ia3-mini", "adapter/adapter_model.safetensors");
+    adapter = golden_file_of("backbone", "adapter/adapter_model.safetensors");
     snprintf(out, sizeof out, "/tmp/ia3-test-XXXXXX");
     assert_non_null(mkdtemp(out));
     assert_true(test_engine_start(&engine, BACKBONE, extra));

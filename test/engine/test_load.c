@@ -17,7 +17,7 @@
 #include "engine/recipe/score.h"
 #include "file_fixture.h"
 
-#define TOKENIZER "models/ia3-mini/spiece.model"
+#define TOKENIZER "test/backbone/spiece.model"
 
 typedef struct loaded {
     uint8_t digest[IA3_DIGEST_LEN];

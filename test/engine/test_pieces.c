@@ -172,7 +172,7 @@ scores_slices(void **state)
         memcpy(ids[r], (int32_t[]){17, 23, 42, 20 + r, 5, EOS}, sizeof ids[r]);
         rows[r] = (ia3_score_row){g->adapter, ids[r], 6, some, together + (size_t) r * (size_t) some->n};
     }
-    assert_true(ROWS * some->n_rows > 4 * 1024); /* more than one slice for ia3-mini's vocabulary and width */
+    assert_true(ROWS * some->n_rows > 4 * 1024); /* more than one slice for the backbone's vocabulary and width */
     golden_ok(ia3_score(g->m, rows, ROWS, &err), &err);
     for (int r = 0; r < ROWS; r++) {
         ia3_score_row row = {g->adapter, ids[r], 6, some, alone};
@@ -231,17 +231,17 @@ scores_groups(void **state)
 int
 main(void)
 {
-    static const golden_case f32 = {"ia3-mini", IA3_F32}, bf16 = {"ia3-mini", IA3_BF16},
-                             few_buckets = {"t5-few-buckets", IA3_F32}, int8 = {"ia3-mini", IA3_INT8};
+    static const golden_case f32 = {"backbone", IA3_F32}, bf16 = {"backbone", IA3_BF16},
+                             few_buckets = {"t5-few-buckets", IA3_F32}, int8 = {"backbone", IA3_INT8};
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(covers_all),
-        {"scores_pieces ia3-mini float32", scores_pieces, NULL, NULL, (void *) &f32},
-        {"scores_pieces ia3-mini bfloat16", scores_pieces, NULL, NULL, (void *) &bf16},
-        {"scores_slices ia3-mini float32", scores_slices, NULL, NULL, (void *) &f32},
-        {"scores_slices ia3-mini bfloat16", scores_slices, NULL, NULL, (void *) &bf16},
-        {"scores_groups ia3-mini float32", scores_groups, NULL, NULL, (void *) &f32},
-        {"scores_groups ia3-mini bfloat16", scores_groups, NULL, NULL, (void *) &bf16},
-        {"scores_groups ia3-mini int8", scores_groups, NULL, NULL, (void *) &int8},
+        {"scores_pieces backbone float32", scores_pieces, NULL, NULL, (void *) &f32},
+        {"scores_pieces backbone bfloat16", scores_pieces, NULL, NULL, (void *) &bf16},
+        {"scores_slices backbone float32", scores_slices, NULL, NULL, (void *) &f32},
+        {"scores_slices backbone bfloat16", scores_slices, NULL, NULL, (void *) &bf16},
+        {"scores_groups backbone float32", scores_groups, NULL, NULL, (void *) &f32},
+        {"scores_groups backbone bfloat16", scores_groups, NULL, NULL, (void *) &bf16},
+        {"scores_groups backbone int8", scores_groups, NULL, NULL, (void *) &int8},
         {"scores_pieces t5-few-buckets float32", scores_pieces, NULL, NULL, (void *) &few_buckets},
     };
     return cmocka_run_group_tests_name("pieces", tests, NULL, NULL);

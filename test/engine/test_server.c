@@ -1,6 +1,6 @@
 /*
  * test_server.c
- *     A running engine, `ia3_engine serve` with the bundled backbone, as a backend uses it through its socket.
+ *     A running engine, `ia3_engine serve` with test/backbone, as a backend uses it through its socket.
  *     test_server_faults.c tests clients that violate the protocol or die.
  */
 #include <setjmp.h>
@@ -23,7 +23,7 @@
 #include "engine_requests.h"
 #include "engine/model/methods/methods.h"
 
-#define BACKBONE  "models/ia3-mini"
+#define BACKBONE  "test/backbone"
 #define TOLERANCE 1e-4 /* of scores, float32 */
 
 static test_engine engine;

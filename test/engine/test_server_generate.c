@@ -20,7 +20,7 @@
 #include "engine_client.h"
 #include "engine_requests.h"
 
-#define BACKBONE "models/ia3-mini"
+#define BACKBONE "test/backbone"
 
 static test_engine engine;
 

@@ -303,7 +303,7 @@ check_model(ia3_dtype dtype, double tolerance)
 {
     ia3_device *probe = device_of(dtype, 1);
     probe->ops->close(probe);
-    golden_case c = {"ia3-mini", dtype};
+    golden_case c = {"backbone", dtype};
     golden *g = golden_open(&c);
     ia3_error err = {0};
     int32_t ids[N_ROWS / 2][N_TOKENS], *many[N_MANY], token[N_MANY][2];

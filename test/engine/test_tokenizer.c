@@ -13,7 +13,7 @@
 
 #include "engine/files/tokenizer.h"
 
-#define MINI "models/ia3-mini"
+#define MINI "test/backbone"
 
 static ia3_tokenizer *
 open_mini(void)
@@ -71,7 +71,7 @@ test_golden_mini(void **state)
 {
     ia3_tokenizer *tok = open_mini();
 
-    assert_int_equal(check_golden(tok, "test/golden/tokens-ia3-mini.tsv"), 300);
+    assert_int_equal(check_golden(tok, "test/golden/tokens-backbone.tsv"), 300);
     ia3_tokenizer_close(tok);
 }
 

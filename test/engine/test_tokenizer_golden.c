@@ -1,7 +1,7 @@
 /*
  * test_tokenizer_golden.c
  *     The ids of 300 unusual texts compared with those of the sentencepiece library (test/golden/tokens-*.tsv), for the
- *     bundled backbone's model and for T5's, which is expected in ../shared (or IA3_SHARED) and skipped if absent.
+ *     model of test/backbone and for T5's, which is expected in ../shared (or IA3_SHARED) and skipped if absent.
  */
 #include "tokens_fixture.h"
 
@@ -19,9 +19,9 @@ check_file(const char *model, int vocab_size, const char *table)
 }
 
 static void
-test_bundled(void **state)
+test_backbone(void **state)
 {
-    check_file("models/ia3-mini", 8192, "test/golden/tokens-ia3-mini.tsv");
+    check_file("test/backbone", 8192, "test/golden/tokens-backbone.tsv");
 }
 
 static void
@@ -40,6 +40,6 @@ test_t5(void **state)
 int
 main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_bundled), cmocka_unit_test(test_t5)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_backbone), cmocka_unit_test(test_t5)};
     return cmocka_run_group_tests_name("tokenizer golden", tests, NULL, NULL);
 }

@@ -23,7 +23,7 @@
 #include "engine/serve/normalize.h"
 
 #define BACKBONE  "test/golden/t5-relu-tied"
-#define TOKENIZER "models/ia3-mini"
+#define TOKENIZER "test/backbone"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -91,8 +91,8 @@ CONFIGS = [
 ]
 
 
-# The bundled backbone: trained weights of ordinary size, on words.
-MINI = Golden("ia3-mini", 112, {}, source="models/ia3-mini")
+# The backbone of other tests: trained weights, on words.
+MINI = Golden("backbone", 112, {}, source="test/backbone")
 MINI_INPUTS = [
     ("Is this a complaint? My parcel arrived two weeks late and the box was open. Answer:", ["Yes", "No", "Maybe", "I do not know"]),
     ("Sentence: The drug was well tolerated. Label:", ["ADE-related", "not ADE-related", "unclear", "not related at all"]),

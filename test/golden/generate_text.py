@@ -19,7 +19,7 @@ import oracle
 from generate import make_weights
 
 TOKENS, MARGIN = 12, 0.02
-CASES = {"t5-relu-tied": 3, "t5-gated-untied": 3, "umt5-bias-per-layer": 3, "t5-few-buckets": 1, "ia3-mini": 3}
+CASES = {"t5-relu-tied": 3, "t5-gated-untied": 3, "umt5-bias-per-layer": 3, "t5-few-buckets": 1, "backbone": 3}
 
 
 def greedy(model, ids, start, eos):

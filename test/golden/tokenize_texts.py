@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes tokens-t5.tsv and tokens-ia3-mini.tsv: ids of 300 awkward texts by the sentencepiece library.
+"""Writes tokens-t5.tsv and tokens-backbone.tsv: ids of 300 awkward texts by the sentencepiece library.
 
     venv/bin/python tokenize_texts.py [../../../shared]
 
-The argument is the folder that holds tokenizers/t5/spiece.model; without that file only tokens-ia3-mini.tsv is made.
+The argument is the folder that holds tokenizers/t5/spiece.model; without that file only tokens-backbone.tsv is made.
 """
 
 import os
@@ -90,7 +90,7 @@ def write(model, path):
 
 def main():
     shared = sys.argv[1] if len(sys.argv) > 1 else f"{ROOT}/../../../shared"
-    write(f"{ROOT}/../../models/ia3-mini/spiece.model", f"{ROOT}/tokens-ia3-mini.tsv")
+    write(f"{ROOT}/../backbone/spiece.model", f"{ROOT}/tokens-backbone.tsv")
     t5 = f"{shared}/tokenizers/t5/spiece.model"
     if os.path.exists(t5):
         write(t5, f"{ROOT}/tokens-t5.tsv")

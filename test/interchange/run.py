@@ -7,7 +7,7 @@ talks to a running cluster as its superuser, in a database of its own, sets ia3.
 and prints TAP. Everything is written below DIR, which the server's user can reach. Exit status 77 and a line that says why when
 the libraries are not there.
 
-Backbones: the bundled one (bfloat16 storage, gated, tied) and small random ones whose weights are made here: T5 v1.0
+Backbones: that of other tests (bfloat16 storage, gated, tied) and small random ones whose weights are made here: T5 v1.0
 (no gate), mT5 (gated, untied, two weight files), UMT5 (a bias in every layer) and one stored in float16.
 """
 
@@ -36,7 +36,7 @@ except ImportError as error:
     sys.exit(77)
 
 ROOT = Path(__file__).resolve().parents[2]
-MINI = ROOT / "models" / "ia3-mini"
+MINI = ROOT / "test" / "backbone"
 TOLERANCE = 1e-4  # of scores, fp32 on both sides
 CHOICES = ["billing", "access", "a broken device", "delivery"]
 TEXTS = ["I was charged twice for the same order.", "The password reset mail never arrives!",
@@ -180,9 +180,8 @@ def test_export(backbone, work):
     task = f"trained_{backbone.name}"
     directory = work / task
     config = export_to(backbone, task, directory)
-    path = config["base_model_name_or_path"]  # the bundled one is found where it is installed
-    check(f"{backbone.name}: the configuration names the backbone",
-          path.endswith("/ia3-mini") if backbone.path == MINI else path == str(backbone.path), path)
+    path = config["base_model_name_or_path"]
+    check(f"{backbone.name}: the configuration names the backbone", path == str(backbone.path), path)
     saved = work / f"saved_{backbone.name}"
     model = open_with_peft(backbone, directory)
     bare = backbone.library_scores(backbone.load())
@@ -334,7 +333,7 @@ def test_merge(backbone, work, model, task):
 
 
 def make_backbones(work):
-    """Small random checkpoints with the bundled tokenizer. Returns name -> directory."""
+    """A copy of MINI, and small random checkpoints with its tokenizer. Returns name -> directory."""
     sizes = dict(vocab_size=8192, d_model=32, d_kv=8, d_ff=40, num_heads=3, num_layers=2, num_decoder_layers=2,
                  dropout_rate=0.0, decoder_start_token_id=0)
     kinds = {
@@ -343,15 +342,18 @@ def make_backbones(work):
         "umt5": (UMT5Config, UMT5ForConditionalGeneration, dict(tie_word_embeddings=False), torch.float32, "1GB"),
         "f16": (T5Config, T5ForConditionalGeneration, dict(feed_forward_proj="gated-gelu"), torch.float16, "1GB"),
     }
-    paths = {}
+    paths = {"mini": work / "mini"}
+    shutil.copytree(MINI, paths["mini"])
     for name, (config, model, extra, dtype, shard) in kinds.items():
         paths[name] = work / name
         made = model(config(**(sizes | extra), initializer_factor=0.7))
         made.to(dtype).save_pretrained(paths[name], max_shard_size=shard)
         shutil.copy(MINI / "spiece.model", paths[name])
         shutil.copy(MINI / "tokenizer_config.json", paths[name])
-        for file in paths[name].iterdir():
-            file.chmod(0o644)  # the server runs as another user
+    for path in paths.values():  # the server runs as another user
+        path.chmod(0o755)
+        for file in path.iterdir():
+            file.chmod(0o644)
     assert (paths["mt5"] / "model.safetensors.index.json").exists()
     return paths
 
@@ -408,8 +410,7 @@ def main():
     db("CREATE EXTENSION ia3;")
     tokenizer = sentencepiece.SentencePieceProcessor(model_file=str(MINI / "spiece.model"))
     paths = make_backbones(work)
-    entries = ["mini=ia3-mini:float32"] + [f"{name}={path}:float32" for name, path in paths.items()]
-    paths = {"mini": MINI} | paths
+    entries = [f"{name}={path}:float32" for name, path in paths.items()]
     merged = {}
     try:
         configure(db, entries, paths)

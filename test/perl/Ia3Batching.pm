@@ -66,11 +66,9 @@ sub write_tiny_backbone {
 # Starts a cluster with such a backbone.
 sub batching_node {
     my ($name) = @_;
-    my $config = $ENV{PG_CONFIG} // 'pg_config';
-    chomp(my $share = `$config --sharedir`);
     my $directory = PostgreSQL::Test::Utils::tempdir() . '/tiny';
 
-    write_tiny_backbone($directory, "$share/ia3/ia3-mini/spiece.model");
+    write_tiny_backbone($directory, "$Ia3Test::BACKBONE/spiece.model");
     return ia3_node($name, conf => "ia3.backbones = 'default=$directory:float32'\nia3.threads = 1\njit = off\nautovacuum = off\n");
 }
 

@@ -8,6 +8,8 @@ use strict;
 use warnings;
 
 use Exporter 'import';
+use Cwd qw(abs_path);
+use File::Basename qw(dirname);
 use IPC::Run;
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
@@ -17,11 +19,15 @@ our @EXPORT = qw(
   ia3_node create_shots engine_pid process_runs wait_until wait_for_query wait_for_state
   wait_for_training start_query finish_query backend_of supervisor_pid postmaster_pid sockets);
 
+# The backbone that tests use (test/backbone).
+our $BACKBONE = abs_path(dirname(__FILE__) . '/../backbone');
+
 # A training run that takes far longer than any test waits.
 our $ENDLESS = q{SELECT ia3_train('endless', 'SELECT text, label FROM shots', steps => 1000000, seed => 1)};
 
-# Starts a cluster with ia3 preloaded and the extension created. %options: conf => lines for postgresql.conf,
-# preload => 0 not to preload ia3, extension => 0 not to create the extension.
+# Starts a cluster with ia3 preloaded, the tests' backbone and the extension created. %options: conf => lines for
+# postgresql.conf, bundled => 1 to leave ia3.backbones alone, preload => 0 not to preload ia3, extension => 0 not to create
+# the extension.
 sub ia3_node
 {
     my ($name, %options) = @_;
@@ -30,6 +36,7 @@ sub ia3_node
 
     $node->init;
     $node->append_conf('postgresql.conf', "shared_preload_libraries = 'ia3'") if $preload;
+    $node->append_conf('postgresql.conf', "ia3.backbones = 'default=$BACKBONE'") unless $options{bundled};
     $node->append_conf('postgresql.conf', $options{conf}) if defined $options{conf};
     $node->start;
     $node->safe_psql('postgres', 'CREATE EXTENSION ia3') if $options{extension} // 1;

@@ -3,6 +3,7 @@
 use strict;
 use warnings;
 
+use File::Basename qw(basename);
 use PostgreSQL::Test::Cluster;
 use PostgreSQL::Test::Utils;
 use Test::More;
@@ -48,15 +49,28 @@ is($node->safe_psql('postgres', 'SELECT ia3_version() IS NOT NULL'), 't', 'the v
 $node->stop;
 
 #
-# Preloaded, with a backbone that works and two that cannot be loaded.
+# Preloaded and nothing else: the backbone that is installed with ia3.
 #
 my $bundled = $node->config_data('--sharedir') . '/ia3/ia3-mini';
+is(join(' ', map { basename($_) } sort glob "$bundled/*"),
+    'README.md config.json model.safetensors spiece.model tokenizer_config.json', 'only a checkpoint is installed');
+$node = ia3_node('bundled', bundled => 1);
+is($node->safe_psql('postgres', 'SHOW ia3.backbones'), 'default=ia3-mini', 'the default names it');
+like($node->safe_psql('postgres', $classify), qr/^(billing|technical)$/, 'it answers');
+is($node->safe_psql('postgres', 'SELECT backbone, path FROM ia3_stat_engine'), "default|$bundled", 'and is found where it is installed');
+is($node->safe_psql('postgres', q{SELECT count(*) FROM ia3_check_backbone('ia3-mini') WHERE level <> 'info'}), '0',
+    'there is nothing wrong with it');
+$node->stop;
+
+#
+# With a backbone that works and two that cannot be loaded.
+#
 my $models = PostgreSQL::Test::Utils::tempdir();
-symlink $bundled, "$models/a b\@c:d, e" or die "symlink: $!";
+symlink $Ia3Test::BACKBONE, "$models/a b\@c:d, e" or die "symlink: $!";
 mkdir "$models/empty";
 my $node_started = time;
 $node = ia3_node('settings', conf => qq{
-ia3.backbones = 'default=ia3-mini, gone=$models/gone, empty = $models/empty'
+ia3.backbones = 'default=$Ia3Test::BACKBONE, gone=$models/gone, empty = $models/empty'
 ia3.threads = 1
 });
 
@@ -112,7 +126,7 @@ $node->safe_psql('postgres', 'DROP ROLE limited');
 is($out, "8192\n", 'a superuser can');
 
 # A problem can be fixed without a restart.
-symlink $bundled, "$models/gone" or die "symlink: $!";
+symlink $Ia3Test::BACKBONE, "$models/gone" or die "symlink: $!";
 ok(reload_until_ready($node, 'gone'), 'a reload starts the engine of gone');
 is($node->safe_psql('postgres', "SET ia3.backbone = 'gone'; $classify"), $answer, 'a repaired backbone is tried at a reload');
 
@@ -163,7 +177,7 @@ is(engine_pid($node), $before, 'and the engine is still the same');
 
 # A quoted path, an explicit device and dtype; 'default' stays, the others are removed.
 my $gone = engine_pid($node, 'gone');
-$node->safe_psql('postgres', qq{ALTER SYSTEM SET ia3.backbones = 'default=ia3-mini, odd="$models/a b\@c:d, e"\@cpu:float32'});
+$node->safe_psql('postgres', qq{ALTER SYSTEM SET ia3.backbones = 'default=$Ia3Test::BACKBONE, odd="$models/a b\@c:d, e"\@cpu:float32'});
 ok(reload_until_ready($node, 'odd'), 'a reload starts the engine of odd');
 is($node->safe_psql('postgres', "SET ia3.backbone = 'odd'; $classify"), $answer, 'a new backbone is started at a reload');
 is($node->safe_psql('postgres', q{SELECT path, device, dtype FROM ia3_stat_engine WHERE backbone = 'odd'}),
@@ -239,9 +253,9 @@ like($err, qr/ERROR:  55000: ia3 engine for backbone "a" could not start\nDETAIL
 ($out, $err) = session($node, "$classify;\n");
 like($err, qr/ERROR:  42704: ia3 backbone "default" does not exist\nDETAIL:  \Q$reason\E/, 'and for a backbone that cannot be found in the list');
 cmp_ok(time - $started, '<', 4, 'at once');
-start_with("default=ia3-mini, big=/srv/t5\@gpu, more=ia3-mini");
+start_with("default=$Ia3Test::BACKBONE, big=/srv/t5\@gpu, more=ia3-mini");
 $reason = 'The setting ia3.backbones is invalid. Backbone "big" names an unknown device "gpu"; the known devices are cpu, cuda, cuda:N and auto. A path that contains "@" must be quoted.';
-is(list_engines(), "big|/srv/t5||failed||$reason\ndefault|$bundled|cpu|failed||$reason", 'one mistake makes the whole list invalid');
+is(list_engines(), "big|/srv/t5||failed||$reason\ndefault|$Ia3Test::BACKBONE|cpu|failed||$reason", 'one mistake makes the whole list invalid');
 ($out, $err) = session($node, "$classify;\n");
 like($err, qr/ERROR:  55000: ia3 engine for backbone "default" could not start\nDETAIL:  \Q$reason\E/, 'also for the entries before it');
 start_with(', x');
@@ -252,7 +266,7 @@ kill 'TERM', $old;
 wait_until(sub { !process_runs($old) });
 ok(wait_until(sub { my $new = supervisor_pid($node); $new && $new ne $old }), 'the supervisor is restarted');
 like(list_engines(), qr/^default\|\|\|failed/, 'and nothing has changed');
-$node->append_conf('postgresql.auto.conf', "ia3.backbones = 'default=ia3-mini'");
+$node->append_conf('postgresql.auto.conf', "ia3.backbones = 'default=$Ia3Test::BACKBONE'");
 ok(reload_until_ready($node, 'default'), 'a reload starts the engine of default');
 is($node->safe_psql('postgres', $classify), $answer, 'after a reload with a correct list queries are answered');
 is($node->safe_psql('postgres', 'SELECT count(*) FROM ia3_stat_engine'), '1', 'and nothing else is shown');

@@ -20,15 +20,14 @@ $ENV{HF_HUB_CACHE} = PostgreSQL::Test::Utils::tempdir();
 my $node = ia3_node('backbones', conf => "ia3.backbones = ''\nia3.threads = 1\n");
 create_shots($node);
 
-my $bundled = $node->config_data('--sharedir') . '/ia3/ia3-mini';
 my $models = PostgreSQL::Test::Utils::tempdir();
 
-# Makes a copy of the bundled backbone, with other weights if $options{different} is set.
+# Makes a copy of the backbone, with other weights if $options{different} is set.
 sub copy_backbone
 {
     my ($name, %options) = @_;
     mkdir "$models/$name" or die "mkdir: $!";
-    copy($_, "$models/$name/") or die "copy: $!" for glob "$bundled/*";
+    copy($_, "$models/$name/") or die "copy: $!" for glob "$Ia3Test::BACKBONE/*";
     return unless $options{different};
     open my $file, '+<:raw', "$models/$name/model.safetensors" or die "open: $!";
     my ($middle, $size, $bytes) = (8 * int((-s $file) / 16), 4096, '');

@@ -16,10 +16,9 @@ use Ia3Test;
 my $node = ia3_node('devices', conf => "ia3.threads = 1\nmax_connections = 150\n");
 create_shots($node);
 
-my $bundled = $node->config_data('--sharedir') . '/ia3/ia3-mini';
 my $models = PostgreSQL::Test::Utils::tempdir();
 mkdir "$models/a" or die "mkdir: $!";
-copy($_, "$models/a/") or die "copy: $!" for glob "$bundled/*";
+copy($_, "$models/a/") or die "copy: $!" for glob "$Ia3Test::BACKBONE/*";
 
 sub value
 {
@@ -121,7 +120,7 @@ my %others = (
 my %alone = map { $_ => value($others{$_}) } keys %others;
 like(value("$others{'parallel workers'}" =~ s/SELECT md5/EXPLAIN SELECT md5/r), qr/Workers Planned: 2/, 'a plan with workers');
 my ($first) = pids();
-configure('default=ia3-mini@cpu|cpu');
+configure("default=$Ia3Test::BACKBONE\@cpu|cpu");
 wait_for_engines('cpu ready, cpu ready', 'a device is added');
 ok(process_runs($first), 'the first engine stays');
 is(value(q{SELECT count(DISTINCT pid), count(DISTINCT backbone_digest), count(DISTINCT bytes) FROM ia3_stat_engine}), '2|1|1',
@@ -196,7 +195,7 @@ finish_query($_) for @killed;
 ok(wait_for_query($node, 'SELECT sum(outstanding) = 0 AND sum(queue_rows) = 0 FROM ia3_stat_engine'), 'nothing stays outstanding');
 
 # An adapter is sent to the engine that lacks it.
-configure('default=ia3-mini@cpu|cpu|cpu');
+configure("default=$Ia3Test::BACKBONE\@cpu|cpu|cpu");
 wait_for_engines('cpu ready, cpu ready, cpu ready', 'a third device');
 $load = start_load(12, $ASK, '-t', '20');
 is(stop_load($load, 1), '', 'no engine is asked in vain for an adapter it has not seen');
@@ -206,7 +205,7 @@ is(value(q{SET ia3.batch_rows = 8; } . $ANSWERS), $answers, 'batches of one stat
 #
 # If one engine dies, the others continue, and it is restarted.
 #
-configure('default=ia3-mini@cpu|cpu');
+configure("default=$Ia3Test::BACKBONE\@cpu|cpu");
 wait_for_engines('cpu ready, cpu ready', 'a device is taken away');
 is(value($ANSWERS), $answers, 'the others answer');
 my @engines = pids();
@@ -226,7 +225,7 @@ ok(process_runs($engines[1]), 'the other is still the same');
 is(value('SELECT sum(restarts) FROM ia3_stat_engine'), 1, 'one restart');
 
 # If two of three engines die unnoticed, each statement finds the third one, whatever its position.
-configure('default=ia3-mini@cpu|cpu|cpu');
+configure("default=$Ia3Test::BACKBONE\@cpu|cpu|cpu");
 for my $survivor (0 .. 2)
 {
     ok(wait_until(sub { scalar(pids("state = 'ready'")) == 3 }), 'three engines');
@@ -243,7 +242,7 @@ for my $survivor (0 .. 2)
 ok(wait_until(sub { scalar(pids("state = 'ready'")) == 3 }), 'all come back');
 
 # If an engine runs but does not answer, sessions use the other one, and remember this.
-configure('default=ia3-mini@cpu|cpu');
+configure("default=$Ia3Test::BACKBONE\@cpu|cpu");
 wait_for_engines('cpu ready, cpu ready', 'two engines');
 for my $stopped (pids())
 {
@@ -278,9 +277,9 @@ ok(wait_until(sub { scalar(pids("state = 'ready'")) == 2 }), 'both are there aga
 is(value('SELECT max(outstanding) FROM ia3_stat_engine'), '0', 'with nothing outstanding');
 
 # The name of an engine in the server log follows the list: a single engine is called without its device.
-configure('default=ia3-mini@cpu');
+configure("default=$Ia3Test::BACKBONE\@cpu");
 ok(wait_until(sub { pids() == 1 }), 'one device is left');
-for my $case ([ 'default=ia3-mini@cpu', 'default' ], [ 'default=ia3-mini@cpu|cpu', 'default@cpu' ])
+for my $case ([ "default=$Ia3Test::BACKBONE\@cpu", 'default' ], [ "default=$Ia3Test::BACKBONE\@cpu|cpu", 'default@cpu' ])
 {
     my ($list, $label) = @$case;
     my ($stays) = pids();
@@ -308,10 +307,10 @@ wait_for_engines('cpu ready, cpu ready', 'both engines are back');
 #
 $load = start_load(6, $ASK, '-T', '300');
 for my $change (
-    [ 'default=ia3-mini@cpu|cpu|cpu|cpu', 4, 2 ], [ 'default=ia3-mini@cpu', 1, 1 ],
+    [ "default=$Ia3Test::BACKBONE\@cpu|cpu|cpu|cpu", 4, 2 ], [ "default=$Ia3Test::BACKBONE\@cpu", 1, 1 ],
     # with another path or dtype all engines are replaced at the same time
     [ "default=$models/a\@cpu|cpu", 2, 0 ], [ "default=$models/a\@cpu|cpu:float32", 2, 0 ],
-    [ 'default=ia3-mini@cpu|cpu', 2, 0 ])
+    [ "default=$Ia3Test::BACKBONE\@cpu|cpu", 2, 0 ])
 {
     my ($list, $n, $stay) = @$change;
     my %old = map { $_ => 1 } pids();
@@ -366,7 +365,7 @@ SKIP: {
 # There are as many threads as cores, however many engines share them.
 #
 value('ALTER SYSTEM SET ia3.threads = 0');
-configure('default=ia3-mini@cpu|cpu');
+configure("default=$Ia3Test::BACKBONE\@cpu|cpu");
 wait_for_engines('cpu ready, cpu ready', 'threads = 0');
 my ($cores) = `nproc` =~ /(\d+)/;
 my @threads = map { `tr '\\0' ' ' </proc/$_/cmdline` =~ /--threads (\d+)/ } pids();
@@ -375,7 +374,7 @@ my @limits = map { `tr '\\0' ' ' </proc/$_/cmdline` =~ /--memory-limit (\S+)/ } 
 is_deeply(\@limits, [ 'auto/2', 'auto/2' ], 'and so is the memory');
 my ($limit) = slurp_file($node->logfile) =~ /memory limit: (\d+) MB/;
 cmp_ok($limit, '>', 0, 'which the log shows');
-configure('default=ia3-mini@cpu, other=ia3-mini@cpu');
+configure("default=$Ia3Test::BACKBONE\@cpu, other=$Ia3Test::BACKBONE\@cpu");
 ok(wait_until(sub { value(q{SELECT count(DISTINCT backbone) FROM ia3_stat_engine}) eq '2' }), 'two backbones');
 wait_for_engines('cpu ready, cpu ready', 'both of them ready');
 @threads = map { `tr '\\0' ' ' </proc/$_/cmdline` =~ /--threads (\d+)/ } pids();

@@ -17,7 +17,7 @@ plan skip_all => 'IA3_TEST_CUDA_MODULE does not name a simulated GPU' unless def
 $ENV{IA3_CUDA_MODULE} = $module;
 $ENV{IA3_SIM_DEVICES} = 2;
 
-my $node = ia3_node('gpu', conf => "ia3.threads = 1\nia3.backbones = 'default=ia3-mini:float32'\n");
+my $node = ia3_node('gpu', conf => "ia3.threads = 1\nia3.backbones = 'default=$Ia3Test::BACKBONE:float32'\n");
 create_shots($node);
 
 sub value
@@ -81,13 +81,13 @@ my $train = q{SELECT ia3_train('t', 'SELECT text, label FROM shots', steps => 3,
 #
 value($train);
 my $answers = value($ask);
-configure('default=ia3-mini@cuda:float32');
+configure("default=$Ia3Test::BACKBONE\@cuda:float32");
 wait_for_engines('cuda:0 ready', 'the backbone moves to a GPU');
 is(value($ask), $answers, 'which answers as the CPU does');
 like(value(q{SELECT dtype || ' ' || (parameters > 0) || ' ' || device_description FROM ia3_stat_engine}), qr/^float32 true .*simulat/i,
     'and is described');
 my $first = engine_pid($node);
-configure('default=ia3-mini@cuda:0|cuda:1:float32');
+configure("default=$Ia3Test::BACKBONE\@cuda:0|cuda:1:float32");
 wait_for_engines('cuda:0 ready, cuda:1 ready', 'two GPUs');
 ok(process_runs($first), 'the first goes on, whether it was called cuda or cuda:0');
 value(q{SET ia3.batch_rows = 4; SELECT count(ia3_predict('t', 'row ' || i)) FROM generate_series(1, 40) i});
@@ -103,16 +103,16 @@ wait_for_engines('cuda:0 ready, cuda:1 ready', 'it comes back');
 # The settings for the CPU do not affect engines on GPUs.
 my $pids = value('SELECT string_agg(pid::text, $$ $$ ORDER BY pid) FROM ia3_stat_engine');
 value('ALTER SYSTEM SET ia3.threads = 2');
-configure('default=ia3-mini@cuda:1|cuda:0:float32');
+configure("default=$Ia3Test::BACKBONE\@cuda:1|cuda:0:float32");
 sleep 1;
 is(value('SELECT string_agg(pid::text, $$ $$ ORDER BY pid) FROM ia3_stat_engine'), $pids, 'neither threads nor the order replace an engine');
 
 # A GPU that does not exist.
-configure('default=ia3-mini@cuda:0|cuda:1|cuda:2:float32');
+configure("default=$Ia3Test::BACKBONE\@cuda:0|cuda:1|cuda:2:float32");
 wait_for_engines('cuda:0 ready, cuda:1 ready, cuda:2 failed', 'a third one that is not there');
 like(value(q{SELECT message FROM ia3_stat_engine WHERE state = 'failed'}), qr/there is no GPU 2/, 'it says so');
 is(value($ask), $answers, 'the others answer');
-configure('default=ia3-mini@auto:float32');
+configure("default=$Ia3Test::BACKBONE\@auto:float32");
 wait_for_engines('cuda:0 ready', 'auto takes a GPU');
 like(slurp_file($node->logfile), qr/backbone "default" is ready: .*on \S/, 'the server log says which');
 
@@ -124,7 +124,7 @@ for my $case (
     [ 'too little memory', { IA3_SIM_MEMORY => 1000000 }, qr/out of GPU memory .* of which \d+ are free/ ])
 {
     my ($name, $environment, $message) = @$case;
-    configure('default=ia3-mini@cuda:float32');
+    configure("default=$Ia3Test::BACKBONE\@cuda:float32");
     my $offset = -s $node->logfile;
     restart_with(%$environment);
     my $error = error_of($ask);
@@ -133,7 +133,7 @@ for my $case (
     like($error, qr/HINT:  It is tried again/, 'and a hint');
     like(log_since($offset), qr/WARNING:  ia3 engine "default" could not start: .*$message/, 'the server log has it');
     $offset = -s $node->logfile;
-    configure('default=ia3-mini@auto:float32');
+    configure("default=$Ia3Test::BACKBONE\@auto:float32");
     is(value($ask), $answers, 'auto answers');
     is(engines(), 'cpu ready', 'on the CPU');
     like(log_since($offset), qr/LOG:  ia3 engine "default": device "auto" uses the CPU instead of .*$message/, 'and says why');
@@ -143,7 +143,7 @@ for my $case (
 # If a GPU is lost while it computes, waiting statements get an error that says so, and the engine is restarted.
 #
 restart_with(IA3_SIM_DEVICES => 1, IA3_SIM_LOST_AFTER => 2000);
-configure('default=ia3-mini@cuda:float32');
+configure("default=$Ia3Test::BACKBONE\@cuda:float32");
 wait_for_engines('cuda:0 ready', 'a GPU that will be lost');
 my $lost = engine_pid($node);
 my $error = '';

@@ -22,7 +22,7 @@ for my $encoding ('UTF8', 'LATIN1')
 }
 
 my $path = "$models/K${umlaut}se $euro";
-$node->safe_psql('in_utf8', qq{ALTER SYSTEM SET ia3.backbones = 'default=ia3-mini, short="$path", long=ia3-mini\@cuda'});
+$node->safe_psql('in_utf8', qq{ALTER SYSTEM SET ia3.backbones = 'default=$Ia3Test::BACKBONE, short="$path", long=$Ia3Test::BACKBONE\@cuda'});
 
 sub message
 {

@@ -9,7 +9,7 @@ use Test::More;
 
 use Ia3Test;
 
-my $node = ia3_node('int8', conf => "ia3.backbones = 'default=ia3-mini:float32, eight=ia3-mini:int8'\nia3.threads = 1\n");
+my $node = ia3_node('int8', conf => "ia3.backbones = 'default=$Ia3Test::BACKBONE:float32, eight=$Ia3Test::BACKBONE:int8'\nia3.threads = 1\n");
 create_shots($node);
 
 sub value
