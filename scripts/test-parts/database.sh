@@ -6,11 +6,16 @@ pgxs_file() {
     echo "$(dirname "$("$PG_CONFIG" --pgxs)")/../../src/test/$1"
 }
 
-# start_cluster [SETTING...]: with the tests' own backbone, so that no result depends on the one that ia3 comes with.
-start_cluster() {
-    rm -rf "$IA3_TMP/backbone"
+# The backbone of the tests in $IA3_TMP/backbone, where the cluster's owner can read it.
+copy_backbone() {
+    [ ! -e "$IA3_TMP/backbone" ] || return 0
     cp -r "$IA3_ROOT/test/backbone" "$IA3_TMP/backbone"
     [ "$(id -u)" != 0 ] || chown -R postgres: "$IA3_TMP/backbone"
+}
+
+# start_cluster [SETTING...]: with this backbone, so that no result depends on the one that ia3 comes with.
+start_cluster() {
+    copy_backbone
     ia3_cluster_start "ia3.backbones = 'default=$IA3_TMP/backbone'" "$@"
 }
 

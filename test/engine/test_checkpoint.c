@@ -654,7 +654,7 @@ main(void)
         cmocka_unit_test(test_alias),           cmocka_unit_test(test_unexpected),
         cmocka_unit_test(test_unaligned),       cmocka_unit_test(test_digest),
         cmocka_unit_test(test_digest_threads),  cmocka_unit_test(test_changed),
-        cmocka_unit_test(test_backbone),         cmocka_unit_test(test_float16),
+        cmocka_unit_test(test_backbone),        cmocka_unit_test(test_float16),
         cmocka_unit_test(test_in_memory),       cmocka_unit_test(test_float64),
         cmocka_unit_test(test_index_and_files),
     };

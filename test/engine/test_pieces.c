@@ -172,7 +172,7 @@ scores_slices(void **state)
         memcpy(ids[r], (int32_t[]){17, 23, 42, 20 + r, 5, EOS}, sizeof ids[r]);
         rows[r] = (ia3_score_row){g->adapter, ids[r], 6, some, together + (size_t) r * (size_t) some->n};
     }
-    assert_true(ROWS * some->n_rows > 4 * 1024); /* more than one slice for the backbone's vocabulary and width */
+    assert_true(ROWS * some->n_rows > 4 * 1024); /* more than one slice for its vocabulary and width */
     golden_ok(ia3_score(g->m, rows, ROWS, &err), &err);
     for (int r = 0; r < ROWS; r++) {
         ia3_score_row row = {g->adapter, ids[r], 6, some, alone};
