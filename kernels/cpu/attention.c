@@ -88,7 +88,7 @@ fetch_results(const ia3_head *h, size_t i, size_t n)
 /* Attends to keys [k, k + n_k) with the queries in s->qt. */
 static void
 attend_tile(const attention_job *j, const ia3_head *h, const attention_scratch *s, const ia3_block_keys *keys,
-            size_t k, size_t n_k, size_t vecs, const ia3_fetch fetch[3])
+            size_t k, size_t n_k, size_t vecs)
 {
     const bool first = k == 0;
     ia3_scores scores = {.s = s->p,
@@ -98,9 +98,7 @@ attend_tile(const attention_job *j, const ia3_head *h, const attention_scratch *
                          .bias = s->bias,
                          .n_k = n_k,
                          .d = h->d,
-                         .dp = h->dp,
-                         .fetch = fetch,
-                         .n_fetch = first ? 3 : 0};
+                         .dp = h->dp};
     ia3_tile_scores(&scores, vecs);
     if (j->mask.on)
         ia3_tile_mask(s->mask, k, n_k, keys, vecs, j->a->dropout.site + (uint32_t) h->head, &j->mask);
@@ -131,7 +129,7 @@ finish_queries(const ia3_head *h, const attention_scratch *s, size_t i, size_t n
 }
 
 static void
-attend(const attention_job *j, const ia3_head *h, const ia3_head *next, const attention_scratch *s)
+attend(const attention_job *j, const ia3_head *h, const attention_scratch *s)
 {
     const ia3_attention *a = j->a;
     ia3_block_keys keys;
@@ -142,16 +140,13 @@ attend(const attention_job *j, const ia3_head *h, const ia3_head *next, const at
         const size_t vecs = ia3_vectors(n);
         ia3_head_beat(h->n_k);
         fetch_results(h, i, n);
-        const ia3_fetch fetch[] = {ia3_fetch_part(h, i, n, next, a->k, next->k0, next->n_k, a->kv_stride),
-                                   ia3_fetch_part(h, i, n, next, a->v, next->k0, next->n_k, a->kv_stride),
-                                   ia3_fetch_part(h, i, n, next, a->q, next->q0, next->n_q, a->q_stride)};
         ia3_block_load(h, s->qt, s->rows, a->q, h->q0 + i, n, a->q_stride, h->lk);
         if (j->mask.on)
             ia3_block_keys_of(&keys, a->dropout.row_key + h->q0 + i, n);
         for (size_t k = 0; k < h->n_k; k += IA3_KEYS) {
             const size_t n_k = h->n_k - k < IA3_KEYS ? h->n_k - k : IA3_KEYS;
             ia3_tile_bias(h, s->bias, i, n, k, n_k);
-            attend_tile(j, h, s, &keys, k, n_k, vecs, fetch);
+            attend_tile(j, h, s, &keys, k, n_k, vecs);
         }
         finish_queries(h, s, i, n, vecs);
     }
@@ -164,11 +159,11 @@ attention_work(void *arg, int slot, size_t begin, size_t end)
     attention_scratch s;
     lay_out(&s, j->scratch + (size_t) slot * j->scratch_size, j->a);
     for (size_t i = begin; i < end; i++) {
-        const ia3_head h = ia3_head_of(j->a, i, j->cpu->bf16), next = ia3_head_after(&h, i, j->cpu->threads);
+        const ia3_head h = ia3_head_of(j->a, i, j->cpu->bf16);
         if (h.n_k == 0)
             ia3_attend_nothing(&h);
         else if (h.n_q > 0)
-            attend(j, &h, &next, &s);
+            attend(j, &h, &s);
     }
 }
 

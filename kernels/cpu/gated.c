@@ -23,7 +23,7 @@ typedef struct gated_job {
     void *h, *dg;
     const void *g, *dh;
     size_t rows, d_ff, width; /* width: columns of g */
-    bool bf16;
+    bool bf16, fetch;         /* fetch: rows ahead */
     ia3_mask mask;
     ia3_scale_grad grad;
     float *dl; /* [d_ff] of the rows so far with the same slot */
@@ -125,21 +125,27 @@ chunk_of(const gated_job *j, size_t r, size_t at, size_t end, float *mask, const
     return c;
 }
 
-/*
- * Fetches the same columns of the next row. In training it is long since these were used. What processors fetch by themselves
- * stays within a page, so this pays where rows are no longer than a page; with longer ones it took half as much time again.
- */
-static void
+/* Fetches the same columns of the next row. It is inlined because gcc leaves out calls of functions that do nothing else. */
+IA3_INLINE void
 fetch_below(const gated_job *j, const gated_chunk *c, size_t r)
 {
     const size_t size = j->bf16 ? sizeof(uint16_t) : sizeof(float);
     const void *const rows[] = {c->g0, c->g1, c->h, c->dh, c->dg0, c->dg1};
     const size_t strides[] = {j->width, j->width, j->d_ff, j->d_ff, j->width, j->width};
-    if (j->width * size > 4096 || r + 1 >= j->rows)
-        return;
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0] && r + 1 < j->rows; i++)
         for (size_t x = 0; x < c->n * size && rows[i]; x += 64)
             __builtin_prefetch((const char *) rows[i] + strides[i] * size + x, 0, 2);
+}
+
+/*
+ * Whether to fetch rows ahead: if they come from beyond the caches, as in training, and are no longer than a page, beyond which
+ * processors fetch nothing by themselves. With longer rows fetching them took half as much time again.
+ */
+static bool
+fetches(const ia3_cpu *cpu, const gated_job *j)
+{
+    const size_t row = j->width * cpu->act_size;
+    return row <= 4096 && j->rows * row > 2 * cpu->base.cache;
 }
 
 static void
@@ -159,7 +165,8 @@ gated_work(void *arg, int slot, size_t begin, size_t end)
         for (size_t at = 0; at < j->d_ff; at += CHUNK) {
             gated_chunk c = chunk_of(j, r, at, j->d_ff, mask, ones);
             c.h = (char *) j->h + (r * j->d_ff + at) * (j->bf16 ? sizeof(uint16_t) : sizeof(float));
-            fetch_below(j, &c, r);
+            if (j->fetch)
+                fetch_below(j, &c, r);
             forward_chunk(j, &c);
         }
 }
@@ -198,6 +205,7 @@ ia3_cpu_gated_act(ia3_device *dev, void *h, const void *g, int rows, const ia3_g
         .p = p, .h = h, .g = g, .rows = (size_t) rows, .d_ff = (size_t) p->d_ff, .bf16 = cpu->bf16};
     j.width = p->gated ? 2 * j.d_ff : j.d_ff;
     j.mask = ia3_mask_of(&p->dropout);
+    j.fetch = fetches(cpu, &j);
     ia3_parallel(cpu->pool, j.rows, ia3_grain(2 * j.width), gated_work, &j);
 }
 
@@ -257,7 +265,8 @@ gated_bwd_work(void *arg, int slot, size_t begin, size_t end)
             c.dg0 = (char *) j->dg + (r * j->width + at) * size;
             c.dg1 = (char *) c.dg0 + (j->p->gated ? j->d_ff * size : 0);
             c.dl = j->dl + at;
-            fetch_below(j, &c, r);
+            if (j->fetch)
+                fetch_below(j, &c, r);
             backward_chunk(j, &c);
             if (last)
                 flush_grad(j, slot_here, at, c.n, c.dl);
@@ -282,6 +291,7 @@ ia3_cpu_gated_act_bwd(ia3_device *dev, void *dg, const void *dh, const void *g, 
                    .grad = grad};
     j.width = p->gated ? 2 * j.d_ff : j.d_ff;
     j.mask = ia3_mask_of(&p->dropout);
+    j.fetch = fetches(cpu, &j);
     size_t mark = ia3_cpu_arena_mark(dev);
     j.dl = ia3_cpu_arena_alloc(dev, j.d_ff * sizeof(float));
     memset(j.dl, 0, j.d_ff * sizeof(float));
