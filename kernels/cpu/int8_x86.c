@@ -9,8 +9,9 @@
  * no such scaling, but took 30% longer on an Intel processor (Emerald Rapids, bench_int8).
  *
  * A tile of rows by columns of a panel keeps its sums in registers for the whole of k, while the panel is read from
- * the first- or second-level cache. Meanwhile the next panel is fetched, with AVX-512 in two steps: from the third level, which
- * takes too long for the time of one tile, evenly during all of them.
+ * the first- or second-level cache. Meanwhile the next panel is fetched. With AVX-512 this is done in two steps: during all
+ * tiles, a part with each, from the third-level cache to the second, because that takes longer than one tile; and during
+ * the last tile from the second to the first.
  *
  * There are two reasons not to use oneDNN for this. Measured against its (version 2.6) prepacked s8·s8 product with
  * 32-bit result on one thread of a Zen 5, for the shapes of T5-base, this kernel does 1,110 to 1,150 GOP/s against

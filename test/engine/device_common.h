@@ -36,8 +36,9 @@ open_device(ia3_dtype dtype, int threads, size_t limit)
 }
 
 /*
- * Gives a CPU that only stores weights in bfloat16 activations in bfloat16, too: it has all the code for them that
- * processors with instructions for bfloat16 run. False if the device is another one.
+ * Makes a CPU that only stores weights in bfloat16 use activations in bfloat16 as well, so that the conversions and the
+ * operations on rows in bfloat16 are tested there. Matrix products and attention of processors with instructions for
+ * bfloat16 are not run by this. False if the device is another one.
  */
 static inline bool
 make_act_bf16(ia3_device *dev)

@@ -384,6 +384,7 @@ test_halves(void **state)
 {
     static const int shapes[][2] = {{1, 1}, {7, 5}, {40, 255}, {33, 264}, {1100, 24}, {20, 2500}};
     static const int rows[] = {1, 5, 6, 7, 12, 13, 61};
+    bool compared = false;
     for (size_t s = 0; s < sizeof shapes / sizeof shapes[0]; s++)
         for (size_t r = 0; r < sizeof rows / sizeof rows[0]; r++) {
             int out = shapes[s][0], in = shapes[s][1];
@@ -393,9 +394,12 @@ test_halves(void **state)
             assert_true(from_halves(IA3_F32, rows[r], out, in, full));
             if (wide)
                 assert_memory_equal(half, full, bytes);
+            compared |= wide;
             free(full);
             free(half);
         }
+    if (!compared)
+        skip();
 }
 
 /* One, two and three threads give identical bits. */

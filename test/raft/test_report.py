@@ -1,13 +1,17 @@
 """Tests of what scripts/raft reports: measures, paired intervals, and predictions that are kept in a file."""
 
+import argparse
 import contextlib
 import io
+import re
 import sys
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
+import raft  # noqa: E402
 import raft_baselines  # noqa: E402
 import raft_report  # noqa: E402
 
@@ -66,6 +70,45 @@ class Store(unittest.TestCase):
                 self.assertNotIn(key, again)
             again.add(["task", "ia3", 42, 2, [5, 1000]], {6: "ja"})
             self.assertEqual(len(raft_report.Store(path).known), 3)
+
+
+class Intervals(unittest.TestCase):
+    def test_rare_labels(self):
+        """Of labels that occur once some are missing whenever rows are drawn again; the interval is about the difference all the same."""
+        truth = {i: f"label {i}" for i in range(50)}
+        half = {i: truth[i] if i % 2 else "label 0" for i in truth}
+        lines = reported([("one", sorted(truth.values()), {"x": [(truth, half)], "ia3": [(truth, truth)]})], ["x", "ia3"])
+        found = next(line for line in lines if line.startswith("ia3 against x"))
+        f1, low, high = map(float, re.search(r"macro-F1 ([+.0-9]+) \[([+.0-9]+), ([+.0-9]+)\]", found).groups())
+        self.assertAlmostEqual((low + high) / 2, f1, delta=0.05)
+
+
+class Runs(unittest.TestCase):
+    def runner(self, path, **options):
+        chosen = {"folds": 2, "raw_banking_labels": False, "labels_in_prompt": "comma", "piece_tokens": 256, "shots": 4, "steps": 1000,
+                  "banking_lm_only": False, "loss_averaging": "batch", "results": path, "jobs": 1, "quiet": True}
+        return raft.Runner(argparse.Namespace(**chosen | options), ["digest", "float32"])
+
+    def test_options_that_change_predictions_are_part_of_the_key(self):
+        task = raft.Task("one", [], [], {})
+        with tempfile.TemporaryDirectory() as folder:
+            plain = self.runner(folder + "/r").key(task, "ia3", 42, 0)
+            for option, value in (("steps", 200), ("labels_in_prompt", "none"), ("loss_averaging", "example"), ("folds", 5),
+                                  ("raw_banking_labels", True), ("piece_tokens", 128), ("banking_lm_only", True)):
+                self.assertNotEqual(self.runner(folder + "/r", **{option: value}).key(task, "ia3", 42, 0), plain, option)
+            baseline = self.runner(folder + "/r").key(task, "tf-idf", 42, 0)
+            self.assertEqual(self.runner(folder + "/r", steps=200).key(task, "tf-idf", 42, 0), baseline)
+            self.assertNotEqual(self.runner(folder + "/r", raw_banking_labels=True).key(task, "tf-idf", 42, 0), baseline)
+
+    def test_a_run_continues(self):
+        rows = [raft_baselines.Row(i, "ab"[i % 3 == 0], "") for i in range(12)]
+        task = raft.Task("one", ["a", "b"], rows, {42: {r.id: r.id % 2 for r in rows}})
+        with tempfile.TemporaryDirectory() as folder:
+            path = folder + "/r"
+            first = self.runner(path).predictions(task, "majority", 42)
+            self.assertEqual(first, {r.id: "a" for r in rows})
+            with mock.patch.dict(raft_baselines.METHODS, {"majority": lambda *_: self.fail("a fold was run again")}):
+                self.assertEqual(self.runner(path).predictions(task, "majority", 42), first)
 
 
 class Baselines(unittest.TestCase):

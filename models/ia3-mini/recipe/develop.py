@@ -4,10 +4,11 @@
 
 Methods: zero-shot, and what `ia3_engine train` has: ia3, lora, bitfit and so on. For each task, and seed, 50 rows are drawn to train
 on and up to 500 others to test with. Prints accuracy and macro-F1 over the labels that occur among the test rows, and means. With
---results each number is stored, and a run that was stopped continues.
+--results each number is stored, by the digest of the checkpoint's files among other things, and a run that was stopped continues.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -88,11 +89,32 @@ def measured(engine, about, rows, name, method, seed, steps):
         return measures([row.label for row in tests], engine.predict(texts, labels, adapter))
 
 
+def digest(folder):
+    """Of the weights and the tokenizer."""
+    h = hashlib.sha256()
+    for name in ("model.safetensors", "spiece.model"):
+        with open(os.path.join(folder, name), "rb") as f:
+            h.update(f.read())
+    return h.hexdigest()[:16]
+
+
 def stored(path):
+    """{key: numbers}; a line that was cut off when a run was stopped is left out, and ended, so that others can follow it."""
     if not path or not os.path.exists(path):
         return {}
     with open(path, encoding="utf-8") as f:
-        return {tuple(key): value for key, value in map(json.loads, f)}
+        lines = f.read().split("\n")
+    if lines.pop():
+        with open(path, "a", encoding="utf-8") as f:
+            f.write("\n")
+    result = {}
+    for line in lines:
+        try:
+            key, numbers = json.loads(line)
+        except ValueError:
+            continue
+        result[tuple(key)] = numbers
+    return result
 
 
 def arguments():
@@ -111,6 +133,7 @@ def arguments():
 def main():
     o = arguments()
     engine, sets, known = Engine(o.engine, o.backbone, o.threads), prompts.Sets(o.sets, "dev"), stored(o.results)
+    checkpoint = digest(o.backbone)
     methods, tasks = o.method.split(","), o.tasks.split(",")
     print(f"{'task':24}" + "".join(f"{m:>16}" for m in methods))
     total = {m: [] for m in methods}
@@ -119,7 +142,7 @@ def main():
         for m in methods:
             numbers = []
             for seed in range(o.seeds):
-                key = (name, m, seed, 0 if m == "zero-shot" else o.steps)
+                key = (checkpoint, name, m, seed, 0 if m == "zero-shot" else o.steps)
                 if key not in known:
                     known[key] = measured(engine, sets.about[name], sets.rows[name], name, m, seed, o.steps)
                     if o.results:

@@ -19,6 +19,7 @@ from questions import QUESTIONS, SYNONYMS
 
 MOST_CHOICES = 150
 MOST_LISTED = 1200  # characters of a list of labels in a prompt
+NAMED = {"question", "aspect", "target", "pronoun", "answer"}  # fields that are never without a name beside others
 SYNONYM = {frozenset(lists[0]): lists for lists in SYNONYMS}
 
 
@@ -44,78 +45,96 @@ def candidates(r, labels, label, own):
     return chosen, chosen.index(label)
 
 
-def worded(r, choices):
-    """The same choices in other words, or in another case."""
+def wording(r, choices):
+    """{choice: what is said instead}: other words, or another case."""
+    said = list(choices)
     lists = SYNONYM.get(frozenset(choices))
     if lists and r.random() < 0.6:
         other = dict(zip(lists[0], r.choice(lists)))
-        choices = [other[c] for c in choices]
+        said = [other[c] for c in choices]
     style = r.random()
     if style < 0.15:
-        choices = [c[:1].upper() + c[1:] for c in choices]
-    elif style < 0.2 and all(c.replace(" ", "").isalpha() for c in choices):
-        choices = [c.replace(" ", "_") for c in choices]
-    return choices
+        said = [c[:1].upper() + c[1:] for c in said]
+    elif style < 0.2 and all(c.replace(" ", "").isalpha() for c in said):
+        said = [c.replace(" ", "_") for c in said]
+    return dict(zip(choices, said))
 
 
-def listed(r, choices):
-    """A text that lists the choices, or nothing."""
+LISTS = {  # how choices are listed in a prompt
+    "labels": lambda c: "Possible labels: " + ", ".join(c),
+    "options": lambda c: "Options: " + ", ".join(c),
+    "choices": lambda c: "Choices: " + ", ".join(c) + ".",
+    "dashes": lambda c: "Options:\n" + "\n".join(f"- {x}" for x in c),
+    "numbers": lambda c: "Possible labels:\n" + "\n".join(f"{i + 1}. {x}" for i, x in enumerate(c)),
+    "question": lambda c: ", ".join(c[:-1]) + f" or {c[-1]}?",
+}
+
+
+def list_form(r, choices):
+    """The name of a way to list the choices, or nothing."""
     if sum(map(len, choices)) > MOST_LISTED or r.random() < 0.35:
-        return ""
-    comma = ", ".join(choices)
-    forms = [f"Possible labels: {comma}"] * 4 + [
-        f"Options: {comma}", f"Choices: {comma}.", "Options:\n" + "\n".join(f"- {c}" for c in choices),
-        "Possible labels:\n" + "\n".join(f"{i + 1}. {c}" for i, c in enumerate(choices))]
-    if len(choices) <= 4 and max(map(len, choices)) < 30:
-        forms += [", ".join(choices[:-1]) + f" or {choices[-1]}?"] * 2
-    return r.choice(forms)
+        return None
+    few = len(choices) <= 4 and max(map(len, choices)) < 30
+    return r.choice(["labels"] * 4 + ["options", "choices", "dashes", "numbers"] + ["question"] * 2 * few)
 
 
-def named(r, fields):
-    """The row's texts, one after the other, with or without their names."""
+def names_of(r, fields):
+    """What each field is called in the prompt; "" for a text that stands alone."""
     style = r.random()
-    if len(fields) == 1 and style < 0.5:
-        return list(fields.values())
-    if style < 0.35 and not {"question", "aspect", "target", "pronoun", "answer"} & set(fields):
-        return list(fields.values())
-    names = list(fields)
-    if len(names) == 1 and names[0] == "text":
-        names = [r.choice(["Text", "Sentence", "Message", "Input", "Comment", "text", "Query", "Tweet", "Document"])]
-    else:
-        names = [n if r.random() < 0.2 else n.capitalize() for n in names]
-    return [f"{n}: {v}" for n, v in zip(names, fields.values())]
+    if len(fields) == 1 and style < 0.5 or style < 0.35 and not NAMED & set(fields):
+        return dict.fromkeys(fields, "")
+    if set(fields) == {"text"}:
+        return {"text": r.choice(["Text", "Sentence", "Message", "Input", "Comment", "text", "Query", "Tweet", "Document"])}
+    return {n: n if r.random() < 0.2 else n.capitalize() for n in fields}
 
 
-def ending(r):
-    return r.choice(["", "", "", "Label:", "Label:", "Answer:", "Category:", "The answer is"])
+class Form(NamedTuple):
+    """How the rows of a set are asked for; all rows of an episode share one."""
+
+    question: str
+    names: dict  # of the fields that are not in the question
+    places: tuple  # the order of "question", "list" and "texts"
+    listed: str | None  # one of LISTS
+    ending: str
+    separator: str
+    joined: bool  # the question and the list that follows it are one line
+
+    def text(self, row, choices):
+        """choices: as they are said."""
+        parts = {"question": self.question, "list": LISTS[self.listed](choices) if self.listed else "",
+                 "texts": [f"{name}: {row.fields[f]}" if name else row.fields[f] for f, name in self.names.items()]}
+        if any(f"{{{f}}}" in self.question for f in row.fields):
+            parts["question"] = self.question.format(**row.fields)
+        out = []
+        for place in self.places:
+            out += parts[place] if place == "texts" else [parts[place]]
+        if self.joined and self.listed and self.places[:2] == ("question", "list"):
+            out[:2] = [f"{out[0]} {out[1]}"]
+        return self.separator.join(filter(None, [*out, self.ending]))
+
+
+PLACES = ([("question", "list", "texts")] * 45 + [("texts", "question", "list")] * 30 + [("texts", "list")] * 10
+          + [("texts",)] * 8 + [("question", "texts")] * 7)
+
+
+def form(r, name, kind, fields, choices):
+    """A form for a set: fields are the names of its rows' fields, choices what may have to be listed."""
+    question = r.choice(QUESTIONS.get(name) or QUESTIONS[kind])
+    used = {f for _, f, _, _ in string.Formatter().parse(question) if f}
+    places = ("texts", "question", "list") if used else r.choice(PLACES)
+    return Form(question, names_of(r, [f for f in fields if f not in used]), places,
+                list_form(r, choices) if "list" in places else None,
+                r.choice(["", "", "", "Label:", "Label:", "Answer:", "Category:", "The answer is"]),
+                r.choice(["\n", "\n", " ", "\n\n"]), r.random() < 0.6)
 
 
 def render(r, name, kind, row, labels):
     """A prompt for a row of the set; labels: of the whole set."""
-    label = row.label
-    choices, right = candidates(r, labels, label, row.choices)
+    choices, right = candidates(r, labels, row.label, row.choices)
     if not row.choices:
-        choices = worded(r, choices)
-    question = r.choice(QUESTIONS.get(name) or QUESTIONS[kind])
-    used = {f for _, f, _, _ in string.Formatter().parse(question) if f}
-    if used:
-        question = question.format(**row.fields)
-    fields = {k: v for k, v in row.fields.items() if k not in used}
-    texts, choice_list, style = named(r, fields), listed(r, choices), r.random()
-    if used:
-        parts = [*texts, question, choice_list]
-    elif style < 0.45:
-        parts = [question, choice_list, *texts]
-    elif style < 0.75:
-        parts = [*texts, question, choice_list]
-    elif style < 0.85:
-        parts = [*texts, choice_list]
-    else:
-        parts = texts if r.random() < 0.5 else [question, *texts]
-    parts = [p for p in [*parts, ending(r)] if p]
-    if parts[0] == question and len(parts) > 1 and parts[1] == choice_list and r.random() < 0.6:
-        parts[:2] = [f"{question} {choice_list}"]
-    return Prompt(r.choice(["\n", "\n", " ", "\n\n"]).join(parts), choices, right)
+        said = wording(r, choices)
+        choices = [said[c] for c in choices]
+    return Prompt(form(r, name, kind, list(row.fields), choices).text(row, choices), choices, right)
 
 
 class Sets:

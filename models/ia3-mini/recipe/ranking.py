@@ -96,7 +96,10 @@ class Losses(NamedTuple):
 
 
 def losses(model, b):
-    """Means over rows of: -log p of a token of the right choice; -log(1 - p) of a token of wrong ones; -log softmax of the right score."""
+    """
+    lm: -log p of a token of the right choice; ul: -log(1 - p) of a token of wrong choices; ln: -log softmax of the right score.
+    lm, ln and accuracy are means over rows, ul over all tokens of wrong choices in the batch.
+    """
     shape = b.targets.shape[:2]
     log_p, row, choice = log_probabilities(model, b)
     s = scores(log_p, row, choice, shape)

@@ -47,6 +47,8 @@ class Norm(nn.Module):
 class Attention(nn.Module):
     """x: [rows, queries, d_model], memory: [rows, keys, d_model], bias: [1 or rows, heads or 1, queries or 1, keys]."""
 
+    scale_k = scale_v = None  # (IA)³'s vectors [heads * d_kv], if any
+
     def __init__(self, c, relative=False):
         super().__init__()
         self.heads, self.d_kv = c["num_heads"], c["d_kv"]
@@ -60,19 +62,25 @@ class Attention(nn.Module):
         return x.unflatten(-1, (self.heads, self.d_kv)).transpose(1, 2)
 
     def forward(self, x, memory, bias):
-        q, k, v = self.split(self.q(x)), self.split(self.k(memory)), self.split(self.v(memory))
+        k, v = self.k(memory), self.v(memory)
+        if self.scale_k is not None:
+            k, v = k * self.scale_k, v * self.scale_v
+        q, k, v = self.split(self.q(x)), self.split(k), self.split(v)
         weights = (q @ k.transpose(2, 3) + bias).softmax(-1)
         return self.o((weights @ v).transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
+    scale = None  # (IA)³'s vector [d_ff], if any
+
     def __init__(self, c):
         super().__init__()
         self.wi = nn.Linear(c["d_model"], c["d_ff"], bias=False)
         self.wo = nn.Linear(c["d_ff"], c["d_model"], bias=False)
 
     def forward(self, x):
-        return self.wo(F.gelu(self.wi(x), approximate="none"))
+        h = F.gelu(self.wi(x), approximate="none")
+        return self.wo(h if self.scale is None else h * self.scale)
 
 
 class Sublayer(nn.Module):

@@ -10,13 +10,15 @@ try:
     import numpy as np
     import sentencepiece
     import torch
-
-    import matching
-    import ranking
-    import tokenizer
-    from test_student import student
 except ImportError as e:
     raise unittest.SkipTest(f"{e.name} is not installed")
+
+import matching
+import ranking
+import rows as rows_of
+import steer
+import tokenizer
+from test_student import student
 
 ITEMS = [ranking.Item([5, 6, 7, 1], [[8, 1], [9, 10, 11, 1]], 1), ranking.Item([12, 1], [[13, 14, 1], [15, 1], [16, 1]], 0)]
 
@@ -114,6 +116,67 @@ class Matching(unittest.TestCase):
             self.assertTrue({phrases[i] for i in near} & set(p.choices))
         sizes = [len(p.choices) for p, _ in given]
         self.assertTrue(min(sizes) == 2 and max(sizes) > 40 and sorted(sizes)[50] < 20, sizes)
+
+
+class Steered(unittest.TestCase):
+    @torch.no_grad()
+    def test_ones_change_nothing_and_others_do(self):
+        """Keys, values and inner activations are scaled where (IA)³ scales them: the same as scaling the rows of their matrices."""
+        model, b = student(), ranking.collate(ITEMS)
+        plain = ranking.log_probabilities(model, b)[0]
+        vectors = steer.Vectors(model)
+        self.assertEqual(len(vectors.places), 2 * 2 + 2 + 2 * 2 + 1)  # two encoder layers, one of the decoder, which attends twice
+        with vectors:
+            self.assertTrue(torch.equal(ranking.log_probabilities(model, b)[0], plain))
+        for i, (module, name, n) in enumerate(vectors.places):
+            vectors.values[i] = torch.linspace(0.5, 1.5, n)
+            with vectors:
+                scaled = ranking.log_probabilities(model, b)[0]
+            vectors.values[i] = torch.ones(n)
+            self.assertFalse(torch.allclose(scaled, plain), name)
+            weight = {"scale_k": "k", "scale_v": "v", "scale": "wo"}[name]
+            linear = getattr(module, weight)
+            factors = torch.linspace(0.5, 1.5, n)
+            kept = linear.weight.clone()
+            linear.weight.mul_(factors if weight == "wo" else factors[:, None])
+            torch.testing.assert_close(ranking.log_probabilities(model, b)[0], scaled, rtol=1e-4, atol=1e-4)
+            linear.weight.copy_(kept)
+
+    def test_adapting_lowers_the_loss_and_leaves_the_weights(self):
+        model, b = student(), ranking.collate(ITEMS)
+        before = {n: p.clone() for n, p in model.state_dict().items()}
+        vectors = steer.adapt(model, [b] * 20, 0.03)
+        with torch.no_grad():
+            first = float(steer.total(ranking.losses(model, b)))
+            with vectors:
+                last = float(steer.total(ranking.losses(model, b)))
+        self.assertLess(last, 0.9 * first)
+        self.assertTrue(all(torch.equal(p, before[n]) for n, p in model.state_dict().items()))
+        self.assertTrue(all(p.grad is None for p in model.parameters()))
+
+    def test_episodes(self):
+        """Enough rows to adapt with, none of which is learned from; both have the same labels in the same words."""
+        class Sets:
+            rows = {"one": [rows_of.text_row(f"text {i}", "ab"[i % 2]) for i in range(40)],
+                    "few": [rows_of.text_row(f"text {i}", "ab"[i % 2]) for i in range(20)]}
+            about = {name: {"kind": "topic", "labels": ["a", "b"]} for name in rows}
+
+        class Processor:
+            def encode(self, texts):
+                return [[ord(c) for c in t] for t in texts]
+
+        episodes, r = steer.Episodes(Sets, Processor(), 200), random.Random(0)
+        self.assertEqual(episodes.names, ["one"])
+        for _ in range(50):
+            _, labels, shots, queries = episodes.rows(r)
+            self.assertGreaterEqual(len(shots), steer.SHOTS[0])
+            self.assertEqual(len(queries), steer.QUERIES)
+            self.assertFalse({s.fields["text"] for s in shots} & {q.fields["text"] for q in queries})
+            inner, outer = episodes.draw(r, 3)
+            self.assertEqual(len(inner), 3)
+            self.assertEqual(sum(len(b.ids) for b in outer), steer.QUERIES)
+            said = {tuple(c.flatten().tolist()) for b in inner + outer for c in b.targets}
+            self.assertEqual(len(said), 1)
 
 
 class Tokenizer(unittest.TestCase):

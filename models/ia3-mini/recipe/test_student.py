@@ -8,14 +8,15 @@ import unittest
 
 try:
     import numpy as np
+    import sentencepiece  # noqa: F401
     import torch
-
-    import convert
-    import t5
-    import teacher
-    import texts
 except ImportError as e:
     raise unittest.SkipTest(f"{e.name} is not installed")
+
+import convert
+import t5
+import teacher
+import texts
 
 SHAPE = {"d_model": 24, "d_kv": 6, "num_heads": 4, "d_ff": 32, "num_layers": 2, "num_decoder_layers": 1}
 

@@ -145,8 +145,9 @@ def main():
         optimizer.step()
         step, seen = step + 1, seen + len(b.ids)
         if step % 200 == 0:
-            print("%5.1f min, step %d, %d rows: lm %.3f, ul %.4f, ln %.3f, accuracy %.3f; matching %.4f" % (
-                gone * o.minutes, step, seen, *np.mean(recent, 0), np.mean(recent_matches or [0])), flush=True)
+            told = ["lm %.3f, ul %.4f, ln %.3f, accuracy %.3f" % tuple(np.mean(recent, 0))] if recent else []
+            told += ["matching %.4f" % np.mean(recent_matches)] if recent_matches else []
+            print("%5.1f min, step %d, %d rows: %s" % (gone * o.minutes, step, seen, "; ".join(told)), flush=True)
             recent, recent_matches = [], []
         if time.monotonic() - saved > 900:
             saved = time.monotonic()
