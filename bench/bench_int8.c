@@ -35,8 +35,8 @@ static const struct {
     const char *model, *what;
     int in, out;
 } shapes[] = {
-    {"small", "qkv", 256, 768},   {"small", "wi", 256, 1024},  {"small", "wo", 512, 256},
-    {"small", "head", 256, 8192}, {"T5-base", "qkv", 768, 2304},  {"T5-base", "o", 768, 768},
+    {"small", "qkv", 256, 768},      {"small", "wi", 256, 1024},     {"small", "wo", 512, 256},
+    {"small", "head", 256, 8192},    {"T5-base", "qkv", 768, 2304},  {"T5-base", "o", 768, 768},
     {"T5-base", "wi", 768, 4096},    {"T5-base", "wo", 2048, 768},   {"T5-base", "head", 768, 32128},
     {"T5-large", "qkv", 1024, 3072}, {"T5-large", "wi", 1024, 5632}, {"T5-large", "wo", 2816, 1024},
 };
