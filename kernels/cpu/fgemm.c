@@ -259,16 +259,16 @@ fetch_results(const block_job *j, size_t row, const int rows)
 #endif
 #endif
 #if defined(ONE_TILE) || defined(__SANITIZE_ADDRESS__)
-#define TILE_INLINE static __attribute__((noinline))
+#define INLINE static __attribute__((noinline))
 #else
-#define TILE_INLINE IA3_INLINE
+#define INLINE IA3_INLINE
 #endif
 
 /*
  * Rows [row, row + rows) of a block; `rows` and `widen` are constants where this is inlined. With `widen` the block has a
  * multiple of UNROLL terms.
  */
-TILE_INLINE void
+INLINE void
 tile(const block_job *j, size_t row, const char *ahead, const int rows, const bool widen)
 {
     ia3_vec sum[TILE_ROWS][VECTORS];
