@@ -8,10 +8,12 @@ bench_cpu_options.py has the options.
 
 import glob
 import os
+import sys
 
 from bench_cpu_engine import engine_parts
 from bench_cpu_mixed import mixed
 from bench_cpu_options import RAFT_TOKENS, arguments
+from bench_cpu_process import Unsupported
 from bench_cpu_report import Report
 from bench_cpu_scoring import scoring
 from bench_cpu_shape import HERE, Shape, rows_of
@@ -60,6 +62,7 @@ def main():
     for paragraph in intro(o):
         print(paragraph + "\n", flush=True)
     engine_parts(o, report)
+    unfinished = []
     for name in o.shape:
         if report.late(name):
             continue
@@ -67,11 +70,17 @@ def main():
             shape = Shape(o, name)
         for part, run in (("scoring", scoring), ("mixed", mixed), ("training", training)):
             if part in o.only and (part != "mixed" or name != "large"):
-                run(shape, report)
+                try:
+                    run(shape, report)
+                except Unsupported as e:  # a program has ended while it was measured; what is known is reported all the same
+                    report.note(f"{name}, {part}: not finished ({e})")
+                    unfinished.append(f"{name}, {part}")
     report.note(f"{'RAFT' if glob.glob(f'{o.data}/raft/*') else 'made-up'} rows; the whole run took"
                 f" {report.minutes_taken():.0f} minutes")
     if o.write:
         print(f"written to {report.write(f'{HERE}/results', o.instructions.name, o.shape, intro(o))}")
+    if unfinished:
+        sys.exit(f"not finished: {'; '.join(unfinished)}")
     print(f"{report.short} short of their goal" if report.short else "all goals reached")
 
 

@@ -71,13 +71,16 @@ class Training:
             modes = ["plain"] if key[0] == "ia3" or self.o.instructions.why_not("bfloat16") else ["plain", "autocast"]
             try:
                 worker.ask(f"train 1 0.1 - {modes[0]}")
-                for mode, seconds in fastest(modes, lambda m: worker.ask(f"train 1 0.1 - {m}")[self.o.clock]).items():
-                    took[key, mode] = seconds
-                    progress(f"{self.shape.label}, training: {text(key)}: {seconds:.2f} s a step, {mode}")
+                tried = fastest(modes, lambda m: worker.ask(f"train 1 0.1 - {m}")[self.o.clock])
             except Unsupported as e:  # it has ended, for want of memory perhaps
+                if key[0] == "ia3":
+                    raise
                 self.skip(text(key), e)
                 del self.workers[key]
-                took = {(k, mode): seconds for (k, mode), seconds in took.items() if k != key}
+                continue
+            for mode, seconds in tried.items():
+                took[key, mode] = seconds
+                progress(f"{self.shape.label}, training: {text(key)}: {seconds:.2f} s a step, {mode}")
         for kind in dict.fromkeys(key[:2] for key in self.workers):
             key, mode = min((k for k in took if k[0][:2] == kind), key=took.get)
             self.modes[key] = mode

@@ -169,8 +169,6 @@ def load(cursor, args, task, settings):
     choices = [clean(label) for label in labels]
     limit = 512 if task == "banking_77" else args.piece_tokens
     cutter = Cutter(cursor)
-    for table in ("example", "fold"):
-        cursor.execute(f"DELETE FROM raft.{table} WHERE task = %s", (task,))
     loaded = []
     for r in rows:
         columns = {c: r[c] for c in r if c not in NOT_FIELDS}
@@ -261,7 +259,7 @@ class Runner:
     def fold(self, task, method, seed, k, test, train):
         key = self.key(task, method, seed, k)
         if key in self.known:
-            return self.known[key]
+            return dict(self.known[key])
         start = time.monotonic()
         if method in IN_SQL:
             connection = psycopg2.connect(self.args.dsn)
@@ -277,7 +275,8 @@ class Runner:
         if method == "ia3" and not self.args.quiet:
             print(f"  {task.name}: seed {seed}, fold {k + 1} of {self.args.folds}, {time.monotonic() - start:.0f} s",
                   file=sys.stderr, flush=True)
-        return self.known.add(key, predicted)
+        self.known.add(key, list(predicted.items()))
+        return predicted
 
     def predictions(self, task, method, seed):
         """{id: predicted} of all rows."""

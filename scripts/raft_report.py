@@ -9,18 +9,18 @@ DRAWS = 1000
 
 
 class Store:
-    """Predictions by key, in a file of JSON lines (or in memory, without a path)."""
+    """What was found out, by key, in a file of JSON lines (or in memory, without a path). Keys and values are what JSON can hold."""
 
     def __init__(self, path):
         self.path, self.known = path, {}
         if path and os.path.exists(path):
             with open(path, "rb+") as f:
                 data = f.read()
-                if data and b"\n" not in data and not data.startswith(b"[["):
+                if data and not data.startswith(b"[["):
                     raise SystemExit(f"{path} was not written by --results")
                 for line in data.split(b"\n")[:-1]:
-                    key, predicted = json.loads(line)
-                    self.known[json.dumps(key)] = {int(i): y for i, y in predicted.items()}
+                    key, value = json.loads(line)
+                    self.known[json.dumps(key)] = value
                 f.truncate(data.rfind(b"\n") + 1)  # a line that was cut off when the run was stopped
 
     def __contains__(self, key):
@@ -29,12 +29,11 @@ class Store:
     def __getitem__(self, key):
         return self.known[json.dumps(key)]
 
-    def add(self, key, predicted):
-        self.known[json.dumps(key)] = predicted
+    def add(self, key, value):
+        self.known[json.dumps(key)] = value
         if self.path:
             with open(self.path, "a", encoding="utf-8") as f:
-                f.write(json.dumps([key, predicted], ensure_ascii=False) + "\n")
-        return predicted
+                f.write(json.dumps([key, value], ensure_ascii=False) + "\n")
 
 
 def accuracy(pairs):

@@ -252,23 +252,11 @@ fetch_results(const block_job *j, size_t row, const int rows)
     }
 }
 
-/* With sanitizers one function computes all tiles: clang takes minutes to instrument one for each number of rows. */
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define ONE_TILE
-#endif
-#endif
-#if defined(ONE_TILE) || defined(__SANITIZE_ADDRESS__)
-#define INLINE static __attribute__((noinline))
-#else
-#define INLINE IA3_INLINE
-#endif
-
 /*
  * Rows [row, row + rows) of a block; `rows` and `widen` are constants where this is inlined. With `widen` the block has a
  * multiple of UNROLL terms.
  */
-INLINE void
+IA3_INLINE void
 tile(const block_job *j, size_t row, const char *ahead, const int rows, const bool widen)
 {
     ia3_vec sum[TILE_ROWS][VECTORS];

@@ -38,7 +38,20 @@ typedef int32_t ia3_vec_bits __attribute__((vector_size(IA3_VEC_LANES * sizeof(f
 typedef uint32_t ia3_vec_words __attribute__((vector_size(IA3_VEC_LANES * sizeof(float))));
 typedef uint16_t ia3_vec_halves __attribute__((vector_size(IA3_VEC_LANES * 2), aligned(2), may_alias));
 
+/*
+ * Functions that are inlined always, many with a constant for an argument. With AddressSanitizer the compiler decides: clang
+ * takes minutes to instrument all the copies that there are in fgemm.c.
+ */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define IA3_INLINE static inline
+#endif
+#endif
+#if !defined(IA3_INLINE) && defined(__SANITIZE_ADDRESS__)
+#define IA3_INLINE static inline
+#elif !defined(IA3_INLINE)
 #define IA3_INLINE static inline __attribute__((always_inline))
+#endif
 
 /* For loops over arrays of vectors, which must be unrolled for these to stay in registers. */
 #if defined(__clang__)

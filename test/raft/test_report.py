@@ -60,16 +60,26 @@ class Store(unittest.TestCase):
         with tempfile.TemporaryDirectory() as folder:
             path = f"{folder}/results"
             store = raft_report.Store(path)
-            store.add(["task", "ia3", 42, 0, [5, 1000]], {3: "ja", 4: "ñ"})
-            store.add(["task", "ia3", 42, 1, [5, 1000]], {5: "ja"})
+            store.add(["task", "ia3", 42, 0, [5, 1000]], [[3, "ja"], [4, "ñ"]])
+            store.add(["task", "ia3", 42, 1, [5, 1000]], [[5, "ja"]])
             with open(path, "a", encoding="utf-8") as f:
-                f.write('[["task", "ia3", 42, 2, [5, 1000]], {"6": "j')  # the run was stopped here
+                f.write('[["task", "ia3", 42, 2, [5, 1000]], [[6, "j')  # the run was stopped here
             again = raft_report.Store(path)
-            self.assertEqual(again[["task", "ia3", 42, 0, [5, 1000]]], {3: "ja", 4: "ñ"})
+            self.assertEqual(again[["task", "ia3", 42, 0, [5, 1000]]], [[3, "ja"], [4, "ñ"]])
             for key in (["task", "ia3", 42, 2, [5, 1000]], ["task", "ia3", 42, 0, [5, 200]], ["task", "tf-idf", 42, 0, [5, 1000]]):
                 self.assertNotIn(key, again)
-            again.add(["task", "ia3", 42, 2, [5, 1000]], {6: "ja"})
+            again.add(["task", "ia3", 42, 2, [5, 1000]], [[6, "ja"]])
             self.assertEqual(len(raft_report.Store(path).known), 3)
+
+
+    def test_a_file_of_another_kind_is_left_alone(self):
+        for content in ("my notes", "my notes\non two lines"):
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "notes"
+                path.write_text(content)
+                with self.assertRaisesRegex(SystemExit, "was not written by --results"):
+                    raft_report.Store(str(path))
+                self.assertEqual(path.read_text(), content)
 
 
 class Intervals(unittest.TestCase):

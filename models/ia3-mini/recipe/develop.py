@@ -9,14 +9,17 @@ on and up to 500 others to test with. Prints accuracy and macro-F1 over the labe
 
 import argparse
 import hashlib
-import json
 import os
 import random
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import prompts
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts"))
+from raft_report import Store, accuracy, macro_f1  # noqa: E402
 
 TASKS = {  # the set's name: the instruction
     "psytar_reaction": "Label the sentence of a patient's review based on whether it reports an adverse drug reaction.",
@@ -48,15 +51,6 @@ def draw(rows, seed):
     return chosen[:SHOTS], chosen[SHOTS:]
 
 
-def measures(truth, said):
-    """(accuracy, macro-F1)"""
-    scores = []
-    for label in set(truth):
-        both = sum(t == s == label for t, s in zip(truth, said))
-        scores.append(2 * both / (truth.count(label) + said.count(label)))
-    return sum(t == s for t, s in zip(truth, said)) / len(truth), sum(scores) / len(scores)
-
-
 class Engine:
     def __init__(self, program, backbone, threads):
         self.program, self.options = program, ["--backbone", backbone, "--threads", str(threads), "--max-input-tokens", "512"]
@@ -86,7 +80,8 @@ def measured(engine, about, rows, name, method, seed, steps):
         if method != "zero-shot":
             adapter = f"{folder}/adapter"
             engine.train([f"{prompt(TASKS[name], labels, row)}\t{row.label}" for row in shots], labels, adapter, method, steps, seed)
-        return measures([row.label for row in tests], engine.predict(texts, labels, adapter))
+        pairs = [(row.label, said) for row, said in zip(tests, engine.predict(texts, labels, adapter), strict=True)]
+        return accuracy(pairs), macro_f1(pairs)
 
 
 def digest(folder):
@@ -96,25 +91,6 @@ def digest(folder):
         with open(os.path.join(folder, name), "rb") as f:
             h.update(f.read())
     return h.hexdigest()[:16]
-
-
-def stored(path):
-    """{key: numbers}; a line that was cut off when a run was stopped is left out, and ended, so that others can follow it."""
-    if not path or not os.path.exists(path):
-        return {}
-    with open(path, encoding="utf-8") as f:
-        lines = f.read().split("\n")
-    if lines.pop():
-        with open(path, "a", encoding="utf-8") as f:
-            f.write("\n")
-    result = {}
-    for line in lines:
-        try:
-            key, numbers = json.loads(line)
-        except ValueError:
-            continue
-        result[tuple(key)] = numbers
-    return result
 
 
 def arguments():
@@ -132,7 +108,7 @@ def arguments():
 
 def main():
     o = arguments()
-    engine, sets, known = Engine(o.engine, o.backbone, o.threads), prompts.Sets(o.sets, "dev"), stored(o.results)
+    engine, sets, known = Engine(o.engine, o.backbone, o.threads), prompts.Sets(o.sets, "dev"), Store(o.results)
     checkpoint = digest(o.backbone)
     methods, tasks = o.method.split(","), o.tasks.split(",")
     print(f"{'task':24}" + "".join(f"{m:>16}" for m in methods))
@@ -142,12 +118,9 @@ def main():
         for m in methods:
             numbers = []
             for seed in range(o.seeds):
-                key = (checkpoint, name, m, seed, 0 if m == "zero-shot" else o.steps)
+                key = [checkpoint, name, m, seed, 0 if m == "zero-shot" else o.steps]
                 if key not in known:
-                    known[key] = measured(engine, sets.about[name], sets.rows[name], name, m, seed, o.steps)
-                    if o.results:
-                        with open(o.results, "a", encoding="utf-8") as f:
-                            f.write(json.dumps([key, known[key]]) + "\n")
+                    known.add(key, measured(engine, sets.about[name], sets.rows[name], name, m, seed, o.steps))
                 numbers.append(known[key])
             mean = [sum(x) / len(numbers) for x in zip(*numbers)]
             total[m].append(mean)

@@ -7,9 +7,7 @@ plus 1 - cosine of the pooled states of the last layer. The first 256 texts of t
 end, the checkpoint and its heads are written to --out (--model). The rate falls to zero over the minutes.
 """
 
-import argparse
 import sys
-import time
 
 import numpy as np
 import torch
@@ -17,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import t5
+from run import Run, options
 from teacher import Teacher, pooled
 from texts import Texts
 
@@ -77,24 +76,25 @@ class Distiller(nn.Module):
         torch.save([(h.weight.detach().clone(), h.bias.detach().clone()) for h in self.heads], f"{folder}/heads.pt")
 
 
-def optimizer_of(d):
+def optimizer_of(d, rate):
     slow, fast = [], []
     for name, p in d.named_parameters():
         (fast if "shared" in name or "relative" in name else slow).append(p)
-    return torch.optim.AdamW([{"params": fast, "factor": 2.0}, {"params": slow, "factor": 1.0}], lr=1e-3, betas=(0.9, 0.98),
+    return torch.optim.AdamW([{"params": fast, "top": 2 * rate}, {"params": slow, "top": rate}], lr=rate, betas=(0.9, 0.98),
                              weight_decay=0, fused=True)
 
 
+def epochs(texts, tokens):
+    """Batches without end, of all texts but those that are held out."""
+    while True:
+        yield from texts.batches(texts.random.permutation(np.arange(HELD_OUT, len(texts))), tokens)
+
+
 def arguments():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("teacher", "tokenizer", "texts", "model"):
-        p.add_argument(f"--{name}", required=True)
-    p.add_argument("--out")
-    p.add_argument("--minutes", type=float, required=True)
+    p = options(__doc__, "teacher", "texts")
     p.add_argument("--rate", type=float, default=5e-4)
     p.add_argument("--tokens", type=int, default=4096, help="tokens of a batch (4096)")
     p.add_argument("--longest", type=int, default=128, help="tokens of a text (128)")
-    p.add_argument("--seed", type=int, default=0)
     return p.parse_args()
 
 
@@ -110,34 +110,22 @@ def main():
     held_out = list(texts.batches(range(HELD_OUT), o.tokens))
     texts.random = np.random.default_rng(o.seed + 2)
     print("before: cosine %.4f of texts, %.4f of tokens" % d.cosine(held_out), flush=True)
-    optimizer = optimizer_of(d)
-    started, step, seen, told = time.monotonic(), 0, 0, 0
-    saved = started
-    while True:
-        rest = texts.random.permutation(np.arange(HELD_OUT, len(texts)))
-        for ids, keep in texts.batches(rest, o.tokens):
-            gone = (time.monotonic() - started) / (o.minutes * 60)
-            if gone >= 1:
-                break
-            for group in optimizer.param_groups:
-                group["lr"] = o.rate * group["factor"] * min(1, (step + 1) / 50) * (1 - gone)
-            states, vector = d.losses(ids, keep)
-            optimizer.zero_grad()
-            (states + POOLED * vector).backward()
-            nn.utils.clip_grad_norm_(d.parameters(), 1.0)
-            optimizer.step()
-            step += 1
-            seen += int(keep.sum())
-            if time.monotonic() - started > told:
-                told = time.monotonic() - started + 300
-                print("%5.1f min, step %d, %.2f M tokens, %.0f a second: states %.4f, pooled %.4f; held out: %.4f, %.4f" % (
-                    gone * o.minutes, step, seen / 1e6, seen / (time.monotonic() - started), states.item(), vector.item(), *d.cosine(held_out)), flush=True)
-            if time.monotonic() - saved > 600:
-                saved = time.monotonic()
-                d.save(out, whole)
-        else:
-            continue
-        break
+    optimizer = optimizer_of(d, o.rate)
+    run, seen = Run(o.minutes, optimizer, 50), 0
+    for ids, keep in epochs(texts, o.tokens):
+        if not run.next():
+            break
+        states, vector = d.losses(ids, keep)
+        optimizer.zero_grad()
+        (states + POOLED * vector).backward()
+        nn.utils.clip_grad_norm_(d.parameters(), 1.0)
+        optimizer.step()
+        seen += int(keep.sum())
+        if run.step == 1 or run.due("line", 5):
+            print("%5.1f min, step %d, %.2f M tokens, %.0f a second: states %.4f, pooled %.4f; held out: %.4f, %.4f" % (
+                run.minutes(), run.step, seen / 1e6, seen / run.seconds(), states.item(), vector.item(), *d.cosine(held_out)), flush=True)
+        if run.due("checkpoint", 10):
+            d.save(out, whole)
     d.save(out, whole)
     print("after: cosine %.4f of texts, %.4f of tokens" % d.cosine(held_out), flush=True)
 

@@ -7,10 +7,8 @@ and 16 to 64 rows; (IA)³'s vectors, which begin as ones, take a few steps on th
 these vectors, gives the gradient of the student's weights as if the vectors were constants.
 """
 
-import argparse
 import random
 import sys
-import time
 
 import numpy as np
 import sentencepiece
@@ -19,6 +17,7 @@ import torch
 import prompts
 import ranking
 import t5
+from run import Run, options
 from train import Judge, optimizer_of
 
 MOST_LABELS = 16
@@ -111,17 +110,12 @@ class Episodes:
 
 
 def arguments():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("sets", "tokenizer", "model"):
-        p.add_argument(f"--{name}", required=True)
-    p.add_argument("--out")
-    p.add_argument("--minutes", type=float, required=True)
+    p = options(__doc__, "sets")
     p.add_argument("--rate", type=float, default=2e-4, help="of the decoder (2e-4)")
     p.add_argument("--encoder-rate", type=float, default=5e-5)
     p.add_argument("--inner-rate", type=float, default=0.03, help="of (IA)³'s vectors (0.03)")
     p.add_argument("--inner-steps", type=int, default=8)
     p.add_argument("--longest", type=int, default=192)
-    p.add_argument("--seed", type=int, default=0)
     return p.parse_args()
 
 
@@ -133,11 +127,8 @@ def main():
     episodes = Episodes(prompts.Sets(o.sets), processor, o.longest)
     optimizer = optimizer_of(model, o.rate, o.encoder_rate)
     print("zero-shot: %.3f" % np.mean(list(judge.accuracy(model).values())), flush=True)
-    started = saved = time.monotonic()
-    step, recent = 0, []
-    while (gone := (time.monotonic() - started) / (o.minutes * 60)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = group["top"] * min(1, (step + 1) / 50) * (1 - gone)
+    run, recent = Run(o.minutes, optimizer, 50), []
+    while run.next():
         inner, outer = episodes.draw(r, o.inner_steps)
         vectors = adapt(model, inner, o.inner_rate)
         optimizer.zero_grad()
@@ -151,13 +142,11 @@ def main():
             recent.append([float(x.detach()) for x in (before.ln, before.accuracy, after.ln, after.accuracy)])
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        step += 1
-        if step % 50 == 0:
-            print("%5.1f min, episode %d: ln %.3f, accuracy %.3f before; %.3f, %.3f after" % (gone * o.minutes, step, *np.mean(recent, 0)),
+        if run.step % 50 == 0:
+            print("%5.1f min, episode %d: ln %.3f, accuracy %.3f before; %.3f, %.3f after" % (run.minutes(), run.step, *np.mean(recent, 0)),
                   flush=True)
             recent = []
-        if time.monotonic() - saved > 900:
-            saved = time.monotonic()
+        if run.due("checkpoint", 15):
             t5.save(model, out)
     t5.save(model, out)
     print("zero-shot: %.3f" % np.mean(list(judge.accuracy(model).values())), flush=True)

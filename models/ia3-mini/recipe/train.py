@@ -8,10 +8,8 @@ Every fifteen minutes, and at the end, the checkpoint goes to --out (--model), a
 choosing among models is printed, each prompt in one fixed form. The rate falls to zero over the minutes.
 """
 
-import argparse
 import random
 import sys
-import time
 
 import numpy as np
 import sentencepiece
@@ -22,6 +20,7 @@ import ranking
 import t5
 from matching import Matching
 from questions import QUESTIONS
+from run import Run, options
 
 POOL = 512  # prompts that are sorted into batches
 LARGEST = 20_000  # rows; a set that is larger is not drawn more often
@@ -91,11 +90,7 @@ def optimizer_of(model, rate, encoder_rate):
 
 
 def arguments():
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("sets", "tokenizer", "model"):
-        p.add_argument(f"--{name}", required=True)
-    p.add_argument("--out")
-    p.add_argument("--minutes", type=float, required=True)
+    p = options(__doc__, "sets")
     p.add_argument("--rate", type=float, default=1e-3, help="of the decoder (1e-3)")
     p.add_argument("--encoder-rate", type=float, default=2e-4)
     p.add_argument("--tokens", type=int, default=2048, help="cost of a batch, in tokens (2048)")
@@ -105,7 +100,6 @@ def arguments():
     p.add_argument("--temperature", type=float, default=0.06, help="of the teacher's cosines (0.06)")
     p.add_argument("--lm", type=float, default=1.0)
     p.add_argument("--ul", type=float, default=1.0)
-    p.add_argument("--seed", type=int, default=0)
     return p.parse_args()
 
 
@@ -116,7 +110,7 @@ def main():
     judge = Judge(o.sets, processor, o.longest)
     sets = prompts.Sets(o.sets)
     optimizer = optimizer_of(model, o.rate, o.encoder_rate)
-    step, seen, recent, recent_matches = 0, 0, [], []
+    seen, recent, recent_matches = 0, [], []
     r = random.Random(o.seed)
     matches = matched(Matching(o.matching, o.temperature), processor, r, o.longest, o.tokens) if o.matching else None
 
@@ -125,13 +119,10 @@ def main():
         print("zero-shot: mean %.3f; %s" % (np.mean(list(a.values())), ", ".join(f"{k} {v:.3f}" for k, v in a.items())), flush=True)
 
     judged()
-    started = saved = time.monotonic()
+    run = Run(o.minutes, optimizer, 100)
     for b in mixed(stream(sets, processor, r, o.longest, o.tokens), matches, r, o.share):
-        gone = (time.monotonic() - started) / (o.minutes * 60)
-        if gone >= 1:
+        if not run.next():
             break
-        for group in optimizer.param_groups:
-            group["lr"] = group["top"] * min(1, (step + 1) / 100) * (1 - gone)
         optimizer.zero_grad()
         if b.shares is None:
             loss = ranking.losses(model, b)
@@ -143,14 +134,13 @@ def main():
             recent_matches.append(float(match.detach()))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        step, seen = step + 1, seen + len(b.ids)
-        if step % 200 == 0:
+        seen += len(b.ids)
+        if run.step % 200 == 0:
             told = ["lm %.3f, ul %.4f, ln %.3f, accuracy %.3f" % tuple(np.mean(recent, 0))] if recent else []
             told += ["matching %.4f" % np.mean(recent_matches)] if recent_matches else []
-            print("%5.1f min, step %d, %d rows: %s" % (gone * o.minutes, step, seen, "; ".join(told)), flush=True)
+            print("%5.1f min, step %d, %d rows: %s" % (run.minutes(), run.step, seen, "; ".join(told)), flush=True)
             recent, recent_matches = [], []
-        if time.monotonic() - saved > 900:
-            saved = time.monotonic()
+        if run.due("checkpoint", 15):
             t5.save(model, out)
             judged()
     t5.save(model, out)
