@@ -324,8 +324,8 @@ test_chain(void **state)
 }
 
 /*
- * Scores that are hundreds apart lead to no arithmetic with denormal numbers, which takes a hundred times as long, where the
- * kernels are those in float32. The results are right all the same.
+ * Scores that are hundreds apart give the right results and, on a CPU, lead to no arithmetic with denormal numbers, which takes
+ * a hundred times as long.
  */
 static void
 test_large_scores(void **state)
@@ -348,7 +348,8 @@ test_large_scores(void **state)
     dev->ops->attention(dev, &o.a);
     dev->ops->attention_bwd(dev, &o.a, &o.g);
 #if defined(__x86_64__)
-    assert_int_equal(_mm_getcsr() & (_MM_EXCEPT_DENORM | _MM_EXCEPT_UNDERFLOW), 0);
+    if (strcmp(dev->name, "cpu") == 0)
+        assert_int_equal(_mm_getcsr() & (_MM_EXCEPT_DENORM | _MM_EXCEPT_UNDERFLOW), 0);
 #endif
     double *out = get_act(dev, o.a.out, n);
     assert_close("out", out, want, n, 1e-4);
