@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import t5
+from muon import Both
 from run import Run, options
 from teacher import Teacher, pooled
 from texts import Texts
@@ -77,11 +78,14 @@ class Distiller(nn.Module):
 
 
 def optimizer_of(d, rate):
-    slow, fast = [], []
+    """Muon for the student's matrices, AdamW for its embedding, norms and relative positions, and for the heads."""
+    matrices, fast, slow = [], [], []
     for name, p in d.named_parameters():
-        (fast if "shared" in name or "relative" in name else slow).append(p)
-    return torch.optim.AdamW([{"params": fast, "top": 2 * rate}, {"params": slow, "top": rate}], lr=rate, betas=(0.9, 0.98),
-                             weight_decay=0, fused=True)
+        if "shared" in name or "relative" in name:
+            fast.append(p)
+        else:
+            (matrices if p.dim() == 2 and not name.startswith("heads") else slow).append(p)
+    return Both([{"params": matrices, "top": rate}], [{"params": fast, "top": 2 * rate}, {"params": slow, "top": rate}])
 
 
 def epochs(texts, tokens):
@@ -93,7 +97,7 @@ def epochs(texts, tokens):
 def arguments():
     p = options(__doc__, "teacher", "texts")
     p.add_argument("--rate", type=float, default=5e-4)
-    p.add_argument("--tokens", type=int, default=4096, help="tokens of a batch (4096)")
+    p.add_argument("--tokens", type=int, default=3072, help="tokens of a batch (3072)")
     p.add_argument("--longest", type=int, default=128, help="tokens of a text (128)")
     return p.parse_args()
 
