@@ -1,6 +1,6 @@
 """Trains the whole student to rank answers, on all labelled sets at once.
 
-    train.py --sets DIR --tokenizer DIR --model DIR --minutes N [--matching DIR] [--out DIR]
+    train.py --sets DIR --tokenizer DIR --model DIR --minutes N [--frozen MINUTES] [--matching DIR] [--out DIR]
 
 Each step takes prompts of many sets (prompts.py) and T-Few's three losses. A set is drawn in proportion to the square root of its size.
 With --matching some steps learn a teacher's ranking of phrases instead (matching.py).
@@ -19,6 +19,7 @@ import prompts
 import ranking
 import t5
 from matching import Matching
+from muon import Both
 from questions import QUESTIONS
 from run import Run, options
 
@@ -81,20 +82,29 @@ class Judge:
 
 
 def optimizer_of(model, rate, encoder_rate):
-    groups = {"encoder": [], "decoder": [], "shared": []}
+    """Muon for the decoder's matrices, most of which begin with nothing; AdamW for what is only adjusted."""
+    matrices, groups = [], {"encoder": [], "decoder": [], "shared": []}
     for name, p in model.named_parameters():
-        groups[name.split(".")[0]].append(p)
+        part = name.split(".")[0]
+        (matrices if part == "decoder" and p.dim() == 2 and "relative" not in name else groups[part]).append(p)
     rates = {"encoder": encoder_rate, "decoder": rate, "shared": encoder_rate}
-    return torch.optim.AdamW([{"params": ps, "top": rates[name]} for name, ps in groups.items()], lr=rate, betas=(0.9, 0.98),
-                             weight_decay=0.01, fused=True)
+    return Both([{"params": matrices, "top": rate}], [{"params": ps, "top": rates[name]} for name, ps in groups.items()],
+                weight_decay=0.01)
+
+
+def freeze(model, frozen):
+    """Whether only the decoder learns."""
+    for part in (model.encoder, model.shared):
+        part.requires_grad_(not frozen)
 
 
 def arguments():
     p = options(__doc__, "sets")
     p.add_argument("--rate", type=float, default=1e-3, help="of the decoder (1e-3)")
     p.add_argument("--encoder-rate", type=float, default=2e-4)
-    p.add_argument("--tokens", type=int, default=2048, help="cost of a batch, in tokens (2048)")
+    p.add_argument("--tokens", type=int, default=4096, help="cost of a batch, in tokens (4096)")
     p.add_argument("--longest", type=int, default=256, help="tokens of an input (256)")
+    p.add_argument("--frozen", type=float, default=0, help="minutes in which only the decoder learns, at first (0)")
     p.add_argument("--matching")
     p.add_argument("--share", type=float, default=0.3, help="of the steps with --matching (0.3)")
     p.add_argument("--temperature", type=float, default=0.06, help="of the teacher's cosines (0.06)")
@@ -119,10 +129,13 @@ def main():
         print("zero-shot: mean %.3f; %s" % (np.mean(list(a.values())), ", ".join(f"{k} {v:.3f}" for k, v in a.items())), flush=True)
 
     judged()
+    freeze(model, o.frozen > 0)
     run = Run(o.minutes, optimizer, 100)
     for b in mixed(stream(sets, processor, r, o.longest, o.tokens), matches, r, o.share):
         if not run.next():
             break
+        if not model.shared.weight.requires_grad and run.minutes() >= o.frozen:
+            freeze(model, False)
         optimizer.zero_grad()
         if b.shares is None:
             loss = ranking.losses(model, b)
