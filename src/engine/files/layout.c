@@ -148,6 +148,36 @@ ia3_layout_find(const ia3_layout *l, const char *name)
     return NULL;
 }
 
+/*
+ * What a method adds to the work of a pass. Each row of a place is multiplied by the matrices there. The backward pass
+ * needs one product for the gradient of the input and one for that of the matrix; the first matrix of a pair is multiplied
+ * once more, because the second one's input is not kept.
+ */
+static void
+count_work(ia3_layout *l)
+{
+    ia3_method_cost *c = &l->cost;
+    size_t places = l->places ? ((size_t) l->n_enc + l->n_dec + 2) * IA3_N_PARTS : 0, place = 0;
+
+    c->lead_rows = l->method->lead_rows;
+    c->below_vectors = !l->method->fused;
+    for (int i = 0; i < l->n && l->entries[i].offset < l->rest; i++) {
+        const ia3_layout_entry *e = &l->entries[i];
+
+        while (place + 1 < places && l->places[place + 1] <= e->offset)
+            place++;
+
+        ia3_row_cost *row = place % IA3_N_PARTS == IA3_PART_CROSS_KV   ? &c->keys
+                            : place / IA3_N_PARTS <= (size_t) l->n_enc ? &c->encoder
+                                                                       : &c->decoder;
+
+        if (e->rows > 1 && e->cols > 1) {
+            row->forward += e->len;
+            row->backward += (l->method->paired && i % 2 == 0 ? 3.0 : 2.0) * e->len;
+        }
+    }
+}
+
 /* The limits of config.c keep n_values far below 2^40. */
 ia3_layout *
 ia3_layout_create(const ia3_config *config, const ia3_method *method)
@@ -169,6 +199,7 @@ ia3_layout_create(const ia3_config *config, const ia3_method *method)
     l->rest = l->n_values;
     if (method->tensors)
         method->tensors(l, config);
+    count_work(l);
     l->by_name = ia3_alloc_array((size_t) l->n, sizeof *l->by_name);
     for (int i = 0; i < l->n; i++)
         l->by_name[i] = i;

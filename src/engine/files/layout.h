@@ -9,6 +9,7 @@
 #ifndef IA3_LAYOUT_H
 #define IA3_LAYOUT_H
 
+#include "common/cost.h"
 #include "config.h"
 
 struct ia3_method;
@@ -52,7 +53,8 @@ typedef struct ia3_layout {
     size_t *places; /* offsets of the values of each place (ia3_place_offset); NULL: no place has any */
     size_t rest;    /* offset of the values that belong to no place */
     int n_enc, n_dec, inner, d_ff;
-    bool gated; /* the backbone has wi_1 */
+    bool gated;           /* the backbone has wi_1 */
+    ia3_method_cost cost; /* what the method adds to the backbone's work */
 } ia3_layout;
 
 /* Builds the layout of a method's adapters for a backbone; never NULL. Freeing NULL is allowed. */

@@ -1,6 +1,6 @@
 /*
  * metrics.c
- *     Averages the losses over the steps of a training run and writes them as JSON.
+ *     Averages the losses over the steps of a training run, adds up its FLOPs, and writes them as JSON.
  */
 #include "metrics.h"
 
@@ -17,6 +17,7 @@ ia3_loss_record_add(ia3_loss_record *l, const ia3_train_report *report)
     int k = (int) ((int64_t) (step - 1) * points / l->steps);
     l->curve[k] += report->loss;
     l->curve_n[k]++;
+    l->flops += report->flops;
     int tail = l->steps / 10 > 0 ? l->steps / 10 : 1;
     if (step <= l->steps - tail)
         return;
@@ -34,6 +35,13 @@ number(double v)
     return isfinite(v) ? json_real(v) : json_null();
 }
 
+/* A whole number, exact up to 2^53. */
+static json_t *
+count(double v)
+{
+    return v < 0x1p62 ? json_integer((json_int_t) v) : number(v);
+}
+
 char *
 ia3_metrics_json(const ia3_loss_record *l, uint32_t examples, double seconds, uint32_t truncated)
 {
@@ -44,6 +52,7 @@ ia3_metrics_json(const ia3_loss_record *l, uint32_t examples, double seconds, ui
     json_object_set_new(o, "steps", json_integer(l->steps));
     json_object_set_new(o, "examples", json_integer(examples));
     json_object_set_new(o, "seconds", number(seconds));
+    json_object_set_new(o, "flops", count(l->flops));
     json_object_set_new(o, "truncated", json_integer(truncated));
     json_t *curve = json_array();
     for (int i = 0; i < IA3_CURVE_POINTS; i++)

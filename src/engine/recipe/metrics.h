@@ -14,6 +14,7 @@ typedef struct ia3_loss_record {
     int steps;
     double sums[4]; /* loss, lm, unlikelihood, length norm, summed over the last tenth of the steps */
     int n_sums;
+    double flops; /* of all steps */
     double curve[IA3_CURVE_POINTS];
     int curve_n[IA3_CURVE_POINTS];
 } ia3_loss_record;

@@ -14,6 +14,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/rng.h"
 #include "engine/model/pass.h"
+#include "engine/model/work.h"
 
 int
 ia3_score_row_tokens(const ia3_score_row *row)
@@ -102,12 +103,13 @@ slot_of(ia3_batch *b, const ia3_model *m, const ia3_adapter *adapter)
 
 /*
  * Adds one input with the choice sets of all rows of its group, which are linked by next[], and sets the first pair of
- * each row. Rows with the same choice set share their pairs.
+ * each row. Rows with the same choice set share their pairs. Returns the input's index.
  */
-static void
+static int
 add_group(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, const int *next, int leader, int *first_pair)
 {
-    ia3_batch_add_input(b, rows[leader].ids, rows[leader].n_ids, slot_of(b, m, rows[leader].adapter));
+    int input =
+        ia3_batch_add_input(b, rows[leader].ids, rows[leader].n_ids, slot_of(b, m, rows[leader].adapter));
     for (int i = leader; i >= 0; i = next[i]) {
         int twin = leader;
         while (twin != i && rows[twin].choices != rows[i].choices)
@@ -115,11 +117,12 @@ add_group(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, const int *next
         rows[i].repeated = twin != i;
         first_pair[i] = twin != i ? first_pair[twin] : ia3_batch_add_trie(b, rows[i].choices);
     }
+    return input;
 }
 
-/* Builds the batch. Inputs that use state_attention come last. */
+/* Builds the batch. Inputs that use state_attention come last. input_of: of the first row of each group; else -1. */
 static void
-build(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, int n, int *first_pair)
+build(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, int n, int *first_pair, int *input_of)
 {
     bool *states = ia3_alloc_array(n, sizeof(bool));
     for (int i = 0; i < n; i++)
@@ -129,6 +132,7 @@ build(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, int n, int *first_p
     for (int i = 0; i < n; i++) {
         next[i] = -1;
         tail[i] = i;
+        input_of[i] = -1;
         if (leader[i] != i) {
             next[tail[leader[i]]] = i;
             tail[leader[i]] = i;
@@ -136,11 +140,11 @@ build(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, int n, int *first_p
     }
     for (int i = 0; i < n; i++)
         if (leader[i] == i && !states[i])
-            add_group(b, m, rows, next, i, first_pair);
+            input_of[i] = add_group(b, m, rows, next, i, first_pair);
     int by_keys = b->n_inputs;
     for (int i = 0; i < n; i++)
         if (leader[i] == i && states[i])
-            add_group(b, m, rows, next, i, first_pair);
+            input_of[i] = add_group(b, m, rows, next, i, first_pair);
     b->n_by_states = b->n_inputs - by_keys;
     free(states);
     free(leader);
@@ -192,7 +196,10 @@ score_together(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
     ia3_batch batch;
     ia3_batch_init(&batch);
     int *first_pair = ia3_alloc_array(n, sizeof *first_pair);
-    build(&batch, m, rows, n, first_pair);
+    int *input_of = ia3_alloc_array(n, sizeof *input_of);
+    build(&batch, m, rows, n, first_pair, input_of);
+    for (int i = 0; i < n; i++)
+        rows[i].flops = input_of[i] < 0 ? 0 : ia3_input_flops(m, &batch, input_of[i], IA3_PASS_SCORES);
     drop_ones(&batch, m);
 
     score_pass s = {.m = m, .batch = &batch, .lp = ia3_alloc_array(batch.pair_tokens.n, sizeof(float))};
@@ -202,6 +209,7 @@ score_together(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
 
     free(s.lp);
     free(first_pair);
+    free(input_of);
     ia3_batch_free(&batch);
     return ok;
 }
@@ -209,7 +217,7 @@ score_together(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
 /* One row whose choices are scored piece by piece. The batch of a piece has the row's input and the piece's trie. */
 typedef struct piecewise {
     ia3_model *m;
-    const ia3_score_row *row;
+    ia3_score_row *row;
     int *order;
     ia3_choices *piece;
     ia3_batch batch;
@@ -244,11 +252,13 @@ static void
 run_pieces(void *arg)
 {
     piecewise *s = arg;
-    const ia3_score_row *row = s->row;
+    ia3_score_row *row = s->row;
     ia3_pass p = {0};
+    row->flops = 0;
     for (int from = 0; from < row->choices->n; from += s->piece->n) {
         end_piece(s);
         begin_piece(s, from);
+        row->flops += ia3_input_flops(s->m, &s->batch, 0, from == 0 ? IA3_PASS_SCORES : IA3_PASS_MORE);
         if (from == 0)
             ia3_pass_forward(&p, s->m, &s->batch, false, s->lp);
         else

@@ -16,6 +16,8 @@ typedef struct ia3_score_row {
     double *scores; /* result [choices->n]: mean log-likelihood per token of the choice, </s> included */
     bool
         repeated; /* result: an earlier row with the same adapter, input and choices served for this one too */
+    double
+        flops; /* result (engine/model/work.h): for rows with the same input, all counts for the first one */
 } ia3_score_row;
 
 /* A trie with more rows than this is scored in pieces, each of which has at most as many. */

@@ -15,6 +15,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/rng.h"
 #include "engine/model/pass.h"
+#include "engine/model/work.h"
 #include "loss.h"
 
 struct ia3_train {
@@ -214,6 +215,7 @@ typedef struct share {
     int n;
     ia3_loss_example *loss;
     ia3_losses losses;
+    double flops;
 } share;
 
 typedef struct train_pass {
@@ -257,6 +259,16 @@ row_keys(const train_pass *tp, const ia3_ints *offsets, int rows)
     return keys;
 }
 
+/* Inputs are in the order of the shares. */
+static void
+count_flops(train_pass *tp)
+{
+    int input = 0;
+    for (int k = 0; k < tp->n_shares; k++)
+        for (int i = 0; i < tp->shares[k].n; i++)
+            tp->shares[k].flops += ia3_input_flops(tp->m, &tp->batch, input++, IA3_PASS_TRAINING);
+}
+
 static void
 build_pass(train_pass *tp)
 {
@@ -264,6 +276,7 @@ build_pass(train_pass *tp)
     ia3_batch_init(b);
     for (int k = 0; k < tp->n_shares; k++)
         add_share(tp, &tp->shares[k]);
+    count_flops(tp);
     b->dropout = (float) tp->shares[0].job->dropout;
     if (b->dropout > 0) {
         b->enc_keys = row_keys(tp, &b->enc_offsets, b->enc_ids.n);
@@ -324,7 +337,8 @@ report(ia3_train_report *out, const share *s, int step)
                               .lm_loss = s->losses.lm,
                               .unlikelihood_loss = s->losses.unlikelihood,
                               .length_norm_loss = s->losses.length_norm,
-                              .examples = s->n};
+                              .examples = s->n,
+                              .flops = s->flops};
 }
 
 static void

@@ -22,6 +22,7 @@ typedef struct ia3_train_report {
     int step;                                                  /* number of steps done */
     double loss, lm_loss, unlikelihood_loss, length_norm_loss; /* of the last step (see loss.h) */
     int examples;                                              /* number of examples of the last step */
+    double flops;                                              /* of the last step (engine/model/work.h) */
 } ia3_train_report;
 
 typedef struct ia3_train ia3_train;
