@@ -898,6 +898,64 @@ CREATE FUNCTION @extschema@.ia3_check_backbone(path pg_catalog.text,
 COMMENT ON FUNCTION @extschema@.ia3_check_backbone IS
     'what a directory with a backbone is, and whether an engine can use it';
 
+CREATE FUNCTION @extschema@.ia3_backbone_config(backbone pg_catalog.text) RETURNS pg_catalog.jsonb
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION @extschema@.ia3_backbone_config IS
+    'the configuration of a backbone: the members of its config.json that matter, with the defaults of those that are missing';
+-- Sizes and costs as in section 4.2 and table 1 of the paper. The arguments' defaults are the paper's.
+CREATE FUNCTION @extschema@.ia3_cost(config pg_catalog.jsonb,
+    tokens pg_catalog.int4 DEFAULT 103,
+    choices pg_catalog.int4 DEFAULT 2,
+    choice_tokens pg_catalog.int4 DEFAULT 5,
+    shots pg_catalog.int4 DEFAULT 41,
+    shot_tokens pg_catalog.int4 DEFAULT 98,
+    steps pg_catalog.int4 DEFAULT 1000,
+    batch_size pg_catalog.int4 DEFAULT 8,
+    method pg_catalog.text DEFAULT 'ia3',
+    dtype pg_catalog.text DEFAULT 'bfloat16',
+    OUT parameters pg_catalog.int8,
+    OUT paper_inference_flops pg_catalog.float8,
+    OUT paper_training_flops pg_catalog.float8,
+    OUT paper_icl_flops pg_catalog.float8,
+    OUT inference_flops pg_catalog.float8,
+    OUT training_flops pg_catalog.float8,
+    OUT icl_flops pg_catalog.float8,
+    OUT stored_bytes pg_catalog.int8,
+    OUT inference_memory_bytes pg_catalog.int8,
+    OUT training_memory_bytes pg_catalog.int8,
+    OUT backbone_parameters pg_catalog.int8)
+    RETURNS pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.jsonb, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
+    pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text) IS
+    'what predicting, training and in-context learning cost with a backbone of this configuration';
+CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
+    tokens pg_catalog.int4 DEFAULT 103,
+    choices pg_catalog.int4 DEFAULT NULL,
+    choice_tokens pg_catalog.int4 DEFAULT NULL,
+    shots pg_catalog.int4 DEFAULT 41,
+    shot_tokens pg_catalog.int4 DEFAULT 98,
+    steps pg_catalog.int4 DEFAULT 1000,
+    batch_size pg_catalog.int4 DEFAULT 8,
+    method pg_catalog.text DEFAULT NULL,
+    dtype pg_catalog.text DEFAULT NULL,
+    OUT parameters pg_catalog.int8,
+    OUT paper_inference_flops pg_catalog.float8,
+    OUT paper_training_flops pg_catalog.float8,
+    OUT paper_icl_flops pg_catalog.float8,
+    OUT inference_flops pg_catalog.float8,
+    OUT training_flops pg_catalog.float8,
+    OUT icl_flops pg_catalog.float8,
+    OUT stored_bytes pg_catalog.int8,
+    OUT inference_memory_bytes pg_catalog.int8,
+    OUT training_memory_bytes pg_catalog.int8,
+    OUT backbone_parameters pg_catalog.int8)
+    RETURNS pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_cost_task' LANGUAGE C STABLE PARALLEL SAFE COST 1000;
+COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
+    pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text) IS
+    'the same for the backbone, the method and the choices of a task';
+
 CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.jsonb)
     RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;

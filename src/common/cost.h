@@ -90,13 +90,13 @@ ia3_paper_training_flops(const ia3_sizes *s, double tokens, double steps, double
 }
 
 /*
- * In-context learning, where every input is preceded by all shots. The paper compares with decoder-only models, so this is
- * the cost of one with N parameters, whatever the backbone is.
+ * In-context learning, where every input is preceded by all shots: 2N per token for the decoder-only models that the paper
+ * compares with (GPT-3), N for an encoder-decoder model (T5+LM in table 1).
  */
 static inline double
 ia3_paper_icl_flops(const ia3_sizes *s, double tokens, double shots, double shot_tokens)
 {
-    return 2 * ia3_parameters_without_embeddings(s) * (shots * shot_tokens + tokens);
+    return ia3_paper_inference_flops(s, shots * shot_tokens + tokens);
 }
 
 /* --- the engine's work (docs/engine.md §4) --- */

@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 3
+#define IA3_PROTOCOL_VERSION 4
 #define IA3_FRAME_HEADER     9                    /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* must be less than palloc's limit */
 #define IA3_DIGEST_LEN       32
@@ -57,6 +57,8 @@ typedef enum Ia3Message {
     IA3_NORMALIZE = 9,   /* str safetensors                                       -> NORMALIZE_OK */
     IA3_MERGE = 10,      /* see below                                             -> OK */
     IA3_GENERATE = 11,   /* see below                                             -> GENERATE_OK | MISSING */
+    IA3_CONFIG = 12,     /* nothing                                               -> CONFIG_OK */
+    IA3_METHOD = 13,     /* str config.json, str method                           -> METHOD_OK */
 
     /* replies */
     IA3_HELLO_OK = 64,     /* u32 version, str engine version */
@@ -70,6 +72,8 @@ typedef enum Ia3Message {
     IA3_STATS_OK = 72,     /* list<str name, f64 value>, those of IA3_STATS_LIST in that order */
     IA3_NORMALIZE_OK = 73, /* see below */
     IA3_GENERATE_OK = 74,  /* see below */
+    IA3_CONFIG_OK = 75,    /* str configuration of the backbone: a config.json with all members that matter */
+    IA3_METHOD_OK = 76,    /* see below */
     IA3_GOODBYE = 126,     /* nothing; request 0. See above */
     IA3_ERROR = 127 /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
 } Ia3Message;
@@ -135,6 +139,9 @@ typedef enum Ia3Message {
  *               f64 temperature (0 = greedy), u32 top_k (0 = all), u64 seed>   rows
  * GENERATE_OK: per row, in order: u8 ok; if 1: str text, without control tokens; if 0: as in SCORE_OK. With
  *          temperature 0 the text depends only on the adapter and the input; otherwise it depends on the seed too.
+ *
+ * METHOD_OK: what the method needs on a backbone with the configuration of the request, whatever this engine's backbone is:
+ *          u64 values of one adapter, and the members of ia3_method_cost (cost.h) in their order, f64 each
  *
  * INFO_OK: str name, str path, str device in use ("cpu", "cuda:0"), str device description, str dtype ("bfloat16"),
  *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),

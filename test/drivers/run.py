@@ -24,6 +24,8 @@ MAIL = Fields(subject="Start", body="the app crashes and \u00e4\u00f6\u00fc \"qu
 SHOTS = "SELECT body AS text, label FROM shots"
 MAILS = "SELECT subject, body, label FROM shots"
 
+CONFIG = Fields(model_type="t5", vocab_size=100, d_model=8, d_kv=2, num_heads=4, d_ff=16, num_layers=2)
+
 # (function, arguments, the function that SQL calls with jsonb, text and text[]; None: the same)
 CALLS = [
     ("ia3_version", [], None),
@@ -56,6 +58,7 @@ CALLS = [
     ("ia3_render", ["{body} {choices}?", MAIL, CHOICES], None),
     ("ia3_tokenize", [TEXT], None),
     ("ia3_tokenize", [TEXT, "default"], None),
+    ("ia3_backbone_config", ["default"], None),
     ("ia3_export", ["tickets"], None),
     ("ia3_export_config", ["tickets@1"], None),
 ]
@@ -70,6 +73,8 @@ STATEMENTS = [
     ("SELECT ia3_predict_window_zero_shot(body, {}) OVER (ORDER BY body) FROM shots", [CHOICES]),
     ("SELECT ia3_predict({}, body) FROM shots WHERE ia3_zero_shot(body, {}) IS NOT NULL ORDER BY body", ["tickets", CHOICES]),
     ("SELECT ia3_plot({}, {}) LIKE '<svg%'", ["tickets", SHOTS]),
+    ("SELECT * FROM ia3_cost({})", ["tickets"]),
+    ("SELECT * FROM ia3_cost(config => {}::jsonb, tokens => {}, method => {})", [CONFIG, 60, "ia3"]),
     ("SELECT backbone, state FROM ia3_stat_engine()", []),
     ("SELECT task FROM ia3_stat_progress_train()", []),
 ]
@@ -82,6 +87,7 @@ MISTAKES = [
     ("ia3_classify({}, {}, {})", ["mails", '{"subject": "a", "body": "b"}', CHOICES], ("22023", "ia3_classify_fields"), None),
     ("ia3_generate({}, {}, {})", ["mails", '{"subject": "a", "body": "b"}', 8], ("22023", "ia3_generate_fields"), None),
     ("ia3_generate({}, {})", [PROMPT, "8"], ("42704", "ia3_generate_zero_shot"), None),
+    ("ia3_cost({})", ['{"model_type": "t5"}'], ("22023", "config =>"), None),
     ("ia3_plot({}, {})", ["tickets", "1"], ("22023", "ia3_plot_version"), None),
     ("ia3_predict_fields({}, {})", ["mails", "no JSON"], ("22P02", ""), None),
 ]

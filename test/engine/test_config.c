@@ -119,6 +119,34 @@ test_truncated(void **state)
     assert_string_equal(err.message, "config.json: \"dropout_rate\" is not a number");
 }
 
+/* What is written is read as the same configuration. */
+static void
+test_written(void **state)
+{
+    static const char *const cases[] = {
+        "{\"model_type\": \"t5\"}",
+        "{\"model_type\": \"umt5\", \"d_kv\": 32, \"num_layers\": 3, \"num_decoder_layers\": 5}",
+        "{\"model_type\": \"mt5\", \"dropout_rate\": 0.123456789, \"layer_norm_epsilon\": 1e-5}",
+        "{\"model_type\": \"t5\", \"feed_forward_proj\": \"gated-silu\", \"tie_word_embeddings\": false}",
+        "{\"model_type\": \"t5\", \"dense_act_fn\": \"gelu\", \"is_gated_act\": true}",
+        "{\"model_type\": \"t5\", \"eos_token_id\": [1, 7, 9], \"pad_token_id\": 3, \"vocab_size\": 100}",
+        "{\"model_type\": \"t5\", \"scale_decoder_outputs\": false, \"relative_attention_num_buckets\": 8}",
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        ia3_config c, again;
+        ia3_error err;
+
+        assert_true(parse(cases[i], &c, &err));
+
+        char *text = ia3_config_json(&c);
+
+        assert_true(parse(text, &again, &err));
+        assert_memory_equal(&c, &again, sizeof c);
+        free(text);
+    }
+}
+
 static void
 test_defaults(void **state)
 {
@@ -288,10 +316,10 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_refused),      cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_defaults),     cmocka_unit_test(test_values),
-        cmocka_unit_test(test_activation),   cmocka_unit_test(test_scaling),
-        cmocka_unit_test(test_message_text),
+        cmocka_unit_test(test_refused), cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_written), cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_values),  cmocka_unit_test(test_activation),
+        cmocka_unit_test(test_scaling), cmocka_unit_test(test_message_text),
     };
 
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);

@@ -194,7 +194,7 @@ stop_counting(ia3_device *dev)
 
 /* --- cases --- */
 
-/* Ends what `flops` should have counted. */
+/* `flops` must be what has been counted since the last call. */
 static void
 expect_flops(const golden *g, const char *what, double flops)
 {
@@ -407,7 +407,8 @@ train_step(golden *g, const ia3_method *method, double dropout)
         double bytes = ia3_step_bytes(&sizes, &rows, &e);
         if (getenv("IA3_GOLDEN_VERBOSE"))
             printf("    %s %s: %.0f bytes, allocated %zu\n", g->name, golden_dtype(g->dtype), bytes, peak);
-        assert_true(bytes > 0.9 * (double) peak && bytes < 1.1 * (double) peak);
+        /* offsets, depths and the like are not in the formula */
+        assert_true(bytes <= (double) peak && bytes > 0.99 * (double) peak);
     }
     ia3_train_free(t);
     for (int i = 0; i < N; i++)

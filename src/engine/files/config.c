@@ -1,10 +1,12 @@
 /*
  * config.c
- *     Parses config.json of a T5-family checkpoint: the defaults of the three model types, transformers' rules for the
+ *     Parses and writes config.json of a T5-family checkpoint: the defaults of the three model types, transformers' rules for the
  *     activation, and limits that keep every later computation of sizes within 64 bits.
  */
 #include "config.h"
 
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "json_file.h"
@@ -102,20 +104,20 @@ read_string(const reader *r, const char *key, const char *fallback, const char *
     return true;
 }
 
-/* The names are those of transformers' ACT2FN. */
+/* The names are those of transformers' ACT2FN; the first name of an activation is the one that is written. */
+static const struct {
+    const char *name;
+    ia3_activation act;
+} activations[] = {{"relu", IA3_RELU},         {"gelu", IA3_GELU},
+                   {"gelu_new", IA3_GELU_NEW}, {"gelu_pytorch_tanh", IA3_GELU_NEW},
+                   {"silu", IA3_SILU},         {"swish", IA3_SILU}};
+
 static bool
 activation_by_name(const char *name, ia3_activation *act)
 {
-    static const struct {
-        const char *name;
-        ia3_activation act;
-    } known[] = {{"relu", IA3_RELU},         {"gelu", IA3_GELU},
-                 {"gelu_new", IA3_GELU_NEW}, {"gelu_pytorch_tanh", IA3_GELU_NEW},
-                 {"silu", IA3_SILU},         {"swish", IA3_SILU}};
-
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (strcmp(known[i].name, name) == 0) {
-            *act = known[i].act;
+    for (size_t i = 0; i < sizeof activations / sizeof activations[0]; i++) {
+        if (strcmp(activations[i].name, name) == 0) {
+            *act = activations[i].act;
             return true;
         }
     }
@@ -280,4 +282,84 @@ ia3_config_parse(ia3_config *config, const char *text, size_t len, const char *p
 
     json_decref(root);
     return ok;
+}
+
+static void
+put_int(json_t *o, const char *key, int value)
+{
+    json_object_set_new(o, key, json_integer(value));
+}
+
+/* Puts the shortest decimal number that is read as the same float. */
+static void
+put_float(json_t *o, const char *key, float value)
+{
+    char text[32];
+
+    for (int digits = 1; digits <= 9; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, (double) value);
+        if (strtof(text, NULL) == value)
+            break;
+    }
+    json_object_set_new(o, key, json_real(strtod(text, NULL)));
+}
+
+static void
+put_activation(json_t *o, const ia3_config *c)
+{
+    size_t i = 0;
+    char proj[32];
+
+    while (activations[i].act != c->act)
+        i++;
+    snprintf(proj, sizeof proj, "%s%s", c->gated ? "gated-" : "", activations[i].name);
+    json_object_set_new(o, "feed_forward_proj", json_string(proj));
+    json_object_set_new(o, "dense_act_fn", json_string(activations[i].name));
+    json_object_set_new(o, "is_gated_act", json_boolean(c->gated));
+}
+
+static void
+put_eos(json_t *o, const ia3_config *c)
+{
+    if (c->n_more_eos == 0) {
+        put_int(o, "eos_token_id", c->eos_id);
+        return;
+    }
+
+    json_t *list = json_array();
+
+    json_array_append_new(list, json_integer(c->eos_id));
+    for (int i = 0; i < c->n_more_eos; i++)
+        json_array_append_new(list, json_integer(c->more_eos[i]));
+    json_object_set_new(o, "eos_token_id", list);
+}
+
+char *
+ia3_config_json(const ia3_config *c)
+{
+    json_t *o = json_object();
+
+    json_object_set_new(o, "model_type", json_string(c->model_type));
+    put_int(o, "vocab_size", c->vocab_size);
+    put_int(o, "d_model", c->d_model);
+    put_int(o, "d_kv", c->d_kv);
+    put_int(o, "num_heads", c->n_heads);
+    put_int(o, "d_ff", c->d_ff);
+    put_int(o, "num_layers", c->n_enc);
+    put_int(o, "num_decoder_layers", c->n_dec);
+    put_int(o, "relative_attention_num_buckets", c->n_buckets);
+    put_int(o, "relative_attention_max_distance", c->max_distance);
+    put_float(o, "layer_norm_epsilon", c->eps);
+    put_float(o, "dropout_rate", c->dropout_rate);
+    put_activation(o, c);
+    json_object_set_new(o, "tie_word_embeddings", json_boolean(!c->untied));
+    json_object_set_new(o, "scale_decoder_outputs", json_boolean(c->scale_logits));
+    put_int(o, "pad_token_id", c->pad_id);
+    put_eos(o, c);
+    put_int(o, "decoder_start_token_id", c->start_id);
+
+    char *text = json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9));
+
+    json_decref(o);
+    return text;
 }

@@ -36,4 +36,7 @@ bool ia3_config_ends(const ia3_config *config, int32_t token);
  */
 bool ia3_config_parse(ia3_config *config, const char *text, size_t len, const char *path, ia3_error *err);
 
+/* Writes the configuration as a config.json, malloc'd, from which ia3_config_parse reads the same. */
+char *ia3_config_json(const ia3_config *config);
+
 #endif

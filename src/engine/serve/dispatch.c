@@ -403,6 +403,67 @@ handle_info(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
     ia3_connection_send(c, &w);
 }
 
+static void
+handle_config(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
+{
+    char *text = ia3_config_json(ia3_model_config(io->server->model));
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_CONFIG_OK, frame->request);
+    put_text(&w, text);
+    free(text);
+    ia3_frame_finish(&w);
+    ia3_connection_send(c, &w);
+}
+
+static void
+put_row_cost(ia3_writer *w, const ia3_row_cost *cost)
+{
+    ia3_put_f64(w, cost->forward);
+    ia3_put_f64(w, cost->backward);
+}
+
+static bool
+describe_method(ia3_io *io, const ia3_frame *frame, ia3_writer *w, ia3_error *err)
+{
+    ia3_reader in = {.p = frame->data, .end = frame->data + frame->len};
+    size_t n_text, n_name;
+    const char *text = ia3_get_str(&in, &n_text), *name = ia3_get_str(&in, &n_name);
+    ia3_config config;
+    if (in.bad || in.p != in.end)
+        return ia3_fail(err, IA3_E_PROTOCOL, "malformed METHOD message");
+    const ia3_method *method = ia3_method_require(io->context.methods, name, n_name, err);
+    if (!method)
+        return false;
+    if (!ia3_config_parse(&config, text, n_text, "configuration", err)) {
+        err->code = err->code == IA3_E_BAD_CHECKPOINT ? IA3_E_INVALID : err->code;
+        return false;
+    }
+    ia3_layout *layout = ia3_layout_create(&config, method);
+    ia3_put_u64(w, layout->n_values);
+    put_row_cost(w, &layout->cost.encoder);
+    put_row_cost(w, &layout->cost.decoder);
+    put_row_cost(w, &layout->cost.keys);
+    ia3_put_f64(w, layout->cost.lead_rows);
+    ia3_put_f64(w, layout->cost.below_vectors);
+    ia3_layout_free(layout);
+    return true;
+}
+
+static void
+handle_method(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
+{
+    ia3_error err = {0};
+    ia3_writer w = {0};
+    ia3_frame_begin(&w, IA3_METHOD_OK, frame->request);
+    if (describe_method(io, frame, &w, &err)) {
+        ia3_frame_finish(&w);
+        ia3_connection_send(c, &w);
+        return;
+    }
+    free(w.data);
+    ia3_connection_error(c, frame->request, &err);
+}
+
 /* Leaves a long text to the thread for these, with the frame's data. False if there is no thread. */
 static bool
 tokenize_later(ia3_io *io, ia3_connection *c, const ia3_frame *frame, const char *text, size_t len)
@@ -546,14 +607,22 @@ ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame)
     case IA3_CANCEL:
         handle_cancel(io, c, frame);
         break;
+    case IA3_METHOD:
+        handle_method(io, c, frame);
+        break;
     case IA3_INFO:
+    case IA3_CONFIG:
     case IA3_STATS:
         if (frame->len != 0) {
             ia3_fail(&err, IA3_E_PROTOCOL, "malformed %s message",
-                     frame->type == IA3_INFO ? "INFO" : "STATS");
+                     frame->type == IA3_INFO     ? "INFO"
+                     : frame->type == IA3_CONFIG ? "CONFIG"
+                                                 : "STATS");
             ia3_connection_error(c, frame->request, &err);
         } else if (frame->type == IA3_INFO)
             handle_info(io, c, frame);
+        else if (frame->type == IA3_CONFIG)
+            handle_config(io, c, frame);
         else
             handle_stats(io, c, frame);
         break;
