@@ -117,7 +117,7 @@ def engine_payloads(cluster, engine, request_rows):
                             " JOIN ia3.adapter a ON a.task = t.task AND a.version = t.active_version").splitlines():
         task, method, digest, vectors = line.split("|")
         adapters[task] = bytes.fromhex(digest)
-        engine.put_adapter(adapters[task], method.encode(), bytes.fromhex(vectors))
+        engine.put_adapter(adapters[task], method.encode(), b"", bytes.fromhex(vectors))
     names = sorted(adapters)
     choices = cluster.sql("SELECT array_to_string(choices, '|') FROM ia3.task WHERE task = 'task0'").encode().split(b"|")
     rows = []

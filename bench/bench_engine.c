@@ -282,7 +282,7 @@ create_training(bench *b, int steps, double dropout, ia3_train_example *examples
                                           .n_ids = &b->in.n_ids[i],
                                           .choices = choices_of_row(b, i),
                                           .label = b->in.label[i]};
-    ia3_recipe recipe = {.method = ia3_methods[0],
+    ia3_recipe recipe = {.variant = {ia3_methods[0]},
                          .steps = steps,
                          .batch_size = 8,
                          .learning_rate = 3e-3,
@@ -354,11 +354,9 @@ load_adapters(bench *b, int n, char **paths)
         const ia3_layout *layout;
         uint8_t *data = ia3_cli_read_file(paths[i], &len, &err);
         float *values =
-            data ? ia3_adapter_parse_any(ia3_model_layouts(b->server.model),
-                                         ia3_model_methods(b->server.model), data, len, &layout, &err)
-                 : NULL;
+            data ? ia3_adapter_parse_any(ia3_model_layouts(b->server.model), data, len, &layout, &err) : NULL;
         if (values)
-            b->adapters[i] = ia3_adapter_create(b->server.model, layout->method, values, no_digest, &err);
+            b->adapters[i] = ia3_adapter_create(b->server.model, layout, values, no_digest, &err);
         if (b->adapters[i] == NULL)
             die(paths[i], &err);
         free(values);

@@ -214,7 +214,7 @@ make_adapters(bench *b, int n, ia3_error *err)
             host[i] = 1.0f + 0.1f * (float) ((double) (ia3_mix64(i * 1000 + (uint64_t) b->n_adapters) >> 40) /
                                                  (1 << 24) -
                                              0.5);
-        ia3_adapter *a = ia3_adapter_create(b->model, ia3_methods[0], host, digest, err);
+        ia3_adapter *a = ia3_adapter_create(b->model, ia3_model_layout(b->model), host, digest, err);
         if (a == NULL)
             break;
         b->adapters[b->n_adapters++] = a;
@@ -375,7 +375,7 @@ create_training(bench *b, const ia3_choices *choices, ia3_error *err)
         examples[i] = (ia3_train_example){
             .n_texts = 1, .ids = &ids[i], .n_ids = &b->tokens, .choices = choices, .label = i % choices->n};
     }
-    ia3_recipe recipe = {.method = ia3_methods[0],
+    ia3_recipe recipe = {.variant = {ia3_methods[0]},
                          .steps = 1000,
                          .batch_size = BATCH,
                          .learning_rate = 3e-3,
@@ -472,7 +472,7 @@ load_checkpoint(bench *b, const char *directory, ia3_error *err)
     json_t *j = NULL;
     if (m) {
         float *ones = ia3_alloc_array(ia3_model_layout(m)->n_values, sizeof *ones);
-        a = ia3_adapter_create(m, ia3_methods[0], ones, digest, err);
+        a = ia3_adapter_create(m, ia3_model_layout(m), ones, digest, err);
         if (a)
             synchronize(dev, a->values);
         free(ones);

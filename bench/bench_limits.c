@@ -178,7 +178,7 @@ load(work *w)
     float *values = ia3_alloc_array(n, sizeof *values);
     for (size_t i = 0; i < n; i++)
         values[i] = 1.0f + 0.001f * (float) (i % 64);
-    w->adapter = ia3_adapter_create(w->model, ia3_methods[0], values, digest, &err);
+    w->adapter = ia3_adapter_create(w->model, ia3_model_layout(w->model), values, digest, &err);
     free(values);
     if (!w->adapter)
         die("adapter", &err);
@@ -257,7 +257,7 @@ train(work *w, pass_times *t)
                                           .choices = w->choices,
                                           .label = i % w->n_choices};
     }
-    ia3_recipe recipe = {.method = ia3_methods[0],
+    ia3_recipe recipe = {.variant = {ia3_methods[0]},
                          .steps = 1000,
                          .batch_size = w->rows,
                          .learning_rate = 3e-3,

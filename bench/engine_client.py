@@ -41,8 +41,8 @@ class Engine:
         length, kind, request = struct.unpack("<IBI", self.read(9))
         return kind, request, self.read(length - 5)
 
-    def put_adapter(self, digest, method, vectors):
-        self.send(PUT_ADAPTER, digest + put_str(method) + put_str(vectors))
+    def put_adapter(self, digest, method, options, vectors):
+        self.send(PUT_ADAPTER, digest + put_str(method) + put_str(options) + put_str(vectors))
         kind, _, payload = self.receive()
         if kind != OK:
             raise RuntimeError(payload)

@@ -299,7 +299,11 @@ CREATE FUNCTION @extschema@.ia3_train(
     activate pg_catalog.bool DEFAULT true,
     loss_averaging pg_catalog.text DEFAULT 'batch',
     method pg_catalog.text DEFAULT 'ia3',
-    truncate pg_catalog.text DEFAULT 'longest'
+    truncate pg_catalog.text DEFAULT 'longest',
+    rank pg_catalog.int4 DEFAULT NULL,
+    alpha pg_catalog.float8 DEFAULT NULL,
+    targets pg_catalog.text[] DEFAULT NULL,
+    prompt_length pg_catalog.int4 DEFAULT NULL
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_train IS
@@ -328,6 +332,10 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     loss_averaging pg_catalog.text DEFAULT 'batch',
     method pg_catalog.text DEFAULT 'ia3',
     truncate pg_catalog.text DEFAULT 'longest',
+    rank pg_catalog.int4 DEFAULT NULL,
+    alpha pg_catalog.float8 DEFAULT NULL,
+    targets pg_catalog.text[] DEFAULT NULL,
+    prompt_length pg_catalog.int4 DEFAULT NULL,
     INOUT version pg_catalog.int4 DEFAULT NULL
 )
     AS 'MODULE_PATHNAME' LANGUAGE C;

@@ -72,8 +72,112 @@ SELECT ia3_predict('lora@90', text) = ia3_predict('lora@1', text) AS same FROM s
 ROLLBACK;
 
 SELECT jsonb_pretty(ia3_export_config(name) - 'base_model_name_or_path') FROM method WHERE name IN ('lora', 'prompt');
+
+--
+-- Methods have options, which are recorded with the version
+--
+CREATE TABLE variant (task text, command text);
+INSERT INTO variant VALUES
+    ('r1', $$method => 'lora', rank => 1, learning_rate => 0.3$$),
+    ('r8_qv', $$method => 'lora', rank => 8, alpha => 16, targets => '{q,v}', learning_rate => 0.2$$),
+    ('r64_wo', $$method => 'lora', rank => 64, alpha => 0.5, targets => ARRAY['wo', 'wi', 'wo'], learning_rate => 0.3$$),
+    ('p3', $$method => 'prompt', prompt_length => 3, learning_rate => 0.3$$),
+    ('p100', $$method => 'prompt', prompt_length => 100, learning_rate => 0.3$$);
+CREATE FUNCTION train(task text, options text, steps int DEFAULT 30) RETURNS text LANGUAGE sql AS $$
+    SELECT attempt(format('SELECT ia3_train(%L, ''SELECT text, label FROM shots ORDER BY id'', steps => %s, dropout => 0, seed => 7, %s)',
+                          task, steps, options))
+$$;
+SELECT task, train(task, command) FROM variant;
+SELECT v.task, a.recipe -> 'method_options' AS options, length(a.vectors) / 1000 AS kb,
+       (metrics -> 'loss_curve' ->> 0)::float8 - (metrics ->> 'loss')::float8 > 0.1 AS fell
+  FROM variant v JOIN ia3.adapter a USING (task);
+SELECT task, count(*) FILTER (WHERE ia3_predict(task, text) = label) >= 5 AS learnt
+  FROM variant, shots GROUP BY task ORDER BY task;
+-- they mix with all others in one batch
+WITH together AS MATERIALIZED (
+    SELECT m.task, s.id, c.choice, c.score FROM (SELECT task FROM variant UNION ALL SELECT name FROM method) m, shots s,
+           ia3_classify(m.task, s.text) c)
+SELECT task, max(abs(t.score - c.score)) < 0.05 AS same
+  FROM together t JOIN shots s USING (id), ia3_classify(t.task, s.text) c
+ WHERE c.choice = t.choice GROUP BY task ORDER BY task;
+SELECT task, ia3_generate(task, 'my card was charged', 3) IS NOT NULL AS writes FROM variant ORDER BY task;
+-- the same bytes with other options are another adapter: alpha is not among the vectors
+BEGIN;
+INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
+SELECT task, 90, vectors, backbone_digest, jsonb_set(recipe, '{method_options,alpha}', '0.001'), created_by
+  FROM ia3.adapter WHERE task = 'r8_qv' AND version = 1;
+SELECT max(abs(a.score - b.score)) > 0.01 AS differs
+  FROM ia3_classify('r8_qv@1', 'refund') a JOIN ia3_classify('r8_qv@90', 'refund') b USING (choice);
+ROLLBACK;
+-- training continues with the options of the version that it starts from, and cannot change them
+SELECT train('r8_qv', $$method => 'lora', init => 'r8_qv'$$, 1);
+SELECT train('lora', $$method => 'lora', init => 'lora@1', rank => 4$$, 1);
+SELECT version, recipe -> 'method_options' AS options FROM ia3.adapter WHERE task = 'r8_qv' ORDER BY version;
+SELECT train('r8_qv', $$method => 'lora', init => 'r8_qv', rank => 4$$, 1);
+SELECT train('r8_qv', $$method => 'lora', init => 'r8_qv', alpha => 1$$, 1);
+SELECT train('x', $$method => 'prompt', init => 'lora'$$, 1);
+-- options that a method does not have, values that are not allowed
+SELECT options, train('x', options) FROM unnest(ARRAY[
+    $$rank => 4$$, $$method => 'bitfit', targets => '{q}'$$, $$method => 'prompt', rank => 4$$,
+    $$method => 'lora', prompt_length => 4$$, $$method => 'lora', rank => 0$$, $$method => 'lora', rank => 65$$,
+    $$method => 'lora', rank => -1$$, $$method => 'lora', alpha => 0$$, $$method => 'lora', alpha => 'NaN'$$,
+    $$method => 'lora', alpha => 'Infinity'$$, $$method => 'lora', targets => '{}'$$, $$method => 'lora', targets => '{q,w0}'$$,
+    $$method => 'lora', targets => '{wi}'$$, $$method => 'lora', targets => '{q,NULL}'$$, $$method => 'lora', targets => '{{q}}'$$,
+    $$method => 'prompt', prompt_length => 0$$, $$method => 'prompt', prompt_length => 1001$$]) options;
+-- versions of earlier releases lack options, or have an older name for one
+BEGIN;
+INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
+SELECT task, 91, vectors, backbone_digest, jsonb_set(recipe, '{method_options}', '{"rank": 4}'), created_by
+  FROM ia3.adapter WHERE task = 'lora' AND version = 1;
+INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
+SELECT task, 91, vectors, backbone_digest, jsonb_set(recipe, '{method_options}', '{"tokens": 3}'), created_by
+  FROM ia3.adapter WHERE task = 'p3' AND version = 1;
+SELECT a.name, max(abs(x.score - y.score)) < 0.05 AS same
+  FROM (VALUES ('lora'), ('p3')) a(name), ia3_classify(name || '@91', 'refund') x JOIN ia3_classify(name || '@1', 'refund') y USING (choice)
+ GROUP BY a.name ORDER BY a.name;
+SELECT train('p3', $$method => 'prompt', init => 'p3@91'$$, 1);
+SELECT recipe -> 'method_options' AS options FROM ia3.adapter WHERE task = 'p3' AND version = 2;
+ROLLBACK;
+-- versions that this engine does not know, and records that contradict the vectors
+BEGIN;
+INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
+SELECT task, 92 + n, vectors, backbone_digest, jsonb_set(recipe, '{method_options}', options), created_by
+  FROM ia3.adapter, (VALUES (0, '{"rank": 4, "colour": "red"}'::jsonb), (1, '{"rank": 4000}'), (2, '{"rank": "four"}'), (3, '[4]'),
+                            (4, '{"rank": 5}'), (5, '{"rank": 4, "targets": ["q"]}')) r(n, options)
+ WHERE task = 'lora' AND version = 1;
+SELECT version, attempt(format('SELECT ia3_predict(%L, %L)', 'lora@' || version, 'refund'))
+  FROM ia3.adapter WHERE task = 'lora' AND version > 91 ORDER BY version;
+ROLLBACK;
+-- with its configuration an adapter comes back with all its options, without it with the defaults of what the bytes do not tell
+SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1'), ia3_export_config(v.task || '@1')) FROM variant v;
+SELECT a.task, a.recipe -> 'method_options' = b.recipe -> 'method_options' AS same_options, a.digest = b.digest AS same_bytes
+  FROM ia3.adapter a JOIN ia3.adapter b ON b.task = substr(a.task, 6) AND b.version = 1 WHERE a.task LIKE 'copy\_%_%' ORDER BY a.task;
+SELECT task, ia3_export_config(task) - 'base_model_name_or_path' AS config FROM (VALUES ('r8_qv@1'), ('r64_wo'), ('p3@1')) v(task);
+SET client_min_messages = notice;
+SELECT ia3_import('plain', ia3_export('r8_qv@1'));
+SET client_min_messages = warning;
+SELECT recipe -> 'method_options' AS options FROM ia3.adapter WHERE task = 'plain';
+-- configurations as PEFT writes them, and what cannot be computed here
+CREATE FUNCTION with_config(task text, changes jsonb) RETURNS text LANGUAGE sql AS $$
+    SELECT attempt(format('SELECT ia3_import(''peft'', ia3_export(%L), %L)', task, ia3_export_config(task) || changes))
+$$;
+SELECT with_config('r8_qv@1', '{"use_rslora": true, "lora_alpha": 4, "use_dora": false, "rank_pattern": {}, "alpha_pattern": {},
+    "layers_to_transform": null, "lora_bias": false, "init_lora_weights": "gaussian", "modules_to_save": null, "loftq_config": {}}');
+SELECT recipe -> 'method_options' -> 'alpha' AS alpha FROM ia3.adapter WHERE task = 'peft';
+SELECT changes, with_config('r8_qv@1', changes::jsonb) FROM unnest(ARRAY[
+    '{"use_dora": true}', '{"modules_to_save": ["lm_head"]}', '{"rank_pattern": {"q": 4}}', '{"alpha_pattern": {"q": 4}}',
+    '{"layers_to_transform": [0]}', '{"lora_bias": true}', '{"bias": "all"}', '{"init_lora_weights": "pissa_niter_4"}',
+    '{"exclude_modules": ["q"]}', '{"r": 4}', '{"r": "8"}', '{"r": null}', '{"lora_alpha": null}', '{"lora_alpha": 0}',
+    '{"target_modules": ["q"]}', '{"target_modules": "all-linear"}', '{"target_modules": null}', '{"target_modules": ["q", "v", "w0"]}',
+    '{"target_modules": ["q", 7]}', '{"peft_type": "IA3"}', '{"peft_type": 3}', '{"peft_type": null}', '{"lora_alpha": 1e999}']) changes;
+SELECT changes, with_config('p3@1', changes::jsonb) FROM unnest(ARRAY[
+    '{"num_virtual_tokens": 4}', '{"num_virtual_tokens": null}', '{"num_transformer_submodules": 2}', '{"num_transformer_submodules": null}']) changes;
+SELECT attempt($$SELECT ia3_import('peft', ia3_export('bitfit'), '{"peft_type": "LORA"}')$$);
+SELECT attempt($$SELECT ia3_import('peft', ia3_export('lora'), '[]')$$);
+DROP TABLE variant;
+DROP FUNCTION with_config, train;
+
 SELECT name, attempt(format('SELECT ia3_export_config(%L)', name)) FROM method WHERE name IN ('bitfit', 'layernorm');
-SELECT attempt($$SELECT ia3_import('copy', ia3_export('lora'), ia3_export_config('lora'))$$);
 SELECT name, attempt(format('SELECT ia3_merge(%L, %L)', name, current_setting('data_directory') || '/merged'))
   FROM method WHERE name <> 'ia3' ORDER BY name;
 

@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 4
+#define IA3_PROTOCOL_VERSION 5
 #define IA3_FRAME_HEADER     9                    /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* must be less than palloc's limit */
 #define IA3_DIGEST_LEN       32
@@ -50,15 +50,16 @@ typedef enum Ia3Message {
     IA3_INFO = 2,        /* nothing                                               -> INFO_OK */
     IA3_TOKENIZE = 3,    /* str text                                              -> TOKENIZE_OK */
     IA3_SCORE = 4,       /* see below                                             -> SCORE_OK | MISSING */
-    IA3_PUT_ADAPTER = 5, /* digest, str method, str safetensors                   -> OK */
+    IA3_PUT_ADAPTER = 5, /* digest, str method, str options, str safetensors      -> OK */
     IA3_TRAIN = 6,       /* see below                       -> PROGRESS ..., then TRAIN_OK | MISSING */
     IA3_CANCEL = 7,      /* u32 request to cancel; no reply of its own: the cancelled request gets ERROR */
     IA3_STATS = 8,       /* nothing                                               -> STATS_OK */
-    IA3_NORMALIZE = 9,   /* str safetensors                                       -> NORMALIZE_OK */
+    IA3_NORMALIZE = 9,   /* str safetensors, str config                           -> NORMALIZE_OK */
     IA3_MERGE = 10,      /* see below                                             -> OK */
     IA3_GENERATE = 11,   /* see below                                             -> GENERATE_OK | MISSING */
     IA3_CONFIG = 12,     /* nothing                                               -> CONFIG_OK */
-    IA3_METHOD = 13,     /* str config.json, str method                           -> METHOD_OK */
+    IA3_METHOD = 13,     /* see below                                             -> METHOD_OK */
+    IA3_CONFIGURE = 14,  /* see below                                             -> CONFIGURE_OK */
 
     /* replies */
     IA3_HELLO_OK = 64,     /* u32 version, str engine version */
@@ -74,6 +75,7 @@ typedef enum Ia3Message {
     IA3_GENERATE_OK = 74,  /* see below */
     IA3_CONFIG_OK = 75,    /* str configuration of the backbone: a config.json with all members that matter */
     IA3_METHOD_OK = 76,    /* see below */
+    IA3_CONFIGURE_OK = 77, /* see below */
     IA3_GOODBYE = 126,     /* nothing; request 0. See above */
     IA3_ERROR = 127 /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
 } Ia3Message;
@@ -87,6 +89,11 @@ typedef enum Ia3Message {
  *          Otherwise the list says where the values of the template's fields are in the text, as byte offsets, in
  *          order, and without overlaps. The longest of them (in tokens) is shortened, or several if they are equally
  *          long (engine/files/input.h). All other text is kept; if it does not fit without the fields, the row fails.
+ *
+ * OPTIONS. The options of a method are a JSON object ({"rank": 8}), or nothing. They are recorded with each version, as
+ *          CONFIGURE_OK or NORMALIZE_OK returned them, and are necessary to read its adapter. Records of earlier releases
+ *          may lack options. The digest by which requests name an adapter is the SHA-256 of its safetensors if the record
+ *          has no options, else the SHA-256 of that digest followed by the options, byte by byte as in PUT_ADAPTER.
  *
  * SCORE:   u32 max_input_tokens
  *          list<digest>                      adapters used; all zero bytes = the bare backbone
@@ -105,9 +112,9 @@ typedef enum Ia3Message {
  *          u32 steps, u32 batch_size, f64 learning_rate, f64 warmup_ratio,
  *          f64 lm_weight, f64 unlikelihood_weight, f64 length_norm_weight,
  *          f64 dropout (negative = the checkpoint's dropout_rate), u64 seed,
- *          u8 loss_averaging (Ia3LossAveraging), str method,
- *          list<str constant, u32 value>     of the method, as INFO_OK has them
- *          digest init                       the adapter to start from, of the same method; all zero bytes = none
+ *          u8 loss_averaging (Ia3LossAveraging), str method, str options
+ *          digest init                       the adapter to start from, of the same method and options; all zero
+ *                                            bytes = none
  *          u32 stop                          pause after this step; 0 = do not pause
  *          str state                         the state from an earlier TRAIN_OK, to continue; empty = a new run
  *          list<list<str choice>>            choice sets
@@ -122,8 +129,17 @@ typedef enum Ia3Message {
  *          str state: if `stop` was given, the state from which a TRAIN with the same recipe and examples continues
  *          exactly, bit for bit, as if there had been no pause; else empty
  *
- * NORMALIZE: str safetensors, an adapter of any method, in any format that the method supports.
- * NORMALIZE_OK: str method, str safetensors (PEFT adapter_model.safetensors, fp32, with exactly the bytes that TRAIN_OK
+ * CONFIGURE: str method, u8 from_version, str recorded, str options
+ *          What adapters of the method are like with these options. Those that are not specified have the recorded values
+ *          of a version if from_version is 1, else their default values.
+ * CONFIGURE_OK: str options (all of the method, to be recorded), u64 values of one adapter, str PEFT configuration (an
+ *          object of JSON, the members that are specific to the method; empty = PEFT does not have the method with these
+ *          options, or it is (IA)³, whose configuration the extension knows)
+ *
+ * NORMALIZE: str safetensors, an adapter of any method, in any format that the method supports; str config, PEFT's
+ *          configuration, or nothing. For (IA)³ it is ignored, and checked by the extension.
+ * NORMALIZE_OK: str method, str options, list<str option>, those that neither the tensors nor a configuration tell, which
+ *          have their default values, str safetensors (PEFT adapter_model.safetensors, fp32, with exactly the bytes that TRAIN_OK
  *          would have), u32 tensors of the request, u32 tensors of the method (the others leave the backbone as it is),
  *          list<str module, u8 1 = its input is scaled, 0 = its output>, the modules as they are named in
  *          the request ("encoder.block.0.layer.0.SelfAttention.k"), in the order of their data; none for a method that
@@ -140,17 +156,16 @@ typedef enum Ia3Message {
  * GENERATE_OK: per row, in order: u8 ok; if 1: str text, without control tokens; if 0: as in SCORE_OK. With
  *          temperature 0 the text depends only on the adapter and the input; otherwise it depends on the seed too.
  *
- * METHOD_OK: what the method needs on a backbone with the configuration of the request, whatever this engine's backbone is:
+ * METHOD:  str config.json, and then as CONFIGURE
+ * METHOD_OK: what the method needs with these options on a backbone with the configuration of the request, whatever this engine's backbone is:
  *          u64 values of one adapter, and the members of ia3_method_cost (cost.h) in their order, f64 each
  *
  * INFO_OK: str name, str path, str device in use ("cpu", "cuda:0"), str device description, str dtype ("bfloat16"),
  *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),
  *          u64 adapter values (fp32 numbers in one (IA)³ adapter), u32 vocab_size, u32 d_model,
  *          u32 encoder layers, u32 decoder layers, f64 dropout_rate,
- *          list<str method, f64 learning_rate (the default), u64 values of one adapter,
- *               str PEFT configuration (members of a JSON object; empty = PEFT does not have
- *               the method, or it is (IA)³, whose configuration the extension knows),
- *               list<str constant, u32 value>>      the first is the default, (IA)³
+ *          list<str method, f64 learning_rate (the default), u64 values of one adapter with the default
+ *               options>                            the first is the default, (IA)³
  *          list<str parameter, f64 min, f64 max>    limits of TRAIN's parameters: "steps", "batch_size",
  *               "learning_rate", "warmup_ratio", "lm_weight", "unlikelihood_weight", "length_norm_weight", "dropout"
  */

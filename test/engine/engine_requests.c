@@ -108,7 +108,7 @@ test_put_training(test_client *c, const test_recipe *r)
     ia3_put_u64(w, r->seed);
     ia3_put_u8(w, r->averaging);
     test_put_text(w, "ia3");
-    ia3_put_u32(w, 0); /* constants of the method */
+    test_put_text(w, ""); /* options of the method */
     ia3_put_bytes(w, r->init ? r->init : ones, IA3_DIGEST_LEN);
     ia3_put_u32(w, r->stop);
     ia3_put_str(w, (const char *) r->state, r->state_len);

@@ -163,7 +163,7 @@ golden_open(const golden_case *c)
     g->config = ia3_model_config(g->m);
     g->layout = ia3_model_layout(g->m);
     g->vectors = golden_vectors(c->name, "adapter/adapter_model.safetensors", g->layout);
-    g->adapter = ia3_adapter_create(g->m, ia3_methods[0], g->vectors, digest, &err);
+    g->adapter = ia3_adapter_create(g->m, ia3_model_layout(g->m), g->vectors, digest, &err);
     golden_ok(g->adapter, &err);
     return g;
 }

@@ -22,7 +22,7 @@ layout_of(const char *name, ia3_config *config)
 
     assert_true(ia3_config_parse(config, (const char *) b.data, b.len, "config.json", &err));
     free(b.data);
-    return ia3_layout_create(config, ia3_methods[0]);
+    return ia3_layout_create(config, ia3_variant_standard(ia3_methods[0]));
 }
 
 static buffer
@@ -52,7 +52,7 @@ test_counts(void **state)
                         .inner = cases[i].inner,
                         .d_ff = cases[i].d_ff,
                         .gated = true};
-        ia3_layout *l = ia3_layout_create(&c, ia3_methods[0]);
+        ia3_layout *l = ia3_layout_create(&c, ia3_variant_standard(ia3_methods[0]));
 
         assert_int_equal(l->n_values, cases[i].values);
         assert_int_equal(l->n, 8 * cases[i].layers);
@@ -228,7 +228,7 @@ test_wrong_backbone(void **state)
     /* an adapter for fewer layers fits, but lacks tensors, which is an error */
     c.n_enc--;
 
-    ia3_layout *small = ia3_layout_create(&c, ia3_methods[0]);
+    ia3_layout *small = ia3_layout_create(&c, ia3_variant_standard(ia3_methods[0]));
     float *values = ia3_alloc_array(small->n_values, sizeof *values);
     size_t len;
     uint8_t *out = ia3_adapter_serialize(small, values, &len);
@@ -308,8 +308,8 @@ test_parts(void **state)
 
         ia3_layout_free(layout_of("t5-gated-untied", &c));
 
-        ia3_layout *l =
-            ia3_layout_create(&c, ia3_method_find(ia3_methods, cases[i].method, strlen(cases[i].method)));
+        ia3_layout *l = ia3_layout_create(
+            &c, ia3_variant_standard(ia3_method_find(ia3_methods, cases[i].method, strlen(cases[i].method))));
         float *values = read_part(l, cases[i].part, cases[i].other, &err);
 
         if (cases[i].message == NULL && values == NULL)
@@ -358,7 +358,7 @@ test_half(void **state)
         "decoder.block.0.layer.1.EncDecAttention.v", "decoder.block.0.layer.2.DenseReluDense.wo"};
     static const uint16_t bf16[] = {0x3f80, 0xc000, 0x3f00}, f16[] = {0x3c00, 0xc000, 0x3800};
     ia3_config c = {.n_enc = 1, .n_dec = 1, .inner = 3, .d_ff = 3, .gated = true};
-    ia3_layout *l = ia3_layout_create(&c, ia3_methods[0]);
+    ia3_layout *l = ia3_layout_create(&c, ia3_variant_standard(ia3_methods[0]));
 
     for (int half = 0; half < 2; half++) {
         char header[2000] = "{";

@@ -31,15 +31,16 @@ resident(void)
 
 /* Handles an adapter as a request does: adds it to the cache, and moves it to the device when it is first needed. */
 static void
-use_new(ia3_server *s, ia3_adapter_cache *cache, int i, size_t n_values)
+use_new(ia3_server *s, ia3_adapter_cache *cache, int i)
 {
     uint8_t digest[IA3_DIGEST_LEN] = {(uint8_t) i, (uint8_t) (i >> 8)};
+    const ia3_layout *layout = ia3_layout_retain(ia3_model_layout(s->model));
+    size_t n_values = layout->n_values;
     float *values = malloc(n_values * sizeof *values);
     ia3_error err = {0};
     for (size_t k = 0; k < n_values; k++)
         values[k] = 1 + (float) i / 1024;
-    ia3_cached_adapter *e = ia3_adapter_cache_put(cache, digest, values, n_values);
-    e->method = ia3_methods[0];
+    ia3_cached_adapter *e = ia3_adapter_cache_put(cache, digest, layout, values);
     assert_true(ia3_adapter_to_device(s, e, &err));
     ia3_adapter_cache_release(cache, e);
 }
@@ -69,10 +70,10 @@ test_thousand(void **state)
     ia3_adapter_cache *cache = ia3_adapter_cache_create((size_t) 1 << 30, dispose, s.model);
 
     for (int i = 0; i < 10; i++)
-        use_new(&s, cache, i, n_values);
+        use_new(&s, cache, i);
     double before = resident();
     for (int i = 10; i < 10 + ADAPTERS; i++)
-        use_new(&s, cache, i, n_values);
+        use_new(&s, cache, i);
     double grown = resident() - before;
 
     printf("%.1f MB of vectors, %.1f MB more resident\n", vectors / 1e6, grown / 1e6);

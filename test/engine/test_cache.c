@@ -39,7 +39,8 @@ put(ia3_adapter_cache *c, int i)
 {
     uint8_t digest[IA3_DIGEST_LEN];
     digest_of(i, digest);
-    return ia3_adapter_cache_put(c, digest, calloc(VALUES, sizeof(float)), VALUES);
+    static const ia3_layout layout = {.n_values = VALUES};
+    return ia3_adapter_cache_put(c, digest, &layout, calloc(VALUES, sizeof(float)));
 }
 
 /* Whether the cache has an adapter; does not keep a reference. */

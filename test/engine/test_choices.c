@@ -112,7 +112,8 @@ packs_into_a_batch(void **state)
     ia3_choices *c = create((const int32_t *const[]){c0, c1}, (const int[]){3, 2}, 2, &a, &b, &err);
     ia3_batch batch;
     ia3_batch_init(&batch);
-    int slot = ia3_batch_add_slot(&batch, ia3_methods[0], NULL, NULL);
+    const ia3_layout layout = {.variant = ia3_variant_standard(ia3_methods[0])};
+    int slot = ia3_batch_add_slot(&batch, &layout, NULL, NULL);
     ia3_batch_add_input(&batch, input, 3, slot);
     assert_int_equal(ia3_batch_add_trie(&batch, c), 0);
     ia3_batch_add_input(&batch, input, 2, slot);

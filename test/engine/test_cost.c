@@ -250,10 +250,10 @@ scores(void **state)
     ia3_error err = {0};
     int n = 0, n_methods = 0;
     for (; ia3_methods[n_methods]; n_methods++) {
-        const ia3_layout *l = ia3_model_layouts(g->m)[n_methods];
+        const ia3_layout *l = ia3_layouts_standard(ia3_model_layouts(g->m), n_methods);
         float *values = calloc(l->n_values, sizeof *values);
         if (ia3_model_has_method(g->m, ia3_methods[n_methods], &err)) {
-            adapters[n_methods] = ia3_adapter_create(g->m, ia3_methods[n_methods], values, digest, &err);
+            adapters[n_methods] = ia3_adapter_create(g->m, l, values, digest, &err);
             golden_ok(adapters[n_methods], &err);
         }
         free(values);
@@ -274,7 +274,7 @@ scores(void **state)
     expect_flops(g, "a mixed batch", sum);
     for (int i = 0; i < n; i++) {
         golden_ok(ia3_score(g->m, &rows[i], 1, &err), &err);
-        expect_flops(g, rows[i].adapter ? rows[i].adapter->method->name : "the backbone", rows[i].flops);
+        expect_flops(g, rows[i].adapter ? rows[i].adapter->layout->variant.method->name : "the backbone", rows[i].flops);
     }
     stop_counting(g->dev);
     for (int i = 0; i < n_methods; i++)
@@ -320,14 +320,15 @@ pieces(void **state)
 
 /* What ia3_cost says about an input of n tokens and choices that share nothing. */
 static double
-predicted(const golden *g, const ia3_method *method, ia3_pass_kind kind, bool chains, double n,
+predicted(const golden *g, const ia3_variant *variant, ia3_pass_kind kind, bool chains, double n,
           double choices, double t)
 {
-    ia3_layout *const *l = ia3_model_layouts(g->m);
-    while ((*l)->method != method)
-        l++;
+    ia3_error err = {0};
+    const ia3_layout *l = ia3_layouts_get(ia3_model_layouts(g->m), variant, &err);
+    golden_ok(l, &err);
     const ia3_sizes sizes = ia3_sizes_of(g->config);
-    const ia3_method_cost *cost = &(*l)->cost;
+    const ia3_method_cost of_layout = l->cost, *cost = &of_layout;
+    ia3_layout_release(l);
     n += cost->lead_rows;
     const ia3_pass_rows rows = chains ? ia3_rows_of_chains(n, choices, t) : ia3_rows_of_trie(n, choices, t);
     return ia3_forward_flops(&sizes, &rows, cost) +
@@ -347,7 +348,7 @@ sizes_alone(void **state)
     start_counting(g->dev);
     golden_ok(ia3_score(g->m, &row, 1, &err), &err);
     if (!ia3_score_by_states(g->m, &row))
-        expect_flops(g, "an input", predicted(g, g->adapter->method, IA3_PASS_SCORES, false, 33, 7, 5));
+        expect_flops(g, "an input", predicted(g, &g->layout->variant, IA3_PASS_SCORES, false, 33, 7, 5));
     stop_counting(g->dev);
     const ia3_sizes sizes = ia3_sizes_of(g->config);
     assert_true(ia3_vector_values(&sizes) == (double) g->layout->n_values);
@@ -360,8 +361,9 @@ sizes_alone(void **state)
 }
 
 static void
-train_step(golden *g, const ia3_method *method, double dropout)
+train_step(golden *g, ia3_variant variant, double dropout)
 {
+    const ia3_method *method = variant.method;
     enum { N = 5, CHOICES = 3, T = 4 };
     int32_t *ids[N];
     int n_ids[N], order[N];
@@ -374,9 +376,9 @@ train_step(golden *g, const ia3_method *method, double dropout)
         ids[i] = input_of(n_ids[i], i);
         order[i] = i;
         examples[i] = (ia3_train_example){1, (const int32_t *const *) &ids[i], &n_ids[i], c, i % CHOICES};
-        flops += predicted(g, method, IA3_PASS_TRAINING, dropout > 0, n_ids[i], CHOICES, T);
+        flops += predicted(g, &variant, IA3_PASS_TRAINING, dropout > 0, n_ids[i], CHOICES, T);
     }
-    ia3_recipe recipe = {.method = method,
+    ia3_recipe recipe = {.variant = variant,
                          .steps = 10,
                          .batch_size = N,
                          .learning_rate = 1e-3,
@@ -425,8 +427,8 @@ training(void **state)
     for (int i = 0; ia3_methods[i]; i++) {
         if (!ia3_model_has_method(g->m, ia3_methods[i], &err))
             continue;
-        train_step(g, ia3_methods[i], 0);
-        train_step(g, ia3_methods[i], 0.1);
+        train_step(g, ia3_variant_standard(ia3_methods[i]), 0);
+        train_step(g, ia3_variant_standard(ia3_methods[i]), 0.1);
     }
     golden_close(g);
 }

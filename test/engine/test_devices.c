@@ -53,7 +53,7 @@ open_side(side *s, const ia3_checkpoint *ck, const char *spec, ia3_dtype dtype, 
             values[i] =
                 1.0f +
                 0.4f * (float) ((double) (ia3_mix64(i * ADAPTERS + (size_t) k) >> 40) / (1 << 24) - 0.5);
-        s->adapters[k] = ia3_adapter_create(s->m, ia3_methods[0], values, digest, &err);
+        s->adapters[k] = ia3_adapter_create(s->m, ia3_model_layout(s->m), values, digest, &err);
         golden_ok(s->adapters[k], &err);
     }
     free(values);
@@ -229,7 +229,7 @@ train_side(const pair *p, const side *s, double dropout, trained *out)
     }
     for (int i = 0; i < BATCH; i++)
         batch[i] = i;
-    ia3_recipe recipe = {.method = ia3_methods[0],
+    ia3_recipe recipe = {.variant = {ia3_methods[0]},
                          .steps = STEPS,
                          .batch_size = BATCH,
                          .learning_rate = 3e-3,

@@ -76,7 +76,7 @@ other_adapter(const golden *g, float factor)
     float *values = malloc(n * sizeof *values);
     for (size_t i = 0; i < n; i++)
         values[i] = 1.0f + factor * (g->vectors[n - 1 - i] - 1.0f);
-    ia3_adapter *a = ia3_adapter_create(g->m, ia3_methods[0], values, digest, &err);
+    ia3_adapter *a = ia3_adapter_create(g->m, ia3_model_layout(g->m), values, digest, &err);
     golden_ok(a, &err);
     free(values);
     return a;
@@ -260,7 +260,7 @@ test_logprobs(void **state)
     lp_pass l = {.g = g};
     int first[GOLDEN_INPUTS];
     ia3_batch_init(&l.batch);
-    int slot = ia3_batch_add_slot(&l.batch, ia3_methods[0], g->adapter->values, NULL);
+    int slot = ia3_batch_add_slot(&l.batch, g->layout, g->adapter->values, NULL);
     for (int i = 0; i < GOLDEN_INPUTS; i++) {
         ia3_batch_add_input(&l.batch, in[i].ids, in[i].n_ids, slot);
         first[i] = ia3_batch_add_trie(&l.batch, in[i].choices);
@@ -374,7 +374,7 @@ test_ones(void **state)
     float *values = malloc(g->layout->n_values * sizeof *values);
     for (size_t i = 0; i < g->layout->n_values; i++)
         values[i] = 1.0f;
-    ia3_adapter *ones = ia3_adapter_create(g->m, ia3_methods[0], values, digest, &err);
+    ia3_adapter *ones = ia3_adapter_create(g->m, ia3_model_layout(g->m), values, digest, &err);
     golden_ok(ones, &err);
     for (int i = 0; i < GOLDEN_INPUTS; i++) {
         double bare[16];

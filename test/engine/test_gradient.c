@@ -50,7 +50,7 @@ static ia3_recipe
 golden_recipe(const golden *g)
 {
     const float *r = golden_values(g, 4, "steps.recipe");
-    return (ia3_recipe){.method = ia3_methods[0],
+    return (ia3_recipe){.variant = {ia3_methods[0]},
                         .steps = (int) r[0],
                         .batch_size = (int) r[1],
                         .learning_rate =
@@ -469,7 +469,7 @@ test_bad_recipes(void **state)
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         ia3_error err = {0};
         ia3_recipe recipe = bad[i].recipe;
-        recipe.method = ia3_methods[0];
+        recipe.variant = ia3_variant_standard(ia3_methods[0]);
         assert_null(ia3_train_create(g->m, x.e, GOLDEN_EXAMPLES, &recipe, NULL, &err));
         assert_int_equal(err.code, IA3_E_INVALID);
         assert_non_null(strstr(err.message, bad[i].field));

@@ -54,7 +54,19 @@ layout_of(const char *name)
 
     golden_ok(ia3_config_parse(&config, (const char *) f.data, f.len, name, &err), &err);
     free(f.data);
-    return ia3_layout_create(&config, ia3_methods[0]);
+    return ia3_layout_create(&config, ia3_variant_standard(ia3_methods[0]));
+}
+
+static ia3_layouts *
+layouts_of(const char *name)
+{
+    golden_file f = golden_file_of(name, "config.json");
+    ia3_config config;
+    ia3_error err = {0};
+
+    golden_ok(ia3_config_parse(&config, (const char *) f.data, f.len, name, &err), &err);
+    free(f.data);
+    return ia3_layouts_create(&config, ia3_methods);
 }
 
 static uint8_t *
@@ -69,7 +81,8 @@ test_normalize(void **state)
 {
     static const char *const files[] = {"adapter/adapter_model.safetensors",
                                         "adapter_wi1/adapter_model.safetensors", "tfew.safetensors"};
-    ia3_layout *layout = layout_of("t5-gated-untied"), *layouts[] = {layout, NULL};
+    ia3_layout *layout = layout_of("t5-gated-untied");
+    ia3_layouts *layouts = layouts_of("t5-gated-untied");
     golden_file want = golden_file_of("t5-gated-untied", files[0]);
 
     for (int i = 0; i < 3; i++) {
@@ -80,13 +93,17 @@ test_normalize(void **state)
         int wo = 0, wi_1 = 0;
 
         ia3_put_str(&in, (const char *) f.data, f.len);
-        golden_ok(ia3_normalize(ia3_methods, layouts, in.data, in.len, &w, &err), &err);
+        ia3_put_str(&in, NULL, 0);
+        golden_ok(ia3_normalize(layouts, in.data, in.len, &w, &err), &err);
 
         ia3_reader r = {.p = w.data, .end = w.data + w.len};
         const char *method = ia3_get_str(&r, &n);
 
         assert_int_equal(n, 3);
         assert_memory_equal(method, "ia3", 3);
+        ia3_get_str(&r, &n);
+        assert_int_equal(n, 0); /* options */
+        assert_int_equal(ia3_get_u32(&r), 0);
 
         const char *bytes = ia3_get_str(&r, &n);
 
@@ -118,10 +135,11 @@ test_normalize(void **state)
             w.len = 0;
             memset(&err, 0, sizeof err);
             ia3_put_str(&shorter, (const char *) f.data, cut);
-            assert_false(ia3_normalize(ia3_methods, layouts, shorter.data, shorter.len, &w, &err));
+            ia3_put_str(&shorter, NULL, 0);
+            assert_false(ia3_normalize(layouts, shorter.data, shorter.len, &w, &err));
             assert_int_equal(err.code, IA3_E_BAD_ADAPTER);
             memset(&err, 0, sizeof err);
-            assert_false(ia3_normalize(ia3_methods, layouts, in.data, cut, &w, &err));
+            assert_false(ia3_normalize(layouts, in.data, cut, &w, &err));
             assert_int_equal(err.code, IA3_E_PROTOCOL);
             assert_int_equal(w.len, 0);
             free(shorter.data);
@@ -131,6 +149,7 @@ test_normalize(void **state)
         free(f.data);
     }
     free(want.data);
+    ia3_layouts_free(layouts);
     ia3_layout_free(layout);
 }
 
@@ -142,6 +161,8 @@ put_adapter_bytes(test_client *c, uint8_t type)
     if (type == IA3_MERGE)
         test_put_text(w, "ia3");
     ia3_put_str(w, (const char *) adapter.data, adapter.len);
+    if (type == IA3_NORMALIZE)
+        test_put_text(w, "");
 }
 
 static void
@@ -169,6 +190,9 @@ test_served_normalize(void **state)
 
     assert_int_equal(n, 3);
     assert_memory_equal(method, "ia3", 3);
+    ia3_get_str(&c.reader, &n);
+    assert_int_equal(n, 0); /* options */
+    assert_int_equal(ia3_get_u32(&c.reader), 0);
 
     const char *bytes = ia3_get_str(&c.reader, &n);
 
@@ -177,6 +201,7 @@ test_served_normalize(void **state)
     assert_int_equal(ia3_get_u32(&c.reader), 3 * 6 + 5 * 2);
 
     ia3_put_str(test_begin(&c, IA3_NORMALIZE), "nonsense", 8);
+    test_put_text(&c.out, "");
     test_call(&c, NULL);
     expect_error(&c, IA3_E_BAD_ADAPTER, "adapter: ");
     /* the connection remains open, but not after a malformed message */
@@ -200,6 +225,7 @@ score(test_engine *e, const uint8_t *digest, double scores[2])
 
         ia3_put_bytes(w, digest, IA3_DIGEST_LEN);
         test_put_text(w, "ia3");
+        test_put_text(w, "");
         ia3_put_str(w, (const char *) adapter.data, adapter.len);
         assert_int_equal(test_call(&c, NULL), IA3_OK);
     }
@@ -415,7 +441,7 @@ test_t_few(void **state)
     assert_true(golden_read(&f, file));
 
     ia3_config config = {.n_enc = 24, .n_dec = 24, .inner = 2048, .d_ff = 5120, .gated = true};
-    ia3_layout *layout = ia3_layout_create(&config, ia3_methods[0]);
+    ia3_layout *layout = ia3_layout_create(&config, ia3_variant_standard(ia3_methods[0]));
     float *values = ia3_adapter_parse(layout, f.data, f.len, &err);
     double sum = 0;
     float least = 1, most = 1;
@@ -434,7 +460,7 @@ test_t_few(void **state)
     /* T5 v1.0 of the same sizes has no wi_1 */
     config.gated = false;
 
-    ia3_layout *plain = ia3_layout_create(&config, ia3_methods[0]);
+    ia3_layout *plain = ia3_layout_create(&config, ia3_variant_standard(ia3_methods[0]));
 
     assert_null(ia3_adapter_parse(plain, f.data, f.len, &err));
     assert_int_equal(err.code, IA3_E_BAD_ADAPTER);

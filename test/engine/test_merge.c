@@ -45,7 +45,7 @@ open_fixture(fixture *f, const char *name)
     snprintf(f->target, sizeof f->target, "%s/merged", f->directory);
     f->ck = ia3_checkpoint_open(golden_path(name, path), &f->err);
     golden_ok(f->ck, &f->err);
-    f->layout = ia3_layout_create(ia3_checkpoint_config(f->ck), ia3_methods[0]);
+    f->layout = ia3_layout_create(ia3_checkpoint_config(f->ck), ia3_variant_standard(ia3_methods[0]));
     f->vectors = golden_vectors(name, "adapter/adapter_model.safetensors", f->layout);
     golden_ok(ia3_checkpoint_digest(f->ck, f->digest, NULL, NULL, &f->err), &f->err);
 }
@@ -252,7 +252,7 @@ test_torch(void **state)
         f.ck = ia3_checkpoint_open(golden_path(cases[i].name, path), &f.err);
         golden_ok(f.ck, &f.err);
         golden_ok(ia3_checkpoint_digest(f.ck, f.digest, NULL, NULL, &f.err), &f.err);
-        f.layout = ia3_layout_create(ia3_checkpoint_config(f.ck), ia3_methods[0]);
+        f.layout = ia3_layout_create(ia3_checkpoint_config(f.ck), ia3_variant_standard(ia3_methods[0]));
         f.vectors = calloc(f.layout->n_values, sizeof *f.vectors);
         for (size_t k = 0; k < f.layout->n_values; k++)
             f.vectors[k] = 1;

@@ -37,7 +37,7 @@ static const int no_texts[64]; /* every example's first text */
 static const ia3_layout *
 layout_of(const fixture *f, int method)
 {
-    return ia3_model_layouts(f->g->m)[method];
+    return ia3_layouts_standard(ia3_model_layouts(f->g->m), method);
 }
 
 static const float *
@@ -98,7 +98,7 @@ open_fixture(void **state)
             memcpy(f->values[i], f->g->vectors, f->g->layout->n_values * sizeof(float));
         } else
             f->values[i] = gather(f, i, "");
-        f->adapters[i] = ia3_adapter_create(f->g->m, ia3_methods[i], f->values[i], digest, &err);
+        f->adapters[i] = ia3_adapter_create(f->g->m, layout_of(f, i), f->values[i], digest, &err);
         golden_ok(f->adapters[i], &err);
     }
     assert_null(ia3_methods[N_METHODS]);
@@ -133,7 +133,7 @@ recipe_of(int method)
                         .unlikelihood_weight = 1,
                         .length_norm_weight = 1,
                         .seed = 3,
-                        .method = ia3_methods[method]};
+                        .variant = ia3_variant_standard(ia3_methods[method])};
 }
 
 static ia3_train *
@@ -331,10 +331,10 @@ test_fresh_is_bare(void **state)
         ia3_train *t = job_of(f, &recipe, NULL);
         float *values = malloc(layout_of(f, m)->n_values * sizeof *values);
         ia3_train_values(t, values);
-        ia3_adapter *a = ia3_adapter_create(f->g->m, ia3_methods[m], values, digest, &err);
+        ia3_adapter *a = ia3_adapter_create(f->g->m, layout_of(f, m), values, digest, &err);
         golden_ok(a, &err);
         score_all(f, &a, 1, 1, fresh);
-        if (ia3_methods[m]->lead_rows > 0)
+        if (layout_of(f, m)->lead_rows > 0)
             assert_memory_not_equal(fresh, bare, sizeof bare); /* any prompt is one */
         else
             assert_memory_equal(fresh, bare, sizeof bare);
@@ -510,18 +510,19 @@ static void
 test_files(void **state)
 {
     fixture *f = open_fixture(state);
-    ia3_layout *const *layouts = ia3_model_layouts(f->g->m);
+    ia3_layouts *layouts = ia3_model_layouts(f->g->m);
     for (int m = 0; m < N_METHODS; m++) {
         ia3_error err = {0};
         const ia3_layout *layout;
-        size_t len, n = layouts[m]->n_values;
-        uint8_t *bytes = ia3_adapter_serialize(layouts[m], f->values[m], &len);
-        float *values = ia3_adapter_parse_any(layouts, ia3_methods, bytes, len, &layout, &err);
+        size_t len, n = layout_of(f, m)->n_values;
+        uint8_t *bytes = ia3_adapter_serialize(layout_of(f, m), f->values[m], &len);
+        float *values = ia3_adapter_parse_any(layouts, bytes, len, &layout, &err);
         golden_ok(values, &err);
-        assert_ptr_equal(layout, layouts[m]);
+        assert_ptr_equal(layout, layout_of(f, m));
+        ia3_layout_release(layout);
         assert_memory_equal(values, f->values[m], n * sizeof *values);
         free(values);
-        assert_null(ia3_adapter_parse(layouts[(m + 1) % N_METHODS], bytes, len, &err));
+        assert_null(ia3_adapter_parse(layout_of(f, (m + 1) % N_METHODS), bytes, len, &err));
         assert_int_equal(err.code, IA3_E_BAD_ADAPTER);
         free(bytes);
     }
@@ -533,18 +534,18 @@ static void
 test_bad_files(void **state)
 {
     fixture *f = open_fixture(state);
-    ia3_layout *const *layouts = ia3_model_layouts(f->g->m);
+    ia3_layouts *layouts = ia3_model_layouts(f->g->m);
     for (int m = 1; m < N_METHODS; m++) {
         ia3_error err = {0};
         const ia3_layout *layout;
-        ia3_layout l = *layouts[m];
+        ia3_layout l = *layout_of(f, m);
         size_t len;
         uint8_t *bytes;
         if (l.n > 1) { /* not of a prompt: it would be empty */
             l.entries++;
             l.n--;
             bytes = ia3_adapter_serialize(&l, f->values[m], &len);
-            assert_null(ia3_adapter_parse_any(layouts, ia3_methods, bytes, len, &layout, &err));
+            assert_null(ia3_adapter_parse_any(layouts, bytes, len, &layout, &err));
             assert_non_null(strstr(err.message, "missing"));
             free(bytes);
             err = (ia3_error){0};
@@ -555,18 +556,18 @@ test_bad_files(void **state)
         e->cols /= 2;
         bytes = ia3_adapter_serialize(&l, f->values[m], &len);
         e->cols *= 2;
-        assert_null(ia3_adapter_parse_any(layouts, ia3_methods, bytes, len, &layout, &err));
+        assert_null(ia3_adapter_parse_any(layouts, bytes, len, &layout, &err));
         assert_non_null(strstr(err.message, "shape"));
         free(bytes);
         err = (ia3_error){0};
         f->values[m][0] = NAN;
         bytes = ia3_adapter_serialize(&l, f->values[m], &len);
-        assert_null(ia3_adapter_parse_any(layouts, ia3_methods, bytes, len, &layout, &err));
+        assert_null(ia3_adapter_parse_any(layouts, bytes, len, &layout, &err));
         assert_non_null(strstr(err.message, "finite"));
         free(bytes);
     }
     ia3_recipe recipe = recipe_of(0);
-    recipe.method = NULL;
+    recipe.variant.method = NULL;
     ia3_error err = {0};
     assert_null(ia3_train_create(f->g->m, f->examples, GOLDEN_EXAMPLES, &recipe, NULL, &err));
     assert_int_equal(err.code, IA3_E_INVALID);

@@ -15,8 +15,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void
 try_layout(const ia3_config *config, const uint8_t *data, size_t size)
 {
-    ia3_layout *layout = ia3_layout_create(config, ia3_adapter_method(ia3_methods, data, size));
     ia3_error err = {0};
+    ia3_variant variant;
+
+    if (!ia3_adapter_variant(ia3_methods, data, size, &variant, &err)) {
+        if (err.code != IA3_E_BAD_ADAPTER)
+            abort();
+        return;
+    }
+
+    ia3_layout *layout = ia3_layout_create(config, variant);
     float *values = ia3_adapter_parse(layout, data, size, &err);
     size_t len;
 

@@ -28,7 +28,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     int n;
     ia3_state_tensor *graph = ia3_state_dict(&c, &n);
-    ia3_layout *layout = ia3_layout_create(&c, ia3_methods[0]);
+    ia3_layout *layout = ia3_layout_create(&c, ia3_variant_standard(ia3_methods[0]));
     const ia3_layout_entry *last = &layout->entries[layout->n - 1];
 
     if (graph[n - 1].cols != c.d_model || last->offset + (size_t) last->len != layout->n_values)

@@ -81,8 +81,6 @@ put_greeting(ia3_writer *w, uint8_t request)
     put_text(w, "ia3");
     ia3_put_f64(w, 0.003);
     ia3_put_u64(w, 1000);
-    put_text(w, "");
-    ia3_put_u32(w, 0);
     ia3_put_u32(w, 0); /* limits */
 }
 
@@ -418,6 +416,7 @@ make_task(void)
     task->version = 1;
     task->backbone = "fuzz";
     task->method = "ia3";
+    task->methodOptions = "";
     task->digest[0] = 7;
     task->backboneDigest[0] = 1;
     task->vectors = palloc(VARHDRSZ);

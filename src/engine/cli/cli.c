@@ -128,7 +128,7 @@ ia3_cli_score(ia3_server *s, ia3_error *err)
     const ia3_layout *layout;
     float *values = choices ? ia3_cli_adapter(s, &layout, err) : NULL;
     if (values)
-        adapter = ia3_adapter_create(s->model, layout->method, values, no_digest, err);
+        adapter = ia3_adapter_create(s->model, layout, values, no_digest, err);
     free(values);
     bool ok = err->code == 0 && score_lines(s, adapter, choices, spans, err);
     if (adapter)

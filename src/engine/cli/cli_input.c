@@ -45,9 +45,15 @@ ia3_cli_adapter(ia3_server *s, const ia3_layout **layout, ia3_error *err)
         return NULL;
     size_t len;
     uint8_t *data = ia3_cli_read_file(s->options->adapter, &len, err);
-    float *values = data ? ia3_adapter_parse_any(ia3_model_layouts(s->model), ia3_model_methods(s->model),
-                                                 data, len, layout, err)
-                         : NULL;
+    ia3_variant variant;
+    float *values = NULL;
+    *layout = NULL;
+    if (data && ia3_adapter_variant(ia3_model_methods(s->model), data, len, &variant, err) &&
+        (variant.method != s->options->recipe.variant.method || s->options->method_options == NULL ||
+         ia3_variant_change(&variant, s->options->method_options, strlen(s->options->method_options), err)))
+        *layout = ia3_layouts_get(ia3_model_layouts(s->model), &variant, err);
+    if (*layout)
+        values = ia3_adapter_parse(*layout, data, len, err);
     free(data);
     return values;
 }

@@ -120,8 +120,12 @@ train_examples(ia3_server *s, const ia3_train_example *examples, int n, uint32_t
     const ia3_layout *layout;
     float *init = ia3_cli_adapter(s, &layout, err);
     ia3_train *train = NULL;
-    if (init && layout->method != s->options->recipe.method)
+    const ia3_variant *variant = &s->options->recipe.variant;
+    if (init && layout->variant.method != variant->method)
         ia3_fail(err, IA3_E_INVALID, "the adapter to start from was trained with another method");
+    const ia3_layout *wanted = init ? ia3_layouts_get(ia3_model_layouts(s->model), variant, err) : NULL;
+    if (init && wanted && layout != wanted)
+        ia3_fail(err, IA3_E_INVALID, "the adapter to start from was trained with other options");
     if (err->code == 0)
         train = ia3_train_create(s->model, examples, n, &s->options->recipe, init, err);
     free(init);

@@ -135,7 +135,7 @@ typedef struct ia3_low_rank {
     const float *a, *b;
     float scale;
 } ia3_low_rank;
-enum { IA3_MAX_RANK = 8 };
+enum { IA3_MAX_RANK = 64 };
 
 /* One step of Adafactor for one job; see adafactor() below. */
 typedef struct ia3_adafactor {

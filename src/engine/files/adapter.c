@@ -36,8 +36,8 @@ read_value(const ia3_st_tensor *t, size_t i)
 static const ia3_layout_entry *
 find(const ia3_layout *layout, const ia3_st_tensor *t, ia3_error *err)
 {
-    if (layout->method->spelling)
-        return layout->method->spelling->find(layout, t, err);
+    if (layout->variant.method->spelling)
+        return layout->variant.method->spelling->find(layout, t, err);
 
     const ia3_layout_entry *e = ia3_layout_find(layout, t->name);
 
@@ -51,8 +51,8 @@ find(const ia3_layout *layout, const ia3_st_tensor *t, ia3_error *err)
 static bool
 check_shape(const ia3_layout *layout, const ia3_layout_entry *e, const ia3_st_tensor *t, ia3_error *err)
 {
-    if (layout->method->spelling)
-        return layout->method->spelling->fits(e, t, err);
+    if (layout->variant.method->spelling)
+        return layout->variant.method->spelling->fits(e, t, err);
     if (t->ndim == e->ndim && t->shape[e->ndim - 1] == e->cols && (t->ndim == 1 || t->shape[0] == e->rows))
         return true;
     FAIL(err, "tensor \"%.120s\" has the wrong shape for this backbone", t->name);
@@ -131,7 +131,7 @@ fill_up(const ia3_layout *layout, const bool *seen, float *values, ia3_error *er
 
         if (seen[i])
             continue;
-        if (layout->method->paired && seen[i ^ 1])
+        if (layout->variant.method->paired && seen[i ^ 1])
             return FAIL(err, "tensor \"%s\" is missing", e->name);
         for (int k = 0; k < layout->n; k++)
             if (seen[k] && same_kind(e->name, layout->entries[k].name)) {
@@ -190,21 +190,41 @@ ia3_adapter_method(const ia3_method *const *methods, const uint8_t *data, size_t
     return found;
 }
 
-const ia3_layout *
-ia3_layout_of(ia3_layout *const *layouts, const ia3_method *method)
+bool
+ia3_adapter_variant(const ia3_method *const *methods, const uint8_t *data, size_t len, ia3_variant *variant,
+                    ia3_error *err)
 {
-    for (; *layouts != NULL; layouts++)
-        if ((*layouts)->method == method)
-            return *layouts;
-    return NULL;
+    ia3_safetensors *st = ia3_safetensors_parse(data, len, "adapter", IA3_E_BAD_ADAPTER, err);
+
+    if (st == NULL)
+        return false;
+    *variant = ia3_variant_standard(ia3_adapter_method(methods, data, len));
+    if (variant->method->guess)
+        variant->method->guess(st, variant);
+    ia3_safetensors_free(st);
+    if (ia3_variant_check(variant, err))
+        return true;
+    err->code = IA3_E_BAD_ADAPTER;
+    return false;
 }
 
 float *
-ia3_adapter_parse_any(ia3_layout *const *layouts, const ia3_method *const *methods, const uint8_t *data,
-                      size_t len, const ia3_layout **layout, ia3_error *err)
+ia3_adapter_parse_any(ia3_layouts *layouts, const uint8_t *data, size_t len, const ia3_layout **layout,
+                      ia3_error *err)
 {
-    *layout = ia3_layout_of(layouts, ia3_adapter_method(methods, data, len));
-    return ia3_adapter_parse(*layout, data, len, err);
+    ia3_variant variant;
+    float *values = NULL;
+
+    *layout = NULL;
+    if (ia3_adapter_variant(ia3_layouts_methods(layouts), data, len, &variant, err))
+        *layout = ia3_layouts_get(layouts, &variant, err);
+    if (*layout)
+        values = ia3_adapter_parse(*layout, data, len, err);
+    if (values == NULL) {
+        ia3_layout_release(*layout);
+        *layout = NULL;
+    }
+    return values;
 }
 
 uint8_t *

@@ -5,7 +5,7 @@
 #ifndef IA3_ADAPTER_H
 #define IA3_ADAPTER_H
 
-#include "method.h"
+#include "layouts.h"
 
 /*
  * Reads an adapter_model.safetensors into malloc'd floats [n_values]. Tensors may be stored as fp32, bf16 or fp16, with
@@ -20,12 +20,16 @@ float *ia3_adapter_parse(const ia3_layout *layout, const uint8_t *data, size_t l
  */
 const ia3_method *ia3_adapter_method(const ia3_method *const *methods, const uint8_t *data, size_t len);
 
-/* Finds the layout of a method in a list that ends with NULL. NULL if there is none. */
-const ia3_layout *ia3_layout_of(ia3_layout *const *layouts, const ia3_method *method);
+/*
+ * Determines the variant: the method as above, and from the tensors' shapes and names those of its options that they
+ * tell; the others are the standard ones. IA3_E_BAD_ADAPTER for a variant that cannot be.
+ */
+bool ia3_adapter_variant(const ia3_method *const *methods, const uint8_t *data, size_t len,
+                         ia3_variant *variant, ia3_error *err);
 
-/* Determines the method as above and parses the adapter; *layout is then that of the method. */
-float *ia3_adapter_parse_any(ia3_layout *const *layouts, const ia3_method *const *methods,
-                             const uint8_t *data, size_t len, const ia3_layout **layout, ia3_error *err);
+/* Determines the variant and parses the adapter; *layout is then that of the variant, which the caller releases. */
+float *ia3_adapter_parse_any(ia3_layouts *layouts, const uint8_t *data, size_t len, const ia3_layout **layout,
+                             ia3_error *err);
 
 /* Serialises values [n_values] as peft's adapter_model.safetensors; returns a malloc'd buffer of *len bytes. */
 uint8_t *ia3_adapter_serialize(const ia3_layout *layout, const float *values, size_t *len);

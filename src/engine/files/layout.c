@@ -57,24 +57,28 @@ ia3_layout_add_matrix(ia3_layout *l, int rows, int cols, float start, const char
     return e;
 }
 
-/* The names of a part's module and of its linear layers. */
+const char *const ia3_kind_names[] = {"q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo", NULL};
+
+/* The name of a part's module. */
 typedef struct part_names {
-    const char *module, *linears[3];
+    const char *module;
     int sub; /* N in "layer.N" of a decoder block; the feed-forward of an encoder block has 1, not 2 */
+    bool norm;
 } part_names;
 
 static const part_names part_table[IA3_N_PARTS] = {
-    [IA3_PART_SELF_NORM] = {"layer_norm", {NULL}, 0},
-    [IA3_PART_SELF_QKV] = {"SelfAttention", {"q", "k", "v"}, 0},
-    [IA3_PART_SELF_O] = {"SelfAttention", {"o"}, 0},
-    [IA3_PART_CROSS_NORM] = {"layer_norm", {NULL}, 1},
-    [IA3_PART_CROSS_Q] = {"EncDecAttention", {"q"}, 1},
-    [IA3_PART_CROSS_KV] = {"EncDecAttention", {"k", "v"}, 1},
-    [IA3_PART_CROSS_O] = {"EncDecAttention", {"o"}, 1},
-    [IA3_PART_FF_NORM] = {"layer_norm", {NULL}, 2},
-    [IA3_PART_FF_WI] = {"DenseReluDense", {"wi_0", "wi_1"}, 2},
-    [IA3_PART_FF_WO] = {"DenseReluDense", {"wo"}, 2},
+    [IA3_PART_SELF_NORM] = {"layer_norm", 0, true},     [IA3_PART_SELF_QKV] = {"SelfAttention", 0, false},
+    [IA3_PART_SELF_O] = {"SelfAttention", 0, false},    [IA3_PART_CROSS_NORM] = {"layer_norm", 1, true},
+    [IA3_PART_CROSS_Q] = {"EncDecAttention", 1, false}, [IA3_PART_CROSS_KV] = {"EncDecAttention", 1, false},
+    [IA3_PART_CROSS_O] = {"EncDecAttention", 1, false}, [IA3_PART_FF_NORM] = {"layer_norm", 2, true},
+    [IA3_PART_FF_WI] = {"DenseReluDense", 2, false},    [IA3_PART_FF_WO] = {"DenseReluDense", 2, false},
 };
+
+static void
+add_norm(ia3_layout *l, const char *name, int d_model)
+{
+    l->variant.method->module(l, &(ia3_module){.name = name, .norm = true, .out = d_model, .in = d_model});
+}
 
 static void
 add_part(ia3_layout *l, int d_model, ia3_place at)
@@ -84,8 +88,8 @@ add_part(ia3_layout *l, int d_model, ia3_place at)
 
     snprintf(prefix, sizeof prefix, PREFIX "%s.block.%d.layer.%d.%s", at.decoder ? "decoder" : "encoder",
              at.layer, names->sub - (names->sub == 2 && !at.decoder), names->module);
-    if (names->linears[0] == NULL) {
-        l->method->module(l, &(ia3_module){prefix, true, d_model, d_model});
+    if (names->norm) {
+        add_norm(l, prefix, d_model);
         return;
     }
 
@@ -93,9 +97,13 @@ add_part(ia3_layout *l, int d_model, ia3_place at)
     int inside = names->sub == 2 ? l->d_ff : l->inner, n = ia3_part_linears(l, at.part);
 
     for (int i = 0; i < n; i++) {
-        snprintf(name, sizeof name, "%s.%s", prefix,
-                 at.part == IA3_PART_FF_WI && n == 1 ? "wi" : names->linears[i]);
-        l->method->module(l, &(ia3_module){name, false, last ? d_model : inside, last ? inside : d_model});
+        ia3_kind kind = ia3_part_kind(l, at.part, i);
+
+        snprintf(name, sizeof name, "%s.%s", prefix, ia3_kind_names[kind]);
+        l->variant.method->module(l, &(ia3_module){.name = name,
+                                                   .kind = kind,
+                                                   .out = last ? d_model : inside,
+                                                   .in = last ? inside : d_model});
     }
 }
 
@@ -115,7 +123,7 @@ add_stack(ia3_layout *l, int d_model, bool decoder)
             if (i < layers && (decoder || !cross))
                 add_part(l, d_model, at);
             else if (i == layers && part == IA3_PART_SELF_NORM)
-                l->method->module(l, &(ia3_module){final, true, d_model, d_model});
+                add_norm(l, final, d_model);
         }
     }
 }
@@ -159,8 +167,8 @@ count_work(ia3_layout *l)
     ia3_method_cost *c = &l->cost;
     size_t places = l->places ? ((size_t) l->n_enc + l->n_dec + 2) * IA3_N_PARTS : 0, place = 0;
 
-    c->lead_rows = l->method->lead_rows;
-    c->below_vectors = !l->method->fused;
+    c->lead_rows = l->lead_rows;
+    c->below_vectors = !l->variant.method->fused;
     for (int i = 0; i < l->n && l->entries[i].offset < l->rest; i++) {
         const ia3_layout_entry *e = &l->entries[i];
 
@@ -171,21 +179,23 @@ count_work(ia3_layout *l)
                             : place / IA3_N_PARTS <= (size_t) l->n_enc ? &c->encoder
                                                                        : &c->decoder;
 
-        if (e->rows > 1 && e->cols > 1) {
+        if (e->ndim == 2 && !l->variant.method->fused) {
             row->forward += e->len;
-            row->backward += (l->method->paired && i % 2 == 0 ? 3.0 : 2.0) * e->len;
+            row->backward += (l->variant.method->paired && i % 2 == 0 ? 3.0 : 2.0) * e->len;
         }
     }
 }
 
 /* The limits of config.c keep n_values far below 2^40. */
 ia3_layout *
-ia3_layout_create(const ia3_config *config, const ia3_method *method)
+ia3_layout_create(const ia3_config *config, ia3_variant variant)
 {
+    const ia3_method *method = variant.method;
     ia3_layout *l = ia3_alloc(sizeof *l);
     size_t blocks = (size_t) config->n_enc + config->n_dec + 2;
 
-    l->method = method;
+    l->variant = variant;
+    ia3_variant_fit(&l->variant, config);
     l->n_enc = config->n_enc;
     l->n_dec = config->n_dec;
     l->inner = config->inner;

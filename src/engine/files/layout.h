@@ -2,7 +2,7 @@
  * layout.h
  *     The layout of an adapter's values in the engine: one fp32 array, with a position for each tensor.
  *
- * The method determines which tensors there are (method.h). In most methods they belong to modules of the backbone;
+ * The variant of the method determines which tensors there are (method.h). In most methods they belong to modules of the backbone;
  * their order is then that of the places in the graph (ia3_part), layer by layer, first the encoder, and the final norm
  * of a stack after its layers.
  */
@@ -11,8 +11,7 @@
 
 #include "common/cost.h"
 #include "config.h"
-
-struct ia3_method;
+#include "variant.h"
 
 typedef struct ia3_layout_entry {
     char name[96]; /* as stored: "base_model.model.encoder.block.0.layer.0.SelfAttention.k.ia3_l" */
@@ -38,6 +37,22 @@ typedef enum ia3_part {
     IA3_PART_FF_WO,
     IA3_N_PARTS
 } ia3_part;
+
+/* The kinds of linear layers, by the last part of their names. */
+typedef enum ia3_kind {
+    IA3_KIND_Q,
+    IA3_KIND_K,
+    IA3_KIND_V,
+    IA3_KIND_O,
+    IA3_KIND_WI,
+    IA3_KIND_WI_0,
+    IA3_KIND_WI_1,
+    IA3_KIND_WO,
+    IA3_N_KINDS
+} ia3_kind;
+enum { IA3_ALL_KINDS = (1 << IA3_N_KINDS) - 1 };
+extern const char *const ia3_kind_names[IA3_N_KINDS + 1]; /* "q" ...; ends with NULL */
+
 typedef struct ia3_place {
     bool decoder;
     int layer; /* may also be the number of layers; the SELF_NORM of this "layer" is the final norm */
@@ -45,20 +60,26 @@ typedef struct ia3_place {
 } ia3_place;
 
 typedef struct ia3_layout {
-    const struct ia3_method *method;
+    ia3_variant variant;
     int n, capacity;
     ia3_layout_entry *entries; /* in the order of their offsets */
     int *by_name;              /* [n] indices of the entries in the order of their names */
     size_t n_values;           /* number of values, for example 540,672 for (IA)³ and T0-3B */
     size_t *places; /* offsets of the values of each place (ia3_place_offset); NULL: no place has any */
     size_t rest;    /* offset of the values that belong to no place */
+    int lead_rows;  /* the number of rows that precede each input of such an adapter */
     int n_enc, n_dec, inner, d_ff;
     bool gated;           /* the backbone has wi_1 */
     ia3_method_cost cost; /* what the method adds to the backbone's work */
+
+    /* the list that it belongs to (layouts.h); NULL: none */
+    struct ia3_layouts *home;
+    struct ia3_layout *next;
+    int owners;
 } ia3_layout;
 
-/* Builds the layout of a method's adapters for a backbone; never NULL. Freeing NULL is allowed. */
-ia3_layout *ia3_layout_create(const ia3_config *config, const struct ia3_method *method);
+/* Builds the layout of a variant's adapters for a backbone; never NULL. Freeing NULL is allowed. */
+ia3_layout *ia3_layout_create(const ia3_config *config, ia3_variant variant);
 void ia3_layout_free(ia3_layout *layout);
 
 /* The entry with this name, or NULL. */
@@ -86,6 +107,25 @@ ia3_part_linears(const ia3_layout *l, ia3_part part)
            : part == IA3_PART_CROSS_KV          ? 2
            : part == IA3_PART_FF_WI && l->gated ? 2
                                                 : 1;
+}
+
+/* The kind of linear layer number i of a part. */
+static inline ia3_kind
+ia3_part_kind(const ia3_layout *l, ia3_part part, int i)
+{
+    switch (part) {
+    case IA3_PART_SELF_QKV:
+    case IA3_PART_CROSS_Q:
+        return (ia3_kind) (IA3_KIND_Q + i);
+    case IA3_PART_CROSS_KV:
+        return (ia3_kind) (IA3_KIND_K + i);
+    case IA3_PART_FF_WI:
+        return l->gated ? (ia3_kind) (IA3_KIND_WI_0 + i) : IA3_KIND_WI;
+    case IA3_PART_FF_WO:
+        return IA3_KIND_WO;
+    default:
+        return IA3_KIND_O;
+    }
 }
 
 /* Offsets of the first vector of a layer in the layout of (IA)³ (model/methods/ia3.c). */

@@ -186,7 +186,7 @@ vector_of(const merge *m, const char *tensor)
     for (int i = 0; i < m->layout->n; i++) {
         const char *name = m->layout->entries[i].name + prefix;
 
-        if (strncmp(name, tensor, n) == 0 && strcmp(name + n, m->layout->method->merge_suffix) == 0)
+        if (strncmp(name, tensor, n) == 0 && strcmp(name + n, m->layout->variant.method->merge_suffix) == 0)
             return &m->layout->entries[i];
     }
     return NULL;
@@ -569,7 +569,7 @@ ia3_merge(const char *source, const uint8_t *digest, const ia3_method *method, c
 
     if (ok) {
         m.ck = ck;
-        m.layout = layout = ia3_layout_create(ia3_checkpoint_config(ck), method);
+        m.layout = layout = ia3_layout_create(ia3_checkpoint_config(ck), ia3_variant_standard(method));
         m.applied = ia3_alloc_array((size_t) layout->n, sizeof *m.applied);
         ok = check_digest(&m, digest) && check_cancelled(&m) && make_scratch(&m) && write_all(&m) &&
              ia3_checkpoint_unchanged(ck, err) && publish(&m);

@@ -4,8 +4,8 @@
  *     add to the graph.
  *
  * Each method is one file in model/methods/; methods.h there has the list of descriptors. Nothing else refers to a
- * method by its name: the code that loads a model passes the list on, requests contain the method's name, and the
- * extension learns names, defaults and constants from the reply to INFO.
+ * method by its name: the code that loads a model passes the list on, requests contain the method's name and its
+ * options (variant.h), and the extension learns names and defaults from the replies to INFO and CONFIGURE.
  */
 #ifndef IA3_METHOD_H
 #define IA3_METHOD_H
@@ -14,16 +14,11 @@
 #include "layout.h"
 #include "safetensors.h"
 
-/* A constant that is needed to interpret a method's adapters. It is recorded with every version. */
-typedef struct ia3_method_constant {
-    const char *name;
-    int value;
-} ia3_method_constant;
-
 /* A norm or a linear layer of the backbone, for which a layout gets tensors. */
 typedef struct ia3_module {
     const char *name; /* "base_model.model.encoder.block.0.layer.0.SelfAttention.q" */
     bool norm;        /* a norm; else a linear layer [out, in] */
+    ia3_kind kind;    /* of a linear layer */
     int out, in;      /* both d_model for a norm */
 } ia3_module;
 
@@ -49,35 +44,43 @@ typedef struct ia3_start {
 /* Rows of one adapter at a place in the graph. The array pointers that a hook gets point to the first of these rows. */
 typedef struct ia3_method_rows {
     ia3_device *dev;
+    const ia3_layout *layout;
     const float *values; /* device memory: the adapter's values for this place */
     float *grads;        /* device memory: their gradients, to which hooks add; NULL unless training */
     int rows, d_model;
-    int linears; /* number of linear layers that are stacked in the product */
+    int linears;       /* number of linear layers that are stacked in the product */
+    ia3_kind kinds[3]; /* their kinds */
 } ia3_method_rows;
 
 typedef struct ia3_method {
     const char *name;
-    const ia3_method_constant *constants; /* ends with a NULL name; NULL: none */
+    const ia3_method_option *options; /* at most IA3_MAX_OPTIONS; ends with a NULL name; NULL: none */
 
     /*
-     * The tensors. `module` adds those of one module to the layout, `tensors` those that belong to no module; either
-     * may be NULL. `marks` are suffixes of tensor names that identify the method of an adapter: it is the first method
+     * The tensors, which may depend on the layout's variant. `module` adds those of one module to the layout, `tensors`
+     * those that belong to no module, and sets lead_rows if there are any; either may be NULL. `guess` (may be NULL)
+     * sets the options that the tensors of a file tell; the file need not be valid. `marks` are suffixes of tensor names that identify the method of an adapter: it is the first method
      * in the list with a mark that occurs. The first method of the list is the default and needs no marks.
      */
     void (*module)(ia3_layout *l, const ia3_module *m);
     void (*tensors)(ia3_layout *l, const ia3_config *config);
+    void (*guess)(const ia3_safetensors *st, ia3_variant *v);
     const char *const *marks; /* ends with NULL */
     bool paired;              /* the tensors 2i and 2i + 1 of the layout mean nothing without each other */
     const ia3_spelling *spelling; /* NULL: tensors always have the layout's names and shapes */
 
     /*
-     * Interchange. `peft_config`: the members of PEFT's adapter_config.json that are specific to the method (JSON
-     * without braces); NULL if PEFT does not have the method, and for (IA)³, whose configuration the extension writes as
-     * well as checks (tasks/adapter_config.c). `merge_suffix`: the suffix, after the module's name, of
+     * Interchange. `peft`: the members of PEFT's adapter_config.json that are specific to the method; NULL if PEFT does
+     * not have it, and for (IA)³, whose configuration the extension writes as well as checks (tasks/adapter_config.c).
+     * It returns NULL for a variant that PEFT does not have. `read_peft` sets the options that such a configuration has,
+     * whose "peft_type" is `peft_type`, and fails if it contradicts those that the tensors tell, or means what the method
+     * cannot compute (peft_config.h). `merge_suffix`: the suffix, after the module's name, of
      * vectors that can be merged into the weights, by scaling columns if they are stored as [1, len], else rows; NULL
      * if the method cannot be merged.
      */
-    const char *peft_config;
+    json_t *(*peft)(const ia3_variant *v);
+    const char *peft_type;
+    bool (*read_peft)(const json_t *config, ia3_variant *v, ia3_error *err);
     const char *merge_suffix;
 
     /*
@@ -96,8 +99,7 @@ typedef struct ia3_method {
      *
      * product: adds to y = x·Wᵀ, which has already been computed (`out` is the type of y). product_bwd: adds to dx, and
      * to the gradients. norm: changes y, the output of a norm. norm_bwd: turns dy, the gradient of the changed output,
-     * into that of the norm's output x, and adds to the gradients. lead_rows: the number of rows that precede each
-     * input of such an adapter. lead: writes these rows, fp32. lead_bwd: adds their gradient dx, after dropout, to the
+     * into that of the norm's output x, and adds to the gradients. lead: writes the lead rows, fp32. lead_bwd: adds their gradient dx, after dropout, to the
      * gradients.
      */
     bool fused;
@@ -107,7 +109,6 @@ typedef struct ia3_method {
                         const ia3_matrix *w, ia3_out out);
     void (*norm)(const ia3_method_rows *r, void *y);
     void (*norm_bwd)(const ia3_method_rows *r, void *dy, const void *x);
-    int lead_rows;
     void (*lead)(const ia3_method_rows *r, float *x);
     void (*lead_bwd)(const ia3_method_rows *r, const float *dx, ia3_dropout drop);
 } ia3_method;
@@ -117,6 +118,13 @@ const ia3_method *ia3_method_find(const ia3_method *const *methods, const char *
 /* The same, but NULL is an error (IA3_E_INVALID), with a hint that names all methods. */
 const ia3_method *ia3_method_require(const ia3_method *const *methods, const char *name, size_t len,
                                      ia3_error *err);
+
+/* The value of option number i of the layout's variant. */
+static inline double
+ia3_option(const ia3_layout *l, int i)
+{
+    return l->variant.options[i];
+}
 
 /* Whether s, of len bytes, ends with the suffix. */
 bool ia3_name_ends_with(const char *s, size_t len, const char *suffix);

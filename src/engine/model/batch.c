@@ -49,7 +49,7 @@ ia3_batch_free(ia3_batch *b)
         free(all[i]->v);
     free(b->slots);
     free(b->grad_slots);
-    free(b->methods);
+    free(b->layouts);
     free(b->enc_segments.v);
     free(b->dec_segments.v);
     free(b->enc_keys);
@@ -57,11 +57,11 @@ ia3_batch_free(ia3_batch *b)
 }
 
 int
-ia3_batch_add_slot(ia3_batch *b, const ia3_method *method, const float *values, float *grads)
+ia3_batch_add_slot(ia3_batch *b, const ia3_layout *layout, const float *values, float *grads)
 {
-    b->methods = ia3_realloc(b->methods, (size_t) (b->n_slots + 1) * sizeof *b->methods);
-    b->methods[b->n_slots] = method;
-    b->n_others += !method->fused;
+    b->layouts = ia3_realloc(b->layouts, (size_t) (b->n_slots + 1) * sizeof *b->layouts);
+    b->layouts[b->n_slots] = layout;
+    b->n_others += !layout->variant.method->fused;
     b->slots = ia3_realloc(b->slots, (size_t) (b->n_slots + 1) * sizeof *b->slots);
     b->grad_slots = ia3_realloc(b->grad_slots, (size_t) (b->n_slots + 1) * sizeof *b->grad_slots);
     b->slots[b->n_slots] = values;
@@ -70,19 +70,19 @@ ia3_batch_add_slot(ia3_batch *b, const ia3_method *method, const float *values, 
 }
 
 int
-ia3_batch_find_slot(ia3_batch *b, const ia3_method *method, const float *values)
+ia3_batch_find_slot(ia3_batch *b, const ia3_layout *layout, const float *values)
 {
     for (int s = 0; s < b->n_slots; s++)
         if (b->slots[s] == values)
             return s;
-    return ia3_batch_add_slot(b, method, values, NULL);
+    return ia3_batch_add_slot(b, layout, values, NULL);
 }
 
 /* Records a run of rows if their slot's method has hooks; it follows all runs recorded so far. */
 static void
 note_rows(const ia3_batch *b, ia3_segments *s, int first, int rows, int slot)
 {
-    if (b->n_others == 0 || b->methods[slot]->fused || rows == 0)
+    if (b->n_others == 0 || b->layouts[slot]->variant.method->fused || rows == 0)
         return;
     ia3_segment *last = s->n > 0 ? &s->v[s->n - 1] : NULL;
     if (last && last->slot == slot && last->first + last->rows == first) {
@@ -114,7 +114,7 @@ push_times(ia3_ints *a, int32_t v, int n)
 int
 ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot)
 {
-    int first = b->enc_ids.n, lead = b->n_others > 0 ? b->methods[slot]->lead_rows : 0;
+    int first = b->enc_ids.n, lead = b->n_others > 0 ? b->layouts[slot]->lead_rows : 0;
     push_times(&b->enc_ids, 0, lead); /* placeholders, whose rows the pass replaces */
     memcpy(ints_room(&b->enc_ids, n), ids, (size_t) n * sizeof *ids);
     n += lead;

@@ -43,8 +43,8 @@ typedef struct ia3_batch {
     float **grad_slots; /* training */
     int n_slots;
 
-    /* the method of each slot, how many slots have a method that is not fused, and the rows of these */
-    const ia3_method **methods;
+    /* the layout of each slot, how many slots have a method that is not fused, and the rows of these */
+    const ia3_layout **layouts;
     int n_others;
     ia3_segments enc_segments, dec_segments;
 
@@ -57,13 +57,13 @@ void ia3_batch_init(ia3_batch *b);
 void ia3_batch_free(ia3_batch *b);
 
 /* Adds a slot and returns its index. values, and grads (NULL unless training), are device memory. */
-int ia3_batch_add_slot(ia3_batch *b, const ia3_method *method, const float *values, float *grads);
+int ia3_batch_add_slot(ia3_batch *b, const ia3_layout *layout, const float *values, float *grads);
 
 /* Returns the slot that has these values, adding it if there is none. For scoring and generation: without gradients. */
-int ia3_batch_find_slot(ia3_batch *b, const ia3_method *method, const float *values);
+int ia3_batch_find_slot(ia3_batch *b, const ia3_layout *layout, const float *values);
 
 /*
- * Begins the next input, with ids [n], and returns its index. If the slot's method has lead rows, room for these comes
+ * Begins the next input, with ids [n], and returns its index. If the slot's layout has lead rows, room for these comes
  * first. Decoder rows that are added from now on belong to this input.
  */
 int ia3_batch_add_input(ia3_batch *b, const int32_t *ids, int n, int slot);

@@ -45,10 +45,9 @@ typedef struct ia3_dec_layer {
 struct ia3_model {
     ia3_config config;
     ia3_device *dev;
-    const ia3_method *const *methods;
-    ia3_layout **layouts; /* of the methods, in their order; ends with NULL */
-    ia3_layout *layout;   /* of the fused one, (IA)³ */
-    void *embedding;      /* act [vocab, d_model] */
+    ia3_layouts *layouts;
+    const ia3_layout *layout; /* of the fused method, (IA)³ */
+    void *embedding;          /* act [vocab, d_model] */
     ia3_matrix *head;
     float logit_scale;
     ia3_enc_layer *enc;

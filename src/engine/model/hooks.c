@@ -13,7 +13,7 @@
 static const ia3_method *
 method_of(const ia3_pass *p, const ia3_segment *g)
 {
-    return p->batch->methods[g->slot];
+    return p->batch->layouts[g->slot]->variant.method;
 }
 
 /* The arguments of a hook for the adapter of a slot; its values for this place begin at `offset`. */
@@ -22,6 +22,7 @@ rows_from(const ia3_pass *p, int slot, size_t offset, int rows)
 {
     const ia3_batch *b = p->batch;
     return (ia3_method_rows){.dev = DEV,
+                             .layout = b->layouts[slot],
                              .values = b->slots[slot] + offset,
                              .grads = b->grad_slots[slot] ? b->grad_slots[slot] + offset : NULL,
                              .rows = rows,
@@ -31,9 +32,11 @@ rows_from(const ia3_pass *p, int slot, size_t offset, int rows)
 static ia3_method_rows
 rows_at(const ia3_pass *p, const ia3_segment *g, ia3_place at)
 {
-    const ia3_layout *l = ia3_layout_of(p->m->layouts, method_of(p, g));
+    const ia3_layout *l = p->batch->layouts[g->slot];
     ia3_method_rows r = rows_from(p, g->slot, ia3_place_offset(l, at), g->rows);
     r.linears = ia3_part_linears(l, at.part);
+    for (int i = 0; i < r.linears; i++)
+        r.kinds[i] = ia3_part_kind(l, at.part, i);
     return r;
 }
 
@@ -108,10 +111,9 @@ lead_of(const ia3_pass *p, int i)
 {
     const ia3_batch *b = p->batch;
     int slot = b->slot_of_input.v[i];
-    if (b->n_others == 0 || b->methods[slot]->lead_rows == 0)
+    if (b->n_others == 0 || b->layouts[slot]->lead_rows == 0)
         return (ia3_method_rows){.rows = 0};
-    return rows_from(p, slot, ia3_layout_of(p->m->layouts, b->methods[slot])->rest,
-                     b->methods[slot]->lead_rows);
+    return rows_from(p, slot, b->layouts[slot]->rest, b->layouts[slot]->lead_rows);
 }
 
 void
@@ -121,7 +123,7 @@ ia3_pass_lead(const ia3_pass *p, float *x)
     for (int i = 0; i < b->n_inputs; i++) {
         ia3_method_rows r = lead_of(p, i);
         if (r.rows > 0)
-            b->methods[b->slot_of_input.v[i]]->lead(&r, x + (size_t) b->enc_offsets.v[i] * r.d_model);
+            r.layout->variant.method->lead(&r, x + (size_t) b->enc_offsets.v[i] * r.d_model);
     }
 }
 
@@ -136,7 +138,7 @@ ia3_pass_lead_bwd(const ia3_pass *p, const float *dx)
         ia3_dropout drop = ia3_pass_dropout(p, &p->enc, 0, IA3_SITE_INPUT);
         if (drop.row_key)
             drop.row_key += b->enc_offsets.v[i];
-        b->methods[b->slot_of_input.v[i]]->lead_bwd(&r, dx + (size_t) b->enc_offsets.v[i] * r.d_model, drop);
+        r.layout->variant.method->lead_bwd(&r, dx + (size_t) b->enc_offsets.v[i] * r.d_model, drop);
     }
 }
 
@@ -149,7 +151,7 @@ ia3_pass_slots(const ia3_pass *p)
     const float **slots = OPS->arena_alloc(DEV, (size_t) b->n_slots * sizeof *slots);
     OPS->upload(DEV, slots, b->slots, (size_t) b->n_slots * sizeof *slots);
     for (int i = 0; b->n_others > 0 && i < b->n_slots; i++)
-        if (!b->methods[i]->fused)
+        if (!b->layouts[i]->variant.method->fused)
             OPS->upload(DEV, slots + i, &p->m->ones, sizeof *slots);
     return slots;
 }
@@ -164,7 +166,7 @@ ia3_pass_grad_slots(const ia3_pass *p)
     float **slots = OPS->arena_alloc(DEV, (size_t) b->n_slots * sizeof *slots);
     OPS->upload(DEV, slots, b->grad_slots, (size_t) b->n_slots * sizeof *slots);
     for (int i = 0; b->n_others > 0 && i < b->n_slots; i++) {
-        if (b->methods[i]->fused)
+        if (b->layouts[i]->variant.method->fused)
             continue;
         float *nowhere = OPS->arena_alloc(DEV, p->m->layout->n_values * sizeof(float));
         OPS->upload(DEV, slots + i, &nowhere, sizeof nowhere);

@@ -248,16 +248,10 @@ check_device(const ia3_config *c, const ia3_device *dev, ia3_error *err)
 static void
 create_layouts(ia3_model *m, const ia3_method *const *methods)
 {
-    int n = 0;
-    while (methods[n])
-        n++;
-    m->methods = methods;
-    m->layouts = ia3_alloc_array((size_t) n + 1, sizeof *m->layouts);
-    for (int i = 0; i < n; i++) {
-        m->layouts[i] = ia3_layout_create(&m->config, methods[i]);
+    m->layouts = ia3_layouts_create(&m->config, methods);
+    for (int i = 0; methods[i]; i++)
         if (methods[i]->fused)
-            m->layout = m->layouts[i];
-    }
+            m->layout = ia3_layouts_standard(m->layouts, i);
 }
 
 ia3_model *
@@ -369,9 +363,7 @@ ia3_model_free(ia3_model *m)
     free(m->dec_saved);
     free(m->enc_bias);
     free(m->dec_bias);
-    for (int i = 0; m->layouts[i]; i++)
-        ia3_layout_free(m->layouts[i]);
-    free(m->layouts);
+    ia3_layouts_free(m->layouts);
     free(m);
 }
 
@@ -458,7 +450,7 @@ ia3_model_config(const ia3_model *m)
 const ia3_method *const *
 ia3_model_methods(const ia3_model *m)
 {
-    return m->methods;
+    return ia3_layouts_methods(m->layouts);
 }
 
 const ia3_layout *
@@ -467,7 +459,7 @@ ia3_model_layout(const ia3_model *m)
     return m->layout;
 }
 
-ia3_layout *const *
+ia3_layouts *
 ia3_model_layouts(const ia3_model *m)
 {
     return m->layouts;
@@ -505,16 +497,17 @@ ia3_model_has_method(const ia3_model *m, const ia3_method *method, ia3_error *er
         return true;
     ia3_fail(err, IA3_E_INVALID, "device \"%s\" does not support the method \"%s\"", m->dev->name,
              method->name);
-    return ia3_fail_hint(err, "Use the method \"%s\", or a backbone on the CPU.", m->layout->method->name);
+    return ia3_fail_hint(err, "Use the method \"%s\", or a backbone on the CPU.",
+                         m->layout->variant.method->name);
 }
 
 ia3_adapter *
-ia3_adapter_create(ia3_model *m, const ia3_method *method, const float *values,
+ia3_adapter_create(ia3_model *m, const ia3_layout *layout, const float *values,
                    const uint8_t digest[IA3_DIGEST_LEN], ia3_error *err)
 {
-    if (!ia3_model_has_method(m, method, err))
+    if (!ia3_model_has_method(m, layout->variant.method, err))
         return NULL;
-    size_t bytes = ia3_layout_of(m->layouts, method)->n_values * sizeof(float);
+    size_t bytes = layout->n_values * sizeof(float);
     float *device = m->dev->ops->alloc(m->dev, bytes);
     if (!device) {
         ia3_fail(err, IA3_E_MEMORY, "out of memory for an adapter of %zu bytes", bytes);
@@ -523,7 +516,7 @@ ia3_adapter_create(ia3_model *m, const ia3_method *method, const float *values,
     m->dev->ops->upload(m->dev, device, values, bytes);
     ia3_adapter *a = ia3_alloc(sizeof *a);
     memcpy(a->digest, digest, IA3_DIGEST_LEN);
-    a->method = method;
+    a->layout = ia3_layout_retain(layout);
     a->values = device;
     a->bytes = bytes;
     return a;
@@ -535,5 +528,6 @@ ia3_adapter_free(ia3_model *m, ia3_adapter *a)
     if (!a)
         return;
     m->dev->ops->free(m->dev, a->values);
+    ia3_layout_release(a->layout);
     free(a);
 }

@@ -22,8 +22,7 @@ void ia3_model_free(ia3_model *m);
 
 const ia3_config *ia3_model_config(const ia3_model *m);
 const ia3_method *const *ia3_model_methods(const ia3_model *m);
-ia3_layout *const *
-ia3_model_layouts(const ia3_model *m); /* of its methods, in the same order; ends with NULL */
+ia3_layouts *ia3_model_layouts(const ia3_model *m);     /* of its methods' adapters */
 const ia3_layout *ia3_model_layout(const ia3_model *m); /* of the fused method, (IA)³ */
 ia3_device *ia3_model_device(const ia3_model *m);
 uint64_t ia3_model_parameters(const ia3_model *m);
@@ -32,15 +31,15 @@ uint64_t ia3_model_bytes(const ia3_model *m); /* memory that the weights take on
 /* An adapter whose values are on the device. */
 typedef struct ia3_adapter {
     uint8_t digest[IA3_DIGEST_LEN];
-    const ia3_method *method;
-    float *values; /* device memory, in the method's layout */
+    const ia3_layout *layout;
+    float *values; /* device memory, in this layout */
     size_t bytes;
 } ia3_adapter;
 /*
- * Copies an adapter to the device; `values` is host memory in the method's layout. NULL with IA3_E_INVALID if the
+ * Copies an adapter to the device; `values` is host memory in the layout, which is retained. NULL with IA3_E_INVALID if the
  * device does not support the method (which ia3_model_has_method checks), or with IA3_E_MEMORY.
  */
-ia3_adapter *ia3_adapter_create(ia3_model *m, const ia3_method *method, const float *values,
+ia3_adapter *ia3_adapter_create(ia3_model *m, const ia3_layout *layout, const float *values,
                                 const uint8_t digest[IA3_DIGEST_LEN], ia3_error *err);
 bool ia3_model_has_method(const ia3_model *m, const ia3_method *method, ia3_error *err);
 void ia3_adapter_free(ia3_model *m, ia3_adapter *a);

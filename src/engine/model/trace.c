@@ -68,7 +68,7 @@ trace_half(const ia3_pass *p, int layer, const float *kv, int which)
     float *half = ia3_alloc_array((size_t) p->enc.rows * inner, sizeof(float));
     float *scale = ia3_alloc_array(inner, sizeof(float));
     for (int i = 0; i < b->n_inputs; i++) {
-        bool scaled = b->n_slots > 0 && b->methods[b->slot_of_input.v[i]]->fused;
+        bool scaled = b->n_slots > 0 && b->layouts[b->slot_of_input.v[i]]->variant.method->fused;
         if (scaled)
             dev->ops->download(dev, scale, b->slots[b->slot_of_input.v[i]] + offset,
                                (size_t) inner * sizeof(float));

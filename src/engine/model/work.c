@@ -45,8 +45,9 @@ work_of(const ia3_batch *b, int input)
 double
 ia3_input_flops(const ia3_model *m, const ia3_batch *b, int input, ia3_pass_kind kind)
 {
-    const ia3_method *method = b->methods[b->slot_of_input.v[input]];
-    const ia3_method_cost *cost = &ia3_layout_of(m->layouts, method)->cost;
+    const ia3_layout *layout = b->layouts[b->slot_of_input.v[input]];
+    const ia3_method *method = layout->variant.method;
+    const ia3_method_cost *cost = &layout->cost;
     ia3_sizes sizes = ia3_sizes_of(&m->config);
     ia3_pass_rows work = work_of(b, input);
     double flops = ia3_decoder_flops(&sizes, &work, cost);

@@ -258,8 +258,8 @@ ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
     g.done = ia3_alloc_array(n, sizeof *g.done);
     for (int i = 0; i < n; i++) {
         const float *values = rows[i].adapter ? rows[i].adapter->values : m->ones;
-        const ia3_method *method = rows[i].adapter ? rows[i].adapter->method : m->layout->method;
-        ia3_batch_add_input(&batch, rows[i].ids, rows[i].n_ids, ia3_batch_find_slot(&batch, method, values));
+        const ia3_layout *layout = rows[i].adapter ? rows[i].adapter->layout : m->layout;
+        ia3_batch_add_input(&batch, rows[i].ids, rows[i].n_ids, ia3_batch_find_slot(&batch, layout, values));
         g.token[i] = m->config.start_id;
         rows[i].n_out = 0;
         rows[i].overflow = false;

@@ -36,8 +36,10 @@ ia3_recipe_check(const ia3_recipe *r, ia3_error *err)
     }
     if (r->averaging != IA3_LOSS_BATCH && r->averaging != IA3_LOSS_EXAMPLE)
         return ia3_fail(err, IA3_E_INVALID, "unknown loss_averaging");
-    if (r->method == NULL)
+    if (r->variant.method == NULL)
         return ia3_fail(err, IA3_E_INVALID, "unknown method");
+    if (!ia3_variant_check(&r->variant, err))
+        return false;
     if (r->stop != 0 && !check_number(r->stop, 1, r->steps, "the step to pause at", err))
         return false;
     if (r->lm_weight + r->unlikelihood_weight + r->length_norm_weight == 0) {

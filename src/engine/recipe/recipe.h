@@ -14,8 +14,8 @@ typedef struct ia3_recipe {
     double dropout; /* a probability; negative: the checkpoint's dropout_rate */
     uint64_t seed;
     Ia3LossAveraging averaging;
-    const ia3_method *method;
-    int stop; /* pause after this many steps; 0: do not pause */
+    ia3_variant variant; /* of the method */
+    int stop;            /* pause after this many steps; 0: do not pause */
 } ia3_recipe;
 
 /* The limits of the parameters. */

@@ -31,7 +31,7 @@ bool
 ia3_score_by_states(const ia3_model *m, const ia3_score_row *row)
 {
     const ia3_config *c = &m->config;
-    if (!m->few_by_states || m->trace || (row->adapter && !row->adapter->method->fused))
+    if (!m->few_by_states || m->trace || (row->adapter && !row->adapter->layout->variant.method->fused))
         return false;
     double tokens = row->n_ids, rows = row->choices->n_rows;
     return 2 * rows * (c->inner + c->n_heads * tokens) < tokens * c->inner;
@@ -98,7 +98,7 @@ static int
 slot_of(ia3_batch *b, const ia3_model *m, const ia3_adapter *adapter)
 {
     const float *values = adapter ? adapter->values : m->ones;
-    return ia3_batch_find_slot(b, adapter ? adapter->method : m->layout->method, values);
+    return ia3_batch_find_slot(b, adapter ? adapter->layout : m->layout, values);
 }
 
 /*

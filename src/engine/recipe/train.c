@@ -20,7 +20,7 @@
 
 struct ia3_train {
     ia3_model *m;
-    const ia3_layout *layout; /* of the recipe's method */
+    const ia3_layout *layout; /* of the recipe's variant */
     ia3_train_example *examples;
     int n;
     ia3_recipe recipe;
@@ -67,7 +67,7 @@ fresh_values(const ia3_train *t, float *values, ia3_error *err)
     for (int i = 0; i < l->n; i++)
         for (int k = 0; k < l->entries[i].len; k++)
             values[l->entries[i].offset + (size_t) k] = l->entries[i].start;
-    return l->method->start == NULL || l->method->start(l, &start, values, err);
+    return l->variant.method->start == NULL || l->variant.method->start(l, &start, values, err);
 }
 
 static bool
@@ -116,7 +116,7 @@ count_batch_tokens(const ia3_train *t)
             tokens += e->choices->len[c];
         tokens += t->dropout > 0 ? 0 : e->choices->n_rows;
     }
-    tokens += (double) t->n * t->recipe.method->lead_rows;
+    tokens += (double) t->n * t->layout->lead_rows;
     int size = t->recipe.batch_size < t->n ? t->recipe.batch_size : t->n;
     return (int) ceil(tokens / t->n * size);
 }
@@ -126,11 +126,16 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
                  const float *init, ia3_error *err)
 {
     if (!ia3_recipe_check(recipe, err) || !check_examples(examples, n, err) ||
-        !ia3_model_has_method(m, recipe->method, err) || !ia3_model_retain_backward(m, err))
+        !ia3_model_has_method(m, recipe->variant.method, err))
         return NULL;
+    const ia3_layout *layout = ia3_layouts_get(m->layouts, &recipe->variant, err);
+    if (layout == NULL || !ia3_model_retain_backward(m, err)) {
+        ia3_layout_release(layout);
+        return NULL;
+    }
     ia3_train *t = ia3_alloc(sizeof *t);
     t->m = m;
-    t->layout = ia3_layout_of(m->layouts, recipe->method);
+    t->layout = layout;
     t->n = n;
     t->recipe = *recipe;
     t->dropout = recipe->dropout < 0 ? m->config.dropout_rate : recipe->dropout;
@@ -159,6 +164,7 @@ ia3_train_free(ia3_train *t)
         if (device[i])
             dev->ops->free(dev, device[i]);
     ia3_model_release_backward(t->m);
+    ia3_layout_release(t->layout);
     free(t->examples);
     free(t->order);
     free(t->batch);
@@ -230,7 +236,7 @@ static void
 add_share(train_pass *tp, share *s)
 {
     const ia3_train *t = s->job;
-    int slot = ia3_batch_add_slot(&tp->batch, t->recipe.method, t->values, t->grads);
+    int slot = ia3_batch_add_slot(&tp->batch, t->layout, t->values, t->grads);
     s->loss = ia3_alloc_array(s->n, sizeof *s->loss);
     for (int i = 0; i < s->n; i++) {
         const ia3_train_example *e = &t->examples[s->examples[i]];
@@ -353,7 +359,7 @@ update(ia3_model *m, share *shares, int n)
                                    .tensor_offsets = t->tensor_offsets,
                                    .tensor_rows = t->tensor_rows,
                                    .n_tensors = t->layout->n,
-                                   .fixed_step = t->recipe.method->fixed_step,
+                                   .fixed_step = t->layout->variant.method->fixed_step,
                                    .learning_rate = learning_rate(&t->recipe, t->step),
                                    .step = t->step + 1,
                                    .clip_norm = 1.0};
@@ -493,7 +499,7 @@ fingerprint(const ia3_train *t)
 {
     const ia3_recipe *r = &t->recipe;
     int method = 0; /* its place in the list */
-    while (t->m->methods[method] != r->method)
+    while (ia3_model_methods(t->m)[method] != r->variant.method)
         method++;
     uint64_t h = mix_in(ia3_mix64(r->seed), (uint64_t) r->steps);
     h = mix_in(h, (uint64_t) r->batch_size << 8 | (uint64_t) method << 4 | (uint64_t) r->averaging);
@@ -501,6 +507,8 @@ fingerprint(const ia3_train *t)
                               r->unlikelihood_weight, r->length_norm_weight, t->dropout};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         h = mix_in_double(h, numbers[i]);
+    for (int i = 0; r->variant.method->options && r->variant.method->options[i].name; i++)
+        h = mix_in_double(h, r->variant.options[i]);
     h = mix_in(h, (uint64_t) t->n);
     for (int i = 0; i < t->n; i++) {
         const ia3_train_example *e = &t->examples[i];

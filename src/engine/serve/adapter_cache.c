@@ -57,6 +57,7 @@ drop(ia3_adapter_cache *c, ia3_cached_adapter *e)
     if (e->device)
         c->dispose(e->device, c->arg);
     free(e->values);
+    ia3_layout_release(e->layout);
     free(e);
 }
 
@@ -105,17 +106,20 @@ ia3_adapter_cache_acquire(ia3_adapter_cache *c, const uint8_t digest[IA3_DIGEST_
 }
 
 ia3_cached_adapter *
-ia3_adapter_cache_put(ia3_adapter_cache *c, const uint8_t digest[IA3_DIGEST_LEN], float *values, size_t n)
+ia3_adapter_cache_put(ia3_adapter_cache *c, const uint8_t digest[IA3_DIGEST_LEN], const ia3_layout *layout,
+                      float *values)
 {
     ia3_cached_adapter *e = ia3_adapter_cache_acquire(c, digest);
     if (e) {
         free(values);
+        ia3_layout_release(layout);
         return e;
     }
     e = ia3_alloc(sizeof *e);
     memcpy(e->digest, digest, IA3_DIGEST_LEN);
     e->values = values;
-    e->bytes = n * sizeof *values;
+    e->layout = layout;
+    e->bytes = layout->n_values * sizeof *values;
     e->refs = 1;
     ia3_cached_adapter **bucket = bucket_of(c, digest);
     e->chain = *bucket;

@@ -13,7 +13,7 @@
 
 typedef struct ia3_cached_adapter {
     uint8_t digest[IA3_DIGEST_LEN];
-    const ia3_method *method; /* set by the caller of ia3_adapter_cache_put */
+    const ia3_layout *layout; /* released with the entry */
     float *values;            /* host memory, malloc'd; NULL when they are on the device */
     ia3_adapter *device;      /* NULL until first used */
     size_t bytes;
@@ -32,9 +32,12 @@ void ia3_adapter_cache_free(ia3_adapter_cache *c);
 
 /* Finds an entry, adds a reference and makes it the most recently used one. NULL if there is none. */
 ia3_cached_adapter *ia3_adapter_cache_acquire(ia3_adapter_cache *c, const uint8_t digest[IA3_DIGEST_LEN]);
-/* Adds an entry and takes ownership of `values` (malloc'd [n]); returns the entry with one more reference. */
+/*
+ * Adds an entry and takes ownership of `values` (malloc'd, in the layout) and of the caller's share of the layout; returns
+ * the entry with one more reference.
+ */
 ia3_cached_adapter *ia3_adapter_cache_put(ia3_adapter_cache *c, const uint8_t digest[IA3_DIGEST_LEN],
-                                          float *values, size_t n);
+                                          const ia3_layout *layout, float *values);
 /* Drops a reference. Entries above the limit are evicted as soon as they have no references. */
 void ia3_adapter_cache_release(ia3_adapter_cache *c, ia3_cached_adapter *e);
 /* Evicts all entries without references, for when the device is short of memory. */

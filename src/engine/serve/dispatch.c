@@ -11,6 +11,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "configure.h"
 #include "long_texts.h"
 #include "merger.h"
 #include "normalize.h"
@@ -301,13 +302,17 @@ handle_merge(ia3_io *io, ia3_connection *c, ia3_frame *frame)
     ia3_merger_add(io->server->merger, r);
 }
 
+/* NORMALIZE and CONFIGURE, which need no more than the layouts. */
 static void
-handle_normalize(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
+handle_adapter(ia3_io *io, ia3_connection *c, const ia3_frame *frame)
 {
     ia3_error err = {0};
     ia3_writer w = {0};
-    ia3_frame_begin(&w, IA3_NORMALIZE_OK, frame->request);
-    if (ia3_normalize(io->context.methods, io->context.layouts, frame->data, frame->len, &w, &err)) {
+    ia3_frame_begin(&w, frame->type == IA3_NORMALIZE ? IA3_NORMALIZE_OK : IA3_CONFIGURE_OK, frame->request);
+    bool ok = frame->type == IA3_NORMALIZE
+                  ? ia3_normalize(io->context.layouts, frame->data, frame->len, &w, &err)
+                  : ia3_configure(io->context.layouts, frame->data, frame->len, &w, &err);
+    if (ok) {
         ia3_frame_finish(&w);
         ia3_connection_send(c, &w);
         return;
@@ -342,25 +347,15 @@ put_text(ia3_writer *w, const char *s)
 static void
 put_methods(ia3_writer *w, const ia3_model *model)
 {
-    ia3_layout *const *layouts = ia3_model_layouts(model);
+    const ia3_method *const *methods = ia3_model_methods(model);
     uint32_t n = 0;
-    while (layouts[n])
+    while (methods[n])
         n++;
     ia3_put_u32(w, n);
     for (uint32_t i = 0; i < n; i++) {
-        const ia3_method *method = layouts[i]->method;
-        uint32_t constants = 0;
-        while (method->constants && method->constants[constants].name)
-            constants++;
-        put_text(w, method->name);
-        ia3_put_f64(w, method->learning_rate);
-        ia3_put_u64(w, layouts[i]->n_values);
-        put_text(w, method->peft_config ? method->peft_config : "");
-        ia3_put_u32(w, constants);
-        for (uint32_t k = 0; k < constants; k++) {
-            put_text(w, method->constants[k].name);
-            ia3_put_u32(w, (uint32_t) method->constants[k].value);
-        }
+        put_text(w, methods[i]->name);
+        ia3_put_f64(w, methods[i]->learning_rate);
+        ia3_put_u64(w, ia3_layouts_standard(ia3_model_layouts(model), (int) i)->n_values);
     }
 }
 
@@ -426,19 +421,17 @@ static bool
 describe_method(ia3_io *io, const ia3_frame *frame, ia3_writer *w, ia3_error *err)
 {
     ia3_reader in = {.p = frame->data, .end = frame->data + frame->len};
-    size_t n_text, n_name;
-    const char *text = ia3_get_str(&in, &n_text), *name = ia3_get_str(&in, &n_name);
+    size_t n_text;
+    const char *text = ia3_get_str(&in, &n_text);
     ia3_config config;
-    if (in.bad || in.p != in.end)
-        return ia3_fail(err, IA3_E_PROTOCOL, "malformed METHOD message");
-    const ia3_method *method = ia3_method_require(io->context.methods, name, n_name, err);
-    if (!method)
+    ia3_variant variant;
+    if (!ia3_configure_read(&in, io->context.methods, "METHOD", &variant, err))
         return false;
     if (!ia3_config_parse(&config, text, n_text, "configuration", err)) {
         err->code = err->code == IA3_E_BAD_CHECKPOINT ? IA3_E_INVALID : err->code;
         return false;
     }
-    ia3_layout *layout = ia3_layout_create(&config, method);
+    ia3_layout *layout = ia3_layout_create(&config, variant);
     ia3_put_u64(w, layout->n_values);
     put_row_cost(w, &layout->cost.encoder);
     put_row_cost(w, &layout->cost.decoder);
@@ -596,7 +589,8 @@ ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame)
         handle_merge(io, c, frame);
         return; /* likewise */
     case IA3_NORMALIZE:
-        handle_normalize(io, c, frame);
+    case IA3_CONFIGURE:
+        handle_adapter(io, c, frame);
         break;
     case IA3_TOKENIZE:
         handle_tokenize(io, c, frame);

@@ -77,10 +77,11 @@ cost_of(const ia3_lanes *l, const ia3_row *row)
 {
     if (ia3_row_failed(row))
         return 0;
-    double attention = l->attention * row->n_ids * row->n_ids;
+    int n_ids = row->n_ids + (row->adapter ? row->adapter->layout->lead_rows : 0);
+    double attention = l->attention * n_ids * n_ids;
     if (row->sampling) /* generated tokens count like tokens of the input */
-        return row->n_ids + (int64_t) row->sampling->max_tokens + (int64_t) attention;
-    ia3_score_row s = {.n_ids = row->n_ids, .ids = row->ids, .choices = row->set->choices};
+        return n_ids + (int64_t) row->sampling->max_tokens + (int64_t) attention;
+    ia3_score_row s = {.n_ids = n_ids, .ids = row->ids, .choices = row->set->choices};
     return ia3_score_row_tokens(&s) + (int64_t) attention;
 }
 

@@ -68,7 +68,7 @@ ia3_merger_parse(const ia3_frame *frame, ia3_error *err)
     return r;
 }
 
-/* The layout of the adapter's method; NULL is an error: there is no such method, or it cannot be merged. */
+/* The layout of the adapter's method, which has no options; NULL is an error: there is no such method, or it cannot be merged. */
 static const ia3_layout *
 layout_of(const ia3_server *s, const ia3_request *r, ia3_error *err)
 {
@@ -77,10 +77,12 @@ layout_of(const ia3_server *s, const ia3_request *r, ia3_error *err)
 
     if (method == NULL)
         return NULL;
+    const ia3_variant variant = ia3_variant_standard(method);
+
     if (method->merge_suffix != NULL)
-        return ia3_layout_of(ia3_model_layouts(s->model), method);
+        return ia3_layouts_get(ia3_model_layouts(s->model), &variant, err);
     ia3_fail(err, IA3_E_UNSUPPORTED, "only adapters of the method %s can be merged into the weights",
-             ia3_model_layout(s->model)->method->name);
+             ia3_model_layout(s->model)->variant.method->name);
     ia3_fail_hint(err, "Use ia3_export instead.");
     return NULL;
 }
@@ -100,9 +102,10 @@ run(ia3_merger *m, ia3_request *r)
         values = ia3_adapter_parse(layout, (const uint8_t *) r->merge.adapter.data, r->merge.adapter.len,
                                    &r->error);
     if (values != NULL &&
-        ia3_merge(s->path, s->digest, layout->method, values, directory, &r->cancelled, &r->error))
+        ia3_merge(s->path, s->digest, layout->variant.method, values, directory, &r->cancelled, &r->error))
         ia3_log(IA3_LOG_LOG, "merged checkpoint written to \"%s\" in %.1f s", directory, ia3_now() - started);
     free(values);
+    ia3_layout_release(layout);
 }
 
 static void *

@@ -9,11 +9,12 @@
 #include "engine/files/adapter.h"
 
 /*
- * Parses the payload of NORMALIZE and writes that of NORMALIZE_OK (protocol.h); `layouts` are those of the methods. The
- * same values always give the same bytes, whatever names, order, shapes or dtype they have in the input. On error it
- * writes nothing and returns false: IA3_E_PROTOCOL, or IA3_E_BAD_ADAPTER naming the tensor.
+ * Parses the payload of NORMALIZE and writes that of NORMALIZE_OK (protocol.h). The same values always give the same
+ * bytes, whatever names, order, shapes or dtype they have in the input. On error it writes nothing and returns false:
+ * IA3_E_PROTOCOL for a malformed request,
+ * IA3_E_BAD_ADAPTER for bytes that are not an adapter of this backbone, IA3_E_INVALID for a configuration that
+ * contradicts them or that the method cannot compute, IA3_E_UNSUPPORTED for one of a method that PEFT does not have.
  */
-bool ia3_normalize(const ia3_method *const *methods, ia3_layout *const *layouts, const uint8_t *payload,
-                   size_t len, ia3_writer *w, ia3_error *err);
+bool ia3_normalize(ia3_layouts *layouts, const uint8_t *payload, size_t len, ia3_writer *w, ia3_error *err);
 
 #endif

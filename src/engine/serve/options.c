@@ -47,6 +47,8 @@ static const char help[] =
     "  --lm-weight X (1)  --unlikelihood-weight X (1)  --length-norm-weight X (1)\n"
     "  --dropout X (the checkpoint's)  --seed N (0)  --loss-averaging batch|example (batch)\n"
     "  --adapter FILE            adapter to start from\n"
+    "  --method-options JSON     {\"rank\": 8}, for example; score needs those that the file does not tell "
+    "(alpha)\n"
     "  --method NAME             ";
 
 enum {
@@ -77,7 +79,8 @@ enum {
     OPT_DROPOUT,
     OPT_SEED,
     OPT_LOSS_AVERAGING,
-    OPT_METHOD
+    OPT_METHOD,
+    OPT_METHOD_OPTIONS
 };
 
 static const struct option long_options[] = {
@@ -109,6 +112,7 @@ static const struct option long_options[] = {
     {"seed", required_argument, NULL, OPT_SEED},
     {"loss-averaging", required_argument, NULL, OPT_LOSS_AVERAGING},
     {"method", required_argument, NULL, OPT_METHOD},
+    {"method-options", required_argument, NULL, OPT_METHOD_OPTIONS},
     {NULL, 0, NULL, 0}};
 
 static bool
@@ -192,10 +196,12 @@ parse_averaging(const char *text, Ia3LossAveraging *value)
 }
 
 static bool
-parse_method(const char *text, const ia3_method **value)
+parse_method(const char *text, ia3_variant *value)
 {
-    *value = ia3_method_find(ia3_methods, text, strlen(text));
-    return *value != NULL;
+    const ia3_method *method = ia3_method_find(ia3_methods, text, strlen(text));
+    if (method)
+        *value = ia3_variant_standard(method);
+    return method != NULL;
 }
 
 /* Stores a recipe option. */
@@ -224,7 +230,7 @@ set_recipe(ia3_recipe *r, int option, const char *value)
     case OPT_LOSS_AVERAGING:
         return parse_averaging(value, &r->averaging);
     case OPT_METHOD:
-        return parse_method(value, &r->method);
+        return parse_method(value, &r->variant);
     default:
         return false;
     }
@@ -268,6 +274,9 @@ set_option(ia3_options *o, int option, const char *value)
         return true;
     case OPT_OUT:
         o->out = value;
+        return true;
+    case OPT_METHOD_OPTIONS:
+        o->method_options = value;
         return true;
     case OPT_MAX_INPUT_TOKENS:
         return parse_int(value, 1, (int) IA3_MAX_INPUT_TOKENS, &o->max_input_tokens);
@@ -326,7 +335,7 @@ ia3_options_parse(ia3_options *o, int argc, char **argv)
         .max_input_tokens = 256,
         .recipe = {.steps = 1000,
                    .batch_size = 8,
-                   .method = ia3_methods[0],
+                   .variant = ia3_variant_standard(ia3_methods[0]),
                    .learning_rate = NAN,
                    .warmup_ratio = 0.06,
                    .lm_weight = 1,
@@ -357,7 +366,14 @@ ia3_options_parse(ia3_options *o, int argc, char **argv)
     if (optind >= argc)
         return usage("no command specified");
     if (isnan(o->recipe.learning_rate)) /* not given */
-        o->recipe.learning_rate = o->recipe.method->learning_rate;
+        o->recipe.learning_rate = o->recipe.variant.method->learning_rate;
+    ia3_error err = {0};
+    if (o->method_options &&
+        !ia3_variant_change(&o->recipe.variant, o->method_options, strlen(o->method_options), &err)) {
+        char what[1400];
+        ia3_error_join(&err, what, sizeof what);
+        return usage(what);
+    }
     o->command = argv[optind];
     o->n_arguments = argc - optind - 1;
     o->arguments = argv + optind + 1;

@@ -20,6 +20,7 @@ typedef struct ia3_options {
     int status_fd, death_fd; /* -1 = none */
     const char *adapter, *choices, *out;
     int max_input_tokens;
+    const char *method_options; /* JSON; NULL: the standard ones */
     ia3_recipe recipe;
     int n_arguments; /* the arguments after the options */
     char **arguments;

@@ -299,40 +299,15 @@ get_positive_int(ia3_reader *r)
     return v > 0x7fffffff ? -1 : (int) v;
 }
 
+/* A method's name and its options. */
 static bool
-has_constant(const ia3_method *method, ia3_span name, uint32_t value)
+parse_method(ia3_reader *r, ia3_variant *variant, const ia3_method *const *methods, ia3_error *err)
 {
-    for (const ia3_method_constant *c = method->constants; c && c->name; c++)
-        if (strlen(c->name) == name.len && memcmp(c->name, name.data, name.len) == 0)
-            return value == (uint32_t) c->value;
-    return false;
-}
-
-/* A method's name and its constants, which are given all and as they are. */
-static bool
-parse_method(ia3_reader *r, const ia3_method **method, const ia3_method *const *methods, ia3_error *err)
-{
-    ia3_span name = get_span(r);
-    uint32_t n = ia3_get_count(r, 8), expected = 0;
+    ia3_span name = get_span(r), options = get_span(r);
     if (r->bad)
         return malformed(err, "TRAIN");
-    *method = ia3_method_require(methods, name.data, name.len, err);
-    if (*method == NULL)
-        return false;
-    for (const ia3_method_constant *c = (*method)->constants; c && c->name; c++)
-        expected++;
-    bool same = n == expected;
-    for (uint32_t i = 0; i < n; i++) {
-        ia3_span constant = get_span(r);
-        uint32_t value = ia3_get_u32(r);
-        same = same && !r->bad && has_constant(*method, constant, value);
-    }
-    if (r->bad)
-        return malformed(err, "TRAIN");
-    if (same)
-        return true;
-    ia3_fail(err, IA3_E_UNSUPPORTED, "method \"%s\" has other constants in this engine", (*method)->name);
-    return ia3_fail_hint(err, "Extension and engine must come from the same release of ia3.");
+    const ia3_method *method = ia3_method_require(methods, name.data, name.len, err);
+    return method && ia3_variant_read(variant, method, options.data, options.len, err);
 }
 
 static bool
@@ -350,7 +325,7 @@ parse_recipe(ia3_reader *r, ia3_train_message *m, const ia3_method *const *metho
     c->dropout = ia3_get_f64(r);
     c->seed = ia3_get_u64(r);
     c->averaging = (Ia3LossAveraging) ia3_get_u8(r);
-    if (!parse_method(r, &c->method, methods, err))
+    if (!parse_method(r, &c->variant, methods, err))
         return false;
     m->init = ia3_get_bytes(r, IA3_DIGEST_LEN);
     c->stop = get_positive_int(r);

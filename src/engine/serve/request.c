@@ -411,13 +411,29 @@ ia3_request_reply(ia3_writer *w, const ia3_request *r, const ia3_tokenizer *tok)
     ia3_frame_finish(w);
 }
 
+/* The digest by which requests name an adapter (protocol.h). */
+static void
+digest_of(const uint8_t *bytes, size_t n, const char *options, size_t options_len,
+          uint8_t digest[IA3_DIGEST_LEN])
+{
+    SHA256(bytes, n, digest);
+    if (options_len == 0)
+        return;
+    uint8_t *both = ia3_alloc(IA3_DIGEST_LEN + options_len);
+    memcpy(both, digest, IA3_DIGEST_LEN);
+    memcpy(both + IA3_DIGEST_LEN, options, options_len);
+    SHA256(both, IA3_DIGEST_LEN + options_len, digest);
+    free(both);
+}
+
 ia3_cached_adapter *
 ia3_put_adapter(ia3_request_context *x, const uint8_t *payload, size_t len, ia3_error *err)
 {
     ia3_reader in = {.p = payload, .end = payload + len};
     const uint8_t *digest = ia3_get_bytes(&in, IA3_DIGEST_LEN);
-    size_t name_len, n;
-    const char *name = ia3_get_str(&in, &name_len), *bytes = ia3_get_str(&in, &n);
+    size_t name_len, options_len, n;
+    const char *name = ia3_get_str(&in, &name_len), *options = ia3_get_str(&in, &options_len);
+    const char *bytes = ia3_get_str(&in, &n);
     if (in.bad || in.p != in.end) {
         ia3_fail(err, IA3_E_PROTOCOL, "malformed PUT_ADAPTER message");
         return NULL;
@@ -426,7 +442,7 @@ ia3_put_adapter(ia3_request_context *x, const uint8_t *payload, size_t len, ia3_
     if (known)
         return known;
     uint8_t actual[IA3_DIGEST_LEN];
-    SHA256((const uint8_t *) bytes, n, actual);
+    digest_of((const uint8_t *) bytes, n, options, options_len, actual);
     if (memcmp(actual, digest, IA3_DIGEST_LEN) != 0) {
         ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter does not match the digest it was sent with");
         return NULL;
@@ -434,11 +450,14 @@ ia3_put_adapter(ia3_request_context *x, const uint8_t *payload, size_t len, ia3_
     const ia3_method *method = ia3_method_require(x->methods, name, name_len, err);
     if (method == NULL)
         return NULL;
-    const ia3_layout *layout = ia3_layout_of(x->layouts, method);
-    float *values = ia3_adapter_parse(layout, (const uint8_t *) bytes, n, err);
-    if (values == NULL)
+    ia3_variant variant;
+    const ia3_layout *layout = ia3_variant_read(&variant, method, options, options_len, err)
+                                   ? ia3_layouts_get(x->layouts, &variant, err)
+                                   : NULL;
+    float *values = layout ? ia3_adapter_parse(layout, (const uint8_t *) bytes, n, err) : NULL;
+    if (values == NULL) {
+        ia3_layout_release(layout);
         return NULL;
-    ia3_cached_adapter *a = ia3_adapter_cache_put(x->adapters, digest, values, layout->n_values);
-    a->method = method;
-    return a;
+    }
+    return ia3_adapter_cache_put(x->adapters, digest, layout, values);
 }

@@ -77,15 +77,35 @@ initial_values(ia3_trainer *t, const ia3_request *r)
     return values;
 }
 
+static bool
+may_start_from(ia3_trainer *t, const ia3_cached_adapter *a, const ia3_variant *variant, ia3_error *err)
+{
+    if (a == NULL)
+        return true;
+    if (a->layout->variant.method != variant->method) {
+        ia3_fail(err, IA3_E_INVALID, "the version to start from was trained with another method");
+        return ia3_fail_hint(err, "Use the method of that version, or start from another version.");
+    }
+    const ia3_layout *layout = ia3_layouts_get(ia3_model_layouts(t->server->model), variant, err);
+    if (layout == NULL)
+        return false;
+    ia3_layout_release(layout);
+    if (layout == a->layout)
+        return true;
+    char *options = ia3_variant_text(&a->layout->variant);
+    ia3_fail(err, IA3_E_INVALID, "the version to start from was trained with other options of the method");
+    ia3_fail_detail(err, "Its options are %s.", options);
+    ia3_fail_hint(err, "Use the options of that version, or start from another version.");
+    free(options);
+    return false;
+}
+
 void
 ia3_trainer_add(ia3_trainer *t, ia3_request *r)
 {
     float *init = NULL;
     ia3_train *train = NULL;
-    if (r->adapters[0] && r->adapters[0]->method != r->recipe.method) {
-        ia3_fail(&r->error, IA3_E_INVALID, "the version to start from was trained with another method");
-        ia3_fail_hint(&r->error, "Use the method of that version, or start from another version.");
-    } else {
+    if (may_start_from(t, r->adapters[0], &r->recipe.variant, &r->error)) {
         init = initial_values(t, r);
         train =
             ia3_train_create(t->server->model, r->examples, (int) r->n_examples, &r->recipe, init, &r->error);

@@ -32,19 +32,13 @@ read_count(ia3_reader *reader, size_t itemSize, int max)
 static void
 read_methods(ia3_reader *reader, Ia3EngineInfo *info)
 {
-    info->nMethods = read_count(reader, 28, IA3_MAX_METHODS);
+    info->nMethods = read_count(reader, 20, IA3_MAX_METHODS);
     for (int i = 0; i < info->nMethods; i++) {
         Ia3EngineMethod *method = &info->methods[i];
 
         copy_string(reader, method->name, sizeof method->name);
         method->learningRate = ia3_get_f64(reader);
         method->values = ia3_get_u64(reader);
-        copy_string(reader, method->peftConfig, sizeof method->peftConfig);
-        method->nConstants = read_count(reader, 8, IA3_MAX_METHOD_CONSTANTS);
-        for (int k = 0; k < method->nConstants; k++) {
-            copy_string(reader, method->constants[k].name, sizeof method->constants[k].name);
-            method->constants[k].value = ia3_get_u32(reader);
-        }
     }
 }
 

@@ -9,18 +9,11 @@
 #include "common/wire.h"
 
 /* A PEFT method that the engine has. */
-#define IA3_MAX_METHODS          16
-#define IA3_MAX_METHOD_CONSTANTS 4
+#define IA3_MAX_METHODS 16
 typedef struct Ia3EngineMethod {
     char name[32];
-    double learningRate;  /* the default */
-    uint64 values;        /* numbers in one adapter */
-    char peftConfig[512]; /* members of a JSON object; empty: PEFT does not have the method */
-    int nConstants;
-    struct {
-        char name[32];
-        uint32 value;
-    } constants[IA3_MAX_METHOD_CONSTANTS];
+    double learningRate; /* the default */
+    uint64 values;       /* numbers in one adapter with the default options */
 } Ia3EngineMethod;
 
 /* What a number of a TRAIN request may be. */

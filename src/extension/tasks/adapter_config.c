@@ -47,17 +47,20 @@ put_default_members(Ia3JsonObject *config)
 
 /* The members that are specific to another method, which the engine supplies. */
 static Datum
-engine_members(const Ia3EngineMethod *method)
+engine_members(const Ia3Method *method)
 {
     if (method->peftConfig[0] == '\0')
-        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                        errmsg("there is no PEFT configuration for the method \"%s\"", method->name),
-                        errdetail("PEFT does not have this method.")));
-    return DirectFunctionCall1(jsonb_in, CStringGetDatum(psprintf("{%s}", method->peftConfig)));
+        ereport(ERROR,
+                (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                 errmsg("there is no PEFT configuration for the method \"%s\"", method->name),
+                 method->options[0] == '\0'
+                     ? errdetail("PEFT does not have this method.")
+                     : errdetail("PEFT does not have this method with the options %s.", method->options)));
+    return DirectFunctionCall1(jsonb_in, CStringGetDatum(method->peftConfig));
 }
 
 Datum
-Ia3AdapterConfigMake(const char *path, const Ia3EngineMethod *method)
+Ia3AdapterConfigMake(const char *path, const Ia3Method *method)
 {
     Ia3JsonObject config;
     Datum made;

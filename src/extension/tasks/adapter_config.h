@@ -1,6 +1,7 @@
 /*
  * adapter_config.h
- *     PEFT's adapter_config.json, which is written for exports and, for (IA)³, checked for imports.
+ *     PEFT's adapter_config.json, which is written for exports and, for (IA)³, checked for imports. The engine checks those
+ *     of other methods.
  */
 #ifndef IA3_ADAPTER_CONFIG_H
 #define IA3_ADAPTER_CONFIG_H
@@ -21,10 +22,10 @@ typedef struct Ia3AdapterModules {
 /*
  * The configuration, as jsonb with the keys of PEFT 0.18, of what ia3_export returns. `method` is NULL for (IA)³,
  * whose stored form is the same for every T5: the outputs of k and v and the input of wo are scaled. For other
- * methods the engine supplies the members. `path` is that of the backbone, or NULL if unknown. ERROR 0A000 for a
- * method that PEFT does not have.
+ * methods the engine supplies the members. `path` is that of the backbone, or NULL if unknown. ERROR 0A000 for what PEFT
+ * does not have.
  */
-extern Datum Ia3AdapterConfigMake(const char *path, const Ia3EngineMethod *method);
+extern Datum Ia3AdapterConfigMake(const char *path, const Ia3Method *method);
 
 /*
  * ERROR 22023 unless `config` describes exactly these modules: its type is IA3, every target matches some of them,

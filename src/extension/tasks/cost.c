@@ -141,16 +141,19 @@ get_row_cost(ia3_reader *reader)
     return cost;
 }
 
-/* Asks an engine of the backbone what the method needs on a backbone with this configuration. */
+/*
+ * Asks an engine of the backbone what the method needs on a backbone with this configuration, with the options that a
+ * version has recorded, or with the defaults if this is NULL.
+ */
 static void
-ask_for_method(const char *backbone, Jsonb *config, const char *method, CostInput *input)
+ask_for_method(const char *backbone, Jsonb *config, const char *method, const char *recorded, CostInput *input)
 {
     char *text = JsonbToCString(NULL, &config->root, VARSIZE(config));
     ia3_writer *w = Ia3RequestBegin(backbone);
     ia3_reader reader;
 
     Ia3PutText(w, text, (int) strlen(text));
-    Ia3PutText(w, method, (int) strlen(method));
+    Ia3MethodPut(w, method, recorded, "");
     Ia3RequestSend(IA3_METHOD);
     if (Ia3ReplyWait(&reader) != IA3_METHOD_OK)
         Ia3ProtocolError("The engine did not answer METHOD with a method.");
@@ -165,7 +168,7 @@ ask_for_method(const char *backbone, Jsonb *config, const char *method, CostInpu
 }
 
 static void
-set_method(CostInput *input, const char *backbone, Jsonb *config, const char *method)
+set_method(CostInput *input, const char *backbone, Jsonb *config, const char *method, const char *recorded)
 {
     if (strcmp(method, IA3_DEFAULT_METHOD) == 0)
         input->values = ia3_vector_values(&input->sizes);
@@ -174,7 +177,7 @@ set_method(CostInput *input, const char *backbone, Jsonb *config, const char *me
                         errmsg("method \"%s\" cannot be used with a model of type \"gpt2\"", method),
                         errdetail("Such a model is accepted for comparison only, and is not trained.")));
     else
-        ask_for_method(backbone, config, method, input);
+        ask_for_method(backbone, config, method, recorded, input);
 }
 
 static Jsonb *
@@ -306,7 +309,7 @@ ia3_cost(PG_FUNCTION_ARGS)
     read_numbers(fcinfo, &input, 0, 0);
     set_dtype(&input, text_arg(fcinfo, ARG_DTYPE, NULL));
     input.sizes = Ia3CostConfigRead(config, &input.drops);
-    set_method(&input, Ia3Backbone, config, text_arg(fcinfo, ARG_METHOD, NULL));
+    set_method(&input, Ia3Backbone, config, text_arg(fcinfo, ARG_METHOD, NULL), NULL);
     PG_RETURN_DATUM(result(fcinfo, &input));
 }
 
@@ -356,6 +359,7 @@ ia3_cost_task(PG_FUNCTION_ARGS)
 {
     CostInput input = {.drops = false};
     char *reference;
+    const char *method;
     bool ownChoices;
     Ia3Task *task;
     Jsonb *config;
@@ -371,6 +375,8 @@ ia3_cost_task(PG_FUNCTION_ARGS)
     set_dtype(&input, text_arg(fcinfo, ARG_DTYPE, pstrdup(Ia3GetEngineInfo(task->backbone)->dtype)));
     config = backbone_config(task->backbone);
     input.sizes = Ia3CostConfigRead(config, &input.drops);
-    set_method(&input, task->backbone, config, text_arg(fcinfo, ARG_METHOD, task->method));
+    method = text_arg(fcinfo, ARG_METHOD, task->method);
+    set_method(&input, task->backbone, config, method,
+               strcmp(method, task->method) == 0 ? task->methodOptions : NULL);
     PG_RETURN_DATUM(result(fcinfo, &input));
 }

@@ -4,7 +4,7 @@
  *
  * What is stored is a PEFT file already, so exporting only reads it. An import has the engine of the backbone convert
  * whatever naming the file uses into the stored form. The engine thus decides which vectors there are; what the
- * configuration says about them is checked here (adapter_config.c).
+ * configuration of (IA)³ says about them is checked here (adapter_config.c), that of other methods by the engine.
  */
 #include "postgres.h"
 
@@ -54,7 +54,8 @@ typedef struct Import {
     Ia3Truncate truncate;
     Jsonb *config; /* NULL: none given */
     Ia3EngineInfo engine;
-    char *method;
+    char *method, *methodOptions;
+    Ia3Strings assumed; /* options that are not known and have their defaults */
     bytea *vectors;
     uint32 nTensors, nAllTensors; /* in the adapter; in a complete one */
     Ia3AdapterModules modules;
@@ -73,11 +74,12 @@ ia3_export_config(PG_FUNCTION_ARGS)
     Ia3EngineStatus status;
     bool known = Ia3Loaded() && Ia3GetEngineStatus(task->backbone, &status);
 
-    const Ia3EngineMethod *method = NULL;
+    bool isDefault = strcmp(task->method, IA3_DEFAULT_METHOD) == 0;
+    Ia3Method method;
 
-    if (strcmp(task->method, IA3_DEFAULT_METHOD) != 0)
-        method = Ia3MethodFind(Ia3GetEngineInfo(task->backbone), task->method);
-    PG_RETURN_DATUM(Ia3AdapterConfigMake(known ? status.spec.path : NULL, method));
+    if (!isDefault)
+        Ia3MethodConfigure(&method, task->backbone, task->method, task->methodOptions, "");
+    PG_RETURN_DATUM(Ia3AdapterConfigMake(known ? status.spec.path : NULL, isDefault ? NULL : &method));
 }
 
 /*
@@ -118,6 +120,8 @@ normalize(Import *import, bytea *adapter)
 {
     ia3_reader reader;
     const char *bytes;
+    char *config =
+        import->config ? JsonbToCString(NULL, &import->config->root, VARSIZE(import->config)) : pstrdup("");
     size_t len;
     uint8 type;
 
@@ -126,12 +130,18 @@ normalize(Import *import, bytea *adapter)
 
         import->engine = *Ia3RequestBindBackbone();
         ia3_put_str(w, VARDATA_ANY(adapter), VARSIZE_ANY_EXHDR(adapter));
+        Ia3PutText(w, config, strlen(config));
         Ia3RequestSend(IA3_NORMALIZE);
         type = Ia3ReplyWaitOrRepeat(&reader);
     } while (type == IA3_GOODBYE);
     if (type != IA3_NORMALIZE_OK)
         Ia3ProtocolError("The engine did not answer NORMALIZE with an adapter.");
     import->method = Ia3GetText(&reader);
+    import->methodOptions = Ia3GetText(&reader);
+    import->assumed.n = (int) ia3_get_count(&reader, 4);
+    import->assumed.items = palloc(sizeof(char *) * Max(import->assumed.n, 1));
+    for (int i = 0; i < import->assumed.n; i++)
+        import->assumed.items[i] = Ia3GetText(&reader);
     bytes = ia3_get_str(&reader, &len);
     import->vectors = palloc(VARHDRSZ + len);
     SET_VARSIZE(import->vectors, VARHDRSZ + len);
@@ -164,7 +174,7 @@ make_recipe(const Import *import)
     Ia3JsonPutString(&recipe, "backbone", import->backbone);
     if (strcmp(import->method, IA3_DEFAULT_METHOD) != 0)
         Ia3JsonPutString(&recipe, "method", import->method);
-    Ia3MethodPutOptions(Ia3MethodFind(&import->engine, import->method), &recipe);
+    Ia3MethodPutOptions(import->methodOptions, &recipe);
     if (import->exists)
         Ia3JsonPutStrings(&recipe, "template", import->templates);
     if (import->choices)
@@ -224,15 +234,14 @@ import_adapter(FunctionCallInfo fcinfo, Jsonb *config)
     Ia3VersionsCheckOwner(import.task);
     read_settings(&import);
     normalize(&import, PG_GETARG_BYTEA_PP(1));
-    if (import.config && strcmp(import.method, IA3_DEFAULT_METHOD) != 0)
-        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                        errmsg("adapter configurations can be checked only for the method ia3"),
-                        errhint("Import the adapter without its configuration, provided that this agrees with"
-                                " what ia3_export_config returns for the method.")));
-    if (import.config) {
+    if (import.config && strcmp(import.method, IA3_DEFAULT_METHOD) == 0)
         Ia3AdapterConfigCheck(import.config, &import.modules);
+    if (import.config)
         report_base(&import);
-    }
+    for (int i = 0; i < import.assumed.n; i++)
+        ereport(NOTICE, (errmsg("the default of \"%s\" was assumed, which the adapter does not contain",
+                                import.assumed.items[i]),
+                         errhint("Import the adapter together with its configuration.")));
     if (import.nTensors < import.nAllTensors)
         ereport(NOTICE, (errmsg("adapter has %u of the %u tensors of the method \"%s\"", import.nTensors,
                                 import.nAllTensors, import.method),

@@ -5,7 +5,10 @@
 #include "postgres.h"
 
 #include "lib/stringinfo.h"
+#include "utils/fmgrprotos.h"
 
+#include "extension/client/client.h"
+#include "extension/client/text.h"
 #include "method.h"
 
 const Ia3EngineMethod *
@@ -29,12 +32,37 @@ Ia3MethodFind(const Ia3EngineInfo *engine, const char *name)
 }
 
 void
-Ia3MethodPutOptions(const Ia3EngineMethod *method, Ia3JsonObject *recipe)
+Ia3MethodPut(ia3_writer *w, const char *name, const char *recorded, const char *options)
 {
-    if (method->nConstants == 0)
-        return;
-    Ia3JsonBeginMember(recipe, "method_options");
-    for (int i = 0; i < method->nConstants; i++)
-        Ia3JsonPutInteger(recipe, method->constants[i].name, method->constants[i].value);
-    Ia3JsonEndMember(recipe);
+    Ia3PutText(w, name, strlen(name));
+    ia3_put_u8(w, recorded != NULL);
+    Ia3PutText(w, recorded ? recorded : "", recorded ? strlen(recorded) : 0);
+    Ia3PutText(w, options, strlen(options));
+}
+
+void
+Ia3MethodConfigure(Ia3Method *method, const char *backbone, const char *name, const char *recorded,
+                   const char *options)
+{
+    ia3_writer *w = Ia3RequestBegin(backbone);
+    ia3_reader reader;
+
+    Ia3MethodPut(w, name, recorded, options);
+    Ia3RequestSend(IA3_CONFIGURE);
+    if (Ia3ReplyWait(&reader) != IA3_CONFIGURE_OK)
+        Ia3ProtocolError("The engine did not answer CONFIGURE with options.");
+    method->name = pstrdup(name);
+    method->options = Ia3GetText(&reader);
+    method->values = ia3_get_u64(&reader);
+    method->peftConfig = Ia3GetText(&reader);
+    if (reader.bad || reader.p != reader.end)
+        Ia3ProtocolError("The length of the options does not match their contents.");
+}
+
+void
+Ia3MethodPutOptions(const char *options, Ia3JsonObject *recipe)
+{
+    if (options[0] != '\0')
+        Ia3JsonPutJsonb(recipe, "method_options",
+                        DatumGetJsonbP(DirectFunctionCall1(jsonb_in, CStringGetDatum(options))));
 }

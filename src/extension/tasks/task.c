@@ -14,6 +14,7 @@
 #include "task.h"
 #include "catalog.h"
 #include "extension/client/client.h"
+#include "extension/client/text.h"
 
 /*
  * $1 is the task, $2 the version, or NULL for the active one. Recipes of imported versions may lack the fields. The
@@ -24,10 +25,13 @@
     " OPERATOR(pg_catalog.=) '" type "', false)"
 #define RECIPE_ARRAY(field)                                                                                  \
     "ARRAY(SELECT pg_catalog.jsonb_array_elements_text(a.recipe OPERATOR(pg_catalog.->) '" field "'))"
+#define OPTIONS "(a.recipe OPERATOR(pg_catalog.->>) 'method_options')"
 
 /* clang-format off */
 static Ia3Query lookupQuery = {
-    .sql = "SELECT a.version, t.active_version, a.digest, a.backbone_digest,"
+    .sql = "SELECT a.version, t.active_version,"
+           " CASE WHEN " OPTIONS " IS NULL THEN a.digest ELSE pg_catalog.sha256(a.digest OPERATOR(pg_catalog.||)"
+           "  pg_catalog.convert_to(" OPTIONS ", 'UTF8')) END, a.backbone_digest,"
            " CASE WHEN " FROM_RECIPE("backbone", "string")
            "  THEN a.recipe OPERATOR(pg_catalog.->>) 'backbone' ELSE t.backbone END,"
            " CASE WHEN " FROM_RECIPE("template", "array")
@@ -36,7 +40,7 @@ static Ia3Query lookupQuery = {
            "  WHEN " FROM_RECIPE("choices", "null") " THEN NULL ELSE t.choices END,"
            " a.method,"
            " a.recipe OPERATOR(pg_catalog.?) 'steps' AND NOT a.recipe OPERATOR(pg_catalog.?) 'rendering',"
-           " a.recipe OPERATOR(pg_catalog.->>) 'truncate'"
+           " a.recipe OPERATOR(pg_catalog.->>) 'truncate', " OPTIONS
            " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
            "  AND a.version OPERATOR(pg_catalog.=) COALESCE($2, t.active_version)"
            " WHERE t.task OPERATOR(pg_catalog.=) $1",
@@ -158,6 +162,8 @@ fill_task(Ia3Task *task)
     task->rowsAsWritten = DatumGetBool(Ia3QueryColumn(9, &isNull)) && !isNull;
     value = Ia3QueryColumn(10, &isNull);
     task->truncate = Ia3TruncateFromName(isNull ? NULL : TextDatumGetCString(value));
+    value = Ia3QueryColumn(11, &isNull);
+    task->methodOptions = isNull ? pstrdup("") : TextDatumGetCString(value);
     task->label = psprintf("%s@%d", task->name, task->version);
 }
 
@@ -296,6 +302,7 @@ Ia3TaskPutAdapter(const Ia3Task *task)
     Ia3TaskCheckEngine(task, Ia3RequestBindBackbone());
     ia3_put_bytes(w, task->digest, IA3_DIGEST_LEN);
     ia3_put_str(w, task->method, strlen(task->method));
+    Ia3PutText(w, task->methodOptions, strlen(task->methodOptions));
     ia3_put_str(w, VARDATA_ANY(vectors), VARSIZE_ANY_EXHDR(vectors));
     Ia3RequestSend(IA3_PUT_ADAPTER);
     type = Ia3ReplyWait(&reader);

@@ -26,7 +26,8 @@ typedef struct Ia3Task {
     Ia3Strings *templates;
     Ia3Strings *choices; /* NULL: every call brings its own */
     char *method;
-    uint8 digest[IA3_DIGEST_LEN];
+    char *methodOptions;          /* as they were recorded, JSON; empty: none */
+    uint8 digest[IA3_DIGEST_LEN]; /* of vectors and options, by which requests name the adapter */
     uint8 backboneDigest[IA3_DIGEST_LEN];
     bytea *vectors; /* NULL: not fetched yet (Ia3TaskPutAdapter does it) */
     /* trained on rows as the types' output functions write them: versions whose recipe has no "rendering" */

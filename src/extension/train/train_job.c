@@ -65,7 +65,7 @@ Ia3TrainPrepare(Ia3TrainJob *job, Ia3Recipe *recipe)
     job->recipe = recipe;
     job->maxInputTokens = Ia3InputTokens();
     Ia3RunAndRollBack(look_up, job);
-    Ia3RecipeComplete(recipe, Ia3GetEngineInfo(job->backbone));
+    Ia3RecipeComplete(recipe, job->backbone, job->init);
 }
 
 int

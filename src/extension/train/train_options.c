@@ -4,10 +4,14 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "utils/builtins.h"
 
 #include "train_options.h"
 #include "common/version.h"
+#include "extension/client/client.h"
+#include "extension/client/text.h"
 
 const Ia3Options Ia3TrainOptions = {
     .argument =
@@ -29,6 +33,10 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_LOSS_AVERAGING] = 17,
             [IA3_OPTION_METHOD] = 18,
             [IA3_OPTION_TRUNCATE] = 19,
+            [IA3_OPTION_RANK] = 20,
+            [IA3_OPTION_ALPHA] = 21,
+            [IA3_OPTION_TARGETS] = 22,
+            [IA3_OPTION_PROMPT_LENGTH] = 23,
         },
     .steps = 1000,
     .batchSize = 8,
@@ -155,6 +163,39 @@ template_option(const OptionReader *reader)
     return templates;
 }
 
+/* Adds a number; ERROR 22023 for one that JSON does not have. */
+static void
+put_number(Ia3JsonObject *json, const char *name, double value)
+{
+    if (!isfinite(value))
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be a finite number", name)));
+    Ia3JsonPutFloat(json, name, value);
+}
+
+/* The options of methods that are specified, as JSON; empty if there are none. */
+static char *
+method_options(const OptionReader *reader)
+{
+    Ia3JsonObject json;
+    Datum datum;
+    Jsonb *object;
+
+    Ia3JsonBegin(&json);
+    if (get_option(reader, IA3_OPTION_RANK, &datum))
+        Ia3JsonPutInteger(&json, "rank", DatumGetInt32(datum));
+    if (get_option(reader, IA3_OPTION_ALPHA, &datum))
+        put_number(&json, "alpha", DatumGetFloat8(datum));
+    if (get_option(reader, IA3_OPTION_TARGETS, &datum))
+        Ia3JsonPutStrings(&json, "targets", Ia3StringsFromArray(datum, "targets"));
+    if (get_option(reader, IA3_OPTION_PROMPT_LENGTH, &datum))
+        Ia3JsonPutInteger(&json, "prompt_length", DatumGetInt32(datum));
+    object = DatumGetJsonbP(Ia3JsonEnd(&json));
+    if (JB_ROOT_COUNT(object) == 0)
+        return pstrdup("");
+    return JsonbToCString(NULL, &object->root, VARSIZE(object));
+}
+
 Ia3Recipe *
 Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
 {
@@ -172,6 +213,7 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     if (r->init != NULL && pg_strcasecmp(r->init, "none") == 0)
         r->init = NULL;
     r->methodName = text_option(&reader, IA3_OPTION_METHOD);
+    r->methodOptions = method_options(&reader);
     r->steps = int_option(&reader, IA3_OPTION_STEPS, options->steps);
     r->batchSize = int_option(&reader, IA3_OPTION_BATCH_SIZE, options->batchSize);
     r->learningRate = float_option(&reader, IA3_OPTION_LEARNING_RATE, options->learningRate);
@@ -205,11 +247,18 @@ check_limit(const Ia3EngineInfo *engine, const char *name, double value)
 }
 
 void
-Ia3RecipeComplete(Ia3Recipe *r, const Ia3EngineInfo *engine)
+Ia3RecipeComplete(Ia3Recipe *r, const char *backbone, const Ia3Task *init)
 {
-    r->method = r->methodName ? *Ia3MethodFind(engine, r->methodName) : engine->methods[0];
+    const Ia3EngineInfo *engine = Ia3GetEngineInfo(backbone);
+    const char *name = pstrdup(r->methodName ? r->methodName : engine->methods[0].name);
+    double learningRate = Ia3MethodFind(engine, name)->learningRate;
+
+    Ia3MethodConfigure(&r->method, backbone, name,
+                       init && strcmp(init->method, name) == 0 ? init->methodOptions : NULL,
+                       r->methodOptions);
     if (!r->hasLearningRate)
-        r->learningRate = r->method.learningRate;
+        r->learningRate = learningRate;
+    engine = Ia3GetEngineInfo(backbone);
     check_limit(engine, "steps", r->steps);
     check_limit(engine, "batch_size", r->batchSize);
     check_limit(engine, "learning_rate", r->learningRate);
@@ -224,7 +273,7 @@ Ia3RecipeComplete(Ia3Recipe *r, const Ia3EngineInfo *engine)
 void
 Ia3RecipePut(const Ia3Recipe *recipe, ia3_writer *w)
 {
-    const Ia3EngineMethod *method = &recipe->method;
+    const Ia3Method *method = &recipe->method;
 
     ia3_put_u32(w, recipe->steps);
     ia3_put_u32(w, recipe->batchSize);
@@ -237,11 +286,7 @@ Ia3RecipePut(const Ia3Recipe *recipe, ia3_writer *w)
     ia3_put_u64(w, (uint64) recipe->seed);
     ia3_put_u8(w, recipe->averaging);
     ia3_put_str(w, method->name, strlen(method->name));
-    ia3_put_u32(w, method->nConstants);
-    for (int i = 0; i < method->nConstants; i++) {
-        ia3_put_str(w, method->constants[i].name, strlen(method->constants[i].name));
-        ia3_put_u32(w, method->constants[i].value);
-    }
+    Ia3PutText(w, method->options, strlen(method->options));
 }
 
 Datum
@@ -252,7 +297,7 @@ Ia3RecipeJson(const Ia3Recipe *r, const Ia3RecipeContext *context)
     Ia3JsonBegin(&json);
     Ia3JsonPutString(&json, "query", context->query);
     Ia3JsonPutString(&json, "method", r->method.name);
-    Ia3MethodPutOptions(&r->method, &json);
+    Ia3MethodPutOptions(r->method.options, &json);
     Ia3JsonPutStrings(&json, "template", r->templates);
     Ia3JsonPutStrings(&json, "choices", context->choices);
     Ia3JsonPutString(&json, "backbone", context->backbone);

@@ -10,6 +10,7 @@
 #include "extension/client/engine_info.h"
 #include "extension/client/string_list.h"
 #include "extension/tasks/method.h"
+#include "extension/tasks/task.h"
 #include "extension/tasks/template.h"
 
 typedef struct Ia3Recipe {
@@ -28,7 +29,8 @@ typedef struct Ia3Recipe {
     bool activate;
     Ia3LossAveraging averaging;
     Ia3Truncate truncate;
-    Ia3EngineMethod method; /* filled in by Ia3RecipeComplete */
+    char *methodOptions; /* those that were specified, as JSON; empty: none */
+    Ia3Method method;    /* filled in by Ia3RecipeComplete */
 } Ia3Recipe;
 
 /* The options of functions that train, in no particular order. */
@@ -50,6 +52,11 @@ typedef enum Ia3Option {
     IA3_OPTION_LOSS_AVERAGING,
     IA3_OPTION_METHOD,
     IA3_OPTION_TRUNCATE,
+    /* options of methods */
+    IA3_OPTION_RANK,
+    IA3_OPTION_ALPHA,
+    IA3_OPTION_TARGETS,
+    IA3_OPTION_PROMPT_LENGTH,
     IA3_N_OPTIONS
 } Ia3Option;
 
@@ -70,10 +77,11 @@ extern const Ia3Options Ia3TrainOptions, Ia3PretrainOptions;
 extern Ia3Recipe *Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options);
 
 /*
- * Looks up the method in the description of the backbone's engine, fills in its defaults, and checks the numbers
- * against the engine's limits. ERROR 22023, which names the option, for an unknown method or a number out of range.
+ * Has the engine of the backbone complete the method, fills in its defaults, and checks the numbers against the engine's
+ * limits. Options of the method that are not specified are those of `init` (may be NULL). ERROR 22023, which names the
+ * option, for an unknown method or a number out of range, and as for Ia3MethodConfigure.
  */
-extern void Ia3RecipeComplete(Ia3Recipe *recipe, const Ia3EngineInfo *engine);
+extern void Ia3RecipeComplete(Ia3Recipe *recipe, const char *backbone, const Ia3Task *init);
 
 /* Writes the part of a TRAIN request from `steps` to the method. */
 extern void Ia3RecipePut(const Ia3Recipe *recipe, ia3_writer *w);

@@ -1,28 +1,163 @@
 /*
  * lora.c
- *     LoRA: a low-rank addition to each linear layer, y += (x·Aᵀ)·Bᵀ / RANK, A [RANK, in], B [out, RANK], stored as in
- *     peft, "base_model.model.<module>.lora_A.weight". The configuration is T-Few's, except that T-Few also trains the
- *     norms.
+ *     LoRA: a low-rank addition to linear layers, y += (alpha / rank) · (x·Aᵀ)·Bᵀ, A [rank, in], B [out, rank], stored as
+ *     in peft, "base_model.model.<module>.lora_A.weight". The standard configuration is T-Few's, except that T-Few also
+ *     trains the norms.
  */
 #include "methods.h"
 
 #include <math.h>
+#include <stdio.h>
+#include <string.h>
 
 #include "engine/base/rng.h"
+#include "engine/files/peft_config.h"
 
-#define RANK      4
-#define TEXT(x)   #x
-#define NUMBER(x) TEXT(x)
+#define A_SUFFIX ".lora_A.weight"
+#define B_SUFFIX ".lora_B.weight"
 
-_Static_assert(RANK <= IA3_MAX_RANK, "what devices compute");
+enum { RANK, ALPHA, TARGETS };
+static const ia3_method_option options[] = {
+    [RANK] =
+        {.name = "rank", .kind = IA3_OPTION_WHOLE, .min = 1, .max = IA3_MAX_RANK, .standard = 4, .before = 4},
+    [ALPHA] = {.name = "alpha",
+               .kind = IA3_OPTION_NUMBER,
+               .hidden = true,
+               .min = 1e-6,
+               .max = 1e6,
+               .standard = 1,
+               .before = 1},
+    [TARGETS] = {.name = "targets",
+                 .kind = IA3_OPTION_KINDS,
+                 .standard = IA3_ALL_KINDS,
+                 .before = IA3_ALL_KINDS},
+    {.name = NULL},
+};
+
+static bool
+is_target(const ia3_layout *l, ia3_kind kind)
+{
+    return (int) ia3_option(l, TARGETS) >> kind & 1;
+}
 
 static void
 add_module(ia3_layout *l, const ia3_module *m)
 {
-    if (m->norm)
+    int rank = (int) ia3_option(l, RANK);
+
+    if (m->norm || !is_target(l, m->kind))
         return;
-    ia3_layout_add_matrix(l, RANK, m->in, 0.0f, "%s.lora_A.weight", m->name);
-    ia3_layout_add_matrix(l, m->out, RANK, 0.0f, "%s.lora_B.weight", m->name);
+    ia3_layout_add_matrix(l, rank, m->in, 0.0f, "%s" A_SUFFIX, m->name);
+    ia3_layout_add_matrix(l, m->out, rank, 0.0f, "%s" B_SUFFIX, m->name);
+}
+
+/* The kind of module that a tensor belongs to; IA3_N_KINDS if it is not a factor of any. */
+static int
+kind_of(const ia3_st_tensor *t)
+{
+    char end[32];
+    int kind = 0;
+
+    for (; kind < IA3_N_KINDS; kind++)
+        for (int b = 0; b < 2; b++) {
+            snprintf(end, sizeof end, ".%s%s", ia3_kind_names[kind], b ? B_SUFFIX : A_SUFFIX);
+            if (ia3_name_ends_with(t->name, strlen(t->name), end))
+                return kind;
+        }
+    return kind;
+}
+
+/* The rank is that of any matrix A, the targets are the kinds of modules that there are tensors for. */
+static void
+guess(const ia3_safetensors *st, ia3_variant *v)
+{
+    int targets = 0;
+
+    for (int i = 0; i < st->n; i++) {
+        const ia3_st_tensor *t = &st->tensors[i];
+        int kind = kind_of(t);
+
+        if (kind < IA3_N_KINDS)
+            targets |= 1 << kind;
+        if (t->ndim == 2 && ia3_name_ends_with(t->name, strlen(t->name), A_SUFFIX))
+            v->options[RANK] = (double) t->shape[0];
+    }
+    if (targets != 0)
+        v->options[TARGETS] = targets;
+}
+
+static json_t *
+peft(const ia3_variant *v)
+{
+    const double alpha = v->options[ALPHA];
+
+    return json_pack("{s:s, s:s, s:n, s:b, s:b, s:o, s:f, s:n, s:i, s:o}", "peft_type", "LORA", "bias",
+                     "none", "exclude_modules", "fan_in_fan_out", 0, "init_lora_weights", 1, "lora_alpha",
+                     alpha == floor(alpha) ? json_integer((json_int_t) alpha) : json_real(alpha),
+                     "lora_dropout", 0.0, "modules_to_save", "r", (int) v->options[RANK], "target_modules",
+                     ia3_kinds_to_json(v->options[TARGETS]));
+}
+
+static bool
+begins_with(const char *s, const char *start)
+{
+    return strncmp(s, start, strlen(start)) == 0;
+}
+
+/* Some ways to begin change the backbone's weights as well, so the adapter is of no use with the original ones. */
+static bool
+check_start(const json_t *config, ia3_error *err)
+{
+    static const char *const changing[] = {"pissa", "olora", "loftq", "corda", "lora_ga"};
+    const char *how = ia3_peft_string(config, "init_lora_weights", "");
+
+    for (size_t i = 0; i < sizeof changing / sizeof *changing; i++)
+        if (begins_with(how, changing[i]))
+            return ia3_peft_fail(
+                err, "\"init_lora_weights\" is \"%.64s\", which changes the backbone's weights.", how);
+    return true;
+}
+
+static bool
+read_peft(const json_t *config, ia3_variant *v, ia3_error *err)
+{
+    static const char *const refused[] = {"use_dora",
+                                          "use_qalora",
+                                          "use_bdlora",
+                                          "lora_bias",
+                                          "modules_to_save",
+                                          "rank_pattern",
+                                          "alpha_pattern",
+                                          "layers_to_transform",
+                                          "layer_replication",
+                                          "exclude_modules",
+                                          "target_parameters",
+                                          "trainable_token_indices",
+                                          "alora_invocation_tokens",
+                                          "arrow_config",
+                                          NULL};
+    const json_t *targets = json_object_get(config, "target_modules");
+    const char *bias = ia3_peft_string(config, "bias", "none");
+    double rank, alpha, kinds;
+
+    if (!ia3_peft_refuse(config, refused, err) || !check_start(config, err) ||
+        !ia3_peft_number(config, "r", &rank, err) || !ia3_peft_number(config, "lora_alpha", &alpha, err))
+        return false;
+    if (strcmp(bias, "none") != 0)
+        return ia3_peft_fail(err, "\"bias\" is \"%.64s\", not \"none\".", bias);
+    if (rank != v->options[RANK])
+        return ia3_peft_fail(err, "\"r\" is %.15g, but the rank of the adapter is %.15g.", rank,
+                             v->options[RANK]);
+    if (!json_is_array(targets))
+        return ia3_peft_fail(err, "\"target_modules\" is not a list.");
+    if (!ia3_kinds_from_json("\"target_modules\"", targets, &kinds, err))
+        return false;
+    if (((int) v->options[TARGETS] & ~(int) kinds) != 0)
+        return ia3_peft_fail(
+            err, "The adapter has factors for modules that are not among the \"target_modules\".");
+    v->options[TARGETS] = kinds;
+    v->options[ALPHA] = json_is_true(json_object_get(config, "use_rslora")) ? alpha * sqrt(rank) : alpha;
+    return true;
 }
 
 /* Returns a random number from the standard normal distribution (Box-Muller). */
@@ -54,19 +189,26 @@ runs_on(const ia3_device_ops *ops)
     return ops->low_rank != NULL;
 }
 
-/* The i-th linear layer of a fused product: its columns in the result, and its factors in the values of this place. */
-static ia3_low_rank
-factors(const ia3_method_rows *r, const ia3_matrix *w, int i)
+/*
+ * The i-th linear layer of a fused product: its columns in the result, and its factors, which follow those of the
+ * targets before it at *values. False if it is no target.
+ */
+static bool
+factors(const ia3_method_rows *r, const ia3_matrix *w, int i, const float **values, ia3_low_rank *l)
 {
-    ia3_low_rank l = {.rank = RANK,
-                      .in = w->in,
-                      .out = w->out / r->linears,
-                      .stride = (size_t) w->out,
-                      .scale = 1.0f / RANK};
+    const int rank = (int) ia3_option(r->layout, RANK);
 
-    l.a = r->values + (size_t) i * RANK * (size_t) (l.in + l.out);
-    l.b = l.a + (size_t) RANK * (size_t) l.in;
-    return l;
+    if (!is_target(r->layout, r->kinds[i]))
+        return false;
+    *l = (ia3_low_rank){.rank = rank,
+                        .in = w->in,
+                        .out = w->out / r->linears,
+                        .stride = (size_t) w->out,
+                        .scale = (float) (ia3_option(r->layout, ALPHA) / rank)};
+    l->a = *values;
+    l->b = l->a + (size_t) rank * (size_t) l->in;
+    *values = l->b + (size_t) rank * (size_t) l->out;
+    return true;
 }
 
 static void
@@ -74,11 +216,13 @@ product(const ia3_method_rows *r, void *y, const void *x, const ia3_matrix *w, i
 {
     size_t size = out == IA3_OUT_ACT ? ia3_dtype_size(r->dev->dtype) : sizeof(float);
 
-    for (int i = 0; i < r->linears; i++) {
-        ia3_low_rank l = factors(r, w, i);
+    const float *values = r->values;
+    ia3_low_rank l;
 
-        r->dev->ops->low_rank(r->dev, (char *) y + (size_t) i * (size_t) l.out * size, x, r->rows, &l, out);
-    }
+    for (int i = 0; i < r->linears; i++)
+        if (factors(r, w, i, &values, &l))
+            r->dev->ops->low_rank(r->dev, (char *) y + (size_t) i * (size_t) l.out * size, x, r->rows, &l,
+                                  out);
 }
 
 static void
@@ -87,27 +231,26 @@ product_bwd(const ia3_method_rows *r, void *dx, const void *dy, const void *x, c
 {
     size_t size = ia3_dtype_size(r->dev->dtype);
 
-    for (int i = 0; i < r->linears; i++) {
-        ia3_low_rank l = factors(r, w, i);
+    const float *values = r->values;
+    ia3_low_rank l;
 
-        r->dev->ops->low_rank_bwd(r->dev, dx, r->grads + (l.a - r->values), r->grads + (l.b - r->values),
-                                  (const char *) dy + (size_t) i * (size_t) l.out * size, x, r->rows, &l,
-                                  out);
-    }
+    for (int i = 0; i < r->linears; i++)
+        if (factors(r, w, i, &values, &l))
+            r->dev->ops->low_rank_bwd(r->dev, dx, r->grads + (l.a - r->values), r->grads + (l.b - r->values),
+                                      (const char *) dy + (size_t) i * (size_t) l.out * size, x, r->rows, &l,
+                                      out);
 }
 
 const ia3_method ia3_method_lora = {
     .name = "lora",
-    .constants = (const ia3_method_constant[]){{"rank", RANK}, {NULL, 0}},
+    .options = options,
     .module = add_module,
+    .guess = guess,
     .paired = true,
-    .marks = (const char *const[]){".lora_A.weight", ".lora_B.weight", NULL},
-    .peft_config =
-        "\"bias\": \"none\", \"exclude_modules\": null, \"fan_in_fan_out\": false,"
-        " \"init_lora_weights\": true, \"lora_alpha\": 1, \"lora_dropout\": 0.0,"
-        " \"modules_to_save\": null, \"peft_type\": \"LORA\", \"r\": " NUMBER(
-            RANK) ","
-                  " \"target_modules\": [\"q\", \"k\", \"v\", \"o\", \"wi\", \"wi_0\", \"wi_1\", \"wo\"]",
+    .marks = (const char *const[]){A_SUFFIX, B_SUFFIX, NULL},
+    .peft = peft,
+    .peft_type = "LORA",
+    .read_peft = read_peft,
     .learning_rate = 3e-3,
     .start = start,
     .runs_on = runs_on,

@@ -1,0 +1,231 @@
+/*
+ * variant.c
+ *     The options of methods, in JSON and as numbers.
+ */
+#include "variant.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/alloc.h"
+#include "method.h"
+
+ia3_variant
+ia3_variant_standard(const ia3_method *method)
+{
+    ia3_variant v = {.method = method};
+
+    for (int i = 0; method->options && method->options[i].name; i++)
+        v.options[i] = method->options[i].standard;
+    return v;
+}
+
+bool
+ia3_variant_equal(const ia3_variant *a, const ia3_variant *b)
+{
+    bool equal = a->method == b->method;
+
+    for (int i = 0; i < IA3_MAX_OPTIONS; i++)
+        equal = equal && a->options[i] == b->options[i];
+    return equal;
+}
+
+/* Appends a name in quotes to a list in a hint, of which it is number i of n. */
+static void
+list_name(char *list, size_t size, const char *name, int i, int n)
+{
+    size_t len = strlen(list);
+
+    snprintf(list + len, size - len, "%s\"%s\"", i == 0 ? "" : i + 1 == n ? " and " : ", ", name);
+}
+
+static bool
+fail_unknown(const ia3_method *method, const char *name, ia3_error *err)
+{
+    char names[256] = "";
+    int n = 0;
+
+    while (method->options && method->options[n].name)
+        n++;
+    for (int i = 0; i < n; i++)
+        list_name(names, sizeof names, method->options[i].name, i, n);
+    ia3_fail(err, IA3_E_INVALID, "the method \"%s\" has no option \"%.64s\"", method->name, name);
+    if (n == 0)
+        return ia3_fail_hint(err, "It has no options.");
+    return ia3_fail_hint(err, "Its options are: %s.", names);
+}
+
+json_t *
+ia3_kinds_to_json(double kinds)
+{
+    json_t *array = json_array();
+
+    for (int i = 0; i < IA3_N_KINDS; i++)
+        if ((int) kinds >> i & 1)
+            json_array_append_new(array, json_string(ia3_kind_names[i]));
+    return array;
+}
+
+bool
+ia3_kinds_from_json(const char *what, const json_t *names, double *kinds, ia3_error *err)
+{
+    char valid[128] = "";
+    int bits = 0;
+
+    for (int i = 0; i < IA3_N_KINDS; i++)
+        list_name(valid, sizeof valid, ia3_kind_names[i], i, IA3_N_KINDS);
+    if (!json_is_array(names))
+        return ia3_fail(err, IA3_E_INVALID, "%s must be a list", what);
+    for (size_t k = 0; k < json_array_size(names); k++) {
+        const char *name = json_string_value(json_array_get(names, k));
+        int i = 0;
+
+        while (name && i < IA3_N_KINDS && strcmp(ia3_kind_names[i], name) != 0)
+            i++;
+        if (name == NULL)
+            return ia3_fail(err, IA3_E_INVALID, "%s has an element that is not a string", what);
+        if (i == IA3_N_KINDS) {
+            ia3_fail(err, IA3_E_INVALID, "invalid module \"%.64s\" in %s", name, what);
+            return ia3_fail_hint(err, "Valid values are %s.", valid);
+        }
+        bits |= 1 << i;
+    }
+    *kinds = bits;
+    return true;
+}
+
+void
+ia3_variant_fit(ia3_variant *v, const ia3_config *config)
+{
+    const int absent = config->gated ? 1 << IA3_KIND_WI : 1 << IA3_KIND_WI_0 | 1 << IA3_KIND_WI_1;
+
+    for (int i = 0; v->method->options && v->method->options[i].name; i++)
+        if (v->method->options[i].kind == IA3_OPTION_KINDS)
+            v->options[i] = (int) v->options[i] & ~absent;
+}
+
+static bool
+set_option(const ia3_method_option *option, const json_t *value, double *to, ia3_error *err)
+{
+    if (option->kind == IA3_OPTION_KINDS)
+        return ia3_kinds_from_json(option->name, value, to, err);
+    if (!json_is_number(value))
+        return ia3_fail(err, IA3_E_INVALID, "%s must be a number", option->name);
+    *to = json_number_value(value);
+    return true;
+}
+
+/* Whether an option has this name; `old` allows that of earlier releases. */
+static bool
+is_called(const ia3_method_option *option, const char *name, bool old)
+{
+    return strcmp(option->name, name) == 0 ||
+           (old && option->old_name && strcmp(option->old_name, name) == 0);
+}
+
+static bool
+change(ia3_variant *v, const char *json, size_t len, bool old, ia3_error *err)
+{
+    const ia3_method_option *options = v->method->options;
+    json_error_t where;
+    json_t *object, *value;
+    const char *name;
+    bool ok = true;
+
+    if (len == 0)
+        return true;
+    object = json_loadb(json, len, JSON_REJECT_DUPLICATES, &where);
+    if (!json_is_object(object)) {
+        json_decref(object);
+        return ia3_fail(err, IA3_E_INVALID, "the options of the method \"%s\" are not a JSON object",
+                        v->method->name);
+    }
+    json_object_foreach(object, name, value)
+    {
+        int i = 0;
+
+        while (options && options[i].name && !is_called(&options[i], name, old))
+            i++;
+        ok = options && options[i].name ? set_option(&options[i], value, &v->options[i], err)
+                                        : fail_unknown(v->method, name, err);
+        if (!ok)
+            break;
+    }
+    json_decref(object);
+    return ok && ia3_variant_check(v, err);
+}
+
+bool
+ia3_variant_change(ia3_variant *v, const char *json, size_t len, ia3_error *err)
+{
+    return change(v, json, len, false, err);
+}
+
+bool
+ia3_variant_read(ia3_variant *v, const ia3_method *method, const char *json, size_t len, ia3_error *err)
+{
+    *v = (ia3_variant){.method = method};
+    for (int i = 0; method->options && method->options[i].name; i++)
+        v->options[i] = method->options[i].before;
+    if (change(v, json, len, true, err))
+        return true;
+
+    const ia3_error reason = *err;
+
+    *err = (ia3_error){0};
+    ia3_fail(err, IA3_E_UNSUPPORTED, "this engine does not know the options of the adapter");
+    ia3_fail_detail(err, "The recorded options of the method \"%s\" are invalid: %.300s.", method->name,
+                    reason.message);
+    return ia3_fail_hint(err, "The version may have been made by a later release of ia3.");
+}
+
+bool
+ia3_variant_check(const ia3_variant *v, ia3_error *err)
+{
+    for (int i = 0; v->method->options && v->method->options[i].name; i++) {
+        const ia3_method_option *o = &v->method->options[i];
+        double value = v->options[i];
+
+        if (o->kind == IA3_OPTION_KINDS) {
+            if (value == 0)
+                return ia3_fail(err, IA3_E_INVALID, "%s must not be empty", o->name);
+            continue;
+        }
+        if (!(value >= o->min && value <= o->max)) {
+            ia3_fail(err, IA3_E_INVALID, "%s must be between %.15g and %.15g", o->name, o->min, o->max);
+            return ia3_fail_detail(err, "The value is %.15g.", value);
+        }
+        if (o->kind == IA3_OPTION_WHOLE && value != floor(value))
+            return ia3_fail(err, IA3_E_INVALID, "%s must be a whole number", o->name);
+    }
+    return true;
+}
+
+static json_t *
+json_of(const ia3_method_option *option, double value)
+{
+    if (option->kind == IA3_OPTION_KINDS)
+        return ia3_kinds_to_json(value);
+    if (value == floor(value) && fabs(value) < 1e15)
+        return json_integer((json_int_t) value);
+    return json_real(value);
+}
+
+char *
+ia3_variant_text(const ia3_variant *v)
+{
+    const ia3_method_option *options = v->method->options;
+    json_t *object;
+    char *text;
+
+    if (options == NULL)
+        return ia3_strdup("");
+    object = json_object();
+    for (int i = 0; options[i].name; i++)
+        json_object_set_new(object, options[i].name, json_of(&options[i], v->options[i]));
+    text = json_dumps(object, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(17));
+    json_decref(object);
+    return text;
+}

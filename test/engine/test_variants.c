@@ -1,0 +1,457 @@
+/*
+ * test_variants.c
+ *     Methods with other options than the standard ones: counts of values, options in JSON, identities between variants,
+ *     finite differences, and several variants of one method in one batch.
+ */
+#include "golden_fixture.h"
+
+#include "engine/recipe/score.h"
+#include "engine/recipe/train.h"
+
+#define GATED "t5-gated-untied "
+#define BOTH  "t5-relu-tied " GATED
+
+static const uint8_t digest[IA3_DIGEST_LEN] = {7};
+
+/* A method's standard variant with some options changed, as JSON. */
+static ia3_variant
+variant_of(const char *method, const char *options)
+{
+    ia3_error err = {0};
+    ia3_variant v = ia3_variant_standard(ia3_method_require(ia3_methods, method, strlen(method), &err));
+    golden_ok(ia3_variant_change(&v, options, strlen(options), &err), &err);
+    return v;
+}
+
+/* --- no model is needed --- */
+
+/* The numbers of values for T0-3B. */
+static void
+test_counts(void **state)
+{
+    static const struct {
+        const char *method, *options;
+        size_t values;
+    } cases[] = {
+        {"ia3", "", 540672},
+        {"lora", "", 8847360},
+        {"lora", "{\"rank\": 1}", 8847360 / 4},
+        {"lora", "{\"rank\": 8, \"targets\": [\"q\", \"v\"]}", 8 * 72 * 2 * (2048 + 2048)},
+        {"lora", "{\"targets\": [\"wo\"]}", 4 * 48 * (5120 + 2048)},
+        {"layernorm", "", 249856},
+        {"prompt", "", 20480},
+        {"prompt", "{\"prompt_length\": 100}", 204800},
+    };
+    const ia3_config c = {
+        .n_enc = 24, .n_dec = 24, .d_model = 2048, .inner = 2048, .d_ff = 5120, .gated = true};
+
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ia3_layout *l = ia3_layout_create(&c, variant_of(cases[i].method, cases[i].options));
+        if (l->n_values != cases[i].values)
+            fail_msg("%s %s has %zu values", cases[i].method, cases[i].options, l->n_values);
+        ia3_layout_free(l);
+    }
+}
+
+static void
+test_json(void **state)
+{
+    static const struct {
+        const char *method, *options, *message;
+    } wrong[] = {
+        {"ia3", "{\"rank\": 4}", "the method \"ia3\" has no option \"rank\""},
+        {"prompt", "{\"tokens\": 4}", "the method \"prompt\" has no option \"tokens\""},
+        {"lora", "{\"rank\": 0}", "rank must be between 1 and 64"},
+        {"lora", "{\"rank\": 2.5}", "rank must be a whole number"},
+        {"lora", "{\"rank\": \"4\"}", "rank must be a number"},
+        {"lora", "{\"rank\": null}", "rank must be a number"},
+        {"lora", "{\"rank\": 4, \"rank\": 8}", "the options of the method \"lora\" are not a JSON object"},
+        {"lora", "[]", "the options of the method \"lora\" are not a JSON object"},
+        {"lora", "{", "the options of the method \"lora\" are not a JSON object"},
+        {"lora", "{\"targets\": \"q\"}", "targets must be a list"},
+        {"lora", "{\"targets\": []}", "targets must not be empty"},
+        {"lora", "{\"targets\": [1]}", "targets has an element that is not a string"},
+        {"lora", "{\"targets\": [\"q\", \"x\"]}", "invalid module \"x\" in targets"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        ia3_error err = {0};
+        ia3_variant v = variant_of(wrong[i].method, "");
+        assert_false(ia3_variant_change(&v, wrong[i].options, strlen(wrong[i].options), &err));
+        assert_int_equal(err.code, IA3_E_INVALID);
+        assert_string_equal(err.message, wrong[i].message);
+    }
+
+    /* the canonical form; it is read again as it was, and so are records of earlier releases */
+    ia3_variant v = variant_of("lora", "{\"targets\": [\"v\", \"q\", \"v\"], \"alpha\": 0.1}"), again;
+    ia3_error err = {0};
+    char *text = ia3_variant_text(&v);
+    assert_string_equal(text, "{\"rank\": 4, \"alpha\": 0.10000000000000001, \"targets\": [\"q\", \"v\"]}");
+    golden_ok(ia3_variant_read(&again, v.method, text, strlen(text), &err), &err);
+    assert_true(ia3_variant_equal(&v, &again));
+    free(text);
+    golden_ok(ia3_variant_read(&again, v.method, "", 0, &err), &err);
+    v = ia3_variant_standard(v.method);
+    assert_true(ia3_variant_equal(&v, &again));
+    v = variant_of("prompt", "{\"prompt_length\": 7}");
+    golden_ok(ia3_variant_read(&again, v.method, "{\"tokens\": 7}", 13, &err), &err);
+    assert_true(ia3_variant_equal(&v, &again));
+    assert_false(ia3_variant_read(&again, v.method, "{\"tokens\": 7, \"new\": 1}", 24, &err));
+    assert_int_equal(err.code, IA3_E_UNSUPPORTED);
+    v = variant_of("ia3", "");
+    text = ia3_variant_text(&v);
+    assert_string_equal(text, "");
+    free(text);
+}
+
+/* Layouts exist once, as long as somebody has them; kinds of layers that the backbone lacks make no difference. */
+static void
+test_layouts(void **state)
+{
+    const ia3_config c = {.n_enc = 1, .n_dec = 1, .d_model = 4, .inner = 4, .d_ff = 8, .gated = true};
+    ia3_layouts *ls = ia3_layouts_create(&c, ia3_methods);
+    ia3_error err = {0};
+    const ia3_variant q = variant_of("lora", "{\"targets\": [\"q\"]}");
+    const ia3_variant q_wi = variant_of("lora", "{\"targets\": [\"q\", \"wi\"]}"),
+                      standard = variant_of("lora", "");
+    const ia3_variant none = variant_of("lora", "{\"targets\": [\"wi\"]}");
+
+    const ia3_layout *a = ia3_layouts_get(ls, &q, &err), *b = ia3_layouts_get(ls, &q_wi, &err);
+    golden_ok(a, &err);
+    assert_ptr_equal(a, b);
+    ia3_layout_release(b);
+    assert_ptr_equal(ia3_layout_retain(a), a);
+    ia3_layout_release(a);
+    ia3_layout_release(a);
+    b = ia3_layouts_get(ls, &standard, &err);
+    assert_ptr_equal(b, ia3_layouts_standard(ls, 1));
+    ia3_layout_release(b);
+    ia3_layout_release(NULL);
+    assert_null(ia3_layouts_get(ls, &none, &err));
+    assert_int_equal(err.code, IA3_E_INVALID);
+    ia3_layouts_free(ls);
+
+    const ia3_config large = {
+        .n_enc = 24, .n_dec = 24, .d_model = 1024, .inner = 16384, .d_ff = 65536, .gated = true};
+    const ia3_variant rank64 = variant_of("lora", "{\"rank\": 64}");
+    ls = ia3_layouts_create(&large, ia3_methods);
+    err = (ia3_error){0};
+    assert_null(ia3_layouts_get(ls, &rank64, &err));
+    assert_int_equal(err.code, IA3_E_TOO_LONG);
+    ia3_layouts_free(ls);
+}
+
+/* --- with a model --- */
+
+typedef struct fixture {
+    golden *g;
+    ia3_train_example examples[GOLDEN_EXAMPLES];
+    int32_t *ids[GOLDEN_EXAMPLES];
+    int n_ids[GOLDEN_EXAMPLES];
+} fixture;
+
+static const int no_texts[64]; /* every example's first text */
+
+static fixture *
+open_fixture(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    f->g = golden_open(*state);
+    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "example.%d", i);
+        f->ids[i] = golden_ints(golden_find(f->g, "%s.ids", prefix), &f->n_ids[i]);
+        f->examples[i] = (ia3_train_example){.n_texts = 1,
+                                             .ids = (const int32_t *const *) &f->ids[i],
+                                             .n_ids = &f->n_ids[i],
+                                             .choices = golden_choices(f->g, prefix),
+                                             .label = (int) *golden_values(f->g, 1, "%s.label", prefix)};
+    }
+    return f;
+}
+
+static void
+close_fixture(fixture *f)
+{
+    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
+        free(f->ids[i]);
+        ia3_choices_free((ia3_choices *) f->examples[i].choices);
+    }
+    golden_close(f->g);
+    free(f);
+}
+
+static const ia3_layout *
+layout_of(const fixture *f, const char *method, const char *options)
+{
+    const ia3_variant v = variant_of(method, options);
+    ia3_error err = {0};
+    const ia3_layout *l = ia3_layouts_get(ia3_model_layouts(f->g->m), &v, &err);
+    golden_ok(l, &err);
+    return l;
+}
+
+/* Values that change much; the same for the same seed. */
+static float *
+random_values(const ia3_layout *l, uint64_t seed)
+{
+    float *values = malloc(l->n_values * sizeof *values);
+    for (size_t i = 0; i < l->n_values; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        values[i] = 0.5f * ((float) (seed >> 40) / (1 << 23) - 1);
+    }
+    return values;
+}
+
+static ia3_adapter *
+adapter_of(const fixture *f, const ia3_layout *l, const float *values)
+{
+    ia3_error err = {0};
+    ia3_adapter *a = ia3_adapter_create(f->g->m, l, values, digest, &err);
+    golden_ok(a, &err);
+    return a;
+}
+
+/* Scores [4] of the first input with each of n adapters, all in one batch. */
+static void
+score(const fixture *f, ia3_adapter *const *adapters, int n, double (*scores)[4])
+{
+    ia3_score_row rows[8];
+    ia3_error err = {0};
+    int n_ids;
+    int32_t *ids = golden_ints(golden_find(f->g, "input.0.ids"), &n_ids);
+    ia3_choices *choices = golden_choices(f->g, "input.0");
+    assert_int_equal(choices->n, 4);
+    for (int i = 0; i < n; i++)
+        rows[i] = (ia3_score_row){
+            .ids = ids, .n_ids = n_ids, .adapter = adapters[i], .choices = choices, .scores = scores[i]};
+    golden_ok(ia3_score(f->g->m, rows, n, &err), &err);
+    free(ids);
+    ia3_choices_free(choices);
+}
+
+/* The loss of some examples with an adapter, and its gradients. */
+static double
+loss_at(const fixture *f, const ia3_layout *l, const float *values, float *grads)
+{
+    static const int batch[] = {1, 8, 9};
+    ia3_error err = {0};
+    ia3_train_report report = {0};
+    const ia3_recipe recipe = {.steps = 1000,
+                               .batch_size = 4,
+                               .learning_rate = 3e-3,
+                               .lm_weight = 1,
+                               .unlikelihood_weight = 1,
+                               .length_norm_weight = 1,
+                               .variant = l->variant};
+    ia3_train *t = ia3_train_create(f->g->m, f->examples, GOLDEN_EXAMPLES, &recipe, values, &err);
+    golden_ok(t, &err);
+    golden_ok(ia3_train_gradients(t, batch, no_texts, 3, grads, &report, &err), &err);
+    ia3_train_free(t);
+    return report.loss;
+}
+
+/*
+ * Copies the entries that `from` has to `to`, where they fill the first rows or columns of larger matrices; the rest is
+ * zero. `back` copies in the other direction.
+ */
+static void
+embed(const ia3_layout *from, float *small, const ia3_layout *to, float *large, bool back)
+{
+    for (int i = 0; i < from->n; i++) {
+        const ia3_layout_entry *s = &from->entries[i], *d = ia3_layout_find(to, s->name);
+        assert_non_null(d);
+        for (int r = 0; r < s->rows; r++)
+            for (int c = 0; c < s->cols; c++) {
+                float *x = small + s->offset + (size_t) r * (size_t) s->cols + c;
+                float *y = large + d->offset + (size_t) r * (size_t) d->cols + c;
+                *(back ? x : y) = *(back ? y : x);
+            }
+    }
+}
+
+/* An adapter is the same as a larger one that is filled up with zeros: in scores, loss and the gradients of its values. */
+static void
+check_same(const fixture *f, const char *small, const char *large)
+{
+    const ia3_layout *s = layout_of(f, "lora", small), *l = layout_of(f, "lora", large);
+    float *a = random_values(s, 3), *b = calloc(l->n_values, sizeof *b);
+    float *ga = malloc(s->n_values * sizeof *ga), *gb = malloc(l->n_values * sizeof *gb);
+    float *part = malloc(s->n_values * sizeof *part), *zeros = calloc(s->n_values, sizeof *zeros);
+    embed(s, a, l, b, false);
+    ia3_adapter *adapters[] = {adapter_of(f, s, a), adapter_of(f, l, b), NULL};
+    double scores[3][4];
+    score(f, adapters, 3, scores);
+    for (int c = 0; c < 4; c++)
+        golden_limit(f->g, large, fabs(scores[0][c] - scores[1][c]), f->g->dtype == IA3_F32 ? 1e-5 : 0.05);
+    assert_true(fabs(scores[0][0] - scores[2][0]) > 1e-3);
+    if (f->g->dtype == IA3_F32) {
+        double x = loss_at(f, s, a, ga), y = loss_at(f, l, b, gb);
+        golden_limit(f->g, "loss", fabs(x - y), 1e-5 * fabs(x));
+        embed(s, part, l, gb, true);
+        golden_limit(f->g, "gradients", golden_max(ga, part, s->n_values),
+                     1e-4 * golden_max(ga, zeros, s->n_values));
+    }
+    ia3_adapter_free(f->g->m, adapters[0]);
+    ia3_adapter_free(f->g->m, adapters[1]);
+    ia3_layout_release(s);
+    ia3_layout_release(l);
+    free(a);
+    free(b);
+    free(ga);
+    free(gb);
+    free(part);
+    free(zeros);
+}
+
+static void
+test_identities(void **state)
+{
+    fixture *f = open_fixture(state);
+    check_same(f, "{\"rank\": 4, \"alpha\": 1}", "{\"rank\": 8, \"alpha\": 2}");
+    check_same(f, "{\"rank\": 3, \"alpha\": 6}", "{\"rank\": 64, \"alpha\": 128}");
+    check_same(f, "{\"rank\": 5, \"alpha\": 5, \"targets\": [\"q\"]}", "{\"rank\": 5, \"alpha\": 5}");
+    check_same(f, "{\"targets\": [\"k\", \"wo\", \"wi\", \"wi_1\"]}", "{}");
+    check_same(f, "{\"targets\": [\"v\", \"o\"]}", "{\"targets\": [\"v\", \"o\", \"q\", \"wi\", \"wi_0\"]}");
+    close_fixture(f);
+}
+
+/* Checks the element with the largest gradient of each tensor. */
+static void
+check_differences(const fixture *f, const char *method, const char *options)
+{
+    const ia3_layout *l = layout_of(f, method, options);
+    float *values = random_values(l, 5), *grads = malloc(l->n_values * sizeof *grads);
+    float *scratch = malloc(l->n_values * sizeof *scratch);
+    loss_at(f, l, values, grads);
+    for (int i = 0; i < l->n; i++) {
+        const ia3_layout_entry *e = &l->entries[i];
+        const double h = 0.02, steps[] = {h, -h, 2 * h, -2 * h};
+        double loss[4];
+        size_t top = e->offset;
+        for (size_t k = e->offset; k < e->offset + (size_t) e->len; k++)
+            if (fabsf(grads[k]) > fabsf(grads[top]))
+                top = k;
+        float old = values[top];
+        for (int s = 0; s < 4; s++) {
+            values[top] = (float) (old + steps[s]);
+            loss[s] = loss_at(f, l, values, scratch);
+        }
+        values[top] = old;
+        double want = (8 * (loss[0] - loss[1]) - (loss[2] - loss[3])) / (12 * h);
+        if (fabs(grads[top] - want) > 3e-4 + 0.01 * fabs(want))
+            fail_msg("%s %s: gradient %zu of %s is %g, finite differences say %g", method, options,
+                     top - e->offset, e->name, grads[top], want);
+    }
+    ia3_layout_release(l);
+    free(values);
+    free(grads);
+    free(scratch);
+}
+
+static void
+test_differences(void **state)
+{
+    fixture *f = open_fixture(state);
+    check_differences(f, "lora", "{\"rank\": 11, \"alpha\": 3, \"targets\": [\"k\", \"o\", \"wi_1\"]}");
+    check_differences(f, "lora", "{\"rank\": 1, \"targets\": [\"q\", \"v\", \"wi_0\", \"wo\"]}");
+    check_differences(f, "prompt", "{\"prompt_length\": 2}");
+    close_fixture(f);
+}
+
+/* Adapters of different variants in one batch have the scores that each has alone, and differ. */
+static void
+test_mixed(void **state)
+{
+    static const struct {
+        const char *method, *options;
+    } cases[] = {{"lora", ""},
+                 {"prompt", "{\"prompt_length\": 1}"},
+                 {"lora", "{\"rank\": 9, \"alpha\": 4}"},
+                 {"lora", "{\"rank\": 9, \"alpha\": 5}"},
+                 {"ia3", ""},
+                 {"prompt", "{\"prompt_length\": 40}"},
+                 {"lora", "{\"targets\": [\"q\", \"v\"]}"}};
+    enum { N = sizeof cases / sizeof *cases };
+    fixture *f = open_fixture(state);
+    ia3_adapter *adapters[N];
+    double together[N][4], alone[N][4];
+    for (int i = 0; i < N; i++) {
+        const ia3_layout *l = layout_of(f, cases[i].method, cases[i].options);
+        float *values = random_values(l, 9);
+        adapters[i] = adapter_of(f, l, values);
+        ia3_layout_release(l); /* the adapter has it */
+        free(values);
+    }
+    score(f, adapters, N, together);
+    for (int i = 0; i < N; i++) {
+        score(f, &adapters[i], 1, &alone[i]);
+        for (int c = 0; c < 4; c++)
+            golden_limit(f->g, "mixed", fabs(together[i][c] - alone[i][c]),
+                         f->g->dtype == IA3_F32 ? 1e-5 : 0.05);
+        for (int k = 0; k < i; k++)
+            assert_memory_not_equal(alone[k], alone[i], sizeof alone[i]);
+    }
+    for (int i = 0; i < N; i++)
+        ia3_adapter_free(f->g->m, adapters[i]);
+    close_fixture(f);
+}
+
+/* A file tells its variant, except for alpha. */
+static void
+test_files(void **state)
+{
+    static const char *const methods[] = {"lora", "prompt"};
+    static const char *const options[] = {"{\"rank\": 7, \"targets\": [\"q\", \"wi_0\"]}",
+                                          "{\"prompt_length\": 3}"};
+    fixture *f = open_fixture(state);
+    for (int i = 0; i < 2; i++) {
+        const ia3_layout *l = layout_of(f, methods[i], options[i]), *found;
+        float *values = random_values(l, 2);
+        ia3_error err = {0};
+        size_t len;
+        uint8_t *bytes = ia3_adapter_serialize(l, values, &len);
+        float *again = ia3_adapter_parse_any(ia3_model_layouts(f->g->m), bytes, len, &found, &err);
+        golden_ok(again, &err);
+        assert_ptr_equal(found, l);
+        assert_memory_equal(values, again, l->n_values * sizeof *values);
+        ia3_layout_release(found);
+        ia3_layout_release(l);
+        free(values);
+        free(again);
+        free(bytes);
+    }
+    /* a matrix with more rows than the largest rank */
+    ia3_layout *l = ia3_layout_create(f->g->config, ia3_variant_standard(ia3_methods[1]));
+    const ia3_layout *found;
+    ia3_error err = {0};
+    size_t len;
+    l->n = 1;
+    l->entries[0].rows = 65;
+    float *values = calloc(65 * (size_t) l->entries[0].cols, sizeof *values);
+    uint8_t *bytes = ia3_adapter_serialize(l, values, &len);
+    assert_null(ia3_adapter_parse_any(ia3_model_layouts(f->g->m), bytes, len, &found, &err));
+    assert_int_equal(err.code, IA3_E_BAD_ADAPTER);
+    assert_string_equal(err.message, "rank must be between 1 and 64");
+    free(bytes);
+    free(values);
+    ia3_layout_free(l);
+    close_fixture(f);
+}
+
+int
+main(void)
+{
+    static const struct CMUnitTest plain[] = {
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_layouts),
+    };
+    static const golden_test tests[] = {
+        {"identities", test_identities, true, BOTH},
+        {"finite differences", test_differences, false, GATED},
+        {"mixed", test_mixed, true, BOTH},
+        {"files", test_files, false, GATED},
+    };
+    int failed = cmocka_run_group_tests_name("options", plain, NULL, NULL);
+    return failed + golden_run("variants", tests, sizeof tests / sizeof *tests);
+}
