@@ -25,7 +25,7 @@ from pathlib import Path
 try:
     import sentencepiece
     import torch
-    from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
+    from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
     from safetensors import safe_open
     from safetensors.torch import load_file, save_file
     from transformers import (AutoModelForSeq2SeqLM, MT5Config, MT5ForConditionalGeneration, T5Config,
@@ -199,13 +199,15 @@ def test_export(backbone, work):
 
 
 def test_methods(backbone, work):
-    """LoRA and prompts trained by ia3, opened by peft, saved by it and imported."""
+    """LoRA and prompts trained by ia3, with several options, opened by peft, saved by it and imported."""
     rows = ", ".join(f"({quote(t)}, {quote(c)})" for t, c in zip(TEXTS, CHOICES))
     bare = backbone.library_scores(backbone.load())
-    for method in ("lora", "prompt"):
+    variants = {"lora": "", "prompt": "", "lora_8_qv": "rank => 8, alpha => 4, targets => '{q,v}', ",
+                "lora_3_wo": "rank => 3, alpha => 2.5, targets => '{wi,wi_0,wo}', ", "prompt_3": "prompt_length => 3, "}
+    for method, options in variants.items():
         task = f"{method}_{backbone.name}"
-        backbone.db(f"SELECT ia3_train('{task}', $q$VALUES {rows}$q$, steps => 20, batch_size => 4, method => '{method}', "
-                    f"learning_rate => 0.3, seed => 3, backbone => {quote(backbone.name)});")
+        backbone.db(f"SELECT ia3_train('{task}', $q$VALUES {rows}$q$, steps => 20, batch_size => 4, {options}"
+                    f"method => '{method.split('_')[0]}', learning_rate => 0.3, seed => 3, backbone => {quote(backbone.name)});")
         export_to(backbone, task, work / task)
         model = open_with_peft(backbone, work / task)
         scores = backbone.library_scores(model)
@@ -215,7 +217,8 @@ def test_methods(backbone, work):
         saved = work / f"saved_{task}" / "adapter_model.safetensors"
         check(f"{backbone.name}: what peft saves of {method} are the bytes that ia3 stores",
               saved.read_bytes() == backbone.export(task))
-        backbone.import_file(f"back_{task}", saved)
+        config = json.loads((saved.parent / "adapter_config.json").read_text())
+        backbone.import_file(f"back_{task}", saved, config)
         backbone.check_scores(f"{method} imported again", backbone.our_scores(f"back_{task}"), scores)
 
 
@@ -256,15 +259,20 @@ def test_parts(backbone, work):
         model = disturb(get_peft_model(backbone.load(), config).eval(), "ia3_l")
         save_and_compare(backbone, work, model, task)
     if backbone.name in ("mini", "v10"):
-        config = LoraConfig(task_type="SEQ_2_SEQ_LM", r=4, lora_alpha=1, target_modules=["q", "v"])
-        model = disturb(get_peft_model(backbone.load(), config).eval(), "lora_")
-        save_and_compare(backbone, work, model, f"lora_qv_{backbone.name}")
+        loras = {"lora_qv": dict(r=4, lora_alpha=1, target_modules=["q", "v"]),
+                 "lora_16": dict(r=16, lora_alpha=8, target_modules=["k", "o", "wo"], init_lora_weights="gaussian"),
+                 "lora_rs": dict(r=9, lora_alpha=2, target_modules=["q", "wi", "wi_1"], use_rslora=True)}
+        for name, options in loras.items():
+            config = LoraConfig(task_type="SEQ_2_SEQ_LM", **options)
+            model = disturb(get_peft_model(backbone.load(), config).eval(), "lora_")
+            save_and_compare(backbone, work, model, f"{name}_{backbone.name}")
+        config = PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=7, num_transformer_submodules=1)
+        save_and_compare(backbone, work, get_peft_model(backbone.load(), config).eval(), f"prompt_7_{backbone.name}")
 
 
 def save_and_compare(backbone, work, model, task):
     model.save_pretrained(work / task)
-    lora = "lora" in task  # configurations are checked for (IA)³ only
-    config = None if lora else json.loads((work / task / "adapter_config.json").read_text())
+    config = json.loads((work / task / "adapter_config.json").read_text())
     backbone.import_file(task, work / task / "adapter_model.safetensors", config)
     backbone.check_scores(f"ia3 scores {task} as peft does", backbone.our_scores(task), backbone.library_scores(model))
 
