@@ -66,6 +66,11 @@ SELECT a.method, a.method = m AS as_recorded,
        ia3_cost('cost_' || m || '@1', tokens => 13, steps => 3, batch_size => 4) c,
        ia3_cost('cost_ia3', tokens => 13) bare
  WHERE a.task = 'cost_' || m ORDER BY a.task;
+SELECT ia3_train('cost_lora', 'SELECT * FROM shots', method => 'lora', rank => 9, targets => '{k,wi_1}', steps => 3, batch_size => 4,
+                 seed => 1, activate => false) AS with_options;
+SELECT c.stored_bytes = octet_length(a.vectors) - 8 - get_byte(a.vectors, 0) - 256 * get_byte(a.vectors, 1) AS stored,
+       c.training_flops = ia3.json_number(a.metrics, 'flops') AS flops
+  FROM ia3.adapter a, ia3_cost('cost_lora@2', tokens => 13, steps => 3, batch_size => 4) c WHERE a.task = 'cost_lora' AND a.version = 2;
 -- choices of the call instead of the task's; another method than the version's; a task without choices
 SELECT (ia3_cost('cost_ia3', choices => 3, choice_tokens => 3)).inference_flops = (ia3_cost('cost_ia3', choices => 3)).inference_flops,
        (ia3_cost('cost_ia3', method => 'lora')).stored_bytes = (ia3_cost('cost_lora')).stored_bytes,

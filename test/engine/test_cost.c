@@ -274,7 +274,8 @@ scores(void **state)
     expect_flops(g, "a mixed batch", sum);
     for (int i = 0; i < n; i++) {
         golden_ok(ia3_score(g->m, &rows[i], 1, &err), &err);
-        expect_flops(g, rows[i].adapter ? rows[i].adapter->layout->variant.method->name : "the backbone", rows[i].flops);
+        expect_flops(g, rows[i].adapter ? rows[i].adapter->layout->variant.method->name : "the backbone",
+                     rows[i].flops);
     }
     stop_counting(g->dev);
     for (int i = 0; i < n_methods; i++)
@@ -429,6 +430,18 @@ training(void **state)
             continue;
         train_step(g, ia3_variant_standard(ia3_methods[i]), 0);
         train_step(g, ia3_variant_standard(ia3_methods[i]), 0.1);
+    }
+    static const struct {
+        const char *method, *options;
+    } variants[] = {{"lora", "{\"rank\": 1}"},
+                    {"lora", "{\"rank\": 20, \"targets\": [\"k\", \"o\", \"wo\"]}"},
+                    {"prompt", "{\"prompt_length\": 1}"}};
+    for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
+        ia3_variant v = ia3_variant_standard(
+            ia3_method_require(ia3_methods, variants[i].method, strlen(variants[i].method), &err));
+        golden_ok(ia3_variant_change(&v, variants[i].options, strlen(variants[i].options), &err), &err);
+        if (ia3_model_has_method(g->m, v.method, &err))
+            train_step(g, v, 0);
     }
     golden_close(g);
 }

@@ -46,7 +46,6 @@ double
 ia3_input_flops(const ia3_model *m, const ia3_batch *b, int input, ia3_pass_kind kind)
 {
     const ia3_layout *layout = b->layouts[b->slot_of_input.v[input]];
-    const ia3_method *method = layout->variant.method;
     const ia3_method_cost *cost = &layout->cost;
     ia3_sizes sizes = ia3_sizes_of(&m->config);
     ia3_pass_rows work = work_of(b, input);

@@ -17,7 +17,7 @@
 bool ia3_configure(ia3_layouts *layouts, const uint8_t *payload, size_t len, ia3_writer *w, ia3_error *err);
 
 /* Reads a method and its options at the end of a message, whose name is `what`. Errors are the first three above. */
-bool ia3_configure_read(ia3_reader *in, const ia3_method *const *methods, const char *what, ia3_variant *variant,
-                        ia3_error *err);
+bool ia3_configure_read(ia3_reader *in, const ia3_method *const *methods, const char *what,
+                        ia3_variant *variant, ia3_error *err);
 
 #endif

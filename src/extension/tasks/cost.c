@@ -146,7 +146,8 @@ get_row_cost(ia3_reader *reader)
  * version has recorded, or with the defaults if this is NULL.
  */
 static void
-ask_for_method(const char *backbone, Jsonb *config, const char *method, const char *recorded, CostInput *input)
+ask_for_method(const char *backbone, Jsonb *config, const char *method, const char *recorded,
+               CostInput *input)
 {
     char *text = JsonbToCString(NULL, &config->root, VARSIZE(config));
     ia3_writer *w = Ia3RequestBegin(backbone);
