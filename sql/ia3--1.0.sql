@@ -303,6 +303,7 @@ CREATE FUNCTION @extschema@.ia3_train(
     rank pg_catalog.int4 DEFAULT NULL,
     alpha pg_catalog.float8 DEFAULT NULL,
     targets pg_catalog.text[] DEFAULT NULL,
+    norms pg_catalog.bool DEFAULT NULL,
     prompt_length pg_catalog.int4 DEFAULT NULL
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
@@ -335,6 +336,7 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     rank pg_catalog.int4 DEFAULT NULL,
     alpha pg_catalog.float8 DEFAULT NULL,
     targets pg_catalog.text[] DEFAULT NULL,
+    norms pg_catalog.bool DEFAULT NULL,
     prompt_length pg_catalog.int4 DEFAULT NULL,
     INOUT version pg_catalog.int4 DEFAULT NULL
 )

@@ -61,26 +61,29 @@ SELECT c.task, c.method, c.digest = o.digest AS same
 SELECT name, a.method, a.recipe -> 'method_options' AS options
   FROM method JOIN ia3.adapter a ON a.task IN (name, 'copy_' || name) AND a.version = 1 ORDER BY name, a.task;
 BEGIN;
+SELECT ia3_train('old', 'SELECT text, label FROM shots', method => 'lora', norms => false, steps => 10, learning_rate => 0.3, seed => 1);
 INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
 SELECT task, 90, vectors, backbone_digest, recipe - 'method_options', created_by
-  FROM ia3.adapter WHERE task IN ('lora', 'copy_prompt') AND version = 1;
+  FROM ia3.adapter WHERE task IN ('old', 'copy_prompt') AND version = 1;
 INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
 SELECT task, 90, vectors, backbone_digest, recipe - 'method', created_by
   FROM ia3.adapter WHERE task IN ('ia3', 'copy_ia3') AND version = 1;
 SELECT task, method FROM ia3.adapter WHERE version = 90 ORDER BY task;
-SELECT ia3_predict('lora@90', text) = ia3_predict('lora@1', text) AS same FROM shots LIMIT 1;
+SELECT ia3_predict('old@90', text) = ia3_predict('old@1', text) AS same FROM shots LIMIT 1;
 ROLLBACK;
 
-SELECT jsonb_pretty(ia3_export_config(name) - 'base_model_name_or_path') FROM method WHERE name IN ('lora', 'prompt');
+SELECT jsonb_pretty(ia3_export_config('prompt') - 'base_model_name_or_path');
 
 --
 -- Methods have options, which are recorded with the version
 --
 CREATE TABLE variant (task text, command text);
 INSERT INTO variant VALUES
-    ('r1', $$method => 'lora', rank => 1, learning_rate => 0.3$$),
-    ('r8_qv', $$method => 'lora', rank => 8, alpha => 16, targets => '{q,v}', learning_rate => 0.2$$),
-    ('r64_wo', $$method => 'lora', rank => 64, alpha => 0.5, targets => ARRAY['wo', 'wi', 'wo'], learning_rate => 0.3$$),
+    ('r1', $$method => 'lora', rank => 1, learning_rate => 0.3, norms => false$$),
+    ('r8_qv', $$method => 'lora', rank => 8, alpha => 16, targets => '{q,v}', norms => false, learning_rate => 0.2$$),
+    ('r64_wo', $$method => 'lora', rank => 64, alpha => 0.5, targets => ARRAY['wo', 'wi', 'wo'], norms => false, learning_rate => 0.3$$),
+    ('r2_k', $$method => 'lora', rank => 2, targets => '{k}', learning_rate => 0.05$$),
+    ('b_qv', $$method => 'bitfit', targets => '{q,v,wi_1}', learning_rate => 0.05$$),
     ('p3', $$method => 'prompt', prompt_length => 3, learning_rate => 0.3$$),
     ('p100', $$method => 'prompt', prompt_length => 100, learning_rate => 0.3$$);
 CREATE FUNCTION train(task text, options text, steps int DEFAULT 30) RETURNS text LANGUAGE sql AS $$
@@ -118,7 +121,7 @@ SELECT train('r8_qv', $$method => 'lora', init => 'r8_qv', alpha => 1$$, 1);
 SELECT train('x', $$method => 'prompt', init => 'lora'$$, 1);
 -- options that a method does not have, values that are not allowed
 SELECT options, train('x', options) FROM unnest(ARRAY[
-    $$rank => 4$$, $$method => 'bitfit', targets => '{q}'$$, $$method => 'prompt', rank => 4$$,
+    $$rank => 4$$, $$method => 'layernorm', targets => '{q}'$$, $$method => 'bitfit', norms => false$$, $$method => 'prompt', rank => 4$$,
     $$method => 'lora', prompt_length => 4$$, $$method => 'lora', rank => 0$$, $$method => 'lora', rank => 65$$,
     $$method => 'lora', rank => -1$$, $$method => 'lora', alpha => 0$$, $$method => 'lora', alpha => 'NaN'$$,
     $$method => 'lora', alpha => 'Infinity'$$, $$method => 'lora', targets => '{}'$$, $$method => 'lora', targets => '{q,w0}'$$,
@@ -127,13 +130,13 @@ SELECT options, train('x', options) FROM unnest(ARRAY[
 -- versions of earlier releases lack options, or have an older name for one
 BEGIN;
 INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
-SELECT task, 91, vectors, backbone_digest, jsonb_set(recipe, '{method_options}', '{"rank": 4}'), created_by
-  FROM ia3.adapter WHERE task = 'lora' AND version = 1;
+SELECT task, 91, vectors, backbone_digest, jsonb_set(recipe, '{method_options}', '{"rank": 1}'), created_by
+  FROM ia3.adapter WHERE task = 'r1' AND version = 1;
 INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
 SELECT task, 91, vectors, backbone_digest, jsonb_set(recipe, '{method_options}', '{"tokens": 3}'), created_by
   FROM ia3.adapter WHERE task = 'p3' AND version = 1;
 SELECT a.name, max(abs(x.score - y.score)) < 0.05 AS same
-  FROM (VALUES ('lora'), ('p3')) a(name), ia3_classify(name || '@91', 'refund') x JOIN ia3_classify(name || '@1', 'refund') y USING (choice)
+  FROM (VALUES ('r1'), ('p3')) a(name), ia3_classify(name || '@91', 'refund') x JOIN ia3_classify(name || '@1', 'refund') y USING (choice)
  GROUP BY a.name ORDER BY a.name;
 SELECT train('p3', $$method => 'prompt', init => 'p3@91'$$, 1);
 SELECT recipe -> 'method_options' AS options FROM ia3.adapter WHERE task = 'p3' AND version = 2;
@@ -143,13 +146,17 @@ BEGIN;
 INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
 SELECT task, 92 + n, vectors, backbone_digest, jsonb_set(recipe, '{method_options}', options), created_by
   FROM ia3.adapter, (VALUES (0, '{"rank": 4, "colour": "red"}'::jsonb), (1, '{"rank": 4000}'), (2, '{"rank": "four"}'), (3, '[4]'),
-                            (4, '{"rank": 5}'), (5, '{"rank": 4, "targets": ["q"]}')) r(n, options)
+                            (4, '{"rank": 5}'), (5, '{"rank": 4, "targets": ["q"]}'), (6, '{"norms": 2}')) r(n, options)
  WHERE task = 'lora' AND version = 1;
 SELECT version, attempt(format('SELECT ia3_predict(%L, %L)', 'lora@' || version, 'refund'))
   FROM ia3.adapter WHERE task = 'lora' AND version > 91 ORDER BY version;
 ROLLBACK;
 -- with its configuration an adapter comes back with all its options, without it with the defaults of what the bytes do not tell
-SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1'), ia3_export_config(v.task || '@1')) FROM variant v;
+SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1'), ia3_export_config(v.task || '@1')) FROM variant v
+ WHERE v.task NOT IN ('r2_k', 'b_qv');
+SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1')) FROM variant v WHERE v.task IN ('r2_k', 'b_qv');
+SELECT attempt($$SELECT ia3_export_config('r2_k')$$);
+SELECT attempt($$SELECT ia3_import('peft', ia3_export('r2_k'), ia3_export_config('r1@1') || '{"r": 2}')$$);
 SELECT a.task, a.recipe -> 'method_options' = b.recipe -> 'method_options' AS same_options, a.digest = b.digest AS same_bytes
   FROM ia3.adapter a JOIN ia3.adapter b ON b.task = substr(a.task, 6) AND b.version = 1 WHERE a.task LIKE 'copy\_%_%' ORDER BY a.task;
 SELECT task, ia3_export_config(task) - 'base_model_name_or_path' AS config FROM (VALUES ('r8_qv@1'), ('r64_wo'), ('p3@1')) v(task);
@@ -177,7 +184,7 @@ SELECT attempt($$SELECT ia3_import('peft', ia3_export('lora'), '[]')$$);
 DROP TABLE variant;
 DROP FUNCTION with_config, train;
 
-SELECT name, attempt(format('SELECT ia3_export_config(%L)', name)) FROM method WHERE name IN ('bitfit', 'layernorm');
+SELECT name, attempt(format('SELECT ia3_export_config(%L)', name)) FROM method WHERE name IN ('lora', 'bitfit', 'layernorm');
 SELECT name, attempt(format('SELECT ia3_merge(%L, %L)', name, current_setting('data_directory') || '/merged'))
   FROM method WHERE name <> 'ia3' ORDER BY name;
 

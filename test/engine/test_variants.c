@@ -25,7 +25,7 @@ variant_of(const char *method, const char *options)
 
 /* --- no model is needed --- */
 
-/* The numbers of values for T0-3B. */
+/* The numbers of values for T0-3B; without options those of the paper. */
 static void
 test_counts(void **state)
 {
@@ -34,10 +34,13 @@ test_counts(void **state)
         size_t values;
     } cases[] = {
         {"ia3", "", 540672},
-        {"lora", "", 8847360},
-        {"lora", "{\"rank\": 1}", 8847360 / 4},
-        {"lora", "{\"rank\": 8, \"targets\": [\"q\", \"v\"]}", 8 * 72 * 2 * (2048 + 2048)},
-        {"lora", "{\"targets\": [\"wo\"]}", 4 * 48 * (5120 + 2048)},
+        {"lora", "", 9097216},
+        {"lora", "{\"norms\": false}", 8847360},
+        {"lora", "{\"rank\": 1}", 8847360 / 4 + 249856},
+        {"lora", "{\"rank\": 8, \"targets\": [\"q\", \"v\"], \"norms\": false}", 8 * 72 * 2 * (2048 + 2048)},
+        {"lora", "{\"targets\": [\"wo\"], \"norms\": false}", 4 * 48 * (5120 + 2048)},
+        {"bitfit", "", 1331200},
+        {"bitfit", "{\"targets\": [\"q\", \"k\", \"v\", \"o\", \"wi_0\", \"wi_1\", \"wo\"]}", 1429504},
         {"layernorm", "", 249856},
         {"prompt", "", 20480},
         {"prompt", "{\"prompt_length\": 100}", 204800},
@@ -65,6 +68,7 @@ test_json(void **state)
         {"lora", "{\"rank\": 2.5}", "rank must be a whole number"},
         {"lora", "{\"rank\": \"4\"}", "rank must be a number"},
         {"lora", "{\"rank\": null}", "rank must be a number"},
+        {"lora", "{\"norms\": 1}", "norms must be true or false"},
         {"lora", "{\"rank\": 4, \"rank\": 8}", "the options of the method \"lora\" are not a JSON object"},
         {"lora", "[]", "the options of the method \"lora\" are not a JSON object"},
         {"lora", "{", "the options of the method \"lora\" are not a JSON object"},
@@ -85,12 +89,13 @@ test_json(void **state)
     ia3_variant v = variant_of("lora", "{\"targets\": [\"v\", \"q\", \"v\"], \"alpha\": 0.1}"), again;
     ia3_error err = {0};
     char *text = ia3_variant_text(&v);
-    assert_string_equal(text, "{\"rank\": 4, \"alpha\": 0.10000000000000001, \"targets\": [\"q\", \"v\"]}");
+    assert_string_equal(
+        text, "{\"rank\": 4, \"alpha\": 0.10000000000000001, \"targets\": [\"q\", \"v\"], \"norms\": true}");
     golden_ok(ia3_variant_read(&again, v.method, text, strlen(text), &err), &err);
     assert_true(ia3_variant_equal(&v, &again));
     free(text);
     golden_ok(ia3_variant_read(&again, v.method, "", 0, &err), &err);
-    v = ia3_variant_standard(v.method);
+    v = variant_of("lora", "{\"norms\": false}");
     assert_true(ia3_variant_equal(&v, &again));
     v = variant_of("prompt", "{\"prompt_length\": 7}");
     golden_ok(ia3_variant_read(&again, v.method, "{\"tokens\": 7}", 13, &err), &err);
@@ -215,7 +220,7 @@ adapter_of(const fixture *f, const ia3_layout *l, const float *values)
 static void
 score(const fixture *f, ia3_adapter *const *adapters, int n, double (*scores)[4])
 {
-    ia3_score_row rows[8];
+    ia3_score_row rows[16];
     ia3_error err = {0};
     int n_ids;
     int32_t *ids = golden_ints(golden_find(f->g, "input.0.ids"), &n_ids);
@@ -271,9 +276,9 @@ embed(const ia3_layout *from, float *small, const ia3_layout *to, float *large, 
 
 /* An adapter is the same as a larger one that is filled up with zeros: in scores, loss and the gradients of its values. */
 static void
-check_same(const fixture *f, const char *small, const char *large)
+check_same(const fixture *f, const char *method, const char *small, const char *large)
 {
-    const ia3_layout *s = layout_of(f, "lora", small), *l = layout_of(f, "lora", large);
+    const ia3_layout *s = layout_of(f, method, small), *l = layout_of(f, method, large);
     float *a = random_values(s, 3), *b = calloc(l->n_values, sizeof *b);
     float *ga = malloc(s->n_values * sizeof *ga), *gb = malloc(l->n_values * sizeof *gb);
     float *part = malloc(s->n_values * sizeof *part), *zeros = calloc(s->n_values, sizeof *zeros);
@@ -307,11 +312,15 @@ static void
 test_identities(void **state)
 {
     fixture *f = open_fixture(state);
-    check_same(f, "{\"rank\": 4, \"alpha\": 1}", "{\"rank\": 8, \"alpha\": 2}");
-    check_same(f, "{\"rank\": 3, \"alpha\": 6}", "{\"rank\": 64, \"alpha\": 128}");
-    check_same(f, "{\"rank\": 5, \"alpha\": 5, \"targets\": [\"q\"]}", "{\"rank\": 5, \"alpha\": 5}");
-    check_same(f, "{\"targets\": [\"k\", \"wo\", \"wi\", \"wi_1\"]}", "{}");
-    check_same(f, "{\"targets\": [\"v\", \"o\"]}", "{\"targets\": [\"v\", \"o\", \"q\", \"wi\", \"wi_0\"]}");
+    check_same(f, "lora", "{\"rank\": 4, \"alpha\": 1}", "{\"rank\": 8, \"alpha\": 2}");
+    check_same(f, "lora", "{\"rank\": 3, \"alpha\": 6}", "{\"rank\": 64, \"alpha\": 128}");
+    check_same(f, "lora", "{\"rank\": 5, \"alpha\": 5, \"targets\": [\"q\"]}", "{\"rank\": 5, \"alpha\": 5}");
+    check_same(f, "lora", "{\"targets\": [\"k\", \"wo\", \"wi\", \"wi_1\"]}", "{}");
+    check_same(f, "lora", "{\"targets\": [\"v\", \"o\"]}",
+               "{\"targets\": [\"v\", \"o\", \"q\", \"wi\", \"wi_0\"]}");
+    check_same(f, "bitfit", "{\"targets\": [\"k\", \"o\", \"wi_1\", \"wi\"]}", "{}");
+    check_same(f, "bitfit", "{}",
+               "{\"targets\": [\"q\", \"k\", \"v\", \"o\", \"wi_0\", \"wi_1\", \"wi\", \"wo\"]}");
     close_fixture(f);
 }
 
@@ -354,6 +363,8 @@ test_differences(void **state)
     fixture *f = open_fixture(state);
     check_differences(f, "lora", "{\"rank\": 11, \"alpha\": 3, \"targets\": [\"k\", \"o\", \"wi_1\"]}");
     check_differences(f, "lora", "{\"rank\": 1, \"targets\": [\"q\", \"v\", \"wi_0\", \"wo\"]}");
+    check_differences(f, "lora", "{\"rank\": 2, \"norms\": false}");
+    check_differences(f, "bitfit", "{\"targets\": [\"q\", \"v\", \"wi_0\"]}");
     check_differences(f, "prompt", "{\"prompt_length\": 2}");
     close_fixture(f);
 }
@@ -369,6 +380,9 @@ test_mixed(void **state)
                  {"lora", "{\"rank\": 9, \"alpha\": 4}"},
                  {"lora", "{\"rank\": 9, \"alpha\": 5}"},
                  {"ia3", ""},
+                 {"lora", "{\"norms\": false}"},
+                 {"bitfit", ""},
+                 {"bitfit", "{\"targets\": [\"k\"]}"},
                  {"prompt", "{\"prompt_length\": 40}"},
                  {"lora", "{\"targets\": [\"q\", \"v\"]}"}};
     enum { N = sizeof cases / sizeof *cases };
@@ -400,11 +414,12 @@ test_mixed(void **state)
 static void
 test_files(void **state)
 {
-    static const char *const methods[] = {"lora", "prompt"};
+    static const char *const methods[] = {"lora", "prompt", "bitfit", "lora"};
     static const char *const options[] = {"{\"rank\": 7, \"targets\": [\"q\", \"wi_0\"]}",
-                                          "{\"prompt_length\": 3}"};
+                                          "{\"prompt_length\": 3}", "{\"targets\": [\"k\"]}",
+                                          "{\"norms\": false}"};
     fixture *f = open_fixture(state);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
         const ia3_layout *l = layout_of(f, methods[i], options[i]), *found;
         float *values = random_values(l, 2);
         ia3_error err = {0};
@@ -421,7 +436,7 @@ test_files(void **state)
         free(bytes);
     }
     /* a matrix with more rows than the largest rank */
-    ia3_layout *l = ia3_layout_create(f->g->config, ia3_variant_standard(ia3_methods[1]));
+    ia3_layout *l = ia3_layout_create(f->g->config, variant_of("lora", "{\"norms\": false}"));
     const ia3_layout *found;
     ia3_error err = {0};
     size_t len;

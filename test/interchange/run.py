@@ -202,8 +202,8 @@ def test_methods(backbone, work):
     """LoRA and prompts trained by ia3, with several options, opened by peft, saved by it and imported."""
     rows = ", ".join(f"({quote(t)}, {quote(c)})" for t, c in zip(TEXTS, CHOICES))
     bare = backbone.library_scores(backbone.load())
-    variants = {"lora": "", "prompt": "", "lora_8_qv": "rank => 8, alpha => 4, targets => '{q,v}', ",
-                "lora_3_wo": "rank => 3, alpha => 2.5, targets => '{wi,wi_0,wo}', ", "prompt_3": "prompt_length => 3, "}
+    variants = {"lora": "norms => false, ", "prompt": "", "lora_8_qv": "rank => 8, alpha => 4, targets => '{q,v}', norms => false, ",
+                "lora_3_wo": "rank => 3, alpha => 2.5, targets => '{wi,wi_0,wo}', norms => false, ", "prompt_3": "prompt_length => 3, "}
     for method, options in variants.items():
         task = f"{method}_{backbone.name}"
         backbone.db(f"SELECT ia3_train('{task}', $q$VALUES {rows}$q$, steps => 20, batch_size => 4, {options}"

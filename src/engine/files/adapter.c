@@ -131,7 +131,7 @@ fill_up(const ia3_layout *layout, const bool *seen, float *values, ia3_error *er
 
         if (seen[i])
             continue;
-        if (layout->variant.method->paired && seen[i ^ 1])
+        if (e->partner != 0 && seen[i + e->partner])
             return FAIL(err, "tensor \"%s\" is missing", e->name);
         for (int k = 0; k < layout->n; k++)
             if (seen[k] && same_kind(e->name, layout->entries[k].name)) {

@@ -181,7 +181,7 @@ count_work(ia3_layout *l)
 
         if (e->ndim == 2 && !l->variant.method->fused) {
             row->forward += e->len;
-            row->backward += (l->variant.method->paired && i % 2 == 0 ? 3.0 : 2.0) * e->len;
+            row->backward += (e->partner > 0 ? 3.0 : 2.0) * e->len;
         }
     }
 }

@@ -18,6 +18,7 @@ typedef struct ia3_layout_entry {
     size_t offset; /* of its first value in the layout */
     int len;
     int ndim, rows, cols; /* the shape as stored; [cols] if ndim is 1 */
+    int partner; /* the other entry of two that mean nothing without each other follows (1) or precedes (-1); else 0 */
     bool feedforward; /* (IA)³: stored as [1, len] (as peft does for feedforward_modules); else as [len, 1] */
     float
         start; /* the initial value of its elements, with which the tensor changes nothing (except in a prompt) */

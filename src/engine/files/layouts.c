@@ -84,13 +84,25 @@ ia3_layouts_standard(const ia3_layouts *ls, int i)
     return ls->standard[i];
 }
 
+/* Whether the backbone has none of the kinds of linear layers in an option. */
+static bool
+lacks_targets(const ia3_variant *v)
+{
+    const ia3_method_option *options = v->method->options;
+
+    for (int i = 0; options && options[i].name; i++)
+        if (options[i].kind == IA3_OPTION_KINDS && v->options[i] == 0)
+            return true;
+    return false;
+}
+
 static bool
 check(const ia3_layout *l, ia3_error *err)
 {
     const size_t bytes = l->n_values * sizeof(float), limit = IA3_MAX_FRAME - FRAME_REST;
     const char *name = l->variant.method->name;
 
-    if (l->n == 0)
+    if (lacks_targets(&l->variant))
         return ia3_fail(err, IA3_E_INVALID, "the backbone has none of the targets of the method \"%s\"",
                         name);
     if (bytes <= limit)

@@ -65,8 +65,7 @@ typedef struct ia3_method {
     void (*module)(ia3_layout *l, const ia3_module *m);
     void (*tensors)(ia3_layout *l, const ia3_config *config);
     void (*guess)(const ia3_safetensors *st, ia3_variant *v);
-    const char *const *marks; /* ends with NULL */
-    bool paired;              /* the tensors 2i and 2i + 1 of the layout mean nothing without each other */
+    const char *const *marks;     /* ends with NULL */
     const ia3_spelling *spelling; /* NULL: tensors always have the layout's names and shapes */
 
     /*

@@ -111,6 +111,11 @@ set_option(const ia3_method_option *option, const json_t *value, double *to, ia3
 {
     if (option->kind == IA3_OPTION_KINDS)
         return ia3_kinds_from_json(option->name, value, to, err);
+    if (option->kind == IA3_OPTION_FLAG) {
+        *to = json_is_true(value);
+        return json_is_boolean(value) ||
+               ia3_fail(err, IA3_E_INVALID, "%s must be true or false", option->name);
+    }
     if (!json_is_number(value))
         return ia3_fail(err, IA3_E_INVALID, "%s must be a number", option->name);
     *to = json_number_value(value);
@@ -193,6 +198,8 @@ ia3_variant_check(const ia3_variant *v, ia3_error *err)
                 return ia3_fail(err, IA3_E_INVALID, "%s must not be empty", o->name);
             continue;
         }
+        if (o->kind == IA3_OPTION_FLAG)
+            continue;
         if (!(value >= o->min && value <= o->max)) {
             ia3_fail(err, IA3_E_INVALID, "%s must be between %.15g and %.15g", o->name, o->min, o->max);
             return ia3_fail_detail(err, "The value is %.15g.", value);
@@ -208,6 +215,8 @@ json_of(const ia3_method_option *option, double value)
 {
     if (option->kind == IA3_OPTION_KINDS)
         return ia3_kinds_to_json(value);
+    if (option->kind == IA3_OPTION_FLAG)
+        return json_boolean(value != 0);
     if (value == floor(value) && fabs(value) < 1e15)
         return json_integer((json_int_t) value);
     return json_real(value);

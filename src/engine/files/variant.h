@@ -20,6 +20,7 @@ struct ia3_method;
 typedef enum ia3_option_kind {
     IA3_OPTION_WHOLE,  /* a whole number */
     IA3_OPTION_NUMBER, /* any number */
+    IA3_OPTION_FLAG,   /* true or false: 1 or 0 */
     IA3_OPTION_KINDS /* some kinds of linear layers, as bits: 1 << IA3_KIND_Q ...; in JSON a list of their names */
 } ia3_option_kind;
 

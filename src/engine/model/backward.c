@@ -8,8 +8,8 @@
  * stops at the (IA)³ vectors of the first layer, because nothing below them is trained, unless another method has
  * values there.
  *
- * Inputs of matrix products are recomputed only where methods other than (IA)³ need them. The norm's output without
- * such a method's scales serves both their gradient and that of low-rank factors, since no method has both.
+ * Inputs of matrix products are recomputed only where methods other than (IA)³ need them: the norm's output with their
+ * scales, for what they add to the product, and without them, for the gradient of the scales.
  */
 #include "engine/base/heartbeat.h"
 #include "pass.h"
@@ -64,10 +64,13 @@ static void
 leave(const ia3_pass *p, descent *d, int layer, ia3_part part, const void *dproduct, ia3_matrix *w,
       const float *norm, const float *x, const float *rstd)
 {
-    const void *input = normed(p, d->s, x, norm);
+    const void *unscaled = normed(p, d->s, x, norm);
     ia3_place product = {d->s->decoder, layer, part + 1}, at = {d->s->decoder, layer, part};
+    void *input = normed(p, d->s, x, norm);
+    if (input)
+        ia3_pass_norm(p, d->s, at, input);
     ia3_pass_product_bwd(p, d->s, product, d->dy, dproduct, input, w, IA3_OUT_ACT);
-    ia3_pass_norm_bwd(p, d->s, at, d->dy, input);
+    ia3_pass_norm_bwd(p, d->s, at, d->dy, unscaled);
     OPS->rmsnorm_bwd(DEV, d->dx, d->dy, x, norm, rstd, d->s->rows, p->m->config.d_model);
 }
 

@@ -55,7 +55,7 @@ engine_members(const Ia3Method *method)
                  errmsg("there is no PEFT configuration for the method \"%s\"", method->name),
                  method->options[0] == '\0'
                      ? errdetail("PEFT does not have this method.")
-                     : errdetail("PEFT does not have this method with the options %s.", method->options)));
+                     : errdetail("PEFT has nothing that corresponds to its options, %s.", method->options)));
     return DirectFunctionCall1(jsonb_in, CStringGetDatum(method->peftConfig));
 }
 

@@ -36,7 +36,8 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_RANK] = 20,
             [IA3_OPTION_ALPHA] = 21,
             [IA3_OPTION_TARGETS] = 22,
-            [IA3_OPTION_PROMPT_LENGTH] = 23,
+            [IA3_OPTION_NORMS] = 23,
+            [IA3_OPTION_PROMPT_LENGTH] = 24,
         },
     .steps = 1000,
     .batchSize = 8,
@@ -188,6 +189,8 @@ method_options(const OptionReader *reader)
         put_number(&json, "alpha", DatumGetFloat8(datum));
     if (get_option(reader, IA3_OPTION_TARGETS, &datum))
         Ia3JsonPutStrings(&json, "targets", Ia3StringsFromArray(datum, "targets"));
+    if (get_option(reader, IA3_OPTION_NORMS, &datum))
+        Ia3JsonPutBool(&json, "norms", DatumGetBool(datum));
     if (get_option(reader, IA3_OPTION_PROMPT_LENGTH, &datum))
         Ia3JsonPutInteger(&json, "prompt_length", DatumGetInt32(datum));
     object = DatumGetJsonbP(Ia3JsonEnd(&json));

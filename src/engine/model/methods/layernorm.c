@@ -21,7 +21,7 @@ runs_on(const ia3_device_ops *ops)
 const ia3_method ia3_method_layernorm = {
     .name = "layernorm",
     .module = add_module,
-    .marks = (const char *const[]){"layer_norm.scale", NULL},
+    .marks = (const char *const[]){IA3_NORM_SCALE_SUFFIX, NULL},
     .learning_rate = 3e-4,
     .runs_on = runs_on,
     .norm = ia3_norm_scale,

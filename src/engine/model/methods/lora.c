@@ -1,10 +1,11 @@
 /*
  * lora.c
  *     LoRA: a low-rank addition to linear layers, y += (alpha / rank) · (x·Aᵀ)·Bᵀ, A [rank, in], B [out, rank], stored as
- *     in peft, "base_model.model.<module>.lora_A.weight". The standard configuration is T-Few's, except that T-Few also
- *     trains the norms.
+ *     in peft, "base_model.model.<module>.lora_A.weight", and, if `norms` is on, as in T-Few, a scale for the output of
+ *     each norm. The standard configuration is T-Few's.
  */
 #include "methods.h"
+#include "norm_scale.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -16,7 +17,7 @@
 #define A_SUFFIX ".lora_A.weight"
 #define B_SUFFIX ".lora_B.weight"
 
-enum { RANK, ALPHA, TARGETS };
+enum { RANK, ALPHA, TARGETS, NORMS };
 static const ia3_method_option options[] = {
     [RANK] =
         {.name = "rank", .kind = IA3_OPTION_WHOLE, .min = 1, .max = IA3_MAX_RANK, .standard = 4, .before = 4},
@@ -31,6 +32,7 @@ static const ia3_method_option options[] = {
                  .kind = IA3_OPTION_KINDS,
                  .standard = IA3_ALL_KINDS,
                  .before = IA3_ALL_KINDS},
+    [NORMS] = {.name = "norms", .kind = IA3_OPTION_FLAG, .standard = 1, .before = 0},
     {.name = NULL},
 };
 
@@ -40,15 +42,26 @@ is_target(const ia3_layout *l, ia3_kind kind)
     return (int) ia3_option(l, TARGETS) >> kind & 1;
 }
 
+static bool
+has_norms(const ia3_layout *l)
+{
+    return ia3_option(l, NORMS) != 0;
+}
+
 static void
 add_module(ia3_layout *l, const ia3_module *m)
 {
     int rank = (int) ia3_option(l, RANK);
 
-    if (m->norm || !is_target(l, m->kind))
+    if (m->norm) {
+        if (has_norms(l))
+            ia3_norm_scale_tensor(l, m);
         return;
-    ia3_layout_add_matrix(l, rank, m->in, 0.0f, "%s" A_SUFFIX, m->name);
-    ia3_layout_add_matrix(l, m->out, rank, 0.0f, "%s" B_SUFFIX, m->name);
+    }
+    if (!is_target(l, m->kind))
+        return;
+    ia3_layout_add_matrix(l, rank, m->in, 0.0f, "%s" A_SUFFIX, m->name)->partner = 1;
+    ia3_layout_add_matrix(l, m->out, rank, 0.0f, "%s" B_SUFFIX, m->name)->partner = -1;
 }
 
 /* The kind of module that a tensor belongs to; IA3_N_KINDS if it is not a factor of any. */
@@ -67,18 +80,21 @@ kind_of(const ia3_st_tensor *t)
     return kind;
 }
 
-/* The rank is that of any matrix A, the targets are the kinds of modules that there are tensors for. */
+/* The rank is that of any matrix A; the targets, and whether there are norms, are what there are tensors for. */
 static void
 guess(const ia3_safetensors *st, ia3_variant *v)
 {
     int targets = 0;
 
+    v->options[NORMS] = 0;
     for (int i = 0; i < st->n; i++) {
         const ia3_st_tensor *t = &st->tensors[i];
         int kind = kind_of(t);
 
         if (kind < IA3_N_KINDS)
             targets |= 1 << kind;
+        if (ia3_name_ends_with(t->name, strlen(t->name), IA3_NORM_SCALE_SUFFIX))
+            v->options[NORMS] = 1;
         if (t->ndim == 2 && ia3_name_ends_with(t->name, strlen(t->name), A_SUFFIX))
             v->options[RANK] = (double) t->shape[0];
     }
@@ -91,6 +107,8 @@ peft(const ia3_variant *v)
 {
     const double alpha = v->options[ALPHA];
 
+    if (v->options[NORMS] != 0)
+        return NULL;
     return json_pack("{s:s, s:s, s:n, s:b, s:b, s:o, s:f, s:n, s:i, s:o}", "peft_type", "LORA", "bias",
                      "none", "exclude_modules", "fan_in_fan_out", 0, "init_lora_weights", 1, "lora_alpha",
                      alpha == floor(alpha) ? json_integer((json_int_t) alpha) : json_real(alpha),
@@ -145,6 +163,8 @@ read_peft(const json_t *config, ia3_variant *v, ia3_error *err)
         return false;
     if (strcmp(bias, "none") != 0)
         return ia3_peft_fail(err, "\"bias\" is \"%.64s\", not \"none\".", bias);
+    if (v->options[NORMS] != 0)
+        return ia3_peft_fail(err, "The adapter has scales of norms, which PEFT does not have.");
     if (rank != v->options[RANK])
         return ia3_peft_fail(err, "\"r\" is %.15g, but the rank of the adapter is %.15g.", rank,
                              v->options[RANK]);
@@ -174,10 +194,10 @@ draw_normal(uint64_t seed, uint64_t counter)
 static bool
 start(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err)
 {
-    for (int i = 0; i < l->n; i += 2) {
+    for (int i = 0; i < l->n; i++) {
         const ia3_layout_entry *a = &l->entries[i];
 
-        for (size_t k = a->offset; k < a->offset + (size_t) a->len; k++)
+        for (size_t k = a->offset; a->partner > 0 && k < a->offset + (size_t) a->len; k++)
             values[k] = 0.01f * draw_normal(s->seed, k);
     }
     return true;
@@ -186,7 +206,7 @@ start(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err)
 static bool
 runs_on(const ia3_device_ops *ops)
 {
-    return ops->low_rank != NULL;
+    return ops->low_rank != NULL && ops->scale_row != NULL;
 }
 
 /*
@@ -241,12 +261,25 @@ product_bwd(const ia3_method_rows *r, void *dx, const void *dy, const void *x, c
                                       out);
 }
 
+static void
+norm(const ia3_method_rows *r, void *y)
+{
+    if (has_norms(r->layout))
+        ia3_norm_scale(r, y);
+}
+
+static void
+norm_bwd(const ia3_method_rows *r, void *dy, const void *x)
+{
+    if (has_norms(r->layout))
+        ia3_norm_scale_bwd(r, dy, x);
+}
+
 const ia3_method ia3_method_lora = {
     .name = "lora",
     .options = options,
     .module = add_module,
     .guess = guess,
-    .paired = true,
     .marks = (const char *const[]){A_SUFFIX, B_SUFFIX, NULL},
     .peft = peft,
     .peft_type = "LORA",
@@ -256,4 +289,6 @@ const ia3_method ia3_method_lora = {
     .runs_on = runs_on,
     .product = product,
     .product_bwd = product_bwd,
+    .norm = norm,
+    .norm_bwd = norm_bwd,
 };

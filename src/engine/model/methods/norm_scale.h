@@ -8,6 +8,8 @@
 
 #include "engine/files/method.h"
 
+#define IA3_NORM_SCALE_SUFFIX "layer_norm.scale"
+
 void ia3_norm_scale_tensor(ia3_layout *l, const ia3_module *norm);
 void ia3_norm_scale(const ia3_method_rows *r, void *y);
 void ia3_norm_scale_bwd(const ia3_method_rows *r, void *dy, const void *x);
