@@ -71,6 +71,29 @@ SELECT ia3_train('cost_lora', 'SELECT * FROM shots', method => 'lora', rank => 9
 SELECT c.stored_bytes = octet_length(a.vectors) - 8 - get_byte(a.vectors, 0) - 256 * get_byte(a.vectors, 1) AS stored,
        c.training_flops = ia3.json_number(a.metrics, 'flops') AS flops
   FROM ia3.adapter a, ia3_cost('cost_lora@2', tokens => 13, steps => 3, batch_size => 4) c WHERE a.task = 'cost_lora' AND a.version = 2;
+-- the engine counts what predictions take: an input this short has keys and values on every processor, and repeated ones count once
+CREATE FUNCTION flops_of(query text, OUT shown float8, OUT counted float8) LANGUAGE plpgsql AS $$
+DECLARE
+    before float8;
+    line text;
+BEGIN
+    SELECT score_flops INTO before FROM ia3_stat_engine;
+    FOR line IN EXECUTE 'EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) ' || query LOOP
+        shown := COALESCE(substring(line FROM 'FLOPs: (\d+)')::float8, shown);
+    END LOOP;
+    SELECT score_flops - before INTO counted FROM ia3_stat_engine;
+END $$;
+SELECT m AS method, shown = c.inference_flops AS shown, counted = c.inference_flops AS counted
+  FROM unnest(ARRAY['ia3', 'lora', 'bitfit', 'layernorm', 'prompt']) m, ia3_cost('cost_' || m, tokens => 13) c,
+       flops_of(format('SELECT ia3_predict(%L, text) FROM shots', 'cost_' || m));
+SELECT shown = counted AS same, shown / c.inference_flops AS inputs
+  FROM ia3_cost('cost_ia3', tokens => 13) c,
+       flops_of('SELECT ia3_predict(''cost_ia3'', t) FROM unnest(ARRAY[''my invoice is wrong'', ''is my invoice wrong'']) t');
+-- a generated text of one token: the same as a choice of one
+SELECT shown = counted AS same, shown = c.inference_flops AS one_token
+  FROM ia3_cost('cost_ia3', tokens => 8, choices => 1, choice_tokens => 1) c,
+       flops_of('SELECT ia3_generate(''cost_ia3'', text, 1) FROM shots');
+SELECT train_flops > 0 FROM ia3_stat_engine;
 -- choices of the call instead of the task's; another method than the version's; a task without choices
 SELECT (ia3_cost('cost_ia3', choices => 3, choice_tokens => 3)).inference_flops = (ia3_cost('cost_ia3', choices => 3)).inference_flops,
        (ia3_cost('cost_ia3', method => 'lora')).stored_bytes = (ia3_cost('cost_lora')).stored_bytes,
@@ -132,5 +155,5 @@ RESET ROLE;
 DROP ROLE cost_guest;
 
 SELECT count(ia3_drop(task)) FROM ia3.task WHERE task LIKE 'cost%';
-DROP FUNCTION attempt, parameters, sizes;
+DROP FUNCTION attempt, parameters, sizes, flops_of;
 DROP TABLE shots;

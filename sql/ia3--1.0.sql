@@ -1084,6 +1084,8 @@ CREATE FUNCTION @extschema@.ia3_stat_engine(
     OUT cached_bytes pg_catalog.int8,
     OUT train_jobs pg_catalog.int8,
     OUT train_steps pg_catalog.int8,
+    OUT score_flops pg_catalog.float8,
+    OUT train_flops pg_catalog.float8,
     OUT score_seconds pg_catalog.float8,
     OUT train_seconds pg_catalog.float8,
     OUT score_wait_seconds pg_catalog.float8,
@@ -1099,7 +1101,7 @@ CREATE VIEW @extschema@.ia3_stat_engine AS
            s.bytes, s.backbone_digest, s.queue_rows, s.batches, s.rows, s.input_tokens,
            s.decoder_tokens, s.mean_rows_per_batch, s.distinct_tasks_per_batch, s.max_batch_rows, s.dedup_rows,
            s.truncated_rows, s.cache_hits, s.cache_misses, s.cached_adapters, s.cached_bytes, s.train_jobs, s.train_steps,
-           s.score_seconds, s.train_seconds, s.score_wait_seconds, s.train_wait_seconds, s.connections,
+           s.score_flops, s.train_flops, s.score_seconds, s.train_seconds, s.score_wait_seconds, s.train_wait_seconds, s.connections,
            s.outstanding
       FROM @extschema@.ia3_stat_engine() s;
 COMMENT ON VIEW @extschema@.ia3_stat_engine IS 'state and counters of the engines of all backbones';
@@ -1141,6 +1143,8 @@ COMMENT ON COLUMN @extschema@.ia3_stat_engine.cached_adapters IS 'adapters in th
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.cached_bytes IS 'memory that they take, in bytes';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.train_jobs IS 'training runs in progress now';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.train_steps IS 'training steps since the engine started';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.score_flops IS 'floating-point operations of matrix products, for predictions';
+COMMENT ON COLUMN @extschema@.ia3_stat_engine.train_flops IS 'the same for training';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.score_seconds IS 'time spent predicting, in seconds';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.train_seconds IS 'time spent training, in seconds';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.score_wait_seconds IS

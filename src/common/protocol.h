@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 5
+#define IA3_PROTOCOL_VERSION 6
 #define IA3_FRAME_HEADER     9                    /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* must be less than palloc's limit */
 #define IA3_DIGEST_LEN       32
@@ -35,7 +35,7 @@
 #define IA3_MAX_NEW_TOKENS   1024   /* that may be generated per row */
 /*
  * A larger request is an error (IA3_E_TOO_LONG), as is one whose reply might not fit in a frame. A row's reply has 5
- * bytes, and 8 for each choice or IA3_TOKEN_BYTES for each of its max_tokens.
+ * bytes, and 8 for each choice or IA3_TOKEN_BYTES for each of its max_tokens; the reply has 8 more.
  */
 #define IA3_MAX_ROWS    (1u << 20)
 #define IA3_MAX_TEXTS   (1u << 20) /* rendered texts of a training request */
@@ -104,6 +104,7 @@ typedef enum Ia3Message {
  * SCORE_OK: per row, in order: u8 ok; if 1: list<f64 score> in the order of the choices, score = mean
  *          log-likelihood per token of the choice, </s> included (natural logarithm);
  *          if 0: u32 Ia3ErrorCode, str message, str detail, str hint
+ *          After all rows: f64 FLOPs (cost.h) that these rows took. What several rows share counts for one of them.
  * MISSING: the reply instead of SCORE_OK when nothing was computed because adapters are not cached. Adapters from
  *          PUT_ADAPTER stay cached until the connection's next SCORE, GENERATE or TRAIN is answered, even if the cache
  *          is full.
@@ -124,7 +125,7 @@ typedef enum Ia3Message {
  *          truncated, u32 inputs. It is sent at most every 200 ms and once at the last step.
  * TRAIN_OK: str safetensors (PEFT adapter_model.safetensors, fp32), str metrics (a JSON object: "loss",
  *          "lm_loss", "unlikelihood_loss", "length_norm_loss" averaged over the last tenth of the steps,
- *          "steps", "examples", "seconds", "truncated" = number of rendered texts that were truncated,
+ *          "steps", "examples", "seconds", "flops" (cost.h), "truncated" = number of rendered texts that were truncated,
  *          "loss_curve": at most 100 numbers; all refer to the steps of this request), u32 number of examples,
  *          str state: if `stop` was given, the state from which a TRAIN with the same recipe and examples continues
  *          exactly, bit for bit, as if there had been no pause; else empty
@@ -153,7 +154,8 @@ typedef enum Ia3Message {
  *          list<digest>                      adapters used; all zero bytes = the bare backbone
  *          list<u32 adapter index, input, u32 max_tokens (1 to IA3_MAX_NEW_TOKENS),
  *               f64 temperature (0 = greedy), u32 top_k (0 = all), u64 seed>   rows
- * GENERATE_OK: per row, in order: u8 ok; if 1: str text, without control tokens; if 0: as in SCORE_OK. With
+ * GENERATE_OK: per row, in order: u8 ok; if 1: str text, without control tokens; if 0: as in SCORE_OK. After all
+ *          rows: f64 FLOPs, as in SCORE_OK. With
  *          temperature 0 the text depends only on the adapter and the input; otherwise it depends on the seed too.
  *
  * METHOD:  str config.json, and then as CONFIGURE
@@ -210,6 +212,8 @@ typedef enum Ia3ErrorCode {
     X(CACHED_BYTES, cached_bytes)                                                                            \
     X(TRAIN_JOBS, train_jobs) /* at this moment */                                                           \
     X(TRAIN_STEPS, train_steps)                                                                              \
+    X(SCORE_FLOPS, score_flops) /* of what has been computed to the end (cost.h) */                          \
+    X(TRAIN_FLOPS, train_flops)                                                                              \
     X(SCORE_SECONDS, score_seconds)                                                                          \
     X(TRAIN_SECONDS, train_seconds)                                                                          \
     X(SCORE_WAIT_SECONDS, score_wait_seconds)                                                                \

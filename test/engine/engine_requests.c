@@ -59,6 +59,14 @@ test_put_rows(test_client *c, const test_rows *rows)
     }
 }
 
+double
+test_get_flops(test_client *c)
+{
+    double flops = ia3_get_f64(&c->reader);
+    assert_true(!c->reader.bad && c->reader.p == c->reader.end);
+    return flops;
+}
+
 void
 test_get_scores(test_client *c, double *scores, int n)
 {

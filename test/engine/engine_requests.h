@@ -33,6 +33,8 @@ void test_put_input(ia3_writer *w, const char *text, uint32_t tail, const ia3_fi
 void test_put_rows(test_client *c, const test_rows *rows);
 /* Reads one row of SCORE_OK, which must be ok and have n scores. */
 void test_get_scores(test_client *c, double *scores, int n);
+/* Reads what follows the rows of SCORE_OK or GENERATE_OK, which must be its end: the FLOPs that they took. */
+double test_get_flops(test_client *c);
 
 typedef struct test_recipe {
     uint32_t max_input_tokens, steps, batch_size;

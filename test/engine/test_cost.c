@@ -10,6 +10,7 @@
 #include "common/cost.h"
 #include "engine/base/alloc.h"
 #include "engine/model/work.h"
+#include "engine/recipe/generate.h"
 #include "engine/recipe/score.h"
 #include "engine/recipe/train.h"
 
@@ -319,6 +320,24 @@ pieces(void **state)
     golden_close(g);
 }
 
+/* Two rows, of which one ends earlier, are computed together until both have ended. */
+static void
+generation(void **state)
+{
+    golden *g = golden_open(*state);
+    int32_t *ids = input_of(30, 4), out[2][9];
+    ia3_generate_row rows[] = {
+        {.adapter = g->adapter, .ids = ids, .n_ids = 30, .max_tokens = 9, .out = out[0]},
+        {.ids = ids + 10, .n_ids = 20, .max_tokens = 2, .out = out[1]}};
+    ia3_error err = {0};
+    start_counting(g->dev);
+    golden_ok(ia3_generate(g->m, rows, 2, &err), &err);
+    expect_flops(g, "generation", rows[0].flops + rows[1].flops);
+    stop_counting(g->dev);
+    free(ids);
+    golden_close(g);
+}
+
 /* What ia3_cost says about an input of n tokens and choices that share nothing. */
 static double
 predicted(const golden *g, const ia3_variant *variant, ia3_pass_kind kind, bool chains, double n,
@@ -451,6 +470,7 @@ main(void)
 {
     static const golden_test tests[] = {{"scores", scores, true, GOLDEN_ALL GOLDEN_MINI, true},
                                         {"pieces", pieces, true, GOLDEN_FEW, true},
+                                        {"generation", generation, true, GOLDEN_FEW GOLDEN_MINI, true},
                                         {"sizes alone", sizes_alone, true, GOLDEN_ALL GOLDEN_MINI, false},
                                         {"training", training, true, GOLDEN_FEW GOLDEN_MINI, false}};
     return golden_run("cost", tests, sizeof tests / sizeof *tests);

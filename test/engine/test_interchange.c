@@ -1,6 +1,7 @@
 /*
  * test_interchange.c
- *     NORMALIZE and MERGE requests as a backend makes them, and T-Few's own vectors (skipped if they are absent).
+ *     NORMALIZE, MERGE, CONFIG and METHOD requests as a backend makes them, and T-Few's own vectors (skipped if they are
+ *     absent).
  */
 #include "golden_fixture.h"
 
@@ -470,6 +471,57 @@ test_t_few(void **state)
     free(f.data);
 }
 
+static void
+put_method(test_client *c, const char *config, const char *method)
+{
+    ia3_writer *w = test_begin(c, IA3_METHOD);
+    test_put_text(w, config);
+    test_put_text(w, method);
+}
+
+static void
+test_config(void **state)
+{
+    test_client c;
+    test_client_open(&c, &engine);
+    test_begin(&c, IA3_CONFIG);
+    assert_int_equal(test_call(&c, NULL), IA3_CONFIG_OK);
+    size_t n;
+    const char *text = ia3_get_str(&c.reader, &n);
+    ia3_config config;
+    ia3_error err = {0};
+    assert_true(ia3_config_parse(&config, text, n, "config.json", &err));
+    assert_int_equal(config.vocab_size, 8192);
+    assert_true(!c.reader.bad && c.reader.p == c.reader.end);
+    test_client_close(&c);
+}
+
+/* Methods on backbones that the engine does not have. */
+static void
+test_method_costs(void **state)
+{
+    test_client c;
+    test_client_open(&c, &engine);
+    const char *small = "{\"model_type\": \"t5\", \"d_model\": 8, \"d_kv\": 2, \"num_heads\": 4, "
+                        "\"d_ff\": 16, \"num_layers\": 3}";
+    put_method(&c, small, "ia3");
+    assert_int_equal(test_call(&c, NULL), IA3_METHOD_OK);
+    assert_int_equal(ia3_get_u64(&c.reader), 3 * (2 * 8 + 16) + 3 * (4 * 8 + 16));
+    for (int i = 0; i < 8; i++)
+        assert_true(ia3_get_f64(&c.reader) == 0);
+    assert_true(!c.reader.bad && c.reader.p == c.reader.end);
+
+    put_method(&c, small, "no such method");
+    assert_int_equal(test_call(&c, NULL), IA3_ERROR);
+    assert_int_equal(test_get_error(&c.reader).code, IA3_E_INVALID);
+    put_method(&c, "{\"model_type\": \"t5\", \"d_model\": 0}", "ia3");
+    assert_int_equal(test_call(&c, NULL), IA3_ERROR);
+    test_error e = test_get_error(&c.reader);
+    assert_int_equal(e.code, IA3_E_INVALID);
+    assert_string_equal(e.message, "configuration: \"d_model\" is 0, but must be between 1 and 65536");
+    test_client_close(&c);
+}
+
 int
 main(void)
 {
@@ -477,7 +529,8 @@ main(void)
         cmocka_unit_test(test_normalize),    cmocka_unit_test(test_served_normalize),
         cmocka_unit_test(test_served_merge), cmocka_unit_test(test_merge_errors),
         cmocka_unit_test(test_merge_crowd),  cmocka_unit_test(test_merge_shutdown),
-        cmocka_unit_test(test_t_few),
+        cmocka_unit_test(test_t_few),        cmocka_unit_test(test_config),
+        cmocka_unit_test(test_method_costs),
     };
 
     return cmocka_run_group_tests_name("interchange", tests, start_engine, stop_engine);

@@ -142,8 +142,9 @@ test_frame_lengths(void **state)
 static void
 test_garbage(void **state)
 {
-    static const uint8_t types[] = {0, IA3_TOKENIZE, IA3_SCORE,    IA3_PUT_ADAPTER, IA3_TRAIN, IA3_CANCEL,
-                                    9, 64,           IA3_SCORE_OK, IA3_ERROR,       200,       255};
+    static const uint8_t types[] = {0,         IA3_TOKENIZE, IA3_SCORE, IA3_METHOD, IA3_PUT_ADAPTER,
+                                    IA3_TRAIN, IA3_CANCEL,   9,         64,         IA3_SCORE_OK,
+                                    IA3_ERROR, 200,          255};
     for (size_t i = 0; i < sizeof types; i++)
         for (int kind = 0; kind < 2; kind++) {
             test_client c;
@@ -465,7 +466,7 @@ test_fairness(void **state)
     assert_int_equal(big.type, IA3_SCORE_OK);
     for (int i = 0; i < ROWS; i++)
         test_get_scores(&big, scores, 2);
-    assert_true(big.reader.p == big.reader.end);
+    assert_true(test_get_flops(&big) > 0);
     assert_true(waited < all / 2);
     test_client_close(&big);
     test_client_close(&small);

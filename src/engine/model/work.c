@@ -42,11 +42,31 @@ work_of(const ia3_batch *b, int input)
     return w;
 }
 
+static const ia3_method_cost *
+cost_of(const ia3_batch *b, int input)
+{
+    return &b->layouts[b->slot_of_input.v[input]]->cost;
+}
+
+double
+ia3_generation_flops(const ia3_model *m, const ia3_batch *b, int input, int steps)
+{
+    double n = b->enc_offsets.v[input + 1] - b->enc_offsets.v[input], t = steps;
+    ia3_sizes sizes = ia3_sizes_of(&m->config);
+    ia3_pass_rows rows = {.encoder_rows = n,
+                          .encoder_pairs = n * n,
+                          .keyed_rows = n,
+                          .decoder_rows = t,
+                          .head_rows = t,
+                          .decoder_pairs = t * (t + 1) / 2,
+                          .cross_pairs = t * n};
+    return ia3_forward_flops(&sizes, &rows, cost_of(b, input));
+}
+
 double
 ia3_input_flops(const ia3_model *m, const ia3_batch *b, int input, ia3_pass_kind kind)
 {
-    const ia3_layout *layout = b->layouts[b->slot_of_input.v[input]];
-    const ia3_method_cost *cost = &layout->cost;
+    const ia3_method_cost *cost = cost_of(b, input);
     ia3_sizes sizes = ia3_sizes_of(&m->config);
     ia3_pass_rows work = work_of(b, input);
     double flops = ia3_decoder_flops(&sizes, &work, cost);

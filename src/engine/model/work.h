@@ -22,4 +22,7 @@ typedef enum ia3_pass_kind {
  */
 double ia3_input_flops(const ia3_model *m, const ia3_batch *b, int input, ia3_pass_kind kind);
 
+/* The FLOPs of generating `steps` tokens for one input, with the keys and values of earlier steps cached. */
+double ia3_generation_flops(const ia3_model *m, const ia3_batch *b, int input, int steps);
+
 #endif

@@ -15,6 +15,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/rng.h"
 #include "engine/model/pass.h"
+#include "engine/model/work.h"
 
 #define OPS g->m->dev->ops
 #define DEV g->m->dev
@@ -236,11 +237,14 @@ run(void *arg)
     generation *g = arg;
     ia3_pass_encode(&g->pass, g->m, g->batch, false);
     prepare(g);
-    for (int step = 0; step < g->max_tokens && g->n_done < g->n; step++) {
+    int step = 0;
+    for (; step < g->max_tokens && g->n_done < g->n; step++) {
         ia3_model_give_way(g->m);
         decode_step(g, step);
         choose(g, step);
     }
+    for (int i = 0; i < g->n; i++)
+        g->rows[i].flops = ia3_generation_flops(g->m, g->batch, i, step);
 }
 
 bool

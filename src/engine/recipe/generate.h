@@ -21,7 +21,9 @@ typedef struct ia3_generate_row {
     const atomic_bool *cancelled; /* may be NULL; another thread sets it to stop this row */
     int32_t *out;                 /* result [max_tokens]: tokens without </s> */
     int n_out;                    /* result: number of tokens */
-    bool overflow;                /* result: after n_out tokens the backbone's result was not finite */
+    double
+        flops; /* result (engine/model/work.h): a row is computed until the last one of the batch is finished */
+    bool overflow; /* result: after n_out tokens the backbone's result was not finite */
 } ia3_generate_row;
 
 /* Generates text for all n rows in one batch. On failure (IA3_E_MEMORY) no result is valid. */

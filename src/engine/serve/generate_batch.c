@@ -45,6 +45,7 @@ finish_row(ia3_writing *p, int i)
     ia3_row *row = p->rows[i];
     ia3_error err = {0};
 
+    row->flops = w->flops;
     if (w->overflow) {
         ia3_fail(&err, IA3_E_INTERNAL, "backbone's result for this row is not a finite number");
         ia3_fail_detail(&err, "Very large values in an adapter make activations overflow.");
@@ -80,13 +81,14 @@ static void
 count(ia3_writing *p, double started, double ended)
 {
     ia3_stats *stats = &p->server->stats;
-    double waited = 0, input_tokens = 0, decoder_tokens = 0;
+    double waited = 0, input_tokens = 0, decoder_tokens = 0, flops = 0;
     int tasks = 0;
 
     for (int i = 0; i < p->n; i++) {
         bool seen = false;
 
         waited += started - p->rows[i]->request->arrived;
+        flops += p->rows[i]->flops;
         input_tokens += p->work[i].n_ids;
         decoder_tokens += p->work[i].n_out + (p->work[i].n_out < p->work[i].max_tokens);
         for (int k = 0; k < i && !seen; k++)
@@ -98,6 +100,7 @@ count(ia3_writing *p, double started, double ended)
     ia3_stats_add(stats, IA3_STAT_INPUT_TOKENS, input_tokens);
     ia3_stats_add(stats, IA3_STAT_DECODER_TOKENS, decoder_tokens);
     ia3_stats_add(stats, IA3_STAT_DISTINCT_TASKS, tasks);
+    ia3_stats_add(stats, IA3_STAT_SCORE_FLOPS, flops);
     ia3_stats_add(stats, IA3_STAT_SCORE_SECONDS, ended - started);
     ia3_stats_add(stats, IA3_STAT_SCORE_WAIT_SECONDS, waited);
     ia3_stats_max(stats, IA3_STAT_MAX_BATCH_ROWS, p->n);

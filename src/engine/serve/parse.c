@@ -174,7 +174,7 @@ check_row(const ia3_score_message *m, uint32_t i, ia3_error *err)
 static bool
 check_answer(uint64_t bytes, ia3_error *err)
 {
-    if (bytes + 5 <= IA3_MAX_FRAME)
+    if (bytes + 5 + 8 <= IA3_MAX_FRAME) /* with the frame's type and request, and the FLOPs */
         return true;
     ia3_fail(err, IA3_E_TOO_LONG, "reply would have %llu bytes, but the limit is %u",
              (unsigned long long) bytes, IA3_MAX_FRAME);

@@ -345,8 +345,10 @@ ia3_request_free(ia3_request *r, ia3_request_context *x)
 static void
 put_rows(ia3_writer *w, const ia3_request *r)
 {
+    double flops = 0;
     for (uint32_t i = 0; i < r->n_rows; i++) {
         const ia3_row *row = &r->rows[i];
+        flops += row->flops;
         ia3_put_u8(w, !ia3_row_failed(row));
         if (row->error.len > 0)
             ia3_put_bytes(w, row->error.data, row->error.len);
@@ -360,6 +362,7 @@ put_rows(ia3_writer *w, const ia3_request *r)
                 ia3_put_f64(w, row->scores[k]);
         }
     }
+    ia3_put_f64(w, flops);
 }
 
 static Ia3Message

@@ -31,6 +31,7 @@ typedef struct ia3_row {
     int32_t *ids;
     int n_ids;
     double *scores; /* [set->choices->n], inside request->scores */
+    double flops;   /* that were spent on it (engine/model/work.h) */
     char *text;     /* generated, malloc'd [text_len] */
     size_t text_len;
     ia3_writer

@@ -46,7 +46,8 @@ score_range(ia3_scoring *p, int from, int to)
         return;
     ia3_error err = {0};
     if (ia3_score(p->server->model, p->rows + from, to - from, &err)) {
-        for (int i = from; i < to; i++)
+        for (int i = from; i < to; i++) {
+            p->row_of[i]->flops = p->rows[i].flops;
             for (int c = 0; c < p->rows[i].choices->n; c++)
                 if (isnan(p->rows[i].scores[c])) {
                     ia3_error nan = {0};
@@ -55,6 +56,7 @@ score_range(ia3_scoring *p, int from, int to)
                     ia3_row_fail(p->row_of[i], &nan);
                     break;
                 }
+        }
         return;
     }
     if (err.code == IA3_E_MEMORY && to - from > 1) {
@@ -72,11 +74,12 @@ static void
 count_batch(ia3_scoring *p, const ia3_row_batch *batch, double started, double ended)
 {
     ia3_stats *stats = &p->server->stats;
-    double waited = 0, input_tokens = 0, decoder_tokens = 0;
+    double waited = 0, input_tokens = 0, decoder_tokens = 0, flops = 0;
     for (int i = 0; i < batch->n; i++)
         waited += started - batch->rows[i]->request->arrived;
     int tasks = 0, repeated = 0;
     for (int i = 0; i < p->n; i++) {
+        flops += p->row_of[i]->flops;
         if (p->rows[i].repeated) {
             repeated++;
             continue;
@@ -95,6 +98,7 @@ count_batch(ia3_scoring *p, const ia3_row_batch *batch, double started, double e
     ia3_stats_add(stats, IA3_STAT_DECODER_TOKENS, decoder_tokens);
     ia3_stats_add(stats, IA3_STAT_DISTINCT_TASKS, tasks);
     ia3_stats_add(stats, IA3_STAT_DEDUP_ROWS, repeated);
+    ia3_stats_add(stats, IA3_STAT_SCORE_FLOPS, flops);
     ia3_stats_add(stats, IA3_STAT_SCORE_SECONDS, ended - started);
     ia3_stats_add(stats, IA3_STAT_SCORE_WAIT_SECONDS, waited);
     ia3_stats_max(stats, IA3_STAT_MAX_BATCH_ROWS, batch->n);

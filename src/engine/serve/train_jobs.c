@@ -183,6 +183,7 @@ after_step(ia3_trainer *t, ia3_job *job, double now)
     ia3_train_report report;
     ia3_train_last(job->train, &report);
     ia3_loss_record_add(&job->losses, &report);
+    ia3_stats_add(&t->server->stats, IA3_STAT_TRAIN_FLOPS, report.flops);
     job->examples += report.examples;
     job->ready = now;
     bool last = ia3_train_finished(job->train);

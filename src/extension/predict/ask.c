@@ -371,6 +371,7 @@ Ia3AskingCollect(Ia3Asking *asking)
         Sent *sent = linitial(asking->sent);
         Ia3ScoreResult *results = Ia3ScoreCollect(sent->request);
 
+        asking->counts->flops += (uint64) Ia3ScoreFlops(sent->request);
         for (int i = 0; i < sent->nRows; i++) {
             Ia3Ranking *ranking = ranking_of(&results[i], sent->choices[i]);
 

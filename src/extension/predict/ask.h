@@ -16,6 +16,7 @@ typedef struct Ia3AskCounts {
     uint64 batches; /* requests sent */
     uint64 rows;    /* calls in them */
     uint64 largest;
+    uint64 flops; /* of the requests that have been answered, as the engine counts them */
 } Ia3AskCounts;
 
 typedef struct Ia3Asking Ia3Asking;

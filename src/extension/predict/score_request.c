@@ -34,6 +34,7 @@ struct Ia3ScoreRequest {
     const Ia3Task **adapters; /* NULL: the bare backbone */
     const Ia3Strings **choices;
     ScoreRow *rows;
+    double flops; /* of the reply */
     uint32 ahead; /* handle of the request that has been sent and not collected; 0: there is none */
 };
 
@@ -163,7 +164,7 @@ write_request(ia3_writer *w, void *arg)
 }
 
 static Ia3ScoreResult *
-read_results(const Ia3ScoreRequest *request, ia3_reader *r)
+read_results(Ia3ScoreRequest *request, ia3_reader *r)
 {
     Ia3ScoreResult *results =
         MemoryContextAllocHuge(CurrentMemoryContext, sizeof(Ia3ScoreResult) * Max(request->nRows, 1));
@@ -189,6 +190,7 @@ read_results(const Ia3ScoreRequest *request, ia3_reader *r)
             result->hint = Ia3GetText(r);
         }
     }
+    request->flops = ia3_get_f64(r);
     if (r->bad || r->p != r->end)
         Ia3ProtocolError("The length of the results does not match their contents.");
     return results;
@@ -256,6 +258,12 @@ Ia3ScoreCollect(Ia3ScoreRequest *request)
     if (type != 0 && type != IA3_MISSING)
         Ia3ProtocolError("The engine sent a reply of an unexpected type.");
     return Ia3ScoreRun(request);
+}
+
+double
+Ia3ScoreFlops(const Ia3ScoreRequest *request)
+{
+    return request->flops;
 }
 
 void

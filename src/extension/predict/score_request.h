@@ -56,6 +56,8 @@ extern Ia3ScoreResult *Ia3ScoreRun(Ia3ScoreRequest *request);
  */
 extern void Ia3ScoreSend(Ia3ScoreRequest *request);
 extern Ia3ScoreResult *Ia3ScoreCollect(Ia3ScoreRequest *request);
+/* The FLOPs (common/cost.h) that the engine spent on the rows that have been collected. */
+extern double Ia3ScoreFlops(const Ia3ScoreRequest *request);
 /* Drops the request instead of collecting it; does nothing if none is in progress. Raises no ERROR. */
 extern void Ia3ScoreDrop(Ia3ScoreRequest *request);
 

@@ -16,7 +16,7 @@
 #include "extension/ia3_compat_planner.h"
 
 struct Ia3SharedCounts {
-    pg_atomic_uint64 batches, rows, largest;
+    pg_atomic_uint64 batches, rows, largest, flops;
 };
 
 void
@@ -29,6 +29,7 @@ Ia3ReadAheadPublish(Ia3ReadAheadState *state)
         return;
     pg_atomic_fetch_add_u64(&shared->batches, state->counts.batches);
     pg_atomic_fetch_add_u64(&shared->rows, state->counts.rows);
+    pg_atomic_fetch_add_u64(&shared->flops, state->counts.flops);
     largest = pg_atomic_read_u64(&shared->largest);
     while (state->counts.largest > largest &&
            !pg_atomic_compare_exchange_u64(&shared->largest, &largest, state->counts.largest))
@@ -51,6 +52,7 @@ Ia3ReadAheadInitializeDSM(CustomScanState *node, ParallelContext *pcxt, void *co
     pg_atomic_init_u64(&state->shared->batches, 0);
     pg_atomic_init_u64(&state->shared->rows, 0);
     pg_atomic_init_u64(&state->shared->largest, 0);
+    pg_atomic_init_u64(&state->shared->flops, 0);
     Ia3ReadAheadPublish(state);
 }
 
@@ -82,6 +84,7 @@ Ia3ReadAheadShutdown(CustomScanState *node)
     state->counts.batches = pg_atomic_read_u64(&state->shared->batches);
     state->counts.rows = pg_atomic_read_u64(&state->shared->rows);
     state->counts.largest = pg_atomic_read_u64(&state->shared->largest);
+    state->counts.flops = pg_atomic_read_u64(&state->shared->flops);
     state->shared = NULL;
 }
 
@@ -104,5 +107,6 @@ Ia3ReadAheadExplain(CustomScanState *node, List *ancestors, ExplainState *es)
         ExplainPropertyUInteger("Batches", NULL, state->counts.batches, es);
         ExplainPropertyUInteger("Batched Rows", NULL, state->counts.rows, es);
         ExplainPropertyUInteger("Largest Batch", NULL, state->counts.largest, es);
+        ExplainPropertyUInteger("FLOPs", NULL, state->counts.flops, es);
     }
 }
