@@ -159,8 +159,9 @@ typedef enum Ia3Message {
  *          temperature 0 the text depends only on the adapter and the input; otherwise it depends on the seed too.
  *
  * METHOD:  str config.json, and then as CONFIGURE
- * METHOD_OK: what the method needs with these options on a backbone with the configuration of the request, whatever this engine's backbone is:
- *          u64 values of one adapter, and the members of ia3_method_cost (cost.h) in their order, f64 each
+ * METHOD_OK: what the method needs with these options on a backbone with the configuration of the request, whatever this
+ *          engine's backbone is: u64 values of one adapter, and the members of ia3_method_cost (cost.h) in their
+ *          order, f64 each
  *
  * INFO_OK: str name, str path, str device in use ("cpu", "cuda:0"), str device description, str dtype ("bfloat16"),
  *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),

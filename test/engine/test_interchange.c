@@ -477,6 +477,9 @@ put_method(test_client *c, const char *config, const char *method)
     ia3_writer *w = test_begin(c, IA3_METHOD);
     test_put_text(w, config);
     test_put_text(w, method);
+    ia3_put_u8(w, 0); /* not of a version */
+    test_put_text(w, "");
+    test_put_text(w, ""); /* options */
 }
 
 static void

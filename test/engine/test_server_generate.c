@@ -109,6 +109,7 @@ train(test_client *c, uint8_t digest[IA3_DIGEST_LEN])
     ia3_writer *w = test_begin(c, IA3_PUT_ADAPTER);
     ia3_put_bytes(w, digest, IA3_DIGEST_LEN);
     test_put_text(w, "ia3");
+    test_put_text(w, ""); /* options */
     ia3_put_str(w, (const char *) adapter, len);
     assert_int_equal(test_call(c, NULL), IA3_OK);
     free(adapter);
