@@ -1,11 +1,16 @@
 """A client for the engine's protocol (src/common/protocol.h): does what a backend does, without PostgreSQL."""
 
+import os
+import re
 import socket
 import struct
 
 HELLO, SCORE, PUT_ADAPTER = 1, 4, 5
 HELLO_OK, SCORE_OK, MISSING, OK, ERROR = 64, 67, 68, 69, 127
-MAGIC, VERSION = 0x50334149, 3
+MAGIC = 0x50334149
+PROTOCOL = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "src", "common", "protocol.h")
+with open(PROTOCOL, encoding="utf-8") as header:
+    VERSION = int(re.search(r"#define IA3_PROTOCOL_VERSION (\d+)", header.read()).group(1))
 
 
 def put_str(b):
@@ -70,7 +75,7 @@ class Engine:
                 raise RuntimeError(f"reply {kind}: {payload[:200]!r}")
             done += 1
             at = 0
-            while at < len(payload):
+            while at < len(payload) - 8:  # the FLOPs follow
                 if payload[at] != 1:
                     raise RuntimeError(f"row failed: {payload[at:at + 200]!r}")
                 at += 5 + 8 * struct.unpack_from("<I", payload, at + 1)[0]
