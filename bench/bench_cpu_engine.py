@@ -60,7 +60,7 @@ def adapters(o, report):
     def put(i):
         file[-4:] = np.float32(1 + i / 4096).tobytes()  # the last vector's last element
         digests.append(hashlib.sha256(file).digest())
-        server.client.put_adapter(digests[-1], b"ia3", bytes(file))
+        server.client.put_adapter(digests[-1], b"ia3", b"", bytes(file))
 
     def use(which):
         rows = [(k, 0, b"yes") for k in range(len(which))]
