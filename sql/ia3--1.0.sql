@@ -304,7 +304,8 @@ CREATE FUNCTION @extschema@.ia3_train(
     alpha pg_catalog.float8 DEFAULT NULL,
     targets pg_catalog.text[] DEFAULT NULL,
     norms pg_catalog.bool DEFAULT NULL,
-    prompt_length pg_catalog.int4 DEFAULT NULL
+    prompt_length pg_catalog.int4 DEFAULT NULL,
+    decoder pg_catalog.bool DEFAULT NULL
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_train IS
@@ -338,6 +339,7 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     targets pg_catalog.text[] DEFAULT NULL,
     norms pg_catalog.bool DEFAULT NULL,
     prompt_length pg_catalog.int4 DEFAULT NULL,
+    decoder pg_catalog.bool DEFAULT NULL,
     INOUT version pg_catalog.int4 DEFAULT NULL
 )
     AS 'MODULE_PATHNAME' LANGUAGE C;

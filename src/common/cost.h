@@ -126,30 +126,34 @@ typedef struct ia3_row_cost {
 } ia3_row_cost;
 typedef struct ia3_method_cost {
     ia3_row_cost encoder, decoder, keys;
-    double lead_rows;
+    double lead_rows, decoder_lead_rows; /* the latter precede every trie and every chain */
     bool below_vectors; /* values below the (IA)³ vectors of the first layer need gradients */
 } ia3_method_cost;
 
-/* The rows of one input of n tokens, and of `choices` choices of t tokens that share nothing but the start token. */
+/*
+ * The rows of one input of n tokens, and of `choices` choices of t tokens that share nothing but the start token and `lead`
+ * rows before it.
+ */
 static inline ia3_pass_rows
-ia3_rows_of_trie(double n, double choices, double t)
+ia3_rows_of_trie(double n, double lead, double choices, double t)
 {
     ia3_pass_rows w = {.encoder_rows = n, .keyed_rows = n, .encoder_pairs = n * n};
 
-    w.decoder_rows = w.head_rows = 1 + choices * (t - 1);
-    w.decoder_pairs = 1 + choices * (t * (t + 1) / 2 - 1);
+    w.decoder_rows = w.head_rows = lead + 1 + choices * (t - 1);
+    w.decoder_pairs =
+        lead * (lead + 1) / 2 + lead * (1 + choices * (t - 1)) + 1 + choices * (t * (t + 1) / 2 - 1);
     w.cross_pairs = w.decoder_rows * n;
     return w;
 }
 
-/* The same with a start token for each choice, as in training with dropout. */
+/* The same with a start token and lead rows for each choice, as in training with dropout. */
 static inline ia3_pass_rows
-ia3_rows_of_chains(double n, double choices, double t)
+ia3_rows_of_chains(double n, double lead, double choices, double t)
 {
     ia3_pass_rows w = {.encoder_rows = n, .keyed_rows = n, .encoder_pairs = n * n};
 
-    w.decoder_rows = w.head_rows = choices * t;
-    w.decoder_pairs = choices * t * (t + 1) / 2;
+    w.decoder_rows = w.head_rows = choices * (lead + t);
+    w.decoder_pairs = choices * (lead + t) * (lead + t + 1) / 2;
     w.cross_pairs = w.decoder_rows * n;
     return w;
 }

@@ -139,8 +139,8 @@ typedef enum Ia3Message {
  *
  * NORMALIZE: str safetensors, an adapter of any method, in any format that the method supports; str config, PEFT's
  *          configuration, or nothing. For (IA)³ it is ignored, and checked by the extension.
- * NORMALIZE_OK: str method, str options, list<str option>, those that neither the tensors nor a configuration tell, which
- *          have their default values, str safetensors (PEFT adapter_model.safetensors, fp32, with exactly the bytes that TRAIN_OK
+ * NORMALIZE_OK: str method, str options, list<str option>, those that neither the tensors nor a configuration tell, whose
+ *          values are assumed, str safetensors (PEFT adapter_model.safetensors, fp32, with exactly the bytes that TRAIN_OK
  *          would have), u32 tensors of the request, u32 tensors of the method (the others leave the backbone as it is),
  *          list<str module, u8 1 = its input is scaled, 0 = its output>, the modules as they are named in
  *          the request ("encoder.block.0.layer.0.SelfAttention.k"), in the order of their data; none for a method that

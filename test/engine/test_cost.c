@@ -334,6 +334,23 @@ generation(void **state)
     golden_ok(ia3_generate(g->m, rows, 2, &err), &err);
     expect_flops(g, "generation", rows[0].flops + rows[1].flops);
     stop_counting(g->dev);
+
+    /* with the decoder's part of a prompt, before which the other row idles */
+    static const uint8_t digest[IA3_DIGEST_LEN] = {4};
+    const ia3_variant v = ia3_variant_standard(ia3_method_require(ia3_methods, "prompt", 6, &err));
+    const ia3_layout *l = ia3_layouts_get(ia3_model_layouts(g->m), &v, &err);
+    golden_ok(l, &err);
+    float *values = calloc(l->n_values, sizeof *values);
+    ia3_adapter *prompt = ia3_adapter_create(g->m, l, values, digest, &err);
+    golden_ok(prompt, &err);
+    rows[1].adapter = prompt;
+    start_counting(g->dev);
+    golden_ok(ia3_generate(g->m, rows, 2, &err), &err);
+    expect_flops(g, "generation behind a prompt", rows[0].flops + rows[1].flops);
+    stop_counting(g->dev);
+    ia3_adapter_free(g->m, prompt);
+    ia3_layout_release(l);
+    free(values);
     free(ids);
     golden_close(g);
 }
@@ -350,7 +367,8 @@ predicted(const golden *g, const ia3_variant *variant, ia3_pass_kind kind, bool 
     const ia3_method_cost of_layout = l->cost, *cost = &of_layout;
     ia3_layout_release(l);
     n += cost->lead_rows;
-    const ia3_pass_rows rows = chains ? ia3_rows_of_chains(n, choices, t) : ia3_rows_of_trie(n, choices, t);
+    const ia3_pass_rows rows = chains ? ia3_rows_of_chains(n, cost->decoder_lead_rows, choices, t)
+                                      : ia3_rows_of_trie(n, cost->decoder_lead_rows, choices, t);
     return ia3_forward_flops(&sizes, &rows, cost) +
            (kind == IA3_PASS_TRAINING ? ia3_backward_flops(&sizes, &rows, cost) : 0);
 }
@@ -422,7 +440,7 @@ train_step(golden *g, ia3_variant variant, double dropout)
         const ia3_element_sizes e = {.matrix = act, .table = act, .act = act};
         ia3_pass_rows rows = {0};
         for (int i = 0; i < N; i++) {
-            ia3_pass_rows r = ia3_rows_of_trie(n_ids[i], CHOICES, T);
+            ia3_pass_rows r = ia3_rows_of_trie(n_ids[i], 0, CHOICES, T);
             rows.encoder_rows += r.encoder_rows;
             rows.decoder_rows += r.decoder_rows;
         }
@@ -454,7 +472,8 @@ training(void **state)
         const char *method, *options;
     } variants[] = {{"lora", "{\"rank\": 1}"},
                     {"lora", "{\"rank\": 20, \"targets\": [\"k\", \"o\", \"wo\"]}"},
-                    {"prompt", "{\"prompt_length\": 1}"}};
+                    {"prompt", "{\"prompt_length\": 1}"},
+                    {"prompt", "{\"decoder\": false}"}};
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
         ia3_variant v = ia3_variant_standard(
             ia3_method_require(ia3_methods, variants[i].method, strlen(variants[i].method), &err));

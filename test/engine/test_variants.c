@@ -5,6 +5,7 @@
  */
 #include "golden_fixture.h"
 
+#include "engine/recipe/generate.h"
 #include "engine/recipe/score.h"
 #include "engine/recipe/train.h"
 
@@ -42,8 +43,9 @@ test_counts(void **state)
         {"bitfit", "", 1331200},
         {"bitfit", "{\"targets\": [\"q\", \"k\", \"v\", \"o\", \"wi_0\", \"wi_1\", \"wo\"]}", 1429504},
         {"layernorm", "", 249856},
-        {"prompt", "", 20480},
-        {"prompt", "{\"prompt_length\": 100}", 204800},
+        {"prompt", "", 40960},
+        {"prompt", "{\"prompt_length\": 100}", 409600},
+        {"prompt", "{\"decoder\": false}", 20480},
     };
     const ia3_config c = {
         .n_enc = 24, .n_dec = 24, .d_model = 2048, .inner = 2048, .d_ff = 5120, .gated = true};
@@ -97,7 +99,7 @@ test_json(void **state)
     golden_ok(ia3_variant_read(&again, v.method, "", 0, &err), &err);
     v = variant_of("lora", "{\"norms\": false}");
     assert_true(ia3_variant_equal(&v, &again));
-    v = variant_of("prompt", "{\"prompt_length\": 7}");
+    v = variant_of("prompt", "{\"prompt_length\": 7, \"decoder\": false}");
     golden_ok(ia3_variant_read(&again, v.method, "{\"tokens\": 7}", 13, &err), &err);
     assert_true(ia3_variant_equal(&v, &again));
     assert_false(ia3_variant_read(&again, v.method, "{\"tokens\": 7, \"new\": 1}", 24, &err));
@@ -234,6 +236,8 @@ score(const fixture *f, ia3_adapter *const *adapters, int n, double (*scores)[4]
     ia3_choices_free(choices);
 }
 
+static double dropout; /* in training */
+
 /* The loss of some examples with an adapter, and its gradients. */
 static double
 loss_at(const fixture *f, const ia3_layout *l, const float *values, float *grads)
@@ -247,6 +251,8 @@ loss_at(const fixture *f, const ia3_layout *l, const float *values, float *grads
                                .lm_weight = 1,
                                .unlikelihood_weight = 1,
                                .length_norm_weight = 1,
+                               .dropout = dropout,
+                               .seed = 3,
                                .variant = l->variant};
     ia3_train *t = ia3_train_create(f->g->m, f->examples, GOLDEN_EXAMPLES, &recipe, values, &err);
     golden_ok(t, &err);
@@ -366,6 +372,11 @@ test_differences(void **state)
     check_differences(f, "lora", "{\"rank\": 2, \"norms\": false}");
     check_differences(f, "bitfit", "{\"targets\": [\"q\", \"v\", \"wi_0\"]}");
     check_differences(f, "prompt", "{\"prompt_length\": 2}");
+    check_differences(f, "prompt", "{\"prompt_length\": 5, \"decoder\": false}");
+    dropout = 0.1; /* every choice has rows of its own */
+    check_differences(f, "prompt", "{\"prompt_length\": 3}");
+    check_differences(f, "lora", "{\"rank\": 2, \"targets\": [\"q\", \"wo\"]}");
+    dropout = 0;
     close_fixture(f);
 }
 
@@ -384,6 +395,7 @@ test_mixed(void **state)
                  {"bitfit", ""},
                  {"bitfit", "{\"targets\": [\"k\"]}"},
                  {"prompt", "{\"prompt_length\": 40}"},
+                 {"prompt", "{\"prompt_length\": 40, \"decoder\": false}"},
                  {"lora", "{\"targets\": [\"q\", \"v\"]}"}};
     enum { N = sizeof cases / sizeof *cases };
     fixture *f = open_fixture(state);
@@ -407,6 +419,81 @@ test_mixed(void **state)
     }
     for (int i = 0; i < N; i++)
         ia3_adapter_free(f->g->m, adapters[i]);
+    close_fixture(f);
+}
+
+/* The most likely token after those written so far, according to scoring; none of the choices ends the text. */
+static int32_t
+likeliest(const fixture *f, const ia3_adapter *adapter, const int32_t *ids, int n_ids, const int32_t *written,
+          int t)
+{
+    const ia3_config *config = f->g->config;
+    int n = config->vocab_size - 1, bad_a, bad_b, best = 0;
+    int32_t *tokens = malloc((size_t) n * (size_t) (t + 1) * sizeof *tokens);
+    const int32_t **choices = malloc((size_t) n * sizeof *choices);
+    int *len = malloc((size_t) n * sizeof *len);
+    double *scores = malloc((size_t) n * sizeof *scores);
+    ia3_error err = {0};
+    for (int v = 0; v < n; v++) {
+        int32_t *choice = tokens + (size_t) v * (size_t) (t + 1);
+        memcpy(choice, written, (size_t) t * sizeof *choice);
+        choice[t] = v < config->eos_id ? v : v + 1;
+        choices[v] = choice;
+        len[v] = t + 1;
+    }
+    ia3_choices *c = ia3_choices_create(choices, len, n, config->start_id, &bad_a, &bad_b, &err);
+    golden_ok(c, &err);
+    ia3_score_row row = {.ids = ids, .n_ids = n_ids, .adapter = adapter, .choices = c, .scores = scores};
+    golden_ok(ia3_score(f->g->m, &row, 1, &err), &err);
+    for (int v = 1; v < n; v++)
+        best = scores[v] > scores[best] ? v : best;
+    int32_t token = choices[best][t];
+    ia3_choices_free(c);
+    free(tokens);
+    free(choices);
+    free(len);
+    free(scores);
+    return token;
+}
+
+/* Prompts of different lengths in one batch: rows begin at different steps, and each writes what scoring says. */
+static void
+test_generation(void **state)
+{
+    static const char *const options[] = {"{\"prompt_length\": 1}", "{\"prompt_length\": 9}",
+                                          "{\"prompt_length\": 4, \"decoder\": false}",
+                                          "{\"prompt_length\": 4}"};
+    enum { N = 5, TOKENS = 4 };
+    fixture *f = open_fixture(state);
+    ia3_adapter *adapters[N] = {NULL};
+    ia3_generate_row rows[N];
+    int32_t out[N][TOKENS], alone[TOKENS];
+    ia3_error err = {0};
+    int n_ids;
+    int32_t *ids = golden_ints(golden_find(f->g, "input.1.ids"), &n_ids);
+    for (int i = 0; i < N; i++) {
+        if (i > 0) {
+            const ia3_layout *l = layout_of(f, "prompt", options[i - 1]);
+            float *values = random_values(l, (uint64_t) i);
+            adapters[i] = adapter_of(f, l, values);
+            ia3_layout_release(l);
+            free(values);
+        }
+        rows[i] = (ia3_generate_row){
+            .adapter = adapters[i], .ids = ids, .n_ids = n_ids, .max_tokens = TOKENS, .out = out[i]};
+    }
+    golden_ok(ia3_generate(f->g->m, rows, N, &err), &err);
+    for (int i = 0; i < N; i++) {
+        ia3_generate_row row = rows[i];
+        row.out = alone;
+        golden_ok(ia3_generate(f->g->m, &row, 1, &err), &err);
+        assert_int_equal(row.n_out, rows[i].n_out);
+        assert_memory_equal(alone, out[i], (size_t) row.n_out * sizeof *alone);
+        for (int t = 1; t < row.n_out; t++)
+            assert_int_equal(likeliest(f, adapters[i], ids, n_ids, alone, t), alone[t]);
+        ia3_adapter_free(f->g->m, adapters[i]);
+    }
+    free(ids);
     close_fixture(f);
 }
 
@@ -462,9 +549,8 @@ main(void)
         cmocka_unit_test(test_layouts),
     };
     static const golden_test tests[] = {
-        {"identities", test_identities, true, BOTH},
-        {"finite differences", test_differences, false, GATED},
-        {"mixed", test_mixed, true, BOTH},
+        {"identities", test_identities, true, BOTH}, {"finite differences", test_differences, false, GATED},
+        {"mixed", test_mixed, true, BOTH},           {"generation", test_generation, false, BOTH},
         {"files", test_files, false, GATED},
     };
     int failed = cmocka_run_group_tests_name("options", plain, NULL, NULL);

@@ -202,8 +202,8 @@ def test_methods(backbone, work):
     """LoRA and prompts trained by ia3, with several options, opened by peft, saved by it and imported."""
     rows = ", ".join(f"({quote(t)}, {quote(c)})" for t, c in zip(TEXTS, CHOICES))
     bare = backbone.library_scores(backbone.load())
-    variants = {"lora": "norms => false, ", "prompt": "", "lora_8_qv": "rank => 8, alpha => 4, targets => '{q,v}', norms => false, ",
-                "lora_3_wo": "rank => 3, alpha => 2.5, targets => '{wi,wi_0,wo}', norms => false, ", "prompt_3": "prompt_length => 3, "}
+    variants = {"lora": "norms => false, ", "prompt": "decoder => false, ", "lora_8_qv": "rank => 8, alpha => 4, targets => '{q,v}', norms => false, ",
+                "lora_3_wo": "rank => 3, alpha => 2.5, targets => '{wi,wi_0,wo}', norms => false, ", "prompt_3": "prompt_length => 3, decoder => false, "}
     for method, options in variants.items():
         task = f"{method}_{backbone.name}"
         backbone.db(f"SELECT ia3_train('{task}', $q$VALUES {rows}$q$, steps => 20, batch_size => 4, {options}"
@@ -266,8 +266,8 @@ def test_parts(backbone, work):
             config = LoraConfig(task_type="SEQ_2_SEQ_LM", **options)
             model = disturb(get_peft_model(backbone.load(), config).eval(), "lora_")
             save_and_compare(backbone, work, model, f"{name}_{backbone.name}")
-        config = PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=7, num_transformer_submodules=1)
-        save_and_compare(backbone, work, get_peft_model(backbone.load(), config).eval(), f"prompt_7_{backbone.name}")
+        config = PromptTuningConfig(task_type="SEQ_2_SEQ_LM", num_virtual_tokens=8, num_transformer_submodules=1)
+        save_and_compare(backbone, work, get_peft_model(backbone.load(), config).eval(), f"prompt_8_{backbone.name}")
 
 
 def save_and_compare(backbone, work, model, task):

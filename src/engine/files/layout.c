@@ -168,6 +168,7 @@ count_work(ia3_layout *l)
     size_t places = l->places ? ((size_t) l->n_enc + l->n_dec + 2) * IA3_N_PARTS : 0, place = 0;
 
     c->lead_rows = l->lead_rows;
+    c->decoder_lead_rows = l->dec_lead_rows;
     c->below_vectors = !l->variant.method->fused;
     for (int i = 0; i < l->n && l->entries[i].offset < l->rest; i++) {
         const ia3_layout_entry *e = &l->entries[i];

@@ -68,7 +68,8 @@ typedef struct ia3_layout {
     size_t n_values;           /* number of values, for example 540,672 for (IA)³ and T0-3B */
     size_t *places; /* offsets of the values of each place (ia3_place_offset); NULL: no place has any */
     size_t rest;    /* offset of the values that belong to no place */
-    int lead_rows;  /* the number of rows that precede each input of such an adapter */
+    int lead_rows,
+        dec_lead_rows; /* how many rows precede each input, and the decoder's rows, of such an adapter */
     int n_enc, n_dec, inner, d_ff;
     bool gated;           /* the backbone has wi_1 */
     ia3_method_cost cost; /* what the method adds to the backbone's work */

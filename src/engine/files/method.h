@@ -58,7 +58,8 @@ typedef struct ia3_method {
 
     /*
      * The tensors, which may depend on the layout's variant. `module` adds those of one module to the layout, `tensors`
-     * those that belong to no module, and sets lead_rows if there are any; either may be NULL. `guess` (may be NULL)
+     * those that belong to no module, and sets lead_rows and dec_lead_rows if their first values are such rows; either may
+     * be NULL. `guess` (may be NULL)
      * sets the options that the tensors of a file tell; the file need not be valid. `marks` are suffixes of tensor names that identify the method of an adapter: it is the first method
      * in the list with a mark that occurs. The first method of the list is the default and needs no marks.
      */
@@ -98,8 +99,7 @@ typedef struct ia3_method {
      *
      * product: adds to y = x·Wᵀ, which has already been computed (`out` is the type of y). product_bwd: adds to dx, and
      * to the gradients. norm: changes y, the output of a norm. norm_bwd: turns dy, the gradient of the changed output,
-     * into that of the norm's output x, and adds to the gradients. lead: writes the lead rows, fp32. lead_bwd: adds their gradient dx, after dropout, to the
-     * gradients.
+     * into that of the norm's output x, and adds to the gradients.
      */
     bool fused;
     bool (*runs_on)(const ia3_device_ops *ops); /* NULL: everywhere */
@@ -108,8 +108,6 @@ typedef struct ia3_method {
                         const ia3_matrix *w, ia3_out out);
     void (*norm)(const ia3_method_rows *r, void *y);
     void (*norm_bwd)(const ia3_method_rows *r, void *dy, const void *x);
-    void (*lead)(const ia3_method_rows *r, float *x);
-    void (*lead_bwd)(const ia3_method_rows *r, const float *dx, ia3_dropout drop);
 } ia3_method;
 
 /* Finds a method by its name, of len bytes, in a list that ends with NULL. NULL if there is none. */

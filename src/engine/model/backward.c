@@ -184,11 +184,12 @@ ia3_pass_backward(ia3_pass *p, const float *dlp)
         cross_attention(p, &d, i);
         self_attention(p, &d, i);
     }
+    ia3_pass_lead_bwd(p, &p->dec, d.dx);
     begin(p, &d, &p->enc, d.enc, m->enc_norm);
     for (int i = m->config.n_enc - 1; i >= 0; i--) {
         ia3_heartbeat();
         feed_forward(p, &d, i);
         self_attention(p, &d, i);
     }
-    ia3_pass_lead_bwd(p, d.dx);
+    ia3_pass_lead_bwd(p, &p->enc, d.dx);
 }

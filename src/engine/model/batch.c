@@ -44,7 +44,7 @@ ia3_batch_free(ia3_batch *b)
 {
     ia3_ints *all[] = {&b->enc_ids,     &b->enc_offsets, &b->slot_of_input, &b->dec_ids,
                        &b->dec_offsets, &b->dec_parent,  &b->dec_depth,     &b->pair_offsets,
-                       &b->pair_tokens, &b->enc_slots,   &b->dec_slots};
+                       &b->pair_tokens, &b->enc_slots,   &b->dec_slots,     &b->dec_leads};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         free(all[i]->v);
     free(b->slots);
@@ -143,37 +143,64 @@ close_rows(ia3_batch *b, int depth)
         b->max_depth = depth;
 }
 
+/* The number of the decoder's lead rows for the last input. */
+static int
+count_leads(const ia3_batch *b)
+{
+    return b->n_others > 0 ? b->layouts[b->slot_of_input.v[b->n_inputs - 1]]->dec_lead_rows : 0;
+}
+
+/* Adds the lead rows, a chain of placeholders, and returns the last one; -1 if there are none. */
+static int32_t
+add_leads(ia3_batch *b)
+{
+    int n = count_leads(b);
+    if (n == 0)
+        return -1;
+    push(&b->dec_leads, b->dec_ids.n);
+    for (int i = 0; i < n; i++) {
+        push(&b->dec_parent, i == 0 ? -1 : b->dec_ids.n - 1);
+        push(&b->dec_ids, 0);
+        push(&b->dec_depth, i);
+        push(&b->pair_offsets, b->pair_tokens.n);
+    }
+    return b->dec_ids.n - 1;
+}
+
 int
 ia3_batch_add_trie(ia3_batch *b, const ia3_choices *c)
 {
+    int begin = b->dec_offsets.v[b->n_inputs - 1], n_leads = count_leads(b);
+    int32_t lead = n_leads > 0 && b->dec_ids.n > begin ? begin + n_leads - 1 : add_leads(b);
     int base = b->dec_ids.n, first = b->pair_tokens.n;
     memcpy(ints_room(&b->dec_ids, c->n_rows), c->row_token, (size_t) c->n_rows * sizeof(int32_t));
-    memcpy(ints_room(&b->dec_depth, c->n_rows), c->row_depth, (size_t) c->n_rows * sizeof(int32_t));
     memcpy(ints_room(&b->pair_tokens, c->n_pairs), c->pair_token, (size_t) c->n_pairs * sizeof(int32_t));
-    int32_t *parent = ints_room(&b->dec_parent, c->n_rows);
+    int32_t *parent = ints_room(&b->dec_parent, c->n_rows), *depth = ints_room(&b->dec_depth, c->n_rows);
     int32_t *offset = ints_room(&b->pair_offsets, c->n_rows);
     for (int r = 0; r < c->n_rows; r++) {
-        parent[r] = c->row_parent[r] < 0 ? -1 : base + c->row_parent[r];
+        parent[r] = c->row_parent[r] < 0 ? lead : base + c->row_parent[r];
+        depth[r] = n_leads + c->row_depth[r];
         offset[r] = first + c->pair_offsets[r + 1];
     }
-    close_rows(b, c->max_depth);
+    close_rows(b, n_leads + c->max_depth);
     return first;
 }
 
 int
 ia3_batch_add_chains(ia3_batch *b, const ia3_choices *c)
 {
-    int first = b->pair_tokens.n;
+    int first = b->pair_tokens.n, n_leads = count_leads(b);
     for (int i = 0; i < c->n; i++) {
+        int32_t lead = add_leads(b);
         for (int t = 0; t < c->len[i]; t++) {
             /* the decoder's input is the start token (row 0 of the trie), then the choice without its last token */
-            push(&b->dec_parent, t == 0 ? -1 : b->dec_ids.n - 1);
+            push(&b->dec_parent, t == 0 ? lead : b->dec_ids.n - 1);
             push(&b->dec_ids, t == 0 ? c->row_token[0] : c->ids[i][t - 1]);
-            push(&b->dec_depth, t);
+            push(&b->dec_depth, n_leads + t);
             push(&b->pair_tokens, c->ids[i][t]);
             push(&b->pair_offsets, b->pair_tokens.n);
         }
     }
-    close_rows(b, c->max_depth);
+    close_rows(b, n_leads + c->max_depth);
     return first;
 }

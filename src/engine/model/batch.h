@@ -4,7 +4,8 @@
  *
  * score.c, generate.c and train.c build a batch in host memory; the pass copies it to the device's arena. Input i has
  * encoder rows [enc_offsets[i], enc_offsets[i+1]) and decoder rows [dec_offsets[i], dec_offsets[i+1]). The decoder rows
- * of an input form a forest: one trie per choice set, or one chain per choice. A pair is a decoder row and a token whose
+ * of an input form a forest: one trie per choice set, or one chain per choice. If the slot's layout has lead rows in the
+ * decoder, these precede the tries, as a chain on which their roots hang, and each of the chains. A pair is a decoder row and a token whose
  * log-probability after that row is wanted. A slot is one adapter of the batch.
  */
 #ifndef IA3_BATCH_H
@@ -33,6 +34,7 @@ typedef struct ia3_batch {
     ia3_ints enc_ids, enc_offsets, slot_of_input; /* enc_offsets [n_inputs + 1] */
     ia3_ints dec_ids, dec_offsets, dec_parent, dec_depth;
     ia3_ints enc_slots, dec_slots;      /* the slot of every row */
+    ia3_ints dec_leads;                 /* the first row of each run of lead rows in the decoder */
     ia3_ints pair_offsets, pair_tokens; /* pair_offsets [decoder rows + 1] */
     int max_input, max_dec,
         max_depth;   /* longest input; most decoder rows of an input; longest path in nodes */

@@ -390,8 +390,7 @@ begin_stack(ia3_pass *p, ia3_stack *s)
 {
     int d = p->m->config.d_model;
     OPS->embed(DEV, s->x, s->ids, s->rows, d, p->m->embedding);
-    if (!s->decoder)
-        ia3_pass_lead(p, s->x);
+    ia3_pass_lead(p, s, s->x);
     if (ia3_pass_drops(p))
         OPS->dropout_f32(DEV, s->x, s->x, s->rows, d, ia3_pass_dropout(p, s, 0, IA3_SITE_INPUT));
 }

@@ -119,9 +119,13 @@ void ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, v
                           const void *x, ia3_matrix *w, ia3_out out);
 void ia3_pass_norm(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y);
 void ia3_pass_norm_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy, const void *x);
-/* Fill the lead rows, for which the batch left room before each input, and pass their gradients to the methods. */
-void ia3_pass_lead(const ia3_pass *p, float *x);
-void ia3_pass_lead_bwd(const ia3_pass *p, const float *dx);
+/*
+ * Fill the lead rows of a stack, for which the batch left room, with the adapters' values, and add their gradients. The
+ * third writes the k-th lead row of the decoder for a slot to x [d_model].
+ */
+void ia3_pass_lead(const ia3_pass *p, const ia3_stack *s, float *x);
+void ia3_pass_lead_bwd(const ia3_pass *p, const ia3_stack *s, const float *dx);
+void ia3_pass_decoder_lead(const ia3_pass *p, int slot, int k, float *x);
 /* The batch's (IA)³ slots on the device, with ones for slots of other methods; NULL if no slot is needed. */
 const float *const *ia3_pass_slots(const ia3_pass *p);
 float *const *ia3_pass_grad_slots(const ia3_pass *p);

@@ -49,16 +49,16 @@ cost_of(const ia3_batch *b, int input)
 }
 
 double
-ia3_generation_flops(const ia3_model *m, const ia3_batch *b, int input, int steps)
+ia3_generation_flops(const ia3_model *m, const ia3_batch *b, int input, int steps, int lead, int idle)
 {
-    double n = b->enc_offsets.v[input + 1] - b->enc_offsets.v[input], t = steps;
+    double n = b->enc_offsets.v[input + 1] - b->enc_offsets.v[input], t = steps, own = steps - idle;
     ia3_sizes sizes = ia3_sizes_of(&m->config);
     ia3_pass_rows rows = {.encoder_rows = n,
                           .encoder_pairs = n * n,
                           .keyed_rows = n,
                           .decoder_rows = t,
-                          .head_rows = t,
-                          .decoder_pairs = t * (t + 1) / 2,
+                          .head_rows = steps - lead,
+                          .decoder_pairs = idle + own * (own + 1) / 2,
                           .cross_pairs = t * n};
     return ia3_forward_flops(&sizes, &rows, cost_of(b, input));
 }

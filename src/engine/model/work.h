@@ -22,7 +22,10 @@ typedef enum ia3_pass_kind {
  */
 double ia3_input_flops(const ia3_model *m, const ia3_batch *b, int input, ia3_pass_kind kind);
 
-/* The FLOPs of generating `steps` tokens for one input, with the keys and values of earlier steps cached. */
-double ia3_generation_flops(const ia3_model *m, const ia3_batch *b, int input, int steps);
+/*
+ * The FLOPs of `steps` steps of generation for one input, with the keys and values of earlier steps cached. There are no
+ * logits in the first `lead` steps, and in the first `idle` ones the input's row attends to itself alone (generate.c).
+ */
+double ia3_generation_flops(const ia3_model *m, const ia3_batch *b, int input, int steps, int lead, int idle);
 
 #endif

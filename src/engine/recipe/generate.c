@@ -5,6 +5,9 @@
  * Every layer stores the results of its fused q, k, v matrix products of all steps: cache[layer][step][row][3·inner].
  * The keys of one row are then n·3·inner elements apart, which attention supports by its stride, and the result of each
  * step is written to its final place, so nothing is copied.
+ *
+ * Lead rows of the decoder are steps of their own before the first token. Rows with fewer of them begin later, so that all
+ * rows choose their tokens in the same steps.
  */
 #include "generate.h"
 
@@ -23,18 +26,20 @@
 typedef struct generation {
     ia3_model *m;
     ia3_generate_row *rows;
-    int n, max_tokens;
+    int n, max_tokens, lead; /* lead: the most lead rows of any row */
+    int *first; /* host memory [n]: the step with which a row begins, the others' `lead` minus its own */
     const ia3_batch *batch;
     ia3_pass pass;
     char **cache,
-        **cross; /* host arrays [layers] of device memory, act: [max_tokens][n][3·inner]; [encoder rows][2·inner] */
+        **cross; /* host arrays [layers] of device memory, act: [lead + max_tokens][n][3·inner]; [encoder rows][2·inner] */
     void *q, *attended; /* act [n, inner] */
     float *logits;      /* device [n, vocab] */
     float *host_logits;
     int32_t *token;         /* host memory [n]: input of the next step */
     int32_t *device_token;  /* the same on the device */
     int32_t *one_query;     /* device {0, 1}: the query of a single row */
-    int32_t *keys;          /* device {0, steps so far} */
+    int32_t *keys;          /* device [n] {0, steps of this row so far} */
+    int32_t *host_keys;     /* the same in host memory */
     int32_t *query_per_row; /* device 0 … n */
     bool *done;
     int n_done;
@@ -54,8 +59,8 @@ prepare(generation *g)
     ia3_stack *s = &g->pass.dec;
     size_t n = g->n, inner = c->inner, d = c->d_model;
     for (int i = 0; i < c->n_dec; i++) {
-        ia3_bias_cover(g->m, g->m->dec[i].self.bias, g->max_tokens);
-        g->cache[i] = act_room(g, n * g->max_tokens, 3 * inner);
+        ia3_bias_cover(g->m, g->m->dec[i].self.bias, g->lead + g->max_tokens);
+        g->cache[i] = act_room(g, n * (g->lead + g->max_tokens), 3 * inner);
         g->cross[i] = act_room(g, g->pass.enc.rows, 2 * inner);
         ia3_pass_product(&g->pass, &g->pass.enc, (ia3_place){true, i, IA3_PART_CROSS_KV}, g->cross[i],
                          g->pass.enc.out, g->m->dec[i].cross.kv, IA3_OUT_ACT);
@@ -65,7 +70,7 @@ prepare(generation *g)
     g->logits = OPS->arena_alloc(DEV, n * c->vocab_size * sizeof(float));
     g->device_token = OPS->arena_alloc(DEV, n * sizeof(int32_t));
     g->one_query = OPS->arena_alloc(DEV, 2 * sizeof(int32_t));
-    g->keys = OPS->arena_alloc(DEV, 2 * sizeof(int32_t));
+    g->keys = OPS->arena_alloc(DEV, 2 * n * sizeof(int32_t));
     g->query_per_row = OPS->arena_alloc(DEV, (n + 1) * sizeof(int32_t));
     const int32_t one[2] = {0, 1};
     OPS->upload(DEV, g->one_query, one, sizeof one);
@@ -80,6 +85,13 @@ prepare(generation *g)
     s->x = OPS->arena_alloc(DEV, n * d * sizeof(float));
     s->normed = act_room(g, n, d);
     s->out = act_room(g, n, d);
+}
+
+/* The step that row i begins with. Until then it computes something that is not used, from the present step alone. */
+static int
+first_step(const generation *g, int i, int step)
+{
+    return step < g->first[i] ? step : g->first[i];
 }
 
 /* Self-attention, row by row; each attends to its own steps so far. */
@@ -97,19 +109,21 @@ self_attention(generation *g, int layer, int step)
     ia3_attention all;
     ia3_pass_self_attention(&g->pass, s, layer, &here, &all);
     for (int i = 0; i < g->n; i++) {
+        int begin = first_step(g, i, step);
+        const char *kept = g->cache[layer] + ((size_t) begin * g->n + (size_t) i) * row_bytes;
         ia3_attention a = all;
         a.n_seq = 1;
         a.q_offsets = g->one_query;
-        a.k_offsets = g->keys;
+        a.k_offsets = g->keys + 2 * i;
         a.max_q = 1;
-        a.max_k = step + 1;
+        a.max_k = step + 1 - begin;
         a.parent = a.depth = NULL;
         a.q = now + (size_t) i * row_bytes;
-        a.k = g->cache[layer] + (size_t) i * row_bytes + inner * size;
-        a.v = g->cache[layer] + (size_t) i * row_bytes + 2 * inner * size;
+        a.k = kept + inner * size;
+        a.v = kept + 2 * inner * size;
         a.kv_stride = (size_t) g->n * 3 * inner;
-        /* the only query has position `step`, not 0, so the table of distances is shifted */
-        a.bias = all.bias ? all.bias - step : NULL;
+        /* the only query has the last position, not 0, so the table of distances is shifted */
+        a.bias = all.bias ? all.bias - (step - begin) : NULL;
         a.scale_k.slot_of = all.scale_k.slot_of + i;
         a.scale_v.slot_of = all.scale_v.slot_of + i;
         a.out = (char *) g->attended + (size_t) i * inner * size;
@@ -133,21 +147,37 @@ cross_attention(generation *g, int layer)
     ia3_sublayer_leave(&g->pass, s, g->attended, w->o, layer, IA3_SITE_CROSS_OUT);
 }
 
-/* Computes the logits of the next token of every row and copies them to host_logits. */
+/* Replaces the embeddings of rows that have a lead row in this step. */
+static void
+put_leads(generation *g, int step)
+{
+    for (int i = 0; i < g->n && step < g->lead; i++)
+        if (step >= g->first[i])
+            ia3_pass_decoder_lead(&g->pass, g->batch->slot_of_input.v[i], step - g->first[i],
+                                  g->pass.dec.x + (size_t) i * (size_t) g->m->config.d_model);
+}
+
+/* Computes the logits of the next token of every row and copies them to host_logits, unless this is a step of lead rows. */
 static void
 decode_step(generation *g, int step)
 {
     const ia3_config *c = &g->m->config;
     ia3_stack *s = &g->pass.dec;
-    const int32_t keys[2] = {0, step + 1};
-    OPS->upload(DEV, g->keys, keys, sizeof keys);
+    for (int i = 0; i < g->n; i++) {
+        g->host_keys[2 * i] = 0;
+        g->host_keys[2 * i + 1] = step + 1 - first_step(g, i, step);
+    }
+    OPS->upload(DEV, g->keys, g->host_keys, 2 * (size_t) g->n * sizeof(int32_t));
     OPS->upload(DEV, g->device_token, g->token, (size_t) g->n * sizeof(int32_t));
     OPS->embed(DEV, s->x, g->device_token, g->n, c->d_model, g->m->embedding);
+    put_leads(g, step);
     for (int i = 0; i < c->n_dec; i++) {
         self_attention(g, i, step);
         cross_attention(g, i);
         ia3_sublayer_feed_forward(&g->pass, s, i);
     }
+    if (step < g->lead)
+        return;
     OPS->rmsnorm(DEV, s->out, NULL, s->x, g->m->dec_norm, g->n, c->d_model, c->eps);
     ia3_pass_norm(&g->pass, s, (ia3_place){true, c->n_dec, IA3_PART_SELF_NORM}, s->out);
     OPS->matmul(DEV, g->logits, s->out, g->n, g->m->head, IA3_OUT_F32);
@@ -238,13 +268,14 @@ run(void *arg)
     ia3_pass_encode(&g->pass, g->m, g->batch, false);
     prepare(g);
     int step = 0;
-    for (; step < g->max_tokens && g->n_done < g->n; step++) {
+    for (; step < g->lead + g->max_tokens && g->n_done < g->n; step++) {
         ia3_model_give_way(g->m);
         decode_step(g, step);
-        choose(g, step);
+        if (step >= g->lead)
+            choose(g, step - g->lead);
     }
     for (int i = 0; i < g->n; i++)
-        g->rows[i].flops = ia3_generation_flops(g->m, g->batch, i, step);
+        g->rows[i].flops = ia3_generation_flops(g->m, g->batch, i, step, g->lead, g->first[i]);
 }
 
 bool
@@ -260,16 +291,22 @@ ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
     g.host_logits = ia3_alloc_array((size_t) n * m->config.vocab_size, sizeof(float));
     g.token = ia3_alloc_array(n, sizeof *g.token);
     g.done = ia3_alloc_array(n, sizeof *g.done);
+    g.first = ia3_alloc_array(n, sizeof *g.first);
+    g.host_keys = ia3_alloc_array(2 * (size_t) n, sizeof *g.host_keys);
     for (int i = 0; i < n; i++) {
         const float *values = rows[i].adapter ? rows[i].adapter->values : m->ones;
         const ia3_layout *layout = rows[i].adapter ? rows[i].adapter->layout : m->layout;
         ia3_batch_add_input(&batch, rows[i].ids, rows[i].n_ids, ia3_batch_find_slot(&batch, layout, values));
+        g.first[i] = layout->dec_lead_rows;
+        g.lead = g.first[i] > g.lead ? g.first[i] : g.lead;
         g.token[i] = m->config.start_id;
         rows[i].n_out = 0;
         rows[i].overflow = false;
         if (rows[i].max_tokens > g.max_tokens)
             g.max_tokens = rows[i].max_tokens;
     }
+    for (int i = 0; i < n; i++)
+        g.first[i] = g.lead - g.first[i];
     ia3_batch_one_row_each(&batch);
     bool ok = ia3_model_guarded(m, run, &g, err);
     free(g.cache);
@@ -277,6 +314,8 @@ ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
     free(g.host_logits);
     free(g.token);
     free(g.done);
+    free(g.first);
+    free(g.host_keys);
     ia3_batch_free(&batch);
     return ok;
 }

@@ -116,7 +116,9 @@ count_batch_tokens(const ia3_train *t)
             tokens += e->choices->len[c];
         tokens += t->dropout > 0 ? 0 : e->choices->n_rows;
     }
-    tokens += (double) t->n * t->layout->lead_rows;
+    for (int i = 0; i < t->n; i++)
+        tokens += t->layout->lead_rows +
+                  (t->dropout > 0 ? t->examples[i].choices->n : 1) * (double) t->layout->dec_lead_rows;
     int size = t->recipe.batch_size < t->n ? t->recipe.batch_size : t->n;
     return (int) ceil(tokens / t->n * size);
 }

@@ -437,6 +437,7 @@ describe_method(ia3_io *io, const ia3_frame *frame, ia3_writer *w, ia3_error *er
     put_row_cost(w, &layout->cost.decoder);
     put_row_cost(w, &layout->cost.keys);
     ia3_put_f64(w, layout->cost.lead_rows);
+    ia3_put_f64(w, layout->cost.decoder_lead_rows);
     ia3_put_f64(w, layout->cost.below_vectors);
     ia3_layout_free(layout);
     return true;

@@ -77,7 +77,8 @@ cost_of(const ia3_lanes *l, const ia3_row *row)
 {
     if (ia3_row_failed(row))
         return 0;
-    int n_ids = row->n_ids + (row->adapter ? row->adapter->layout->lead_rows : 0);
+    const ia3_layout *layout = row->adapter ? row->adapter->layout : NULL;
+    int n_ids = row->n_ids + (layout ? layout->lead_rows + layout->dec_lead_rows : 0);
     double attention = l->attention * n_ids * n_ids;
     if (row->sampling) /* generated tokens count like tokens of the input */
         return n_ids + (int64_t) row->sampling->max_tokens + (int64_t) attention;

@@ -163,6 +163,7 @@ ask_for_method(const char *backbone, Jsonb *config, const char *method, const ch
     input->method.decoder = get_row_cost(&reader);
     input->method.keys = get_row_cost(&reader);
     input->method.lead_rows = ia3_get_f64(&reader);
+    input->method.decoder_lead_rows = ia3_get_f64(&reader);
     input->method.below_vectors = ia3_get_f64(&reader) != 0;
     if (reader.bad || reader.p != reader.end)
         Ia3ProtocolError("The description of a method does not have the length it should have.");
@@ -220,12 +221,13 @@ rows_of(const CostInput *c, double before, bool chains)
 {
     const double *n = c->numbers;
     double input = n[ARG_TOKENS] - n[ARG_CHOICES] * n[ARG_CHOICE_TOKENS] + before;
+    double lead = c->method.decoder_lead_rows;
 
     if (c->sizes.decoder_only)
         return ia3_rows_of_continuations(input, n[ARG_CHOICES], n[ARG_CHOICE_TOKENS]);
     input += c->method.lead_rows;
-    return chains ? ia3_rows_of_chains(input, n[ARG_CHOICES], n[ARG_CHOICE_TOKENS])
-                  : ia3_rows_of_trie(input, n[ARG_CHOICES], n[ARG_CHOICE_TOKENS]);
+    return chains ? ia3_rows_of_chains(input, lead, n[ARG_CHOICES], n[ARG_CHOICE_TOKENS])
+                  : ia3_rows_of_trie(input, lead, n[ARG_CHOICES], n[ARG_CHOICE_TOKENS]);
 }
 
 static double

@@ -239,7 +239,7 @@ import_adapter(FunctionCallInfo fcinfo, Jsonb *config)
     if (import.config)
         report_base(&import);
     for (int i = 0; i < import.assumed.n; i++)
-        ereport(NOTICE, (errmsg("the default of \"%s\" was assumed, which the adapter does not contain",
+        ereport(NOTICE, (errmsg("the value of \"%s\" was assumed, which the adapter does not contain",
                                 import.assumed.items[i]),
                          errhint("Import the adapter together with its configuration.")));
     if (import.nTensors < import.nAllTensors)

@@ -58,6 +58,7 @@ typedef enum Ia3Option {
     IA3_OPTION_TARGETS,
     IA3_OPTION_NORMS,
     IA3_OPTION_PROMPT_LENGTH,
+    IA3_OPTION_DECODER,
     IA3_N_OPTIONS
 } Ia3Option;
 
