@@ -16,7 +16,7 @@ FOLDER = "build/gpu-check"
 # Tests that run on the device that IA3_TEST_DEVICE names.
 DEVICE_TESTS = ["test_device", "test_kernels_matmul", "test_kernels_rows", "test_kernels_attention",
                 "test_attention_shapes", "test_golden", "test_gradient", "test_devices", "test_train", "test_generate",
-                "test_methods"]
+                "test_methods", "test_variants"]
 # What compute-sanitizer looks at, small programs and small parts of others: (program, IA3_TEST_FILTER).
 SANITIZED = [("test_kernels_rows", None), ("test_kernels_attention", None), ("test_kernels_matmul", None),
              ("test_gradient", "*t5-gated-untied *"), ("test_device", None)]

@@ -422,6 +422,94 @@ test_mixed(void **state)
     close_fixture(f);
 }
 
+/* The sum of the log-probabilities of one choice's tokens. */
+static double
+log_probability(const fixture *f, ia3_adapter *adapter, const int32_t *ids, int n_ids, const int32_t *choice,
+                int n)
+{
+    int bad_a, bad_b;
+    double result;
+    ia3_error err = {0};
+    ia3_choices *c = ia3_choices_create(&choice, &n, 1, f->g->config->start_id, &bad_a, &bad_b, &err);
+    golden_ok(c, &err);
+    ia3_score_row row = {.ids = ids, .n_ids = n_ids, .adapter = adapter, .choices = c, .scores = &result};
+    golden_ok(ia3_score(f->g->m, &row, 1, &err), &err);
+    ia3_choices_free(c);
+    return n * result;
+}
+
+/*
+ * A prompt that consists of tokens' embeddings is the same as these tokens in front. The decoder's begins with the start
+ * token, so that the bare backbone can be asked about a choice that has the rest of the prompt, and the start token again,
+ * before its own tokens.
+ */
+static void
+test_prompt_of_tokens(void **state)
+{
+    enum { LENGTH = 3, N = 4 };
+    static const int32_t front[LENGTH] = {7, 11, 5}, choice[N] = {9, 4, 12, 1};
+    fixture *f = open_fixture(state);
+    const int32_t start = f->g->config->start_id, behind[LENGTH] = {start, 6, 13};
+    const ia3_layout *l = layout_of(f, "prompt", "{\"prompt_length\": 3}");
+    const ia3_host_tensor *embedding = ia3_checkpoint_embedding(f->g->ck);
+    const size_t d = (size_t) f->g->config->d_model;
+    assert_int_equal(embedding->dtype, IA3_F32);
+    assert_int_equal(l->n_values, 2 * LENGTH * d);
+
+    float *values = malloc(l->n_values * sizeof *values);
+    int32_t longer[64], in_front[LENGTH + N];
+    int n_ids;
+    int32_t *ids = golden_ints(golden_find(f->g, "input.1.ids"), &n_ids);
+    assert_true(n_ids + LENGTH <= 64);
+    for (int i = 0; i < LENGTH; i++) {
+        memcpy(values + (size_t) i * d, (const float *) embedding->data + (size_t) front[i] * d,
+               d * sizeof *values);
+        memcpy(values + (size_t) (LENGTH + i) * d, (const float *) embedding->data + (size_t) behind[i] * d,
+               d * sizeof *values);
+        longer[i] = front[i];
+        in_front[i] = i + 1 < LENGTH ? behind[i + 1] : start;
+    }
+    memcpy(longer + LENGTH, ids, (size_t) n_ids * sizeof *ids);
+    memcpy(in_front + LENGTH, choice, sizeof choice);
+
+    ia3_adapter *prompt = adapter_of(f, l, values);
+    double got = log_probability(f, prompt, ids, n_ids, choice, N);
+    double want = log_probability(f, NULL, longer, n_ids + LENGTH, in_front, LENGTH + N) -
+                  log_probability(f, NULL, longer, n_ids + LENGTH, in_front, LENGTH);
+    golden_limit(f->g, "prompt of tokens", fabs(got - want), f->g->dtype == IA3_F32 ? 1e-4 : 0.1);
+    ia3_adapter_free(f->g->m, prompt);
+    ia3_layout_release(l);
+    free(values);
+    free(ids);
+    close_fixture(f);
+}
+
+/* The norms of LoRA are those of the method layernorm: in scores, loss and gradients, if the factors change nothing. */
+static void
+test_norms(void **state)
+{
+    fixture *f = open_fixture(state);
+    const ia3_layout *s = layout_of(f, "layernorm", ""), *l = layout_of(f, "lora", "");
+    float *a = random_values(s, 3), *b = calloc(l->n_values, sizeof *b);
+    float *ga = malloc(s->n_values * sizeof *ga), *gb = malloc(l->n_values * sizeof *gb);
+    float *part = malloc(s->n_values * sizeof *part), *zeros = calloc(s->n_values, sizeof *zeros);
+    embed(s, a, l, b, false);
+    double x = loss_at(f, s, a, ga), y = loss_at(f, l, b, gb);
+    golden_limit(f->g, "loss", fabs(x - y), 1e-5 * fabs(x));
+    embed(s, part, l, gb, true);
+    golden_limit(f->g, "gradients", golden_max(ga, part, s->n_values),
+                 1e-4 * golden_max(ga, zeros, s->n_values));
+    ia3_layout_release(s);
+    ia3_layout_release(l);
+    free(a);
+    free(b);
+    free(ga);
+    free(gb);
+    free(part);
+    free(zeros);
+    close_fixture(f);
+}
+
 /* The most likely token after those written so far, according to scoring; none of the choices ends the text. */
 static int32_t
 likeliest(const fixture *f, const ia3_adapter *adapter, const int32_t *ids, int n_ids, const int32_t *written,
@@ -550,7 +638,8 @@ main(void)
     };
     static const golden_test tests[] = {
         {"identities", test_identities, true, BOTH}, {"finite differences", test_differences, false, GATED},
-        {"mixed", test_mixed, true, BOTH},           {"generation", test_generation, false, BOTH},
+        {"mixed", test_mixed, true, BOTH},           {"prompt of tokens", test_prompt_of_tokens, true, BOTH},
+        {"norms", test_norms, false, GATED},         {"generation", test_generation, false, BOTH},
         {"files", test_files, false, GATED},
     };
     int failed = cmocka_run_group_tests_name("options", plain, NULL, NULL);

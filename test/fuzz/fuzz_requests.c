@@ -141,12 +141,20 @@ static void
 correct_digest(const ia3_frame *frame)
 {
     ia3_reader r = {.p = frame->data, .end = frame->data + frame->len};
-    size_t n;
+    size_t n, n_options;
     ia3_get_bytes(&r, IA3_DIGEST_LEN);
     ia3_get_str(&r, &n);
-    const char *adapter = ia3_get_str(&r, &n);
-    if (!r.bad)
-        SHA256((const uint8_t *) adapter, n, frame->data);
+    const char *options = ia3_get_str(&r, &n_options), *adapter = ia3_get_str(&r, &n);
+    if (r.bad)
+        return;
+    SHA256((const uint8_t *) adapter, n, frame->data);
+    if (n_options > 0) {
+        uint8_t *both = malloc(IA3_DIGEST_LEN + n_options);
+        memcpy(both, frame->data, IA3_DIGEST_LEN);
+        memcpy(both + IA3_DIGEST_LEN, options, n_options);
+        SHA256(both, IA3_DIGEST_LEN + n_options, frame->data);
+        free(both);
+    }
 }
 
 /* Tokenizes a request to its end, as the I/O thread does in slices when a request is not cancelled at once. */
