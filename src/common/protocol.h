@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 6
+#define IA3_PROTOCOL_VERSION 7
 #define IA3_FRAME_HEADER     9                    /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* must be less than palloc's limit */
 #define IA3_DIGEST_LEN       32
@@ -168,7 +168,7 @@ typedef enum Ia3Message {
  *          u64 adapter values (fp32 numbers in one (IA)³ adapter), u32 vocab_size, u32 d_model,
  *          u32 encoder layers, u32 decoder layers, f64 dropout_rate,
  *          list<str method, f64 learning_rate (the default), u64 values of one adapter with the default
- *               options>                            the first is the default, (IA)³
+ *               options, u32 number of options>     the first is the default, (IA)³
  *          list<str parameter, f64 min, f64 max>    limits of TRAIN's parameters: "steps", "batch_size",
  *               "learning_rate", "warmup_ratio", "lm_weight", "unlikelihood_weight", "length_norm_weight", "dropout"
  */

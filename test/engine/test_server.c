@@ -76,6 +76,9 @@ check_methods(ia3_reader *r, size_t n_values)
         assert_true(ia3_get_f64(r) == ia3_methods[i]->learning_rate);
         uint64_t values = ia3_get_u64(r);
         assert_true(values > 0 && (i > 0 || values == n_values));
+        uint32_t options = ia3_get_u32(r);
+        for (uint32_t k = 0; k <= options; k++)
+            assert_true((ia3_methods[i]->options && ia3_methods[i]->options[k].name) == (k < options));
     }
     assert_true(n > 0 && ia3_methods[n] == NULL);
 }

@@ -81,6 +81,7 @@ put_greeting(ia3_writer *w, uint8_t request)
     put_text(w, "ia3");
     ia3_put_f64(w, 0.003);
     ia3_put_u64(w, 1000);
+    ia3_put_u32(w, 0); /* options */
     ia3_put_u32(w, 0); /* limits */
 }
 

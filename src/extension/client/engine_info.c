@@ -32,13 +32,14 @@ read_count(ia3_reader *reader, size_t itemSize, int max)
 static void
 read_methods(ia3_reader *reader, Ia3EngineInfo *info)
 {
-    info->nMethods = read_count(reader, 20, IA3_MAX_METHODS);
+    info->nMethods = read_count(reader, 24, IA3_MAX_METHODS);
     for (int i = 0; i < info->nMethods; i++) {
         Ia3EngineMethod *method = &info->methods[i];
 
         copy_string(reader, method->name, sizeof method->name);
         method->learningRate = ia3_get_f64(reader);
         method->values = ia3_get_u64(reader);
+        method->nOptions = ia3_get_u32(reader);
     }
 }
 

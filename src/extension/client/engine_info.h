@@ -14,6 +14,7 @@ typedef struct Ia3EngineMethod {
     char name[32];
     double learningRate; /* the default */
     uint64 values;       /* numbers in one adapter with the default options */
+    uint32 nOptions;
 } Ia3EngineMethod;
 
 /* What a number of a TRAIN request may be. */

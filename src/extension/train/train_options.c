@@ -256,14 +256,20 @@ void
 Ia3RecipeComplete(Ia3Recipe *r, const char *backbone, const Ia3Task *init)
 {
     const Ia3EngineInfo *engine = Ia3GetEngineInfo(backbone);
-    const char *name = pstrdup(r->methodName ? r->methodName : engine->methods[0].name);
-    double learningRate = Ia3MethodFind(engine, name)->learningRate;
+    const Ia3EngineMethod method =
+        *Ia3MethodFind(engine, r->methodName ? r->methodName : engine->methods[0].name);
 
-    Ia3MethodConfigure(&r->method, backbone, name,
-                       init && strcmp(init->method, name) == 0 ? init->methodOptions : NULL,
-                       r->methodOptions);
+    /* The engine is not asked if there is nothing to ask, since the answer takes long if it hangs. */
+    if (method.nOptions == 0 && r->methodOptions[0] == '\0') {
+        r->method.name = pstrdup(method.name);
+        r->method.options = r->method.peftConfig = "";
+        r->method.values = method.values;
+    } else
+        Ia3MethodConfigure(&r->method, backbone, method.name,
+                           init && strcmp(init->method, method.name) == 0 ? init->methodOptions : NULL,
+                           r->methodOptions);
     if (!r->hasLearningRate)
-        r->learningRate = learningRate;
+        r->learningRate = method.learningRate;
     engine = Ia3GetEngineInfo(backbone);
     check_limit(engine, "steps", r->steps);
     check_limit(engine, "batch_size", r->batchSize);
