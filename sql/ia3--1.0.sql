@@ -792,7 +792,7 @@ CREATE FUNCTION @extschema@.ia3_drop(task pg_catalog.text, version pg_catalog.in
 COMMENT ON FUNCTION @extschema@.ia3_drop(pg_catalog.text, pg_catalog.int4) IS
     'removes a version of a task that is not the active one';
 
--- Copying and importing need a grant, like training; renaming does not, as it stores nothing.
+-- Copying, averaging and importing need a grant, like training; renaming does not, as it stores nothing.
 CREATE FUNCTION @extschema@.ia3_rename(task pg_catalog.text, new_name pg_catalog.text)
     RETURNS pg_catalog.void
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
@@ -801,6 +801,11 @@ CREATE FUNCTION @extschema@.ia3_copy(task pg_catalog.text, new_name pg_catalog.t
     RETURNS pg_catalog.void
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION @extschema@.ia3_copy IS 'makes a new task of the caller with all versions of another';
+CREATE FUNCTION @extschema@.ia3_average(task pg_catalog.text, versions pg_catalog.text[],
+    weights pg_catalog.float8[] DEFAULT NULL) RETURNS pg_catalog.int4
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_average IS
+    'stores the weighted mean of the vectors of versions as a new version and returns its number';
 CREATE FUNCTION @extschema@.ia3_export_task(task pg_catalog.text) RETURNS pg_catalog.jsonb
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION @extschema@.ia3_export_task IS 'a task with all its versions, for another database';
@@ -820,6 +825,8 @@ COMMENT ON FUNCTION @extschema@.ia3_import_task(pg_catalog.json, pg_catalog.text
 COMMENT ON FUNCTION @extschema@.ia3_import_task(pg_catalog.text, pg_catalog.text) IS
     'makes a task of what ia3_export_task returned and returns its name';
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_copy(pg_catalog.text, pg_catalog.text) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_average(pg_catalog.text, pg_catalog.text[], pg_catalog.float8[])
+    FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import_task(pg_catalog.jsonb, pg_catalog.text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import_task(pg_catalog.json, pg_catalog.text) FROM PUBLIC;
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_import_task(pg_catalog.text, pg_catalog.text) FROM PUBLIC;

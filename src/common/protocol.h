@@ -168,7 +168,8 @@ typedef enum Ia3Message {
  *          u64 adapter values (fp32 numbers in one (IA)³ adapter), u32 vocab_size, u32 d_model,
  *          u32 encoder layers, u32 decoder layers, f64 dropout_rate,
  *          list<str method, f64 learning_rate (the default), u64 values of one adapter with the default
- *               options, u32 number of options>     the first is the default, (IA)³
+ *               options, u32 number of options, u8 whether a mean of adapters is one that does what they do
+ *               on average>                         the first is the default, (IA)³
  *          list<str parameter, f64 min, f64 max>    limits of TRAIN's parameters: "steps", "batch_size",
  *               "learning_rate", "warmup_ratio", "lm_weight", "unlikelihood_weight", "length_norm_weight", "dropout"
  */

@@ -199,6 +199,9 @@ def test_changes(driver, sql):
     moved = "moved by " + driver.name
     expect(driver, "SELECT ia3_copy({}, {}) IS NOT NULL", [copy, moved + " first"], [(True,)])
     expect(driver, "SELECT ia3_rename({}, {}) IS NOT NULL", [moved + " first", moved], [(True,)])
+    averaged = "averaged by " + driver.name
+    expect(driver, "SELECT ia3_average({}, {})", [averaged, [copy, moved]], [(1,)])
+    expect(driver, "SELECT ia3_average({}, {}, {})", [averaged, [copy, moved], [0.5, 2.5]], [(2,)])
     (export,), = expect(driver, "SELECT ia3_export_task({})::text", [moved], None)
     expect(driver, "SELECT ia3_drop({}) IS NOT NULL", [moved], [(True,)])
     expect(driver, "SELECT ia3_import_task({})", [export], [(moved,)])

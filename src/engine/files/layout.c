@@ -136,6 +136,15 @@ compare_names(const void *a, const void *b, void *layout)
     return strcmp(l->entries[*(const int *) a].name, l->entries[*(const int *) b].name);
 }
 
+bool
+ia3_layout_has_factors(const ia3_layout *l)
+{
+    for (int i = 0; i < l->n; i++)
+        if (l->entries[i].partner != 0)
+            return true;
+    return false;
+}
+
 const ia3_layout_entry *
 ia3_layout_find(const ia3_layout *l, const char *name)
 {

@@ -84,6 +84,9 @@ typedef struct ia3_layout {
 ia3_layout *ia3_layout_create(const ia3_config *config, ia3_variant variant);
 void ia3_layout_free(ia3_layout *layout);
 
+/* Whether there are factors of products among the tensors, so that a mean of adapters does not do what they do on average. */
+bool ia3_layout_has_factors(const ia3_layout *l);
+
 /* The entry with this name, or NULL. */
 const ia3_layout_entry *ia3_layout_find(const ia3_layout *l, const char *name);
 

@@ -353,13 +353,15 @@ put_methods(ia3_writer *w, const ia3_model *model)
         n++;
     ia3_put_u32(w, n);
     for (uint32_t i = 0; i < n; i++) {
+        const ia3_layout *layout = ia3_layouts_standard(ia3_model_layouts(model), (int) i);
         put_text(w, methods[i]->name);
         ia3_put_f64(w, methods[i]->learning_rate);
-        ia3_put_u64(w, ia3_layouts_standard(ia3_model_layouts(model), (int) i)->n_values);
+        ia3_put_u64(w, layout->n_values);
         uint32_t options = 0;
         while (methods[i]->options && methods[i]->options[options].name)
             options++;
         ia3_put_u32(w, options);
+        ia3_put_u8(w, !ia3_layout_has_factors(layout));
     }
 }
 
