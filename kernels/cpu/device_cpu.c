@@ -180,4 +180,6 @@ static const ia3_device_ops cpu_ops = {
     .scale_row_bwd = ia3_cpu_scale_row_bwd,
     .low_rank = ia3_cpu_low_rank,
     .low_rank_bwd = ia3_cpu_low_rank_bwd,
+    .bottleneck = ia3_cpu_bottleneck,
+    .bottleneck_bwd = ia3_cpu_bottleneck_bwd,
 };

@@ -103,6 +103,8 @@ make_ops(void)
     o.scale_row_bwd = ia3_cuda_scale_row_bwd;
     o.low_rank = ia3_cuda_low_rank;
     o.low_rank_bwd = ia3_cuda_low_rank_bwd;
+    o.bottleneck = ia3_cuda_bottleneck;
+    o.bottleneck_bwd = ia3_cuda_bottleneck_bwd;
     return o;
 }
 

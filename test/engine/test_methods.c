@@ -283,7 +283,25 @@ loss_at(const fixture *f, const ia3_recipe *recipe, const float *values, float *
     return report.loss;
 }
 
-/* Checks the element with the largest gradient of each tensor. */
+/* The derivative of the loss for one of the values, from differences of fourth order; h is their step. */
+static double
+difference(const fixture *f, const ia3_recipe *recipe, float *values, size_t at, double h, float *scratch)
+{
+    const double steps[] = {h, -h, 2 * h, -2 * h};
+    double loss[4];
+    float old = values[at];
+    for (int s = 0; s < 4; s++) {
+        values[at] = (float) (old + steps[s]);
+        loss[s] = loss_at(f, recipe, values, scratch);
+    }
+    values[at] = old;
+    return (8 * (loss[0] - loss[1]) - (loss[2] - loss[3])) / (12 * h);
+}
+
+/*
+ * Checks the element with the largest gradient of each tensor. Methods that change the results of sub-layers have kinks (ReLU): where the
+ * step crosses one, a shorter step has to agree.
+ */
 static void
 check_differences(const fixture *f, int method, double dropout)
 {
@@ -297,19 +315,13 @@ check_differences(const fixture *f, int method, double dropout)
     loss_at(f, &recipe, values, grads);
     for (int i = 0; i < l->n; i++) {
         const ia3_layout_entry *e = &l->entries[i];
-        const double h = 0.02, steps[] = {h, -h, 2 * h, -2 * h};
-        double loss[4];
         size_t top = e->offset;
         for (size_t k = e->offset; k < e->offset + (size_t) e->len; k++)
             if (fabsf(grads[k]) > fabsf(grads[top]))
                 top = k;
-        float old = values[top];
-        for (int s = 0; s < 4; s++) {
-            values[top] = (float) (old + steps[s]);
-            loss[s] = loss_at(f, &recipe, values, scratch);
-        }
-        values[top] = old;
-        double want = (8 * (loss[0] - loss[1]) - (loss[2] - loss[3])) / (12 * h);
+        double h = 0.02, want = difference(f, &recipe, values, top, h, scratch);
+        while (fabs(grads[top] - want) > 3e-4 + 0.01 * fabs(want) && ia3_methods[method]->output && h > 0.002)
+            want = difference(f, &recipe, values, top, h /= 3, scratch);
         if (fabs(grads[top] - want) > 3e-4 + 0.01 * fabs(want))
             fail_msg("dropout %g: gradient %zu of %s is %g, finite differences say %g", dropout,
                      top - e->offset, e->name, grads[top], want);
@@ -349,7 +361,10 @@ test_fresh_is_bare(void **state)
         ia3_adapter *a = ia3_adapter_create(f->g->m, layout_of(f, m), values, digest, &err);
         golden_ok(a, &err);
         score_all(f, &a, 1, 1, fresh);
-        if (layout_of(f, m)->lead_rows > 0)
+        bool near = ia3_methods[m]->output != NULL; /* begins with small numbers */
+        for (int c = 0; near && c < 4; c++)
+            golden_limit(f->g, "fresh", fabs(fresh[0][c] - bare[0][c]), 0.1);
+        if (layout_of(f, m)->lead_rows > 0 || near)
             assert_memory_not_equal(fresh, bare, sizeof bare); /* any prompt is one */
         else
             assert_memory_equal(fresh, bare, sizeof bare);

@@ -2,7 +2,7 @@
 """Writes methods/t5-relu-tied.safetensors and methods/t5-gated-untied.safetensors for test/engine/test_methods.c.
 
 The methods that (IA)3 is compared with, on the checkpoints that generate.py left: LoRA and prompt tuning as peft
-computes them, biases and scales of norms by hooks on transformers' modules, for peft has no such methods. Names are
+computes them, biases and scales of norms by hooks on transformers' modules, for peft has no such methods; adapters as T-Few's modules, behind the feed-forward. Names are
 METHOD.TENSOR (the adapter, named as the engine stores it), METHOD.scores.INPUT, METHOD.losses (total, lm,
 unlikelihood, length_norm of the "tfew" batch), METHOD.grad.TENSOR, and, after five steps of Adafactor,
 METHOD.final.TENSOR. Everything is computed in float64 and stored in float32.
@@ -23,8 +23,8 @@ from transformers import Adafactor  # noqa: E402
 import configs  # noqa: E402
 import oracle  # noqa: E402
 
-RANK, TOKENS, STEPS, BATCH = 4, 10, 5, 4
-RATES = {"lora": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2}
+RANK, REDUCTION, TOKENS, STEPS, BATCH = 4, 32, 10, 5, 4
+RATES = {"lora": 3e-3, "adapter": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2}
 LINEARS = ["q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"]
 TRAINED = "t5-gated-untied"
 PREFIX = "base_model.model."
@@ -61,6 +61,20 @@ def add_scales(base, parameters):
 
 def add_layernorm(base):
     parameters = {}
+    add_scales(base, parameters)
+    return Plain(base), parameters
+
+
+def add_adapter(base):
+    """src/models/AdapterVariants/Adapters.py, Adapter, with a residual and ReLU; T5LayerFFWithAdapter calls it before dropout."""
+    parameters, d = {}, base.config.d_model
+    for name, module in base.named_modules():
+        if name.endswith(".DenseReluDense"):
+            down, up = torch.nn.Linear(d, max(d // REDUCTION, 1)), torch.nn.Linear(max(d // REDUCTION, 1), d)
+            module.register_forward_hook(lambda m, args, y, down=down, up=up: y + up(torch.relu(down(y))))
+            at = PREFIX + name.removesuffix("DenseReluDense") + "adapter."
+            parameters |= {f"{at}{part}_proj.{n}": p for part, linear in (("down", down), ("up", up))
+                           for n, p in linear.named_parameters()}
     add_scales(base, parameters)
     return Plain(base), parameters
 
@@ -103,7 +117,7 @@ def run(golden, method, out):
     base = oracle.fill(oracle.make_base(golden), weights).double()
     for p in base.parameters():
         p.requires_grad_(False)
-    model, parameters = {"lora": add_lora, "bitfit": add_bitfit, "layernorm": add_layernorm,
+    model, parameters = {"lora": add_lora, "adapter": add_adapter, "bitfit": add_bitfit, "layernorm": add_layernorm,
                          "prompt": add_prompt}[method](base)
     rng = np.random.default_rng(golden.seed + 5000)
     for name in sorted(parameters):

@@ -9,6 +9,7 @@
 #ifndef IA3_RNG_H
 #define IA3_RNG_H
 
+#include <math.h>
 #include <stdint.h>
 
 #include "host_device.h"
@@ -89,6 +90,15 @@ ia3_draw(uint64_t seed, uint32_t stream, uint64_t counter, uint32_t below)
 {
     uint64_t bits = ia3_mix64(ia3_mix64(ia3_mix64(seed) + stream) + counter) >> 32;
     return (uint32_t) (bits * below >> 32);
+}
+
+/* Returns a number of the standard normal distribution (Box-Muller), from the numbers 2·counter and 2·counter + 1 of the stream. */
+static inline float
+ia3_draw_normal(uint64_t seed, uint32_t stream, uint64_t counter)
+{
+    double u = (ia3_draw(seed, stream, 2 * counter, 1u << 31) + 1) * 0x1p-31;
+    double v = ia3_draw(seed, stream, 2 * counter + 1, 1u << 31) * 0x1p-31;
+    return (float) (sqrt(-2 * log(u)) * cos(2 * M_PI * v));
 }
 
 #endif

@@ -137,6 +137,19 @@ typedef struct ia3_low_rank {
 } ia3_low_rank;
 enum { IA3_MAX_RANK = 64 };
 
+/*
+ * A bottleneck (Houlsby et al., arXiv 1902.00751) that changes rows y in place: y += relu(y·Dᵀ + d)·Uᵀ + u, with D [width, cols],
+ * d [width], U [cols, width] and u [cols], all fp32; width <= IA3_MAX_BOTTLENECK.
+ */
+typedef struct ia3_bottleneck {
+    int width, cols;
+    const float *down, *down_bias, *up, *up_bias;
+} ia3_bottleneck;
+typedef struct ia3_bottleneck_grad {
+    float *down, *down_bias, *up, *up_bias;
+} ia3_bottleneck_grad;
+enum { IA3_MAX_BOTTLENECK = 512 };
+
 /* One step of Adafactor for one job; see adafactor() below. */
 typedef struct ia3_adafactor {
     float *values, *grads, *second_moment; /* flat [n_values] each */
@@ -269,6 +282,13 @@ typedef struct ia3_device_ops {
     void (*low_rank)(ia3_device *dev, void *y, const void *x, int rows, const ia3_low_rank *l, ia3_out out);
     void (*low_rank_bwd)(ia3_device *dev, void *dx, float *da, float *db, const void *dy, const void *x,
                          int rows, const ia3_low_rank *l, ia3_out out);
+    /*
+     * y is fp32 [rows, cols]. backward: dy (act [rows, cols]) becomes the gradient of y as it was before, which is given;
+     * adds to the gradients g
+     */
+    void (*bottleneck)(ia3_device *dev, float *y, int rows, const ia3_bottleneck *b);
+    void (*bottleneck_bwd)(ia3_device *dev, void *dy, const ia3_bottleneck_grad *g, const float *y, int rows,
+                           const ia3_bottleneck *b);
 } ia3_device_ops;
 
 struct ia3_device {

@@ -50,6 +50,7 @@ typedef struct ia3_method_rows {
     int rows, d_model;
     int linears;       /* number of linear layers that are stacked in the product */
     ia3_kind kinds[3]; /* their kinds */
+    ia3_part part;     /* of the graph */
 } ia3_method_rows;
 
 typedef struct ia3_method {
@@ -98,14 +99,18 @@ typedef struct ia3_method {
      * and these are called for each run of rows with the same adapter.
      *
      * product: adds to y = x·Wᵀ, which has already been computed (`out` is the type of y). product_bwd: adds to dx, and
-     * to the gradients. norm: changes y, the output of a norm. norm_bwd: turns dy, the gradient of the changed output,
-     * into that of the norm's output x, and adds to the gradients.
+     * to the gradients. output: changes y, fp32, the result of a sub-layer before its dropout; for those of the bits
+     * 1 << IA3_PART_SELF_O, _CROSS_O and _FF_WO that are set in `outputs`. output_bwd: turns dy, the gradient of the changed result,
+     * into that of y, the result itself, and adds to the gradients. norm: changes y, the output of a norm. norm_bwd: turns dy,
+     * the gradient of the changed output, into that of the norm's output x, and adds to the gradients.
      */
     bool fused;
     bool (*runs_on)(const ia3_device_ops *ops); /* NULL: everywhere */
     void (*product)(const ia3_method_rows *r, void *y, const void *x, const ia3_matrix *w, ia3_out out);
     void (*product_bwd)(const ia3_method_rows *r, void *dx, const void *dy, const void *x,
                         const ia3_matrix *w, ia3_out out);
+    void (*output)(const ia3_method_rows *r, float *y);
+    void (*output_bwd)(const ia3_method_rows *r, void *dy, const float *y);
     void (*norm)(const ia3_method_rows *r, void *y);
     void (*norm_bwd)(const ia3_method_rows *r, void *dy, const void *x);
 } ia3_method;

@@ -40,12 +40,16 @@ grad_of(const ia3_pass *p, ia3_scale scale)
                             .n_slots = p->batch->n_slots};
 }
 
-/* Enters a sub-layer from above: d->dy = drop(dx), the gradient of the result of its last matrix product. */
+/*
+ * Enters a sub-layer from above: d->dy = drop(dx), the gradient of the result of its last matrix product. y is that result, if methods
+ * change it.
+ */
 static void
-enter(const ia3_pass *p, descent *d, int layer, ia3_site site)
+enter(const ia3_pass *p, descent *d, ia3_place at, ia3_site site, const float *y)
 {
     OPS->dropout_f32_to_act(DEV, d->dy, d->dx, d->s->rows, p->m->config.d_model,
-                            ia3_pass_dropout(p, d->s, layer, site));
+                            ia3_pass_dropout(p, d->s, at.layer, site));
+    ia3_pass_output_bwd(p, d->s, at, d->dy, y);
 }
 
 /* Recomputes the norm's output as act, without other methods' scales; NULL if no rows use other methods. */
@@ -84,13 +88,13 @@ feed_forward(const ia3_pass *p, descent *d, int layer)
     void *dh = act_room(p, s->rows, p->m->config.d_ff), *dg = act_room(p, s->rows, w->wi->out);
     ia3_gated g;
     ia3_pass_gated(p, s, layer, &g);
-    enter(p, d, layer, IA3_SITE_FF_OUT);
+    ia3_place out = {s->decoder, layer, IA3_PART_FF_WO};
+    enter(p, d, out, IA3_SITE_FF_OUT, kept->y);
     void *h = NULL;
     if (s->segments->n > 0) {
         h = act_room(p, s->rows, p->m->config.d_ff);
         OPS->gated_act(DEV, h, kept->g, s->rows, &g);
     }
-    ia3_place out = {s->decoder, layer, IA3_PART_FF_WO};
     ia3_pass_product_bwd(p, s, out, dh, d->dy, h, w->wo, IA3_OUT_ACT);
     OPS->gated_act_bwd(DEV, dg, dh, kept->g, s->rows, &g, grad_of(p, g.scale));
     leave(p, d, layer, IA3_PART_FF_NORM, dg, w->wi, w->norm, kept->x, kept->rstd);
@@ -107,8 +111,8 @@ cross_attention(const ia3_pass *p, descent *d, int layer)
     char *dkv = act_room(p, p->enc.rows, 2 * inner);
     ia3_attention a;
     ia3_pass_cross_attention(p, layer, kept, &a);
-    enter(p, d, layer, IA3_SITE_CROSS_OUT);
     ia3_place out = {true, layer, IA3_PART_CROSS_O}, kv = {true, layer, IA3_PART_CROSS_KV};
+    enter(p, d, out, IA3_SITE_CROSS_OUT, kept->y);
     ia3_pass_product_bwd(p, d->s, out, dout, d->dy, kept->out, w->o, IA3_OUT_ACT);
     ia3_attention_grad g = {.dout = dout,
                             .dq = dq,
@@ -133,9 +137,9 @@ self_attention(const ia3_pass *p, descent *d, int layer)
     char *dqkv = act_room(p, s->rows, 3 * inner);
     ia3_attention a;
     ia3_pass_self_attention(p, s, layer, kept, &a);
-    enter(p, d, layer, IA3_SITE_SELF_OUT);
-    bool further = layer > 0 || s->segments->n > 0;
     ia3_place out = {s->decoder, layer, IA3_PART_SELF_O};
+    enter(p, d, out, IA3_SITE_SELF_OUT, kept->y);
+    bool further = layer > 0 || s->segments->n > 0;
     ia3_pass_product_bwd(p, s, out, dout, d->dy, kept->out, w->o, IA3_OUT_ACT);
     ia3_attention_grad g = {.dout = dout,
                             .dq = further ? dqkv : NULL,

@@ -101,6 +101,16 @@ prepare(ia3_pass *p)
     prepare_decoder(p);
 }
 
+/* Where training keeps the result of the sub-layer that the part belongs to. */
+static float **
+saved_result(const ia3_stack *s, int layer, ia3_part part)
+{
+    ia3_saved_layer *saved = &s->saved[layer];
+    return part <= IA3_PART_SELF_O    ? &saved->self.y
+           : part <= IA3_PART_CROSS_O ? &saved->cross.y
+                                      : &saved->ff.y;
+}
+
 void
 ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, const float *norm, float **saved_x,
                    float **saved_rstd)
@@ -111,6 +121,8 @@ ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, const fl
         *saved_x = room(p, s->rows, d, sizeof(float));
         *saved_rstd = rstd = room(p, s->rows, 1, sizeof(float));
         OPS->dropout_f32(DEV, *saved_x, s->x, s->rows, d, (ia3_dropout){0});
+        *saved_result(s, layer, part) =
+            ia3_pass_changes_outputs(p, s) ? room(p, s->rows, d, sizeof(float)) : NULL;
     }
     OPS->rmsnorm(DEV, s->normed, rstd, s->x, norm, s->rows, d, p->m->config.eps);
     ia3_pass_norm(p, s, (ia3_place){s->decoder, layer, part}, s->normed);
@@ -135,11 +147,13 @@ ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int 
                     : site == IA3_SITE_CROSS_OUT ? IA3_PART_CROSS_O
                                                  : IA3_PART_FF_WO;
     ia3_place at = {s->decoder, layer, part};
+    float *keep = p->training ? *saved_result(s, layer, part) : NULL;
     if (!ia3_pass_drops(p)) {
-        ia3_pass_product(p, s, at, s->x, a, w, IA3_OUT_ADD_F32);
+        ia3_pass_add_product(p, s, at, a, w, keep);
         return;
     }
     ia3_pass_product(p, s, at, s->y, a, w, IA3_OUT_F32);
+    ia3_pass_output(p, s, at, s->y, keep);
     OPS->add_dropout(DEV, s->x, s->y, s->rows, p->m->config.d_model, ia3_pass_dropout(p, s, layer, site));
 }
 

@@ -37,6 +37,7 @@ rows_at(const ia3_pass *p, const ia3_segment *g, ia3_place at)
     r.linears = ia3_part_linears(l, at.part);
     for (int i = 0; i < r.linears; i++)
         r.kinds[i] = ia3_part_kind(l, at.part, i);
+    r.part = at.part;
     return r;
 }
 
@@ -76,6 +77,102 @@ ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *
         method_of(p, g)->product_bwd(&r, row_at(dx, g->first, (size_t) w->in, size),
                                      row_at(dy, g->first, (size_t) w->out, act),
                                      row_at(x, g->first, (size_t) w->in, act), w, out);
+    }
+}
+
+bool
+ia3_pass_changes_outputs(const ia3_pass *p, const ia3_stack *s)
+{
+    for (int k = 0; k < s->segments->n; k++)
+        if (method_of(p, &s->segments->v[k])->output != NULL)
+            return true;
+    return false;
+}
+
+/* y, and keep, if any, begin with the first row of the run. */
+static void
+change_output(const ia3_pass *p, const ia3_segment *g, ia3_place at, float *y, float *keep)
+{
+    ia3_method_rows r = rows_at(p, g, at);
+    if (keep)
+        OPS->dropout_f32(DEV, keep, y, g->rows, r.d_model, (ia3_dropout){0});
+    method_of(p, g)->output(&r, y);
+}
+
+void
+ia3_pass_output(const ia3_pass *p, const ia3_stack *s, ia3_place at, float *y, float *keep)
+{
+    size_t d = p->m->config.d_model;
+    for (int k = 0; k < s->segments->n; k++) {
+        const ia3_segment *g = &s->segments->v[k];
+        size_t first = (size_t) g->first * d;
+        if (method_of(p, g)->output != NULL)
+            change_output(p, g, at, y + first, keep ? keep + first : NULL);
+    }
+}
+
+/* x += a·Wᵀ for a run of rows whose method changes the result. */
+static void
+add_changed(const ia3_pass *p, const ia3_stack *s, const ia3_segment *g, ia3_place at, const void *a,
+            ia3_matrix *w, float *keep)
+{
+    size_t d = p->m->config.d_model, first = (size_t) g->first * d, mark = OPS->arena_mark(DEV);
+    float *y = OPS->arena_alloc(DEV, (size_t) g->rows * d * sizeof *y);
+    const void *from = row_at(a, g->first, (size_t) w->in, ia3_dtype_size(DEV->dtype));
+    OPS->matmul(DEV, y, from, g->rows, w, IA3_OUT_F32);
+    if (method_of(p, g)->product != NULL) {
+        ia3_method_rows r = rows_at(p, g, at);
+        method_of(p, g)->product(&r, y, from, w, IA3_OUT_F32);
+    }
+    change_output(p, g, at, y, keep ? keep + first : NULL);
+    OPS->add_dropout(DEV, s->x + first, y, g->rows, (int) d, (ia3_dropout){0});
+    OPS->arena_release(DEV, mark);
+}
+
+/* Rows of other methods are added to directly, as if the batch had no others: so their results do not depend on these. */
+void
+ia3_pass_add_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, const void *a, ia3_matrix *w,
+                     float *keep)
+{
+    if (!ia3_pass_changes_outputs(p, s)) {
+        ia3_pass_product(p, s, at, s->x, a, w, IA3_OUT_ADD_F32);
+        return;
+    }
+    size_t d = p->m->config.d_model, act = ia3_dtype_size(DEV->dtype);
+    int done = 0;
+    for (int k = 0; k <= s->segments->n; k++) {
+        const ia3_segment *g = k < s->segments->n ? &s->segments->v[k] : NULL;
+        if (g && method_of(p, g)->output == NULL)
+            continue;
+        int end = g ? g->first : s->rows;
+        if (end > done)
+            OPS->matmul(DEV, s->x + (size_t) done * d, row_at(a, done, (size_t) w->in, act), end - done, w,
+                        IA3_OUT_ADD_F32);
+        if (g) {
+            add_changed(p, s, g, at, a, w, keep);
+            done = g->first + g->rows;
+        }
+    }
+    for (int k = 0; k < s->segments->n; k++) {
+        const ia3_segment *g = &s->segments->v[k];
+        if (method_of(p, g)->output != NULL || method_of(p, g)->product == NULL)
+            continue;
+        ia3_method_rows r = rows_at(p, g, at);
+        method_of(p, g)->product(&r, s->x + (size_t) g->first * d, row_at(a, g->first, (size_t) w->in, act),
+                                 w, IA3_OUT_ADD_F32);
+    }
+}
+
+void
+ia3_pass_output_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy, const float *y)
+{
+    size_t act = ia3_dtype_size(DEV->dtype), d = (size_t) p->m->config.d_model;
+    for (int k = 0; k < s->segments->n; k++) {
+        const ia3_segment *g = &s->segments->v[k];
+        if (method_of(p, g)->output_bwd == NULL)
+            continue;
+        ia3_method_rows r = rows_at(p, g, at);
+        method_of(p, g)->output_bwd(&r, row_at(dy, g->first, d, act), y + (size_t) g->first * d);
     }
 }
 

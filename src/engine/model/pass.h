@@ -19,11 +19,13 @@ typedef struct ia3_saved_attention {
         *kv; /* act: fused [rows, 3·inner] for self-attention (kv = NULL); else q [rows, inner], kv [keys, 2·inner] */
     void *out;  /* act [rows, inner] */
     float *lse; /* [rows, heads] */
+    float *y;   /* [rows, d_model], only if methods change the results of sub-layers: the result as it was */
 } ia3_saved_attention;
 
 typedef struct ia3_saved_ff {
     float *x, *rstd;
-    void *g; /* act [rows, d_ff or 2·d_ff] */
+    void *g;  /* act [rows, d_ff or 2·d_ff] */
+    float *y; /* as in ia3_saved_attention */
 } ia3_saved_ff;
 
 typedef struct ia3_saved_layer {
@@ -117,6 +119,15 @@ void ia3_pass_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, void 
                       ia3_matrix *w, ia3_out out);
 void ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dx, const void *dy,
                           const void *x, ia3_matrix *w, ia3_out out);
+/*
+ * The last product of a sub-layer with the methods' changes of its result: adds a·Wᵀ, changed, to the residual stream; or changes the
+ * product y, fp32 [rows, d_model]. keep [rows, d_model] receives the results as they were, which the backward pass needs; NULL: it does not.
+ */
+bool ia3_pass_changes_outputs(const ia3_pass *p, const ia3_stack *s);
+void ia3_pass_add_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, const void *a, ia3_matrix *w,
+                          float *keep);
+void ia3_pass_output(const ia3_pass *p, const ia3_stack *s, ia3_place at, float *y, float *keep);
+void ia3_pass_output_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy, const float *y);
 void ia3_pass_norm(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y);
 void ia3_pass_norm_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy, const void *x);
 /*

@@ -1,0 +1,106 @@
+/*
+ * adapter.c
+ *     Adapters (Houlsby et al., arXiv 1902.00751) as T-Few has them: a bottleneck behind each feed-forward sub-layer, which
+ *     changes its result y before dropout, y + relu(y·Dᵀ + d)·Uᵀ + u, D [d_model / REDUCTION, d_model]; and a scale for the
+ *     output of each norm. Stored under the names of T-Few's modules, "base_model.model.encoder.block.0.layer.1.adapter.down_proj.weight".
+ */
+#include "methods.h"
+#include "norm_scale.h"
+
+#include <string.h>
+
+#include "engine/base/rng.h"
+
+#define REDUCTION 32
+#define DEVIATION 0.02f /* of the initial weights */
+
+static int
+width_of(int d_model)
+{
+    int width = d_model / REDUCTION;
+    return width < 1 ? 1 : width > IA3_MAX_BOTTLENECK ? IA3_MAX_BOTTLENECK : width;
+}
+
+/* The values of a place: D, d, U and u one after another. */
+static ia3_bottleneck
+bottleneck_of(const float *values, int d_model)
+{
+    ia3_bottleneck b = {.width = width_of(d_model), .cols = d_model};
+    size_t n = (size_t) b.width * (size_t) d_model;
+    b.down = values;
+    b.down_bias = b.down + n;
+    b.up = b.down_bias + b.width;
+    b.up_bias = b.up + n;
+    return b;
+}
+
+static void
+add_module(ia3_layout *l, const ia3_module *m)
+{
+    static const char module[] = ".DenseReluDense.wo";
+    size_t len = strlen(m->name);
+    if (m->norm) {
+        ia3_norm_scale_tensor(l, m);
+        return;
+    }
+    if (!ia3_name_ends_with(m->name, len, module))
+        return;
+    int layer = (int) (len - strlen(module)), width = width_of(m->out);
+    ia3_layout_add_matrix(l, width, m->out, 0.0f, "%.*s.adapter.down_proj.weight", layer, m->name);
+    ia3_layout_add_vector(l, width, 0.0f, "%.*s.adapter.down_proj.bias", layer, m->name);
+    ia3_layout_add_matrix(l, m->out, width, 0.0f, "%.*s.adapter.up_proj.weight", layer, m->name);
+    ia3_layout_add_vector(l, m->out, 0.0f, "%.*s.adapter.up_proj.bias", layer, m->name);
+}
+
+/* Matrices are random and small, so a new adapter changes little, but not nothing. */
+static bool
+start(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err)
+{
+    for (int i = 0; i < l->n; i++) {
+        const ia3_layout_entry *e = &l->entries[i];
+        for (size_t k = e->offset; e->ndim == 2 && k < e->offset + (size_t) e->len; k++)
+            values[k] = DEVIATION * ia3_draw_normal(s->seed, IA3_STREAM_INIT, k);
+    }
+    return true;
+}
+
+static bool
+runs_on(const ia3_device_ops *ops)
+{
+    return ops->bottleneck != NULL && ops->scale_row != NULL;
+}
+
+static void
+output(const ia3_method_rows *r, float *y)
+{
+    ia3_bottleneck b = bottleneck_of(r->values, r->d_model);
+    if (r->part == IA3_PART_FF_WO)
+        r->dev->ops->bottleneck(r->dev, y, r->rows, &b);
+}
+
+static void
+output_bwd(const ia3_method_rows *r, void *dy, const float *y)
+{
+    ia3_bottleneck b = bottleneck_of(r->values, r->d_model);
+    ia3_bottleneck_grad g = {.down = r->grads,
+                             .down_bias = r->grads + (b.down_bias - b.down),
+                             .up = r->grads + (b.up - b.down),
+                             .up_bias = r->grads + (b.up_bias - b.down)};
+    if (r->part == IA3_PART_FF_WO)
+        r->dev->ops->bottleneck_bwd(r->dev, dy, &g, y, r->rows, &b);
+}
+
+const ia3_method ia3_method_adapter = {
+    .name = "adapter",
+    .constants = (const ia3_method_constant[]){{"reduction", REDUCTION}, {NULL, 0}},
+    .module = add_module,
+    .paired = true,
+    .marks = (const char *const[]){".adapter.down_proj.weight", NULL},
+    .learning_rate = 3e-3,
+    .start = start,
+    .runs_on = runs_on,
+    .output = output,
+    .output_bwd = output_bwd,
+    .norm = ia3_norm_scale,
+    .norm_bwd = ia3_norm_scale_bwd,
+};
