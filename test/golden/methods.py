@@ -23,7 +23,7 @@ from transformers import Adafactor  # noqa: E402
 import configs  # noqa: E402
 import oracle  # noqa: E402
 
-RANK, REDUCTION, TOKENS, STEPS, BATCH = 4, 32, 10, 5, 4
+RANK, WIDTH, TOKENS, STEPS, BATCH = 4, 5, 10, 5, 4
 RATES = {"lora": 3e-3, "adapter": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2}
 LINEARS = ["q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"]
 TRAINED = "t5-gated-untied"
@@ -70,7 +70,7 @@ def add_adapter(base):
     parameters, d = {}, base.config.d_model
     for name, module in base.named_modules():
         if name.endswith(".DenseReluDense"):
-            down, up = torch.nn.Linear(d, max(d // REDUCTION, 1)), torch.nn.Linear(max(d // REDUCTION, 1), d)
+            down, up = torch.nn.Linear(d, WIDTH), torch.nn.Linear(WIDTH, d)
             module.register_forward_hook(lambda m, args, y, down=down, up=up: y + up(torch.relu(down(y))))
             at = PREFIX + name.removesuffix("DenseReluDense") + "adapter."
             parameters |= {f"{at}{part}_proj.{n}": p for part, linear in (("down", down), ("up", up))

@@ -101,9 +101,13 @@ ia3_variant_fit(ia3_variant *v, const ia3_config *config)
 {
     const int absent = config->gated ? 1 << IA3_KIND_WI : 1 << IA3_KIND_WI_0 | 1 << IA3_KIND_WI_1;
 
-    for (int i = 0; v->method->options && v->method->options[i].name; i++)
-        if (v->method->options[i].kind == IA3_OPTION_KINDS)
+    for (int i = 0; v->method->options && v->method->options[i].name; i++) {
+        const ia3_method_option *option = &v->method->options[i];
+        if (option->kind == IA3_OPTION_KINDS)
             v->options[i] = (int) v->options[i] & ~absent;
+        if (option->divisor != 0 && v->options[i] == 0)
+            v->options[i] = config->d_model < option->divisor ? 1 : config->d_model / option->divisor;
+    }
 }
 
 static bool

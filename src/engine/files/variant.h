@@ -32,6 +32,7 @@ typedef struct ia3_method_option {
     double min, max; /* of numbers */
     double standard; /* the value unless another one is specified */
     double before;   /* the value for versions without this option, which are older than it */
+    int divisor;     /* if not 0, the value 0 stands for d_model divided by this, at least 1 */
 } ia3_method_option;
 
 typedef struct ia3_variant {
@@ -58,7 +59,7 @@ bool ia3_variant_read(ia3_variant *v, const struct ia3_method *method, const cha
 bool ia3_variant_check(const ia3_variant *v, ia3_error *err);
 /* The canonical form, malloc'd; an empty string if the method has no options. */
 char *ia3_variant_text(const ia3_variant *v);
-/* Leaves out the kinds of linear layers that a backbone does not have. */
+/* Leaves out the kinds of linear layers that a backbone does not have, and computes what depends on its d_model. */
 void ia3_variant_fit(ia3_variant *v, const ia3_config *config);
 
 /* Kinds of linear layers as a list of names, and from one; what is not in the list of names is IA3_E_INVALID. */

@@ -1,8 +1,8 @@
 /*
  * adapter.c
  *     Adapters (Houlsby et al., arXiv 1902.00751) as T-Few has them: a bottleneck behind each feed-forward sub-layer, which
- *     changes its result y before dropout, y + relu(y·Dᵀ + d)·Uᵀ + u, D [d_model / REDUCTION, d_model]; and a scale for the
- *     output of each norm. Stored under the names of T-Few's modules, "base_model.model.encoder.block.0.layer.1.adapter.down_proj.weight".
+ *     changes its result y before dropout, y + relu(y·Dᵀ + d)·Uᵀ + u, D [bottleneck, d_model]; and a scale for the output of each
+ *     norm. Stored under the names of T-Few's modules, "base_model.model.encoder.block.0.layer.1.adapter.down_proj.weight".
  */
 #include "methods.h"
 #include "norm_scale.h"
@@ -11,45 +11,64 @@
 
 #include "engine/base/rng.h"
 
+#define DOWN      ".adapter.down_proj.weight"
+#define UP        ".adapter.up_proj.weight"
 #define REDUCTION 32
 #define DEVIATION 0.02f /* of the initial weights */
 
-static int
-width_of(int d_model)
-{
-    int width = d_model / REDUCTION;
-    return width < 1 ? 1 : width > IA3_MAX_BOTTLENECK ? IA3_MAX_BOTTLENECK : width;
-}
-
-/* The values of a place: D, d, U and u one after another. */
-static ia3_bottleneck
-bottleneck_of(const float *values, int d_model)
-{
-    ia3_bottleneck b = {.width = width_of(d_model), .cols = d_model};
-    size_t n = (size_t) b.width * (size_t) d_model;
-    b.down = values;
-    b.down_bias = b.down + n;
-    b.up = b.down_bias + b.width;
-    b.up_bias = b.up + n;
-    return b;
-}
+enum { BOTTLENECK };
+static const ia3_method_option options[] = {
+    [BOTTLENECK] = {.name = "bottleneck",
+                    .kind = IA3_OPTION_WHOLE,
+                    .min = 0,
+                    .max = IA3_MAX_BOTTLENECK,
+                    .standard = 0,
+                    .before = 0,
+                    .divisor = REDUCTION},
+    {.name = NULL},
+};
 
 static void
 add_module(ia3_layout *l, const ia3_module *m)
 {
     static const char module[] = ".DenseReluDense.wo";
-    size_t len = strlen(m->name);
+    int layer = (int) (strlen(m->name) - strlen(module)), width = (int) ia3_option(l, BOTTLENECK);
+
     if (m->norm) {
         ia3_norm_scale_tensor(l, m);
         return;
     }
-    if (!ia3_name_ends_with(m->name, len, module))
+    if (m->kind != IA3_KIND_WO)
         return;
-    int layer = (int) (len - strlen(module)), width = width_of(m->out);
-    ia3_layout_add_matrix(l, width, m->out, 0.0f, "%.*s.adapter.down_proj.weight", layer, m->name);
+    ia3_layout_add_matrix(l, width, m->out, 0.0f, "%.*s" DOWN, layer, m->name)->partner = 1;
+    ia3_layout_add_matrix(l, m->out, width, 0.0f, "%.*s" UP, layer, m->name)->partner = -1;
     ia3_layout_add_vector(l, width, 0.0f, "%.*s.adapter.down_proj.bias", layer, m->name);
-    ia3_layout_add_matrix(l, m->out, width, 0.0f, "%.*s.adapter.up_proj.weight", layer, m->name);
     ia3_layout_add_vector(l, m->out, 0.0f, "%.*s.adapter.up_proj.bias", layer, m->name);
+}
+
+static void
+guess(const ia3_safetensors *st, ia3_variant *v)
+{
+    for (int i = 0; i < st->n; i++) {
+        const ia3_st_tensor *t = &st->tensors[i];
+
+        if (t->ndim == 2 && ia3_name_ends_with(t->name, strlen(t->name), DOWN))
+            v->options[BOTTLENECK] = (double) t->shape[0];
+    }
+}
+
+/* The values of a place: D, U, d and u one after another. */
+static ia3_bottleneck
+bottleneck_of(const ia3_method_rows *r)
+{
+    ia3_bottleneck b = {.width = (int) ia3_option(r->layout, BOTTLENECK), .cols = r->d_model};
+    size_t n = (size_t) b.width * (size_t) b.cols;
+
+    b.down = r->values;
+    b.up = b.down + n;
+    b.down_bias = b.up + n;
+    b.up_bias = b.down_bias + b.width;
+    return b;
 }
 
 /* Matrices are random and small, so a new adapter changes little, but not nothing. */
@@ -73,7 +92,7 @@ runs_on(const ia3_device_ops *ops)
 static void
 output(const ia3_method_rows *r, float *y)
 {
-    ia3_bottleneck b = bottleneck_of(r->values, r->d_model);
+    ia3_bottleneck b = bottleneck_of(r);
     if (r->part == IA3_PART_FF_WO)
         r->dev->ops->bottleneck(r->dev, y, r->rows, &b);
 }
@@ -81,7 +100,7 @@ output(const ia3_method_rows *r, float *y)
 static void
 output_bwd(const ia3_method_rows *r, void *dy, const float *y)
 {
-    ia3_bottleneck b = bottleneck_of(r->values, r->d_model);
+    ia3_bottleneck b = bottleneck_of(r);
     ia3_bottleneck_grad g = {.down = r->grads,
                              .down_bias = r->grads + (b.down_bias - b.down),
                              .up = r->grads + (b.up - b.down),
@@ -92,10 +111,10 @@ output_bwd(const ia3_method_rows *r, void *dy, const float *y)
 
 const ia3_method ia3_method_adapter = {
     .name = "adapter",
-    .constants = (const ia3_method_constant[]){{"reduction", REDUCTION}, {NULL, 0}},
+    .options = options,
     .module = add_module,
-    .paired = true,
-    .marks = (const char *const[]){".adapter.down_proj.weight", NULL},
+    .guess = guess,
+    .marks = (const char *const[]){DOWN, UP, NULL},
     .learning_rate = 3e-3,
     .start = start,
     .runs_on = runs_on,

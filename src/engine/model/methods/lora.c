@@ -180,16 +180,6 @@ read_peft(const json_t *config, ia3_variant *v, ia3_error *err)
     return true;
 }
 
-/* Returns a random number from the standard normal distribution (Box-Muller). */
-static float
-draw_normal(uint64_t seed, uint64_t counter)
-{
-    double u = (ia3_draw(seed, IA3_STREAM_INIT, 2 * counter, 1u << 31) + 1) * 0x1p-31;
-    double v = ia3_draw(seed, IA3_STREAM_INIT, 2 * counter + 1, 1u << 31) * 0x1p-31;
-
-    return (float) (sqrt(-2 * log(u)) * cos(2 * M_PI * v));
-}
-
 /* B is zero, so a new adapter changes nothing; A is random with a standard deviation of 0.01, as in T-Few. */
 static bool
 start(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err)
@@ -198,7 +188,7 @@ start(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err)
         const ia3_layout_entry *a = &l->entries[i];
 
         for (size_t k = a->offset; a->partner > 0 && k < a->offset + (size_t) a->len; k++)
-            values[k] = 0.01f * draw_normal(s->seed, k);
+            values[k] = 0.01f * ia3_draw_normal(s->seed, IA3_STREAM_INIT, k);
     }
     return true;
 }
