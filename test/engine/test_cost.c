@@ -163,6 +163,22 @@ low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, const void *dy, co
 }
 
 static void
+bottleneck(ia3_device *dev, float *y, int rows, const ia3_bottleneck *b)
+{
+    macs += 2.0 * rows * b->width * b->cols;
+    own->bottleneck(dev, y, rows, b);
+}
+
+/* y·Dᵀ again, dy·U, and the gradients of y, D and U */
+static void
+bottleneck_bwd(ia3_device *dev, void *dy, const ia3_bottleneck_grad *g, const float *y, int rows,
+               const ia3_bottleneck *b)
+{
+    macs += 5.0 * rows * b->width * b->cols;
+    own->bottleneck_bwd(dev, dy, g, y, rows, b);
+}
+
+static void
 start_counting(ia3_device *dev)
 {
     static ia3_device_ops ops;
@@ -181,6 +197,8 @@ start_counting(ia3_device *dev)
     ops.vocab_logprobs_bwd = vocab_logprobs_bwd;
     ops.low_rank = own->low_rank ? low_rank : NULL;
     ops.low_rank_bwd = own->low_rank_bwd ? low_rank_bwd : NULL;
+    ops.bottleneck = own->bottleneck ? bottleneck : NULL;
+    ops.bottleneck_bwd = own->bottleneck_bwd ? bottleneck_bwd : NULL;
     dev->ops = &ops;
     macs = 0;
     used = peak = 0;
@@ -472,6 +490,7 @@ training(void **state)
         const char *method, *options;
     } variants[] = {{"lora", "{\"rank\": 1}"},
                     {"lora", "{\"rank\": 20, \"targets\": [\"k\", \"o\", \"wo\"]}"},
+                    {"adapter", "{\"bottleneck\": 7}"},
                     {"prompt", "{\"prompt_length\": 1}"},
                     {"prompt", "{\"decoder\": false}"}};
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {

@@ -40,6 +40,8 @@ test_counts(void **state)
         {"lora", "{\"rank\": 1}", 8847360 / 4 + 249856},
         {"lora", "{\"rank\": 8, \"targets\": [\"q\", \"v\"], \"norms\": false}", 8 * 72 * 2 * (2048 + 2048)},
         {"lora", "{\"targets\": [\"wo\"], \"norms\": false}", 4 * 48 * (5120 + 2048)},
+        {"adapter", "", 12934144},
+        {"adapter", "{\"bottleneck\": 32}", 48 * (2 * 32 * 2048 + 32 + 2048) + 249856},
         {"bitfit", "", 1331200},
         {"bitfit", "{\"targets\": [\"q\", \"k\", \"v\", \"o\", \"wi_0\", \"wi_1\", \"wo\"]}", 1429504},
         {"layernorm", "", 249856},

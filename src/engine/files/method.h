@@ -50,7 +50,6 @@ typedef struct ia3_method_rows {
     int rows, d_model;
     int linears;       /* number of linear layers that are stacked in the product */
     ia3_kind kinds[3]; /* their kinds */
-    ia3_part part;     /* of the graph */
 } ia3_method_rows;
 
 typedef struct ia3_method {
@@ -109,6 +108,7 @@ typedef struct ia3_method {
     void (*product)(const ia3_method_rows *r, void *y, const void *x, const ia3_matrix *w, ia3_out out);
     void (*product_bwd)(const ia3_method_rows *r, void *dx, const void *dy, const void *x,
                         const ia3_matrix *w, ia3_out out);
+    int outputs;
     void (*output)(const ia3_method_rows *r, float *y);
     void (*output_bwd)(const ia3_method_rows *r, void *dy, const float *y);
     void (*norm)(const ia3_method_rows *r, void *y);

@@ -101,6 +101,15 @@ prepare(ia3_pass *p)
     prepare_decoder(p);
 }
 
+/* The last product of the sub-layer that the part belongs to. */
+static ia3_part
+last_part(ia3_part part)
+{
+    return part <= IA3_PART_SELF_O    ? IA3_PART_SELF_O
+           : part <= IA3_PART_CROSS_O ? IA3_PART_CROSS_O
+                                      : IA3_PART_FF_WO;
+}
+
 /* Where training keeps the result of the sub-layer that the part belongs to. */
 static float **
 saved_result(const ia3_stack *s, int layer, ia3_part part)
@@ -122,7 +131,7 @@ ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, const fl
         *saved_rstd = rstd = room(p, s->rows, 1, sizeof(float));
         OPS->dropout_f32(DEV, *saved_x, s->x, s->rows, d, (ia3_dropout){0});
         *saved_result(s, layer, part) =
-            ia3_pass_changes_outputs(p, s) ? room(p, s->rows, d, sizeof(float)) : NULL;
+            ia3_pass_changes_outputs(p, s, last_part(part)) ? room(p, s->rows, d, sizeof(float)) : NULL;
     }
     OPS->rmsnorm(DEV, s->normed, rstd, s->x, norm, s->rows, d, p->m->config.eps);
     ia3_pass_norm(p, s, (ia3_place){s->decoder, layer, part}, s->normed);

@@ -37,7 +37,6 @@ rows_at(const ia3_pass *p, const ia3_segment *g, ia3_place at)
     r.linears = ia3_part_linears(l, at.part);
     for (int i = 0; i < r.linears; i++)
         r.kinds[i] = ia3_part_kind(l, at.part, i);
-    r.part = at.part;
     return r;
 }
 
@@ -80,11 +79,17 @@ ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *
     }
 }
 
+static bool
+changes_output(const ia3_pass *p, const ia3_segment *g, ia3_part part)
+{
+    return method_of(p, g)->outputs >> part & 1;
+}
+
 bool
-ia3_pass_changes_outputs(const ia3_pass *p, const ia3_stack *s)
+ia3_pass_changes_outputs(const ia3_pass *p, const ia3_stack *s, ia3_part part)
 {
     for (int k = 0; k < s->segments->n; k++)
-        if (method_of(p, &s->segments->v[k])->output != NULL)
+        if (changes_output(p, &s->segments->v[k], part))
             return true;
     return false;
 }
@@ -106,7 +111,7 @@ ia3_pass_output(const ia3_pass *p, const ia3_stack *s, ia3_place at, float *y, f
     for (int k = 0; k < s->segments->n; k++) {
         const ia3_segment *g = &s->segments->v[k];
         size_t first = (size_t) g->first * d;
-        if (method_of(p, g)->output != NULL)
+        if (changes_output(p, g, at.part))
             change_output(p, g, at, y + first, keep ? keep + first : NULL);
     }
 }
@@ -134,7 +139,7 @@ void
 ia3_pass_add_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, const void *a, ia3_matrix *w,
                      float *keep)
 {
-    if (!ia3_pass_changes_outputs(p, s)) {
+    if (!ia3_pass_changes_outputs(p, s, at.part)) {
         ia3_pass_product(p, s, at, s->x, a, w, IA3_OUT_ADD_F32);
         return;
     }
@@ -142,7 +147,7 @@ ia3_pass_add_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, const 
     int done = 0;
     for (int k = 0; k <= s->segments->n; k++) {
         const ia3_segment *g = k < s->segments->n ? &s->segments->v[k] : NULL;
-        if (g && method_of(p, g)->output == NULL)
+        if (g && !changes_output(p, g, at.part))
             continue;
         int end = g ? g->first : s->rows;
         if (end > done)
@@ -155,7 +160,7 @@ ia3_pass_add_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, const 
     }
     for (int k = 0; k < s->segments->n; k++) {
         const ia3_segment *g = &s->segments->v[k];
-        if (method_of(p, g)->output != NULL || method_of(p, g)->product == NULL)
+        if (changes_output(p, g, at.part) || method_of(p, g)->product == NULL)
             continue;
         ia3_method_rows r = rows_at(p, g, at);
         method_of(p, g)->product(&r, s->x + (size_t) g->first * d, row_at(a, g->first, (size_t) w->in, act),
@@ -169,7 +174,7 @@ ia3_pass_output_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *d
     size_t act = ia3_dtype_size(DEV->dtype), d = (size_t) p->m->config.d_model;
     for (int k = 0; k < s->segments->n; k++) {
         const ia3_segment *g = &s->segments->v[k];
-        if (method_of(p, g)->output_bwd == NULL)
+        if (!changes_output(p, g, at.part))
             continue;
         ia3_method_rows r = rows_at(p, g, at);
         method_of(p, g)->output_bwd(&r, row_at(dy, g->first, d, act), y + (size_t) g->first * d);

@@ -123,7 +123,7 @@ void ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, v
  * The last product of a sub-layer with the methods' changes of its result: adds a·Wᵀ, changed, to the residual stream; or changes the
  * product y, fp32 [rows, d_model]. keep [rows, d_model] receives the results as they were, which the backward pass needs; NULL: it does not.
  */
-bool ia3_pass_changes_outputs(const ia3_pass *p, const ia3_stack *s);
+bool ia3_pass_changes_outputs(const ia3_pass *p, const ia3_stack *s, ia3_part part);
 void ia3_pass_add_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, const void *a, ia3_matrix *w,
                           float *keep);
 void ia3_pass_output(const ia3_pass *p, const ia3_stack *s, ia3_place at, float *y, float *keep);

@@ -93,8 +93,7 @@ static void
 output(const ia3_method_rows *r, float *y)
 {
     ia3_bottleneck b = bottleneck_of(r);
-    if (r->part == IA3_PART_FF_WO)
-        r->dev->ops->bottleneck(r->dev, y, r->rows, &b);
+    r->dev->ops->bottleneck(r->dev, y, r->rows, &b);
 }
 
 static void
@@ -105,8 +104,7 @@ output_bwd(const ia3_method_rows *r, void *dy, const float *y)
                              .down_bias = r->grads + (b.down_bias - b.down),
                              .up = r->grads + (b.up - b.down),
                              .up_bias = r->grads + (b.up_bias - b.down)};
-    if (r->part == IA3_PART_FF_WO)
-        r->dev->ops->bottleneck_bwd(r->dev, dy, &g, y, r->rows, &b);
+    r->dev->ops->bottleneck_bwd(r->dev, dy, &g, y, r->rows, &b);
 }
 
 const ia3_method ia3_method_adapter = {
@@ -118,6 +116,7 @@ const ia3_method ia3_method_adapter = {
     .learning_rate = 3e-3,
     .start = start,
     .runs_on = runs_on,
+    .outputs = 1 << IA3_PART_FF_WO,
     .output = output,
     .output_bwd = output_bwd,
     .norm = ia3_norm_scale,
