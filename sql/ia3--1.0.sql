@@ -305,7 +305,8 @@ CREATE FUNCTION @extschema@.ia3_train(
     targets pg_catalog.text[] DEFAULT NULL,
     norms pg_catalog.bool DEFAULT NULL,
     prompt_length pg_catalog.int4 DEFAULT NULL,
-    decoder pg_catalog.bool DEFAULT NULL
+    decoder pg_catalog.bool DEFAULT NULL,
+    bottleneck pg_catalog.int4 DEFAULT NULL
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_train IS
@@ -340,6 +341,7 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     norms pg_catalog.bool DEFAULT NULL,
     prompt_length pg_catalog.int4 DEFAULT NULL,
     decoder pg_catalog.bool DEFAULT NULL,
+    bottleneck pg_catalog.int4 DEFAULT NULL,
     INOUT version pg_catalog.int4 DEFAULT NULL
 )
     AS 'MODULE_PATHNAME' LANGUAGE C;

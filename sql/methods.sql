@@ -21,7 +21,7 @@ END $$;
 
 -- each method trains: the loss falls, the version records the method, and the task can be used
 CREATE TABLE method (name text, rate float8);
-INSERT INTO method VALUES ('ia3', 0.02), ('lora', 0.3), ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3);
+INSERT INTO method VALUES ('ia3', 0.02), ('lora', 0.3), ('adapter', 0.1), ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3);
 SELECT name, ia3_train(name, 'SELECT text, label FROM shots ORDER BY id', method => name, steps => 30,
                        learning_rate => rate, dropout => 0, seed => 7)
   FROM method;
@@ -49,7 +49,7 @@ SELECT ia3_train('lora', 'SELECT text, label FROM shots ORDER BY id', method => 
 SELECT count(DISTINCT digest) FROM ia3.adapters WHERE task = 'lora';
 SELECT ia3_train('lora', 'SELECT text, label FROM shots', method => 'lora', init => 'lora@1', steps => 2, seed => 1);
 SELECT attempt($$SELECT ia3_train('lora', 'SELECT text, label FROM shots', init => 'lora@1', steps => 2)$$);
-SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', method => 'adapter')$$);
+SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', method => 'nonsense')$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', method => 'IA3')$$);
 
 -- exchange: export and import; a configuration where PEFT has the method; no merging
@@ -85,6 +85,7 @@ INSERT INTO variant VALUES
     ('r64_wo', $$method => 'lora', rank => 64, alpha => 0.5, targets => ARRAY['wo', 'wi', 'wo'], norms => false, learning_rate => 0.3$$),
     ('r2_k', $$method => 'lora', rank => 2, targets => '{k}', learning_rate => 0.05$$),
     ('b_qv', $$method => 'bitfit', targets => '{q,v,wi_1}', learning_rate => 0.05$$),
+    ('a3', $$method => 'adapter', bottleneck => 3, learning_rate => 0.1$$),
     ('p3', $$method => 'prompt', prompt_length => 3, learning_rate => 0.3$$),
     ('p100', $$method => 'prompt', prompt_length => 100, decoder => false, learning_rate => 0.3$$);
 CREATE FUNCTION train(task text, options text, steps int DEFAULT 30) RETURNS text LANGUAGE sql AS $$
@@ -127,6 +128,7 @@ SELECT options, train('x', options) FROM unnest(ARRAY[
     $$method => 'lora', rank => -1$$, $$method => 'lora', alpha => 0$$, $$method => 'lora', alpha => 'NaN'$$,
     $$method => 'lora', alpha => 'Infinity'$$, $$method => 'lora', targets => '{}'$$, $$method => 'lora', targets => '{q,w0}'$$,
     $$method => 'lora', targets => '{wi}'$$, $$method => 'lora', targets => '{q,NULL}'$$, $$method => 'lora', targets => '{{q}}'$$,
+    $$method => 'adapter', bottleneck => -1$$, $$method => 'adapter', bottleneck => 513$$, $$method => 'ia3', bottleneck => 4$$,
     $$method => 'prompt', prompt_length => 0$$, $$method => 'prompt', prompt_length => 1001$$]) options;
 -- versions of earlier releases lack options, or have an older name for one
 BEGIN;

@@ -39,6 +39,7 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_NORMS] = 23,
             [IA3_OPTION_PROMPT_LENGTH] = 24,
             [IA3_OPTION_DECODER] = 25,
+            [IA3_OPTION_BOTTLENECK] = 26,
         },
     .steps = 1000,
     .batchSize = 8,
@@ -196,6 +197,8 @@ method_options(const OptionReader *reader)
         Ia3JsonPutInteger(&json, "prompt_length", DatumGetInt32(datum));
     if (get_option(reader, IA3_OPTION_DECODER, &datum))
         Ia3JsonPutBool(&json, "decoder", DatumGetBool(datum));
+    if (get_option(reader, IA3_OPTION_BOTTLENECK, &datum))
+        Ia3JsonPutInteger(&json, "bottleneck", DatumGetInt32(datum));
     object = DatumGetJsonbP(Ia3JsonEnd(&json));
     if (JB_ROOT_COUNT(object) == 0)
         return pstrdup("");
