@@ -37,7 +37,7 @@ SELECT attempt($$INSERT INTO ia3.adapter (task, version, vectors, backbone_diges
 RESET ROLE;
 GRANT EXECUTE ON FUNCTION ia3_train TO regress_ia3_alice, regress_ia3_bob, regress_ia3_readers;
 GRANT EXECUTE ON FUNCTION ia3_import(text, bytea) TO regress_ia3_bob, regress_ia3_readers;
-GRANT EXECUTE ON FUNCTION ia3_merge, ia3_copy TO regress_ia3_bob, regress_ia3_readers;
+GRANT EXECUTE ON FUNCTION ia3_merge, ia3_copy, ia3_average TO regress_ia3_bob, regress_ia3_readers;
 GRANT pg_write_server_files TO regress_ia3_bob;
 
 SET ROLE regress_ia3_alice;
@@ -60,7 +60,7 @@ INSERT INTO calls (call) VALUES
     ('ia3_classify(%L || ''@7'', ''pay'')'), ('ia3_predict_window(%L, ''pay'') OVER ()'),
     ('ia3_activate(%L, 1)'), ('ia3_activate(%L, 7)'), ('ia3_activate(%L, 0)'), ('ia3_drop(%L)'), ('ia3_drop(%L, 1)'),
     ('ia3_drop(%L, 2)'), ('ia3_drop(%L, 7)'), ('ia3_grant(%L, ''regress_ia3_bob'')'), ('ia3_revoke(%L, ''regress_ia3_alice'')'),
-    ('ia3_export(%L)'), ('ia3_export(%L || ''@2'')'), ('ia3_export_task(%L)'), ('ia3_rename(%L, ''bobs'')'), ('ia3_copy(%L, ''bobs'')'), ('ia3_export_config(%L)'), ('ia3_merge(%L, ''/nowhere'')'),
+    ('ia3_export(%L)'), ('ia3_export(%L || ''@2'')'), ('ia3_export_task(%L)'), ('ia3_rename(%L, ''bobs'')'), ('ia3_copy(%L, ''bobs'')'), ('ia3_average(''bobs'', ARRAY[%L])'), ('ia3_export_config(%L)'), ('ia3_merge(%L, ''/nowhere'')'),
     ('ia3_train(''bobs'', $q$VALUES (''a'', ''x''), (''b'', ''y'')$q$, steps => 1, init => %L)'),
     ('ia3_train(''bobs'', $q$VALUES (''a'', ''x''), (''b'', ''y'')$q$, steps => 1, init => %L || ''@1'')'),
     ('ia3_evaluate(%L, ''TABLE expected'')'), ('ia3_confusion(%L || ''@2'', ''TABLE expected'')'),
@@ -194,7 +194,7 @@ SET ROLE regress_ia3_bob;
 SELECT ia3_grant('shared', 'regress_ia3_alice');
 SELECT owner, readers FROM ia3.task;
 RESET ROLE;
-REVOKE ALL ON FUNCTION ia3_train, ia3_import(text, bytea), ia3_merge, ia3_copy FROM regress_ia3_alice, regress_ia3_bob, regress_ia3_readers;
+REVOKE ALL ON FUNCTION ia3_train, ia3_import(text, bytea), ia3_merge, ia3_copy, ia3_average FROM regress_ia3_alice, regress_ia3_bob, regress_ia3_readers;
 REVOKE pg_write_server_files FROM regress_ia3_bob;
 -- a new name changes nothing for the role, and the old name gives nothing to another
 ALTER ROLE regress_ia3_bob RENAME TO regress_ia3_robert;
