@@ -132,7 +132,7 @@ void ia3_cpu_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, const
                           int rows, const ia3_low_rank *l, ia3_out out);
 void ia3_cpu_bottleneck(ia3_device *dev, float *y, int rows, const ia3_bottleneck *b);
 void ia3_cpu_bottleneck_bwd(ia3_device *dev, void *dy, const ia3_bottleneck_grad *g, const float *y, int rows,
-                           const ia3_bottleneck *b);
+                            const ia3_bottleneck *b);
 
 /* rmsnorm of one row; returns its rstd. */
 float ia3_norm_row(void *y, const float *x, const float *w, size_t d, float eps, bool bf16);

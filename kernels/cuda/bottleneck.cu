@@ -65,8 +65,8 @@ __launch_bounds__(THREADS)
 /* Adds to the gradients of D, U and u and computes dy, with one thread per column; further threads add to that of d. */
 template <typename T>
 __global__ void
-__launch_bounds__(THREADS) columns_kernel(T *dy, const ia3_bottleneck_grad g, const float *ts, const float *vs,
-                                          const float *y, int rows, const ia3_bottleneck b)
+__launch_bounds__(THREADS) columns_kernel(T *dy, const ia3_bottleneck_grad g, const float *ts,
+                                          const float *vs, const float *y, int rows, const ia3_bottleneck b)
 {
     const int i = (int) (blockIdx.x * THREADS + threadIdx.x), k = i - b.cols;
     if (i >= b.cols) {
@@ -91,13 +91,15 @@ __launch_bounds__(THREADS) columns_kernel(T *dy, const ia3_bottleneck_grad g, co
 
 template <typename T>
 void
-backward(ia3_cuda *cuda, T *dy, const ia3_bottleneck_grad *g, const float *y, int rows, const ia3_bottleneck *b)
+backward(ia3_cuda *cuda, T *dy, const ia3_bottleneck_grad *g, const float *y, int rows,
+         const ia3_bottleneck *b)
 {
     const size_t mark = ia3_cuda_arena_mark(&cuda->base), n = (size_t) rows * (size_t) b->width;
     const size_t shared = (WARPS + (size_t) b->width) * sizeof(float);
     float *ts = (float *) ia3_cuda_arena_alloc(&cuda->base, n * sizeof(float));
     float *vs = (float *) ia3_cuda_arena_alloc(&cuda->base, n * sizeof(float));
-    IA3_LAUNCH((hidden_kernel<T>), (unsigned) rows, THREADS, shared, cuda->stream, ts, vs, (const T *) dy, y, *b);
+    IA3_LAUNCH((hidden_kernel<T>), (unsigned) rows, THREADS, shared, cuda->stream, ts, vs, (const T *) dy, y,
+               *b);
     IA3_LAUNCH((columns_kernel<T>), ia3_blocks((size_t) b->cols + (size_t) b->width, THREADS), THREADS, 0,
                cuda->stream, dy, *g, (const float *) ts, (const float *) vs, y, rows, *b);
     ia3_cuda_arena_release(&cuda->base, mark);

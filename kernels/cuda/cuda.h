@@ -122,8 +122,8 @@ void ia3_cuda_low_rank(ia3_device *dev, void *y, const void *x, int rows, const 
 void ia3_cuda_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, const void *dy, const void *x,
                            int rows, const ia3_low_rank *l, ia3_out out);
 void ia3_cuda_bottleneck(ia3_device *dev, float *y, int rows, const ia3_bottleneck *b);
-void ia3_cuda_bottleneck_bwd(ia3_device *dev, void *dy, const ia3_bottleneck_grad *g, const float *y, int rows,
-                           const ia3_bottleneck *b);
+void ia3_cuda_bottleneck_bwd(ia3_device *dev, void *dy, const ia3_bottleneck_grad *g, const float *y,
+                             int rows, const ia3_bottleneck *b);
 
 /* --- dropout masks (rng.h) --- */
 

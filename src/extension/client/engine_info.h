@@ -15,7 +15,7 @@ typedef struct Ia3EngineMethod {
     double learningRate; /* the default */
     uint64 values;       /* numbers in one adapter with the default options */
     uint32 nOptions;
-    bool averages;       /* a mean of adapters is one that does what they do on average */
+    bool averages; /* a mean of adapters is one that does what they do on average */
 } Ia3EngineMethod;
 
 /* What a number of a TRAIN request may be. */

@@ -14,7 +14,8 @@
  * because a saved training state identifies its method by the index in this list. If adapters of one method also have
  * the marks of a second one, the first must precede it (bitfit has the scales of layernorm, adapter also biases as bitfit does).
  */
-#define IA3_METHODS(METHOD) METHOD(ia3) METHOD(lora) METHOD(adapter) METHOD(bitfit) METHOD(layernorm) METHOD(prompt)
+#define IA3_METHODS(METHOD)                                                                                  \
+    METHOD(ia3) METHOD(lora) METHOD(adapter) METHOD(bitfit) METHOD(layernorm) METHOD(prompt)
 
 #define IA3_DECLARE_METHOD(name) extern const ia3_method ia3_method_##name;
 IA3_METHODS(IA3_DECLARE_METHOD)
