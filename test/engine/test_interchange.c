@@ -510,7 +510,7 @@ test_method_costs(void **state)
     put_method(&c, small, "ia3");
     assert_int_equal(test_call(&c, NULL), IA3_METHOD_OK);
     assert_int_equal(ia3_get_u64(&c.reader), 3 * (2 * 8 + 16) + 3 * (4 * 8 + 16));
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < 9; i++)
         assert_true(ia3_get_f64(&c.reader) == 0);
     assert_true(!c.reader.bad && c.reader.p == c.reader.end);
 
