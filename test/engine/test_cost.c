@@ -223,7 +223,7 @@ expect_flops(const golden *g, const char *what, double flops)
     macs = 0;
 }
 
-/* n choices of t tokens that share nothing but the start token. The smallest vocabulary has 160 tokens. */
+/* n choices of t tokens that share nothing but the start token. The smallest vocabulary has 128 tokens. */
 static ia3_choices *
 choices_of(const golden *g, int n, int t)
 {
@@ -234,7 +234,7 @@ choices_of(const golden *g, int n, int t)
         ids[i] = malloc((size_t) t * sizeof **ids);
         len[i] = t;
         for (int k = 0; k < t - 1; k++)
-            ids[i][k] = 3 + (i + 61 * k) % 150;
+            ids[i][k] = 3 + (i + 61 * k) % 125;
         ids[i][t - 1] = 1;
     }
     ia3_choices *c =
@@ -250,7 +250,7 @@ input_of(int n, int seed)
 {
     int32_t *ids = malloc((size_t) n * sizeof *ids);
     for (int i = 0; i < n; i++)
-        ids[i] = i == n - 1 ? 1 : 3 + (7 * i + seed) % 150;
+        ids[i] = i == n - 1 ? 1 : 3 + (7 * i + seed) % 125;
     return ids;
 }
 
