@@ -59,8 +59,8 @@ def cost(item):
 
 
 def batches(items, most):
-    """Groups of items with similar numbers of choices and lengths, each of a cost of about `most`."""
-    size = lambda i: max(len(i.choices), 2).bit_length()
+    """Groups of items with similar numbers of tokens in inputs and in choices, each of a cost of about `most`."""
+    size = lambda i: sum(map(len, i.choices)).bit_length()
     group, widest = [], 0
     for i in sorted(items, key=lambda i: (size(i), len(i.ids))):
         widest = max(cost(i), widest if group else 0)
@@ -74,9 +74,12 @@ def batches(items, most):
 def log_probabilities(model, b):
     """(log p of each token of each choice: [tokens], its row and choice: [tokens] each)"""
     starts = F.pad(b.targets.clamp(min=0)[..., :-1], (1, 0))
-    states = model.decode_choices(starts, model.encode(b.ids, b.keep), b.keep)
     row, choice, token = torch.nonzero(b.targets != IGNORED, as_tuple=True)
-    logits = model.logits(states[row, choice, token])
+    count = torch.bincount(row, minlength=len(b.targets))
+    at = torch.arange(len(row)) - (count.cumsum(0) - count)[row]  # in its row, where choices stand one behind the other
+    pack = lambda values, rest: torch.full((len(count), int(count.max())), rest).index_put((row, at), values)
+    states = model.decode_choices(pack(starts[row, choice, token], 0), pack(choice, -1), pack(token, 0), model.encode(b.ids, b.keep), b.keep)
+    logits = model.logits(states[row, at])
     return -F.cross_entropy(logits, b.targets[row, choice, token], reduction="none"), row, choice
 
 

@@ -160,22 +160,17 @@ class T5(nn.Module):
         """starts: [rows, tokens] with 0 first; memory, keep: an input for each row. States of the decoder, ready for the head."""
         return self.decoder(self.shared(starts), self.decoder.bias(starts.shape[1]), memory, hidden(keep))
 
-    def decode_choices(self, starts, memory, keep):
+    def decode_choices(self, starts, choice, place, memory, keep):
         """
-        Several choices for each input. starts: [rows, choices, tokens] with 0 first; memory: [rows, keys, d_model], keep: [rows, keys].
-        Gives [rows, choices, tokens, d_model]. Choices do not see each other; keys and values of an input are computed once.
+        Several choices for each input, one behind the other. starts: [rows, tokens], 0 first in each choice; choice, place: [rows, tokens],
+        which choice a token belongs to, and where in it; memory: [rows, keys, d_model], keep: [rows, keys]. Gives
+        [rows, tokens, d_model]. Choices do not see each other; keys and values of an input are computed once.
         """
-        rows, choices, tokens = starts.shape
-        bias, memory_bias = self.decoder.bias(tokens), hidden(keep)
-        x = self.shared(starts.reshape(rows * choices, tokens))
-        for block in self.decoder.block:
-            own, cross, feed_forward = block.layer
-            h = own.layer_norm(x)
-            x = x + own(h, h, bias)
-            h = cross.layer_norm(x).reshape(rows, choices * tokens, -1)
-            x = x + cross(h, memory, memory_bias).reshape(x.shape)
-            x = x + feed_forward(feed_forward.layer_norm(x))
-        return self.decoder.final_layer_norm(x).reshape(rows, choices, tokens, -1)
+        relative = place[:, None, :] - place[:, :, None]
+        table = self.decoder.block[0].layer[0].SelfAttention.relative_attention_bias
+        unseen = (choice[:, None, :] != choice[:, :, None]) | (relative > 0)
+        bias = table(buckets(relative, False)).permute(0, 3, 1, 2) + (unseen * MASKED)[:, None]
+        return self.decoder(self.shared(starts), bias, memory, hidden(keep))
 
     def logits(self, states):
         """A tied head scales its input, as T5 v1.0 does."""
