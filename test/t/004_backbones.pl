@@ -236,7 +236,7 @@ wait_for_engines('default ready a', 'and is shown no more');
 # It also continues when the entry is removed.
 configure("default=$models/a:float32, twin=$models/a:float32");
 value(best('on_twin'));
-my $query = start_query($node, train('late', 40, q{backbone => 'twin'}) . ";\n");
+my $query = start_query($node, train('late', 400, q{backbone => 'twin'}) . ";\n");
 ok(wait_for_training($node), 'a training runs');
 configure("default=$models/a:float32");
 wait_for_engines('default ready a, twin draining a', 'a removed engine drains');
