@@ -318,8 +318,8 @@ pieces(void **state)
     static double results[N];
     ia3_error err = {0};
     for (int i = 0; i < N; i++) {
-        tokens[i][0] = 3 + i / 140;
-        tokens[i][1] = 10 + i % 140;
+        tokens[i][0] = 3 + i / 110;
+        tokens[i][1] = 10 + i % 110;
         tokens[i][2] = 1;
         ids[i] = tokens[i];
         len[i] = 3;

@@ -59,9 +59,9 @@ typedef struct ia3_method {
     /*
      * The tensors, which may depend on the layout's variant. `module` adds those of one module to the layout, `tensors`
      * those that belong to no module, and sets lead_rows and dec_lead_rows if their first values are such rows; either may
-     * be NULL. `guess` (may be NULL)
-     * sets the options that the tensors of a file tell; the file need not be valid. `marks` are suffixes of tensor names that identify the method of an adapter: it is the first method
-     * in the list with a mark that occurs. The first method of the list is the default and needs no marks.
+     * be NULL. `guess` (may be NULL) sets the options that the tensors of a file tell; the file need not be valid. `marks`
+     * are suffixes of tensor names that identify the method of an adapter: it is the first method in the list with a mark
+     * that occurs. The first method of the list is the default and needs no marks.
      */
     void (*module)(ia3_layout *l, const ia3_module *m);
     void (*tensors)(ia3_layout *l, const ia3_config *config);
@@ -98,10 +98,10 @@ typedef struct ia3_method {
      * and these are called for each run of rows with the same adapter.
      *
      * product: adds to y = x·Wᵀ, which has already been computed (`out` is the type of y). product_bwd: adds to dx, and
-     * to the gradients. output: changes y, fp32, the result of a sub-layer before its dropout; for those of the bits
-     * 1 << IA3_PART_SELF_O, _CROSS_O and _FF_WO that are set in `outputs`. output_bwd: turns dy, the gradient of the changed result,
-     * into that of y, the result itself, and adds to the gradients. norm: changes y, the output of a norm. norm_bwd: turns dy,
-     * the gradient of the changed output, into that of the norm's output x, and adds to the gradients.
+     * to the gradients. output: changes y, fp32, the result of a sub-layer before its dropout; `outputs` says of which
+     * sub-layers, by bits 1 << IA3_PART_SELF_O, _CROSS_O and _FF_WO. output_bwd: turns dy, the gradient of the changed
+     * result, into that of y, the result itself, and adds to the gradients. norm: changes y, the output of a norm.
+     * norm_bwd: turns dy, the gradient of the changed output, into that of the norm's output x, and adds to the gradients.
      */
     bool fused;
     bool (*runs_on)(const ia3_device_ops *ops); /* NULL: everywhere */

@@ -46,20 +46,34 @@ row_at(const void *base, int row, size_t cols, size_t size)
     return (char *) base + (size_t) row * cols * size;
 }
 
-void
-ia3_pass_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y, const void *x, ia3_matrix *w,
-                 ia3_out out)
+static bool
+changes_output(const ia3_pass *p, const ia3_segment *g, ia3_part part)
 {
-    OPS->matmul(DEV, y, x, s->rows, w, out);
+    return method_of(p, g)->outputs >> part & 1;
+}
+
+/* What methods add to a product that has been computed; `plain`: but not where they change the sub-layer's result. */
+static void
+add_to_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y, const void *x, ia3_matrix *w,
+               ia3_out out, bool plain)
+{
     size_t act = ia3_dtype_size(DEV->dtype), size = out == IA3_OUT_ACT ? act : sizeof(float);
     for (int k = 0; k < s->segments->n; k++) {
         const ia3_segment *g = &s->segments->v[k];
-        if (method_of(p, g)->product == NULL)
+        if (method_of(p, g)->product == NULL || (plain && changes_output(p, g, at.part)))
             continue;
         ia3_method_rows r = rows_at(p, g, at);
         method_of(p, g)->product(&r, row_at(y, g->first, (size_t) w->out, size),
                                  row_at(x, g->first, (size_t) w->in, act), w, out);
     }
+}
+
+void
+ia3_pass_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y, const void *x, ia3_matrix *w,
+                 ia3_out out)
+{
+    OPS->matmul(DEV, y, x, s->rows, w, out);
+    add_to_product(p, s, at, y, x, w, out, false);
 }
 
 void
@@ -77,12 +91,6 @@ ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *
                                      row_at(dy, g->first, (size_t) w->out, act),
                                      row_at(x, g->first, (size_t) w->in, act), w, out);
     }
-}
-
-static bool
-changes_output(const ia3_pass *p, const ia3_segment *g, ia3_part part)
-{
-    return method_of(p, g)->outputs >> part & 1;
 }
 
 bool
@@ -158,14 +166,7 @@ ia3_pass_add_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, const 
             done = g->first + g->rows;
         }
     }
-    for (int k = 0; k < s->segments->n; k++) {
-        const ia3_segment *g = &s->segments->v[k];
-        if (changes_output(p, g, at.part) || method_of(p, g)->product == NULL)
-            continue;
-        ia3_method_rows r = rows_at(p, g, at);
-        method_of(p, g)->product(&r, s->x + (size_t) g->first * d, row_at(a, g->first, (size_t) w->in, act),
-                                 w, IA3_OUT_ADD_F32);
-    }
+    add_to_product(p, s, at, s->x, a, w, IA3_OUT_ADD_F32, true);
 }
 
 void
