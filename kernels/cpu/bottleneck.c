@@ -8,10 +8,9 @@
  * Threads divide the rows, or, for sums over rows, the columns, and add the rows in their order; so the number of threads does
  * not change the result.
  */
+#include "chunk.h"
 #include "cpu.h"
 #include "simd.h"
-
-enum { CHUNK = 256 }; /* columns per pass through buffers on the stack */
 
 typedef struct bottleneck_job {
     const ia3_bottleneck *b;
@@ -22,12 +21,6 @@ typedef struct bottleneck_job {
     size_t rows;
     bool bf16;
 } bottleneck_job;
-
-static size_t
-chunk_of(size_t at, size_t cols)
-{
-    return cols - at < CHUNK ? cols - at : CHUNK;
-}
 
 static void
 narrow(const ia3_bottleneck *b, const float *y, float *t)
@@ -70,13 +63,13 @@ hidden_work(void *arg, int slot, size_t begin, size_t end)
     const bottleneck_job *j = arg;
     const ia3_bottleneck *b = j->b;
     size_t cols = (size_t) b->cols, width = (size_t) b->width;
-    float dy[CHUNK];
+    float dy[IA3_CHUNK];
     for (size_t r = begin; r < end; r++) {
         float *t = j->t + r * width, *v = j->v + r * width;
         narrow(b, j->y + r * cols, t);
         memset(v, 0, width * sizeof *v);
-        for (size_t at = 0; at < cols; at += CHUNK) {
-            size_t n = chunk_of(at, cols);
+        for (size_t at = 0; at < cols; at += IA3_CHUNK) {
+            size_t n = ia3_chunk_of(at, cols);
             ia3_load_act(dy, j->dy, r * cols + at, n, j->bf16);
             for (size_t i = 0; i < n; i++)
                 for (size_t k = 0; k < width; k++)
@@ -94,9 +87,9 @@ columns_work(void *arg, int slot, size_t begin, size_t end)
     const bottleneck_job *j = arg;
     const ia3_bottleneck *b = j->b;
     size_t cols = (size_t) b->cols, width = (size_t) b->width;
-    float dy[CHUNK];
-    for (size_t at = begin * CHUNK; at < end * CHUNK && at < cols; at += CHUNK) {
-        size_t n = chunk_of(at, cols);
+    float dy[IA3_CHUNK];
+    for (size_t at = begin * IA3_CHUNK; at < end * IA3_CHUNK && at < cols; at += IA3_CHUNK) {
+        size_t n = ia3_chunk_of(at, cols);
         for (size_t r = 0; r < j->rows; r++) {
             const float *y = j->y + r * cols + at, *t = j->t + r * width, *v = j->v + r * width;
             ia3_load_act(dy, j->dy, r * cols + at, n, j->bf16);
@@ -125,8 +118,8 @@ ia3_cpu_bottleneck_bwd(ia3_device *dev, void *dy, const ia3_bottleneck_grad *g, 
     j.t = ia3_cpu_arena_alloc(dev, j.rows * width * sizeof *j.t);
     j.v = ia3_cpu_arena_alloc(dev, j.rows * width * sizeof *j.v);
     ia3_parallel(cpu->pool, j.rows, ia3_grain(2 * width * cols), hidden_work, &j);
-    ia3_parallel(cpu->pool, (cols + CHUNK - 1) / CHUNK, ia3_grain(3 * width * CHUNK * j.rows), columns_work,
-                 &j);
+    ia3_parallel(cpu->pool, (cols + IA3_CHUNK - 1) / IA3_CHUNK, ia3_grain(3 * width * IA3_CHUNK * j.rows),
+                 columns_work, &j);
     for (size_t r = 0; r < j.rows; r++)
         for (size_t k = 0; k < width; k++)
             g->down_bias[k] += j.v[r * width + k];

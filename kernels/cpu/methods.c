@@ -8,10 +8,9 @@
  * Threads divide the rows of forward passes. For sums over rows they divide the columns and add the rows in their
  * order, so that the number of threads does not change the result.
  */
+#include "chunk.h"
 #include "cpu.h"
 #include "simd.h"
-
-enum { CHUNK = 256 }; /* columns per pass through buffers on the stack */
 
 typedef struct rows_job {
     void *y;          /* fp32 or act, changed */
@@ -22,20 +21,14 @@ typedef struct rows_job {
     bool bf16, y_bf16; /* of act; of y */
 } rows_job;
 
-static size_t
-chunk_of(size_t at, size_t cols)
-{
-    return cols - at < CHUNK ? cols - at : CHUNK;
-}
-
 static void
 add_row_work(void *arg, int slot, size_t begin, size_t end)
 {
     const rows_job *j = arg;
-    float y[CHUNK];
+    float y[IA3_CHUNK];
     for (size_t r = begin; r < end; r++)
-        for (size_t at = 0; at < j->cols; at += CHUNK) {
-            size_t n = chunk_of(at, j->cols);
+        for (size_t at = 0; at < j->cols; at += IA3_CHUNK) {
+            size_t n = ia3_chunk_of(at, j->cols);
             ia3_load_act(y, j->y, r * j->cols + at, n, j->y_bf16);
             for (size_t i = 0; i < n; i++)
                 y[i] += j->row[at + i];
@@ -56,9 +49,9 @@ static void
 sum_rows_work(void *arg, int slot, size_t begin, size_t end)
 {
     const rows_job *j = arg;
-    float x[CHUNK];
-    for (size_t at = begin * CHUNK; at < end * CHUNK && at < j->cols; at += CHUNK) {
-        size_t n = chunk_of(at, j->cols);
+    float x[IA3_CHUNK];
+    for (size_t at = begin * IA3_CHUNK; at < end * IA3_CHUNK && at < j->cols; at += IA3_CHUNK) {
+        size_t n = ia3_chunk_of(at, j->cols);
         for (size_t r = 0; r < j->rows; r++) {
             ia3_load_act(x, j->x, r * j->cols + at, n, j->bf16);
             for (size_t i = 0; i < n; i++)
@@ -72,17 +65,18 @@ ia3_cpu_add_row_bwd(ia3_device *dev, float *db, const void *dy, int rows, int co
 {
     ia3_cpu *cpu = (ia3_cpu *) dev;
     rows_job j = {.x = dy, .sum = db, .rows = (size_t) rows, .cols = (size_t) cols, .bf16 = cpu->bf16};
-    ia3_parallel(cpu->pool, (j.cols + CHUNK - 1) / CHUNK, ia3_grain(CHUNK * j.rows), sum_rows_work, &j);
+    ia3_parallel(cpu->pool, (j.cols + IA3_CHUNK - 1) / IA3_CHUNK, ia3_grain(IA3_CHUNK * j.rows),
+                 sum_rows_work, &j);
 }
 
 static void
 scale_row_work(void *arg, int slot, size_t begin, size_t end)
 {
     const rows_job *j = arg;
-    float y[CHUNK];
+    float y[IA3_CHUNK];
     for (size_t r = begin; r < end; r++)
-        for (size_t at = 0; at < j->cols; at += CHUNK) {
-            size_t n = chunk_of(at, j->cols);
+        for (size_t at = 0; at < j->cols; at += IA3_CHUNK) {
+            size_t n = ia3_chunk_of(at, j->cols);
             ia3_load_act(y, j->y, r * j->cols + at, n, j->bf16);
             for (size_t i = 0; i < n; i++)
                 y[i] *= j->row[at + i];
@@ -102,9 +96,9 @@ static void
 scale_row_bwd_work(void *arg, int slot, size_t begin, size_t end)
 {
     const rows_job *j = arg;
-    float dy[CHUNK], y[CHUNK];
-    for (size_t at = begin * CHUNK; at < end * CHUNK && at < j->cols; at += CHUNK) {
-        size_t n = chunk_of(at, j->cols);
+    float dy[IA3_CHUNK], y[IA3_CHUNK];
+    for (size_t at = begin * IA3_CHUNK; at < end * IA3_CHUNK && at < j->cols; at += IA3_CHUNK) {
+        size_t n = ia3_chunk_of(at, j->cols);
         for (size_t r = 0; r < j->rows; r++) {
             ia3_load_act(dy, j->y, r * j->cols + at, n, j->bf16);
             ia3_load_act(y, j->x, r * j->cols + at, n, j->bf16);
@@ -128,7 +122,8 @@ ia3_cpu_scale_row_bwd(ia3_device *dev, void *dy, float *ds, const void *y, const
                   .rows = (size_t) rows,
                   .cols = (size_t) cols,
                   .bf16 = cpu->bf16};
-    ia3_parallel(cpu->pool, (j.cols + CHUNK - 1) / CHUNK, ia3_grain(CHUNK * j.rows), scale_row_bwd_work, &j);
+    ia3_parallel(cpu->pool, (j.cols + IA3_CHUNK - 1) / IA3_CHUNK, ia3_grain(IA3_CHUNK * j.rows),
+                 scale_row_bwd_work, &j);
 }
 
 /* --- low-rank products --- */
@@ -149,11 +144,11 @@ down(const low_rank_job *j, size_t r, float *t)
 {
     const ia3_low_rank *l = j->l;
     size_t in = (size_t) l->in;
-    float x[CHUNK];
+    float x[IA3_CHUNK];
     for (int k = 0; k < l->rank; k++)
         t[k] = 0.0f;
-    for (size_t at = 0; at < in; at += CHUNK) {
-        size_t n = chunk_of(at, in);
+    for (size_t at = 0; at < in; at += IA3_CHUNK) {
+        size_t n = ia3_chunk_of(at, in);
         ia3_load_act(x, j->x, r * in + at, n, j->bf16);
         for (int k = 0; k < l->rank; k++)
             t[k] += ia3_dot(x, l->a + (size_t) k * in + at, n);
@@ -165,11 +160,11 @@ low_rank_work(void *arg, int slot, size_t begin, size_t end)
 {
     const low_rank_job *j = arg;
     const ia3_low_rank *l = j->l;
-    float t[IA3_MAX_RANK], y[CHUNK];
+    float t[IA3_MAX_RANK], y[IA3_CHUNK];
     for (size_t r = begin; r < end; r++) {
         down(j, r, t);
-        for (size_t at = 0; at < (size_t) l->out; at += CHUNK) {
-            size_t n = chunk_of(at, (size_t) l->out), first = r * l->stride + at;
+        for (size_t at = 0; at < (size_t) l->out; at += IA3_CHUNK) {
+            size_t n = ia3_chunk_of(at, (size_t) l->out), first = r * l->stride + at;
             ia3_load_act(y, j->y, first, n, j->y_bf16);
             for (size_t i = 0; i < n; i++) {
                 float sum = 0.0f;
@@ -198,20 +193,20 @@ low_rank_rows_work(void *arg, int slot, size_t begin, size_t end)
     const low_rank_job *j = arg;
     const ia3_low_rank *l = j->l;
     size_t in = (size_t) l->in, out = (size_t) l->out, rank = (size_t) l->rank;
-    float buffer[CHUNK];
+    float buffer[IA3_CHUNK];
     for (size_t r = begin; r < end; r++) {
         float *u = j->u + r * rank;
         down(j, r, j->t + r * rank);
         memset(u, 0, rank * sizeof *u);
-        for (size_t at = 0; at < out; at += CHUNK) {
-            size_t n = chunk_of(at, out);
+        for (size_t at = 0; at < out; at += IA3_CHUNK) {
+            size_t n = ia3_chunk_of(at, out);
             ia3_load_act(buffer, j->dy, r * l->stride + at, n, j->bf16);
             for (size_t i = 0; i < n; i++)
                 for (size_t k = 0; k < rank; k++)
                     u[k] += l->scale * buffer[i] * l->b[(at + i) * rank + k];
         }
-        for (size_t at = 0; at < in; at += CHUNK) {
-            size_t n = chunk_of(at, in);
+        for (size_t at = 0; at < in; at += IA3_CHUNK) {
+            size_t n = ia3_chunk_of(at, in);
             ia3_load_act(buffer, j->y, r * in + at, n, j->y_bf16);
             for (size_t k = 0; k < rank; k++)
                 for (size_t i = 0; i < n; i++)
@@ -228,11 +223,11 @@ low_rank_grads_work(void *arg, int slot, size_t begin, size_t end)
     const low_rank_job *j = arg;
     const ia3_low_rank *l = j->l;
     size_t in = (size_t) l->in, out = (size_t) l->out, rank = (size_t) l->rank;
-    size_t chunks = (in + CHUNK - 1) / CHUNK;
-    float buffer[CHUNK];
+    size_t chunks = (in + IA3_CHUNK - 1) / IA3_CHUNK;
+    float buffer[IA3_CHUNK];
     for (size_t item = begin; item < end; item++) {
         bool of_a = item < chunks;
-        size_t at = (of_a ? item : item - chunks) * CHUNK, n = chunk_of(at, of_a ? in : out);
+        size_t at = (of_a ? item : item - chunks) * IA3_CHUNK, n = ia3_chunk_of(at, of_a ? in : out);
         for (size_t r = 0; r < j->rows; r++) {
             const float *t = j->t + r * rank, *u = j->u + r * rank;
             ia3_load_act(buffer, of_a ? j->x : j->dy, (of_a ? r * in : r * l->stride) + at, n, j->bf16);
@@ -265,7 +260,8 @@ ia3_cpu_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, const void
     j.u = ia3_cpu_arena_alloc(dev, j.rows * rank * sizeof *j.u);
     ia3_parallel(cpu->pool, j.rows, ia3_grain(2 * rank * ((size_t) l->in + (size_t) l->out)),
                  low_rank_rows_work, &j);
-    size_t items = ((size_t) l->in + CHUNK - 1) / CHUNK + ((size_t) l->out + CHUNK - 1) / CHUNK;
-    ia3_parallel(cpu->pool, items, ia3_grain(rank * CHUNK * j.rows), low_rank_grads_work, &j);
+    size_t items =
+        ((size_t) l->in + IA3_CHUNK - 1) / IA3_CHUNK + ((size_t) l->out + IA3_CHUNK - 1) / IA3_CHUNK;
+    ia3_parallel(cpu->pool, items, ia3_grain(rank * IA3_CHUNK * j.rows), low_rank_grads_work, &j);
     ia3_cpu_arena_release(dev, mark);
 }

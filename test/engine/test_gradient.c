@@ -6,44 +6,9 @@
  * The expected values come from a float64 run. The error of a loss below 0.1 is measured relative to 0.1, because the
  * unlikelihood term, without its constant, crosses zero.
  */
-#include "golden_fixture.h"
+#include "golden_examples.h"
 
 #include "engine/recipe/train.h"
-
-/* The training examples of a configuration; each has one text. */
-typedef struct examples {
-    ia3_train_example e[GOLDEN_EXAMPLES];
-    int32_t *ids[GOLDEN_EXAMPLES];
-    int n_ids[GOLDEN_EXAMPLES];
-    ia3_choices *choices[GOLDEN_EXAMPLES];
-} examples;
-
-static const int no_texts[64]; /* every example's first text */
-
-static void
-open_examples(const golden *g, examples *x)
-{
-    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
-        char prefix[32];
-        snprintf(prefix, sizeof prefix, "example.%d", i);
-        x->ids[i] = golden_ints(golden_find(g, "%s.ids", prefix), &x->n_ids[i]);
-        x->choices[i] = golden_choices(g, prefix);
-        x->e[i] = (ia3_train_example){.n_texts = 1,
-                                      .ids = (const int32_t *const *) &x->ids[i],
-                                      .n_ids = &x->n_ids[i],
-                                      .choices = x->choices[i],
-                                      .label = (int) *golden_values(g, 1, "%s.label", prefix)};
-    }
-}
-
-static void
-close_examples(examples *x)
-{
-    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
-        free(x->ids[i]);
-        ia3_choices_free(x->choices[i]);
-    }
-}
 
 /* T-Few's recipe as in the golden files: no dropout, 20 steps of which 2.4 are warm-up. */
 static ia3_recipe
@@ -63,7 +28,7 @@ golden_recipe(const golden *g)
 }
 
 static ia3_train *
-job_of(const golden *g, const examples *x, const ia3_recipe *recipe, const float *init)
+job_of(const golden *g, const golden_examples *x, const ia3_recipe *recipe, const float *init)
 {
     ia3_error err = {0};
     ia3_train *t = ia3_train_create(g->m, x->e, GOLDEN_EXAMPLES, recipe, init, &err);
@@ -101,7 +66,7 @@ check_gradients(const golden *g, const char *batch, const char *mode, const floa
 }
 
 static void
-test_batch(const golden *g, const examples *x, const char *batch, Ia3LossAveraging averaging)
+test_batch(const golden *g, const golden_examples *x, const char *batch, Ia3LossAveraging averaging)
 {
     const char *mode = averaging == IA3_LOSS_BATCH ? "batch" : "example";
     const float *weights = golden_values(g, 3, "%s.weights", batch);
@@ -117,7 +82,7 @@ test_batch(const golden *g, const examples *x, const char *batch, Ia3LossAveragi
     ia3_train *t = job_of(g, x, &recipe, g->vectors);
     ia3_train_report report = {0};
     ia3_error err = {0};
-    golden_ok(ia3_train_gradients(t, indices, no_texts, n, grads, &report, &err), &err);
+    golden_ok(ia3_train_gradients(t, indices, golden_no_texts, n, grads, &report, &err), &err);
     assert_int_equal(report.examples, n);
     assert_int_equal(report.step, 0);
     double error = loss_error(&report, golden_values(g, 4, "%s.%s.losses", batch, mode));
@@ -132,13 +97,13 @@ static void
 test_losses_and_gradients(void **state)
 {
     golden *g = golden_open(*state);
-    examples x;
-    open_examples(g, &x);
+    golden_examples x;
+    golden_examples_open(g, &x);
     test_batch(g, &x, "tfew", IA3_LOSS_BATCH);
     test_batch(g, &x, "tfew", IA3_LOSS_EXAMPLE);
     test_batch(g, &x, "ragged", IA3_LOSS_BATCH);
     test_batch(g, &x, "ragged", IA3_LOSS_EXAMPLE);
-    close_examples(&x);
+    golden_examples_close(&x);
     golden_close(g);
 }
 
@@ -159,8 +124,8 @@ static void
 test_steps(void **state)
 {
     golden *g = golden_open(*state);
-    examples x;
-    open_examples(g, &x);
+    golden_examples x;
+    golden_examples_open(g, &x);
     ia3_recipe recipe = golden_recipe(g);
     int n, steps = recipe.steps, size = recipe.batch_size;
     int32_t *indices = golden_ints(golden_find(g, "steps.indices"), &n);
@@ -172,7 +137,7 @@ test_steps(void **state)
     double worst = 0;
     for (int s = 0; s < steps; s++) {
         assert_false(ia3_train_finished(t));
-        golden_ok(ia3_train_step_on(t, indices + (size_t) s * size, no_texts, size, &err), &err);
+        golden_ok(ia3_train_step_on(t, indices + (size_t) s * size, golden_no_texts, size, &err), &err);
         ia3_train_report report;
         ia3_train_last(t, &report);
         assert_int_equal(report.step, s + 1);
@@ -193,7 +158,7 @@ test_steps(void **state)
     ia3_train_free(t);
     free(indices);
     free(values);
-    close_examples(&x);
+    golden_examples_close(&x);
     golden_close(g);
 }
 
@@ -201,7 +166,7 @@ test_steps(void **state)
 
 typedef struct differences {
     const golden *g;
-    const examples *x;
+    const golden_examples *x;
     ia3_recipe recipe;
     float *values, *grads, *scratch; /* scratch: gradients nobody wants */
 } differences;
@@ -216,8 +181,9 @@ loss_at(differences *d, size_t i, double h)
     ia3_train *t = job_of(d->g, d->x, &d->recipe, d->values);
     ia3_train_report report = {0};
     ia3_error err = {0};
-    golden_ok(ia3_train_gradients(t, batch, no_texts, 3, h == 0 ? d->grads : d->scratch, &report, &err),
-              &err);
+    golden_ok(
+        ia3_train_gradients(t, batch, golden_no_texts, 3, h == 0 ? d->grads : d->scratch, &report, &err),
+        &err);
     ia3_train_free(t);
     d->values[i] = old;
     return report.loss;
@@ -262,8 +228,8 @@ check_vector(differences *d, const ia3_layout_entry *e)
 static void
 run_differences(golden *g, double dropout)
 {
-    examples x;
-    open_examples(g, &x);
+    golden_examples x;
+    golden_examples_open(g, &x);
     size_t bytes = g->layout->n_values * sizeof(float);
     differences d = {.g = g, .x = &x, .recipe = golden_recipe(g)};
     d.recipe.dropout = dropout;
@@ -279,7 +245,7 @@ run_differences(golden *g, double dropout)
     free(d.values);
     free(d.grads);
     free(d.scratch);
-    close_examples(&x);
+    golden_examples_close(&x);
 }
 
 static void
@@ -310,7 +276,7 @@ enum { STEPS = 8, JOINS = 3 };
 
 /* The values of a new job after n ordinary steps. */
 static float *
-train_alone(const golden *g, const examples *x, const ia3_recipe *recipe, const float *init, int n)
+train_alone(const golden *g, const golden_examples *x, const ia3_recipe *recipe, const float *init, int n)
 {
     ia3_error err = {0};
     ia3_train *t = job_of(g, x, recipe, init);
@@ -326,8 +292,8 @@ static void
 test_reproducible(void **state)
 {
     golden *g = golden_open(*state);
-    examples x;
-    open_examples(g, &x);
+    golden_examples x;
+    golden_examples_open(g, &x);
     size_t bytes = g->layout->n_values * sizeof(float);
     ia3_recipe recipe = golden_recipe(g), other = recipe, plain = recipe;
     recipe.dropout = other.dropout = 0.1;
@@ -342,7 +308,7 @@ test_reproducible(void **state)
     free(again);
     free(seed2);
     free(dry);
-    close_examples(&x);
+    golden_examples_close(&x);
     golden_close(g);
 }
 
@@ -356,8 +322,8 @@ static void
 test_jobs_together(void **state)
 {
     golden *g = golden_open(*state);
-    examples x;
-    open_examples(g, &x);
+    golden_examples x;
+    golden_examples_open(g, &x);
     ia3_error err = {0};
     size_t n = g->layout->n_values;
     ia3_recipe recipes[3] = {golden_recipe(g), golden_recipe(g), golden_recipe(g)};
@@ -385,7 +351,7 @@ test_jobs_together(void **state)
         ia3_train_free(jobs[j]);
     }
     free(together);
-    close_examples(&x);
+    golden_examples_close(&x);
     golden_close(g);
 }
 
@@ -399,13 +365,13 @@ test_threads(void **state)
     for (int i = 0; i < 3; i++) {
         golden_threads = counts[i];
         golden *g = golden_open(*state);
-        examples x;
-        open_examples(g, &x);
+        golden_examples x;
+        golden_examples_open(g, &x);
         bytes = g->layout->n_values * sizeof(float);
         ia3_recipe recipe = golden_recipe(g);
         recipe.dropout = 0.1;
         values[i] = train_alone(g, &x, &recipe, NULL, STEPS);
-        close_examples(&x);
+        golden_examples_close(&x);
         golden_close(g);
     }
     golden_threads = 2;
@@ -421,8 +387,8 @@ test_gradients_leave_the_job_alone(void **state)
 {
     static const int batch[] = {0, 1};
     golden *g = golden_open(*state);
-    examples x;
-    open_examples(g, &x);
+    golden_examples x;
+    golden_examples_open(g, &x);
     ia3_error err = {0};
     ia3_train_report report;
     size_t n = g->layout->n_values, bytes = n * sizeof(float);
@@ -430,19 +396,19 @@ test_gradients_leave_the_job_alone(void **state)
     ia3_recipe recipe = golden_recipe(g);
     recipe.warmup_ratio = 0; /* so that the first step has the full learning rate */
     ia3_train *t = job_of(g, &x, &recipe, g->vectors);
-    golden_ok(ia3_train_gradients(t, batch, no_texts, 2, grads, &report, &err), &err);
-    golden_ok(ia3_train_gradients(t, batch, no_texts, 2, again, &report, &err), &err);
+    golden_ok(ia3_train_gradients(t, batch, golden_no_texts, 2, grads, &report, &err), &err);
+    golden_ok(ia3_train_gradients(t, batch, golden_no_texts, 2, again, &report, &err), &err);
     assert_memory_equal(grads, again, bytes);
     ia3_train_values(t, values);
     assert_memory_equal(values, g->vectors, bytes);
-    golden_ok(ia3_train_step_on(t, batch, no_texts, 2, &err), &err);
+    golden_ok(ia3_train_step_on(t, batch, golden_no_texts, 2, &err), &err);
     ia3_train_values(t, values);
     assert_memory_not_equal(values, g->vectors, bytes);
     ia3_train_free(t);
     free(grads);
     free(again);
     free(values);
-    close_examples(&x);
+    golden_examples_close(&x);
     golden_close(g);
 }
 
@@ -451,8 +417,8 @@ static void
 test_bad_recipes(void **state)
 {
     golden *g = golden_open(*state);
-    examples x;
-    open_examples(g, &x);
+    golden_examples x;
+    golden_examples_open(g, &x);
     static const struct {
         const char *field;
         ia3_recipe recipe;
@@ -476,10 +442,10 @@ test_bad_recipes(void **state)
     }
     ia3_error err = {0};
     ia3_recipe recipe = golden_recipe(g);
-    x.e[3].label = x.choices[3]->n;
+    x.e[3].label = x.e[3].choices->n;
     assert_null(ia3_train_create(g->m, x.e, GOLDEN_EXAMPLES, &recipe, NULL, &err));
     assert_int_equal(err.code, IA3_E_INVALID);
-    close_examples(&x);
+    golden_examples_close(&x);
     golden_close(g);
 }
 

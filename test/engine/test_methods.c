@@ -5,7 +5,7 @@
  *     adapter does not change the backbone's results, and batches of several methods have the same results as each
  *     alone.
  */
-#include "golden_fixture.h"
+#include "golden_examples.h"
 
 #include "engine/recipe/generate.h"
 #include "engine/recipe/score.h"
@@ -27,12 +27,8 @@ typedef struct fixture {
     ia3_safetensors *expected;
     float *values[N_METHODS];
     ia3_adapter *adapters[N_METHODS];
-    ia3_train_example examples[GOLDEN_EXAMPLES];
-    int32_t *ids[GOLDEN_EXAMPLES];
-    int n_ids[GOLDEN_EXAMPLES];
+    golden_examples examples;
 } fixture;
-
-static const int no_texts[64]; /* every example's first text */
 
 /* What methods.py computes: the configurations of the earliest versions, and a bottleneck that is wide enough to matter. */
 static ia3_variant
@@ -82,21 +78,6 @@ gather(const fixture *f, int method, const char *prefix)
     return values;
 }
 
-static void
-open_examples(fixture *f)
-{
-    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
-        char prefix[32];
-        snprintf(prefix, sizeof prefix, "example.%d", i);
-        f->ids[i] = golden_ints(golden_find(f->g, "%s.ids", prefix), &f->n_ids[i]);
-        f->examples[i] = (ia3_train_example){.n_texts = 1,
-                                             .ids = (const int32_t *const *) &f->ids[i],
-                                             .n_ids = &f->n_ids[i],
-                                             .choices = golden_choices(f->g, prefix),
-                                             .label = (int) *golden_values(f->g, 1, "%s.label", prefix)};
-    }
-}
-
 static fixture *
 open_fixture(void **state)
 {
@@ -118,17 +99,14 @@ open_fixture(void **state)
         golden_ok(f->adapters[i], &err);
     }
     assert_null(ia3_methods[N_METHODS]);
-    open_examples(f);
+    golden_examples_open(f->g, &f->examples);
     return f;
 }
 
 static void
 close_fixture(fixture *f)
 {
-    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
-        free(f->ids[i]);
-        ia3_choices_free((ia3_choices *) f->examples[i].choices);
-    }
+    golden_examples_close(&f->examples);
     for (int i = 0; i < N_METHODS; i++) {
         ia3_adapter_free(f->g->m, f->adapters[i]);
         free(f->values[i]);
@@ -156,7 +134,7 @@ static ia3_train *
 job_of(const fixture *f, const ia3_recipe *recipe, const float *init)
 {
     ia3_error err = {0};
-    ia3_train *t = ia3_train_create(f->g->m, f->examples, GOLDEN_EXAMPLES, recipe, init, &err);
+    ia3_train *t = ia3_train_create(f->g->m, f->examples.e, GOLDEN_EXAMPLES, recipe, init, &err);
     golden_ok(t, &err);
     return t;
 }
@@ -231,7 +209,7 @@ check_steps(const fixture *f, int method, ia3_train *t, const float *grads, doub
     float *want = gather(f, method, "final."), *got = calloc(l->n_values, sizeof *got);
     float *zeros = calloc(l->n_values, sizeof *zeros);
     for (int s = 0; s < 5; s++)
-        golden_ok(ia3_train_step_on(t, indices + s * 4, no_texts, 4, &err), &err);
+        golden_ok(ia3_train_step_on(t, indices + s * 4, golden_no_texts, 4, &err), &err);
     ia3_train_values(t, got);
     for (int i = 0; i < l->n; i++) {
         const ia3_layout_entry *e = &l->entries[i];
@@ -259,7 +237,7 @@ test_gradients_and_steps(void **state)
         ia3_train *t = job_of(f, &recipe, f->values[m]);
         ia3_train_report report = {0};
         float *grads = malloc(l->n_values * sizeof *grads), *want = gather(f, m, "grad.");
-        golden_ok(ia3_train_gradients(t, batch, no_texts, 5, grads, &report, &err), &err);
+        golden_ok(ia3_train_gradients(t, batch, golden_no_texts, 5, grads, &report, &err), &err);
         const float *losses = expected(f, 4, m, "losses");
         golden_limit(f->g, "loss", fabs(report.loss - losses[0]), 1e-5 * fmax(1, fabs(losses[0])));
         check_steps(f, m, t, want, check_gradients(f, l, grads, want));
@@ -279,7 +257,7 @@ loss_at(const fixture *f, const ia3_recipe *recipe, const float *values, float *
     ia3_error err = {0};
     ia3_train *t = job_of(f, recipe, values);
     ia3_train_report report = {0};
-    golden_ok(ia3_train_gradients(t, batch, no_texts, 3, grads, &report, &err), &err);
+    golden_ok(ia3_train_gradients(t, batch, golden_no_texts, 3, grads, &report, &err), &err);
     ia3_train_free(t);
     return report.loss;
 }
@@ -601,7 +579,7 @@ test_bad_files(void **state)
     ia3_recipe recipe = recipe_of(0);
     recipe.variant.method = NULL;
     ia3_error err = {0};
-    assert_null(ia3_train_create(f->g->m, f->examples, GOLDEN_EXAMPLES, &recipe, NULL, &err));
+    assert_null(ia3_train_create(f->g->m, f->examples.e, GOLDEN_EXAMPLES, &recipe, NULL, &err));
     assert_int_equal(err.code, IA3_E_INVALID);
     close_fixture(f);
 }

@@ -3,7 +3,7 @@
  *     Methods with other options than the standard ones: counts of values, options in JSON, identities between variants,
  *     finite differences, and several variants of one method in one batch.
  */
-#include "golden_fixture.h"
+#include "golden_examples.h"
 
 #include "engine/recipe/generate.h"
 #include "engine/recipe/score.h"
@@ -56,6 +56,20 @@ test_counts(void **state)
         ia3_layout *l = ia3_layout_create(&c, variant_of(cases[i].method, cases[i].options));
         if (l->n_values != cases[i].values)
             fail_msg("%s %s has %zu values", cases[i].method, cases[i].options, l->n_values);
+        ia3_layout_free(l);
+    }
+}
+
+/* The default width of a bottleneck is a 32nd of d_model, as far as there is room for it. */
+static void
+test_widths(void **state)
+{
+    static const int widths[][2] = {{8, 1},     {32, 1},      {63, 1},     {64, 2},
+                                    {1024, 32}, {16384, 512}, {65536, 512}};
+    for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+        const ia3_config c = {.n_enc = 1, .n_dec = 1, .d_model = widths[i][0], .inner = 8, .d_ff = 8};
+        ia3_layout *l = ia3_layout_create(&c, variant_of("adapter", ""));
+        assert_int_equal(l->variant.options[0], widths[i][1]);
         ia3_layout_free(l);
     }
 }
@@ -153,38 +167,22 @@ test_layouts(void **state)
 
 typedef struct fixture {
     golden *g;
-    ia3_train_example examples[GOLDEN_EXAMPLES];
-    int32_t *ids[GOLDEN_EXAMPLES];
-    int n_ids[GOLDEN_EXAMPLES];
+    golden_examples examples;
 } fixture;
-
-static const int no_texts[64]; /* every example's first text */
 
 static fixture *
 open_fixture(void **state)
 {
     fixture *f = calloc(1, sizeof *f);
     f->g = golden_open(*state);
-    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
-        char prefix[32];
-        snprintf(prefix, sizeof prefix, "example.%d", i);
-        f->ids[i] = golden_ints(golden_find(f->g, "%s.ids", prefix), &f->n_ids[i]);
-        f->examples[i] = (ia3_train_example){.n_texts = 1,
-                                             .ids = (const int32_t *const *) &f->ids[i],
-                                             .n_ids = &f->n_ids[i],
-                                             .choices = golden_choices(f->g, prefix),
-                                             .label = (int) *golden_values(f->g, 1, "%s.label", prefix)};
-    }
+    golden_examples_open(f->g, &f->examples);
     return f;
 }
 
 static void
 close_fixture(fixture *f)
 {
-    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
-        free(f->ids[i]);
-        ia3_choices_free((ia3_choices *) f->examples[i].choices);
-    }
+    golden_examples_close(&f->examples);
     golden_close(f->g);
     free(f);
 }
@@ -256,9 +254,9 @@ loss_at(const fixture *f, const ia3_layout *l, const float *values, float *grads
                                .dropout = dropout,
                                .seed = 3,
                                .variant = l->variant};
-    ia3_train *t = ia3_train_create(f->g->m, f->examples, GOLDEN_EXAMPLES, &recipe, values, &err);
+    ia3_train *t = ia3_train_create(f->g->m, f->examples.e, GOLDEN_EXAMPLES, &recipe, values, &err);
     golden_ok(t, &err);
-    golden_ok(ia3_train_gradients(t, batch, no_texts, 3, grads, &report, &err), &err);
+    golden_ok(ia3_train_gradients(t, batch, golden_no_texts, 3, grads, &report, &err), &err);
     ia3_train_free(t);
     return report.loss;
 }
@@ -635,6 +633,7 @@ main(void)
 {
     static const struct CMUnitTest plain[] = {
         cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_widths),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_layouts),
     };

@@ -16,21 +16,27 @@ ia3_method_find(const ia3_method *const *methods, const char *name, size_t len)
     return NULL;
 }
 
+void
+ia3_list_name(char *list, size_t size, const char *name, int i, int n)
+{
+    size_t len = strlen(list);
+
+    snprintf(list + len, size - len, "%s\"%s\"", i == 0 ? "" : i + 1 == n ? " and " : ", ", name);
+}
+
 const ia3_method *
 ia3_method_require(const ia3_method *const *methods, const char *name, size_t len, ia3_error *err)
 {
     const ia3_method *found = ia3_method_find(methods, name, len);
     char names[256] = "";
-    size_t n = 0;
+    int n = 0;
 
     if (found)
         return found;
-    for (int i = 0; methods[i] && n < sizeof names; i++)
-        n += (size_t) snprintf(names + n, sizeof names - n, "%s\"%s\"",
-                               i == 0           ? ""
-                               : methods[i + 1] ? ", "
-                                                : " and ",
-                               methods[i]->name);
+    while (methods[n])
+        n++;
+    for (int i = 0; i < n; i++)
+        ia3_list_name(names, sizeof names, methods[i]->name, i, n);
     ia3_fail(err, IA3_E_INVALID, "unknown method \"%.*s\"", len < 64 ? (int) len : 64, name);
     ia3_fail_hint(err, "Valid values are %s.", names);
     return NULL;

@@ -128,6 +128,9 @@ ia3_option(const ia3_layout *l, int i)
     return l->variant.options[i];
 }
 
+/* Appends a name in quotes to a list in a hint, of which it is number i of n. */
+void ia3_list_name(char *list, size_t size, const char *name, int i, int n);
+
 /* Whether s, of len bytes, ends with the suffix. */
 bool ia3_name_ends_with(const char *s, size_t len, const char *suffix);
 

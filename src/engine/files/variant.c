@@ -32,15 +32,6 @@ ia3_variant_equal(const ia3_variant *a, const ia3_variant *b)
     return equal;
 }
 
-/* Appends a name in quotes to a list in a hint, of which it is number i of n. */
-static void
-list_name(char *list, size_t size, const char *name, int i, int n)
-{
-    size_t len = strlen(list);
-
-    snprintf(list + len, size - len, "%s\"%s\"", i == 0 ? "" : i + 1 == n ? " and " : ", ", name);
-}
-
 static bool
 fail_unknown(const ia3_method *method, const char *name, ia3_error *err)
 {
@@ -50,7 +41,7 @@ fail_unknown(const ia3_method *method, const char *name, ia3_error *err)
     while (method->options && method->options[n].name)
         n++;
     for (int i = 0; i < n; i++)
-        list_name(names, sizeof names, method->options[i].name, i, n);
+        ia3_list_name(names, sizeof names, method->options[i].name, i, n);
     ia3_fail(err, IA3_E_INVALID, "the method \"%s\" has no option \"%.64s\"", method->name, name);
     if (n == 0)
         return ia3_fail_hint(err, "It has no options.");
@@ -75,7 +66,7 @@ ia3_kinds_from_json(const char *what, const json_t *names, double *kinds, ia3_er
     int bits = 0;
 
     for (int i = 0; i < IA3_N_KINDS; i++)
-        list_name(valid, sizeof valid, ia3_kind_names[i], i, IA3_N_KINDS);
+        ia3_list_name(valid, sizeof valid, ia3_kind_names[i], i, IA3_N_KINDS);
     if (!json_is_array(names))
         return ia3_fail(err, IA3_E_INVALID, "%s must be a list", what);
     for (size_t k = 0; k < json_array_size(names); k++) {
@@ -106,7 +97,7 @@ ia3_variant_fit(ia3_variant *v, const ia3_config *config)
         if (option->kind == IA3_OPTION_KINDS)
             v->options[i] = (int) v->options[i] & ~absent;
         if (option->divisor != 0 && v->options[i] == 0)
-            v->options[i] = config->d_model < option->divisor ? 1 : config->d_model / option->divisor;
+            v->options[i] = fmin(fmax(config->d_model / option->divisor, 1), option->max);
     }
 }
 

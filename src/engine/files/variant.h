@@ -32,7 +32,7 @@ typedef struct ia3_method_option {
     double min, max; /* of numbers */
     double standard; /* the value unless another one is specified */
     double before;   /* the value for versions without this option, which are older than it */
-    int divisor;     /* if not 0, the value 0 stands for d_model divided by this, at least 1 */
+    int divisor; /* if not 0, the value 0 stands for d_model divided by this, at least 1 and at most max */
 } ia3_method_option;
 
 typedef struct ia3_variant {

@@ -32,7 +32,6 @@ static void
 add_module(ia3_layout *l, const ia3_module *m)
 {
     static const char module[] = ".DenseReluDense.wo";
-    int layer = (int) (strlen(m->name) - strlen(module)), width = (int) ia3_option(l, BOTTLENECK);
 
     if (m->norm) {
         ia3_norm_scale_tensor(l, m);
@@ -40,6 +39,9 @@ add_module(ia3_layout *l, const ia3_module *m)
     }
     if (m->kind != IA3_KIND_WO)
         return;
+
+    int layer = (int) (strlen(m->name) - strlen(module)), width = (int) ia3_option(l, BOTTLENECK);
+
     ia3_layout_add_matrix(l, width, m->out, 0.0f, "%.*s" DOWN, layer, m->name)->partner = 1;
     ia3_layout_add_matrix(l, m->out, width, 0.0f, "%.*s" UP, layer, m->name)->partner = -1;
     ia3_layout_add_vector(l, width, 0.0f, "%.*s.adapter.down_proj.bias", layer, m->name);

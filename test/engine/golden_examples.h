@@ -1,0 +1,45 @@
+/*
+ * golden_examples.h
+ *     The training examples of a golden checkpoint ("example.N" in its files).
+ */
+#ifndef IA3_GOLDEN_EXAMPLES_H
+#define IA3_GOLDEN_EXAMPLES_H
+
+#include "golden_fixture.h"
+
+#include "engine/recipe/train.h"
+
+typedef struct golden_examples {
+    ia3_train_example e[GOLDEN_EXAMPLES]; /* one text each */
+    int32_t *ids[GOLDEN_EXAMPLES];
+    int n_ids[GOLDEN_EXAMPLES];
+} golden_examples;
+
+static const int golden_no_texts[64]; /* every example's first text */
+
+/* The examples point into *x, which must stay where it is. */
+static inline void
+golden_examples_open(const golden *g, golden_examples *x)
+{
+    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
+        char prefix[32];
+        snprintf(prefix, sizeof prefix, "example.%d", i);
+        x->ids[i] = golden_ints(golden_find(g, "%s.ids", prefix), &x->n_ids[i]);
+        x->e[i] = (ia3_train_example){.n_texts = 1,
+                                      .ids = (const int32_t *const *) &x->ids[i],
+                                      .n_ids = &x->n_ids[i],
+                                      .choices = golden_choices(g, prefix),
+                                      .label = (int) *golden_values(g, 1, "%s.label", prefix)};
+    }
+}
+
+static inline void
+golden_examples_close(golden_examples *x)
+{
+    for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
+        free(x->ids[i]);
+        ia3_choices_free((ia3_choices *) x->e[i].choices);
+    }
+}
+
+#endif
