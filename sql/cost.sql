@@ -71,6 +71,11 @@ SELECT ia3_train('cost_lora', 'SELECT * FROM shots', method => 'lora', rank => 9
 SELECT c.stored_bytes = octet_length(a.vectors) - 8 - get_byte(a.vectors, 0) - 256 * get_byte(a.vectors, 1) AS stored,
        c.training_flops = ia3.json_number(a.metrics, 'flops') AS flops
   FROM ia3.adapter a, ia3_cost('cost_lora@2', tokens => 13, steps => 3, batch_size => 4) c WHERE a.task = 'cost_lora' AND a.version = 2;
+SELECT ia3_train('cost_ia3', 'SELECT * FROM shots', targets => '{q,o,wo}', steps => 3, batch_size => 4, seed => 1, activate => false) AS with_targets;
+SELECT c.stored_bytes = octet_length(a.vectors) - 8 - get_byte(a.vectors, 0) - 256 * get_byte(a.vectors, 1) AS stored,
+       c.training_flops = ia3.json_number(a.metrics, 'flops') AS flops, c.inference_flops = usual.inference_flops AS inference
+  FROM ia3.adapter a, ia3_cost('cost_ia3@2', tokens => 13, steps => 3, batch_size => 4) c, ia3_cost('cost_ia3@1', tokens => 13) usual
+ WHERE a.task = 'cost_ia3' AND a.version = 2;
 -- the engine counts what predictions take: an input this short has keys and values on every processor, and repeated ones count once
 CREATE FUNCTION flops_of(query text, OUT shown float8, OUT counted float8) LANGUAGE plpgsql AS $$
 DECLARE

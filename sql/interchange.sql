@@ -144,6 +144,30 @@ SELECT attempt($$SELECT ia3_import('part', part(ia3_export('t'), 'block.0'))$$);
 SELECT attempt($$SELECT ia3_import('part', part(ia3_export('lora@1'), 'lora_B'))$$);
 SELECT attempt($$SELECT ia3_import('part', part(ia3_export('t'), 'nothing'))$$);
 
+-- other targets of (IA)3: with vectors of q and o, without those of the feed-forward, of one kind of attention only
+CREATE TABLE target (name text, targets text[]);
+INSERT INTO target VALUES ('all', '{q,k,v,o,wo}'), ('wo', '{wo}'), ('cross', '{EncDecAttention.k,EncDecAttention.o}'), ('usual', '{v,wo,k}');
+SELECT name, ia3_train('i_' || name, $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$, targets => targets, steps => 3,
+                       seed => 1) FROM target;
+SELECT name, c -> 'target_modules' AS target, c -> 'feedforward_modules' AS feedforward, c -> 'peft_type' AS type,
+       ia3_import('copy_' || name, ia3_export('i_' || name)), ia3_import('copy_' || name, ia3_export('i_' || name), c)
+  FROM target, ia3_export_config('i_' || name) c;
+SELECT name, a.recipe -> 'method_options' AS options, b.recipe -> 'method_options' AS imported, a.digest = b.digest AS same
+  FROM target, ia3.adapter a, ia3.adapter b
+ WHERE a.task = 'i_' || name AND b.task = 'copy_' || name AND b.version = 2;
+SELECT name, max(abs(a.score - b.score)) = 0 AS same
+  FROM target, ia3_classify('i_' || name, 'pay') a JOIN ia3_classify('copy_' || name, 'pay', ARRAY['billing', 'access']) b USING (choice) GROUP BY name ORDER BY name;
+-- training continues with the targets of an imported version
+SELECT ia3_train('copy_all', $$VALUES ('I was charged twice', 'billing'), ('cannot log in', 'access')$$, init => 'copy_all', steps => 1, seed => 1);
+SELECT recipe -> 'method_options' AS options FROM ia3.adapter WHERE task = 'copy_all' AND version = 3;
+SELECT attempt($$SELECT ia3_import('x', ia3_export('i_all'), ia3_export_config('i_usual'))$$);
+SELECT attempt($$SELECT ia3_import('x', ia3_export('i_usual'), ia3_export_config('i_all'))$$);
+SELECT attempt($$SELECT ia3_import('x', ia3_export('i_cross'), ia3_export_config('i_all'))$$);
+SELECT attempt($$SELECT ia3_import('x', ia3_export('i_all'), jsonb_set(ia3_export_config('i_all'), '{feedforward_modules}', '["wo", "o"]'))$$);
+SELECT ia3_import('x', ia3_export('i_cross'), '{"peft_type": "IA3", "target_modules": ".*EncDecAttention.[ko]", "feedforward_modules": []}');
+SELECT ia3_drop('x');
+DROP TABLE target;
+
 -- a configuration that names another model
 SET client_min_messages = notice;
 \set VERBOSITY terse

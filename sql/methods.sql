@@ -84,6 +84,9 @@ INSERT INTO variant VALUES
     ('r8_qv', $$method => 'lora', rank => 8, alpha => 16, targets => '{q,v}', norms => false, learning_rate => 0.2$$),
     ('r64_wo', $$method => 'lora', rank => 64, alpha => 0.5, targets => ARRAY['wo', 'wi', 'wo'], norms => false, learning_rate => 0.3$$),
     ('r2_k', $$method => 'lora', rank => 2, targets => '{k}', learning_rate => 0.05$$),
+    ('i_all', $$targets => '{q,k,v,o,wo}', learning_rate => 0.02$$),
+    ('i_wo', $$method => 'ia3', targets => '{wo}', learning_rate => 0.02$$),
+    ('i_some', $$targets => '{EncDecAttention.q,EncDecAttention.k,SelfAttention.o,wo,SelfAttention.v}', learning_rate => 0.02$$),
     ('b_qv', $$method => 'bitfit', targets => '{q,v,wi_1}', learning_rate => 0.05$$),
     ('a3', $$method => 'adapter', bottleneck => 3, learning_rate => 0.1$$),
     ('p3', $$method => 'prompt', prompt_length => 3, learning_rate => 0.3$$),
@@ -129,6 +132,7 @@ SELECT options, train('x', options) FROM unnest(ARRAY[
     $$method => 'lora', alpha => 'Infinity'$$, $$method => 'lora', targets => '{}'$$, $$method => 'lora', targets => '{q,w0}'$$,
     $$method => 'lora', targets => '{wi}'$$, $$method => 'lora', targets => '{q,NULL}'$$, $$method => 'lora', targets => '{{q}}'$$,
     $$method => 'adapter', bottleneck => -1$$, $$method => 'adapter', bottleneck => 513$$, $$method => 'ia3', bottleneck => 4$$,
+    $$targets => '{k,wi_1}'$$, $$targets => '{}'$$, $$targets => '{DenseReluDense.o}'$$,
     $$method => 'prompt', prompt_length => 0$$, $$method => 'prompt', prompt_length => 1001$$]) options;
 -- versions of earlier releases lack options, or have an older name for one
 BEGIN;

@@ -127,6 +127,7 @@ void ia3_cpu_add_row_bwd(ia3_device *dev, float *db, const void *dy, int rows, i
 void ia3_cpu_scale_row(ia3_device *dev, void *y, const float *s, int rows, int cols);
 void ia3_cpu_scale_row_bwd(ia3_device *dev, void *dy, float *ds, const void *y, const float *s, int rows,
                            int cols);
+void ia3_cpu_multiply(ia3_device *dev, float *y, const float *a, const float *b, const ia3_products *p);
 void ia3_cpu_low_rank(ia3_device *dev, void *y, const void *x, int rows, const ia3_low_rank *l, ia3_out out);
 void ia3_cpu_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, const void *dy, const void *x,
                           int rows, const ia3_low_rank *l, ia3_out out);

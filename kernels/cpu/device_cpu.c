@@ -178,6 +178,7 @@ static const ia3_device_ops cpu_ops = {
     .add_row_bwd = ia3_cpu_add_row_bwd,
     .scale_row = ia3_cpu_scale_row,
     .scale_row_bwd = ia3_cpu_scale_row_bwd,
+    .multiply = ia3_cpu_multiply,
     .low_rank = ia3_cpu_low_rank,
     .low_rank_bwd = ia3_cpu_low_rank_bwd,
     .bottleneck = ia3_cpu_bottleneck,

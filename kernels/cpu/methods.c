@@ -1,6 +1,7 @@
 /*
  * methods.c
- *     Operations of the methods other than (IA)³: adding a row, multiplying by a row, adding a low-rank product.
+ *     Operations of the methods other than (IA)³: adding a row, multiplying by a row, adding a low-rank product; and products of
+ *     vectors, which (IA)³ needs for some targets.
  *
  *   low rank:  t = x·Aᵀ     y += s·t·Bᵀ
  *   backward:  u = s·dy·B   dx += u·A     dA += uᵀ·x     dB += s·dyᵀ·t
@@ -124,6 +125,31 @@ ia3_cpu_scale_row_bwd(ia3_device *dev, void *dy, float *ds, const void *y, const
                   .bf16 = cpu->bf16};
     ia3_parallel(cpu->pool, (j.cols + IA3_CHUNK - 1) / IA3_CHUNK, ia3_grain(IA3_CHUNK * j.rows),
                  scale_row_bwd_work, &j);
+}
+
+typedef struct products_job {
+    const ia3_products *p;
+    const float *a, *b;
+    float *y;
+} products_job;
+
+static void
+multiply_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const products_job *j = arg;
+    for (size_t r = begin; r < end; r++) {
+        const float *a = j->a + r * j->p->a_stride, *b = j->b + r * j->p->b_stride;
+        float *y = j->y + r * j->p->y_stride;
+        for (int i = 0; i < j->p->cols; i++)
+            y[i] = (j->p->add ? y[i] : 0.0f) + a[i] * b[i];
+    }
+}
+
+void
+ia3_cpu_multiply(ia3_device *dev, float *y, const float *a, const float *b, const ia3_products *p)
+{
+    products_job j = {.p = p, .a = a, .b = b, .y = y};
+    ia3_parallel(((ia3_cpu *) dev)->pool, (size_t) p->rows, ia3_grain((size_t) p->cols), multiply_work, &j);
 }
 
 /* --- low-rank products --- */

@@ -101,6 +101,7 @@ make_ops(void)
     o.add_row_bwd = ia3_cuda_add_row_bwd;
     o.scale_row = ia3_cuda_scale_row;
     o.scale_row_bwd = ia3_cuda_scale_row_bwd;
+    o.multiply = ia3_cuda_multiply;
     o.low_rank = ia3_cuda_low_rank;
     o.low_rank_bwd = ia3_cuda_low_rank_bwd;
     o.bottleneck = ia3_cuda_bottleneck;

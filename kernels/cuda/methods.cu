@@ -1,7 +1,7 @@
 /*
  * methods.cu
- *     Operations of the methods other than (IA)³: adding a row, multiplying by a row, adding a low-rank product.
- *     Formulas: kernels/cpu/methods.c.
+ *     Operations of the methods other than (IA)³: adding a row, multiplying by a row, adding a low-rank product; and
+ *     products of vectors, which (IA)³ needs for some targets. Formulas: kernels/cpu/methods.c.
  *
  * For sums over rows, one thread per column adds the rows in their order. This is simple and deterministic but not
  * fast, which is acceptable because these methods exist for comparison.
@@ -50,6 +50,17 @@ __launch_bounds__(THREADS) scale_bwd_kernel(T *dy, float *ds, const T *y, const 
         ia3_set_value(dy + at, d * s[col]);
     }
     ds[col] = sum;
+}
+
+__global__ void
+__launch_bounds__(THREADS) multiply_kernel(float *y, const float *a, const float *b, const ia3_products p)
+{
+    const size_t n = (size_t) p.rows * (size_t) p.cols;
+    for (size_t i = (size_t) blockIdx.x * THREADS + threadIdx.x; i < n; i += (size_t) gridDim.x * THREADS) {
+        const size_t r = i / (size_t) p.cols, c = i % (size_t) p.cols;
+        float *to = y + r * p.y_stride + c;
+        *to = (p.add ? *to : 0.0f) + a[r * p.a_stride + c] * b[r * p.b_stride + c];
+    }
 }
 
 /* t[k] = Σ_i x[i]·a[k, i], for all threads */
@@ -212,6 +223,15 @@ ia3_cuda_scale_row_bwd(ia3_device *dev, void *dy, float *ds, const void *y, cons
     else
         IA3_LAUNCH((scale_bwd_kernel<float>), blocks, THREADS, 0, cuda->stream, (float *) dy, ds,
                    (const float *) y, s, rows, cols);
+}
+
+void
+ia3_cuda_multiply(ia3_device *dev, float *y, const float *a, const float *b, const ia3_products *p)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    if (p->rows > 0 && p->cols > 0)
+        IA3_LAUNCH(multiply_kernel, ia3_blocks((size_t) p->rows * (size_t) p->cols, THREADS), THREADS, 0,
+                   cuda->stream, y, a, b, *p);
 }
 
 void

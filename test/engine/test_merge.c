@@ -86,8 +86,10 @@ merge(fixture *f, const char *name, const char *target)
 {
     char path[256];
 
+    const ia3_variant standard = ia3_variant_standard(ia3_methods[0]);
+
     memset(&f->err, 0, sizeof f->err);
-    return ia3_merge(golden_path(name, path), f->digest, ia3_methods[0], f->vectors, target, NULL, &f->err);
+    return ia3_merge(golden_path(name, path), f->digest, &standard, f->vectors, target, NULL, &f->err);
 }
 
 static double
@@ -342,8 +344,11 @@ test_cancelled(void **state)
 
     open_fixture(&f, "t5-gated-untied");
     atomic_init(&cancelled, true);
-    assert_false(ia3_merge(golden_path("t5-gated-untied", path), f.digest, ia3_methods[0], f.vectors,
-                           f.target, &cancelled, &f.err));
+
+    const ia3_variant standard = ia3_variant_standard(ia3_methods[0]);
+
+    assert_false(ia3_merge(golden_path("t5-gated-untied", path), f.digest, &standard, f.vectors, f.target,
+                           &cancelled, &f.err));
     assert_int_equal(f.err.code, IA3_E_CANCELLED);
     assert_int_equal(entries(f.directory, false), 0);
     close_fixture(&f);
@@ -362,9 +367,12 @@ test_changed(void **state)
     assert_int_equal(f.err.code, IA3_E_BAD_CHECKPOINT);
     assert_non_null(strstr(f.err.message, "the files have changed since they were loaded"));
     assert_int_equal(entries(f.directory, false), 0);
-    golden_ok(ia3_merge(golden_path("t5-gated-untied", path), NULL, ia3_methods[0], f.vectors, f.target, NULL,
-                        &f.err),
-              &f.err);
+
+    const ia3_variant standard = ia3_variant_standard(ia3_methods[0]);
+
+    golden_ok(
+        ia3_merge(golden_path("t5-gated-untied", path), NULL, &standard, f.vectors, f.target, NULL, &f.err),
+        &f.err);
     close_fixture(&f);
 }
 

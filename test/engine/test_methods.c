@@ -340,7 +340,7 @@ test_fresh_is_bare(void **state)
         ia3_adapter *a = ia3_adapter_create(f->g->m, layout_of(f, m), values, digest, &err);
         golden_ok(a, &err);
         score_all(f, &a, 1, 1, fresh);
-        bool near = ia3_methods[m]->output != NULL; /* begins with small numbers */
+        bool near = ia3_methods[m]->output != NULL && !ia3_methods[m]->fused; /* begins with small numbers */
         for (int c = 0; near && c < 4; c++)
             golden_limit(f->g, "fresh", fabs(fresh[0][c] - bare[0][c]), 0.1);
         if (layout_of(f, m)->lead_rows > 0 || near)

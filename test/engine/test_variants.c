@@ -35,6 +35,9 @@ test_counts(void **state)
         size_t values;
     } cases[] = {
         {"ia3", "", 540672},
+        {"ia3", "{\"targets\": [\"q\", \"k\", \"v\", \"o\", \"wo\"]}", 540672 + 2 * 72 * 2048},
+        {"ia3", "{\"targets\": [\"wo\"]}", 48 * 5120},
+        {"ia3", "{\"targets\": [\"EncDecAttention.k\", \"EncDecAttention.o\"]}", 2 * 24 * 2048},
         {"lora", "", 9097216},
         {"lora", "{\"norms\": false}", 8847360},
         {"lora", "{\"rank\": 1}", 8847360 / 4 + 249856},
@@ -80,6 +83,9 @@ test_json(void **state)
     static const struct {
         const char *method, *options, *message;
     } wrong[] = {
+        {"ia3", "{\"targets\": [\"wi_1\"]}", "invalid module \"wi_1\" in targets"},
+        {"ia3", "{\"targets\": [\"k\", \"SelfAttention.wo\"]}",
+         "invalid module \"SelfAttention.wo\" in targets"},
         {"ia3", "{\"rank\": 4}", "the method \"ia3\" has no option \"rank\""},
         {"prompt", "{\"tokens\": 4}", "the method \"prompt\" has no option \"tokens\""},
         {"lora", "{\"rank\": 0}", "rank must be between 1 and 64"},
@@ -120,9 +126,13 @@ test_json(void **state)
     assert_true(ia3_variant_equal(&v, &again));
     assert_false(ia3_variant_read(&again, v.method, "{\"tokens\": 7, \"new\": 1}", 24, &err));
     assert_int_equal(err.code, IA3_E_UNSUPPORTED);
-    v = variant_of("ia3", "");
+    v = variant_of("ia3", "{\"targets\": [\"wo\", \"EncDecAttention.v\", \"k\", \"SelfAttention.v\"]}");
     text = ia3_variant_text(&v);
     assert_string_equal(text, "");
+    free(text);
+    v = variant_of("ia3", "{\"targets\": [\"wo\", \"EncDecAttention.v\", \"q\"]}");
+    text = ia3_variant_text(&v);
+    assert_string_equal(text, "{\"targets\": [\"q\", \"EncDecAttention.v\", \"wo\"]}");
     free(text);
 }
 
@@ -325,6 +335,7 @@ test_identities(void **state)
     check_same(f, "lora", "{\"targets\": [\"v\", \"o\"]}",
                "{\"targets\": [\"v\", \"o\", \"q\", \"wi\", \"wi_0\"]}");
     check_same(f, "bitfit", "{\"targets\": [\"k\", \"o\", \"wi_1\", \"wi\"]}", "{}");
+    check_same(f, "lora", "{\"targets\": [\"EncDecAttention.q\", \"SelfAttention.v\"]}", "{}");
     check_same(f, "bitfit", "{}",
                "{\"targets\": [\"q\", \"k\", \"v\", \"o\", \"wi_0\", \"wi_1\", \"wi\", \"wo\"]}");
     close_fixture(f);
@@ -370,6 +381,7 @@ test_differences(void **state)
     check_differences(f, "lora", "{\"rank\": 11, \"alpha\": 3, \"targets\": [\"k\", \"o\", \"wi_1\"]}");
     check_differences(f, "lora", "{\"rank\": 1, \"targets\": [\"q\", \"v\", \"wi_0\", \"wo\"]}");
     check_differences(f, "lora", "{\"rank\": 2, \"norms\": false}");
+    check_differences(f, "lora", "{\"rank\": 2, \"targets\": [\"SelfAttention.q\", \"EncDecAttention.v\"]}");
     check_differences(f, "bitfit", "{\"targets\": [\"q\", \"v\", \"wi_0\"]}");
     check_differences(f, "prompt", "{\"prompt_length\": 2}");
     check_differences(f, "prompt", "{\"prompt_length\": 5, \"decoder\": false}");

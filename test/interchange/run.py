@@ -199,11 +199,12 @@ def test_export(backbone, work):
 
 
 def test_methods(backbone, work):
-    """LoRA and prompts trained by ia3, with several options, opened by peft, saved by it and imported."""
+    """LoRA, prompts and (IA)3 with other targets trained by ia3, with several options, opened by peft, saved by it and imported."""
     rows = ", ".join(f"({quote(t)}, {quote(c)})" for t, c in zip(TEXTS, CHOICES))
     bare = backbone.library_scores(backbone.load())
     variants = {"lora": "norms => false, ", "prompt": "decoder => false, ", "lora_8_qv": "rank => 8, alpha => 4, targets => '{q,v}', norms => false, ",
-                "lora_3_wo": "rank => 3, alpha => 2.5, targets => '{wi,wi_0,wo}', norms => false, ", "prompt_3": "prompt_length => 3, decoder => false, "}
+                "lora_3_wo": "rank => 3, alpha => 2.5, targets => '{wi,wi_0,wo}', norms => false, ", "prompt_3": "prompt_length => 3, decoder => false, ",
+                "ia3_all": "targets => '{q,k,v,o,wo}', ", "ia3_cross": "targets => '{EncDecAttention.q,EncDecAttention.v,SelfAttention.o}', "}
     for method, options in variants.items():
         task = f"{method}_{backbone.name}"
         backbone.db(f"SELECT ia3_train('{task}', $q$VALUES {rows}$q$, steps => 20, batch_size => 4, {options}"
@@ -252,7 +253,8 @@ def test_import(backbone, work, output_form):
 
 def test_parts(backbone, work):
     """Adapters of peft that train some kinds of modules, or one stack: elsewhere the backbone stays as it is."""
-    parts = {"kv": (["k", "v"], []), "wo": (["wo"], ["wo"]), "encoder": (r".*encoder.*\.(k|v|wo)", r".*\.wo")}
+    parts = {"kv": (["k", "v"], []), "wo": (["wo"], ["wo"]), "encoder": (r".*encoder.*\.(k|v|wo)", r".*\.wo"),
+             "all": (["q", "k", "v", "o", "wo"], ["wo"]), "cross": (["EncDecAttention.q", "EncDecAttention.o", "wo"], ["wo"])}
     for part, (targets, feedforward) in parts.items():
         task = f"{part}_only_{backbone.name}"
         config = IA3Config(task_type="SEQ_2_SEQ_LM", target_modules=targets, feedforward_modules=feedforward)

@@ -150,6 +150,13 @@ typedef struct ia3_bottleneck_grad {
 } ia3_bottleneck_grad;
 enum { IA3_MAX_BOTTLENECK = 512 };
 
+/* Products of rows, element by element: y[r] = a[r] ⊙ b[r], or y[r] += a[r] ⊙ b[r]; rows may be the same one (stride 0). */
+typedef struct ia3_products {
+    int rows, cols;
+    size_t a_stride, b_stride, y_stride; /* between rows, in elements */
+    bool add;
+} ia3_products;
+
 /* One step of Adafactor for one job; see adafactor() below. */
 typedef struct ia3_adafactor {
     float *values, *grads, *second_moment; /* flat [n_values] each */
@@ -278,6 +285,8 @@ typedef struct ia3_device_ops {
     void (*scale_row)(ia3_device *dev, void *y, const float *s, int rows, int cols);
     void (*scale_row_bwd)(ia3_device *dev, void *dy, float *ds, const void *y, const float *s, int rows,
                           int cols);
+    /* y, a and b are fp32; y may be a */
+    void (*multiply)(ia3_device *dev, float *y, const float *a, const float *b, const ia3_products *p);
     /* backward: adds to dx (act or fp32, according to `out`), da and db; dy is act with the stride of y */
     void (*low_rank)(ia3_device *dev, void *y, const void *x, int rows, const ia3_low_rank *l, ia3_out out);
     void (*low_rank_bwd)(ia3_device *dev, void *dx, float *da, float *db, const void *dy, const void *x,

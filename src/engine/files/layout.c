@@ -57,22 +57,35 @@ ia3_layout_add_matrix(ia3_layout *l, int rows, int cols, float start, const char
     return e;
 }
 
-const char *const ia3_kind_names[] = {"q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo", NULL};
-
-/* The name of a part's module. */
-typedef struct part_names {
-    const char *module;
-    int sub; /* N in "layer.N" of a decoder block; the feed-forward of an encoder block has 1, not 2 */
-    bool norm;
-} part_names;
-
-static const part_names part_table[IA3_N_PARTS] = {
-    [IA3_PART_SELF_NORM] = {"layer_norm", 0, true},     [IA3_PART_SELF_QKV] = {"SelfAttention", 0, false},
-    [IA3_PART_SELF_O] = {"SelfAttention", 0, false},    [IA3_PART_CROSS_NORM] = {"layer_norm", 1, true},
-    [IA3_PART_CROSS_Q] = {"EncDecAttention", 1, false}, [IA3_PART_CROSS_KV] = {"EncDecAttention", 1, false},
-    [IA3_PART_CROSS_O] = {"EncDecAttention", 1, false}, [IA3_PART_FF_NORM] = {"layer_norm", 2, true},
-    [IA3_PART_FF_WI] = {"DenseReluDense", 2, false},    [IA3_PART_FF_WO] = {"DenseReluDense", 2, false},
+const char *const ia3_kind_names[] = {
+    [IA3_KIND_Q] = "SelfAttention.q",         [IA3_KIND_K] = "SelfAttention.k",
+    [IA3_KIND_V] = "SelfAttention.v",         [IA3_KIND_O] = "SelfAttention.o",
+    [IA3_KIND_CROSS_Q] = "EncDecAttention.q", [IA3_KIND_CROSS_K] = "EncDecAttention.k",
+    [IA3_KIND_CROSS_V] = "EncDecAttention.v", [IA3_KIND_CROSS_O] = "EncDecAttention.o",
+    [IA3_KIND_WI] = "DenseReluDense.wi",      [IA3_KIND_WI_0] = "DenseReluDense.wi_0",
+    [IA3_KIND_WI_1] = "DenseReluDense.wi_1",  [IA3_KIND_WO] = "DenseReluDense.wo",
 };
+
+int
+ia3_kind_of_tensor(const char *tensor, const char *ending)
+{
+    char end[64];
+    int kind = 0;
+
+    for (; kind < IA3_N_KINDS; kind++) {
+        snprintf(end, sizeof end, ".%s%s", ia3_kind_names[kind], ending);
+        if (ia3_name_ends_with(tensor, strlen(tensor), end))
+            break;
+    }
+    return kind;
+}
+
+/* N in "layer.N" of a decoder block, in which the part is; the feed-forward of an encoder block has 1, not 2. */
+static int
+sub_of(ia3_part part)
+{
+    return part <= IA3_PART_SELF_O ? 0 : part <= IA3_PART_CROSS_O ? 1 : 2;
+}
 
 static void
 add_norm(ia3_layout *l, const char *name, int d_model)
@@ -83,27 +96,32 @@ add_norm(ia3_layout *l, const char *name, int d_model)
 static void
 add_part(ia3_layout *l, int d_model, ia3_place at)
 {
-    const part_names *names = &part_table[at.part];
-    char prefix[80], name[96];
+    const int sub = sub_of(at.part), n = ia3_part_linears(l, at.part);
+    char prefix[64], name[96];
 
-    snprintf(prefix, sizeof prefix, PREFIX "%s.block.%d.layer.%d.%s", at.decoder ? "decoder" : "encoder",
-             at.layer, names->sub - (names->sub == 2 && !at.decoder), names->module);
-    if (names->norm) {
-        add_norm(l, prefix, d_model);
+    snprintf(prefix, sizeof prefix, PREFIX "%s.block.%d.layer.%d", at.decoder ? "decoder" : "encoder",
+             at.layer, sub - (sub == 2 && !at.decoder));
+    if (at.part == IA3_PART_SELF_NORM || at.part == IA3_PART_CROSS_NORM || at.part == IA3_PART_FF_NORM) {
+        snprintf(name, sizeof name, "%s.layer_norm", prefix);
+        add_norm(l, name, d_model);
         return;
     }
 
     bool last = at.part == IA3_PART_SELF_O || at.part == IA3_PART_CROSS_O || at.part == IA3_PART_FF_WO;
-    int inside = names->sub == 2 ? l->d_ff : l->inner, n = ia3_part_linears(l, at.part);
+    int inside = sub == 2 ? l->d_ff : l->inner;
 
     for (int i = 0; i < n; i++) {
         ia3_kind kind = ia3_part_kind(l, at.part, i);
+
+        const size_t before = l->n_values;
 
         snprintf(name, sizeof name, "%s.%s", prefix, ia3_kind_names[kind]);
         l->variant.method->module(l, &(ia3_module){.name = name,
                                                    .kind = kind,
                                                    .out = last ? d_model : inside,
                                                    .in = last ? inside : d_model});
+        if (l->n_values > before)
+            l->kinds |= 1 << kind;
     }
 }
 
@@ -174,11 +192,11 @@ static void
 count_work(ia3_layout *l)
 {
     ia3_method_cost *c = &l->cost;
-    size_t places = l->places ? ((size_t) l->n_enc + l->n_dec + 2) * IA3_N_PARTS : 0, place = 0;
+    size_t places = l->n_places, place = 0;
 
     c->lead_rows = l->lead_rows;
     c->decoder_lead_rows = l->dec_lead_rows;
-    c->below_vectors = !l->variant.method->fused;
+    c->below_vectors = l->hooks;
     for (int i = 0; i < l->n && l->entries[i].offset < l->rest; i++) {
         const ia3_layout_entry *e = &l->entries[i];
 
@@ -196,13 +214,33 @@ count_work(ia3_layout *l)
     }
 }
 
+/* Whether the method changes the results of any sub-layers. */
+static bool
+changes_outputs(const ia3_layout *l)
+{
+    for (int part = 0; part < IA3_N_PARTS; part++)
+        for (int decoder = 0; decoder < 2; decoder++)
+            if (l->variant.method->outputs >> part & 1 &&
+                ia3_place_values(l, (ia3_place){decoder, 0, (ia3_part) part}) > 0)
+                return true;
+    return false;
+}
+
+static bool
+is_standard(const ia3_layout *l, const ia3_config *config)
+{
+    ia3_variant standard = ia3_variant_standard(l->variant.method);
+
+    ia3_variant_fit(&standard, config);
+    return ia3_variant_equal(&l->variant, &standard);
+}
+
 /* The limits of config.c keep n_values far below 2^40. */
 ia3_layout *
 ia3_layout_create(const ia3_config *config, ia3_variant variant)
 {
     const ia3_method *method = variant.method;
     ia3_layout *l = ia3_alloc(sizeof *l);
-    size_t blocks = (size_t) config->n_enc + config->n_dec + 2;
 
     l->variant = variant;
     ia3_variant_fit(&l->variant, config);
@@ -212,13 +250,16 @@ ia3_layout_create(const ia3_config *config, ia3_variant variant)
     l->d_ff = config->d_ff;
     l->gated = config->gated;
     if (method->module) {
-        l->places = ia3_alloc_array(blocks * IA3_N_PARTS, sizeof *l->places);
+        l->n_places = ((size_t) config->n_enc + (size_t) config->n_dec + 2) * IA3_N_PARTS;
+        l->places = ia3_alloc_array(l->n_places, sizeof *l->places);
         add_stack(l, config->d_model, false);
         add_stack(l, config->d_model, true);
     }
     l->rest = l->n_values;
     if (method->tensors)
         method->tensors(l, config);
+    l->plain = method->fused && is_standard(l, config);
+    l->hooks = !method->fused || changes_outputs(l);
     count_work(l);
     l->by_name = ia3_alloc_array((size_t) l->n, sizeof *l->by_name);
     for (int i = 0; i < l->n; i++)

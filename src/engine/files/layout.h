@@ -39,12 +39,16 @@ typedef enum ia3_part {
     IA3_N_PARTS
 } ia3_part;
 
-/* The kinds of linear layers, by the last part of their names. */
+/* The kinds of linear layers: of self-attention, of cross-attention, of the feed-forward. */
 typedef enum ia3_kind {
     IA3_KIND_Q,
     IA3_KIND_K,
     IA3_KIND_V,
     IA3_KIND_O,
+    IA3_KIND_CROSS_Q,
+    IA3_KIND_CROSS_K,
+    IA3_KIND_CROSS_V,
+    IA3_KIND_CROSS_O,
     IA3_KIND_WI,
     IA3_KIND_WI_0,
     IA3_KIND_WI_1,
@@ -52,7 +56,10 @@ typedef enum ia3_kind {
     IA3_N_KINDS
 } ia3_kind;
 enum { IA3_ALL_KINDS = (1 << IA3_N_KINDS) - 1 };
-extern const char *const ia3_kind_names[IA3_N_KINDS + 1]; /* "q" ...; ends with NULL */
+extern const char *const ia3_kind_names[IA3_N_KINDS]; /* "SelfAttention.q" ... */
+
+/* The kind of the linear layer that a tensor with the ending (".lora_A.weight") belongs to; IA3_N_KINDS if there is none. */
+int ia3_kind_of_tensor(const char *tensor, const char *ending);
 
 typedef struct ia3_place {
     bool decoder;
@@ -66,12 +73,17 @@ typedef struct ia3_layout {
     ia3_layout_entry *entries; /* in the order of their offsets */
     int *by_name;              /* [n] indices of the entries in the order of their names */
     size_t n_values;           /* number of values, for example 540,672 for (IA)³ and T0-3B */
-    size_t *places; /* offsets of the values of each place (ia3_place_offset); NULL: no place has any */
-    size_t rest;    /* offset of the values that belong to no place */
+    size_t *
+        places; /* [n_places] offsets of the values of each place (ia3_place_offset); NULL: no place has any */
+    size_t n_places;
+    size_t rest; /* offset of the values that belong to no place */
     int lead_rows,
         dec_lead_rows; /* how many rows precede each input, and the decoder's rows, of such an adapter */
     int n_enc, n_dec, inner, d_ff;
-    bool gated;           /* the backbone has wi_1 */
+    bool gated; /* the backbone has wi_1 */
+    bool plain; /* the fused method, and its values are where ia3_enc_offset and ia3_dec_offset say */
+    int kinds;  /* of linear layers that have values, as bits */
+    bool hooks; /* rows of such adapters need calls of the method's hooks */
     ia3_method_cost cost; /* what the method adds to the backbone's work */
 
     /* the list that it belongs to (layouts.h); NULL: none */
@@ -120,10 +132,13 @@ ia3_part_kind(const ia3_layout *l, ia3_part part, int i)
 {
     switch (part) {
     case IA3_PART_SELF_QKV:
-    case IA3_PART_CROSS_Q:
         return (ia3_kind) (IA3_KIND_Q + i);
+    case IA3_PART_CROSS_Q:
+        return IA3_KIND_CROSS_Q;
     case IA3_PART_CROSS_KV:
-        return (ia3_kind) (IA3_KIND_K + i);
+        return (ia3_kind) (IA3_KIND_CROSS_K + i);
+    case IA3_PART_CROSS_O:
+        return IA3_KIND_CROSS_O;
     case IA3_PART_FF_WI:
         return l->gated ? (ia3_kind) (IA3_KIND_WI_0 + i) : IA3_KIND_WI;
     case IA3_PART_FF_WO:
@@ -133,7 +148,15 @@ ia3_part_kind(const ia3_layout *l, ia3_part part, int i)
     }
 }
 
-/* Offsets of the first vector of a layer in the layout of (IA)³ (model/methods/ia3.c). */
+/* How many values a place has. */
+static inline size_t
+ia3_place_values(const ia3_layout *l, ia3_place p)
+{
+    size_t i = (size_t) (p.layer + (p.decoder ? l->n_enc + 1 : 0)) * IA3_N_PARTS + p.part + 1;
+    return (i < l->n_places ? l->places[i] : l->rest) - l->places[i - 1];
+}
+
+/* Offsets of the first vector of a layer in the standard layout of (IA)³ (model/methods/ia3.c). */
 static inline size_t
 ia3_enc_offset(const ia3_layout *l, int layer)
 {

@@ -553,7 +553,7 @@ check_digest(merge *m, const uint8_t *digest)
 }
 
 bool
-ia3_merge(const char *source, const uint8_t *digest, const ia3_method *method, const float *values,
+ia3_merge(const char *source, const uint8_t *digest, const ia3_variant *variant, const float *values,
           const char *directory, const atomic_bool *cancelled, ia3_error *err)
 {
     merge m = {.source = source, .values = values, .cancelled = cancelled, .err = err};
@@ -569,7 +569,7 @@ ia3_merge(const char *source, const uint8_t *digest, const ia3_method *method, c
 
     if (ok) {
         m.ck = ck;
-        m.layout = layout = ia3_layout_create(ia3_checkpoint_config(ck), ia3_variant_standard(method));
+        m.layout = layout = ia3_layout_create(ia3_checkpoint_config(ck), *variant);
         m.applied = ia3_alloc_array((size_t) layout->n, sizeof *m.applied);
         ok = check_digest(&m, digest) && check_cancelled(&m) && make_scratch(&m) && write_all(&m) &&
              ia3_checkpoint_unchanged(ck, err) && publish(&m);

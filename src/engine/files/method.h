@@ -71,7 +71,7 @@ typedef struct ia3_method {
 
     /*
      * Interchange. `peft`: the members of PEFT's adapter_config.json that are specific to the method; NULL if PEFT does
-     * not have it, and for (IA)³, whose configuration the extension writes as well as checks (tasks/adapter_config.c).
+     * not have it. That of (IA)³ is checked by the extension, which also writes the standard one (tasks/adapter_config.c).
      * It returns NULL for a variant that PEFT does not have. `read_peft` sets the options that such a configuration has,
      * whose "peft_type" is `peft_type`, and fails if it contradicts those that the tensors tell, or means what the method
      * cannot compute (peft_config.h). `merge_suffix`: the suffix, after the module's name, of
@@ -93,9 +93,9 @@ typedef struct ia3_method {
     bool fixed_step;
 
     /*
-     * The graph. `fused` means that the kernels themselves multiply by the values (ia3_scale) and rely on their layout;
-     * exactly one method of the list is fused, and it has no hooks. All others have hooks, any of which may be NULL,
-     * and these are called for each run of rows with the same adapter.
+     * The graph. `fused` means that the kernels themselves multiply by the values (ia3_scale), which vectors.c finds;
+     * exactly one method of the list is fused, and of the hooks it has none but output and output_bwd. All others have
+     * hooks, any of which may be NULL. Hooks are called for each run of rows with the same adapter.
      *
      * product: adds to y = x·Wᵀ, which has already been computed (`out` is the type of y). product_bwd: adds to dx, and
      * to the gradients. output: changes y, fp32, the result of a sub-layer before its dropout; `outputs` says of which

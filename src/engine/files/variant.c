@@ -48,40 +48,82 @@ fail_unknown(const ia3_method *method, const char *name, ia3_error *err)
     return ia3_fail_hint(err, "Its options are: %s.", names);
 }
 
+/* The name of a kind without the part of the layer that it belongs to. */
+static const char *
+short_name(int kind)
+{
+    return strchr(ia3_kind_names[kind], '.') + 1;
+}
+
+/* The kinds with a name, which may be short. */
+static int
+kinds_named(const char *name)
+{
+    int bits = 0;
+
+    for (int i = 0; i < IA3_N_KINDS; i++)
+        if (strcmp(name, short_name(i)) == 0 || strcmp(name, ia3_kind_names[i]) == 0)
+            bits |= 1 << i;
+    return bits;
+}
+
+/* A kind of self-attention is listed together with that of cross-attention, by their short name if both are there. */
 json_t *
 ia3_kinds_to_json(double kinds)
 {
     json_t *array = json_array();
+    const int bits = (int) kinds;
 
-    for (int i = 0; i < IA3_N_KINDS; i++)
-        if ((int) kinds >> i & 1)
-            json_array_append_new(array, json_string(ia3_kind_names[i]));
+    for (int i = 0; i < IA3_N_KINDS; i++) {
+        const int both = kinds_named(short_name(i));
+
+        if (i >= IA3_KIND_CROSS_Q && i <= IA3_KIND_CROSS_O)
+            continue;
+        if ((bits & both) == both)
+            json_array_append_new(array, json_string(short_name(i)));
+        else
+            for (int k = i; k < IA3_N_KINDS; k++)
+                if (bits & both & 1 << k)
+                    json_array_append_new(array, json_string(ia3_kind_names[k]));
+    }
     return array;
 }
 
-bool
-ia3_kinds_from_json(const char *what, const json_t *names, double *kinds, ia3_error *err)
+static bool
+fail_kind(const char *what, const char *name, int allowed, ia3_error *err)
 {
-    char valid[128] = "";
-    int bits = 0;
+    const char *valid[IA3_N_KINDS];
+    char list[128] = "";
+    int n = 0;
 
     for (int i = 0; i < IA3_N_KINDS; i++)
-        ia3_list_name(valid, sizeof valid, ia3_kind_names[i], i, IA3_N_KINDS);
+        if (allowed >> i & 1 && (i < IA3_KIND_CROSS_Q || i > IA3_KIND_CROSS_O))
+            valid[n++] = short_name(i);
+    for (int i = 0; i < n; i++)
+        ia3_list_name(list, sizeof list, valid[i], i, n);
+    ia3_fail(err, IA3_E_INVALID, "invalid module \"%.64s\" in %s", name, what);
+    return ia3_fail_hint(
+        err,
+        "Valid values are %s. Those of one kind of attention begin with \"SelfAttention.\" or "
+        "\"EncDecAttention.\".",
+        list);
+}
+
+bool
+ia3_kinds_from_json(const char *what, const json_t *names, int allowed, double *kinds, ia3_error *err)
+{
+    int bits = 0;
+
     if (!json_is_array(names))
         return ia3_fail(err, IA3_E_INVALID, "%s must be a list", what);
     for (size_t k = 0; k < json_array_size(names); k++) {
         const char *name = json_string_value(json_array_get(names, k));
-        int i = 0;
 
-        while (name && i < IA3_N_KINDS && strcmp(ia3_kind_names[i], name) != 0)
-            i++;
         if (name == NULL)
             return ia3_fail(err, IA3_E_INVALID, "%s has an element that is not a string", what);
-        if (i == IA3_N_KINDS) {
-            ia3_fail(err, IA3_E_INVALID, "invalid module \"%.64s\" in %s", name, what);
-            return ia3_fail_hint(err, "Valid values are %s.", valid);
-        }
-        bits |= 1 << i;
+        if ((kinds_named(name) & allowed) == 0)
+            return fail_kind(what, name, allowed, err);
+        bits |= kinds_named(name);
     }
     *kinds = bits;
     return true;
@@ -105,7 +147,8 @@ static bool
 set_option(const ia3_method_option *option, const json_t *value, double *to, ia3_error *err)
 {
     if (option->kind == IA3_OPTION_KINDS)
-        return ia3_kinds_from_json(option->name, value, to, err);
+        return ia3_kinds_from_json(option->name, value, option->kinds ? option->kinds : IA3_ALL_KINDS, to,
+                                   err);
     if (option->kind == IA3_OPTION_FLAG) {
         *to = json_is_true(value);
         return json_is_boolean(value) ||
@@ -221,15 +264,14 @@ char *
 ia3_variant_text(const ia3_variant *v)
 {
     const ia3_method_option *options = v->method->options;
-    json_t *object;
+    json_t *object = json_object();
     char *text;
 
-    if (options == NULL)
-        return ia3_strdup("");
-    object = json_object();
-    for (int i = 0; options[i].name; i++)
-        json_object_set_new(object, options[i].name, json_of(&options[i], v->options[i]));
-    text = json_dumps(object, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(17));
+    for (int i = 0; options && options[i].name; i++)
+        if (!options[i].unrecorded || v->options[i] != options[i].before)
+            json_object_set_new(object, options[i].name, json_of(&options[i], v->options[i]));
+    text = json_object_size(object) > 0 ? json_dumps(object, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(17))
+                                        : ia3_strdup("");
     json_decref(object);
     return text;
 }

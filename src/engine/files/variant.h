@@ -21,7 +21,11 @@ typedef enum ia3_option_kind {
     IA3_OPTION_WHOLE,  /* a whole number */
     IA3_OPTION_NUMBER, /* any number */
     IA3_OPTION_FLAG,   /* true or false: 1 or 0 */
-    IA3_OPTION_KINDS /* some kinds of linear layers, as bits: 1 << IA3_KIND_Q ...; in JSON a list of their names */
+    /*
+     * Some kinds of linear layers, as bits: 1 << IA3_KIND_Q ...; in JSON a list of names: "q" for that of both attentions,
+     * "SelfAttention.q" or "EncDecAttention.q" for that of one, "wo".
+     */
+    IA3_OPTION_KINDS
 } ia3_option_kind;
 
 typedef struct ia3_method_option {
@@ -29,7 +33,9 @@ typedef struct ia3_method_option {
     const char *old_name; /* that versions of earlier releases have; NULL: there is none */
     ia3_option_kind kind;
     bool hidden;     /* the tensors do not tell its value */
+    bool unrecorded; /* it is not recorded with a version if its value is `before` */
     double min, max; /* of numbers */
+    int kinds;       /* the kinds of layers that are allowed; 0: all */
     double standard; /* the value unless another one is specified */
     double before;   /* the value for versions without this option, which are older than it */
     int divisor; /* if not 0, the value 0 stands for d_model divided by this, at least 1 and at most max */
@@ -57,13 +63,13 @@ bool ia3_variant_read(ia3_variant *v, const struct ia3_method *method, const cha
                       ia3_error *err);
 /* Checks the values. IA3_E_INVALID names the option. */
 bool ia3_variant_check(const ia3_variant *v, ia3_error *err);
-/* The canonical form, malloc'd; an empty string if the method has no options. */
+/* The canonical form, malloc'd; an empty string if there is nothing to record. */
 char *ia3_variant_text(const ia3_variant *v);
 /* Leaves out the kinds of linear layers that a backbone does not have, and computes what depends on its d_model. */
 void ia3_variant_fit(ia3_variant *v, const ia3_config *config);
 
-/* Kinds of linear layers as a list of names, and from one; what is not in the list of names is IA3_E_INVALID. */
+/* Kinds of linear layers as a list of names, and from one; a name that means none of the allowed kinds is IA3_E_INVALID. */
 json_t *ia3_kinds_to_json(double kinds);
-bool ia3_kinds_from_json(const char *what, const json_t *names, double *kinds, ia3_error *err);
+bool ia3_kinds_from_json(const char *what, const json_t *names, int allowed, double *kinds, ia3_error *err);
 
 #endif

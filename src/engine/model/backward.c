@@ -31,15 +31,6 @@ act_room(const ia3_pass *p, size_t rows, size_t cols)
     return OPS->arena_alloc(DEV, rows * cols * ia3_dtype_size(DEV->dtype));
 }
 
-static ia3_scale_grad
-grad_of(const ia3_pass *p, ia3_scale scale)
-{
-    return (ia3_scale_grad){.slots = p->grad_slots,
-                            .slot_of = scale.slot_of,
-                            .offset = scale.offset,
-                            .n_slots = p->batch->n_slots};
-}
-
 /*
  * Enters a sub-layer from above: d->dy = drop(dx), the gradient of the result of its last matrix product. y is that result, if methods
  * change it.
@@ -96,7 +87,7 @@ feed_forward(const ia3_pass *p, descent *d, int layer)
         OPS->gated_act(DEV, h, kept->g, s->rows, &g);
     }
     ia3_pass_product_bwd(p, s, out, dh, d->dy, h, w->wo, IA3_OUT_ACT);
-    OPS->gated_act_bwd(DEV, dg, dh, kept->g, s->rows, &g, grad_of(p, g.scale));
+    OPS->gated_act_bwd(DEV, dg, dh, kept->g, s->rows, &g, ia3_pass_scale_grad(p, g.scale));
     leave(p, d, layer, IA3_PART_FF_NORM, dg, w->wi, w->norm, kept->x, kept->rstd);
     OPS->arena_release(DEV, mark);
 }
@@ -118,8 +109,8 @@ cross_attention(const ia3_pass *p, descent *d, int layer)
                             .dq = dq,
                             .dk = dkv,
                             .dv = dkv + inner * size,
-                            .grad_k = grad_of(p, a.scale_k),
-                            .grad_v = grad_of(p, a.scale_v)};
+                            .grad_k = ia3_pass_scale_grad(p, a.scale_k),
+                            .grad_v = ia3_pass_scale_grad(p, a.scale_v)};
     OPS->attention_bwd(DEV, &a, &g);
     ia3_pass_product_bwd(p, &p->enc, kv, d->enc, dkv, p->enc.out, w->kv, IA3_OUT_ADD_F32);
     leave(p, d, layer, IA3_PART_CROSS_NORM, dq, w->q, w->norm, kept->x, kept->rstd);
@@ -145,8 +136,8 @@ self_attention(const ia3_pass *p, descent *d, int layer)
                             .dq = further ? dqkv : NULL,
                             .dk = dqkv + inner * size,
                             .dv = dqkv + 2 * inner * size,
-                            .grad_k = grad_of(p, a.scale_k),
-                            .grad_v = grad_of(p, a.scale_v)};
+                            .grad_k = ia3_pass_scale_grad(p, a.scale_k),
+                            .grad_v = ia3_pass_scale_grad(p, a.scale_v)};
     OPS->attention_bwd(DEV, &a, &g);
     if (further)
         leave(p, d, layer, IA3_PART_SELF_NORM, dqkv, w->qkv, w->norm, kept->x, kept->rstd);
@@ -196,4 +187,5 @@ ia3_pass_backward(ia3_pass *p, const float *dlp)
         self_attention(p, &d, i);
     }
     ia3_pass_lead_bwd(p, &p->enc, d.dx);
+    ia3_pass_finish_gradients(p);
 }

@@ -62,6 +62,8 @@ ia3_batch_add_slot(ia3_batch *b, const ia3_layout *layout, const float *values, 
     b->layouts = ia3_realloc(b->layouts, (size_t) (b->n_slots + 1) * sizeof *b->layouts);
     b->layouts[b->n_slots] = layout;
     b->n_others += !layout->variant.method->fused;
+    b->n_hooked += layout->hooks;
+    b->n_placed += layout->variant.method->fused && !layout->plain;
     b->slots = ia3_realloc(b->slots, (size_t) (b->n_slots + 1) * sizeof *b->slots);
     b->grad_slots = ia3_realloc(b->grad_slots, (size_t) (b->n_slots + 1) * sizeof *b->grad_slots);
     b->slots[b->n_slots] = values;
@@ -78,11 +80,11 @@ ia3_batch_find_slot(ia3_batch *b, const ia3_layout *layout, const float *values)
     return ia3_batch_add_slot(b, layout, values, NULL);
 }
 
-/* Records a run of rows if their slot's method has hooks; it follows all runs recorded so far. */
+/* Records a run of rows if their slot's adapter has hooks; it follows all runs recorded so far. */
 static void
 note_rows(const ia3_batch *b, ia3_segments *s, int first, int rows, int slot)
 {
-    if (b->n_others == 0 || b->layouts[slot]->variant.method->fused || rows == 0)
+    if (b->n_hooked == 0 || !b->layouts[slot]->hooks || rows == 0)
         return;
     ia3_segment *last = s->n > 0 ? &s->v[s->n - 1] : NULL;
     if (last && last->slot == slot && last->first + last->rows == first) {

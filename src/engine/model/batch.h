@@ -45,9 +45,12 @@ typedef struct ia3_batch {
     float **grad_slots; /* training */
     int n_slots;
 
-    /* the layout of each slot, how many slots have a method that is not fused, and the rows of these */
+    /*
+     * The layout of each slot; how many slots have a method that is not fused, how many have hooks, and how many have vectors of
+     * (IA)³ in other places than the standard ones; the rows of those with hooks.
+     */
     const ia3_layout **layouts;
-    int n_others;
+    int n_others, n_hooked, n_placed;
     ia3_segments enc_segments, dec_segments;
 
     /* dropout (training only): its probability, and one key per row; NULL: no dropout */

@@ -95,9 +95,7 @@ prepare(ia3_pass *p)
         ia3_bias_cover(p->m, p->m->enc[i].self.bias, b->max_input);
     prepare_stack(p, &p->enc, false);
     p->slot_of_input = ints_to_device(p, &b->slot_of_input);
-    /* NULL if no slot is used, which means the bare backbone */
-    p->slots = ia3_pass_slots(p);
-    p->grad_slots = p->training ? ia3_pass_grad_slots(p) : NULL;
+    ia3_pass_find_vectors(p);
     prepare_decoder(p);
 }
 

@@ -2,8 +2,8 @@
  * hooks.c
  *     Calls the methods' hooks (engine/files/method.h) at their places in the graph.
  *
- * A batch records, in host memory, which runs of rows belong to adapters whose methods have hooks; each run needs calls
- * of its own. The fused method has no hooks, so a batch that uses only this method makes no such calls.
+ * A batch records, in host memory, which runs of rows belong to adapters with hooks; each run needs calls of its own. The
+ * fused method's standard adapters have no hooks, so a batch that uses only these makes no such calls.
  */
 #include "pass.h"
 
@@ -46,10 +46,12 @@ row_at(const void *base, int row, size_t cols, size_t size)
     return (char *) base + (size_t) row * cols * size;
 }
 
+/* All layers are alike. */
 static bool
-changes_output(const ia3_pass *p, const ia3_segment *g, ia3_part part)
+changes_output(const ia3_pass *p, const ia3_stack *s, const ia3_segment *g, ia3_part part)
 {
-    return method_of(p, g)->outputs >> part & 1;
+    return method_of(p, g)->outputs >> part & 1 &&
+           ia3_place_values(p->batch->layouts[g->slot], (ia3_place){s->decoder, 0, part}) > 0;
 }
 
 /* What methods add to a product that has been computed; `plain`: but not where they change the sub-layer's result. */
@@ -60,7 +62,7 @@ add_to_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y, con
     size_t act = ia3_dtype_size(DEV->dtype), size = out == IA3_OUT_ACT ? act : sizeof(float);
     for (int k = 0; k < s->segments->n; k++) {
         const ia3_segment *g = &s->segments->v[k];
-        if (method_of(p, g)->product == NULL || (plain && changes_output(p, g, at.part)))
+        if (method_of(p, g)->product == NULL || (plain && changes_output(p, s, g, at.part)))
             continue;
         ia3_method_rows r = rows_at(p, g, at);
         method_of(p, g)->product(&r, row_at(y, g->first, (size_t) w->out, size),
@@ -97,7 +99,7 @@ bool
 ia3_pass_changes_outputs(const ia3_pass *p, const ia3_stack *s, ia3_part part)
 {
     for (int k = 0; k < s->segments->n; k++)
-        if (changes_output(p, &s->segments->v[k], part))
+        if (changes_output(p, s, &s->segments->v[k], part))
             return true;
     return false;
 }
@@ -119,7 +121,7 @@ ia3_pass_output(const ia3_pass *p, const ia3_stack *s, ia3_place at, float *y, f
     for (int k = 0; k < s->segments->n; k++) {
         const ia3_segment *g = &s->segments->v[k];
         size_t first = (size_t) g->first * d;
-        if (changes_output(p, g, at.part))
+        if (changes_output(p, s, g, at.part))
             change_output(p, g, at, y + first, keep ? keep + first : NULL);
     }
 }
@@ -155,7 +157,7 @@ ia3_pass_add_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, const 
     int done = 0;
     for (int k = 0; k <= s->segments->n; k++) {
         const ia3_segment *g = k < s->segments->n ? &s->segments->v[k] : NULL;
-        if (g && !changes_output(p, g, at.part))
+        if (g && !changes_output(p, s, g, at.part))
             continue;
         int end = g ? g->first : s->rows;
         if (end > done)
@@ -175,7 +177,7 @@ ia3_pass_output_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *d
     size_t act = ia3_dtype_size(DEV->dtype), d = (size_t) p->m->config.d_model;
     for (int k = 0; k < s->segments->n; k++) {
         const ia3_segment *g = &s->segments->v[k];
-        if (!changes_output(p, g, at.part))
+        if (!changes_output(p, s, g, at.part))
             continue;
         ia3_method_rows r = rows_at(p, g, at);
         method_of(p, g)->output_bwd(&r, row_at(dy, g->first, d, act), y + (size_t) g->first * d);
@@ -272,36 +274,4 @@ ia3_pass_decoder_lead(const ia3_pass *p, int slot, int k, float *x)
                      p->batch->slots[slot] + lead_offset(p, p->batch->layouts[slot], true) +
                          (size_t) k * (size_t) d,
                      1, d, (ia3_dropout){0});
-}
-
-const float *const *
-ia3_pass_slots(const ia3_pass *p)
-{
-    const ia3_batch *b = p->batch;
-    if (b->n_slots == b->n_others)
-        return NULL;
-    const float **slots = OPS->arena_alloc(DEV, (size_t) b->n_slots * sizeof *slots);
-    OPS->upload(DEV, slots, b->slots, (size_t) b->n_slots * sizeof *slots);
-    for (int i = 0; b->n_others > 0 && i < b->n_slots; i++)
-        if (!b->layouts[i]->variant.method->fused)
-            OPS->upload(DEV, slots + i, &p->m->ones, sizeof *slots);
-    return slots;
-}
-
-/* The kernels also compute (IA)³ gradients for slots of other methods, which go to memory that is never read. */
-float *const *
-ia3_pass_grad_slots(const ia3_pass *p)
-{
-    const ia3_batch *b = p->batch;
-    if (b->n_slots == b->n_others)
-        return NULL;
-    float **slots = OPS->arena_alloc(DEV, (size_t) b->n_slots * sizeof *slots);
-    OPS->upload(DEV, slots, b->grad_slots, (size_t) b->n_slots * sizeof *slots);
-    for (int i = 0; b->n_others > 0 && i < b->n_slots; i++) {
-        if (b->layouts[i]->variant.method->fused)
-            continue;
-        float *nowhere = OPS->arena_alloc(DEV, p->m->layout->n_values * sizeof(float));
-        OPS->upload(DEV, slots + i, &nowhere, sizeof nowhere);
-    }
-    return slots;
 }

@@ -1,7 +1,7 @@
 /*
  * pass.c
- *     What the forward and the backward pass must agree on: the position of (IA)³ vectors, the parameters of attention,
- *     and the dropout mask at each site.
+ *     What the forward and the backward pass must agree on: the parameters of attention, and the dropout mask at each
+ *     site.
  */
 #include "pass.h"
 
@@ -22,16 +22,6 @@ ia3_pass_dropout(const ia3_pass *p, const ia3_stack *s, int layer, ia3_site site
         return (ia3_dropout){0};
     uint32_t id = (uint32_t) s->decoder << 28 | (uint32_t) layer << 14 | (uint32_t) site << 11;
     return (ia3_dropout){.p = p->batch->dropout, .site = id, .row_key = s->keys};
-}
-
-/* The scale with a layer's vector number `which` (each of length inner), with one slot per sequence. */
-static ia3_scale
-attention_scale(const ia3_pass *p, const ia3_stack *s, int layer, int which)
-{
-    const ia3_layout *l = p->m->layout;
-    size_t base = s->decoder ? ia3_dec_offset(l, layer) : ia3_enc_offset(l, layer);
-    return (ia3_scale){
-        .slots = p->slots, .slot_of = p->slot_of_input, .offset = base + (size_t) which * l->inner};
 }
 
 void
@@ -58,8 +48,8 @@ ia3_pass_self_attention(const ia3_pass *p, const ia3_stack *s, int layer, const 
         .bias_span = bias->span,
         .parent = s->decoder ? p->parent : NULL,
         .depth = s->decoder ? p->depth : NULL,
-        .scale_k = attention_scale(p, s, layer, 0),
-        .scale_v = attention_scale(p, s, layer, 1),
+        .scale_k = ia3_pass_scale(p, s->decoder, layer, IA3_VECTOR_K, p->slot_of_input),
+        .scale_v = ia3_pass_scale(p, s->decoder, layer, IA3_VECTOR_V, p->slot_of_input),
         .dropout = ia3_pass_dropout(p, s, layer, IA3_SITE_SELF_PROBS),
         .out = w->out,
         .lse = w->lse,
@@ -84,8 +74,8 @@ ia3_pass_cross_attention(const ia3_pass *p, int layer, const ia3_saved_attention
         .v = w->kv ? (const char *) w->kv + (size_t) c->inner * size : NULL,
         .q_stride = (size_t) c->inner,
         .kv_stride = 2 * (size_t) c->inner,
-        .scale_k = attention_scale(p, &p->dec, layer, 2),
-        .scale_v = attention_scale(p, &p->dec, layer, 3),
+        .scale_k = ia3_pass_scale(p, true, layer, IA3_VECTOR_CROSS_K, p->slot_of_input),
+        .scale_v = ia3_pass_scale(p, true, layer, IA3_VECTOR_CROSS_V, p->slot_of_input),
         .dropout = ia3_pass_dropout(p, &p->dec, layer, IA3_SITE_CROSS_PROBS),
         .out = w->out,
         .lse = w->lse,
@@ -95,14 +85,11 @@ ia3_pass_cross_attention(const ia3_pass *p, int layer, const ia3_saved_attention
 void
 ia3_pass_gated(const ia3_pass *p, const ia3_stack *s, int layer, ia3_gated *g)
 {
-    const ia3_layout *l = p->m->layout;
-    size_t offset = s->decoder ? ia3_dec_offset(l, layer) + 4 * (size_t) l->inner
-                               : ia3_enc_offset(l, layer) + 2 * (size_t) l->inner;
     *g = (ia3_gated){
         .act = p->m->config.act,
         .gated = p->m->config.gated,
         .d_ff = p->m->config.d_ff,
-        .scale = {.slots = p->slots, .slot_of = s->slot_of_row, .offset = offset},
+        .scale = ia3_pass_scale(p, s->decoder, layer, IA3_VECTOR_FF, s->slot_of_row),
         .dropout = ia3_pass_dropout(p, s, layer, IA3_SITE_FF_HIDDEN),
     };
 }

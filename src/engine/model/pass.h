@@ -48,14 +48,34 @@ typedef struct ia3_stack {
     ia3_saved_layer *saved;       /* training: [n_layers] */
 } ia3_stack;
 
+/* The vectors that the kernels multiply by, in a layer. */
+typedef enum ia3_vector {
+    IA3_VECTOR_K,
+    IA3_VECTOR_V,
+    IA3_VECTOR_CROSS_K, /* of the decoder, like the next one */
+    IA3_VECTOR_CROSS_V,
+    IA3_VECTOR_FF,
+    IA3_N_VECTORS
+} ia3_vector;
+
+/*
+ * Where the kernels find the (IA)³ vectors of the slots and add to their gradients (vectors.c). If all (IA)³ adapters have the
+ * standard layout, [n_slots] pointers to the slots' values; else [layers, IA3_N_VECTORS, n_slots] pointers to vectors.
+ */
+typedef struct ia3_vectors {
+    const float *const *slots; /* NULL: ones everywhere */
+    float *const *grads;       /* in training */
+    bool by_place;
+    float *twins, *twin_grads; /* for adapters that have vectors of both q and k */
+} ia3_vectors;
+
 typedef struct ia3_pass {
     ia3_model *m;
     const ia3_batch *batch;
     bool training;
     ia3_stack enc, dec;
     const int32_t *slot_of_input, *parent, *depth;
-    const float *const *slots;
-    float *const *grad_slots;
+    ia3_vectors vectors;
     const int32_t *pair_offsets, *pair_tokens;
     float *lp;  /* [pairs] */
     float *lse; /* [decoder rows] */
@@ -137,9 +157,16 @@ void ia3_pass_norm_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void
 void ia3_pass_lead(const ia3_pass *p, const ia3_stack *s, float *x);
 void ia3_pass_lead_bwd(const ia3_pass *p, const ia3_stack *s, const float *dx);
 void ia3_pass_decoder_lead(const ia3_pass *p, int slot, int k, float *x);
-/* The batch's (IA)³ slots on the device, with ones for slots of other methods; NULL if no slot is needed. */
-const float *const *ia3_pass_slots(const ia3_pass *p);
-float *const *ia3_pass_grad_slots(const ia3_pass *p);
+
+/*
+ * vectors.c: finds p->vectors; describes one of them, with one slot per sequence or row, and its gradient; completes the
+ * gradients after the backward pass; and says where a slot's vector is on the device.
+ */
+void ia3_pass_find_vectors(ia3_pass *p);
+ia3_scale ia3_pass_scale(const ia3_pass *p, bool decoder, int layer, ia3_vector v, const int32_t *slot_of);
+ia3_scale_grad ia3_pass_scale_grad(const ia3_pass *p, ia3_scale scale);
+void ia3_pass_finish_gradients(const ia3_pass *p);
+const float *ia3_pass_vector(const ia3_pass *p, int slot, bool decoder, int layer, ia3_vector v);
 
 /* trace.c */
 void ia3_trace_f32(const ia3_pass *p, const char *site, int layer, const float *values, int rows, int cols);

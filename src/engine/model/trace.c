@@ -64,14 +64,15 @@ trace_half(const ia3_pass *p, int layer, const float *kv, int which)
     ia3_device *dev = p->m->dev;
     const ia3_batch *b = p->batch;
     int inner = p->m->config.inner;
-    size_t offset = ia3_dec_offset(p->m->layout, layer) + (size_t) (2 + which) * inner;
     float *half = ia3_alloc_array((size_t) p->enc.rows * inner, sizeof(float));
     float *scale = ia3_alloc_array(inner, sizeof(float));
     for (int i = 0; i < b->n_inputs; i++) {
-        bool scaled = b->n_slots > 0 && b->layouts[b->slot_of_input.v[i]]->variant.method->fused;
+        bool scaled = b->n_slots > 0;
         if (scaled)
-            dev->ops->download(dev, scale, b->slots[b->slot_of_input.v[i]] + offset,
-                               (size_t) inner * sizeof(float));
+            dev->ops->download(
+                dev, scale,
+                ia3_pass_vector(p, b->slot_of_input.v[i], true, layer, IA3_VECTOR_CROSS_K + which),
+                (size_t) inner * sizeof(float));
         for (int r = b->enc_offsets.v[i]; r < b->enc_offsets.v[i + 1]; r++)
             for (int j = 0; j < inner; j++)
                 half[(size_t) r * inner + j] =

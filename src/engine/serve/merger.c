@@ -68,19 +68,18 @@ ia3_merger_parse(const ia3_frame *frame, ia3_error *err)
     return r;
 }
 
-/* The layout of the adapter's method, which has no options; NULL is an error: there is no such method, or it cannot be merged. */
-static const ia3_layout *
-layout_of(const ia3_server *s, const ia3_request *r, ia3_error *err)
+/* The adapter's values, malloc'd, and its layout, which its tensors tell; NULL is an error. */
+static float *
+read_adapter(const ia3_server *s, const ia3_request *r, const ia3_layout **layout, ia3_error *err)
 {
     const ia3_method *method =
         ia3_method_require(ia3_model_methods(s->model), r->merge.method.data, r->merge.method.len, err);
 
     if (method == NULL)
         return NULL;
-    const ia3_variant variant = ia3_variant_standard(method);
-
     if (method->merge_suffix != NULL)
-        return ia3_layouts_get(ia3_model_layouts(s->model), &variant, err);
+        return ia3_adapter_parse_any(ia3_model_layouts(s->model), (const uint8_t *) r->merge.adapter.data,
+                                     r->merge.adapter.len, layout, err);
     ia3_fail(err, IA3_E_UNSUPPORTED, "only adapters of the method %s can be merged into the weights",
              ia3_model_layout(s->model)->variant.method->name);
     ia3_fail_hint(err, "Use ia3_export instead.");
@@ -92,17 +91,14 @@ run(ia3_merger *m, ia3_request *r)
 {
     ia3_server *s = m->server;
     char directory[PATH_MAX];
-    const ia3_layout *layout = layout_of(s, r, &r->error);
-    float *values = NULL;
+    const ia3_layout *layout = NULL;
+    float *values = read_adapter(s, r, &layout, &r->error);
     double started = ia3_now();
 
     memcpy(directory, r->merge.directory.data, r->merge.directory.len);
     directory[r->merge.directory.len] = '\0';
-    if (layout != NULL && !atomic_load(&r->cancelled))
-        values = ia3_adapter_parse(layout, (const uint8_t *) r->merge.adapter.data, r->merge.adapter.len,
-                                   &r->error);
-    if (values != NULL &&
-        ia3_merge(s->path, s->digest, layout->variant.method, values, directory, &r->cancelled, &r->error))
+    if (values != NULL && !atomic_load(&r->cancelled) &&
+        ia3_merge(s->path, s->digest, &layout->variant, values, directory, &r->cancelled, &r->error))
         ia3_log(IA3_LOG_LOG, "merged checkpoint written to \"%s\" in %.1f s", directory, ia3_now() - started);
     free(values);
     ia3_layout_release(layout);

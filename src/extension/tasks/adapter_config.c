@@ -28,7 +28,7 @@ typedef struct Targets {
     Ia3StringIndex *index; /* of the names */
 } Targets;
 
-/* Adds the members that are specific to (IA)³. The lists are those of the stored form. */
+/* Adds the members that are specific to (IA)³ with its usual targets. The lists are those of the stored form. */
 static void
 put_default_members(Ia3JsonObject *config)
 {
@@ -45,7 +45,7 @@ put_default_members(Ia3JsonObject *config)
     Ia3JsonPutStrings(config, "target_modules", &target);
 }
 
-/* The members that are specific to another method, which the engine supplies. */
+/* The members that are specific to another method or other options, which the engine supplies. */
 static Datum
 engine_members(const Ia3Method *method)
 {

@@ -20,9 +20,9 @@ typedef struct Ia3AdapterModules {
 } Ia3AdapterModules;
 
 /*
- * The configuration, as jsonb with the keys of PEFT 0.18, of what ia3_export returns. `method` is NULL for (IA)³,
- * whose stored form is the same for every T5: the outputs of k and v and the input of wo are scaled. For other
- * methods the engine supplies the members. `path` is that of the backbone, or NULL if unknown. ERROR 0A000 for what PEFT
+ * The configuration, as jsonb with the keys of PEFT 0.18, of what ia3_export returns. `method` is NULL for (IA)³
+ * without options, whose stored form is the same for every T5: the outputs of k and v and the input of wo are scaled. For
+ * everything else the engine supplies the members. `path` is that of the backbone, or NULL if unknown. ERROR 0A000 for what PEFT
  * does not have.
  */
 extern Datum Ia3AdapterConfigMake(const char *path, const Ia3Method *method);

@@ -2,8 +2,8 @@
  * cost.c
  *     ia3_cost and ia3_backbone_config: what predicting, training and in-context learning cost.
  *
- * The formulas are in common/cost.h. An (IA)³ adapter needs only these; for other methods an engine, which knows their
- * tensors, is asked.
+ * The formulas are in common/cost.h. An (IA)³ adapter with the usual targets needs only these; for everything else an engine,
+ * which knows the tensors, is asked.
  */
 #include "postgres.h"
 
@@ -172,7 +172,7 @@ ask_for_method(const char *backbone, Jsonb *config, const char *method, const ch
 static void
 set_method(CostInput *input, const char *backbone, Jsonb *config, const char *method, const char *recorded)
 {
-    if (strcmp(method, IA3_DEFAULT_METHOD) == 0)
+    if (strcmp(method, IA3_DEFAULT_METHOD) == 0 && (recorded == NULL || recorded[0] == '\0'))
         input->values = ia3_vector_values(&input->sizes);
     else if (input->sizes.decoder_only)
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),

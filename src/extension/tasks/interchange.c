@@ -74,7 +74,7 @@ ia3_export_config(PG_FUNCTION_ARGS)
     Ia3EngineStatus status;
     bool known = Ia3Loaded() && Ia3GetEngineStatus(task->backbone, &status);
 
-    bool isDefault = strcmp(task->method, IA3_DEFAULT_METHOD) == 0;
+    bool isDefault = strcmp(task->method, IA3_DEFAULT_METHOD) == 0 && task->methodOptions[0] == '\0';
     Ia3Method method;
 
     if (!isDefault)

@@ -15,9 +15,9 @@
 /* A method with values for all its options. */
 typedef struct Ia3Method {
     char *name;
-    char *options;    /* a JSON object, as it is recorded; empty: the method has no options */
+    char *options;    /* a JSON object, as it is recorded; empty: there is nothing to record */
     uint64 values;    /* numbers in one adapter */
-    char *peftConfig; /* a JSON object; empty: PEFT has nothing like this, or it is the default method */
+    char *peftConfig; /* a JSON object; empty: PEFT has nothing like this */
 } Ia3Method;
 
 /* The engine's method with this name. ERROR 22023, with a hint that lists the names, if there is none. */

@@ -262,15 +262,16 @@ Ia3RecipeComplete(Ia3Recipe *r, const char *backbone, const Ia3Task *init)
     const Ia3EngineMethod method =
         *Ia3MethodFind(engine, r->methodName ? r->methodName : engine->methods[0].name);
 
+    const char *recorded = init && strcmp(init->method, method.name) == 0 ? init->methodOptions : NULL;
+    bool recordsAll = strcmp(method.name, IA3_DEFAULT_METHOD) != 0 && method.nOptions > 0;
+
     /* The engine is not asked if there is nothing to ask, since the answer takes long if it hangs. */
-    if (method.nOptions == 0 && r->methodOptions[0] == '\0') {
+    if (!recordsAll && r->methodOptions[0] == '\0' && (recorded == NULL || recorded[0] == '\0')) {
         r->method.name = pstrdup(method.name);
         r->method.options = r->method.peftConfig = "";
         r->method.values = method.values;
     } else
-        Ia3MethodConfigure(&r->method, backbone, method.name,
-                           init && strcmp(init->method, method.name) == 0 ? init->methodOptions : NULL,
-                           r->methodOptions);
+        Ia3MethodConfigure(&r->method, backbone, method.name, recorded, r->methodOptions);
     if (!r->hasLearningRate)
         r->learningRate = method.learningRate;
     engine = Ia3GetEngineInfo(backbone);

@@ -40,13 +40,7 @@ guess(const ia3_safetensors *st, ia3_variant *v)
     int targets = 0;
 
     for (int i = 0; i < st->n; i++)
-        for (int kind = 0; kind < IA3_N_KINDS; kind++) {
-            char end[16];
-
-            snprintf(end, sizeof end, ".%s.bias", ia3_kind_names[kind]);
-            if (ia3_name_ends_with(st->tensors[i].name, strlen(st->tensors[i].name), end))
-                targets |= 1 << kind;
-        }
+        targets |= 1 << ia3_kind_of_tensor(st->tensors[i].name, ".bias") & IA3_ALL_KINDS;
     if (targets != 0)
         v->options[TARGETS] = targets;
 }

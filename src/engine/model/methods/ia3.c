@@ -2,7 +2,8 @@
  * ia3.c
  *     (IA)³, the method that the engine is made for: each layer of the encoder has vectors l_k [inner], l_v [inner] and
  *     l_ff [d_ff]; each layer of the decoder has l_k and l_v for self-attention and for cross-attention, [inner] each,
- *     and l_ff [d_ff]. The kernels multiply by them.
+ *     and l_ff [d_ff]. The kernels multiply by them. That is T-Few's configuration. Others leave out some of these, or have
+ *     vectors l_q [inner] and l_o [d_model] for the outputs of q and o (vectors.c has what is computed with them).
  *
  * l_ff multiplies the input of wo. For gated feed-forward layers this is the same as scaling the output of wi_1, as
  * T-Few does; for T5 v1.0 it is the only correct place.
@@ -17,35 +18,41 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/base/tensor.h"
+
 #define PEFT_PREFIX "base_model.model."
 #define SUFFIX      ".ia3_l"
 #define T_FEW       ".multi_lora_b"
 
-static void
-add_vector(ia3_layout *l, int len, bool feedforward, const char *stack, int block, int layer,
-           const char *module)
-{
-    ia3_layout_add_matrix(l, feedforward ? 1 : len, feedforward ? len : 1, 1.0f,
-                          PEFT_PREFIX "%s.block.%d.layer.%d.%s" SUFFIX, stack, block, layer, module)
-        ->feedforward = feedforward;
-}
+enum {
+    K_V_WO =
+        1 << IA3_KIND_K | 1 << IA3_KIND_V | 1 << IA3_KIND_CROSS_K | 1 << IA3_KIND_CROSS_V | 1 << IA3_KIND_WO,
+    ALLOWED = K_V_WO | 1 << IA3_KIND_Q | 1 << IA3_KIND_O | 1 << IA3_KIND_CROSS_Q | 1 << IA3_KIND_CROSS_O
+};
 
-/* n_values = n_enc·(2·inner + d_ff) + n_dec·(4·inner + d_ff). ia3_enc_offset and ia3_dec_offset rely on this order. */
+enum { TARGETS };
+static const ia3_method_option options[] = {
+    [TARGETS] = {.name = "targets",
+                 .kind = IA3_OPTION_KINDS,
+                 .unrecorded = true,
+                 .kinds = ALLOWED,
+                 .standard = K_V_WO,
+                 .before = K_V_WO},
+    {.name = NULL},
+};
+
+/*
+ * In the standard configuration n_values = n_enc·(2·inner + d_ff) + n_dec·(4·inner + d_ff); ia3_enc_offset and
+ * ia3_dec_offset rely on the order of the places. The vector of wo scales its input, all others scale outputs.
+ */
 static void
-add_tensors(ia3_layout *l, const ia3_config *config)
+add_module(ia3_layout *l, const ia3_module *m)
 {
-    for (int i = 0; i < l->n_enc; i++) {
-        add_vector(l, l->inner, false, "encoder", i, 0, "SelfAttention.k");
-        add_vector(l, l->inner, false, "encoder", i, 0, "SelfAttention.v");
-        add_vector(l, l->d_ff, true, "encoder", i, 1, "DenseReluDense.wo");
-    }
-    for (int i = 0; i < l->n_dec; i++) {
-        add_vector(l, l->inner, false, "decoder", i, 0, "SelfAttention.k");
-        add_vector(l, l->inner, false, "decoder", i, 0, "SelfAttention.v");
-        add_vector(l, l->inner, false, "decoder", i, 1, "EncDecAttention.k");
-        add_vector(l, l->inner, false, "decoder", i, 1, "EncDecAttention.v");
-        add_vector(l, l->d_ff, true, "decoder", i, 2, "DenseReluDense.wo");
-    }
+    const bool input = m->kind == IA3_KIND_WO;
+
+    if (!m->norm && (int) ia3_option(l, TARGETS) >> m->kind & 1)
+        ia3_layout_add_matrix(l, input ? 1 : m->out, input ? m->in : 1, 1.0f, "%s" SUFFIX, m->name)
+            ->feedforward = input;
 }
 
 /* The parts of a stored name. */
@@ -85,6 +92,39 @@ take_apart(const char *tensor, parsed_name *p)
     snprintf(p->canonical, sizeof p->canonical, PEFT_PREFIX "%.*s%s" SUFFIX, (int) len, name,
              p->from_wi ? "wo" : "");
     return true;
+}
+
+/* The targets are what there are tensors for; without a decoder nothing tells about cross-attention. */
+static void
+guess(const ia3_safetensors *st, ia3_variant *v)
+{
+    int targets = 0;
+    bool decoder = false;
+
+    for (int i = 0; i < st->n; i++) {
+        parsed_name p;
+
+        if (!take_apart(st->tensors[i].name, &p))
+            continue;
+        targets |= 1 << ia3_kind_of_tensor(p.canonical, SUFFIX) & ALLOWED;
+        decoder =
+            decoder || strncmp(p.canonical, PEFT_PREFIX "decoder.", strlen(PEFT_PREFIX "decoder.")) == 0;
+    }
+    for (int k = 0; k < 4 && !decoder; k++)
+        targets |= (targets >> (IA3_KIND_Q + k) & 1) << (IA3_KIND_CROSS_Q + k);
+    if (targets != 0)
+        v->options[TARGETS] = targets;
+}
+
+static json_t *
+peft(const ia3_variant *v)
+{
+    const int targets = (int) v->options[TARGETS];
+
+    return json_pack("{s:s, s:n, s:b, s:o, s:b, s:n, s:o}", "peft_type", "IA3", "exclude_modules",
+                     "fan_in_fan_out", 0, "feedforward_modules",
+                     ia3_kinds_to_json(targets & 1 << IA3_KIND_WO), "init_ia3_weights", 1, "modules_to_save",
+                     "target_modules", ia3_kinds_to_json(targets));
 }
 
 #define FAIL(err, format, ...) ia3_fail(err, IA3_E_BAD_ADAPTER, "adapter: " format, __VA_ARGS__)
@@ -143,13 +183,42 @@ module(const char *tensor, size_t *len, bool *scales_input)
     return name;
 }
 
+/* l_o, for the result of a sub-layer of attention */
+static void
+output(const ia3_method_rows *r, float *y)
+{
+    const size_t d = (size_t) r->d_model;
+    const ia3_products scale = {.rows = r->rows, .cols = r->d_model, .a_stride = d, .y_stride = d};
+
+    r->dev->ops->multiply(r->dev, y, y, r->values, &scale);
+}
+
+static void
+output_bwd(const ia3_method_rows *r, void *dy, const float *y)
+{
+    const ia3_device_ops *ops = r->dev->ops;
+    size_t mark = ops->arena_mark(r->dev);
+    void *act =
+        ops->arena_alloc(r->dev, (size_t) r->rows * (size_t) r->d_model * ia3_dtype_size(r->dev->dtype));
+
+    ops->dropout_f32_to_act(r->dev, act, y, r->rows, r->d_model, (ia3_dropout){0});
+    ops->scale_row_bwd(r->dev, dy, r->grads, act, r->values, r->rows, r->d_model);
+    ops->arena_release(r->dev, mark);
+}
+
 static const ia3_spelling spelling = {.find = find, .fits = fits, .module = module};
 
 const ia3_method ia3_method_ia3 = {
     .name = "ia3",
-    .tensors = add_tensors,
+    .options = options,
+    .module = add_module,
+    .guess = guess,
     .spelling = &spelling,
+    .peft = peft,
     .merge_suffix = SUFFIX,
     .learning_rate = 3e-3,
     .fused = true,
+    .outputs = 1 << IA3_PART_SELF_O | 1 << IA3_PART_CROSS_O,
+    .output = output,
+    .output_bwd = output_bwd,
 };

@@ -64,22 +64,6 @@ add_module(ia3_layout *l, const ia3_module *m)
     ia3_layout_add_matrix(l, m->out, rank, 0.0f, "%s" B_SUFFIX, m->name)->partner = -1;
 }
 
-/* The kind of module that a tensor belongs to; IA3_N_KINDS if it is not a factor of any. */
-static int
-kind_of(const ia3_st_tensor *t)
-{
-    char end[32];
-    int kind = 0;
-
-    for (; kind < IA3_N_KINDS; kind++)
-        for (int b = 0; b < 2; b++) {
-            snprintf(end, sizeof end, ".%s%s", ia3_kind_names[kind], b ? B_SUFFIX : A_SUFFIX);
-            if (ia3_name_ends_with(t->name, strlen(t->name), end))
-                return kind;
-        }
-    return kind;
-}
-
 /* The rank is that of any matrix A; the targets, and whether there are norms, are what there are tensors for. */
 static void
 guess(const ia3_safetensors *st, ia3_variant *v)
@@ -89,10 +73,9 @@ guess(const ia3_safetensors *st, ia3_variant *v)
     v->options[NORMS] = 0;
     for (int i = 0; i < st->n; i++) {
         const ia3_st_tensor *t = &st->tensors[i];
-        int kind = kind_of(t);
 
-        if (kind < IA3_N_KINDS)
-            targets |= 1 << kind;
+        targets |= 1 << ia3_kind_of_tensor(t->name, A_SUFFIX) & IA3_ALL_KINDS;
+        targets |= 1 << ia3_kind_of_tensor(t->name, B_SUFFIX) & IA3_ALL_KINDS;
         if (ia3_name_ends_with(t->name, strlen(t->name), IA3_NORM_SCALE_SUFFIX))
             v->options[NORMS] = 1;
         if (t->ndim == 2 && ia3_name_ends_with(t->name, strlen(t->name), A_SUFFIX))
@@ -170,7 +153,7 @@ read_peft(const json_t *config, ia3_variant *v, ia3_error *err)
                              v->options[RANK]);
     if (!json_is_array(targets))
         return ia3_peft_fail(err, "\"target_modules\" is not a list.");
-    if (!ia3_kinds_from_json("\"target_modules\"", targets, &kinds, err))
+    if (!ia3_kinds_from_json("\"target_modules\"", targets, IA3_ALL_KINDS, &kinds, err))
         return false;
     if (((int) v->options[TARGETS] & ~(int) kinds) != 0)
         return ia3_peft_fail(
