@@ -76,6 +76,18 @@ SELECT c.stored_bytes = octet_length(a.vectors) - 8 - get_byte(a.vectors, 0) - 2
        c.training_flops = ia3.json_number(a.metrics, 'flops') AS flops, c.inference_flops = usual.inference_flops AS inference
   FROM ia3.adapter a, ia3_cost('cost_ia3@2', tokens => 13, steps => 3, batch_size => 4) c, ia3_cost('cost_ia3@1', tokens => 13) usual
  WHERE a.task = 'cost_ia3' AND a.version = 2;
+-- options are given as in training; a version's own are the default of its method only
+WITH usual AS (SELECT inference_flops FROM ia3_cost(config => :t0_3b))
+SELECT 'lora' AS method, parameters, inference_flops > (TABLE usual) AS more FROM ia3_cost(config => :t0_3b, method => 'lora', rank => 1) UNION ALL
+SELECT 'lora of q and v', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, method => 'lora', targets => '{q,v}', norms => false) UNION ALL
+SELECT 'adapter', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, method => 'adapter', bottleneck => 32) UNION ALL
+SELECT 'prompt', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, method => 'prompt', prompt_length => 100, decoder => false) UNION ALL
+SELECT 'ia3', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, targets => '{q,k,v,o,wo}') UNION ALL
+SELECT 'ia3 of wo', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, targets => '{wo}');
+SELECT (ia3_cost('cost_lora@2')).parameters = (ia3_cost('cost_lora', rank => 9, targets => '{k,wi_1}')).parameters AS as_recorded,
+       (ia3_cost('cost_lora@2', rank => 18)).parameters - (ia3_cost('cost_lora@2')).parameters =
+       (ia3_cost('cost_lora@2')).parameters - (SELECT parameters FROM ia3_cost('cost_lora@1', method => 'layernorm')) AS twice,
+       (ia3_cost('cost_lora@2', method => 'bitfit')).parameters = (ia3_cost('cost_bitfit')).parameters AS other_method;
 -- the engine counts what predictions take: an input this short has keys and values on every processor, and repeated ones count once
 CREATE FUNCTION flops_of(query text, OUT shown float8, OUT counted float8) LANGUAGE plpgsql AS $$
 DECLARE
@@ -139,6 +151,9 @@ SELECT m, attempt(format('SELECT ia3_cost(%L::jsonb)', sizes(', ' || m))) FROM u
     '"d_model": "8"', '"d_model": true', '"d_model": [8]', '"d_model": 1e400', '"d_model": 65537', '"num_layers": 1001', '"num_heads": 4096, "d_kv": 4096',
     '"feed_forward_proj": 5', '"is_gated_act": 1', '"dropout_rate": 1', '"dropout_rate": "no"', '"num_decoder_layers": 0',
     '"relative_attention_num_buckets": {}']) m;
+SELECT attempt(format('SELECT ia3_cost(%L::jsonb, %s)', sizes(), o)), attempt(format('SELECT ia3_cost(''cost_lora'', %s)', o))
+  FROM unnest(ARRAY['rank => 0', 'method => ''lora'', alpha => ''NaN''', 'method => ''lora'', targets => ''{q,w0}''', 'targets => ''{wi_1}''', 'bottleneck => 5',
+    'method => ''prompt'', prompt_length => 1001', 'method => ''adapter'', rank => 4']) o;
 -- what an engine finds wrong, when it is asked about a method
 SELECT split_part(attempt(format('SELECT ia3_cost(%L::jsonb, method => %L)', sizes(), m)), E'\n', 1) FROM unnest(ARRAY['none', '']) m;
 SELECT attempt(format('SELECT ia3_cost(%L::jsonb, method => ''lora'')', sizes(', "feed_forward_proj": "gated-tanh"'))),

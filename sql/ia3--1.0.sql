@@ -934,6 +934,13 @@ CREATE FUNCTION @extschema@.ia3_cost(config pg_catalog.jsonb,
     batch_size pg_catalog.int4 DEFAULT 8,
     method pg_catalog.text DEFAULT 'ia3',
     dtype pg_catalog.text DEFAULT 'bfloat16',
+    rank pg_catalog.int4 DEFAULT NULL,
+    alpha pg_catalog.float8 DEFAULT NULL,
+    targets pg_catalog.text[] DEFAULT NULL,
+    norms pg_catalog.bool DEFAULT NULL,
+    prompt_length pg_catalog.int4 DEFAULT NULL,
+    decoder pg_catalog.bool DEFAULT NULL,
+    bottleneck pg_catalog.int4 DEFAULT NULL,
     OUT parameters pg_catalog.int8,
     OUT paper_inference_flops pg_catalog.float8,
     OUT paper_training_flops pg_catalog.float8,
@@ -948,7 +955,8 @@ CREATE FUNCTION @extschema@.ia3_cost(config pg_catalog.jsonb,
     RETURNS pg_catalog.record
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.jsonb, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
-    pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text) IS
+    pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
+    pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4) IS
     'what predicting, training and in-context learning cost with a backbone of this configuration';
 CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     tokens pg_catalog.int4 DEFAULT 103,
@@ -960,6 +968,13 @@ CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     batch_size pg_catalog.int4 DEFAULT 8,
     method pg_catalog.text DEFAULT NULL,
     dtype pg_catalog.text DEFAULT NULL,
+    rank pg_catalog.int4 DEFAULT NULL,
+    alpha pg_catalog.float8 DEFAULT NULL,
+    targets pg_catalog.text[] DEFAULT NULL,
+    norms pg_catalog.bool DEFAULT NULL,
+    prompt_length pg_catalog.int4 DEFAULT NULL,
+    decoder pg_catalog.bool DEFAULT NULL,
+    bottleneck pg_catalog.int4 DEFAULT NULL,
     OUT parameters pg_catalog.int8,
     OUT paper_inference_flops pg_catalog.float8,
     OUT paper_training_flops pg_catalog.float8,
@@ -974,7 +989,8 @@ CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     RETURNS pg_catalog.record
     AS 'MODULE_PATHNAME', 'ia3_cost_task' LANGUAGE C STABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
-    pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text) IS
+    pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
+    pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4) IS
     'the same for the backbone, the method and the choices of a task';
 
 CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.jsonb)

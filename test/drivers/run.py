@@ -74,6 +74,7 @@ STATEMENTS = [
     ("SELECT ia3_predict({}, body) FROM shots WHERE ia3_zero_shot(body, {}) IS NOT NULL ORDER BY body", ["tickets", CHOICES]),
     ("SELECT ia3_plot({}, {}) LIKE '<svg%'", ["tickets", SHOTS]),
     ("SELECT * FROM ia3_cost({})", ["tickets"]),
+    ("SELECT * FROM ia3_cost(config => {}::jsonb, method => {}, rank => {}, alpha => {})", [CONFIG, "lora", 8, 2.5]),
     ("SELECT * FROM ia3_cost(config => {}::jsonb, tokens => {}, method => {})", [CONFIG, 60, "ia3"]),
     ("SELECT backbone, state FROM ia3_stat_engine()", []),
     ("SELECT task FROM ia3_stat_progress_train()", []),

@@ -35,7 +35,8 @@ typedef enum CostArg {
     ARG_STEPS,
     ARG_BATCH_SIZE,
     ARG_METHOD,
-    ARG_DTYPE
+    ARG_DTYPE,
+    ARG_METHOD_OPTIONS /* the first of them */
 } CostArg;
 
 static const char *const argNames[] = {
@@ -142,19 +143,19 @@ get_row_cost(ia3_reader *reader)
 }
 
 /*
- * Asks an engine of the backbone what the method needs on a backbone with this configuration, with the options that a
- * version has recorded, or with the defaults if this is NULL.
+ * Asks an engine of the backbone what the method needs on a backbone with this configuration, with some options and, for the rest,
+ * with those that a version has recorded, or with the defaults if this is NULL.
  */
 static void
 ask_for_method(const char *backbone, Jsonb *config, const char *method, const char *recorded,
-               CostInput *input)
+               const char *options, CostInput *input)
 {
     char *text = JsonbToCString(NULL, &config->root, VARSIZE(config));
     ia3_writer *w = Ia3RequestBegin(backbone);
     ia3_reader reader;
 
     Ia3PutText(w, text, (int) strlen(text));
-    Ia3MethodPut(w, method, recorded, "");
+    Ia3MethodPut(w, method, recorded, options);
     Ia3RequestSend(IA3_METHOD);
     if (Ia3ReplyWait(&reader) != IA3_METHOD_OK)
         Ia3ProtocolError("The engine did not answer METHOD with a method.");
@@ -170,16 +171,19 @@ ask_for_method(const char *backbone, Jsonb *config, const char *method, const ch
 }
 
 static void
-set_method(CostInput *input, const char *backbone, Jsonb *config, const char *method, const char *recorded)
+set_method(CostInput *input, const char *backbone, Jsonb *config, const char *method, const char *recorded,
+           const char *options)
 {
-    if (strcmp(method, IA3_DEFAULT_METHOD) == 0 && (recorded == NULL || recorded[0] == '\0'))
+    bool usual = (recorded == NULL || recorded[0] == '\0') && options[0] == '\0';
+
+    if (strcmp(method, IA3_DEFAULT_METHOD) == 0 && usual)
         input->values = ia3_vector_values(&input->sizes);
     else if (input->sizes.decoder_only)
         ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                         errmsg("method \"%s\" cannot be used with a model of type \"gpt2\"", method),
                         errdetail("Such a model is accepted for comparison only, and is not trained.")));
     else
-        ask_for_method(backbone, config, method, recorded, input);
+        ask_for_method(backbone, config, method, recorded, options, input);
 }
 
 static Jsonb *
@@ -312,7 +316,8 @@ ia3_cost(PG_FUNCTION_ARGS)
     read_numbers(fcinfo, &input, 0, 0);
     set_dtype(&input, text_arg(fcinfo, ARG_DTYPE, NULL));
     input.sizes = Ia3CostConfigRead(config, &input.drops);
-    set_method(&input, Ia3Backbone, config, text_arg(fcinfo, ARG_METHOD, NULL), NULL);
+    set_method(&input, Ia3Backbone, config, text_arg(fcinfo, ARG_METHOD, NULL), NULL,
+               Ia3MethodOptionsFromArguments(fcinfo, ARG_METHOD_OPTIONS));
     PG_RETURN_DATUM(result(fcinfo, &input));
 }
 
@@ -380,6 +385,7 @@ ia3_cost_task(PG_FUNCTION_ARGS)
     input.sizes = Ia3CostConfigRead(config, &input.drops);
     method = text_arg(fcinfo, ARG_METHOD, task->method);
     set_method(&input, task->backbone, config, method,
-               strcmp(method, task->method) == 0 ? task->methodOptions : NULL);
+               strcmp(method, task->method) == 0 ? task->methodOptions : NULL,
+               Ia3MethodOptionsFromArguments(fcinfo, ARG_METHOD_OPTIONS));
     PG_RETURN_DATUM(result(fcinfo, &input));
 }

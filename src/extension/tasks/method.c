@@ -4,10 +4,14 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "lib/stringinfo.h"
 #include "utils/fmgrprotos.h"
+#include "utils/jsonb.h"
 
 #include "extension/client/client.h"
+#include "extension/client/string_list.h"
 #include "extension/client/text.h"
 #include "method.h"
 
@@ -57,6 +61,50 @@ Ia3MethodConfigure(Ia3Method *method, const char *backbone, const char *name, co
     method->peftConfig = Ia3GetText(&reader);
     if (reader.bad || reader.p != reader.end)
         Ia3ProtocolError("The length of the options does not match their contents.");
+}
+
+/* Adds a number; ERROR 22023 for one that JSON does not have. */
+static void
+put_number(Ia3JsonObject *json, const char *name, double value)
+{
+    if (!isfinite(value))
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be a finite number", name)));
+    Ia3JsonPutFloat(json, name, value);
+}
+
+char *
+Ia3MethodOptionsFromArguments(FunctionCallInfo fcinfo, int first)
+{
+    static const struct {
+        const char *name;
+        enum { INTEGER, FLOAT, BOOLEAN, STRINGS } type;
+    } options[] = {{"rank", INTEGER},      {"alpha", FLOAT},           {"targets", STRINGS},
+                   {"norms", BOOLEAN},     {"prompt_length", INTEGER}, {"decoder", BOOLEAN},
+                   {"bottleneck", INTEGER}};
+    Ia3JsonObject json;
+    Jsonb *object;
+
+    Ia3JsonBegin(&json);
+    for (int i = 0; i < lengthof(options); i++) {
+        const char *name = options[i].name;
+        Datum value = fcinfo->args[first + i].value;
+
+        if (PG_ARGISNULL(first + i))
+            continue;
+        if (options[i].type == INTEGER)
+            Ia3JsonPutInteger(&json, name, DatumGetInt32(value));
+        else if (options[i].type == FLOAT)
+            put_number(&json, name, DatumGetFloat8(value));
+        else if (options[i].type == BOOLEAN)
+            Ia3JsonPutBool(&json, name, DatumGetBool(value));
+        else
+            Ia3JsonPutStrings(&json, name, Ia3StringsFromArray(value, name));
+    }
+    object = DatumGetJsonbP(Ia3JsonEnd(&json));
+    if (JB_ROOT_COUNT(object) == 0)
+        return pstrdup("");
+    return JsonbToCString(NULL, &object->root, VARSIZE(object));
 }
 
 void

@@ -6,6 +6,8 @@
 #ifndef IA3_METHOD_H
 #define IA3_METHOD_H
 
+#include "fmgr.h"
+
 #include "common/wire.h"
 #include "extension/client/engine_info.h"
 #include "json_object.h"
@@ -34,6 +36,12 @@ extern void Ia3MethodConfigure(Ia3Method *method, const char *backbone, const ch
 
 /* Writes the method and its options as Ia3MethodConfigure sends them, at the end of a request. */
 extern void Ia3MethodPut(ia3_writer *w, const char *name, const char *recorded, const char *options);
+
+/*
+ * The options of methods that the arguments of a call specify, as a JSON object, palloc'd; empty if there are none. The first of these
+ * arguments has number `first`, from 0; the others follow it in the order that all functions have.
+ */
+extern char *Ia3MethodOptionsFromArguments(FunctionCallInfo fcinfo, int first);
 
 /* Adds options to a recipe, as the member "method_options"; nothing if they are empty. */
 extern void Ia3MethodPutOptions(const char *options, Ia3JsonObject *recipe);

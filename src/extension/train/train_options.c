@@ -33,14 +33,8 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_LOSS_AVERAGING] = 17,
             [IA3_OPTION_METHOD] = 18,
             [IA3_OPTION_TRUNCATE] = 19,
-            [IA3_OPTION_RANK] = 20,
-            [IA3_OPTION_ALPHA] = 21,
-            [IA3_OPTION_TARGETS] = 22,
-            [IA3_OPTION_NORMS] = 23,
-            [IA3_OPTION_PROMPT_LENGTH] = 24,
-            [IA3_OPTION_DECODER] = 25,
-            [IA3_OPTION_BOTTLENECK] = 26,
         },
+    .methodOptions = 20,
     .steps = 1000,
     .batchSize = 8,
     .lmWeight = 1,
@@ -166,45 +160,6 @@ template_option(const OptionReader *reader)
     return templates;
 }
 
-/* Adds a number; ERROR 22023 for one that JSON does not have. */
-static void
-put_number(Ia3JsonObject *json, const char *name, double value)
-{
-    if (!isfinite(value))
-        ereport(ERROR,
-                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("%s must be a finite number", name)));
-    Ia3JsonPutFloat(json, name, value);
-}
-
-/* The options of methods that are specified, as JSON; empty if there are none. */
-static char *
-method_options(const OptionReader *reader)
-{
-    Ia3JsonObject json;
-    Datum datum;
-    Jsonb *object;
-
-    Ia3JsonBegin(&json);
-    if (get_option(reader, IA3_OPTION_RANK, &datum))
-        Ia3JsonPutInteger(&json, "rank", DatumGetInt32(datum));
-    if (get_option(reader, IA3_OPTION_ALPHA, &datum))
-        put_number(&json, "alpha", DatumGetFloat8(datum));
-    if (get_option(reader, IA3_OPTION_TARGETS, &datum))
-        Ia3JsonPutStrings(&json, "targets", Ia3StringsFromArray(datum, "targets"));
-    if (get_option(reader, IA3_OPTION_NORMS, &datum))
-        Ia3JsonPutBool(&json, "norms", DatumGetBool(datum));
-    if (get_option(reader, IA3_OPTION_PROMPT_LENGTH, &datum))
-        Ia3JsonPutInteger(&json, "prompt_length", DatumGetInt32(datum));
-    if (get_option(reader, IA3_OPTION_DECODER, &datum))
-        Ia3JsonPutBool(&json, "decoder", DatumGetBool(datum));
-    if (get_option(reader, IA3_OPTION_BOTTLENECK, &datum))
-        Ia3JsonPutInteger(&json, "bottleneck", DatumGetInt32(datum));
-    object = DatumGetJsonbP(Ia3JsonEnd(&json));
-    if (JB_ROOT_COUNT(object) == 0)
-        return pstrdup("");
-    return JsonbToCString(NULL, &object->root, VARSIZE(object));
-}
-
 Ia3Recipe *
 Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
 {
@@ -222,7 +177,8 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     if (r->init != NULL && pg_strcasecmp(r->init, "none") == 0)
         r->init = NULL;
     r->methodName = text_option(&reader, IA3_OPTION_METHOD);
-    r->methodOptions = method_options(&reader);
+    r->methodOptions =
+        options->methodOptions ? Ia3MethodOptionsFromArguments(fcinfo, options->methodOptions - 1) : "";
     r->steps = int_option(&reader, IA3_OPTION_STEPS, options->steps);
     r->batchSize = int_option(&reader, IA3_OPTION_BATCH_SIZE, options->batchSize);
     r->learningRate = float_option(&reader, IA3_OPTION_LEARNING_RATE, options->learningRate);

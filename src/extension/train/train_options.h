@@ -29,8 +29,8 @@ typedef struct Ia3Recipe {
     bool activate;
     Ia3LossAveraging averaging;
     Ia3Truncate truncate;
-    char *methodOptions; /* those that were specified, as JSON; empty: none */
-    Ia3Method method;    /* filled in by Ia3RecipeComplete */
+    const char *methodOptions; /* those that were specified, as JSON; empty: none */
+    Ia3Method method;          /* filled in by Ia3RecipeComplete */
 } Ia3Recipe;
 
 /* The options of functions that train, in no particular order. */
@@ -52,20 +52,13 @@ typedef enum Ia3Option {
     IA3_OPTION_LOSS_AVERAGING,
     IA3_OPTION_METHOD,
     IA3_OPTION_TRUNCATE,
-    /* options of methods */
-    IA3_OPTION_RANK,
-    IA3_OPTION_ALPHA,
-    IA3_OPTION_TARGETS,
-    IA3_OPTION_NORMS,
-    IA3_OPTION_PROMPT_LENGTH,
-    IA3_OPTION_DECODER,
-    IA3_OPTION_BOTTLENECK,
     IA3_N_OPTIONS
 } Ia3Option;
 
 /* The positions of a function's options, and the defaults for those that are NULL or that the function lacks. */
 typedef struct Ia3Options {
     int argument[IA3_N_OPTIONS]; /* from 1; 0: the function lacks the option */
+    int methodOptions;           /* the first of those of methods */
     int32 steps, batchSize;
     double learningRate; /* 0: that of the method */
     double lmWeight, unlikelihoodWeight, lengthNormWeight;
