@@ -21,7 +21,8 @@ END $$;
 
 -- each method trains: the loss falls, the version records the method, and the task can be used
 CREATE TABLE method (name text, rate float8);
-INSERT INTO method VALUES ('ia3', 0.02), ('lora', 0.3), ('adapter', 0.1), ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3);
+INSERT INTO method VALUES ('ia3', 0.02), ('lora', 0.3), ('adapter', 0.1), ('compacter', 0.1), ('compacter++', 0.1),
+    ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3);
 SELECT name, ia3_train(name, 'SELECT text, label FROM shots ORDER BY id', method => name, steps => 30,
                        learning_rate => rate, dropout => 0, seed => 7)
   FROM method;
@@ -89,6 +90,8 @@ INSERT INTO variant VALUES
     ('i_some', $$targets => '{EncDecAttention.q,EncDecAttention.k,SelfAttention.o,wo,SelfAttention.v}', learning_rate => 0.02$$),
     ('b_qv', $$method => 'bitfit', targets => '{q,v,wi_1}', learning_rate => 0.05$$),
     ('a3', $$method => 'adapter', bottleneck => 3, learning_rate => 0.1$$),
+    ('c8', $$method => 'compacter', bottleneck => 8, learning_rate => 0.1$$),
+    ('c64', $$method => 'compacter++', bottleneck => 64, learning_rate => 0.1$$),
     ('p3', $$method => 'prompt', prompt_length => 3, learning_rate => 0.3$$),
     ('p100', $$method => 'prompt', prompt_length => 100, decoder => false, learning_rate => 0.3$$);
 CREATE FUNCTION train(task text, options text, steps int DEFAULT 30) RETURNS text LANGUAGE sql AS $$
@@ -131,7 +134,8 @@ SELECT options, train('x', options) FROM unnest(ARRAY[
     $$method => 'lora', rank => -1$$, $$method => 'lora', alpha => 0$$, $$method => 'lora', alpha => 'NaN'$$,
     $$method => 'lora', alpha => 'Infinity'$$, $$method => 'lora', targets => '{}'$$, $$method => 'lora', targets => '{q,w0}'$$,
     $$method => 'lora', targets => '{wi}'$$, $$method => 'lora', targets => '{q,NULL}'$$, $$method => 'lora', targets => '{{q}}'$$,
-    $$method => 'adapter', bottleneck => -1$$, $$method => 'adapter', bottleneck => 513$$, $$method => 'ia3', bottleneck => 4$$,
+    $$method => 'adapter', bottleneck => -1$$, $$method => 'adapter', bottleneck => 513$$,
+    $$method => 'compacter', bottleneck => 10$$, $$method => 'compacter++', rank => 4$$, $$method => 'ia3', bottleneck => 4$$,
     $$targets => '{k,wi_1}'$$, $$targets => '{}'$$, $$targets => '{DenseReluDense.o}'$$,
     $$method => 'prompt', prompt_length => 0$$, $$method => 'prompt', prompt_length => 1001$$]) options;
 -- versions of earlier releases lack options, or have an older name for one

@@ -7,6 +7,7 @@
  *   per tensor: a = lr·max(1e-3, RMS(p))   β = 1 - t^-0.8   v = β·v + (1-β)(g² + 1e-30)
  *               u = g/√v                   p -= a·u/max(1, RMS(u))
  *   matrices: v_ij = r_i·c_j/mean(r), r and c the running means of rows and columns; a = lr with fixed_step
+ *   tensors of several matrices: each matrix has its own r and c, but both RMS are of the whole tensor
  *
  * An item of work is one tensor. Sums are in double precision, in 8 partial sums; elements are fp32 as in transformers.
  */
@@ -92,13 +93,11 @@ update(const ia3_adafactor *a, size_t begin, size_t n, float clip)
         p[i] -= step * (g[i] / sqrtf(v[i]));
 }
 
-/* Updates one matrix; the second moment holds r [rows], then c [cols]. */
-static void
-update_matrix(const ia3_adafactor *a, size_t begin, size_t rows, size_t cols, float clip)
+/* Turns the gradients g of one matrix into u, and returns Σ u². The second moment holds r [rows], then c [cols]. */
+static double
+scale_matrix(float *restrict g, float *restrict row, size_t rows, size_t cols, double beta, float clip)
 {
-    float *restrict p = a->values + begin, *restrict g = a->grads + begin;
-    float *restrict row = a->second_moment + begin, *restrict col = row + rows;
-    const double beta = 1.0 - pow((double) a->step, -0.8), n = (double) rows * (double) cols;
+    float *restrict col = row + rows;
     double mean = 0.0, sum = 0.0;
     for (size_t j = 0; j < cols; j++)
         col[j] *= (float) beta;
@@ -119,9 +118,23 @@ update_matrix(const ia3_adafactor *a, size_t begin, size_t rows, size_t cols, fl
             *u = (float) (*u / sqrt(row[i] / mean * col[j]));
             sum += (double) *u * (double) *u;
         }
-    double rms = a->fixed_step ? 1.0 : fmax(1e-3, sqrt(sum_squares(p, rows * cols) / n));
-    const float step = (float) (a->learning_rate * rms / fmax(1.0, sqrt(sum / n)));
-    for (size_t i = 0; i < rows * cols; i++)
+    return sum;
+}
+
+/* Updates one tensor of matrices. */
+static void
+update_matrices(const ia3_adafactor *a, size_t begin, size_t slices, size_t rows, size_t cols, float clip)
+{
+    float *restrict p = a->values + begin, *restrict g = a->grads + begin;
+    const double beta = 1.0 - pow((double) a->step, -0.8);
+    const size_t n = slices * rows * cols;
+    double sum = 0.0;
+    for (size_t s = 0; s < slices; s++)
+        sum += scale_matrix(g + s * rows * cols, a->second_moment + begin + s * (rows + cols), rows, cols,
+                            beta, clip);
+    double rms = a->fixed_step ? 1.0 : fmax(1e-3, sqrt(sum_squares(p, n) / (double) n));
+    const float step = (float) (a->learning_rate * rms / fmax(1.0, sqrt(sum / (double) n)));
+    for (size_t i = 0; i < n; i++)
         p[i] -= step * g[i];
 }
 
@@ -133,9 +146,10 @@ update_work(void *arg, int slot, size_t first, size_t last)
         int job;
         size_t begin, end;
         const ia3_adafactor *a = find_tensor(j, item, &job, &begin, &end);
-        int32_t rows = a->tensor_rows ? a->tensor_rows[item - j->first[job]] : 1;
+        size_t tensor = item - j->first[job], rows = a->tensor_rows ? (size_t) a->tensor_rows[tensor] : 1;
+        size_t slices = a->tensor_slices ? (size_t) a->tensor_slices[tensor] : 1;
         if (rows > 1)
-            update_matrix(a, begin, (size_t) rows, (end - begin) / (size_t) rows, j->clip[job]);
+            update_matrices(a, begin, slices, rows, (end - begin) / (slices * rows), j->clip[job]);
         else
             update(a, begin, end - begin, j->clip[job]);
     }

@@ -134,6 +134,9 @@ void ia3_cpu_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, const
 void ia3_cpu_bottleneck(ia3_device *dev, float *y, int rows, const ia3_bottleneck *b);
 void ia3_cpu_bottleneck_bwd(ia3_device *dev, void *dy, const ia3_bottleneck_grad *g, const float *y, int rows,
                             const ia3_bottleneck *b);
+void ia3_cpu_phm(ia3_device *dev, float *y, int rows, const ia3_phm_bottleneck *b);
+void ia3_cpu_phm_bwd(ia3_device *dev, void *dy, const ia3_phm_bottleneck_grad *g, const float *y, int rows,
+                     const ia3_phm_bottleneck *b);
 
 /* rmsnorm of one row; returns its rstd. */
 float ia3_norm_row(void *y, const float *x, const float *w, size_t d, float eps, bool bf16);

@@ -183,4 +183,6 @@ static const ia3_device_ops cpu_ops = {
     .low_rank_bwd = ia3_cpu_low_rank_bwd,
     .bottleneck = ia3_cpu_bottleneck,
     .bottleneck_bwd = ia3_cpu_bottleneck_bwd,
+    .phm = ia3_cpu_phm,
+    .phm_bwd = ia3_cpu_phm_bwd,
 };

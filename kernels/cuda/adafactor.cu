@@ -87,13 +87,12 @@ update_vector(const job *j, size_t begin, size_t n, float clip, double *shared)
         p[i] -= step * (g[i] / sqrtf(v[i]));
 }
 
-/* Updates a matrix; the second moment holds r [rows], then c [cols]. */
-__device__ __forceinline__ void
-update_matrix(const job *j, size_t begin, int rows, int cols, float clip, double *shared)
+/* Turns the gradients g of a matrix into u, and returns this thread's part of Σ u². The second moment holds r [rows], then c [cols]. */
+__device__ __forceinline__ double
+scale_matrix(float *g, float *r, int rows, int cols, double beta, float clip, double *shared)
 {
-    float *p = j->a.values + begin, *g = j->a.grads + begin, *r = j->a.second_moment + begin, *c = r + rows;
+    float *c = r + rows;
     const size_t n = (size_t) rows * (size_t) cols;
-    const double beta = j->beta_exact;
     for (size_t i = threadIdx.x; i < n; i += THREADS)
         g[i] *= clip;
     __syncthreads();
@@ -122,6 +121,20 @@ update_matrix(const job *j, size_t begin, int rows, int cols, float clip, double
         g[i] = u;
         sum += (double) u * (double) u;
     }
+    return sum;
+}
+
+/* Updates a tensor of matrices. */
+__device__ __forceinline__ void
+update_matrices(const job *j, size_t begin, int slices, int rows, int cols, float clip, double *shared)
+{
+    float *p = j->a.values + begin, *g = j->a.grads + begin;
+    const size_t each = (size_t) rows * (size_t) cols, n = (size_t) slices * each;
+    double sum = 0.0;
+    for (int s = 0; s < slices; s++)
+        sum += scale_matrix(g + (size_t) s * each,
+                            j->a.second_moment + begin + (size_t) s * (size_t) (rows + cols), rows, cols,
+                            j->beta_exact, clip, shared);
     const double rms = j->a.fixed_step ? 1.0 : sqrt(sum_squares(p, n, shared) / (double) n);
     const float step = step_of(j, rms, ia3_block_sum<WARPS>(sum, shared), (double) n);
     for (size_t i = threadIdx.x; i < n; i += THREADS)
@@ -134,12 +147,13 @@ __launch_bounds__(THREADS) update_kernel(const job *jobs, const double *norms)
     IA3_SHARED(double, shared);
     const job *j = job_of(jobs, (int) blockIdx.x);
     const int t = (int) blockIdx.x - j->first, rows = j->a.tensor_rows ? j->a.tensor_rows[t] : 1;
+    const int slices = j->a.tensor_slices ? j->a.tensor_slices[t] : 1;
     const size_t begin = (size_t) j->a.tensor_offsets[t], n = (size_t) j->a.tensor_offsets[t + 1] - begin;
     if (n == 0)
         return;
     const float clip = clip_of(j, norms);
     if (rows > 1)
-        update_matrix(j, begin, rows, (int) (n / (size_t) rows), clip, shared);
+        update_matrices(j, begin, slices, rows, (int) (n / ((size_t) slices * (size_t) rows)), clip, shared);
     else
         update_vector(j, begin, n, clip, shared);
 }

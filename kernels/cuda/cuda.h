@@ -125,6 +125,9 @@ void ia3_cuda_low_rank_bwd(ia3_device *dev, void *dx, float *da, float *db, cons
 void ia3_cuda_bottleneck(ia3_device *dev, float *y, int rows, const ia3_bottleneck *b);
 void ia3_cuda_bottleneck_bwd(ia3_device *dev, void *dy, const ia3_bottleneck_grad *g, const float *y,
                              int rows, const ia3_bottleneck *b);
+void ia3_cuda_phm(ia3_device *dev, float *y, int rows, const ia3_phm_bottleneck *b);
+void ia3_cuda_phm_bwd(ia3_device *dev, void *dy, const ia3_phm_bottleneck_grad *g, const float *y, int rows,
+                      const ia3_phm_bottleneck *b);
 
 /* --- dropout masks (rng.h) --- */
 

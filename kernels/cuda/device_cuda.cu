@@ -106,6 +106,8 @@ make_ops(void)
     o.low_rank_bwd = ia3_cuda_low_rank_bwd;
     o.bottleneck = ia3_cuda_bottleneck;
     o.bottleneck_bwd = ia3_cuda_bottleneck_bwd;
+    o.phm = ia3_cuda_phm;
+    o.phm_bwd = ia3_cuda_phm_bwd;
     return o;
 }
 

@@ -178,6 +178,29 @@ bottleneck_bwd(ia3_device *dev, void *dy, const ia3_bottleneck_grad *g, const fl
     own->bottleneck_bwd(dev, dy, g, y, rows, b);
 }
 
+/* A layer multiplies each of its factors' numbers by IA3_PHM numbers of a row, and the rules by one. */
+static double
+phm_products(const ia3_phm *m)
+{
+    return IA3_PHM * (IA3_PHM * IA3_PHM + (double) m->in + m->out);
+}
+
+static void
+phm(ia3_device *dev, float *y, int rows, const ia3_phm_bottleneck *b)
+{
+    macs += rows * (phm_products(&b->down) + phm_products(&b->up));
+    own->phm(dev, y, rows, b);
+}
+
+/* All again, except for the result, and the gradients of all inputs and all factors */
+static void
+phm_bwd(ia3_device *dev, void *dy, const ia3_phm_bottleneck_grad *g, const float *y, int rows,
+        const ia3_phm_bottleneck *b)
+{
+    macs += rows * (3 * (phm_products(&b->down) + phm_products(&b->up)) - (double) IA3_PHM * b->up.out);
+    own->phm_bwd(dev, dy, g, y, rows, b);
+}
+
 static void
 start_counting(ia3_device *dev)
 {
@@ -199,6 +222,8 @@ start_counting(ia3_device *dev)
     ops.low_rank_bwd = own->low_rank_bwd ? low_rank_bwd : NULL;
     ops.bottleneck = own->bottleneck ? bottleneck : NULL;
     ops.bottleneck_bwd = own->bottleneck_bwd ? bottleneck_bwd : NULL;
+    ops.phm = own->phm ? phm : NULL;
+    ops.phm_bwd = own->phm_bwd ? phm_bwd : NULL;
     dev->ops = &ops;
     macs = 0;
     used = peak = 0;
@@ -493,6 +518,7 @@ training(void **state)
                     {"ia3", "{\"targets\": [\"q\", \"v\", \"o\"]}"},
                     {"lora", "{\"rank\": 20, \"targets\": [\"k\", \"o\", \"wo\"]}"},
                     {"adapter", "{\"bottleneck\": 7}"},
+                    {"compacter", "{\"bottleneck\": 12}"},
                     {"prompt", "{\"prompt_length\": 1}"},
                     {"prompt", "{\"decoder\": false}"}};
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {

@@ -378,10 +378,33 @@ test_gated(void **state)
     for_each_dtype(on_gated);
 }
 
+/*
+ * The second moment of element i of a tensor of matrices; before it, with `g`, the step from what it was. r and c of a matrix are
+ * in the places of its first elements, as on the device.
+ */
+static double
+factored(double *v, const double *g, double factor, int rows, int cols, int i, double beta)
+{
+    double *r = v + i / (rows * cols) * (rows + cols), *c = r + rows, mean = 0;
+    const double *of = g ? g + i / (rows * cols) * (rows * cols) : NULL;
+    if (of && i % (rows * cols) == 0) {
+        for (int k = 0; k < rows + cols; k++)
+            r[k] *= beta;
+        for (int k = 0; k < rows * cols; k++) {
+            double square = of[k] * factor * of[k] * factor + 1e-30;
+            r[k / cols] += (1 - beta) * square / cols;
+            c[k % cols] += (1 - beta) * square / rows;
+        }
+    }
+    for (int k = 0; k < rows; k++)
+        mean += r[k] / rows;
+    return r[i / cols % rows] * c[i % cols] / mean;
+}
+
 /* The optimizer of transformers in double precision. */
 static void
-adafactor_reference(double *p, double *g, double *v, const int32_t *offsets, int n_tensors, double lr,
-                    int step, double clip)
+adafactor_reference(double *p, double *g, double *v, const int32_t *offsets, const int32_t *rows,
+                    const int32_t *slices, int n_tensors, double lr, int step, double clip)
 {
     double norm = 0, beta = 1 - pow(step, -0.8);
     for (int i = 0; i < offsets[n_tensors]; i++)
@@ -389,27 +412,34 @@ adafactor_reference(double *p, double *g, double *v, const int32_t *offsets, int
     double factor = clip > 0 ? fmin(1, clip / (sqrt(norm) + 1e-6)) : 1;
     for (int t = 0; t < n_tensors; t++) {
         double rms = 0, u_rms = 0;
-        int begin = offsets[t], end = offsets[t + 1];
+        int begin = offsets[t], end = offsets[t + 1], cols = (end - begin) / (rows[t] * slices[t]);
         for (int i = begin; i < end; i++) {
-            double x = g[i] * factor;
+            double x = g[i] * factor, second;
             rms += p[i] * p[i] / (end - begin);
-            v[i] = beta * v[i] + (1 - beta) * (x * x + 1e-30);
-            u_rms += x * x / v[i] / (end - begin);
+            if (rows[t] > 1)
+                second = factored(v + begin, g + begin, factor, rows[t], cols, i - begin, beta);
+            else
+                second = v[i] = beta * v[i] + (1 - beta) * (x * x + 1e-30);
+            u_rms += x * x / second / (end - begin);
         }
         double a = lr * fmax(1e-3, sqrt(rms)) / fmax(1, sqrt(u_rms));
         for (int i = begin; i < end; i++)
-            p[i] -= a * g[i] * factor / sqrt(v[i]);
+            p[i] -=
+                a * g[i] * factor /
+                sqrt(rows[t] > 1 ? factored(v + begin, NULL, factor, rows[t], cols, i - begin, beta) : v[i]);
     }
 }
 
 static void
 on_adafactor(ia3_device *dev)
 {
-    enum { TENSORS = 5, N = 1000, JOBS = 2 };
-    const int32_t offsets[TENSORS + 1] = {0, 256, 257, 300, 900, N};
+    enum { TENSORS = 8, N = 1364, JOBS = 2 };
+    const int32_t offsets[TENSORS + 1] = {0, 256, 257, 300, 900, 1000, 1060, 1124, N};
+    const int32_t rows[TENSORS] = {1, 1, 1, 1, 1, 12, 4, 40}, slices[TENSORS] = {1, 1, 1, 1, 1, 1, 4, 3};
     double *p[JOBS], *g[JOBS], *v[JOBS];
     ia3_adafactor jobs[JOBS];
-    int32_t *po = put_bytes(dev, offsets, sizeof offsets);
+    int32_t *po = put_bytes(dev, offsets, sizeof offsets), *pr = put_bytes(dev, rows, sizeof rows),
+            *ps = put_bytes(dev, slices, sizeof slices);
     for (int j = 0; j < JOBS; j++) {
         p[j] = random_values(N, 1.0);
         g[j] = calloc(N, sizeof(double));
@@ -418,6 +448,8 @@ on_adafactor(ia3_device *dev)
             p[j][i] *= 1e-5; /* RMS below 1e-3 */
         jobs[j] =
             (ia3_adafactor){put_f32(dev, p[j], N), put_f32(dev, g[j], N), put_f32(dev, v[j], N), po, TENSORS};
+        jobs[j].tensor_rows = pr;
+        jobs[j].tensor_slices = ps;
     }
     for (int step = 1; step <= 20; step++) {
         for (int j = 0; j < JOBS; j++) {
@@ -428,7 +460,7 @@ on_adafactor(ia3_device *dev)
             jobs[j].step = step;
             jobs[j].learning_rate = step == 1 ? 0 : 3e-3 * j + 1e-3;
             jobs[j].clip_norm = j ? 1.0 : 0.0;
-            adafactor_reference(p[j], g[j], v[j], offsets, TENSORS, jobs[j].learning_rate, step,
+            adafactor_reference(p[j], g[j], v[j], offsets, rows, slices, TENSORS, jobs[j].learning_rate, step,
                                 jobs[j].clip_norm);
         }
         dev->ops->adafactor(dev, jobs, JOBS);
@@ -450,6 +482,8 @@ on_adafactor(ia3_device *dev)
         dev->ops->free(dev, jobs[j].second_moment);
     }
     dev->ops->free(dev, po);
+    dev->ops->free(dev, pr);
+    dev->ops->free(dev, ps);
 }
 
 static void

@@ -36,7 +36,10 @@ variant_of(int method)
 {
     ia3_error err = {0};
     ia3_variant v;
-    const char *record = strcmp(ia3_methods[method]->name, "adapter") == 0 ? "{\"bottleneck\": 5}" : "";
+    const char *name = ia3_methods[method]->name;
+    const char *record = strcmp(name, "adapter") == 0         ? "{\"bottleneck\": 5}"
+                         : strncmp(name, "compacter", 9) == 0 ? "{\"bottleneck\": 8}"
+                                                              : "";
     golden_ok(ia3_variant_read(&v, ia3_methods[method], record, strlen(record), &err), &err);
     return v;
 }
@@ -243,6 +246,31 @@ test_gradients_and_steps(void **state)
         check_steps(f, m, t, want, check_gradients(f, l, grads, want));
         free(want);
         free(grads);
+        ia3_train_free(t);
+    }
+    close_fixture(f);
+}
+
+/* The losses of twenty steps are those of the reference. */
+static void
+test_curve(void **state)
+{
+    enum { STEPS = 20, BATCH = 4 };
+    fixture *f = open_fixture(state);
+    ia3_error err = {0};
+    for (int m = 1; m < N_METHODS; m++) {
+        ia3_recipe recipe = recipe_of(m);
+        ia3_train *t = job_of(f, &recipe, f->values[m]);
+        const float *want = expected(f, STEPS, m, "curve");
+        for (int s = 0; s < STEPS; s++) {
+            int batch[BATCH];
+            ia3_train_report report = {0};
+            for (int k = 0; k < BATCH; k++)
+                batch[k] = (BATCH * s + k) % GOLDEN_EXAMPLES;
+            golden_ok(ia3_train_step_on(t, batch, golden_no_texts, BATCH, &err), &err);
+            ia3_train_last(t, &report);
+            golden_limit(f->g, ia3_methods[m]->name, fabs(report.loss - want[s]), 1e-5 * fabs(want[s]));
+        }
         ia3_train_free(t);
     }
     close_fixture(f);
@@ -590,6 +618,7 @@ main(void)
     static const golden_test tests[] = {
         {"scores", test_scores, true, BOTH},
         {"gradients and steps", test_gradients_and_steps, false, TRAINED},
+        {"curve", test_curve, false, TRAINED},
         {"finite differences", test_differences, false, TRAINED},
         {"fresh is bare", test_fresh_is_bare, true, BOTH},
         {"mixed is one by one", test_mixed_is_one_by_one, true, BOTH},

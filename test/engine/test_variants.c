@@ -45,6 +45,9 @@ test_counts(void **state)
         {"lora", "{\"targets\": [\"wo\"], \"norms\": false}", 4 * 48 * (5120 + 2048)},
         {"adapter", "", 12934144},
         {"adapter", "{\"bottleneck\": 32}", 48 * (2 * 32 * 2048 + 32 + 2048) + 249856},
+        {"compacter", "", 870400}, /* 807 K in the paper, and 540 K: docs/sql.md */
+        {"compacter++", "", 560128},
+        {"compacter++", "{\"bottleneck\": 256}", 48 * (2 * 64 + 2 * 2048 + 3 * 256 + 2048) + 249856},
         {"bitfit", "", 1331200},
         {"bitfit", "{\"targets\": [\"q\", \"k\", \"v\", \"o\", \"wi_0\", \"wi_1\", \"wo\"]}", 1429504},
         {"layernorm", "", 249856},
@@ -63,17 +66,21 @@ test_counts(void **state)
     }
 }
 
-/* The default width of a bottleneck is a 32nd of d_model, as far as there is room for it. */
+/* The default width of a bottleneck is a 32nd of d_model, as far as there is room for it; of Compacter's, a multiple of four. */
 static void
 test_widths(void **state)
 {
-    static const int widths[][2] = {{8, 1},     {32, 1},      {63, 1},     {64, 2},
-                                    {1024, 32}, {16384, 512}, {65536, 512}};
+    static const int widths[][3] = {{8, 1, 4},      {32, 1, 4},        {63, 1, 4},
+                                    {64, 2, 4},     {224, 7, 4},       {384, 12, 12},
+                                    {1024, 32, 32}, {16384, 512, 512}, {65536, 512, 512}};
+    static const char *const methods[] = {"adapter", "compacter"};
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
         const ia3_config c = {.n_enc = 1, .n_dec = 1, .d_model = widths[i][0], .inner = 8, .d_ff = 8};
-        ia3_layout *l = ia3_layout_create(&c, variant_of("adapter", ""));
-        assert_int_equal(l->variant.options[0], widths[i][1]);
-        ia3_layout_free(l);
+        for (int m = 0; m < 2; m++) {
+            ia3_layout *l = ia3_layout_create(&c, variant_of(methods[m], ""));
+            assert_int_equal(l->variant.options[0], widths[i][m + 1]);
+            ia3_layout_free(l);
+        }
     }
 }
 
@@ -100,6 +107,9 @@ test_json(void **state)
         {"lora", "{\"targets\": []}", "targets must not be empty"},
         {"lora", "{\"targets\": [1]}", "targets has an element that is not a string"},
         {"lora", "{\"targets\": [\"q\", \"x\"]}", "invalid module \"x\" in targets"},
+        {"compacter", "{\"bottleneck\": 6}",
+         "bottleneck must be a multiple of 4 with the method \"compacter\""},
+        {"compacter++", "{\"bottleneck\": 516}", "bottleneck must be between 0 and 512"},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         ia3_error err = {0};
@@ -170,6 +180,16 @@ test_layouts(void **state)
     err = (ia3_error){0};
     assert_null(ia3_layouts_get(ls, &rank64, &err));
     assert_int_equal(err.code, IA3_E_TOO_LONG);
+    ia3_layouts_free(ls);
+
+    /* Compacter divides d_model by four */
+    const ia3_config odd = {.n_enc = 1, .n_dec = 1, .d_model = 6, .inner = 4, .d_ff = 8};
+    const ia3_variant compacter = variant_of("compacter", "");
+    ls = ia3_layouts_create(&odd, ia3_methods);
+    err = (ia3_error){0};
+    assert_null(ia3_layouts_get(ls, &compacter, &err));
+    assert_int_equal(err.code, IA3_E_INVALID);
+    assert_string_equal(err.message, "the backbone cannot have adapters of the method \"compacter\"");
     ia3_layouts_free(ls);
 }
 
@@ -384,6 +404,7 @@ test_differences(void **state)
     check_differences(f, "lora", "{\"rank\": 2, \"targets\": [\"SelfAttention.q\", \"EncDecAttention.v\"]}");
     check_differences(f, "bitfit", "{\"targets\": [\"q\", \"v\", \"wi_0\"]}");
     check_differences(f, "prompt", "{\"prompt_length\": 2}");
+    check_differences(f, "compacter", "{\"bottleneck\": 16}");
     check_differences(f, "prompt", "{\"prompt_length\": 5, \"decoder\": false}");
     dropout = 0.1; /* every choice has rows of its own */
     check_differences(f, "prompt", "{\"prompt_length\": 3}");
@@ -406,6 +427,9 @@ test_mixed(void **state)
                  {"lora", "{\"norms\": false}"},
                  {"bitfit", ""},
                  {"bitfit", "{\"targets\": [\"k\"]}"},
+                 {"compacter", "{\"bottleneck\": 16}"},
+                 {"compacter++", "{\"bottleneck\": 16}"},
+                 {"compacter++", "{\"bottleneck\": 512}"},
                  {"prompt", "{\"prompt_length\": 40}"},
                  {"prompt", "{\"prompt_length\": 40, \"decoder\": false}"},
                  {"lora", "{\"targets\": [\"q\", \"v\"]}"}};

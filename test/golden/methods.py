@@ -2,10 +2,10 @@
 """Writes methods/t5-relu-tied.safetensors and methods/t5-gated-untied.safetensors for test/engine/test_methods.c.
 
 The methods that (IA)3 is compared with, on the checkpoints that generate.py left: LoRA and prompt tuning as peft
-computes them, biases and scales of norms by hooks on transformers' modules, for peft has no such methods; adapters as T-Few's modules, behind the feed-forward. Names are
+computes them, biases and scales of norms by hooks on transformers' modules, for peft has no such methods; adapters and Compacter as T-Few's modules, behind sub-layers. Names are
 METHOD.TENSOR (the adapter, named as the engine stores it), METHOD.scores.INPUT, METHOD.losses (total, lm,
-unlikelihood, length_norm of the "tfew" batch), METHOD.grad.TENSOR, and, after five steps of Adafactor,
-METHOD.final.TENSOR. Everything is computed in float64 and stored in float32.
+unlikelihood, length_norm of the "tfew" batch), METHOD.grad.TENSOR, after five steps of Adafactor METHOD.final.TENSOR,
+and METHOD.curve (the losses of twenty other steps). Everything is computed in float64 and stored in float32.
 t5-relu-tied has the scores only.
 """
 
@@ -23,8 +23,8 @@ from transformers import Adafactor  # noqa: E402
 import configs  # noqa: E402
 import oracle  # noqa: E402
 
-RANK, WIDTH, TOKENS, STEPS, BATCH = 4, 5, 10, 5, 4
-RATES = {"lora": 3e-3, "adapter": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2}
+RANK, WIDTH, PHM_WIDTH, TOKENS, STEPS, CURVE, BATCH = 4, 5, 8, 10, 5, 20, 4
+RATES = {"lora": 3e-3, "adapter": 3e-3, "compacter": 3e-3, "compacter++": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2}
 LINEARS = ["q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"]
 TRAINED = "t5-gated-untied"
 PREFIX = "base_model.model."
@@ -42,7 +42,9 @@ class Plain:
 
 def draw(rng, name, shape):
     x = rng.standard_normal(shape)
-    return 1 + 0.3 * x if name.endswith(".scale") else x if name == "prompt_embeddings" else 0.3 * x
+    if name.endswith(".scale"):
+        return 1 + 0.3 * x
+    return x if name == "prompt_embeddings" else 0.6 * x if len(shape) == 3 else 0.3 * x
 
 
 def add_lora(base):
@@ -77,6 +79,45 @@ def add_adapter(base):
                            for n, p in linear.named_parameters()}
     add_scales(base, parameters)
     return Plain(base), parameters
+
+
+class Hypercomplex(torch.nn.Module):
+    """src/models/AdapterVariants/VariantLayers.py, PHMLinear, with a rule of its own and factors of rank one."""
+
+    def __init__(self, n_in, n_out, n=4):
+        super().__init__()
+        self.phm_rule = torch.nn.Parameter(torch.zeros(n, n, n))
+        self.W_left = torch.nn.Parameter(torch.zeros(n, n_in // n, 1))
+        self.W_right = torch.nn.Parameter(torch.zeros(n, 1, n_out // n))
+        self.b = torch.nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x):
+        return x @ sum(torch.kron(a, w) for a, w in zip(self.phm_rule, self.W_left @ self.W_right)) + self.b
+
+
+def add_compacter(base, sublayers=("SelfAttention", "DenseReluDense")):
+    """The same file's Adapters.py, HyperComplexAdapter, where configs/compacter.json says."""
+    parameters, d = {}, base.config.d_model
+    for name, module in base.named_modules():
+        sublayer = name.split(".")[-1]
+        if sublayer in sublayers:
+            down, up = Hypercomplex(d, PHM_WIDTH), Hypercomplex(PHM_WIDTH, d)
+
+            def change(m, args, y, down=down, up=up):
+                """Attention returns a tuple, of which the first is its output."""
+                x = y[0] if isinstance(y, tuple) else y
+                x = x + up(torch.relu(down(x)))
+                return (x,) + y[1:] if isinstance(y, tuple) else x
+            module.register_forward_hook(change)
+            at = PREFIX + name.removesuffix(sublayer) + "adapter."
+            parameters |= {f"{at}{part}_sampler.{n}": p for part, layer in (("down", down), ("up", up))
+                           for n, p in layer.named_parameters()}
+    add_scales(base, parameters)
+    return Plain(base), parameters
+
+
+def add_compacter_plus(base):
+    return add_compacter(base, ("DenseReluDense",))
 
 
 def add_bitfit(base):
@@ -117,7 +158,8 @@ def run(golden, method, out):
     base = oracle.fill(oracle.make_base(golden), weights).double()
     for p in base.parameters():
         p.requires_grad_(False)
-    model, parameters = {"lora": add_lora, "adapter": add_adapter, "bitfit": add_bitfit, "layernorm": add_layernorm,
+    model, parameters = {"lora": add_lora, "adapter": add_adapter, "compacter": add_compacter,
+                         "compacter++": add_compacter_plus, "bitfit": add_bitfit, "layernorm": add_layernorm,
                          "prompt": add_prompt}[method](base)
     rng = np.random.default_rng(golden.seed + 5000)
     for name in sorted(parameters):
@@ -138,20 +180,34 @@ def run(golden, method, out):
         train(golden, method, model, parameters, out)
 
 
-def train(golden, method, model, parameters, out):
-    examples = configs.draw_examples(golden)
+def steps(method, model, parameters, examples, plan):
+    """Takes steps of the optimizer; the losses before them."""
     optimizer = Adafactor(list(parameters.values()), lr=RATES[method], weight_decay=0.0,
                           scale_parameter=method != "prompt", relative_step=False, warmup_init=False)
+    losses = []
+    for batch in plan:
+        optimizer.zero_grad()
+        loss = oracle.losses(model, [examples[i] for i in batch], "batch")[0]
+        loss.backward()
+        losses.append(float(loss.detach()))
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimizer.step()
+    return losses
+
+
+def train(golden, method, model, parameters, out):
+    examples = configs.draw_examples(golden)
+    start = {n: p.detach().clone() for n, p in parameters.items()}
     total, parts = oracle.losses(model, examples[:5], "batch")
     total.backward()
     out[f"{method}.losses"] = np.array([float(x.detach()) for x in (total, *parts)])
     out |= {f"{method}.grad.{n}": p.grad.numpy().copy() for n, p in parameters.items()}
-    for batch in configs.draw_plan(golden, STEPS, BATCH):
-        optimizer.zero_grad()
-        oracle.losses(model, [examples[i] for i in batch], "batch")[0].backward()
-        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-        optimizer.step()
+    steps(method, model, parameters, examples, configs.draw_plan(golden, STEPS, BATCH))
     out |= {f"{method}.final.{n}": p.detach().numpy().copy() for n, p in parameters.items()}
+    for n, p in parameters.items():
+        p.data = start[n]
+    plan = [[(BATCH * s + k) % len(examples) for k in range(BATCH)] for s in range(CURVE)]
+    out[f"{method}.curve"] = np.array(steps(method, model, parameters, examples, plan))
 
 
 plain_encode = oracle.encode

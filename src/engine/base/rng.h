@@ -101,4 +101,11 @@ ia3_draw_normal(uint64_t seed, uint32_t stream, uint64_t counter)
     return (float) (sqrt(-2 * log(u)) * cos(2 * M_PI * v));
 }
 
+/* Returns a number that is uniformly distributed between -1 and 1, from number 2·counter of the stream. */
+static inline float
+ia3_draw_uniform(uint64_t seed, uint32_t stream, uint64_t counter)
+{
+    return (float) ((ia3_draw(seed, stream, 2 * counter, 1u << 31) + 0.5) * 0x1p-30 - 1);
+}
+
 #endif

@@ -157,6 +157,28 @@ typedef struct ia3_products {
     bool add;
 } ia3_products;
 
+/*
+ * A layer of parameterised hypercomplex multiplication (Zhang et al., arXiv 2102.08597) with factors of rank one, as Compacter
+ * (Karimi Mahabadi et al., arXiv 2106.04647) has it: x·W + b, where W [in, out] = Σ_i A_i ⊗ l_i·ρ_iᵀ, i < IA3_PHM, with A_i
+ * [IA3_PHM, IA3_PHM], l_i [in / IA3_PHM], ρ_i [out / IA3_PHM] and b [out], all fp32. in and out are multiples of IA3_PHM.
+ */
+enum { IA3_PHM = 4 };
+typedef struct ia3_phm {
+    int in, out;
+    const float *rule, *left, *right, *bias; /* A, l, ρ, b */
+} ia3_phm;
+typedef struct ia3_phm_grad {
+    float *rule, *left, *right, *bias;
+} ia3_phm_grad;
+
+/* A bottleneck of two such layers, which changes rows y in place: y += up(relu(down(y))); its width is that of ia3_bottleneck. */
+typedef struct ia3_phm_bottleneck {
+    ia3_phm down, up;
+} ia3_phm_bottleneck;
+typedef struct ia3_phm_bottleneck_grad {
+    ia3_phm_grad down, up;
+} ia3_phm_bottleneck_grad;
+
 /* One step of Adafactor for one job; see adafactor() below. */
 typedef struct ia3_adafactor {
     float *values, *grads, *second_moment; /* flat [n_values] each */
@@ -166,7 +188,9 @@ typedef struct ia3_adafactor {
     int step;                   /* 1 for the first step */
     double clip_norm;           /* 0: none; else first g *= min(1, clip_norm / (‖g‖ + 1e-6)) */
     const int32_t *tensor_rows; /* [n_tensors] rows of each tensor, 1 for a vector; NULL: all are vectors */
-    bool fixed_step;            /* a = lr, independent of the size of the values (scale_parameter off) */
+    const int32_t
+        *tensor_slices; /* [n_tensors] how many matrices of so many rows it has; NULL: all have one */
+    bool fixed_step;    /* a = lr, independent of the size of the values (scale_parameter off) */
 } ia3_adafactor;
 
 typedef struct ia3_device ia3_device;
@@ -298,6 +322,9 @@ typedef struct ia3_device_ops {
     void (*bottleneck)(ia3_device *dev, float *y, int rows, const ia3_bottleneck *b);
     void (*bottleneck_bwd)(ia3_device *dev, void *dy, const ia3_bottleneck_grad *g, const float *y, int rows,
                            const ia3_bottleneck *b);
+    void (*phm)(ia3_device *dev, float *y, int rows, const ia3_phm_bottleneck *b);
+    void (*phm_bwd)(ia3_device *dev, void *dy, const ia3_phm_bottleneck_grad *g, const float *y, int rows,
+                    const ia3_phm_bottleneck *b);
 } ia3_device_ops;
 
 struct ia3_device {

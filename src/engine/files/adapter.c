@@ -48,16 +48,32 @@ find(const ia3_layout *layout, const ia3_st_tensor *t, ia3_error *err)
     return e;
 }
 
+/* The shape as stored, of e->ndim numbers. */
+static void
+shape_of(const ia3_layout_entry *e, int64_t *shape)
+{
+    const int all[] = {e->slices, e->rows, e->cols};
+
+    for (int i = 0; i < e->ndim; i++)
+        shape[i] = all[3 - e->ndim + i];
+}
+
 static bool
 check_shape(const ia3_layout *layout, const ia3_layout_entry *e, const ia3_st_tensor *t, ia3_error *err)
 {
     if (layout->variant.method->spelling)
         return layout->variant.method->spelling->fits(e, t, err);
-    if (t->ndim == e->ndim && t->shape[e->ndim - 1] == e->cols && (t->ndim == 1 || t->shape[0] == e->rows))
+
+    int64_t shape[3];
+
+    shape_of(e, shape);
+    if (t->ndim == e->ndim && memcmp(t->shape, shape, (size_t) e->ndim * sizeof *shape) == 0)
         return true;
     FAIL(err, "tensor \"%.120s\" has the wrong shape for this backbone", t->name);
     if (e->ndim == 1)
         return ia3_fail_detail(err, "Its shape should be [%d].", e->cols);
+    if (e->ndim == 3)
+        return ia3_fail_detail(err, "Its shape should be [%d, %d, %d].", e->slices, e->rows, e->cols);
     return ia3_fail_detail(err, "Its shape should be [%d, %d].", e->rows, e->cols);
 }
 
@@ -131,7 +147,7 @@ fill_up(const ia3_layout *layout, const bool *seen, float *values, ia3_error *er
 
         if (seen[i])
             continue;
-        if (e->partner != 0 && seen[i + e->partner])
+        if ((e->partner != 0 && seen[i + e->partner]) || (i > 0 && e[-1].partner > 0 && seen[i - 1]))
             return FAIL(err, "tensor \"%s\" is missing", e->name);
         for (int k = 0; k < layout->n; k++)
             if (seen[k] && same_kind(e->name, layout->entries[k].name)) {
@@ -237,8 +253,7 @@ ia3_adapter_serialize(const ia3_layout *layout, const float *values, size_t *len
 
         tensors[i].name = e->name;
         tensors[i].ndim = e->ndim;
-        tensors[i].shape[0] = e->ndim == 2 ? e->rows : e->cols;
-        tensors[i].shape[1] = e->cols;
+        shape_of(e, tensors[i].shape);
         tensors[i].data = values + e->offset;
     }
 

@@ -15,7 +15,7 @@
 #define PREFIX "base_model.model."
 
 static ia3_layout_entry *
-add(ia3_layout *l, int ndim, int rows, int cols, float start, const char *format, va_list args)
+add(ia3_layout *l, int ndim, int slices, int rows, int cols, float start, const char *format, va_list args)
 {
     if (l->n == l->capacity) {
         l->capacity = l->capacity ? 2 * l->capacity : 64;
@@ -24,8 +24,14 @@ add(ia3_layout *l, int ndim, int rows, int cols, float start, const char *format
 
     ia3_layout_entry *e = &l->entries[l->n++];
 
-    *e = (ia3_layout_entry){
-        .offset = l->n_values, .len = rows * cols, .ndim = ndim, .rows = rows, .cols = cols, .start = start};
+    *e = (ia3_layout_entry){.offset = l->n_values,
+                            .len = slices * rows * cols,
+                            .ndim = ndim,
+                            .slices = slices,
+                            .rows = rows,
+                            .cols = cols,
+                            .uses = 1,
+                            .start = start};
     vsnprintf(e->name, sizeof e->name, format, args);
     l->n_values += (size_t) e->len;
     return e;
@@ -38,7 +44,7 @@ ia3_layout_add_vector(ia3_layout *l, int len, float start, const char *format, .
 
     va_start(args, format);
 
-    ia3_layout_entry *e = add(l, 1, 1, len, start, format, args);
+    ia3_layout_entry *e = add(l, 1, 1, 1, len, start, format, args);
 
     va_end(args);
     return e;
@@ -51,7 +57,20 @@ ia3_layout_add_matrix(ia3_layout *l, int rows, int cols, float start, const char
 
     va_start(args, format);
 
-    ia3_layout_entry *e = add(l, 2, rows, cols, start, format, args);
+    ia3_layout_entry *e = add(l, 2, 1, rows, cols, start, format, args);
+
+    va_end(args);
+    return e;
+}
+
+ia3_layout_entry *
+ia3_layout_add_matrices(ia3_layout *l, int slices, int rows, int cols, float start, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+
+    ia3_layout_entry *e = add(l, 3, slices, rows, cols, start, format, args);
 
     va_end(args);
     return e;
@@ -185,8 +204,8 @@ ia3_layout_find(const ia3_layout *l, const char *name)
 
 /*
  * What a method adds to the work of a pass. Each row of a place is multiplied by the matrices there. The backward pass
- * needs one product for the gradient of the input and one for that of the matrix; the first matrix of a pair is multiplied
- * once more, because the second one's input is not kept.
+ * needs one product for the gradient of the input and one for that of the matrix; all matrices of a group but the last are
+ * multiplied once more, because the inputs of those that follow are not kept.
  */
 static void
 count_work(ia3_layout *l)
@@ -207,9 +226,9 @@ count_work(ia3_layout *l)
                             : place / IA3_N_PARTS <= (size_t) l->n_enc ? &c->encoder
                                                                        : &c->decoder;
 
-        if (e->ndim == 2 && !l->variant.method->fused) {
-            row->forward += e->len;
-            row->backward += (e->partner > 0 ? 3.0 : 2.0) * e->len;
+        if (e->ndim > 1 && !l->variant.method->fused) {
+            row->forward += (double) e->uses * e->len;
+            row->backward += (e->partner > 0 ? 3.0 : 2.0) * e->uses * e->len;
         }
     }
 }

@@ -17,8 +17,10 @@ typedef struct ia3_layout_entry {
     char name[96]; /* as stored: "base_model.model.encoder.block.0.layer.0.SelfAttention.k.ia3_l" */
     size_t offset; /* of its first value in the layout */
     int len;
-    int ndim, rows, cols; /* the shape as stored; [cols] if ndim is 1 */
-    int partner; /* the other entry of two that mean nothing without each other follows (1) or precedes (-1); else 0 */
+    int ndim, slices, rows, cols; /* the shape as stored; [cols] if ndim is 1, [rows, cols] if it is 2 */
+    /* Of entries in a row that mean nothing without each other all but the last have 1, and the last has -1; others have 0. */
+    int partner;
+    int uses; /* with how many numbers of an activation's row each element of a matrix is multiplied; usually 1 */
     bool feedforward; /* (IA)³: stored as [1, len] (as peft does for feedforward_modules); else as [len, 1] */
     float
         start; /* the initial value of its elements, with which the tensor changes nothing (except in a prompt) */
@@ -103,13 +105,15 @@ bool ia3_layout_has_factors(const ia3_layout *l);
 const ia3_layout_entry *ia3_layout_find(const ia3_layout *l, const char *name);
 
 /*
- * For methods: add a tensor after those added so far, a vector [len] or a matrix [rows, cols], with the initial value
- * `start` and a name. The returned entry may be changed until the next one is added.
+ * For methods: add a tensor after those added so far, a vector [len], a matrix [rows, cols], or several [slices, rows, cols], with the
+ * initial value `start` and a name. The returned entry may be changed until the next one is added.
  */
 ia3_layout_entry *ia3_layout_add_vector(ia3_layout *l, int len, float start, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 ia3_layout_entry *ia3_layout_add_matrix(ia3_layout *l, int rows, int cols, float start, const char *format,
                                         ...) __attribute__((format(printf, 5, 6)));
+ia3_layout_entry *ia3_layout_add_matrices(ia3_layout *l, int slices, int rows, int cols, float start,
+                                          const char *format, ...) __attribute__((format(printf, 6, 7)));
 
 static inline size_t
 ia3_place_offset(const ia3_layout *l, ia3_place p)

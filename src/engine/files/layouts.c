@@ -99,12 +99,18 @@ lacks_targets(const ia3_variant *v)
 static bool
 check(const ia3_layout *l, ia3_error *err)
 {
+    const int d_model = l->home->config.d_model, multiple = l->variant.method->d_model_multiple;
     const size_t bytes = l->n_values * sizeof(float), limit = IA3_MAX_FRAME - FRAME_REST;
     const char *name = l->variant.method->name;
 
     if (lacks_targets(&l->variant))
         return ia3_fail(err, IA3_E_INVALID, "the backbone has none of the targets of the method \"%s\"",
                         name);
+    if (multiple != 0 && d_model % multiple != 0) {
+        ia3_fail(err, IA3_E_INVALID, "the backbone cannot have adapters of the method \"%s\"", name);
+        return ia3_fail_detail(err, "Its \"d_model\" is %d, which is not a multiple of %d.", d_model,
+                               multiple);
+    }
     if (bytes <= limit)
         return true;
     ia3_fail(err, IA3_E_TOO_LONG, "adapters of this configuration of the method \"%s\" are too large", name);

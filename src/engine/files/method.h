@@ -55,6 +55,7 @@ typedef struct ia3_method_rows {
 typedef struct ia3_method {
     const char *name;
     const ia3_method_option *options; /* at most IA3_MAX_OPTIONS; ends with a NULL name; NULL: none */
+    int d_model_multiple; /* if not 0, only backbones whose d_model is a multiple of this can have such adapters */
 
     /*
      * The tensors, which may depend on the layout's variant. `module` adds those of one module to the layout, `tensors`

@@ -56,13 +56,13 @@ uint8_t *ia3_safetensors_header(const ia3_st_tensor *const *tensors, int n, cons
 
 /*
  * Serialises fp32 tensors [n] as peft does: sorted by name, with the metadata {"format":"pt"}, the header padded with
- * spaces to a multiple of 8. The result is byte-identical to that of safetensors' own writer. ndim is 0 to 2; names are
+ * spaces to a multiple of 8. The result is byte-identical to that of safetensors' own writer. ndim is 0 to 3; names are
  * distinct and UTF-8. Returns a malloc'd buffer of *len bytes.
  */
 typedef struct ia3_st_out {
     const char *name;
     int ndim;
-    int64_t shape[2];
+    int64_t shape[3];
     const float *data;
 } ia3_st_out;
 uint8_t *ia3_safetensors_write(const ia3_st_out *tensors, int n, size_t *len);

@@ -138,8 +138,10 @@ ia3_variant_fit(ia3_variant *v, const ia3_config *config)
         const ia3_method_option *option = &v->method->options[i];
         if (option->kind == IA3_OPTION_KINDS)
             v->options[i] = (int) v->options[i] & ~absent;
-        if (option->divisor != 0 && v->options[i] == 0)
-            v->options[i] = fmin(fmax(config->d_model / option->divisor, 1), option->max);
+        if (option->divisor != 0 && v->options[i] == 0) {
+            const int each = option->multiple ? option->multiple : 1;
+            v->options[i] = fmin(fmax(config->d_model / option->divisor / each, 1) * each, option->max);
+        }
     }
 }
 
@@ -244,6 +246,9 @@ ia3_variant_check(const ia3_variant *v, ia3_error *err)
         }
         if (o->kind == IA3_OPTION_WHOLE && value != floor(value))
             return ia3_fail(err, IA3_E_INVALID, "%s must be a whole number", o->name);
+        if (o->multiple != 0 && fmod(value, o->multiple) != 0)
+            return ia3_fail(err, IA3_E_INVALID, "%s must be a multiple of %d with the method \"%s\"", o->name,
+                            o->multiple, v->method->name);
     }
     return true;
 }

@@ -39,6 +39,7 @@ typedef struct ia3_method_option {
     double standard; /* the value unless another one is specified */
     double before;   /* the value for versions without this option, which are older than it */
     int divisor; /* if not 0, the value 0 stands for d_model divided by this, at least 1 and at most max */
+    int multiple; /* if not 0, whole numbers must be multiples of this, to which the default is rounded down, but not to 0 */
 } ia3_method_option;
 
 typedef struct ia3_variant {

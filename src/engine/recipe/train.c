@@ -27,9 +27,9 @@ struct ia3_train {
     double dropout; /* the probability in use; never negative */
     int batch_tokens;
 
-    /* device memory: values, gradients and second moments, fp32 [n_values] each; where each tensor begins; its rows */
+    /* device memory: values, gradients and second moments, fp32 [n_values] each; where each tensor begins; its rows and matrices */
     float *values, *grads, *second_moment;
-    int32_t *tensor_offsets, *tensor_rows;
+    int32_t *tensor_offsets, *tensor_rows, *tensor_slices;
 
     int step; /* number of steps done */
     /* sampling: the epoch's examples in random order, and how many of them have been used */
@@ -81,24 +81,30 @@ create_device_state(ia3_train *t, const float *init, ia3_error *err)
     t->second_moment = dev->ops->alloc(dev, bytes);
     t->tensor_offsets = dev->ops->alloc(dev, offset_bytes);
     t->tensor_rows = dev->ops->alloc(dev, offset_bytes);
-    if (!t->values || !t->grads || !t->second_moment || !t->tensor_offsets || !t->tensor_rows)
+    t->tensor_slices = dev->ops->alloc(dev, offset_bytes);
+    if (!t->values || !t->grads || !t->second_moment || !t->tensor_offsets || !t->tensor_rows ||
+        !t->tensor_slices)
         return ia3_fail(err, IA3_E_MEMORY, "out of memory for the training state");
 
     int32_t *offsets = ia3_alloc(offset_bytes), *rows = ia3_alloc(offset_bytes);
+    int32_t *slices = ia3_alloc(offset_bytes);
     float *fresh = init ? NULL : ia3_alloc(bytes);
     for (int i = 0; i < l->n; i++) {
         const ia3_layout_entry *e = &l->entries[i];
         offsets[i] = (int32_t) e->offset;
-        rows[i] = e->rows > 1 && e->cols > 1 ? e->rows : 1;
+        rows[i] = e->rows > 1 && e->cols > 1 ? e->rows : 1; /* factors of one row or column are exact */
+        slices[i] = e->slices;
     }
     offsets[l->n] = (int32_t) l->n_values;
     bool ok = init || fresh_values(t, fresh, err);
     dev->ops->upload(dev, t->tensor_offsets, offsets, offset_bytes);
     dev->ops->upload(dev, t->tensor_rows, rows, offset_bytes);
+    dev->ops->upload(dev, t->tensor_slices, slices, offset_bytes);
     dev->ops->upload(dev, t->values, init ? init : fresh, bytes);
     dev->ops->zero(dev, t->second_moment, bytes);
     free(offsets);
     free(rows);
+    free(slices);
     free(fresh);
     return ok;
 }
@@ -161,7 +167,8 @@ ia3_train_free(ia3_train *t)
     if (!t)
         return;
     ia3_device *dev = t->m->dev;
-    void *device[] = {t->values, t->grads, t->second_moment, t->tensor_offsets, t->tensor_rows};
+    void *device[] = {t->values,         t->grads,       t->second_moment,
+                      t->tensor_offsets, t->tensor_rows, t->tensor_slices};
     for (size_t i = 0; i < sizeof device / sizeof *device; i++)
         if (device[i])
             dev->ops->free(dev, device[i]);
@@ -360,6 +367,7 @@ update(ia3_model *m, share *shares, int n)
                                    .second_moment = t->second_moment,
                                    .tensor_offsets = t->tensor_offsets,
                                    .tensor_rows = t->tensor_rows,
+                                   .tensor_slices = t->tensor_slices,
                                    .n_tensors = t->layout->n,
                                    .fixed_step = t->layout->variant.method->fixed_step,
                                    .learning_rate = learning_rate(&t->recipe, t->step),

@@ -12,10 +12,13 @@
 /*
  * The first method is the default and the one that is fused into the kernels. New methods must be added at the end,
  * because a saved training state identifies its method by the index in this list. If adapters of one method also have
- * the marks of a second one, the first must precede it (bitfit has the scales of layernorm, adapter also biases as bitfit does).
+ * the marks of a second one, the first must precede it (bitfit has the scales of layernorm, as adapter and Compacter do; adapter has
+ * biases as well; compacter has what compacter++ has and more).
  */
 #define IA3_METHODS(METHOD)                                                                                  \
-    METHOD(ia3) METHOD(lora) METHOD(adapter) METHOD(bitfit) METHOD(layernorm) METHOD(prompt)
+    METHOD(ia3)                                                                                              \
+    METHOD(lora)                                                                                             \
+    METHOD(adapter) METHOD(compacter) METHOD(compacter_plus) METHOD(bitfit) METHOD(layernorm) METHOD(prompt)
 
 #define IA3_DECLARE_METHOD(name) extern const ia3_method ia3_method_##name;
 IA3_METHODS(IA3_DECLARE_METHOD)
