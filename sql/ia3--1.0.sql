@@ -306,7 +306,8 @@ CREATE FUNCTION @extschema@.ia3_train(
     norms pg_catalog.bool DEFAULT NULL,
     prompt_length pg_catalog.int4 DEFAULT NULL,
     decoder pg_catalog.bool DEFAULT NULL,
-    bottleneck pg_catalog.int4 DEFAULT NULL
+    bottleneck pg_catalog.int4 DEFAULT NULL,
+    ensemble pg_catalog.int4 DEFAULT NULL
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_train IS
@@ -342,6 +343,7 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     prompt_length pg_catalog.int4 DEFAULT NULL,
     decoder pg_catalog.bool DEFAULT NULL,
     bottleneck pg_catalog.int4 DEFAULT NULL,
+    ensemble pg_catalog.int4 DEFAULT NULL,
     INOUT version pg_catalog.int4 DEFAULT NULL
 )
     AS 'MODULE_PATHNAME' LANGUAGE C;
@@ -941,6 +943,7 @@ CREATE FUNCTION @extschema@.ia3_cost(config pg_catalog.jsonb,
     prompt_length pg_catalog.int4 DEFAULT NULL,
     decoder pg_catalog.bool DEFAULT NULL,
     bottleneck pg_catalog.int4 DEFAULT NULL,
+    ensemble pg_catalog.int4 DEFAULT NULL,
     OUT parameters pg_catalog.int8,
     OUT paper_inference_flops pg_catalog.float8,
     OUT paper_training_flops pg_catalog.float8,
@@ -956,7 +959,8 @@ CREATE FUNCTION @extschema@.ia3_cost(config pg_catalog.jsonb,
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.jsonb, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
     pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
-    pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4) IS
+    pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4,
+    pg_catalog.int4) IS
     'what predicting, training and in-context learning cost with a backbone of this configuration';
 CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     tokens pg_catalog.int4 DEFAULT 103,
@@ -975,6 +979,7 @@ CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     prompt_length pg_catalog.int4 DEFAULT NULL,
     decoder pg_catalog.bool DEFAULT NULL,
     bottleneck pg_catalog.int4 DEFAULT NULL,
+    ensemble pg_catalog.int4 DEFAULT NULL,
     OUT parameters pg_catalog.int8,
     OUT paper_inference_flops pg_catalog.float8,
     OUT paper_training_flops pg_catalog.float8,
@@ -990,7 +995,8 @@ CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     AS 'MODULE_PATHNAME', 'ia3_cost_task' LANGUAGE C STABLE PARALLEL SAFE COST 1000;
 COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
     pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
-    pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4) IS
+    pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4,
+    pg_catalog.int4) IS
     'the same for the backbone, the method and the choices of a task';
 
 CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.jsonb)
@@ -1037,6 +1043,9 @@ CREATE VIEW ia3.adapters WITH (security_barrier) AS
            t.owner,
            COALESCE(a.recipe OPERATOR(pg_catalog.->>) 'backbone', t.backbone) AS backbone,
            a.method,
+           COALESCE((SELECT n::pg_catalog.int4
+                       FROM ia3.json_number(a.recipe OPERATOR(pg_catalog.->) 'method_options', 'ensemble') n
+                      WHERE n OPERATOR(pg_catalog.>=) 1 AND n OPERATOR(pg_catalog.<=) 32), 1) AS ensemble,
            a.parent_version,
            a.examples,
            pg_catalog.octet_length(a.vectors) AS size,
@@ -1061,6 +1070,7 @@ COMMENT ON COLUMN ia3.adapters.active IS 'whether calls without @version use it'
 COMMENT ON COLUMN ia3.adapters.owner IS 'role that owns the task';
 COMMENT ON COLUMN ia3.adapters.backbone IS 'backbone that the version was trained on';
 COMMENT ON COLUMN ia3.adapters.method IS 'method of fine-tuning: what was trained';
+COMMENT ON COLUMN ia3.adapters.ensemble IS 'how many members an ensemble has; 1 for a single adapter';
 COMMENT ON COLUMN ia3.adapters.parent_version IS
     'version of the same task that training started from; NULL if it started elsewhere';
 COMMENT ON COLUMN ia3.adapters.examples IS 'number of training examples; NULL for an imported version';

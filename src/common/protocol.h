@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 7
+#define IA3_PROTOCOL_VERSION 8
 #define IA3_FRAME_HEADER     9                    /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* must be less than palloc's limit */
 #define IA3_DIGEST_LEN       32
@@ -121,7 +121,7 @@ typedef enum Ia3Message {
  *          list<list<str choice>>            choice sets
  *          list<u32 choice set index, u32 label index in the set, list<input>>   examples; the inputs are the
  *          example rendered with each template, at least one
- * PROGRESS: u32 step (done), u32 steps, f64 loss, f64 examples per second, f64 seconds left, u32 inputs that were
+ * PROGRESS: u32 step (done), u32 steps (of all members of an ensemble together), f64 loss, f64 examples per second, f64 seconds left, u32 inputs that were
  *          truncated, u32 inputs. It is sent at most every 200 ms and once at the last step.
  * TRAIN_OK: str safetensors (PEFT adapter_model.safetensors, fp32), str metrics (a JSON object: "loss",
  *          "lm_loss", "unlikelihood_loss", "length_norm_loss" averaged over the last tenth of the steps,
@@ -160,8 +160,8 @@ typedef enum Ia3Message {
  *
  * METHOD:  str config.json, and then as CONFIGURE
  * METHOD_OK: what the method needs with these options on a backbone with the configuration of the request, whatever this
- *          engine's backbone is: u64 values of one adapter, and the members of ia3_method_cost (cost.h) in their
- *          order, f64 each
+ *          engine's backbone is: u64 values of one adapter, the members of ia3_method_cost (cost.h) in their
+ *          order, f64 each, and u32 passes: the members of an ensemble, else 1
  *
  * INFO_OK: str name, str path, str device in use ("cpu", "cuda:0"), str device description, str dtype ("bfloat16"),
  *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),

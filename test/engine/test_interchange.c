@@ -512,6 +512,7 @@ test_method_costs(void **state)
     assert_int_equal(ia3_get_u64(&c.reader), 3 * (2 * 8 + 16) + 3 * (4 * 8 + 16));
     for (int i = 0; i < 9; i++)
         assert_true(ia3_get_f64(&c.reader) == 0);
+    assert_int_equal(ia3_get_u32(&c.reader), 1);
     assert_true(!c.reader.bad && c.reader.p == c.reader.end);
 
     put_method(&c, small, "no such method");

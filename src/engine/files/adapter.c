@@ -11,6 +11,7 @@
 
 #include "engine/base/alloc.h"
 #include "engine/base/half.h"
+#include "ensemble.h"
 
 static float
 read_value(const ia3_st_tensor *t, size_t i)
@@ -36,6 +37,18 @@ read_value(const ia3_st_tensor *t, size_t i)
 static const ia3_layout_entry *
 find(const ia3_layout *layout, const ia3_st_tensor *t, ia3_error *err)
 {
+    if (layout->member) {
+        ia3_st_tensor alone = *t;
+        const int member = ia3_ensemble_member(t->name, &alone.name);
+        const ia3_layout_entry *e;
+
+        if (member < 0 || member >= layout->members) {
+            FAIL(err, "tensor \"%.200s\" does not belong to this ensemble", t->name);
+            return NULL;
+        }
+        e = find(layout->member, &alone, err);
+        return e ? &layout->entries[member * layout->member->n + (e - layout->member->entries)] : NULL;
+    }
     if (layout->variant.method->spelling)
         return layout->variant.method->spelling->find(layout, t, err);
 
@@ -61,6 +74,13 @@ shape_of(const ia3_layout_entry *e, int64_t *shape)
 static bool
 check_shape(const ia3_layout *layout, const ia3_layout_entry *e, const ia3_st_tensor *t, ia3_error *err)
 {
+    if (layout->member) {
+        ia3_st_tensor alone = *t;
+
+        ia3_ensemble_member(t->name, &alone.name);
+        return check_shape(layout->member,
+                           &layout->member->entries[(e - layout->entries) % layout->member->n], &alone, err);
+    }
     if (layout->variant.method->spelling)
         return layout->variant.method->spelling->fits(e, t, err);
 
@@ -137,19 +157,23 @@ same_kind(const char *a, const char *b)
 /*
  * Gives tensors that the adapter lacks the values with which they change nothing. It may lack a kind of modules, or a
  * whole stack, because only some were trained; but if it has a module of some layers and not of all, it probably
- * belongs to another backbone.
+ * belongs to another backbone. All members of an ensemble have the same tensors.
  */
 static bool
 fill_up(const ia3_layout *layout, const bool *seen, float *values, ia3_error *err)
 {
+    const int n = layout->n / layout->members; /* tensors of a member */
+
     for (int i = 0; i < layout->n; i++) {
         const ia3_layout_entry *e = &layout->entries[i];
 
+        if (seen[i] != seen[i % n])
+            return FAIL(err, "tensor \"%s\" is missing", layout->entries[seen[i] ? i % n : i].name);
         if (seen[i])
             continue;
         if ((e->partner != 0 && seen[i + e->partner]) || (i > 0 && e[-1].partner > 0 && seen[i - 1]))
             return FAIL(err, "tensor \"%s\" is missing", e->name);
-        for (int k = 0; k < layout->n; k++)
+        for (int k = i / n * n; k < i / n * n + n; k++)
             if (seen[k] && same_kind(e->name, layout->entries[k].name)) {
                 FAIL(err, "tensor \"%s\" is missing", e->name);
                 return ia3_fail_detail(err, "Other layers have it; the adapter may be one for fewer layers.");
@@ -214,9 +238,15 @@ ia3_adapter_variant(const ia3_method *const *methods, const uint8_t *data, size_
 
     if (st == NULL)
         return false;
+
+    int members;
+    ia3_safetensors *first = ia3_ensemble_first(st, &members);
+
     *variant = ia3_variant_standard(ia3_adapter_method(methods, data, len));
     if (variant->method->guess)
-        variant->method->guess(st, variant);
+        variant->method->guess(first, variant);
+    variant->members = members;
+    free(first);
     ia3_safetensors_free(st);
     if (ia3_variant_check(variant, err))
         return true;

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "engine/base/alloc.h"
+#include "ensemble.h"
 #include "method.h"
 
 #define PREFIX "base_model.model."
@@ -254,20 +255,12 @@ is_standard(const ia3_layout *l, const ia3_config *config)
     return ia3_variant_equal(&l->variant, &standard);
 }
 
-/* The limits of config.c keep n_values far below 2^40. */
-ia3_layout *
-ia3_layout_create(const ia3_config *config, ia3_variant variant)
+static void
+build(ia3_layout *l, const ia3_config *config)
 {
-    const ia3_method *method = variant.method;
-    ia3_layout *l = ia3_alloc(sizeof *l);
+    const ia3_method *method = l->variant.method;
 
-    l->variant = variant;
-    ia3_variant_fit(&l->variant, config);
-    l->n_enc = config->n_enc;
-    l->n_dec = config->n_dec;
-    l->inner = config->inner;
-    l->d_ff = config->d_ff;
-    l->gated = config->gated;
+    l->members = 1;
     if (method->module) {
         l->n_places = ((size_t) config->n_enc + (size_t) config->n_dec + 2) * IA3_N_PARTS;
         l->places = ia3_alloc_array(l->n_places, sizeof *l->places);
@@ -280,6 +273,25 @@ ia3_layout_create(const ia3_config *config, ia3_variant variant)
     l->plain = method->fused && is_standard(l, config);
     l->hooks = !method->fused || changes_outputs(l);
     count_work(l);
+}
+
+/* The limits of config.c keep n_values far below 2^40. */
+ia3_layout *
+ia3_layout_create(const ia3_config *config, ia3_variant variant)
+{
+    ia3_layout *l = ia3_alloc(sizeof *l);
+
+    l->variant = variant;
+    ia3_variant_fit(&l->variant, config);
+    l->n_enc = config->n_enc;
+    l->n_dec = config->n_dec;
+    l->inner = config->inner;
+    l->d_ff = config->d_ff;
+    l->gated = config->gated;
+    if (variant.members > 1)
+        ia3_ensemble_layout(l, config);
+    else
+        build(l, config);
     l->by_name = ia3_alloc_array((size_t) l->n, sizeof *l->by_name);
     for (int i = 0; i < l->n; i++)
         l->by_name[i] = i;
@@ -292,6 +304,7 @@ ia3_layout_free(ia3_layout *layout)
 {
     if (layout == NULL)
         return;
+    ia3_layout_free(layout->member);
     free(layout->entries);
     free(layout->by_name);
     free(layout->places);

@@ -88,6 +88,10 @@ typedef struct ia3_layout {
     bool hooks; /* rows of such adapters need calls of the method's hooks */
     ia3_method_cost cost; /* what the method adds to the backbone's work */
 
+    /* of an ensemble: how many members it has, and the layout of one; else 1 and NULL */
+    int members;
+    struct ia3_layout *member;
+
     /* the list that it belongs to (layouts.h); NULL: none */
     struct ia3_layouts *home;
     struct ia3_layout *next;

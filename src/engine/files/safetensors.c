@@ -305,6 +305,13 @@ ia3_safetensors_find(const ia3_safetensors *st, const char *name)
 {
     const owner *o = st->owned;
     const ia3_st_tensor key = {.name = name}, *key_ptr = &key;
+
+    for (int i = 0; o == NULL && i < st->n; i++)
+        if (strcmp(st->tensors[i].name, name) == 0)
+            return &st->tensors[i];
+    if (o == NULL)
+        return NULL;
+
     const ia3_st_tensor **found = bsearch(&key_ptr, o->by_name, st->n, sizeof *o->by_name, compare_name);
 
     return found ? *found : NULL;

@@ -27,7 +27,7 @@ typedef struct ia3_safetensors {
     ia3_st_tensor *tensors; /* in the order of the file's data */
     int n_metadata;
     char **metadata_keys, **metadata_values; /* __metadata__ */
-    void *owned;
+    void *owned;                             /* NULL if somebody else has put tensors together */
 } ia3_safetensors;
 
 /*

@@ -12,10 +12,12 @@
 #include "engine/base/alloc.h"
 #include "method.h"
 
+#define ENSEMBLE "ensemble"
+
 ia3_variant
 ia3_variant_standard(const ia3_method *method)
 {
-    ia3_variant v = {.method = method};
+    ia3_variant v = {.method = method, .members = 1};
 
     for (int i = 0; method->options && method->options[i].name; i++)
         v.options[i] = method->options[i].standard;
@@ -25,7 +27,7 @@ ia3_variant_standard(const ia3_method *method)
 bool
 ia3_variant_equal(const ia3_variant *a, const ia3_variant *b)
 {
-    bool equal = a->method == b->method;
+    bool equal = a->method == b->method && a->members == b->members;
 
     for (int i = 0; i < IA3_MAX_OPTIONS; i++)
         equal = equal && a->options[i] == b->options[i];
@@ -162,6 +164,17 @@ set_option(const ia3_method_option *option, const json_t *value, double *to, ia3
     return true;
 }
 
+static bool
+set_members(ia3_variant *v, const json_t *value, ia3_error *err)
+{
+    const double n = json_number_value(value);
+
+    if (!json_is_number(value) || n != floor(n))
+        return ia3_fail(err, IA3_E_INVALID, "%s must be a whole number", ENSEMBLE);
+    v->members = (int) fmin(fmax(n, 0), IA3_MAX_MEMBERS + 1);
+    return true;
+}
+
 /* Whether an option has this name; `old` allows that of earlier releases. */
 static bool
 is_called(const ia3_method_option *option, const char *name, bool old)
@@ -193,8 +206,12 @@ change(ia3_variant *v, const char *json, size_t len, bool old, ia3_error *err)
 
         while (options && options[i].name && !is_called(&options[i], name, old))
             i++;
-        ok = options && options[i].name ? set_option(&options[i], value, &v->options[i], err)
-                                        : fail_unknown(v->method, name, err);
+        if (options && options[i].name)
+            ok = set_option(&options[i], value, &v->options[i], err);
+        else if (strcmp(name, ENSEMBLE) == 0)
+            ok = set_members(v, value, err);
+        else
+            ok = fail_unknown(v->method, name, err);
         if (!ok)
             break;
     }
@@ -211,7 +228,7 @@ ia3_variant_change(ia3_variant *v, const char *json, size_t len, ia3_error *err)
 bool
 ia3_variant_read(ia3_variant *v, const ia3_method *method, const char *json, size_t len, ia3_error *err)
 {
-    *v = (ia3_variant){.method = method};
+    *v = (ia3_variant){.method = method, .members = 1};
     for (int i = 0; method->options && method->options[i].name; i++)
         v->options[i] = method->options[i].before;
     if (change(v, json, len, true, err))
@@ -229,6 +246,8 @@ ia3_variant_read(ia3_variant *v, const ia3_method *method, const char *json, siz
 bool
 ia3_variant_check(const ia3_variant *v, ia3_error *err)
 {
+    if (v->members < 1 || v->members > IA3_MAX_MEMBERS)
+        return ia3_fail(err, IA3_E_INVALID, "%s must be between 1 and %d", ENSEMBLE, IA3_MAX_MEMBERS);
     for (int i = 0; v->method->options && v->method->options[i].name; i++) {
         const ia3_method_option *o = &v->method->options[i];
         double value = v->options[i];
@@ -275,6 +294,8 @@ ia3_variant_text(const ia3_variant *v)
     for (int i = 0; options && options[i].name; i++)
         if (!options[i].unrecorded || v->options[i] != options[i].before)
             json_object_set_new(object, options[i].name, json_of(&options[i], v->options[i]));
+    if (v->members > 1)
+        json_object_set_new(object, ENSEMBLE, json_integer(v->members));
     text = json_object_size(object) > 0 ? json_dumps(object, JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(17))
                                         : ia3_strdup("");
     json_decref(object);

@@ -15,7 +15,8 @@
 
 struct ia3_method;
 
-#define IA3_MAX_OPTIONS 4 /* of one method */
+#define IA3_MAX_OPTIONS 4  /* of one method */
+#define IA3_MAX_MEMBERS 32 /* of an ensemble */
 
 typedef enum ia3_option_kind {
     IA3_OPTION_WHOLE,  /* a whole number */
@@ -42,8 +43,10 @@ typedef struct ia3_method_option {
     int multiple; /* if not 0, whole numbers must be multiples of this, to which the default is rounded down, but not to 0 */
 } ia3_method_option;
 
+/* `members` is the option "ensemble", which all methods have, and which is recorded if it is not 1 (ensemble.h). */
 typedef struct ia3_variant {
     const struct ia3_method *method;
+    int members;
     double options[IA3_MAX_OPTIONS]; /* in the order of the method's options; the rest is 0 */
 } ia3_variant;
 

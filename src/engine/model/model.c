@@ -519,6 +519,15 @@ ia3_adapter_create(ia3_model *m, const ia3_layout *layout, const float *values,
     a->layout = ia3_layout_retain(layout);
     a->values = device;
     a->bytes = bytes;
+    if (layout->member) {
+        a->members = ia3_alloc_array((size_t) layout->members, sizeof *a->members);
+        for (int i = 0; i < layout->members; i++) {
+            a->members[i] = *a;
+            a->members[i].layout = layout->member;
+            a->members[i].values = device + (size_t) i * layout->member->n_values;
+            a->members[i].members = NULL;
+        }
+    }
     return a;
 }
 
@@ -529,5 +538,6 @@ ia3_adapter_free(ia3_model *m, ia3_adapter *a)
         return;
     m->dev->ops->free(m->dev, a->values);
     ia3_layout_release(a->layout);
+    free(a->members);
     free(a);
 }

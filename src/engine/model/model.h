@@ -34,6 +34,8 @@ typedef struct ia3_adapter {
     const ia3_layout *layout;
     float *values; /* device memory, in this layout */
     size_t bytes;
+    struct ia3_adapter
+        *members; /* [layout->members] of an ensemble, whose values are among these; else NULL */
 } ia3_adapter;
 /*
  * Copies an adapter to the device; `values` is host memory in the layout, which is retained. NULL with IA3_E_INVALID if the

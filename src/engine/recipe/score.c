@@ -285,8 +285,8 @@ is_large(const ia3_score_row *row)
     return row->choices->n_rows > IA3_PIECE_ROWS;
 }
 
-bool
-ia3_score(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
+static bool
+score_rows(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
 {
     bool ok = true;
     for (int from = 0, to; ok && from < n; from = to) {
@@ -299,5 +299,64 @@ ia3_score(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
             to++;
         ok = score_together(m, rows + from, to - from, err);
     }
+    return ok;
+}
+
+static int
+members_of(const ia3_score_row *row)
+{
+    return row->adapter ? row->adapter->layout->members : 1;
+}
+
+/* The rows with the k-th of their members, which are added to the sums in rows[].scores; `part` [n], `scores` as many as all choices. */
+static bool
+add_members(ia3_model *m, ia3_score_row *rows, int n, int k, ia3_score_row *part, double *scores,
+            ia3_error *err)
+{
+    int n_part = 0;
+    for (int i = 0; i < n; i++) {
+        if (k >= members_of(&rows[i]))
+            continue;
+        part[n_part] = rows[i];
+        if (rows[i].adapter && rows[i].adapter->members)
+            part[n_part].adapter = &rows[i].adapter->members[k];
+        part[n_part++].scores = scores;
+        scores += rows[i].choices->n;
+    }
+    if (!score_rows(m, part, n_part, err))
+        return false;
+    for (int i = 0, at = 0; i < n; i++) {
+        if (k >= members_of(&rows[i]))
+            continue;
+        for (int c = 0; c < rows[i].choices->n; c++)
+            rows[i].scores[c] = (k > 0 ? rows[i].scores[c] : 0) + part[at].scores[c];
+        rows[i].flops = (k > 0 ? rows[i].flops : 0) + part[at].flops;
+        rows[i].repeated = part[at++].repeated;
+    }
+    return true;
+}
+
+bool
+ia3_score(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
+{
+    int members = 1;
+    size_t choices = 0;
+    for (int i = 0; i < n; i++) {
+        members = members_of(&rows[i]) > members ? members_of(&rows[i]) : members;
+        choices += (size_t) rows[i].choices->n;
+    }
+    if (members == 1)
+        return score_rows(m, rows, n, err);
+
+    ia3_score_row *part = ia3_alloc_array((size_t) n, sizeof *part);
+    double *scores = ia3_alloc_array(choices, sizeof *scores);
+    bool ok = true;
+    for (int k = 0; ok && k < members; k++)
+        ok = add_members(m, rows, n, k, part, scores, err);
+    for (int i = 0; ok && i < n; i++)
+        for (int c = 0; c < rows[i].choices->n; c++)
+            rows[i].scores[c] /= members_of(&rows[i]);
+    free(part);
+    free(scores);
     return ok;
 }

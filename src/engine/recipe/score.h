@@ -32,7 +32,10 @@ int ia3_score_row_tokens(const ia3_score_row *row);
  */
 bool ia3_score_by_states(const ia3_model *m, const ia3_score_row *row);
 
-/* Computes the scores of all n rows in one batch. On failure (IA3_E_MEMORY) no score is valid. */
+/*
+ * Computes the scores of all n rows in one batch. Those of an ensemble are the means over its members, each of which takes a pass
+ * of its own, with the same members of the other rows. On failure (IA3_E_MEMORY) no score is valid.
+ */
 bool ia3_score(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err);
 
 #endif

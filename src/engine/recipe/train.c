@@ -136,6 +136,10 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
     if (!ia3_recipe_check(recipe, err) || !check_examples(examples, n, err) ||
         !ia3_model_has_method(m, recipe->variant.method, err))
         return NULL;
+    if (recipe->variant.members != 1) {
+        ia3_fail(err, IA3_E_INVALID, "the members of an ensemble are trained one by one");
+        return NULL;
+    }
     const ia3_layout *layout = ia3_layouts_get(m->layouts, &recipe->variant, err);
     if (layout == NULL || !ia3_model_retain_backward(m, err)) {
         ia3_layout_release(layout);

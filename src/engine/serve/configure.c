@@ -12,7 +12,7 @@ put_variant(ia3_writer *w, const ia3_layout *l)
 {
     const ia3_variant *v = &l->variant;
     char *options = ia3_variant_text(v), *peft = NULL;
-    json_t *members = v->method->peft ? v->method->peft(v) : NULL;
+    json_t *members = v->method->peft && v->members == 1 ? v->method->peft(v) : NULL;
 
     if (members)
         peft = json_dumps(members, JSON_COMPACT | JSON_REAL_PRECISION(17));

@@ -90,7 +90,7 @@ ia3_io_progress(const ia3_event *e)
     ia3_writer w = {0};
     ia3_frame_begin(&w, IA3_PROGRESS, r->id);
     ia3_put_u32(&w, e->step);
-    ia3_put_u32(&w, (uint32_t) r->recipe.steps);
+    ia3_put_u32(&w, e->steps);
     ia3_put_f64(&w, e->loss);
     ia3_put_f64(&w, e->examples_per_second);
     ia3_put_f64(&w, e->seconds_left);
@@ -445,6 +445,7 @@ describe_method(ia3_io *io, const ia3_frame *frame, ia3_writer *w, ia3_error *er
     ia3_put_f64(w, layout->cost.lead_rows);
     ia3_put_f64(w, layout->cost.decoder_lead_rows);
     ia3_put_f64(w, layout->cost.below_vectors);
+    ia3_put_u32(w, (uint32_t) layout->members);
     ia3_layout_free(layout);
     return true;
 }

@@ -140,6 +140,12 @@ ia3_run_generation(ia3_server *s, ia3_row **rows, int n)
 
         if (ia3_row_failed(rows[i]))
             continue;
+        if (rows[i]->adapter && rows[i]->adapter->layout->members > 1) {
+            ia3_fail(&err, IA3_E_UNSUPPORTED, "an ensemble cannot generate text");
+            ia3_fail_hint(&err, "Train one version without the option ensemble.");
+            ia3_row_fail(rows[i], &err);
+            continue;
+        }
         if (!ia3_adapter_to_device(s, rows[i]->adapter, &err)) {
             ia3_row_fail(rows[i], &err);
             continue;

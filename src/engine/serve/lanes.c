@@ -80,10 +80,11 @@ cost_of(const ia3_lanes *l, const ia3_row *row)
     const ia3_layout *layout = row->adapter ? row->adapter->layout : NULL;
     int n_ids = row->n_ids + (layout ? layout->lead_rows + layout->dec_lead_rows : 0);
     double attention = l->attention * n_ids * n_ids;
+    const int passes = layout ? layout->members : 1;
     if (row->sampling) /* generated tokens count like tokens of the input */
         return n_ids + (int64_t) row->sampling->max_tokens + (int64_t) attention;
     ia3_score_row s = {.n_ids = n_ids, .ids = row->ids, .choices = row->set->choices};
-    return ia3_score_row_tokens(&s) + (int64_t) attention;
+    return passes * (ia3_score_row_tokens(&s) + (int64_t) attention);
 }
 
 static ia3_row_kind

@@ -97,8 +97,11 @@ run(ia3_merger *m, ia3_request *r)
 
     memcpy(directory, r->merge.directory.data, r->merge.directory.len);
     directory[r->merge.directory.len] = '\0';
-    if (values != NULL && !atomic_load(&r->cancelled) &&
-        ia3_merge(s->path, s->digest, &layout->variant, values, directory, &r->cancelled, &r->error))
+    if (values != NULL && layout->members > 1) {
+        ia3_fail(&r->error, IA3_E_UNSUPPORTED, "an ensemble cannot be merged into the weights");
+        ia3_fail_hint(&r->error, "Train one of its members alone, with its seed.");
+    } else if (values != NULL && !atomic_load(&r->cancelled) &&
+               ia3_merge(s->path, s->digest, &layout->variant, values, directory, &r->cancelled, &r->error))
         ia3_log(IA3_LOG_LOG, "merged checkpoint written to \"%s\" in %.1f s", directory, ia3_now() - started);
     free(values);
     ia3_layout_release(layout);

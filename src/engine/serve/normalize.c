@@ -31,6 +31,10 @@ apply_config(const ia3_layouts *layouts, ia3_variant *v, const char *text, size_
 {
     const ia3_method *method = v->method;
 
+    if (len > 0 && v->members > 1) {
+        ia3_fail(err, IA3_E_UNSUPPORTED, "there is no PEFT configuration for an ensemble");
+        return ia3_fail_detail(err, "PEFT has nothing like this.");
+    }
     if (len == 0 || method == ia3_layouts_methods(layouts)[0])
         return true;
     if (method->read_peft == NULL) {
@@ -93,7 +97,7 @@ put_adapter(ia3_writer *w, const ia3_layout *layout, bool configured, const uint
         ia3_put_str(w, (const char *) out, n_out);
         ia3_put_u32(w, (uint32_t) st->n);
         ia3_put_u32(w, (uint32_t) layout->n);
-        if (method->spelling)
+        if (method->spelling && layout->members == 1)
             put_modules(w, st, method->spelling);
         else
             ia3_put_u32(w, 0);

@@ -32,7 +32,7 @@ typedef struct ia3_event {
     ia3_request *request;
     int percent;
     ia3_error error;
-    uint32_t step;
+    uint32_t step, steps;
     double loss, examples_per_second, seconds_left;
 } ia3_event;
 

@@ -15,9 +15,15 @@
 
 #define PROGRESS_SECONDS 0.2
 
+/* The members of an ensemble are trained one after another. */
 typedef struct ia3_job {
     ia3_request *request;
-    ia3_train *train;
+    const ia3_layout *layout; /* of all members */
+    ia3_train *train;         /* of the member in training */
+    int member;
+    float *init;   /* host memory: the values to start from, of one member or of all; NULL: fresh ones */
+    bool init_all; /* of all */
+    float *values; /* [layout->n_values] of the members that have been trained */
     ia3_loss_record losses;
     double started, ready, reported; /* times; ready: since when the job has been waiting for its next step */
     double examples;                 /* number of examples trained on so far */
@@ -37,13 +43,21 @@ ia3_trainer_create(ia3_server *s)
     return t;
 }
 
+static void
+free_job(ia3_job *job)
+{
+    ia3_train_free(job->train);
+    ia3_layout_release(job->layout);
+    free(job->init);
+    free(job->values);
+    free(job);
+}
+
 void
 ia3_trainer_free(ia3_trainer *t)
 {
-    for (int i = 0; i < t->n; i++) {
-        ia3_train_free(t->jobs[i]->train);
-        free(t->jobs[i]);
-    }
+    for (int i = 0; i < t->n; i++)
+        free_job(t->jobs[i]);
     free(t->jobs);
     free(t);
 }
@@ -77,20 +91,19 @@ initial_values(ia3_trainer *t, const ia3_request *r)
     return values;
 }
 
+/* An ensemble may start from one adapter, from which all members do then. */
 static bool
-may_start_from(ia3_trainer *t, const ia3_cached_adapter *a, const ia3_variant *variant, ia3_error *err)
+may_start_from(const ia3_cached_adapter *a, const ia3_layout *layout, ia3_error *err)
 {
     if (a == NULL)
         return true;
+    const ia3_variant *variant = &layout->variant;
     if (a->layout->variant.method != variant->method) {
         ia3_fail(err, IA3_E_INVALID, "the version to start from was trained with another method");
         return ia3_fail_hint(err, "Use the method of that version, or start from another version.");
     }
-    const ia3_layout *layout = ia3_layouts_get(ia3_model_layouts(t->server->model), variant, err);
-    if (layout == NULL)
-        return false;
-    ia3_layout_release(layout);
-    if (layout == a->layout)
+    if (ia3_variant_equal(&a->layout->variant, variant) ||
+        (layout->member && ia3_variant_equal(&a->layout->variant, &layout->member->variant)))
         return true;
     char *options = ia3_variant_text(&a->layout->variant);
     ia3_fail(err, IA3_E_INVALID, "the version to start from was trained with other options of the method");
@@ -100,30 +113,56 @@ may_start_from(ia3_trainer *t, const ia3_cached_adapter *a, const ia3_variant *v
     return false;
 }
 
+/* Begins to train a member, with a seed of its own. */
+static bool
+start_member(ia3_trainer *t, ia3_job *job)
+{
+    const ia3_request *r = job->request;
+    const size_t n = job->layout->n_values / (size_t) job->layout->members;
+    ia3_recipe recipe = r->recipe;
+    recipe.variant.members = 1;
+    recipe.seed += (uint64_t) job->member;
+    const float *init = job->init_all ? job->init + (size_t) job->member * n : job->init;
+    job->train = ia3_train_create(t->server->model, r->examples, (int) r->n_examples, &recipe, init,
+                                  &job->request->error);
+    return job->train != NULL;
+}
+
+static bool
+fail_interrupted(ia3_error *err)
+{
+    ia3_fail(err, IA3_E_UNSUPPORTED, "an ensemble cannot be trained with checkpoints");
+    return ia3_fail_hint(err, "Start from a single version, or train in one piece.");
+}
+
+static bool
+start_job(ia3_trainer *t, ia3_job *job)
+{
+    ia3_request *r = job->request;
+    job->layout = ia3_layouts_get(ia3_model_layouts(t->server->model), &r->recipe.variant, &r->error);
+    if (job->layout == NULL || !may_start_from(r->adapters[0], job->layout, &r->error))
+        return false;
+    if (job->layout->members > 1 && (r->recipe.stop != 0 || r->state != NULL))
+        return fail_interrupted(&r->error);
+    job->init = initial_values(t, r);
+    job->init_all = job->init && r->adapters[0]->layout->members > 1;
+    job->values = ia3_alloc_array(job->layout->n_values, sizeof *job->values);
+    return start_member(t, job) &&
+           (r->state == NULL || ia3_train_restore(job->train, r->state, r->state_len, &r->error));
+}
+
 void
 ia3_trainer_add(ia3_trainer *t, ia3_request *r)
 {
-    float *init = NULL;
-    ia3_train *train = NULL;
-    if (may_start_from(t, r->adapters[0], &r->recipe.variant, &r->error)) {
-        init = initial_values(t, r);
-        train =
-            ia3_train_create(t->server->model, r->examples, (int) r->n_examples, &r->recipe, init, &r->error);
-    }
-    free(init);
-    if (train != NULL && r->state != NULL && !ia3_train_restore(train, r->state, r->state_len, &r->error)) {
-        ia3_train_free(train);
-        train = NULL;
-    }
-    if (train == NULL) {
+    ia3_job *job = ia3_alloc(sizeof *job);
+    job->request = r;
+    if (!start_job(t, job)) {
+        free_job(job);
         hand_back(t, r);
         return;
     }
     ia3_train_report begun;
-    ia3_train_last(train, &begun);
-    ia3_job *job = ia3_alloc(sizeof *job);
-    job->request = r;
-    job->train = train;
+    ia3_train_last(job->train, &begun);
     job->losses.first = begun.step;
     job->losses.steps = (r->recipe.stop ? r->recipe.stop : r->recipe.steps) - begun.step;
     job->ready = r->arrived;
@@ -143,9 +182,8 @@ remove_job(ia3_trainer *t, int i)
     memmove(t->jobs + i, t->jobs + i + 1, (size_t) (t->n - i - 1) * sizeof(ia3_job *));
     t->n--;
     ia3_stats_set(&t->server->stats, IA3_STAT_TRAIN_JOBS, t->n);
-    ia3_train_free(job->train);
     hand_back(t, job->request);
-    free(job);
+    free_job(job);
 }
 
 static bool
@@ -157,24 +195,38 @@ all_finite(const float *values, size_t n)
     return true;
 }
 
-static void
-finish_job(ia3_trainer *t, ia3_job *job)
+/* Stores what has been trained and continues with the next member; false after the last one, or an error. */
+static bool
+next_member(ia3_trainer *t, ia3_job *job)
 {
     ia3_request *r = job->request;
-    const ia3_layout *layout = ia3_train_layout(job->train);
-    float *values = ia3_alloc_array(layout->n_values, sizeof *values);
+    const size_t n = job->layout->n_values / (size_t) job->layout->members;
+    float *values = job->values + (size_t) job->member * n;
     ia3_train_values(job->train, values);
-    if (all_finite(values, layout->n_values)) {
-        r->result.adapter = ia3_adapter_serialize(layout, values, &r->result.adapter_len);
-        r->result.metrics =
-            ia3_metrics_json(&job->losses, r->n_examples, ia3_now() - job->started, r->n_truncated);
-        if (r->recipe.stop)
-            r->result.state = ia3_train_save(job->train, &r->result.state_len);
-    } else {
+    if (!all_finite(values, n)) {
         ia3_fail(&r->error, IA3_E_INVALID, "training diverged: the adapter's values are no longer finite");
-        ia3_fail_hint(&r->error, "Use a smaller learning_rate.");
+        return ia3_fail_hint(&r->error, "Use a smaller learning_rate.");
     }
-    free(values);
+    if (job->member + 1 == job->layout->members)
+        return false;
+    ia3_train *done =
+        job->train; /* freed last, because the weights for the backward pass go with the last job */
+    job->member++;
+    job->train = NULL;
+    bool ok = start_member(t, job);
+    ia3_train_free(done);
+    return ok;
+}
+
+static void
+finish_job(ia3_job *job)
+{
+    ia3_request *r = job->request;
+    r->result.adapter = ia3_adapter_serialize(job->layout, job->values, &r->result.adapter_len);
+    r->result.metrics =
+        ia3_metrics_json(&job->losses, r->n_examples, ia3_now() - job->started, r->n_truncated);
+    if (r->recipe.stop)
+        r->result.state = ia3_train_save(job->train, &r->result.state_len);
 }
 
 static void
@@ -186,7 +238,8 @@ after_step(ia3_trainer *t, ia3_job *job, double now)
     ia3_stats_add(&t->server->stats, IA3_STAT_TRAIN_FLOPS, report.flops);
     job->examples += report.examples;
     job->ready = now;
-    bool last = ia3_train_finished(job->train);
+    const int members = job->layout->members, done = job->member * job->request->recipe.steps + report.step;
+    bool last = job->member + 1 == members && ia3_train_finished(job->train);
     if (!last && now - job->reported < PROGRESS_SECONDS)
         return;
     double elapsed = now - job->started;
@@ -194,11 +247,12 @@ after_step(ia3_trainer *t, ia3_job *job, double now)
     ia3_queue_post(t->server->queue,
                    &(ia3_event){.kind = IA3_EVENT_PROGRESS,
                                 .request = job->request,
-                                .step = (uint32_t) report.step,
+                                .step = (uint32_t) done,
+                                .steps = (uint32_t) (members * job->request->recipe.steps),
                                 .loss = report.loss,
                                 .examples_per_second = elapsed > 0 ? job->examples / elapsed : 0,
-                                .seconds_left = elapsed / (report.step - job->losses.first) *
-                                                (job->request->recipe.steps - report.step)});
+                                .seconds_left = elapsed / (done - job->losses.first) *
+                                                (members * job->request->recipe.steps - done)});
 }
 
 /* Does a step of n jobs together; if that fails, of each job alone, so that only jobs that cannot continue fail. */
@@ -263,10 +317,10 @@ ia3_trainer_step(ia3_trainer *t)
     free(order);
     for (int i = t->n - 1; i >= 0; i--) {
         ia3_job *job = t->jobs[i];
-        if (job->request->error.code == 0 && !ia3_train_finished(job->train))
+        if (job->request->error.code == 0 && (!ia3_train_finished(job->train) || next_member(t, job)))
             continue;
         if (job->request->error.code == 0)
-            finish_job(t, job);
+            finish_job(job);
         remove_job(t, i);
     }
 }

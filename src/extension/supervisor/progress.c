@@ -93,12 +93,13 @@ Ia3ProgressStart(const char *task, int steps)
 }
 
 void
-Ia3ProgressUpdate(int step, double loss, double rowsPerSecond, double secondsLeft)
+Ia3ProgressUpdate(int step, int steps, double loss, double rowsPerSecond, double secondsLeft)
 {
     if (mySlot == NULL)
         return;
     LWLockAcquire(Ia3ProgressLock(), LW_EXCLUSIVE);
     mySlot->step = step;
+    mySlot->steps = steps;
     mySlot->loss = loss;
     mySlot->rowsPerSecond = rowsPerSecond;
     mySlot->secondsLeft = secondsLeft;

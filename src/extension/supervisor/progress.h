@@ -27,8 +27,8 @@ typedef struct Ia3ProgressSlot {
  */
 extern void Ia3ProgressStart(const char *task, int steps);
 
-/* Shows the number of steps done, the latest loss, the speed in examples per second and the seconds left. */
-extern void Ia3ProgressUpdate(int step, double loss, double rowsPerSecond, double secondsLeft);
+/* Shows the number of steps done, of how many, the latest loss, the speed in examples per second and the seconds left. */
+extern void Ia3ProgressUpdate(int step, int steps, double loss, double rowsPerSecond, double secondsLeft);
 
 /* Gives the slot back; harmless without one. Also runs when the transaction aborts and when the backend exits. */
 extern void Ia3ProgressEnd(void);

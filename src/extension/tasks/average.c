@@ -87,6 +87,12 @@ raise_different(const Average *a, int i, const char *what, const char *first, co
                        a->versions[i]->label)));
 }
 
+static const char *
+shown_options(const Ia3Task *version)
+{
+    return version->methodOptions[0] ? version->methodOptions : "{}";
+}
+
 /* Looks the versions up, as the caller, and makes sure that a mean of their numbers means something. */
 static void
 find_versions(Average *a, const Ia3Strings *references)
@@ -111,8 +117,8 @@ find_versions(Average *a, const Ia3Strings *references)
             raise_different(a, i, "their method", psprintf("\"%s\"", first->method),
                             psprintf("\"%s\"", version->method));
         if (strcmp(first->methodOptions, version->methodOptions) != 0)
-            raise_different(a, i, "the options of their method", first->methodOptions,
-                            version->methodOptions);
+            raise_different(a, i, "the options of their method", shown_options(first),
+                            shown_options(version));
     }
 }
 

@@ -54,6 +54,7 @@ typedef struct CostInput {
     double values; /* of an adapter */
     double numbers[ARG_BATCH_SIZE + 1];
     ia3_method_cost method;
+    double members; /* of an ensemble; else 1 */
     ia3_element_sizes elements;
 } CostInput;
 
@@ -166,6 +167,7 @@ ask_for_method(const char *backbone, Jsonb *config, const char *method, const ch
     input->method.lead_rows = ia3_get_f64(&reader);
     input->method.decoder_lead_rows = ia3_get_f64(&reader);
     input->method.below_vectors = ia3_get_f64(&reader) != 0;
+    input->members = ia3_get_u32(&reader);
     if (reader.bad || reader.p != reader.end)
         Ia3ProtocolError("The description of a method does not have the length it should have.");
 }
@@ -176,6 +178,7 @@ set_method(CostInput *input, const char *backbone, Jsonb *config, const char *me
 {
     bool usual = (recorded == NULL || recorded[0] == '\0') && options[0] == '\0';
 
+    input->members = 1;
     if (strcmp(method, IA3_DEFAULT_METHOD) == 0 && usual)
         input->values = ia3_vector_values(&input->sizes);
     else if (input->sizes.decoder_only)
@@ -263,15 +266,15 @@ put_training(const CostInput *c, Datum *values, bool *nulls)
     double flops = forward(c, &rows, true) + ia3_backward_flops(&c->sizes, &rows, &c->method);
 
     values[0] = Int64GetDatum((int64) c->values);
-    values[5] = Float8GetDatum(flops * n[ARG_STEPS] * n[ARG_BATCH_SIZE]);
+    values[5] = Float8GetDatum(c->members * flops * n[ARG_STEPS] * n[ARG_BATCH_SIZE]);
     values[7] = Int64GetDatum((int64) (4 * c->values));
     nulls[0] = nulls[5] = nulls[7] = false;
     if (c->int8)
         return;
     rows.encoder_rows *= n[ARG_BATCH_SIZE];
     rows.decoder_rows *= n[ARG_BATCH_SIZE];
-    /* the values, their gradients and their second moments */
-    values[9] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) + 3 * 4 * c->values +
+    /* the values, their gradients and their second moments; members of an ensemble are trained one after another */
+    values[9] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) + 3 * 4 * c->values / c->members +
                             ia3_step_bytes(&c->sizes, &rows, &c->elements));
     nulls[9] = false;
 }
@@ -294,7 +297,7 @@ result(FunctionCallInfo fcinfo, const CostInput *c)
         Float8GetDatum(ia3_paper_training_flops(&c->sizes, n[ARG_TOKENS], n[ARG_STEPS], n[ARG_BATCH_SIZE]));
     values[3] =
         Float8GetDatum(ia3_paper_icl_flops(&c->sizes, n[ARG_TOKENS], n[ARG_SHOTS], n[ARG_SHOT_TOKENS]));
-    values[4] = Float8GetDatum(forward(c, &rows, true));
+    values[4] = Float8GetDatum(c->members * forward(c, &rows, true));
     values[6] = Float8GetDatum(icl_flops(c));
     values[8] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) + (trainable ? 4 * c->values : 0) +
                             ia3_forward_bytes(&c->sizes, &rows, &c->elements));

@@ -79,9 +79,9 @@ Ia3MethodOptionsFromArguments(FunctionCallInfo fcinfo, int first)
     static const struct {
         const char *name;
         enum { INTEGER, FLOAT, BOOLEAN, STRINGS } type;
-    } options[] = {{"rank", INTEGER},      {"alpha", FLOAT},           {"targets", STRINGS},
-                   {"norms", BOOLEAN},     {"prompt_length", INTEGER}, {"decoder", BOOLEAN},
-                   {"bottleneck", INTEGER}};
+    } options[] = {{"rank", INTEGER},       {"alpha", FLOAT},           {"targets", STRINGS},
+                   {"norms", BOOLEAN},      {"prompt_length", INTEGER}, {"decoder", BOOLEAN},
+                   {"bottleneck", INTEGER}, {"ensemble", INTEGER}};
     Ia3JsonObject json;
     Jsonb *object;
 

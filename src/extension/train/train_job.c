@@ -123,7 +123,7 @@ report_progress(ia3_reader *r, void *arg)
     if (!job->runs && job->running)
         job->running(job->arg);
     job->runs = true;
-    Ia3ProgressUpdate(step, loss, rate, left);
+    Ia3ProgressUpdate(step, steps, loss, rate, left);
     report_truncated(job, truncated, inputs);
     /* whatever has looked into a system catalog meanwhile */
     InvalidateCatalogSnapshotConditionally();
