@@ -43,6 +43,10 @@ SELECT name, ia3_train('default_' || name, 'SELECT text, label FROM shots', meth
   FROM method;
 SELECT method, recipe -> 'learning_rate' AS learning_rate, recipe -> 'steps' AS steps
   FROM ia3.adapters WHERE task LIKE 'default%' ORDER BY method;
+-- and so is its number of steps
+SELECT ia3_train('steps', 'SELECT text, label FROM shots LIMIT 1', method => 'adapter', choices => '{billing,access}', batch_size => 1, seed => 1);
+SELECT recipe -> 'steps' AS steps, metrics -> 'steps' AS taken FROM ia3.adapters WHERE task = 'steps';
+SELECT ia3_drop('steps');
 
 -- the same seed gives the same bits; training can start from a version of the same method only
 SELECT ia3_train('lora', 'SELECT text, label FROM shots ORDER BY id', method => 'lora', steps => 30, learning_rate => 0.3,

@@ -167,7 +167,7 @@ typedef enum Ia3Message {
  *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),
  *          u64 adapter values (fp32 numbers in one (IA)³ adapter), u32 vocab_size, u32 d_model,
  *          u32 encoder layers, u32 decoder layers, f64 dropout_rate,
- *          list<str method, f64 learning_rate (the default), u64 values of one adapter with the default
+ *          list<str method, f64 learning_rate, u32 steps (the defaults), u64 values of one adapter with the default
  *               options, u32 number of options, u8 whether a mean of adapters is one that does what they do
  *               on average>                         the first is the default, (IA)³
  *          list<str parameter, f64 min, f64 max>    limits of TRAIN's parameters: "steps", "batch_size",

@@ -267,7 +267,7 @@ test_large_question(void **state)
 static void
 test_recipe(void **state)
 {
-    const ia3_recipe good = {.variant = {ia3_methods[0]},
+    const ia3_recipe good = {.variant = ia3_variant_standard(ia3_methods[0]),
                              .steps = 1,
                              .batch_size = 1,
                              .learning_rate = 1e-9,

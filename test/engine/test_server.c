@@ -74,6 +74,7 @@ check_methods(ia3_reader *r, size_t n_values)
         get_name(r, name);
         assert_string_equal(name, ia3_methods[i]->name);
         assert_true(ia3_get_f64(r) == ia3_methods[i]->learning_rate);
+        assert_int_equal(ia3_get_u32(r), ia3_methods[i]->steps);
         uint64_t values = ia3_get_u64(r);
         assert_true(values > 0 && (i > 0 || values == n_values));
         uint32_t options = ia3_get_u32(r);

@@ -66,6 +66,17 @@ test_counts(void **state)
     }
 }
 
+/* The numbers of steps of T-Few's configurations. */
+static void
+test_steps(void **state)
+{
+    for (int i = 0; ia3_methods[i]; i++) {
+        const char *name = ia3_methods[i]->name;
+        bool fewer = strcmp(name, "adapter") == 0 || strncmp(name, "compacter", 9) == 0;
+        assert_int_equal(ia3_methods[i]->steps, fewer ? 500 : 1000);
+    }
+}
+
 /* The default width of a bottleneck is a 32nd of d_model, as far as there is room for it; of Compacter's, a multiple of four. */
 static void
 test_widths(void **state)
@@ -669,6 +680,7 @@ main(void)
 {
     static const struct CMUnitTest plain[] = {
         cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_steps),
         cmocka_unit_test(test_widths),
         cmocka_unit_test(test_json),
         cmocka_unit_test(test_layouts),

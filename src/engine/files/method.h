@@ -90,6 +90,7 @@ typedef struct ia3_method {
      * not depend on the size of the values.
      */
     double learning_rate; /* the default, T-Few's */
+    int steps;            /* the default, T-Few's */
     bool (*start)(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err);
     bool fixed_step;
 

@@ -356,6 +356,7 @@ put_methods(ia3_writer *w, const ia3_model *model)
         const ia3_layout *layout = ia3_layouts_standard(ia3_model_layouts(model), (int) i);
         put_text(w, methods[i]->name);
         ia3_put_f64(w, methods[i]->learning_rate);
+        ia3_put_u32(w, (uint32_t) methods[i]->steps);
         ia3_put_u64(w, layout->n_values);
         uint32_t options = 0;
         while (methods[i]->options && methods[i]->options[options].name)

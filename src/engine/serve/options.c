@@ -43,7 +43,8 @@ static const char help[] =
     "  --death-fd N                file descriptor; the engine exits when it reports end of file\n"
     "\n"
     "train only:\n"
-    "  --steps N (1000)  --batch-size N (8)  --learning-rate X (the method's)  --warmup-ratio X (0.06)\n"
+    "  --steps N (the method's)  --batch-size N (8)  --learning-rate X (the method's)  --warmup-ratio X "
+    "(0.06)\n"
     "  --lm-weight X (1)  --unlikelihood-weight X (1)  --length-norm-weight X (1)\n"
     "  --dropout X (the checkpoint's)  --seed N (0)  --loss-averaging batch|example (batch)\n"
     "  --adapter FILE            adapter to start from\n"
@@ -333,8 +334,7 @@ ia3_options_parse(ia3_options *o, int argc, char **argv)
         .status_fd = -1,
         .death_fd = -1,
         .max_input_tokens = 256,
-        .recipe = {.steps = 1000,
-                   .batch_size = 8,
+        .recipe = {.batch_size = 8,
                    .variant = ia3_variant_standard(ia3_methods[0]),
                    .learning_rate = NAN,
                    .warmup_ratio = 0.06,
@@ -365,7 +365,9 @@ ia3_options_parse(ia3_options *o, int argc, char **argv)
     }
     if (optind >= argc)
         return usage("no command specified");
-    if (isnan(o->recipe.learning_rate)) /* not given */
+    if (o->recipe.steps == 0) /* not given */
+        o->recipe.steps = o->recipe.variant.method->steps;
+    if (isnan(o->recipe.learning_rate))
         o->recipe.learning_rate = o->recipe.variant.method->learning_rate;
     ia3_error err = {0};
     if (o->method_options &&

@@ -12,8 +12,9 @@
 #define IA3_MAX_METHODS 16
 typedef struct Ia3EngineMethod {
     char name[32];
-    double learningRate; /* the default */
-    uint64 values;       /* numbers in one adapter with the default options */
+    double learningRate; /* the default, like the number of steps */
+    uint32 steps;
+    uint64 values; /* numbers in one adapter with the default options */
     uint32 nOptions;
     bool averages; /* a mean of adapters is one that does what they do on average */
 } Ia3EngineMethod;

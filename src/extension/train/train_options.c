@@ -35,7 +35,6 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_TRUNCATE] = 19,
         },
     .methodOptions = 20,
-    .steps = 1000,
     .batchSize = 8,
     .lmWeight = 1,
     .unlikelihoodWeight = 1,
@@ -181,6 +180,7 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
         options->methodOptions ? Ia3MethodOptionsFromArguments(fcinfo, options->methodOptions - 1) : "";
     r->steps = int_option(&reader, IA3_OPTION_STEPS, options->steps);
     r->batchSize = int_option(&reader, IA3_OPTION_BATCH_SIZE, options->batchSize);
+    r->hasSteps = options->steps != 0 || get_option(&reader, IA3_OPTION_STEPS, &datum);
     r->learningRate = float_option(&reader, IA3_OPTION_LEARNING_RATE, options->learningRate);
     r->hasLearningRate = options->learningRate != 0 || get_option(&reader, IA3_OPTION_LEARNING_RATE, &datum);
     r->warmupRatio = float_option(&reader, IA3_OPTION_WARMUP_RATIO, 0.06);
@@ -228,6 +228,8 @@ Ia3RecipeComplete(Ia3Recipe *r, const char *backbone, const Ia3Task *init)
         r->method.values = method.values;
     } else
         Ia3MethodConfigure(&r->method, backbone, method.name, recorded, r->methodOptions);
+    if (!r->hasSteps)
+        r->steps = (int32) method.steps;
     if (!r->hasLearningRate)
         r->learningRate = method.learningRate;
     engine = Ia3GetEngineInfo(backbone);

@@ -20,7 +20,7 @@ typedef struct Ia3Recipe {
     char *init;          /* a task reference; NULL: ones */
     char *methodName;    /* NULL: the default method */
     int32 steps, batchSize;
-    bool hasLearningRate; /* otherwise the method's is used */
+    bool hasSteps, hasLearningRate; /* otherwise those of the method are used */
     double learningRate, warmupRatio;
     double lmWeight, unlikelihoodWeight, lengthNormWeight;
     bool hasDropout; /* otherwise that of the backbone's configuration is used, and `dropout` is negative */
@@ -60,7 +60,7 @@ typedef struct Ia3Options {
     int argument[IA3_N_OPTIONS]; /* from 1; 0: the function lacks the option */
     int methodOptions;           /* the first of those of methods */
     int32 steps, batchSize;
-    double learningRate; /* 0: that of the method */
+    double learningRate; /* it and `steps`: 0: that of the method */
     double lmWeight, unlikelihoodWeight, lengthNormWeight;
 } Ia3Options;
 

@@ -116,6 +116,7 @@ const ia3_method ia3_method_adapter = {
     .guess = guess,
     .marks = (const char *const[]){DOWN, UP, NULL},
     .learning_rate = 3e-3,
+    .steps = 500,
     .start = start,
     .runs_on = runs_on,
     .outputs = 1 << IA3_PART_FF_WO,

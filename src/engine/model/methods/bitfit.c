@@ -123,6 +123,7 @@ const ia3_method ia3_method_bitfit = {
     .guess = guess,
     .marks = (const char *const[]){".bias", NULL},
     .learning_rate = 3e-4,
+    .steps = 1000,
     .runs_on = runs_on,
     .product = add_biases,
     .product_bwd = add_biases_bwd,

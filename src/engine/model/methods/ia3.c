@@ -217,6 +217,7 @@ const ia3_method ia3_method_ia3 = {
     .peft = peft,
     .merge_suffix = SUFFIX,
     .learning_rate = 3e-3,
+    .steps = 1000,
     .fused = true,
     .outputs = 1 << IA3_PART_SELF_O | 1 << IA3_PART_CROSS_O,
     .output = output,

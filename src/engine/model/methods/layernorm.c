@@ -23,6 +23,7 @@ const ia3_method ia3_method_layernorm = {
     .module = add_module,
     .marks = (const char *const[]){IA3_NORM_SCALE_SUFFIX, NULL},
     .learning_rate = 3e-4,
+    .steps = 1000,
     .runs_on = runs_on,
     .norm = ia3_norm_scale,
     .norm_bwd = ia3_norm_scale_bwd,

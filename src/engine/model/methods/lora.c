@@ -258,6 +258,7 @@ const ia3_method ia3_method_lora = {
     .peft_type = "LORA",
     .read_peft = read_peft,
     .learning_rate = 3e-3,
+    .steps = 1000,
     .start = start,
     .runs_on = runs_on,
     .product = product,

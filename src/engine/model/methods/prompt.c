@@ -116,6 +116,7 @@ const ia3_method ia3_method_prompt = {
     .peft_type = "PROMPT_TUNING",
     .read_peft = read_peft,
     .learning_rate = 0.3,
+    .steps = 1000,
     .start = start,
     .fixed_step = true,
 };
