@@ -282,7 +282,7 @@ create_training(bench *b, int steps, double dropout, ia3_train_example *examples
                                           .n_ids = &b->in.n_ids[i],
                                           .choices = choices_of_row(b, i),
                                           .label = b->in.label[i]};
-    ia3_recipe recipe = {.variant = {ia3_methods[0]},
+    ia3_recipe recipe = {.variant = ia3_variant_standard(ia3_methods[0]),
                          .steps = steps,
                          .batch_size = 8,
                          .learning_rate = 3e-3,

@@ -375,7 +375,7 @@ create_training(bench *b, const ia3_choices *choices, ia3_error *err)
         examples[i] = (ia3_train_example){
             .n_texts = 1, .ids = &ids[i], .n_ids = &b->tokens, .choices = choices, .label = i % choices->n};
     }
-    ia3_recipe recipe = {.variant = {ia3_methods[0]},
+    ia3_recipe recipe = {.variant = ia3_variant_standard(ia3_methods[0]),
                          .steps = 1000,
                          .batch_size = BATCH,
                          .learning_rate = 3e-3,

@@ -257,7 +257,7 @@ train(work *w, pass_times *t)
                                           .choices = w->choices,
                                           .label = i % w->n_choices};
     }
-    ia3_recipe recipe = {.variant = {ia3_methods[0]},
+    ia3_recipe recipe = {.variant = ia3_variant_standard(ia3_methods[0]),
                          .steps = 1000,
                          .batch_size = w->rows,
                          .learning_rate = 3e-3,

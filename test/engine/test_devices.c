@@ -229,7 +229,7 @@ train_side(const pair *p, const side *s, double dropout, trained *out)
     }
     for (int i = 0; i < BATCH; i++)
         batch[i] = i;
-    ia3_recipe recipe = {.variant = {ia3_methods[0]},
+    ia3_recipe recipe = {.variant = ia3_variant_standard(ia3_methods[0]),
                          .steps = STEPS,
                          .batch_size = BATCH,
                          .learning_rate = 3e-3,

@@ -15,7 +15,7 @@ static ia3_recipe
 golden_recipe(const golden *g)
 {
     const float *r = golden_values(g, 4, "steps.recipe");
-    return (ia3_recipe){.variant = {ia3_methods[0]},
+    return (ia3_recipe){.variant = ia3_variant_standard(ia3_methods[0]),
                         .steps = (int) r[0],
                         .batch_size = (int) r[1],
                         .learning_rate =

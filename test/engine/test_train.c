@@ -67,7 +67,7 @@ tear_down(void **state)
 static ia3_recipe
 recipe(void)
 {
-    return (ia3_recipe){.variant = {ia3_methods[0]},
+    return (ia3_recipe){.variant = ia3_variant_standard(ia3_methods[0]),
                         .steps = 20,
                         .batch_size = 8,
                         .learning_rate = 3e-3,

@@ -679,11 +679,8 @@ int
 main(void)
 {
     static const struct CMUnitTest plain[] = {
-        cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_steps),
-        cmocka_unit_test(test_widths),
-        cmocka_unit_test(test_json),
-        cmocka_unit_test(test_layouts),
+        cmocka_unit_test(test_counts), cmocka_unit_test(test_steps),   cmocka_unit_test(test_widths),
+        cmocka_unit_test(test_json),   cmocka_unit_test(test_layouts),
     };
     static const golden_test tests[] = {
         {"identities", test_identities, true, BOTH}, {"finite differences", test_differences, false, GATED},

@@ -32,7 +32,7 @@ static size_t valid_len;
 static ia3_train *
 create(void)
 {
-    const ia3_recipe recipe = {.variant = {ia3_methods[0]},
+    const ia3_recipe recipe = {.variant = ia3_variant_standard(ia3_methods[0]),
                                .steps = 4,
                                .batch_size = 2,
                                .learning_rate = 3e-3,
