@@ -92,8 +92,8 @@ __device__ __forceinline__ double
 scale_matrix(float *g, float *r, int rows, int cols, double beta, float clip, double *shared)
 {
     float *c = r + rows;
-    const size_t n = (size_t) rows * (size_t) cols;
-    for (size_t i = threadIdx.x; i < n; i += THREADS)
+    const int n = rows * cols; /* lengths of tensors fit in an int */
+    for (int i = (int) threadIdx.x; i < n; i += THREADS)
         g[i] *= clip;
     __syncthreads();
     for (int col = (int) threadIdx.x; col < cols; col += THREADS) {
@@ -116,8 +116,8 @@ scale_matrix(float *g, float *r, int rows, int cols, double beta, float clip, do
     }
     __syncthreads();
     double sum = 0.0;
-    for (size_t i = threadIdx.x; i < n; i += THREADS) {
-        const float u = (float) (g[i] / sqrt(r[i / (size_t) cols] / mean * c[i % (size_t) cols]));
+    for (int i = (int) threadIdx.x; i < n; i += THREADS) {
+        const float u = (float) (g[i] / sqrt(r[i / cols] / mean * c[i % cols]));
         g[i] = u;
         sum += (double) u * (double) u;
     }

@@ -142,20 +142,21 @@ wide_column(int q, T *dy, const ia3_phm_bottleneck_grad &g, const row_sums *sums
             const ia3_phm_bottleneck &b)
 {
     const int each = b.up.out / N;
-    for (int row = 0; row < rows; row++)
+    const size_t cols = (size_t) b.up.out;
+    for (int row = 0; row < rows; row++, y += cols, dy += cols, sums++)
         for (int p = 0; p < N; p++) {
-            const size_t col = (size_t) p * (size_t) each + q, at = (size_t) row * (size_t) b.up.out + col;
-            const float d = ia3_value(dy + at), x = y[at];
+            const int col = p * each + q;
+            const float d = ia3_value(dy + col), x = y[col];
             float sum = d;
             g.up.bias[col] += d;
             for (int i = 0; i < N; i++) {
-                const size_t n = (size_t) i * (size_t) each + q;
-                const float du = sums[row].down.du[i * N + p];
-                g.up.right[n] += sums[row].up.z[i * N + p] * d;
+                const int n = i * each + q;
+                const float du = sums->down.du[i * N + p];
+                g.up.right[n] += sums->up.z[i * N + p] * d;
                 g.down.left[n] += du * x;
                 sum += du * b.down.left[n];
             }
-            ia3_set_value(dy + at, sum);
+            ia3_set_value(dy + col, sum);
         }
 }
 
