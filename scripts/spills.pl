@@ -19,7 +19,7 @@ use warnings;
 # Functions that go through a row in chunks, which they keep in arrays of their own on the stack: when the compiler has
 # unrolled the loops over a whole chunk these look like spills.
 my %chunked = map { $_ => 1 } qw(add_row_work drop_work gated_bwd_work gated_work ia3_norm_row low_rank_rows_work
-  norm_bwd_work scale_row_bwd_work scale_row_work sum_rows_work);
+  norm_bwd_work phm_columns_work scale_row_bwd_work scale_row_work sum_rows_work);
 # Weights that are unpacked, once for each batch, into more vectors at a time than there are registers.
 $chunked{unpack_work} = 1;
 # The portable form of the eight-bit product, which x86-64 runs only in tests.

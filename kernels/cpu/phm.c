@@ -178,7 +178,7 @@ add_product(float *restrict sum, const float *restrict x, float a, size_t n)
 
 /* The gradients of the vectors that are as long as rows, or a fourth of them, and dy. Items are chunks of a fourth of the columns. */
 static void
-columns_work(void *arg, int slot, size_t begin, size_t end)
+phm_columns_work(void *arg, int slot, size_t begin, size_t end)
 {
     const phm_job *j = arg;
     const ia3_phm_bottleneck_grad *g = j->g;
@@ -244,7 +244,7 @@ ia3_cpu_phm_bwd(ia3_device *dev, void *dy, const ia3_phm_bottleneck_grad *g, con
     j.sums = ia3_cpu_arena_alloc(dev, j.rows * sizeof *j.sums);
     ia3_parallel(cpu->pool, j.rows, ia3_grain(4 * N * (N * each + width)), hidden_work, &j);
     ia3_parallel(cpu->pool, (each + IA3_CHUNK - 1) / IA3_CHUNK, ia3_grain(3 * SQUARE * IA3_CHUNK * j.rows),
-                 columns_work, &j);
+                 phm_columns_work, &j);
     for (size_t row = 0; row < j.rows; row++)
         add_narrow(&j, row);
     ia3_cpu_arena_release(dev, mark);
