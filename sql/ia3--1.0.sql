@@ -307,7 +307,10 @@ CREATE FUNCTION @extschema@.ia3_train(
     prompt_length pg_catalog.int4 DEFAULT NULL,
     decoder pg_catalog.bool DEFAULT NULL,
     bottleneck pg_catalog.int4 DEFAULT NULL,
-    ensemble pg_catalog.int4 DEFAULT NULL
+    ensemble pg_catalog.int4 DEFAULT NULL,
+    optimizer pg_catalog.text DEFAULT 'adafactor',
+    weight_decay pg_catalog.float8 DEFAULT 0,
+    ema pg_catalog.float8 DEFAULT 0
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_train IS
@@ -344,6 +347,9 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     decoder pg_catalog.bool DEFAULT NULL,
     bottleneck pg_catalog.int4 DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
+    optimizer pg_catalog.text DEFAULT 'adafactor',
+    weight_decay pg_catalog.float8 DEFAULT 0,
+    ema pg_catalog.float8 DEFAULT 0,
     INOUT version pg_catalog.int4 DEFAULT NULL
 )
     AS 'MODULE_PATHNAME' LANGUAGE C;

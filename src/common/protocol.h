@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 8
+#define IA3_PROTOCOL_VERSION 9
 #define IA3_FRAME_HEADER     9                    /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* must be less than palloc's limit */
 #define IA3_DIGEST_LEN       32
@@ -113,7 +113,8 @@ typedef enum Ia3Message {
  *          u32 steps, u32 batch_size, f64 learning_rate, f64 warmup_ratio,
  *          f64 lm_weight, f64 unlikelihood_weight, f64 length_norm_weight,
  *          f64 dropout (negative = the checkpoint's dropout_rate), u64 seed,
- *          u8 loss_averaging (Ia3LossAveraging), str method, str options
+ *          u8 loss_averaging (Ia3LossAveraging), u8 optimizer (Ia3Optimizer), f64 weight_decay, f64 ema (0 = none),
+ *          str method, str options
  *          digest init                       the adapter to start from, of the same method and options; all zero
  *                                            bytes = none
  *          u32 stop                          pause after this step; 0 = do not pause
@@ -171,13 +172,15 @@ typedef enum Ia3Message {
  *               options, u32 number of options, u8 whether a mean of adapters is one that does what they do
  *               on average>                         the first is the default, (IA)³
  *          list<str parameter, f64 min, f64 max>    limits of TRAIN's parameters: "steps", "batch_size",
- *               "learning_rate", "warmup_ratio", "lm_weight", "unlikelihood_weight", "length_norm_weight", "dropout"
+ *               "learning_rate", "warmup_ratio", "lm_weight", "unlikelihood_weight", "length_norm_weight", "dropout", "weight_decay", "ema"
  */
 typedef enum Ia3LossAveraging {
     IA3_LOSS_BATCH = 0, /* token-weighted over the batch (T-Few's T0-3B runs) */
     IA3_LOSS_EXAMPLE =
         1 /* mean of per-example losses, partial batches at an epoch's end (11B and RAFT runs) */
 } Ia3LossAveraging;
+
+typedef enum Ia3Optimizer { IA3_OPTIMIZER_ADAFACTOR = 0, IA3_OPTIMIZER_ADAMW = 1 } Ia3Optimizer;
 
 /* Each code corresponds to one SQLSTATE, to which the extension maps it (client_errors.c). */
 typedef enum Ia3ErrorCode {

@@ -115,6 +115,9 @@ test_put_training(test_client *c, const test_recipe *r)
     ia3_put_f64(w, r->dropout);
     ia3_put_u64(w, r->seed);
     ia3_put_u8(w, r->averaging);
+    ia3_put_u8(w, r->optimizer);
+    ia3_put_f64(w, r->weight_decay);
+    ia3_put_f64(w, r->ema);
     test_put_text(w, "ia3");
     test_put_text(w, ""); /* options of the method */
     ia3_put_bytes(w, r->init ? r->init : ones, IA3_DIGEST_LEN);

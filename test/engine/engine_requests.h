@@ -40,7 +40,8 @@ typedef struct test_recipe {
     uint32_t max_input_tokens, steps, batch_size;
     double learning_rate, warmup_ratio, lm_weight, unlikelihood_weight, length_norm_weight, dropout;
     uint64_t seed;
-    uint8_t averaging;
+    uint8_t averaging, optimizer;
+    double weight_decay, ema;
     const uint8_t *init; /* NULL = ones */
     uint32_t stop;
     const uint8_t *state;

@@ -97,7 +97,7 @@ check_limits(ia3_reader *r)
         double min = ia3_get_f64(r);
         assert_true(min < ia3_get_f64(r));
     }
-    assert_int_equal(n, 8);
+    assert_int_equal(n, 10);
 }
 
 static void

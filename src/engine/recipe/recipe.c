@@ -5,9 +5,11 @@
 #include "recipe.h"
 
 const ia3_recipe_limit ia3_recipe_limits[IA3_N_RECIPE_LIMITS] = {
-    {"steps", 1, 1000000},           {"batch_size", 1, 1024}, {"learning_rate", 1e-9, 10},
-    {"warmup_ratio", 0, 1},          {"lm_weight", 0, 1000},  {"unlikelihood_weight", 0, 1000},
+    {"steps", 1, 1000000},           {"batch_size", 1, 1024},
+    {"learning_rate", 1e-9, 10},     {"warmup_ratio", 0, 1},
+    {"lm_weight", 0, 1000},          {"unlikelihood_weight", 0, 1000},
     {"length_norm_weight", 0, 1000}, {"dropout", 0, 0.9},
+    {"weight_decay", 0, 1},          {"ema", 0, 0.99999},
 };
 
 static bool
@@ -24,8 +26,16 @@ ia3_recipe_check(const ia3_recipe *r, ia3_error *err)
 {
     /* in the order of the limits */
     const double numbers[IA3_N_RECIPE_LIMITS] = {
-        r->steps,     r->batch_size,          r->learning_rate,      r->warmup_ratio,
-        r->lm_weight, r->unlikelihood_weight, r->length_norm_weight, r->dropout < 0 ? 0 : r->dropout,
+        r->steps,
+        r->batch_size,
+        r->learning_rate,
+        r->warmup_ratio,
+        r->lm_weight,
+        r->unlikelihood_weight,
+        r->length_norm_weight,
+        r->dropout < 0 ? 0 : r->dropout,
+        r->weight_decay,
+        r->ema,
     };
 
     for (int i = 0; i < IA3_N_RECIPE_LIMITS; i++) {
@@ -36,6 +46,12 @@ ia3_recipe_check(const ia3_recipe *r, ia3_error *err)
     }
     if (r->averaging != IA3_LOSS_BATCH && r->averaging != IA3_LOSS_EXAMPLE)
         return ia3_fail(err, IA3_E_INVALID, "unknown loss_averaging");
+    if (r->optimizer != IA3_OPTIMIZER_ADAFACTOR && r->optimizer != IA3_OPTIMIZER_ADAMW)
+        return ia3_fail(err, IA3_E_INVALID, "unknown optimizer");
+    if (r->weight_decay > 0 && r->optimizer != IA3_OPTIMIZER_ADAMW)
+        return ia3_fail(err, IA3_E_INVALID, "weight_decay needs the optimizer \"adamw\"");
+    if (r->stop != 0 && (r->optimizer != IA3_OPTIMIZER_ADAFACTOR || r->ema > 0))
+        return ia3_fail(err, IA3_E_UNSUPPORTED, "this optimizer cannot be paused");
     if (r->variant.method == NULL)
         return ia3_fail(err, IA3_E_INVALID, "unknown method");
     if (!ia3_variant_check(&r->variant, err))

@@ -14,6 +14,10 @@ typedef struct ia3_recipe {
     double dropout; /* a probability; negative: the checkpoint's dropout_rate */
     uint64_t seed;
     Ia3LossAveraging averaging;
+    Ia3Optimizer optimizer;
+    double weight_decay; /* of AdamW */
+    double
+        ema; /* the result is the average of the values after all steps with this decay; 0: those after the last */
     ia3_variant variant; /* of the method */
     int stop;            /* pause after this many steps; 0: do not pause */
 } ia3_recipe;
@@ -23,7 +27,7 @@ typedef struct ia3_recipe_limit {
     const char *name;
     double min, max;
 } ia3_recipe_limit;
-enum { IA3_N_RECIPE_LIMITS = 8 };
+enum { IA3_N_RECIPE_LIMITS = 10 };
 extern const ia3_recipe_limit ia3_recipe_limits[IA3_N_RECIPE_LIMITS];
 
 /* Checks that every parameter is in its range; the error IA3_E_INVALID names the first one that is not. */

@@ -17,6 +17,7 @@
 #include "engine/model/pass.h"
 #include "engine/model/work.h"
 #include "loss.h"
+#include "optimizer.h"
 
 struct ia3_train {
     ia3_model *m;
@@ -30,6 +31,8 @@ struct ia3_train {
     /* device memory: values, gradients and second moments, fp32 [n_values] each; where each tensor begins; its rows and matrices */
     float *values, *grads, *second_moment;
     int32_t *tensor_offsets, *tensor_rows, *tensor_slices;
+
+    ia3_optimizer *variant; /* NULL: Adafactor, without an average */
 
     int step; /* number of steps done */
     /* sampling: the epoch's examples in random order, and how many of them have been used */
@@ -154,6 +157,7 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
     t->examples = ia3_alloc_array(n, sizeof *t->examples);
     memcpy(t->examples, examples, (size_t) n * sizeof *t->examples);
     t->batch_tokens = count_batch_tokens(t);
+    t->variant = ia3_optimizer_create(recipe, layout->n_values);
     t->order = ia3_alloc_array(n, sizeof(int));
     t->used = n; /* so that the first step shuffles */
     t->batch = ia3_alloc_array(recipe->batch_size, sizeof(int));
@@ -170,6 +174,7 @@ ia3_train_free(ia3_train *t)
 {
     if (!t)
         return;
+    ia3_optimizer_free(t->variant);
     ia3_device *dev = t->m->dev;
     void *device[] = {t->values,         t->grads,       t->second_moment,
                       t->tensor_offsets, t->tensor_rows, t->tensor_slices};
@@ -361,27 +366,43 @@ report(ia3_train_report *out, const share *s, int step)
 }
 
 static void
+count_step(ia3_train *t, const share *s)
+{
+    t->step++;
+    report(&t->last, s, t->step);
+}
+
+static void
 update(ia3_model *m, share *shares, int n)
 {
     ia3_adafactor *steps = ia3_alloc_array(n, sizeof *steps);
+    int n_steps = 0;
     for (int k = 0; k < n; k++) {
         ia3_train *t = shares[k].job;
-        steps[k] = (ia3_adafactor){.values = t->values,
-                                   .grads = t->grads,
-                                   .second_moment = t->second_moment,
-                                   .tensor_offsets = t->tensor_offsets,
-                                   .tensor_rows = t->tensor_rows,
-                                   .tensor_slices = t->tensor_slices,
-                                   .n_tensors = t->layout->n,
-                                   .fixed_step = t->layout->variant.method->fixed_step,
-                                   .learning_rate = learning_rate(&t->recipe, t->step),
-                                   .step = t->step + 1,
-                                   .clip_norm = 1.0};
-        t->step++;
-        report(&t->last, &shares[k], t->step);
+        if (t->recipe.optimizer == IA3_OPTIMIZER_ADAMW) {
+            ia3_optimizer_adamw(t->variant, m->dev, t->values, t->grads, learning_rate(&t->recipe, t->step),
+                                t->step + 1);
+            count_step(t, &shares[k]);
+            continue;
+        }
+        steps[n_steps++] = (ia3_adafactor){.values = t->values,
+                                           .grads = t->grads,
+                                           .second_moment = t->second_moment,
+                                           .tensor_offsets = t->tensor_offsets,
+                                           .tensor_rows = t->tensor_rows,
+                                           .tensor_slices = t->tensor_slices,
+                                           .n_tensors = t->layout->n,
+                                           .fixed_step = t->layout->variant.method->fixed_step,
+                                           .learning_rate = learning_rate(&t->recipe, t->step),
+                                           .step = t->step + 1,
+                                           .clip_norm = 1.0};
+        count_step(t, &shares[k]);
     }
-    m->dev->ops->adafactor(m->dev, steps, n);
+    m->dev->ops->adafactor(m->dev, steps, n_steps);
     free(steps);
+    for (int k = 0; k < n; k++)
+        if (shares[k].job->variant)
+            ia3_optimizer_average(shares[k].job->variant, m->dev, shares[k].job->values, shares[k].job->step);
 }
 
 /* Runs one pass for all jobs with the same dropout, because a pass has a single probability. */
@@ -476,7 +497,11 @@ ia3_train_layout(const ia3_train *t)
 void
 ia3_train_values(ia3_train *t, float *values)
 {
-    t->m->dev->ops->download(t->m->dev, values, t->values, t->layout->n_values * sizeof(float));
+    const float *averaged = ia3_optimizer_averaged(t->variant);
+    if (averaged)
+        memcpy(values, averaged, t->layout->n_values * sizeof(float));
+    else
+        t->m->dev->ops->download(t->m->dev, values, t->values, t->layout->n_values * sizeof(float));
 }
 
 /* --- pausing --- */
@@ -583,6 +608,8 @@ ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err
 {
     ia3_reader r = {.p = state, .end = state + len};
     const uint8_t *magic = ia3_get_bytes(&r, sizeof STATE_MAGIC);
+    if (t->variant)
+        return ia3_fail(err, IA3_E_UNSUPPORTED, "this optimizer cannot be paused");
     if (!magic || memcmp(magic, STATE_MAGIC, sizeof STATE_MAGIC) != 0 || ia3_get_u32(&r) != STATE_FORMAT)
         return ia3_fail(err, IA3_E_INVALID, "the data is not a saved training state");
     if (ia3_get_u64(&r) != fingerprint(t)) {

@@ -47,7 +47,7 @@ int ia3_train_batch_tokens(const ia3_train *t); /* tokens of a typical step, for
 
 const ia3_layout *ia3_train_layout(const ia3_train *t);
 
-/* Copies the adapter's values to host memory [n_values]. */
+/* Copies the adapter's values to host memory [n_values], or their average if the recipe asks for that. */
 void ia3_train_values(ia3_train *t, float *values);
 
 /*
@@ -55,7 +55,7 @@ void ia3_train_values(ia3_train *t, float *values);
  * the random order of the examples. It is malloc'd, *len bytes (about 8 per value). A new job with the same examples
  * and recipe (except for `stop`) that restores this state before its first step continues exactly as this job would,
  * bit for bit. _restore fails with IA3_E_INVALID if the state belongs to other examples, another recipe or another
- * layout, or is not a valid state at all.
+ * layout, or is not a valid state at all, and with IA3_E_UNSUPPORTED for other optimizers than Adafactor and averages.
  */
 uint8_t *ia3_train_save(ia3_train *t, size_t *len);
 bool ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err);

@@ -325,6 +325,9 @@ parse_recipe(ia3_reader *r, ia3_train_message *m, const ia3_method *const *metho
     c->dropout = ia3_get_f64(r);
     c->seed = ia3_get_u64(r);
     c->averaging = (Ia3LossAveraging) ia3_get_u8(r);
+    c->optimizer = (Ia3Optimizer) ia3_get_u8(r);
+    c->weight_decay = ia3_get_f64(r);
+    c->ema = ia3_get_f64(r);
     if (!parse_method(r, &c->variant, methods, err))
         return false;
     m->init = ia3_get_bytes(r, IA3_DIGEST_LEN);

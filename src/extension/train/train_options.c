@@ -13,6 +13,9 @@
 #include "extension/client/client.h"
 #include "extension/client/text.h"
 
+/* AdamW's default learning rate. The methods' own are for Adafactor, whose steps are relative to the size of the values. */
+#define ADAMW_RATE 1e-3
+
 const Ia3Options Ia3TrainOptions = {
     .argument =
         {
@@ -33,6 +36,9 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_LOSS_AVERAGING] = 17,
             [IA3_OPTION_METHOD] = 18,
             [IA3_OPTION_TRUNCATE] = 19,
+            [IA3_OPTION_OPTIMIZER] = 28,
+            [IA3_OPTION_WEIGHT_DECAY] = 29,
+            [IA3_OPTION_EMA] = 30,
         },
     .methodOptions = 20,
     .batchSize = 8,
@@ -131,6 +137,19 @@ averaging_option(const OptionReader *reader)
     return IA3_LOSS_BATCH;
 }
 
+static Ia3Optimizer
+optimizer_option(const OptionReader *reader)
+{
+    char *value = text_option(reader, IA3_OPTION_OPTIMIZER);
+
+    if (value == NULL || strcmp(value, "adafactor") == 0)
+        return IA3_OPTIMIZER_ADAFACTOR;
+    if (strcmp(value, "adamw") != 0)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("unknown optimizer \"%s\"", value),
+                        errhint("Valid values are \"adafactor\" and \"adamw\".")));
+    return IA3_OPTIMIZER_ADAMW;
+}
+
 static Ia3Truncate
 truncate_option(const OptionReader *reader)
 {
@@ -191,6 +210,9 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     r->hasDropout = get_option(&reader, IA3_OPTION_DROPOUT, &datum);
     r->dropout = float_option(&reader, IA3_OPTION_DROPOUT, -1);
     r->averaging = averaging_option(&reader);
+    r->optimizer = optimizer_option(&reader);
+    r->weightDecay = float_option(&reader, IA3_OPTION_WEIGHT_DECAY, 0);
+    r->ema = float_option(&reader, IA3_OPTION_EMA, 0);
     r->truncate = truncate_option(&reader);
     r->seed = get_option(&reader, IA3_OPTION_SEED, &datum) ? DatumGetInt64(datum) : draw_seed();
     r->activate = get_option(&reader, IA3_OPTION_ACTIVATE, &datum) ? DatumGetBool(datum) : true;
@@ -231,7 +253,7 @@ Ia3RecipeComplete(Ia3Recipe *r, const char *backbone, const Ia3Task *init)
     if (!r->hasSteps)
         r->steps = (int32) method.steps;
     if (!r->hasLearningRate)
-        r->learningRate = method.learningRate;
+        r->learningRate = r->optimizer == IA3_OPTIMIZER_ADAMW ? ADAMW_RATE : method.learningRate;
     engine = Ia3GetEngineInfo(backbone);
     check_limit(engine, "steps", r->steps);
     check_limit(engine, "batch_size", r->batchSize);
@@ -242,6 +264,11 @@ Ia3RecipeComplete(Ia3Recipe *r, const char *backbone, const Ia3Task *init)
     check_limit(engine, "lm_weight", r->lmWeight);
     check_limit(engine, "unlikelihood_weight", r->unlikelihoodWeight);
     check_limit(engine, "length_norm_weight", r->lengthNormWeight);
+    check_limit(engine, "weight_decay", r->weightDecay);
+    check_limit(engine, "ema", r->ema);
+    if (r->weightDecay > 0 && r->optimizer != IA3_OPTIMIZER_ADAMW)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("weight_decay needs the optimizer \"adamw\"")));
 }
 
 void
@@ -259,6 +286,9 @@ Ia3RecipePut(const Ia3Recipe *recipe, ia3_writer *w)
     ia3_put_f64(w, recipe->dropout);
     ia3_put_u64(w, (uint64) recipe->seed);
     ia3_put_u8(w, recipe->averaging);
+    ia3_put_u8(w, recipe->optimizer);
+    ia3_put_f64(w, recipe->weightDecay);
+    ia3_put_f64(w, recipe->ema);
     ia3_put_str(w, method->name, strlen(method->name));
     Ia3PutText(w, method->options, strlen(method->options));
 }
@@ -287,6 +317,12 @@ Ia3RecipeJson(const Ia3Recipe *r, const Ia3RecipeContext *context)
     Ia3JsonPutInteger(&json, "seed", r->seed);
     Ia3JsonPutString(&json, "rendering", "jsonb"); /* how fields become text (value_text.h) */
     Ia3JsonPutString(&json, "loss_averaging", r->averaging == IA3_LOSS_EXAMPLE ? "example" : "batch");
+    if (r->optimizer == IA3_OPTIMIZER_ADAMW) {
+        Ia3JsonPutString(&json, "optimizer", "adamw");
+        Ia3JsonPutFloat(&json, "weight_decay", r->weightDecay);
+    }
+    if (r->ema > 0)
+        Ia3JsonPutFloat(&json, "ema", r->ema);
     Ia3JsonPutInteger(&json, "max_input_tokens", context->maxInputTokens);
     Ia3JsonPutString(&json, "truncate", Ia3TruncateName(r->truncate));
     Ia3JsonPutString(&json, "device", context->engine->device);

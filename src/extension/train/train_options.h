@@ -28,6 +28,8 @@ typedef struct Ia3Recipe {
     int64 seed; /* drawn at random if not specified */
     bool activate;
     Ia3LossAveraging averaging;
+    Ia3Optimizer optimizer;
+    double weightDecay, ema;
     Ia3Truncate truncate;
     const char *methodOptions; /* those that were specified, as JSON; empty: none */
     Ia3Method method;          /* filled in by Ia3RecipeComplete */
@@ -52,6 +54,9 @@ typedef enum Ia3Option {
     IA3_OPTION_LOSS_AVERAGING,
     IA3_OPTION_METHOD,
     IA3_OPTION_TRUNCATE,
+    IA3_OPTION_OPTIMIZER,
+    IA3_OPTION_WEIGHT_DECAY,
+    IA3_OPTION_EMA,
     IA3_N_OPTIONS
 } Ia3Option;
 

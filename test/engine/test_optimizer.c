@@ -1,0 +1,217 @@
+/*
+ * test_optimizer.c
+ *     The variants of the optimizer, AdamW and averages of values, compared with PyTorch (test/golden/optimizers.py).
+ */
+#include "golden_examples.h"
+
+#include "engine/recipe/train.h"
+
+static const struct {
+    const char *name;
+    Ia3Optimizer optimizer;
+    double rate, decay, ema;
+} cases[] = {{"adamw", IA3_OPTIMIZER_ADAMW, 3e-3, 0, 0},
+             {"decay", IA3_OPTIMIZER_ADAMW, 1e-2, 0.1, 0.9},
+             {"average", IA3_OPTIMIZER_ADAFACTOR, 3e-3, 0, 0.8}};
+enum { N = sizeof cases / sizeof *cases };
+
+typedef struct fixture {
+    golden *g;
+    golden_file file;
+    ia3_safetensors *expected;
+    golden_examples examples;
+} fixture;
+
+static fixture *
+open_fixture(void **state)
+{
+    fixture *f = calloc(1, sizeof *f);
+    ia3_error err = {0};
+    f->g = golden_open(*state);
+    f->file = golden_file_of("optimizers", "t5-gated-untied.safetensors");
+    f->expected = ia3_safetensors_parse(f->file.data, f->file.len, "expected", IA3_E_INVALID, &err);
+    golden_ok(f->expected, &err);
+    golden_examples_open(f->g, &f->examples);
+    return f;
+}
+
+static void
+close_fixture(fixture *f)
+{
+    golden_examples_close(&f->examples);
+    ia3_safetensors_free(f->expected);
+    free(f->file.data);
+    golden_close(f->g);
+    free(f);
+}
+
+static const float *
+expected(const fixture *f, size_t n, int which, const char *name)
+{
+    char full[GOLDEN_MAX_NAME];
+    snprintf(full, sizeof full, "%s.%s", cases[which].name, name);
+    const ia3_st_tensor *t = ia3_safetensors_find(f->expected, full);
+    if (!t || t->bytes != n * sizeof(float))
+        fail_msg("%s is missing or not of %zu values", full, n);
+    return (const float *) (const void *) t->data;
+}
+
+static ia3_recipe
+recipe_of(const fixture *f, int which)
+{
+    return (ia3_recipe){.steps = 1000000,
+                        .batch_size = 4,
+                        .learning_rate = cases[which].rate,
+                        .lm_weight = 1,
+                        .unlikelihood_weight = 1,
+                        .length_norm_weight = 1,
+                        .seed = 3,
+                        .optimizer = cases[which].optimizer,
+                        .weight_decay = cases[which].decay,
+                        .ema = cases[which].ema,
+                        .variant = f->g->layout->variant};
+}
+
+static ia3_train *
+job_of(const fixture *f, const ia3_recipe *recipe)
+{
+    ia3_error err = {0};
+    ia3_train *t = ia3_train_create(f->g->m, f->examples.e, GOLDEN_EXAMPLES, recipe, f->g->vectors, &err);
+    golden_ok(t, &err);
+    return t;
+}
+
+/* Losses to 1e-5; vectors to 1e-4, relative to their lengths. */
+static void
+check_steps(const fixture *f, int which)
+{
+    const ia3_layout *l = f->g->layout;
+    const ia3_recipe recipe = recipe_of(f, which);
+    ia3_train *t = job_of(f, &recipe);
+    const float *steps = expected(f, 20, which, "steps");
+    float *got = malloc(l->n_values * sizeof *got);
+    ia3_error err = {0};
+    int n;
+    int32_t *indices = golden_ints(golden_find(f->g, "steps.indices"), &n);
+    ia3_train_values(t, got);
+    assert_memory_equal(got, f->g->vectors, l->n_values * sizeof *got);
+    for (int s = 0; s < 20; s++) {
+        ia3_train_report report;
+        golden_ok(ia3_train_step_on(t, indices + s * 4, golden_no_texts, 4, &err), &err);
+        ia3_train_last(t, &report);
+        assert_int_equal(report.step, s + 1);
+        golden_limit(f->g, cases[which].name, fabs(report.loss - steps[s]), 1e-5 * fabs(steps[s]));
+    }
+    ia3_train_values(t, got);
+    for (int i = 0; i < l->n; i++) {
+        const ia3_layout_entry *e = &l->entries[i];
+        char name[128];
+        double difference = 0, length = 0;
+        snprintf(name, sizeof name, "final.%s", e->name);
+        const float *want = expected(f, (size_t) e->len, which, name);
+        for (int k = 0; k < e->len; k++) {
+            difference += pow((double) got[e->offset + (size_t) k] - want[k], 2);
+            length += pow(want[k], 2);
+        }
+        golden_limit(f->g, e->name, sqrt(difference / length), 1e-4);
+    }
+    ia3_train_free(t);
+    free(indices);
+    free(got);
+}
+
+static void
+test_steps(void **state)
+{
+    fixture *f = open_fixture(state);
+    for (int i = 0; i < N; i++)
+        check_steps(f, i);
+    close_fixture(f);
+}
+
+/* Jobs with different optimizers that are stepped together have the results that each has alone. */
+static void
+test_together(void **state)
+{
+    fixture *f = open_fixture(state);
+    const size_t n = f->g->layout->n_values;
+    float *a = malloc(n * sizeof *a), *b = malloc(n * sizeof *b);
+    ia3_recipe recipes[N + 1];
+    ia3_train *jobs[N + 1];
+    ia3_error err = {0};
+    for (int i = 0; i <= N; i++) {
+        recipes[i] = recipe_of(f, i % N);
+        recipes[i].dropout = 0.1;
+        if (i == N) { /* the usual one */
+            recipes[i].optimizer = IA3_OPTIMIZER_ADAFACTOR;
+            recipes[i].weight_decay = recipes[i].ema = 0;
+        }
+        jobs[i] = job_of(f, &recipes[i]);
+    }
+    for (int s = 0; s < 5; s++)
+        golden_ok(ia3_train_step(jobs, N + 1, &err), &err);
+    for (int i = 0; i <= N; i++) {
+        ia3_train *alone = job_of(f, &recipes[i]);
+        for (int s = 0; s < 5; s++)
+            golden_ok(ia3_train_step(&alone, 1, &err), &err);
+        ia3_train_values(jobs[i], a);
+        ia3_train_values(alone, b);
+        double mean = 0;
+        for (size_t k = 0; k < n; k++)
+            mean += fabs((double) a[k] - b[k]) / (double) n;
+        golden_limit(f->g, "together", mean, 2e-6);
+        assert_memory_not_equal(a, f->g->vectors, n * sizeof *a);
+        ia3_train_free(alone);
+        ia3_train_free(jobs[i]);
+    }
+    free(a);
+    free(b);
+    close_fixture(f);
+}
+
+static void
+test_refused(void **state)
+{
+    fixture *f = open_fixture(state);
+    static const struct {
+        ia3_recipe r;
+        const char *message;
+    } wrong[] = {
+        {{.optimizer = 2}, "unknown optimizer"},
+        {{.weight_decay = 0.1}, "weight_decay needs the optimizer \"adamw\""},
+        {{.optimizer = IA3_OPTIMIZER_ADAMW, .weight_decay = 1.5}, "weight_decay must be between 0 and 1"},
+        {{.ema = 1}, "ema must be between 0 and 0.99999"},
+        {{.ema = -0.1}, "ema must be between 0 and 0.99999"},
+        {{.ema = 0.5, .stop = 5}, "this optimizer cannot be paused"},
+        {{.optimizer = IA3_OPTIMIZER_ADAMW, .stop = 5}, "this optimizer cannot be paused"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        ia3_recipe r = recipe_of(f, 0);
+        ia3_error err = {0};
+        r.optimizer = wrong[i].r.optimizer;
+        r.weight_decay = wrong[i].r.weight_decay;
+        r.ema = wrong[i].r.ema;
+        r.stop = wrong[i].r.stop;
+        assert_null(ia3_train_create(f->g->m, f->examples.e, GOLDEN_EXAMPLES, &r, NULL, &err));
+        assert_string_equal(err.message, wrong[i].message);
+    }
+    ia3_recipe r = recipe_of(f, 0);
+    ia3_train *t = job_of(f, &r);
+    ia3_error err = {0};
+    size_t len;
+    uint8_t *state_bytes = ia3_train_save(t, &len);
+    assert_false(ia3_train_restore(t, state_bytes, len, &err));
+    assert_int_equal(err.code, IA3_E_UNSUPPORTED);
+    free(state_bytes);
+    ia3_train_free(t);
+    close_fixture(f);
+}
+
+int
+main(void)
+{
+    static const golden_test tests[] = {{"steps", test_steps, false, "t5-gated-untied "},
+                                        {"together", test_together, false, "t5-gated-untied "},
+                                        {"refused", test_refused, false, "t5-gated-untied "}};
+    return golden_run("optimizer", tests, sizeof tests / sizeof *tests);
+}
