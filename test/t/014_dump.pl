@@ -40,10 +40,10 @@ my $tasks = q{SELECT string_agg(concat_ws(' ', task, owner, readers), E'\n' ORDE
 #
 value(q{CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE "Mixed Case"; CREATE ROLE gone;
         GRANT SELECT ON shots TO PUBLIC; GRANT EXECUTE ON FUNCTION ia3_train TO alice, "Mixed Case", gone});
-for (['alice', 'hers'], ['"Mixed Case"', 'mixed'], ['gone', 'orphan'])
+for (['alice', 'hers', q{, ensemble => 2, targets => '{q,k,o,wo}'}], ['"Mixed Case"', 'mixed', ''], ['gone', 'orphan', ''])
 {
-    my ($role, $task) = @$_;
-    value("SET ROLE $role; SELECT ia3_train('$task', 'SELECT text, label FROM shots', steps => 2, seed => 1)");
+    my ($role, $task, $options) = @$_;
+    value("SET ROLE $role; SELECT ia3_train('$task', 'SELECT text, label FROM shots', steps => 2, seed => 1 $options)");
 }
 value(q{SET ROLE alice; SELECT ia3_grant('hers', r) FROM unnest('{bob,Mixed Case,gone,public}'::text[]) r});
 value(q{DROP OWNED BY gone; DROP ROLE gone; CREATE ROLE gone});
