@@ -1,23 +1,28 @@
 """Texts and phrases without labels: a teacher's sentence vectors say how well each phrase fits a text.
 
-    matching.py SETS WIKI.TXT OUT [TEXTS]    writes OUT/texts.jsonl (TEXTS of them, 100,000) and OUT/phrases.jsonl
+    matching.py SETS WIKI.TXT OUT TOKENIZER [TEXTS]    writes OUT/texts.jsonl (TEXTS of them, 100,000) and OUT/phrases.jsonl
     matching.py --temperature SETS TEACHER   the temperature with which the teacher's cosines predict the labels of SETS best
 
 vectors.py then makes OUT/texts.npy and OUT/phrases.npy of them. A student learns from them in train.py (--matching OUT): its scores of
-some phrases are to have the softmax of the teacher's cosines, divided by a temperature. Phrases are labels of all sets for training
-and short candidates of their rows.
+some phrases are to have the softmax of the teacher's cosines, divided by a temperature. Phrases are labels of all sets for training,
+short candidates of their rows, the words of the vocabulary, and some words in a row from the texts: answers may have any word.
 """
 
 import json
 import random
+import re
 import sys
 
 import numpy as np
+import sentencepiece
 
 import prompts
 from texts import lines_of
 
 SHORT, LONG = 40, 300  # characters of a phrase, of a text
+LEAST_LETTERS = 3  # with "▁"
+WORD_GROUPS = 25_000
+TEMPERATURE = 0.06  # of the teacher's cosines
 QUESTIONS = ["What is this about?", "Which of these fits best?", "Classify the text.", "Label:", "Choose the label that fits.", "", "", ""]
 
 
@@ -26,6 +31,24 @@ def phrases_of(sets, r, most=20_000):
     others = {c for rows in sets.rows.values() for row in rows for c in row.choices or [] if len(c) <= SHORT and any(map(str.isalpha, c))}
     others = sorted(others - labels)
     return sorted(labels) + r.sample(others, min(len(others), most))
+
+
+def words_of(processor):
+    """The pieces that are whole words: "▁" and letters."""
+    pieces = map(processor.id_to_piece, range(processor.get_piece_size()))
+    return [p[1:] for p in pieces if p.startswith("▁") and p[1:].isalpha() and len(p) > LEAST_LETTERS]
+
+
+def word_groups(texts, r, most):
+    """From two to five words in a row each, in lower case."""
+    groups = set()
+    for text in r.choices(texts, k=most):
+        words = re.findall(r"[A-Za-z][A-Za-z'-]*", text)
+        n = r.choice([2, 2, 3, 3, 4, 5])
+        if len(words) >= n:
+            at = r.randrange(len(words) - n + 1)
+            groups.add(" ".join(words[at:at + n]).lower())
+    return sorted(groups)
 
 
 def texts_of(sets, wiki, r, most):
@@ -45,20 +68,19 @@ def write(path, lines):
 
 
 class Matching:
-    def __init__(self, folder, temperature):
+    def __init__(self, folder, temperature=TEMPERATURE):
         self.texts, self.phrases = (list(lines_of(f"{folder}/{name}.jsonl")) for name in ("texts", "phrases"))
-        self.text_vectors, self.phrase_vectors = np.load(f"{folder}/texts.npy"), np.load(f"{folder}/phrases.npy")
+        self.text_vectors, self.phrase_vectors = (np.load(f"{folder}/{name}.npy").astype(np.float32) for name in ("texts", "phrases"))
         self.temperature = temperature
 
     def prompt(self, r):
         """(prompt, the share that each of its choices is to have)"""
         i = r.randrange(len(self.texts))
-        cosines = self.phrase_vectors.astype(np.float32) @ self.text_vectors[i].astype(np.float32)
-        return self.choose(r, i, cosines)
+        return self.choose(r, i, self.phrase_vectors @ self.text_vectors[i])
 
     def choose(self, r, i, cosines):
-        """From 2 to 64 phrases, few as often as many: some of those that fit, the others by chance."""
-        n = int(2 * 32 ** r.random())
+        """From 2 to 32 phrases, few as often as many: some of those that fit, the others by chance."""
+        n = int(2 * 16 ** r.random())
         near = np.argpartition(-cosines, 50)[:50]
         chosen = set(r.sample(list(near), min(n, 1 + r.randrange(8))))
         while len(chosen) < n:
@@ -67,10 +89,14 @@ class Matching:
         choices = [self.phrases[c] for c in chosen]
         logits = cosines[chosen] / self.temperature
         shares = np.exp(logits - logits.max())
-        question, text = r.choice(QUESTIONS), self.texts[i]
         listed = "Possible labels: " + ", ".join(choices) if r.random() < 0.3 and sum(map(len, choices)) < 600 else ""
+        return prompts.Prompt(self.ask(r, i, listed), choices, int(shares.argmax())), shares / shares.sum()
+
+    def ask(self, r, i, listed=""):
+        """A text with a question, which may be none, before it or after it."""
+        question, text = r.choice(QUESTIONS), self.texts[i]
         parts = [question, listed, text] if r.random() < 0.5 and question != "Label:" else [text, listed, question]
-        return prompts.Prompt(r.choice(["\n", "\n", " "]).join(filter(None, parts)), choices, int(shares.argmax())), shares / shares.sum()
+        return r.choice(["\n", "\n", " "]).join(filter(None, parts))
 
 
 def temperature_of(sets, encoder, r, rows=40):
@@ -95,11 +121,13 @@ def main():
         import vectors
 
         return temperature_of(prompts.Sets(sys.argv[2]), vectors.Encoder(sys.argv[3]), r)
-    folder, wiki, out, *most = sys.argv[1:]
+    folder, wiki, out, tokenizer, *most = sys.argv[1:]
     sets = prompts.Sets(folder)
-    write(f"{out}/phrases.jsonl", phrases_of(sets, r))
     with open(wiki, encoding="utf-8") as f:
-        write(f"{out}/texts.jsonl", texts_of(sets, f, r, int(most[0]) if most else 100_000))
+        texts = texts_of(sets, f, r, int(most[0]) if most else 100_000)
+    processor = sentencepiece.SentencePieceProcessor(model_file=f"{tokenizer}/spiece.model")
+    write(f"{out}/texts.jsonl", texts)
+    write(f"{out}/phrases.jsonl", list(dict.fromkeys(phrases_of(sets, r) + words_of(processor) + word_groups(texts, r, WORD_GROUPS))))
 
 
 if __name__ == "__main__":

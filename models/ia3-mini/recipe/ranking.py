@@ -1,5 +1,6 @@
 """Ranking choices: batches of prompts with their choices, and T-Few's losses (arXiv 2205.05638, section 3.2) over them."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -27,17 +28,27 @@ class Batch(NamedTuple):
     shares: torch.Tensor | None  # [rows, choices]
 
 
+def input_of(ids, longest):
+    """With </s>. Of inputs that are too long the middle is left out: both ends may hold the question."""
+    half = (longest - 1) // 2
+    return (ids if len(ids) < longest else ids[:longest - 1 - half] + ids[-half:]) + [END]
+
+
+def choice_of(ids):
+    return ids[:LONGEST_CHOICE - 1] + [END]
+
+
+def inputs(processor, texts, longest=256):
+    """(ids, keep), [texts, tokens] each"""
+    return batch([input_of(ids, longest) for ids in processor.encode(texts)])
+
+
 def items_of(processor, prompts, longest, shares=None):
-    """Prompts as numbers. Of inputs that are too long the middle is left out: both ends may hold the question."""
+    """Prompts as numbers."""
     texts = processor.encode([p.text for p in prompts])
     flat = iter(processor.encode([c for p in prompts for c in p.choices]))
-    items = []
-    for p, ids, share in zip(prompts, texts, shares or [None] * len(prompts)):
-        if len(ids) > longest - 1:
-            half = (longest - 1) // 2
-            ids = ids[:longest - 1 - half] + ids[-half:]
-        items.append(Item(ids + [END], [next(flat)[:LONGEST_CHOICE - 1] + [END] for _ in p.choices], p.right, share))
-    return items
+    return [Item(input_of(ids, longest), [choice_of(next(flat)) for _ in p.choices], p.right, share)
+            for p, ids, share in zip(prompts, texts, shares or [None] * len(prompts))]
 
 
 def collate(items):
@@ -71,16 +82,33 @@ def batches(items, most):
     yield group
 
 
-def log_probabilities(model, b):
-    """(log p of each token of each choice: [tokens], its row and choice: [tokens] each)"""
+def negative_log_p(model, states, targets, sample):
+    """
+    -log p of each target: [tokens], from states [tokens, d_model]. With a sample, the softmax goes over the pieces that occur among
+    the targets and so many others, drawn without preference; each of the latter stands for all that were not drawn, so that
+    the estimate of the sum of exponentials is unbiased (importance sampling, Bengio and Senécal 2008).
+    """
+    size = model.shared.num_embeddings
+    present, at = targets.unique(return_inverse=True)
+    others = size - len(present)
+    if not 0 < sample < others:
+        return F.cross_entropy(model.logits(states), targets, reduction="none")
+    absent = torch.ones(size, dtype=torch.bool).index_fill(0, present, False).nonzero().squeeze(1)
+    drawn = absent[torch.randperm(others)[:sample]]
+    logits = model.logits(states, torch.cat([present, drawn]))
+    logits = logits + F.pad(torch.full((sample,), math.log(others / sample)), (len(present), 0))
+    return F.cross_entropy(logits, at, reduction="none")
+
+
+def log_probabilities(model, b, sample=0):
+    """(log p of each token of each choice: [tokens], its row and choice: [tokens] each); sample: see above, 0: all pieces"""
     starts = F.pad(b.targets.clamp(min=0)[..., :-1], (1, 0))
     row, choice, token = torch.nonzero(b.targets != IGNORED, as_tuple=True)
     count = torch.bincount(row, minlength=len(b.targets))
     at = torch.arange(len(row)) - (count.cumsum(0) - count)[row]  # in its row, where choices stand one behind the other
     pack = lambda values, rest: torch.full((len(count), int(count.max())), rest).index_put((row, at), values)
     states = model.decode_choices(pack(starts[row, choice, token], 0), pack(choice, -1), pack(token, 0), model.encode(b.ids, b.keep), b.keep)
-    logits = model.logits(states[row, at])
-    return -F.cross_entropy(logits, b.targets[row, choice, token], reduction="none"), row, choice
+    return -negative_log_p(model, states[row, at], b.targets[row, choice, token], sample), row, choice
 
 
 def scores(log_p, row, choice, shape):
@@ -98,13 +126,13 @@ class Losses(NamedTuple):
     accuracy: torch.Tensor
 
 
-def losses(model, b):
+def losses(model, b, sample=0):
     """
     lm: -log p of a token of the right choice; ul: -log(1 - p) of a token of wrong choices; ln: -log softmax of the right score.
     lm, ln and accuracy are means over rows, ul over all tokens of wrong choices in the batch.
     """
     shape = b.targets.shape[:2]
-    log_p, row, choice = log_probabilities(model, b)
+    log_p, row, choice = log_probabilities(model, b, sample)
     s = scores(log_p, row, choice, shape)
     right = s.gather(1, b.right[:, None]).squeeze(1)
     wrong = choice != b.right[row]
@@ -112,8 +140,8 @@ def losses(model, b):
     return Losses(-right.mean(), ul, F.cross_entropy(s, b.right), (s.argmax(1) == b.right).float().mean())
 
 
-def matching_loss(model, b):
+def matching_loss(model, b, sample=0):
     """Cross-entropy between the shares and the softmax of the scores; 0 where they agree."""
-    s = scores(*log_probabilities(model, b), b.targets.shape[:2])
+    s = scores(*log_probabilities(model, b, sample), b.targets.shape[:2])
     log_q = s.log_softmax(1).masked_fill(b.shares == 0, 0)
     return (torch.xlogy(b.shares, b.shares) - b.shares * log_q).sum(1).mean()

@@ -125,7 +125,7 @@ def main():
     model, out, r = t5.load(o.model), o.out or o.model, random.Random(o.seed)
     judge = Judge(o.sets, processor, o.longest)
     episodes = Episodes(prompts.Sets(o.sets), processor, o.longest)
-    optimizer = optimizer_of(model, o.rate, o.encoder_rate)
+    optimizer = optimizer_of(model, o.rate, o.encoder_rate, o.encoder_rate)
     print("zero-shot: %.3f" % np.mean(list(judge.accuracy(model).values())), flush=True)
     run, recent = Run(o.minutes, optimizer, 50), []
     while run.next():

@@ -172,9 +172,9 @@ class T5(nn.Module):
         bias = table(buckets(relative, False)).permute(0, 3, 1, 2) + (unseen * MASKED)[:, None]
         return self.decoder(self.shared(starts), bias, memory, hidden(keep))
 
-    def logits(self, states):
-        """A tied head scales its input, as T5 v1.0 does."""
-        return F.linear(states * self.config["d_model"] ** -0.5, self.shared.weight)
+    def logits(self, states, pieces=slice(None)):
+        """Of all pieces, or of those given. A tied head scales its input, as T5 v1.0 does."""
+        return F.linear(states * self.config["d_model"] ** -0.5, self.shared.weight[pieces])
 
 
 def new(vocab_size, **changes):

@@ -23,7 +23,7 @@ from muon import Both
 from questions import QUESTIONS
 from run import Run, options
 
-POOL = 512  # prompts that are sorted into batches
+POOL = 2048  # prompts that are sorted into batches
 LARGEST = 20_000  # rows; a set that is larger is not drawn more often
 JUDGED = 100  # rows of a set that judges models
 
@@ -81,13 +81,13 @@ class Judge:
         return result
 
 
-def optimizer_of(model, rate, encoder_rate):
+def optimizer_of(model, rate, encoder_rate, embedding_rate):
     """Muon for the decoder's matrices, most of which begin with nothing; AdamW for what is only adjusted."""
     matrices, groups = [], {"encoder": [], "decoder": [], "shared": []}
     for name, p in model.named_parameters():
         part = name.split(".")[0]
         (matrices if part == "decoder" and p.dim() == 2 and "relative" not in name else groups[part]).append(p)
-    rates = {"encoder": encoder_rate, "decoder": rate, "shared": encoder_rate}
+    rates = {"encoder": encoder_rate, "decoder": rate, "shared": embedding_rate}
     return Both([{"params": matrices, "top": rate}], [{"params": ps, "top": rates[name]} for name, ps in groups.items()],
                 weight_decay=0.01)
 
@@ -107,7 +107,7 @@ def arguments():
     p.add_argument("--frozen", type=float, default=0, help="minutes in which only the decoder learns, at first (0)")
     p.add_argument("--matching")
     p.add_argument("--share", type=float, default=0.3, help="of the steps with --matching (0.3)")
-    p.add_argument("--temperature", type=float, default=0.06, help="of the teacher's cosines (0.06)")
+    p.add_argument("--sample", type=int, default=2048, help="pieces that stand for those that are in no choice; 0: all (2048)")
     p.add_argument("--lm", type=float, default=1.0)
     p.add_argument("--ul", type=float, default=1.0)
     return p.parse_args()
@@ -119,10 +119,10 @@ def main():
     model, out = t5.load(o.model), o.out or o.model
     judge = Judge(o.sets, processor, o.longest)
     sets = prompts.Sets(o.sets)
-    optimizer = optimizer_of(model, o.rate, o.encoder_rate)
+    optimizer = optimizer_of(model, o.rate, o.encoder_rate, o.encoder_rate)
     seen, recent, recent_matches = 0, [], []
     r = random.Random(o.seed)
-    matches = matched(Matching(o.matching, o.temperature), processor, r, o.longest, o.tokens) if o.matching else None
+    matches = matched(Matching(o.matching), processor, r, o.longest, o.tokens) if o.matching else None
 
     def judged():
         a = judge.accuracy(model)
@@ -138,11 +138,11 @@ def main():
             freeze(model, False)
         optimizer.zero_grad()
         if b.shares is None:
-            loss = ranking.losses(model, b)
+            loss = ranking.losses(model, b, o.sample)
             (loss.ln + o.lm * loss.lm + o.ul * loss.ul).backward()
             recent.append([float(x.detach()) for x in loss])
         else:
-            match = ranking.matching_loss(model, b)
+            match = ranking.matching_loss(model, b, o.sample)
             match.backward()
             recent_matches.append(float(match.detach()))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
