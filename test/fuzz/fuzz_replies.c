@@ -394,7 +394,7 @@ Ia3ProgressStart(const char *task, int steps)
 }
 
 void
-Ia3ProgressUpdate(int step, double loss, double rate, double left)
+Ia3ProgressUpdate(int step, int steps, double loss, double rate, double left)
 {
 }
 
