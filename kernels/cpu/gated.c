@@ -72,15 +72,17 @@ forward(const gated_chunk *c, ia3_activation act, bool gated, bool bf16)
     }
 }
 
-/* Calls pass(c, act, gated, bf16) with constants for the activation and the types. */
+/* Calls pass(c, act, gated, bf16) with constants: a loop that looks at a variable is not vectorised. */
 #define WITH_TYPES(pass, c, act, p, bf16)                                                                    \
     do {                                                                                                     \
         if ((p)->gated && (bf16))                                                                            \
             pass(c, act, true, true);                                                                        \
         else if ((p)->gated)                                                                                 \
             pass(c, act, true, false);                                                                       \
+        else if (bf16)                                                                                       \
+            pass(c, act, false, true);                                                                       \
         else                                                                                                 \
-            pass(c, act, false, bf16);                                                                       \
+            pass(c, act, false, false);                                                                      \
     } while (0)
 #define WITH_CONSTANTS(pass, c, p, bf16)                                                                     \
     do {                                                                                                     \
