@@ -39,7 +39,7 @@ include src/engine/engine.mk
 $(OBJS): $(IA3_COMMON_HEADERS) $(wildcard src/extension/*.h src/extension/*/*.h)
 
 # The checkpoint itself, without the recipe that makes the next one.
-IA3_MINI = README.md config.json model.safetensors spiece.model tokenizer_config.json
+IA3_MINI = LICENSE NOTICE README.md config.json model.safetensors spiece.model tokenizer_config.json
 
 install: install-engine
 install-engine: ia3_engine cuda-module

@@ -2,7 +2,7 @@
  * bench_kernels.c
  *     The time of each operation for the shape of a model: bench_kernels [threads [sequences [length]]].
  *
- * The shape is that of the bundled backbone. It prints one line per operation and direction. For attention it also prints
+ * The shape is that of the tests' backbone (test/backbone). It prints one line per operation and direction. For attention it also prints
  * the share of the rate of a matrix product, which is measured just before: what limits attention is its matrix products, two
  * forward and five backward. Use one thread, and -DBENCH_CLOCK=CLOCK_PROCESS_CPUTIME_ID on a busy machine.
  */

@@ -538,22 +538,23 @@ choose_shape(work *w, const char *name)
 {
     static const struct {
         const char *name;
-        int vocabulary, d_model, heads, d_ff, n_enc, n_dec;
-    } shapes[] = {{"mini", 8192, 256, 4, 512, 6, 2},
-                  {"base", 32128, 768, 12, 2048, 12, 12},
-                  {"large", 32128, 1024, 16, 2816, 24, 24}};
+        int vocabulary, d_model, heads, d_kv, d_ff, n_enc, n_dec;
+        const char *activation;
+    } shapes[] = {{"mini", 16384, 384, 12, 32, 1536, 6, 2, "gelu"},
+                  {"base", 32128, 768, 12, 64, 2048, 12, 12, "gated-gelu"},
+                  {"large", 32128, 1024, 16, 64, 2816, 24, 24, "gated-gelu"}};
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         if (strcmp(name, shapes[i].name) != 0)
             continue;
         char text[1000];
         int n = snprintf(
             text, sizeof text,
-            "{\"model_type\": \"t5\", \"vocab_size\": %d, \"d_model\": %d, \"d_kv\": 64, \"d_ff\": %d, "
+            "{\"model_type\": \"t5\", \"vocab_size\": %d, \"d_model\": %d, \"d_kv\": %d, \"d_ff\": %d, "
             "\"num_heads\": %d, \"num_layers\": %d, \"num_decoder_layers\": %d, "
-            "\"feed_forward_proj\": \"gated-gelu\", \"tie_word_embeddings\": false, "
+            "\"feed_forward_proj\": \"%s\", \"tie_word_embeddings\": false, "
             "\"decoder_start_token_id\": 0, \"pad_token_id\": 0, \"eos_token_id\": 1}",
-            shapes[i].vocabulary, shapes[i].d_model, shapes[i].d_ff, shapes[i].heads, shapes[i].n_enc,
-            shapes[i].n_dec);
+            shapes[i].vocabulary, shapes[i].d_model, shapes[i].d_kv, shapes[i].d_ff, shapes[i].heads,
+            shapes[i].n_enc, shapes[i].n_dec, shapes[i].activation);
         ia3_error err = {0};
         if (!ia3_config_parse(&w->config, text, (size_t) n, name, &err))
             die(name, &err);

@@ -18,7 +18,7 @@ SELECT choice, round(probability::numeric, 3) AS probability, rank
 -- The backbone is held by one engine process, shared by all connections.
 SELECT backbone, state, device, dtype, parameters FROM ia3_stat_engine;
 
--- Training is one function over one query. What it learns is one row of 40 kB.
+-- Training is one function over one query. What it learns is one row of 80 kB.
 SELECT ia3_train('tickets', $$SELECT body AS text, label FROM tickets WHERE NOT held_out ORDER BY id$$,
                  template => ARRAY['Which intent does this message express? {text}'], seed => 1);
 SELECT task, version, active, backbone, examples, size AS bytes FROM ia3.adapters;

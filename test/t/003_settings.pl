@@ -53,7 +53,7 @@ $node->stop;
 #
 my $bundled = $node->config_data('--sharedir') . '/ia3/ia3-mini';
 is(join(' ', map { basename($_) } sort glob "$bundled/*"),
-    'README.md config.json model.safetensors spiece.model tokenizer_config.json', 'only a checkpoint is installed');
+    'LICENSE NOTICE README.md config.json model.safetensors spiece.model tokenizer_config.json', 'only a checkpoint is installed');
 $node = ia3_node('bundled', bundled => 1);
 is($node->safe_psql('postgres', 'SHOW ia3.backbones'), 'default=ia3-mini', 'the default names it');
 like($node->safe_psql('postgres', $classify), qr/^(billing|technical)$/, 'it answers');

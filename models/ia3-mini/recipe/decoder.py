@@ -90,11 +90,13 @@ def initialise(model, m, rows, targets):
 def fit(model, processor, matching, r, count=TEXTS):
     """Returns the divergences from the teacher's shares, for the texts that the map was fitted to."""
     texts = r.sample(range(len(matching.texts)), min(count, len(matching.texts)))
-    x = means(model, (ranking.inputs(processor, [matching.ask(r, i) for i in texts[at:at + 64]]) for at in range(0, len(texts), 64)))
+    cosines = matching.cosines(texts)
+    asked = matching.asked(r, texts, cosines)
+    x = means(model, (ranking.inputs(processor, asked[at:at + 64]) for at in range(0, len(texts), 64)))
     vectors, phrases = torch.from_numpy(matching.text_vectors[texts]), torch.from_numpy(matching.phrase_vectors)
     rows = torch.sparse.mm(bags(processor, matching.phrases, model.shared.num_embeddings), model.shared.weight)
     m = ridge(x, vectors) @ ridge(rows, phrases).T
-    return initialise(model, m, rows, (x, vectors @ phrases.T / matching.temperature))
+    return initialise(model, m, rows, (x, torch.from_numpy(cosines / matching.temperature)))
 
 
 def main():

@@ -73,28 +73,38 @@ class Matching:
         self.text_vectors, self.phrase_vectors = (np.load(f"{folder}/{name}.npy").astype(np.float32) for name in ("texts", "phrases"))
         self.temperature = temperature
 
+    def cosines(self, texts):
+        """[texts, phrases]"""
+        return self.text_vectors[texts] @ self.phrase_vectors.T
+
     def prompt(self, r):
         """(prompt, the share that each of its choices is to have)"""
         i = r.randrange(len(self.texts))
-        return self.choose(r, i, self.phrase_vectors @ self.text_vectors[i])
+        cosines = self.cosines([i])[0]
+        chosen = self.some(r, cosines)
+        choices = [self.phrases[c] for c in chosen]
+        logits = cosines[chosen] / self.temperature
+        shares = np.exp(logits - logits.max())
+        return prompts.Prompt(self.ask(r, i, choices), choices, int(shares.argmax())), shares / shares.sum()
 
-    def choose(self, r, i, cosines):
+    def asked(self, r, texts, cosines):
+        """A prompt for each text, whose list of choices, if any, has some phrases."""
+        return [self.ask(r, i, [self.phrases[c] for c in self.some(r, row)]) for i, row in zip(texts, cosines)]
+
+    def some(self, r, cosines):
         """From 2 to 32 phrases, few as often as many: some of those that fit, the others by chance."""
         n = int(2 * 16 ** r.random())
         near = np.argpartition(-cosines, 50)[:50]
         chosen = set(r.sample(list(near), min(n, 1 + r.randrange(8))))
         while len(chosen) < n:
             chosen.add(r.randrange(len(self.phrases)))
-        chosen = r.sample(sorted(chosen), len(chosen))
-        choices = [self.phrases[c] for c in chosen]
-        logits = cosines[chosen] / self.temperature
-        shares = np.exp(logits - logits.max())
-        listed = "Possible labels: " + ", ".join(choices) if r.random() < 0.3 and sum(map(len, choices)) < 600 else ""
-        return prompts.Prompt(self.ask(r, i, listed), choices, int(shares.argmax())), shares / shares.sum()
+        return r.sample(sorted(chosen), len(chosen))
 
-    def ask(self, r, i, listed=""):
-        """A text with a question, which may be none, before it or after it."""
+    def ask(self, r, i, choices):
+        """A text with a question, which may be none, before it or after it, and often with a list of the choices."""
         question, text = r.choice(QUESTIONS), self.texts[i]
+        form = prompts.list_form(r, choices)
+        listed = prompts.LISTS[form](choices) if form else ""
         parts = [question, listed, text] if r.random() < 0.5 and question != "Label:" else [text, listed, question]
         return r.choice(["\n", "\n", " "]).join(filter(None, parts))
 

@@ -38,8 +38,11 @@ class Matching:
         unit = torch.nn.functional.normalize(rows @ torch.randn(rows.shape[1], 16), dim=1).detach().numpy()
         self.phrase_vectors, self.text_vectors = unit, unit[::2]
 
-    def ask(self, r, i):
-        return self.texts[i]
+    def cosines(self, texts):
+        return self.text_vectors[texts] @ self.phrase_vectors.T
+
+    def asked(self, r, texts, cosines):
+        return [self.texts[i] for i in texts]
 
 
 class Words(unittest.TestCase):
@@ -84,7 +87,8 @@ class Words(unittest.TestCase):
         decoder.fit(self.model, Processor(), m, random.Random(0))
         phrases = words.Phrases(m, Processor(), 50)
         with mock.patch.object(words, "OTHER", 0.0):
-            found = float(phrases.losses(self.model, random.Random(0), list(range(len(m.texts))), 256)[0])
+            b, = phrases.batches(random.Random(0), range(len(m.texts)), 256, 10**6)
+            found = float(phrases.losses(self.model, *b)[0])
         targets = torch.from_numpy(m.text_vectors @ m.phrase_vectors.T) / m.temperature
         alike = float(decoder.divergences(torch.zeros_like(targets), targets)[0])
         self.assertLess(found, 0.65 * alike, (found, alike))
@@ -110,15 +114,20 @@ class Words(unittest.TestCase):
             rows = words.log_p(self.model, ids, keep)
         self.assertEqual(len(np.unique(rows[:, 9].numpy().round(4))), 1)
 
-    def test_held_out(self):
-        """Groups of similar length have every text but those that are held out, once a round."""
+    def test_batches(self):
+        """They have every text but those that are held out, once a round, beside others of similar length."""
         m = Matching(self.model)
         m.texts = ["a" * (1 + i % 90) for i in range(1000)]
+        m.text_vectors = np.zeros((1000, 16), np.float32)
         phrases = words.Phrases(m, Processor(), 50)
-        stream = phrases.learned(random.Random(0))
-        rounds = [next(stream) for _ in range(16)]
-        self.assertEqual(sorted(sum(rounds, [])), [i for i in range(1000) if i % words.HELD_OUT])
-        self.assertTrue(all(max(len(m.texts[i]) for i in g) - min(len(m.texts[i]) for i in g) < 10 for g in rounds))
+        stream, seen = phrases.learned(random.Random(0), 256, 1000), []
+        while len(seen) < 990:
+            texts, ids, keep = next(stream)
+            seen += texts
+            self.assertLessEqual(ids.numel(), 1000)
+            self.assertEqual([1 + len(m.texts[i]) for i in texts], keep.sum(1).tolist())
+            self.assertLess(int(keep.sum(1).max() - keep.sum(1).min()), 30)
+        self.assertEqual(sorted(seen), [i for i in range(1000) if i % words.HELD_OUT])
 
 
 if __name__ == "__main__":

@@ -22,9 +22,11 @@ import train
 from decoder import bags, divergences
 from matching import Matching
 from run import Run, options
+from texts import batch
 
 HELD_OUT = 100  # each of so many texts
-ROWS = 64  # texts of a step
+ROWS = 64  # texts whose prompts are made at once
+HELD_OUT_TOKENS = 6144  # of a batch
 OTHER = 0.7  # how often a token by chance is read
 
 
@@ -45,30 +47,40 @@ def labelled_losses(model, b):
 class Phrases:
     def __init__(self, matching, processor, pieces):
         self.matching, self.processor = matching, processor
-        self.bags, self.vectors = bags(processor, matching.phrases, pieces), torch.from_numpy(matching.phrase_vectors)
+        self.bags = bags(processor, matching.phrases, pieces)
 
-    def losses(self, model, r, texts, longest):
-        """Divergences from the teacher among all phrases, and among groups of 32, for texts given by number."""
-        ids, keep = ranking.inputs(self.processor, [self.matching.ask(r, i) for i in texts], longest)
-        targets = torch.from_numpy(self.matching.text_vectors[texts]) @ self.vectors.T / self.matching.temperature
-        return divergences(torch.sparse.mm(self.bags, log_p(model, ids, keep).T).T, targets)
+    def batches(self, r, texts, longest, tokens):
+        """Batches (numbers of texts, ids, keep) of prompts of similar lengths, at most so many tokens each if there is more than one."""
+        items = []
+        for at in range(0, len(texts), ROWS):
+            some = texts[at:at + ROWS]
+            asked = self.matching.asked(r, some, self.matching.cosines(some))
+            items += zip(some, (ranking.input_of(ids, longest) for ids in self.processor.encode(asked)))
+        items.sort(key=lambda item: len(item[1]))
+        groups, group = [], []
+        for item in items:
+            if group and (len(group) + 1) * len(item[1]) > tokens:
+                groups.append(group)
+                group = []
+            group.append(item)
+        return [([i for i, _ in g], *batch([ids for _, ids in g])) for g in groups + [group]]
 
-    def groups(self, texts, r=None):
-        """Texts of similar lengths together."""
-        texts = sorted(texts, key=lambda i: len(self.matching.texts[i]))
-        groups = [texts[at:at + ROWS] for at in range(0, len(texts), ROWS)]
-        return r.sample(groups, len(groups)) if r else groups
-
-    def learned(self, r):
-        """Groups without end, of all texts but those that are held out."""
+    def learned(self, r, longest, tokens):
+        """Batches without end, of all texts but those that are held out."""
         texts = [i for i in range(len(self.matching.texts)) if i % HELD_OUT]
         while True:
-            yield from self.groups(r.sample(texts, min(train.POOL, len(texts))), r)
+            batches = self.batches(r, r.sample(texts, min(train.POOL // 2, len(texts))), longest, tokens)
+            yield from r.sample(batches, len(batches))
+
+    def losses(self, model, texts, ids, keep):
+        """Divergences from the teacher among all phrases, and among groups of 32, for texts given by number, and their prompts."""
+        targets = torch.from_numpy(self.matching.cosines(texts) / self.matching.temperature)
+        return divergences(torch.sparse.mm(self.bags, log_p(model, ids, keep).T).T, targets)
 
     @torch.no_grad()
     def held_out(self, model, r, longest, most=256):
-        groups = self.groups(range(0, len(self.matching.texts), HELD_OUT)[:most])
-        return np.mean([[float(x) for x in self.losses(model, r, texts, longest)] for texts in groups], 0)
+        batches = self.batches(r, range(0, len(self.matching.texts), HELD_OUT)[:most], longest, HELD_OUT_TOKENS)
+        return np.average([[float(x) for x in self.losses(model, *b)] for b in batches], axis=0, weights=[len(b[0]) for b in batches])
 
 
 def arguments():
@@ -76,7 +88,7 @@ def arguments():
     p.add_argument("--rate", type=float, default=4e-4, help="of the decoder (4e-4)")
     p.add_argument("--encoder-rate", type=float, default=1e-4)
     p.add_argument("--embedding-rate", type=float, default=1e-3)
-    p.add_argument("--tokens", type=int, default=8192, help="cost of a batch of labelled rows, in tokens (8192)")
+    p.add_argument("--tokens", type=int, default=8192, help="cost of a batch, in tokens (8192)")
     p.add_argument("--longest", type=int, default=256, help="tokens of an input (256)")
     p.add_argument("--frozen", type=float, default=1e9, help="minutes in which only the decoder learns, at first (all)")
     p.add_argument("--lm", type=float, default=0.1, help="weight of the language model's loss, which a bag of words hardly fits (0.1)")
@@ -92,7 +104,7 @@ def main():
     model, out = t5.load(o.model), o.out or o.model
     phrases = Phrases(Matching(o.matching), processor, model.shared.num_embeddings)
     labelled = train.stream(prompts.Sets(o.sets), processor, r, o.longest, o.tokens)
-    learned = phrases.learned(r)
+    learned = phrases.learned(r, o.longest, o.tokens)
     print("before: %.3f of all phrases, %.3f of 32" % tuple(phrases.held_out(model, r, o.longest)), flush=True)
     optimizer = train.optimizer_of(model, o.rate, o.encoder_rate, o.embedding_rate)
     train.freeze(model, o.frozen > 0)
@@ -102,7 +114,7 @@ def main():
             train.freeze(model, False)
         optimizer.zero_grad()
         matched = r.random() < o.share
-        found = phrases.losses(model, r, next(learned), o.longest) if matched else labelled_losses(model, next(labelled))
+        found = phrases.losses(model, *next(learned)) if matched else labelled_losses(model, next(labelled))
         ((1 if matched else o.lm) * found[0] + found[1]).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
