@@ -92,7 +92,7 @@ my %benchmarks = (
         qr/^whole +$number +$number$/],
     bench_limits => [
         "$bin/bench_profile --limits score --shape mini --rows 2 --tokens 16 --passes 1 --threads 1", '',
-        qr/^ +float32 multiply-add +$number GFLOP/, qr/^matmul 256->1024 +$number +$number +$number +$number% +product +$number +$number$/,
+        qr/^ +float32 multiply-add +$number GFLOP/, qr/^matmul 384->1536 +$number +$number +$number +$number% +product +$number +$number$/,
         qr/^attention, self +$number +$number +$number% +\w+ +$number +$number$/, qr/^products +$number +$number% +$number$/,
         qr/^whole pass: $number ms;/],
     bench_engine => [
