@@ -74,6 +74,7 @@ test_variants() {
     run_jobs
     count_cmocka variants "$skipped"
     test_spills
+    test_vectorised
 }
 
 # Whether scripts/spills.pl finds the loop of test/spills.c that keeps vectors on the stack, and nothing else, in what a
@@ -106,6 +107,34 @@ test_spills() {
         if scripts/spills.pl "$kernels"*.o; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
     done
     count spills "$passed" "$failed" 0
+}
+
+# Loops that say that their rounds are independent (IA3_INDEPENDENT) are vectorised, in any variant. A loop that looks at
+# a variable in each round is not, and then takes ten times as long without a word from the compiler.
+test_vectorised() {
+    local kernels object file files lines passed=0 failed=0
+    if ! gcc --version 2>/dev/null | grep -q 'Free Software Foundation'; then
+        skip "only gcc says which loops it has not vectorised"
+        return 0
+    fi
+    mapfile -t files < <(grep -l '^ *IA3_INDEPENDENT$' kernels/cpu/*.c)
+    for kernels in build/release/kernels/cpu-*/; do
+        for file in "${files[@]}"; do
+            object=${kernels/release/vectorised}$(basename "$file" .c).o
+            rm -f "$object"
+            make -s -f src/engine/engine.mk FLAVOR=vectorised ENGINE_CC=gcc DEBUG_INFO=-fopt-info-vec-missed "$object" \
+                >"$IA3_TMP/vectorised.log" 2>&1 || true
+            # the line after each mark is the loop's
+            lines=$(awk '/^ *IA3_INDEPENDENT$/ { printf "%s%d", n++ ? "|" : "", NR + 1 }' "$file")
+            if [ -f "$object" ] && ! grep -E "^$file:($lines):.*couldn't vectorize loop" "$IA3_TMP/vectorised.log"; then
+                passed=$((passed + 1))
+            else
+                failed=$((failed + 1))
+                [ -f "$object" ] || tail -5 "$IA3_TMP/vectorised.log"
+            fi
+        done
+    done
+    count vectorised "$passed" "$failed" 0
 }
 
 test_sanitizers() {
