@@ -1,6 +1,6 @@
 /*
  * golden_examples.h
- *     The training examples of a golden checkpoint ("example.N" in its files).
+ *     The training examples of a golden checkpoint ("example.N" in its files), and variants of methods to train with.
  */
 #ifndef IA3_GOLDEN_EXAMPLES_H
 #define IA3_GOLDEN_EXAMPLES_H
@@ -14,6 +14,16 @@ typedef struct golden_examples {
     int32_t *ids[GOLDEN_EXAMPLES];
     int n_ids[GOLDEN_EXAMPLES];
 } golden_examples;
+
+/* A method's standard variant with some options changed, as JSON. */
+static inline ia3_variant
+golden_variant(const char *method, const char *options)
+{
+    ia3_error err = {0};
+    ia3_variant v = ia3_variant_standard(ia3_method_require(ia3_methods, method, strlen(method), &err));
+    golden_ok(ia3_variant_change(&v, options, strlen(options), &err), &err);
+    return v;
+}
 
 static const int golden_no_texts[64]; /* every example's first text */
 

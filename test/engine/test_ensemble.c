@@ -3,7 +3,7 @@
  *     Ensembles: their scores are the means of their members', alone and in batches with other adapters; their options and
  *     their files.
  */
-#include "golden_fixture.h"
+#include "golden_examples.h"
 
 #include "engine/files/ensemble.h"
 #include "engine/recipe/score.h"
@@ -12,15 +12,6 @@
 #define BOTH "t5-relu-tied t5-gated-untied "
 
 static const uint8_t digest[IA3_DIGEST_LEN] = {7};
-
-static ia3_variant
-variant_of(const char *method, const char *options)
-{
-    ia3_error err = {0};
-    ia3_variant v = ia3_variant_standard(ia3_method_require(ia3_methods, method, strlen(method), &err));
-    golden_ok(ia3_variant_change(&v, options, strlen(options), &err), &err);
-    return v;
-}
 
 /* --- no model is needed --- */
 
@@ -37,7 +28,7 @@ test_options(void **state)
                  {"{\"ensemble\": null}", "ensemble must be a whole number"}};
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         ia3_error err = {0};
-        ia3_variant v = variant_of("layernorm", "");
+        ia3_variant v = golden_variant("layernorm", "");
         assert_false(ia3_variant_change(&v, wrong[i].options, strlen(wrong[i].options), &err));
         assert_int_equal(err.code, IA3_E_INVALID);
         assert_string_equal(err.message, wrong[i].message);
@@ -49,7 +40,7 @@ test_options(void **state)
                  {"prompt", "{\"ensemble\": 5, \"decoder\": false}",
                   "{\"prompt_length\": 10, \"decoder\": false, \"ensemble\": 5}"}};
     for (size_t i = 0; i < sizeof right / sizeof *right; i++) {
-        ia3_variant v = variant_of(right[i].method, right[i].options), again;
+        ia3_variant v = golden_variant(right[i].method, right[i].options), again;
         ia3_error err = {0};
         char *text = ia3_variant_text(&v);
         assert_string_equal(text, right[i].text);
@@ -103,7 +94,7 @@ layout_of(const golden *g, ia3_variant v)
 static ia3_variant
 variant_of_case(int i)
 {
-    ia3_variant v = variant_of(cases[i].method, cases[i].options);
+    ia3_variant v = golden_variant(cases[i].method, cases[i].options);
     v.members = cases[i].members;
     return v;
 }

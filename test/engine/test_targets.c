@@ -63,15 +63,6 @@ gather(const fixture *f, int which, const char *prefix)
     return values;
 }
 
-static ia3_variant
-variant_of(const char *method, const char *options)
-{
-    ia3_error err = {0};
-    ia3_variant v = ia3_variant_standard(ia3_method_require(ia3_methods, method, strlen(method), &err));
-    golden_ok(ia3_variant_change(&v, options, strlen(options), &err), &err);
-    return v;
-}
-
 static fixture *
 open_fixture(void **state)
 {
@@ -84,7 +75,7 @@ open_fixture(void **state)
     f->expected = ia3_safetensors_parse(f->file.data, f->file.len, "expected", IA3_E_INVALID, &err);
     golden_ok(f->expected, &err);
     for (int i = 0; i < N; i++) {
-        const ia3_variant v = variant_of("ia3", cases[i].options);
+        const ia3_variant v = golden_variant("ia3", cases[i].options);
         f->layouts[i] = ia3_layouts_get(ia3_model_layouts(f->g->m), &v, &err);
         golden_ok(f->layouts[i], &err);
         f->values[i] = gather(f, i, "");
@@ -134,7 +125,7 @@ static void
 test_scores(void **state)
 {
     fixture *f = open_fixture(state);
-    const ia3_variant lora = variant_of("lora", "");
+    const ia3_variant lora = golden_variant("lora", "");
     ia3_error err = {0};
     const ia3_layout *l = ia3_layouts_get(ia3_model_layouts(f->g->m), &lora, &err);
     golden_ok(l, &err);

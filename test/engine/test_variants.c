@@ -14,16 +14,6 @@
 
 static const uint8_t digest[IA3_DIGEST_LEN] = {7};
 
-/* A method's standard variant with some options changed, as JSON. */
-static ia3_variant
-variant_of(const char *method, const char *options)
-{
-    ia3_error err = {0};
-    ia3_variant v = ia3_variant_standard(ia3_method_require(ia3_methods, method, strlen(method), &err));
-    golden_ok(ia3_variant_change(&v, options, strlen(options), &err), &err);
-    return v;
-}
-
 /* --- no model is needed --- */
 
 /* The numbers of values for T0-3B; without options those of the paper. */
@@ -59,7 +49,7 @@ test_counts(void **state)
         .n_enc = 24, .n_dec = 24, .d_model = 2048, .inner = 2048, .d_ff = 5120, .gated = true};
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        ia3_layout *l = ia3_layout_create(&c, variant_of(cases[i].method, cases[i].options));
+        ia3_layout *l = ia3_layout_create(&c, golden_variant(cases[i].method, cases[i].options));
         if (l->n_values != cases[i].values)
             fail_msg("%s %s has %zu values", cases[i].method, cases[i].options, l->n_values);
         ia3_layout_free(l);
@@ -88,7 +78,7 @@ test_widths(void **state)
     for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
         const ia3_config c = {.n_enc = 1, .n_dec = 1, .d_model = widths[i][0], .inner = 8, .d_ff = 8};
         for (int m = 0; m < 2; m++) {
-            ia3_layout *l = ia3_layout_create(&c, variant_of(methods[m], ""));
+            ia3_layout *l = ia3_layout_create(&c, golden_variant(methods[m], ""));
             assert_int_equal(l->variant.options[0], widths[i][m + 1]);
             ia3_layout_free(l);
         }
@@ -124,14 +114,14 @@ test_json(void **state)
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         ia3_error err = {0};
-        ia3_variant v = variant_of(wrong[i].method, "");
+        ia3_variant v = golden_variant(wrong[i].method, "");
         assert_false(ia3_variant_change(&v, wrong[i].options, strlen(wrong[i].options), &err));
         assert_int_equal(err.code, IA3_E_INVALID);
         assert_string_equal(err.message, wrong[i].message);
     }
 
     /* the canonical form; it is read again as it was, and so are records of earlier releases */
-    ia3_variant v = variant_of("lora", "{\"targets\": [\"v\", \"q\", \"v\"], \"alpha\": 0.1}"), again;
+    ia3_variant v = golden_variant("lora", "{\"targets\": [\"v\", \"q\", \"v\"], \"alpha\": 0.1}"), again;
     ia3_error err = {0};
     char *text = ia3_variant_text(&v);
     assert_string_equal(
@@ -140,18 +130,18 @@ test_json(void **state)
     assert_true(ia3_variant_equal(&v, &again));
     free(text);
     golden_ok(ia3_variant_read(&again, v.method, "", 0, &err), &err);
-    v = variant_of("lora", "{\"norms\": false}");
+    v = golden_variant("lora", "{\"norms\": false}");
     assert_true(ia3_variant_equal(&v, &again));
-    v = variant_of("prompt", "{\"prompt_length\": 7, \"decoder\": false}");
+    v = golden_variant("prompt", "{\"prompt_length\": 7, \"decoder\": false}");
     golden_ok(ia3_variant_read(&again, v.method, "{\"tokens\": 7}", 13, &err), &err);
     assert_true(ia3_variant_equal(&v, &again));
     assert_false(ia3_variant_read(&again, v.method, "{\"tokens\": 7, \"new\": 1}", 24, &err));
     assert_int_equal(err.code, IA3_E_UNSUPPORTED);
-    v = variant_of("ia3", "{\"targets\": [\"wo\", \"EncDecAttention.v\", \"k\", \"SelfAttention.v\"]}");
+    v = golden_variant("ia3", "{\"targets\": [\"wo\", \"EncDecAttention.v\", \"k\", \"SelfAttention.v\"]}");
     text = ia3_variant_text(&v);
     assert_string_equal(text, "");
     free(text);
-    v = variant_of("ia3", "{\"targets\": [\"wo\", \"EncDecAttention.v\", \"q\"]}");
+    v = golden_variant("ia3", "{\"targets\": [\"wo\", \"EncDecAttention.v\", \"q\"]}");
     text = ia3_variant_text(&v);
     assert_string_equal(text, "{\"targets\": [\"q\", \"EncDecAttention.v\", \"wo\"]}");
     free(text);
@@ -164,10 +154,10 @@ test_layouts(void **state)
     const ia3_config c = {.n_enc = 1, .n_dec = 1, .d_model = 4, .inner = 4, .d_ff = 8, .gated = true};
     ia3_layouts *ls = ia3_layouts_create(&c, ia3_methods);
     ia3_error err = {0};
-    const ia3_variant q = variant_of("lora", "{\"targets\": [\"q\"]}");
-    const ia3_variant q_wi = variant_of("lora", "{\"targets\": [\"q\", \"wi\"]}"),
-                      standard = variant_of("lora", "");
-    const ia3_variant none = variant_of("lora", "{\"targets\": [\"wi\"]}");
+    const ia3_variant q = golden_variant("lora", "{\"targets\": [\"q\"]}");
+    const ia3_variant q_wi = golden_variant("lora", "{\"targets\": [\"q\", \"wi\"]}"),
+                      standard = golden_variant("lora", "");
+    const ia3_variant none = golden_variant("lora", "{\"targets\": [\"wi\"]}");
 
     const ia3_layout *a = ia3_layouts_get(ls, &q, &err), *b = ia3_layouts_get(ls, &q_wi, &err);
     golden_ok(a, &err);
@@ -186,7 +176,7 @@ test_layouts(void **state)
 
     const ia3_config large = {
         .n_enc = 24, .n_dec = 24, .d_model = 1024, .inner = 16384, .d_ff = 65536, .gated = true};
-    const ia3_variant rank64 = variant_of("lora", "{\"rank\": 64}");
+    const ia3_variant rank64 = golden_variant("lora", "{\"rank\": 64}");
     ls = ia3_layouts_create(&large, ia3_methods);
     err = (ia3_error){0};
     assert_null(ia3_layouts_get(ls, &rank64, &err));
@@ -195,7 +185,7 @@ test_layouts(void **state)
 
     /* Compacter divides d_model by four */
     const ia3_config odd = {.n_enc = 1, .n_dec = 1, .d_model = 6, .inner = 4, .d_ff = 8};
-    const ia3_variant compacter = variant_of("compacter", "");
+    const ia3_variant compacter = golden_variant("compacter", "");
     ls = ia3_layouts_create(&odd, ia3_methods);
     err = (ia3_error){0};
     assert_null(ia3_layouts_get(ls, &compacter, &err));
@@ -231,7 +221,7 @@ close_fixture(fixture *f)
 static const ia3_layout *
 layout_of(const fixture *f, const char *method, const char *options)
 {
-    const ia3_variant v = variant_of(method, options);
+    const ia3_variant v = golden_variant(method, options);
     ia3_error err = {0};
     const ia3_layout *l = ia3_layouts_get(ia3_model_layouts(f->g->m), &v, &err);
     golden_ok(l, &err);
@@ -658,7 +648,7 @@ test_files(void **state)
         free(bytes);
     }
     /* a matrix with more rows than the largest rank */
-    ia3_layout *l = ia3_layout_create(f->g->config, variant_of("lora", "{\"norms\": false}"));
+    ia3_layout *l = ia3_layout_create(f->g->config, golden_variant("lora", "{\"norms\": false}"));
     const ia3_layout *found;
     ia3_error err = {0};
     size_t len;

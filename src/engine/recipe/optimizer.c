@@ -6,26 +6,18 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "engine/base/alloc.h"
 
 struct ia3_optimizer {
     double decay, ema;
     size_t n;
-    float *values, *grads; /* copies of those on the device */
+    float *values,
+        *grads; /* copies of those on the device; with AdamW, which alone changes them, values stay current */
     float *first, *second; /* moments; NULL: not AdamW */
     float *average;        /* NULL: none */
     bool averaged;
 };
-
-static float *
-room(size_t n)
-{
-    float *values = ia3_alloc_array(n, sizeof *values);
-    memset(values, 0, n * sizeof *values);
-    return values;
-}
 
 ia3_optimizer *
 ia3_optimizer_create(const ia3_recipe *recipe, size_t n)
@@ -33,13 +25,16 @@ ia3_optimizer_create(const ia3_recipe *recipe, size_t n)
     if (recipe->optimizer == IA3_OPTIMIZER_ADAFACTOR && recipe->ema == 0)
         return NULL;
     ia3_optimizer *o = ia3_alloc(sizeof *o);
-    *o = (ia3_optimizer){.decay = recipe->weight_decay, .ema = recipe->ema, .n = n, .values = room(n)};
+    *o = (ia3_optimizer){.decay = recipe->weight_decay,
+                         .ema = recipe->ema,
+                         .n = n,
+                         .values = ia3_alloc_array(n, sizeof(float))};
     if (recipe->optimizer == IA3_OPTIMIZER_ADAMW) {
-        o->grads = room(n);
-        o->first = room(n);
-        o->second = room(n);
+        o->grads = ia3_alloc_array(n, sizeof(float));
+        o->first = ia3_alloc_array(n, sizeof(float));
+        o->second = ia3_alloc_array(n, sizeof(float));
     }
-    o->average = recipe->ema > 0 ? room(n) : NULL;
+    o->average = recipe->ema > 0 ? ia3_alloc_array(n, sizeof(float)) : NULL;
     return o;
 }
 
@@ -71,7 +66,8 @@ ia3_optimizer_adamw(ia3_optimizer *o, ia3_device *dev, float *values, const floa
 {
     const double b1 = 0.9, b2 = 0.999, epsilon = 1e-8;
     const double c1 = 1 - pow(b1, step), c2 = 1 - pow(b2, step);
-    dev->ops->download(dev, o->values, values, o->n * sizeof(float));
+    if (step == 1)
+        dev->ops->download(dev, o->values, values, o->n * sizeof(float));
     dev->ops->download(dev, o->grads, grads, o->n * sizeof(float));
     const double clip = fmin(1, 1 / (norm(o->grads, o->n) + 1e-6));
     for (size_t i = 0; i < o->n; i++) {
@@ -91,7 +87,8 @@ ia3_optimizer_average(ia3_optimizer *o, ia3_device *dev, const float *values, in
     const double keep = step == 1 ? 0 : o->ema;
     if (o->average == NULL)
         return;
-    dev->ops->download(dev, o->values, values, o->n * sizeof(float));
+    if (o->first == NULL)
+        dev->ops->download(dev, o->values, values, o->n * sizeof(float));
     for (size_t i = 0; i < o->n; i++)
         o->average[i] = (float) (keep * o->average[i] + (1 - keep) * o->values[i]);
     o->averaged = true;

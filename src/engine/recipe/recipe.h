@@ -17,7 +17,7 @@ typedef struct ia3_recipe {
     Ia3Optimizer optimizer;
     double weight_decay; /* of AdamW */
     double
-        ema; /* the result is the average of the values after all steps with this decay; 0: those after the last */
+        ema; /* the result is the average, with this decay, of the values after each step; 0: those after the last */
     ia3_variant variant; /* of the method */
     int stop;            /* pause after this many steps; 0: do not pause */
 } ia3_recipe;
