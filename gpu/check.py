@@ -2,27 +2,29 @@
 that fails does not stop the next one."""
 
 import argparse
+import glob
 import os
 import re
 import sys
+import tarfile
+import threading
 import time
 
+import device_tests
 import machine
 import measure
 import report
 import runner
+import tools
 
 FOLDER = "build/gpu-check"
-# Tests that run on the device that IA3_TEST_DEVICE names.
-DEVICE_TESTS = ["test_device", "test_kernels_matmul", "test_kernels_rows", "test_kernels_attention",
-                "test_attention_shapes", "test_golden", "test_gradient", "test_devices", "test_train", "test_generate",
-                "test_methods", "test_variants"]
-# What compute-sanitizer looks at, small programs and small parts of others: (program, IA3_TEST_FILTER).
-SANITIZED = [("test_kernels_rows", None), ("test_kernels_attention", None), ("test_kernels_matmul", None),
-             ("test_gradient", "*t5-gated-untied *"), ("test_device", None)]
-TOOLS = ["memcheck", "racecheck", "synccheck"]
-LIMITS = {"environment": 150, "build": 240, "tests": 100, "ia3 3B": 60, "torch 3B": 90, "transformers": 60,
-          "ia3 11B": 90, "sanitizer": 120, "torch 11B": 90, "load": 60}
+# Seconds for each step, in their order. "first" is for a machine where nothing has run before and time is short.
+RUNS = {"full": {"environment": 30, "build": 240, "open": 60, "tests": 100, "ia3 3B": 60, "torch 3B": 90,
+                 "transformers": 60, "ia3 11B": 90, "profile": 40, "sanitizer": 120, "torch 11B": 90, "load": 60},
+        "first": {"environment": 15, "build": 150, "open": 40, "tests": 75, "ia3 3B": 45, "profile": 40,
+                  "sanitizer": 75, "torch 3B": 100}}
+TIME = {"full": 530, "first": 195}
+STEPS = list(RUNS["full"])
 
 
 class Check:
@@ -31,15 +33,21 @@ class Check:
         self.clock = runner.Clock(options.time_limit)
         self.environment = dict(os.environ)
         self.python = None
+        self.looked = None  # a thread that looks for a Python with torch
         self.nvcc = None
         self.gpu = {}  # machine.gpu_facts
         self.cuda = options.device.startswith("cuda")
         self.module = os.environ.get("IA3_CUDA_MODULE")  # built before
         self.simulated = machine.simulated(self.module)
         self.build_folder = f"build/{options.flavor}"
-        self.tests = [t for t in DEVICE_TESTS if os.path.exists(f"test/engine/{t}.c")]
+        self.packed = options.flavor == "gpu" and machine.packed_build(FOLDER)
+        self.limits = RUNS[options.run]
+        self.cores = len(os.sched_getaffinity(0))
+        self.tests = [t for t in device_tests.PROGRAMS if os.path.exists(f"test/engine/{t}.c")]
         if options.small:
             self.tests = [t for t in self.tests if t in ("test_device", "test_kernels_rows")]
+        if options.tests:
+            self.tests = options.tests
         self.benchmark = None
         self.unusable = ""  # why the device cannot be used, once that is known
 
@@ -49,7 +57,7 @@ class Check:
         say = self.report.fact
         if self.options.small:
             say("tiny shapes in place of T0-3B and T0-11B: the numbers below only show that all steps run")
-        for part in (self.look_at_gpu, self.look_for_python, self.look_for_toolkit, self.look_for_libraries):
+        for part in (self.look_at_gpu, self.look_for_toolkit):
             try:
                 part(step)
             except Exception as problem:  # the others are needed as well
@@ -71,65 +79,108 @@ class Check:
             cpu = re.search(r"model name\s*: (.*)", f.read())
         say(f"CPU: {cpu.group(1) if cpu else 'unknown'}, {len(os.sched_getaffinity(0))} cores")
 
-    def look_for_python(self, step):
-        self.python, versions = machine.find_python(step)
-        self.report.fact(versions if self.python else "no Python with torch, transformers and peft")
-
     def look_for_toolkit(self, step):
         if not self.cuda or self.simulated:
             return
         self.nvcc = machine.find_nvcc()
         if self.nvcc:
-            machine.use_toolkit(self.environment, self.nvcc, self.python, FOLDER)
             version = machine.output_of([self.nvcc, "--version"]).split("\n")[-1]
             self.report.fact(f"nvcc: {version} ({self.nvcc})")
-        elif not self.module:
+        elif not self.module and not self.packed:
             self.report.check("environment", "nvcc", "failed", "not found")
+        machine.use_toolkit(self.environment, self.nvcc, sys.executable, FOLDER)
 
-    def look_for_libraries(self, step):
-        self.report.fact(f"compiler: {machine.output_of(['gcc', '--version']).split(chr(10))[0]}")
-        source, missing = machine.use_libraries(self.environment, FOLDER)
-        if source:
-            self.report.fact(f"libraries of the engine: {source}")
-        self.report.check("environment", "libraries", "ok" if source else "failed", missing)
+    def start_looking_for_python(self, step):
+        """Importing torch for the first time takes its time; meanwhile something else can be done."""
+        if self.looked is None:
+            def look():
+                self.python, versions = machine.find_python(step)
+                self.report.fact(versions if self.python else "no Python with torch, transformers and peft")
+            self.looked = threading.Thread(target=look, daemon=True)
+            self.looked.start()
+
+    def find_python(self, step):
+        """Why there is no Python with torch; None if there is one."""
+        self.start_looking_for_python(step)
+        self.looked.join(max(step.left(), 0.1))
+        if self.benchmark:
+            self.benchmark.python = self.python
+        return None if self.python else "no Python with torch, transformers and peft"
 
     # --- build ---
 
     def make(self, step, what, targets, *variables):
-        command = ["make", "-s", "-f", "src/engine/engine.mk", "-j", str(len(os.sched_getaffinity(0))),
+        command = ["make", "-s", "-k", "-f", "src/engine/engine.mk", "-j", str(self.cores),
                    f"FLAVOR={self.options.flavor}", *variables, *targets]
         if self.options.flavor == "gpu":  # a build of its own, only for here
             command.append("OPTFLAGS=-march=native")
-        started = time.monotonic()
         log = f"{FOLDER}/build-{what.split()[0]}.log"
         status, output = runner.run(command, step.left(), self.environment, log)
         if status != 0:
             lines = output.strip().split("\n")
             wrong = [line for line in lines if re.search(r"error|cannot find|No rule", line)][:3] or lines[-3:]
             raise runner.Failure(f"{' / '.join(wrong)} (see {log})")
-        self.report.check("build", what, "ok", seconds=time.monotonic() - started)
+
+    def unpack(self, step):
+        """Uses what was packed if its programs run here."""
+        folder, made_of = machine.unpack_build(self.environment, FOLDER)
+        status, output = runner.run([f"{folder}/bench/bench_gpu"], min(step.left(), 20), self.environment)
+        if status != 2 or "usage:" not in output:
+            self.report.check("build", "packed build", "skipped", f"it does not run here: {output.strip()[-300:]}")
+            return False
+        self.build_folder = folder
+        if self.cuda and not self.module:
+            self.module = os.path.abspath(f"{folder}/ia3_cuda.so")
+        self.report.fact(f"build: packed, of {made_of}")
+        self.report.check("build", "packed build", "ok")
+        return True
 
     def build_step(self, step):
-        """Builds each part separately, so that the benchmark can still run if the tests cannot be built."""
+        """Everything at once; if that fails, each part separately, so that the benchmark can still run if the tests cannot
+        be built."""
+        if self.packed and self.unpack(step):
+            return
+        self.report.fact(f"compiler: {machine.output_of(['gcc', '--version']).split(chr(10))[0]}")
+        source, missing = machine.use_libraries(self.environment, FOLDER)
+        self.report.check("build", "libraries", "ok" if source else "failed", source or missing)
         b = self.build_folder
-        parts = [("engine", [f"{b}/ia3_engine", f"{b}/bench/bench_gpu"], [])]
+        variables = []
+        parts = [("engine", [f"{b}/ia3_engine", f"{b}/bench/bench_gpu"])]
         if self.cuda and not self.module:
             variables = [f"NVCC={self.nvcc}"] if self.nvcc else []
             arch = machine.architecture(self.nvcc, self.gpu.get("compute_cap")) if self.nvcc else ""
             if arch:
                 variables.append(f"CUDA_ARCHS={arch}")
-            parts.append(("CUDA module", [f"{b}/ia3_cuda.so"], variables))
-        parts.append(("tests", [f"{b}/test/{t}" for t in self.tests], []))
-        for what, targets, variables in parts:
-            try:
-                self.make(step, what, targets, *variables)
-            except runner.Failure as problem:
-                self.report.check("build", what, "failed", str(problem))
+            parts.append(("CUDA module", [f"{b}/ia3_cuda.so"]))
+        parts.append(("tests", [f"{b}/test/{t.partition('=')[0]}" for t in self.tests]))
+        try:
+            self.make(step, "all", [t for _, targets in parts for t in targets], *variables)
+            self.report.check("build", "engine, module and tests", "ok", seconds=step.seconds())
+        except runner.Failure:
+            for what, targets in parts:
+                try:
+                    self.make(step, what, targets, *variables)
+                    self.report.check("build", what, "ok")
+                except runner.Failure as problem:
+                    self.report.check("build", what, "failed", str(problem))
+        if self.cuda and not self.module:
+            self.module = os.path.abspath(self.engine_program("ia3_cuda.so"))
+
+    def open_step(self, step):
+        if self.cuda and self.module and not self.simulated:
+            machine.output_of(["sh", "-c", f"ldd {self.module} >{FOLDER}/ldd.log 2>&1; nvidia-smi >>{FOLDER}/ldd.log"],
+                              environment=self.environment)
         self.unusable = self.open_device(step)
+        if self.packed and re.search(r"libcublasLt|GLIBC|shared object|kernel image", self.unusable):
+            self.report.check("open", "packed module", "skipped", f"built here instead: {self.unusable}")
+            self.packed, self.module, self.build_folder = False, None, f"build/{self.options.flavor}"
+            self.build_step(runner.Step(self.clock, self.limits["build"]))
+            self.use_module()
+            self.unusable = self.open_device(runner.Step(self.clock, self.limits["open"]))
         if not self.unusable:
-            self.report.check("build", f"device {self.options.device} opens", "ok")
+            self.report.check("open", f"device {self.options.device} opens", "ok")
         else:
-            self.report.check("build", "device opens", "failed", self.unusable)
+            self.report.check("open", "device opens", "failed", self.unusable)
 
     def open_device(self, step):
         """Why the device cannot be used; "" if it can. This avoids that hundreds of tests fail for the same reason."""
@@ -149,41 +200,10 @@ class Check:
     # --- tests ---
 
     def tests_step(self, step):
-        environment = {**self.environment, "IA3_TEST_DEVICE": self.options.device}
-        nowhere = {**self.environment, "IA3_TEST_DEVICE": "nowhere"}
-        for test in self.tests:
-            program = f"{self.build_folder}/test/{test}"
-            started = time.monotonic()
-            try:
-                status, output = runner.run([program], min(step.left(), 60), environment, f"{FOLDER}/{test}.log")
-                elsewhere, _ = runner.run([program], min(step.left(), 20), nowhere)
-            except (OSError, runner.Failure) as problem:
-                self.report.check("tests", test, "failed", str(problem), time.monotonic() - started)
-                continue
-            self.count_tests(test, status, output, time.monotonic() - started)
-            if elsewhere == 0:
-                self.report.check("tests", test, "failed", "ran without asking for the device")
-
-    def count_tests(self, test, status, output, seconds):
-        """cmocka's totals. A program that exits with an error although no test failed counts as one failure."""
-        totals = {word: sum(int(n) for n in re.findall(rf"^\[  {word} *\] (\d+) test", output, re.M))
-                  for word in ("PASSED", "FAILED", "SKIPPED")}
-        if status != 0 and not totals["FAILED"]:
-            totals["FAILED"] = 1
-        if not any(totals.values()):
-            totals["FAILED"] = 1
-        if totals["PASSED"]:
-            self.report.check("tests", test, "ok", f"{totals['PASSED']} tests", seconds, totals["PASSED"])
-        if totals["SKIPPED"]:
-            self.report.check("tests", test, "skipped", f"{totals['SKIPPED']} tests", None, totals["SKIPPED"])
-        if totals["FAILED"]:
-            names = re.findall(r"^\[  FAILED  \] (\D.*)$", output, re.M)
-            names = list(dict.fromkeys(n for n in names if " test(s)" not in n))
-            wrong = list(dict.fromkeys(re.findall(r"^(?:ERROR: |\[  ERROR   \] --- (?!\[))(.*)$", output, re.M)))
-            detail = "; ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-            detail = detail or f"exit status {status}: {output.strip()[-200:]}"
-            text = " | ".join([detail, *wrong[:3]])[:600]
-            self.report.check("tests", test, "failed", text, None, totals["FAILED"])
+        workers = max(1, min(6, self.cores // 2)) if self.cuda and not self.simulated else 1
+        tests = device_tests.DeviceTests(self.report, FOLDER, f"{self.build_folder}/test", self.environment,
+                                         self.options.device, workers)
+        tests.run(self.tests, step, self.options.run == "full")
 
     # --- transformers ---
 
@@ -205,39 +225,35 @@ class Check:
     # --- compute-sanitizer ---
 
     def sanitizer_step(self, step):
-        folder = os.path.dirname(self.nvcc) if self.nvcc else ""
-        tool = next((p for p in (f"{folder}/compute-sanitizer", "/usr/local/cuda/bin/compute-sanitizer")
-                     if os.path.exists(p)), None)
+        if "torch 3B" in self.limits:
+            self.start_looking_for_python(step)
+        tool = tools.find("compute-sanitizer", self.nvcc)
         if tool is None:
             self.report.check("sanitizer", "compute-sanitizer", "skipped", "it is not installed")
             return
-        for program, pattern in SANITIZED:
-            if program not in self.tests:
-                continue
-            for kind in TOOLS:
-                self.sanitize(tool, kind, program, pattern, step)
+        sanitizer = tools.Sanitizer(self.report, tool, FOLDER, f"{self.build_folder}/test", self.environment,
+                                    self.options.device, max(1, min(8, self.cores // 2)))
+        kinds = tools.KINDS[:2] if self.options.run == "first" else tools.KINDS
+        sanitizer.run([t.partition("=")[0] for t in self.tests], kinds, step)
 
-    def sanitize(self, tool, kind, program, pattern, step):
-        name = f"{kind} {program}"
-        if step.left() < 5:
-            self.report.check("sanitizer", name, "skipped", "no time left")
+    # --- where the time goes ---
+
+    def profile_step(self, step):
+        for what, commands in measure.PROFILED.items():
+            lines = self.benchmark.run_profile("T0-3B", what, commands, step)
+            self.report.table(f"T0-3B, {what}: times of kernels, copies and products (IA3_CUDA_PROFILE)", lines)
+        self.report.check("profile", "by events", "ok")
+        ncu = tools.find("ncu", self.nvcc)
+        if ncu is None or self.simulated or not self.cuda:
             return
-        environment = {**self.environment, "IA3_TEST_DEVICE": self.options.device}
-        if pattern:
-            environment["IA3_TEST_FILTER"] = pattern
-        command = [tool, "--tool", kind, "--error-exitcode", "97", "--launch-timeout", "30",
-                   f"{self.build_folder}/test/{program}"]
-        started = time.monotonic()
         try:
-            status, output = runner.run(command, min(step.left(), 40), environment,
-                                        f"{FOLDER}/{kind}-{program}.log")
-        except runner.OutOfTime as late:
-            self.report.check("sanitizer", name, "skipped", str(late), time.monotonic() - started)
+            times = self.benchmark.run_ncu("T0-3B", ncu, step)
+        except (OSError, runner.Failure) as problem:
+            self.report.check("profile", "by ncu", "skipped", str(problem))
             return
-        errors = re.findall(r"========= (?!COMPUTE-SANITIZER|ERROR SUMMARY: 0)(.*)", output)
-        self.report.check("sanitizer", name, "ok" if status == 0 else "failed",
-                          "" if status == 0 else f"status {status}: {' / '.join(errors[:3])}"[:400],
-                          time.monotonic() - started)
+        self.report.check("profile", "by ncu", "ok")
+        lines = [f"{us:10.1f} {calls:6d} {us / calls:8.1f}  {name[:90]}" for name, calls, us in times]
+        self.report.table("T0-3B, training: kernels by ncu: us in all, calls, us each", lines)
 
     # --- benchmark ---
 
@@ -255,52 +271,79 @@ class Check:
 
     # --- all ---
 
+    def obstacle(self, name, step):
+        """Why a step cannot run; None if it can."""
+        if name in ("environment", "build"):
+            return None
+        if not os.path.exists(self.engine_program("ia3_engine")):
+            return None if name.startswith("torch") else "there is no engine"
+        if name.startswith("torch"):
+            return self.find_python(step)
+        if name != "open" and self.unusable:
+            return "the device does not open"
+        if name in ("ia3 3B", "ia3 11B", "profile", "load") and not os.path.exists(
+                self.engine_program("bench/bench_gpu")):
+            return "there is no bench_gpu"
+        if name in ("sanitizer", "profile") and (self.simulated or not self.cuda) and not (
+                name == "profile" and self.options.small):
+            return "no GPU"
+        return self.find_python(step) if name == "transformers" else None
+
     def steps(self):
-        """(name, function, what it needs: None or a reason why it cannot run)"""
-        built = None if os.path.exists(self.engine_program("ia3_engine")) else "there is no engine"
-        if self.unusable:
-            built = "the device does not open"
-        benched = built or (None if os.path.exists(self.engine_program("bench/bench_gpu")) else "there is no bench_gpu")
-        torch = None if self.python else "no Python with torch, transformers and peft"
-        no_gpu = "no GPU" if self.simulated or not self.cuda else None
-        return {"environment": (self.environment_step, None), "build": (self.build_step, None),
-                "tests": (self.tests_step, built),
-                "ia3 3B": (lambda s: self.bench_step(s, "T0-3B"), benched),
-                "torch 3B": (lambda s: self.peer_step(s, "T0-3B"), torch),
-                "transformers": (self.transformers_step, torch or built),
-                "ia3 11B": (lambda s: self.bench_step(s, "T0-11B"), benched),
-                "sanitizer": (self.sanitizer_step, no_gpu or built),
-                "torch 11B": (lambda s: self.peer_step(s, "T0-11B"), torch),
-                "load": (self.load_step, benched)}
+        return {"environment": self.environment_step, "build": self.build_step, "open": self.open_step,
+                "tests": self.tests_step, "transformers": self.transformers_step,
+                "ia3 3B": lambda s: self.bench_step(s, "T0-3B"), "torch 3B": lambda s: self.peer_step(s, "T0-3B"),
+                "ia3 11B": lambda s: self.bench_step(s, "T0-11B"), "profile": self.profile_step,
+                "sanitizer": self.sanitizer_step, "torch 11B": lambda s: self.peer_step(s, "T0-11B"),
+                "load": self.load_step}
+
+    def wanted(self):
+        """Names of the steps to run: without the first three, nothing can run."""
+        needed = ("environment", "build", "open")
+        return [n for n in self.limits if not self.options.only or n in self.options.only or n in needed]
+
+    def run_step(self, name, function):
+        limit = self.limits[name]
+        self.report.say(f"== {name} (of {limit} s; {self.clock.left():.0f} s left for all)")
+        step = runner.Step(self.clock, limit)
+        obstacle = "no time left" if step.left() < 3 else self.obstacle(name, step)
+        if obstacle:
+            self.report.check(name, name, "skipped", obstacle)
+            return
+        try:
+            function(step)
+        except Exception as problem:  # whatever it is, the next step runs
+            text = str(problem) if isinstance(problem, runner.Failure) else f"{type(problem).__name__}: {problem}"
+            self.report.check(name, "end of the step", "failed", text)
+        self.report.took(name, step.seconds())
+        self.report.say(f"   {step.seconds():.1f} s")
+
+    def use_module(self):
+        if self.cuda and self.module:
+            self.environment["IA3_CUDA_MODULE"] = self.module
+        self.benchmark = measure.Benchmark(self.options, FOLDER, self.environment, self.report,
+                                           self.engine_program("bench/bench_gpu"))
 
     def run(self):
-        for name, limit in LIMITS.items():
-            if self.options.only and name not in self.options.only and name != "environment":
-                continue
-            if name != "environment" and self.benchmark is None:
-                if self.cuda and not self.module:
-                    self.environment["IA3_CUDA_MODULE"] = os.path.abspath(self.engine_program("ia3_cuda.so"))
-                self.benchmark = measure.Benchmark(self.options, FOLDER, self.environment, self.python, self.report)
-            function, obstacle = self.steps()[name]
-            self.report.say(f"== {name} (of {limit} s; {self.clock.left():.0f} s left for all)")
-            step = runner.Step(self.clock, limit)
-            if step.left() < 3:
-                obstacle = obstacle or "no time left"
-            if obstacle:
-                self.report.check(name, name, "skipped", obstacle)
-                continue
-            try:
-                function(step)
-            except Exception as problem:  # whatever it is, the next step runs
-                text = str(problem) if isinstance(problem, runner.Failure) else f"{type(problem).__name__}: {problem}"
-                self.report.check(name, "end of the step", "failed", text)
-            self.report.took(name, step.seconds())
-            self.report.say(f"   {step.seconds():.1f} s")
-        self.report.measures = self.benchmark.table() if self.benchmark else []
-        if self.options.small and not self.options.only:
+        for name in self.wanted():
+            if name not in ("environment", "build") and self.benchmark is None:
+                self.use_module()
+            self.run_step(name, self.steps()[name])
+            self.report.measures = self.benchmark.table() if self.benchmark else []
+            self.save()
+        if self.options.small and not self.options.only and self.options.run == "full":
             for m in self.report.measures:
                 measured = m.ours is not None
                 self.report.check("table", m.name, "ok" if measured else "failed", "" if measured else "not measured")
+
+    def save(self):
+        """After each step, so that a run that is killed leaves what it knows."""
+        out = os.environ.get("OUT")
+        self.report.write(f"{out}/gpu-check" if out else f"{FOLDER}/report")
+        if out:
+            with tarfile.open(f"{out}/gpu-check-logs.tar.gz", "w:gz") as tar:
+                for log in sorted(glob.glob(f"{FOLDER}/*.log") + glob.glob(f"{FOLDER}/*.csv")):
+                    tar.add(log, os.path.basename(log))
 
 
 def main():
@@ -308,20 +351,23 @@ def main():
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--flavor", default="gpu")
     parser.add_argument("--small", action="store_true", help="tiny shapes and few tests: does the check itself work?")
-    parser.add_argument("--only", type=lambda text: text.split(","), help=f"of: {', '.join(LIMITS)}")
-    parser.add_argument("--time-limit", type=float, default=530)
+    parser.add_argument("--run", choices=list(RUNS), default="full")
+    parser.add_argument("--only", type=lambda text: text.split(","), help=f"of: {', '.join(STEPS)}")
+    parser.add_argument("--tests", type=lambda text: text.split(","), help="PROGRAM[=FILTER],... in place of all tests")
+    parser.add_argument("--time-limit", type=float)
     options = parser.parse_args()
+    options.time_limit = options.time_limit or TIME[options.run]
     for name in options.only or []:
-        if name not in LIMITS:
+        if name not in RUNS[options.run]:
             parser.error(f"there is no step \"{name}\"")
     os.makedirs(FOLDER, exist_ok=True)
     started = time.monotonic()
     the_report = report.Report(lambda text: print(text, flush=True))
-    Check(options, the_report).run()
-    out = os.environ.get("OUT")
+    check = Check(options, the_report)
+    check.run()
     the_report.facts.append(f"{time.monotonic() - started:.0f} s in all")
+    check.save()
     print("\n" + the_report.text(), end="", flush=True)
-    the_report.write(f"{out}/gpu-check" if out else f"{FOLDER}/report")
     sys.exit(1 if the_report.total("failed") or not the_report.total("ok") else 0)
 
 

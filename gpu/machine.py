@@ -4,6 +4,7 @@ import glob
 import os
 import re
 import shutil
+import subprocess
 import tarfile
 import tempfile
 
@@ -15,12 +16,14 @@ PROBE = """
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
 #include <jansson.h>
 #include <oneapi/dnnl/dnnl.h>
 #include <openssl/evp.h>
 int main(void) { return json_object() == 0 || EVP_sha256() == 0 || dnnl_version() == 0; }
 """
-LIBRARIES = ["-ldnnl", "-lsentencepiece", "-ljansson", "-lcrypto", "-lcmocka"]
+LIBRARIES = ["-ldnnl", "-lsentencepiece", "-lpcre2-8", "-ljansson", "-lcrypto", "-lcmocka"]
 
 
 def output_of(command, limit=20, environment=None):
@@ -64,7 +67,7 @@ def use_libraries(environment, folder):
     missing = missing_library(environment)
     if not missing:
         return "installed", ""
-    archive = f"{folder}/pack.tar.gz"
+    archive = f"{folder}/libraries.tar.xz"
     if not os.path.exists(archive):
         return None, f"{missing}; and nothing was packed (scripts/gpu-check --pack)"
     with tarfile.open(archive) as tar:
@@ -75,6 +78,21 @@ def use_libraries(environment, folder):
     prepend(environment, "LD_LIBRARY_PATH", f"{root}/lib")
     missing = missing_library(environment)
     return (None, missing) if missing else ("packed", "")
+
+
+def packed_build(folder):
+    """Whether programs were packed (scripts/gpu-check --pack)."""
+    return os.path.exists(f"{folder}/built.tar.xz")
+
+
+def unpack_build(environment, folder):
+    """Returns the folder of the packed programs, and what they were built of; the environment finds their libraries."""
+    for name in ("built", "libraries"):
+        with tarfile.open(f"{folder}/{name}.tar.xz") as tar:
+            tar.extractall(f"{folder}/pack")
+    prepend(environment, "LD_LIBRARY_PATH", os.path.abspath(f"{folder}/pack/lib"))
+    with open(f"{folder}/pack/built/made-of") as f:
+        return f"{folder}/pack/built", f.read().strip()
 
 
 def find_nvcc():
@@ -98,18 +116,23 @@ def _linkable(folders, links):
 
 
 def use_toolkit(environment, nvcc, python, folder):
-    """nvcc in the path; cuBLASLt of the toolkit, or of torch's packages where the toolkit has none. `folder` is for what
+    """nvcc in the path; cuBLASLt of the toolkit, or of Python's packages where the toolkit has none. `folder` is for what
     has to be made."""
-    home = os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
-    prepend(environment, "PATH", os.path.dirname(nvcc))
-    environment["NVCC"] = nvcc
-    roots = [home, *glob.glob(f"{home}/targets/x86_64-linux")]
-    if not any(os.path.exists(f"{r}/include/cublasLt.h") for r in roots):
+    roots = []
+    if nvcc:
+        home = os.path.dirname(os.path.dirname(os.path.realpath(nvcc)))
+        prepend(environment, "PATH", os.path.dirname(nvcc))
+        environment["NVCC"] = nvcc
+        roots = [home, *glob.glob(f"{home}/targets/x86_64-linux")]
+    complete = [r for r in roots if os.path.exists(f"{r}/include/cublasLt.h")]
+    libraries = [d for r in roots for d in (f"{r}/lib64", f"{r}/lib") if glob.glob(f"{d}/libcublasLt.so*")]
+    if not complete or not libraries:
         site = output_of([python, "-c", "import sysconfig; print(sysconfig.get_paths()['purelib'])"]) if python else ""
         extra = glob.glob(f"{site}/nvidia/cu1?") + glob.glob(f"{site}/nvidia/cublas")
         for root in (r for r in extra if os.path.exists(f"{r}/include/cublasLt.h")):
             prepend(environment, "CPATH", f"{root}/include")
-            roots.append(root)
+        elsewhere = glob.glob("/opt/*/.venv/lib/python3*/site-packages/nvidia/cu1?") + ["/usr/lib/x86_64-linux-gnu"]
+        roots += extra or elsewhere
     libraries = _linkable([d for r in roots for d in (f"{r}/lib64", f"{r}/lib")], f"{folder}/lib")
     if libraries:
         prepend(environment, "LIBRARY_PATH", *libraries)
@@ -122,7 +145,7 @@ def architecture(nvcc, capability):
     if not re.fullmatch(r"\d+\.\d", capability or ""):
         return ""
     number = capability.replace(".", "")
-    arch = f"sm_{number}{'a' if number == '90' else ''}"
+    arch = f"sm_{number}"
     return arch if arch in output_of([nvcc, "--list-gpu-code"]).split() else ""
 
 
@@ -170,6 +193,32 @@ def gpu_memory(device):
     line = output_of([*_selection(device), "--query-gpu=memory.used", "--format=csv,noheader,nounits"], 5)
     line = line.split("\n")[0].strip()
     return int(line) * 2**20 if re.fullmatch(r"\d+", line) else None
+
+
+def watch_gpu(device, path):
+    """A process that writes the GPU's clock, power and memory to a file twice a second; None where there is none."""
+    command = [*_selection(device), "--query-gpu=timestamp,clocks.sm,clocks.mem,power.draw,temperature.gpu,memory.used",
+               "--format=csv,nounits", "-lms", "500"]
+    try:
+        with open(path, "w") as f:
+            return subprocess.Popen(command, stdout=f, stderr=subprocess.DEVNULL, start_new_session=True)
+    except OSError:
+        return None
+
+
+def clocks(path):
+    """"1980 to 1980 MHz, 250 to 690 W" of the samples with load, from watch_gpu's file."""
+    samples = []
+    with open(path) as f:
+        for line in f:
+            cells = [c.strip() for c in line.split(",")]
+            if len(cells) == 6 and re.fullmatch(r"\d+", cells[1]) and re.fullmatch(r"[0-9.]+", cells[3]):
+                samples.append((int(cells[1]), float(cells[3])))
+    busy = [s for s in samples if s[1] > 200] or samples
+    if not busy:
+        return ""
+    return (f"{min(s[0] for s in busy)} to {max(s[0] for s in busy)} MHz, {min(s[1] for s in busy):.0f} to "
+            f"{max(s[1] for s in busy):.0f} W ({len(busy)} samples)")
 
 
 def simulated(module):

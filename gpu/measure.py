@@ -13,6 +13,7 @@ import statistics
 import machine
 import report
 import runner
+import tools
 
 T5 = {"model_type": "t5", "relative_attention_num_buckets": 32, "relative_attention_max_distance": 128,
       "layer_norm_epsilon": 1e-6, "dropout_rate": 0.1, "feed_forward_proj": "gated-gelu", "pad_token_id": 0,
@@ -28,21 +29,27 @@ SHAPES = {"T0-3B": shape(32128, 2048, 64, 32, 5120, 24), "T0-11B": shape(32128, 
 SMALL = {"T0-3B": shape(512, 64, 16, 4, 128, 2), "T0-11B": shape(512, 96, 32, 4, 192, 2)}
 TOKENS, STEPS, WARM = 103, 50, 5
 TASKS = 64
+# What is profiled: commands of bench_gpu.c after "open".
+PROFILED = {"training": ["train 10 3 2"], "scoring": ["score 2 128 1 0"]}
+NCU = (["train 2 2 2"], 4000, 1800)  # commands, launches to skip, launches to measure
 BATCH_TOKENS, ROW_TOKENS = 4096, TOKENS + 5  # ia3.max_batch_tokens' default; of a row, with those of its two choices
 
 
 class Plan:
     """How much is measured."""
 
-    def __init__(self, small):
+    def __init__(self, options):
+        small, first = options.small, options.run == "first"
         self.small = small
         self.shapes = SMALL if small else SHAPES
         self.rate = 128 if small else 8192
         self.rows = {"T0-3B": (8, 16) if small else (16, 32, 64, 128, 256, 512),
                      "T0-11B": (8,) if small else (16, 32, 64, 128)}
-        self.peer_rows = (8,) if small else (16, 32, 64, 128, 256)
-        self.seconds = 0.02 if small else 0.8
-        self.runs = 1 if small else 3
+        if first and not small:
+            self.rows["T0-3B"] = (1, 32, 64, 128, 256)
+        self.peer_rows = (8,) if small else (64, 128) if first else (16, 32, 64, 128, 256)
+        self.seconds = 0.02 if small else 0.5 if first else 0.8
+        self.runs = 1 if small or first else 3
         self.steps, self.warm = (4, 3) if small else (STEPS, WARM)
 
 
@@ -54,10 +61,11 @@ def weight_bytes(config):
 
 
 class Benchmark:
-    def __init__(self, options, folder, environment, python, the_report):
-        self.plan = Plan(options.small)
-        self.device, self.folder, self.environment, self.python = options.device, folder, environment, python
-        self.program = f"build/{options.flavor}/bench/bench_gpu"
+    def __init__(self, options, folder, environment, the_report, program):
+        self.plan = Plan(options)
+        self.device, self.folder, self.environment = options.device, folder, environment
+        self.python = None  # an interpreter with torch, once it is known
+        self.program = program
         self.report = the_report
         self.results = {}  # name -> number
         self.simulated = machine.simulated(os.environ.get("IA3_CUDA_MODULE"))
@@ -70,10 +78,12 @@ class Benchmark:
             json.dump(self.plan.shapes[name], f)
         return path
 
+    def ia3_command(self, name):
+        return [self.program, "--device", self.device, "--dtype", "bfloat16", "--config", self.config(name),
+                "--tokens", str(TOKENS)]
+
     def ia3(self, name):
-        command = [self.program, "--device", self.device, "--dtype", "bfloat16", "--config", self.config(name),
-                   "--tokens", str(TOKENS)]
-        return runner.Driver(command, f"{self.folder}/bench-{name}.log", self.environment)
+        return runner.Driver(self.ia3_command(name), f"{self.folder}/bench-{name}.log", self.environment)
 
     def peer(self, name):
         device = "cuda" if self.device.startswith("cuda") and not self.simulated else "cpu"
@@ -89,14 +99,25 @@ class Benchmark:
 
     def run_ia3(self, name, step):
         before = self.gpu_memory()
+        clocks = f"{self.folder}/clocks-{name}.csv"
+        watch = None if before is None else machine.watch_gpu(self.device, clocks)
+        try:
+            self.measure_ia3(name, step, before)
+        finally:
+            if watch:
+                runner.kill(watch)
+                self.report.fact(f"{name}: {machine.clocks(clocks)}")
+
+    def measure_ia3(self, name, step, before):
         with self.ia3(name) as driver:
             answer = driver.ask("open", step.left())
             self.keep(f"{name} weights", answer["weights"],
                       f"{answer['device']} ({answer['description']}): {answer['parameters'] / 1e9:.2f} billion "
                       f"parameters, {answer['weights'] / 1e9:.2f} GB, {answer['seconds']:.1f} s")
-            self.ia3_scoring(driver, name, step, before)
             self.ia3_rate(driver, step)
+            self.ia3_scoring(driver, name, step, before)
             self.ia3_training(driver, name, step)
+            self.ia3_rate(driver, step)
             if name == "T0-3B":
                 self.ia3_mixed(driver, name, step)
 
@@ -112,7 +133,7 @@ class Benchmark:
 
     def ia3_scoring(self, driver, name, step, before):
         """Memory stays reserved after a batch. Because the batches grow, memory is read between them."""
-        tried, stopped = [], None
+        tried, stopped, self.scored = [], None, []
         for rows in self.plan.rows[name]:
             try:
                 answer = driver.ask(f"score 2 {rows} 1 {self.plan.seconds}", step.left())
@@ -123,7 +144,13 @@ class Benchmark:
                 break
             tried.append((answer["rows"] / answer["seconds"], rows, answer["flops"] / answer["seconds"], used,
                           None if seen is None or before is None else seen - before))
-            self.report.say(f"    2 choices, {rows} rows a batch: {tried[-1][0]:,.1f} rows/s")
+            memory = f"{used / 1e9:.2f} GB by its own count" + (
+                "" if tried[-1][4] is None else f", {tried[-1][4] / 1e9:.2f} GB by nvidia-smi")
+            host = answer["host"] * rows / answer["rows"]
+            self.scored.append(f"2 choices, {rows} rows a batch: {tried[-1][0]:,.1f} rows/s, "
+                               f"{1000 * rows / tried[-1][0]:.2f} ms a batch ({1000 * host:.2f} of the host), {memory}")
+            self.report.say(f"    {self.scored[-1]}")
+        self.report.table(f"{name}, scoring", self.scored)
         if not tried:
             raise stopped
         best = max(t[0] for t in tried)
@@ -146,13 +173,16 @@ class Benchmark:
             self.results[f"{name} batch 4096"] = rows
 
     def ia3_training(self, driver, name, step):
-        runs = []
+        runs, host = [], 0
         for _ in range(self.plan.runs):
             answer = driver.ask(f"train {self.plan.steps} {self.plan.warm} 2", step.left())
+            host = answer["host"] / answer["steps"]
             runs.append((answer["seconds"] / answer["steps"], answer["flops"] / answer["seconds"]))
         seconds = statistics.median(r[0] for r in runs)
         self.results[f"{name} train flops"] = statistics.median(r[1] for r in runs)
         self.keep(f"{name} train", 1000 * seconds, f"training: {1000 * seconds:.2f} ms a step")
+        self.report.fact(f"{name}: {1000 * seconds:.2f} ms a training step, of which the host computes "
+                         f"{1000 * host:.2f} ms; losses {answer['first_loss']:.3f} and {answer['last_loss']:.3f}")
 
     def ia3_mixed(self, driver, name, step):
         rows = max(self.results[f"{name} batch"], 1 if self.plan.small else TASKS)
@@ -164,6 +194,24 @@ class Benchmark:
                 rates[tasks].append(answer["rows"] / answer["seconds"])
         ratio = statistics.median(rates[TASKS]) / statistics.median(rates[1])
         self.keep("mixed", ratio, f"{TASKS} tasks mixed against one, {rows} rows a batch: {ratio:.3f}")
+
+    # --- where the time goes ---
+
+    def run_profile(self, name, what, commands, step):
+        """The module's own times (profile.cu), which it prints when the device is closed. Lines of text."""
+        log = f"{self.folder}/profile-{what}.log"
+        command = self.ia3_command(name)
+        with runner.Driver(command, log, {**self.environment, "IA3_CUDA_PROFILE": "1"}) as driver:
+            for line in commands:
+                driver.ask(line, step.left())
+        with open(log, errors="replace") as f:
+            text = f.read()
+        return text[text.index("profile:"):].rstrip().split("\n") if "profile:" in text else []
+
+    def run_ncu(self, name, ncu, step):
+        commands, skip, count = NCU
+        return tools.kernel_times(ncu, self.ia3_command(name), "\n".join([*commands, "quit", ""]), skip, count, step,
+                                  self.environment, f"{self.folder}/ncu.log")
 
     # --- the peer ---
 

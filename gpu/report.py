@@ -3,6 +3,8 @@
 import json
 import os
 
+PRINTED = 26  # rows of a table; the JSON file has all
+
 
 class Measure:
     """A row of the table. `ours` and `peer` are in `unit`; a goal is (text, function of the measure that says whether it
@@ -66,6 +68,13 @@ class Report:
         self.checks = []  # (step, name, status, detail, seconds, count); status: ok, failed, skipped
         self.seconds = {}  # of each step
         self.measures = []
+        self.tables = []  # (title, lines)
+
+    def table(self, title, lines):
+        self.tables.append((title, lines))
+        self.say(f"  {title}")
+        for line in lines[:6]:
+            self.say(f"  {line}")
 
     def fact(self, text):
         self.facts.append(text)
@@ -112,6 +121,9 @@ class Report:
                 rest = len(verdicts) - verdicts.count("ok") - verdicts.count("short")
                 lines += ["", f"goals (for an H200): {verdicts.count('ok')} ok, {verdicts.count('short')} short, "
                               f"{rest} not measured"]
+        for title, rows in self.tables:
+            lines += ["", title, *rows[:PRINTED]]
+            lines += [f"... and {len(rows) - PRINTED} more"] if len(rows) > PRINTED else []
         lines.append(f"{self.total('ok')} passed, {self.total('failed')} failed")
         return "\n".join(lines) + "\n"
 
@@ -120,7 +132,7 @@ class Report:
         with open(path + ".txt", "w") as f:
             f.write(self.text())
         with open(path + ".json", "w") as f:
-            json.dump({"facts": self.facts, "seconds": self.seconds,
+            json.dump({"facts": self.facts, "seconds": self.seconds, "tables": dict(self.tables),
                        "checks": [dict(zip(("step", "name", "status", "detail", "seconds", "count"), c))
                                   for c in self.checks],
                        "measures": [{"name": m.name, "unit": m.unit, "ours": m.ours, "peer": m.peer,

@@ -17,7 +17,7 @@ class OutOfTime(Failure):
     """A process did not end within its limit."""
 
 
-def _kill(process):
+def kill(process):
     """Kills the process and all processes that it started."""
     try:
         os.killpg(process.pid, signal.SIGKILL)
@@ -47,7 +47,7 @@ def run(command, limit, environment=None, log=None, stdin=None):
     try:
         output, _ = process.communicate(stdin, timeout=max(limit, 0.1))
     except subprocess.TimeoutExpired:
-        _kill(process)
+        kill(process)
         output = _what_it_said(process)
         late = True
     if log:
@@ -81,12 +81,12 @@ class Driver:
             self.process.stdin.flush()
             line = self.lines.get(timeout=max(limit, 0.1))
         except queue.Empty:
-            _kill(self.process)
+            kill(self.process)
             raise OutOfTime(f"{self.name}: no answer to \"{command}\" in {limit:.0f} s") from None
         except (BrokenPipeError, ValueError):
             line = None
         if line is None:
-            _kill(self.process)  # it has ended, or will not go on without its output
+            kill(self.process)  # it has ended, or will not go on without its output
             raise Failure(f"{self.name} ended with status {self.process.returncode} at \"{command}\": "
                           f"{self.last_words()}")
         self.log.write(f"{command} -> {line}")
@@ -106,7 +106,7 @@ class Driver:
             try:
                 self.process.communicate("quit\n", timeout=10)
             except (subprocess.TimeoutExpired, ValueError, BrokenPipeError):
-                _kill(self.process)
+                kill(self.process)
         for stream in (self.process.stdin, self.process.stdout, self.log):
             try:
                 stream.close()

@@ -11,10 +11,12 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import check  # noqa: E402
+import device_tests  # noqa: E402
 import machine  # noqa: E402
 import measure  # noqa: E402
 import report  # noqa: E402
 import runner  # noqa: E402
+import tools  # noqa: E402
 
 ANSWERING = """
 import sys, time
@@ -103,7 +105,7 @@ class Tables(unittest.TestCase):
                   "T0-11B weights": 22e9, "T0-11B memory": 3.2e9}
 
         def verdicts(results):
-            b = measure.Benchmark(argparse.Namespace(small=False, device="cuda", flavor="none"), "", {}, None, None)
+            b = measure.Benchmark(options(small=False, device="cuda"), "", {}, None, "")
             b.results = results
             return [m.verdict() for m in b.table() if m.goals]
 
@@ -127,15 +129,21 @@ class Tables(unittest.TestCase):
         self.assertIn("skipped: b: z: no time left", text)
 
 
+def options(**given):
+    """What the command line would give."""
+    return argparse.Namespace(**{"device": "cpu", "small": True, "flavor": "none", "only": None, "tests": None,
+                                 "run": "full", "time_limit": 100, **given})
+
+
 class Steps(unittest.TestCase):
-    def run_steps(self, time_limit=100, **functions):
+    def run_steps(self, obstacles=None, time_limit=100, **functions):
         """A check whose steps are these functions."""
-        options = argparse.Namespace(device="cpu", small=True, flavor="none", only=list(functions),
-                                     time_limit=time_limit)
         r = report.Report(lambda text: None)
-        c = check.Check(options, r)
-        c.steps = lambda: {"environment": (lambda step: None, None),
-                           **{name: f if isinstance(f, tuple) else (f, None) for name, f in functions.items()}}
+        c = check.Check(options(only=list(functions), time_limit=time_limit), r)
+        nothing = {name: lambda step: None for name in ("environment", "build", "open")}
+        c.steps = lambda: {**nothing, **functions}
+        c.obstacle = lambda name, step: (obstacles or {}).get(name)
+        c.save = lambda: None
         c.run()
         return {step: (status, detail) for step, _, status, detail, _, _ in r.checks}
 
@@ -154,18 +162,42 @@ class Steps(unittest.TestCase):
         self.assertEqual(done, [1])
 
     def test_what_cannot_run_is_skipped_with_its_reason(self):
-        got = self.run_steps(sanitizer=(None, "no GPU"))
+        got = self.run_steps({"sanitizer": "no GPU"}, sanitizer=lambda step: self.fail())
         self.assertEqual(got["sanitizer"], ("skipped", "no GPU"))
+
+    def test_without_the_device_only_torch_runs(self):
+        c = check.Check(options(device="cuda"), report.Report(lambda text: None))
+        c.engine_program = lambda name: __file__
+        c.unusable = "no driver"
+        c.find_python = lambda step: None
+        can = [name for name in check.STEPS if c.obstacle(name, None) is None]
+        self.assertEqual(can, ["environment", "build", "open", "torch 3B", "torch 11B"])
 
     def test_no_time_left(self):
         got = self.run_steps(time_limit=4, build=lambda step: time.sleep(1.5), tests=lambda step: self.fail())
         self.assertEqual(got["tests"], ("skipped", "no time left"))
 
+
+class Tests(unittest.TestCase):
+    """device_tests.py with programs that say what cmocka says."""
+
+    def setUp(self):
+        self.folder = tempfile.TemporaryDirectory()
+        self.report = report.Report(lambda text: None)
+        self.tests = device_tests.DeviceTests(self.report, self.folder.name, self.folder.name, dict(os.environ), "cuda", 2)
+
+    def tearDown(self):
+        self.folder.cleanup()
+
+    def program(self, text):
+        with open(f"{self.folder.name}/t", "w") as f:
+            f.write(f"#!/bin/sh\n{text}\n")
+        os.chmod(f"{self.folder.name}/t", 0o755)
+
     def counted(self, status, output):
-        r = report.Report(lambda text: None)
-        c = check.Check(argparse.Namespace(device="cpu", small=True, flavor="none", only=None, time_limit=9), r)
-        c.count_tests("t", status, output, 0)
-        return tuple(r.total(s) for s in ("ok", "failed", "skipped"))
+        self.report.checks.clear()
+        self.tests.count("t", status, output, 0)
+        return tuple(self.report.total(s) for s in ("ok", "failed", "skipped"))
 
     def test_counts_of_cmocka(self):
         good = "[==========] 5 test(s) run.\n[  PASSED  ] 5 test(s).\n"
@@ -175,10 +207,56 @@ class Steps(unittest.TestCase):
         self.assertEqual(self.counted(1, bad), (4, 1, 2))
         self.assertEqual(self.counted(-11, good), (5, 1, 0))  # died at the end
         self.assertEqual(self.counted(0, ""), (0, 1, 0))  # ran nothing
-        r = report.Report(lambda text: None)
-        c = check.Check(argparse.Namespace(device="cpu", small=True, flavor="none", only=None, time_limit=9), r)
-        c.count_tests("t", 1, bad, 0)
-        self.assertEqual([x[3] for x in r.checks if x[2] == "failed"], ["one | it is 3, not 4"])
+        self.counted(1, bad)
+        self.assertEqual([x[3] for x in self.report.checks if x[2] == "failed"], ["one | it is 3, not 4"])
+
+    def test_a_death_does_not_hide_the_other_tests(self):
+        self.program("""
+            run() { echo "[ RUN      ] $1"; }
+            good() { run $1; echo "[       OK ] $1"; }
+            if [ "$IA3_TEST_DEVICE" = nowhere ]; then for t in a b c d; do run $t; done; exit 4; fi
+            case "$IA3_TEST_FILTER" in
+                "") good a; run b; echo "ERROR: GPU 0 failed: misaligned address (download)"; exit 1;;
+                b) run b; test "$IA3_CUDA_PRODUCTS" = plain && exit 0; echo "ERROR: launch of b_kernel"; exit 1;;
+                c) good c; printf '[==========] 1 test(s) run.\\n[  PASSED  ] 1 test(s).\\n'; exit 0;;
+                d) run d; kill -SEGV $$;;
+            esac""")
+        self.tests.run(["t"], runner.Step(runner.Clock(60), 60), False)
+        failed = [x[3] for x in self.report.checks if x[2] == "failed"]
+        self.assertEqual((self.report.total("ok"), self.report.total("failed")), (2, 2))
+        self.assertIn("died with status 1 in b", failed[0])
+        self.assertIn("misaligned address", failed[0])
+        self.assertIn("status -11", failed[1])
+        self.assertIn("launch of b_kernel", self.report.facts[0])  # with CUDA_LAUNCH_BLOCKING
+        self.assertIn("PRODUCTS=plain: as it should be", self.report.facts[1])
+
+    def test_refused_products_are_told(self):
+        self.program("echo 'refused: 1 rows, 1 by 1, forth'; echo '[==========] 1 test(s) run.'; "
+                     "echo '[  PASSED  ] 1 test(s).'")
+        self.tests.run(["t"], runner.Step(runner.Clock(60), 60), False)
+        self.assertIn("1 shapes, such as 1 rows, 1 by 1, forth", self.report.facts[0])
+
+
+class Tools(unittest.TestCase):
+    def test_verdicts_of_the_sanitizer(self):
+        head = "========= COMPUTE-SANITIZER\n"
+        self.assertEqual(tools.verdict(0, head + "========= ERROR SUMMARY: 0 errors\n")[0], "ok")
+        self.assertEqual(tools.verdict(0, head + "========= RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)\n")[0],
+                         "ok")
+        self.assertEqual(tools.verdict(1, head + "========= ERROR SUMMARY: 0 errors\n")[0], "skipped")
+        self.assertEqual(tools.verdict(255, head + "========= Error: Device not supported. Please refer to the docs\n")[0],
+                         "skipped")
+        self.assertEqual(tools.verdict(255, "no such file")[0], "skipped")
+        status, detail = tools.verdict(97, head + "========= Invalid __global__ read of size 4 bytes\n"
+                                                  "=========     at gated_kernel+0x10\n========= ERROR SUMMARY: 1 error\n")
+        self.assertEqual(status, "failed")
+        self.assertIn("Invalid __global__ read of size 4 bytes / at gated_kernel", detail)
+
+    def test_times_of_kernels(self):
+        text = ('"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"\n'
+                '"0","void a<float>(int)","gpu__time_duration.sum","ns","1,500"\n'
+                '"1","b(int)","gpu__time_duration.sum","us","4.0"\n"2","void a<float>(int)","x","ns","500"\n')
+        self.assertEqual(tools.sum_up(text), [("b", 1, 4.0), ("a<float>", 2, 2.0)])
 
 
 class Machine(unittest.TestCase):
@@ -222,10 +300,10 @@ class Machine(unittest.TestCase):
         self.assertEqual(machine.gpu_memory("cuda:1"), 20 * 2**20)
 
     def test_a_gpu_newer_than_the_toolkit_gets_ptx(self):
-        nvcc = self.program("nvcc", 'echo "sm_80\nsm_90\nsm_90a"')
-        self.assertEqual(machine.architecture(nvcc, "9.0"), "sm_90a")
+        nvcc = self.program("nvcc", 'echo "sm_75\nsm_80\nsm_86\nsm_87\nsm_88\nsm_89\nsm_90\nsm_100\nsm_110\nsm_103\nsm_120\nsm_121"')
+        self.assertEqual(machine.architecture(nvcc, "9.0"), "sm_90")
         self.assertEqual(machine.architecture(nvcc, "8.0"), "sm_80")
-        self.assertEqual(machine.architecture(nvcc, "12.0"), "")
+        self.assertEqual(machine.architecture(nvcc, "13.0"), "")
         self.assertEqual(machine.architecture(nvcc, None), "")
 
     def test_one_interpreter_under_two_names_is_asked_once(self):

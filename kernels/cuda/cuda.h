@@ -45,6 +45,8 @@ typedef struct ia3_cuda {
     int index;       /* which GPU */
     cudaStream_t stream;
     ia3_cuda_gemm *gemm;
+    /* IA3_CUDA_PRODUCTS, to look for the cause of an error: only our kernel; name what cuBLASLt refuses on stderr */
+    bool plain, report;
     void *workspace; /* memory that gemm works in */
     struct ia3_cuda_memory *memory;
 } ia3_cuda;
@@ -88,6 +90,10 @@ bool ia3_cuda_matrix_prepare_backward(ia3_device *dev, ia3_matrix *m, ia3_error 
 void ia3_cuda_matrix_release_backward(ia3_device *dev, ia3_matrix *m);
 void *ia3_cuda_table_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
 float *ia3_cuda_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
+
+/* plain_product.cu: the product of ia3_cuda_gemm_run with a kernel of ours, for what cuBLASLt refuses. */
+void ia3_cuda_plain_product(ia3_cuda *cuda, void *y, const void *a, const void *w, int rows, int n, int k,
+                            bool backward, ia3_out out);
 
 /* The operations of device.h */
 void ia3_cuda_matmul(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out);

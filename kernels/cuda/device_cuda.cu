@@ -48,6 +48,7 @@ cuda_close(ia3_device *dev)
         return;
     if (cuda->stream)
         (void) cudaStreamSynchronize(cuda->stream);
+    ia3_cuda_profile_print();
     if (cuda->gemm)
         ia3_cuda_gemm_close(cuda->gemm);
     if (cuda->workspace)
@@ -165,6 +166,10 @@ start(ia3_cuda *cuda, size_t memory_limit, ia3_error *err)
                  "GPU %d cannot be used", cuda->index);
         return ia3_fail_detail(err, "CUDA reported: %s.", cudaGetErrorString(status));
     }
+    const char *products = getenv("IA3_CUDA_PRODUCTS");
+    cuda->plain = products && strcmp(products, "plain") == 0;
+    cuda->report = products && strcmp(products, "report") == 0;
+    ia3_cuda_profile_open();
     if (!ia3_cuda_memory_open(cuda, memory_limit, err))
         return false;
     cuda->workspace = ia3_cuda_alloc(&cuda->base, IA3_CUDA_GEMM_WORKSPACE);

@@ -6,11 +6,13 @@
  * we let it compute yᵀ = op(w)·aᵀ. Whether op transposes w is the only difference between the forward and the backward
  * pass.
  *
- * The algorithm for a shape is requested once and kept in a hash table; on a collision the new entry replaces the old
- * one. Batches have any number of rows, so batches of similar size share an algorithm: its choice depends on how well
- * tiles fit, not on alignment, which the number of rows does not change. If the shared algorithm does not support the
- * actual number of rows, one is requested for that number. Sums are always in fp32, even where a sum is split, and
- * results do not depend on scheduling.
+ * The algorithms for a shape are requested once and kept in a hash table, where a shape may have one of a few places;
+ * if others have all of them, it replaces one. Batches have any number of rows, so batches of similar size share their
+ * algorithms: the choice depends on how well tiles fit, not on alignment, which the number of rows does not change. The
+ * algorithms are tried from the best one on until one accepts the actual number of rows. If none does, others are
+ * requested for that number; if none of these does either, the caller has to compute the product without cuBLASLt. So
+ * the bits of a product depend on its shape and alignment, never on what was computed before. Sums are always in fp32,
+ * even where a sum is split, and results do not depend on scheduling.
  *
  * Adding to the residual stream is fused (beta = 1). The other operations that follow a matrix product are not: no
  * epilogue of cuBLASLt multiplies the two halves of a row (gated activations), scales by a vector that differs from row
@@ -26,7 +28,7 @@
 
 namespace {
 
-enum { PLANS = 4096, MAX_ALIGNMENT = 256 };
+enum { PLANS = 4096, PLACES = 4, ALGORITHMS = 8, MAX_ALIGNMENT = 256 };
 
 typedef struct plan_key {
     int rows, n, k; /* in the table, rows is rounded up by rounded_rows() */
@@ -39,7 +41,8 @@ typedef struct plan {
     plan_key key;
     cublasLtMatmulDescOpaque_t operation;
     cublasLtMatrixLayoutOpaque_t w;
-    cublasLtMatmulAlgo_t algorithm;
+    int n_algorithms;                            /* 0: cuBLASLt refuses this shape */
+    cublasLtMatmulAlgo_t algorithms[ALGORITHMS]; /* the best first */
 } plan;
 
 /* The part of a product's description that depends on the actual number of rows. */
@@ -143,12 +146,23 @@ set_preference(cublasLtMatmulPreference_t pref, const plan_key *key)
     return CUBLAS_STATUS_SUCCESS;
 }
 
-/* Fills in the plan for its key. */
+/*
+ * Whether the error only means that an algorithm or a shape is not supported, so that another may be tried. Nothing has
+ * been launched then.
+ */
+bool
+is_refusal(cublasStatus_t s)
+{
+    return s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE ||
+           s == CUBLAS_STATUS_ARCH_MISMATCH || s == CUBLAS_STATUS_INTERNAL_ERROR;
+}
+
+/* Fills in the plan for its key. That no algorithm is found is no error. */
 cublasStatus_t
 make_plan(const ia3_cuda_gemm *g, plan *p)
 {
     cublasLtMatmulPreferenceOpaque_t pref;
-    cublasLtMatmulHeuristicResult_t best;
+    cublasLtMatmulHeuristicResult_t results[ALGORITHMS];
     layouts l;
     int found = 0;
     cublasStatus_t s = describe(g, p);
@@ -158,15 +172,17 @@ make_plan(const ia3_cuda_gemm *g, plan *p)
         s = cublasLtMatmulPreferenceInit(&pref);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = set_preference(&pref, &p->key);
-    if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmulAlgoGetHeuristic(g->handle, &p->operation, &p->w, &l.a, &l.y, &l.y, &pref, 1, &best,
-                                           &found);
-    if (s == CUBLAS_STATUS_SUCCESS && found == 0)
-        s = CUBLAS_STATUS_NOT_SUPPORTED;
     if (s == CUBLAS_STATUS_SUCCESS) {
-        p->algorithm = best.algo;
-        p->used = true;
+        s = cublasLtMatmulAlgoGetHeuristic(g->handle, &p->operation, &p->w, &l.a, &l.y, &l.y, &pref,
+                                           ALGORITHMS, results, &found);
+        if (is_refusal(s))
+            s = CUBLAS_STATUS_SUCCESS, found = 0;
     }
+    p->n_algorithms = 0;
+    for (int i = 0; s == CUBLAS_STATUS_SUCCESS && i < found; i++)
+        if (results[i].state == CUBLAS_STATUS_SUCCESS && results[i].workspaceSize <= IA3_CUDA_GEMM_WORKSPACE)
+            p->algorithms[p->n_algorithms++] = results[i].algo;
+    p->used = s == CUBLAS_STATUS_SUCCESS;
     return s;
 }
 
@@ -209,37 +225,42 @@ ia3_cuda_gemm_close(ia3_cuda_gemm *g)
 
 namespace {
 
+/* Runs the first of the plan's algorithms that accepts this number of rows. */
 cublasStatus_t
 run_plan(const ia3_cuda_gemm *g, plan *p, layouts *l, void *y, const void *a, const void *w)
 {
     const float one = 1.0f, beta = p->key.add ? 1.0f : 0.0f;
-    return cublasLtMatmul(g->handle, &p->operation, &one, w, &p->w, a, &l->a, &beta, y, &l->y, y, &l->y,
-                          &p->algorithm, g->workspace, IA3_CUDA_GEMM_WORKSPACE, g->stream);
+    cublasStatus_t s = CUBLAS_STATUS_NOT_SUPPORTED;
+    for (int i = 0; i < p->n_algorithms && is_refusal(s); i++)
+        s = cublasLtMatmul(g->handle, &p->operation, &one, w, &p->w, a, &l->a, &beta, y, &l->y, y, &l->y,
+                           &p->algorithms[i], g->workspace, IA3_CUDA_GEMM_WORKSPACE, g->stream);
+    return s;
 }
 
 /* Finds the plan for this key in the table, making it if there is none. */
 cublasStatus_t
 find_plan(ia3_cuda_gemm *g, const plan_key *key, plan **found)
 {
-    plan *p = *found = &g->plans[place_of(key)];
-    if (p->used && memcmp(&p->key, key, sizeof *key) == 0)
-        return CUBLAS_STATUS_SUCCESS;
+    const unsigned first = place_of(key);
+    plan *p = &g->plans[first]; /* the one to replace if no place is free */
+    for (unsigned i = PLACES; i-- > 0;) {
+        plan *there = &g->plans[(first + i) % PLANS];
+        if (!there->used)
+            p = there;
+        else if (memcmp(&there->key, key, sizeof *key) == 0) {
+            *found = there;
+            return CUBLAS_STATUS_SUCCESS;
+        }
+    }
+    *found = p;
     p->used = false;
     memcpy(&p->key, key, sizeof *key);
     return make_plan(g, p);
 }
 
-/* Whether the error only means that an algorithm or a shape is not supported, so that another may be tried. */
-bool
-is_refusal(cublasStatus_t s)
-{
-    return s == CUBLAS_STATUS_NOT_SUPPORTED || s == CUBLAS_STATUS_INVALID_VALUE ||
-           s == CUBLAS_STATUS_ARCH_MISMATCH;
-}
-
 } /* namespace */
 
-bool
+ia3_cuda_gemm_result
 ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows, int n, int k,
                   bool backward, bool act_out, bool add, const char **message)
 {
@@ -257,13 +278,16 @@ ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int r
         s = run_plan(g, p, &l, y, a, w);
     if (is_refusal(s) && key.rows != rows) { /* make a plan for the actual rows, without keeping it */
         plan exact = {};
-        (void) cudaGetLastError();
         key.rows = rows;
         memcpy(&exact.key, &key, sizeof key);
         s = make_plan(g, &exact);
         if (s == CUBLAS_STATUS_SUCCESS)
             s = run_plan(g, &exact, &l, y, a, w);
     }
+    if (is_refusal(s))
+        (void) cudaGetLastError();
     *message = cublasLtGetStatusString(s);
-    return s == CUBLAS_STATUS_SUCCESS;
+    return s == CUBLAS_STATUS_SUCCESS ? IA3_CUDA_GEMM_DONE
+           : is_refusal(s)            ? IA3_CUDA_GEMM_REFUSED
+                                      : IA3_CUDA_GEMM_FAILED;
 }

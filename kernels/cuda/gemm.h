@@ -21,12 +21,19 @@ static const size_t IA3_CUDA_GEMM_WORKSPACE = (size_t) 32 << 20;
 ia3_cuda_gemm *ia3_cuda_gemm_open(bool bf16, cudaStream_t stream, void *workspace, char *message, size_t n);
 void ia3_cuda_gemm_close(ia3_cuda_gemm *g);
 
+typedef enum ia3_cuda_gemm_result {
+    IA3_CUDA_GEMM_DONE,
+    IA3_CUDA_GEMM_REFUSED, /* this shape is not supported; nothing was computed */
+    IA3_CUDA_GEMM_FAILED
+} ia3_cuda_gemm_result;
+
 /*
  * Computes y = a·op(w), or y += a·op(w) if `add`: y [rows, n], a [rows, k]. Forward, w is [n, k] and op transposes it;
  * with `backward`, w is [k, n] and op leaves it as it is. Sums are in fp32. y has the operands' type if act_out, else
- * fp32. False on failure, with the reason in *message.
+ * fp32. If the result is not IA3_CUDA_GEMM_DONE, *message is the reason.
  */
-bool ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows, int n, int k,
-                       bool backward, bool act_out, bool add, const char **message);
+ia3_cuda_gemm_result ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows,
+                                       int n, int k, bool backward, bool act_out, bool add,
+                                       const char **message);
 
 #endif

@@ -311,6 +311,7 @@ ia3_cuda_upload(ia3_device *dev, void *dst, const void *src, size_t bytes)
         size_t n;
         char *room = stage_room(cuda, bytes - at, &n);
         memcpy(room, (const char *) src + at, n);
+        const ia3_cuda_span span("upload", cuda->stream);
         ia3_cuda_check(cuda,
                        cudaMemcpyAsync((char *) dst + at, room, n, cudaMemcpyHostToDevice, cuda->stream),
                        "upload");
@@ -322,9 +323,11 @@ void
 ia3_cuda_download(ia3_device *dev, void *dst, const void *src, size_t bytes)
 {
     ia3_cuda *cuda = (ia3_cuda *) dev;
-    if (bytes > 0)
+    if (bytes > 0) {
+        const ia3_cuda_span span("download", cuda->stream);
         ia3_cuda_check(cuda, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, cuda->stream),
                        "download");
+    }
     ia3_cuda_check(cuda, cudaStreamSynchronize(cuda->stream), "an earlier operation");
 }
 
@@ -332,6 +335,7 @@ void
 ia3_cuda_zero(ia3_device *dev, void *p, size_t bytes)
 {
     ia3_cuda *cuda = (ia3_cuda *) dev;
+    const ia3_cuda_span span("zero", cuda->stream);
     if (bytes > 0)
         ia3_cuda_check(cuda, cudaMemsetAsync(p, 0, bytes, cuda->stream), "zero");
 }

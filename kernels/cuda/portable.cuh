@@ -25,6 +25,8 @@
 #include <math.h>
 #include <stdint.h>
 
+#include "profile.h"
+
 #define IA3_DEV static __device__ __forceinline__
 
 /* Ends the process if a launch failed: this program has a bug, or the device is lost (device_cuda.cu). */
@@ -40,6 +42,7 @@ ia3_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t
         status = cudaFuncSetAttribute((const void *) kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                       (int) shared_bytes);
     if (status == cudaSuccess) {
+        const ia3_cuda_span span(name, grid, stream);
         kernel<<<grid, block, shared_bytes, stream>>>((P) arguments...);
         status = cudaGetLastError();
     }

@@ -163,6 +163,22 @@ ia3_cuda_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err
     return (float *) stack((ia3_cuda *) dev, t, 1, false, &bytes, err);
 }
 
+static ia3_cuda_gemm_result
+measured_product(ia3_cuda *cuda, void *y, const void *a, const void *w, int rows, int n, int k, bool backward,
+                 ia3_out out, const char **message)
+{
+    char name[64] = "";
+    if (ia3_cuda_profiling)
+        snprintf(name, sizeof name, "product of %d rows, %d to %d, %s%s", rows, k, n,
+                 backward ? "back" : "forth",
+                 out == IA3_OUT_ADD_F32 ? ", added"
+                 : out == IA3_OUT_F32   ? ", fp32"
+                                        : "");
+    const ia3_cuda_span span(name, cuda->stream);
+    return ia3_cuda_gemm_run(cuda->gemm, y, a, w, rows, n, k, backward, out == IA3_OUT_ACT,
+                             out == IA3_OUT_ADD_F32, message);
+}
+
 static void
 product(ia3_device *dev, void *y, const void *a, int rows, const ia3_cuda_matrix *w, bool backward,
         ia3_out out)
@@ -170,15 +186,27 @@ product(ia3_device *dev, void *y, const void *a, int rows, const ia3_cuda_matrix
     ia3_cuda *cuda = (ia3_cuda *) dev;
     const int n = backward ? w->base.in : w->base.out, k = backward ? w->base.out : w->base.in;
     const char *message = "";
-    if (rows > 0 && !ia3_cuda_gemm_run(cuda->gemm, y, a, w->data, rows, n, k, backward, out == IA3_OUT_ACT,
-                                       out == IA3_OUT_ADD_F32, &message)) {
-        /* usually the library only reports that the device is lost; then CUDA has the reason */
-        ia3_cuda_check(cuda, cudaStreamSynchronize(cuda->stream), "matrix product");
-        fprintf(stderr, "ERROR: GPU %d failed in a matrix product of %d rows, %d by %d: %s\n", cuda->index,
-                rows, k, n, message);
-        fflush(stderr);
-        _exit(1);
+    if (rows <= 0)
+        return;
+    switch (cuda->plain ? IA3_CUDA_GEMM_REFUSED
+                        : measured_product(cuda, y, a, w->data, rows, n, k, backward, out, &message)) {
+    case IA3_CUDA_GEMM_DONE:
+        return;
+    case IA3_CUDA_GEMM_REFUSED:
+        if (cuda->report)
+            fprintf(stderr, "refused: %d rows, %d by %d, %s, %s, result %d: %s\n", rows, k, n,
+                    backward ? "back" : "forth", cuda->bf16 ? "bfloat16" : "float32", (int) out, message);
+        ia3_cuda_plain_product(cuda, y, a, w->data, rows, n, k, backward, out);
+        return;
+    case IA3_CUDA_GEMM_FAILED:
+        break;
     }
+    /* usually the library only reports that the device is lost; then CUDA has the reason */
+    ia3_cuda_check(cuda, cudaStreamSynchronize(cuda->stream), "matrix product");
+    fprintf(stderr, "ERROR: GPU %d failed in a matrix product of %d rows, %d by %d: %s\n", cuda->index, rows,
+            k, n, message);
+    fflush(stderr);
+    _exit(1);
 }
 
 void

@@ -146,7 +146,7 @@ $(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/te
 , := ,
 NVCC ?= $(shell command -v nvcc || ls /usr/local/cuda/bin/nvcc 2>/dev/null)
 # The GPUs to compile for, and PTX (compute_N) for later ones.
-CUDA_ARCHS ?= sm_80 sm_90a compute_90
+CUDA_ARCHS ?= sm_80 sm_90 compute_90
 CUDA_FLAGS ?=
 # Why the module cannot be built: kernels/cuda/nvcc_check.sh prints a reason, or nothing if it can.
 CUDA_REFUSED := $(shell sh kernels/cuda/nvcc_check.sh '$(NVCC)')

@@ -619,6 +619,14 @@ cudaEventSynchronize(cudaEvent_t event)
     return wait_until(event->end);
 }
 
+/* Every span takes a millisecond. */
+cudaError_t
+cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end)
+{
+    *ms = 1.0f;
+    return start->end <= mem.done && end->end <= mem.done ? cudaSuccess : cudaErrorInvalidValue;
+}
+
 /* --- launches --- */
 
 bool

@@ -111,6 +111,9 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
+cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t start, cudaEvent_t end);
+
+#include "kernels/cuda/profile.h"
 
 /* --- launches --- */
 
@@ -131,8 +134,8 @@ ia3_sim_launch(const char *kernel, dim3 grid, dim3 block, size_t shared_bytes, c
 
 void ia3_cuda_launched(cudaError_t status, const char *kernel);
 
-#define IA3_LAUNCH(kernel, grid, block, bytes, stream, ...)                                                  \
-    ((void) (stream),                                                                                        \
+#define IA3_LAUNCH(kernel, grid, block, bytes, on, ...)                                                      \
+    ((void) ia3_cuda_span(#kernel, grid, on),                                                                \
      ia3_cuda_launched(ia3_sim_launch(#kernel, grid, block, bytes, [&] { kernel(__VA_ARGS__); }), #kernel))
 
 extern unsigned char *ia3_sim_shared;

@@ -29,7 +29,7 @@ ia3_cuda_gemm_close(ia3_cuda_gemm *g)
     free(g);
 }
 
-enum { WORKSPACE_USED = 4096 };
+enum { WORKSPACE_USED = 4096, REFUSED_BELOW = 20000 };
 
 static float
 load(const void *p, size_t i, bool bf16)
@@ -37,16 +37,17 @@ load(const void *p, size_t i, bool bf16)
     return bf16 ? __uint_as_float((uint32_t) ((const uint16_t *) p)[i] << 16) : ((const float *) p)[i];
 }
 
-bool
+ia3_cuda_gemm_result
 ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows, int n, int k,
                   bool backward, bool act_out, bool add, const char **message)
 {
     *message = "the GPU program failed to execute"; /* the text of cuBLASLt */
     if (!ia3_sim_library_launch())
-        return false;
+        return IA3_CUDA_GEMM_FAILED;
+    if ((n % 2 || k % 2) && (int64_t) rows * n * k < REFUSED_BELOW) /* so that these are tested as well */
+        return IA3_CUDA_GEMM_REFUSED;
     ia3_sim_access open;
-    memset(g->workspace, 0x5a,
-           WORKSPACE_USED); /* only matrix products may use it, so fill it with garbage */
+    memset(g->workspace, 0x5a, WORKSPACE_USED); /* only matrix products may use it, so fill it with garbage */
     size_t cols = (size_t) n, inner = (size_t) k;
     std::vector<float> b(cols * inner), row(inner), sum(cols); /* b [k, n] */
     for (size_t i = 0; i < inner; i++)
@@ -68,5 +69,5 @@ ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int r
                 ((float *) y)[at] = sum[j] + (add ? ((float *) y)[at] : 0.0f);
         }
     }
-    return true;
+    return IA3_CUDA_GEMM_DONE;
 }

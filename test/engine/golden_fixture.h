@@ -316,8 +316,8 @@ golden_listed(const char *list, const char *name)
 }
 
 /*
- * Runs every test for its configurations and dtypes as one cmocka group. IA3_TEST_FILTER names some of them
- * ("scores *", "* float32").
+ * Runs every test for its configurations and dtypes as one cmocka group. IA3_TEST_FILTER selects some of them
+ * ("scores *", "* float32"; selection.c).
  */
 static inline int
 golden_run(const char *group, const golden_test *tests, size_t n)
@@ -341,7 +341,6 @@ golden_run(const char *group, const golden_test *tests, size_t n)
                 cases[used].initial_state = &states[used];
                 used++;
             }
-    cmocka_set_test_filter(getenv("IA3_TEST_FILTER"));
     int failed = _cmocka_run_group_tests(group, cases, used, NULL, NULL);
     for (size_t i = 0; i < used; i++)
         free((char *) cases[i].name);

@@ -396,6 +396,5 @@ main(void)
         cmocka_unit_test(other_states),
         cmocka_unit_test(bad_recipes),
     };
-    cmocka_set_test_filter(getenv("IA3_TEST_FILTER"));
     return cmocka_run_group_tests_name("train", tests, set_up, tear_down);
 }
