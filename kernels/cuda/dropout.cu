@@ -11,16 +11,23 @@ namespace {
 
 enum { THREADS = 256 };
 
+/* i / per_row. Divisions of 64 bits take several times as long, and few arrays need them. */
+__device__ __forceinline__ size_t
+row_of(size_t i, unsigned per_row)
+{
+    return i >> 32 ? i / per_row : (size_t) ((unsigned) i / per_row);
+}
+
 template <typename X, typename Y, bool ADD>
 __global__ void
 __launch_bounds__(THREADS) drop_kernel(Y *y, const X *x, size_t items, int d, const uint64_t *row_key,
                                        uint32_t site, const ia3_cuda_mask mask)
 {
-    const size_t per_row = (size_t) (d + 3) / 4;
+    const unsigned per_row = (unsigned) (d + 3) / 4;
     for (size_t i = (size_t) blockIdx.x * THREADS + threadIdx.x; i < items;
          i += (size_t) gridDim.x * THREADS) {
-        const size_t row = i / per_row, at = row * (size_t) d;
-        const int col = (int) (i % per_row) * 4;
+        const size_t row = row_of(i, per_row), at = row * (size_t) d;
+        const int col = (int) (i - row * per_row) * 4;
         ia3_four f = ia3_load_four(x + at, col, d);
         if (mask.on)
             ia3_drop_four(&f, mask, row_key[row], site, col);

@@ -11,6 +11,9 @@
  * Uploads are copied to one half of a pinned buffer, which the GPU reads while the caller continues; a half is reused
  * when an event says that the GPU has read it.
  *
+ * What counts against the limit is what the driver takes: it maps memory in pages, so a large block takes whole pages, and
+ * small ones share a page.
+ *
  * Locking: the mutex protects the counters and the sizes of blocks, which any thread may read, or change by freeing.
  * Only the compute loop uses the arena, uploads and downloads, and alloc, which may take memory back from the arena. No
  * function that holds the mutex may leave by longjmp.
@@ -25,7 +28,9 @@
 #include <unordered_map>
 
 static const size_t MIN_CHUNK = (size_t) 32 << 20, MAX_WISH = (size_t) 256 << 20;
-static const size_t STAGE = (size_t) 16 << 20; /* bytes of a half */
+static const size_t PAGE = (size_t) 2 << 20,
+                    OWN_PAGES = (size_t) 1 << 20; /* blocks above that share no page */
+static const size_t STAGE = (size_t) 16 << 20;    /* bytes of a half */
 
 struct ia3_cuda_memory {
     std::mutex mutex;
@@ -59,6 +64,14 @@ ia3_cuda_memory_open(ia3_cuda *cuda, size_t limit, ia3_error *err)
         }
     }
     return true;
+}
+
+/* The bytes that a block of this size takes; the caller may use them all. */
+static size_t
+whole_size(size_t bytes)
+{
+    const size_t unit = bytes > OWN_PAGES ? PAGE : IA3_CUDA_ALIGN;
+    return (bytes + unit - 1) / unit * unit;
 }
 
 static void
@@ -126,7 +139,7 @@ ia3_cuda_alloc(ia3_device *dev, size_t bytes)
     ia3_cuda *cuda = (ia3_cuda *) dev;
     if (bytes > SIZE_MAX / 2)
         return NULL;
-    bytes = ia3_cuda_align(bytes ? bytes : 1);
+    bytes = whole_size(bytes ? bytes : 1);
     void *p = take(cuda, bytes);
     if (!p) {
         drop_unused_chunks(cuda);
@@ -185,7 +198,8 @@ add_chunk(ia3_cuda *cuda, size_t bytes)
     ia3_cuda_chunk *last = m->n_chunks ? &m->chunks[m->n_chunks - 1] : NULL;
     size_t start = last ? last->start + last->capacity : 0, wish = start > MIN_CHUNK ? start : MIN_CHUNK;
     wish = wish < MAX_WISH ? wish : MAX_WISH;
-    size_t capacity = bytes > wish ? bytes : ia3_cuda_align(wish);
+    bytes = whole_size(bytes);
+    size_t capacity = bytes > wish ? bytes : whole_size(wish);
     char *data = (char *) take(cuda, capacity);
     if (!data && capacity > bytes) {
         capacity = bytes;

@@ -268,6 +268,15 @@ golden_max(const float *got, const float *want, size_t n)
 }
 
 static inline double
+golden_mean(const float *got, const float *want, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += fabs((double) got[i] - want[i]);
+    return isfinite(sum) ? sum / (double) n : INFINITY;
+}
+
+static inline double
 golden_cosine(const float *a, const float *b, size_t n)
 {
     double dot = 0, aa = 0, bb = 0;

@@ -120,6 +120,31 @@ final_error(const golden *g, const float *values)
     return worst;
 }
 
+static double
+mean_final_error(const golden *g, const float *values)
+{
+    double sum = 0;
+    for (int i = 0; i < g->layout->n; i++) {
+        const ia3_layout_entry *e = &g->layout->entries[i];
+        const float *want = golden_values(g, (size_t) e->len, "steps.final.%s", e->name);
+        sum += golden_mean(values + e->offset, want, (size_t) e->len) * (double) e->len;
+    }
+    return sum / (double) g->layout->n_values;
+}
+
+/*
+ * Adafactor's first steps follow the sign of the gradient, which the order of a sum decides where the gradient is nearly
+ * zero. The limits for the CPU come from its own sums; another device may be a step away in single values.
+ */
+static void
+check_final(const golden *g, const float *values, double half_limit, double step)
+{
+    bool half = g->dtype == IA3_BF16, cpu = strcmp(golden_device(), "cpu") == 0;
+    golden_limit(g, "vectors after 20 steps", final_error(g, values), half ? half_limit : cpu ? 1e-5 : step);
+    if (!half)
+        golden_limit(g, "vectors after 20 steps, mean", mean_final_error(g, values), 1e-6);
+}
+
 static void
 test_steps(void **state)
 {
@@ -153,8 +178,9 @@ test_steps(void **state)
     bool mini = strcmp(g->name, "backbone") == 0, half = g->dtype == IA3_BF16;
     double hf_losses = half && mini ? *golden_values(g, 1, "hf_bfloat16.steps") : 0;
     double hf_final = half && mini ? *golden_values(g, 1, "hf_bfloat16.final_max") : 0;
-    golden_limit(g, "losses of 20 steps", worst, half ? fmax(1e-2, hf_losses) : 1e-5);
-    golden_limit(g, "vectors after 20 steps", final_error(g, values), half ? fmax(5e-3, hf_final) : 1e-5);
+    bool cpu = strcmp(golden_device(), "cpu") == 0;
+    golden_limit(g, "losses of 20 steps", worst, half ? fmax(1e-2, hf_losses) : cpu ? 1e-5 : 1e-4);
+    check_final(g, values, fmax(5e-3, hf_final), recipe.learning_rate);
     ia3_train_free(t);
     free(indices);
     free(values);
