@@ -22,7 +22,7 @@ END $$;
 -- each method trains: the loss falls, the version records the method, and the task can be used
 CREATE TABLE method (name text, rate float8);
 INSERT INTO method VALUES ('ia3', 0.02), ('lora', 0.3), ('adapter', 0.1), ('compacter', 0.1), ('compacter++', 0.1),
-    ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3);
+    ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3), ('prefix', 0.1);
 SELECT name, ia3_train(name, 'SELECT text, label FROM shots ORDER BY id', method => name, steps => 30,
                        learning_rate => rate, dropout => 0, seed => 7)
   FROM method;
@@ -54,6 +54,10 @@ SELECT ia3_train('lora', 'SELECT text, label FROM shots ORDER BY id', method => 
 SELECT count(DISTINCT digest) FROM ia3.adapters WHERE task = 'lora';
 SELECT ia3_train('lora', 'SELECT text, label FROM shots', method => 'lora', init => 'lora@1', steps => 2, seed => 1);
 SELECT attempt($$SELECT ia3_train('lora', 'SELECT text, label FROM shots', init => 'lora@1', steps => 2)$$);
+-- a prefix is what the network that it is trained through results in, also when training goes on
+SELECT ia3_train('prefix', 'SELECT text, label FROM shots', method => 'prefix', init => 'prefix@1', steps => 2, dropout => 0, seed => 2, activate => false) AS further;
+SELECT abs((b.metrics -> 'loss_curve' ->> 0)::float8 - (a.metrics -> 'loss_curve' ->> 29)::float8) < 0.5 AS goes_on
+  FROM ia3.adapters a JOIN ia3.adapters b USING (task) WHERE task = 'prefix' AND a.version = 1 AND b.version = 2;
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', method => 'nonsense')$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', method => 'IA3')$$);
 
@@ -96,6 +100,8 @@ INSERT INTO variant VALUES
     ('a3', $$method => 'adapter', bottleneck => 3, learning_rate => 0.1$$),
     ('c8', $$method => 'compacter', bottleneck => 8, learning_rate => 0.1$$),
     ('c64', $$method => 'compacter++', bottleneck => 64, learning_rate => 0.1$$),
+    ('x1', $$method => 'prefix', prefix_length => 1, learning_rate => 0.1$$),
+    ('x20', $$method => 'prefix', prefix_length => 20, learning_rate => 0.03$$),
     ('p3', $$method => 'prompt', prompt_length => 3, learning_rate => 0.3$$),
     ('p100', $$method => 'prompt', prompt_length => 100, decoder => false, learning_rate => 0.3$$);
 CREATE FUNCTION train(task text, options text, steps int DEFAULT 30) RETURNS text LANGUAGE sql AS $$
@@ -141,7 +147,8 @@ SELECT options, train('x', options) FROM unnest(ARRAY[
     $$method => 'adapter', bottleneck => -1$$, $$method => 'adapter', bottleneck => 513$$,
     $$method => 'compacter', bottleneck => 10$$, $$method => 'compacter++', rank => 4$$, $$method => 'ia3', bottleneck => 4$$,
     $$targets => '{k,wi_1}'$$, $$targets => '{}'$$, $$targets => '{DenseReluDense.o}'$$,
-    $$method => 'prompt', prompt_length => 0$$, $$method => 'prompt', prompt_length => 1001$$]) options;
+    $$method => 'prompt', prompt_length => 0$$, $$method => 'prompt', prompt_length => 1001$$,
+    $$method => 'prefix', prefix_length => 257$$, $$method => 'prefix', prompt_length => 4$$, $$method => 'prompt', prefix_length => 4$$]) options;
 -- versions of earlier releases lack options, or have an older name for one
 BEGIN;
 INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
@@ -168,8 +175,8 @@ SELECT version, attempt(format('SELECT ia3_predict(%L, %L)', 'lora@' || version,
 ROLLBACK;
 -- with its configuration an adapter comes back with all its options, without it with the defaults of what the bytes do not tell
 SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1'), ia3_export_config(v.task || '@1')) FROM variant v
- WHERE v.task NOT IN ('r2_k', 'b_qv', 'p3');
-SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1')) FROM variant v WHERE v.task IN ('r2_k', 'b_qv', 'p3');
+ WHERE v.task NOT IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20');
+SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1')) FROM variant v WHERE v.task IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20');
 SELECT attempt($$SELECT ia3_export_config('r2_k')$$);
 SELECT attempt($$SELECT ia3_import('peft', ia3_export('r2_k'), ia3_export_config('r1@1') || '{"r": 2}')$$);
 SELECT a.task, a.recipe -> 'method_options' = b.recipe -> 'method_options' AS same_options, a.digest = b.digest AS same_bytes
@@ -197,6 +204,9 @@ SELECT changes, with_config('p100', changes::jsonb) FROM unnest(ARRAY[
     '{"num_virtual_tokens": 50}', '{"num_virtual_tokens": null}', '{"num_transformer_submodules": 2}', '{"num_transformer_submodules": null}']) changes;
 SELECT attempt($$SELECT ia3_import('peft', ia3_export('bitfit'), '{"peft_type": "LORA"}')$$);
 SELECT attempt($$SELECT ia3_import('peft', ia3_export('lora'), '[]')$$);
+-- PEFT's prefix tuning is another one; its tensor has the name of that of a prompt
+SELECT attempt(format('SELECT ia3_import(''peft'', ia3_export(%L), ''{"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 2}'')', task))
+  FROM (VALUES ('x1'), ('p3'), ('lora')) v(task);
 DROP TABLE variant;
 DROP FUNCTION with_config, train;
 

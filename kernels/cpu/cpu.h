@@ -137,6 +137,11 @@ void ia3_cpu_bottleneck_bwd(ia3_device *dev, void *dy, const ia3_bottleneck_grad
 void ia3_cpu_phm(ia3_device *dev, float *y, int rows, const ia3_phm_bottleneck *b);
 void ia3_cpu_phm_bwd(ia3_device *dev, void *dy, const ia3_phm_bottleneck_grad *g, const float *y, int rows,
                      const ia3_phm_bottleneck *b);
+void ia3_cpu_put_rows(ia3_device *dev, void *y, const float *x, const ia3_row_places *p);
+void ia3_cpu_put_rows_bwd(ia3_device *dev, float *dx, void *dy, const ia3_row_places *p);
+void ia3_cpu_dense(ia3_device *dev, float *y, const float *x, int rows, const ia3_dense *l);
+void ia3_cpu_dense_bwd(ia3_device *dev, float *dx, const ia3_dense_grad *g, float *dy, const float *y,
+                       const float *x, int rows, const ia3_dense *l);
 
 /* rmsnorm of one row; returns its rstd. */
 float ia3_norm_row(void *y, const float *x, const float *w, size_t d, float eps, bool bf16);

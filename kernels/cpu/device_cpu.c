@@ -185,4 +185,8 @@ static const ia3_device_ops cpu_ops = {
     .bottleneck_bwd = ia3_cpu_bottleneck_bwd,
     .phm = ia3_cpu_phm,
     .phm_bwd = ia3_cpu_phm_bwd,
+    .put_rows = ia3_cpu_put_rows,
+    .put_rows_bwd = ia3_cpu_put_rows_bwd,
+    .dense = ia3_cpu_dense,
+    .dense_bwd = ia3_cpu_dense_bwd,
 };

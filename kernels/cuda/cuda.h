@@ -134,6 +134,11 @@ void ia3_cuda_bottleneck_bwd(ia3_device *dev, void *dy, const ia3_bottleneck_gra
 void ia3_cuda_phm(ia3_device *dev, float *y, int rows, const ia3_phm_bottleneck *b);
 void ia3_cuda_phm_bwd(ia3_device *dev, void *dy, const ia3_phm_bottleneck_grad *g, const float *y, int rows,
                       const ia3_phm_bottleneck *b);
+void ia3_cuda_put_rows(ia3_device *dev, void *y, const float *x, const ia3_row_places *p);
+void ia3_cuda_put_rows_bwd(ia3_device *dev, float *dx, void *dy, const ia3_row_places *p);
+void ia3_cuda_dense(ia3_device *dev, float *y, const float *x, int rows, const ia3_dense *l);
+void ia3_cuda_dense_bwd(ia3_device *dev, float *dx, const ia3_dense_grad *g, float *dy, const float *y,
+                        const float *x, int rows, const ia3_dense *l);
 
 /* --- dropout masks (rng.h) --- */
 

@@ -109,6 +109,10 @@ make_ops(void)
     o.bottleneck_bwd = ia3_cuda_bottleneck_bwd;
     o.phm = ia3_cuda_phm;
     o.phm_bwd = ia3_cuda_phm_bwd;
+    o.put_rows = ia3_cuda_put_rows;
+    o.put_rows_bwd = ia3_cuda_put_rows_bwd;
+    o.dense = ia3_cuda_dense;
+    o.dense_bwd = ia3_cuda_dense_bwd;
     return o;
 }
 

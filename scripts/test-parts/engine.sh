@@ -53,7 +53,7 @@ test_engine_quick() {
 test_variants() {
     part "variants: each build of the kernels"
     local variant name info skipped=0
-    local programs=(gradient methods variants golden attention_shapes state_attention device kernels_{matmul,attention,cpu,rows,bottlenecks,int8})
+    local programs=(gradient methods variants golden attention_shapes state_attention device kernels_{matmul,attention,cpu,rows,bottlenecks,prefix,int8})
     make_engine variants WERROR=-Werror build/release/ia3_engine "${programs[@]/#/build/release/test/test_}" || return 0
     new_jobs
     while read -r variant; do

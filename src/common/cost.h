@@ -128,6 +128,8 @@ typedef struct ia3_method_cost {
     ia3_row_cost encoder, decoder, keys;
     double lead_rows, decoder_lead_rows; /* the latter precede every trie and every chain */
     bool below_vectors; /* values below the (IA)³ vectors of the first layer need gradients */
+    double trained;     /* how many values are trained if these are not the adapter's own; else 0 */
+    double step;        /* multiply-adds of a step of training that do not depend on its rows */
 } ia3_method_cost;
 
 /*

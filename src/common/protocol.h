@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 9
+#define IA3_PROTOCOL_VERSION 10
 #define IA3_FRAME_HEADER     9                    /* length, type, request */
 #define IA3_MAX_FRAME        (256u * 1024 * 1024) /* must be less than palloc's limit */
 #define IA3_DIGEST_LEN       32
@@ -136,7 +136,8 @@ typedef enum Ia3Message {
  *          of a version if from_version is 1, else their default values.
  * CONFIGURE_OK: str options (all of the method, to be recorded), u64 values of one adapter, str PEFT configuration (an
  *          object of JSON, the members that are specific to the method; empty = PEFT does not have the method with these
- *          options, or it is (IA)³, whose configuration the extension knows)
+ *          options, or it is (IA)³, whose configuration the extension knows), str why PEFT does not have it although it has
+ *          something of this name (a sentence, or empty)
  *
  * NORMALIZE: str safetensors, an adapter of any method, in any format that the method supports; str config, PEFT's
  *          configuration, or nothing. For (IA)³ it is ignored, and checked by the extension.

@@ -202,6 +202,22 @@ phm_bwd(ia3_device *dev, void *dy, const ia3_phm_bottleneck_grad *g, const float
 }
 
 static void
+dense(ia3_device *dev, float *y, const float *x, int rows, const ia3_dense *l)
+{
+    macs += (double) rows * l->in * l->out;
+    own->dense(dev, y, x, rows, l);
+}
+
+/* the gradients of x and W */
+static void
+dense_bwd(ia3_device *dev, float *dx, const ia3_dense_grad *g, float *dy, const float *y, const float *x,
+          int rows, const ia3_dense *l)
+{
+    macs += 2.0 * rows * l->in * l->out;
+    own->dense_bwd(dev, dx, g, dy, y, x, rows, l);
+}
+
+static void
 start_counting(ia3_device *dev)
 {
     static ia3_device_ops ops;
@@ -224,6 +240,8 @@ start_counting(ia3_device *dev)
     ops.bottleneck_bwd = own->bottleneck_bwd ? bottleneck_bwd : NULL;
     ops.phm = own->phm ? phm : NULL;
     ops.phm_bwd = own->phm_bwd ? phm_bwd : NULL;
+    ops.dense = own->dense ? dense : NULL;
+    ops.dense_bwd = own->dense_bwd ? dense_bwd : NULL;
     dev->ops = &ops;
     macs = 0;
     used = peak = 0;
@@ -398,6 +416,19 @@ generation(void **state)
     golden_close(g);
 }
 
+/* What ia3_cost says about a step, apart from its inputs. */
+static double
+predicted_step(const golden *g, const ia3_variant *variant)
+{
+    ia3_error err = {0};
+    const ia3_layout *l = ia3_layouts_get(ia3_model_layouts(g->m), variant, &err);
+    golden_ok(l, &err);
+    const double macs_of_step = l->cost.step;
+    assert_true((l->cost.trained > 0) == (variant->method->reparameterization != NULL));
+    ia3_layout_release(l);
+    return 2 * macs_of_step;
+}
+
 /* What ia3_cost says about an input of n tokens and choices that share nothing. */
 static double
 predicted(const golden *g, const ia3_variant *variant, ia3_pass_kind kind, bool chains, double n,
@@ -451,7 +482,7 @@ train_step(golden *g, ia3_variant variant, double dropout)
     ia3_choices *c = choices_of(g, CHOICES, T);
     ia3_train_example examples[N];
     ia3_error err = {0};
-    double flops = 0;
+    double flops = predicted_step(g, &variant);
     for (int i = 0; i < N; i++) {
         n_ids[i] = 12 + 9 * i;
         ids[i] = input_of(n_ids[i], i);
@@ -520,6 +551,7 @@ training(void **state)
                     {"adapter", "{\"bottleneck\": 7}"},
                     {"compacter", "{\"bottleneck\": 12}"},
                     {"prompt", "{\"prompt_length\": 1}"},
+                    {"prefix", "{\"prefix_length\": 5}"},
                     {"prompt", "{\"decoder\": false}"}};
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
         ia3_variant v = ia3_variant_standard(

@@ -79,6 +79,7 @@ static const struct {
              {"lora", "{\"rank\": 3}", 2},
              {"bitfit", "", 2},
              {"prompt", "{\"prompt_length\": 3}", 4},
+             {"prefix", "{\"prefix_length\": 3}", 2},
              {"ia3", "", 32}};
 enum { N = sizeof cases / sizeof *cases };
 

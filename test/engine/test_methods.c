@@ -148,7 +148,7 @@ job_of(const fixture *f, const ia3_recipe *recipe, const float *init)
 static void
 score_all(const fixture *f, ia3_adapter *const *adapters, int n, int input, double (*scores)[4])
 {
-    ia3_score_row rows[16];
+    ia3_score_row rows[2 * N_METHODS];
     ia3_error err = {0};
     char prefix[32];
     int n_ids;
@@ -351,6 +351,30 @@ test_differences(void **state)
 }
 
 /* --- invariants --- */
+
+/* A new prefix has the keys and values that the reference computes for the tokens that the engine draws. */
+static void
+test_new_prefix(void **state)
+{
+    fixture *f = open_fixture(state);
+    for (int m = 0; m < N_METHODS; m++) {
+        const ia3_layout *l = layout_of(f, m);
+        if (!l->lead_keys)
+            continue;
+        const ia3_recipe recipe = recipe_of(m);
+        ia3_train *t = job_of(f, &recipe, NULL);
+        float *got = malloc(l->n_values * sizeof *got), *want = gather(f, m, "start.");
+        float *zeros = calloc(l->n_values, sizeof *zeros);
+        ia3_train_values(t, got);
+        golden_limit(f->g, "new prefix", golden_max(got, want, l->n_values),
+                     (f->g->dtype == IA3_F32 ? 1e-5 : 0.03) * golden_max(want, zeros, l->n_values));
+        ia3_train_free(t);
+        free(got);
+        free(want);
+        free(zeros);
+    }
+    close_fixture(f);
+}
 
 static void
 test_fresh_is_bare(void **state)
@@ -620,6 +644,7 @@ main(void)
         {"gradients and steps", test_gradients_and_steps, false, TRAINED},
         {"curve", test_curve, false, TRAINED},
         {"finite differences", test_differences, false, TRAINED},
+        {"new prefix", test_new_prefix, true, BOTH},
         {"fresh is bare", test_fresh_is_bare, true, BOTH},
         {"mixed is one by one", test_mixed_is_one_by_one, true, BOTH},
         {"jobs together", test_jobs_together, true, BOTH},

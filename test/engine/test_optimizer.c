@@ -169,6 +169,55 @@ test_together(void **state)
     close_fixture(f);
 }
 
+/* The values of a new prefix after ten steps, and the losses of the first and the last. */
+static void
+train_prefix(const fixture *f, Ia3Optimizer optimizer, double ema, float *values, double losses[2])
+{
+    ia3_recipe recipe = recipe_of(f, 0);
+    recipe.variant = golden_variant("prefix", "");
+    recipe.optimizer = optimizer;
+    recipe.learning_rate = 1e-2;
+    recipe.ema = ema;
+    recipe.batch_size = GOLDEN_EXAMPLES;
+    ia3_error err = {0};
+    ia3_train *t = ia3_train_create(f->g->m, f->examples.e, GOLDEN_EXAMPLES, &recipe, NULL, &err);
+    golden_ok(t, &err);
+    for (int s = 0; s < 10; s++) {
+        ia3_train_report report;
+        golden_ok(ia3_train_step(&t, 1, &err), &err);
+        ia3_train_last(t, &report);
+        losses[s > 0] = report.loss;
+    }
+    ia3_train_values(t, values);
+    ia3_train_free(t);
+}
+
+/* Where other values are trained than the adapter's, the optimizer changes those, and averages are of the adapter's. */
+static void
+test_prefix(void **state)
+{
+    fixture *f = open_fixture(state);
+    const ia3_variant v = golden_variant("prefix", "");
+    ia3_error err = {0};
+    const ia3_layout *l = ia3_layouts_get(ia3_model_layouts(f->g->m), &v, &err);
+    golden_ok(l, &err);
+    const size_t n = l->n_values;
+    float *last = malloc(n * sizeof *last), *averaged = malloc(n * sizeof *averaged);
+    for (int optimizer = IA3_OPTIMIZER_ADAFACTOR; optimizer <= IA3_OPTIMIZER_ADAMW; optimizer++) {
+        double losses[2];
+        train_prefix(f, (Ia3Optimizer) optimizer, 0, last, losses);
+        assert_true(losses[1] < losses[0] - 0.1);
+        train_prefix(f, (Ia3Optimizer) optimizer, 1e-9, averaged, losses); /* hardly an average */
+        golden_limit(f->g, "average", golden_max(last, averaged, n), 1e-5);
+        train_prefix(f, (Ia3Optimizer) optimizer, 0.5, averaged, losses);
+        assert_true(golden_max(last, averaged, n) > 1e-3);
+    }
+    ia3_layout_release(l);
+    free(last);
+    free(averaged);
+    close_fixture(f);
+}
+
 static void
 test_refused(void **state)
 {
@@ -212,6 +261,7 @@ main(void)
 {
     static const golden_test tests[] = {{"steps", test_steps, false, "t5-gated-untied "},
                                         {"together", test_together, false, "t5-gated-untied "},
+                                        {"prefix", test_prefix, false, "t5-gated-untied "},
                                         {"refused", test_refused, false, "t5-gated-untied "}};
     return golden_run("optimizer", tests, sizeof tests / sizeof *tests);
 }

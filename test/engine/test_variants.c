@@ -44,6 +44,8 @@ test_counts(void **state)
         {"prompt", "", 40960},
         {"prompt", "{\"prompt_length\": 100}", 409600},
         {"prompt", "{\"decoder\": false}", 20480},
+        {"prefix", "", 589824},
+        {"prefix", "{\"prefix_length\": 7}", 7 * 72 * 2 * 2048},
     };
     const ia3_config c = {
         .n_enc = 24, .n_dec = 24, .d_model = 2048, .inner = 2048, .d_ff = 5120, .gated = true};
@@ -111,6 +113,8 @@ test_json(void **state)
         {"compacter", "{\"bottleneck\": 6}",
          "bottleneck must be a multiple of 4 with the method \"compacter\""},
         {"compacter++", "{\"bottleneck\": 516}", "bottleneck must be between 0 and 512"},
+        {"prefix", "{\"prefix_length\": 257}", "prefix_length must be between 1 and 256"},
+        {"prefix", "{\"prompt_length\": 2}", "the method \"prefix\" has no option \"prompt_length\""},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         ia3_error err = {0};
@@ -253,7 +257,7 @@ adapter_of(const fixture *f, const ia3_layout *l, const float *values)
 static void
 score(const fixture *f, ia3_adapter *const *adapters, int n, double (*scores)[4])
 {
-    ia3_score_row rows[16];
+    ia3_score_row rows[24];
     ia3_error err = {0};
     int n_ids;
     int32_t *ids = golden_ints(golden_find(f->g, "input.0.ids"), &n_ids);
@@ -405,10 +409,12 @@ test_differences(void **state)
     check_differences(f, "lora", "{\"rank\": 2, \"targets\": [\"SelfAttention.q\", \"EncDecAttention.v\"]}");
     check_differences(f, "bitfit", "{\"targets\": [\"q\", \"v\", \"wi_0\"]}");
     check_differences(f, "prompt", "{\"prompt_length\": 2}");
+    check_differences(f, "prefix", "{\"prefix_length\": 5}");
     check_differences(f, "compacter", "{\"bottleneck\": 16}");
     check_differences(f, "prompt", "{\"prompt_length\": 5, \"decoder\": false}");
     dropout = 0.1; /* every choice has rows of its own */
     check_differences(f, "prompt", "{\"prompt_length\": 3}");
+    check_differences(f, "prefix", "{\"prefix_length\": 1}");
     check_differences(f, "lora", "{\"rank\": 2, \"targets\": [\"q\", \"wo\"]}");
     dropout = 0;
     close_fixture(f);
@@ -432,6 +438,8 @@ test_mixed(void **state)
                  {"compacter++", "{\"bottleneck\": 16}"},
                  {"compacter++", "{\"bottleneck\": 512}"},
                  {"prompt", "{\"prompt_length\": 40}"},
+                 {"prefix", "{\"prefix_length\": 1}"},
+                 {"prefix", "{\"prefix_length\": 40}"},
                  {"prompt", "{\"prompt_length\": 40, \"decoder\": false}"},
                  {"lora", "{\"targets\": [\"q\", \"v\"]}"}};
     enum { N = sizeof cases / sizeof *cases };
@@ -581,14 +589,17 @@ likeliest(const fixture *f, const ia3_adapter *adapter, const int32_t *ids, int 
     return token;
 }
 
-/* Prompts of different lengths in one batch: rows begin at different steps, and each writes what scoring says. */
+/* Prompts and prefixes of different lengths in one batch: rows begin at different steps, and each writes what scoring says. */
 static void
 test_generation(void **state)
 {
-    static const char *const options[] = {"{\"prompt_length\": 1}", "{\"prompt_length\": 9}",
-                                          "{\"prompt_length\": 4, \"decoder\": false}",
-                                          "{\"prompt_length\": 4}"};
-    enum { N = 5, TOKENS = 4 };
+    static const struct {
+        const char *method, *options;
+    } cases[] = {
+        {"prompt", "{\"prompt_length\": 1}"}, {"prompt", "{\"prompt_length\": 9}"},
+        {"prefix", "{\"prefix_length\": 5}"}, {"prompt", "{\"prompt_length\": 4, \"decoder\": false}"},
+        {"prefix", "{\"prefix_length\": 1}"}, {"prompt", "{\"prompt_length\": 4}"}};
+    enum { N = 1 + sizeof cases / sizeof *cases, TOKENS = 4 };
     fixture *f = open_fixture(state);
     ia3_adapter *adapters[N] = {NULL};
     ia3_generate_row rows[N];
@@ -598,7 +609,7 @@ test_generation(void **state)
     int32_t *ids = golden_ints(golden_find(f->g, "input.1.ids"), &n_ids);
     for (int i = 0; i < N; i++) {
         if (i > 0) {
-            const ia3_layout *l = layout_of(f, "prompt", options[i - 1]);
+            const ia3_layout *l = layout_of(f, cases[i - 1].method, cases[i - 1].options);
             float *values = random_values(l, (uint64_t) i);
             adapters[i] = adapter_of(f, l, values);
             ia3_layout_release(l);
@@ -626,12 +637,12 @@ test_generation(void **state)
 static void
 test_files(void **state)
 {
-    static const char *const methods[] = {"lora", "prompt", "bitfit", "lora"};
+    static const char *const methods[] = {"lora", "prompt", "bitfit", "lora", "prefix"};
     static const char *const options[] = {"{\"rank\": 7, \"targets\": [\"q\", \"wi_0\"]}",
                                           "{\"prompt_length\": 3}", "{\"targets\": [\"k\"]}",
-                                          "{\"norms\": false}"};
+                                          "{\"norms\": false}", "{\"prefix_length\": 9}"};
     fixture *f = open_fixture(state);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         const ia3_layout *l = layout_of(f, methods[i], options[i]), *found;
         float *values = random_values(l, 2);
         ia3_error err = {0};
@@ -659,6 +670,19 @@ test_files(void **state)
     assert_null(ia3_adapter_parse_any(ia3_model_layouts(f->g->m), bytes, len, &found, &err));
     assert_int_equal(err.code, IA3_E_BAD_ADAPTER);
     assert_string_equal(err.message, "rank must be between 1 and 64");
+    free(bytes);
+    free(values);
+    ia3_layout_free(l);
+
+    /* no prefix at all is not a prefix that changes nothing */
+    l = ia3_layout_create(f->g->config, golden_variant("prefix", ""));
+    values = random_values(l, 4);
+    l->n = f->g->config->n_enc;
+    bytes = ia3_adapter_serialize(l, values, &len);
+    err = (ia3_error){0};
+    assert_null(ia3_adapter_parse_any(ia3_model_layouts(f->g->m), bytes, len, &found, &err));
+    assert_int_equal(err.code, IA3_E_BAD_ADAPTER);
+    assert_non_null(strstr(err.message, "decoder.block.0.layer.0.SelfAttention.prefix_direct\" is missing"));
     free(bytes);
     free(values);
     ia3_layout_free(l);

@@ -2,10 +2,11 @@
 """Writes methods/t5-relu-tied.safetensors and methods/t5-gated-untied.safetensors for test/engine/test_methods.c.
 
 The methods that (IA)3 is compared with, on the checkpoints that generate.py left: LoRA and prompt tuning as peft
-computes them, biases and scales of norms by hooks on transformers' modules, for peft has no such methods; adapters and Compacter as T-Few's modules, behind sub-layers. Names are
+computes them, biases and scales of norms by hooks on transformers' modules, for peft has no such methods; adapters and Compacter as T-Few's modules, behind sub-layers;
+prefixes as its attentions have them, trained through its network (prefix.py). Names are
 METHOD.TENSOR (the adapter, named as the engine stores it), METHOD.scores.INPUT, METHOD.losses (total, lm,
 unlikelihood, length_norm of the "tfew" batch), METHOD.grad.TENSOR, after five steps of Adafactor METHOD.final.TENSOR,
-and METHOD.curve (the losses of twenty other steps). Everything is computed in float64 and stored in float32.
+METHOD.curve (the losses of twenty other steps), and prefix.start.TENSOR (a new prefix). Everything is computed in float64 and stored in float32.
 t5-relu-tied has the scores only.
 """
 
@@ -22,9 +23,11 @@ from transformers import Adafactor  # noqa: E402
 
 import configs  # noqa: E402
 import oracle  # noqa: E402
+import prefix  # noqa: E402
 
 RANK, WIDTH, PHM_WIDTH, TOKENS, STEPS, CURVE, BATCH = 4, 5, 8, 10, 5, 20, 4
-RATES = {"lora": 3e-3, "adapter": 3e-3, "compacter": 3e-3, "compacter++": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2}
+RATES = {"lora": 3e-3, "adapter": 3e-3, "compacter": 3e-3, "compacter++": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2,
+         "prefix": 3e-3}
 LINEARS = ["q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"]
 TRAINED = "t5-gated-untied"
 PREFIX = "base_model.model."
@@ -138,6 +141,23 @@ def add_prompt(base):
     return model, {"prompt_embeddings": prompt}
 
 
+def add_prefix(base):
+    shape = (prefix.LENGTH, 2 * base.config.num_heads * base.config.d_kv)
+    names = [name for group in prefix.attentions(base) for name, _ in group]
+    parameters = {name: torch.nn.Parameter(torch.zeros(shape)) for name in names}
+    prefix.set_prefixes(base, {name: lambda p=p: p for name, p in parameters.items()})
+    return Plain(base), {f"{PREFIX}{name}.prefix_direct": p for name, p in parameters.items()}
+
+
+def through_network(base, parameters):
+    """Makes the prefixes results of a network; its parameters, and a function that computes the prefixes."""
+    def full(name):
+        return f"{PREFIX}{name}.prefix_direct"
+    network = prefix.Network(base, {name: parameters[full(name)].detach() for group in prefix.attentions(base) for name, _ in group})
+    prefix.set_prefixes(base, network.outputs)
+    return network.parameters, lambda: {full(name): output().detach() for name, output in network.outputs.items()}
+
+
 def encode_behind(prompt):
     def encode(model, ids):
         encoder = oracle.bare(model).encoder
@@ -158,9 +178,11 @@ def run(golden, method, out):
     base = oracle.fill(oracle.make_base(golden), weights).double()
     for p in base.parameters():
         p.requires_grad_(False)
+    if method == "prefix":
+        out |= {f"prefix.start.{PREFIX}{n}.prefix_direct": x for n, x in prefix.fresh(base).items()}
     model, parameters = {"lora": add_lora, "adapter": add_adapter, "compacter": add_compacter,
                          "compacter++": add_compacter_plus, "bitfit": add_bitfit, "layernorm": add_layernorm,
-                         "prompt": add_prompt}[method](base)
+                         "prompt": add_prompt, "prefix": add_prefix}[method](base)
     rng = np.random.default_rng(golden.seed + 5000)
     for name in sorted(parameters):
         p = parameters[name]
@@ -182,7 +204,10 @@ def run(golden, method, out):
 
 def steps(method, model, parameters, examples, plan):
     """Takes steps of the optimizer; the losses before them."""
-    optimizer = Adafactor(list(parameters.values()), lr=RATES[method], weight_decay=0.0,
+    trained, results = list(parameters.values()), dict
+    if method == "prefix":
+        trained, results = through_network(model.get_base_model(), parameters)
+    optimizer = Adafactor(trained, lr=RATES[method], weight_decay=0.0,
                           scale_parameter=method != "prompt", relative_step=False, warmup_init=False)
     losses = []
     for batch in plan:
@@ -190,8 +215,10 @@ def steps(method, model, parameters, examples, plan):
         loss = oracle.losses(model, [examples[i] for i in batch], "batch")[0]
         loss.backward()
         losses.append(float(loss.detach()))
-        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
+    for name, value in results().items():
+        parameters[name].data = value
     return losses
 
 

@@ -179,6 +179,26 @@ typedef struct ia3_phm_bottleneck_grad {
     ia3_phm_grad down, up;
 } ia3_phm_bottleneck_grad;
 
+/*
+ * Rows of an adapter in place of rows that were computed: [rows, cols] of them at each of n places, the first `cols` columns, from
+ * y on, of rows that are `stride` elements apart. at [n] are the first rows of the places; NULL: there is one, at row 0.
+ */
+typedef struct ia3_row_places {
+    int rows, cols, n;
+    const int32_t *at;
+    size_t stride;
+} ia3_row_places;
+
+/* A layer whose weights are trained, for few rows; all fp32: y = x·Wᵀ + b, with `tanh` tanh of that; W [out, in], b [out]. */
+typedef struct ia3_dense {
+    int in, out;
+    bool tanh;
+    const float *weight, *bias;
+} ia3_dense;
+typedef struct ia3_dense_grad {
+    float *weight, *bias;
+} ia3_dense_grad;
+
 /* One step of Adafactor for one job; see adafactor() below. */
 typedef struct ia3_adafactor {
     float *values, *grads, *second_moment; /* flat [n_values] each */
@@ -325,6 +345,15 @@ typedef struct ia3_device_ops {
     void (*phm)(ia3_device *dev, float *y, int rows, const ia3_phm_bottleneck *b);
     void (*phm_bwd)(ia3_device *dev, void *dy, const ia3_phm_bottleneck_grad *g, const float *y, int rows,
                     const ia3_phm_bottleneck *b);
+    /* copies x, fp32 [rows, cols], to the places in y (act);  adds the sum over the places in dy (act) to dx, and makes them zero */
+    void (*put_rows)(ia3_device *dev, void *y, const float *x, const ia3_row_places *p);
+    void (*put_rows_bwd)(ia3_device *dev, float *dx, void *dy, const ia3_row_places *p);
+    /*
+     * x is fp32 [rows, in], y fp32 [rows, out]. backward: y is the result; dy is overwritten; adds to dx and to the gradients g
+     */
+    void (*dense)(ia3_device *dev, float *y, const float *x, int rows, const ia3_dense *l);
+    void (*dense_bwd)(ia3_device *dev, float *dx, const ia3_dense_grad *g, float *dy, const float *y,
+                      const float *x, int rows, const ia3_dense *l);
 } ia3_device_ops;
 
 struct ia3_device {

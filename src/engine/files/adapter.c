@@ -171,7 +171,8 @@ fill_up(const ia3_layout *layout, const bool *seen, float *values, ia3_error *er
             return FAIL(err, "tensor \"%s\" is missing", layout->entries[seen[i] ? i % n : i].name);
         if (seen[i])
             continue;
-        if ((e->partner != 0 && seen[i + e->partner]) || (i > 0 && e[-1].partner > 0 && seen[i - 1]))
+        if (e->required || (e->partner != 0 && seen[i + e->partner]) ||
+            (i > 0 && e[-1].partner > 0 && seen[i - 1]))
             return FAIL(err, "tensor \"%s\" is missing", e->name);
         for (int k = i / n * n; k < i / n * n + n; k++)
             if (seen[k] && same_kind(e->name, layout->entries[k].name)) {

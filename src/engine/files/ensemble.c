@@ -47,6 +47,7 @@ ia3_ensemble_layout(ia3_layout *l, const ia3_config *config)
     l->entries = ia3_alloc_array((size_t) l->n, sizeof *l->entries);
     l->lead_rows = member->lead_rows;
     l->dec_lead_rows = member->dec_lead_rows;
+    l->lead_keys = member->lead_keys;
     l->cost = member->cost;
     for (int i = 0; i < l->n; i++) {
         const ia3_layout_entry *of = &member->entries[i % member->n];

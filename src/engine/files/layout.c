@@ -256,6 +256,21 @@ is_standard(const ia3_layout *l, const ia3_config *config)
 }
 
 static void
+add_trained(ia3_layout *l, const ia3_config *config)
+{
+    const ia3_reparameterization *r = l->variant.method->reparameterization;
+    ia3_layout *t = ia3_alloc(sizeof *t);
+
+    t->variant = l->variant;
+    t->members = 1;
+    r->tensors(t, l, config);
+    t->rest = t->n_values;
+    l->trained = t;
+    l->cost.trained = (double) t->n_values;
+    l->cost.step = r->step_work(t, l);
+}
+
+static void
 build(ia3_layout *l, const ia3_config *config)
 {
     const ia3_method *method = l->variant.method;
@@ -270,6 +285,8 @@ build(ia3_layout *l, const ia3_config *config)
     l->rest = l->n_values;
     if (method->tensors)
         method->tensors(l, config);
+    if (method->reparameterization)
+        add_trained(l, config);
     l->plain = method->fused && is_standard(l, config);
     l->hooks = !method->fused || changes_outputs(l);
     count_work(l);
@@ -305,6 +322,7 @@ ia3_layout_free(ia3_layout *layout)
     if (layout == NULL)
         return;
     ia3_layout_free(layout->member);
+    ia3_layout_free(layout->trained);
     free(layout->entries);
     free(layout->by_name);
     free(layout->places);

@@ -22,6 +22,8 @@ typedef struct ia3_layout_entry {
     int partner;
     int uses; /* with how many numbers of an activation's row each element of a matrix is multiplied; usually 1 */
     bool feedforward; /* (IA)³: stored as [1, len] (as peft does for feedforward_modules); else as [len, 1] */
+    bool
+        required; /* there are no values with which the tensor would change nothing, so adapters must have it */
     float
         start; /* the initial value of its elements, with which the tensor changes nothing (except in a prompt) */
 } ia3_layout_entry;
@@ -81,12 +83,17 @@ typedef struct ia3_layout {
     size_t rest; /* offset of the values that belong to no place */
     int lead_rows,
         dec_lead_rows; /* how many rows precede each input, and the decoder's rows, of such an adapter */
+    bool
+        lead_keys; /* of these rows the adapter has the keys and values of each attention, [rows, 2·inner] at its place; not embeddings */
     int n_enc, n_dec, inner, d_ff;
     bool gated; /* the backbone has wi_1 */
     bool plain; /* the fused method, and its values are where ia3_enc_offset and ia3_dec_offset say */
     int kinds;  /* of linear layers that have values, as bits */
     bool hooks; /* rows of such adapters need calls of the method's hooks */
     ia3_method_cost cost; /* what the method adds to the backbone's work */
+
+    /* what is trained, if that is not the adapter's values themselves but others that they are computed from (method.h); else NULL */
+    struct ia3_layout *trained;
 
     /* of an ensemble: how many members it has, and the layout of one; else 1 and NULL */
     int members;

@@ -39,7 +39,34 @@ typedef struct ia3_start {
     ia3_device *dev;
     const ia3_config *config;
     const void *embedding; /* device memory, act [vocab_size, d_model] */
+    struct ia3_model *model;
 } ia3_start;
+
+/* Values that are trained instead of those of an adapter, which are computed from them. All arrays are device memory. */
+typedef struct ia3_trained {
+    ia3_device *dev;
+    const ia3_layout *layout; /* of the adapter; layout->trained is that of the following two */
+    const float *values;
+    float *grads;
+    float *adapter_values;
+    float *adapter_grads; /* may be overwritten */
+    float *scratch;       /* as many as the method asks for */
+} ia3_trained;
+
+/*
+ * Training of other values than those of the adapter. `tensors` adds them to a new layout, which l->trained will be; `scratch` is
+ * how many floats the others need beside; `step_work` counts the multiply-adds of both computations together. `start` finds
+ * initial values [l->trained->n_values], host memory, from which those of an adapter, `init`, follow up to rounding; if that is NULL,
+ * new ones. `compute` computes the adapter's values; compute_bwd, after it, adds to the gradients of the trained ones.
+ */
+typedef struct ia3_reparameterization {
+    void (*tensors)(ia3_layout *trained, const ia3_layout *l, const ia3_config *config);
+    size_t (*scratch)(const ia3_layout *l);
+    double (*step_work)(const ia3_layout *trained, const ia3_layout *l);
+    bool (*start)(const ia3_layout *l, const ia3_start *s, const float *init, float *values, ia3_error *err);
+    void (*compute)(const ia3_trained *t);
+    void (*compute_bwd)(const ia3_trained *t);
+} ia3_reparameterization;
 
 /* Rows of one adapter at a place in the graph. The array pointers that a hook gets point to the first of these rows. */
 typedef struct ia3_method_rows {
@@ -59,8 +86,9 @@ typedef struct ia3_method {
 
     /*
      * The tensors, which may depend on the layout's variant. `module` adds those of one module to the layout, `tensors`
-     * those that belong to no module, and sets lead_rows and dec_lead_rows if their first values are such rows; either may
-     * be NULL. `guess` (may be NULL) sets the options that the tensors of a file tell; the file need not be valid. `marks`
+     * those that belong to no module, and sets lead_rows and dec_lead_rows if their first values are such rows, or if the
+     * modules' are their keys and values (lead_keys); either may be NULL. `guess` (may be NULL) sets the options that the
+     * tensors of a file tell; the file need not be valid. `marks`
      * are suffixes of tensor names that identify the method of an adapter: it is the first method in the list with a mark
      * that occurs. The first method of the list is the default and needs no marks.
      */
@@ -75,24 +103,28 @@ typedef struct ia3_method {
      * not have it. That of (IA)³ is checked by the extension, which also writes the standard one (tasks/adapter_config.c).
      * It returns NULL for a variant that PEFT does not have. `read_peft` sets the options that such a configuration has,
      * whose "peft_type" is `peft_type`, and fails if it contradicts those that the tensors tell, or means what the method
-     * cannot compute (peft_config.h). `merge_suffix`: the suffix, after the module's name, of
+     * cannot compute (peft_config.h). `peft_lacks`: why neither is possible although PEFT has a method of this name, a
+     * sentence. `merge_suffix`: the suffix, after the module's name, of
      * vectors that can be merged into the weights, by scaling columns if they are stored as [1, len], else rows; NULL
      * if the method cannot be merged.
      */
     json_t *(*peft)(const ia3_variant *v);
     const char *peft_type;
     bool (*read_peft)(const json_t *config, ia3_variant *v, ia3_error *err);
+    const char *peft_lacks;
     const char *merge_suffix;
 
     /*
      * Training. The initial values of an adapter are those of the layout's entries, which `start` (may be NULL) may
      * change: values is host memory [n_values]. It returns false after setting err. fixed_step: Adafactor's steps do
-     * not depend on the size of the values.
+     * not depend on the size of the values. With a reparameterization, which has a `start` of its own, the adapter's values are
+     * computed from others, which are trained; NULL: they are trained themselves.
      */
     double learning_rate; /* the default, T-Few's */
     int steps;            /* the default, T-Few's */
     bool (*start)(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err);
     bool fixed_step;
+    const ia3_reparameterization *reparameterization;
 
     /*
      * The graph. `fused` means that the kernels themselves multiply by the values (ia3_scale), which vectors.c finds;

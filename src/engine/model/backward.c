@@ -56,7 +56,7 @@ normed(const ia3_pass *p, const ia3_stack *s, const float *x, const float *norm)
 
 /* Leaves a sub-layer: dx += the gradient through its first matrix product (part + 1) and its norm (part). */
 static void
-leave(const ia3_pass *p, descent *d, int layer, ia3_part part, const void *dproduct, ia3_matrix *w,
+leave(const ia3_pass *p, descent *d, int layer, ia3_part part, void *dproduct, ia3_matrix *w,
       const float *norm, const float *x, const float *rstd)
 {
     const void *unscaled = normed(p, d->s, x, norm);

@@ -46,11 +46,11 @@ typedef struct ia3_batch {
     int n_slots;
 
     /*
-     * The layout of each slot; how many slots have a method that is not fused, how many have hooks, and how many have vectors of
-     * (IA)³ in other places than the standard ones; the rows of those with hooks.
+     * The layout of each slot; how many slots have a method that is not fused, how many have hooks, how many have vectors of
+     * (IA)³ in other places than the standard ones, and how many have keys and values for lead rows; the rows of those with hooks.
      */
     const ia3_layout **layouts;
-    int n_others, n_hooked, n_placed;
+    int n_others, n_hooked, n_placed, n_keyed;
     ia3_segments enc_segments, dec_segments;
 
     /* dropout (training only): its probability, and one key per row; NULL: no dropout */

@@ -64,6 +64,7 @@ prepare_stack(ia3_pass *p, ia3_stack *s, bool decoder)
     s->y = ia3_pass_drops(p) ? room(p, s->rows, d, sizeof(float)) : NULL;
     s->normed = act_room(p, s->rows, d);
     s->out = act_room(p, s->rows, d);
+    ia3_pass_find_leads(p, s);
     s->saved = NULL;
     s->final_rstd = NULL;
     if (p->training) {

@@ -63,6 +63,7 @@ struct ia3_model {
     ia3_trace_fn trace;
     void *trace_arg;
     ia3_give_way give_way;
+    const ia3_tokenizer *tokenizer; /* may be NULL */
 };
 
 /* Expands the table for sequences of up to `length`, in powers of two. Jumps to dev->oom for lack of memory. */

@@ -76,12 +76,14 @@ ia3_pass_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y, c
 {
     OPS->matmul(DEV, y, x, s->rows, w, out);
     add_to_product(p, s, at, y, x, w, out, false);
+    ia3_pass_lead_keys(p, s, at, y);
 }
 
 void
-ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dx, const void *dy,
-                     const void *x, ia3_matrix *w, ia3_out out)
+ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dx, void *dy, const void *x,
+                     ia3_matrix *w, ia3_out out)
 {
+    ia3_pass_lead_keys_bwd(p, s, at, dy);
     OPS->matmul_bwd(DEV, dx, dy, s->rows, w, out);
     size_t act = ia3_dtype_size(DEV->dtype), size = out == IA3_OUT_ACT ? act : sizeof(float);
     for (int k = 0; k < s->segments->n; k++) {
@@ -208,70 +210,4 @@ ia3_pass_norm_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy,
         ia3_method_rows r = rows_at(p, g, at);
         method_of(p, g)->norm_bwd(&r, row_at(dy, g->first, d, act), row_at(x, g->first, d, act));
     }
-}
-
-/* Where in the values the lead rows of a slot's layout begin, those of the encoder, or those of the decoder after them. */
-static size_t
-lead_offset(const ia3_pass *p, const ia3_layout *l, bool decoder)
-{
-    return l->rest + (decoder ? (size_t) l->lead_rows * (size_t) p->m->config.d_model : 0);
-}
-
-/* A run of lead rows: its first row in the stack, how many there are, and whose they are. */
-typedef struct lead_run {
-    int first, rows, slot;
-} lead_run;
-
-/* Run number i of a stack, which may have no rows; false if there are no more runs. */
-static bool
-lead_at(const ia3_pass *p, const ia3_stack *s, int i, lead_run *run)
-{
-    const ia3_batch *b = p->batch;
-    if (b->n_others == 0 || i >= (s->decoder ? b->dec_leads.n : b->n_inputs))
-        return false;
-    run->first = s->decoder ? b->dec_leads.v[i] : b->enc_offsets.v[i];
-    run->slot = s->decoder ? b->dec_slots.v[run->first] : b->slot_of_input.v[i];
-    run->rows = s->decoder ? b->layouts[run->slot]->dec_lead_rows : b->layouts[run->slot]->lead_rows;
-    return true;
-}
-
-/* Without dropout, dropout_f32 is a copy. */
-void
-ia3_pass_lead(const ia3_pass *p, const ia3_stack *s, float *x)
-{
-    const int d = p->m->config.d_model;
-    lead_run run;
-    for (int i = 0; lead_at(p, s, i, &run); i++)
-        if (run.rows > 0)
-            OPS->dropout_f32(DEV, x + (size_t) run.first * (size_t) d,
-                             p->batch->slots[run.slot] +
-                                 lead_offset(p, p->batch->layouts[run.slot], s->decoder),
-                             run.rows, d, (ia3_dropout){0});
-}
-
-void
-ia3_pass_lead_bwd(const ia3_pass *p, const ia3_stack *s, const float *dx)
-{
-    const int d = p->m->config.d_model;
-    lead_run run;
-    for (int i = 0; lead_at(p, s, i, &run); i++) {
-        if (run.rows == 0 || p->batch->grad_slots[run.slot] == NULL)
-            continue;
-        ia3_dropout drop = ia3_pass_dropout(p, s, 0, IA3_SITE_INPUT);
-        if (drop.row_key)
-            drop.row_key += run.first;
-        OPS->add_dropout(
-            DEV, p->batch->grad_slots[run.slot] + lead_offset(p, p->batch->layouts[run.slot], s->decoder),
-            dx + (size_t) run.first * (size_t) d, run.rows, d, drop);
-    }
-}
-
-void
-ia3_pass_decoder_lead(const ia3_pass *p, int slot, int k, float *x)
-{
-    const int d = p->m->config.d_model;
-    OPS->dropout_f32(DEV, x,
-                     p->batch->slots[slot] + lead_offset(p, p->batch->layouts[slot], true) +
-                         (size_t) k * (size_t) d,
-                     1, d, (ia3_dropout){0});
 }

@@ -425,6 +425,12 @@ ia3_model_give_way(const ia3_model *m)
         longjmp(*m->dev->oom, LEFT_ABANDONED);
 }
 
+void
+ia3_model_set_tokenizer(ia3_model *m, const ia3_tokenizer *tok)
+{
+    m->tokenizer = tok;
+}
+
 ia3_give_way
 ia3_model_set_give_way(ia3_model *m, ia3_give_way way)
 {

@@ -7,6 +7,7 @@
 
 #include "engine/files/adapter.h"
 #include "engine/files/checkpoint.h"
+#include "engine/files/tokenizer.h"
 
 typedef struct ia3_model ia3_model;
 
@@ -27,6 +28,12 @@ const ia3_layout *ia3_model_layout(const ia3_model *m); /* of the fused method, 
 ia3_device *ia3_model_device(const ia3_model *m);
 uint64_t ia3_model_parameters(const ia3_model *m);
 uint64_t ia3_model_bytes(const ia3_model *m); /* memory that the weights take on the device */
+
+/*
+ * Makes the tokenizer known, which must outlive the model, for methods whose new adapters begin with texts. Without it (NULL, the
+ * default) they begin with random tokens.
+ */
+void ia3_model_set_tokenizer(ia3_model *m, const ia3_tokenizer *tok);
 
 /* An adapter whose values are on the device. */
 typedef struct ia3_adapter {

@@ -44,6 +44,7 @@ typedef struct ia3_stack {
     float *x;                     /* residual stream [rows, d_model] */
     float *y;                     /* fp32 scratch [rows, d_model], only with dropout */
     void *normed, *out;           /* act [rows, d_model]: scratch for norms; the stack's result */
+    const int32_t *lead_keys;     /* leads.c */
     float *final_rstd;            /* training */
     ia3_saved_layer *saved;       /* training: [n_layers] */
 } ia3_stack;
@@ -132,12 +133,12 @@ void ia3_pass_gated(const ia3_pass *p, const ia3_stack *s, int layer, ia3_gated 
 
 /*
  * hooks.c: the graph's matrix products and norms together with what methods add there. `s` has the rows. The backward
- * functions take dy, the gradient of the result, and x, the input of the product or of the norm's hook; x may be NULL
- * if the stack has no rows whose methods have hooks.
+ * functions take dy, the gradient of the result, which they may change, and x, the input of the product or of the norm's hook; x
+ * may be NULL if the stack has no rows whose methods have hooks.
  */
 void ia3_pass_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y, const void *x,
                       ia3_matrix *w, ia3_out out);
-void ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dx, const void *dy,
+void ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dx, void *dy,
                           const void *x, ia3_matrix *w, ia3_out out);
 /*
  * The last product of a sub-layer with the methods' changes of its result: adds a·Wᵀ, changed, to the residual stream; or changes the
@@ -151,12 +152,21 @@ void ia3_pass_output_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, vo
 void ia3_pass_norm(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y);
 void ia3_pass_norm_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy, const void *x);
 /*
- * Fill the lead rows of a stack, for which the batch left room, with the adapters' values, and add their gradients. The
- * third writes the k-th lead row of the decoder for a slot to x [d_model].
+ * leads.c. Fill the lead rows of a stack, for which the batch left room, with the adapters' values, and add their gradients. The
+ * third writes the k-th lead row of the decoder for a slot to x [d_model]. All this concerns embeddings.
  */
 void ia3_pass_lead(const ia3_pass *p, const ia3_stack *s, float *x);
 void ia3_pass_lead_bwd(const ia3_pass *p, const ia3_stack *s, const float *dx);
 void ia3_pass_decoder_lead(const ia3_pass *p, int slot, int k, float *x);
+/*
+ * The same for adapters that have keys and values for lead rows: put them into the product y, act, that computes keys and values;
+ * move the gradients from dy to the adapters', leaving zeros; put those of the k-th lead row of the decoder into the row y of a
+ * layer's self-attention. The first function prepares a stack for this.
+ */
+void ia3_pass_find_leads(const ia3_pass *p, ia3_stack *s);
+void ia3_pass_lead_keys(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y);
+void ia3_pass_lead_keys_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *dy);
+void ia3_pass_decoder_keys(const ia3_pass *p, int slot, int layer, int k, void *y);
 
 /*
  * vectors.c: finds p->vectors; describes one of them, with one slot per sequence or row, and its gradient; completes the

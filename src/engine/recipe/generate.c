@@ -94,6 +94,17 @@ first_step(const generation *g, int i, int step)
     return step < g->first[i] ? step : g->first[i];
 }
 
+/* Replaces keys and values of rows that have a lead row in this step. */
+static void
+put_lead_keys(generation *g, int layer, int step, char *qkv)
+{
+    const size_t row_bytes = 3 * (size_t) g->m->config.inner * ia3_dtype_size(DEV->dtype);
+    for (int i = 0; i < g->n && step < g->lead; i++)
+        if (step >= g->first[i])
+            ia3_pass_decoder_keys(&g->pass, g->batch->slot_of_input.v[i], layer, step - g->first[i],
+                                  qkv + (size_t) i * row_bytes);
+}
+
 /* Self-attention, row by row; each attends to its own steps so far. */
 static void
 self_attention(generation *g, int layer, int step)
@@ -105,6 +116,7 @@ self_attention(generation *g, int layer, int step)
     ia3_sublayer_enter(&g->pass, s, layer, IA3_PART_SELF_NORM, w->norm, NULL, NULL);
     ia3_place at = {true, layer, IA3_PART_SELF_QKV};
     ia3_pass_product(&g->pass, s, at, now, s->normed, w->qkv, IA3_OUT_ACT);
+    put_lead_keys(g, layer, step, now);
     ia3_saved_attention here = {.q = now, .out = g->attended};
     ia3_attention all;
     ia3_pass_self_attention(&g->pass, s, layer, &here, &all);

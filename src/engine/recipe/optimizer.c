@@ -8,33 +8,40 @@
 #include <stdlib.h>
 
 #include "engine/base/alloc.h"
+#include "engine/model/graph.h"
 
 struct ia3_optimizer {
     double decay, ema;
+    /* AdamW; all are NULL otherwise */
     size_t n;
     float *values,
-        *grads; /* copies of those on the device; with AdamW, which alone changes them, values stay current */
-    float *first, *second; /* moments; NULL: not AdamW */
-    float *average;        /* NULL: none */
+        *grads; /* copies of those on the device; the values stay current, because AdamW alone changes them */
+    float *first, *second; /* moments */
+    /* the average; NULL: none */
+    size_t n_adapter;
+    float *average, *adapter; /* adapter: a copy of that on the device; NULL if it is in `values` */
     bool averaged;
 };
 
 ia3_optimizer *
-ia3_optimizer_create(const ia3_recipe *recipe, size_t n)
+ia3_optimizer_create(const ia3_recipe *recipe, const ia3_parameters *p)
 {
     if (recipe->optimizer == IA3_OPTIMIZER_ADAFACTOR && recipe->ema == 0)
         return NULL;
     ia3_optimizer *o = ia3_alloc(sizeof *o);
-    *o = (ia3_optimizer){.decay = recipe->weight_decay,
-                         .ema = recipe->ema,
-                         .n = n,
-                         .values = ia3_alloc_array(n, sizeof(float))};
+    const size_t n = p->trained->n_values, n_adapter = p->layout->n_values;
+    *o = (ia3_optimizer){.decay = recipe->weight_decay, .ema = recipe->ema, .n = n, .n_adapter = n_adapter};
     if (recipe->optimizer == IA3_OPTIMIZER_ADAMW) {
+        o->values = ia3_alloc_array(n, sizeof(float));
         o->grads = ia3_alloc_array(n, sizeof(float));
         o->first = ia3_alloc_array(n, sizeof(float));
         o->second = ia3_alloc_array(n, sizeof(float));
     }
-    o->average = recipe->ema > 0 ? ia3_alloc_array(n, sizeof(float)) : NULL;
+    if (recipe->ema > 0) {
+        o->average = ia3_alloc_array(n_adapter, sizeof(float));
+        if (o->values == NULL || p->values != p->adapter)
+            o->adapter = ia3_alloc_array(n_adapter, sizeof(float));
+    }
     return o;
 }
 
@@ -48,6 +55,7 @@ ia3_optimizer_free(ia3_optimizer *o)
     free(o->first);
     free(o->second);
     free(o->average);
+    free(o->adapter);
     free(o);
 }
 
@@ -61,14 +69,14 @@ norm(const float *g, size_t n)
 }
 
 void
-ia3_optimizer_adamw(ia3_optimizer *o, ia3_device *dev, float *values, const float *grads, double rate,
-                    int step)
+ia3_optimizer_adamw(ia3_optimizer *o, const ia3_parameters *p, double rate, int step)
 {
+    ia3_device *dev = p->m->dev;
     const double b1 = 0.9, b2 = 0.999, epsilon = 1e-8;
     const double c1 = 1 - pow(b1, step), c2 = 1 - pow(b2, step);
     if (step == 1)
-        dev->ops->download(dev, o->values, values, o->n * sizeof(float));
-    dev->ops->download(dev, o->grads, grads, o->n * sizeof(float));
+        dev->ops->download(dev, o->values, p->values, o->n * sizeof(float));
+    dev->ops->download(dev, o->grads, p->grads, o->n * sizeof(float));
     const double clip = fmin(1, 1 / (norm(o->grads, o->n) + 1e-6));
     for (size_t i = 0; i < o->n; i++) {
         const double g = clip * o->grads[i];
@@ -78,19 +86,21 @@ ia3_optimizer_adamw(ia3_optimizer *o, ia3_device *dev, float *values, const floa
         o->values[i] =
             (float) (o->values[i] * (1 - rate * o->decay) - rate * (m / c1) / (sqrt(v / c2) + epsilon));
     }
-    dev->ops->upload(dev, values, o->values, o->n * sizeof(float));
+    dev->ops->upload(dev, p->values, o->values, o->n * sizeof(float));
 }
 
 void
-ia3_optimizer_average(ia3_optimizer *o, ia3_device *dev, const float *values, int step)
+ia3_optimizer_average(ia3_optimizer *o, const ia3_parameters *p, int step)
 {
     const double keep = step == 1 ? 0 : o->ema;
+    const float *now = o->adapter ? o->adapter : o->values;
+    ia3_device *dev = p->m->dev;
     if (o->average == NULL)
         return;
-    if (o->first == NULL)
-        dev->ops->download(dev, o->values, values, o->n * sizeof(float));
-    for (size_t i = 0; i < o->n; i++)
-        o->average[i] = (float) (keep * o->average[i] + (1 - keep) * o->values[i]);
+    if (o->adapter)
+        dev->ops->download(dev, o->adapter, p->adapter, o->n_adapter * sizeof(float));
+    for (size_t i = 0; i < o->n_adapter; i++)
+        o->average[i] = (float) (keep * o->average[i] + (1 - keep) * now[i]);
     o->averaged = true;
 }
 

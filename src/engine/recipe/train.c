@@ -18,6 +18,7 @@
 #include "engine/model/work.h"
 #include "loss.h"
 #include "optimizer.h"
+#include "parameters.h"
 
 struct ia3_train {
     ia3_model *m;
@@ -28,10 +29,7 @@ struct ia3_train {
     double dropout; /* the probability in use; never negative */
     int batch_tokens;
 
-    /* device memory: values, gradients and second moments, fp32 [n_values] each; where each tensor begins; its rows and matrices */
-    float *values, *grads, *second_moment;
-    int32_t *tensor_offsets, *tensor_rows, *tensor_slices;
-
+    ia3_parameters parameters;
     ia3_optimizer *variant; /* NULL: Adafactor, without an average */
 
     int step; /* number of steps done */
@@ -59,57 +57,6 @@ check_examples(const ia3_train_example *examples, int n, ia3_error *err)
             return ia3_fail(err, IA3_E_INVALID, "the label of example %d is not among its choices", i + 1);
     }
     return true;
-}
-
-static bool
-fresh_values(const ia3_train *t, float *values, ia3_error *err)
-{
-    const ia3_layout *l = t->layout;
-    const ia3_start start = {
-        .seed = t->recipe.seed, .dev = t->m->dev, .config = &t->m->config, .embedding = t->m->embedding};
-    for (int i = 0; i < l->n; i++)
-        for (int k = 0; k < l->entries[i].len; k++)
-            values[l->entries[i].offset + (size_t) k] = l->entries[i].start;
-    return l->variant.method->start == NULL || l->variant.method->start(l, &start, values, err);
-}
-
-static bool
-create_device_state(ia3_train *t, const float *init, ia3_error *err)
-{
-    ia3_device *dev = t->m->dev;
-    const ia3_layout *l = t->layout;
-    size_t bytes = l->n_values * sizeof(float), offset_bytes = (size_t) (l->n + 1) * sizeof(int32_t);
-    t->values = dev->ops->alloc(dev, bytes);
-    t->grads = dev->ops->alloc(dev, bytes);
-    t->second_moment = dev->ops->alloc(dev, bytes);
-    t->tensor_offsets = dev->ops->alloc(dev, offset_bytes);
-    t->tensor_rows = dev->ops->alloc(dev, offset_bytes);
-    t->tensor_slices = dev->ops->alloc(dev, offset_bytes);
-    if (!t->values || !t->grads || !t->second_moment || !t->tensor_offsets || !t->tensor_rows ||
-        !t->tensor_slices)
-        return ia3_fail(err, IA3_E_MEMORY, "out of memory for the training state");
-
-    int32_t *offsets = ia3_alloc(offset_bytes), *rows = ia3_alloc(offset_bytes);
-    int32_t *slices = ia3_alloc(offset_bytes);
-    float *fresh = init ? NULL : ia3_alloc(bytes);
-    for (int i = 0; i < l->n; i++) {
-        const ia3_layout_entry *e = &l->entries[i];
-        offsets[i] = (int32_t) e->offset;
-        rows[i] = e->rows > 1 && e->cols > 1 ? e->rows : 1; /* factors of one row or column are exact */
-        slices[i] = e->slices;
-    }
-    offsets[l->n] = (int32_t) l->n_values;
-    bool ok = init || fresh_values(t, fresh, err);
-    dev->ops->upload(dev, t->tensor_offsets, offsets, offset_bytes);
-    dev->ops->upload(dev, t->tensor_rows, rows, offset_bytes);
-    dev->ops->upload(dev, t->tensor_slices, slices, offset_bytes);
-    dev->ops->upload(dev, t->values, init ? init : fresh, bytes);
-    dev->ops->zero(dev, t->second_moment, bytes);
-    free(offsets);
-    free(rows);
-    free(slices);
-    free(fresh);
-    return ok;
 }
 
 /* The mean number of tokens over all examples, times the batch size. */
@@ -157,15 +104,15 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
     t->examples = ia3_alloc_array(n, sizeof *t->examples);
     memcpy(t->examples, examples, (size_t) n * sizeof *t->examples);
     t->batch_tokens = count_batch_tokens(t);
-    t->variant = ia3_optimizer_create(recipe, layout->n_values);
     t->order = ia3_alloc_array(n, sizeof(int));
     t->used = n; /* so that the first step shuffles */
     t->batch = ia3_alloc_array(recipe->batch_size, sizeof(int));
     t->texts = ia3_alloc_array(recipe->batch_size, sizeof(int));
-    if (!create_device_state(t, init, err)) {
+    if (!ia3_parameters_create(&t->parameters, m, layout, recipe->seed, init, err)) {
         ia3_train_free(t);
         return NULL;
     }
+    t->variant = ia3_optimizer_create(recipe, &t->parameters);
     return t;
 }
 
@@ -175,12 +122,7 @@ ia3_train_free(ia3_train *t)
     if (!t)
         return;
     ia3_optimizer_free(t->variant);
-    ia3_device *dev = t->m->dev;
-    void *device[] = {t->values,         t->grads,       t->second_moment,
-                      t->tensor_offsets, t->tensor_rows, t->tensor_slices};
-    for (size_t i = 0; i < sizeof device / sizeof *device; i++)
-        if (device[i])
-            dev->ops->free(dev, device[i]);
+    ia3_parameters_free(&t->parameters);
     ia3_model_release_backward(t->m);
     ia3_layout_release(t->layout);
     free(t->examples);
@@ -254,7 +196,7 @@ static void
 add_share(train_pass *tp, share *s)
 {
     const ia3_train *t = s->job;
-    int slot = ia3_batch_add_slot(&tp->batch, t->layout, t->values, t->grads);
+    int slot = ia3_batch_add_slot(&tp->batch, t->layout, t->parameters.adapter, t->parameters.adapter_grads);
     s->loss = ia3_alloc_array(s->n, sizeof *s->loss);
     for (int i = 0; i < s->n; i++) {
         const ia3_train_example *e = &t->examples[s->examples[i]];
@@ -288,9 +230,11 @@ static void
 count_flops(train_pass *tp)
 {
     int input = 0;
-    for (int k = 0; k < tp->n_shares; k++)
+    for (int k = 0; k < tp->n_shares; k++) {
+        tp->shares[k].flops += 2 * tp->shares[k].job->layout->cost.step;
         for (int i = 0; i < tp->shares[k].n; i++)
             tp->shares[k].flops += ia3_input_flops(tp->m, &tp->batch, input++, IA3_PASS_TRAINING);
+    }
 }
 
 static void
@@ -314,10 +258,9 @@ static void
 run_pass(void *arg)
 {
     train_pass *tp = arg;
-    ia3_device *dev = tp->m->dev;
     ia3_pass p;
     for (int k = 0; k < tp->n_shares; k++)
-        dev->ops->zero(dev, tp->shares[k].job->grads, tp->shares[k].job->layout->n_values * sizeof(float));
+        ia3_parameters_zero_grads(&tp->shares[k].job->parameters);
     ia3_pass_forward(&p, tp->m, &tp->batch, true, tp->lp);
     for (int k = 0; k < tp->n_shares; k++) {
         share *s = &tp->shares[k];
@@ -373,6 +316,13 @@ count_step(ia3_train *t, const share *s)
 }
 
 static void
+finish_grads(const share *shares, int n)
+{
+    for (int k = 0; k < n; k++)
+        ia3_parameters_finish_grads(&shares[k].job->parameters);
+}
+
+static void
 update(ia3_model *m, share *shares, int n)
 {
     ia3_adafactor *steps = ia3_alloc_array(n, sizeof *steps);
@@ -380,29 +330,23 @@ update(ia3_model *m, share *shares, int n)
     for (int k = 0; k < n; k++) {
         ia3_train *t = shares[k].job;
         if (t->recipe.optimizer == IA3_OPTIMIZER_ADAMW) {
-            ia3_optimizer_adamw(t->variant, m->dev, t->values, t->grads, learning_rate(&t->recipe, t->step),
-                                t->step + 1);
+            ia3_optimizer_adamw(t->variant, &t->parameters, learning_rate(&t->recipe, t->step), t->step + 1);
             count_step(t, &shares[k]);
             continue;
         }
-        steps[n_steps++] = (ia3_adafactor){.values = t->values,
-                                           .grads = t->grads,
-                                           .second_moment = t->second_moment,
-                                           .tensor_offsets = t->tensor_offsets,
-                                           .tensor_rows = t->tensor_rows,
-                                           .tensor_slices = t->tensor_slices,
-                                           .n_tensors = t->layout->n,
-                                           .fixed_step = t->layout->variant.method->fixed_step,
-                                           .learning_rate = learning_rate(&t->recipe, t->step),
-                                           .step = t->step + 1,
-                                           .clip_norm = 1.0};
+        steps[n_steps] = ia3_parameters_adafactor(&t->parameters);
+        steps[n_steps].learning_rate = learning_rate(&t->recipe, t->step);
+        steps[n_steps++].step = t->step + 1;
         count_step(t, &shares[k]);
     }
     m->dev->ops->adafactor(m->dev, steps, n_steps);
     free(steps);
-    for (int k = 0; k < n; k++)
-        if (shares[k].job->variant)
-            ia3_optimizer_average(shares[k].job->variant, m->dev, shares[k].job->values, shares[k].job->step);
+    for (int k = 0; k < n; k++) {
+        ia3_train *t = shares[k].job;
+        ia3_parameters_changed(&t->parameters);
+        if (t->variant)
+            ia3_optimizer_average(t->variant, &t->parameters, t->step);
+    }
 }
 
 /* Runs one pass for all jobs with the same dropout, because a pass has a single probability. */
@@ -440,6 +384,7 @@ ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err)
     }
     bool ok = compute_all(m, shares, n_jobs, err);
     if (ok) {
+        finish_grads(shares, n_jobs);
         update(m, shares, n_jobs);
         for (int k = 0; k < n_jobs; k++)
             jobs[k]->n_batch = 0;
@@ -454,6 +399,7 @@ ia3_train_step_on(ia3_train *t, const int *examples, const int *texts, int n, ia
     share s = {.job = t, .examples = examples, .texts = texts, .n = n};
     if (!compute(t->m, &s, 1, err))
         return false;
+    finish_grads(&s, 1);
     update(t->m, &s, 1);
     return true;
 }
@@ -465,7 +411,8 @@ ia3_train_gradients(ia3_train *t, const int *examples, const int *texts, int n, 
     share s = {.job = t, .examples = examples, .texts = texts, .n = n};
     if (!compute(t->m, &s, 1, err))
         return false;
-    t->m->dev->ops->download(t->m->dev, grads, t->grads, t->layout->n_values * sizeof(float));
+    t->m->dev->ops->download(t->m->dev, grads, t->parameters.adapter_grads,
+                             t->layout->n_values * sizeof(float));
     report(out, &s, t->step);
     return true;
 }
@@ -501,7 +448,8 @@ ia3_train_values(ia3_train *t, float *values)
     if (averaged)
         memcpy(values, averaged, t->layout->n_values * sizeof(float));
     else
-        t->m->dev->ops->download(t->m->dev, values, t->values, t->layout->n_values * sizeof(float));
+        t->m->dev->ops->download(t->m->dev, values, t->parameters.adapter,
+                                 t->layout->n_values * sizeof(float));
 }
 
 /* --- pausing --- */
@@ -564,14 +512,15 @@ fingerprint(const ia3_train *t)
 static void
 put_device(ia3_writer *w, const ia3_train *t, const float *values)
 {
-    size_t bytes = t->layout->n_values * sizeof(float);
+    size_t bytes = t->parameters.trained->n_values * sizeof(float);
     t->m->dev->ops->download(t->m->dev, ia3_put_room(w, bytes), values, bytes);
 }
 
 uint8_t *
 ia3_train_save(ia3_train *t, size_t *len)
 {
-    size_t size = sizeof STATE_MAGIC + 9 * sizeof(uint32_t) + 2 * t->layout->n_values * sizeof(float);
+    size_t size =
+        sizeof STATE_MAGIC + 9 * sizeof(uint32_t) + 2 * t->parameters.trained->n_values * sizeof(float);
     ia3_writer w = {.data = ia3_alloc(size), .cap = size};
     ia3_put_bytes(&w, STATE_MAGIC, sizeof STATE_MAGIC);
     ia3_put_u32(&w, STATE_FORMAT);
@@ -580,9 +529,9 @@ ia3_train_save(ia3_train *t, size_t *len)
     ia3_put_u32(&w, (uint32_t) t->epoch);
     ia3_put_u32(&w, (uint32_t) t->used);
     ia3_put_u64(&w, t->accesses);
-    ia3_put_u32(&w, (uint32_t) t->layout->n_values);
-    put_device(&w, t, t->values);
-    put_device(&w, t, t->second_moment);
+    ia3_put_u32(&w, (uint32_t) t->parameters.trained->n_values);
+    put_device(&w, t, t->parameters.values);
+    put_device(&w, t, t->parameters.second_moment);
     *len = w.len;
     return w.data;
 }
@@ -621,13 +570,14 @@ ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err
     uint32_t step = ia3_get_u32(&r), epoch = ia3_get_u32(&r), used = ia3_get_u32(&r);
     t->accesses = ia3_get_u64(&r);
     uint32_t n = ia3_get_u32(&r);
-    size_t bytes = t->layout->n_values * sizeof(float);
-    if (n != t->layout->n_values)
+    size_t bytes = t->parameters.trained->n_values * sizeof(float);
+    if (n != t->parameters.trained->n_values)
         return ia3_fail(err, IA3_E_INVALID, "the saved state belongs to a training run on another backbone");
     const uint8_t *values = ia3_get_bytes(&r, bytes), *second_moment = ia3_get_bytes(&r, bytes);
     if (r.bad || r.p != r.end || !resume_at(t, step, epoch, used))
         return ia3_fail(err, IA3_E_INVALID, "the saved training state is corrupted");
-    t->m->dev->ops->upload(t->m->dev, t->values, values, bytes);
-    t->m->dev->ops->upload(t->m->dev, t->second_moment, second_moment, bytes);
+    t->m->dev->ops->upload(t->m->dev, t->parameters.values, values, bytes);
+    t->m->dev->ops->upload(t->m->dev, t->parameters.second_moment, second_moment, bytes);
+    ia3_parameters_changed(&t->parameters);
     return true;
 }

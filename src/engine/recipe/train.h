@@ -51,8 +51,8 @@ const ia3_layout *ia3_train_layout(const ia3_train *t);
 void ia3_train_values(ia3_train *t, float *values);
 
 /*
- * _save returns the job's state after the steps so far: the adapter's values, the second moments, and the position in
- * the random order of the examples. It is malloc'd, *len bytes (about 8 per value). A new job with the same examples
+ * _save returns the job's state after the steps so far: what is trained, the second moments, and the position in
+ * the random order of the examples. It is malloc'd, *len bytes (about 8 per value that is trained). A new job with the same examples
  * and recipe (except for `stop`) that restores this state before its first step continues exactly as this job would,
  * bit for bit. _restore fails with IA3_E_INVALID if the state belongs to other examples, another recipe or another
  * layout, or is not a valid state at all, and with IA3_E_UNSUPPORTED for other optimizers than Adafactor and averages.

@@ -19,6 +19,7 @@ put_variant(ia3_writer *w, const ia3_layout *l)
     ia3_put_str(w, options, strlen(options));
     ia3_put_u64(w, l->n_values);
     ia3_put_str(w, peft, peft ? strlen(peft) : 0);
+    ia3_put_str(w, v->method->peft_lacks, v->method->peft_lacks ? strlen(v->method->peft_lacks) : 0);
     json_decref(members);
     free(peft);
     free(options);

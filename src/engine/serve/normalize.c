@@ -25,11 +25,23 @@ put_modules(ia3_writer *w, const ia3_safetensors *st, const ia3_spelling *spelli
     }
 }
 
+/* The method that PEFT has under this name, but not as it is here; NULL: none. */
+static const ia3_method *
+lacking(const ia3_layouts *layouts, const char *peft_type)
+{
+    const ia3_method *const *methods = ia3_layouts_methods(layouts);
+
+    for (; *methods; methods++)
+        if ((*methods)->peft_lacks && strcmp((*methods)->peft_type, peft_type) == 0)
+            return *methods;
+    return NULL;
+}
+
 /* Applies what PEFT's configuration says. That of (IA)³, the first method, is checked by the extension. */
 static bool
 apply_config(const ia3_layouts *layouts, ia3_variant *v, const char *text, size_t len, ia3_error *err)
 {
-    const ia3_method *method = v->method;
+    const ia3_method *method = v->method, *other;
 
     if (len > 0 && v->members > 1) {
         ia3_fail(err, IA3_E_UNSUPPORTED, "there is no PEFT configuration for an ensemble");
@@ -40,7 +52,8 @@ apply_config(const ia3_layouts *layouts, ia3_variant *v, const char *text, size_
     if (method->read_peft == NULL) {
         ia3_fail(err, IA3_E_UNSUPPORTED, "there is no PEFT configuration for the method \"%s\"",
                  method->name);
-        return ia3_fail_detail(err, "PEFT does not have this method.");
+        return ia3_fail_detail(err, "%s",
+                               method->peft_lacks ? method->peft_lacks : "PEFT does not have this method.");
     }
 
     json_error_t where;
@@ -54,7 +67,10 @@ apply_config(const ia3_layouts *layouts, ia3_variant *v, const char *text, size_
         ia3_peft_fail(err, "The configuration is not an object.");
     else if (type == NULL)
         ia3_peft_fail(err, "\"peft_type\" is missing or not a string.");
-    else if (strcmp(type, method->peft_type) != 0)
+    else if ((other = lacking(layouts, type)) != NULL) {
+        ia3_fail(err, IA3_E_UNSUPPORTED, "adapters of PEFT's type \"%s\" are not supported", type);
+        ia3_fail_detail(err, "%s", other->peft_lacks);
+    } else if (strcmp(type, method->peft_type) != 0)
         ia3_peft_fail(err, "\"peft_type\" is \"%.64s\", not \"%s\".", type, method->peft_type);
     else
         ok = method->read_peft(config, v, err);

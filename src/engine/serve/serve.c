@@ -104,6 +104,8 @@ ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3
     ia3_digest *digest =
         ia3_digest_begin(ck, o->threads > 0 ? o->threads : (int) sysconf(_SC_NPROCESSORS_ONLN));
     bool ok = s->tokenizer && load_weights(s, ck, &l, err);
+    if (ok)
+        ia3_model_set_tokenizer(s->model, s->tokenizer);
     l.from = 60;
     l.to = 100;
     ok = ia3_digest_end(digest, ok ? s->digest : NULL, loading_progress, &l, err) && ok;

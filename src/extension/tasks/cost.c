@@ -167,6 +167,8 @@ ask_for_method(const char *backbone, Jsonb *config, const char *method, const ch
     input->method.lead_rows = ia3_get_f64(&reader);
     input->method.decoder_lead_rows = ia3_get_f64(&reader);
     input->method.below_vectors = ia3_get_f64(&reader) != 0;
+    input->method.trained = ia3_get_f64(&reader);
+    input->method.step = ia3_get_f64(&reader);
     input->members = ia3_get_u32(&reader);
     if (reader.bad || reader.p != reader.end)
         Ia3ProtocolError("The description of a method does not have the length it should have.");
@@ -263,18 +265,24 @@ put_training(const CostInput *c, Datum *values, bool *nulls)
 {
     const double *n = c->numbers;
     ia3_pass_rows rows = rows_of(c, 0, c->drops);
-    double flops = forward(c, &rows, true) + ia3_backward_flops(&c->sizes, &rows, &c->method);
+    double example = forward(c, &rows, true) + ia3_backward_flops(&c->sizes, &rows, &c->method);
+    double step = n[ARG_BATCH_SIZE] * example + 2 * c->method.step;
+    double own = c->values / c->members, trained = c->method.trained;
 
     values[0] = Int64GetDatum((int64) c->values);
-    values[5] = Float8GetDatum(c->members * flops * n[ARG_STEPS] * n[ARG_BATCH_SIZE]);
+    values[5] = Float8GetDatum(c->members * n[ARG_STEPS] * step);
     values[7] = Int64GetDatum((int64) (4 * c->values));
     nulls[0] = nulls[5] = nulls[7] = false;
     if (c->int8)
         return;
     rows.encoder_rows *= n[ARG_BATCH_SIZE];
     rows.decoder_rows *= n[ARG_BATCH_SIZE];
-    /* the values, their gradients and their second moments; members of an ensemble are trained one after another */
-    values[9] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) + 3 * 4 * c->values / c->members +
+    /*
+     * What is trained, its gradients and its second moments, and the values and gradients of an adapter that is computed from it;
+     * members of an ensemble are trained one after another.
+     */
+    values[9] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) +
+                            4 * (trained > 0 ? 3 * trained + 2 * own : 3 * own) +
                             ia3_step_bytes(&c->sizes, &rows, &c->elements));
     nulls[9] = false;
 }

@@ -59,6 +59,7 @@ Ia3MethodConfigure(Ia3Method *method, const char *backbone, const char *name, co
     method->options = Ia3GetText(&reader);
     method->values = ia3_get_u64(&reader);
     method->peftConfig = Ia3GetText(&reader);
+    method->peftLacks = Ia3GetText(&reader);
     if (reader.bad || reader.p != reader.end)
         Ia3ProtocolError("The length of the options does not match their contents.");
 }
@@ -81,7 +82,7 @@ Ia3MethodOptionsFromArguments(FunctionCallInfo fcinfo, int first)
         enum { INTEGER, FLOAT, BOOLEAN, STRINGS } type;
     } options[] = {{"rank", INTEGER},       {"alpha", FLOAT},           {"targets", STRINGS},
                    {"norms", BOOLEAN},      {"prompt_length", INTEGER}, {"decoder", BOOLEAN},
-                   {"bottleneck", INTEGER}, {"ensemble", INTEGER}};
+                   {"bottleneck", INTEGER}, {"prefix_length", INTEGER}, {"ensemble", INTEGER}};
     Ia3JsonObject json;
     Jsonb *object;
 

@@ -36,9 +36,9 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_LOSS_AVERAGING] = 17,
             [IA3_OPTION_METHOD] = 18,
             [IA3_OPTION_TRUNCATE] = 19,
-            [IA3_OPTION_OPTIMIZER] = 28,
-            [IA3_OPTION_WEIGHT_DECAY] = 29,
-            [IA3_OPTION_EMA] = 30,
+            [IA3_OPTION_OPTIMIZER] = 29,
+            [IA3_OPTION_WEIGHT_DECAY] = 30,
+            [IA3_OPTION_EMA] = 31,
         },
     .methodOptions = 20,
     .batchSize = 8,
@@ -246,7 +246,7 @@ Ia3RecipeComplete(Ia3Recipe *r, const char *backbone, const Ia3Task *init)
     /* The engine is not asked if there is nothing to ask, since the answer takes long if it hangs. */
     if (!recordsAll && r->methodOptions[0] == '\0' && (recorded == NULL || recorded[0] == '\0')) {
         r->method.name = pstrdup(method.name);
-        r->method.options = r->method.peftConfig = "";
+        r->method.options = r->method.peftConfig = r->method.peftLacks = "";
         r->method.values = method.values;
     } else
         Ia3MethodConfigure(&r->method, backbone, method.name, recorded, r->methodOptions);

@@ -18,7 +18,8 @@
 #define IA3_METHODS(METHOD)                                                                                  \
     METHOD(ia3)                                                                                              \
     METHOD(lora)                                                                                             \
-    METHOD(adapter) METHOD(compacter) METHOD(compacter_plus) METHOD(bitfit) METHOD(layernorm) METHOD(prompt)
+    METHOD(adapter)                                                                                          \
+    METHOD(compacter) METHOD(compacter_plus) METHOD(bitfit) METHOD(layernorm) METHOD(prompt) METHOD(prefix)
 
 #define IA3_DECLARE_METHOD(name) extern const ia3_method ia3_method_##name;
 IA3_METHODS(IA3_DECLARE_METHOD)
