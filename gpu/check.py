@@ -18,12 +18,15 @@ import runner
 import tools
 
 FOLDER = "build/gpu-check"
-# Seconds for each step, in their order. "first" is for a machine where nothing has run before and time is short.
+# Seconds for each step, in their order. "first" is for a machine where nothing has run before and time is short, "second" for
+# what was mended after that.
 RUNS = {"full": {"environment": 30, "build": 240, "open": 60, "tests": 100, "ia3 3B": 60, "torch 3B": 90,
                  "transformers": 60, "ia3 11B": 90, "profile": 40, "sanitizer": 120, "torch 11B": 90, "load": 60},
         "first": {"environment": 15, "build": 150, "open": 40, "tests": 75, "ia3 3B": 45, "profile": 40,
-                  "sanitizer": 75, "torch 3B": 100}}
-TIME = {"full": 530, "first": 195}
+                  "sanitizer": 75, "torch 3B": 100},
+        "second": {"environment": 10, "build": 60, "open": 20, "tests": 30, "ia3 3B": 25, "profile": 15, "torch 3B": 60,
+                   "sanitizer": 40}}
+TIME = {"full": 530, "first": 195, "second": 80}
 STEPS = list(RUNS["full"])
 
 
@@ -200,6 +203,8 @@ class Check:
     # --- tests ---
 
     def tests_step(self, step):
+        if self.options.run == "second" and "torch 3B" in self.wanted():
+            self.start_looking_for_python(step)
         workers = max(1, min(6, self.cores // 2)) if self.cuda and not self.simulated else 1
         tests = device_tests.DeviceTests(self.report, FOLDER, f"{self.build_folder}/test", self.environment,
                                          self.options.device, workers)
@@ -233,7 +238,7 @@ class Check:
             return
         sanitizer = tools.Sanitizer(self.report, tool, FOLDER, f"{self.build_folder}/test", self.environment,
                                     self.options.device, max(1, min(8, self.cores // 2)))
-        kinds = tools.KINDS[:2] if self.options.run == "first" else tools.KINDS
+        kinds = {"first": tools.KINDS[:2], "second": tools.KINDS[:1]}.get(self.options.run, tools.KINDS)
         sanitizer.run([t.partition("=")[0] for t in self.tests], kinds, step)
 
     # --- where the time goes ---
@@ -243,7 +248,7 @@ class Check:
             lines = self.benchmark.run_profile("T0-3B", what, commands, step)
             self.report.table(f"T0-3B, {what}: times of kernels, copies and products (IA3_CUDA_PROFILE)", lines)
         self.report.check("profile", "by events", "ok")
-        ncu = tools.find("ncu", self.nvcc)
+        ncu = tools.find("ncu", self.nvcc) if self.options.run != "second" else None
         if ncu is None or self.simulated or not self.cuda:
             return
         try:

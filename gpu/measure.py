@@ -39,17 +39,17 @@ class Plan:
     """How much is measured."""
 
     def __init__(self, options):
-        small, first = options.small, options.run == "first"
+        small, first = options.small, options.run != "full"
         self.small = small
         self.shapes = SMALL if small else SHAPES
         self.rate = 128 if small else 8192
         self.rows = {"T0-3B": (8, 16) if small else (16, 32, 64, 128, 256, 512),
                      "T0-11B": (8,) if small else (16, 32, 64, 128)}
         if first and not small:
-            self.rows["T0-3B"] = (1, 32, 64, 128, 256)
+            self.rows["T0-3B"] = (1, 32, 64, 128, 256) if options.run == "first" else (1, 64, 128)
         self.peer_rows = (8,) if small else (64, 128) if first else (16, 32, 64, 128, 256)
         self.seconds = 0.02 if small else 0.5 if first else 0.8
-        self.runs = 1 if small or first else 3
+        self.runs = 1 if small or options.run == "first" else 3
         self.steps, self.warm = (4, 3) if small else (STEPS, WARM)
 
 

@@ -89,13 +89,20 @@ __launch_bounds__(THREADS) columns_kernel(T *dy, const ia3_bottleneck_grad g, co
     }
 }
 
+/* The compiler reads t four values at a time, also beyond its end. */
+size_t
+shared_bytes(const ia3_bottleneck *b)
+{
+    return (WARPS + ((size_t) b->width + 3) / 4 * 4) * sizeof(float);
+}
+
 template <typename T>
 void
 backward(ia3_cuda *cuda, T *dy, const ia3_bottleneck_grad *g, const float *y, int rows,
          const ia3_bottleneck *b)
 {
     const size_t mark = ia3_cuda_arena_mark(&cuda->base), n = (size_t) rows * (size_t) b->width;
-    const size_t shared = (WARPS + (size_t) b->width) * sizeof(float);
+    const size_t shared = shared_bytes(b);
     float *ts = (float *) ia3_cuda_arena_alloc(&cuda->base, n * sizeof(float));
     float *vs = (float *) ia3_cuda_arena_alloc(&cuda->base, n * sizeof(float));
     IA3_LAUNCH((hidden_kernel<T>), (unsigned) rows, THREADS, shared, cuda->stream, ts, vs, (const T *) dy, y,
@@ -112,8 +119,7 @@ ia3_cuda_bottleneck(ia3_device *dev, float *y, int rows, const ia3_bottleneck *b
 {
     ia3_cuda *cuda = (ia3_cuda *) dev;
     if (rows > 0)
-        IA3_LAUNCH(forward_kernel, (unsigned) rows, THREADS, (WARPS + (size_t) b->width) * sizeof(float),
-                   cuda->stream, y, *b);
+        IA3_LAUNCH(forward_kernel, (unsigned) rows, THREADS, shared_bytes(b), cuda->stream, y, *b);
 }
 
 void

@@ -99,6 +99,10 @@ void ia3_cuda_plain_product(ia3_cuda *cuda, void *y, const void *a, const void *
 void ia3_cuda_matmul(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out);
 void ia3_cuda_matmul_bwd(ia3_device *dev, void *da, const void *dy, int rows, ia3_matrix *w, ia3_out out);
 void ia3_cuda_embed(ia3_device *dev, float *x, const int32_t *ids, int rows, int d, const void *table);
+void ia3_cuda_add_norm(ia3_device *dev, void *out, float *rstd, float *sum, const float *x, const float *y,
+                       ia3_dropout drop, const float *w, int rows, int d, float eps);
+void ia3_cuda_norm_bwd_drop(ia3_device *dev, float *dx, void *dy, const float *x, const float *w,
+                            const float *rstd, ia3_dropout drop, int rows, int d);
 void ia3_cuda_rmsnorm(ia3_device *dev, void *y, float *rstd, const float *x, const float *w, int rows, int d,
                       float eps);
 void ia3_cuda_rmsnorm_bwd(ia3_device *dev, float *dx, const void *dy, const float *x, const float *w,

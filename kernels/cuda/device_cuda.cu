@@ -87,6 +87,8 @@ make_ops(void)
     o.embed = ia3_cuda_embed;
     o.rmsnorm = ia3_cuda_rmsnorm;
     o.rmsnorm_bwd = ia3_cuda_rmsnorm_bwd;
+    o.add_norm = ia3_cuda_add_norm;
+    o.norm_bwd_drop = ia3_cuda_norm_bwd_drop;
     o.add_dropout = ia3_cuda_add_dropout;
     o.dropout_f32 = ia3_cuda_dropout_f32;
     o.dropout_act = ia3_cuda_dropout_act;

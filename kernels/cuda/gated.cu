@@ -13,7 +13,7 @@
 
 namespace {
 
-enum { THREADS = 128, BWD_THREADS = 64, CHUNK = 16, SUM_WARPS = 8, AHEAD = 4 };
+enum { THREADS = 128, BWD_THREADS = 64, CHUNK = 4, SUM_WARPS = 16, AHEAD = 4 };
 
 __device__ __forceinline__ const float *
 scale_at(const ia3_scale &s, int row, unsigned col)
@@ -179,6 +179,7 @@ __global__ void __launch_bounds__(32 * SUM_WARPS)
     for (int begin = 0, end; (begin = find_row(grad.slot_of, begin, rows, slot, true)) < rows; begin = end) {
         end = find_row(grad.slot_of, begin, rows, slot, false);
         float part = 0.0f;
+#pragma unroll 4
         for (int chunk = begin + warp * CHUNK; chunk < end && col < d_ff; chunk += SUM_WARPS * CHUNK) {
             const int last = (chunk + CHUNK < end ? chunk + CHUNK : end) - 1;
             part += sums[(size_t) last * (size_t) d_ff + (size_t) col];

@@ -36,6 +36,13 @@ job_of(const golden *g, const golden_examples *x, const ia3_recipe *recipe, cons
     return t;
 }
 
+/* The limit for losses in bfloat16. A CPU keeps more of what it computes in fp32 than a GPU. */
+static double
+half_losses(void)
+{
+    return strcmp(golden_device(), "cpu") == 0 ? 1e-2 : 2e-2;
+}
+
 static double
 loss_error(const ia3_train_report *r, const float *want)
 {
@@ -86,7 +93,7 @@ test_batch(const golden *g, const golden_examples *x, const char *batch, Ia3Loss
     assert_int_equal(report.examples, n);
     assert_int_equal(report.step, 0);
     double error = loss_error(&report, golden_values(g, 4, "%s.%s.losses", batch, mode));
-    golden_limit(g, "losses", error, g->dtype == IA3_F32 ? 1e-5 : 1e-2);
+    golden_limit(g, "losses", error, g->dtype == IA3_F32 ? 1e-5 : half_losses());
     check_gradients(g, batch, mode, grads);
     ia3_train_free(t);
     free(indices);
@@ -179,7 +186,7 @@ test_steps(void **state)
     double hf_losses = half && mini ? *golden_values(g, 1, "hf_bfloat16.steps") : 0;
     double hf_final = half && mini ? *golden_values(g, 1, "hf_bfloat16.final_max") : 0;
     bool cpu = strcmp(golden_device(), "cpu") == 0;
-    golden_limit(g, "losses of 20 steps", worst, half ? fmax(1e-2, hf_losses) : cpu ? 1e-5 : 1e-4);
+    golden_limit(g, "losses of 20 steps", worst, half ? fmax(half_losses(), hf_losses) : cpu ? 1e-5 : 1e-4);
     check_final(g, values, fmax(5e-3, hf_final), recipe.learning_rate);
     ia3_train_free(t);
     free(indices);

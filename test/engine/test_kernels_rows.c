@@ -157,6 +157,69 @@ test_norm(void **state)
     for_each_dtype(on_norm);
 }
 
+/* add_norm and norm_bwd_drop against the operations that they stand for, in one shape. */
+static void
+joined_case(ia3_device *dev, int rows, int d, double p)
+{
+    const ia3_device_ops *ops = dev->ops;
+    size_t n = (size_t) rows * (size_t) d;
+    double *x = random_values(n, 2.0), *y = random_values(n, 1.0), *w = random_values((size_t) d, 1.0);
+    uint64_t *keys = row_keys(rows), *pk = put_bytes(dev, keys, sizeof *keys * (size_t) rows);
+    ia3_dropout drop = {p, 42, pk};
+    float *px = put_f32(dev, x, n), *py = put_f32(dev, y, n), *pw = put_f32(dev, w, (size_t) d);
+    float *sum = ops->alloc(dev, 4 * n), *rstd = ops->alloc(dev, 4 * (size_t) rows),
+          *pdx = put_f32(dev, y, n);
+    void *out = ops->alloc(dev, 4 * n), *dy = put_act(dev, y, n), *want_dy = ops->alloc(dev, 4 * n);
+    double act_tolerance = is_bf16(dev) ? 8e-3 : 1e-6;
+
+    ops->add_norm(dev, out, rstd, sum, px, py, drop, pw, rows, d, 1e-6f);
+    double *got_sum = get_f32(dev, sum, n), *got_out = get_act(dev, out, n),
+           *got_rstd = get_f32(dev, rstd, (size_t) rows);
+    ops->norm_bwd_drop(dev, pdx, dy, sum, pw, rstd, drop, rows, d);
+    double *got_dx = get_f32(dev, pdx, n), *got_dy = get_act(dev, dy, n);
+
+    ops->add_dropout(dev, px, py, rows, d, drop);
+    double *want_sum = get_f32(dev, px, n);
+    ops->rmsnorm(dev, out, rstd, px, pw, rows, d, 1e-6f);
+    double *want_out = get_act(dev, out, n), *want_rstd = get_f32(dev, rstd, (size_t) rows);
+    void *again = put_act(dev, y, n);
+    ops->rmsnorm_bwd(dev, py, again, sum, pw, rstd, rows, d); /* y is the same dx */
+    ops->dropout_f32_to_act(dev, want_dy, py, rows, d, drop);
+    double *want_dx = get_f32(dev, py, n), *dropped = get_act(dev, want_dy, n);
+
+    assert_close("add_norm, sum", got_sum, want_sum, n, 1e-6);
+    assert_close("add_norm, norm", got_out, want_out, n, act_tolerance);
+    assert_close("add_norm, rstd", got_rstd, want_rstd, (size_t) rows, 1e-6);
+    assert_close("norm_bwd_drop, dx", got_dx, want_dx, n, 1e-6);
+    assert_close("norm_bwd_drop, dy", got_dy, dropped, n, act_tolerance);
+    double *host[] = {x,      y,        w,        got_sum,   got_out, got_rstd, got_dx,
+                      got_dy, want_sum, want_out, want_rstd, want_dx, dropped};
+    void *device[] = {pk, px, py, pw, sum, rstd, pdx, out, dy, want_dy, again};
+    for (size_t i = 0; i < sizeof host / sizeof *host; i++)
+        free(host[i]);
+    for (size_t i = 0; i < sizeof device / sizeof *device; i++)
+        ops->free(dev, device[i]);
+    free(keys);
+}
+
+static void
+on_joined(ia3_device *dev)
+{
+    if (!dev->ops->add_norm)
+        return;
+    static const int widths[] = {4, 7, 64, 516, 2048};
+    for (int i = 0; i < 5; i++) {
+        joined_case(dev, 1 + 5 * i, widths[i], 0.0);
+        joined_case(dev, 1 + 5 * i, widths[i], 0.1);
+    }
+}
+
+static void
+test_joined(void **state)
+{
+    for_each_dtype(on_joined);
+}
+
 static void
 dropout_case(ia3_device *dev, int rows, int d, float p)
 {
@@ -499,7 +562,7 @@ main(void)
         cmocka_unit_test(test_philox),    cmocka_unit_test(test_embed),
         cmocka_unit_test(test_norm),      cmocka_unit_test(test_dropout),
         cmocka_unit_test(test_gated),     cmocka_unit_test(test_gated_among_others),
-        cmocka_unit_test(test_adafactor),
+        cmocka_unit_test(test_adafactor), cmocka_unit_test(test_joined),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -452,7 +452,12 @@ test_jobs_together(void **state)
         double mean = 0;
         for (size_t i = 0; i < n; i++)
             mean += fabs((double) together[i] - alone[i]) / (double) n;
-        golden_limit(f->g, "jobs together", mean, f->g->dtype == IA3_F32 ? 2e-6 : 2e-3);
+        /*
+         * The gradient of some values is zero but for rounding, such as that of the biases of keys. Steps follow its sign, which on
+         * a GPU depends on what else is in the batch.
+         */
+        bool same_sums = f->g->dtype == IA3_F32 && strcmp(golden_device(), "cpu") == 0;
+        golden_limit(f->g, "jobs together", mean, same_sums ? 2e-6 : 2e-3);
         assert_memory_not_equal(alone, f->values[m], n * sizeof *alone);
         ia3_train_free(t);
         ia3_train_free(jobs[m]);

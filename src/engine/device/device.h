@@ -263,6 +263,16 @@ typedef struct ia3_device_ops {
     /* dx += the gradient of rmsnorm: dx fp32 [rows, d], dy act [rows, d] */
     void (*rmsnorm_bwd)(ia3_device *dev, float *dx, const void *dy, const float *x, const float *w,
                         const float *rstd, int rows, int d);
+    /*
+     * Training's path along the residual stream, in fewer passes over memory than the operations one after another. A device
+     * that has nothing better has NULL here.
+     *   add_norm: sum = x + drop(y), out = the norm of sum as in rmsnorm; x, y and sum are fp32 [rows, d]
+     *   norm_bwd_drop: rmsnorm_bwd, then dy = drop(dx)
+     */
+    void (*add_norm)(ia3_device *dev, void *out, float *rstd, float *sum, const float *x, const float *y,
+                     ia3_dropout drop, const float *w, int rows, int d, float eps);
+    void (*norm_bwd_drop)(ia3_device *dev, float *dx, void *dy, const float *x, const float *w,
+                          const float *rstd, ia3_dropout drop, int rows, int d);
     /* x += drop(y), both fp32 [rows, d] */
     void (*add_dropout)(ia3_device *dev, float *x, const float *y, int rows, int d, ia3_dropout drop);
     /* y = drop(x), [rows, d]; without dropout this copies. The first two may work in place. */

@@ -17,11 +17,14 @@
 #define OPS p->m->dev->ops
 #define DEV p->m->dev
 
-/* The state of the backward pass through one stack. */
+/*
+ * The state of the backward pass through one stack. Between two sub-layers dy = drop(dx) is the gradient of the result of the
+ * lower one.
+ */
 typedef struct descent {
     ia3_stack *s;
     float *dx;  /* [rows, d_model] */
-    void *dy;   /* act [rows, d_model]: scratch */
+    void *dy;   /* act [rows, d_model] */
     float *enc; /* decoder only: gradient of the encoder's output [encoder rows, d_model] */
 } descent;
 
@@ -29,18 +32,6 @@ static void *
 act_room(const ia3_pass *p, size_t rows, size_t cols)
 {
     return OPS->arena_alloc(DEV, rows * cols * ia3_dtype_size(DEV->dtype));
-}
-
-/*
- * Enters a sub-layer from above: d->dy = drop(dx), the gradient of the result of its last matrix product. y is that result, if methods
- * change it.
- */
-static void
-enter(const ia3_pass *p, descent *d, ia3_place at, ia3_site site, const float *y)
-{
-    OPS->dropout_f32_to_act(DEV, d->dy, d->dx, d->s->rows, p->m->config.d_model,
-                            ia3_pass_dropout(p, d->s, at.layer, site));
-    ia3_pass_output_bwd(p, d->s, at, d->dy, y);
 }
 
 /* Recomputes the norm's output as act, without other methods' scales; NULL if no rows use other methods. */
@@ -54,10 +45,37 @@ normed(const ia3_pass *p, const ia3_stack *s, const float *x, const float *norm)
     return y;
 }
 
-/* Leaves a sub-layer: dx += the gradient through its first matrix product (part + 1) and its norm (part). */
+/* A sub-layer by the site of its result. The layer -1 is below all. */
+typedef struct below {
+    int layer;
+    ia3_site site;
+} below;
+
+/* dx += the gradient dy through a norm; then dy = drop(dx) for the sub-layer below. */
+static void
+pass_norm(const ia3_pass *p, descent *d, const float *x, const float *norm, const float *rstd, below next)
+{
+    int rows = d->s->rows, dim = p->m->config.d_model;
+    if (next.layer < 0) {
+        OPS->rmsnorm_bwd(DEV, d->dx, d->dy, x, norm, rstd, rows, dim);
+        return;
+    }
+    const ia3_dropout drop = ia3_pass_dropout(p, d->s, next.layer, next.site);
+    if (OPS->norm_bwd_drop != NULL)
+        OPS->norm_bwd_drop(DEV, d->dx, d->dy, x, norm, rstd, drop, rows, dim);
+    else {
+        OPS->rmsnorm_bwd(DEV, d->dx, d->dy, x, norm, rstd, rows, dim);
+        OPS->dropout_f32_to_act(DEV, d->dy, d->dx, rows, dim, drop);
+    }
+}
+
+/*
+ * Leaves a sub-layer: dx += the gradient through its first matrix product (part + 1) and its norm (part), and enters the next
+ * one.
+ */
 static void
 leave(const ia3_pass *p, descent *d, int layer, ia3_part part, void *dproduct, ia3_matrix *w,
-      const float *norm, const float *x, const float *rstd)
+      const float *norm, const float *x, const float *rstd, below next)
 {
     const void *unscaled = normed(p, d->s, x, norm);
     ia3_place product = {d->s->decoder, layer, part + 1}, at = {d->s->decoder, layer, part};
@@ -66,7 +84,7 @@ leave(const ia3_pass *p, descent *d, int layer, ia3_part part, void *dproduct, i
         ia3_pass_norm(p, d->s, at, input);
     ia3_pass_product_bwd(p, d->s, product, d->dy, dproduct, input, w, IA3_OUT_ACT);
     ia3_pass_norm_bwd(p, d->s, at, d->dy, unscaled);
-    OPS->rmsnorm_bwd(DEV, d->dx, d->dy, x, norm, rstd, d->s->rows, p->m->config.d_model);
+    pass_norm(p, d, x, norm, rstd, next);
 }
 
 static void
@@ -80,7 +98,7 @@ feed_forward(const ia3_pass *p, descent *d, int layer)
     ia3_gated g;
     ia3_pass_gated(p, s, layer, &g);
     ia3_place out = {s->decoder, layer, IA3_PART_FF_WO};
-    enter(p, d, out, IA3_SITE_FF_OUT, kept->y);
+    ia3_pass_output_bwd(p, s, out, d->dy, kept->y);
     void *h = NULL;
     if (s->segments->n > 0) {
         h = act_room(p, s->rows, p->m->config.d_ff);
@@ -88,7 +106,8 @@ feed_forward(const ia3_pass *p, descent *d, int layer)
     }
     ia3_pass_product_bwd(p, s, out, dh, d->dy, h, w->wo, IA3_OUT_ACT);
     OPS->gated_act_bwd(DEV, dg, dh, kept->g, s->rows, &g, ia3_pass_scale_grad(p, g.scale));
-    leave(p, d, layer, IA3_PART_FF_NORM, dg, w->wi, w->norm, kept->x, kept->rstd);
+    leave(p, d, layer, IA3_PART_FF_NORM, dg, w->wi, w->norm, kept->x, kept->rstd,
+          (below){layer, s->decoder ? IA3_SITE_CROSS_OUT : IA3_SITE_SELF_OUT});
     OPS->arena_release(DEV, mark);
 }
 
@@ -103,7 +122,7 @@ cross_attention(const ia3_pass *p, descent *d, int layer)
     ia3_attention a;
     ia3_pass_cross_attention(p, layer, kept, &a);
     ia3_place out = {true, layer, IA3_PART_CROSS_O}, kv = {true, layer, IA3_PART_CROSS_KV};
-    enter(p, d, out, IA3_SITE_CROSS_OUT, kept->y);
+    ia3_pass_output_bwd(p, d->s, out, d->dy, kept->y);
     ia3_pass_product_bwd(p, d->s, out, dout, d->dy, kept->out, w->o, IA3_OUT_ACT);
     ia3_attention_grad g = {.dout = dout,
                             .dq = dq,
@@ -113,7 +132,8 @@ cross_attention(const ia3_pass *p, descent *d, int layer)
                             .grad_v = ia3_pass_scale_grad(p, a.scale_v)};
     OPS->attention_bwd(DEV, &a, &g);
     ia3_pass_product_bwd(p, &p->enc, kv, d->enc, dkv, p->enc.out, w->kv, IA3_OUT_ADD_F32);
-    leave(p, d, layer, IA3_PART_CROSS_NORM, dq, w->q, w->norm, kept->x, kept->rstd);
+    leave(p, d, layer, IA3_PART_CROSS_NORM, dq, w->q, w->norm, kept->x, kept->rstd,
+          (below){layer, IA3_SITE_SELF_OUT});
     OPS->arena_release(DEV, mark);
 }
 
@@ -129,7 +149,7 @@ self_attention(const ia3_pass *p, descent *d, int layer)
     ia3_attention a;
     ia3_pass_self_attention(p, s, layer, kept, &a);
     ia3_place out = {s->decoder, layer, IA3_PART_SELF_O};
-    enter(p, d, out, IA3_SITE_SELF_OUT, kept->y);
+    ia3_pass_output_bwd(p, s, out, d->dy, kept->y);
     bool further = layer > 0 || s->segments->n > 0;
     ia3_pass_product_bwd(p, s, out, dout, d->dy, kept->out, w->o, IA3_OUT_ACT);
     ia3_attention_grad g = {.dout = dout,
@@ -140,7 +160,8 @@ self_attention(const ia3_pass *p, descent *d, int layer)
                             .grad_v = ia3_pass_scale_grad(p, a.scale_v)};
     OPS->attention_bwd(DEV, &a, &g);
     if (further)
-        leave(p, d, layer, IA3_PART_SELF_NORM, dqkv, w->qkv, w->norm, kept->x, kept->rstd);
+        leave(p, d, layer, IA3_PART_SELF_NORM, dqkv, w->qkv, w->norm, kept->x, kept->rstd,
+              (below){layer - 1, IA3_SITE_FF_OUT});
     OPS->arena_release(DEV, mark);
 }
 
@@ -156,7 +177,7 @@ begin(const ia3_pass *p, descent *d, ia3_stack *s, const float *dout, const floa
     OPS->dropout_f32_to_act(DEV, d->dy, dout, s->rows, dim, ia3_pass_dropout(p, s, 0, IA3_SITE_OUTPUT));
     ia3_place at = {s->decoder, s->n_layers, IA3_PART_SELF_NORM};
     ia3_pass_norm_bwd(p, s, at, d->dy, normed(p, s, s->x, norm));
-    OPS->rmsnorm_bwd(DEV, d->dx, d->dy, s->x, norm, s->final_rstd, s->rows, dim);
+    pass_norm(p, d, s->x, norm, s->final_rstd, (below){s->n_layers - 1, IA3_SITE_FF_OUT});
 }
 
 void

@@ -62,6 +62,7 @@ prepare_stack(ia3_pass *p, ia3_stack *s, bool decoder)
     s->keys = to_device(p, decoder ? b->dec_keys : b->enc_keys, s->rows, sizeof(uint64_t));
     s->x = room(p, s->rows, d, sizeof(float));
     s->y = ia3_pass_drops(p) ? room(p, s->rows, d, sizeof(float)) : NULL;
+    s->late = false;
     s->normed = act_room(p, s->rows, d);
     s->out = act_room(p, s->rows, d);
     ia3_pass_find_leads(p, s);
@@ -119,6 +120,30 @@ saved_result(const ia3_stack *s, int layer, ia3_part part)
                                       : &saved->ff.y;
 }
 
+/*
+ * Whether results are added to the residual stream by the norm after them. The sum is then written to new memory, so what
+ * training keeps of the stream needs no copy.
+ */
+static bool
+adds_late(const ia3_pass *p)
+{
+    return OPS->add_norm != NULL && ia3_pass_drops(p) && !p->m->trace;
+}
+
+static void
+norm_stream(const ia3_pass *p, ia3_stack *s, void *out, float *rstd, const float *norm)
+{
+    int d = p->m->config.d_model;
+    if (!s->late) {
+        OPS->rmsnorm(DEV, out, rstd, s->x, norm, s->rows, d, p->m->config.eps);
+        return;
+    }
+    float *sum = room(p, s->rows, d, sizeof(float));
+    OPS->add_norm(DEV, out, rstd, sum, s->x, s->y, s->late_drop, norm, s->rows, d, p->m->config.eps);
+    s->x = sum;
+    s->late = false;
+}
+
 void
 ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, const float *norm, float **saved_x,
                    float **saved_rstd)
@@ -126,13 +151,17 @@ ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, const fl
     int d = p->m->config.d_model;
     float *rstd = NULL;
     if (p->training) {
-        *saved_x = room(p, s->rows, d, sizeof(float));
         *saved_rstd = rstd = room(p, s->rows, 1, sizeof(float));
-        OPS->dropout_f32(DEV, *saved_x, s->x, s->rows, d, (ia3_dropout){0});
+        if (!adds_late(p)) {
+            *saved_x = room(p, s->rows, d, sizeof(float));
+            OPS->dropout_f32(DEV, *saved_x, s->x, s->rows, d, (ia3_dropout){0});
+        }
         *saved_result(s, layer, part) =
             ia3_pass_changes_outputs(p, s, last_part(part)) ? room(p, s->rows, d, sizeof(float)) : NULL;
     }
-    OPS->rmsnorm(DEV, s->normed, rstd, s->x, norm, s->rows, d, p->m->config.eps);
+    norm_stream(p, s, s->normed, rstd, norm);
+    if (adds_late(p))
+        *saved_x = s->x;
     ia3_pass_norm(p, s, (ia3_place){s->decoder, layer, part}, s->normed);
 }
 
@@ -162,7 +191,11 @@ ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int 
     }
     ia3_pass_product(p, s, at, s->y, a, w, IA3_OUT_F32);
     ia3_pass_output(p, s, at, s->y, keep);
-    OPS->add_dropout(DEV, s->x, s->y, s->rows, p->m->config.d_model, ia3_pass_dropout(p, s, layer, site));
+    s->late_drop = ia3_pass_dropout(p, s, layer, site);
+    if (adds_late(p))
+        s->late = true;
+    else
+        OPS->add_dropout(DEV, s->x, s->y, s->rows, p->m->config.d_model, s->late_drop);
 }
 
 /*
@@ -421,7 +454,7 @@ static void
 end_stack(ia3_pass *p, ia3_stack *s, const float *norm)
 {
     int d = p->m->config.d_model;
-    OPS->rmsnorm(DEV, s->out, s->final_rstd, s->x, norm, s->rows, d, p->m->config.eps);
+    norm_stream(p, s, s->out, s->final_rstd, norm);
     ia3_pass_norm(p, s, (ia3_place){s->decoder, s->n_layers, IA3_PART_SELF_NORM}, s->out);
     if (ia3_pass_drops(p))
         OPS->dropout_act(DEV, s->out, s->out, s->rows, d, ia3_pass_dropout(p, s, 0, IA3_SITE_OUTPUT));
@@ -440,6 +473,8 @@ encoder_layer(ia3_pass *p, int layer)
         self_attention(p, &s, &in, layer);
         ia3_model_give_way(p->m);
         ia3_sublayer_feed_forward(p, &s, layer);
+        if (p->training) /* the group is everything */
+            p->enc = s;
     } while (in.first + in.n < p->batch->n_inputs);
 }
 

@@ -43,10 +43,12 @@ typedef struct ia3_stack {
     const uint64_t *keys;         /* dropout */
     float *x;                     /* residual stream [rows, d_model] */
     float *y;                     /* fp32 scratch [rows, d_model], only with dropout */
-    void *normed, *out;           /* act [rows, d_model]: scratch for norms; the stack's result */
-    const int32_t *lead_keys;     /* leads.c */
-    float *final_rstd;            /* training */
-    ia3_saved_layer *saved;       /* training: [n_layers] */
+    bool late;                    /* drop(y) is still to be added to x; the next norm does it */
+    ia3_dropout late_drop;
+    void *normed, *out;       /* act [rows, d_model]: scratch for norms; the stack's result */
+    const int32_t *lead_keys; /* leads.c */
+    float *final_rstd;        /* training */
+    ia3_saved_layer *saved;   /* training: [n_layers] */
 } ia3_stack;
 
 /* The vectors that the kernels multiply by, in a layer. */
