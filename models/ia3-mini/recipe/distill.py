@@ -17,7 +17,7 @@ from torch import nn
 import t5
 from muon import Both
 from run import Run, options
-from teacher import Teacher, pooled
+from teacher import Aligned, pooled
 from texts import Texts
 
 HELD_OUT = 256
@@ -25,26 +25,16 @@ POOLED = 2.0  # weight of the pooled loss
 
 
 class Distiller(nn.Module):
-    def __init__(self, folder, teacher, teacher_ids, first, last):
-        """first, last: the teacher's numbers of [CLS] and [SEP]."""
+    def __init__(self, student, teacher, heads=None):
+        """teacher: an Aligned; heads: a file that save() has written."""
         super().__init__()
-        self.student = t5.load(folder)
-        self.student.decoder = None
-        self.t, self.first = teacher, first
-        self.register_buffer("numbers", teacher_ids, persistent=False)
-        assert int(teacher_ids[1]) == last
-        self.heads = nn.ModuleList(nn.Linear(teacher.d, teacher.d) for _ in range(teacher.layers))
+        self.student, self.aligned = student, teacher
+        d, layers = teacher.teacher.d, teacher.teacher.layers
+        self.heads = nn.ModuleList(nn.Linear(d, d) for _ in range(layers))
         with torch.no_grad():
-            for head, (weight, bias) in zip(self.heads, torch.load(f"{folder}/heads.pt")):
+            for head, (weight, bias) in zip(self.heads, torch.load(heads) if heads else []):
                 head.weight.copy_(weight)
                 head.bias.copy_(bias)
-
-    def target(self, ids, keep):
-        """The teacher's states, without [CLS], and its pooled output, which includes it."""
-        first = torch.full_like(ids[:, :1], self.first)
-        keep = torch.cat([torch.ones_like(keep[:, :1]), keep], 1)
-        states = self.t.states(torch.cat([first, self.numbers[ids]], 1), keep)
-        return [s[:, 1:] for s in states], pooled(states[-1], keep)
 
     def outputs(self, ids, keep):
         states = []
@@ -54,33 +44,33 @@ class Distiller(nn.Module):
 
     def losses(self, ids, keep):
         """(sum over layers of the mean squared error, 1 - cosine of pooled states)"""
-        targets, vector = self.target(ids, keep)
+        targets, vector = self.aligned.states(ids, keep)
         outputs = self.outputs(ids, keep)
-        states = sum(F.mse_loss(o[keep], t[keep]) for o, t in zip(outputs, targets))
-        return states, (1 - (pooled(outputs[-1], keep) * vector).sum(-1)).mean()
+        error = sum((o.float() - t.float()).square().mean(-1) for o, t in zip(outputs, targets))
+        return (error * keep).sum() / keep.sum(), (1 - (pooled(outputs[-1], keep) * vector).sum(-1)).mean()
 
     @torch.no_grad()
     def cosine(self, batches):
         """Mean cosine to the teacher's sentence vectors, and to its states token by token."""
         rows, tokens = [], []
         for ids, keep in batches:
-            targets, vector = self.target(ids, keep)
+            targets, vector = self.aligned.states(ids, keep)
             output = self.outputs(ids, keep)[-1]
             rows.append((pooled(output, keep) * vector).sum(-1))
-            tokens.append(F.cosine_similarity(output, targets[-1], dim=-1)[keep])
+            tokens.append(F.cosine_similarity(output.float(), targets[-1].float(), dim=-1)[keep])
         return float(torch.cat(rows).mean()), float(torch.cat(tokens).mean())
 
-    def save(self, folder, whole):
-        whole.encoder.load_state_dict(self.student.encoder.state_dict())
-        whole.shared.load_state_dict(self.student.shared.state_dict())
-        t5.save(whole, folder)
-        torch.save([(h.weight.detach().clone(), h.bias.detach().clone()) for h in self.heads], f"{folder}/heads.pt")
+    def save(self, folder):
+        t5.save(self.student, folder)
+        torch.save([(h.weight.detach().clone().cpu(), h.bias.detach().clone().cpu()) for h in self.heads], f"{folder}/heads.pt")
 
 
 def optimizer_of(d, rate):
     """Muon for the student's matrices, AdamW for its embedding, norms and relative positions, and for the heads."""
     matrices, fast, slow = [], [], []
     for name, p in d.named_parameters():
+        if name.startswith("student.decoder"):
+            continue
         if "shared" in name or "relative" in name:
             fast.append(p)
         else:
@@ -104,12 +94,8 @@ def arguments():
 
 def main():
     o = arguments()
-    teacher = Teacher(o.teacher)
-    numbers = torch.from_numpy(np.load(f"{o.tokenizer}/teacher-ids.npy").astype(np.int64))
-    with open(f"{o.teacher}/vocab.txt", encoding="utf-8") as f:
-        words = f.read().split("\n")
-    d = Distiller(o.model, teacher, numbers, words.index("[CLS]"), words.index("[SEP]"))
-    whole, out = t5.load(o.model), o.out or o.model
+    d = Distiller(t5.load(o.model), Aligned(o.teacher, o.tokenizer), f"{o.model}/heads.pt")
+    out = o.out or o.model
     texts = Texts(o.texts, 1, o.longest)
     held_out = list(texts.batches(range(HELD_OUT), o.tokens))
     texts.random = np.random.default_rng(o.seed + 2)
@@ -129,8 +115,8 @@ def main():
             print("%5.1f min, step %d, %.2f M tokens, %.0f a second: states %.4f, pooled %.4f; held out: %.4f, %.4f" % (
                 run.minutes(), run.step, seen / 1e6, seen / run.seconds(), states.item(), vector.item(), *d.cosine(held_out)), flush=True)
         if run.due("checkpoint", 10):
-            d.save(out, whole)
-    d.save(out, whole)
+            d.save(out)
+    d.save(out)
     print("after: cosine %.4f of texts, %.4f of tokens" % d.cosine(held_out), flush=True)
 
 

@@ -9,6 +9,7 @@ short candidates of their rows, the words of the vocabulary, and some words in a
 """
 
 import json
+import os
 import random
 import re
 import sys
@@ -58,7 +59,7 @@ def texts_of(sets, wiki, r, most):
         for row in r.sample(rows, min(each, len(rows))):
             texts.add("\n".join(row.fields.values())[:LONG])
     paragraphs = [p.rstrip("\n")[:LONG] for p in wiki]
-    return sorted(texts) + r.sample(paragraphs, most - len(texts))
+    return sorted(texts) + r.sample(paragraphs, min(most - len(texts), len(paragraphs)))
 
 
 def write(path, lines):
@@ -67,10 +68,16 @@ def write(path, lines):
     print(f"{len(lines)} in {path}")
 
 
+def nearest(cosines, n=50):
+    """Of each row of cosines, [texts, phrases], the phrases with the n highest: [texts, n]."""
+    return np.argpartition(-cosines, min(n, cosines.shape[1]) - 1)[:, :n]
+
+
 class Matching:
     def __init__(self, folder, temperature=TEMPERATURE):
         self.texts, self.phrases = (list(lines_of(f"{folder}/{name}.jsonl")) for name in ("texts", "phrases"))
         self.text_vectors, self.phrase_vectors = (np.load(f"{folder}/{name}.npy").astype(np.float32) for name in ("texts", "phrases"))
+        self.nearest = np.load(f"{folder}/nearest.npy") if os.path.exists(f"{folder}/nearest.npy") else None
         self.temperature = temperature
 
     def cosines(self, texts):
@@ -80,22 +87,23 @@ class Matching:
     def prompt(self, r):
         """(prompt, the share that each of its choices is to have)"""
         i = r.randrange(len(self.texts))
-        cosines = self.cosines([i])[0]
-        chosen = self.some(r, cosines)
+        return self.prompt_of(r, i)
+
+    def prompt_of(self, r, i):
+        chosen = self.some(r, self.nearest[i] if self.nearest is not None else nearest(self.cosines([i]))[0])
         choices = [self.phrases[c] for c in chosen]
-        logits = cosines[chosen] / self.temperature
+        logits = self.phrase_vectors[chosen] @ self.text_vectors[i] / self.temperature
         shares = np.exp(logits - logits.max())
         return prompts.Prompt(self.ask(r, i, choices), choices, int(shares.argmax())), shares / shares.sum()
 
     def asked(self, r, texts, cosines):
         """A prompt for each text, whose list of choices, if any, has some phrases."""
-        return [self.ask(r, i, [self.phrases[c] for c in self.some(r, row)]) for i, row in zip(texts, cosines)]
+        return [self.ask(r, i, [self.phrases[c] for c in self.some(r, row)]) for i, row in zip(texts, nearest(cosines))]
 
-    def some(self, r, cosines):
-        """From 2 to 32 phrases, few as often as many: some of those that fit, the others by chance."""
+    def some(self, r, near):
+        """From 2 to 32 phrases, few as often as many: some of the nearest ones, the others by chance."""
         n = int(2 * 16 ** r.random())
-        near = np.argpartition(-cosines, 50)[:50]
-        chosen = set(r.sample(list(near), min(n, 1 + r.randrange(8))))
+        chosen = set(map(int, r.sample(list(near), min(n, 1 + r.randrange(8)))))
         while len(chosen) < n:
             chosen.add(r.randrange(len(self.phrases)))
         return r.sample(sorted(chosen), len(chosen))

@@ -140,10 +140,11 @@ def render(r, name, kind, row, labels):
 class Sets:
     """The labelled sets of a folder that mixture.py has written, without those that are for choosing among models."""
 
-    def __init__(self, folder, use="train"):
+    def __init__(self, folder, use="train", part=0, parts=1):
+        """part, parts: only a share of each set's rows"""
         with open(f"{folder}/sets.json", encoding="utf-8") as f:
             self.about = {name: s for name, s in json.load(f).items() if s["use"] == use}
-        self.rows = {name: list(rows.read(Path(folder) / f"{name}.jsonl")) for name in self.about}
+        self.rows = {name: list(rows.read(Path(folder) / f"{name}.jsonl", part, parts)) for name in self.about}
 
     def prompt(self, r, name, row):
         s = self.about[name]

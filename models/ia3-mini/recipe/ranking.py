@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from texts import END, batch
 
 LONGEST_CHOICE = 24
-IGNORED = -100
 
 
 class Item(NamedTuple):
@@ -21,11 +20,22 @@ class Item(NamedTuple):
 
 
 class Batch(NamedTuple):
+    """Prompts with their choices. The choices of a row stand one behind the other, each token in a column of its own."""
+
     ids: torch.Tensor  # [rows, tokens]
     keep: torch.Tensor  # [rows, tokens]
-    targets: torch.Tensor  # [rows, choices, tokens of a choice], IGNORED where there is nothing
+    starts: torch.Tensor  # [rows, columns], what the decoder reads: 0 first in each choice
+    choice: torch.Tensor  # [rows, columns], which choice a token belongs to, -1 where there is nothing
+    place: torch.Tensor  # [rows, columns], where in its choice
+    row: torch.Tensor  # [tokens of all choices]
+    column: torch.Tensor  # [tokens of all choices]
+    targets: torch.Tensor  # [tokens of all choices]
+    count: torch.Tensor  # [rows, choices], tokens of each choice, 0 where there is none
     right: torch.Tensor  # [rows]
     shares: torch.Tensor | None  # [rows, choices]
+
+    def to(self, device):
+        return Batch(*(x if x is None else x.to(device, non_blocking=True) for x in self))
 
 
 def input_of(ids, longest):
@@ -51,17 +61,27 @@ def items_of(processor, prompts, longest, shares=None):
             for p, ids, share in zip(prompts, texts, shares or [None] * len(prompts))]
 
 
-def collate(items):
-    ids, keep = batch([i.ids for i in items])
-    most, longest = max(len(i.choices) for i in items), max(len(c) for i in items for c in i.choices)
-    targets = np.full((len(items), most, longest), IGNORED, np.int64)
-    for row, i in zip(targets, items):
-        for to, c in zip(row, i.choices):
-            to[:len(c)] = c
+def collate(items, multiple=1):
+    """A Batch; numbers of tokens and of columns are multiples of that."""
+    up = lambda n: -(-n // multiple) * multiple
+    ids, keep = batch([i.ids for i in items], up(max(len(i.ids) for i in items)))
+    columns = up(max(sum(map(len, i.choices)) for i in items))
+    starts, place, choice = (np.full((len(items), columns), x, np.int64) for x in (0, 0, -1))
+    count = np.zeros((len(items), max(len(i.choices) for i in items)), np.int64)
+    for row, i in enumerate(items):
+        lengths = list(map(len, i.choices))
+        n = sum(lengths)
+        count[row, :len(lengths)] = lengths
+        choice[row, :n] = np.repeat(np.arange(len(lengths)), lengths)
+        place[row, :n] = np.concatenate(list(map(np.arange, lengths)))
+        starts[row, :n] = [t for c in i.choices for t in [0, *c[:-1]]]
+    row, column = np.nonzero(choice >= 0)
+    targets = np.array([t for i in items for c in i.choices for t in c])
     shares = None
     if items[0].shares is not None:
-        shares = torch.from_numpy(np.stack([np.pad(i.shares, (0, most - len(i.shares))) for i in items])).float()
-    return Batch(ids, keep, torch.from_numpy(targets), torch.tensor([i.right for i in items]), shares)
+        shares = torch.from_numpy(np.stack([np.pad(i.shares, (0, count.shape[1] - len(i.shares))) for i in items])).float()
+    numbers = map(torch.from_numpy, (starts, choice, place, row, column, targets, count))
+    return Batch(ids, keep, *numbers, torch.tensor([i.right for i in items]), shares)
 
 
 def cost(item):
@@ -89,9 +109,11 @@ def negative_log_p(model, states, targets, sample):
     the estimate of the sum of exponentials is unbiased (importance sampling, Bengio and Senécal 2008).
     """
     size = model.shared.num_embeddings
+    if not sample:
+        return F.cross_entropy(model.logits(states), targets, reduction="none")
     present, at = targets.unique(return_inverse=True)
     others = size - len(present)
-    if not 0 < sample < others:
+    if sample >= others:
         return F.cross_entropy(model.logits(states), targets, reduction="none")
     absent = torch.ones(size, dtype=torch.bool).index_fill(0, present, False).nonzero().squeeze(1)
     drawn = absent[torch.randperm(others)[:sample]]
@@ -100,23 +122,18 @@ def negative_log_p(model, states, targets, sample):
     return F.cross_entropy(logits, at, reduction="none")
 
 
-def log_probabilities(model, b, sample=0):
-    """(log p of each token of each choice: [tokens], its row and choice: [tokens] each); sample: see above, 0: all pieces"""
-    starts = F.pad(b.targets.clamp(min=0)[..., :-1], (1, 0))
-    row, choice, token = torch.nonzero(b.targets != IGNORED, as_tuple=True)
-    count = torch.bincount(row, minlength=len(b.targets))
-    at = torch.arange(len(row)) - (count.cumsum(0) - count)[row]  # in its row, where choices stand one behind the other
-    pack = lambda values, rest: torch.full((len(count), int(count.max())), rest).index_put((row, at), values)
-    states = model.decode_choices(pack(starts[row, choice, token], 0), pack(choice, -1), pack(token, 0), model.encode(b.ids, b.keep), b.keep)
-    return -negative_log_p(model, states[row, at], b.targets[row, choice, token], sample), row, choice
+def log_probabilities(model, b, sample=0, memory=None):
+    """Log p of each token of each choice: [tokens]; sample: see above, 0: all pieces; memory: the encoder's output, if it is known."""
+    memory = model.encode(b.ids, b.keep) if memory is None else memory
+    states = model.decode_choices(b.starts, b.choice, b.place, memory, b.keep)
+    used = states.flatten(0, 1).index_select(0, b.row * states.shape[1] + b.column)
+    return -negative_log_p(model, used, b.targets, sample)
 
 
-def scores(log_p, row, choice, shape):
+def scores(log_p, b):
     """Mean log p of each choice, -inf where there is none: [rows, choices]"""
-    at = row * shape[1] + choice
-    total = log_p.new_zeros(shape[0] * shape[1]).index_add(0, at, log_p)
-    count = torch.bincount(at, minlength=len(total))
-    return total.div(count.clamp(min=1)).masked_fill(count == 0, -torch.inf).reshape(shape)
+    total = log_p.new_zeros(b.count.numel()).index_add(0, b.row * b.count.shape[1] + b.choice[b.row, b.column], log_p)
+    return total.reshape(b.count.shape).div(b.count.clamp(min=1)).masked_fill(b.count == 0, -torch.inf)
 
 
 class Losses(NamedTuple):
@@ -131,17 +148,15 @@ def losses(model, b, sample=0):
     lm: -log p of a token of the right choice; ul: -log(1 - p) of a token of wrong choices; ln: -log softmax of the right score.
     lm, ln and accuracy are means over rows, ul over all tokens of wrong choices in the batch.
     """
-    shape = b.targets.shape[:2]
-    log_p, row, choice = log_probabilities(model, b, sample)
-    s = scores(log_p, row, choice, shape)
-    right = s.gather(1, b.right[:, None]).squeeze(1)
-    wrong = choice != b.right[row]
-    ul = -torch.log1p(-log_p[wrong].exp().clamp(max=1 - 1e-6)).mean() if wrong.any() else log_p.new_zeros(())
-    return Losses(-right.mean(), ul, F.cross_entropy(s, b.right), (s.argmax(1) == b.right).float().mean())
+    log_p = log_probabilities(model, b, sample)
+    s = scores(log_p, b)
+    wrong = (b.choice[b.row, b.column] != b.right[b.row]).float()
+    ul = (-torch.log1p(-log_p.exp().clamp(max=1 - 1e-6)) * wrong).sum() / wrong.sum().clamp(min=1)
+    return Losses(-s.gather(1, b.right[:, None]).mean(), ul, F.cross_entropy(s, b.right), (s.argmax(1) == b.right).float().mean())
 
 
-def matching_loss(model, b, sample=0):
+def matching_loss(model, b, sample=0, memory=None):
     """Cross-entropy between the shares and the softmax of the scores; 0 where they agree."""
-    s = scores(*log_probabilities(model, b, sample), b.targets.shape[:2])
+    s = scores(log_probabilities(model, b, sample, memory), b)
     log_q = s.log_softmax(1).masked_fill(b.shares == 0, 0)
     return (torch.xlogy(b.shares, b.shares) - b.shares * log_q).sum(1).mean()

@@ -19,6 +19,7 @@ CONFIG = {"architectures": ["T5ForConditionalGeneration"], "model_type": "t5", "
           "layer_norm_epsilon": 1e-6, "initializer_factor": 1.0, "is_encoder_decoder": True, "use_cache": True,
           "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1}
 MASKED = -1e9
+PLACES = 32  # at most so many tokens has a choice
 
 
 def buckets(positions, both_ways, n=32, furthest=128):
@@ -33,6 +34,11 @@ def buckets(positions, both_ways, n=32, furthest=128):
     near = n // 2
     far = near + (torch.log(distance.clamp(min=1).float() / near) / math.log(furthest / near) * (n - near)).long()
     return result + torch.where(distance < near, distance, far.clamp(max=n - 1))
+
+
+def looked_up(table, numbers):
+    """table(numbers), as a product: many numbers share a row of a small table, whose gradient would be summed slowly on a GPU."""
+    return F.one_hot(numbers, table.num_embeddings).to(table.weight.dtype) @ table.weight
 
 
 class Norm(nn.Module):
@@ -66,8 +72,8 @@ class Attention(nn.Module):
         if self.scale_k is not None:
             k, v = k * self.scale_k, v * self.scale_v
         q, k, v = self.split(self.q(x)), self.split(k), self.split(v)
-        weights = (q @ k.transpose(2, 3) + bias).softmax(-1)
-        return self.o((weights @ v).transpose(1, 2).flatten(2))
+        bias = bias.to(q.dtype).expand(len(q), self.heads, q.shape[2], k.shape[2])
+        return self.o(F.scaled_dot_product_attention(q, k, v, bias, scale=1.0).transpose(1, 2).flatten(2))
 
 
 class FeedForward(nn.Module):
@@ -116,16 +122,19 @@ class Stack(nn.Module):
 
     def bias(self, n, keep=None):
         """Relative positions, what is hidden, and what comes later (decoder): [1 or rows, heads, n, n]."""
-        at = torch.arange(n)
-        relative = at[None, :] - at[:, None]
         table = self.block[0].layer[0].SelfAttention.relative_attention_bias
-        bias = table(buckets(relative, not self.decoder)).permute(2, 0, 1)[None]
+        at = torch.arange(n, device=table.weight.device)
+        relative = at[None, :] - at[:, None]
+        bias = looked_up(table, buckets(relative, not self.decoder)).permute(2, 0, 1)[None]
         if self.decoder:
             bias = bias + (relative > 0) * MASKED
         return bias if keep is None else bias + hidden(keep)
 
     def forward(self, x, bias, memory=None, memory_bias=None, states=None):
         """states: a list to which the output of each block is appended, before the final norm."""
+        kind = x.device.type
+        if torch.is_autocast_enabled(kind):  # once, and not in each attention
+            bias, memory_bias = (b if b is None else b.to(torch.get_autocast_dtype(kind)) for b in (bias, memory_bias))
         for block in self.block:
             for layer in block.layer:
                 h = layer.layer_norm(x)
@@ -166,10 +175,13 @@ class T5(nn.Module):
         which choice a token belongs to, and where in it; memory: [rows, keys, d_model], keep: [rows, keys]. Gives
         [rows, tokens, d_model]. Choices do not see each other; keys and values of an input are computed once.
         """
-        relative = place[:, None, :] - place[:, :, None]
         table = self.decoder.block[0].layer[0].SelfAttention.relative_attention_bias
-        unseen = (choice[:, None, :] != choice[:, :, None]) | (relative > 0)
-        bias = table(buckets(relative, False)).permute(0, 3, 1, 2) + (unseen * MASKED)[:, None]
+        at = torch.arange(PLACES, device=place.device)
+        biases = looked_up(table, buckets(at[None, :] - at[:, None], False)).permute(2, 0, 1)  # of queries and keys at each place
+        where = F.one_hot(place, PLACES).to(biases.dtype)[:, None]
+        bias = where @ biases @ where.transpose(2, 3)
+        unseen = (choice[:, None, :] != choice[:, :, None]) | (place[:, None, :] > place[:, :, None])
+        bias = bias + (unseen * MASKED)[:, None]
         return self.decoder(self.shared(starts), bias, memory, hidden(keep))
 
     def logits(self, states, pieces=slice(None)):
@@ -189,7 +201,7 @@ def save(model, folder):
     with open(f"{folder}/config.json", "w") as f:
         json.dump({**model.config, "torch_dtype": "bfloat16"}, f, indent=2)
         f.write("\n")
-    tensors = {name: t.detach().to(torch.bfloat16).contiguous().view(torch.int16).numpy() for name, t in model.state_dict().items()}
+    tensors = {name: t.detach().to(torch.bfloat16).contiguous().view(torch.int16).cpu().numpy() for name, t in model.state_dict().items()}
     header, at = {"__metadata__": {"format": "pt"}}, 0
     for name, t in tensors.items():
         header[name] = {"dtype": "BF16", "shape": list(t.shape), "data_offsets": [at, at + t.nbytes]}
@@ -203,7 +215,7 @@ def save(model, folder):
     os.replace(f"{folder}/model.safetensors.new", f"{folder}/model.safetensors")
 
 
-TYPES = {"BF16": ("<u2", torch.bfloat16), "F32": ("<f4", torch.float32), "I64": ("<i8", torch.int64)}
+TYPES = {"BF16": ("<u2", torch.bfloat16), "F16": ("<f2", torch.float32), "F32": ("<f4", torch.float32), "I64": ("<i8", torch.int64)}
 
 
 def read(path):
@@ -217,7 +229,8 @@ def read(path):
     for name, t in header.items():
         a, b = t["data_offsets"]
         raw, kind = TYPES[t["dtype"]]
-        flat = torch.from_numpy(np.frombuffer(data[a:b], raw).copy())
+        array = np.frombuffer(data[a:b], raw)
+        flat = torch.from_numpy(array.astype(np.float32) if raw == "<f2" else array.copy())
         result[name] = (flat.view(torch.bfloat16).float() if kind is torch.bfloat16 else flat).reshape(t["shape"])
     return result
 

@@ -1,12 +1,13 @@
 """The teachers: sentence encoders of the BERT family (post-norm, learned positions), from their safetensors file, without gradients."""
 
 import json
-import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 
-from t5 import MASKED, buckets, read
+from t5 import buckets, read
+from texts import END
 
 
 class Teacher:
@@ -21,6 +22,10 @@ class Teacher:
         self.heads, self.layers, self.d = c["num_attention_heads"], c["num_hidden_layers"], c["hidden_size"]
         self.w = read(f"{folder}/model.safetensors")
 
+    def to(self, device, dtype):
+        self.w = {name: t.to(device, dtype) if t.is_floating_point() else t for name, t in self.w.items()}
+        return self
+
     def norm(self, x, name):
         return F.layer_norm(x, (self.d,), self.w[f"{name}.weight"], self.w[f"{name}.bias"], 1e-12)
 
@@ -34,7 +39,7 @@ class Teacher:
 
     def bias(self, keep):
         """What is added to the scores of attention."""
-        return ((~keep) * MASKED)[:, None, None, :]
+        return torch.where(keep, 0.0, -3e4)[:, None, None, :]
 
     @torch.no_grad()
     def states(self, ids, keep, sums=None):
@@ -55,8 +60,8 @@ class Teacher:
         for i in range(self.layers):
             p = f"encoder.layer.{i}"
             q, k, v = (split(self.linear(x, f"{p}.{names[name]}")) for name in ("query", "key", "value"))
-            weights = (q @ k.transpose(2, 3) / math.sqrt(self.d // self.heads) + bias).softmax(-1)
-            x = add(x, self.linear((weights @ v).transpose(1, 2).flatten(2), f"{p}.{names['out']}"), f"{p}.{names['norm']}")
+            y = F.scaled_dot_product_attention(q, k, v, bias.to(q.dtype).expand(len(q), self.heads, q.shape[2], k.shape[2]))
+            x = add(x, self.linear(y.transpose(1, 2).flatten(2), f"{p}.{names['out']}"), f"{p}.{names['norm']}")
             inner = F.gelu(self.linear(x, f"{p}.intermediate.dense"))
             x = add(x, self.linear(inner, f"{p}.output.dense"), f"{p}.output.LayerNorm")
             result.append(x)
@@ -74,7 +79,7 @@ class MPNet(Teacher):
         return w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][2:2 + ids.shape[1]]
 
     def bias(self, keep):
-        at = torch.arange(keep.shape[1])
+        at = torch.arange(keep.shape[1], device=keep.device)
         table = self.w["encoder.relative_attention_bias.weight"]
         return super().bias(keep) + table[buckets(at[None, :] - at[:, None], True)].permute(2, 0, 1)
 
@@ -87,4 +92,24 @@ def load(folder):
 def pooled(x, keep):
     """The mean over the tokens of a row, of length one: [rows, d]."""
     keep = keep[..., None].float()
-    return F.normalize((x * keep).sum(1) / keep.sum(1), dim=-1)
+    return F.normalize((x.float() * keep).sum(1) / keep.sum(1), dim=-1)
+
+
+class Aligned:
+    """A teacher that reads what the student reads: the same pieces, by the teacher's numbers, after [CLS]."""
+
+    def __init__(self, folder, tokenizer, device="cpu", dtype=torch.float32):
+        """tokenizer: the student's, with teacher-ids.npy"""
+        self.teacher = load(folder).to(device, dtype)
+        self.numbers = torch.from_numpy(np.load(f"{tokenizer}/teacher-ids.npy").astype(np.int64)).to(device)
+        with open(f"{folder}/vocab.txt", encoding="utf-8") as f:
+            words = f.read().split("\n")
+        self.first = words.index("[CLS]")
+        assert int(self.numbers[END]) == words.index("[SEP]")
+
+    def states(self, ids, keep):
+        """The states of each layer, [rows, tokens, d] each, without [CLS], and the pooled output, which includes it: [rows, d]."""
+        numbers = F.pad(self.numbers[ids], (1, 0), value=self.first)
+        keep = F.pad(keep, (1, 0), value=True)
+        states = self.teacher.states(numbers, keep)
+        return [s[:, 1:] for s in states], pooled(states[-1], keep)

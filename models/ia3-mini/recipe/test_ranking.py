@@ -38,7 +38,7 @@ class Ranking(unittest.TestCase):
     def test_scores(self):
         """Choices and inputs together score as each alone."""
         model, b = student(), ranking.collate(ITEMS)
-        got = ranking.scores(*ranking.log_probabilities(model, b), b.targets.shape[:2])
+        got = ranking.scores(ranking.log_probabilities(model, b), b)
         self.assertEqual(float(got[0, 2]), -math.inf)
         for item, row in zip(ITEMS, got):
             for a, b in zip(self.expected(model, item)[0], row):
@@ -98,7 +98,7 @@ class Matching(unittest.TestCase):
     def test_loss(self):
         """It is nothing for a model's own shares, and otherwise the divergence from them."""
         model, b = student(), ranking.collate(ITEMS)
-        own = ranking.scores(*ranking.log_probabilities(model, b), b.targets.shape[:2]).softmax(1)
+        own = ranking.scores(ranking.log_probabilities(model, b), b).softmax(1)
         give = lambda rows: ranking.collate([i._replace(shares=np.array(s)) for i, s in zip(ITEMS, rows)])
         same = give([own[0, :2].tolist(), own[1].tolist()])
         self.assertAlmostEqual(float(ranking.matching_loss(model, same)), 0, places=5)
@@ -150,15 +150,15 @@ class Steered(unittest.TestCase):
     def test_ones_change_nothing_and_others_do(self):
         """Keys, values and inner activations are scaled where (IA)³ scales them: the same as scaling the rows of their matrices."""
         model, b = student(), ranking.collate(ITEMS)
-        plain = ranking.log_probabilities(model, b)[0]
+        plain = ranking.log_probabilities(model, b)
         vectors = steer.Vectors(model)
         self.assertEqual(len(vectors.places), 2 * 2 + 2 + 2 * 2 + 1)  # two encoder layers, one of the decoder, which attends twice
         with vectors:
-            self.assertTrue(torch.equal(ranking.log_probabilities(model, b)[0], plain))
+            self.assertTrue(torch.equal(ranking.log_probabilities(model, b), plain))
         for i, (module, name, n) in enumerate(vectors.places):
             vectors.values[i] = torch.linspace(0.5, 1.5, n)
             with vectors:
-                scaled = ranking.log_probabilities(model, b)[0]
+                scaled = ranking.log_probabilities(model, b)
             vectors.values[i] = torch.ones(n)
             self.assertFalse(torch.allclose(scaled, plain), name)
             weight = {"scale_k": "k", "scale_v": "v", "scale": "wo"}[name]
@@ -166,7 +166,7 @@ class Steered(unittest.TestCase):
             factors = torch.linspace(0.5, 1.5, n)
             kept = linear.weight.clone()
             linear.weight.mul_(factors if weight == "wo" else factors[:, None])
-            torch.testing.assert_close(ranking.log_probabilities(model, b)[0], scaled, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(ranking.log_probabilities(model, b), scaled, rtol=1e-4, atol=1e-4)
             linear.weight.copy_(kept)
 
     def test_adapting_lowers_the_loss_and_leaves_the_weights(self):
@@ -202,7 +202,7 @@ class Steered(unittest.TestCase):
             inner, outer = episodes.draw(r, 3)
             self.assertEqual(len(inner), 3)
             self.assertEqual(sum(len(b.ids) for b in outer), steer.QUERIES)
-            said = {tuple(c.flatten().tolist()) for b in inner + outer for c in b.targets}
+            said = {tuple(b.targets[b.row == i].tolist()) for b in inner + outer for i in range(len(b.ids))}
             self.assertEqual(len(said), 1)
 
 

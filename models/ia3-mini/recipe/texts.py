@@ -31,9 +31,9 @@ def pack(processor, lines, longest):
     return np.concatenate(out)
 
 
-def batch(rows):
-    """Padded ids and which are tokens: [rows, longest] each."""
-    longest = max(map(len, rows))
+def batch(rows, longest=0):
+    """Padded ids and which are tokens: [rows, tokens] each, with as many tokens as the longest row has, or more."""
+    longest = max(longest, max(map(len, rows)))
     ids = np.zeros((len(rows), longest), np.int64)
     keep = np.zeros((len(rows), longest), bool)
     for i, row in enumerate(rows):

@@ -64,19 +64,20 @@ def plain(kind, name, row, labels):
 class Judge:
     """Accuracy on rows of the sets for choosing among models."""
 
-    def __init__(self, folder, processor, longest):
+    def __init__(self, folder, processor, longest, device="cpu"):
         sets, r = prompts.Sets(folder, "dev"), random.Random(1)
         self.batches = {}
         for name, rows in sets.rows.items():
             s = sets.about[name]
             chosen = [plain(s["kind"], name, row, s["labels"]) for row in r.sample(rows, min(JUDGED, len(rows)))]
-            self.batches[name] = list(map(ranking.collate, ranking.batches(ranking.items_of(processor, chosen, longest), 4096)))
+            batches = ranking.batches(ranking.items_of(processor, chosen, longest), 4096)
+            self.batches[name] = [ranking.collate(b, 16).to(device) for b in batches]
 
     @torch.no_grad()
     def accuracy(self, model):
         result = {}
         for name, batches in self.batches.items():
-            right = [ranking.scores(*ranking.log_probabilities(model, b), b.targets.shape[:2]).argmax(1) == b.right for b in batches]
+            right = [ranking.scores(ranking.log_probabilities(model, b), b).argmax(1) == b.right for b in batches]
             result[name] = float(torch.cat(right).float().mean())
         return result
 

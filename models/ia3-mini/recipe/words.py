@@ -38,9 +38,7 @@ def log_p(model, ids, keep):
 
 def labelled_losses(model, b):
     """(-log p of the right choice, -log softmax of its score, accuracy), with mean log p of tokens as T-Few has them"""
-    row, choice, token = torch.nonzero(b.targets != ranking.IGNORED, as_tuple=True)
-    each = log_p(model, b.ids, b.keep)[row, b.targets[row, choice, token]]
-    s = ranking.scores(each, row, choice, b.targets.shape[:2])
+    s = ranking.scores(log_p(model, b.ids, b.keep)[b.row, b.targets], b)
     return -s.gather(1, b.right[:, None]).mean(), F.cross_entropy(s, b.right), (s.argmax(1) == b.right).float().mean()
 
 
