@@ -79,6 +79,7 @@ SELECT c.stored_bytes = octet_length(a.vectors) - 8 - get_byte(a.vectors, 0) - 2
 -- options are given as in training; a version's own are the default of its method only
 WITH usual AS (SELECT inference_flops FROM ia3_cost(config => :t0_3b))
 SELECT 'lora' AS method, parameters, inference_flops > (TABLE usual) AS more FROM ia3_cost(config => :t0_3b, method => 'lora', rank => 1) UNION ALL
+SELECT 'lora and ia3', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, method => 'lora', vectors => true) UNION ALL
 SELECT 'lora of q and v', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, method => 'lora', targets => '{q,v}', norms => false) UNION ALL
 SELECT 'adapter', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, method => 'adapter', bottleneck => 32) UNION ALL
 SELECT 'prompt', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, method => 'prompt', prompt_length => 100, decoder => false) UNION ALL

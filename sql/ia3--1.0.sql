@@ -308,6 +308,7 @@ CREATE FUNCTION @extschema@.ia3_train(
     decoder pg_catalog.bool DEFAULT NULL,
     bottleneck pg_catalog.int4 DEFAULT NULL,
     prefix_length pg_catalog.int4 DEFAULT NULL,
+    vectors pg_catalog.bool DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
@@ -348,6 +349,7 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     decoder pg_catalog.bool DEFAULT NULL,
     bottleneck pg_catalog.int4 DEFAULT NULL,
     prefix_length pg_catalog.int4 DEFAULT NULL,
+    vectors pg_catalog.bool DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
@@ -952,6 +954,7 @@ CREATE FUNCTION @extschema@.ia3_cost(config pg_catalog.jsonb,
     decoder pg_catalog.bool DEFAULT NULL,
     bottleneck pg_catalog.int4 DEFAULT NULL,
     prefix_length pg_catalog.int4 DEFAULT NULL,
+    vectors pg_catalog.bool DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     OUT parameters pg_catalog.int8,
     OUT paper_inference_flops pg_catalog.float8,
@@ -969,7 +972,7 @@ CREATE FUNCTION @extschema@.ia3_cost(config pg_catalog.jsonb,
 COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.jsonb, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
     pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
     pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4,
-    pg_catalog.int4, pg_catalog.int4) IS
+    pg_catalog.int4, pg_catalog.bool, pg_catalog.int4) IS
     'what predicting, training and in-context learning cost with a backbone of this configuration';
 CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     tokens pg_catalog.int4 DEFAULT 103,
@@ -989,6 +992,7 @@ CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     decoder pg_catalog.bool DEFAULT NULL,
     bottleneck pg_catalog.int4 DEFAULT NULL,
     prefix_length pg_catalog.int4 DEFAULT NULL,
+    vectors pg_catalog.bool DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     OUT parameters pg_catalog.int8,
     OUT paper_inference_flops pg_catalog.float8,
@@ -1006,7 +1010,7 @@ CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
 COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
     pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
     pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4,
-    pg_catalog.int4, pg_catalog.int4) IS
+    pg_catalog.int4, pg_catalog.bool, pg_catalog.int4) IS
     'the same for the backbone, the method and the choices of a task';
 
 CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.jsonb)

@@ -93,6 +93,7 @@ INSERT INTO variant VALUES
     ('r8_qv', $$method => 'lora', rank => 8, alpha => 16, targets => '{q,v}', norms => false, learning_rate => 0.2$$),
     ('r64_wo', $$method => 'lora', rank => 64, alpha => 0.5, targets => ARRAY['wo', 'wi', 'wo'], norms => false, learning_rate => 0.3$$),
     ('r2_k', $$method => 'lora', rank => 2, targets => '{k}', learning_rate => 0.05$$),
+    ('lv', $$method => 'lora', rank => 2, norms => false, vectors => true, learning_rate => 0.2$$),
     ('i_all', $$targets => '{q,k,v,o,wo}', learning_rate => 0.02$$),
     ('i_wo', $$method => 'ia3', targets => '{wo}', learning_rate => 0.02$$),
     ('i_some', $$targets => '{EncDecAttention.q,EncDecAttention.k,SelfAttention.o,wo,SelfAttention.v}', learning_rate => 0.02$$),
@@ -148,7 +149,7 @@ SELECT options, train('x', options) FROM unnest(ARRAY[
     $$method => 'compacter', bottleneck => 10$$, $$method => 'compacter++', rank => 4$$, $$method => 'ia3', bottleneck => 4$$,
     $$targets => '{k,wi_1}'$$, $$targets => '{}'$$, $$targets => '{DenseReluDense.o}'$$,
     $$method => 'prompt', prompt_length => 0$$, $$method => 'prompt', prompt_length => 1001$$,
-    $$method => 'prefix', prefix_length => 257$$, $$method => 'prefix', prompt_length => 4$$, $$method => 'prompt', prefix_length => 4$$]) options;
+    $$method => 'prefix', prefix_length => 257$$, $$method => 'prefix', prompt_length => 4$$, $$method => 'prompt', prefix_length => 4$$, $$vectors => true$$]) options;
 -- versions of earlier releases lack options, or have an older name for one
 BEGIN;
 INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
@@ -175,9 +176,11 @@ SELECT version, attempt(format('SELECT ia3_predict(%L, %L)', 'lora@' || version,
 ROLLBACK;
 -- with its configuration an adapter comes back with all its options, without it with the defaults of what the bytes do not tell
 SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1'), ia3_export_config(v.task || '@1')) FROM variant v
- WHERE v.task NOT IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20');
-SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1')) FROM variant v WHERE v.task IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20');
+ WHERE v.task NOT IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20', 'lv');
+SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1')) FROM variant v WHERE v.task IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20', 'lv');
 SELECT attempt($$SELECT ia3_export_config('r2_k')$$);
+SELECT attempt($$SELECT ia3_export_config('lv')$$);
+SELECT attempt($$SELECT ia3_import('peft', ia3_export('lv'), '{"peft_type": "LORA", "r": 2, "lora_alpha": 1, "target_modules": ["q"]}')$$);
 SELECT attempt($$SELECT ia3_import('peft', ia3_export('r2_k'), ia3_export_config('r1@1') || '{"r": 2}')$$);
 SELECT a.task, a.recipe -> 'method_options' = b.recipe -> 'method_options' AS same_options, a.digest = b.digest AS same_bytes
   FROM ia3.adapter a JOIN ia3.adapter b ON b.task = substr(a.task, 6) AND b.version = 1 WHERE a.task LIKE 'copy\_%_%' ORDER BY a.task;

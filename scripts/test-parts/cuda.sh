@@ -5,7 +5,7 @@
 # What kernels do, on a simulated GPU: kernels one by one, then whole models against transformers' results. Of the
 # largest tests, which would take many minutes there, only some cases: TEST=FILTER.
 CUDA_TESTS=("devices=devices: training t5-gated-untied f*" "devices=devices: scores t5-gated-untied*"
-    "methods=*t5-relu-tied float32" "variants=*t5-relu-tied float32" "targets=*t5-relu-tied float32"
+    "methods=*t5-relu-tied float32" "variants=*t5-relu-tied float32" "targets=*t5-relu-tied float32" "lora_vectors=*t5-relu-tied float32"
     "gradient=losses and gradients*" "gradient=20 steps t5-gated-untied*"
     golden attention_shapes generate load merge device kernels_{matmul,rows,bottlenecks,prefix,attention} train=jobs_are_independent)
 

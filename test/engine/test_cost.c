@@ -548,6 +548,7 @@ training(void **state)
                     {"ia3", "{\"targets\": [\"q\", \"k\", \"wo\"]}"},
                     {"ia3", "{\"targets\": [\"q\", \"v\", \"o\"]}"},
                     {"lora", "{\"rank\": 20, \"targets\": [\"k\", \"o\", \"wo\"]}"},
+                    {"lora", "{\"rank\": 2, \"vectors\": true}"},
                     {"adapter", "{\"bottleneck\": 7}"},
                     {"compacter", "{\"bottleneck\": 12}"},
                     {"prompt", "{\"prompt_length\": 1}"},

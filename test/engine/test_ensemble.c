@@ -77,6 +77,7 @@ static const struct {
 } cases[] = {{"ia3", "", 3},
              {"ia3", "{\"targets\": [\"q\", \"k\", \"o\"]}", 2},
              {"lora", "{\"rank\": 3}", 2},
+             {"lora", "{\"rank\": 3, \"vectors\": true}", 2},
              {"bitfit", "", 2},
              {"prompt", "{\"prompt_length\": 3}", 4},
              {"prefix", "{\"prefix_length\": 3}", 2},

@@ -33,6 +33,7 @@ test_counts(void **state)
         {"lora", "{\"rank\": 1}", 8847360 / 4 + 249856},
         {"lora", "{\"rank\": 8, \"targets\": [\"q\", \"v\"], \"norms\": false}", 8 * 72 * 2 * (2048 + 2048)},
         {"lora", "{\"targets\": [\"wo\"], \"norms\": false}", 4 * 48 * (5120 + 2048)},
+        {"lora", "{\"vectors\": true}", 9097216 + 540672},
         {"adapter", "", 12934144},
         {"adapter", "{\"bottleneck\": 32}", 48 * (2 * 32 * 2048 + 32 + 2048) + 249856},
         {"compacter", "", 870400}, /* 807 K in the paper, and 540 K: docs/sql.md */
@@ -103,6 +104,7 @@ test_json(void **state)
         {"lora", "{\"rank\": \"4\"}", "rank must be a number"},
         {"lora", "{\"rank\": null}", "rank must be a number"},
         {"lora", "{\"norms\": 1}", "norms must be true or false"},
+        {"lora", "{\"vectors\": 1}", "vectors must be true or false"},
         {"lora", "{\"rank\": 4, \"rank\": 8}", "the options of the method \"lora\" are not a JSON object"},
         {"lora", "[]", "the options of the method \"lora\" are not a JSON object"},
         {"lora", "{", "the options of the method \"lora\" are not a JSON object"},
@@ -406,6 +408,7 @@ test_differences(void **state)
     check_differences(f, "lora", "{\"rank\": 11, \"alpha\": 3, \"targets\": [\"k\", \"o\", \"wi_1\"]}");
     check_differences(f, "lora", "{\"rank\": 1, \"targets\": [\"q\", \"v\", \"wi_0\", \"wo\"]}");
     check_differences(f, "lora", "{\"rank\": 2, \"norms\": false}");
+    check_differences(f, "lora", "{\"rank\": 2, \"norms\": false, \"vectors\": true}");
     check_differences(f, "lora", "{\"rank\": 2, \"targets\": [\"SelfAttention.q\", \"EncDecAttention.v\"]}");
     check_differences(f, "bitfit", "{\"targets\": [\"q\", \"v\", \"wi_0\"]}");
     check_differences(f, "prompt", "{\"prompt_length\": 2}");
@@ -431,6 +434,7 @@ test_mixed(void **state)
                  {"lora", "{\"rank\": 9, \"alpha\": 4}"},
                  {"lora", "{\"rank\": 9, \"alpha\": 5}"},
                  {"ia3", ""},
+                 {"lora", "{\"rank\": 3, \"vectors\": true}"},
                  {"lora", "{\"norms\": false}"},
                  {"bitfit", ""},
                  {"bitfit", "{\"targets\": [\"k\"]}"},
@@ -529,12 +533,11 @@ test_prompt_of_tokens(void **state)
     close_fixture(f);
 }
 
-/* The norms of LoRA are those of the method layernorm: in scores, loss and gradients, if the factors change nothing. */
+/* What another method has, and LoRA with these options as well, means the same there if the factors change nothing: loss, gradients. */
 static void
-test_norms(void **state)
+check_part(const fixture *f, const char *method, const char *options)
 {
-    fixture *f = open_fixture(state);
-    const ia3_layout *s = layout_of(f, "layernorm", ""), *l = layout_of(f, "lora", "");
+    const ia3_layout *s = layout_of(f, method, ""), *l = layout_of(f, "lora", options);
     float *a = random_values(s, 3), *b = calloc(l->n_values, sizeof *b);
     float *ga = malloc(s->n_values * sizeof *ga), *gb = malloc(l->n_values * sizeof *gb);
     float *part = malloc(s->n_values * sizeof *part), *zeros = calloc(s->n_values, sizeof *zeros);
@@ -552,6 +555,14 @@ test_norms(void **state)
     free(gb);
     free(part);
     free(zeros);
+}
+
+static void
+test_parts(void **state)
+{
+    fixture *f = open_fixture(state);
+    check_part(f, "layernorm", "");
+    check_part(f, "ia3", "{\"norms\": false, \"vectors\": true}");
     close_fixture(f);
 }
 
@@ -637,12 +648,15 @@ test_generation(void **state)
 static void
 test_files(void **state)
 {
-    static const char *const methods[] = {"lora", "prompt", "bitfit", "lora", "prefix"};
+    static const char *const methods[] = {"lora", "prompt", "bitfit", "lora", "prefix", "lora"};
     static const char *const options[] = {"{\"rank\": 7, \"targets\": [\"q\", \"wi_0\"]}",
-                                          "{\"prompt_length\": 3}", "{\"targets\": [\"k\"]}",
-                                          "{\"norms\": false}", "{\"prefix_length\": 9}"};
+                                          "{\"prompt_length\": 3}",
+                                          "{\"targets\": [\"k\"]}",
+                                          "{\"norms\": false}",
+                                          "{\"prefix_length\": 9}",
+                                          "{\"rank\": 2, \"vectors\": true}"};
     fixture *f = open_fixture(state);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         const ia3_layout *l = layout_of(f, methods[i], options[i]), *found;
         float *values = random_values(l, 2);
         ia3_error err = {0};
@@ -699,7 +713,7 @@ main(void)
     static const golden_test tests[] = {
         {"identities", test_identities, true, BOTH}, {"finite differences", test_differences, false, GATED},
         {"mixed", test_mixed, true, BOTH},           {"prompt of tokens", test_prompt_of_tokens, true, BOTH},
-        {"norms", test_norms, false, GATED},         {"generation", test_generation, false, BOTH},
+        {"parts", test_parts, false, GATED},         {"generation", test_generation, false, BOTH},
         {"files", test_files, false, GATED},
     };
     int failed = cmocka_run_group_tests_name("options", plain, NULL, NULL);

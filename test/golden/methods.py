@@ -4,7 +4,7 @@
 The methods that (IA)3 is compared with, on the checkpoints that generate.py left: LoRA and prompt tuning as peft
 computes them, biases and scales of norms by hooks on transformers' modules, for peft has no such methods; adapters and Compacter as T-Few's modules, behind sub-layers;
 prefixes as its attentions have them, trained through its network (prefix.py). Names are
-METHOD.TENSOR (the adapter, named as the engine stores it), METHOD.scores.INPUT, METHOD.losses (total, lm,
+METHOD.TENSOR (the adapter, named as the engine stores it; lora_vectors is LoRA with vectors of (IA)3), METHOD.scores.INPUT, METHOD.losses (total, lm,
 unlikelihood, length_norm of the "tfew" batch), METHOD.grad.TENSOR, after five steps of Adafactor METHOD.final.TENSOR,
 METHOD.curve (the losses of twenty other steps), and prefix.start.TENSOR (a new prefix). Everything is computed in float64 and stored in float32.
 t5-relu-tied has the scores only.
@@ -26,7 +26,7 @@ import oracle  # noqa: E402
 import prefix  # noqa: E402
 
 RANK, WIDTH, PHM_WIDTH, TOKENS, STEPS, CURVE, BATCH = 4, 5, 8, 10, 5, 20, 4
-RATES = {"lora": 3e-3, "adapter": 3e-3, "compacter": 3e-3, "compacter++": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2,
+RATES = {"lora": 3e-3, "lora_vectors": 3e-3, "adapter": 3e-3, "compacter": 3e-3, "compacter++": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2,
          "prefix": 3e-3}
 LINEARS = ["q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"]
 TRAINED = "t5-gated-untied"
@@ -45,7 +45,7 @@ class Plain:
 
 def draw(rng, name, shape):
     x = rng.standard_normal(shape)
-    if name.endswith(".scale"):
+    if name.endswith((".scale", ".ia3_l")):
         return 1 + 0.3 * x
     return x if name == "prompt_embeddings" else 0.6 * x if len(shape) == 3 else 0.3 * x
 
@@ -62,6 +62,23 @@ def add_scales(base, parameters):
             scale = torch.nn.Parameter(torch.ones(base.config.d_model))
             module.register_forward_hook(lambda m, args, out, scale=scale: out * scale)
             parameters[f"{PREFIX}{name}.scale"] = scale
+
+
+def add_lora_vectors(base):
+    """LoRA with (IA)3's vectors, which multiply the results of k and v and the input of wo."""
+    model, parameters = add_lora(base)
+    for name, module in model.named_modules():
+        kind = name.split(".")[-1]
+        if kind not in ("k", "v", "wo") or not hasattr(module, "lora_A"):
+            continue
+        n = module.in_features if kind == "wo" else module.out_features
+        vector = torch.nn.Parameter(torch.ones((1, n) if kind == "wo" else (n, 1)))
+        if kind == "wo":
+            module.register_forward_pre_hook(lambda m, args, vector=vector: (args[0] * vector.flatten(), *args[1:]))
+        else:
+            module.register_forward_hook(lambda m, args, out, vector=vector: out * vector.flatten())
+        parameters[f"{name}.ia3_l"] = vector
+    return model, parameters
 
 
 def add_layernorm(base):
@@ -180,7 +197,7 @@ def run(golden, method, out):
         p.requires_grad_(False)
     if method == "prefix":
         out |= {f"prefix.start.{PREFIX}{n}.prefix_direct": x for n, x in prefix.fresh(base).items()}
-    model, parameters = {"lora": add_lora, "adapter": add_adapter, "compacter": add_compacter,
+    model, parameters = {"lora": add_lora, "lora_vectors": add_lora_vectors, "adapter": add_adapter, "compacter": add_compacter,
                          "compacter++": add_compacter_plus, "bitfit": add_bitfit, "layernorm": add_layernorm,
                          "prompt": add_prompt, "prefix": add_prefix}[method](base)
     rng = np.random.default_rng(golden.seed + 5000)
@@ -195,7 +212,7 @@ def run(golden, method, out):
         for i, (ids, choices) in enumerate(configs.draw_inputs(golden)):
             encoded = oracle.encode(model, ids)
             scores = [float(oracle.logprobs(model, encoded, c).mean()) for c in choices]
-            if method in ("lora", "prompt") and not base.config.tie_word_embeddings:
+            if method in ("lora", "lora_vectors", "prompt") and not base.config.tie_word_embeddings:
                 assert np.allclose(scores, [peft_score(model, ids, c) for c in choices], atol=1e-6)
             out[f"{method}.scores.{i}"] = np.array(scores)
     if golden.name == TRAINED:

@@ -92,6 +92,7 @@ typedef struct ia3_layout {
     bool hooks; /* rows of such adapters need calls of the method's hooks */
     ia3_method_cost cost; /* what the method adds to the backbone's work */
 
+    bool vectors; /* the values that belong to no place are vectors of (IA)³, in its standard layout */
     /* what is trained, if that is not the adapter's values themselves but others that they are computed from (method.h); else NULL */
     struct ia3_layout *trained;
 

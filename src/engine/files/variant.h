@@ -15,7 +15,7 @@
 
 struct ia3_method;
 
-#define IA3_MAX_OPTIONS 4  /* of one method */
+#define IA3_MAX_OPTIONS 5  /* of one method */
 #define IA3_MAX_MEMBERS 32 /* of an ensemble */
 
 typedef enum ia3_option_kind {

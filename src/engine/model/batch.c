@@ -64,6 +64,7 @@ ia3_batch_add_slot(ia3_batch *b, const ia3_layout *layout, const float *values, 
     b->n_others += !layout->variant.method->fused;
     b->n_hooked += layout->hooks;
     b->n_keyed += layout->lead_keys;
+    b->n_scaled += layout->variant.method->fused || layout->vectors;
     b->n_placed += layout->variant.method->fused && !layout->plain;
     b->slots = ia3_realloc(b->slots, (size_t) (b->n_slots + 1) * sizeof *b->slots);
     b->grad_slots = ia3_realloc(b->grad_slots, (size_t) (b->n_slots + 1) * sizeof *b->grad_slots);

@@ -47,10 +47,11 @@ typedef struct ia3_batch {
 
     /*
      * The layout of each slot; how many slots have a method that is not fused, how many have hooks, how many have vectors of
-     * (IA)³ in other places than the standard ones, and how many have keys and values for lead rows; the rows of those with hooks.
+     * (IA)³ in other places than the standard ones, how many have keys and values for lead rows, and how many have any vectors of
+     * (IA)³; the rows of those with hooks.
      */
     const ia3_layout **layouts;
-    int n_others, n_hooked, n_placed, n_keyed;
+    int n_others, n_hooked, n_placed, n_keyed, n_scaled;
     ia3_segments enc_segments, dec_segments;
 
     /* dropout (training only): its probability, and one key per row; NULL: no dropout */

@@ -6,7 +6,8 @@
  * other kernels: what they lack is ones, and for a vector of q the keys are multiplied, because
  *     (q ⊙ l_q)·(k ⊙ l_k) = q·(k ⊙ l_q ⊙ l_k).
  * If an adapter has both vectors, the pass computes their product, here called twins, and after the backward pass from
- * its gradient those of the two. The vector of o is applied by a hook (methods/ia3.c).
+ * its gradient those of the two. The vector of o is applied by a hook (methods/ia3.c). LoRA can have the standard
+ * vectors, too (`vectors` in layout.h).
  */
 #include "pass.h"
 
@@ -199,6 +200,8 @@ vector_in(const ia3_pass *p, int slot, float *values, float *twins, float *absen
           ia3_vector v)
 {
     const ia3_layout *l = p->batch->layouts[slot];
+    if (l->vectors)
+        return values ? values + l->rest + own_offset(p->m->layout, decoder, layer, v) : NULL;
     if (!is_fused(p, slot))
         return absent;
     const ptrdiff_t own = own_offset(l, decoder, layer, v), query = query_offset(l, decoder, layer, v);
@@ -261,20 +264,23 @@ make_table(const ia3_pass *p, bool grads)
     return table;
 }
 
-/* The slots on the device, with ones for those of other methods. */
+/* The slots on the device, with ones for those without vectors. */
 static const float *const *
 plain_slots(const ia3_pass *p)
 {
     const ia3_batch *b = p->batch;
     const float **slots = OPS->arena_alloc(DEV, (size_t) b->n_slots * sizeof *slots);
     OPS->upload(DEV, slots, b->slots, (size_t) b->n_slots * sizeof *slots);
-    for (int i = 0; b->n_others > 0 && i < b->n_slots; i++)
+    for (int i = 0; b->n_others > 0 && i < b->n_slots; i++) {
+        const ia3_layout *l = b->layouts[i];
+        const float *vectors = l->vectors ? b->slots[i] + l->rest : p->m->ones;
         if (!is_fused(p, i))
-            OPS->upload(DEV, slots + i, &p->m->ones, sizeof *slots);
+            OPS->upload(DEV, slots + i, &vectors, sizeof *slots);
+    }
     return slots;
 }
 
-/* The kernels also compute (IA)³ gradients for slots of other methods, which go to memory that is never read. */
+/* The kernels also compute (IA)³ gradients for slots without vectors, which go to memory that is never read. */
 static float *const *
 plain_grads(const ia3_pass *p)
 {
@@ -284,8 +290,9 @@ plain_grads(const ia3_pass *p)
     for (int i = 0; b->n_others > 0 && i < b->n_slots; i++) {
         if (is_fused(p, i))
             continue;
-        float *nowhere = OPS->arena_alloc(DEV, p->m->layout->n_values * sizeof(float));
-        OPS->upload(DEV, slots + i, &nowhere, sizeof nowhere);
+        float *to = b->layouts[i]->vectors ? b->grad_slots[i] + b->layouts[i]->rest
+                                           : OPS->arena_alloc(DEV, p->m->layout->n_values * sizeof(float));
+        OPS->upload(DEV, slots + i, &to, sizeof to);
     }
     return slots;
 }
@@ -295,7 +302,7 @@ ia3_pass_find_vectors(ia3_pass *p)
 {
     const ia3_batch *b = p->batch;
     p->vectors = (ia3_vectors){.by_place = b->n_placed > 0};
-    if (b->n_slots == b->n_others)
+    if (b->n_slots == 0 || b->n_scaled == 0)
         return;
     if (p->vectors.by_place)
         prepare_twins(p);

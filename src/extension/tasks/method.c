@@ -82,7 +82,8 @@ Ia3MethodOptionsFromArguments(FunctionCallInfo fcinfo, int first)
         enum { INTEGER, FLOAT, BOOLEAN, STRINGS } type;
     } options[] = {{"rank", INTEGER},       {"alpha", FLOAT},           {"targets", STRINGS},
                    {"norms", BOOLEAN},      {"prompt_length", INTEGER}, {"decoder", BOOLEAN},
-                   {"bottleneck", INTEGER}, {"prefix_length", INTEGER}, {"ensemble", INTEGER}};
+                   {"bottleneck", INTEGER}, {"prefix_length", INTEGER}, {"vectors", BOOLEAN},
+                   {"ensemble", INTEGER}};
     Ia3JsonObject json;
     Jsonb *object;
 

@@ -1,8 +1,9 @@
 /*
  * lora.c
  *     LoRA: a low-rank addition to linear layers, y += (alpha / rank) · (x·Aᵀ)·Bᵀ, A [rank, in], B [out, rank], stored as
- *     in peft, "base_model.model.<module>.lora_A.weight", and, if `norms` is on, as in T-Few, a scale for the output of
- *     each norm. The standard configuration is T-Few's.
+ *     in peft, "base_model.model.<module>.lora_A.weight"; if `norms` is on, as in T-Few, a scale for the output of
+ *     each norm; and if `vectors` is on, the vectors of (IA)³ as well, which multiply what both weights together result in. The
+ *     standard configuration is T-Few's.
  */
 #include "methods.h"
 #include "norm_scale.h"
@@ -16,8 +17,9 @@
 
 #define A_SUFFIX ".lora_A.weight"
 #define B_SUFFIX ".lora_B.weight"
+#define VECTOR   ".ia3_l"
 
-enum { RANK, ALPHA, TARGETS, NORMS };
+enum { RANK, ALPHA, TARGETS, NORMS, VECTORS };
 static const ia3_method_option options[] = {
     [RANK] =
         {.name = "rank", .kind = IA3_OPTION_WHOLE, .min = 1, .max = IA3_MAX_RANK, .standard = 4, .before = 4},
@@ -33,6 +35,7 @@ static const ia3_method_option options[] = {
                  .standard = IA3_ALL_KINDS,
                  .before = IA3_ALL_KINDS},
     [NORMS] = {.name = "norms", .kind = IA3_OPTION_FLAG, .standard = 1, .before = 0},
+    [VECTORS] = {.name = "vectors", .kind = IA3_OPTION_FLAG, .unrecorded = true, .standard = 0, .before = 0},
     {.name = NULL},
 };
 
@@ -64,13 +67,31 @@ add_module(ia3_layout *l, const ia3_module *m)
     ia3_layout_add_matrix(l, m->out, rank, 0.0f, "%s" B_SUFFIX, m->name)->partner = -1;
 }
 
-/* The rank is that of any matrix A; the targets, and whether there are norms, are what there are tensors for. */
+/* The vectors have the names and shapes that they have in adapters of (IA)³. */
+static void
+add_vectors(ia3_layout *l, const ia3_config *config)
+{
+    if (ia3_option(l, VECTORS) == 0)
+        return;
+
+    ia3_layout *ia3 = ia3_layout_create(config, ia3_variant_standard(&ia3_method_ia3));
+
+    for (int i = 0; i < ia3->n; i++) {
+        const ia3_layout_entry *e = &ia3->entries[i];
+
+        ia3_layout_add_matrix(l, e->rows, e->cols, e->start, "%s", e->name)->feedforward = e->feedforward;
+    }
+    ia3_layout_free(ia3);
+    l->vectors = true;
+}
+
+/* The rank is that of any matrix A; the targets, and whether there are norms and vectors, are what there are tensors for. */
 static void
 guess(const ia3_safetensors *st, ia3_variant *v)
 {
     int targets = 0;
 
-    v->options[NORMS] = 0;
+    v->options[NORMS] = v->options[VECTORS] = 0;
     for (int i = 0; i < st->n; i++) {
         const ia3_st_tensor *t = &st->tensors[i];
 
@@ -78,6 +99,8 @@ guess(const ia3_safetensors *st, ia3_variant *v)
         targets |= 1 << ia3_kind_of_tensor(t->name, B_SUFFIX) & IA3_ALL_KINDS;
         if (ia3_name_ends_with(t->name, strlen(t->name), IA3_NORM_SCALE_SUFFIX))
             v->options[NORMS] = 1;
+        if (ia3_name_ends_with(t->name, strlen(t->name), VECTOR))
+            v->options[VECTORS] = 1;
         if (t->ndim == 2 && ia3_name_ends_with(t->name, strlen(t->name), A_SUFFIX))
             v->options[RANK] = (double) t->shape[0];
     }
@@ -90,7 +113,7 @@ peft(const ia3_variant *v)
 {
     const double alpha = v->options[ALPHA];
 
-    if (v->options[NORMS] != 0)
+    if (v->options[NORMS] != 0 || v->options[VECTORS] != 0)
         return NULL;
     return json_pack("{s:s, s:s, s:n, s:b, s:b, s:o, s:f, s:n, s:i, s:o}", "peft_type", "LORA", "bias",
                      "none", "exclude_modules", "fan_in_fan_out", 0, "init_lora_weights", 1, "lora_alpha",
@@ -148,6 +171,8 @@ read_peft(const json_t *config, ia3_variant *v, ia3_error *err)
         return ia3_peft_fail(err, "\"bias\" is \"%.64s\", not \"none\".", bias);
     if (v->options[NORMS] != 0)
         return ia3_peft_fail(err, "The adapter has scales of norms, which PEFT does not have.");
+    if (v->options[VECTORS] != 0)
+        return ia3_peft_fail(err, "The adapter has vectors of (IA)³, which PEFT's LoRA does not have.");
     if (rank != v->options[RANK])
         return ia3_peft_fail(err, "\"r\" is %.15g, but the rank of the adapter is %.15g.", rank,
                              v->options[RANK]);
@@ -252,6 +277,7 @@ const ia3_method ia3_method_lora = {
     .name = "lora",
     .options = options,
     .module = add_module,
+    .tensors = add_vectors,
     .guess = guess,
     .marks = (const char *const[]){A_SUFFIX, B_SUFFIX, NULL},
     .peft = peft,
