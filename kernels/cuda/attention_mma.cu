@@ -8,22 +8,30 @@
  * buffer. The (IA)³ vectors are applied to queries and outputs, so keys and values are used as they are in memory. The
  * softmax is computed in fp32; its weights are rounded to bf16 for the second matrix product, but not for their sum.
  *
- * For d_kv = 64 a block uses 38 KB of shared memory and 165 registers per thread, so 3 blocks (12 warps) fit on a
- * multiprocessor. 8 sequences of 103 tokens with 32 heads are 512 blocks; 132 multiprocessors run 396 at a time. A
- * full tile takes a block about 1,500 cycles, so the attention of a scoring batch takes about 6% of a layer's time.
+ * For d_kv = 64 a block uses 46 KB of shared memory and 128 registers per thread, so 4 blocks (16 warps) fit on a
+ * multiprocessor with 228 KB. 8 sequences of 103 tokens with 32 heads are 512 blocks; 132 multiprocessors run 528 at a time.
  */
 #include "attention_mma.cuh"
 
 namespace {
 
+/* Blocks with d_kv = 64 that fit in a multiprocessor's shared memory: 228 KB from sm_90 on, 164 KB before. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+enum { BLOCKS = 4 };
+#else
+enum { BLOCKS = 3 };
+#endif
+
 template <int D> struct fwd_shared {
+    uint4 q_low[D / 16][IA3_MMA_THREADS]; /* each thread's own */
     uint16_t k[2][ia3_tile<D>::SIZE], v[2][ia3_tile<D>::SIZE];
     float bias[2][IA3_MMA_ROWS + IA3_MMA_KEYS];
 };
 
 /* A warp's state for its 16 queries; index 0 is row g, index 1 is row g + 8. */
 template <int D> struct fwd_rows {
-    uint32_t q[D / 16][4], q_low[D / 16][4];
+    uint32_t q[D / 16][4]; /* the high half of q ⊙ l_k */
+    uint4 *q_low;          /* [D / 16][IA3_MMA_THREADS]: the low half, in shared memory */
     float out[D / 8][4];
     float max[2], sum[2];
     bool split; /* q_low is not all zeros */
@@ -31,21 +39,26 @@ template <int D> struct fwd_rows {
 
 template <int D>
 __device__ __forceinline__ void
-load_queries(fwd_rows<D> &r, const ia3_rows &q, const float *lk, int row)
+load_queries(fwd_rows<D> &r, uint4 q_low[][IA3_MMA_THREADS], const ia3_rows &q, const float *lk, int row)
 {
     int t = (int) threadIdx.x & 3;
     r.split = lk != NULL;
+    r.q_low = &q_low[0][threadIdx.x];
 #pragma unroll
-    for (int kk = 0; kk < D / 16; kk++)
+    for (int kk = 0; kk < D / 16; kk++) {
+        uint32_t low[4] = {};
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             int col = kk * 16 + (e >> 1) * 8 + 2 * t;
             uint32_t pair = ia3_rows_pair(q, row + (e & 1) * 8, col);
             r.q[kk][e] = pair;
-            r.q_low[kk][e] = 0;
             if (lk && col < q.d)
-                ia3_scaled_pair(&r.q[kk][e], &r.q_low[kk][e], pair, lk, col);
+                ia3_scaled_pair(&r.q[kk][e], &low[e], pair, lk, col);
         }
+        uint4 words;
+        words.x = low[0], words.y = low[1], words.z = low[2], words.w = low[3];
+        r.q_low[kk * IA3_MMA_THREADS] = words;
+    }
 #pragma unroll
     for (int n = 0; n < D / 8; n++)
 #pragma unroll
@@ -67,15 +80,18 @@ scores(float s[8][4], const fwd_rows<D> &r, const uint16_t *k, const float *bias
         for (int e = 0; e < 4; e++)
             s[n][e] = 0.0f;
 #pragma unroll
-    for (int kk = 0; kk < D / 16; kk++)
+    for (int kk = 0; kk < D / 16; kk++) {
+        const uint4 words = r.q_low[kk * IA3_MMA_THREADS];
+        const uint32_t low[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
         for (int n = 0; n < 8; n += 2) {
             uint32_t b[4];
             ia3_tile_b<D>(b, k, n * 8, kk * 16);
             ia3_mma_pair(s[n], s[n + 1], r.q[kk], b);
             if (r.split)
-                ia3_mma_pair(s[n], s[n + 1], r.q_low[kk], b);
+                ia3_mma_pair(s[n], s[n + 1], low, b);
         }
+    }
     if (bias)
         ia3_add_bias<8>(s, bias + IA3_MMA_ROWS - 1 - warp * 16 - g + 2 * t, 1);
     if (n_k >= IA3_MMA_KEYS)
@@ -105,7 +121,8 @@ softmax_step(fwd_rows<D> &r, float s[8][4])
         for (int n = 0; n < 8; n++)
 #pragma unroll
             for (int e = 2 * half; e < 2 * half + 2; e++) {
-                s[n][e] = ia3_exp2((s[n][e] - max) * IA3_LOG2E); /* exactly 1 for the maximum, however large */
+                s[n][e] =
+                    ia3_exp2((s[n][e] - max) * IA3_LOG2E); /* exactly 1 for the maximum, however large */
                 sum += s[n][e];
             }
         r.sum[half] = r.sum[half] * shrink + sum;
@@ -181,7 +198,7 @@ attend_nothing(const ia3_attention &a, const ia3_attention_item &it, int first)
 
 template <int D>
 __global__ void
-__launch_bounds__(IA3_MMA_THREADS, D <= 64 ? 3 : 2)
+__launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 2)
     attention_kernel(const ia3_attention a, const ia3_cuda_mask mask)
 {
     IA3_SHARED(fwd_shared<D>, sh);
@@ -203,7 +220,7 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? 3 : 2)
     const int warp_row = first + ((int) threadIdx.x >> 5) * 16, row = warp_row + ((int) threadIdx.x >> 2 & 7);
     const bool busy = warp_row < it.n_q;
     fwd_rows<D> r;
-    load_queries(r, q, it.lk, row);
+    load_queries(r, sh->q_low, q, it.lk, row);
     uint64_t key[2] = {0, 0};
     if (mask.on)
         for (int half = 0; half < 2; half++)

@@ -11,20 +11,21 @@
  *            keys are divided among at most IA3_KEY_SPLITS blocks; each block's share of dl_k and dl_v goes to a row
  *            of its own in the partial sums.
  *
- * For d_kv = 64 the queries kernel uses 38 KB of shared memory per block and the keys kernel 68 KB (3 blocks on a
- * multiprocessor with 228 KB). For d_kv = 128 the inner loop takes 32 queries (or keys) at a time to limit registers
- * and memory.
+ * For d_kv = 64 the queries kernel uses 46 KB of shared memory per block and the keys kernel 50 KB, and both 128 registers,
+ * so that four blocks fit in a multiprocessor with 228 KB.
  */
 #include "attention_mma.cuh"
 
 namespace {
 
 /*
- * The double buffers hold tiles of ROWS rows. KEYS (or QUERIES) of these are processed at a time: as many as possible
- * while the results still fit in registers.
+ * The double buffers hold tiles of KEY_ROWS keys or QUERY_ROWS queries. KEYS (or QUERIES) of these are processed at a time.
+ * With d_kv = 64 as many as let four blocks share a multiprocessor's memory and registers: eight inputs of 65 to 128 tokens
+ * and 32 heads are then processed all at once on a GPU with 132 of them.
  */
 template <int D> struct walk {
-    enum { ROWS = D <= 64 ? 64 : 32, KEYS = 16, QUERIES = D <= 64 ? 32 : 16, SIZE = ROWS * ia3_tile<D>::LD };
+    enum { KEY_ROWS = D <= 64 ? 64 : 32, QUERY_ROWS = 32, KEYS = 16, QUERIES = 16 };
+    enum { KEY_SIZE = KEY_ROWS * ia3_tile<D>::LD, QUERY_SIZE = QUERY_ROWS * ia3_tile<D>::LD };
 };
 
 /* P from a score; lse2 is lse to base 2. */
@@ -36,7 +37,7 @@ weight(float s, float lse2)
 
 /* Blocks with d_kv = 64 that fit in a multiprocessor's shared memory: 228 KB from sm_90 on, 164 KB before. */
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-enum { BLOCKS = 3 };
+enum { BLOCKS = 4 };
 #else
 enum { BLOCKS = 2 };
 #endif
@@ -44,14 +45,16 @@ enum { BLOCKS = 2 };
 /* ---- queries ---- */
 
 template <int D> struct queries_shared {
-    uint16_t k[2][walk<D>::SIZE], v[2][walk<D>::SIZE];
-    float bias[2][IA3_MMA_ROWS + walk<D>::ROWS];
+    uint4 q_low[D / 16][IA3_MMA_THREADS]; /* each thread's own */
+    uint16_t k[2][walk<D>::KEY_SIZE], v[2][walk<D>::KEY_SIZE];
+    float bias[2][IA3_MMA_ROWS + walk<D>::KEY_ROWS];
 };
 
 template <int D> struct query_rows {
-    uint32_t q[D / 16][4], q_low[D / 16][4], dout[D / 16][4]; /* q ⊙ l_k; dout ⊙ l_v */
-    float dq[D / 8][4];                                       /* before ⊙ l_k */
-    float dot[2], lse2[2];                                    /* lse2: lse to base 2 */
+    uint32_t q[D / 16][4], dout[D / 16][4]; /* the high half of q ⊙ l_k; dout ⊙ l_v */
+    uint4 *q_low;                           /* [D / 16][IA3_MMA_THREADS]: the low half, in shared memory */
+    float dq[D / 8][4];                     /* before ⊙ l_k */
+    float dot[2], lse2[2];                  /* lse2: lse to base 2 */
     uint64_t key[2];
     bool split;
 };
@@ -80,13 +83,14 @@ dot_rows(query_rows<D> &r, const ia3_rows &out, int row)
 
 template <int D>
 __device__ __forceinline__ void
-load_query_rows(query_rows<D> &r, const ia3_attention &a, const ia3_attention_item &it, const void *dout,
-                int row)
+load_query_rows(query_rows<D> &r, uint4 q_low[][IA3_MMA_THREADS], const ia3_attention &a,
+                const ia3_attention_item &it, const void *dout, int row)
 {
     int t = (int) threadIdx.x & 3, inner = a.n_heads * a.d_kv;
     const ia3_rows q = ia3_rows_of(a.q, a.q_stride, it.q0, it.n_q, it.head, a.d_kv);
     const ia3_rows d = ia3_rows_of(dout, (size_t) inner, it.q0, it.n_q, it.head, a.d_kv);
     r.split = it.lk != NULL;
+    r.q_low = &q_low[0][threadIdx.x];
 #pragma unroll
     for (int kk = 0; kk < D / 16; kk++)
 #pragma unroll
@@ -94,20 +98,24 @@ load_query_rows(query_rows<D> &r, const ia3_attention &a, const ia3_attention_it
             r.dout[kk][e] = ia3_rows_pair(d, row + (e & 1) * 8, kk * 16 + (e >> 1) * 8 + 2 * t);
     dot_rows(r, ia3_rows_of(a.out, (size_t) inner, it.q0, it.n_q, it.head, a.d_kv), row);
 #pragma unroll
-    for (int kk = 0; kk < D / 16; kk++)
+    for (int kk = 0; kk < D / 16; kk++) {
+        uint32_t low[4] = {}, unused;
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             int col = kk * 16 + (e >> 1) * 8 + 2 * t;
-            uint32_t pair = ia3_rows_pair(q, row + (e & 1) * 8, col), unused;
+            uint32_t pair = ia3_rows_pair(q, row + (e & 1) * 8, col);
             r.q[kk][e] = pair;
-            r.q_low[kk][e] = 0;
             if (col >= a.d_kv)
                 continue;
             if (it.lk)
-                ia3_scaled_pair(&r.q[kk][e], &r.q_low[kk][e], pair, it.lk, col);
+                ia3_scaled_pair(&r.q[kk][e], &low[e], pair, it.lk, col);
             if (it.lv)
                 ia3_scaled_pair(&r.dout[kk][e], &unused, r.dout[kk][e], it.lv, col);
         }
+        uint4 words;
+        words.x = low[0], words.y = low[1], words.z = low[2], words.w = low[3];
+        r.q_low[kk * IA3_MMA_THREADS] = words;
+    }
     for (int half = 0; half < 2; half++) {
         bool there = row + half * 8 < it.n_q;
         int at = it.q0 + row + half * 8;
@@ -135,17 +143,20 @@ walk_keys(query_rows<D> &r, const uint16_t *k, const uint16_t *v, const float *b
     int t = (int) threadIdx.x & 3;
     float s[TILES][4] = {}, dp[TILES][4] = {};
 #pragma unroll
-    for (int kk = 0; kk < D / 16; kk++)
+    for (int kk = 0; kk < D / 16; kk++) {
+        const uint4 words = r.q_low[kk * IA3_MMA_THREADS];
+        const uint32_t low[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
         for (int n = 0; n < TILES; n += 2) {
             uint32_t b[4];
             ia3_tile_b<D>(b, k, n * 8, kk * 16);
             ia3_mma_pair(s[n], s[n + 1], r.q[kk], b);
             if (r.split)
-                ia3_mma_pair(s[n], s[n + 1], r.q_low[kk], b);
+                ia3_mma_pair(s[n], s[n + 1], low, b);
             ia3_tile_b<D>(b, v, n * 8, kk * 16);
             ia3_mma_pair(dp[n], dp[n + 1], r.dout[kk], b);
         }
+    }
     uint32_t keep = mask.on ? ia3_keep_by_query<TILES>(mask, site, r.key, col) : 0xffffffffu;
     if (bias)
         ia3_add_bias<TILES>(s, bias, 1);
@@ -199,7 +210,7 @@ __global__ void
 __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
     queries_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dq, float *dots)
 {
-    enum { ROWS = walk<D>::ROWS };
+    enum { ROWS = walk<D>::KEY_ROWS };
     IA3_SHARED(queries_shared<D>, sh);
     const ia3_attention_item it = ia3_attention_item_of(a, blockIdx.x);
     const int first = it.tile * IA3_MMA_ROWS;
@@ -219,7 +230,7 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
     const int row = first + warp_first + lane_row;
     const bool busy = first + warp_first < it.n_q;
     query_rows<D> r;
-    load_query_rows(r, a, it, dout, row);
+    load_query_rows(r, sh->q_low, a, it, dout, row);
     for (int half = 0; half < 2; half++)
         if (((int) threadIdx.x & 3) == 0 && row + half * 8 < it.n_q)
             dots[ia3_dot_at(a, it, row + half * 8)] = r.dot[half];
@@ -252,13 +263,14 @@ template <int D> struct keys_shared {
     uint16_t k[ia3_tile<D>::SIZE], k_low[ia3_tile<D>::SIZE],
         v[ia3_tile<D>::SIZE]; /* k ⊙ l_k split, v ⊙ l_v */
     union {
-        uint16_t tiles[4][walk<D>::SIZE];       /* q at [stage], dout at [2 + stage] */
+        uint16_t tiles[4][walk<D>::QUERY_SIZE]; /* q at [stage], dout at [2 + stage] */
         float results[4][16 * ia3_tile<D>::LD]; /* of the warps, at the end */
     };
-    float bias[2][IA3_MMA_KEYS + walk<D>::ROWS];
-    float lse2[2][walk<D>::ROWS], dot[2][walk<D>::ROWS];
-    uint64_t key[2][walk<D>::ROWS];
+    float bias[2][IA3_MMA_KEYS + walk<D>::QUERY_ROWS];
+    float lse2[2][walk<D>::QUERY_ROWS], dot[2][walk<D>::QUERY_ROWS];
+    uint64_t key[2][walk<D>::QUERY_ROWS];
     float sums[4][2][D]; /* each warp's share of dl_k and dl_v */
+    float total[2 * D];  /* the block's, over all its tiles; a thread's own columns */
 };
 
 /* The gradients of a warp's 16 scaled keys and values. */
@@ -269,8 +281,10 @@ template <int D> struct key_rows {
 /* Copies 64 keys and values to shared memory and scales them. */
 template <int D>
 __device__ __forceinline__ void
-load_keys(keys_shared<D> *sh, const ia3_rows &k, const ia3_rows &v, const ia3_attention_item &it, int first)
+load_keys(keys_shared<D> *sh, const ia3_attention &a, const ia3_attention_item &it, int first)
 {
+    const ia3_rows k = ia3_rows_of(a.k, a.kv_stride, it.k0, it.n_k, it.head, a.d_kv);
+    const ia3_rows v = ia3_rows_of(a.v, a.kv_stride, it.k0, it.n_k, it.head, a.d_kv);
     for (int i = (int) threadIdx.x; i < IA3_MMA_KEYS * (D / 2); i += IA3_MMA_THREADS) {
         int row = i / (D / 2), col = i % (D / 2) * 2, at = row * ia3_tile<D>::LD + col;
         uint32_t key = ia3_rows_pair(k, first + row, col), value = ia3_rows_pair(v, first + row, col);
@@ -285,6 +299,19 @@ load_keys(keys_shared<D> *sh, const ia3_rows &k, const ia3_rows &v, const ia3_at
     }
 }
 
+/* Starts copying queries [i, i + ROWS) and the gradients of their results. */
+template <int D>
+__device__ __forceinline__ void
+load_queries(keys_shared<D> *sh, int stage, const ia3_attention &a, const ia3_attention_item &it,
+             const void *dout, int i)
+{
+    const size_t inner = (size_t) (a.n_heads * a.d_kv);
+    ia3_tile_load<D, walk<D>::QUERY_ROWS>(sh->tiles[stage],
+                                          ia3_rows_of(a.q, a.q_stride, it.q0, it.n_q, it.head, a.d_kv), i);
+    ia3_tile_load<D, walk<D>::QUERY_ROWS>(sh->tiles[2 + stage],
+                                          ia3_rows_of(dout, inner, it.q0, it.n_q, it.head, a.d_kv), i);
+}
+
 /*
  * Loads what the scores of queries [i, i + ROWS) need in addition to the tiles. Queries beyond the last one get weight
  * zero.
@@ -294,7 +321,7 @@ __device__ __forceinline__ void
 load_statistics(keys_shared<D> *sh, int stage, const ia3_attention &a, const ia3_attention_item &it,
                 const float *dots, int i, int first)
 {
-    enum { ROWS = walk<D>::ROWS };
+    enum { ROWS = walk<D>::QUERY_ROWS };
     if (a.bias)
         ia3_bias_load(sh->bias[stage], a, it, first - i - (ROWS - 1), ROWS + IA3_MMA_KEYS - 1);
     int x = (int) threadIdx.x;
@@ -313,29 +340,29 @@ load_statistics(keys_shared<D> *sh, int stage, const ia3_attention &a, const ia3
  */
 template <int D>
 __device__ __forceinline__ void
-walk_queries(key_rows<D> &r, const keys_shared<D> *sh, int stage, int x, const ia3_attention_item &it,
-             int first, bool biased, const ia3_cuda_mask &mask, uint32_t site)
+walk_queries(key_rows<D> &r, const keys_shared<D> *sh, int stage, int x, bool split, int n_k, int first,
+             bool biased, const ia3_cuda_mask &mask, uint32_t site)
 {
-    enum { TILES = walk<D>::QUERIES / 8, ROWS = walk<D>::ROWS };
+    enum { TILES = walk<D>::QUERIES / 8, ROWS = walk<D>::QUERY_ROWS };
     const int lane = (int) threadIdx.x & 31, g = lane >> 2, t = lane & 3,
               warp_key = ((int) threadIdx.x >> 5) * 16;
     const uint16_t *q = sh->tiles[stage] + x * ia3_tile<D>::LD,
                    *dout = sh->tiles[2 + stage] + x * ia3_tile<D>::LD;
     float s[TILES][4] = {}, dp[TILES][4] = {};
-#pragma unroll 2
+#pragma unroll(D <= 64 ? 2 : 1)
     for (int kk = 0; kk < D / 16; kk++) {
         uint32_t k[4], low[4], v[4];
         ia3_tile_a<D>(k, sh->k, warp_key, kk * 16);
-        ia3_tile_a<D>(v, sh->v, warp_key, kk * 16);
-        if (it.lk)
-            ia3_tile_a<D>(low, sh->k_low, warp_key, kk * 16);
 #pragma unroll
         for (int n = 0; n < TILES; n += 2) {
             uint32_t b[4];
             ia3_tile_b<D>(b, q, n * 8, kk * 16);
             ia3_mma_pair(s[n], s[n + 1], k, b);
-            if (it.lk)
+            if (split) {
+                ia3_tile_a<D>(low, sh->k_low, warp_key, kk * 16);
                 ia3_mma_pair(s[n], s[n + 1], low, b);
+            }
+            ia3_tile_a<D>(v, sh->v, warp_key, kk * 16);
             ia3_tile_b<D>(b, dout, n * 8, kk * 16);
             ia3_mma_pair(dp[n], dp[n + 1], v, b);
         }
@@ -349,7 +376,7 @@ walk_queries(key_rows<D> &r, const keys_shared<D> *sh, int stage, int x, const i
 #pragma unroll
         for (int e = 0; e < 4; e++) {
             int i = n * 8 + 2 * t + (e & 1), j = (e >> 1) * 8;
-            float p = first + warp_key + g + j < it.n_k ? weight(s[n][e], sh->lse2[stage][x + i]) : 0.0f;
+            float p = first + warp_key + g + j < n_k ? weight(s[n][e], sh->lse2[stage][x + i]) : 0.0f;
             float m = keep >> (4 * n + e) & 1 ? mask.keep : 0.0f;
             dp[n][e] = p * (dp[n][e] * m - sh->dot[stage][x + i]);
             s[n][e] = p * m;
@@ -417,27 +444,21 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
     keys_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dk, void *dv,
                 const float *dots, float *partial, int splits)
 {
-    enum { ROWS = walk<D>::ROWS, SUMS = (2 * D + IA3_MMA_THREADS - 1) / IA3_MMA_THREADS };
+    enum { ROWS = walk<D>::QUERY_ROWS, SUMS = (2 * D + IA3_MMA_THREADS - 1) / IA3_MMA_THREADS };
     IA3_SHARED(keys_shared<D>, sh);
     const ia3_attention_item it = ia3_attention_item_of(a, blockIdx.x);
     if (it.tile * IA3_MMA_KEYS >= it.n_k)
         return;
-    const ia3_rows k = ia3_rows_of(a.k, a.kv_stride, it.k0, it.n_k, it.head, a.d_kv);
-    const ia3_rows v = ia3_rows_of(a.v, a.kv_stride, it.k0, it.n_k, it.head, a.d_kv);
-    const ia3_rows q = ia3_rows_of(a.q, a.q_stride, it.q0, it.n_q, it.head, a.d_kv);
-    const ia3_rows d = ia3_rows_of(dout, (size_t) (a.n_heads * a.d_kv), it.q0, it.n_q, it.head, a.d_kv);
-    const size_t head = (size_t) it.k0 * a.kv_stride + (size_t) it.head * (size_t) a.d_kv;
     const int warp = (int) threadIdx.x >> 5;
-    float total[SUMS] =
-        {}; /* this block's share of dl_k, then dl_v, in columns threadIdx.x and + IA3_MMA_THREADS */
+    const bool split = it.lk != NULL;
+    for (int x = (int) threadIdx.x; x < 2 * D; x += IA3_MMA_THREADS)
+        sh->total[x] = 0.0f;
 
     for (int first = it.tile * IA3_MMA_KEYS; first < it.n_k; first += splits * IA3_MMA_KEYS) {
-        if (it.n_q > 0) {
-            ia3_tile_load<D, ROWS>(sh->tiles[0], q, 0);
-            ia3_tile_load<D, ROWS>(sh->tiles[2], d, 0);
-        }
+        if (it.n_q > 0)
+            load_queries(sh, 0, a, it, dout, 0);
         ia3_cp_async_commit();
-        load_keys(sh, k, v, it, first);
+        load_keys(sh, a, ia3_attention_item_of(a, blockIdx.x), first);
         key_rows<D> r;
 #pragma unroll
         for (int n = 0; n < D / 8; n++)
@@ -448,32 +469,35 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
             load_statistics(sh, stage, a, it, dots, i, first);
             ia3_cp_async_wait_all();
             __syncthreads(); /* this tile has arrived, and no thread uses the previous one any more */
-            if (i + ROWS < it.n_q) {
-                ia3_tile_load<D, ROWS>(sh->tiles[stage ^ 1], q, i + ROWS);
-                ia3_tile_load<D, ROWS>(sh->tiles[2 + (stage ^ 1)], d, i + ROWS);
-            }
+            if (i + ROWS < it.n_q)
+                load_queries(sh, stage ^ 1, a, it, dout, i + ROWS);
             ia3_cp_async_commit();
             for (int x = 0; x < ROWS && i + x < it.n_q && first + warp * 16 < it.n_k; x += walk<D>::QUERIES)
-                walk_queries(r, sh, stage, x, it, first, a.bias != NULL, mask,
+                walk_queries(r, sh, stage, x, split, it.n_k, first, a.bias != NULL, mask,
                              a.dropout.site + (uint32_t) it.head);
         }
         __syncthreads(); /* results will overwrite the tiles of queries */
-        store_keys<D>(r.dk, sh->results[warp], k, (uint16_t *) dk + head, it.lk, sh->sums[warp][0],
+        /* looked up again, because a block's place takes registers that the loop above needs */
+        const ia3_attention_item at = ia3_attention_item_of(a, blockIdx.x);
+        const ia3_rows k = ia3_rows_of(a.k, a.kv_stride, at.k0, at.n_k, at.head, a.d_kv);
+        const ia3_rows v = ia3_rows_of(a.v, a.kv_stride, at.k0, at.n_k, at.head, a.d_kv);
+        const size_t head = (size_t) at.k0 * a.kv_stride + (size_t) at.head * (size_t) a.d_kv;
+        store_keys<D>(r.dk, sh->results[warp], k, (uint16_t *) dk + head, at.lk, sh->sums[warp][0],
                       first + warp * 16);
-        store_keys<D>(r.dv, sh->results[warp], v, (uint16_t *) dv + head, it.lv, sh->sums[warp][1],
+        store_keys<D>(r.dv, sh->results[warp], v, (uint16_t *) dv + head, at.lv, sh->sums[warp][1],
                       first + warp * 16);
         __syncthreads();
         for (int x = 0; x < SUMS; x++) {
             int col = (int) threadIdx.x + x * IA3_MMA_THREADS;
             for (int w = 0; w < 4 && col < 2 * D; w++)
-                total[x] += sh->sums[w][col / D][col % D];
+                sh->total[col] += sh->sums[w][col / D][col % D];
         }
     }
     float *to = partial ? ia3_partial_at(partial, a, it, splits, it.tile) : NULL;
     for (int x = 0; x < SUMS && to; x++) {
         int col = (int) threadIdx.x + x * IA3_MMA_THREADS;
         if (col < 2 * D && col % D < a.d_kv)
-            to[col / D * a.n_heads * a.d_kv + col % D] = total[x];
+            to[col / D * a.n_heads * a.d_kv + col % D] = sh->total[col];
     }
 }
 

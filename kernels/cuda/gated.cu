@@ -21,13 +21,15 @@ scale_at(const ia3_scale &s, int row, unsigned col)
     return s.slots ? s.slots[s.slot_of[row]] + s.offset + col : NULL;
 }
 
-/* x ⊙= l. An adapter's vectors may have any alignment, so l is read one column at a time. */
+/* x ⊙= l. An adapter's vectors may have any alignment; those of usual sizes are aligned to 16 bytes. */
 __device__ __forceinline__ void
 scale_by(float x[IA3_GROUP], const float *l, int n)
 {
+    float v[IA3_GROUP];
+    ia3_load8(v, l, n, n >= IA3_GROUP && (uintptr_t) l % 16 == 0);
 #pragma unroll
     for (int i = 0; i < IA3_GROUP; i++)
-        x[i] *= i < n ? l[i] : 0.0f;
+        x[i] *= v[i];
 }
 
 template <typename T, ia3_activation ACT>

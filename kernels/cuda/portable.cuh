@@ -32,6 +32,28 @@
 /* Ends the process if a launch failed: this program has a bug, or the device is lost (device_cuda.cu). */
 void ia3_cuda_launched(cudaError_t status, const char *kernel);
 
+/* Lets a kernel have more shared memory than CUDA's default limit. The call takes longer than a launch: once is enough. */
+static inline cudaError_t
+ia3_allow_shared(const void *kernel, size_t bytes)
+{
+    enum { KERNELS = 64 };
+    static struct allowed {
+        const void *kernel;
+        int device;
+        size_t bytes;
+    } all[KERNELS];
+    struct allowed *a = all;
+    int device = 0;
+    if (const cudaError_t status = cudaGetDevice(&device))
+        return status;
+    while (a < all + KERNELS - 1 && a->kernel && (a->kernel != kernel || a->device != device))
+        a++;
+    if (a->kernel == kernel && a->device == device && a->bytes >= bytes)
+        return cudaSuccess;
+    *a = {kernel, device, bytes};
+    return cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int) bytes);
+}
+
 template <class... P, class... A>
 static inline void
 ia3_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes,
@@ -39,8 +61,7 @@ ia3_launch(const char *name, void (*kernel)(P...), dim3 grid, dim3 block, size_t
 {
     cudaError_t status = cudaSuccess;
     if (shared_bytes > (size_t) 48 << 10) /* CUDA's default limit */
-        status = cudaFuncSetAttribute((const void *) kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                      (int) shared_bytes);
+        status = ia3_allow_shared((const void *) kernel, shared_bytes);
     if (status == cudaSuccess) {
         const ia3_cuda_span span(name, grid, stream);
         kernel<<<grid, block, shared_bytes, stream>>>((P) arguments...);
