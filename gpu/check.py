@@ -19,14 +19,16 @@ import tools
 
 FOLDER = "build/gpu-check"
 # Seconds for each step, in their order. "first" is for a machine where nothing has run before and time is short, "second" for
-# what was mended after that.
+# what was mended after that, "measure" for numbers once the tests pass.
 RUNS = {"full": {"environment": 30, "build": 240, "open": 60, "tests": 100, "ia3 3B": 60, "torch 3B": 90,
                  "transformers": 60, "ia3 11B": 90, "profile": 40, "sanitizer": 120, "torch 11B": 90, "load": 60},
         "first": {"environment": 15, "build": 150, "open": 40, "tests": 75, "ia3 3B": 45, "profile": 40,
                   "sanitizer": 75, "torch 3B": 100},
         "second": {"environment": 10, "build": 60, "open": 20, "tests": 30, "ia3 3B": 25, "profile": 15, "torch 3B": 60,
-                   "sanitizer": 40}}
-TIME = {"full": 530, "first": 195, "second": 80}
+                   "sanitizer": 40},
+        "measure": {"environment": 10, "build": 60, "open": 20, "tests": 40, "ia3 3B": 45, "torch 3B": 80,
+                    "transformers": 40, "ia3 11B": 60, "load": 40}}
+TIME = {"full": 530, "first": 195, "second": 80, "measure": 300}
 STEPS = list(RUNS["full"])
 
 
@@ -203,7 +205,7 @@ class Check:
     # --- tests ---
 
     def tests_step(self, step):
-        if self.options.run == "second" and "torch 3B" in self.wanted():
+        if self.options.run in ("second", "measure") and "torch 3B" in self.wanted():
             self.start_looking_for_python(step)
         workers = max(1, min(6, self.cores // 2)) if self.cuda and not self.simulated else 1
         tests = device_tests.DeviceTests(self.report, FOLDER, f"{self.build_folder}/test", self.environment,
@@ -360,7 +362,11 @@ def main():
     parser.add_argument("--only", type=lambda text: text.split(","), help=f"of: {', '.join(STEPS)}")
     parser.add_argument("--tests", type=lambda text: text.split(","), help="PROGRAM[=FILTER],... in place of all tests")
     parser.add_argument("--time-limit", type=float)
+    parser.add_argument("--compare", nargs=2, metavar=("OLD", "NEW"), help="prints two reports' measures side by side")
     options = parser.parse_args()
+    if options.compare:
+        print("\n".join(report.compare(*options.compare)))
+        return
     options.time_limit = options.time_limit or TIME[options.run]
     for name in options.only or []:
         if name not in RUNS[options.run]:

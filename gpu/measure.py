@@ -39,7 +39,7 @@ class Plan:
     """How much is measured."""
 
     def __init__(self, options):
-        small, first = options.small, options.run != "full"
+        small, first = options.small, options.run in ("first", "second")
         self.small = small
         self.shapes = SMALL if small else SHAPES
         self.rate = 128 if small else 8192
@@ -99,10 +99,14 @@ class Benchmark:
 
     def run_ia3(self, name, step):
         before = self.gpu_memory()
-        clocks = f"{self.folder}/clocks-{name}.csv"
-        watch = None if before is None else machine.watch_gpu(self.device, clocks)
+        self.watched(name, lambda: self.measure_ia3(name, step, before))
+
+    def watched(self, name, function):
+        """Calls the function, while the GPU's clock and power go to a file and in the end to the report."""
+        clocks = f"{self.folder}/clocks-{name.replace(' ', '-')}.csv"
+        watch = machine.watch_gpu(self.device, clocks) if self.gpu_memory() is not None else None
         try:
-            self.measure_ia3(name, step, before)
+            function()
         finally:
             if watch:
                 runner.kill(watch)
@@ -216,6 +220,9 @@ class Benchmark:
     # --- the peer ---
 
     def run_peer(self, name, step):
+        self.watched(f"torch {name}", lambda: self.measure_peer(name, step))
+
+    def measure_peer(self, name, step):
         with self.peer(name) as driver:
             answer = driver.ask("open", step.left())
             self.report.say(f"    {answer['versions']}, attention: {answer['attention']}, "

@@ -61,6 +61,24 @@ def columns(rows):
     return ["  ".join(row).rstrip() for row in aligned]
 
 
+def compare(old, new):
+    """Lines with the measures of two reports (JSON files): old, new, and how many times better the new one is."""
+    rows = [("measure", "old", "new", "better", "torch, old", "torch, new")]
+    reports = []
+    for path in (old, new):
+        with open(path) as f:
+            reports.append({m["name"]: m for m in json.load(f)["measures"]})
+    for name in dict.fromkeys([*reports[0], *reports[1]]):
+        a, b = (r.get(name) or {"ours": None, "peer": None} for r in reports)
+        known = reports[1].get(name) or reports[0][name]
+        better = None
+        if a["ours"] and b["ours"]:
+            better = a["ours"] / b["ours"] if known.get("less") else b["ours"] / a["ours"]
+        rows.append((f"{name}, {known['unit']}" if known["unit"] else name, number(a["ours"]), number(b["ours"]),
+                     f"{better:.3f}" if better else "-", number(a["peer"]), number(b["peer"])))
+    return columns(rows)
+
+
 class Report:
     def __init__(self, say=print):
         self.say = say
@@ -135,7 +153,7 @@ class Report:
             json.dump({"facts": self.facts, "seconds": self.seconds, "tables": dict(self.tables),
                        "checks": [dict(zip(("step", "name", "status", "detail", "seconds", "count"), c))
                                   for c in self.checks],
-                       "measures": [{"name": m.name, "unit": m.unit, "ours": m.ours, "peer": m.peer,
+                       "measures": [{"name": m.name, "unit": m.unit, "less": m.less, "ours": m.ours, "peer": m.peer,
                                      "goals": [text for text, _ in m.goals], "verdict": m.verdict(), "note": m.note}
                                     for m in self.measures]}, f, indent=1)
             f.write("\n")

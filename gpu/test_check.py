@@ -118,6 +118,15 @@ class Tables(unittest.TestCase):
             self.assertEqual(verdicts(worse).count("short"), 1, key)
         self.assertEqual(set(verdicts({})), {"not measured"})
 
+    def test_two_reports_side_by_side(self):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, ours in (("old", 20.0), ("new", 16.0)):
+                r = report.Report(lambda text: None)
+                r.measures = [self.measure(ours, None, less=True)]
+                r.write(f"{folder}/{name}")
+            lines = report.compare(f"{folder}/old.json", f"{folder}/new.json")
+        self.assertEqual(lines[1].split(), ["m,", "s", "20.00", "16.00", "1.250", "-", "-"])
+
     def test_totals(self):
         r = report.Report(lambda text: None)
         r.check("a", "x", "ok", count=7)
@@ -238,6 +247,16 @@ class Tests(unittest.TestCase):
 
 
 class Tools(unittest.TestCase):
+    def test_clocks_under_load(self):
+        with tempfile.TemporaryDirectory() as folder:
+            with open(f"{folder}/clocks.csv", "w") as f:
+                f.write("timestamp, clocks.current.sm [MHz], ...\n"
+                        "2026/11/29 22:59:23.451, 1980, 3201, 130.62, 39, 0\n"
+                        "2026/11/29 22:59:26.476, 1365, 3201, 692.65, 52, 6387\n"
+                        "2026/11/29 22:59:28.977, 1680, 3201, 690.06, 54, 6311\n"
+                        "2026/11/29 22:59:29.000, [N/A], 3201, [N/A], 54, 6311\n")
+            self.assertEqual(machine.clocks(f"{folder}/clocks.csv"), "1365 to 1680 MHz, 690 to 693 W (2 samples)")
+
     def test_verdicts_of_the_sanitizer(self):
         head = "========= COMPUTE-SANITIZER\n"
         self.assertEqual(tools.verdict(0, head + "========= ERROR SUMMARY: 0 errors\n")[0], "ok")

@@ -161,6 +161,9 @@ find_gpu(int index, cudaDeviceProp *p, ia3_error *err)
     return true;
 }
 
+/* Fills a GPU with tiles of products several times over, and takes 250 MB for the activations of T0-3B. */
+enum { FF_ROWS = 8192 };
+
 static bool
 start(ia3_cuda *cuda, size_t memory_limit, ia3_error *err)
 {
@@ -208,6 +211,7 @@ cuda_open(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
     cuda->bf16 = dtype != IA3_F32;
     cuda->base.dtype = cuda->base.weights = cuda->bf16 ? IA3_BF16 : IA3_F32;
     cuda->base.turn = (int64_t) 1 << 33;
+    cuda->base.ff_rows = FF_ROWS;
     cuda->base.max_d_kv = ia3_cuda_generic_max_d_kv(p.sharedMemPerBlockOptin);
     cuda->act_size = ia3_dtype_size(cuda->base.dtype);
     cuda->index = index;

@@ -192,7 +192,10 @@ scores_slices(void **state)
     golden_close(g);
 }
 
-/* On a CPU inputs go through a layer in groups. The scores are the same, to the last bit, however large these are. */
+/*
+ * On a CPU inputs go through a layer in groups, on a GPU rows through a feed-forward layer in slices. The scores are the same,
+ * on a CPU to the last bit, however large these are.
+ */
 static void
 scores_groups(void **state)
 {
@@ -205,7 +208,8 @@ scores_groups(void **state)
     double *scores = calloc((size_t) 2 * ROWS * (size_t) some->n, sizeof *scores);
     ia3_score_row rows[ROWS];
     ia3_error err = {0};
-    const size_t caches[] = {0, 1, 3 * 4 * 256 * 50, 3 * 4 * 256 * 600};
+    const size_t caches[] = {0, 1, 3 * 4 * 256 * 50, 3 * 4 * 256 * 600, 0, 0};
+    const int ff_rows[] = {0, 0, 0, 7, 1, 128};
     for (int r = 0; r < ROWS; r++)
         for (int i = 0; i < len[r]; i++)
             ids[r * LONGEST + i] =
@@ -213,6 +217,7 @@ scores_groups(void **state)
     for (size_t c = 0; c < sizeof caches / sizeof caches[0]; c++) {
         double *these = scores + (c > 0) * ROWS * some->n;
         g->dev->cache = caches[c];
+        g->dev->ff_rows = ff_rows[c];
         for (int r = 0; r < ROWS; r++)
             rows[r] = (ia3_score_row){r % 2 ? g->adapter : NULL, ids + r * LONGEST, len[r], some,
                                       these + r * some->n};
@@ -220,6 +225,8 @@ scores_groups(void **state)
         assert_true(isfinite(these[0]) && these[0] < 0);
         if (c > 0 && strcmp(golden_device(), "cpu") == 0)
             assert_memory_equal(these, scores, (size_t) ROWS * (size_t) some->n * sizeof *scores);
+        for (int i = 0; i < ROWS * some->n; i++)
+            assert_true(fabs(these[i] - scores[i]) <= (g->dtype == IA3_F32 ? 1e-4 : 0.1));
     }
     free(ids);
     free(scores);

@@ -417,8 +417,8 @@ cross_attention(ia3_pass *p, int layer)
         OPS->arena_release(DEV, mark);
 }
 
-void
-ia3_sublayer_feed_forward(ia3_pass *p, ia3_stack *s, int layer)
+static void
+feed_forward(ia3_pass *p, ia3_stack *s, int layer)
 {
     const ia3_ff *w = s->decoder ? &p->m->dec[layer].ff : &p->m->enc[layer].ff;
     ia3_saved_ff scratch = {0}, *keep = p->training ? &s->saved[layer].ff : &scratch;
@@ -438,6 +438,22 @@ ia3_sublayer_feed_forward(ia3_pass *p, ia3_stack *s, int layer)
     }
     ia3_sublayer_leave(p, s, h, w->wo, layer, IA3_SITE_FF_OUT);
     OPS->arena_release(DEV, p->training ? hidden_mark : mark);
+}
+
+/* In slices of rows, unless something needs them all (see rows_in_group). */
+void
+ia3_sublayer_feed_forward(ia3_pass *p, ia3_stack *s, int layer)
+{
+    bool whole = p->training || s->segments->n > 0 || p->m->trace || DEV->ff_rows == 0;
+    for (int at = 0, n; at < s->rows; at += n) {
+        ia3_stack slice = *s;
+        n = slice.rows = whole || s->rows - at < DEV->ff_rows ? s->rows - at : DEV->ff_rows;
+        slice.x += (size_t) at * (size_t) p->m->config.d_model;
+        slice.slot_of_row += at;
+        feed_forward(p, &slice, layer);
+        if (whole)
+            *s = slice;
+    }
 }
 
 static void
