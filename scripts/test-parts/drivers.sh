@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 #
-# drivers.sh: the part of scripts/test that calls ia3 through drivers. Sourced by it.
+# drivers.sh: the parts of scripts/test that call ia3 through Python's drivers. Sourced by it.
 
 # The Python drivers, in the versions of test/drivers/requirements.txt, and beside them those of Debian for Node.js and
 # Java, unpacked and not installed. What is there already is not fetched again. False if PyPI cannot be reached.
@@ -58,4 +58,19 @@ test_drivers() {
         grep -v '^ok ' "$log"
     fi
     count drivers "$(($(matches "$log" '^ok [0-9]+') - skipped))" "$failed" "$skipped"
+}
+
+test_paper() {
+    part "paper: the experiments of the T-Few paper on small files"
+    local venv=$IA3_ROOT/.venv-drivers log=$IA3_TMP/paper.log status=0 failed
+    if ! get_drivers "$venv"; then
+        skip "psycopg2 cannot be had from PyPI"
+        return
+    fi
+    need_cluster
+    PYTHONDONTWRITEBYTECODE=1 "$venv/bin/python" test/paper/run.py --socket "$IA3_SOCKET" >"$log" 2>&1 </dev/null || status=$?
+    failed=$(matches "$log" '^not ok ')
+    [ "$status" = 0 ] || [ "$failed" -gt 0 ] || failed=1
+    [ "$failed" = 0 ] || grep -v '^ok ' "$log"
+    count paper "$(matches "$log" '^ok [0-9]+')" "$failed" 0
 }

@@ -1,12 +1,12 @@
 # shellcheck shell=bash
 #
 # recipe.sh: the part of scripts/test that runs the tests of what makes the bundled backbone, and of what scripts/raft
-# reports. Sourced by it.
+# and scripts/paper report. Sourced by it.
 
 test_recipe() {
-    part "recipe: what makes ia3-mini, with tiny settings, and what scripts/raft reports"
+    part "recipe: what makes ia3-mini, with tiny settings, and what scripts/raft and scripts/paper report"
     local log=$IA3_TMP/recipe.log status=0 ran failed skipped folder
-    for folder in models/ia3-mini/recipe test/raft; do
+    for folder in models/ia3-mini/recipe test/raft test/paper; do
         (cd "$folder" && PYTHONDONTWRITEBYTECODE=1 timeout "$TEST_TIMEOUT" "${PYTHON:-python3}" -m unittest \
             discover -p 'test_*.py') >>"$log" 2>&1 </dev/null || status=$?
     done
