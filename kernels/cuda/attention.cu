@@ -21,8 +21,10 @@ bool
 takes_tensor_cores(const ia3_cuda *cuda, const ia3_attention *a)
 {
     size_t inner = (size_t) a->n_heads * (size_t) a->d_kv;
-    return cuda->bf16 && a->d_kv % 8 == 0 && a->d_kv <= 128 && aligned(a->q, a->q_stride) &&
-           aligned(a->k, a->kv_stride) && aligned(a->v, a->kv_stride) && aligned(a->out, inner);
+    /* one query of each sequence, as in generation, would leave most of a tile empty */
+    return cuda->bf16 && a->kv_apart == 0 && a->d_kv % 8 == 0 && a->d_kv <= 128 &&
+           aligned(a->q, a->q_stride) && aligned(a->k, a->kv_stride) && aligned(a->v, a->kv_stride) &&
+           aligned(a->out, inner);
 }
 
 bool

@@ -48,6 +48,13 @@ ia3_attention_item_of(const ia3_attention &a, unsigned block)
     return it;
 }
 
+/* Where the sequence's first key (or value) is, in elements from a.k (or a.v). */
+static __device__ __forceinline__ size_t
+ia3_first_key_at(const ia3_attention &a, const ia3_attention_item &it)
+{
+    return a.kv_apart ? (size_t) it.seq * a.kv_apart : (size_t) it.k0 * a.kv_stride;
+}
+
 /* The head's bias table, indexed by j - i for query i and key j of a sequence; a.bias must not be NULL. */
 static __device__ __forceinline__ const float *
 ia3_bias_of(const ia3_attention &a, int head)

@@ -47,6 +47,7 @@ __launch_bounds__(IA3_GENERIC_THREADS) generic_kernel(const ia3_attention a, con
     float *q = sh, *out = q + IA3_GENERIC_ROWS * d, *tile = out + IA3_GENERIC_ROWS * d,
           *weights = tile + IA3_GENERIC_WALK * ld;
     const uint32_t site = a.dropout.site + (uint32_t) it.head;
+    const size_t first_key = ia3_first_key_at(a, it);
     ia3_generic_load<T>(q, d, IA3_GENERIC_ROWS, a.q, a.q_stride, it.q0, first, it.n_q, it.head, d, NULL);
     for (int i = (int) threadIdx.x; i < IA3_GENERIC_ROWS * d; i += IA3_GENERIC_THREADS)
         out[i] = 0.0f;
@@ -57,8 +58,8 @@ __launch_bounds__(IA3_GENERIC_THREADS) generic_kernel(const ia3_attention a, con
     for (int j = 0; j < it.n_k; j += IA3_GENERIC_WALK) {
         float shrink[IA3_GENERIC_PER_WARP];
         __syncthreads();
-        ia3_generic_load<T>(tile, ld, IA3_GENERIC_WALK, a.k, a.kv_stride, it.k0, j, it.n_k, it.head, d,
-                            it.lk);
+        ia3_generic_load<T>(tile, ld, IA3_GENERIC_WALK, (const T *) a.k + first_key, a.kv_stride, 0, j,
+                            it.n_k, it.head, d, it.lk);
         __syncthreads();
         for (int x = 0; x < IA3_GENERIC_PER_WARP; x++) {
             int mine = warp * IA3_GENERIC_PER_WARP + x, i = first + mine, key = j + lane;
@@ -72,8 +73,8 @@ __launch_bounds__(IA3_GENERIC_THREADS) generic_kernel(const ia3_attention a, con
             weights[mine * IA3_GENERIC_WALK + lane] = weight;
         }
         __syncthreads();
-        ia3_generic_load<T>(tile, ld, IA3_GENERIC_WALK, a.v, a.kv_stride, it.k0, j, it.n_k, it.head, d,
-                            it.lv);
+        ia3_generic_load<T>(tile, ld, IA3_GENERIC_WALK, (const T *) a.v + first_key, a.kv_stride, 0, j,
+                            it.n_k, it.head, d, it.lv);
         __syncthreads();
         for (int x = 0; x < IA3_GENERIC_PER_WARP; x++) {
             int mine = warp * IA3_GENERIC_PER_WARP + x;

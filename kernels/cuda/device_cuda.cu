@@ -212,6 +212,7 @@ cuda_open(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
     cuda->base.dtype = cuda->base.weights = cuda->bf16 ? IA3_BF16 : IA3_F32;
     cuda->base.turn = (int64_t) 1 << 33;
     cuda->base.ff_rows = FF_ROWS;
+    cuda->base.keys_apart = true;
     cuda->base.max_d_kv = ia3_cuda_generic_max_d_kv(p.sharedMemPerBlockOptin);
     cuda->act_size = ia3_dtype_size(cuda->base.dtype);
     cuda->index = index;

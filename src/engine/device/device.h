@@ -81,6 +81,9 @@ typedef struct ia3_dropout {
  *
  * bias: fp32 [n_heads, 2·bias_span - 1] or NULL; bias_span >= the longest sequence.
  *
+ * On a device with keys_apart, kv_apart may be set: the keys of sequence s then begin s·kv_apart elements after k, and
+ * k_offsets only says how many there are. There is no backward pass for this.
+ *
  * Tree attention (decoder self-attention): parent[row] is the parent's row, counted over all sequences, or -1 for a
  * root; depth[row] is the number of ancestors. A query attends to itself and its ancestors. k_offsets == q_offsets;
  * parents precede their children and are in the same sequence. The bias is that of distance depth_j - depth_i (<= 0),
@@ -92,7 +95,7 @@ typedef struct ia3_attention {
     const int32_t *q_offsets, *k_offsets;
     int max_q, max_k; /* lengths of the longest sequences; for trees, max_k = nodes on the longest path */
     const void *q, *k, *v;
-    size_t q_stride, kv_stride;
+    size_t q_stride, kv_stride, kv_apart;
     const float *bias;
     int bias_span;
     const int32_t *parent, *depth; /* tree attention, else NULL */
@@ -372,7 +375,8 @@ struct ia3_device {
     ia3_dtype weights; /* of matrices: IA3_F32, IA3_BF16, or IA3_INT8, with which training is impossible */
     char name[32];     /* "cpu", "cuda:0" */
     char description[128];
-    int64_t turn; /* multiply-adds of attention in about 20 ms, after which other work should get a turn */
+    int64_t turn;    /* multiply-adds of attention in about 20 ms, after which other work should get a turn */
+    bool keys_apart; /* attention supports kv_apart */
     size_t cache; /* bytes of activations that stay in caches if they are worked on together; 0: any number */
     int ff_rows; /* rows that go through a feed-forward layer at once, because its activations take the most memory; 0: all */
     int max_d_kv; /* the widest head that attention supports; 0: no limit. Checked when a model is loaded */

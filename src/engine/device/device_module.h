@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 /* Incremented whenever device.h changes in meaning without changing a size. */
-#define IA3_DEVICE_ABI    3
+#define IA3_DEVICE_ABI    4
 #define IA3_DEVICE_MODULE "ia3_cuda_module"
 
 typedef struct ia3_device_module {

@@ -27,6 +27,8 @@ typedef struct generation {
     ia3_model *m;
     ia3_generate_row *rows;
     int n, max_tokens, lead; /* lead: the most lead rows of any row */
+    bool
+        together; /* all rows begin with the same step, and the device attends to all at once (ia3_device.keys_apart) */
     int *first; /* host memory [n]: the step with which a row begins, the others' `lead` minus its own */
     const ia3_batch *batch;
     ia3_pass pass;
@@ -38,7 +40,7 @@ typedef struct generation {
     int32_t *token;         /* host memory [n]: input of the next step */
     int32_t *device_token;  /* the same on the device */
     int32_t *one_query;     /* device {0, 1}: the query of a single row */
-    int32_t *keys;          /* device [n] {0, steps of this row so far} */
+    int32_t *keys;          /* device [n] {0, steps of this row so far}; `together`: offsets [n + 1] */
     int32_t *host_keys;     /* the same in host memory */
     int32_t *query_per_row; /* device 0 … n */
     bool *done;
@@ -105,7 +107,37 @@ put_lead_keys(generation *g, int layer, int step, char *qkv)
                                   qkv + (size_t) i * row_bytes);
 }
 
-/* Self-attention, row by row; each attends to its own steps so far. */
+/*
+ * Attention of the rows from i on to their own steps so far: of all rows if these are `together`, else of row i. Rows are apart in
+ * the cache by their place in a step.
+ */
+static void
+attend(generation *g, const ia3_attention *all, int layer, int i, int step)
+{
+    size_t inner = g->m->config.inner, size = ia3_dtype_size(DEV->dtype), row_bytes = 3 * inner * size;
+    int begin = first_step(g, i, step);
+    const char *now = (const char *) all->q,
+               *kept = g->cache[layer] + ((size_t) begin * g->n + (size_t) i) * row_bytes;
+    ia3_attention a = *all;
+    a.n_seq = g->together ? g->n : 1;
+    a.q_offsets = g->together ? g->query_per_row : g->one_query;
+    a.k_offsets = g->together ? g->keys : g->keys + 2 * i;
+    a.max_q = 1;
+    a.max_k = step + 1 - begin;
+    a.parent = a.depth = NULL;
+    a.q = now + (size_t) i * row_bytes;
+    a.k = kept + inner * size;
+    a.v = kept + 2 * inner * size;
+    a.kv_stride = (size_t) g->n * 3 * inner;
+    a.kv_apart = g->together ? 3 * inner : 0;
+    /* the only query has the last position, not 0, so the table of distances is shifted */
+    a.bias = all->bias ? all->bias - (step - begin) : NULL;
+    a.scale_k.slot_of = all->scale_k.slot_of + i;
+    a.scale_v.slot_of = all->scale_v.slot_of + i;
+    a.out = (char *) g->attended + (size_t) i * inner * size;
+    OPS->attention(DEV, &a);
+}
+
 static void
 self_attention(generation *g, int layer, int step)
 {
@@ -120,27 +152,8 @@ self_attention(generation *g, int layer, int step)
     ia3_saved_attention here = {.q = now, .out = g->attended};
     ia3_attention all;
     ia3_pass_self_attention(&g->pass, s, layer, &here, &all);
-    for (int i = 0; i < g->n; i++) {
-        int begin = first_step(g, i, step);
-        const char *kept = g->cache[layer] + ((size_t) begin * g->n + (size_t) i) * row_bytes;
-        ia3_attention a = all;
-        a.n_seq = 1;
-        a.q_offsets = g->one_query;
-        a.k_offsets = g->keys + 2 * i;
-        a.max_q = 1;
-        a.max_k = step + 1 - begin;
-        a.parent = a.depth = NULL;
-        a.q = now + (size_t) i * row_bytes;
-        a.k = kept + inner * size;
-        a.v = kept + 2 * inner * size;
-        a.kv_stride = (size_t) g->n * 3 * inner;
-        /* the only query has the last position, not 0, so the table of distances is shifted */
-        a.bias = all.bias ? all.bias - (step - begin) : NULL;
-        a.scale_k.slot_of = all.scale_k.slot_of + i;
-        a.scale_v.slot_of = all.scale_v.slot_of + i;
-        a.out = (char *) g->attended + (size_t) i * inner * size;
-        OPS->attention(DEV, &a);
-    }
+    for (int i = 0; i < (g->together ? 1 : g->n); i++)
+        attend(g, &all, layer, i, step);
     ia3_sublayer_leave(&g->pass, s, g->attended, w->o, layer, IA3_SITE_SELF_OUT);
 }
 
@@ -169,17 +182,31 @@ put_leads(generation *g, int step)
                                   g->pass.dec.x + (size_t) i * (size_t) g->m->config.d_model);
 }
 
+/* How many keys each row has. */
+static void
+upload_keys(generation *g, int step)
+{
+    int n = g->together ? g->n + 1 : 2 * g->n;
+    for (int i = 0; i < g->n; i++) {
+        int keys = step + 1 - first_step(g, i, step);
+        if (g->together) {
+            g->host_keys[i] = i * keys;
+            g->host_keys[i + 1] = (i + 1) * keys;
+        } else {
+            g->host_keys[2 * i] = 0;
+            g->host_keys[2 * i + 1] = keys;
+        }
+    }
+    OPS->upload(DEV, g->keys, g->host_keys, (size_t) n * sizeof(int32_t));
+}
+
 /* Computes the logits of the next token of every row and copies them to host_logits, unless this is a step of lead rows. */
 static void
 decode_step(generation *g, int step)
 {
     const ia3_config *c = &g->m->config;
     ia3_stack *s = &g->pass.dec;
-    for (int i = 0; i < g->n; i++) {
-        g->host_keys[2 * i] = 0;
-        g->host_keys[2 * i + 1] = step + 1 - first_step(g, i, step);
-    }
-    OPS->upload(DEV, g->keys, g->host_keys, 2 * (size_t) g->n * sizeof(int32_t));
+    upload_keys(g, step);
     OPS->upload(DEV, g->device_token, g->token, (size_t) g->n * sizeof(int32_t));
     OPS->embed(DEV, s->x, g->device_token, g->n, c->d_model, g->m->embedding);
     put_leads(g, step);
@@ -317,8 +344,11 @@ ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
         if (rows[i].max_tokens > g.max_tokens)
             g.max_tokens = rows[i].max_tokens;
     }
-    for (int i = 0; i < n; i++)
+    g.together = m->dev->keys_apart;
+    for (int i = 0; i < n; i++) {
         g.first[i] = g.lead - g.first[i];
+        g.together = g.together && g.first[i] == 0;
+    }
     ia3_batch_one_row_each(&batch);
     bool ok = ia3_model_guarded(m, run, &g, err);
     free(g.cache);
