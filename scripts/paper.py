@@ -301,7 +301,7 @@ def main():
         trials=[(t, runner.of(t)) for t in everything], costs=costs, raft=on_raft,
         about={"backbone": f"{args.backbone or 'the default'}, {runner.about[1]}, digest {runner.about[0][:12]}", "ia3": runner.about[2],
                "steps": args.steps, "made": datetime.date.today().isoformat(), "trials": f"{len(unique) - len(todo)} of {len(unique)}",
-               "left out, since this version of ia3 does not have them": ", ".join(n for n, c in costs.items() if not c) or "nothing"})
+               "methods that this version lacks": ", ".join(n for n, c in costs.items() if not c) or "nothing"})
     Path(args.out).write_text(paper_report.html_of(result), encoding="utf-8")
     print("\n".join(paper_report.lines_of(result)))
     print(f"{args.out}: {len(unique) - len(todo)} of {len(unique)} trials")

@@ -6,7 +6,8 @@ import math
 STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #ddd }
 th:first-child, td:first-child { text-align: left } tr:last-child td { border-bottom: 2px solid #888 } th { border-bottom: 2px solid #888 }
-svg { max-width: 100%; height: auto } .note { color: #666 } code { background: #f4f4f4; padding: 0 .2em }"""
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2em 1.5em } dd { margin: 0 } dt { color: #666 }
+svg text { paint-order: stroke; stroke: #fff; stroke-width: 3px } svg { max-width: 100%; height: auto } .note { color: #666 } code { background: #f4f4f4; padding: 0 .2em }"""
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP, RIGHT = 720, 420, 70, 50, 20, 30
 
 

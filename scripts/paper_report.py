@@ -79,9 +79,10 @@ def methods(result):
         return None
     counted = [(name, result.costs[name]["parameters"]) for name in names]
     rows = [[name, f"{parameters:,}", f"{mean[name]:.3f}"] for name, parameters in counted]
+    each = [[name, *(found.get(name) and str(found[name]) for found in tasks.values())] for name in names]
     content = [paper_page.table(["method", "parameters trained", f"accuracy, mean of {n} tasks"], rows),
                paper_page.scatter([(name, parameters, mean[name]) for name, parameters in counted], "parameters trained", "accuracy"),
-               table(tasks, names)]
+               paper_page.table(["method", *tasks], each)]
     return "Methods (the paper's figure 2)", content
 
 
@@ -120,7 +121,7 @@ def raft(result):
 
 
 def html_of(result):
-    about = paper_page.table(["", ""], list(result.about.items()))
+    about = "<dl>" + "".join(f"<dt>{paper_page.escaped(k)}</dt><dd>{paper_page.escaped(v)}</dd>" for k, v in result.about.items()) + "</dl>"
     parts = [part for part in (held_out(result), methods(result), flops(result), losses(result), raft(result)) if part]
     return paper_page.page("The T-Few paper, redone with ia3", [("What this is", [about])] + parts)
 
