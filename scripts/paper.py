@@ -17,6 +17,7 @@ are in an order in which every part has something early: all tasks with the firs
 import argparse
 import datetime
 import json
+import statistics
 import sys
 import time
 from pathlib import Path
@@ -157,12 +158,14 @@ class Runner:
         """T-Few has as many for each method as ia3_train has by default: half of (IA)³'s for some."""
         return self.args.steps // 2 if trial.options.get("method") in ("adapter", "compacter", "compacter++") else self.args.steps
 
+    @staticmethod
+    def kind(trial):
+        return trial.name if trial.name in (ZERO_SHOT, IN_CONTEXT) else "trained"
+
     def key(self, t):
         """What decides the outcome. The part does not: (IA)³ is the same in all of them."""
-        a = self.args
-        settings = [self.about, a.templates[t.task][t.prompt], a.test_rows]
-        settings += [] if t.name == ZERO_SHOT else [a.shots] if t.name == IN_CONTEXT else [self.steps(t), sorted(t.options.items())]
-        return ["paper", t.task, t.seed, ZERO_SHOT if t.name == ZERO_SHOT else IN_CONTEXT if t.name == IN_CONTEXT else "trained", settings]
+        own = {ZERO_SHOT: [], IN_CONTEXT: [self.args.shots], "trained": [self.steps(t), sorted(t.options.items())]}[self.kind(t)]
+        return ["paper", t.task, t.seed, self.kind(t), [self.about, self.args.templates[t.task][t.prompt], self.args.test_rows, *own]]
 
     def of(self, trial):
         """{"accuracy", "seconds"}, or None if it is not known."""
@@ -172,7 +175,7 @@ class Runner:
     def run(self, trial):
         started = time.monotonic()
         rows = paper_tasks.test_rows(self.data[trial.task], trial.task, trial.seed, self.args.test_rows)
-        given = {ZERO_SHOT: self.zero_shot, IN_CONTEXT: self.in_context}.get(trial.name, self.trained)(trial, rows)
+        given = {ZERO_SHOT: self.zero_shot, IN_CONTEXT: self.in_context, "trained": self.trained}[self.kind(trial)](trial, rows)
         truth = self.data[trial.task].rows
         right = sum(given[i] == truth[i].choices[truth[i].right] for i in rows)
         self.known.add(self.key(trial), {"accuracy": right / len(rows), "rows": len(rows), "seconds": round(time.monotonic() - started, 1)})
@@ -222,10 +225,9 @@ class Runner:
             key = json.loads(key)
             if key[0] == "paper" and key[4][0] == self.about:
                 kinds.setdefault(key[3], []).append(value["seconds"])
-        kind = lambda t: self.key(t)[3]
-        if any(kind(t) not in kinds for t in todo):
+        if any(self.kind(t) not in kinds for t in todo):
             return None
-        return sum(sum(kinds[kind(t)]) / len(kinds[kind(t)]) for t in todo)
+        return sum(statistics.mean(kinds[self.kind(t)]) for t in todo)
 
 
 def load(cursor, data):
