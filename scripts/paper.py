@@ -7,6 +7,7 @@ Parts (--parts):
   methods    its figure 2: the same with every method, the first prompt only
   losses     its table 10: the same without unlikelihood, without length normalisation, without both, and, with --init, without the
              pre-trained vectors
+  variants   what users of (IA)³ have tried since: AdamW, a moving average, more vectors, LoRA together with (IA)³, an ensemble
   raft       its table 2: RAFT's tasks in five folds, as scripts/raft does it
 Figure 3, accuracy against FLOPs, comes from `held-out` and ia3_cost.
 
@@ -36,7 +37,7 @@ try:
 except ImportError:
     psycopg2 = None  # --help works without it
 
-PARTS = ["held-out", "methods", "losses", "raft"]
+PARTS = ["held-out", "methods", "losses", "variants", "raft"]
 # Figure 2. Options are those of ia3_train; what the server does not know is left out.
 METHODS = [
     ("(IA)³", {}),
@@ -58,6 +59,13 @@ LOSSES = [
     ("without unlikelihood", {"unlikelihood_weight": 0}),
     ("without length normalisation", {"length_norm_weight": 0}),
     ("without both", {"unlikelihood_weight": 0, "length_norm_weight": 0}),
+]
+VARIANTS = [
+    ("AdamW", {"optimizer": "adamw"}),
+    ("moving average (0.99)", {"ema": 0.99}),
+    ("vectors on q and o too", {"targets": ["q", "k", "v", "o", "wo"]}),
+    ("LoRA and (IA)³", {"method": "lora", "vectors": True}),
+    ("ensemble of 5", {"ensemble": 5}),
 ]
 NOT_PRETRAINED = ("without pre-training", {"init": "none"})
 LONGEST = 256  # tokens of an input, as T-Few has it
@@ -144,6 +152,9 @@ def trials(args, data, methods):
                 if prompt == 0 and "losses" in args.parts:
                     yield of("losses", TFEW, init)
                     yield from (of("losses", what, init | options) for what, options in losses)
+                if prompt == 0 and "variants" in args.parts:
+                    yield of("variants", TFEW, init)
+                    yield from (of("variants", what, options) for what, options in VARIANTS)
 
 
 class Runner:

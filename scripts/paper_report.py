@@ -102,10 +102,11 @@ def flops(result):
     return "Accuracy against FLOPs (the paper's figure 3)", content
 
 
-def losses(result):
-    tasks = by_task(result, "losses")
+def plain(result, part, heading):
+    """A part of which there is no more than a table."""
+    tasks = by_task(result, part)
     names = names_in(tasks)
-    return ("Ingredients (the paper's table 10)", [table(tasks, names)]) if names else None
+    return (heading, [table(tasks, names)]) if names else None
 
 
 def raft(result):
@@ -122,14 +123,15 @@ def raft(result):
 
 def html_of(result):
     about = "<dl>" + "".join(f"<dt>{paper_page.escaped(k)}</dt><dd>{paper_page.escaped(v)}</dd>" for k, v in result.about.items()) + "</dl>"
-    parts = [part for part in (held_out(result), methods(result), flops(result), losses(result), raft(result)) if part]
-    return paper_page.page("The T-Few paper, redone with ia3", [("What this is", [about])] + parts)
+    parts = [held_out(result), methods(result), flops(result), plain(result, "losses", "Ingredients (the paper's table 10)"),
+             plain(result, "variants", "Variants since the paper"), raft(result)]
+    return paper_page.page("The T-Few paper, redone with ia3", [("What this is", [about]), *filter(None, parts)])
 
 
 def lines_of(result):
     """The means, a line each."""
     out = []
-    for part in ("held-out", "methods", "losses"):
+    for part in ("held-out", "methods", "losses", "variants"):
         tasks = by_task(result, part)
         mean, n = means(tasks, names_in(tasks))
         out += [f"{part}, mean of {n} tasks: {name} {value:.3f}" for name, value in mean.items()]

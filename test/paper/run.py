@@ -84,14 +84,14 @@ def run_tests(t, socket, folder):
         return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
     none = paper("--time-limit", "0")
-    t.ok(none.returncode == 0 and none.stdout.endswith("paper.html: 0 of 14 trials\n"), "without time there is a page without results", none.stdout + none.stderr)
+    t.ok(none.returncode == 0 and none.stdout.endswith("paper.html: 0 of 24 trials\n"), "without time there is a page without results", none.stdout + none.stderr)
     first = paper("--parts", "held-out")
     lines = first.stderr.splitlines()
     t.ok(first.returncode == 0 and len(lines) == 6 and lines[-1].startswith("  6 of 6: copa, file 0, prompt 1, (IA)³: ")
          and "min left" in lines[-1], "one part, a line of progress each", first.stderr)
     done = paper()
     lines = done.stderr.splitlines()
-    t.ok(done.returncode == 0 and done.stdout.endswith("14 of 14 trials\n") and sum(" of 14: " in x for x in lines) == 8,
+    t.ok(done.returncode == 0 and done.stdout.endswith("24 of 24 trials\n") and sum(" of 24: " in x for x in lines) == 18,
          "all parts: what is known is not done again", done.stdout + done.stderr)
     results = [json.loads(x) for x in (folder / "results").read_text(encoding="utf-8").splitlines()]
     trained = {k[1]: v for k, v in results if k[0] == "paper" and k[3] == "trained" and k[4][3:] == [2, []]}
@@ -104,7 +104,7 @@ def run_tests(t, socket, folder):
     page = (folder / "paper.html").read_text(encoding="utf-8")
     headings = [html.unescape(x) for x in re.findall(r"<h2>(.*?)</h2>", page)]
     t.ok(headings == ["What this is", "Held-out tasks (the paper's table 1)", "Methods (the paper's figure 2)",
-                      "Accuracy against FLOPs (the paper's figure 3)", "Ingredients (the paper's table 10)", "RAFT (the paper's table 2)"], "parts of the page", headings)
+                      "Accuracy against FLOPs (the paper's figure 3)", "Ingredients (the paper's table 10)", "Variants since the paper", "RAFT (the paper's table 2)"], "parts of the page", headings)
     plots = re.findall(r"<svg.*?</svg>", page, re.S)
     circles = [xml.dom.minidom.parseString(p).getElementsByTagName("circle").length for p in plots]
     t.ok(circles == [2, 3], "plots are well-formed, with a point for each method", circles)

@@ -98,7 +98,7 @@ class Trials(unittest.TestCase):
         found = list(paper.trials(self.args(), self.data, methods))
         self.assertEqual([t.seed for t in found], sorted(t.seed for t in found))
         self.assertEqual({(t.task, t.prompt) for t in found}, {("rte", 0), ("rte", 1), ("cb", 0)})
-        self.assertEqual(len(found), 2 * (2 * (3 + 2 + 4) + 3))
+        self.assertEqual(len(found), 2 * (2 * (3 + 2 + 4 + 6) + 3))
         self.assertFalse([t for t in found if t.prompt and t.part != "held-out"])
 
     def test_pre_training(self):
