@@ -53,7 +53,7 @@ CREATE TABLE shots (text text, label text);
 INSERT INTO shots SELECT 'my invoice is wrong', l FROM unnest(ARRAY['bug', 'billing', 'bug', 'billing']) l;
 SELECT max(position) FROM ia3_tokenize('my invoice is wrong');
 SELECT m AS method, ia3_train('cost_' || m, 'SELECT * FROM shots', method => m, steps => 3, batch_size => 4, seed => 1)
-  FROM unnest(ARRAY['ia3', 'lora', 'adapter', 'compacter', 'compacter++', 'bitfit', 'layernorm', 'prompt', 'prefix']) m;
+  FROM unnest(ARRAY['ia3', 'lora', 'adapter', 'compacter', 'compacter++', 'bitfit', 'layernorm', 'prompt', 'prefix', 'said']) m;
 SELECT to_jsonb(c) - 'inference_memory_bytes' - 'training_memory_bytes' = -- the engine's dtype depends on the processor
        to_jsonb(d) - 'inference_memory_bytes' - 'training_memory_bytes' AS same
   FROM ia3_cost('cost_ia3', tokens => 13) c,
@@ -62,7 +62,7 @@ SELECT to_jsonb(c) - 'inference_memory_bytes' - 'training_memory_bytes' = -- the
 SELECT a.method, a.method = m AS as_recorded,
        c.stored_bytes = octet_length(a.vectors) - 8 - get_byte(a.vectors, 0) - 256 * get_byte(a.vectors, 1) AS stored,
        c.training_flops = ia3.json_number(a.metrics, 'flops') AS flops, c.inference_flops >= bare.inference_flops AS more
-  FROM unnest(ARRAY['ia3', 'lora', 'adapter', 'compacter', 'compacter++', 'bitfit', 'layernorm', 'prompt', 'prefix']) m, ia3.adapter a,
+  FROM unnest(ARRAY['ia3', 'lora', 'adapter', 'compacter', 'compacter++', 'bitfit', 'layernorm', 'prompt', 'prefix', 'said']) m, ia3.adapter a,
        ia3_cost('cost_' || m || '@1', tokens => 13, steps => 3, batch_size => 4) c,
        ia3_cost('cost_ia3', tokens => 13) bare
  WHERE a.task = 'cost_' || m ORDER BY a.task;
@@ -84,6 +84,7 @@ SELECT 'lora of q and v', parameters, inference_flops > (TABLE usual) FROM ia3_c
 SELECT 'adapter', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, method => 'adapter', bottleneck => 32) UNION ALL
 SELECT 'prompt', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, method => 'prompt', prompt_length => 100, decoder => false) UNION ALL
 SELECT 'prefix', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, method => 'prefix', prefix_length => 10) UNION ALL
+SELECT 'said', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, method => 'said', intrinsic_dim => 500000) UNION ALL
 SELECT 'ia3', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, targets => '{q,k,v,o,wo}') UNION ALL
 SELECT 'ia3 of wo', parameters, inference_flops > (TABLE usual) FROM ia3_cost(config => :t0_3b, targets => '{wo}');
 SELECT (ia3_cost('cost_lora@2')).parameters = (ia3_cost('cost_lora', rank => 9, targets => '{k,wi_1}')).parameters AS as_recorded,
@@ -94,6 +95,12 @@ SELECT (ia3_cost('cost_lora@2')).parameters = (ia3_cost('cost_lora', rank => 9, 
 SELECT (x.training_memory_bytes - p.training_memory_bytes) / (12 * (72 * 4096 * 513 + 3 * (2 * 2048 + 512 * 2049)))::float8 BETWEEN 0.9 AND 1.1 AS network,
        x.training_flops / x.inference_flops > p.training_flops / p.inference_flops AS more
   FROM ia3_cost(config => :t0_3b, method => 'prefix') x, ia3_cost(config => :t0_3b, method => 'prompt', prompt_length => 2) p;
+-- passes use other values than those that are stored: two vectors for each linear layer, one for each norm
+SELECT d.parameters - c.parameters AS stored, d.inference_memory_bytes - c.inference_memory_bytes AS used,
+       d.training_memory_bytes - c.training_memory_bytes AS trained, c.inference_flops = d.inference_flops AS same,
+       (c.inference_memory_bytes - bare.inference_memory_bytes) / 4 + bare.parameters AS expanded
+  FROM ia3_cost(config => :t0_3b, method => 'said') c, ia3_cost(config => :t0_3b, method => 'said', intrinsic_dim => 500000) d,
+       ia3_cost(config => :t0_3b) bare;
 -- the engine counts what predictions take: an input this short has keys and values on every processor, and repeated ones count once
 CREATE FUNCTION flops_of(query text, OUT shown float8, OUT counted float8) LANGUAGE plpgsql AS $$
 DECLARE
@@ -107,7 +114,7 @@ BEGIN
     SELECT score_flops - before INTO counted FROM ia3_stat_engine;
 END $$;
 SELECT m AS method, shown = c.inference_flops AS shown, counted = c.inference_flops AS counted
-  FROM unnest(ARRAY['ia3', 'lora', 'adapter', 'compacter', 'compacter++', 'bitfit', 'layernorm', 'prompt', 'prefix']) m, ia3_cost('cost_' || m, tokens => 13) c,
+  FROM unnest(ARRAY['ia3', 'lora', 'adapter', 'compacter', 'compacter++', 'bitfit', 'layernorm', 'prompt', 'prefix', 'said']) m, ia3_cost('cost_' || m, tokens => 13) c,
        flops_of(format('SELECT ia3_predict(%L, text) FROM shots', 'cost_' || m));
 SELECT shown = counted AS same, shown / c.inference_flops AS inputs
   FROM ia3_cost('cost_ia3', tokens => 13) c,

@@ -309,6 +309,7 @@ CREATE FUNCTION @extschema@.ia3_train(
     bottleneck pg_catalog.int4 DEFAULT NULL,
     prefix_length pg_catalog.int4 DEFAULT NULL,
     vectors pg_catalog.bool DEFAULT NULL,
+    intrinsic_dim pg_catalog.int4 DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
@@ -350,6 +351,7 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     bottleneck pg_catalog.int4 DEFAULT NULL,
     prefix_length pg_catalog.int4 DEFAULT NULL,
     vectors pg_catalog.bool DEFAULT NULL,
+    intrinsic_dim pg_catalog.int4 DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
@@ -955,6 +957,7 @@ CREATE FUNCTION @extschema@.ia3_cost(config pg_catalog.jsonb,
     bottleneck pg_catalog.int4 DEFAULT NULL,
     prefix_length pg_catalog.int4 DEFAULT NULL,
     vectors pg_catalog.bool DEFAULT NULL,
+    intrinsic_dim pg_catalog.int4 DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     OUT parameters pg_catalog.int8,
     OUT paper_inference_flops pg_catalog.float8,
@@ -972,7 +975,7 @@ CREATE FUNCTION @extschema@.ia3_cost(config pg_catalog.jsonb,
 COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.jsonb, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
     pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
     pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4,
-    pg_catalog.int4, pg_catalog.bool, pg_catalog.int4) IS
+    pg_catalog.int4, pg_catalog.bool, pg_catalog.int4, pg_catalog.int4) IS
     'what predicting, training and in-context learning cost with a backbone of this configuration';
 CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     tokens pg_catalog.int4 DEFAULT 103,
@@ -993,6 +996,7 @@ CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     bottleneck pg_catalog.int4 DEFAULT NULL,
     prefix_length pg_catalog.int4 DEFAULT NULL,
     vectors pg_catalog.bool DEFAULT NULL,
+    intrinsic_dim pg_catalog.int4 DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     OUT parameters pg_catalog.int8,
     OUT paper_inference_flops pg_catalog.float8,
@@ -1010,7 +1014,7 @@ CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
 COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
     pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
     pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4,
-    pg_catalog.int4, pg_catalog.bool, pg_catalog.int4) IS
+    pg_catalog.int4, pg_catalog.bool, pg_catalog.int4, pg_catalog.int4) IS
     'the same for the backbone, the method and the choices of a task';
 
 CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.jsonb)

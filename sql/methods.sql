@@ -22,7 +22,7 @@ END $$;
 -- each method trains: the loss falls, the version records the method, and the task can be used
 CREATE TABLE method (name text, rate float8);
 INSERT INTO method VALUES ('ia3', 0.02), ('lora', 0.3), ('adapter', 0.1), ('compacter', 0.1), ('compacter++', 0.1),
-    ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3), ('prefix', 0.1);
+    ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3), ('prefix', 0.1), ('said', 1);
 SELECT name, ia3_train(name, 'SELECT text, label FROM shots ORDER BY id', method => name, steps => 30,
                        learning_rate => rate, dropout => 0, seed => 7)
   FROM method;
@@ -103,6 +103,8 @@ INSERT INTO variant VALUES
     ('c64', $$method => 'compacter++', bottleneck => 64, learning_rate => 0.1$$),
     ('x1', $$method => 'prefix', prefix_length => 1, learning_rate => 0.1$$),
     ('x20', $$method => 'prefix', prefix_length => 20, learning_rate => 0.03$$),
+    ('s500', $$method => 'said', intrinsic_dim => 500, learning_rate => 0.3$$),
+    ('s5000', $$method => 'said', intrinsic_dim => 5000, learning_rate => 1$$),
     ('p3', $$method => 'prompt', prompt_length => 3, learning_rate => 0.3$$),
     ('p100', $$method => 'prompt', prompt_length => 100, decoder => false, learning_rate => 0.3$$);
 CREATE FUNCTION train(task text, options text, steps int DEFAULT 30) RETURNS text LANGUAGE sql AS $$
@@ -149,7 +151,8 @@ SELECT options, train('x', options) FROM unnest(ARRAY[
     $$method => 'compacter', bottleneck => 10$$, $$method => 'compacter++', rank => 4$$, $$method => 'ia3', bottleneck => 4$$,
     $$targets => '{k,wi_1}'$$, $$targets => '{}'$$, $$targets => '{DenseReluDense.o}'$$,
     $$method => 'prompt', prompt_length => 0$$, $$method => 'prompt', prompt_length => 1001$$,
-    $$method => 'prefix', prefix_length => 257$$, $$method => 'prefix', prompt_length => 4$$, $$method => 'prompt', prefix_length => 4$$, $$vectors => true$$]) options;
+    $$method => 'prefix', prefix_length => 257$$, $$method => 'prefix', prompt_length => 4$$, $$method => 'prompt', prefix_length => 4$$,
+    $$method => 'said', intrinsic_dim => 2$$, $$method => 'said', intrinsic_dim => 20$$, $$method => 'said', rank => 1$$, $$intrinsic_dim => 500$$, $$vectors => true$$]) options;
 -- versions of earlier releases lack options, or have an older name for one
 BEGIN;
 INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
@@ -176,8 +179,8 @@ SELECT version, attempt(format('SELECT ia3_predict(%L, %L)', 'lora@' || version,
 ROLLBACK;
 -- with its configuration an adapter comes back with all its options, without it with the defaults of what the bytes do not tell
 SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1'), ia3_export_config(v.task || '@1')) FROM variant v
- WHERE v.task NOT IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20', 'lv');
-SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1')) FROM variant v WHERE v.task IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20', 'lv');
+ WHERE v.task NOT IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20', 's500', 's5000', 'lv');
+SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1')) FROM variant v WHERE v.task IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20', 's500', 's5000', 'lv');
 SELECT attempt($$SELECT ia3_export_config('r2_k')$$);
 SELECT attempt($$SELECT ia3_export_config('lv')$$);
 SELECT attempt($$SELECT ia3_import('peft', ia3_export('lv'), '{"peft_type": "LORA", "r": 2, "lora_alpha": 1, "target_modules": ["q"]}')$$);

@@ -129,6 +129,7 @@ typedef struct ia3_method_cost {
     double lead_rows, decoder_lead_rows; /* the latter precede every trie and every chain */
     bool below_vectors; /* values below the (IA)³ vectors of the first layer need gradients */
     double trained;     /* how many values are trained if these are not the adapter's own; else 0 */
+    double expanded;    /* how many values passes use if they are computed from an adapter's; else 0 */
     double step;        /* multiply-adds of a step of training that do not depend on its rows */
 } ia3_method_cost;
 

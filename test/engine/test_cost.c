@@ -553,6 +553,7 @@ training(void **state)
                     {"compacter", "{\"bottleneck\": 12}"},
                     {"prompt", "{\"prompt_length\": 1}"},
                     {"prefix", "{\"prefix_length\": 5}"},
+                    {"said", ""},
                     {"prompt", "{\"decoder\": false}"}};
     for (size_t i = 0; i < sizeof variants / sizeof *variants; i++) {
         ia3_variant v = ia3_variant_standard(

@@ -81,6 +81,7 @@ static const struct {
              {"bitfit", "", 2},
              {"prompt", "{\"prompt_length\": 3}", 4},
              {"prefix", "{\"prefix_length\": 3}", 2},
+             {"said", "{\"intrinsic_dim\": 150}", 3},
              {"ia3", "", 32}};
 enum { N = sizeof cases / sizeof *cases };
 

@@ -47,6 +47,8 @@ test_counts(void **state)
         {"prompt", "{\"decoder\": false}", 20480},
         {"prefix", "", 589824},
         {"prefix", "{\"prefix_length\": 7}", 7 * 72 * 2 * 2048},
+        {"said", "", 19999}, /* 20 K in the paper, and 500 K */
+        {"said", "{\"intrinsic_dim\": 500000}", 499999},
     };
     const ia3_config c = {
         .n_enc = 24, .n_dec = 24, .d_model = 2048, .inner = 2048, .d_ff = 5120, .gated = true};
@@ -66,7 +68,7 @@ test_steps(void **state)
     for (int i = 0; ia3_methods[i]; i++) {
         const char *name = ia3_methods[i]->name;
         bool fewer = strcmp(name, "adapter") == 0 || strncmp(name, "compacter", 9) == 0;
-        assert_int_equal(ia3_methods[i]->steps, fewer ? 500 : 1000);
+        assert_int_equal(ia3_methods[i]->steps, strcmp(name, "said") == 0 ? 3000 : fewer ? 500 : 1000);
     }
 }
 
@@ -116,6 +118,8 @@ test_json(void **state)
          "bottleneck must be a multiple of 4 with the method \"compacter\""},
         {"compacter++", "{\"bottleneck\": 516}", "bottleneck must be between 0 and 512"},
         {"prefix", "{\"prefix_length\": 257}", "prefix_length must be between 1 and 256"},
+        {"said", "{\"intrinsic_dim\": 2}", "intrinsic_dim must be between 3 and 16777216"},
+        {"said", "{\"rank\": 2}", "the method \"said\" has no option \"rank\""},
         {"prefix", "{\"prompt_length\": 2}", "the method \"prefix\" has no option \"prompt_length\""},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
@@ -197,6 +201,19 @@ test_layouts(void **state)
     assert_null(ia3_layouts_get(ls, &compacter, &err));
     assert_int_equal(err.code, IA3_E_INVALID);
     assert_string_equal(err.message, "the backbone cannot have adapters of the method \"compacter\"");
+
+    /* SAID has a factor for each module: 8 linear layers and norms of the encoder, 13 of the decoder, and their last norms */
+    const ia3_variant few = golden_variant("said", "{\"intrinsic_dim\": 24}"),
+                      enough = golden_variant("said", "{\"intrinsic_dim\": 25}");
+    err = (ia3_error){0};
+    assert_null(ia3_layouts_get(ls, &few, &err));
+    assert_int_equal(err.code, IA3_E_INVALID);
+    assert_string_equal(err.message, "intrinsic_dim must be at least 25 for this backbone");
+    a = ia3_layouts_get(ls, &enough, &err);
+    golden_ok(a, &err);
+    assert_int_equal(a->entries[0].len, 1);
+    assert_int_equal(a->entries[1].len, 23);
+    ia3_layout_release(a);
     ia3_layouts_free(ls);
 }
 
@@ -414,6 +431,8 @@ test_differences(void **state)
     check_differences(f, "prompt", "{\"prompt_length\": 2}");
     check_differences(f, "prefix", "{\"prefix_length\": 5}");
     check_differences(f, "compacter", "{\"bottleneck\": 16}");
+    check_differences(f, "said", "{\"intrinsic_dim\": 60}");
+    check_differences(f, "said", "{\"intrinsic_dim\": 2000}");
     check_differences(f, "prompt", "{\"prompt_length\": 5, \"decoder\": false}");
     dropout = 0.1; /* every choice has rows of its own */
     check_differences(f, "prompt", "{\"prompt_length\": 3}");
@@ -445,6 +464,8 @@ test_mixed(void **state)
                  {"prefix", "{\"prefix_length\": 1}"},
                  {"prefix", "{\"prefix_length\": 40}"},
                  {"prompt", "{\"prompt_length\": 40, \"decoder\": false}"},
+                 {"said", "{\"intrinsic_dim\": 100}"},
+                 {"said", ""},
                  {"lora", "{\"targets\": [\"q\", \"v\"]}"}};
     enum { N = sizeof cases / sizeof *cases };
     fixture *f = open_fixture(state);
@@ -648,15 +669,16 @@ test_generation(void **state)
 static void
 test_files(void **state)
 {
-    static const char *const methods[] = {"lora", "prompt", "bitfit", "lora", "prefix", "lora"};
+    static const char *const methods[] = {"lora", "prompt", "bitfit", "lora", "prefix", "lora", "said"};
     static const char *const options[] = {"{\"rank\": 7, \"targets\": [\"q\", \"wi_0\"]}",
                                           "{\"prompt_length\": 3}",
                                           "{\"targets\": [\"k\"]}",
                                           "{\"norms\": false}",
                                           "{\"prefix_length\": 9}",
-                                          "{\"rank\": 2, \"vectors\": true}"};
+                                          "{\"rank\": 2, \"vectors\": true}",
+                                          "{\"intrinsic_dim\": 321}"};
     fixture *f = open_fixture(state);
-    for (int i = 0; i < 6; i++) {
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++) {
         const ia3_layout *l = layout_of(f, methods[i], options[i]), *found;
         float *values = random_values(l, 2);
         ia3_error err = {0};

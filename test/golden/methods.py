@@ -3,7 +3,7 @@
 
 The methods that (IA)3 is compared with, on the checkpoints that generate.py left: LoRA and prompt tuning as peft
 computes them, biases and scales of norms by hooks on transformers' modules, for peft has no such methods; adapters and Compacter as T-Few's modules, behind sub-layers;
-prefixes as its attentions have them, trained through its network (prefix.py). Names are
+prefixes as its attentions have them, trained through its network (prefix.py); projections of one vector (said.py). Names are
 METHOD.TENSOR (the adapter, named as the engine stores it; lora_vectors is LoRA with vectors of (IA)3), METHOD.scores.INPUT, METHOD.losses (total, lm,
 unlikelihood, length_norm of the "tfew" batch), METHOD.grad.TENSOR, after five steps of Adafactor METHOD.final.TENSOR,
 METHOD.curve (the losses of twenty other steps), and prefix.start.TENSOR (a new prefix). Everything is computed in float64 and stored in float32.
@@ -24,10 +24,11 @@ from transformers import Adafactor  # noqa: E402
 import configs  # noqa: E402
 import oracle  # noqa: E402
 import prefix  # noqa: E402
+import said  # noqa: E402
 
 RANK, WIDTH, PHM_WIDTH, TOKENS, STEPS, CURVE, BATCH = 4, 5, 8, 10, 5, 20, 4
 RATES = {"lora": 3e-3, "lora_vectors": 3e-3, "adapter": 3e-3, "compacter": 3e-3, "compacter++": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2,
-         "prefix": 3e-3}
+         "prefix": 3e-3, "said": 3e-3}
 LINEARS = ["q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"]
 TRAINED = "t5-gated-untied"
 PREFIX = "base_model.model."
@@ -45,8 +46,10 @@ class Plain:
 
 def draw(rng, name, shape):
     x = rng.standard_normal(shape)
-    if name.endswith((".scale", ".ia3_l")):
+    if name.endswith((".scale", ".ia3_l", "_said")):
         return 1 + 0.3 * x
+    if name == "intrinsic_parameter":
+        return 0.1 * x
     return x if name == "prompt_embeddings" else 0.6 * x if len(shape) == 3 else 0.3 * x
 
 
@@ -166,6 +169,12 @@ def add_prefix(base):
     return Plain(base), {f"{PREFIX}{name}.prefix_direct": p for name, p in parameters.items()}
 
 
+def add_said(base):
+    parameters = said.parameters(base)
+    said.change(base, parameters["intrinsic_parameter"], parameters["intrinsic_parameter_said"])
+    return Plain(base), parameters
+
+
 def through_network(base, parameters):
     """Makes the prefixes results of a network; its parameters, and a function that computes the prefixes."""
     def full(name):
@@ -199,7 +208,7 @@ def run(golden, method, out):
         out |= {f"prefix.start.{PREFIX}{n}.prefix_direct": x for n, x in prefix.fresh(base).items()}
     model, parameters = {"lora": add_lora, "lora_vectors": add_lora_vectors, "adapter": add_adapter, "compacter": add_compacter,
                          "compacter++": add_compacter_plus, "bitfit": add_bitfit, "layernorm": add_layernorm,
-                         "prompt": add_prompt, "prefix": add_prefix}[method](base)
+                         "prompt": add_prompt, "prefix": add_prefix, "said": add_said}[method](base)
     rng = np.random.default_rng(golden.seed + 5000)
     for name in sorted(parameters):
         p = parameters[name]

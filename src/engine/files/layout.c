@@ -270,41 +270,62 @@ add_trained(ia3_layout *l, const ia3_config *config)
     l->cost.step = r->step_work(t, l);
 }
 
-static void
-build(ia3_layout *l, const ia3_config *config)
+static ia3_layout *
+without_tensors(const ia3_config *config, ia3_variant variant)
 {
-    const ia3_method *method = l->variant.method;
+    ia3_layout *l = ia3_alloc(sizeof *l);
 
+    l->variant = variant;
+    ia3_variant_fit(&l->variant, config);
     l->members = 1;
-    if (method->module) {
+    l->n_enc = config->n_enc;
+    l->n_dec = config->n_dec;
+    l->inner = config->inner;
+    l->d_ff = config->d_ff;
+    l->gated = config->gated;
+    return l;
+}
+
+static void
+add_modules(ia3_layout *l, const ia3_config *config)
+{
+    if (l->variant.method->module) {
         l->n_places = ((size_t) config->n_enc + (size_t) config->n_dec + 2) * IA3_N_PARTS;
         l->places = ia3_alloc_array(l->n_places, sizeof *l->places);
         add_stack(l, config->d_model, false);
         add_stack(l, config->d_model, true);
     }
     l->rest = l->n_values;
+}
+
+static void
+build(ia3_layout *l, const ia3_config *config)
+{
+    const ia3_method *method = l->variant.method;
+    ia3_layout *in_passes = l;
+
+    if (method->expansion)
+        in_passes = l->expanded = without_tensors(config, l->variant);
+    add_modules(in_passes, config);
     if (method->tensors)
         method->tensors(l, config);
     if (method->reparameterization)
         add_trained(l, config);
-    l->plain = method->fused && is_standard(l, config);
-    l->hooks = !method->fused || changes_outputs(l);
-    count_work(l);
+    in_passes->plain = method->fused && is_standard(l, config);
+    in_passes->hooks = !method->fused || changes_outputs(in_passes);
+    count_work(in_passes);
+    if (in_passes != l) {
+        l->cost = in_passes->cost;
+        l->cost.expanded = (double) in_passes->n_values;
+    }
 }
 
 /* The limits of config.c keep n_values far below 2^40. */
 ia3_layout *
 ia3_layout_create(const ia3_config *config, ia3_variant variant)
 {
-    ia3_layout *l = ia3_alloc(sizeof *l);
+    ia3_layout *l = without_tensors(config, variant);
 
-    l->variant = variant;
-    ia3_variant_fit(&l->variant, config);
-    l->n_enc = config->n_enc;
-    l->n_dec = config->n_dec;
-    l->inner = config->inner;
-    l->d_ff = config->d_ff;
-    l->gated = config->gated;
     if (variant.members > 1)
         ia3_ensemble_layout(l, config);
     else
@@ -323,6 +344,7 @@ ia3_layout_free(ia3_layout *layout)
         return;
     ia3_layout_free(layout->member);
     ia3_layout_free(layout->trained);
+    ia3_layout_free(layout->expanded);
     free(layout->entries);
     free(layout->by_name);
     free(layout->places);

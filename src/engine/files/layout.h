@@ -96,6 +96,9 @@ typedef struct ia3_layout {
     /* what is trained, if that is not the adapter's values themselves but others that they are computed from (method.h); else NULL */
     struct ia3_layout *trained;
 
+    /* the values that passes use, if they are computed from those that are stored (method.h); else NULL. It has all the places. */
+    struct ia3_layout *expanded;
+
     /* of an ensemble: how many members it has, and the layout of one; else 1 and NULL */
     int members;
     struct ia3_layout *member;
@@ -109,6 +112,13 @@ typedef struct ia3_layout {
 /* Builds the layout of a variant's adapters for a backbone; never NULL. Freeing NULL is allowed. */
 ia3_layout *ia3_layout_create(const ia3_config *config, ia3_variant variant);
 void ia3_layout_free(ia3_layout *layout);
+
+/* The layout of the values that passes use. */
+static inline const ia3_layout *
+ia3_layout_in_passes(const ia3_layout *l)
+{
+    return l->expanded ? l->expanded : l;
+}
 
 /* Whether there are factors of products among the tensors, so that a mean of adapters does not do what they do on average. */
 bool ia3_layout_has_factors(const ia3_layout *l);

@@ -111,6 +111,8 @@ check(const ia3_layout *l, ia3_error *err)
         return ia3_fail_detail(err, "Its \"d_model\" is %d, which is not a multiple of %d.", d_model,
                                multiple);
     }
+    if (l->variant.method->suits && !l->variant.method->suits(l->member ? l->member : l, err))
+        return false;
     if (bytes <= limit)
         return true;
     ia3_fail(err, IA3_E_TOO_LONG, "adapters of this configuration of the method \"%s\" are too large", name);

@@ -68,6 +68,20 @@ typedef struct ia3_reparameterization {
     void (*compute_bwd)(const ia3_trained *t);
 } ia3_reparameterization;
 
+/*
+ * Adapters that are stored and trained in a small form, from which the values that passes use are computed. The small form is the
+ * method's `tensors`, the values that passes use are those of its `module`s: layout->expanded, which is complete before `tensors`
+ * is called. All arrays are host memory, so the values are the same on all devices. prepare returns what the other functions need, which
+ * `release` frees. expand computes all of `expanded`; expand_bwd, after it with the same values, adds to grads.
+ */
+typedef struct ia3_expansion {
+    void *(*prepare)(const ia3_layout *l);
+    void (*release)(void *prepared);
+    void (*expand)(const ia3_layout *l, void *prepared, const float *values, float *expanded);
+    void (*expand_bwd)(const ia3_layout *l, void *prepared, const float *values, const float *expanded_grads,
+                       float *grads);
+} ia3_expansion;
+
 /* Rows of one adapter at a place in the graph. The array pointers that a hook gets point to the first of these rows. */
 typedef struct ia3_method_rows {
     ia3_device *dev;
@@ -82,6 +96,8 @@ typedef struct ia3_method_rows {
 typedef struct ia3_method {
     const char *name;
     const ia3_method_option *options; /* at most IA3_MAX_OPTIONS; ends with a NULL name; NULL: none */
+    /* Whether the backbone can have such adapters; NULL: always. It returns false after setting err (IA3_E_INVALID). */
+    bool (*suits)(const ia3_layout *l, ia3_error *err);
     int d_model_multiple; /* if not 0, only backbones whose d_model is a multiple of this can have such adapters */
 
     /*
@@ -103,8 +119,8 @@ typedef struct ia3_method {
      * not have it. That of (IA)³ is checked by the extension, which also writes the standard one (tasks/adapter_config.c).
      * It returns NULL for a variant that PEFT does not have. `read_peft` sets the options that such a configuration has,
      * whose "peft_type" is `peft_type`, and fails if it contradicts those that the tensors tell, or means what the method
-     * cannot compute (peft_config.h). `peft_lacks`: why neither is possible although PEFT has a method of this name, a
-     * sentence. `merge_suffix`: the suffix, after the module's name, of
+     * cannot compute (peft_config.h). `peft_lacks`: why neither is possible, a
+     * sentence, although PEFT has a method of this name (peft_type), or the method has options. `merge_suffix`: the suffix, after the module's name, of
      * vectors that can be merged into the weights, by scaling columns if they are stored as [1, len], else rows; NULL
      * if the method cannot be merged.
      */
@@ -125,6 +141,8 @@ typedef struct ia3_method {
     bool (*start)(const ia3_layout *l, const ia3_start *s, float *values, ia3_error *err);
     bool fixed_step;
     const ia3_reparameterization *reparameterization;
+    const ia3_expansion
+        *expansion; /* NULL: passes use the values as they are stored. Not together with the former */
 
     /*
      * The graph. `fused` means that the kernels themselves multiply by the values (ia3_scale), which vectors.c finds;

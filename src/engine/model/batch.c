@@ -59,6 +59,7 @@ ia3_batch_free(ia3_batch *b)
 int
 ia3_batch_add_slot(ia3_batch *b, const ia3_layout *layout, const float *values, float *grads)
 {
+    layout = ia3_layout_in_passes(layout);
     b->layouts = ia3_realloc(b->layouts, (size_t) (b->n_slots + 1) * sizeof *b->layouts);
     b->layouts[b->n_slots] = layout;
     b->n_others += !layout->variant.method->fused;

@@ -507,19 +507,38 @@ ia3_model_has_method(const ia3_model *m, const ia3_method *method, ia3_error *er
                          m->layout->variant.method->name);
 }
 
+/* The values that passes use, malloc'd, of an adapter whose layout, or its members', has an expansion. */
+static float *
+expand(const ia3_layout *layout, const float *values)
+{
+    const ia3_layout *one = layout->member ? layout->member : layout;
+    const ia3_expansion *e = one->variant.method->expansion;
+    const size_t n = one->expanded->n_values;
+    float *expanded = ia3_alloc_array((size_t) layout->members * n, sizeof *expanded);
+    void *prepared = e->prepare(one);
+    for (size_t i = 0; i < (size_t) layout->members; i++)
+        e->expand(one, prepared, values + i * one->n_values, expanded + i * n);
+    e->release(prepared);
+    return expanded;
+}
+
 ia3_adapter *
 ia3_adapter_create(ia3_model *m, const ia3_layout *layout, const float *values,
                    const uint8_t digest[IA3_DIGEST_LEN], ia3_error *err)
 {
     if (!ia3_model_has_method(m, layout->variant.method, err))
         return NULL;
-    size_t bytes = layout->n_values * sizeof(float);
+    const ia3_layout *one = layout->member ? layout->member : layout;
+    const size_t n = ia3_layout_in_passes(one)->n_values,
+                 bytes = (size_t) layout->members * n * sizeof(float);
     float *device = m->dev->ops->alloc(m->dev, bytes);
     if (!device) {
         ia3_fail(err, IA3_E_MEMORY, "out of memory for an adapter of %zu bytes", bytes);
         return NULL;
     }
-    m->dev->ops->upload(m->dev, device, values, bytes);
+    float *expanded = one->expanded ? expand(layout, values) : NULL;
+    m->dev->ops->upload(m->dev, device, expanded ? expanded : values, bytes);
+    free(expanded);
     ia3_adapter *a = ia3_alloc(sizeof *a);
     memcpy(a->digest, digest, IA3_DIGEST_LEN);
     a->layout = ia3_layout_retain(layout);
@@ -530,7 +549,7 @@ ia3_adapter_create(ia3_model *m, const ia3_layout *layout, const float *values,
         for (int i = 0; i < layout->members; i++) {
             a->members[i] = *a;
             a->members[i].layout = layout->member;
-            a->members[i].values = device + (size_t) i * layout->member->n_values;
+            a->members[i].values = device + (size_t) i * n;
             a->members[i].members = NULL;
         }
     }

@@ -39,7 +39,7 @@ void ia3_model_set_tokenizer(ia3_model *m, const ia3_tokenizer *tok);
 typedef struct ia3_adapter {
     uint8_t digest[IA3_DIGEST_LEN];
     const ia3_layout *layout;
-    float *values; /* device memory, in this layout */
+    float *values; /* device memory, as passes use them (ia3_layout_in_passes) */
     size_t bytes;
     struct ia3_adapter
         *members; /* [layout->members] of an ensemble, whose values are among these; else NULL */

@@ -6,6 +6,7 @@
 
 #include <limits.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "engine/base/alloc.h"
 #include "engine/model/graph.h"
@@ -14,6 +15,12 @@ static bool
 is_same(const ia3_parameters *p)
 {
     return p->trained == p->layout;
+}
+
+static const ia3_expansion *
+expansion_of(const ia3_parameters *p)
+{
+    return p->layout->variant.method->expansion;
 }
 
 static float *
@@ -33,12 +40,15 @@ allocate(ia3_parameters *p, ia3_error *err)
     p->second_moment = room(p, n);
     p->adapter = is_same(p) ? p->values : room(p, p->layout->n_values);
     p->adapter_grads = is_same(p) ? p->grads : room(p, p->layout->n_values);
+    p->passed = expansion_of(p) ? room(p, p->layout->expanded->n_values) : p->adapter;
+    p->passed_grads = expansion_of(p) ? room(p, p->layout->expanded->n_values) : p->adapter_grads;
     p->scratch = is_same(p) ? NULL : room(p, r->scratch(p->layout));
     p->tensor_offsets = (int32_t *) room(p, tensors);
     p->tensor_rows = (int32_t *) room(p, tensors);
     p->tensor_slices = (int32_t *) room(p, tensors);
-    if (p->values && p->grads && p->second_moment && p->adapter && p->adapter_grads &&
-        (is_same(p) || p->scratch) && p->tensor_offsets && p->tensor_rows && p->tensor_slices)
+    if (p->values && p->grads && p->second_moment && p->adapter && p->adapter_grads && p->passed &&
+        p->passed_grads && (is_same(p) || p->scratch) && p->tensor_offsets && p->tensor_rows &&
+        p->tensor_slices)
         return true;
     return ia3_fail(err, IA3_E_MEMORY, "out of memory for the training state");
 }
@@ -105,6 +115,11 @@ ia3_parameters_create(ia3_parameters *p, ia3_model *m, const ia3_layout *layout,
         return false;
     describe_tensors(p);
     m->dev->ops->zero(m->dev, p->second_moment, n * sizeof(float));
+    if (expansion_of(p)) {
+        p->prepared = expansion_of(p)->prepare(layout);
+        p->host = ia3_alloc_array(2 * n, sizeof *p->host);
+        p->host_passed = ia3_alloc_array(layout->expanded->n_values, sizeof *p->host_passed);
+    }
 
     float *values = ia3_alloc_array(n, sizeof *values);
     bool ok = start(p, seed, init, values, err);
@@ -122,7 +137,7 @@ ia3_parameters_free(ia3_parameters *p)
 {
     void *own[] = {p->values,         p->grads,       p->second_moment, p->scratch,
                    p->tensor_offsets, p->tensor_rows, p->tensor_slices};
-    void *adapter[] = {p->adapter, p->adapter_grads};
+    void *adapter[] = {p->adapter, p->adapter_grads}, *passed[] = {p->passed, p->passed_grads};
 
     for (size_t i = 0; i < sizeof own / sizeof *own; i++)
         if (own[i])
@@ -130,6 +145,13 @@ ia3_parameters_free(ia3_parameters *p)
     for (size_t i = 0; p->m && !is_same(p) && i < 2; i++)
         if (adapter[i])
             p->m->dev->ops->free(p->m->dev, adapter[i]);
+    for (size_t i = 0; p->m && expansion_of(p) && i < 2; i++)
+        if (passed[i])
+            p->m->dev->ops->free(p->m->dev, passed[i]);
+    if (p->prepared)
+        expansion_of(p)->release(p->prepared);
+    free(p->host);
+    free(p->host_passed);
 }
 
 static ia3_trained
@@ -152,6 +174,33 @@ ia3_parameters_zero_grads(const ia3_parameters *p)
     dev->ops->zero(dev, p->grads, p->trained->n_values * sizeof(float));
     if (!is_same(p))
         dev->ops->zero(dev, p->adapter_grads, p->layout->n_values * sizeof(float));
+    if (expansion_of(p))
+        dev->ops->zero(dev, p->passed_grads, p->layout->expanded->n_values * sizeof(float));
+}
+
+/* The gradients of what passes use become those of the adapter, on the host, which has the values since they were expanded. */
+static void
+expand_bwd(const ia3_parameters *p)
+{
+    const ia3_device_ops *ops = p->m->dev->ops;
+    const size_t n = p->layout->n_values;
+    float *grads = p->host + n;
+
+    ops->download(p->m->dev, p->host_passed, p->passed_grads,
+                  p->layout->expanded->n_values * sizeof *p->host_passed);
+    memset(grads, 0, n * sizeof *grads);
+    expansion_of(p)->expand_bwd(p->layout, p->prepared, p->host, p->host_passed, grads);
+    ops->upload(p->m->dev, p->grads, grads, n * sizeof *grads);
+}
+
+static void
+expand(const ia3_parameters *p)
+{
+    const ia3_device_ops *ops = p->m->dev->ops;
+
+    ops->download(p->m->dev, p->host, p->values, p->layout->n_values * sizeof *p->host);
+    expansion_of(p)->expand(p->layout, p->prepared, p->host, p->host_passed);
+    ops->upload(p->m->dev, p->passed, p->host_passed, p->layout->expanded->n_values * sizeof *p->host_passed);
 }
 
 void
@@ -164,12 +213,21 @@ ia3_parameters_finish_grads(const ia3_parameters *p)
 }
 
 void
+ia3_parameters_finish_adapter_grads(const ia3_parameters *p)
+{
+    if (expansion_of(p))
+        expand_bwd(p);
+}
+
+void
 ia3_parameters_changed(const ia3_parameters *p)
 {
     const ia3_trained t = trained_of(p);
 
     if (!is_same(p))
         p->layout->variant.method->reparameterization->compute(&t);
+    if (expansion_of(p))
+        expand(p);
 }
 
 ia3_adafactor

@@ -13,8 +13,13 @@ typedef struct ia3_parameters {
     const ia3_layout *layout;  /* of the adapter */
     const ia3_layout *trained; /* of what is trained; the same unless there is a reparameterization */
     float *adapter, *adapter_grads;
+    float *passed,
+        *passed_grads; /* of the values that passes use; the adapter's unless there is an expansion */
     float *values, *grads, *second_moment; /* of what is trained; the first two may be the adapter's */
     float *scratch;
+    /* with an expansion: its own, and host memory for the adapter's values and gradients, and for the values that passes use */
+    void *prepared;
+    float *host, *host_passed;
     int32_t *tensor_offsets, *tensor_rows, *tensor_slices; /* of the trained tensors, for Adafactor */
 } ia3_parameters;
 
@@ -26,10 +31,11 @@ bool ia3_parameters_create(ia3_parameters *p, ia3_model *m, const ia3_layout *la
                            const float *init, ia3_error *err);
 void ia3_parameters_free(ia3_parameters *p);
 
-/* Before a pass, which adds to adapter_grads; and after it, completes the gradients of what is trained. */
+/* Before a pass, which adds to passed_grads; and after it, complete the adapter's gradients, and then those of what is trained. */
 void ia3_parameters_zero_grads(const ia3_parameters *p);
+void ia3_parameters_finish_adapter_grads(const ia3_parameters *p);
 void ia3_parameters_finish_grads(const ia3_parameters *p);
-/* After `values` have changed: computes the adapter. */
+/* After `values` have changed: computes the adapter, and what passes use. */
 void ia3_parameters_changed(const ia3_parameters *p);
 
 /* The step of Adafactor without learning rate and number. */

@@ -196,7 +196,7 @@ static void
 add_share(train_pass *tp, share *s)
 {
     const ia3_train *t = s->job;
-    int slot = ia3_batch_add_slot(&tp->batch, t->layout, t->parameters.adapter, t->parameters.adapter_grads);
+    int slot = ia3_batch_add_slot(&tp->batch, t->layout, t->parameters.passed, t->parameters.passed_grads);
     s->loss = ia3_alloc_array(s->n, sizeof *s->loss);
     for (int i = 0; i < s->n; i++) {
         const ia3_train_example *e = &t->examples[s->examples[i]];
@@ -276,8 +276,11 @@ compute(ia3_model *m, share *shares, int n, ia3_error *err)
     train_pass tp = {.m = m, .shares = shares, .n_shares = n};
     build_pass(&tp);
     bool ok = ia3_model_guarded(m, run_pass, &tp, err);
-    for (int k = 0; k < n; k++)
+    for (int k = 0; k < n; k++) {
+        if (ok)
+            ia3_parameters_finish_adapter_grads(&shares[k].job->parameters);
         free(shares[k].loss);
+    }
     free(tp.lp);
     free(tp.dlp);
     ia3_batch_free(&tp.batch);

@@ -168,6 +168,7 @@ ask_for_method(const char *backbone, Jsonb *config, const char *method, const ch
     input->method.decoder_lead_rows = ia3_get_f64(&reader);
     input->method.below_vectors = ia3_get_f64(&reader) != 0;
     input->method.trained = ia3_get_f64(&reader);
+    input->method.expanded = ia3_get_f64(&reader);
     input->method.step = ia3_get_f64(&reader);
     input->members = ia3_get_u32(&reader);
     if (reader.bad || reader.p != reader.end)
@@ -267,7 +268,7 @@ put_training(const CostInput *c, Datum *values, bool *nulls)
     ia3_pass_rows rows = rows_of(c, 0, c->drops);
     double example = forward(c, &rows, true) + ia3_backward_flops(&c->sizes, &rows, &c->method);
     double step = n[ARG_BATCH_SIZE] * example + 2 * c->method.step;
-    double own = c->values / c->members, trained = c->method.trained;
+    double own = c->values / c->members, trained = c->method.trained, expanded = c->method.expanded;
 
     values[0] = Int64GetDatum((int64) c->values);
     values[5] = Float8GetDatum(c->members * n[ARG_STEPS] * step);
@@ -278,11 +279,11 @@ put_training(const CostInput *c, Datum *values, bool *nulls)
     rows.encoder_rows *= n[ARG_BATCH_SIZE];
     rows.decoder_rows *= n[ARG_BATCH_SIZE];
     /*
-     * What is trained, its gradients and its second moments, and the values and gradients of an adapter that is computed from it;
-     * members of an ensemble are trained one after another.
+     * What is trained, its gradients and its second moments, and the values and gradients of an adapter that is computed from it, or of
+     * what is computed from an adapter; members of an ensemble are trained one after another.
      */
     values[9] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) +
-                            4 * (trained > 0 ? 3 * trained + 2 * own : 3 * own) +
+                            4 * (trained > 0 ? 3 * trained + 2 * own : 3 * own + 2 * expanded) +
                             ia3_step_bytes(&c->sizes, &rows, &c->elements));
     nulls[9] = false;
 }
@@ -293,6 +294,7 @@ result(FunctionCallInfo fcinfo, const CostInput *c)
     const double *n = c->numbers;
     ia3_pass_rows rows = rows_of(c, 0, false);
     bool trainable = !c->sizes.decoder_only;
+    double adapter = c->method.expanded > 0 ? c->members * c->method.expanded : c->values;
     Datum values[N_COLUMNS];
     bool nulls[N_COLUMNS] = {false};
     TupleDesc desc;
@@ -307,7 +309,7 @@ result(FunctionCallInfo fcinfo, const CostInput *c)
         Float8GetDatum(ia3_paper_icl_flops(&c->sizes, n[ARG_TOKENS], n[ARG_SHOTS], n[ARG_SHOT_TOKENS]));
     values[4] = Float8GetDatum(c->members * forward(c, &rows, true));
     values[6] = Float8GetDatum(icl_flops(c));
-    values[8] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) + (trainable ? 4 * c->values : 0) +
+    values[8] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) + (trainable ? 4 * adapter : 0) +
                             ia3_forward_bytes(&c->sizes, &rows, &c->elements));
     values[10] = Int64GetDatum((int64) ia3_parameters_without_embeddings(&c->sizes));
     if (trainable)

@@ -80,10 +80,10 @@ Ia3MethodOptionsFromArguments(FunctionCallInfo fcinfo, int first)
     static const struct {
         const char *name;
         enum { INTEGER, FLOAT, BOOLEAN, STRINGS } type;
-    } options[] = {{"rank", INTEGER},       {"alpha", FLOAT},           {"targets", STRINGS},
-                   {"norms", BOOLEAN},      {"prompt_length", INTEGER}, {"decoder", BOOLEAN},
-                   {"bottleneck", INTEGER}, {"prefix_length", INTEGER}, {"vectors", BOOLEAN},
-                   {"ensemble", INTEGER}};
+    } options[] = {{"rank", INTEGER},          {"alpha", FLOAT},           {"targets", STRINGS},
+                   {"norms", BOOLEAN},         {"prompt_length", INTEGER}, {"decoder", BOOLEAN},
+                   {"bottleneck", INTEGER},    {"prefix_length", INTEGER}, {"vectors", BOOLEAN},
+                   {"intrinsic_dim", INTEGER}, {"ensemble", INTEGER}};
     Ia3JsonObject json;
     Jsonb *object;
 

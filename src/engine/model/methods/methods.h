@@ -19,7 +19,8 @@
     METHOD(ia3)                                                                                              \
     METHOD(lora)                                                                                             \
     METHOD(adapter)                                                                                          \
-    METHOD(compacter) METHOD(compacter_plus) METHOD(bitfit) METHOD(layernorm) METHOD(prompt) METHOD(prefix)
+    METHOD(compacter)                                                                                        \
+    METHOD(compacter_plus) METHOD(bitfit) METHOD(layernorm) METHOD(prompt) METHOD(prefix) METHOD(said)
 
 #define IA3_DECLARE_METHOD(name) extern const ia3_method ia3_method_##name;
 IA3_METHODS(IA3_DECLARE_METHOD)
