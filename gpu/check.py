@@ -24,11 +24,11 @@ RUNS = {"full": {"environment": 30, "build": 240, "open": 60, "tests": 100, "ia3
                  "transformers": 60, "ia3 11B": 90, "profile": 40, "sanitizer": 120, "torch 11B": 90, "load": 60},
         "first": {"environment": 15, "build": 150, "open": 40, "tests": 75, "ia3 3B": 45, "profile": 40,
                   "sanitizer": 75, "torch 3B": 100},
-        "second": {"environment": 10, "build": 60, "open": 20, "tests": 30, "ia3 3B": 25, "profile": 15, "torch 3B": 60,
+        "second": {"environment": 10, "build": 60, "open": 20, "tests": 45, "ia3 3B": 25, "profile": 15, "torch 3B": 60,
                    "sanitizer": 40},
         "measure": {"environment": 10, "build": 60, "open": 20, "tests": 40, "ia3 3B": 45, "torch 3B": 80,
                     "transformers": 40, "ia3 11B": 60, "load": 40}}
-TIME = {"full": 530, "first": 195, "second": 80, "measure": 300}
+TIME = {"full": 530, "first": 195, "second": 100, "measure": 300}
 STEPS = list(RUNS["full"])
 
 
