@@ -2,9 +2,7 @@
  * test_optimizer.c
  *     The variants of the optimizer, AdamW and averages of values, compared with PyTorch (test/golden/optimizers.py).
  */
-#include "golden_examples.h"
-
-#include "engine/recipe/train.h"
+#include "golden_methods.h"
 
 static const struct {
     const char *name;
@@ -17,8 +15,7 @@ enum { N = sizeof cases / sizeof *cases };
 
 typedef struct fixture {
     golden *g;
-    golden_file file;
-    ia3_safetensors *expected;
+    golden_reference expected;
     golden_examples examples;
 } fixture;
 
@@ -26,11 +23,8 @@ static fixture *
 open_fixture(void **state)
 {
     fixture *f = calloc(1, sizeof *f);
-    ia3_error err = {0};
     f->g = golden_open(*state);
-    f->file = golden_file_of("optimizers", "t5-gated-untied.safetensors");
-    f->expected = ia3_safetensors_parse(f->file.data, f->file.len, "expected", IA3_E_INVALID, &err);
-    golden_ok(f->expected, &err);
+    golden_reference_open(&f->expected, f->g, "optimizers");
     golden_examples_open(f->g, &f->examples);
     return f;
 }
@@ -39,46 +33,26 @@ static void
 close_fixture(fixture *f)
 {
     golden_examples_close(&f->examples);
-    ia3_safetensors_free(f->expected);
-    free(f->file.data);
+    golden_reference_close(&f->expected);
     golden_close(f->g);
     free(f);
-}
-
-static const float *
-expected(const fixture *f, size_t n, int which, const char *name)
-{
-    char full[GOLDEN_MAX_NAME];
-    snprintf(full, sizeof full, "%s.%s", cases[which].name, name);
-    const ia3_st_tensor *t = ia3_safetensors_find(f->expected, full);
-    if (!t || t->bytes != n * sizeof(float))
-        fail_msg("%s is missing or not of %zu values", full, n);
-    return (const float *) (const void *) t->data;
 }
 
 static ia3_recipe
 recipe_of(const fixture *f, int which)
 {
-    return (ia3_recipe){.steps = 1000000,
-                        .batch_size = 4,
-                        .learning_rate = cases[which].rate,
-                        .lm_weight = 1,
-                        .unlikelihood_weight = 1,
-                        .length_norm_weight = 1,
-                        .seed = 3,
-                        .optimizer = cases[which].optimizer,
-                        .weight_decay = cases[which].decay,
-                        .ema = cases[which].ema,
-                        .variant = f->g->layout->variant};
+    ia3_recipe recipe = golden_recipe(&f->g->layout->variant);
+    recipe.learning_rate = cases[which].rate;
+    recipe.optimizer = cases[which].optimizer;
+    recipe.weight_decay = cases[which].decay;
+    recipe.ema = cases[which].ema;
+    return recipe;
 }
 
 static ia3_train *
 job_of(const fixture *f, const ia3_recipe *recipe)
 {
-    ia3_error err = {0};
-    ia3_train *t = ia3_train_create(f->g->m, f->examples.e, GOLDEN_EXAMPLES, recipe, f->g->vectors, &err);
-    golden_ok(t, &err);
-    return t;
+    return golden_job(f->g, &f->examples, recipe, f->g->vectors);
 }
 
 /* Losses to 1e-5; vectors to 1e-4, relative to their lengths. */
@@ -88,36 +62,24 @@ check_steps(const fixture *f, int which)
     const ia3_layout *l = f->g->layout;
     const ia3_recipe recipe = recipe_of(f, which);
     ia3_train *t = job_of(f, &recipe);
-    const float *steps = expected(f, 20, which, "steps");
     float *got = malloc(l->n_values * sizeof *got);
-    ia3_error err = {0};
+    float *want = golden_gather(&f->expected, l, "%s.final.", cases[which].name);
     int n;
     int32_t *indices = golden_ints(golden_find(f->g, "steps.indices"), &n);
     ia3_train_values(t, got);
     assert_memory_equal(got, f->g->vectors, l->n_values * sizeof *got);
-    for (int s = 0; s < 20; s++) {
-        ia3_train_report report;
-        golden_ok(ia3_train_step_on(t, indices + s * 4, golden_no_texts, 4, &err), &err);
-        ia3_train_last(t, &report);
-        assert_int_equal(report.step, s + 1);
-        golden_limit(f->g, cases[which].name, fabs(report.loss - steps[s]), 1e-5 * fabs(steps[s]));
-    }
+    golden_check_steps(f->g, cases[which].name, t, indices, 20,
+                       golden_expected(&f->expected, 20, "%s.steps", cases[which].name));
     ia3_train_values(t, got);
     for (int i = 0; i < l->n; i++) {
         const ia3_layout_entry *e = &l->entries[i];
-        char name[128];
-        double difference = 0, length = 0;
-        snprintf(name, sizeof name, "final.%s", e->name);
-        const float *want = expected(f, (size_t) e->len, which, name);
-        for (int k = 0; k < e->len; k++) {
-            difference += pow((double) got[e->offset + (size_t) k] - want[k], 2);
-            length += pow(want[k], 2);
-        }
-        golden_limit(f->g, e->name, sqrt(difference / length), 1e-4);
+        golden_limit(f->g, e->name, golden_relative(got + e->offset, want + e->offset, (size_t) e->len),
+                     1e-4);
     }
     ia3_train_free(t);
     free(indices);
     free(got);
+    free(want);
 }
 
 static void
@@ -180,8 +142,7 @@ train_prefix(const fixture *f, Ia3Optimizer optimizer, double ema, float *values
     recipe.ema = ema;
     recipe.batch_size = GOLDEN_EXAMPLES;
     ia3_error err = {0};
-    ia3_train *t = ia3_train_create(f->g->m, f->examples.e, GOLDEN_EXAMPLES, &recipe, NULL, &err);
-    golden_ok(t, &err);
+    ia3_train *t = golden_job(f->g, &f->examples, &recipe, NULL);
     for (int s = 0; s < 10; s++) {
         ia3_train_report report;
         golden_ok(ia3_train_step(&t, 1, &err), &err);
@@ -198,9 +159,7 @@ test_prefix(void **state)
 {
     fixture *f = open_fixture(state);
     const ia3_variant v = golden_variant("prefix", "");
-    ia3_error err = {0};
-    const ia3_layout *l = ia3_layouts_get(ia3_model_layouts(f->g->m), &v, &err);
-    golden_ok(l, &err);
+    const ia3_layout *l = golden_layout(f->g, &v);
     const size_t n = l->n_values;
     float *last = malloc(n * sizeof *last), *averaged = malloc(n * sizeof *averaged);
     for (int optimizer = IA3_OPTIMIZER_ADAFACTOR; optimizer <= IA3_OPTIMIZER_ADAMW; optimizer++) {

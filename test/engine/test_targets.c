@@ -4,20 +4,16 @@
  *     gradients and optimizer steps, finite differences, batches and training jobs of several variants, generation, files
  *     and merging.
  */
-#include "golden_examples.h"
+#include "golden_methods.h"
 
 #include <dirent.h>
 #include <unistd.h>
 
 #include "engine/files/merge.h"
 #include "engine/recipe/generate.h"
-#include "engine/recipe/score.h"
-#include "engine/recipe/train.h"
 
 #define GATED "t5-gated-untied "
 #define BOTH  "t5-relu-tied " GATED
-
-static const uint8_t digest[IA3_DIGEST_LEN] = {7};
 
 static const struct {
     const char *name, *options;
@@ -30,57 +26,24 @@ enum { N = sizeof cases / sizeof *cases };
 
 typedef struct fixture {
     golden *g;
-    golden_file file;
-    ia3_safetensors *expected;
+    golden_reference expected;
     golden_examples examples;
     const ia3_layout *layouts[N]; /* like the rest, of the cases */
     float *values[N];
     ia3_adapter *adapters[N];
 } fixture;
 
-static const float *
-expected(const fixture *f, size_t n, int which, const char *prefix, const char *name)
-{
-    char full[GOLDEN_MAX_NAME];
-    snprintf(full, sizeof full, "%s.%s%s", cases[which].name, prefix, name);
-    const ia3_st_tensor *t = ia3_safetensors_find(f->expected, full);
-    if (!t || t->bytes != n * sizeof(float))
-        fail_msg("%s: %s is missing or not of %zu values", f->g->name, full, n);
-    return (const float *) (const void *) t->data;
-}
-
-/* The values of a case under names with the prefix, in the order of its layout. */
-static float *
-gather(const fixture *f, int which, const char *prefix)
-{
-    const ia3_layout *l = f->layouts[which];
-    float *values = malloc(l->n_values * sizeof *values);
-    for (int i = 0; i < l->n; i++) {
-        const ia3_layout_entry *e = &l->entries[i];
-        memcpy(values + e->offset, expected(f, (size_t) e->len, which, prefix, e->name),
-               (size_t) e->len * sizeof *values);
-    }
-    return values;
-}
-
 static fixture *
 open_fixture(void **state)
 {
     fixture *f = calloc(1, sizeof *f);
-    ia3_error err = {0};
-    char name[64];
     f->g = golden_open(*state);
-    snprintf(name, sizeof name, "%s.safetensors", f->g->name);
-    f->file = golden_file_of("targets", name);
-    f->expected = ia3_safetensors_parse(f->file.data, f->file.len, "expected", IA3_E_INVALID, &err);
-    golden_ok(f->expected, &err);
+    golden_reference_open(&f->expected, f->g, "targets");
     for (int i = 0; i < N; i++) {
         const ia3_variant v = golden_variant("ia3", cases[i].options);
-        f->layouts[i] = ia3_layouts_get(ia3_model_layouts(f->g->m), &v, &err);
-        golden_ok(f->layouts[i], &err);
-        f->values[i] = gather(f, i, "");
-        f->adapters[i] = ia3_adapter_create(f->g->m, f->layouts[i], f->values[i], digest, &err);
-        golden_ok(f->adapters[i], &err);
+        f->layouts[i] = golden_layout(f->g, &v);
+        f->values[i] = golden_gather(&f->expected, f->layouts[i], "%s.", cases[i].name);
+        f->adapters[i] = golden_adapter(f->g, f->layouts[i], f->values[i]);
     }
     golden_examples_open(f->g, &f->examples);
     return f;
@@ -95,29 +58,9 @@ close_fixture(fixture *f)
         ia3_layout_release(f->layouts[i]);
         free(f->values[i]);
     }
-    ia3_safetensors_free(f->expected);
-    free(f->file.data);
+    golden_reference_close(&f->expected);
     golden_close(f->g);
     free(f);
-}
-
-/* Scores [4] of one input with each of n adapters, all in one batch. */
-static void
-score(const fixture *f, ia3_adapter *const *adapters, int n, int input, double (*scores)[4])
-{
-    ia3_score_row rows[16];
-    ia3_error err = {0};
-    char prefix[32];
-    int n_ids;
-    snprintf(prefix, sizeof prefix, "input.%d", input);
-    int32_t *ids = golden_ints(golden_find(f->g, "%s.ids", prefix), &n_ids);
-    ia3_choices *choices = golden_choices(f->g, prefix);
-    for (int i = 0; i < n; i++)
-        rows[i] = (ia3_score_row){
-            .ids = ids, .n_ids = n_ids, .adapter = adapters[i], .choices = choices, .scores = scores[i]};
-    golden_ok(ia3_score(f->g->m, rows, n, &err), &err);
-    free(ids);
-    ia3_choices_free(choices);
 }
 
 /* Alone as in peft; in a batch with all the others, the bare backbone and another method as alone. */
@@ -126,30 +69,25 @@ test_scores(void **state)
 {
     fixture *f = open_fixture(state);
     const ia3_variant lora = golden_variant("lora", "");
-    ia3_error err = {0};
-    const ia3_layout *l = ia3_layouts_get(ia3_model_layouts(f->g->m), &lora, &err);
-    golden_ok(l, &err);
+    const ia3_layout *l = golden_layout(f->g, &lora);
     float *values = calloc(l->n_values, sizeof *values);
     for (size_t i = 0; i < l->n_values; i++)
         values[i] = 0.1f * (float) ((int) (i % 11) - 5);
-    ia3_adapter *other = ia3_adapter_create(f->g->m, l, values, digest, &err);
-    golden_ok(other, &err);
+    ia3_adapter *other = golden_adapter(f->g, l, values);
     ia3_adapter *all[N + 3] = {other,          f->adapters[3], NULL, f->adapters[1],
                                f->adapters[0], f->adapters[2], other};
     for (int input = 0; input < GOLDEN_INPUTS; input++) {
         double together[N + 3][4], alone[1][4];
-        char what[64];
-        snprintf(what, sizeof what, "scores.%d", input);
-        score(f, all, N + 3, input, together);
+        golden_score(f->g, all, N + 3, input, together);
         for (int i = 0; i < N + 3; i++) {
-            score(f, &all[i], 1, input, alone);
+            golden_score(f->g, &all[i], 1, input, alone);
             for (int c = 0; c < 4; c++)
                 golden_limit(f->g, "mixed batch", fabs(together[i][c] - alone[0][c]),
                              f->g->dtype == IA3_F32 ? 1e-5 : 0.05);
         }
         for (int i = 0; i < N; i++) {
-            const float *want = expected(f, 4, i, "", what);
-            score(f, &f->adapters[i], 1, input, alone);
+            const float *want = golden_expected(&f->expected, 4, "%s.scores.%d", cases[i].name, input);
+            golden_score(f->g, &f->adapters[i], 1, input, alone);
             for (int c = 0; c < 4; c++)
                 golden_limit(f->g, cases[i].name, fabs(alone[0][c] - want[c]),
                              f->g->dtype == IA3_F32 ? 1e-4 : 0.15);
@@ -164,25 +102,16 @@ test_scores(void **state)
 static ia3_recipe
 recipe_of(const fixture *f, int which, double dropout)
 {
-    return (ia3_recipe){.steps = 1000000,
-                        .batch_size = 4,
-                        .learning_rate = 3e-3,
-                        .lm_weight = 1,
-                        .unlikelihood_weight = 1,
-                        .length_norm_weight = 1,
-                        .dropout = dropout,
-                        .seed = 3,
-                        .variant = f->layouts[which]->variant};
+    ia3_recipe recipe = golden_recipe(&f->layouts[which]->variant);
+    recipe.dropout = dropout;
+    return recipe;
 }
 
 static ia3_train *
 job_of(const fixture *f, int which, double dropout, const float *init)
 {
-    ia3_error err = {0};
     const ia3_recipe recipe = recipe_of(f, which, dropout);
-    ia3_train *t = ia3_train_create(f->g->m, f->examples.e, GOLDEN_EXAMPLES, &recipe, init, &err);
-    golden_ok(t, &err);
-    return t;
+    return golden_job(f->g, &f->examples, &recipe, init);
 }
 
 /* The distance relative to the length, without elements whose gradient is noise. */
@@ -205,9 +134,10 @@ check_training(const fixture *f, int which)
 {
     static const int batch[] = {0, 1, 2, 3, 4};
     const ia3_layout *l = f->layouts[which];
-    float *got = calloc(l->n_values, sizeof *got), *grads = gather(f, which, "grad."),
-          *final = gather(f, which, "final.");
-    const float *losses = expected(f, 4, which, "", "losses"), *steps = expected(f, 20, which, "", "steps");
+    float *got = calloc(l->n_values, sizeof *got),
+          *grads = golden_gather(&f->expected, l, "%s.grad.", cases[which].name),
+          *final = golden_gather(&f->expected, l, "%s.final.", cases[which].name);
+    const float *losses = golden_expected(&f->expected, 4, "%s.losses", cases[which].name);
     ia3_train *t = job_of(f, which, 0, f->values[which]);
     ia3_train_report report = {0};
     ia3_error err = {0};
@@ -220,11 +150,8 @@ check_training(const fixture *f, int which)
                      distance(got + l->entries[i].offset, grads + l->entries[i].offset,
                               grads + l->entries[i].offset, l->entries[i].len),
                      2e-4);
-    for (int s = 0; s < 20; s++) {
-        golden_ok(ia3_train_step_on(t, indices + s * 4, golden_no_texts, 4, &err), &err);
-        ia3_train_last(t, &report);
-        golden_limit(f->g, "loss of a step", fabs(report.loss - steps[s]), 1e-5 * fabs(steps[s]));
-    }
+    golden_check_steps(f->g, "loss of a step", t, indices, 20,
+                       golden_expected(&f->expected, 20, "%s.steps", cases[which].name));
     ia3_train_values(t, got);
     for (int i = 0; i < l->n; i++)
         golden_limit(f->g, l->entries[i].name,
@@ -247,58 +174,15 @@ test_training(void **state)
     close_fixture(f);
 }
 
-static double
-loss_at(const fixture *f, int which, double dropout, const float *values, float *grads)
-{
-    static const int batch[] = {1, 8, 9};
-    ia3_error err = {0};
-    ia3_train *t = job_of(f, which, dropout, values);
-    ia3_train_report report = {0};
-    golden_ok(ia3_train_gradients(t, batch, golden_no_texts, 3, grads, &report, &err), &err);
-    ia3_train_free(t);
-    return report.loss;
-}
-
-/* The element with the largest gradient of each tensor. */
-static void
-check_differences(const fixture *f, int which, double dropout)
-{
-    const ia3_layout *l = f->layouts[which];
-    float *values = f->values[which], *grads = malloc(l->n_values * sizeof *grads);
-    float *scratch = malloc(l->n_values * sizeof *scratch);
-    ia3_train *keep = job_of(f, which, dropout, NULL); /* keeps the backward weights while jobs come and go */
-    loss_at(f, which, dropout, values, grads);
-    for (int i = 0; i < l->n; i++) {
-        const ia3_layout_entry *e = &l->entries[i];
-        const double h = 0.02, steps[] = {h, -h, 2 * h, -2 * h};
-        double loss[4];
-        size_t top = e->offset;
-        for (size_t k = e->offset; k < e->offset + (size_t) e->len; k++)
-            if (fabsf(grads[k]) > fabsf(grads[top]))
-                top = k;
-        const float old = values[top];
-        for (int s = 0; s < 4; s++) {
-            values[top] = (float) (old + steps[s]);
-            loss[s] = loss_at(f, which, dropout, values, scratch);
-        }
-        values[top] = old;
-        const double want = (8 * (loss[0] - loss[1]) - (loss[2] - loss[3])) / (12 * h);
-        if (fabs(grads[top] - want) > 3e-4 + 0.01 * fabs(want))
-            fail_msg("%s: gradient %zu of %s is %g, finite differences say %g", cases[which].name,
-                     top - e->offset, e->name, grads[top], want);
-    }
-    ia3_train_free(keep);
-    free(grads);
-    free(scratch);
-}
-
 static void
 test_differences(void **state)
 {
     fixture *f = open_fixture(state);
     for (int i = 1; i < N; i++) {
-        check_differences(f, i, 0);
-        check_differences(f, i, 0.1);
+        ia3_recipe recipe = recipe_of(f, i, 0);
+        golden_check_differences(f->g, &f->examples, &recipe, f->values[i]);
+        recipe.dropout = 0.1;
+        golden_check_differences(f->g, &f->examples, &recipe, f->values[i]);
     }
     close_fixture(f);
 }
@@ -313,8 +197,7 @@ check_learning(const fixture *f, int which)
     double first = 0;
     recipe.batch_size = GOLDEN_EXAMPLES;
     recipe.learning_rate = 0.05;
-    ia3_train *t = ia3_train_create(f->g->m, f->examples.e, GOLDEN_EXAMPLES, &recipe, f->values[which], &err);
-    golden_ok(t, &err);
+    ia3_train *t = golden_job(f->g, &f->examples, &recipe, f->values[which]);
     for (int s = 0; s < 20; s++) {
         golden_ok(ia3_train_step(&t, 1, &err), &err);
         ia3_train_last(t, &report);
@@ -425,7 +308,6 @@ test_merge(void **state)
         char directory[] = "/tmp/ia3-targets-XXXXXX", source[512], target[512], command[600];
         ia3_error err = {0};
         golden merged = *f->g;
-        fixture of_merged = {.g = &merged};
         double want[1][4], got[1][4];
         assert_non_null(mkdtemp(directory));
         snprintf(source, sizeof source, "%s/%s", golden_root(), f->g->name);
@@ -435,8 +317,8 @@ test_merge(void **state)
         golden_ok(ck, &err);
         merged.m = ia3_model_load(ck, f->g->dev, ia3_methods, NULL, NULL, &err);
         golden_ok(merged.m, &err);
-        score(f, &f->adapters[i], 1, 2, want);
-        score(&of_merged, (ia3_adapter *[]){NULL}, 1, 2, got);
+        golden_score(f->g, &f->adapters[i], 1, 2, want);
+        golden_score(&merged, (ia3_adapter *[]){NULL}, 1, 2, got);
         for (int c = 0; c < 4; c++)
             golden_limit(f->g, "merged", fabs(got[0][c] - want[0][c]), 1e-5);
         ia3_model_free(merged.m);

@@ -3,16 +3,12 @@
  *     Methods with other options than the standard ones: counts of values, options in JSON, identities between variants,
  *     finite differences, and several variants of one method in one batch.
  */
-#include "golden_examples.h"
+#include "golden_methods.h"
 
 #include "engine/recipe/generate.h"
-#include "engine/recipe/score.h"
-#include "engine/recipe/train.h"
 
 #define GATED "t5-gated-untied "
 #define BOTH  "t5-relu-tied " GATED
-
-static const uint8_t digest[IA3_DIGEST_LEN] = {7};
 
 /* --- no model is needed --- */
 
@@ -245,10 +241,7 @@ static const ia3_layout *
 layout_of(const fixture *f, const char *method, const char *options)
 {
     const ia3_variant v = golden_variant(method, options);
-    ia3_error err = {0};
-    const ia3_layout *l = ia3_layouts_get(ia3_model_layouts(f->g->m), &v, &err);
-    golden_ok(l, &err);
-    return l;
+    return golden_layout(f->g, &v);
 }
 
 /* Values that change much; the same for the same seed. */
@@ -263,56 +256,11 @@ random_values(const ia3_layout *l, uint64_t seed)
     return values;
 }
 
-static ia3_adapter *
-adapter_of(const fixture *f, const ia3_layout *l, const float *values)
-{
-    ia3_error err = {0};
-    ia3_adapter *a = ia3_adapter_create(f->g->m, l, values, digest, &err);
-    golden_ok(a, &err);
-    return a;
-}
-
-/* Scores [4] of the first input with each of n adapters, all in one batch. */
-static void
-score(const fixture *f, ia3_adapter *const *adapters, int n, double (*scores)[4])
-{
-    ia3_score_row rows[24];
-    ia3_error err = {0};
-    int n_ids;
-    int32_t *ids = golden_ints(golden_find(f->g, "input.0.ids"), &n_ids);
-    ia3_choices *choices = golden_choices(f->g, "input.0");
-    assert_int_equal(choices->n, 4);
-    for (int i = 0; i < n; i++)
-        rows[i] = (ia3_score_row){
-            .ids = ids, .n_ids = n_ids, .adapter = adapters[i], .choices = choices, .scores = scores[i]};
-    golden_ok(ia3_score(f->g->m, rows, n, &err), &err);
-    free(ids);
-    ia3_choices_free(choices);
-}
-
-static double dropout; /* in training */
-
-/* The loss of some examples with an adapter, and its gradients. */
 static double
 loss_at(const fixture *f, const ia3_layout *l, const float *values, float *grads)
 {
-    static const int batch[] = {1, 8, 9};
-    ia3_error err = {0};
-    ia3_train_report report = {0};
-    const ia3_recipe recipe = {.steps = 1000,
-                               .batch_size = 4,
-                               .learning_rate = 3e-3,
-                               .lm_weight = 1,
-                               .unlikelihood_weight = 1,
-                               .length_norm_weight = 1,
-                               .dropout = dropout,
-                               .seed = 3,
-                               .variant = l->variant};
-    ia3_train *t = ia3_train_create(f->g->m, f->examples.e, GOLDEN_EXAMPLES, &recipe, values, &err);
-    golden_ok(t, &err);
-    golden_ok(ia3_train_gradients(t, batch, golden_no_texts, 3, grads, &report, &err), &err);
-    ia3_train_free(t);
-    return report.loss;
+    const ia3_recipe recipe = golden_recipe(&l->variant);
+    return golden_loss(f->g, &f->examples, &recipe, values, grads);
 }
 
 /*
@@ -343,9 +291,9 @@ check_same(const fixture *f, const char *method, const char *small, const char *
     float *ga = malloc(s->n_values * sizeof *ga), *gb = malloc(l->n_values * sizeof *gb);
     float *part = malloc(s->n_values * sizeof *part), *zeros = calloc(s->n_values, sizeof *zeros);
     embed(s, a, l, b, false);
-    ia3_adapter *adapters[] = {adapter_of(f, s, a), adapter_of(f, l, b), NULL};
+    ia3_adapter *adapters[] = {golden_adapter(f->g, s, a), golden_adapter(f->g, l, b), NULL};
     double scores[3][4];
-    score(f, adapters, 3, scores);
+    golden_score(f->g, adapters, 3, 0, scores);
     for (int c = 0; c < 4; c++)
         golden_limit(f->g, large, fabs(scores[0][c] - scores[1][c]), f->g->dtype == IA3_F32 ? 1e-5 : 0.05);
     assert_true(fabs(scores[0][0] - scores[2][0]) > 1e-3);
@@ -385,60 +333,39 @@ test_identities(void **state)
     close_fixture(f);
 }
 
-/* Checks the element with the largest gradient of each tensor. */
 static void
-check_differences(const fixture *f, const char *method, const char *options)
+check_differences(const fixture *f, double dropout, const char *method, const char *options)
 {
     const ia3_layout *l = layout_of(f, method, options);
-    float *values = random_values(l, 5), *grads = malloc(l->n_values * sizeof *grads);
-    float *scratch = malloc(l->n_values * sizeof *scratch);
-    loss_at(f, l, values, grads);
-    for (int i = 0; i < l->n; i++) {
-        const ia3_layout_entry *e = &l->entries[i];
-        const double h = 0.02, steps[] = {h, -h, 2 * h, -2 * h};
-        double loss[4];
-        size_t top = e->offset;
-        for (size_t k = e->offset; k < e->offset + (size_t) e->len; k++)
-            if (fabsf(grads[k]) > fabsf(grads[top]))
-                top = k;
-        float old = values[top];
-        for (int s = 0; s < 4; s++) {
-            values[top] = (float) (old + steps[s]);
-            loss[s] = loss_at(f, l, values, scratch);
-        }
-        values[top] = old;
-        double want = (8 * (loss[0] - loss[1]) - (loss[2] - loss[3])) / (12 * h);
-        if (fabs(grads[top] - want) > 3e-4 + 0.01 * fabs(want))
-            fail_msg("%s %s: gradient %zu of %s is %g, finite differences say %g", method, options,
-                     top - e->offset, e->name, grads[top], want);
-    }
+    ia3_recipe recipe = golden_recipe(&l->variant);
+    float *values = random_values(l, 5);
+    recipe.dropout = dropout;
+    golden_check_differences(f->g, &f->examples, &recipe, values);
     ia3_layout_release(l);
     free(values);
-    free(grads);
-    free(scratch);
 }
 
 static void
 test_differences(void **state)
 {
     fixture *f = open_fixture(state);
-    check_differences(f, "lora", "{\"rank\": 11, \"alpha\": 3, \"targets\": [\"k\", \"o\", \"wi_1\"]}");
-    check_differences(f, "lora", "{\"rank\": 1, \"targets\": [\"q\", \"v\", \"wi_0\", \"wo\"]}");
-    check_differences(f, "lora", "{\"rank\": 2, \"norms\": false}");
-    check_differences(f, "lora", "{\"rank\": 2, \"norms\": false, \"vectors\": true}");
-    check_differences(f, "lora", "{\"rank\": 2, \"targets\": [\"SelfAttention.q\", \"EncDecAttention.v\"]}");
-    check_differences(f, "bitfit", "{\"targets\": [\"q\", \"v\", \"wi_0\"]}");
-    check_differences(f, "prompt", "{\"prompt_length\": 2}");
-    check_differences(f, "prefix", "{\"prefix_length\": 5}");
-    check_differences(f, "compacter", "{\"bottleneck\": 16}");
-    check_differences(f, "said", "{\"intrinsic_dim\": 60}");
-    check_differences(f, "said", "{\"intrinsic_dim\": 2000}");
-    check_differences(f, "prompt", "{\"prompt_length\": 5, \"decoder\": false}");
-    dropout = 0.1; /* every choice has rows of its own */
-    check_differences(f, "prompt", "{\"prompt_length\": 3}");
-    check_differences(f, "prefix", "{\"prefix_length\": 1}");
-    check_differences(f, "lora", "{\"rank\": 2, \"targets\": [\"q\", \"wo\"]}");
-    dropout = 0;
+    check_differences(f, 0, "lora", "{\"rank\": 11, \"alpha\": 3, \"targets\": [\"k\", \"o\", \"wi_1\"]}");
+    check_differences(f, 0, "lora", "{\"rank\": 1, \"targets\": [\"q\", \"v\", \"wi_0\", \"wo\"]}");
+    check_differences(f, 0, "lora", "{\"rank\": 2, \"norms\": false}");
+    check_differences(f, 0, "lora", "{\"rank\": 2, \"norms\": false, \"vectors\": true}");
+    check_differences(f, 0, "lora",
+                      "{\"rank\": 2, \"targets\": [\"SelfAttention.q\", \"EncDecAttention.v\"]}");
+    check_differences(f, 0, "bitfit", "{\"targets\": [\"q\", \"v\", \"wi_0\"]}");
+    check_differences(f, 0, "prompt", "{\"prompt_length\": 2}");
+    check_differences(f, 0, "prefix", "{\"prefix_length\": 5}");
+    check_differences(f, 0, "compacter", "{\"bottleneck\": 16}");
+    check_differences(f, 0, "said", "{\"intrinsic_dim\": 60}");
+    check_differences(f, 0, "said", "{\"intrinsic_dim\": 2000}");
+    check_differences(f, 0, "prompt", "{\"prompt_length\": 5, \"decoder\": false}");
+    /* with dropout, every choice has rows of its own */
+    check_differences(f, 0.1, "prompt", "{\"prompt_length\": 3}");
+    check_differences(f, 0.1, "prefix", "{\"prefix_length\": 1}");
+    check_differences(f, 0.1, "lora", "{\"rank\": 2, \"targets\": [\"q\", \"wo\"]}");
     close_fixture(f);
 }
 
@@ -474,13 +401,13 @@ test_mixed(void **state)
     for (int i = 0; i < N; i++) {
         const ia3_layout *l = layout_of(f, cases[i].method, cases[i].options);
         float *values = random_values(l, 9);
-        adapters[i] = adapter_of(f, l, values);
+        adapters[i] = golden_adapter(f->g, l, values);
         ia3_layout_release(l); /* the adapter has it */
         free(values);
     }
-    score(f, adapters, N, together);
+    golden_score(f->g, adapters, N, 0, together);
     for (int i = 0; i < N; i++) {
-        score(f, &adapters[i], 1, &alone[i]);
+        golden_score(f->g, &adapters[i], 1, 0, &alone[i]);
         for (int c = 0; c < 4; c++)
             golden_limit(f->g, "mixed", fabs(together[i][c] - alone[i][c]),
                          f->g->dtype == IA3_F32 ? 1e-5 : 0.05);
@@ -542,7 +469,7 @@ test_prompt_of_tokens(void **state)
     memcpy(longer + LENGTH, ids, (size_t) n_ids * sizeof *ids);
     memcpy(in_front + LENGTH, choice, sizeof choice);
 
-    ia3_adapter *prompt = adapter_of(f, l, values);
+    ia3_adapter *prompt = golden_adapter(f->g, l, values);
     double got = log_probability(f, prompt, ids, n_ids, choice, N);
     double want = log_probability(f, NULL, longer, n_ids + LENGTH, in_front, LENGTH + N) -
                   log_probability(f, NULL, longer, n_ids + LENGTH, in_front, LENGTH);
@@ -587,40 +514,6 @@ test_parts(void **state)
     close_fixture(f);
 }
 
-/* The most likely token after those written so far, according to scoring; none of the choices ends the text. */
-static int32_t
-likeliest(const fixture *f, const ia3_adapter *adapter, const int32_t *ids, int n_ids, const int32_t *written,
-          int t)
-{
-    const ia3_config *config = f->g->config;
-    int n = config->vocab_size - 1, bad_a, bad_b, best = 0;
-    int32_t *tokens = malloc((size_t) n * (size_t) (t + 1) * sizeof *tokens);
-    const int32_t **choices = malloc((size_t) n * sizeof *choices);
-    int *len = malloc((size_t) n * sizeof *len);
-    double *scores = malloc((size_t) n * sizeof *scores);
-    ia3_error err = {0};
-    for (int v = 0; v < n; v++) {
-        int32_t *choice = tokens + (size_t) v * (size_t) (t + 1);
-        memcpy(choice, written, (size_t) t * sizeof *choice);
-        choice[t] = v < config->eos_id ? v : v + 1;
-        choices[v] = choice;
-        len[v] = t + 1;
-    }
-    ia3_choices *c = ia3_choices_create(choices, len, n, config->start_id, &bad_a, &bad_b, &err);
-    golden_ok(c, &err);
-    ia3_score_row row = {.ids = ids, .n_ids = n_ids, .adapter = adapter, .choices = c, .scores = scores};
-    golden_ok(ia3_score(f->g->m, &row, 1, &err), &err);
-    for (int v = 1; v < n; v++)
-        best = scores[v] > scores[best] ? v : best;
-    int32_t token = choices[best][t];
-    ia3_choices_free(c);
-    free(tokens);
-    free(choices);
-    free(len);
-    free(scores);
-    return token;
-}
-
 /* Prompts and prefixes of different lengths in one batch: rows begin at different steps, and each writes what scoring says. */
 static void
 test_generation(void **state)
@@ -643,7 +536,7 @@ test_generation(void **state)
         if (i > 0) {
             const ia3_layout *l = layout_of(f, cases[i - 1].method, cases[i - 1].options);
             float *values = random_values(l, (uint64_t) i);
-            adapters[i] = adapter_of(f, l, values);
+            adapters[i] = golden_adapter(f->g, l, values);
             ia3_layout_release(l);
             free(values);
         }
@@ -658,7 +551,7 @@ test_generation(void **state)
         assert_int_equal(row.n_out, rows[i].n_out);
         assert_memory_equal(alone, out[i], (size_t) row.n_out * sizeof *alone);
         for (int t = 1; t < row.n_out; t++)
-            assert_int_equal(likeliest(f, adapters[i], ids, n_ids, alone, t), alone[t]);
+            assert_int_equal(golden_likeliest(f->g, adapters[i], ids, n_ids, alone, t), alone[t]);
         ia3_adapter_free(f->g->m, adapters[i]);
     }
     free(ids);
