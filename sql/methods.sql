@@ -23,8 +23,8 @@ END $$;
 CREATE TABLE method (name text, rate float8);
 INSERT INTO method VALUES ('ia3', 0.02), ('lora', 0.3), ('adapter', 0.1), ('compacter', 0.1), ('compacter++', 0.1),
     ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3), ('prefix', 0.1), ('said', 1);
-SELECT name, ia3_train(name, 'SELECT text, label FROM shots ORDER BY id', method => name, steps => 30,
-                       learning_rate => rate, dropout => 0, seed => 7)
+SELECT name, ia3_train(name, 'SELECT text, label FROM shots ORDER BY id', method => name,
+                       steps => CASE name WHEN 'said' THEN 30 ELSE 12 END, batch_size => 6, learning_rate => rate, dropout => 0, seed => 7)
   FROM method;
 SELECT task, method, recipe ->> 'method' AS recorded, (metrics -> 'loss_curve' ->> 0)::float8 - loss > 0.1 AS fell
   FROM ia3.adapters ORDER BY task;
@@ -44,19 +44,19 @@ SELECT name, ia3_train('default_' || name, 'SELECT text, label FROM shots', meth
 SELECT method, recipe -> 'learning_rate' AS learning_rate, recipe -> 'steps' AS steps
   FROM ia3.adapters WHERE task LIKE 'default%' ORDER BY method;
 -- and so is its number of steps
-SELECT ia3_train('steps', 'SELECT text, label FROM shots LIMIT 1', method => 'adapter', choices => '{billing,access}', batch_size => 1, seed => 1);
+SELECT ia3_train('steps', $$VALUES ('a', 'b')$$, method => 'adapter', choices => '{b,c}', batch_size => 1, seed => 1);
 SELECT recipe -> 'steps' AS steps, metrics -> 'steps' AS taken FROM ia3.adapters WHERE task = 'steps';
 SELECT ia3_drop('steps');
 
 -- the same seed gives the same bits; training can start from a version of the same method only
-SELECT ia3_train('lora', 'SELECT text, label FROM shots ORDER BY id', method => 'lora', steps => 30, learning_rate => 0.3,
-                 dropout => 0, seed => 7, activate => false) AS again;
+SELECT ia3_train('lora', 'SELECT text, label FROM shots ORDER BY id', method => 'lora', steps => 12, batch_size => 6,
+                 learning_rate => 0.3, dropout => 0, seed => 7, activate => false) AS again;
 SELECT count(DISTINCT digest) FROM ia3.adapters WHERE task = 'lora';
 SELECT ia3_train('lora', 'SELECT text, label FROM shots', method => 'lora', init => 'lora@1', steps => 2, seed => 1);
 SELECT attempt($$SELECT ia3_train('lora', 'SELECT text, label FROM shots', init => 'lora@1', steps => 2)$$);
 -- a prefix is what the network that it is trained through results in, also when training goes on
 SELECT ia3_train('prefix', 'SELECT text, label FROM shots', method => 'prefix', init => 'prefix@1', steps => 2, dropout => 0, seed => 2, activate => false) AS further;
-SELECT abs((b.metrics -> 'loss_curve' ->> 0)::float8 - (a.metrics -> 'loss_curve' ->> 29)::float8) < 0.5 AS goes_on
+SELECT abs((b.metrics -> 'loss_curve' ->> 0)::float8 - (a.metrics -> 'loss_curve' ->> -1)::float8) < 0.5 AS goes_on
   FROM ia3.adapters a JOIN ia3.adapters b USING (task) WHERE task = 'prefix' AND a.version = 1 AND b.version = 2;
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', method => 'nonsense')$$);
 SELECT attempt($$SELECT ia3_train('t', 'SELECT text, label FROM shots', method => 'IA3')$$);
@@ -107,11 +107,12 @@ INSERT INTO variant VALUES
     ('s5000', $$method => 'said', intrinsic_dim => 5000, learning_rate => 1$$),
     ('p3', $$method => 'prompt', prompt_length => 3, learning_rate => 0.3$$),
     ('p100', $$method => 'prompt', prompt_length => 100, decoder => false, learning_rate => 0.3$$);
-CREATE FUNCTION train(task text, options text, steps int DEFAULT 30) RETURNS text LANGUAGE sql AS $$
-    SELECT attempt(format('SELECT ia3_train(%L, ''SELECT text, label FROM shots ORDER BY id'', steps => %s, dropout => 0, seed => 7, %s)',
+CREATE FUNCTION train(task text, options text, steps int DEFAULT 12) RETURNS text LANGUAGE sql AS $$
+    SELECT attempt(format('SELECT ia3_train(%L, ''SELECT text, label FROM shots ORDER BY id'', steps => %s, batch_size => 6, dropout => 0, seed => 7, %s)',
                           task, steps, options))
 $$;
-SELECT task, train(task, command) FROM variant;
+-- some are slow to learn
+SELECT task, train(task, command, CASE WHEN task IN ('r1', 'r8_qv', 'r64_wo', 'i_wo', 's500', 's5000') THEN 30 ELSE 12 END) FROM variant;
 SELECT v.task, a.recipe -> 'method_options' AS options, length(a.vectors) / 1000 AS kb,
        (metrics -> 'loss_curve' ->> 0)::float8 - (metrics ->> 'loss')::float8 > 0.1 AS fell
   FROM variant v JOIN ia3.adapter a USING (task);

@@ -136,8 +136,8 @@ typedef enum Ia3Message {
  *          of a version if from_version is 1, else their default values.
  * CONFIGURE_OK: str options (all of the method, to be recorded), u64 values of one adapter, str PEFT configuration (an
  *          object of JSON, the members that are specific to the method; empty = PEFT does not have the method with these
- *          options, or it is (IA)³, whose configuration the extension knows), str why PEFT does not have it although it has
- *          something of this name (a sentence, or empty)
+ *          options, or it is (IA)³, whose configuration the extension knows), str why PEFT has nothing like the method, whatever
+ *          the options (a sentence; empty = it has, with some options)
  *
  * NORMALIZE: str safetensors, an adapter of any method, in any format that the method supports; str config, PEFT's
  *          configuration, or nothing. For (IA)³ it is ignored, and checked by the extension.

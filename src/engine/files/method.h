@@ -173,6 +173,13 @@ const ia3_method *ia3_method_find(const ia3_method *const *methods, const char *
 const ia3_method *ia3_method_require(const ia3_method *const *methods, const char *name, size_t len,
                                      ia3_error *err);
 
+/* Why PEFT has no configuration for any variant of the method, a sentence; NULL if it has one for some. */
+static inline const char *
+ia3_method_peft_lacks(const ia3_method *method)
+{
+    return method->peft ? NULL : method->peft_lacks ? method->peft_lacks : "PEFT does not have this method.";
+}
+
 /* The value of option number i of the layout's variant. */
 static inline double
 ia3_option(const ia3_layout *l, int i)

@@ -11,6 +11,7 @@ static void
 put_variant(ia3_writer *w, const ia3_layout *l)
 {
     const ia3_variant *v = &l->variant;
+    const char *lacks = ia3_method_peft_lacks(v->method);
     char *options = ia3_variant_text(v), *peft = NULL;
     json_t *members = v->method->peft && v->members == 1 ? v->method->peft(v) : NULL;
 
@@ -19,7 +20,7 @@ put_variant(ia3_writer *w, const ia3_layout *l)
     ia3_put_str(w, options, strlen(options));
     ia3_put_u64(w, l->n_values);
     ia3_put_str(w, peft, peft ? strlen(peft) : 0);
-    ia3_put_str(w, v->method->peft_lacks, v->method->peft_lacks ? strlen(v->method->peft_lacks) : 0);
+    ia3_put_str(w, lacks, lacks ? strlen(lacks) : 0);
     json_decref(members);
     free(peft);
     free(options);

@@ -32,7 +32,7 @@ lacking(const ia3_layouts *layouts, const char *peft_type)
     const ia3_method *const *methods = ia3_layouts_methods(layouts);
 
     for (; *methods; methods++)
-        if ((*methods)->peft_lacks && (*methods)->peft_type && strcmp((*methods)->peft_type, peft_type) == 0)
+        if ((*methods)->peft_lacks && strcmp((*methods)->peft_type, peft_type) == 0)
             return *methods;
     return NULL;
 }
@@ -52,8 +52,7 @@ apply_config(const ia3_layouts *layouts, ia3_variant *v, const char *text, size_
     if (method->read_peft == NULL) {
         ia3_fail(err, IA3_E_UNSUPPORTED, "there is no PEFT configuration for the method \"%s\"",
                  method->name);
-        return ia3_fail_detail(err, "%s",
-                               method->peft_lacks ? method->peft_lacks : "PEFT does not have this method.");
+        return ia3_fail_detail(err, "%s", ia3_method_peft_lacks(method));
     }
 
     json_error_t where;

@@ -53,9 +53,8 @@ engine_members(const Ia3Method *method)
         ereport(ERROR,
                 (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
                  errmsg("there is no PEFT configuration for the method \"%s\"", method->name),
-                 method->peftLacks[0] != '\0' ? errdetail_internal("%s", method->peftLacks)
-                 : method->options[0] == '\0'
-                     ? errdetail("PEFT does not have this method.")
+                 method->peftLacks[0] != '\0'
+                     ? errdetail_internal("%s", method->peftLacks)
                      : errdetail("PEFT has nothing that corresponds to its options, %s.", method->options)));
     return DirectFunctionCall1(jsonb_in, CStringGetDatum(method->peftConfig));
 }

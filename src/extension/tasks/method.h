@@ -20,7 +20,8 @@ typedef struct Ia3Method {
     char *options;    /* a JSON object, as it is recorded; empty: there is nothing to record */
     uint64 values;    /* numbers in one adapter */
     char *peftConfig; /* a JSON object; empty: PEFT has nothing like this */
-    char *peftLacks;  /* why not, although PEFT has something of this name, a sentence; may be empty */
+    char *
+        peftLacks; /* why PEFT has nothing like any variant of the method, a sentence; empty: it has, for some */
 } Ia3Method;
 
 /* The engine's method with this name. ERROR 22023, with a hint that lists the names, if there is none. */

@@ -256,7 +256,6 @@ const ia3_method ia3_method_said = {
     .tensors = add_tensors,
     .guess = guess,
     .marks = (const char *const[]){FACTOR_NAME, X_NAME, NULL},
-    .peft_lacks = "PEFT does not have this method.",
     .learning_rate = 3e-2,
     .steps = 3000,
     .expansion = &expansion,
