@@ -214,6 +214,7 @@ SELECT attempt($$SELECT ia3_import('peft', ia3_export('lora'), '[]')$$);
 -- PEFT's prefix tuning is another one; its tensor has the name of that of a prompt
 SELECT attempt(format('SELECT ia3_import(''peft'', ia3_export(%L), ''{"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 2}'')', task))
   FROM (VALUES ('x1'), ('p3'), ('lora')) v(task);
+SELECT attempt($$SELECT ia3_import('peft', ia3_export('lora'), '{"peft_type": "LN_TUNING"}')$$);
 DROP TABLE variant;
 DROP FUNCTION with_config, train;
 

@@ -22,6 +22,9 @@ const ia3_method ia3_method_layernorm = {
     .name = "layernorm",
     .module = add_module,
     .marks = (const char *const[]){IA3_NORM_SCALE_SUFFIX, NULL},
+    .peft_type = "LN_TUNING",
+    .peft_lacks =
+        "PEFT's LN_TUNING has a copy of each norm in place of the backbone's. Here, norms have factors.",
     .learning_rate = 3e-4,
     .steps = 1000,
     .runs_on = runs_on,
