@@ -12,6 +12,7 @@ import os
 import queue
 import random
 import threading
+import time
 from itertools import islice
 from typing import NamedTuple
 
@@ -154,7 +155,7 @@ class Feed:
         self.processes = [context.Process(target=work, args=(source, self.queues, i, processes, seed), daemon=True) for i in range(processes)]
         for p in self.processes:
             p.start()
-        self.ready = {}
+        self.ready, self.waited = {}, 0.0  # seconds
 
     def start(self, device):
         """Copies to memory that the device can read by itself (a copy of other memory waits for all that the device has to do)."""
@@ -169,7 +170,10 @@ class Feed:
             to.put(pinned(source.get(), pin))
 
     def next(self, kind):
-        got = large(self.ready[kind].get(timeout=300), self.device)
+        started = time.monotonic()
+        batch = self.ready[kind].get(timeout=300)
+        self.waited += time.monotonic() - started
+        got = large(batch, self.device)
         if kind == "labelled":
             return ranking.Batch(*got)
         return (ranking.Batch(*got[0]), got[1]) if kind == "matching" else got

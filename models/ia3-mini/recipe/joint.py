@@ -84,6 +84,7 @@ def arguments():
     p.add_argument("--ul", type=float, default=0.5)
     p.add_argument("--bags", type=float, default=0.5, help="weight of bags of words at first (0.5)")
     p.add_argument("--warmup", type=int, default=80)
+    p.add_argument("--profile", type=int, default=0, help="instead of training, says where the time of so many steps goes")
     p.add_argument("--every", type=float, default=0.25, help="minutes between lines (0.25)")
     return p.parse_args()
 
@@ -156,10 +157,40 @@ class Trainer:
     def line(self, run):
         told = ", ".join(f"{name} {float(total) / n:.3f}" for name, (total, n) in self.told.items())
         waiting = {k: q.qsize() for k, q in self.feed.queues.items()}
-        print(f"{run.seconds():5.0f} s, step {run.step}, {self.count} rows: {told}; waiting {waiting}", flush=True)
+        print(f"{run.seconds():5.0f} s, step {run.step}, {self.count} rows: {told}; ready {waiting}, waited {self.feed.waited:.0f} s", flush=True)
         finite = all(np.isfinite(float(total)) for total, _ in self.told.values())
         self.told = {}
         return finite
+
+
+def learn(t, optimizer, run):
+    optimizer.zero_grad()
+    t.step(run)
+    torch.nn.utils.clip_grad_norm_(t.d.parameters(), 1.0)
+    optimizer.step()
+
+
+def profile(t, optimizer, run, steps, first=20):
+    """Prints the time of a step, and what takes it, after the first steps."""
+    done = torch.cuda.synchronize if t.device.type == "cuda" else lambda: None
+    for _ in range(first):
+        run.next()
+        learn(t, optimizer, run)
+    done()
+    started, waited = time.monotonic(), t.feed.waited
+    for _ in range(steps):
+        run.next()
+        learn(t, optimizer, run)
+    done()
+    print("%.0f ms a step, of which %.0f ms for a batch" % tuple(1000 * x / steps for x in (time.monotonic() - started, t.feed.waited - waited)))
+    activities = [torch.profiler.ProfilerActivity.CPU, *[torch.profiler.ProfilerActivity.CUDA] * (t.device.type == "cuda")]
+    with torch.profiler.profile(activities=activities) as p:
+        for _ in range(steps):
+            run.next()
+            learn(t, optimizer, run)
+        done()
+    for by in ("self_cpu_time_total", f"self_{t.device.type}_time_total"):
+        print(p.key_averages().table(sort_by=by, row_limit=20, max_name_column_width=60))
 
 
 def main():
@@ -174,11 +205,12 @@ def main():
     print(f"{time.monotonic() - started:.1f} s to begin", flush=True)
     optimizer = optimizer_of(t.d, o.rate, o.encoder_rate, o.embedding_rate)
     run = Run(o.minutes, optimizer, o.warmup)
+    if o.profile:
+        profile(t, optimizer, run, o.profile)
+        feed.close()
+        return
     while run.next():
-        optimizer.zero_grad()
-        t.step(run)
-        torch.nn.utils.clip_grad_norm_(t.d.parameters(), 1.0)
-        optimizer.step()
+        learn(t, optimizer, run)
         if run.step <= 3 or run.due("line", o.every):
             if not t.line(run):
                 sys.exit("a loss is not finite; the last checkpoint stays")

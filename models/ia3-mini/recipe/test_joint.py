@@ -131,9 +131,10 @@ class Whole(unittest.TestCase):
             others = np.take_along_axis(cosines, np.argsort(cosines)[:, :len(y[0:]) - nearest.NEAREST], 1)
             self.assertTrue((np.take_along_axis(cosines, near, 1).min(1) >= others.max(1) - 2e-3).all())
             options = [o for n in ("sets", "matching", "teacher") for o in (f"--{n}", f"{path}/{n}")]
-            told = self.run_command("joint.py", *options, "--wiki", f"{path}/wiki.txt", "--tokenizer", f"{path}/tok", "--model", f"{path}/student",
+            command = ["joint.py", *options, "--wiki", f"{path}/wiki.txt", "--tokenizer", f"{path}/tok", "--model", f"{path}/student",
                                     "--out", f"{path}/out", "--minutes", "0.15", "--tokens", "1500", "--processes", "1", "--device", "cpu", "--every",
-                                    "0.02", "--rate", "5e-3", "--encoder-rate", "5e-3", "--embedding-rate", "1e-2", "--warmup", "5")
+                                    "0.02", "--rate", "5e-3", "--encoder-rate", "5e-3", "--embedding-rate", "1e-2", "--warmup", "5"]
+            told = self.run_command(*command)
             for name, most in (("lm", 0.95), ("states", 0.8)):
                 values = [float(x) for x in re.findall(rf"\b{name} ([\d.]+)", told)]
                 self.assertLess(values[-1], most * values[0], told)
@@ -142,6 +143,8 @@ class Whole(unittest.TestCase):
             table = "encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
             self.assertTrue(torch.equal(before[table], after[table]))  # fused attention has no gradient for it
             self.assertEqual(len(torch.load(f"{path}/out/heads.pt")), 2)
+            told = self.run_command("joint.py", *command[1:-2], "--profile", "2")
+            self.assertRegex(told, r"\d+ ms a step, of which \d+ ms for a batch\n[^!]*aten::mm")
 
     def test_packed(self):
         """What is packed is enough for both commands on another machine (here with its CPU, and without the training)."""
