@@ -231,15 +231,17 @@ class Runner:
             self.cursor.execute("SELECT ia3_drop(%s)", (TASK,))
 
     def time_left(self, todo):
-        """Seconds, from what trials of each kind took so far; None before one has been made."""
+        """Seconds, from what trials of each kind took so far, training per step; None before one has been made."""
         kinds = {}
         for key, value in self.known.known.items():
             key = json.loads(key)
             if key[0] == "paper" and key[4][0] == self.about:
-                kinds.setdefault(key[3], []).append(value["seconds"])
+                steps = key[4][3] if key[3] == "trained" else 1
+                kinds.setdefault(key[3], []).append(value["seconds"] / steps)
         if any(self.kind(t) not in kinds for t in todo):
             return None
-        return sum(statistics.mean(kinds[self.kind(t)]) for t in todo)
+        steps = lambda t: self.steps(t) if self.kind(t) == "trained" else 1
+        return sum(statistics.mean(kinds[self.kind(t)]) * steps(t) for t in todo)
 
 
 def load(cursor, data):

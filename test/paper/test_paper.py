@@ -12,6 +12,7 @@ import paper  # noqa: E402
 import paper_page  # noqa: E402
 import paper_report  # noqa: E402
 import paper_tasks  # noqa: E402
+import raft_report  # noqa: E402
 
 
 def trial(part, task, seed, name, accuracy):
@@ -108,6 +109,19 @@ class Trials(unittest.TestCase):
         self.assertEqual(options["methods", "(IA)³"], {"init": "start"})
         self.assertEqual(options["losses", "without both"], {"init": "start", "unlikelihood_weight": 0, "length_norm_weight": 0})
         self.assertEqual(options["losses", "without pre-training"], {"init": "none"})
+
+    def test_time_left(self):
+        """Of training it is per step; other backbones do not count."""
+        r = paper.Runner.__new__(paper.Runner)
+        r.args, r.about = self.args(steps=100, shots=4, test_rows=9), ["mine"]
+        r.known = raft_report.Store(None)
+        todo = [t for t in paper.trials(self.args(parts=["held-out", "methods"], prompts=1), self.data, [("Adapter", {"method": "adapter"})]) if t.seed == 3]
+        self.assertEqual([t.name for t in todo], ["zero-shot", "in-context", "(IA)³", "Adapter"] * 2)
+        self.assertIsNone(r.time_left(todo))
+        for about, kind, seconds, rest in ((["mine"], "zero-shot", 2, []), (["mine"], "in-context", 6, [4]), (["mine"], "trained", 50, [1000, []]),
+                                           (["mine"], "trained", 15, [100, []]), (["other"], "trained", 9000, [100, []])):
+            r.known.add(["paper", "x", 0, kind, [about, "", 9, *rest]], {"accuracy": 0.5, "rows": 9, "seconds": seconds})
+        self.assertAlmostEqual(r.time_left(todo), 2 * (2 + 6 + 0.1 * 100 + 0.1 * 50))
 
     def test_every_task_can_be_asked(self):
         """The fields of templates are those of the rows."""
