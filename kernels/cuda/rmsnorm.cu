@@ -18,12 +18,19 @@ enum {
     EMBED_THREADS = 128
 }; /* warps; columns from which on they are WIDE */
 
-/* The second pass of a norm: y = w ⊙ x·r for the columns of a thread, the first of which are in `kept`. */
+/*
+ * The second pass of a norm: y = w ⊙ x·r for one row, with r from the squares that each thread has added. The first columns of
+ * a thread are in `kept`. rstd: where r goes, or NULL.
+ */
 template <int WARPS, typename T>
 __device__ __forceinline__ void
-scale_row(T *y, const ia3_four &kept, const float *x, const float *w, int d, float r)
+finish_norm(T *y, float *rstd, const ia3_four &kept, const float *x, const float *w, float squares, int d,
+            float eps, float *shared)
 {
+    const float r = 1.0f / sqrtf(ia3_block_sum<WARPS>(squares, shared) / (float) d + eps);
     const int first = (int) threadIdx.x * 4;
+    if (rstd && threadIdx.x == 0)
+        rstd[blockIdx.x] = r;
     for (int col = first; col < d; col += 32 * WARPS * 4) {
         ia3_four f = col == first ? kept : ia3_load_four(x, col, d);
         const ia3_four g = ia3_load_four(w, col, d);
@@ -50,10 +57,7 @@ __global__ void __launch_bounds__(32 * WARPS)
         for (int i = 0; i < 4; i++)
             squares += f.v[i] * f.v[i];
     }
-    const float r = 1.0f / sqrtf(ia3_block_sum<WARPS>(squares, shared) / (float) d + eps);
-    if (rstd && threadIdx.x == 0)
-        rstd[row] = r;
-    scale_row<WARPS>(y + row * (size_t) d, kept, from, w, d, r);
+    finish_norm<WARPS>(y + row * (size_t) d, rstd, kept, from, w, squares, d, eps, shared);
 }
 
 /* sum = x + drop(y), and its norm. A thread reads only what it has written itself. */
@@ -81,10 +85,7 @@ __global__ void __launch_bounds__(32 * WARPS)
         for (int i = 0; i < 4; i++)
             squares += f.v[i] * f.v[i];
     }
-    const float r = 1.0f / sqrtf(ia3_block_sum<WARPS>(squares, shared) / (float) d + eps);
-    if (rstd && threadIdx.x == 0)
-        rstd[row] = r;
-    scale_row<WARPS>(out + at, kept, sum + at, w, d, r);
+    finish_norm<WARPS>(out + at, rstd, kept, sum + at, w, squares, d, eps, shared);
 }
 
 /* What the gradient of a norm reads in four columns. */

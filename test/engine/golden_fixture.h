@@ -62,6 +62,17 @@ golden_device(void)
     return spec ? spec : "cpu";
 }
 
+/*
+ * Whether the device is a real GPU, which adds in another order than the CPU and keeps more of what it computes in bfloat16. A
+ * simulated one (engine.mk's module ia3_cuda_sim.so) computes with the host's arithmetic.
+ */
+static inline bool
+golden_real_gpu(void)
+{
+    const char *module = getenv("IA3_CUDA_MODULE");
+    return strcmp(golden_device(), "cpu") != 0 && !(module && strstr(module, "cuda_sim"));
+}
+
 /* The parameters of a test case (cmocka's initial state). */
 typedef struct golden_case {
     const char *name;

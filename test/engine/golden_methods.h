@@ -252,15 +252,14 @@ golden_difference(const golden *g, const golden_examples *x, const ia3_recipe *r
 
 /*
  * Compares the gradients of golden_loss at these values with finite differences, for the element of each tensor whose
- * gradient is the largest. Methods that change the results of sub-layers have kinks (ReLU): where the step crosses one, a
- * shorter step has to agree. The recipe tells the variant and the dropout.
+ * gradient is the largest. With `kinks` (methods that change the results of sub-layers have those of ReLU), where the step
+ * crosses one, a shorter step has to agree. The recipe tells the variant and the dropout.
  */
 static inline void
 golden_check_differences(const golden *g, const golden_examples *x, const ia3_recipe *recipe,
-                         const float *values)
+                         const float *values, bool kinks)
 {
     const ia3_layout *l = golden_layout(g, &recipe->variant);
-    const bool kinks = recipe->variant.method->output != NULL;
     const size_t bytes = l->n_values * sizeof(float);
     float *moved = malloc(bytes), *grads = malloc(bytes), *scratch = malloc(bytes);
     ia3_train *keep = golden_job(g, x, recipe, NULL); /* keeps the backward weights while jobs come and go */

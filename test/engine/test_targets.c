@@ -180,9 +180,9 @@ test_differences(void **state)
     fixture *f = open_fixture(state);
     for (int i = 1; i < N; i++) {
         ia3_recipe recipe = recipe_of(f, i, 0);
-        golden_check_differences(f->g, &f->examples, &recipe, f->values[i]);
+        golden_check_differences(f->g, &f->examples, &recipe, f->values[i], false);
         recipe.dropout = 0.1;
-        golden_check_differences(f->g, &f->examples, &recipe, f->values[i]);
+        golden_check_differences(f->g, &f->examples, &recipe, f->values[i], false);
     }
     close_fixture(f);
 }

@@ -340,7 +340,7 @@ check_differences(const fixture *f, double dropout, const char *method, const ch
     ia3_recipe recipe = golden_recipe(&l->variant);
     float *values = random_values(l, 5);
     recipe.dropout = dropout;
-    golden_check_differences(f->g, &f->examples, &recipe, values);
+    golden_check_differences(f->g, &f->examples, &recipe, values, false);
     ia3_layout_release(l);
     free(values);
 }
