@@ -85,10 +85,12 @@ def run_tests(t, socket, folder):
 
     none = paper("--time-limit", "0")
     t.ok(none.returncode == 0 and none.stdout.endswith("paper.html: 0 of 24 trials\n"), "without time there is a page without results", none.stdout + none.stderr)
+    with psycopg2.connect(host=socket, user="postgres", dbname=DATABASE) as left, left.cursor() as c:
+        c.execute("SELECT ia3_train('paper_trial', $$SELECT 'x' AS other, 'a' AS label UNION ALL SELECT 'y', 'b'$$, template => ARRAY['{other}'], method => 'lora', steps => 1)")
     first = paper("--parts", "held-out")
     lines = first.stderr.splitlines()
     t.ok(first.returncode == 0 and len(lines) == 6 and lines[-1].startswith("  6 of 6: copa, file 0, prompt 1, (IA)³: ")
-         and "min left" in lines[-1], "one part, a line of progress each", first.stderr)
+         and "min left" in lines[-1], "one part, a line of progress each, beside what a killed run left", first.stderr)
     done = paper()
     lines = done.stderr.splitlines()
     t.ok(done.returncode == 0 and done.stdout.endswith("24 of 24 trials\n") and sum(" of 24: " in x for x in lines) == 18,
