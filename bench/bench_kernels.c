@@ -129,7 +129,7 @@ static void
 run_vocab_bwd(void *arg)
 {
     setup *s = arg;
-    s->dev->ops->vocab_logprobs_bwd(s->dev, s->x, s->lp, s->lse, s->out, s->pairs, s->head, 0.0625f,
+    s->dev->ops->vocab_logprobs_bwd(s->dev, s->x, NULL, s->lp, s->lse, s->out, s->pairs, s->head, 0.0625f,
                                     s->pair_offsets, s->tokens);
 }
 

@@ -329,12 +329,12 @@ timed_vocab_logprobs(ia3_device *dev, float *lp, float *lse, const void *h, int 
 }
 
 static void
-timed_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const float *lse, const void *h,
-                         int rows, ia3_matrix *head, float scale, const int32_t *offsets,
+timed_vocab_logprobs_bwd(ia3_device *dev, float *dh, float *dhead, const float *dlp, const float *lse,
+                         const void *h, int rows, ia3_matrix *head, float scale, const int32_t *offsets,
                          const int32_t *tokens)
 {
     bench_seconds start = bench_ops_now();
-    real->vocab_logprobs_bwd(dev, dh, dlp, lse, h, rows, head, scale, offsets, tokens);
+    real->vocab_logprobs_bwd(dev, dh, dhead, dlp, lse, h, rows, head, scale, offsets, tokens);
     spent("vocab_logprobs_bwd", BENCH_VOCABULARY, start, rows, vocab_work(dev, rows, head, 2));
 }
 

@@ -15,7 +15,7 @@ KINDS = ["memcheck", "racecheck", "synccheck"]  # the first on all programs, the
 # (program, IA3_TEST_FILTER, IA3_TEST_SKIP). Products are computed by the module's own kernel there, because instrumenting
 # cuBLAS takes minutes; a test whose child ends by a signal is left out.
 SANITIZED = [("test_kernels_rows", "", ""), ("test_kernels_matmul", "", ""), ("test_kernels_bottlenecks", "", ""), ("test_kernels_prefix", "", ""),
-             ("test_attention_shapes", "", ""), ("test_kernels_attention", "", ""),
+             ("test_kernels_weights", "", ""), ("test_attention_shapes", "", ""), ("test_kernels_attention", "", ""),
              ("test_gradient", "losses and gradients t5-gated-untied *", ""), ("test_device", "", "test_no_jump"),
              ("test_golden", "scores t5-gated-untied *", "")]
 

@@ -115,6 +115,18 @@ ia3_head_bias(const ia3_head *h, size_t i)
     return a->bias + (size_t) h->head * (2 * (size_t) a->bias_span - 1) + (size_t) a->bias_span - 1 - i;
 }
 
+/* Likewise, what sequence h->seq adds to the gradient of the bias; `shares` is [n_seq, n_heads, 2·bias_span - 1] or NULL. */
+static inline float *
+ia3_head_dbias(const ia3_head *h, float *shares, size_t i)
+{
+    const ia3_attention *a = h->a;
+    const size_t width = 2 * (size_t) a->bias_span - 1;
+    if (!shares)
+        return NULL;
+    return shares + ((size_t) h->seq * (size_t) a->n_heads + (size_t) h->head) * width +
+           (size_t) a->bias_span - 1 - i;
+}
+
 /* For a sequence without keys the output is zero. */
 static inline void
 ia3_attend_nothing(const ia3_head *h)

@@ -8,9 +8,9 @@
  *
  * dout·out is Σ_j P ⊙ dP, so no sum over the keys is needed before dS, and a tile of S and dP is all that is kept of them.
  *
- * An item of work is one head of one sequence, as in the forward pass. Each sequence's share of dl_k and dl_v is
- * stored separately ([n_seq, 2, inner]); the shares are added up in the order of the sequences at the end, so the
- * result does not depend on the number of threads.
+ * An item of work is one head of one sequence, as in the forward pass. Each sequence's shares of dl_k and dl_v ([n_seq, 2,
+ * inner]) and of the gradient of the bias are stored separately; they are added up in the order of the sequences at the end,
+ * so the result does not depend on the number of threads.
  */
 #include "attention_dot.h"
 #include "attention_tile.h"
@@ -21,6 +21,7 @@ typedef struct bwd_job {
     const ia3_attention_grad *g;
     ia3_mask mask;
     float *partial; /* [n_seq, 2, inner] or NULL */
+    float *dbias;   /* [n_seq, n_heads, 2·bias_span - 1] or NULL */
     char *scratch;
     size_t scratch_size;
 } bwd_job;
@@ -80,6 +81,22 @@ softmax_bwd_tile(const bwd_scratch *s, size_t n_k, size_t vecs, bool masked)
     memset(s->ds + n_k * IA3_QUERIES, 0, padding);
 }
 
+/* Adds the dS of queries [i, i + n) and keys [k, k + n_k) to the sequence's share of the gradient of the bias. */
+static void
+add_bias(const bwd_job *j, const ia3_head *h, const float *ds, size_t i, size_t n, size_t k, size_t n_k)
+{
+    float by_distance[IA3_TILE_BIASES] = {0}; /* as in ia3_tile_bias */
+    for (size_t r = 0; r < n_k; r++) {
+        float *restrict to = by_distance + IA3_KEYS - 1 - r;
+        const float *restrict from = ds + r * IA3_QUERIES;
+        for (size_t x = 0; x < n; x++)
+            to[x] += from[x];
+    }
+    float *to = ia3_head_dbias(h, j->dbias, i) + k + IA3_KEYS - 1; /* minus the index into by_distance */
+    for (size_t x = IA3_KEYS - n_k; x < IA3_KEYS + n - 1; x++)
+        *(to - x) += by_distance[x];
+}
+
 /* d[n_k, dp] (+)= pᵀ·rows, with p [KEYS, QUERIES] transposed already, and n rows. */
 static void
 add_keys(const ia3_head *h, float *d, const float *p, const float *rows, size_t n_k, size_t n, bool first)
@@ -95,11 +112,12 @@ add_keys(const ia3_head *h, float *d, const float *p, const float *rows, size_t 
     ia3_tile_run(&t, h->dp / IA3_VEC_LANES);
 }
 
-/* Processes keys [k, k + n_k) and n queries, the head's first ones if `first`: adds to dk', dv' and dq. */
+/* Processes keys [k, k + n_k) and queries [i, i + n): adds to dk', dv', dq and the gradient of the bias. */
 static void
 backward_tile(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, const ia3_block_keys *keys, size_t k,
-              size_t n_k, size_t n, bool first, const ia3_fetch fetch[5])
+              size_t n_k, size_t i, size_t n, const ia3_fetch fetch[5])
 {
+    const bool first = i == 0;
     const size_t at = k * h->dp, vecs = ia3_vectors(n);
     ia3_scores scores = {.s = s->p,
                          .max = s->max,
@@ -123,6 +141,8 @@ backward_tile(const bwd_job *j, const ia3_head *h, const bwd_scratch *s, const i
     if (j->mask.on)
         ia3_tile_mask(s->mask, k, n_k, keys, vecs, j->a->dropout.site + (uint32_t) h->head, &j->mask);
     softmax_bwd_tile(s, n_k, vecs, j->mask.on);
+    if (j->dbias)
+        add_bias(j, h, s->ds, i, n, k, n_k);
     add_keys(h, s->dv + at, s->p, s->dout, n_k, n, first);
     add_keys(h, s->dk + at, s->ds, s->q, n_k, n, first);
     if (!j->g->dq)
@@ -216,7 +236,7 @@ attend_bwd(const bwd_job *j, const ia3_head *h, const ia3_head *next, const bwd_
         for (size_t k = 0; k < h->n_k; k += IA3_KEYS) {
             const size_t n_k = h->n_k - k < IA3_KEYS ? h->n_k - k : IA3_KEYS;
             ia3_tile_bias(h, s->bias, i, n, k, n_k);
-            backward_tile(j, h, s, &keys, k, n_k, n, i == 0, fetch);
+            backward_tile(j, h, s, &keys, k, n_k, i, n, fetch);
         }
         if (j->g->dq)
             ia3_block_store(h, j->g->dq, h->q0 + i, n, a->q_stride, s->dq, s->rows, NULL, h->lk);
@@ -262,6 +282,20 @@ sum_work(void *arg, int slot, size_t begin, size_t end)
     }
 }
 
+/* Adds the sequences' shares to the gradient of the bias. An item is an element of it. */
+static void
+sum_bias_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const bwd_job *j = arg;
+    const size_t size = (size_t) j->a->n_heads * (2 * (size_t) j->a->bias_span - 1);
+    float *restrict to = j->g->dbias;
+    for (size_t s = 0; s < (size_t) j->a->n_seq; s++) {
+        const float *restrict from = j->dbias + s * size;
+        for (size_t i = begin; i < end; i++)
+            to[i] += from[i];
+    }
+}
+
 void
 ia3_cpu_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attention_grad *g)
 {
@@ -275,10 +309,15 @@ ia3_cpu_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attenti
         j.partial = ia3_cpu_arena_alloc(dev, bytes);
         memset(j.partial, 0, bytes);
     }
+    const size_t biases = (size_t) a->n_heads * (2 * (size_t) a->bias_span - 1);
+    if (g->dbias) {
+        j.dbias = ia3_cpu_arena_alloc(dev, (size_t) a->n_seq * biases * sizeof(float));
+        memset(j.dbias, 0, (size_t) a->n_seq * biases * sizeof(float));
+    }
     if (a->parent) {
-        ia3_cpu_tree_attention_bwd(cpu, a, g, j.partial);
+        ia3_cpu_tree_attention_bwd(cpu, a, g, j.partial, j.dbias);
     } else if (ia3_dot_usable(cpu, a)) {
-        ia3_dot_attention_bwd(cpu, a, g, j.partial);
+        ia3_dot_attention_bwd(cpu, a, g, j.partial, j.dbias);
     } else {
         bwd_scratch s;
         j.scratch_size = lay_out(&s, NULL, a);
@@ -287,5 +326,7 @@ ia3_cpu_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attenti
     }
     if (j.partial)
         ia3_parallel(cpu->pool, inner, ia3_grain(2 * (size_t) a->n_seq), sum_work, &j);
+    if (j.dbias)
+        ia3_parallel(cpu->pool, biases, ia3_grain((size_t) a->n_seq), sum_bias_work, &j);
     ia3_cpu_arena_release(dev, mark);
 }

@@ -156,7 +156,8 @@ ia3_dot_attention(ia3_cpu *cpu, const ia3_attention *a)
 }
 
 void
-ia3_dot_attention_bwd(ia3_cpu *cpu, const ia3_attention *a, const ia3_attention_grad *g, float *partial)
+ia3_dot_attention_bwd(ia3_cpu *cpu, const ia3_attention *a, const ia3_attention_grad *g, float *partial,
+                      float *dbias)
 {
 }
 

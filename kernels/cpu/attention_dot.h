@@ -18,7 +18,11 @@ bool ia3_dot_usable(const ia3_cpu *cpu, const ia3_attention *a);
 
 void ia3_dot_attention(ia3_cpu *cpu, const ia3_attention *a);
 
-/* partial: [n_seq, 2, inner], zeroed by the caller, receives each sequence's share of dl_k and dl_v; or NULL. */
-void ia3_dot_attention_bwd(ia3_cpu *cpu, const ia3_attention *a, const ia3_attention_grad *g, float *partial);
+/*
+ * partial: [n_seq, 2, inner], zeroed by the caller, receives each sequence's share of dl_k and dl_v; or NULL. dbias: [n_seq,
+ * n_heads, 2·bias_span - 1], likewise, of the gradient of the bias.
+ */
+void ia3_dot_attention_bwd(ia3_cpu *cpu, const ia3_attention *a, const ia3_attention_grad *g, float *partial,
+                           float *dbias);
 
 #endif

@@ -16,6 +16,7 @@ typedef struct dot_job {
     const ia3_attention_grad *g;
     ia3_mask mask;
     float *partial; /* [n_seq, 2, inner] or NULL */
+    float *dbias;   /* [n_seq, n_heads, 2·bias_span - 1] or NULL */
     char *scratch;
     size_t scratch_size;
 } dot_job;
@@ -121,8 +122,12 @@ backward_queries(const dot_job *j, const ia3_head *h, const dot_scratch *s, size
     if (h->lv)
         dout = ia3_scaled_rows(s->parts, NULL, dout, h->lv);
     ia3_dot_product(s->dp, ld, IA3_OUT_F32, NULL, dout.p, dout.stride, 2, n, s->vt, h->d, h->n_k);
-    for (size_t x = 0; x < n; x++)
+    for (size_t x = 0; x < n; x++) {
         softmax_bwd_row(j, h, s, x, i);
+        float *restrict dbias = ia3_head_dbias(h, j->dbias, i + x);
+        for (size_t c = 0; dbias && c < h->n_k; c++)
+            dbias[c] += s->dp[x * ld + c];
+    }
     for (size_t x = 0; x < n; x += 2) {
         store_pair(s->p_pairs + x * ld, NULL, ld, s->s + x * ld, x + 1 < n, h->n_k);
         store_pair(s->ds_pairs + x * ld, s->ds + x * ld, ld, s->dp + x * ld, x + 1 < n, h->n_k);
@@ -196,10 +201,12 @@ dot_work(void *arg, int slot, size_t begin, size_t end)
 }
 
 void
-ia3_dot_attention_bwd(ia3_cpu *cpu, const ia3_attention *a, const ia3_attention_grad *g, float *partial)
+ia3_dot_attention_bwd(ia3_cpu *cpu, const ia3_attention *a, const ia3_attention_grad *g, float *partial,
+                      float *dbias)
 {
     size_t mark = ia3_cpu_arena_mark(&cpu->base);
-    dot_job j = {.cpu = cpu, .a = a, .g = g, .mask = ia3_mask_of(&a->dropout), .partial = partial};
+    dot_job j = {
+        .cpu = cpu, .a = a, .g = g, .mask = ia3_mask_of(&a->dropout), .partial = partial, .dbias = dbias};
     dot_scratch s;
     j.scratch_size = lay_out(&s, NULL, a);
     j.scratch = ia3_cpu_arena_alloc(&cpu->base, j.scratch_size * (size_t) cpu->threads);

@@ -71,6 +71,7 @@ void ia3_cpu_arena_trim(ia3_device *dev, size_t keep);
 void ia3_cpu_upload(ia3_device *dev, void *dst, const void *src, size_t bytes);
 void ia3_cpu_download(ia3_device *dev, void *dst, const void *src, size_t bytes);
 void ia3_cpu_zero(ia3_device *dev, void *p, size_t bytes);
+void ia3_cpu_copy(ia3_device *dev, void *dst, const void *src, size_t bytes);
 size_t ia3_cpu_memory_used(ia3_device *dev);
 void ia3_cpu_arena_destroy(ia3_cpu *cpu);
 /* Counts `bytes` as used, or returns false when that would exceed the limit. ia3_cpu_discharge takes them off again. */
@@ -91,6 +92,10 @@ bool ia3_cpu_matrix_prepare_backward(ia3_device *dev, ia3_matrix *m, ia3_error *
 void ia3_cpu_matrix_release_backward(ia3_device *dev, ia3_matrix *m);
 void *ia3_cpu_table_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
 float *ia3_cpu_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
+ia3_matrix *ia3_cpu_matrix_from_values(ia3_device *dev, const float *values, int out, int in, ia3_error *err);
+void *ia3_cpu_table_from_values(ia3_device *dev, const float *values, int rows, int cols, ia3_error *err);
+void ia3_cpu_matrix_update(ia3_device *dev, ia3_matrix *m, const float *values);
+void ia3_cpu_table_update(ia3_device *dev, void *table, const float *values, size_t n);
 
 /* The operations of device.h, one file each. */
 void ia3_cpu_matmul(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out);
@@ -110,7 +115,7 @@ bool ia3_cpu_state_attention_fits(const ia3_device *dev, const ia3_matrix *w, in
 void ia3_cpu_state_attention(ia3_device *dev, const ia3_attention *a, const void *states, ia3_matrix *w);
 void ia3_cpu_tree_attention(ia3_cpu *cpu, const ia3_attention *a);
 void ia3_cpu_tree_attention_bwd(ia3_cpu *cpu, const ia3_attention *a, const ia3_attention_grad *g,
-                                float *partial);
+                                float *partial, float *dbias);
 void ia3_cpu_gated_act(ia3_device *dev, void *h, const void *g, int rows, const ia3_gated *p);
 void ia3_cpu_gated_act_bwd(ia3_device *dev, void *dg, const void *dh, const void *g, int rows,
                            const ia3_gated *p, ia3_scale_grad grad);
@@ -118,10 +123,23 @@ bool ia3_cpu_norm_matmul(ia3_device *dev, void *y, const float *x, const float *
                          ia3_matrix *w, const ia3_gated *gated);
 void ia3_cpu_vocab_logprobs(ia3_device *dev, float *lp, float *lse, const void *h, int rows, ia3_matrix *head,
                             float scale, const int32_t *pair_offsets, const int32_t *tokens);
-void ia3_cpu_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const float *lse, const void *h,
-                                int rows, ia3_matrix *head, float scale, const int32_t *pair_offsets,
-                                const int32_t *tokens);
+void ia3_cpu_vocab_logprobs_bwd(ia3_device *dev, float *dh, float *dhead, const float *dlp, const float *lse,
+                                const void *h, int rows, ia3_matrix *head, float scale,
+                                const int32_t *pair_offsets, const int32_t *tokens);
 void ia3_cpu_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs);
+void ia3_cpu_matmul_grad(ia3_device *dev, float *dw, const void *dy, const void *a, int rows, int out,
+                         int in);
+void ia3_cpu_embed_grad(ia3_device *dev, float *dtable, const float *dx, const int32_t *ids, int rows, int d);
+void ia3_cpu_rmsnorm_grad(ia3_device *dev, float *dw, const void *dy, const float *x, const float *rstd,
+                          int rows, int d);
+void ia3_cpu_bias_expand(ia3_device *dev, float *bias, const float *table, const int32_t *bucket_of,
+                         int n_heads, int span);
+void ia3_cpu_bias_table_grad(ia3_device *dev, float *dtable, const float *dbias, const int32_t *bucket_of,
+                             int n_buckets, int n_heads, int span);
+void ia3_cpu_mask_grad(ia3_device *dev, float *grads, const uint32_t *mask, size_t n);
+void ia3_cpu_add_squares(ia3_device *dev, float *sums, const float *grads, size_t n);
+void ia3_cpu_scatter_add(ia3_device *dev, float *values, const int32_t *indices, const float *deltas,
+                         size_t n);
 void ia3_cpu_add_row(ia3_device *dev, void *y, const float *b, int rows, int cols, ia3_out out);
 void ia3_cpu_add_row_bwd(ia3_device *dev, float *db, const void *dy, int rows, int cols);
 void ia3_cpu_scale_row(ia3_device *dev, void *y, const float *s, int rows, int cols);

@@ -207,6 +207,13 @@ ia3_cpu_zero(ia3_device *dev, void *p, size_t bytes)
         memset(p, 0, bytes);
 }
 
+void
+ia3_cpu_copy(ia3_device *dev, void *dst, const void *src, size_t bytes)
+{
+    if (bytes)
+        memcpy(dst, src, bytes);
+}
+
 size_t
 ia3_cpu_memory_used(ia3_device *dev)
 {

@@ -8,6 +8,7 @@
 #ifndef IA3_CPU_PACK_H
 #define IA3_CPU_PACK_H
 
+#include "act.h"
 #include "simd.h"
 
 typedef uint32_t ia3_units __attribute__((vector_size(4 * IA3_VEC_LANES), aligned(4), may_alias));
@@ -68,6 +69,32 @@ ia3_pack_units(uint32_t *strip, size_t width, const uint32_t *rows, size_t strid
     for (; i < n; i++)
         for (size_t r = 0; r < width; r++)
             strip[i * width + r] = rows[r * stride + i];
+}
+
+enum { IA3_MOST_WIDTH = 48 }; /* of a strip that ia3_pack_columns_strip fills */
+
+/*
+ * Packs a strip from `columns` columns, from `at` on, of k rows [.., ld] of bfloat16 (`from_bf16`) or fp32, padded with zeros to
+ * `width` columns. Units are numbers, or with `bf16` pairs of successive rows; an odd k is padded with zeros.
+ */
+static inline void
+ia3_pack_columns_strip(uint32_t *restrict strip, size_t width, bool bf16, const void *rows, bool from_bf16,
+                       size_t ld, size_t at, size_t k, size_t columns)
+{
+    float low[IA3_MOST_WIDTH] = {0}, high[IA3_MOST_WIDTH] = {0};
+    for (size_t i = 0; i < k; i++, strip += width) {
+        ia3_load_act(low, rows, i * ld + at, columns, from_bf16);
+        if (!bf16) {
+            memcpy(strip, low, width * sizeof(float));
+            continue;
+        }
+        if (++i < k)
+            ia3_load_act(high, rows, i * ld + at, columns, from_bf16);
+        else
+            memset(high, 0, sizeof high);
+        for (size_t c = 0; c < width; c++)
+            strip[c] = ia3_f32_to_bf16(low[c]) | (uint32_t) ia3_f32_to_bf16(high[c]) << 16;
+    }
 }
 
 #endif

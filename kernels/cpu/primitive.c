@@ -224,27 +224,42 @@ ia3_panel_alloc(ia3_cpu *cpu, ia3_panel *panel)
     return panel->data != NULL;
 }
 
+/* Packs weights into a panel that has memory. */
+static bool
+fill(ia3_cpu *cpu, const ia3_panel *panel, int slot, const void *plain, int64_t row, int64_t col)
+{
+    if (panel->shape->own)
+        ia3_bgemm_pack(panel->data, plain, panel->shape->k, panel->n, row, col);
+    else if (panel->shape->portable)
+        ia3_fgemm_pack(panel->data, plain, panel->shape->k, panel->n, row, col, cpu->weights_bf16);
+    else
+        return reorder(cpu, panel, slot, (void *) (uintptr_t) plain, row, col, true);
+    return true;
+}
+
 bool
 ia3_panel_pack(ia3_cpu *cpu, ia3_panel *panel, int slot, const void *plain, int64_t row, int64_t col)
 {
     if (!ia3_panel_alloc(cpu, panel))
         return false;
-    if (panel->shape->own) {
-        ia3_bgemm_pack(panel->data, plain, panel->shape->k, panel->n, row, col);
-        return true;
-    }
-    if (panel->shape->portable) {
-        ia3_fgemm_pack(panel->data, plain, panel->shape->k, panel->n, row, col, cpu->weights_bf16);
-        return true;
-    }
-    if (dnnl_memory_create(&panel->memory, ia3_md_get(&panel->shape->weights), cpu->engine, panel->data) !=
-        dnnl_success)
+    const bool own = panel->shape->own || panel->shape->portable;
+    if (!own && dnnl_memory_create(&panel->memory, ia3_md_get(&panel->shape->weights), cpu->engine,
+                                   panel->data) != dnnl_success)
         panel->memory = NULL;
-    if (!panel->memory || !reorder(cpu, panel, slot, (void *) (uintptr_t) plain, row, col, true)) {
+    if ((!own && !panel->memory) || !fill(cpu, panel, slot, plain, row, col)) {
         ia3_panel_free(cpu, panel);
         return false;
     }
     return true;
+}
+
+void
+ia3_panel_repack(ia3_cpu *cpu, const ia3_panel *panel, int slot, const void *plain, int64_t row, int64_t col)
+{
+    if (fill(cpu, panel, slot, plain, row, col))
+        return;
+    fprintf(stderr, "ERROR: oneDNN could not pack a %d by %d matrix\n", panel->shape->k, panel->n);
+    abort();
 }
 
 bool

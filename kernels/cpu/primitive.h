@@ -65,6 +65,9 @@ bool ia3_panel_alloc(ia3_cpu *cpu, ia3_panel *panel);
  * False, with panel->data NULL, when memory is refused.
  */
 bool ia3_panel_pack(ia3_cpu *cpu, ia3_panel *panel, int slot, const void *plain, int64_t row, int64_t col);
+/* Packs other weights into a panel that has been packed. Aborts with a message when oneDNN fails, which is for lack of memory. */
+void ia3_panel_repack(ia3_cpu *cpu, const ia3_panel *panel, int slot, const void *plain, int64_t row,
+                      int64_t col);
 /* Copies the panel's weights back to a plain array, which is addressed in the same way. */
 bool ia3_panel_unpack(ia3_cpu *cpu, const ia3_panel *panel, int slot, void *plain, int64_t row, int64_t col);
 void ia3_panel_free(ia3_cpu *cpu, ia3_panel *panel);

@@ -16,7 +16,7 @@ typedef struct tree_job {
     const ia3_attention *a;
     const ia3_attention_grad *g; /* backward only */
     ia3_mask mask;
-    float *partial;
+    float *partial, *dbias; /* shares of the sequences, as in attention_bwd.c */
     char *scratch;
     size_t scratch_size;
 } tree_job;
@@ -135,12 +135,15 @@ tree_bwd_row(const tree_job *j, const ia3_head *h, const tree_scratch *s, size_t
         sum += s->p[i] * s->dp[i];
     }
     memset(s->acc, 0, h->dp * sizeof(float));
+    float *dbias = ia3_head_dbias(h, j->dbias, n - 1);
     for (size_t i = 0; i < n; i++) {
         size_t at = (size_t) s->path[i] * h->dp;
         float ds = s->p[i] * (s->dp[i] - sum), m = j->mask.on ? s->mask[i] : 1.0f;
         add_scaled(s->dk + at, s->q, ds, h->dp);
         add_scaled(s->dv + at, s->dout, s->p[i] * m, h->dp);
         add_scaled(s->acc, s->k + at, ds, h->dp);
+        if (dbias)
+            dbias[i] += ds;
     }
     if (j->g->dq)
         ia3_store_act(j->g->dq, ia3_head_at(h, row, a->q_stride), s->acc, h->d, h->bf16);
@@ -208,8 +211,9 @@ ia3_cpu_tree_attention(ia3_cpu *cpu, const ia3_attention *a)
 }
 
 void
-ia3_cpu_tree_attention_bwd(ia3_cpu *cpu, const ia3_attention *a, const ia3_attention_grad *g, float *partial)
+ia3_cpu_tree_attention_bwd(ia3_cpu *cpu, const ia3_attention *a, const ia3_attention_grad *g, float *partial,
+                           float *dbias)
 {
-    tree_job j = {.cpu = cpu, .a = a, .g = g, .partial = partial};
+    tree_job j = {.cpu = cpu, .a = a, .g = g, .partial = partial, .dbias = dbias};
     run_tree(&j, tree_bwd_work);
 }

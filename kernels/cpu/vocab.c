@@ -177,9 +177,9 @@ backward_work(void *arg, int slot, size_t begin, size_t end)
 }
 
 void
-ia3_cpu_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const float *lse, const void *h,
-                           int rows, ia3_matrix *head, float scale, const int32_t *pair_offsets,
-                           const int32_t *tokens)
+ia3_cpu_vocab_logprobs_bwd(ia3_device *dev, float *dh, float *dhead, const float *dlp, const float *lse,
+                           const void *h, int rows, ia3_matrix *head, float scale,
+                           const int32_t *pair_offsets, const int32_t *tokens)
 {
     ia3_cpu *cpu = (ia3_cpu *) dev;
     if (rows <= 0)
@@ -202,6 +202,8 @@ ia3_cpu_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const f
         size_t tiles = ((size_t) j.rows + TILE_ROWS - 1) / TILE_ROWS;
         ia3_parallel(cpu->pool, tiles * (size_t) m->fwd.n_panels, 1, backward_work, &j);
         ia3_gemm(cpu, &m->bwd, dh + first * k, j.dlogits, j.rows, IA3_OUT_F32);
+        if (dhead)
+            ia3_cpu_matmul_grad(dev, dhead, j.dlogits, j.h, j.rows, (int) vocabulary, (int) k);
     }
     ia3_cpu_arena_release(dev, mark);
 }

@@ -236,17 +236,29 @@ pack_bytes(const ia3_pack *pack)
     return bytes;
 }
 
-/* Packs for the products of our own, in strips. */
+/* Whether the products of our own multiply by the pack, which then consists of strips. */
+static bool
+has_strips(const ia3_pack *pack)
+{
+    return pack->panels[0].shape->own || pack->panels[0].shape->portable;
+}
+
+/* Calls `work` for the pack's strips, numbered across the panels. */
+static void
+for_strips(pack_job *j, ia3_work_fn work)
+{
+    const int width = j->pack->panels->shape->own ? IA3_STRIP : IA3_FSTRIP;
+    ia3_parallel(j->cpu->pool, ((size_t) j->pack->n + (size_t) width - 1) / (size_t) width, 1, work, j);
+}
+
 static bool
 pack_host_strips(pack_job *j, ia3_error *err)
 {
     ia3_pack *pack = j->pack;
-    const int width = pack->panels->shape->own ? IA3_STRIP : IA3_FSTRIP;
     for (int i = 0; i < pack->n_panels; i++)
         if (!ia3_panel_alloc(j->cpu, &pack->panels[i]))
             return no_memory(err, pack_bytes(pack));
-    ia3_parallel(j->cpu->pool, ((size_t) pack->n + (size_t) width - 1) / (size_t) width, 1, pack_strip_work,
-                 j);
+    for_strips(j, pack_strip_work);
     pack->bytes = pack_bytes(pack);
     return true;
 }
@@ -255,7 +267,7 @@ static bool
 pack_host(ia3_cpu *cpu, ia3_pack *pack, const ia3_host_tensor *parts, ia3_error *err)
 {
     pack_job j = {.cpu = cpu, .pack = pack, .parts = parts};
-    if (pack->panels[0].shape->own || pack->panels[0].shape->portable)
+    if (has_strips(pack))
         return pack_host_strips(&j, err);
     j.scratch_size = ia3_align_up((size_t) pack->k * (size_t) pack->panels[0].n * cpu->weight_size);
     size_t slots = pack->n_panels < cpu->threads ? (size_t) pack->n_panels : (size_t) cpu->threads;
@@ -374,4 +386,114 @@ ia3_cpu_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err)
     }
     convert(v, t, 0, n, false);
     return v;
+}
+
+/* --- weights that are trained --- */
+
+static ia3_host_tensor
+tensor_of(const float *values, int rows, int cols)
+{
+    return (ia3_host_tensor){.data = values, .dtype = IA3_F32, .rows = rows, .cols = cols};
+}
+
+ia3_matrix *
+ia3_cpu_matrix_from_values(ia3_device *dev, const float *values, int out, int in, ia3_error *err)
+{
+    const ia3_host_tensor t = tensor_of(values, out, in);
+    if (((ia3_cpu *) dev)->int8) {
+        ia3_fail(err, IA3_E_UNSUPPORTED, "cannot train with weights in int8");
+        return NULL;
+    }
+    return ia3_cpu_matrix_create(dev, &t, 1, err);
+}
+
+void *
+ia3_cpu_table_from_values(ia3_device *dev, const float *values, int rows, int cols, ia3_error *err)
+{
+    const ia3_host_tensor t = tensor_of(values, rows, cols);
+    return ia3_cpu_table_create(dev, &t, err);
+}
+
+/* Packs strips of the backward pack [out, in], whose columns are those of the values [out, in]. */
+static void
+repack_backward_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const pack_job *j = arg;
+    const ia3_panel *panels = j->pack->panels;
+    const size_t width = panels->shape->own ? IA3_STRIP : IA3_FSTRIP;
+    const size_t in_panel = ((size_t) panels->n + width - 1) / width;
+    const size_t size = ia3_fgemm_strip_bytes(j->pack->k, (int) width, j->cpu->weights_bf16);
+    for (size_t i = begin; i < end; i++) {
+        const ia3_panel *p = &panels[i / in_panel];
+        const size_t column = i % in_panel * width, left = (size_t) p->n - column;
+        uint32_t *strip = (uint32_t *) (void *) ((char *) p->data + i % in_panel * size);
+        ia3_pack_columns_strip(strip, width, j->cpu->weights_bf16, j->parts->data, false, (size_t) j->pack->n,
+                               (size_t) p->n0 + column, (size_t) j->pack->k, left < width ? left : width);
+    }
+}
+
+/* Packs panels that oneDNN multiplies from the plain weight [out, in]. */
+static void
+repack_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const pack_job *j = arg;
+    const size_t size = j->cpu->weight_size;
+    for (size_t i = begin; i < end; i++) {
+        const ia3_panel *p = &j->pack->panels[i];
+        const char *plain = j->plain;
+        if (p->backward)
+            ia3_panel_repack(j->cpu, p, slot, plain + (size_t) p->n0 * size, j->pack->n, 1);
+        else
+            ia3_panel_repack(j->cpu, p, slot, plain + (size_t) p->n0 * (size_t) j->pack->k * size, 1,
+                             j->pack->k);
+    }
+}
+
+static void
+repack(pack_job *j, ia3_pack *pack, ia3_work_fn strips)
+{
+    j->pack = pack;
+    if (has_strips(pack))
+        for_strips(j, strips);
+    else
+        ia3_parallel(j->cpu->pool, (size_t) pack->n_panels, 1, repack_work, j);
+}
+
+void
+ia3_cpu_matrix_update(ia3_device *dev, ia3_matrix *matrix, const float *values)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    ia3_cpu_matrix *m = (ia3_cpu_matrix *) matrix;
+    const size_t mark = ia3_cpu_arena_mark(dev), n = (size_t) m->base.out * (size_t) m->base.in;
+    const ia3_host_tensor t = tensor_of(values, m->base.out, m->base.in);
+    pack_job j = {.cpu = cpu, .parts = &t};
+    if (!has_strips(&m->fwd) || (m->bwd.panels && !has_strips(&m->bwd))) {
+        j.plain = ia3_cpu_arena_alloc(dev, n * cpu->weight_size);
+        ia3_cpu_table_update(dev, j.plain, values, n);
+    }
+    repack(&j, &m->fwd, pack_strip_work);
+    if (m->bwd.panels)
+        repack(&j, &m->bwd, repack_backward_work);
+    ia3_cpu_arena_release(dev, mark);
+}
+
+typedef struct table_job {
+    void *table;
+    const float *values;
+    bool bf16;
+} table_job;
+
+static void
+table_work(void *arg, int slot, size_t begin, size_t end)
+{
+    const table_job *j = arg;
+    ia3_store_act(j->table, begin, j->values + begin, end - begin, j->bf16);
+}
+
+void
+ia3_cpu_table_update(ia3_device *dev, void *table, const float *values, size_t n)
+{
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    table_job j = {table, values, cpu->weights_bf16};
+    ia3_parallel(cpu->pool, n, ia3_grain(1), table_work, &j);
 }

@@ -119,7 +119,7 @@ void ia3_cuda_gated_act_bwd(ia3_device *dev, void *dg, const void *dh, const voi
 void ia3_cuda_vocab_logprobs(ia3_device *dev, float *lp, float *lse, const void *h, int rows,
                              ia3_matrix *head, float scale, const int32_t *pair_offsets,
                              const int32_t *tokens);
-void ia3_cuda_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const float *lse,
+void ia3_cuda_vocab_logprobs_bwd(ia3_device *dev, float *dh, float *dhead, const float *dlp, const float *lse,
                                  const void *h, int rows, ia3_matrix *head, float scale,
                                  const int32_t *pair_offsets, const int32_t *tokens);
 void ia3_cuda_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs);

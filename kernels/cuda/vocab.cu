@@ -209,9 +209,9 @@ ia3_cuda_vocab_logprobs(ia3_device *dev, float *lp, float *lse, const void *h, i
 }
 
 void
-ia3_cuda_vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const float *lse, const void *h,
-                            int rows, ia3_matrix *head, float scale, const int32_t *pair_offsets,
-                            const int32_t *tokens)
+ia3_cuda_vocab_logprobs_bwd(ia3_device *dev, float *dh, float *dhead, const float *dlp, const float *lse,
+                            const void *h, int rows, ia3_matrix *head, float scale,
+                            const int32_t *pair_offsets, const int32_t *tokens)
 {
     ia3_cuda *cuda = (ia3_cuda *) dev;
     if (rows <= 0)

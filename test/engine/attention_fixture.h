@@ -173,7 +173,7 @@ typedef struct on_device {
     ia3_attention a;
     ia3_attention_grad g;
     void *q, *kv, *dq, *dkv, *dout;
-    float *bias, *slots[N_SLOTS], *grads[N_SLOTS];
+    float *bias, *dbias, *slots[N_SLOTS], *grads[N_SLOTS];
     const float **slot_table;
     float **grad_table;
     int32_t *q_off, *k_off, *slot_of, *parent, *depth;
@@ -243,7 +243,7 @@ free_on_device(ia3_device *dev, on_device *o)
 {
     void *all[] = {o->q,        o->kv,       o->dq,       o->dkv,        o->dout,       o->bias,  o->slots[0],
                    o->slots[1], o->grads[0], o->grads[1], o->slot_table, o->grad_table, o->q_off, o->k_off,
-                   o->slot_of,  o->parent,   o->depth,    o->keys,       o->a.out,      o->a.lse};
+                   o->slot_of,  o->parent,   o->depth,    o->keys,       o->a.out,      o->a.lse, o->dbias};
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++)
         dev->ops->free(dev, all[i]);
 }

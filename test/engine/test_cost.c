@@ -139,11 +139,12 @@ vocab_logprobs(ia3_device *dev, float *lp, float *lse, const void *h, int rows, 
 }
 
 static void
-vocab_logprobs_bwd(ia3_device *dev, float *dh, const float *dlp, const float *lse, const void *h, int rows,
-                   ia3_matrix *head, float scale, const int32_t *pair_offsets, const int32_t *tokens)
+vocab_logprobs_bwd(ia3_device *dev, float *dh, float *dhead, const float *dlp, const float *lse,
+                   const void *h, int rows, ia3_matrix *head, float scale, const int32_t *pair_offsets,
+                   const int32_t *tokens)
 {
     macs += 2 * product(rows, head);
-    own->vocab_logprobs_bwd(dev, dh, dlp, lse, h, rows, head, scale, pair_offsets, tokens);
+    own->vocab_logprobs_bwd(dev, dh, dhead, dlp, lse, h, rows, head, scale, pair_offsets, tokens);
 }
 
 static void

@@ -44,12 +44,31 @@ check_gradient(const char *what, problem *p, const double *r, double *x, const d
     assert_close(what, have, want, SAMPLES, tolerance);
 }
 
+/* Checks that the gradient of the bias has been added to `before`. */
+static void
+check_bias_gradient(ia3_device *dev, problem *p, const float *dbias, const double *before, const double *r,
+                    double tolerance)
+{
+    const size_t width = 2 * (size_t) p->span - 1, n = (size_t) p->n_heads * width;
+    double *got = get_f32(dev, dbias, n);
+    for (size_t i = 0; i < n; i++)
+        got[i] -= before[i];
+    check_gradient("dbias", p, r, p->bias, got, (size_t) p->n_heads, width, width, tolerance);
+    free(got);
+}
+
 static void
 check_backward(ia3_device *dev, problem *p, on_device *o, double tolerance)
 {
-    double *r = random_values(n_q(p) * (size_t) p->inner, 1.0);
+    const size_t n_bias = (size_t) p->n_heads * (2 * (size_t) p->span - 1);
+    double *r = random_values(n_q(p) * (size_t) p->inner, 1.0), *before = random_values(n_bias, 1.0);
     o->g.dout = o->dout = put_act(dev, r, n_q(p) * (size_t) p->inner);
+    if (p->biased && dev->ops->matmul_grad)
+        o->g.dbias = o->dbias = put_f32(dev, before, n_bias);
     dev->ops->attention_bwd(dev, &o->a, &o->g);
+    if (o->dbias)
+        check_bias_gradient(dev, p, o->dbias, before, r, tolerance);
+    free(before);
     double *dq = get_act(dev, o->dq, n_q(p) * (size_t) p->q_stride);
     double *dkv = get_act(dev, o->dkv, n_k(p) * (size_t) p->kv_stride);
     check_gradient("dq", p, r, p->q, dq, n_q(p), (size_t) p->q_stride, (size_t) p->inner, tolerance);

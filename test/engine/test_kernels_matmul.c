@@ -243,9 +243,9 @@ free_vocab(ia3_device *dev, vocab *v)
     dev->ops->free(dev, v->pt);
 }
 
-/* Computes lp, lse and the gradient of Σ dlp·lp. */
+/* Computes lp, lse and the gradients of Σ dlp·lp; that of the weights is added to dhead. */
 static void
-vocab_reference(const vocab *v, const double *dlp, double *lp, double *lse, double *dh)
+vocab_reference(const vocab *v, const double *dlp, double *lp, double *lse, double *dh, double *dhead)
 {
     int n = v->head.out, d = v->head.in;
     double *logits = calloc((size_t) n, sizeof *logits);
@@ -263,8 +263,10 @@ vocab_reference(const vocab *v, const double *dlp, double *lp, double *lse, doub
                 lp[p] = logits[v->tokens[p]] - lse[r];
                 dlogit += dlp[p] * ((v->tokens[p] == i) - exp(logits[i] - lse[r]));
             }
-            for (int c = 0; c < d; c++)
+            for (int c = 0; c < d; c++) {
                 dh[r * d + c] += v->scale * dlogit * v->head.w[(size_t) i * (size_t) d + (size_t) c];
+                dhead[(size_t) i * (size_t) d + (size_t) c] += v->scale * dlogit * v->h[r * d + c];
+            }
         }
     }
     free(logits);
@@ -279,22 +281,29 @@ vocab_case(ia3_device *dev, int rows, int size, int d, float scale)
     double *lse = calloc((size_t) rows, sizeof *lse);
     float *plp = dev->ops->alloc(dev, 4 * n_p + 4), *plse = dev->ops->alloc(dev, 4 * (size_t) rows);
     float *pdh = dev->ops->alloc(dev, 4 * n_h), *pdlp = put_f32(dev, dlp, n_p);
-    vocab_reference(&v, dlp, lp, lse, dh);
+    const size_t n_w = (size_t) size * (size_t) d;
+    double *dhead = random_values(n_w, 0.1);
+    float *pdhead = dev->ops->matmul_grad ? put_f32(dev, dhead, n_w) : NULL;
+    vocab_reference(&v, dlp, lp, lse, dh, dhead);
     ia3_error err = {0};
     assert_true(dev->ops->matrix_prepare_backward(dev, v.head.m, &err));
     dev->ops->vocab_logprobs(dev, plp, plse, v.ph, rows, v.head.m, scale, v.po, v.pt);
-    dev->ops->vocab_logprobs_bwd(dev, pdh, pdlp, plse, v.ph, rows, v.head.m, scale, v.po, v.pt);
+    dev->ops->vocab_logprobs_bwd(dev, pdh, pdhead, pdlp, plse, v.ph, rows, v.head.m, scale, v.po, v.pt);
     double *got_lp = get_f32(dev, plp, n_p), *got_lse = get_f32(dev, plse, (size_t) rows);
     double *got_dh = get_f32(dev, pdh, n_h);
     assert_close("lp", got_lp, lp, n_p, 2e-6);
     assert_close("lse", got_lse, lse, (size_t) rows, 2e-6);
     /* a sum over the vocabulary in fp32, in whatever order */
     assert_close("dh", got_dh, dh, n_h, is_bf16(dev) ? 5e-3 : size < 100000 ? 1e-5 : 5e-5);
-    double *host[] = {dlp, lp, dh, lse, got_lp, got_lse, got_dh};
-    void *device[] = {plp, plse, pdh, pdlp};
-    for (int i = 0; i < 7; i++)
+    double *got_dhead = pdhead ? get_f32(dev, pdhead, n_w) : NULL;
+    if (pdhead)
+        /* a probability is as exact as the logit in its exponent, which is in the hundreds with scale 40 */
+        assert_close("dhead", got_dhead, dhead, n_w, is_bf16(dev) ? 5e-3 : scale > 1 ? 5e-5 : 1e-5);
+    double *host[] = {dlp, lp, dh, lse, got_lp, got_lse, got_dh, dhead, got_dhead};
+    void *device[] = {plp, plse, pdh, pdlp, pdhead};
+    for (int i = 0; i < 9; i++)
         free(host[i]);
-    for (int i = 0; i < 4; i++)
+    for (int i = 0; i < 5; i++)
         dev->ops->free(dev, device[i]);
     free_vocab(dev, &v);
 }
@@ -418,7 +427,7 @@ run_with_threads(ia3_dtype dtype, int threads, char *result, size_t bytes)
     assert_true(dev->ops->matrix_prepare_backward(dev, v.head.m, &err));
     dev->ops->matmul(dev, py, v.ph, ROWS, v.head.m, IA3_OUT_F32);
     dev->ops->vocab_logprobs(dev, plp, plse, v.ph, ROWS, v.head.m, v.scale, v.po, v.pt);
-    dev->ops->vocab_logprobs_bwd(dev, pdh, pdlp, plse, v.ph, ROWS, v.head.m, v.scale, v.po, v.pt);
+    dev->ops->vocab_logprobs_bwd(dev, pdh, NULL, pdlp, plse, v.ph, ROWS, v.head.m, v.scale, v.po, v.pt);
     assert_true(bytes == 4 * (ROWS * SIZE + ROWS + ROWS * D));
     dev->ops->download(dev, result, py, 4 * ROWS * SIZE);
     dev->ops->download(dev, result + 4 * ROWS * SIZE, plse, 4 * ROWS);

@@ -35,7 +35,7 @@ typedef enum ia3_activation {
     IA3_SILU
 } ia3_activation;
 
-/* A frozen weight W [out, in] (y = x·Wᵀ), in a layout that the device chooses. */
+/* A weight W [out, in] (y = x·Wᵀ), in a layout that the device chooses. */
 typedef struct ia3_matrix {
     int out, in;
     size_t bytes; /* device memory that it takes, for the forward and (when prepared) the backward pass */
@@ -108,12 +108,14 @@ typedef struct ia3_attention {
 /*
  * The backward pass uses the same struct, with out and lse as the forward pass left them. dq, dk, dv have the strides
  * of q, k, v and are overwritten; dk and dv are the gradients of the unscaled keys and values. dq may be NULL. dl_k =
- * Σ_rows (gradient of the scaled k) ⊙ k is added to grad_k, and dl_v to grad_v; their slots may be NULL.
+ * Σ_rows (gradient of the scaled k) ⊙ k is added to grad_k, and dl_v to grad_v; their slots may be NULL. The gradient of the
+ * bias, of the same shape, is added to dbias, unless that is NULL.
  */
 typedef struct ia3_attention_grad {
     const void *dout; /* act, like out */
     void *dq, *dk, *dv;
     ia3_scale_grad grad_k, grad_v;
+    float *dbias;
 } ia3_attention_grad;
 
 /*
@@ -253,6 +255,20 @@ typedef struct ia3_device_ops {
     void *(*table_create)(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
     float *(*vector_create)(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err); /* fp32 copy */
 
+    /*
+     * Weights that are trained have a master copy in fp32 in device memory. What the operations read is made from it, at first and
+     * again after each step. The first two functions make a matrix or a table [rows, cols] as matrix_create and table_create do,
+     * from `values` [out, in] or [rows, cols]; matrix_from_values fails with IA3_E_UNSUPPORTED if weights are int8. The last two
+     * give an existing one other values: matrix_update all of a matrix of the same shape, with the weights for the backward pass
+     * if they are prepared, table_update n elements from `table` on. A vector needs only `copy`, of memory that does not overlap.
+     * A device on which weights cannot be trained has NULL here and in place of their gradients (below).
+     */
+    ia3_matrix *(*matrix_from_values)(ia3_device *dev, const float *values, int out, int in, ia3_error *err);
+    void *(*table_from_values)(ia3_device *dev, const float *values, int rows, int cols, ia3_error *err);
+    void (*matrix_update)(ia3_device *dev, ia3_matrix *m, const float *values);
+    void (*table_update)(ia3_device *dev, void *table, const float *values, size_t n);
+    void (*copy)(ia3_device *dev, void *dst, const void *src, size_t bytes);
+
     /* y = a·Wᵀ, a act [rows, in] contiguous, y [rows, out] contiguous */
     void (*matmul)(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out);
     /* da = dy·W, dy act [rows, out], da [rows, in] */
@@ -316,10 +332,13 @@ typedef struct ia3_device_ops {
      */
     void (*vocab_logprobs)(ia3_device *dev, float *lp, float *lse, const void *h, int rows, ia3_matrix *head,
                            float scale, const int32_t *pair_offsets, const int32_t *tokens);
-    /* computes dh (fp32 [rows, in]) from dlp [pairs] and the forward pass's lse; needs matrix_prepare_backward(head) */
-    void (*vocab_logprobs_bwd)(ia3_device *dev, float *dh, const float *dlp, const float *lse, const void *h,
-                               int rows, ia3_matrix *head, float scale, const int32_t *pair_offsets,
-                               const int32_t *tokens);
+    /*
+     * Computes dh (fp32 [rows, in]) from dlp [pairs] and the forward pass's lse; needs matrix_prepare_backward(head). Adds the
+     * gradient of W to dhead, fp32 [vocabulary, in], unless that is NULL.
+     */
+    void (*vocab_logprobs_bwd)(ia3_device *dev, float *dh, float *dhead, const float *dlp, const float *lse,
+                               const void *h, int rows, ia3_matrix *head, float scale,
+                               const int32_t *pair_offsets, const int32_t *tokens);
 
     /*
      * One step of Adafactor for several independent jobs, tensor by tensor (docs/engine.md §3.3: given learning rate,
@@ -329,6 +348,33 @@ typedef struct ia3_device_ops {
      * of g² + 1e-30, and u = g / √(r·c/mean r); second_moment holds r, then c. Sums are in double precision.
      */
     void (*adafactor)(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs);
+
+    /*
+     * Gradients of weights that are trained, all fp32; the operations add to them. Those of attention's bias and of the vocabulary
+     * are in attention_bwd and vocab_logprobs_bwd.
+     */
+    /* dw += dyᵀ·a, dw [out, in], dy act [rows, out], a act [rows, in] */
+    void (*matmul_grad)(ia3_device *dev, float *dw, const void *dy, const void *a, int rows, int out, int in);
+    /* dtable[ids[r]] += dx[r], in the order of the rows; dtable [ids, d], dx fp32 [rows, d] */
+    void (*embed_grad)(ia3_device *dev, float *dtable, const float *dx, const int32_t *ids, int rows, int d);
+    /* dw += Σ_rows dy ⊙ x·rstd, dw [d], the other arguments as in rmsnorm_bwd */
+    void (*rmsnorm_grad)(ia3_device *dev, float *dw, const void *dy, const float *x, const float *rstd,
+                         int rows, int d);
+    /*
+     * Attention's bias [n_heads, 2·span - 1] from a table fp32 [n_buckets, n_heads], of which bucket_of [2·span - 1] names the row
+     * for each distance:  bias[head, i] = table[bucket_of[i], head].  The gradient, from dbias, is added to dtable.
+     */
+    void (*bias_expand)(ia3_device *dev, float *bias, const float *table, const int32_t *bucket_of,
+                        int n_heads, int span);
+    void (*bias_table_grad)(ia3_device *dev, float *dtable, const float *dbias, const int32_t *bucket_of,
+                            int n_buckets, int n_heads, int span);
+    /* grads[i] = 0 where bit i mod 32 of mask[i / 32] is 0, for i < n */
+    void (*mask_grad)(ia3_device *dev, float *grads, const uint32_t *mask, size_t n);
+    /* sums[i] += grads[i]² */
+    void (*add_squares)(ia3_device *dev, float *sums, const float *grads, size_t n);
+    /* values[indices[i]] += deltas[i]; no index occurs twice */
+    void (*scatter_add)(ia3_device *dev, float *values, const int32_t *indices, const float *deltas,
+                        size_t n);
 
     /*
      * Operations of the methods other than (IA)³. Each call covers consecutive rows that use the same adapter. On a

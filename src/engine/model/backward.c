@@ -190,8 +190,8 @@ ia3_pass_backward(ia3_pass *p, const float *dlp)
     descent d = {.enc = OPS->arena_alloc(DEV, (size_t) p->enc.rows * dim * sizeof(float))};
     OPS->upload(DEV, dlp_device, dlp, pairs * sizeof(float));
     OPS->zero(DEV, d.enc, (size_t) p->enc.rows * dim * sizeof(float));
-    OPS->vocab_logprobs_bwd(DEV, dh, dlp_device, p->lse, p->dec.out, p->dec.rows, m->head, m->logit_scale,
-                            p->pair_offsets, p->pair_tokens);
+    OPS->vocab_logprobs_bwd(DEV, dh, NULL, dlp_device, p->lse, p->dec.out, p->dec.rows, m->head,
+                            m->logit_scale, p->pair_offsets, p->pair_tokens);
 
     begin(p, &d, &p->dec, dh, m->dec_norm);
     for (int i = m->config.n_dec - 1; i >= 0; i--) {
