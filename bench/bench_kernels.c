@@ -140,6 +140,7 @@ typedef struct product {
     ia3_device *dev;
     ia3_matrix *w;
     void *a, *y;
+    float *dw, *values; /* [PRODUCT_N, PRODUCT_K] */
 } product;
 
 static void
@@ -149,12 +150,44 @@ run_product(void *arg)
     p->dev->ops->matmul(p->dev, p->y, p->a, PRODUCT_ROWS, p->w, IA3_OUT_ACT);
 }
 
+static void
+run_gradient(void *arg)
+{
+    product *p = arg;
+    p->dev->ops->matmul_grad(p->dev, p->dw, p->y, p->a, PRODUCT_ROWS, PRODUCT_N, PRODUCT_K);
+}
+
+static void
+run_update(void *arg)
+{
+    product *p = arg;
+    p->dev->ops->matrix_update(p->dev, p->w, p->values);
+}
+
 static product
 prepare_product(ia3_device *dev)
 {
-    return (product){dev, bench_matrix(dev, PRODUCT_N, PRODUCT_K),
-                     bench_fill(dev, (size_t) PRODUCT_ROWS * PRODUCT_K, true),
-                     bench_fill(dev, (size_t) PRODUCT_ROWS * PRODUCT_N, true)};
+    product p = {dev,
+                 bench_matrix(dev, PRODUCT_N, PRODUCT_K),
+                 bench_fill(dev, (size_t) PRODUCT_ROWS * PRODUCT_K, true),
+                 bench_fill(dev, (size_t) PRODUCT_ROWS * PRODUCT_N, true),
+                 bench_fill(dev, (size_t) PRODUCT_N * PRODUCT_K, false),
+                 bench_fill(dev, (size_t) PRODUCT_N * PRODUCT_K, false)};
+    ia3_error err = {0};
+    if (!dev->ops->matrix_prepare_backward(dev, p.w, &err))
+        exit(1);
+    return p;
+}
+
+/* Training of weights: the rate of a gradient beside that of the product, and the time to make a matrix from other values. */
+static void
+print_gradient(product *p)
+{
+    const double flops = 2.0 * PRODUCT_ROWS * PRODUCT_K * PRODUCT_N;
+    const double forward = flops / bench_time(run_product, p), gradient = flops / bench_time(run_gradient, p);
+    printf("matmul_grad %.1f GFLOP/s, %.2f of a product's %.1f; matrix_update %.2f ns per value\n",
+           gradient * 1e-9, gradient / forward, forward * 1e-9,
+           1e9 * bench_time(run_update, p) / (PRODUCT_N * PRODUCT_K));
 }
 
 /* Prints the rate in GFLOP/s of an attention that took `seconds`, as a share of the product's. */
@@ -243,6 +276,7 @@ main(int argc, char **argv)
                 print_rate(&s, &p, ops[i].products, plain * 1e-6);
             printf("\n");
         }
+        print_gradient(&p);
         s.dev->ops->close(s.dev);
     }
     return 0;

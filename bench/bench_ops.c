@@ -133,6 +133,14 @@ timed_matmul_bwd(ia3_device *dev, void *da, const void *dy, int rows, ia3_matrix
     spent_product("matmul_bwd", dev, start, rows, w->out, w->in);
 }
 
+static void
+timed_matmul_grad(ia3_device *dev, float *dw, const void *dy, const void *a, int rows, int out, int in)
+{
+    bench_seconds start = bench_ops_now();
+    real->matmul_grad(dev, dw, dy, a, rows, out, in);
+    spent_product("matmul_grad", dev, start, rows, in, out);
+}
+
 /* --- attention --- */
 
 static const char *
@@ -335,7 +343,7 @@ timed_vocab_logprobs_bwd(ia3_device *dev, float *dh, float *dhead, const float *
 {
     bench_seconds start = bench_ops_now();
     real->vocab_logprobs_bwd(dev, dh, dhead, dlp, lse, h, rows, head, scale, offsets, tokens);
-    spent("vocab_logprobs_bwd", BENCH_VOCABULARY, start, rows, vocab_work(dev, rows, head, 2));
+    spent("vocab_logprobs_bwd", BENCH_VOCABULARY, start, rows, vocab_work(dev, rows, head, dhead ? 3 : 2));
 }
 
 void
@@ -348,7 +356,7 @@ bench_ops_wrap(ia3_device *dev)
     WRAP(matmul), WRAP(matmul_bwd), WRAP(attention), WRAP(attention_bwd), WRAP(embed), WRAP(rmsnorm);
     WRAP(rmsnorm_bwd), WRAP(add_dropout), WRAP(dropout_f32), WRAP(dropout_act), WRAP(dropout_f32_to_act);
     WRAP(gated_act), WRAP(gated_act_bwd), WRAP(vocab_logprobs), WRAP(vocab_logprobs_bwd), WRAP(adafactor);
-    WRAP(upload), WRAP(download), WRAP(zero);
+    WRAP(matmul_grad), WRAP(upload), WRAP(download), WRAP(zero);
     if (real->norm_matmul)
         WRAP(norm_matmul);
     if (real->state_attention)

@@ -341,40 +341,23 @@ typedef struct fgemm_scratch {
     float *sums; /* [rows][IA3_FSTRIP] */
 } fgemm_scratch;
 
-/* Which operands are bfloat16. */
-typedef struct operands {
-    bool a, b;
-} operands;
-
-static operands
-operands_of(const ia3_cpu *cpu)
-{
-    return (operands){cpu->bf16, cpu->weights_bf16};
-}
-
 /* Places the arrays at `base` and returns their size in bytes. */
 static size_t
-lay_out(fgemm_scratch *s, char *base, operands bf16, int k, int rows)
+lay_out(fgemm_scratch *s, char *base, const ia3_cpu *cpu, int k, int rows)
 {
-    size_t a = bf16.a ? ia3_align_up((size_t) rows * (size_t) k * sizeof(float)) : 0;
-    size_t b = bf16.b ? ia3_align_up((size_t) BLOCK_K * IA3_FSTRIP * sizeof(float)) : 0;
+    size_t a = cpu->bf16 ? ia3_align_up((size_t) rows * (size_t) k * sizeof(float)) : 0;
+    size_t b = cpu->weights_bf16 ? ia3_align_up((size_t) BLOCK_K * IA3_FSTRIP * sizeof(float)) : 0;
     size_t sums = ia3_align_up((size_t) rows * IA3_FSTRIP * sizeof(float));
     *s = (fgemm_scratch){(float *) base, (float *) (base + a), (float *) (base + a + b)};
     return a + b + sums;
 }
 
-static size_t
-scratch_of(operands bf16, int k, int rows)
-{
-    fgemm_scratch unused;
-    static char nowhere[1];
-    return lay_out(&unused, nowhere, bf16, k, rows);
-}
-
 size_t
 ia3_fgemm_scratch(const ia3_cpu *cpu, int k, int rows)
 {
-    return scratch_of(operands_of(cpu), k, rows);
+    fgemm_scratch unused;
+    static char nowhere[1];
+    return lay_out(&unused, nowhere, cpu, k, rows);
 }
 
 /* Multiplies the rows by a whole strip, whose packed weights are at `strip`; `last`: there is none behind it. */
@@ -403,36 +386,30 @@ run_strip(block_job *j, const float *a, const char *strip, int k, int rows, bool
     }
 }
 
-static size_t
-size_of(bool bf16)
-{
-    return bf16 ? sizeof(uint16_t) : sizeof(float);
-}
-
 /* Multiplies some rows by strips [first, first + n) of a panel; y is the address of row 0 and column 0. */
 static void
-multiply(operands bf16, const ia3_panel *panel, size_t first, size_t n, void *y, size_t ldy, const void *a,
-         size_t lda, int rows, ia3_out out, void *scratch)
+multiply(const ia3_cpu *cpu, const ia3_panel *panel, size_t first, size_t n, void *y, size_t ldy,
+         const void *a, int rows, ia3_out out, void *scratch)
 {
     const int k = panel->shape->k;
-    const size_t size = strip_size(k, bf16.b) * size_of(bf16.b);
-    const size_t out_size = out == IA3_OUT_ACT ? size_of(bf16.a) : sizeof(float);
+    const size_t size = strip_size(k, cpu->weights_bf16) * cpu->weight_size;
+    const size_t out_size = out == IA3_OUT_ACT ? cpu->act_size : sizeof(float);
     fgemm_scratch s;
-    lay_out(&s, scratch, bf16, k, rows);
-    if (bf16.a) {
-        ia3_load_act(s.a, a, 0, (size_t) rows * lda, true);
+    lay_out(&s, scratch, cpu, k, rows);
+    if (cpu->bf16) {
+        ia3_load_act(s.a, a, 0, (size_t) rows * (size_t) k, true);
         a = s.a;
     }
     for (size_t i = first; i < first + n; i++) {
         int column = (int) i * IA3_FSTRIP, left = panel->n - column;
-        block_job j = {.lda = lda,
+        block_job j = {.lda = (size_t) k,
                        .sums = s.sums,
                        .y = (char *) y + (size_t) column * out_size,
                        .ldy = ldy,
                        .columns = left < IA3_FSTRIP ? left : IA3_FSTRIP,
                        .out = out,
-                       .wide = out != IA3_OUT_ACT || !bf16.a,
-                       .widened = bf16.b ? s.b : NULL};
+                       .wide = out != IA3_OUT_ACT || !cpu->bf16,
+                       .widened = cpu->weights_bf16 ? s.b : NULL};
         run_strip(&j, a, (const char *) panel->data + i * size, k, rows, i + 1 == first + n);
     }
 }
@@ -441,16 +418,14 @@ void
 ia3_fgemm_panel(const ia3_cpu *cpu, const ia3_panel *panel, void *y, size_t ldy, const void *a, int rows,
                 ia3_out out, void *scratch)
 {
-    multiply(operands_of(cpu), panel, 0, strips_of(panel->n), y, ldy, a, (size_t) panel->shape->k, rows, out,
-             scratch);
+    multiply(cpu, panel, 0, strips_of(panel->n), y, ldy, a, rows, out, scratch);
 }
 
 typedef struct fgemm_job {
-    operands bf16;
+    const ia3_cpu *cpu;
     const ia3_pack *pack;
     char *y;
     const char *a;
-    size_t lda;
     int rows, chunk;
     ia3_out out;
     char *scratch;
@@ -464,65 +439,35 @@ fgemm_work(void *arg, int slot, size_t begin, size_t end)
     const fgemm_job *j = arg;
     const ia3_pack *pack = j->pack;
     const size_t strips = strips_of(pack->n), in_panel = strips_of(pack->panels[0].n);
-    const size_t out_size = j->out == IA3_OUT_ACT ? size_of(j->bf16.a) : sizeof(float);
+    const size_t out_size = j->out == IA3_OUT_ACT ? j->cpu->act_size : sizeof(float);
     while (begin < end) {
         const ia3_panel *panel = &pack->panels[begin % strips / in_panel];
         size_t at = begin % strips % in_panel, left = strips_of(panel->n) - at;
         size_t n = end - begin < left ? end - begin : left;
         size_t row = begin / strips * (size_t) j->chunk;
         int rows = j->rows - (int) row < j->chunk ? j->rows - (int) row : j->chunk;
-        multiply(j->bf16, panel, at, n, j->y + (row * (size_t) pack->n + (size_t) panel->n0) * out_size,
-                 (size_t) pack->n, j->a + row * j->lda * size_of(j->bf16.a), j->lda, rows, j->out,
+        multiply(j->cpu, panel, at, n, j->y + (row * (size_t) pack->n + (size_t) panel->n0) * out_size,
+                 (size_t) pack->n, j->a + row * (size_t) pack->k * j->cpu->act_size, rows, j->out,
                  j->scratch + (size_t) slot * j->scratch_size);
         begin += n;
     }
 }
 
-static void
-run(ia3_cpu *cpu, fgemm_job *j)
-{
-    size_t mark = ia3_cpu_arena_mark(&cpu->base);
-    const int k = j->pack->k;
-    int most = CHUNK_BYTES / ((k < MOST_K ? k : MOST_K) * (int) sizeof(float));
-    most = most < LEAST_ROWS ? LEAST_ROWS : most;
-    int chunks = (j->rows + most - 1) / most;
-    j->chunk = (j->rows + chunks - 1) / chunks;
-    chunks = (j->rows + j->chunk - 1) / j->chunk;
-    j->scratch_size = scratch_of(j->bf16, k, j->chunk);
-    j->scratch = ia3_cpu_arena_alloc(&cpu->base, j->scratch_size * (size_t) cpu->threads);
-    size_t work = (size_t) j->chunk * (size_t) k * IA3_FSTRIP;
-    ia3_parallel(cpu->pool, (size_t) chunks * strips_of(j->pack->n), 1 + PART_WORK / (work + 1), fgemm_work,
-                 j);
-    ia3_cpu_arena_release(&cpu->base, mark);
-}
-
 void
 ia3_fgemm(ia3_cpu *cpu, const ia3_pack *pack, void *y, const void *a, int rows, ia3_out out)
 {
-    fgemm_job j = {.bf16 = operands_of(cpu),
-                   .pack = pack,
-                   .y = y,
-                   .a = a,
-                   .lda = (size_t) pack->k,
-                   .rows = rows,
-                   .out = out};
-    if (rows > 0)
-        run(cpu, &j);
-}
-
-void
-ia3_fgemm_add(ia3_cpu *cpu, float *y, const float *a, size_t lda, int rows, const float *packed, int k, int n)
-{
-    ia3_shape shape = {.k = k, .n = n, .portable = true};
-    /* only read, like the packed weights */
-    ia3_panel panel = {.n = n, .shape = &shape, .data = (void *) (uintptr_t) packed};
-    const ia3_pack pack = {.k = k, .n = n, .n_panels = 1, .panels = &panel};
-    fgemm_job j = {.pack = &pack,
-                   .y = (char *) y,
-                   .a = (const char *) a,
-                   .lda = lda,
-                   .rows = rows,
-                   .out = IA3_OUT_ADD_F32};
-    if (rows > 0 && k > 0)
-        run(cpu, &j);
+    if (rows <= 0)
+        return;
+    size_t mark = ia3_cpu_arena_mark(&cpu->base);
+    fgemm_job j = {.cpu = cpu, .pack = pack, .y = y, .a = a, .rows = rows, .out = out};
+    int most = CHUNK_BYTES / ((pack->k < MOST_K ? pack->k : MOST_K) * (int) sizeof(float));
+    most = most < LEAST_ROWS ? LEAST_ROWS : most;
+    int chunks = (rows + most - 1) / most;
+    j.chunk = (rows + chunks - 1) / chunks;
+    chunks = (rows + j.chunk - 1) / j.chunk;
+    j.scratch_size = ia3_fgemm_scratch(cpu, pack->k, j.chunk);
+    j.scratch = ia3_cpu_arena_alloc(&cpu->base, j.scratch_size * (size_t) cpu->threads);
+    size_t work = (size_t) j.chunk * (size_t) pack->k * IA3_FSTRIP;
+    ia3_parallel(cpu->pool, (size_t) chunks * strips_of(pack->n), 1 + PART_WORK / (work + 1), fgemm_work, &j);
+    ia3_cpu_arena_release(&cpu->base, mark);
 }

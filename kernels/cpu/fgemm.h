@@ -37,13 +37,6 @@ ia3_fgemm_strip_bytes(int k, int width, bool bf16)
 void ia3_fgemm_pack(void *packed, const void *plain, int k, int n, int64_t row, int64_t col, bool bf16);
 void ia3_fgemm_unpack(void *plain, const void *packed, int k, int n, int64_t row, int64_t col, bool bf16);
 
-/*
- * y [rows, n] += a·B, all in fp32: a [rows, k] with rows that are `lda` elements apart, B packed. For sums over rows, whose number
- * changes from call to call.
- */
-void ia3_fgemm_add(ia3_cpu *cpu, float *y, const float *a, size_t lda, int rows, const float *packed, int k,
-                   int n);
-
 /* Size in bytes of the scratch memory that ia3_fgemm_panel needs for `rows` rows. */
 size_t ia3_fgemm_scratch(const ia3_cpu *cpu, int k, int rows);
 

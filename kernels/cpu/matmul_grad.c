@@ -2,154 +2,185 @@
  * matmul_grad.c
  *     The gradient of a weight: dW += dyᵀ·a, a sum over rows.
  *
- * Both operands are packed anew each time, since they are activations; that takes little beside the product, except for few rows.
- * For bfloat16 that the processor multiplies they become pairs of successive rows, for everything else fp32: `a` is packed like
- * weights, and dy is transposed.
+ * Both operands are packed anew each time, since they are activations: columns of dy in groups, columns of `a` in strips. A group
+ * times a strip is a part of dW. For bfloat16 that the processor multiplies, the numbers of two successive rows are side by side;
+ * everything else becomes fp32.
  */
 #include "bgemm.h"
-#include "fgemm.h"
+#include "matrix.h"
 #include "pack.h"
+#include "tile.h"
 
-enum { COLUMNS = 64 }; /* of dy that are transposed at a time */
-enum { GROUP = 48 };   /* of dy: rows of the result that are packed together, four tiles of bgemm_x86.c */
-enum {
-    MOST_ROWS = 1024
-}; /* longer sums are computed in pieces, whose packed columns fit in the first caches */
+enum { GROUP = 48 };
+enum { FP32_STRIP = IA3_TILE_VECS * IA3_VEC_LANES, FP32_ROWS = 512 /* per pass over a part of dW */ };
+enum { BF16_ROWS = 1024 }; /* likewise */
+enum { PACKED_ROWS = 32 }; /* that are packed at a time; even */
+/* Number of multiply-adds that makes a part worth waking a thread for. */
 enum { PART_WORK = 500000 };
 
+/* The packed columns of an operand. */
+typedef struct packed {
+    const void *from; /* act [rows, columns] */
+    char *to;
+    size_t columns, width; /* width: that of a piece (a group or a strip) */
+    size_t n, size;        /* number of pieces; bytes of each */
+} packed;
+
 typedef struct grad_job {
-    const void *dy, *a;
+    packed dy, a;
     float *dw;
-    size_t rows, out, in;
-    size_t ld; /* of the transposed dy */
-    bool bf16;
-    float *transposed;     /* [out, ld] */
-    char *groups, *strips; /* packed columns of dy and of a */
-    size_t group, strip;   /* their sizes in bytes */
-    bool pairs;            /* the units of strips and groups */
-    size_t strip_width;
+    size_t rows;
+    bool bf16;  /* of act */
+    bool pairs; /* the packed numbers are bfloat16 */
 } grad_job;
 
-/* Items are strips of a. */
 static void
-strips_work(void *arg, int slot, size_t begin, size_t end)
+pack_rows(const grad_job *j, const packed *p, size_t first, size_t rows)
+{
+    const size_t per_row = p->width * (j->pairs ? sizeof(uint16_t) : sizeof(float));
+    for (size_t i = 0; i < p->n; i++) {
+        const size_t at = i * p->width, left = p->columns - at;
+        ia3_pack_columns((uint32_t *) (void *) (p->to + i * p->size + first * per_row), p->width, j->pairs,
+                         p->from, j->bf16, p->columns, first, at, rows, left < p->width ? left : p->width);
+    }
+}
+
+/* Items are blocks of rows. */
+static void
+pack_work(void *arg, int slot, size_t begin, size_t end)
 {
     const grad_job *j = arg;
-    for (size_t i = begin; i < end; i++) {
-        const size_t at = i * j->strip_width, left = j->in - at;
-        ia3_pack_columns_strip((uint32_t *) (void *) (j->strips + i * j->strip), j->strip_width, j->pairs,
-                               j->a, j->bf16, j->in, at, j->rows,
-                               left < j->strip_width ? left : j->strip_width);
+    for (size_t r = begin * PACKED_ROWS; r < end * PACKED_ROWS && r < j->rows; r += PACKED_ROWS) {
+        const size_t rows = j->rows - r < PACKED_ROWS ? j->rows - r : PACKED_ROWS;
+        pack_rows(j, &j->dy, r, rows);
+        pack_rows(j, &j->a, r, rows);
     }
+}
+
+static packed
+packed_of(ia3_cpu *cpu, const void *from, size_t rows, size_t columns, size_t width, bool pairs)
+{
+    packed p = {.from = from, .columns = columns, .width = width};
+    p.n = (columns + width - 1) / width;
+    p.size = width * (pairs ? (rows + rows % 2) * sizeof(uint16_t) : rows * sizeof(float));
+    p.to = ia3_cpu_arena_alloc(&cpu->base, p.n * p.size);
+    return p;
+}
+
+/* Packs both operands, and computes dW with `work`, whose items are (group, strip), group by group. */
+static void
+run(ia3_cpu *cpu, grad_job *j, size_t strip, ia3_work_fn work)
+{
+    j->dy = packed_of(cpu, j->dy.from, j->rows, j->dy.columns, GROUP, j->pairs);
+    j->a = packed_of(cpu, j->a.from, j->rows, j->a.columns, strip, j->pairs);
+    ia3_parallel(cpu->pool, (j->rows + PACKED_ROWS - 1) / PACKED_ROWS,
+                 ia3_grain(PACKED_ROWS * (j->dy.columns + j->a.columns)), pack_work, j);
+    ia3_parallel(cpu->pool, j->dy.n * j->a.n, 1 + PART_WORK / (j->rows * GROUP * strip), work, j);
 }
 
 /* --- fp32 --- */
 
-/* Transposes columns [at, at + n) of IA3_VEC_LANES rows of dy from row r on, or of as many as there are. */
+/* c [rows, vecs vectors] += `n` rows of a group times those of a strip. */
 static void
-transpose_some(const grad_job *j, size_t r, size_t at, size_t n)
+add_tiles(float *c, size_t ldc, const float *dy, const float *a, size_t n, size_t rows, size_t vecs)
 {
-    float buffer[IA3_VEC_LANES][COLUMNS];
-    const size_t rows = j->rows - r < IA3_VEC_LANES ? j->rows - r : IA3_VEC_LANES;
-    for (size_t i = 0; i < rows; i++)
-        ia3_load_act(buffer[i], j->dy, (r + i) * j->out + at, n, j->bf16);
-    float *to = j->transposed + at * j->ld + r;
-    size_t c = 0;
-    for (; rows == IA3_VEC_LANES && c + IA3_VEC_LANES <= n; c += IA3_VEC_LANES)
-        ia3_transpose((uint32_t *) (void *) (to + c * j->ld), j->ld, (uint32_t *) (void *) &buffer[0][c],
-                      COLUMNS);
-    for (; c < n; c++)
-        for (size_t i = 0; i < rows; i++)
-            to[c * j->ld + i] = buffer[i][c];
+    const ia3_tile t = {.c = c,
+                        .ldc = ldc,
+                        .a = {dy, 1, GROUP},
+                        .b = a,
+                        .ldb = FP32_STRIP,
+                        .rows = rows,
+                        .k = n,
+                        .out = IA3_TILE_ADD};
+    ia3_tile_run(&t, vecs);
 }
 
-/* Items are blocks of columns of dy. */
+/* The same for a part of dW at the edge, whose size is not that of whole tiles. */
 static void
-transpose_work(void *arg, int slot, size_t begin, size_t end)
+add_edge(float *c, size_t ldc, const float *dy, const float *a, size_t n, size_t rows, size_t columns)
+{
+    float part[GROUP * FP32_STRIP] = {0};
+    const size_t whole = (rows + IA3_TILE_ROWS - 1) / IA3_TILE_ROWS * IA3_TILE_ROWS;
+    add_tiles(part, FP32_STRIP, dy, a, n, whole, (columns + IA3_VEC_LANES - 1) / IA3_VEC_LANES);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < columns; i++)
+            c[r * ldc + i] += part[r * FP32_STRIP + i];
+}
+
+/* Fetches a part of dW, which is no longer in cache. */
+static void
+fetch(const float *c, size_t ldc, size_t rows)
+{
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < FP32_STRIP; i += 16)
+            __builtin_prefetch(c + r * ldc + i, 0, 2);
+}
+
+/* Adds the products of a group and strips [first, last), some rows at a time, so that those of the group stay in cache. */
+static void
+multiply_group(const grad_job *j, size_t group, size_t first, size_t last)
+{
+    const size_t rows_left = j->dy.columns - group * GROUP, rows = rows_left < GROUP ? rows_left : GROUP;
+    const size_t ldc = j->a.columns;
+    for (size_t r = 0; r < j->rows; r += FP32_ROWS) {
+        const size_t n = j->rows - r < FP32_ROWS ? j->rows - r : FP32_ROWS;
+        const float *dy = (const float *) (const void *) (j->dy.to + group * j->dy.size) + r * GROUP;
+        for (size_t strip = first; strip < last; strip++) {
+            const float *a = (const float *) (const void *) (j->a.to + strip * j->a.size) + r * FP32_STRIP;
+            const size_t left = ldc - strip * FP32_STRIP, columns = left < FP32_STRIP ? left : FP32_STRIP;
+            float *c = j->dw + group * GROUP * ldc + strip * FP32_STRIP;
+            if (strip + 1 < last)
+                fetch(c + FP32_STRIP, ldc, rows);
+            if (rows % IA3_TILE_ROWS == 0 && columns % IA3_VEC_LANES == 0)
+                add_tiles(c, ldc, dy, a, n, rows, columns / IA3_VEC_LANES);
+            else
+                add_edge(c, ldc, dy, a, n, rows, columns);
+        }
+    }
+}
+
+static void
+fp32_work(void *arg, int slot, size_t begin, size_t end)
 {
     const grad_job *j = arg;
-    for (size_t at = begin * COLUMNS; at < end * COLUMNS && at < j->out; at += COLUMNS)
-        for (size_t r = 0; r < j->rows; r += IA3_VEC_LANES)
-            transpose_some(j, r, at, j->out - at < COLUMNS ? j->out - at : COLUMNS);
-}
-
-static void
-fp32_grad(ia3_cpu *cpu, grad_job *j)
-{
-    ia3_device *dev = &cpu->base;
-    j->strip_width = IA3_FSTRIP;
-    j->strip = ia3_fgemm_strip_bytes((int) j->rows, IA3_FSTRIP, false);
-    j->strips = ia3_cpu_arena_alloc(dev, ia3_fgemm_bytes((int) j->rows, (int) j->in, false));
-    j->ld = (j->rows + 15) / 16 * 16 + 16; /* rows a power of two apart would share sets of the cache */
-    j->transposed = ia3_cpu_arena_alloc(dev, j->out * j->ld * sizeof(float));
-    ia3_parallel(cpu->pool, (j->in + IA3_FSTRIP - 1) / IA3_FSTRIP, ia3_grain(IA3_FSTRIP * j->rows),
-                 strips_work, j);
-    ia3_parallel(cpu->pool, (j->out + COLUMNS - 1) / COLUMNS, ia3_grain(COLUMNS * j->rows), transpose_work,
-                 j);
-    ia3_fgemm_add(cpu, j->dw, j->transposed, j->ld, (int) j->out, (const float *) (void *) j->strips,
-                  (int) j->rows, (int) j->in);
+    while (begin < end) {
+        const size_t group = begin / j->a.n, strip = begin % j->a.n;
+        const size_t n = end - begin < j->a.n - strip ? end - begin : j->a.n - strip;
+        multiply_group(j, group, strip, strip + n);
+        begin += n;
+    }
 }
 
 /* --- bfloat16 --- */
 
 #if defined(__AVX512BF16__)
 
-/* Items are groups of columns of dy. */
-static void
-groups_work(void *arg, int slot, size_t begin, size_t end)
-{
-    const grad_job *j = arg;
-    for (size_t i = begin; i < end; i++) {
-        const size_t at = i * GROUP, left = j->out - at;
-        ia3_pack_columns_strip((uint32_t *) (void *) (j->groups + i * j->group), GROUP, true, j->dy, true,
-                               j->out, at, j->rows, left < GROUP ? left : GROUP);
-    }
-}
-
-/* Items are (group, strip), group by group. */
 static void
 bf16_work(void *arg, int slot, size_t begin, size_t end)
 {
     const grad_job *j = arg;
-    const size_t strips = (j->in + IA3_STRIP - 1) / IA3_STRIP, depth = j->rows + j->rows % 2;
+    const size_t depth = j->rows + j->rows % 2;
     while (begin < end) {
-        const size_t group = begin / strips, strip = begin % strips, left = j->out - group * GROUP;
-        const size_t n = end - begin < strips - strip ? end - begin : strips - strip;
+        const size_t group = begin / j->a.n, strip = begin % j->a.n, left = j->dy.columns - group * GROUP;
+        const size_t n = end - begin < j->a.n - strip ? end - begin : j->a.n - strip;
         ia3_bgemm g = {.lda = 2,
                        .step = 2 * GROUP,
-                       .y = j->dw + group * GROUP * j->in,
-                       .ldy = j->in,
+                       .y = j->dw + group * GROUP * j->a.columns,
+                       .ldy = j->a.columns,
                        .rows = (int) (left < GROUP ? left : GROUP),
                        .depth = (int) depth,
-                       .n = (int) j->in,
+                       .n = (int) j->a.columns,
                        .first = (int) strip,
                        .strips = (int) n,
                        .out = IA3_OUT_ADD_F32};
-        for (size_t r = 0; r < depth; r += MOST_ROWS) {
-            g.k = (int) (depth - r < MOST_ROWS ? depth - r : MOST_ROWS);
-            g.a = (const uint16_t *) (void *) (j->groups + group * j->group) + r * GROUP;
-            g.packed = (const uint16_t *) (void *) j->strips + r * IA3_STRIP;
+        for (size_t r = 0; r < depth; r += BF16_ROWS) {
+            g.k = (int) (depth - r < BF16_ROWS ? depth - r : BF16_ROWS);
+            g.a = (const uint16_t *) (void *) (j->dy.to + group * j->dy.size) + r * GROUP;
+            g.packed = (const uint16_t *) (void *) j->a.to + r * IA3_STRIP;
             ia3_bgemm_run(&g);
         }
         begin += n;
     }
-}
-
-static void
-bf16_grad(ia3_cpu *cpu, grad_job *j)
-{
-    ia3_device *dev = &cpu->base;
-    const size_t depth = j->rows + j->rows % 2, strips = (j->in + IA3_STRIP - 1) / IA3_STRIP;
-    const size_t groups = (j->out + GROUP - 1) / GROUP;
-    j->pairs = true;
-    j->strip_width = IA3_STRIP;
-    j->strip = depth * IA3_STRIP * sizeof(uint16_t);
-    j->group = depth * GROUP * sizeof(uint16_t);
-    j->strips = ia3_cpu_arena_alloc(dev, strips * j->strip);
-    j->groups = ia3_cpu_arena_alloc(dev, groups * j->group);
-    ia3_parallel(cpu->pool, strips, ia3_grain(IA3_STRIP * depth), strips_work, j);
-    ia3_parallel(cpu->pool, groups, ia3_grain(GROUP * depth), groups_work, j);
-    ia3_parallel(cpu->pool, groups * strips, 1 + PART_WORK / (depth * GROUP * IA3_STRIP), bf16_work, j);
 }
 
 #endif
@@ -161,18 +192,17 @@ ia3_cpu_matmul_grad(ia3_device *dev, float *dw, const void *dy, const void *a, i
     if (rows <= 0)
         return;
     const size_t mark = ia3_cpu_arena_mark(dev);
-    grad_job j = {.dy = dy,
-                  .a = a,
+    grad_job j = {.dy = {.from = dy, .columns = (size_t) out},
+                  .a = {.from = a, .columns = (size_t) in},
                   .dw = dw,
                   .rows = (size_t) rows,
-                  .out = (size_t) out,
-                  .in = (size_t) in,
                   .bf16 = cpu->bf16};
 #if defined(__AVX512BF16__)
-    if (cpu->bf16)
-        bf16_grad(cpu, &j);
+    j.pairs = cpu->bf16;
+    if (j.pairs)
+        run(cpu, &j, IA3_STRIP, bf16_work);
     else
 #endif
-        fp32_grad(cpu, &j);
+        run(cpu, &j, FP32_STRIP, fp32_work);
     ia3_cpu_arena_release(dev, mark);
 }

@@ -71,25 +71,41 @@ ia3_pack_units(uint32_t *strip, size_t width, const uint32_t *rows, size_t strid
             strip[i * width + r] = rows[r * stride + i];
 }
 
-enum { IA3_MOST_WIDTH = 48 }; /* of a strip that ia3_pack_columns_strip fills */
+/* Loads `columns` numbers of an act or fp32 array, followed by zeros up to `width`, a multiple of the length of a vector. */
+IA3_INLINE void
+ia3_load_padded(float *to, const void *from, size_t at, size_t columns, size_t width, bool bf16)
+{
+    if (columns == width) {
+        for (size_t c = 0; c < width; c += IA3_VEC_LANES)
+            *(ia3_vec *) (to + c) = ia3_vec_load_act(from, at + c, bf16);
+        return;
+    }
+    ia3_load_act(to, from, at, columns, bf16);
+    memset(to + columns, 0, (width - columns) * sizeof *to);
+}
+
+enum { IA3_MOST_WIDTH = 48 }; /* of a strip that ia3_pack_columns fills */
 
 /*
- * Packs a strip from `columns` columns, from `at` on, of k rows [.., ld] of bfloat16 (`from_bf16`) or fp32, padded with zeros to
- * `width` columns. Units are numbers, or with `bf16` pairs of successive rows; an odd k is padded with zeros.
+ * Packs `columns` columns, from `at` on, of k rows, from `first` on, of bfloat16 (`from_bf16`) or fp32 numbers [.., ld] to a strip
+ * of `width` columns, with zeros for the rest. Units are numbers, or with `pairs` bfloat16 numbers of two successive rows; if k is
+ * odd the last ones have zeros beside them.
  */
 static inline void
-ia3_pack_columns_strip(uint32_t *restrict strip, size_t width, bool bf16, const void *rows, bool from_bf16,
-                       size_t ld, size_t at, size_t k, size_t columns)
+ia3_pack_columns(uint32_t *strip, size_t width, bool pairs, const void *rows, bool from_bf16, size_t ld,
+                 size_t first, size_t at, size_t k, size_t columns)
 {
-    float low[IA3_MOST_WIDTH] = {0}, high[IA3_MOST_WIDTH] = {0};
-    for (size_t i = 0; i < k; i++, strip += width) {
-        ia3_load_act(low, rows, i * ld + at, columns, from_bf16);
-        if (!bf16) {
-            memcpy(strip, low, width * sizeof(float));
-            continue;
-        }
-        if (++i < k)
-            ia3_load_act(high, rows, i * ld + at, columns, from_bf16);
+    float low[IA3_MOST_WIDTH], high[IA3_MOST_WIDTH];
+    at += first * ld;
+    if (!pairs) {
+        for (size_t i = 0; i < k; i++, strip += width, at += ld)
+            ia3_load_padded((float *) (void *) strip, rows, at, columns, width, from_bf16);
+        return;
+    }
+    for (size_t i = 0; i < k; i += 2, strip += width, at += 2 * ld) {
+        ia3_load_padded(low, rows, at, columns, width, from_bf16);
+        if (i + 1 < k)
+            ia3_load_padded(high, rows, at + ld, columns, width, from_bf16);
         else
             memset(high, 0, sizeof high);
         for (size_t c = 0; c < width; c++)

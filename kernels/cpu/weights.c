@@ -414,22 +414,30 @@ ia3_cpu_table_from_values(ia3_device *dev, const float *values, int rows, int co
     return ia3_cpu_table_create(dev, &t, err);
 }
 
-/* Packs strips of the backward pack [out, in], whose columns are those of the values [out, in]. */
+enum { REPACKED_ROWS = 32 }; /* at a time; even */
+
+/*
+ * Packs rows of the values [out, in], which are the rows of the backward pack, in blocks of them: the columns of a strip are short
+ * pieces of memory far apart.
+ */
 static void
 repack_backward_work(void *arg, int slot, size_t begin, size_t end)
 {
     const pack_job *j = arg;
     const ia3_panel *panels = j->pack->panels;
+    const bool bf16 = j->cpu->weights_bf16;
+    const size_t k = (size_t) j->pack->k, n = (size_t) j->pack->n;
     const size_t width = panels->shape->own ? IA3_STRIP : IA3_FSTRIP;
-    const size_t in_panel = ((size_t) panels->n + width - 1) / width;
-    const size_t size = ia3_fgemm_strip_bytes(j->pack->k, (int) width, j->cpu->weights_bf16);
-    for (size_t i = begin; i < end; i++) {
-        const ia3_panel *p = &panels[i / in_panel];
-        const size_t column = i % in_panel * width, left = (size_t) p->n - column;
-        uint32_t *strip = (uint32_t *) (void *) ((char *) p->data + i % in_panel * size);
-        ia3_pack_columns_strip(strip, width, j->cpu->weights_bf16, j->parts->data, false, (size_t) j->pack->n,
-                               (size_t) p->n0 + column, (size_t) j->pack->k, left < width ? left : width);
-    }
+    const size_t in_panel = ((size_t) panels->n + width - 1) / width, strips = (n + width - 1) / width;
+    const size_t size = ia3_fgemm_strip_bytes(j->pack->k, (int) width, bf16);
+    for (size_t r = begin * REPACKED_ROWS; r < end * REPACKED_ROWS && r < k; r += REPACKED_ROWS)
+        for (size_t i = 0; i < strips; i++) {
+            char *strip = (char *) panels[i / in_panel].data + i % in_panel * size;
+            strip += r * width * j->cpu->weight_size;
+            ia3_pack_columns((uint32_t *) (void *) strip, width, bf16, j->parts->data, false, n, r, i * width,
+                             k - r < REPACKED_ROWS ? k - r : REPACKED_ROWS,
+                             n - i * width < width ? n - i * width : width);
+        }
 }
 
 /* Packs panels that oneDNN multiplies from the plain weight [out, in]. */
@@ -450,13 +458,16 @@ repack_work(void *arg, int slot, size_t begin, size_t end)
 }
 
 static void
-repack(pack_job *j, ia3_pack *pack, ia3_work_fn strips)
+repack(pack_job *j, ia3_pack *pack, bool backward)
 {
     j->pack = pack;
-    if (has_strips(pack))
-        for_strips(j, strips);
-    else
+    if (!has_strips(pack))
         ia3_parallel(j->cpu->pool, (size_t) pack->n_panels, 1, repack_work, j);
+    else if (backward)
+        ia3_parallel(j->cpu->pool, ((size_t) pack->k + REPACKED_ROWS - 1) / REPACKED_ROWS,
+                     ia3_grain(REPACKED_ROWS * (size_t) pack->n), repack_backward_work, j);
+    else
+        for_strips(j, pack_strip_work);
 }
 
 void
@@ -471,9 +482,9 @@ ia3_cpu_matrix_update(ia3_device *dev, ia3_matrix *matrix, const float *values)
         j.plain = ia3_cpu_arena_alloc(dev, n * cpu->weight_size);
         ia3_cpu_table_update(dev, j.plain, values, n);
     }
-    repack(&j, &m->fwd, pack_strip_work);
+    repack(&j, &m->fwd, false);
     if (m->bwd.panels)
-        repack(&j, &m->bwd, repack_backward_work);
+        repack(&j, &m->bwd, true);
     ia3_cpu_arena_release(dev, mark);
 }
 

@@ -1,6 +1,6 @@
 /*
  * attention.cu
- *     The attention operations: chooses the kernel, and adds up the sequences' shares of dl_k and dl_v.
+ *     The attention operations: chooses the kernel, and adds up the sequences' shares of dl_k, dl_v and the gradient of the bias.
  *
  * The tensor-core kernels handle bf16 where d_kv is a multiple of 8 up to 128 and rows can be read 16 bytes at a
  * time; the generic kernels handle everything else, including fp32. The backward pass stores partial sums [n_seq,
@@ -90,6 +90,94 @@ __launch_bounds__(SUM_THREADS) sum_kernel(const ia3_attention a, ia3_scale_grad 
         *to = sum;
 }
 
+/* Adds the shares to the gradient of the bias of head blockIdx.y, one thread per distance. */
+__global__ void
+__launch_bounds__(SUM_THREADS) sum_shares_kernel(const ia3_attention a, float *dbias, const ia3_bias_shares s)
+{
+    const int width = 2 * a.bias_span - 1, x = (int) (blockIdx.x * SUM_THREADS + threadIdx.x);
+    const int head = (int) blockIdx.y, distance = x - (a.bias_span - 1);
+    float sum = 0.0f;
+    if (x >= width)
+        return;
+    for (int seq = 0; seq < a.n_seq; seq++) {
+        const int n_q = a.q_offsets[seq + 1] - a.q_offsets[seq];
+        const int size = ia3_share_size(s, a.k_offsets[seq + 1] - a.k_offsets[seq]);
+        for (int group = 0; group * s.queries < n_q; group++) {
+            const int at = distance + s.queries - 1 + group * s.queries;
+            if (at >= 0 && at < size)
+                sum += ia3_share_of(s, a, seq, head, group)[at];
+        }
+    }
+    dbias[(size_t) head * (size_t) width + x] += sum;
+}
+
+/* The same for trees, one thread per number of steps from a query to its ancestor. */
+__global__ void
+__launch_bounds__(SUM_THREADS) sum_steps_kernel(const ia3_attention a, float *dbias, const float *biases)
+{
+    const int steps = (int) (blockIdx.x * SUM_THREADS + threadIdx.x), head = (int) blockIdx.y;
+    const int first = a.q_offsets[0], rows = a.q_offsets[a.n_seq] - first;
+    float sum = 0.0f;
+    if (steps >= a.max_k)
+        return;
+    for (int r = 0; r < rows; r++)
+        if (a.depth[first + r] >= steps)
+            sum += biases[((size_t) r * (size_t) a.n_heads + (size_t) head) * (size_t) a.max_k + steps];
+    dbias[(size_t) head * (2 * (size_t) a.bias_span - 1) + (size_t) (a.bias_span - 1 - steps)] += sum;
+}
+
+dim3
+sum_grid(int columns, int n_heads)
+{
+    return dim3((unsigned) ((columns + SUM_THREADS - 1) / SUM_THREADS), (unsigned) n_heads);
+}
+
+/* Allocates the shares of the gradient of the bias, if it is wanted. */
+ia3_bias_shares
+allocate_shares(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, bool mma)
+{
+    ia3_bias_shares s = {};
+    if (!g->dbias)
+        return s;
+    s.queries = mma ? (int) IA3_MMA_GROUP : (int) IA3_GENERIC_ROWS;
+    s.step = mma ? (int) IA3_MMA_GROUP : (int) IA3_GENERIC_WALK;
+    s.groups = (a->max_q + s.queries - 1) / s.queries;
+    s.ld = (a->max_k + s.step - 1) / s.step * s.step + s.queries;
+    s.p = (float *) ia3_cuda_arena_alloc(&cuda->base, (size_t) a->n_seq * (size_t) a->n_heads *
+                                                          (size_t) s.groups * (size_t) s.ld * sizeof(float));
+    return s;
+}
+
+/* Trees: with the gradient of the bias. */
+void
+tree_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, float *partial)
+{
+    float *biases = NULL;
+    if (g->dbias && a->max_q > 0)
+        biases = (float *) ia3_cuda_arena_alloc(&cuda->base, (size_t) a->n_seq * (size_t) a->max_q *
+                                                                 (size_t) a->n_heads * (size_t) a->max_k *
+                                                                 sizeof(float));
+    ia3_cuda_tree_attention_bwd(cuda, a, g, partial, biases);
+    if (biases)
+        IA3_LAUNCH(sum_steps_kernel, sum_grid(a->max_k, a->n_heads), SUM_THREADS, 0, cuda->stream, *a,
+                   g->dbias, (const float *) biases);
+}
+
+/* Sequences: likewise. */
+void
+sequences_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, float *partial, int splits,
+              bool mma)
+{
+    float *dots = (float *) ia3_cuda_arena_alloc(&cuda->base, (size_t) a->n_seq * (size_t) a->max_q *
+                                                                  (size_t) a->n_heads * sizeof(float));
+    const ia3_bias_shares shares = allocate_shares(cuda, a, g, mma);
+    (mma ? ia3_cuda_attention_mma_bwd : ia3_cuda_attention_generic_bwd)(cuda, a, g, dots, partial, splits,
+                                                                        shares);
+    if (shares.p)
+        IA3_LAUNCH(sum_shares_kernel, sum_grid(2 * a->bias_span - 1, a->n_heads), SUM_THREADS, 0,
+                   cuda->stream, *a, g->dbias, shares);
+}
+
 } /* namespace */
 
 void
@@ -122,14 +210,10 @@ ia3_cuda_attention_bwd(ia3_device *dev, const ia3_attention *a, const ia3_attent
     float *partial = NULL;
     if ((g->grad_k.slots || g->grad_v.slots) && splits > 0)
         partial = (float *) ia3_cuda_arena_alloc(dev, n_seq * (size_t) splits * 2 * inner * sizeof(float));
-    if (a->parent) {
-        ia3_cuda_tree_attention_bwd(cuda, a, g, partial);
-    } else {
-        float *dots = (float *) ia3_cuda_arena_alloc(dev, n_seq * (size_t) a->max_q * (size_t) a->n_heads *
-                                                              sizeof(float));
-        (mma ? ia3_cuda_attention_mma_bwd : ia3_cuda_attention_generic_bwd)(cuda, a, g, dots, partial,
-                                                                            splits);
-    }
+    if (a->parent)
+        tree_bwd(cuda, a, g, partial);
+    else
+        sequences_bwd(cuda, a, g, partial, splits, mma);
     if (partial) {
         dim3 grid((unsigned) ((inner + SUM_THREADS - 1) / SUM_THREADS), 2);
         IA3_LAUNCH(sum_kernel, grid, SUM_THREADS, 0, cuda->stream, *a, g->grad_k, g->grad_v,

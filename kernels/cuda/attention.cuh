@@ -78,6 +78,30 @@ ia3_partial_at(float *partial, const ia3_attention &a, const ia3_attention_item 
            (size_t) it.head * (size_t) a.d_kv;
 }
 
+/*
+ * Each group of queries' share of the gradient of the bias, [n_seq, n_heads, groups, ld]: element x is the sum of dS over distance
+ * x - (queries - 1) - group·queries. The kernels compute dS for `step` keys at a time and write the shares from 0 to the last of
+ * these keys and queries. p is NULL if the gradient is not wanted.
+ */
+typedef struct ia3_bias_shares {
+    float *p;
+    int queries, step, groups, ld;
+} ia3_bias_shares;
+
+/* The number of elements of a share that are written. */
+static __device__ __forceinline__ int
+ia3_share_size(const ia3_bias_shares &s, int n_k)
+{
+    return n_k > 0 ? (n_k + s.step - 1) / s.step * s.step + s.queries - 1 : 0;
+}
+
+static __device__ __forceinline__ float *
+ia3_share_of(const ia3_bias_shares &s, const ia3_attention &a, int seq, int head, int group)
+{
+    return s.p + (((size_t) seq * (size_t) a.n_heads + (size_t) head) * (size_t) s.groups + (size_t) group) *
+                     (size_t) s.ld;
+}
+
 /* How many of `splits` blocks a sequence of n_k keys can use if each block takes `keys` at a time. */
 static __host__ __device__ __forceinline__ int
 ia3_splits_used(int n_k, int keys, int splits)
@@ -94,18 +118,21 @@ ia3_splits_used(int n_k, int keys, int splits)
 int ia3_cuda_generic_max_d_kv(size_t shared_bytes);
 void ia3_cuda_attention_generic(ia3_cuda *cuda, const ia3_attention *a);
 void ia3_cuda_attention_generic_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
-                                    float *dots, float *partial, int splits);
-enum { IA3_GENERIC_ROWS = 8 };
+                                    float *dots, float *partial, int splits, ia3_bias_shares shares);
+enum { IA3_GENERIC_ROWS = 8, IA3_GENERIC_WALK = 32 };
 
 /* The kernels for bf16 on tensor cores. */
 void ia3_cuda_attention_mma(ia3_cuda *cuda, const ia3_attention *a);
 void ia3_cuda_attention_mma_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
-                                float *dots, float *partial, int splits);
-enum { IA3_MMA_KEYS = 64 };
+                                float *dots, float *partial, int splits, ia3_bias_shares shares);
+enum { IA3_MMA_KEYS = 64, IA3_MMA_GROUP = 16 /* queries, and keys at a time, of a warp */ };
 
-/* The kernels for trees (decoder self-attention). partial: [n_seq, 1, 2, inner] or NULL. */
+/*
+ * The kernels for trees (decoder self-attention). partial: [n_seq, 1, 2, inner] or NULL. biases: [query rows, n_heads, max_k],
+ * which gets dS for the ancestor that is so many steps above the query, or NULL.
+ */
 void ia3_cuda_tree_attention(ia3_cuda *cuda, const ia3_attention *a);
 void ia3_cuda_tree_attention_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
-                                 float *partial);
+                                 float *partial, float *biases);
 
 #endif

@@ -9,17 +9,18 @@ namespace {
 
 /*
  * Shared memory in bytes, for floats: four arrays of rows [ROWS, d], tile [WALK, d + 1], two arrays of weights
- * [ROWS, WALK].
+ * [ROWS, WALK], two of sums [ROWS].
  */
 size_t
 shared_bytes(int d)
 {
     size_t rows = 4 * (size_t) IA3_GENERIC_ROWS * (size_t) d, tile = IA3_GENERIC_WALK * ((size_t) d + 1);
-    return (rows + tile + 2 * IA3_GENERIC_ROWS * IA3_GENERIC_WALK) * sizeof(float);
+    return (rows + tile + 2 * IA3_GENERIC_ROWS * (IA3_GENERIC_WALK + 1)) * sizeof(float);
 }
 
 struct shared_arrays {
     float *rows[4], *tile, *weights[2];
+    float *over; /* [2, ROWS] */
 };
 
 __device__ __forceinline__ shared_arrays
@@ -31,6 +32,7 @@ lay_out(float *sh, int d)
     s.tile = sh + 4 * IA3_GENERIC_ROWS * d;
     for (int i = 0; i < 2; i++)
         s.weights[i] = s.tile + IA3_GENERIC_WALK * (d + 1) + i * IA3_GENERIC_ROWS * IA3_GENERIC_WALK;
+    s.over = s.weights[1] + IA3_GENERIC_ROWS * IA3_GENERIC_WALK;
     return s;
 }
 
@@ -49,11 +51,43 @@ keep(const ia3_attention &a, const ia3_attention_item &it, const ia3_cuda_mask &
     return ia3_generic_keep(mask, key, a.dropout.site + (uint32_t) it.head, j);
 }
 
-/* Computes dots (ia3_dot_at) = dout · out, which the other kernel reads, and dq unless it is NULL. */
+/*
+ * Adds up ds [ROWS, WALK] by distance, with one thread for each. The last ROWS - 1 distances occur with the next keys as well:
+ * their sums are kept in s.over, in turns. to: the share's element for the first of these keys.
+ */
+__device__ __forceinline__ void
+add_diagonals(const shared_arrays &s, const float *ds, float *to, int j)
+{
+    const int x = (int) threadIdx.x, turn = j / IA3_GENERIC_WALK & 1;
+    float sum = 0.0f;
+    if (x >= IA3_GENERIC_WALK + IA3_GENERIC_ROWS - 1)
+        return;
+    for (int row = 0; row < IA3_GENERIC_ROWS; row++) {
+        const int col = x - (IA3_GENERIC_ROWS - 1) + row;
+        if (col >= 0 && col < IA3_GENERIC_WALK)
+            sum += ds[row * IA3_GENERIC_WALK + col];
+    }
+    if (x >= IA3_GENERIC_WALK)
+        s.over[turn * IA3_GENERIC_ROWS + x - IA3_GENERIC_WALK] = sum;
+    else
+        to[x] = sum + (j > 0 && x < IA3_GENERIC_ROWS - 1 ? s.over[(turn ^ 1) * IA3_GENERIC_ROWS + x] : 0.0f);
+}
+
+/* Writes the sums of the last distances, after a barrier. */
+__device__ __forceinline__ void
+end_diagonals(const shared_arrays &s, float *share, int n_k)
+{
+    const int steps = (n_k + IA3_GENERIC_WALK - 1) / IA3_GENERIC_WALK, x = (int) threadIdx.x;
+    if (steps > 0 && x < IA3_GENERIC_ROWS - 1)
+        share[steps * IA3_GENERIC_WALK + x] = s.over[((steps - 1) & 1) * IA3_GENERIC_ROWS + x];
+}
+
+/* Computes dots (ia3_dot_at) = dout · out, which the other kernel reads, and dq and the shares of the bias unless they are NULL. */
 template <typename T>
 __global__ void
-__launch_bounds__(IA3_GENERIC_THREADS)
-    queries_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dq, float *dots)
+__launch_bounds__(IA3_GENERIC_THREADS, 1)
+    queries_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dq, float *dots,
+                   const ia3_bias_shares shares)
 {
     IA3_SHARED(float, sh);
     const int d = a.d_kv, ld = d + 1, lane = (int) threadIdx.x & 31, warp = (int) threadIdx.x >> 5;
@@ -80,7 +114,7 @@ __launch_bounds__(IA3_GENERIC_THREADS)
         if (lane == 0 && i < it.n_q)
             dots[ia3_dot_at(a, it, i)] = dot[x];
     }
-    for (int j = 0; j < it.n_k && dq; j += IA3_GENERIC_WALK) {
+    for (int j = 0; j < it.n_k && (dq || shares.p); j += IA3_GENERIC_WALK) {
         __syncthreads();
         ia3_generic_load<T>(s.tile, ld, IA3_GENERIC_WALK, a.k, a.kv_stride, it.k0, j, it.n_k, it.head, d,
                             it.lk);
@@ -102,6 +136,8 @@ __launch_bounds__(IA3_GENERIC_THREADS)
             ds[mine * IA3_GENERIC_WALK + lane] = p[x] * (dp - dot[x]);
         }
         __syncthreads();
+        if (shares.p)
+            add_diagonals(s, ds, ia3_share_of(shares, a, it.seq, it.head, it.tile) + j, j);
         ia3_generic_load<T>(s.tile, ld, IA3_GENERIC_WALK, a.k, a.kv_stride, it.k0, j, it.n_k, it.head, d,
                             it.lk);
         __syncthreads();
@@ -111,6 +147,8 @@ __launch_bounds__(IA3_GENERIC_THREADS)
         }
     }
     __syncthreads();
+    if (shares.p)
+        end_diagonals(s, ia3_share_of(shares, a, it.seq, it.head, it.tile), it.n_k);
     for (int i = (int) threadIdx.x; i < IA3_GENERIC_ROWS * d && dq; i += IA3_GENERIC_THREADS)
         if (first + i / d < it.n_q)
             ia3_act_store((T *) dq + (size_t) (it.q0 + first + i / d) * a.q_stride +
@@ -215,14 +253,14 @@ __launch_bounds__(IA3_GENERIC_THREADS)
 template <typename T>
 void
 launch(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, float *dots, float *partial,
-       int splits)
+       int splits, const ia3_bias_shares &shares)
 {
     const ia3_cuda_mask mask = ia3_cuda_mask_of(&a->dropout);
     const unsigned heads = (unsigned) a->n_seq * (unsigned) a->n_heads;
     unsigned tiles = (unsigned) (a->max_q + IA3_GENERIC_ROWS - 1) / IA3_GENERIC_ROWS;
     if (tiles > 0)
         IA3_LAUNCH((queries_kernel<T>), tiles * heads, IA3_GENERIC_THREADS, shared_bytes(a->d_kv),
-                   cuda->stream, *a, mask, g->dout, g->dq, dots);
+                   cuda->stream, *a, mask, g->dout, g->dq, dots, shares);
     if (splits > 0)
         IA3_LAUNCH((keys_kernel<T>), (unsigned) splits * heads, IA3_GENERIC_THREADS, shared_bytes(a->d_kv),
                    cuda->stream, *a, mask, *g, (const float *) dots, partial, splits);
@@ -242,10 +280,10 @@ ia3_cuda_generic_max_d_kv(size_t shared)
 
 void
 ia3_cuda_attention_generic_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
-                               float *dots, float *partial, int splits)
+                               float *dots, float *partial, int splits, ia3_bias_shares shares)
 {
     if (cuda->bf16)
-        launch<uint16_t>(cuda, a, g, dots, partial, splits);
+        launch<uint16_t>(cuda, a, g, dots, partial, splits, shares);
     else
-        launch<float>(cuda, a, g, dots, partial, splits);
+        launch<float>(cuda, a, g, dots, partial, splits, shares);
 }

@@ -5,7 +5,7 @@
  * There are two kernels, so that every sum is computed by one thread in a fixed order:
  *   queries  A block processes 64 queries of one head and iterates over the keys. It computes D_i = Σ_j P_ij·dP_ij,
  *            which equals dout_i · out_i (even with dropout, which out contains), stores it for the other kernel, and
- *            then computes dq.
+ *            then computes dq, and each warp's share of the gradient of the bias.
  *   keys     A block processes 64 keys of one head and iterates over the queries. It computes the scores transposed,
  *            so that P and dS are already the left operands of dv' = Pᵀ·dout and dk' = dSᵀ·q. A sequence's tiles of
  *            keys are divided among at most IA3_KEY_SPLITS blocks; each block's share of dl_k and dl_v goes to a row
@@ -130,16 +130,49 @@ load_query_rows(query_rows<D> &r, uint4 q_low[][IA3_MMA_THREADS], const ia3_atte
             r.dq[n][e] = 0.0f;
 }
 
+/* A warp's dS by distance: [16, LD] in shared memory, and the sums of the distances that occur with the next keys as well. */
+struct by_distance {
+    enum { LD = IA3_MMA_GROUP + 1, SIZE = IA3_MMA_GROUP * LD };
+    float *tile, over;
+    float *share; /* the warp's, from the next keys on */
+};
+
+/* Adds up a warp's 16 queries by 16 keys of dS, with one lane for each of the 31 distances. */
+__device__ __forceinline__ void
+add_diagonals(by_distance &b, const float s[2][4])
+{
+    const int lane = (int) threadIdx.x & 31, g = lane >> 2, t = lane & 3;
+    float sum = 0.0f;
+    __syncwarp(); /* the previous tile has been read */
+#pragma unroll
+    for (int n = 0; n < 2; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++)
+            b.tile[(g + (e >> 1) * 8) * by_distance::LD + n * 8 + 2 * t + (e & 1)] = s[n][e];
+    __syncwarp();
+    for (int row = 0; row < IA3_MMA_GROUP; row++) {
+        const int col = lane - (IA3_MMA_GROUP - 1) + row;
+        if (col >= 0 && col < IA3_MMA_GROUP)
+            sum += b.tile[row * by_distance::LD + col];
+    }
+    const float next = ia3_shfl_xor(sum, IA3_MMA_GROUP);
+    if (lane < IA3_MMA_GROUP)
+        b.share[lane] = sum + b.over;
+    b.over = next;
+    b.share += IA3_MMA_GROUP;
+}
+
 /*
  * Adds the contribution of walk::KEYS keys to dq. k, v: their tiles; bias: that of the thread's first element; col:
  * the index of the first key in the sequence; n_k: how many keys are left.
  */
-template <int D>
+template <int D, bool BIAS>
 __device__ __forceinline__ void
-walk_keys(query_rows<D> &r, const uint16_t *k, const uint16_t *v, const float *bias, int n_k,
-          const ia3_cuda_mask &mask, uint32_t site, int col)
+walk_keys(query_rows<D> &r, by_distance &distances, const uint16_t *k, const uint16_t *v, const float *bias,
+          int n_k, const ia3_cuda_mask &mask, uint32_t site, int col)
 {
     enum { TILES = walk<D>::KEYS / 8 };
+    static_assert((int) walk<D>::KEYS == (int) IA3_MMA_GROUP, "add_diagonals takes so many keys");
     int t = (int) threadIdx.x & 3;
     float s[TILES][4] = {}, dp[TILES][4] = {};
 #pragma unroll
@@ -168,6 +201,8 @@ walk_keys(query_rows<D> &r, const uint16_t *k, const uint16_t *v, const float *b
             float d = keep >> (4 * n + e) & 1 ? dp[n][e] * mask.keep : 0.0f;
             s[n][e] = p * (d - r.dot[e >> 1]);
         }
+    if (BIAS)
+        add_diagonals(distances, s);
 #pragma unroll
     for (int kk = 0; kk < TILES / 2; kk++) {
         uint32_t ds[4];
@@ -204,11 +239,15 @@ store_dq(const query_rows<D> &r, const ia3_attention &a, const ia3_attention_ite
     }
 }
 
-/* Computes dots (ia3_dot_at), the values D for the other kernel, and dq unless it is NULL. */
-template <int D>
+/*
+ * Computes dots (ia3_dot_at), the values D for the other kernel, and dq unless it is NULL; with BIAS, the shares of the gradient
+ * of the bias. The tiles of `by_distance` are behind the other shared memory.
+ */
+template <int D, bool BIAS>
 __global__ void
 __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
-    queries_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dq, float *dots)
+    queries_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dq, float *dots,
+                   const ia3_bias_shares shares)
 {
     enum { ROWS = walk<D>::KEY_ROWS };
     IA3_SHARED(queries_shared<D>, sh);
@@ -218,7 +257,7 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
         return;
     const ia3_rows k = ia3_rows_of(a.k, a.kv_stride, it.k0, it.n_k, it.head, a.d_kv);
     const ia3_rows v = ia3_rows_of(a.v, a.kv_stride, it.k0, it.n_k, it.head, a.d_kv);
-    const int n_k = dq ? it.n_k : 0;
+    const int n_k = dq || BIAS ? it.n_k : 0;
     if (n_k > 0) {
         ia3_tile_load<D, ROWS>(sh->k[0], k, 0);
         ia3_tile_load<D, ROWS>(sh->v[0], v, 0);
@@ -229,6 +268,11 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
               lane_col = ((int) threadIdx.x & 3) * 2;
     const int row = first + warp_first + lane_row;
     const bool busy = first + warp_first < it.n_q;
+    by_distance distances = {};
+    if (BIAS) {
+        distances.tile = (float *) (void *) (sh + 1) + ((int) threadIdx.x >> 5) * by_distance::SIZE;
+        distances.share = ia3_share_of(shares, a, it.seq, it.head, (first + warp_first) / IA3_MMA_GROUP);
+    }
     query_rows<D> r;
     load_query_rows(r, sh->q_low, a, it, dout, row);
     for (int half = 0; half < 2; half++)
@@ -246,11 +290,13 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
         }
         ia3_cp_async_commit();
         for (int c = 0; c < ROWS && busy && j + c < n_k; c += walk<D>::KEYS)
-            walk_keys<D>(r, sh->k[stage] + c * ia3_tile<D>::LD, sh->v[stage] + c * ia3_tile<D>::LD,
-                         a.bias ? sh->bias[stage] + IA3_MMA_ROWS - 1 - warp_first - lane_row + c + lane_col
-                                : NULL,
-                         n_k - j - c, mask, a.dropout.site + (uint32_t) it.head, j + c);
+            walk_keys<D, BIAS>(
+                r, distances, sh->k[stage] + c * ia3_tile<D>::LD, sh->v[stage] + c * ia3_tile<D>::LD,
+                a.bias ? sh->bias[stage] + IA3_MMA_ROWS - 1 - warp_first - lane_row + c + lane_col : NULL,
+                n_k - j - c, mask, a.dropout.site + (uint32_t) it.head, j + c);
     }
+    if (BIAS && busy && n_k > 0 && ((int) threadIdx.x & 31) < IA3_MMA_GROUP)
+        distances.share[(int) threadIdx.x & 31] = distances.over;
     if (!dq)
         return;
     store_dq(r, a, it, dq, 0, row);
@@ -503,17 +549,27 @@ __launch_bounds__(IA3_MMA_THREADS, D <= 64 ? BLOCKS : 1)
 
 /* ---- launches ---- */
 
+template <int D, bool BIAS>
+void
+launch_queries(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, float *dots,
+               const ia3_bias_shares &shares, unsigned blocks)
+{
+    const size_t tiles = BIAS ? IA3_MMA_THREADS / 32 * by_distance::SIZE * sizeof(float) : 0;
+    IA3_LAUNCH((queries_kernel<D, BIAS>), blocks, IA3_MMA_THREADS, sizeof(queries_shared<D>) + tiles,
+               cuda->stream, *a, ia3_cuda_mask_of(&a->dropout), g->dout, g->dq, dots, shares);
+}
+
 template <int D>
 void
 launch(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, float *dots, float *partial,
-       int splits)
+       int splits, const ia3_bias_shares &shares)
 {
     const ia3_cuda_mask mask = ia3_cuda_mask_of(&a->dropout);
     const unsigned heads = (unsigned) a->n_seq * (unsigned) a->n_heads;
     unsigned tiles = (unsigned) (a->max_q + IA3_MMA_ROWS - 1) / IA3_MMA_ROWS;
     if (tiles > 0)
-        IA3_LAUNCH((queries_kernel<D>), tiles * heads, IA3_MMA_THREADS, sizeof(queries_shared<D>),
-                   cuda->stream, *a, mask, g->dout, g->dq, dots);
+        (shares.p ? launch_queries<D, true> : launch_queries<D, false>) (cuda, a, g, dots, shares,
+                                                                         tiles * heads);
     if (splits > 0)
         IA3_LAUNCH((keys_kernel<D>), (unsigned) splits * heads, IA3_MMA_THREADS, sizeof(keys_shared<D>),
                    cuda->stream, *a, mask, g->dout, g->dk, g->dv, (const float *) dots, partial, splits);
@@ -523,12 +579,12 @@ launch(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, floa
 
 void
 ia3_cuda_attention_mma_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, float *dots,
-                           float *partial, int splits)
+                           float *partial, int splits, ia3_bias_shares shares)
 {
     if (a->d_kv <= 32)
-        launch<32>(cuda, a, g, dots, partial, splits);
+        launch<32>(cuda, a, g, dots, partial, splits, shares);
     else if (a->d_kv <= 64)
-        launch<64>(cuda, a, g, dots, partial, splits);
+        launch<64>(cuda, a, g, dots, partial, splits, shares);
     else
-        launch<128>(cuda, a, g, dots, partial, splits);
+        launch<128>(cuda, a, g, dots, partial, splits, shares);
 }

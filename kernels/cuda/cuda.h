@@ -51,7 +51,7 @@ typedef struct ia3_cuda {
     struct ia3_cuda_memory *memory;
 } ia3_cuda;
 
-/* A frozen weight: a plain row-major act array [out, in]. */
+/* A weight: a plain row-major act array [out, in]. */
 typedef struct ia3_cuda_matrix {
     ia3_matrix base;
     void *data;
@@ -78,6 +78,7 @@ void ia3_cuda_arena_trim(ia3_device *dev, size_t keep);
 void ia3_cuda_upload(ia3_device *dev, void *dst, const void *src, size_t bytes);
 void ia3_cuda_download(ia3_device *dev, void *dst, const void *src, size_t bytes);
 void ia3_cuda_zero(ia3_device *dev, void *p, size_t bytes);
+void ia3_cuda_copy(ia3_device *dev, void *dst, const void *src, size_t bytes);
 size_t ia3_cuda_memory_used(ia3_device *dev);
 /* Fills err with IA3_E_MEMORY, saying that `bytes` bytes for `what` could not be allocated; returns false. */
 bool ia3_cuda_no_memory(ia3_cuda *cuda, ia3_error *err, const char *what, size_t bytes);
@@ -90,10 +91,15 @@ bool ia3_cuda_matrix_prepare_backward(ia3_device *dev, ia3_matrix *m, ia3_error 
 void ia3_cuda_matrix_release_backward(ia3_device *dev, ia3_matrix *m);
 void *ia3_cuda_table_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
 float *ia3_cuda_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err);
+ia3_matrix *ia3_cuda_matrix_from_values(ia3_device *dev, const float *values, int out, int in,
+                                        ia3_error *err);
+void *ia3_cuda_table_from_values(ia3_device *dev, const float *values, int rows, int cols, ia3_error *err);
+void ia3_cuda_matrix_update(ia3_device *dev, ia3_matrix *m, const float *values);
+void ia3_cuda_table_update(ia3_device *dev, void *table, const float *values, size_t n);
 
 /* plain_product.cu: the product of ia3_cuda_gemm_run with a kernel of ours, for what cuBLASLt refuses. */
 void ia3_cuda_plain_product(ia3_cuda *cuda, void *y, const void *a, const void *w, int rows, int n, int k,
-                            bool backward, ia3_out out);
+                            ia3_cuda_gemm_form form, ia3_out out);
 
 /* The operations of device.h */
 void ia3_cuda_matmul(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out);
@@ -123,6 +129,20 @@ void ia3_cuda_vocab_logprobs_bwd(ia3_device *dev, float *dh, float *dhead, const
                                  const void *h, int rows, ia3_matrix *head, float scale,
                                  const int32_t *pair_offsets, const int32_t *tokens);
 void ia3_cuda_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs);
+void ia3_cuda_matmul_grad(ia3_device *dev, float *dw, const void *dy, const void *a, int rows, int out,
+                          int in);
+void ia3_cuda_embed_grad(ia3_device *dev, float *dtable, const float *dx, const int32_t *ids, int rows,
+                         int d);
+void ia3_cuda_rmsnorm_grad(ia3_device *dev, float *dw, const void *dy, const float *x, const float *rstd,
+                           int rows, int d);
+void ia3_cuda_bias_expand(ia3_device *dev, float *bias, const float *table, const int32_t *bucket_of,
+                          int n_heads, int span);
+void ia3_cuda_bias_table_grad(ia3_device *dev, float *dtable, const float *dbias, const int32_t *bucket_of,
+                              int n_buckets, int n_heads, int span);
+void ia3_cuda_mask_grad(ia3_device *dev, float *grads, const uint32_t *mask, size_t n);
+void ia3_cuda_add_squares(ia3_device *dev, float *sums, const float *grads, size_t n);
+void ia3_cuda_scatter_add(ia3_device *dev, float *values, const int32_t *indices, const float *deltas,
+                          size_t n);
 void ia3_cuda_add_row(ia3_device *dev, void *y, const float *b, int rows, int cols, ia3_out out);
 void ia3_cuda_add_row_bwd(ia3_device *dev, float *db, const void *dy, int rows, int cols);
 void ia3_cuda_scale_row(ia3_device *dev, void *y, const float *s, int rows, int cols);

@@ -82,6 +82,11 @@ make_ops(void)
     o.matrix_release_backward = ia3_cuda_matrix_release_backward;
     o.table_create = ia3_cuda_table_create;
     o.vector_create = ia3_cuda_vector_create;
+    o.matrix_from_values = ia3_cuda_matrix_from_values;
+    o.table_from_values = ia3_cuda_table_from_values;
+    o.matrix_update = ia3_cuda_matrix_update;
+    o.table_update = ia3_cuda_table_update;
+    o.copy = ia3_cuda_copy;
     o.matmul = ia3_cuda_matmul;
     o.matmul_bwd = ia3_cuda_matmul_bwd;
     o.embed = ia3_cuda_embed;
@@ -100,6 +105,14 @@ make_ops(void)
     o.vocab_logprobs = ia3_cuda_vocab_logprobs;
     o.vocab_logprobs_bwd = ia3_cuda_vocab_logprobs_bwd;
     o.adafactor = ia3_cuda_adafactor;
+    o.matmul_grad = ia3_cuda_matmul_grad;
+    o.embed_grad = ia3_cuda_embed_grad;
+    o.rmsnorm_grad = ia3_cuda_rmsnorm_grad;
+    o.bias_expand = ia3_cuda_bias_expand;
+    o.bias_table_grad = ia3_cuda_bias_table_grad;
+    o.mask_grad = ia3_cuda_mask_grad;
+    o.add_squares = ia3_cuda_add_squares;
+    o.scatter_add = ia3_cuda_scatter_add;
     o.add_row = ia3_cuda_add_row;
     o.add_row_bwd = ia3_cuda_add_row_bwd;
     o.scale_row = ia3_cuda_scale_row;

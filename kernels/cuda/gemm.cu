@@ -3,12 +3,13 @@
  *     Matrix products with cuBLASLt.
  *
  * cuBLASLt stores matrices by columns: it sees our row-major y [rows, n] as a matrix of n rows and `rows` columns, so
- * we let it compute yᵀ = op(w)·aᵀ. Whether op transposes w is the only difference between the forward and the backward
- * pass.
+ * we let it compute yᵀ = op(w)·op(a)ᵀ. Which operands are transposed is the only difference between the forward pass, the
+ * backward pass and the gradient of a weight.
  *
  * The algorithms for a shape are requested once and kept in a hash table, where a shape may have one of a few places;
  * if others have all of them, it replaces one. Batches have any number of rows, so batches of similar size share their
- * algorithms: the choice depends on how well tiles fit, not on alignment, which the number of rows does not change. The
+ * algorithms: the choice depends on how well tiles fit, not on alignment, which the number of rows does not change (of the
+ * gradient of a weight, they are the terms of the sums). The
  * algorithms are tried from the best one on until one accepts the actual number of rows. If none does, others are
  * requested for that number; if none of these does either, the caller has to compute the product without cuBLASLt. So
  * the bits of a product depend on its shape and alignment, never on what was computed before. Sums are always in fp32,
@@ -31,8 +32,8 @@ namespace {
 enum { PLANS = 4096, PLACES = 4, ALGORITHMS = 8, MAX_ALIGNMENT = 256 };
 
 typedef struct plan_key {
-    int rows, n, k; /* in the table, rows is rounded up by rounded_rows() */
-    unsigned backward : 1, act_out : 1, add : 1;
+    int rows, n, k; /* in the table, the rows of the batch are rounded up by rounded_rows() */
+    unsigned form : 2, act_out : 1, add : 1;
     unsigned y_alignment : 9, a_alignment : 9, w_alignment : 9;
 } plan_key;
 
@@ -40,14 +41,13 @@ typedef struct plan {
     bool used;
     plan_key key;
     cublasLtMatmulDescOpaque_t operation;
-    cublasLtMatrixLayoutOpaque_t w;
     int n_algorithms;                            /* 0: cuBLASLt refuses this shape */
     cublasLtMatmulAlgo_t algorithms[ALGORITHMS]; /* the best first */
 } plan;
 
 /* The part of a product's description that depends on the actual number of rows. */
 typedef struct layouts {
-    cublasLtMatrixLayoutOpaque_t a, y;
+    cublasLtMatrixLayoutOpaque_t w, a, y;
 } layouts;
 
 int
@@ -92,30 +92,32 @@ struct ia3_cuda_gemm {
 namespace {
 
 cublasStatus_t
-describe(const ia3_cuda_gemm *g, plan *p)
+describe(plan *p)
 {
-    const plan_key *key = &p->key;
-    const cudaDataType_t act = g->bf16 ? CUDA_R_16BF : CUDA_R_32F;
-    const uint64_t n = (uint64_t) key->n, k = (uint64_t) key->k;
-    const cublasOperation_t transpose = key->backward ? CUBLAS_OP_N : CUBLAS_OP_T;
+    const cublasOperation_t of_w = p->key.form == IA3_CUDA_GEMM_FORTH ? CUBLAS_OP_T : CUBLAS_OP_N;
+    const cublasOperation_t of_a = p->key.form == IA3_CUDA_GEMM_GRAD ? CUBLAS_OP_T : CUBLAS_OP_N;
     /* 32F is true fp32; TF32 would be a different constant */
     cublasStatus_t s = cublasLtMatmulDescInit(&p->operation, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatmulDescSetAttribute(&p->operation, CUBLASLT_MATMUL_DESC_TRANSA, &transpose,
-                                           sizeof transpose);
+        s = cublasLtMatmulDescSetAttribute(&p->operation, CUBLASLT_MATMUL_DESC_TRANSA, &of_w, sizeof of_w);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = key->backward ? cublasLtMatrixLayoutInit(&p->w, act, n, k, (int64_t) n)
-                          : cublasLtMatrixLayoutInit(&p->w, act, k, n, (int64_t) k);
+        s = cublasLtMatmulDescSetAttribute(&p->operation, CUBLASLT_MATMUL_DESC_TRANSB, &of_a, sizeof of_a);
     return s;
 }
 
 cublasStatus_t
-lay_out(const ia3_cuda_gemm *g, const plan_key *key, int rows, layouts *l)
+lay_out(const ia3_cuda_gemm *g, const plan_key *key, int rows, int terms, layouts *l)
 {
     const cudaDataType_t act = g->bf16 ? CUDA_R_16BF : CUDA_R_32F, out = key->act_out ? act : CUDA_R_32F;
-    cublasStatus_t s = cublasLtMatrixLayoutInit(&l->a, act, (uint64_t) key->k, (uint64_t) rows, key->k);
+    const uint64_t m = (uint64_t) rows, n = (uint64_t) key->n, k = (uint64_t) terms;
+    cublasStatus_t s = key->form == IA3_CUDA_GEMM_FORTH
+                           ? cublasLtMatrixLayoutInit(&l->w, act, k, n, (int64_t) k)
+                           : cublasLtMatrixLayoutInit(&l->w, act, n, k, (int64_t) n);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = cublasLtMatrixLayoutInit(&l->y, out, (uint64_t) key->n, (uint64_t) rows, key->n);
+        s = key->form == IA3_CUDA_GEMM_GRAD ? cublasLtMatrixLayoutInit(&l->a, act, m, k, (int64_t) m)
+                                            : cublasLtMatrixLayoutInit(&l->a, act, k, m, (int64_t) k);
+    if (s == CUBLAS_STATUS_SUCCESS)
+        s = cublasLtMatrixLayoutInit(&l->y, out, n, m, (int64_t) n);
     return s;
 }
 
@@ -165,15 +167,15 @@ make_plan(const ia3_cuda_gemm *g, plan *p)
     cublasLtMatmulHeuristicResult_t results[ALGORITHMS];
     layouts l;
     int found = 0;
-    cublasStatus_t s = describe(g, p);
+    cublasStatus_t s = describe(p);
     if (s == CUBLAS_STATUS_SUCCESS)
-        s = lay_out(g, &p->key, p->key.rows, &l);
+        s = lay_out(g, &p->key, p->key.rows, p->key.k, &l);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = cublasLtMatmulPreferenceInit(&pref);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = set_preference(&pref, &p->key);
     if (s == CUBLAS_STATUS_SUCCESS) {
-        s = cublasLtMatmulAlgoGetHeuristic(g->handle, &p->operation, &p->w, &l.a, &l.y, &l.y, &pref,
+        s = cublasLtMatmulAlgoGetHeuristic(g->handle, &p->operation, &l.w, &l.a, &l.y, &l.y, &pref,
                                            ALGORITHMS, results, &found);
         if (is_refusal(s))
             s = CUBLAS_STATUS_SUCCESS, found = 0;
@@ -232,7 +234,7 @@ run_plan(const ia3_cuda_gemm *g, plan *p, layouts *l, void *y, const void *a, co
     const float one = 1.0f, beta = p->key.add ? 1.0f : 0.0f;
     cublasStatus_t s = CUBLAS_STATUS_NOT_SUPPORTED;
     for (int i = 0; i < p->n_algorithms && is_refusal(s); i++)
-        s = cublasLtMatmul(g->handle, &p->operation, &one, w, &p->w, a, &l->a, &beta, y, &l->y, y, &l->y,
+        s = cublasLtMatmul(g->handle, &p->operation, &one, w, &l->w, a, &l->a, &beta, y, &l->y, y, &l->y,
                            &p->algorithms[i], g->workspace, IA3_CUDA_GEMM_WORKSPACE, g->stream);
     return s;
 }
@@ -262,23 +264,25 @@ find_plan(ia3_cuda_gemm *g, const plan_key *key, plan **found)
 
 ia3_cuda_gemm_result
 ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows, int n, int k,
-                  bool backward, bool act_out, bool add, const char **message)
+                  ia3_cuda_gemm_form form, bool act_out, bool add, const char **message)
 {
+    const bool grad = form == IA3_CUDA_GEMM_GRAD;
     plan_key key;
     memset(&key, 0, sizeof key); /* padding too, because keys are compared byte by byte */
-    key.rows = rounded_rows(rows), key.n = n, key.k = k;
-    key.backward = backward, key.act_out = act_out, key.add = add;
+    key.rows = grad ? rows : rounded_rows(rows), key.n = n, key.k = grad ? rounded_rows(k) : k;
+    key.form = form, key.act_out = act_out, key.add = add;
     key.y_alignment = alignment_of(y), key.a_alignment = alignment_of(a), key.w_alignment = alignment_of(w);
     plan *p;
     layouts l;
-    cublasStatus_t s = lay_out(g, &key, rows, &l);
+    cublasStatus_t s = lay_out(g, &key, rows, k, &l);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = find_plan(g, &key, &p);
     if (s == CUBLAS_STATUS_SUCCESS)
         s = run_plan(g, p, &l, y, a, w);
-    if (is_refusal(s) && key.rows != rows) { /* make a plan for the actual rows, without keeping it */
+    if (is_refusal(s) &&
+        (key.rows != rows || key.k != k)) { /* make a plan for the actual rows, without keeping it */
         plan exact = {};
-        key.rows = rows;
+        key.rows = rows, key.k = k;
         memcpy(&exact.key, &key, sizeof key);
         s = make_plan(g, &exact);
         if (s == CUBLAS_STATUS_SUCCESS)

@@ -1,6 +1,6 @@
 /*
  * gemm.h
- *     Matrix products with row-major weights W [out, in]. gemm.cu implements them with cuBLASLt; the simulator has its
+ *     Matrix products of row-major matrices. gemm.cu implements them with cuBLASLt; the simulator has its
  *     own implementation (test/cudasim/gemm_sim.cpp).
  */
 #ifndef IA3_CUDA_GEMM_H
@@ -27,13 +27,19 @@ typedef enum ia3_cuda_gemm_result {
     IA3_CUDA_GEMM_FAILED
 } ia3_cuda_gemm_result;
 
+/* Which operands are transposed. */
+typedef enum ia3_cuda_gemm_form {
+    IA3_CUDA_GEMM_FORTH, /* a·wᵀ, a [rows, k], w [n, k]: the product with a weight [out, in] */
+    IA3_CUDA_GEMM_BACK,  /* a·w, a [rows, k], w [k, n]: its backward pass */
+    IA3_CUDA_GEMM_GRAD /* aᵀ·w, a [k, rows], w [k, n]: the gradient of the weight; the rows of a batch are k */
+} ia3_cuda_gemm_form;
+
 /*
- * Computes y = a·op(w), or y += a·op(w) if `add`: y [rows, n], a [rows, k]. Forward, w is [n, k] and op transposes it;
- * with `backward`, w is [k, n] and op leaves it as it is. Sums are in fp32. y has the operands' type if act_out, else
- * fp32. If the result is not IA3_CUDA_GEMM_DONE, *message is the reason.
+ * Computes y [rows, n], or adds to it if `add`. Sums are in fp32. y has the operands' type if act_out, else fp32. If the
+ * result is not IA3_CUDA_GEMM_DONE, *message is the reason.
  */
 ia3_cuda_gemm_result ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows,
-                                       int n, int k, bool backward, bool act_out, bool add,
+                                       int n, int k, ia3_cuda_gemm_form form, bool act_out, bool add,
                                        const char **message);
 
 #endif

@@ -355,6 +355,16 @@ ia3_cuda_zero(ia3_device *dev, void *p, size_t bytes)
 }
 
 void
+ia3_cuda_copy(ia3_device *dev, void *dst, const void *src, size_t bytes)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    const ia3_cuda_span span("copy", cuda->stream);
+    if (bytes > 0)
+        ia3_cuda_check(cuda, cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToDevice, cuda->stream),
+                       "copy");
+}
+
+void
 ia3_cuda_memory_close(ia3_cuda *cuda)
 {
     ia3_cuda_memory *m = cuda->memory;

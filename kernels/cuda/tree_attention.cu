@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(32 * QUERY_WARPS)
 
 template <typename T, int N>
 __global__ void __launch_bounds__(32 * QUERY_WARPS)
-    queries_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dq)
+    queries_kernel(const ia3_attention a, const ia3_cuda_mask mask, const void *dout, void *dq, float *biases)
 {
     const ia3_attention_item it = ia3_attention_item_of(a, blockIdx.x);
     const int row = own_query(it);
@@ -148,15 +148,21 @@ __global__ void __launch_bounds__(32 * QUERY_WARPS)
     const float mean = dot<N>(g, out);
     load<T, N>(q, at_q<T>(a.q, a, row, it.head), a.d_kv, it.lk);
     load<T, N>(g, at_out<T>(dout, a, row, it.head), a.d_kv, it.lv);
-    int depth = a.depth[row];
+    const int own_depth = a.depth[row];
+    float *by_steps = biases ? biases + ia3_dot_at(a, it, row - it.q0) * (size_t) a.max_k : NULL;
+    int depth = own_depth;
     for (int at = row; at >= 0; at = a.parent[at], depth--) {
         float k[N], v[N];
         load<T, N>(k, at_k<T>(a.k, a, at, it.head), a.d_kv, NULL);
         load<T, N>(v, at_k<T>(a.v, a, at, it.head), a.d_kv, NULL);
         float p = expf(dot<N>(q, k) + (bias ? bias[depth] : 0.0f) - lse);
-        add<N>(sum, k, p * (dot<N>(g, v) * keep(a, mask, it.head, row, depth) - mean));
+        float ds = p * (dot<N>(g, v) * keep(a, mask, it.head, row, depth) - mean);
+        add<N>(sum, k, ds);
+        if (by_steps && ((int) threadIdx.x & 31) == 0)
+            by_steps[own_depth - depth] = ds;
     }
-    store<T, N>((T *) at_q<T>(dq, a, row, it.head), sum, a.d_kv, 1.0f, it.lk);
+    if (dq)
+        store<T, N>((T *) at_q<T>(dq, a, row, it.head), sum, a.d_kv, 1.0f, it.lk);
 }
 
 /* Whether `key` is the row itself or one of its ancestors. Each lane calls this for a different row. */
@@ -269,12 +275,13 @@ launch_forward(ia3_cuda *cuda, const ia3_attention *a)
 
 template <typename T, int N>
 void
-launch_backward(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, float *partial)
+launch_backward(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g, float *partial,
+                float *biases)
 {
     const ia3_cuda_mask mask = ia3_cuda_mask_of(&a->dropout);
-    if (g->dq)
+    if (g->dq || biases)
         IA3_LAUNCH((queries_kernel<T, N>), query_blocks(a), 32 * QUERY_WARPS, 0, cuda->stream, *a, mask,
-                   g->dout, g->dq);
+                   g->dout, g->dq, biases);
     IA3_LAUNCH((keys_kernel<T, N>), (unsigned) a->n_seq * (unsigned) a->n_heads, 32 * KEY_WARPS,
                KEY_WARPS * 2 * (size_t) a->d_kv * sizeof(float), cuda->stream, *a, mask, *g, partial);
 }
@@ -304,8 +311,8 @@ ia3_cuda_tree_attention(ia3_cuda *cuda, const ia3_attention *a)
 
 void
 ia3_cuda_tree_attention_bwd(ia3_cuda *cuda, const ia3_attention *a, const ia3_attention_grad *g,
-                            float *partial)
+                            float *partial, float *biases)
 {
     if (a->max_q > 0)
-        DISPATCH(launch_backward, cuda, a, g, partial);
+        DISPATCH(launch_backward, cuda, a, g, partial, biases);
 }

@@ -228,6 +228,9 @@ ia3_cuda_vocab_logprobs_bwd(ia3_device *dev, float *dh, float *dhead, const floa
                                                                          scale, dlp, lse + first,
                                                                          pair_offsets + first, tokens);
         ia3_cuda_matmul_bwd(dev, dh + (size_t) first * (size_t) head->in, dlogits, n, head, IA3_OUT_F32);
+        if (dhead)
+            ia3_cuda_matmul_grad(dev, dhead, dlogits, rows_from(cuda, h, first, head->in), n, head->out,
+                                 head->in);
     }
     ia3_cuda_arena_release(dev, mark);
 }

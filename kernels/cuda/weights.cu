@@ -1,9 +1,9 @@
 /*
  * weights.cu
- *     The backbone's frozen weights on the CUDA device, and matrix products with them.
+ *     A model's weights on the CUDA device, and matrix products with them.
  *
  * Weights are stored as in the checkpoint, row-major [out, in]. With this layout cuBLASLt computes both y = a·Wᵀ and
- * da = dy·W, so the backward pass needs no second copy. Other storage types are converted on the GPU, piece by piece.
+ * da = dy·W, so the backward pass needs no second copy; it also computes the gradient dyᵀ·a. Other storage types are converted on the GPU, piece by piece.
  */
 #include "cuda.h"
 
@@ -39,6 +39,16 @@ __launch_bounds__(THREADS) convert_kernel(void *to, const void *from, size_t n, 
     }
 }
 
+/* Converts n elements in device memory. */
+void
+convert(ia3_cuda *cuda, void *to, const void *from, size_t n, ia3_dtype type, bool bf16)
+{
+    const size_t blocks = (n + THREADS - 1) / THREADS;
+    if (n > 0)
+        IA3_LAUNCH(convert_kernel, (unsigned) (blocks < 4096 ? blocks : 4096), THREADS, 0, cuda->stream, to,
+                   from, n, type, bf16);
+}
+
 /* Copies a host tensor to `to` as bf16 or fp32. False when there is no memory for a temporary piece. */
 bool
 copy_tensor(ia3_cuda *cuda, char *to, const ia3_host_tensor *t, bool bf16)
@@ -63,10 +73,9 @@ copy_tensor(ia3_cuda *cuda, char *to, const ia3_host_tensor *t, bool bf16)
     if (!raw)
         return false;
     for (size_t at = 0; at < n; at += piece) {
-        size_t now = n - at < piece ? n - at : piece, blocks = (now + THREADS - 1) / THREADS;
+        size_t now = n - at < piece ? n - at : piece;
         ia3_cuda_upload(&cuda->base, raw, (const char *) t->data + at * size, now * size);
-        IA3_LAUNCH(convert_kernel, (unsigned) (blocks < 4096 ? blocks : 4096), THREADS, 0, cuda->stream,
-                   to + at * (bf16 ? 2 : 4), (const void *) raw, now, t->dtype, bf16);
+        convert(cuda, to + at * (bf16 ? 2 : 4), raw, now, t->dtype, bf16);
     }
     ia3_cuda_free(&cuda->base, raw);
     return true;
@@ -94,6 +103,25 @@ stack(ia3_cuda *cuda, const ia3_host_tensor *parts, int n_parts, bool bf16, size
     return NULL;
 }
 
+/* A matrix without memory for its elements; NULL after filling err. */
+ia3_cuda_matrix *
+new_matrix(int64_t out, int64_t in, ia3_error *err)
+{
+    if (out <= 0 || in <= 0 || out > INT32_MAX || in > INT32_MAX) {
+        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "weight matrix of %lld by %lld is not supported", (long long) out,
+                 (long long) in);
+        return NULL;
+    }
+    ia3_cuda_matrix *m = (ia3_cuda_matrix *) calloc(1, sizeof *m);
+    if (!m) {
+        ia3_fail(err, IA3_E_MEMORY, "out of memory");
+        return NULL;
+    }
+    m->base.out = (int) out;
+    m->base.in = (int) in;
+    return m;
+}
+
 } /* namespace */
 
 ia3_matrix *
@@ -108,18 +136,9 @@ ia3_cuda_matrix_create(ia3_device *dev, const ia3_host_tensor *parts, int n_part
             return NULL;
         }
     }
-    if (out <= 0 || parts[0].cols <= 0 || out > INT32_MAX || parts[0].cols > INT32_MAX) {
-        ia3_fail(err, IA3_E_BAD_CHECKPOINT, "weight matrix of %lld by %lld is not supported", (long long) out,
-                 (long long) parts[0].cols);
+    ia3_cuda_matrix *m = new_matrix(out, parts[0].cols, err);
+    if (!m)
         return NULL;
-    }
-    ia3_cuda_matrix *m = (ia3_cuda_matrix *) calloc(1, sizeof *m);
-    if (!m) {
-        ia3_fail(err, IA3_E_MEMORY, "out of memory");
-        return NULL;
-    }
-    m->base.out = (int) out;
-    m->base.in = (int) parts[0].cols;
     m->data = stack(cuda, parts, n_parts, cuda->bf16, &m->base.bytes, err);
     if (!m->data) {
         free(m);
@@ -163,40 +182,88 @@ ia3_cuda_vector_create(ia3_device *dev, const ia3_host_tensor *t, ia3_error *err
     return (float *) stack((ia3_cuda *) dev, t, 1, false, &bytes, err);
 }
 
+/* --- weights that are trained --- */
+
+void *
+ia3_cuda_table_from_values(ia3_device *dev, const float *values, int rows, int cols, ia3_error *err)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    const size_t n = (size_t) rows * (size_t) cols, bytes = n * cuda->act_size;
+    void *table = ia3_cuda_alloc(dev, bytes);
+    if (!table) {
+        ia3_cuda_no_memory(cuda, err, "the backbone's weights", bytes);
+        return NULL;
+    }
+    ia3_cuda_table_update(dev, table, values, n);
+    return table;
+}
+
+ia3_matrix *
+ia3_cuda_matrix_from_values(ia3_device *dev, const float *values, int out, int in, ia3_error *err)
+{
+    ia3_cuda_matrix *m = new_matrix(out, in, err);
+    if (!m)
+        return NULL;
+    m->data = ia3_cuda_table_from_values(dev, values, out, in, err);
+    if (!m->data) {
+        free(m);
+        return NULL;
+    }
+    m->base.bytes = (size_t) out * (size_t) in * ((ia3_cuda *) dev)->act_size;
+    return &m->base;
+}
+
+void
+ia3_cuda_matrix_update(ia3_device *dev, ia3_matrix *matrix, const float *values)
+{
+    ia3_cuda_matrix *m = (ia3_cuda_matrix *) matrix;
+    ia3_cuda_table_update(dev, m->data, values, (size_t) m->base.out * (size_t) m->base.in);
+}
+
+void
+ia3_cuda_table_update(ia3_device *dev, void *table, const float *values, size_t n)
+{
+    ia3_cuda *cuda = (ia3_cuda *) dev;
+    if (cuda->bf16)
+        convert(cuda, table, values, n, IA3_F32, true);
+    else
+        ia3_cuda_copy(dev, table, values, n * sizeof *values);
+}
+
+/* --- products --- */
+
+static const char *const form_names[] = {"forth", "back", "gradient"};
+
 static ia3_cuda_gemm_result
-measured_product(ia3_cuda *cuda, void *y, const void *a, const void *w, int rows, int n, int k, bool backward,
-                 ia3_out out, const char **message)
+measured_product(ia3_cuda *cuda, void *y, const void *a, const void *w, int rows, int n, int k,
+                 ia3_cuda_gemm_form form, ia3_out out, const char **message)
 {
     char name[64] = "";
     if (ia3_cuda_profiling)
-        snprintf(name, sizeof name, "product of %d rows, %d to %d, %s%s", rows, k, n,
-                 backward ? "back" : "forth",
+        snprintf(name, sizeof name, "product of %d rows, %d to %d, %s%s", rows, k, n, form_names[form],
                  out == IA3_OUT_ADD_F32 ? ", added"
                  : out == IA3_OUT_F32   ? ", fp32"
                                         : "");
     const ia3_cuda_span span(name, cuda->stream);
-    return ia3_cuda_gemm_run(cuda->gemm, y, a, w, rows, n, k, backward, out == IA3_OUT_ACT,
+    return ia3_cuda_gemm_run(cuda->gemm, y, a, w, rows, n, k, form, out == IA3_OUT_ACT,
                              out == IA3_OUT_ADD_F32, message);
 }
 
 static void
-product(ia3_device *dev, void *y, const void *a, int rows, const ia3_cuda_matrix *w, bool backward,
-        ia3_out out)
+product(ia3_device *dev, void *y, const void *a, const void *w, int rows, int n, int k,
+        ia3_cuda_gemm_form form, ia3_out out)
 {
     ia3_cuda *cuda = (ia3_cuda *) dev;
-    const int n = backward ? w->base.in : w->base.out, k = backward ? w->base.out : w->base.in;
     const char *message = "";
-    if (rows <= 0)
-        return;
     switch (cuda->plain ? IA3_CUDA_GEMM_REFUSED
-                        : measured_product(cuda, y, a, w->data, rows, n, k, backward, out, &message)) {
+                        : measured_product(cuda, y, a, w, rows, n, k, form, out, &message)) {
     case IA3_CUDA_GEMM_DONE:
         return;
     case IA3_CUDA_GEMM_REFUSED:
         if (cuda->report)
             fprintf(stderr, "refused: %d rows, %d by %d, %s, %s, result %d: %s\n", rows, k, n,
-                    backward ? "back" : "forth", cuda->bf16 ? "bfloat16" : "float32", (int) out, message);
-        ia3_cuda_plain_product(cuda, y, a, w->data, rows, n, k, backward, out);
+                    form_names[form], cuda->bf16 ? "bfloat16" : "float32", (int) out, message);
+        ia3_cuda_plain_product(cuda, y, a, w, rows, n, k, form, out);
         return;
     case IA3_CUDA_GEMM_FAILED:
         break;
@@ -212,11 +279,22 @@ product(ia3_device *dev, void *y, const void *a, int rows, const ia3_cuda_matrix
 void
 ia3_cuda_matmul(ia3_device *dev, void *y, const void *a, int rows, ia3_matrix *w, ia3_out out)
 {
-    product(dev, y, a, rows, (const ia3_cuda_matrix *) w, false, out);
+    if (rows > 0)
+        product(dev, y, a, ((const ia3_cuda_matrix *) w)->data, rows, w->out, w->in, IA3_CUDA_GEMM_FORTH,
+                out);
 }
 
 void
 ia3_cuda_matmul_bwd(ia3_device *dev, void *da, const void *dy, int rows, ia3_matrix *w, ia3_out out)
 {
-    product(dev, da, dy, rows, (const ia3_cuda_matrix *) w, true, out);
+    if (rows > 0)
+        product(dev, da, dy, ((const ia3_cuda_matrix *) w)->data, rows, w->in, w->out, IA3_CUDA_GEMM_BACK,
+                out);
+}
+
+void
+ia3_cuda_matmul_grad(ia3_device *dev, float *dw, const void *dy, const void *a, int rows, int out, int in)
+{
+    if (rows > 0)
+        product(dev, dw, dy, a, out, in, rows, IA3_CUDA_GEMM_GRAD, IA3_OUT_ADD_F32);
 }

@@ -39,7 +39,7 @@ load(const void *p, size_t i, bool bf16)
 
 ia3_cuda_gemm_result
 ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int rows, int n, int k,
-                  bool backward, bool act_out, bool add, const char **message)
+                  ia3_cuda_gemm_form form, bool act_out, bool add, const char **message)
 {
     *message = "the GPU program failed to execute"; /* the text of cuBLASLt */
     if (!ia3_sim_library_launch())
@@ -52,12 +52,12 @@ ia3_cuda_gemm_run(ia3_cuda_gemm *g, void *y, const void *a, const void *w, int r
     std::vector<float> b(cols * inner), row(inner), sum(cols); /* b [k, n] */
     for (size_t i = 0; i < inner; i++)
         for (size_t j = 0; j < cols; j++)
-            b[i * cols + j] = load(w, backward ? i * cols + j : j * inner + i, g->bf16);
+            b[i * cols + j] = load(w, form == IA3_CUDA_GEMM_FORTH ? j * inner + i : i * cols + j, g->bf16);
     for (size_t r = 0; r < (size_t) rows; r++) {
         for (size_t j = 0; j < cols; j++)
             sum[j] = 0.0f;
         for (size_t i = 0; i < inner; i++) {
-            float x = load(a, r * inner + i, g->bf16);
+            float x = load(a, form == IA3_CUDA_GEMM_GRAD ? i * (size_t) rows + r : r * inner + i, g->bf16);
             for (size_t j = 0; j < cols; j++)
                 sum[j] += x * b[i * cols + j];
         }

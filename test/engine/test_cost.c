@@ -72,6 +72,13 @@ matmul_bwd(ia3_device *dev, void *da, const void *dy, int rows, ia3_matrix *w, i
     own->matmul_bwd(dev, da, dy, rows, w, out);
 }
 
+static void
+matmul_grad(ia3_device *dev, float *dw, const void *dy, const void *a, int rows, int out, int in)
+{
+    macs += (double) rows * out * in;
+    own->matmul_grad(dev, dw, dy, a, rows, out, in);
+}
+
 static bool
 norm_matmul(ia3_device *dev, void *y, const float *x, const float *norm, float eps, int rows, ia3_matrix *w,
             const ia3_gated *gated)
@@ -143,7 +150,7 @@ vocab_logprobs_bwd(ia3_device *dev, float *dh, float *dhead, const float *dlp, c
                    const void *h, int rows, ia3_matrix *head, float scale, const int32_t *pair_offsets,
                    const int32_t *tokens)
 {
-    macs += 2 * product(rows, head);
+    macs += (dhead ? 3 : 2) * product(rows, head);
     own->vocab_logprobs_bwd(dev, dh, dhead, dlp, lse, h, rows, head, scale, pair_offsets, tokens);
 }
 
@@ -229,6 +236,7 @@ start_counting(ia3_device *dev)
     ops.arena_release = arena_release;
     ops.matmul = matmul;
     ops.matmul_bwd = matmul_bwd;
+    ops.matmul_grad = matmul_grad;
     ops.norm_matmul = own->norm_matmul ? norm_matmul : NULL;
     ops.attention = attention;
     ops.attention_bwd = attention_bwd;

@@ -63,7 +63,7 @@ check_backward(ia3_device *dev, problem *p, on_device *o, double tolerance)
     const size_t n_bias = (size_t) p->n_heads * (2 * (size_t) p->span - 1);
     double *r = random_values(n_q(p) * (size_t) p->inner, 1.0), *before = random_values(n_bias, 1.0);
     o->g.dout = o->dout = put_act(dev, r, n_q(p) * (size_t) p->inner);
-    if (p->biased && dev->ops->matmul_grad)
+    if (p->biased)
         o->g.dbias = o->dbias = put_f32(dev, before, n_bias);
     dev->ops->attention_bwd(dev, &o->a, &o->g);
     if (o->dbias)

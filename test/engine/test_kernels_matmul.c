@@ -283,7 +283,7 @@ vocab_case(ia3_device *dev, int rows, int size, int d, float scale)
     float *pdh = dev->ops->alloc(dev, 4 * n_h), *pdlp = put_f32(dev, dlp, n_p);
     const size_t n_w = (size_t) size * (size_t) d;
     double *dhead = random_values(n_w, 0.1);
-    float *pdhead = dev->ops->matmul_grad ? put_f32(dev, dhead, n_w) : NULL;
+    float *pdhead = put_f32(dev, dhead, n_w);
     vocab_reference(&v, dlp, lp, lse, dh, dhead);
     ia3_error err = {0};
     assert_true(dev->ops->matrix_prepare_backward(dev, v.head.m, &err));
@@ -295,10 +295,9 @@ vocab_case(ia3_device *dev, int rows, int size, int d, float scale)
     assert_close("lse", got_lse, lse, (size_t) rows, 2e-6);
     /* a sum over the vocabulary in fp32, in whatever order */
     assert_close("dh", got_dh, dh, n_h, is_bf16(dev) ? 5e-3 : size < 100000 ? 1e-5 : 5e-5);
-    double *got_dhead = pdhead ? get_f32(dev, pdhead, n_w) : NULL;
-    if (pdhead)
-        /* a probability is as exact as the logit in its exponent, which is in the hundreds with scale 40 */
-        assert_close("dhead", got_dhead, dhead, n_w, is_bf16(dev) ? 5e-3 : scale > 1 ? 5e-5 : 1e-5);
+    double *got_dhead = get_f32(dev, pdhead, n_w);
+    /* a probability is as exact as the logit in its exponent, which is in the hundreds with scale 40 */
+    assert_close("dhead", got_dhead, dhead, n_w, is_bf16(dev) ? 5e-3 : scale > 1 ? 5e-5 : 1e-5);
     double *host[] = {dlp, lp, dh, lse, got_lp, got_lse, got_dh, dhead, got_dhead};
     void *device[] = {plp, plse, pdh, pdlp, pdhead};
     for (int i = 0; i < 9; i++)
