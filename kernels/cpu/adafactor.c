@@ -9,11 +9,11 @@
  *   matrices: v_ij = r_i·c_j/mean(r), r and c the running means of rows and columns; a = lr with fixed_step
  *   tensors of several matrices: each matrix has its own r and c, but both RMS are of the whole tensor
  *
- * An item of work is one tensor. Sums are in double precision, in 8 partial sums; elements are fp32 as in transformers.
+ * An item of work is one tensor; large matrices come one after another (adafactor_large.c). Sums are in double precision, in 8 partial sums; elements are fp32 as in transformers.
  */
 #include <math.h>
 
-#include "cpu.h"
+#include "adafactor.h"
 
 enum { LANES = 8 };
 
@@ -25,8 +25,8 @@ typedef struct adafactor_job {
     float *clip;         /* [n_jobs] */
 } adafactor_job;
 
-static double
-sum_squares(const float *x, size_t n)
+double
+ia3_sum_squares(const float *x, size_t n)
 {
     double lanes[LANES] = {0}, sum = 0.0;
     size_t i = 0;
@@ -62,7 +62,8 @@ norm_work(void *arg, int slot, size_t first, size_t last)
         int job;
         size_t begin, end;
         const ia3_adafactor *a = find_tensor(j, item, &job, &begin, &end);
-        j->norms[item] = sum_squares(a->grads + begin, end - begin);
+        if (!ia3_adafactor_is_large(a, (int) (item - j->first[job])))
+            j->norms[item] = ia3_sum_squares(a->grads + begin, end - begin);
     }
 }
 
@@ -76,7 +77,7 @@ update(const ia3_adafactor *a, size_t begin, size_t n, float clip)
     const float beta = (float) beta_exact, rest = (float) (1.0 - beta_exact);
     if (n == 0)
         return;
-    double rms = a->fixed_step ? 1.0 : sqrt(sum_squares(p, n) / (double) n);
+    double rms = a->fixed_step ? 1.0 : sqrt(ia3_sum_squares(p, n) / (double) n);
     double lanes[LANES] = {0}, sum = 0.0;
     for (size_t i = 0; i < n; i++) {
         float x = g[i] * clip;
@@ -132,7 +133,7 @@ update_matrices(const ia3_adafactor *a, size_t begin, size_t slices, size_t rows
     for (size_t s = 0; s < slices; s++)
         sum += scale_matrix(g + s * rows * cols, a->second_moment + begin + s * (rows + cols), rows, cols,
                             beta, clip);
-    double rms = a->fixed_step ? 1.0 : fmax(1e-3, sqrt(sum_squares(p, n) / (double) n));
+    double rms = a->fixed_step ? 1.0 : fmax(1e-3, sqrt(ia3_sum_squares(p, n) / (double) n));
     const float step = (float) (a->learning_rate * rms / fmax(1.0, sqrt(sum / (double) n)));
     for (size_t i = 0; i < n; i++)
         p[i] -= step * g[i];
@@ -148,11 +149,28 @@ update_work(void *arg, int slot, size_t first, size_t last)
         const ia3_adafactor *a = find_tensor(j, item, &job, &begin, &end);
         size_t tensor = item - j->first[job], rows = a->tensor_rows ? (size_t) a->tensor_rows[tensor] : 1;
         size_t slices = a->tensor_slices ? (size_t) a->tensor_slices[tensor] : 1;
+        if (ia3_adafactor_is_large(a, (int) tensor))
+            continue;
         if (rows > 1)
             update_matrices(a, begin, slices, rows, (end - begin) / (slices * rows), j->clip[job]);
         else
             update(a, begin, end - begin, j->clip[job]);
     }
+}
+
+/* The norms of large matrices, or with `update` their part of the step. */
+static void
+for_large(ia3_cpu *cpu, const adafactor_job *j, bool update)
+{
+    for (int i = 0; i < j->n_jobs; i++)
+        for (int t = 0; t < j->jobs[i].n_tensors; t++) {
+            if (!ia3_adafactor_is_large(&j->jobs[i], t))
+                continue;
+            if (update)
+                ia3_adafactor_large_update(cpu, &j->jobs[i], t, j->clip[i]);
+            else
+                j->norms[j->first[i] + (size_t) t] = ia3_adafactor_large_norm(cpu, &j->jobs[i], t);
+        }
 }
 
 void
@@ -170,6 +188,7 @@ ia3_cpu_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs)
     j.norms = ia3_cpu_arena_alloc(dev, first[n] * sizeof *j.norms);
     j.clip = ia3_cpu_arena_alloc(dev, n * sizeof *j.clip);
     ia3_parallel(cpu->pool, first[n], 16, norm_work, &j);
+    for_large(cpu, &j, false);
     for (size_t i = 0; i < n; i++) {
         double sum = 0.0;
         for (size_t t = first[i]; t < first[i + 1]; t++)
@@ -178,5 +197,6 @@ ia3_cpu_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs)
         j.clip[i] = jobs[i].clip_norm > 0.0 && factor < 1.0 ? (float) factor : 1.0f;
     }
     ia3_parallel(cpu->pool, first[n], 16, update_work, &j);
+    for_large(cpu, &j, true);
     ia3_cpu_arena_release(dev, mark);
 }

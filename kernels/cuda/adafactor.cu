@@ -1,79 +1,37 @@
 /*
  * adafactor.cu
- *     One step of Adafactor for every tensor of every job in two launches. Formulas: kernels/cpu/adafactor.c.
+ *     One step of Adafactor for every tensor of every job in two launches, and more if some are large matrices
+ *     (adafactor_large.cu). Formulas: kernels/cpu/adafactor.c.
  *
  * There is one block per tensor. In the first kernel it computes Σ g² of the tensor; in the second it adds up these
  * sums for all tensors of its job, in their order, to find the clipping factor, and updates its tensor. Sums are in
  * double precision and in a fixed order.
  */
-#include "four.cuh"
+#include "adafactor.cuh"
 
 #include <string.h>
 
 namespace {
 
-enum { WARPS = 8, THREADS = 32 * WARPS };
-
-/* A job in device memory. The tensors of all jobs are numbered consecutively; this job's begin with `first`. */
-struct job {
-    ia3_adafactor a;
-    int first;
-    float beta, rest; /* β and 1 - β */
-    double beta_exact;
-};
-
-__device__ __forceinline__ const job *
-job_of(const job *jobs, int tensor)
-{
-    while (tensor >= jobs->first + jobs->a.n_tensors)
-        jobs++;
-    return jobs;
-}
-
-__device__ __forceinline__ double
-sum_squares(const float *x, size_t n, double *shared)
-{
-    double sum = 0.0;
-    for (size_t i = threadIdx.x; i < n; i += THREADS)
-        sum += (double) x[i] * (double) x[i];
-    return ia3_block_sum<WARPS>(sum, shared);
-}
+enum { WARPS = IA3_ADAFACTOR_WARPS, THREADS = IA3_ADAFACTOR_THREADS };
 
 __global__ void
-__launch_bounds__(THREADS) norm_kernel(const job *jobs, double *norms)
+__launch_bounds__(THREADS) norm_kernel(const ia3_adafactor_job *jobs, double *norms)
 {
     IA3_SHARED(double, shared);
-    const job *j = job_of(jobs, (int) blockIdx.x);
-    const int t = (int) blockIdx.x - j->first;
-    const size_t begin = (size_t) j->a.tensor_offsets[t], end = (size_t) j->a.tensor_offsets[t + 1];
-    const double sum = sum_squares(j->a.grads + begin, end - begin, shared);
+    const ia3_adafactor_tensor t = ia3_adafactor_tensor_of(jobs, (int) blockIdx.x);
+    if (t.large)
+        return;
+    const double sum = ia3_sum_squares(t.job->a.grads + t.begin, t.n, shared);
     if (threadIdx.x == 0)
         norms[blockIdx.x] = sum;
 }
 
-/* min(1, clip / (‖g‖ + 1e-6)); every thread computes the same value */
-__device__ __forceinline__ float
-clip_of(const job *j, const double *norms)
-{
-    double sum = 0.0;
-    for (int t = 0; t < j->a.n_tensors; t++)
-        sum += norms[j->first + t];
-    const double factor = j->a.clip_norm / (sqrt(sum) + 1e-6);
-    return j->a.clip_norm > 0.0 && factor < 1.0 ? (float) factor : 1.0f;
-}
-
-__device__ __forceinline__ float
-step_of(const job *j, double rms, double u_squares, double n)
-{
-    const double u_rms = sqrt(u_squares / n);
-    return (float) (j->a.learning_rate * (rms > 1e-3 ? rms : 1e-3) / (u_rms > 1.0 ? u_rms : 1.0));
-}
-
 __device__ __forceinline__ void
-update_vector(const job *j, size_t begin, size_t n, float clip, double *shared)
+update_vector(const ia3_adafactor_job *j, size_t begin, size_t n, float clip, double *shared)
 {
     float *p = j->a.values + begin, *g = j->a.grads + begin, *v = j->a.second_moment + begin;
-    const double rms = j->a.fixed_step ? 1.0 : sqrt(sum_squares(p, n, shared) / (double) n);
+    const double rms = j->a.fixed_step ? 1.0 : sqrt(ia3_sum_squares(p, n, shared) / (double) n);
     double squares = 0.0;
     for (size_t i = threadIdx.x; i < n; i += THREADS) {
         const float x = g[i] * clip, now = j->beta * v[i] + j->rest * (x * x + 1e-30f);
@@ -82,7 +40,7 @@ update_vector(const job *j, size_t begin, size_t n, float clip, double *shared)
         const double u = (double) (x / sqrtf(now));
         squares += u * u;
     }
-    const float step = step_of(j, rms, ia3_block_sum<WARPS>(squares, shared), (double) n);
+    const float step = ia3_adafactor_step(j, rms, ia3_block_sum<WARPS>(squares, shared), (double) n);
     for (size_t i = threadIdx.x; i < n; i += THREADS)
         p[i] -= step * (g[i] / sqrtf(v[i]));
 }
@@ -107,7 +65,7 @@ scale_matrix(float *g, float *r, int rows, int cols, double beta, float clip, do
     double mean = 0.0;
     for (int row = 0; row < rows; row++) {
         const double squares =
-            sum_squares(g + (size_t) row * (size_t) cols, (size_t) cols, shared) + cols * 1e-30;
+            ia3_sum_squares(g + (size_t) row * (size_t) cols, (size_t) cols, shared) + cols * 1e-30;
         const float now = (float) (beta * r[row] + (1.0 - beta) * squares / (double) cols);
         __syncthreads(); /* all threads have read the old value */
         if (threadIdx.x == 0)
@@ -126,7 +84,8 @@ scale_matrix(float *g, float *r, int rows, int cols, double beta, float clip, do
 
 /* Updates a tensor of matrices. */
 __device__ __forceinline__ void
-update_matrices(const job *j, size_t begin, int slices, int rows, int cols, float clip, double *shared)
+update_matrices(const ia3_adafactor_job *j, size_t begin, int slices, int rows, int cols, float clip,
+                double *shared)
 {
     float *p = j->a.values + begin, *g = j->a.grads + begin;
     const size_t each = (size_t) rows * (size_t) cols, n = (size_t) slices * each;
@@ -135,23 +94,25 @@ update_matrices(const job *j, size_t begin, int slices, int rows, int cols, floa
         sum += scale_matrix(g + (size_t) s * each,
                             j->a.second_moment + begin + (size_t) s * (size_t) (rows + cols), rows, cols,
                             j->beta_exact, clip, shared);
-    const double rms = j->a.fixed_step ? 1.0 : sqrt(sum_squares(p, n, shared) / (double) n);
-    const float step = step_of(j, rms, ia3_block_sum<WARPS>(sum, shared), (double) n);
+    const double rms = j->a.fixed_step ? 1.0 : sqrt(ia3_sum_squares(p, n, shared) / (double) n);
+    const float step = ia3_adafactor_step(j, rms, ia3_block_sum<WARPS>(sum, shared), (double) n);
     for (size_t i = threadIdx.x; i < n; i += THREADS)
         p[i] -= step * g[i];
 }
 
 __global__ void
-__launch_bounds__(THREADS) update_kernel(const job *jobs, const double *norms)
+__launch_bounds__(THREADS) update_kernel(const ia3_adafactor_job *jobs, const double *norms)
 {
     IA3_SHARED(double, shared);
-    const job *j = job_of(jobs, (int) blockIdx.x);
+    if (ia3_adafactor_tensor_of(jobs, (int) blockIdx.x).large)
+        return;
+    const ia3_adafactor_job *j = ia3_adafactor_job_of(jobs, (int) blockIdx.x);
     const int t = (int) blockIdx.x - j->first, rows = j->a.tensor_rows ? j->a.tensor_rows[t] : 1;
     const int slices = j->a.tensor_slices ? j->a.tensor_slices[t] : 1;
     const size_t begin = (size_t) j->a.tensor_offsets[t], n = (size_t) j->a.tensor_offsets[t + 1] - begin;
     if (n == 0)
         return;
-    const float clip = clip_of(j, norms);
+    const float clip = ia3_adafactor_clip(j, norms);
     if (rows > 1)
         update_matrices(j, begin, slices, rows, (int) (n / ((size_t) slices * (size_t) rows)), clip, shared);
     else
@@ -166,11 +127,13 @@ ia3_cuda_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs)
     ia3_cuda *cuda = (ia3_cuda *) dev;
     const size_t mark = ia3_cuda_arena_mark(dev);
     int tensors = 0;
+    bool large = false;
     if (n_jobs <= 0)
         return;
-    job *on_device = (job *) ia3_cuda_arena_alloc(dev, (size_t) n_jobs * sizeof(job));
+    ia3_adafactor_job *on_device =
+        (ia3_adafactor_job *) ia3_cuda_arena_alloc(dev, (size_t) n_jobs * sizeof(ia3_adafactor_job));
     for (int i = 0; i < n_jobs; i++) {
-        job j;
+        ia3_adafactor_job j;
         memset(&j, 0, sizeof j);
         j.a = jobs[i];
         j.first = tensors;
@@ -179,13 +142,18 @@ ia3_cuda_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs)
         j.rest = (float) (1.0 - j.beta_exact);
         ia3_cuda_upload(dev, on_device + i, &j, sizeof j);
         tensors += jobs[i].n_tensors;
+        large = large || jobs[i].largest >= IA3_ADAFACTOR_LARGE;
     }
     if (tensors > 0) {
         double *norms = (double *) ia3_cuda_arena_alloc(dev, (size_t) tensors * sizeof(double));
         IA3_LAUNCH(norm_kernel, (unsigned) tensors, THREADS, WARPS * sizeof(double), cuda->stream,
-                   (const job *) on_device, norms);
+                   (const ia3_adafactor_job *) on_device, norms);
+        if (large)
+            ia3_cuda_adafactor_large_norms(cuda, on_device, tensors, norms);
         IA3_LAUNCH(update_kernel, (unsigned) tensors, THREADS, WARPS * sizeof(double), cuda->stream,
-                   (const job *) on_device, (const double *) norms);
+                   (const ia3_adafactor_job *) on_device, (const double *) norms);
+        if (large)
+            ia3_cuda_adafactor_large(cuda, on_device, tensors, norms);
     }
     ia3_cuda_arena_release(dev, mark);
 }

@@ -216,6 +216,8 @@ typedef struct ia3_adafactor {
     const int32_t
         *tensor_slices; /* [n_tensors] how many matrices of so many rows it has; NULL: all have one */
     bool fixed_step;    /* a = lr, independent of the size of the values (scale_parameter off) */
+    size_t
+        largest; /* the number of values of the largest tensor; 0: small enough for a thread or block of its own */
 } ia3_adafactor;
 
 typedef struct ia3_device ia3_device;
@@ -261,7 +263,6 @@ typedef struct ia3_device_ops {
      * from `values` [out, in] or [rows, cols]; matrix_from_values fails with IA3_E_UNSUPPORTED if weights are int8. The last two
      * give an existing one other values: matrix_update all of a matrix of the same shape, with the weights for the backward pass
      * if they are prepared, table_update n elements from `table` on. A vector needs only `copy`, of memory that does not overlap.
-     * A device on which weights cannot be trained has NULL here and in place of their gradients (below).
      */
     ia3_matrix *(*matrix_from_values)(ia3_device *dev, const float *values, int out, int in, ia3_error *err);
     void *(*table_from_values)(ia3_device *dev, const float *values, int rows, int cols, ia3_error *err);
@@ -345,7 +346,8 @@ typedef struct ia3_device_ops {
      * scale_parameter, no relative step, no momentum, no weight decay):
      *   a = lr·max(1e-3, RMS(p)); β = 1 - t^-0.8; v = β·v + (1-β)(g² + 1e-30); u = g/√v; u /= max(1, RMS(u)); p -= a·u
      * A matrix has a factored second moment instead: r and c are the running means (with β) of the row and column means
-     * of g² + 1e-30, and u = g / √(r·c/mean r); second_moment holds r, then c. Sums are in double precision.
+     * of g² + 1e-30, and u = g / √(r·c/mean r); second_moment holds r, then c, and what is behind them is the operation's own.
+     * Sums are in double precision.
      */
     void (*adafactor)(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs);
 

@@ -230,6 +230,18 @@ ia3_parameters_changed(const ia3_parameters *p)
         expand(p);
 }
 
+/* The number of values of the largest tensor. */
+static size_t
+largest_of(const ia3_layout *l)
+{
+    size_t largest = 0;
+
+    for (int i = 0; i < l->n; i++)
+        if ((size_t) l->entries[i].len > largest)
+            largest = (size_t) l->entries[i].len;
+    return largest;
+}
+
 ia3_adafactor
 ia3_parameters_adafactor(const ia3_parameters *p)
 {
@@ -240,6 +252,7 @@ ia3_parameters_adafactor(const ia3_parameters *p)
                            .tensor_rows = p->tensor_rows,
                            .tensor_slices = p->tensor_slices,
                            .n_tensors = p->trained->n,
+                           .largest = largest_of(p->trained),
                            .fixed_step = p->layout->variant.method->fixed_step,
                            .clip_norm = 1.0};
 }
