@@ -19,6 +19,17 @@ SELECT n, round(accuracy::numeric, 6) AS accuracy, round(macro_f1::numeric, 6) A
   FROM ia3_evaluate('eval@1', 'TABLE eval_flipped');
 SELECT * FROM ia3_confusion('eval', 'TABLE eval_flipped');
 
+SELECT label, n, predicted, round(precision::numeric, 6) AS precision, round(recall::numeric, 6) AS recall, round(f1::numeric, 6) AS f1
+  FROM ia3_class_report('eval', 'TABLE eval_flipped');
+-- a label that is only predicted, a choice that does not occur, a label that is never predicted, and one that always is; avg(f1) is
+-- macro_f1
+CREATE VIEW eval_classes AS
+    SELECT text, 'never' AS label, '{never,billing}'::text[] AS choices FROM eval_shots WHERE label = 'billing'
+     UNION ALL SELECT text, 'single', '{single}' FROM eval_shots;
+SELECT * FROM ia3_class_report('eval', 'TABLE eval_classes');
+SELECT abs((SELECT avg(f1) FROM ia3_class_report('eval', 'TABLE eval_classes')) - macro_f1) < 1e-9 AS macro_f1
+  FROM ia3_evaluate('eval', 'TABLE eval_classes');
+
 -- the same numbers computed from ia3_classify, over several batches; some rows have choices of their own
 CREATE TABLE eval_many AS
     SELECT i, s.text || ' number ' || i AS text, CASE WHEN i % 7 = 0 THEN 'other' ELSE label END AS label,
@@ -59,10 +70,15 @@ BEGIN READ ONLY;
 SELECT n FROM ia3_evaluate('eval', 'SELECT text, label FROM eval_shots');
 SELECT count(*) FROM pg_locks WHERE relation = 'eval_shots'::regclass;
 COMMIT;
-SELECT ia3_evaluate(NULL, 'SELECT 1') IS NULL AS task, ia3_evaluate('eval', NULL) IS NULL AS query;
+SELECT ia3_evaluate(NULL, 'SELECT 1') IS NULL AS task, ia3_evaluate('eval', NULL) IS NULL AS query,
+       (SELECT count(*) FROM ia3_class_report(NULL, 'SELECT 1')) AS report, (SELECT count(*) FROM ia3_class_report('eval', NULL)) AS no_query;
 
 -- errors name the row
 SELECT ia3_evaluate('eval', 'SELECT text, label FROM eval_shots WHERE false');
+SELECT ia3_class_report('eval', 'SELECT text, label FROM eval_shots WHERE false');
+SELECT ia3_class_report('eval', $$SELECT text, CASE id WHEN 4 THEN 'unknown' ELSE label END AS label FROM eval_shots ORDER BY id$$);
+SELECT ia3_class_report('eval', 'SELECT id, text, label AS labels FROM eval_shots');
+SELECT ia3_class_report('eval@9', 'SELECT text, label FROM eval_shots');
 SELECT ia3_confusion('eval', $$SELECT 'x', CASE WHEN i = 300 THEN 'zzz' ELSE 'access' END FROM generate_series(1, 400) i$$);
 SELECT ia3_evaluate('eval', $$SELECT 'x', CASE WHEN i < 600 THEN 'access' END FROM generate_series(1, 700) i$$);
 SELECT ia3_evaluate('eval', $$SELECT 'x' AS text, 'b' AS label, '{a,a}'::text[] AS choices$$);
@@ -109,6 +125,7 @@ CREATE ROLE regress_ia3_evaluator;
 GRANT SELECT ON eval_shots TO regress_ia3_evaluator;
 SET ROLE regress_ia3_evaluator;
 SELECT ia3_evaluate('eval', 'SELECT text, label FROM eval_shots');
+SELECT ia3_class_report('eval', 'SELECT text, label FROM eval_shots');
 SELECT ia3_plot('eval');
 SELECT ia3_generate('eval', 'x');
 RESET ROLE;

@@ -763,6 +763,13 @@ CREATE FUNCTION @extschema@.ia3_confusion(task pg_catalog.text, query pg_catalog
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000 ROWS 16;
 COMMENT ON FUNCTION @extschema@.ia3_confusion IS
     'counts, for the rows of a query, which label a task predicts for which true label';
+CREATE FUNCTION @extschema@.ia3_class_report(task pg_catalog.text, query pg_catalog.text,
+    OUT label pg_catalog.text, OUT n pg_catalog.int8, OUT predicted pg_catalog.int8,
+    OUT "precision" pg_catalog.float8, OUT recall pg_catalog.float8, OUT f1 pg_catalog.float8)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000 ROWS 16;
+COMMENT ON FUNCTION @extschema@.ia3_class_report IS
+    'precision, recall and F1 of a task for each label, on the rows of a query';
 CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
 CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text, version pg_catalog.int4) RETURNS pg_catalog.text

@@ -51,6 +51,7 @@ CALLS = [
     ("ia3_generate_zero_shot", [PROMPT, 8], "ia3_generate"),
     ("ia3_generate_zero_shot", [PROMPT, 8, 0.7, 10, 5], "ia3_generate"),
     ("ia3_confusion", ["mails", MAILS], None),
+    ("ia3_class_report", ["mails", MAILS], None),
     ("ia3_plot", ["tickets"], None),
     ("ia3_plot_version", ["tickets", 1], "ia3_plot"),
     ("ia3_sparkline", ["[8, 4, 2, 1]"], None),

@@ -1,42 +1,26 @@
 /*
  * evaluate.c
- *     ia3_evaluate and ia3_confusion: measuring a task on the labelled rows of a query.
- *
- * While the engine scores one batch of rows, the next is read, so memory does not grow with their number. Of a task
- * with several templates the first is used, as in ia3_predict.
+ *     ia3_evaluate, ia3_confusion and ia3_class_report: measuring a task on the labelled rows of a query.
  */
 #include "postgres.h"
 
 #include "portability/instr_time.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
-#include "utils/memutils.h"
 
 #include "evaluate.h"
-#include "extension/predict/ranking.h"
-#include "train_rows.h"
+#include "extension/ia3_compat.h"
+#include "scored_rows.h"
 
 PG_FUNCTION_INFO_V1(ia3_evaluate);
 PG_FUNCTION_INFO_V1(ia3_confusion);
-
-/* The batch of rows that the engine scores. */
-typedef struct Batch {
-    MemoryContext context; /* NULL: there is no batch */
-    const Ia3TrainRows *rows;
-    const Ia3Strings **choices; /* [rows->n] */
-    int *gold;                  /* [rows->n] position of the label among the choices of the row */
-    Ia3ScoreRequest *request;
-} Batch;
+PG_FUNCTION_INFO_V1(ia3_class_report);
 
 typedef struct Evaluation {
-    const Ia3Task *task;
-    const Ia3Template *template;
-    char *joined; /* the task's choices for {choices} */
     MemoryContext context;
-    Batch sent;
     Ia3StringIndex *labels; /* starting with the task's choices */
     HTAB *cells;            /* of Cell, by label and prediction */
-    int64 n, correct;
+    int64 correct;
     double gaps; /* summed over nGaps rows */
     int64 nGaps;
 } Evaluation;
@@ -65,112 +49,30 @@ label_number(Evaluation *e, const char *label)
     return found;
 }
 
-/* The position of a row's label among its choices. */
-static int
-gold_choice(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
-{
-    for (int c = 0; c < choices->n; c++)
-        if (strcmp(choices->items[c], rows->rows[row].label) == 0)
-            return c;
-    Ia3RaiseTrainLabel(rows, row, choices);
-    return -1;
-}
-
-/* The row's own choices if it has any, otherwise the task's. */
-static const Ia3Strings *
-row_choices(const Evaluation *e, const Ia3TrainRows *rows, int row)
-{
-    const Ia3Strings *choices = rows->rows[row].choices;
-
-    if (choices != NULL)
-        Ia3CheckChoices(choices);
-    else
-        choices = e->task->choices;
-    if (choices == NULL)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("ia3 task \"%s\" has no choices of its own", e->task->name),
-                        errhint("Add a column \"choices\" of type text[] to the query.")));
-    return choices;
-}
-
 static void
-send_batch(Evaluation *e, const Ia3TrainRows *rows, MemoryContext context)
+count_row(const Ia3ScoredRow *row, void *arg)
 {
-    Batch *batch = &e->sent;
-    int adapter;
-
-    batch->context = context;
-    batch->rows = rows;
-    batch->choices = palloc(sizeof(Ia3Strings *) * rows->n);
-    batch->gold = palloc(sizeof(int) * rows->n);
-    batch->request = Ia3ScoreCreate(e->task->backbone);
-    adapter = Ia3ScoreAddAdapter(batch->request, e->task);
-    for (int i = 0; i < rows->n; i++) {
-        const Ia3Strings *choices = row_choices(e, rows, i);
-        Ia3Input input;
-
-        batch->choices[i] = choices;
-        batch->gold[i] = gold_choice(rows, i, choices);
-        Ia3TrainRowRender(rows, &rows->rows[i], e->template,
-                          choices == e->task->choices ? e->joined : Ia3StringsJoin(choices, ", "), &input);
-        Ia3ScoreAddRow(batch->request, adapter, Ia3ScoreAddChoices(batch->request, choices), &input);
-    }
-    Ia3ScoreSend(batch->request);
-}
-
-static void
-count_row(Evaluation *e, const Ia3Ranking *ranking, const Ia3Strings *choices, int gold)
-{
+    Evaluation *e = arg;
+    const Ia3ScoredAnswer *answer = &row->answers[0];
+    const Ia3Ranking *ranking = answer->ranking;
     const Ia3RankedChoice *best = &ranking->choices[0], *other = best;
     CellKey key;
     Cell *cell;
     bool found;
 
-    key.label = label_number(e, choices->items[gold]);
+    key.label = label_number(e, row->row->label);
     key.predicted = label_number(e, best->choice);
     cell = hash_search(e->cells, &key, HASH_ENTER, &found);
     cell->n = found ? cell->n + 1 : 1;
-    e->n++;
-    e->correct += best->position == gold;
+    e->correct += Ia3AnswerIsRight(answer);
     if (ranking->n < 2)
         return;
-    if (best->position == gold)
+    if (Ia3AnswerIsRight(answer))
         other = &ranking->choices[1];
     for (int i = 0; i < ranking->n; i++)
-        if (ranking->choices[i].position == gold)
+        if (ranking->choices[i].position == answer->gold)
             e->gaps += ranking->choices[i].score - other->score;
     e->nGaps++;
-}
-
-/* Waits for the batch in progress, if there is one, and counts its rows. */
-static void
-collect_batch(Evaluation *e)
-{
-    Batch batch = e->sent;
-    Ia3ScoreResult *results;
-    MemoryContext old;
-
-    if (batch.context == NULL)
-        return;
-    old = MemoryContextSwitchTo(batch.context);
-    results = Ia3ScoreCollect(batch.request);
-    for (int i = 0; i < batch.rows->n; i++) {
-        Ia3ScoreCheck(&results[i], psprintf("row " INT64_FORMAT " of the query", batch.rows->first + i + 1));
-        count_row(e, Ia3RankingMake(batch.choices[i], &results[i]), batch.choices[i], batch.gold[i]);
-    }
-    MemoryContextSwitchTo(old);
-    MemoryContextDelete(batch.context);
-    e->sent.context = NULL;
-}
-
-static void
-take_rows(const Ia3TrainRows *rows, MemoryContext context, void *arg)
-{
-    Evaluation *e = arg;
-
-    collect_batch(e);
-    if (rows != NULL)
-        send_batch(e, rows, context);
 }
 
 static HTAB *
@@ -213,29 +115,48 @@ list_cells(const Evaluation *e, Ia3Confusion *result)
     qsort(result->cells, result->nCells, sizeof(Ia3ConfusionCell), compare_cells);
 }
 
+/* Counts the rows of each label, as the sums of the matrix's rows and columns. */
+static void
+list_classes(Ia3Confusion *c)
+{
+    c->classes = palloc0(sizeof(Ia3ClassCounts) * Max(c->labels->n, 1));
+    for (int i = 0; i < c->nCells; i++) {
+        const Ia3ConfusionCell *cell = &c->cells[i];
+
+        c->classes[cell->label].n += cell->n;
+        c->classes[cell->predicted].predicted += cell->n;
+        if (cell->label == cell->predicted)
+            c->classes[cell->label].right += cell->n;
+    }
+}
+
+/* Whether the label occurs as true label or as prediction; otherwise it has no F1. */
+static bool
+class_occurs(const Ia3ClassCounts *class)
+{
+    return class->n + class->predicted > 0;
+}
+
+/* 2tp / (2tp + fp + fn) */
+static double
+class_f1(const Ia3ClassCounts *class)
+{
+    return 2.0 * class->right / (class->n + class->predicted);
+}
+
 /*
- * The mean F1 over all labels that occur as true label or as prediction: 2tp / (2tp + fp + fn), which is what
- * scikit-learn's f1_score(average='macro') computes without labels=.
+ * The mean F1 over all labels that occur as true label or as prediction, which is what scikit-learn's
+ * f1_score(average='macro') computes without labels=.
  */
 static double
 macro_f1(const Ia3Confusion *c)
 {
-    int64 *right = palloc0(sizeof(int64) * Max(c->labels->n, 1));
-    int64 *seen = palloc0(sizeof(int64) * Max(c->labels->n, 1)); /* as true label plus as prediction */
     double sum = 0;
     int n = 0;
 
-    for (int i = 0; i < c->nCells; i++) {
-        const Ia3ConfusionCell *cell = &c->cells[i];
-
-        seen[cell->label] += cell->n;
-        seen[cell->predicted] += cell->n;
-        if (cell->label == cell->predicted)
-            right[cell->label] += cell->n;
-    }
     for (int i = 0; i < c->labels->n; i++)
-        if (seen[i] > 0) {
-            sum += 2.0 * right[i] / seen[i];
+        if (class_occurs(&c->classes[i])) {
+            sum += class_f1(&c->classes[i]);
             n++;
         }
     return sum / n;
@@ -246,34 +167,24 @@ Ia3Evaluate(const char *reference, const char *query)
 {
     Evaluation e = {.context = CurrentMemoryContext};
     Ia3Confusion *result = palloc0(sizeof(Ia3Confusion));
-    Ia3Template **templates;
+    Ia3Task *task;
     instr_time start, end;
     bool found;
 
     INSTR_TIME_SET_CURRENT(start);
-    e.task = Ia3TaskLookupDetached(reference);
-    Ia3TaskCheckBackbone(e.task);
-    templates = Ia3TemplatesParse(e.task->templates, e.task->truncate);
-    e.template = templates[0];
+    task = Ia3ScoringTask(reference);
     e.cells = make_cells(e.context);
     e.labels = Ia3StringIndexCreate();
-    if (e.task->choices != NULL) {
-        Ia3CheckChoices(e.task->choices);
-        e.joined = Ia3StringsJoin(e.task->choices, ", ");
-        for (int i = 0; i < e.task->choices->n; i++)
-            Ia3StringIndexAdd(e.labels, e.task->choices->items[i], &found);
-    }
-    Ia3ScanTrainRows(query, templates, 1, e.task->rowsAsWritten, take_rows, &e);
-    if (e.n == 0)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query returns no rows"),
-                        errhint("Evaluation needs at least one labelled row.")));
+    for (int i = 0; task->choices && i < task->choices->n; i++)
+        Ia3StringIndexAdd(e.labels, task->choices->items[i], &found);
+    result->n = Ia3ScoreRows(&task, 1, query, count_row, &e);
     INSTR_TIME_SET_CURRENT(end);
     INSTR_TIME_SUBTRACT(end, start);
 
     list_cells(&e, result);
-    result->task = e.task;
-    result->n = e.n;
-    result->accuracy = (double) e.correct / e.n;
+    list_classes(result);
+    result->task = task;
+    result->accuracy = (double) e.correct / result->n;
     result->macroF1 = macro_f1(result);
     result->hasGap = e.nGaps > 0;
     result->meanGap = e.nGaps > 0 ? e.gaps / e.nGaps : 0;
@@ -316,6 +227,39 @@ ia3_confusion(PG_FUNCTION_ARGS)
         values[0] = CStringGetTextDatum(c->labels->items[c->cells[i].label]);
         values[1] = CStringGetTextDatum(c->labels->items[c->cells[i].predicted]);
         values[2] = Int64GetDatum(c->cells[i].n);
+        tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+    }
+    return (Datum) 0;
+}
+
+/* A quotient; NULL where there is nothing to divide by. */
+static void
+put_quotient(int64 part, int64 whole, Datum *value, bool *isNull)
+{
+    *isNull = whole == 0;
+    *value = Float8GetDatum(whole == 0 ? 0 : (double) part / whole);
+}
+
+Datum
+ia3_class_report(PG_FUNCTION_ARGS)
+{
+    ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+    Ia3Confusion *c =
+        Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+
+    Ia3InitMaterializedSRF(fcinfo);
+    for (int i = 0; i < c->labels->n; i++) {
+        const Ia3ClassCounts *class = &c->classes[i];
+        Datum values[6];
+        bool nulls[6] = {false};
+
+        values[0] = CStringGetTextDatum(c->labels->items[i]);
+        values[1] = Int64GetDatum(class->n);
+        values[2] = Int64GetDatum(class->predicted);
+        put_quotient(class->right, class->predicted, &values[3], &nulls[3]);
+        put_quotient(class->right, class->n, &values[4], &nulls[4]);
+        nulls[5] = !class_occurs(class);
+        values[5] = Float8GetDatum(nulls[5] ? 0 : class_f1(class));
         tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
     }
     return (Datum) 0;

@@ -12,11 +12,18 @@ typedef struct Ia3ConfusionCell {
     int64 n;              /* rows, at least 1 */
 } Ia3ConfusionCell;
 
+/* How often a label occurs. */
+typedef struct Ia3ClassCounts {
+    int64 n, predicted; /* as true label, as prediction */
+    int64 right;        /* as both */
+} Ia3ClassCounts;
+
 typedef struct Ia3Confusion {
     const Ia3Task *task;
     const Ia3Strings *labels; /* the task's choices, then other labels and predictions as they occurred */
     int nCells;
     Ia3ConfusionCell *cells; /* sorted by label, then by prediction */
+    Ia3ClassCounts *classes; /* [labels->n] */
     int64 n;                 /* rows */
     double accuracy;
     double macroF1; /* over the labels that occur as true label or as prediction */
@@ -26,10 +33,8 @@ typedef struct Ia3Confusion {
 } Ia3Confusion;
 
 /*
- * Predicts every row of a query (see train_rows.h for what the query may be) with a task, or with one version of it
- * ("task@3"), and compares with the labels. The result lives in the current memory context. ERROR as for
- * Ia3TaskLookup, Ia3TaskCheckBackbone and Ia3ScanTrainRows, and 22023 for a label that is not among the choices of
- * its row and for a query without rows.
+ * Predicts every row of a query with a task, or with one version of it ("task@3"), and compares with the labels. The result
+ * lives in the current memory context. ERROR as for Ia3ScoringTask and Ia3ScoreRows.
  */
 extern Ia3Confusion *Ia3Evaluate(const char *reference, const char *query);
 

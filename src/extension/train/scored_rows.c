@@ -1,0 +1,188 @@
+/*
+ * scored_rows.c
+ *     Predicting the labelled rows of a query with one task, or with several.
+ *
+ * While the engine scores one batch of rows, the next is read, so memory does not grow with their number. Of a task
+ * with several templates the first is used, as in ia3_predict.
+ */
+#include "postgres.h"
+
+#include "utils/memutils.h"
+
+#include "scored_rows.h"
+
+/* A task, and what all rows have in common for it. */
+typedef struct Scorer {
+    const Ia3Task *task;
+    Ia3Template **templates;
+    char *joined; /* the task's choices for {choices} */
+} Scorer;
+
+/* What the engine scores with one of the tasks. */
+typedef struct Scores {
+    const Ia3Strings **choices; /* [rows->n] */
+    int *gold;                  /* [rows->n] position of the label among the choices of the row */
+    Ia3ScoreRequest *request;
+    Ia3ScoreResult *results;
+} Scores;
+
+/* The batch of rows that the engine scores. */
+typedef struct Batch {
+    MemoryContext context; /* NULL: there is no batch */
+    const Ia3TrainRows *rows;
+    Scores *scores; /* [nScorers] */
+} Batch;
+
+typedef struct RowScan {
+    int nScorers;
+    Scorer *scorers;
+    Batch sent;
+    int64 n;
+    Ia3TakeScored take;
+    void *arg;
+} RowScan;
+
+/* The position of a row's label among its choices. */
+static int
+gold_choice(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
+{
+    for (int c = 0; c < choices->n; c++)
+        if (strcmp(choices->items[c], rows->rows[row].label) == 0)
+            return c;
+    Ia3RaiseTrainLabel(rows, row, choices);
+    return -1;
+}
+
+/* The row's own choices if it has any, otherwise the task's. */
+static const Ia3Strings *
+row_choices(const Ia3Task *task, const Ia3TrainRow *row)
+{
+    if (row->choices != NULL) {
+        Ia3CheckChoices(row->choices);
+        return row->choices;
+    }
+    if (task->choices == NULL)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("ia3 task \"%s\" has no choices of its own", task->name),
+                        errhint("Add a column \"choices\" of type text[] to the query.")));
+    return task->choices;
+}
+
+static void
+send_scores(const Scorer *scorer, const Ia3TrainRows *rows, Scores *scores)
+{
+    const Ia3Task *task = scorer->task;
+    int adapter;
+
+    scores->choices = palloc(sizeof(Ia3Strings *) * rows->n);
+    scores->gold = palloc(sizeof(int) * rows->n);
+    scores->request = Ia3ScoreCreate(task->backbone);
+    adapter = Ia3ScoreAddAdapter(scores->request, task);
+    for (int i = 0; i < rows->n; i++) {
+        const Ia3Strings *choices = row_choices(task, &rows->rows[i]);
+        Ia3Input input;
+
+        scores->choices[i] = choices;
+        scores->gold[i] = gold_choice(rows, i, choices);
+        Ia3TrainRowRender(rows, &rows->rows[i], scorer->templates[0],
+                          choices == task->choices ? scorer->joined : Ia3StringsJoin(choices, ", "), &input);
+        Ia3ScoreAddRow(scores->request, adapter, Ia3ScoreAddChoices(scores->request, choices), &input);
+    }
+    Ia3ScoreSend(scores->request);
+}
+
+static void
+send_batch(RowScan *scan, const Ia3TrainRows *rows, MemoryContext context)
+{
+    Batch *batch = &scan->sent;
+
+    batch->context = context;
+    batch->rows = rows;
+    batch->scores = palloc0(sizeof(Scores) * scan->nScorers);
+    for (int s = 0; s < scan->nScorers; s++)
+        send_scores(&scan->scorers[s], rows, &batch->scores[s]);
+}
+
+static void
+take_row(RowScan *scan, const Batch *batch, int i)
+{
+    Ia3ScoredAnswer *answers = palloc(sizeof(Ia3ScoredAnswer) * scan->nScorers);
+    Ia3ScoredRow row = {batch->rows->first + i + 1, batch->rows, &batch->rows->rows[i], answers};
+
+    for (int s = 0; s < scan->nScorers; s++) {
+        const Scores *scores = &batch->scores[s];
+
+        Ia3ScoreCheck(&scores->results[i], psprintf("row " INT64_FORMAT " of the query", row.number));
+        answers[s].ranking = Ia3RankingMake(scores->choices[i], &scores->results[i]);
+        answers[s].gold = scores->gold[i];
+    }
+    scan->take(&row, scan->arg);
+    scan->n++;
+}
+
+/* Waits for the batch in progress, if there is one, and hands over its rows. */
+static void
+collect_batch(RowScan *scan)
+{
+    Batch batch = scan->sent;
+    MemoryContext old;
+
+    if (batch.context == NULL)
+        return;
+    old = MemoryContextSwitchTo(batch.context);
+    for (int s = 0; s < scan->nScorers; s++)
+        batch.scores[s].results = Ia3ScoreCollect(batch.scores[s].request);
+    for (int i = 0; i < batch.rows->n; i++)
+        take_row(scan, &batch, i);
+    MemoryContextSwitchTo(old);
+    MemoryContextDelete(batch.context);
+    scan->sent.context = NULL;
+}
+
+static void
+take_rows(const Ia3TrainRows *rows, MemoryContext context, void *arg)
+{
+    RowScan *scan = arg;
+
+    collect_batch(scan);
+    if (rows != NULL)
+        send_batch(scan, rows, context);
+}
+
+Ia3Task *
+Ia3ScoringTask(const char *reference)
+{
+    Ia3Task *task = Ia3TaskLookupDetached(reference);
+
+    Ia3TaskCheckBackbone(task);
+    if (task->choices != NULL)
+        Ia3CheckChoices(task->choices);
+    return task;
+}
+
+int64
+Ia3ScoreRows(Ia3Task *const *tasks, int nTasks, const char *query, Ia3TakeScored take, void *arg)
+{
+    RowScan scan = {.nScorers = nTasks, .take = take, .arg = arg};
+    Ia3Template **first = palloc(sizeof(Ia3Template *) * nTasks);
+
+    scan.scorers = palloc(sizeof(Scorer) * nTasks);
+    for (int s = 0; s < nTasks; s++) {
+        const Ia3Task *task = tasks[s];
+
+        if (task->rowsAsWritten != tasks[0]->rowsAsWritten)
+            ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                            errmsg("\"%s\" and \"%s\" read values of rows in different ways", tasks[0]->label,
+                                   task->label),
+                            errhint("Train the older version again.")));
+        scan.scorers[s].task = task;
+        scan.scorers[s].templates = Ia3TemplatesParse(task->templates, task->truncate);
+        scan.scorers[s].joined = task->choices ? Ia3StringsJoin(task->choices, ", ") : NULL;
+        first[s] = scan.scorers[s].templates[0];
+    }
+    Ia3ScanTrainRows(query, first, nTasks, tasks[0]->rowsAsWritten, take_rows, &scan);
+    if (scan.n == 0)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query returns no rows"),
+                        errhint("Evaluation needs at least one labelled row.")));
+    return scan.n;
+}
