@@ -154,6 +154,7 @@ CREATE TABLE ia3.adapter_query (
     task pg_catalog.text NOT NULL,
     version pg_catalog.int4 NOT NULL,
     query pg_catalog.text NOT NULL,
+    row_hashes pg_catalog.bytea,
     PRIMARY KEY (task, version),
     FOREIGN KEY (task, version) REFERENCES ia3.adapter (task, version)
         ON UPDATE CASCADE ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED
@@ -162,6 +163,8 @@ COMMENT ON TABLE ia3.adapter_query IS 'queries that versions were trained with, 
 COMMENT ON COLUMN ia3.adapter_query.task IS 'task that the version belongs to';
 COMMENT ON COLUMN ia3.adapter_query.version IS 'number of the version within its task';
 COMMENT ON COLUMN ia3.adapter_query.query IS 'query whose rows were the training examples';
+COMMENT ON COLUMN ia3.adapter_query.row_hashes IS
+    'the first 8 bytes of the SHA-256 of each of these rows, sorted, by which ia3_compare recognizes them';
 
 -- State of unfinished pre-training runs, from which they can be resumed. A task has at most one; it is deleted when
 -- the run completes.
@@ -770,6 +773,13 @@ CREATE FUNCTION @extschema@.ia3_class_report(task pg_catalog.text, query pg_cata
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000 ROWS 16;
 COMMENT ON FUNCTION @extschema@.ia3_class_report IS
     'precision, recall and F1 of a task for each label, on the rows of a query';
+CREATE FUNCTION @extschema@.ia3_compare(task_a pg_catalog.text, task_b pg_catalog.text, query pg_catalog.text,
+    OUT n pg_catalog.int8, OUT accuracy_a pg_catalog.float8, OUT accuracy_b pg_catalog.float8,
+    OUT difference pg_catalog.float8, OUT difference_low pg_catalog.float8, OUT difference_high pg_catalog.float8,
+    OUT p_value pg_catalog.float8, OUT differing pg_catalog.int8[]) RETURNS pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
+COMMENT ON FUNCTION @extschema@.ia3_compare IS
+    'compares the accuracies of two versions, of one task or of two, on the rows of a query';
 CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
 CREATE FUNCTION @extschema@.ia3_plot(task pg_catalog.text, version pg_catalog.int4) RETURNS pg_catalog.text

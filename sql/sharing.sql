@@ -109,7 +109,7 @@ SELECT count(query) AS queries, count(*) FILTER (WHERE adapters::text ~ 'charged
 SELECT count(*) FILTER (WHERE adapter::text ~ 'charged') AS mentions FROM ia3.adapter;
 SET ROLE regress_ia3_alice;
 SELECT version, query FROM ia3.adapters WHERE task = 'shared' ORDER BY version;
-SELECT * FROM ia3.adapter_query ORDER BY version;
+SELECT task, version, query FROM ia3.adapter_query ORDER BY version;
 SET ROLE regress_ia3_rita;
 -- a task of the role may start from it
 SELECT ia3_train('ritas', $$VALUES ('a', 'x'), ('b', 'y')$$, steps => 1, init => 'shared@1');

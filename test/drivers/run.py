@@ -67,6 +67,7 @@ CALLS = [
 # Statements: the parameters, and the same with literals
 STATEMENTS = [
     ("SELECT n, accuracy, macro_f1, mean_score_gap FROM ia3_evaluate({}, {})", ["tickets", SHOTS]),
+    ("SELECT * FROM ia3_compare({}, {}, {})", ["tickets", "tickets@1", SHOTS]),
     ("SELECT ia3_predict_window({}, body) OVER (ORDER BY body) FROM shots", ["tickets"]),
     ("SELECT ia3_predict_window({}, body, {}) OVER (ORDER BY body) FROM shots", ["tickets", CHOICES]),
     ("SELECT ia3_predict_window_fields({}, to_json(s)) OVER (ORDER BY body) FROM shots s", ["mails"]),

@@ -69,8 +69,8 @@ static Ia3Query copyQuery = {
            "  SELECT c.task, a.version, a.vectors, a.backbone_digest, a.parent_version, a.examples, a.recipe,"
            "   a.metrics, a.created_by, a.created_at"
            "  FROM ia3.adapter a CROSS JOIN copy c WHERE a.task OPERATOR(pg_catalog.=) $1),"
-           " queries AS (INSERT INTO ia3.adapter_query (task, version, query)"
-           "  SELECT c.task, q.version, q.query FROM ia3.adapter_query q CROSS JOIN copy c"
+           " queries AS (INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
+           "  SELECT c.task, q.version, q.query, q.row_hashes FROM ia3.adapter_query q CROSS JOIN copy c"
            "   CROSS JOIN original o"
            "  WHERE q.task OPERATOR(pg_catalog.=) $1 AND ia3.task_owned(o.owner, $3))"
            " SELECT 1 FROM copy",

@@ -39,7 +39,8 @@ static Ia3Query exportQuery = {
            "    'backbone_digest', pg_catalog.encode(a.backbone_digest, 'hex'),"
            "    'parent_version', a.parent_version, 'examples', a.examples, 'recipe', a.recipe,"
            "    'metrics', a.metrics, 'created_by', a.created_by, 'created_at', a.created_at,"
-           "    'query', q.query) ORDER BY a.version)"
+           "    'query', q.query, 'row_hashes', pg_catalog.translate("
+           "     pg_catalog.encode(q.row_hashes, 'base64'), E'\\n', '')) ORDER BY a.version)"
            "   FROM ia3.adapter a LEFT JOIN ia3.adapter_query q ON q.task OPERATOR(pg_catalog.=) a.task"
            "    AND q.version OPERATOR(pg_catalog.=) a.version"
            "   WHERE a.task OPERATOR(pg_catalog.=) t.task), '[]'::pg_catalog.jsonb))"
@@ -71,9 +72,11 @@ static Ia3Query readQuery = {
     "pg_catalog.jsonb_to_recordset($1 OPERATOR(pg_catalog.->) 'versions') AS v(version pg_catalog.int4,"     \
     " vectors pg_catalog.text, digest pg_catalog.text, backbone_digest pg_catalog.text,"                     \
     " parent_version pg_catalog.int4, examples pg_catalog.int4, recipe pg_catalog.jsonb,"                    \
-    " metrics pg_catalog.jsonb, created_at pg_catalog.timestamptz, query pg_catalog.text)"
+    " metrics pg_catalog.jsonb, created_at pg_catalog.timestamptz, query pg_catalog.text,"                   \
+    " row_hashes pg_catalog.text)"
 #define CURVE   "v.metrics OPERATOR(pg_catalog.->) 'loss_curve'"
 #define VECTORS "pg_catalog.decode(v.vectors, 'base64')"
+#define HASHES  "pg_catalog.decode(v.row_hashes, 'base64')"
 
 /* What is wrong with the first version that cannot be stored. */
 static Ia3Query checkQuery = {
@@ -87,6 +90,8 @@ static Ia3Query checkQuery = {
            "  THEN pg_catalog.format('Version %s lacks its vectors, a digest or its recipe.', v.version)"
            " WHEN pg_catalog.encode(pg_catalog.sha256(" VECTORS "), 'hex') OPERATOR(pg_catalog.<>) v.digest"
            "  THEN pg_catalog.format('The vectors of version %s do not match their digest.', v.version)"
+           " WHEN pg_catalog.octet_length(" HASHES ") OPERATOR(pg_catalog.%) 8 OPERATOR(pg_catalog.<>) 0"
+           "  THEN pg_catalog.format('The hashes of version %s are not of 8 bytes each.', v.version)"
            " WHEN COALESCE(pg_catalog.jsonb_typeof(v.metrics), 'object') OPERATOR(pg_catalog.<>) 'object'"
            "  THEN pg_catalog.format('The metrics of version %s are not a JSON object.', v.version)"
            " WHEN CASE WHEN pg_catalog.jsonb_typeof(" CURVE ") OPERATOR(pg_catalog.=) 'array'"
@@ -117,8 +122,8 @@ static Ia3Query importQuery = {
            "   v.parent_version, v.examples, v.recipe OPERATOR(pg_catalog.-) 'query'::pg_catalog.text,"
            "   v.metrics, $4,"
            "   COALESCE(v.created_at, pg_catalog.now()) FROM given v CROSS JOIN made m),"
-           " queries AS (INSERT INTO ia3.adapter_query (task, version, query)"
-           "  SELECT m.task, v.version, COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query')"
+           " queries AS (INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
+           "  SELECT m.task, v.version, COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query'), " HASHES
            "  FROM given v CROSS JOIN made m"
            "  WHERE COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query') IS NOT NULL)"
            " SELECT 1 FROM made",

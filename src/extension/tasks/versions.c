@@ -59,11 +59,12 @@ static Ia3Query insertVersionQuery = {
            "   examples, recipe, metrics, created_by)"
            "  VALUES ($1, $2, $3, $4, $5, $6, $7 OPERATOR(pg_catalog.-) 'query'::pg_catalog.text, $8, $9)"
            "  RETURNING task, version)"
-           " INSERT INTO ia3.adapter_query (task, version, query)"
-           " SELECT m.task, m.version, $7 OPERATOR(pg_catalog.->>) 'query' FROM made m"
+           " INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
+           " SELECT m.task, m.version, $7 OPERATOR(pg_catalog.->>) 'query', $10 FROM made m"
            " WHERE ($7 OPERATOR(pg_catalog.->>) 'query') IS NOT NULL",
-    .nArgs = 9,
-    .argTypes = {TEXTOID, INT4OID, BYTEAOID, BYTEAOID, INT4OID, INT4OID, JSONBOID, JSONBOID, NAMEOID},
+    .nArgs = 10,
+    .argTypes = {TEXTOID, INT4OID, BYTEAOID, BYTEAOID, INT4OID, INT4OID, JSONBOID, JSONBOID, NAMEOID,
+                 BYTEAOID},
 };
 
 static Ia3Query activateQuery = {
@@ -210,13 +211,14 @@ static void
 insert_version(const Ia3NewVersion *v, int number, Oid caller)
 {
     NameData creator;
-    Datum values[9];
-    char nulls[9];
+    Datum values[10];
+    char nulls[10];
 
     memset(nulls, ' ', sizeof nulls);
     nulls[4] = v->parentVersion ? ' ' : 'n';
     nulls[5] = v->examples ? ' ' : 'n';
     nulls[7] = v->metrics ? ' ' : 'n';
+    nulls[9] = v->rowHashes ? ' ' : 'n';
     namestrcpy(&creator, GetUserNameFromId(caller, false));
     values[0] = CStringGetTextDatum(v->task);
     values[1] = Int32GetDatum(number);
@@ -227,6 +229,7 @@ insert_version(const Ia3NewVersion *v, int number, Oid caller)
     values[6] = v->recipe;
     values[7] = v->metrics;
     values[8] = NameGetDatum(&creator);
+    values[9] = PointerGetDatum(v->rowHashes);
     Ia3QueryRun(&insertVersionQuery, values, nulls, false);
 }
 

@@ -20,6 +20,7 @@ typedef struct Ia3NewVersion {
     int examples;      /* 0: imported */
     Datum recipe;      /* jsonb */
     Datum metrics;     /* jsonb; 0: none */
+    bytea *rowHashes;  /* of the rows that it was trained on, in a recipe with a query; NULL: none */
     bool activate;
 } Ia3NewVersion;
 

@@ -10,6 +10,7 @@
 
 #include "mixture.h"
 #include "extension/client/text.h"
+#include "row_hashes.h"
 #include "train_rows.h"
 
 /* The templates of one task, or of all tasks. */
@@ -211,6 +212,16 @@ Ia3MixturePut(ia3_writer *w, void *mixture)
     }
     MemoryContextSwitchTo(old);
     MemoryContextDelete(scratch);
+}
+
+bytea *
+Ia3MixtureRowHashes(const Ia3Mixture *m)
+{
+    Ia3RowHasher *hasher = Ia3RowHasherCreate(m->rows, m->rows->n);
+
+    for (int i = 0; i < m->rows->n; i++)
+        Ia3RowHasherAdd(hasher, &m->rows->rows[i], m->lists[m->list[m->task[i]]].templates[0]);
+    return Ia3RowHasherResult(hasher);
 }
 
 void

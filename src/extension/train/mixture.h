@@ -26,6 +26,9 @@ extern Ia3Mixture *Ia3MixtureRead(const char *query, const Ia3Recipe *recipe, Js
  */
 extern void Ia3MixturePut(ia3_writer *w, void *mixture);
 
+/* The hashes of the rows (row_hashes.h), each by the first template of its task. */
+extern bytea *Ia3MixtureRowHashes(const Ia3Mixture *mixture);
+
 /* Adds the member "tasks" to a recipe, an object with the number of rows of each task. */
 extern void Ia3MixturePutTasks(const Ia3Mixture *mixture, Ia3JsonObject *recipe);
 

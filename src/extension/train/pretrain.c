@@ -208,6 +208,7 @@ store(const Pretraining *p, const Ia3Trained *trained)
         .examples = trained->examples,
         .recipe = p->at.recipe,
         .metrics = Ia3CheckpointMetrics(trained->metrics, p->recipe->steps, &p->at),
+        .rowHashes = Ia3MixtureRowHashes(p->mixture),
         .activate = p->recipe->activate,
     };
 

@@ -19,6 +19,7 @@
 #include "extension/client/text.h"
 #include "extension/guc.h"
 #include "extension/tasks/versions.h"
+#include "row_hashes.h"
 #include "train_job.h"
 #include "train_procedure.h"
 #include "train_rows.h"
@@ -45,6 +46,7 @@ typedef struct Training {
     Ia3Strings *choices; /* of the task; NULL: the rows have none in common */
     MemoryContext rowContext;
     LabelledRows *rows;
+    bytea *rowHashes;
 } Training;
 
 static int
@@ -189,7 +191,8 @@ copy_strings(const Ia3Strings *strings)
 }
 
 /*
- * Reads and labels the rows in a context of their own; returns the task's choices, NULL if rows have none in common.
+ * Reads, labels and hashes the rows, in a context of their own; returns the task's choices, NULL if rows have none in
+ * common.
  */
 static Ia3Strings *
 read_rows(Training *t)
@@ -201,6 +204,7 @@ read_rows(Training *t)
     t->rows =
         label_rows(Ia3ReadTrainRows(t->query, t->templates, t->recipe->templates->n), t->recipe->choices);
     MemoryContextSwitchTo(old);
+    t->rowHashes = Ia3RowHashes(t->rows->rows, t->templates[0]);
     return t->rows->common ? copy_strings(t->rows->common) : NULL;
 }
 
@@ -227,6 +231,7 @@ store(const Training *t, const Ia3Trained *trained)
         .examples = trained->examples,
         .recipe = Ia3RecipeJson(t->recipe, &context),
         .metrics = trained->metrics,
+        .rowHashes = t->rowHashes,
         .activate = t->recipe->activate,
     };
 
