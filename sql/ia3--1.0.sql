@@ -94,7 +94,10 @@ CREATE TABLE ia3.task (
     next_version pg_catalog.int4 NOT NULL DEFAULT 1,
     created_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
     comment pg_catalog.text,
-    readers ia3.role[] NOT NULL DEFAULT '{}'
+    readers ia3.role[] NOT NULL DEFAULT '{}',
+    min_probability pg_catalog.float8
+        CONSTRAINT task_min_probability CHECK (min_probability OPERATOR(pg_catalog.>=) 0
+            AND min_probability OPERATOR(pg_catalog.<=) 1)
 );
 COMMENT ON TABLE ia3.task IS 'few-shot tasks: who owns them, and how their active version is prompted';
 COMMENT ON COLUMN ia3.task.task IS 'name of the task: at most 200 bytes, without @';
@@ -111,6 +114,8 @@ COMMENT ON COLUMN ia3.task.created_at IS 'when the task was created';
 COMMENT ON COLUMN ia3.task.comment IS 'free text for the owner''s use';
 COMMENT ON COLUMN ia3.task.readers IS
     'roles besides the owner that may read the task, - for everybody; see ia3_grant';
+COMMENT ON COLUMN ia3.task.min_probability IS
+    'below this probability ia3_predict returns NULL, unless the call has a min_probability of its own; NULL: never';
 
 -- Trained vectors, one row per version. Rows never change, except that a task may be renamed. The database itself computes the digest under which
 -- engines cache the vectors, so nobody can pass one adapter off as another.
@@ -275,7 +280,7 @@ CREATE POLICY checkpoint_all ON ia3.checkpoint
 -- There is no INSERT: only functions insert, as the owner of the tables, so whoever may execute them decides what
 -- becomes an adapter. Nor may a task be renamed by an update: ia3_rename answers for names that are taken like training.
 GRANT SELECT ON ia3.task TO PUBLIC;
-GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers) ON ia3.task TO PUBLIC;
+GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers, min_probability) ON ia3.task TO PUBLIC;
 GRANT SELECT ON ia3.adapter TO PUBLIC;
 GRANT SELECT ON ia3.adapter_query TO PUBLIC;
 GRANT SELECT ON ia3.checkpoint TO PUBLIC;
@@ -565,6 +570,54 @@ COMMENT ON FUNCTION @extschema@.ia3_predict_zero_shot(pg_catalog.text, pg_catalo
 COMMENT ON FUNCTION @extschema@.ia3_zero_shot(pg_catalog.text, pg_catalog.text[]) IS
     'the same as ia3_predict_zero_shot';
 
+-- The same with a threshold: NULL for a choice that is less likely. These are not STRICT, so that choices and threshold can be
+-- left out. A domain is never preferred to its base type, nor is it the exact type of an argument: a call with two or three
+-- arguments, whatever types the client sends, means a function above.
+CREATE DOMAIN ia3.task_reference AS pg_catalog.text;
+COMMENT ON DOMAIN ia3.task_reference IS 'name of a task, or task@version, for functions that must not be preferred to others';
+CREATE FUNCTION @extschema@.ia3_predict(task ia3.task_reference, input pg_catalog.text,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_text_above' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict(task ia3.task_reference, fields pg_catalog.jsonb,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields_above' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict(task ia3.task_reference, fields pg_catalog.json,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields_text_above' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_fields(task ia3.task_reference, fields pg_catalog.jsonb,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields_above' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_fields(task ia3.task_reference, fields pg_catalog.json,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields_text_above' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_fields(task ia3.task_reference, fields pg_catalog.text,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_fields_text_above' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict(ia3.task_reference, pg_catalog.text, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the most likely choice of a task for a text, if it is likely enough';
+COMMENT ON FUNCTION @extschema@.ia3_predict(ia3.task_reference, pg_catalog.jsonb, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the most likely choice of a task for the fields of its template, if it is likely enough';
+COMMENT ON FUNCTION @extschema@.ia3_predict(ia3.task_reference, pg_catalog.json, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the most likely choice of a task for the fields of its template as json, if it is likely enough';
+COMMENT ON FUNCTION @extschema@.ia3_predict_fields(ia3.task_reference, pg_catalog.jsonb, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the most likely choice of a task for the fields of its template, if it is likely enough';
+COMMENT ON FUNCTION @extschema@.ia3_predict_fields(ia3.task_reference, pg_catalog.json, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the most likely choice of a task for the fields of its template as json, if it is likely enough';
+COMMENT ON FUNCTION @extschema@.ia3_predict_fields(ia3.task_reference, pg_catalog.text, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the most likely choice of a task for the fields of its template, written as JSON, if it is likely enough';
+
 -- The same as a window function, which forms batches by itself: ia3_predict_window(...) OVER ().
 CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, input pg_catalog.text)
     RETURNS pg_catalog.text
@@ -642,6 +695,49 @@ CREATE FUNCTION @extschema@.ia3_predict_window_zero_shot(input pg_catalog.text, 
     RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_predict_window_zero_shot' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
 COMMENT ON FUNCTION @extschema@.ia3_predict_window_zero_shot(pg_catalog.text, pg_catalog.text[]) IS
+    'ia3_predict as a window function';
+
+CREATE FUNCTION @extschema@.ia3_predict_window(task ia3.task_reference, input pg_catalog.text,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window(task ia3.task_reference, fields pg_catalog.jsonb,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window(task ia3.task_reference, fields pg_catalog.json,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window_fields(task ia3.task_reference, fields pg_catalog.jsonb,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window_fields(task ia3.task_reference, fields pg_catalog.json,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_window_fields(task ia3.task_reference, fields pg_catalog.text,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_window_fields_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict_window(ia3.task_reference, pg_catalog.text, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window(ia3.task_reference, pg_catalog.jsonb, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window(ia3.task_reference, pg_catalog.json, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window_fields(ia3.task_reference, pg_catalog.jsonb, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window_fields(ia3.task_reference, pg_catalog.json, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'ia3_predict as a window function';
+COMMENT ON FUNCTION @extschema@.ia3_predict_window_fields(ia3.task_reference, pg_catalog.text, pg_catalog.text[],
+    pg_catalog.float8) IS
     'ia3_predict as a window function';
 
 --
@@ -756,9 +852,11 @@ COMMENT ON FUNCTION @extschema@.ia3_generate_zero_shot(pg_catalog.text, pg_catal
 -- Evaluation. These functions are VOLATILE because the query that they run may call any function; it cannot write.
 --
 CREATE FUNCTION @extschema@.ia3_evaluate(task pg_catalog.text, query pg_catalog.text,
+    min_probability pg_catalog.float8 DEFAULT NULL,
     OUT n pg_catalog.int8, OUT accuracy pg_catalog.float8, OUT macro_f1 pg_catalog.float8,
-    OUT mean_score_gap pg_catalog.float8, OUT seconds pg_catalog.float8) RETURNS pg_catalog.record
-    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
+    OUT mean_score_gap pg_catalog.float8, OUT seconds pg_catalog.float8, OUT answered pg_catalog.int8,
+    OUT accuracy_answered pg_catalog.float8) RETURNS pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_evaluate IS 'measures how well a task predicts the labels of the rows of a query';
 CREATE FUNCTION @extschema@.ia3_confusion(task pg_catalog.text, query pg_catalog.text,
     OUT label pg_catalog.text, OUT predicted pg_catalog.text, OUT n pg_catalog.int8)
@@ -773,6 +871,17 @@ CREATE FUNCTION @extschema@.ia3_class_report(task pg_catalog.text, query pg_cata
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000 ROWS 16;
 COMMENT ON FUNCTION @extschema@.ia3_class_report IS
     'precision, recall and F1 of a task for each label, on the rows of a query';
+CREATE FUNCTION @extschema@.ia3_coverage_curve(task pg_catalog.text, query pg_catalog.text,
+    OUT threshold pg_catalog.float8, OUT answered pg_catalog.int8, OUT accuracy pg_catalog.float8)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.ia3_coverage_curve IS
+    'for each min_probability: how many rows of a query a task answers, and how accurately';
+-- Sets of choices: how large 1 - probability may be.
+CREATE FUNCTION ia3.conformal_quantile(scores pg_catalog.float8[], coverage pg_catalog.float8) RETURNS pg_catalog.float8
+    AS 'MODULE_PATHNAME', 'ia3_conformal_quantile' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION ia3.conformal_quantile IS
+    'the smallest bound that a further score exceeds with a probability of at most 1 - coverage, if it is exchangeable with these';
 CREATE FUNCTION @extschema@.ia3_compare(task_a pg_catalog.text, task_b pg_catalog.text, query pg_catalog.text,
     OUT n pg_catalog.int8, OUT accuracy_a pg_catalog.float8, OUT accuracy_b pg_catalog.float8,
     OUT difference pg_catalog.float8, OUT difference_low pg_catalog.float8, OUT difference_high pg_catalog.float8,

@@ -38,6 +38,9 @@ END $$;
 SELECT call, parameters(call) FROM unnest(ARRAY[
     'ia3_predict($1, $2)', 'ia3_predict($1, $2, $3)', 'ia3_predict_fields($1, $2)', 'ia3_predict_fields($1, $2, $3)',
     'ia3_predict_zero_shot($1, $2)', 'ia3_zero_shot($1, $2)',
+    'ia3_predict($1, $2, $3, $4)', 'ia3_predict($1, $2, min_probability => $3)', 'ia3_predict($1, $2, choices => $3)',
+    'ia3_predict_fields($1, $2, $3, $4)', 'ia3_predict_fields($1, $2, min_probability => $3)',
+    'ia3_evaluate($1, $2)', 'ia3_evaluate($1, $2, $3)',
     'ia3_classify($1, $2)', 'ia3_classify($1, $2, $3)', 'ia3_classify_fields($1, $2)', 'ia3_classify_fields($1, $2, $3)',
     'ia3_classify_zero_shot($1, $2)',
     'ia3_generate($1)', 'ia3_generate($1, $2)', 'ia3_generate($1, $2, $3)', 'ia3_generate($1, $2, $3, $4)',
@@ -51,7 +54,48 @@ SELECT call, parameters(call) FROM unnest(ARRAY[
     'ia3_import($1, $2)', 'ia3_import($1, $2, $3)']) call;
 SELECT call, parameters('(SELECT ' || call || ' OVER ()) w') FROM unnest(ARRAY[
     'ia3_predict_window($1, $2)', 'ia3_predict_window($1, $2, $3)', 'ia3_predict_window_fields($1, $2)',
-    'ia3_predict_window_fields($1, $2, $3)', 'ia3_predict_window_zero_shot($1, $2)']) call;
+    'ia3_predict_window_fields($1, $2, $3)', 'ia3_predict_window_zero_shot($1, $2)',
+    'ia3_predict_window($1, $2, $3, $4)', 'ia3_predict_window($1, $2, min_probability => $3)',
+    'ia3_predict_window_fields($1, $2, $3, $4)', 'ia3_predict_window_fields($1, $2, min_probability => $3)']) call;
+
+-- a call with two or three arguments means a function without min_probability, whatever the types of its arguments are
+CREATE FUNCTION meant(call text) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE arguments text;
+BEGIN
+    EXECUTE 'CREATE TEMP VIEW meant_view AS SELECT ' || call || ' AS x';
+    SELECT string_agg(DISTINCT p.oid::regprocedure::text, ' ') INTO arguments
+      FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_proc p ON p.oid = d.refobjid
+     WHERE r.ev_class = 'meant_view'::regclass AND d.refclassid = 'pg_proc'::regclass AND p.proname ~ '^ia3_';
+    DROP VIEW meant_view;
+    RETURN arguments;
+EXCEPTION WHEN OTHERS THEN
+    RETURN SQLERRM;
+END $$;
+SELECT name, string_agg(DISTINCT meant(format('%s(%s, %s%s)%s', name, task, input, choices, CASE WHEN name ~ 'window' THEN ' OVER ()' END)), ' ')
+  FROM unnest('{ia3_predict,ia3_predict_fields,ia3_predict_window,ia3_predict_window_fields}'::text[]) name,
+       unnest(ARRAY[$$'t'$$, $$'t'::text$$, $$'t'::varchar$$, $$'t'::name$$, $$'t'::char(3)$$]) task,
+       unnest(ARRAY[$$'{}'$$, $$'{}'::text$$, $$'{}'::varchar$$, $$'{}'::jsonb$$, $$'{}'::json$$]) input,
+       unnest(ARRAY['', $$, '{a}'$$, $$, '{a}'::text[]$$, $$, '{a}'::varchar[]$$, $$, choices => '{a}'$$]) choices
+ GROUP BY name ORDER BY name;
+SELECT call, meant(call) FROM unnest(ARRAY[
+    $$ia3_predict('t', 'x', min_probability => 0.5)$$, $$ia3_predict('t'::varchar, 'x'::varchar, NULL, 0.5::real)$$,
+    $$ia3_predict('t', 'x', '{a}', '0.5')$$, $$ia3_predict('t', '{}'::jsonb, min_probability => 1)$$,
+    $$ia3_predict('t', '{}'::json, '{a}'::varchar[], 0.5::numeric)$$, $$ia3_predict_fields('t', '{}', min_probability => 0.5)$$,
+    $$ia3_predict('t', 'x', 0.5)$$]) call;
+-- a view is dumped so that it means the same function again
+CREATE TABLE overloads_rows (task varchar, body text, doc jsonb, p real);
+CREATE VIEW overloads_view AS
+    SELECT ia3_predict('text', body) AS a, ia3_predict(task, body, min_probability => p) AS b, ia3_predict('text', body, NULL, 0.5) AS c,
+           ia3_predict_fields(task, doc, min_probability => 0.5) AS d, ia3_predict_window('text', body, min_probability => 0.5) OVER () AS e
+      FROM overloads_rows;
+CREATE TABLE overloads_before AS SELECT pg_get_viewdef('overloads_view') AS definition;
+DO $$ BEGIN EXECUTE 'CREATE OR REPLACE VIEW overloads_view AS ' || pg_get_viewdef('overloads_view'); END $$;
+SELECT definition = pg_get_viewdef('overloads_view') FROM overloads_before;
+SELECT DISTINCT p.oid::regprocedure::text COLLATE "C" FROM pg_depend d JOIN pg_rewrite r ON r.oid = d.objid JOIN pg_proc p ON p.oid = d.refobjid
+ WHERE r.ev_class = 'overloads_view'::regclass AND d.refclassid = 'pg_proc'::regclass AND p.proname ~ '^ia3_' ORDER BY 1;
+DROP VIEW overloads_view;
+DROP TABLE overloads_rows, overloads_before;
+DROP FUNCTION meant;
 
 -- max_tokens is max_tokens, whatever integer the client sends; temperature may be any number
 SELECT call, parameters(call) FROM unnest(ARRAY[

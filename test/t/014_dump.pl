@@ -53,9 +53,19 @@ like($number, qr/^[0-9]+$/, 'a dropped role is a number');
 my $expected = qq(hers alicia {bob,"\\"Mixed Case\\"",$number,-}\nmixed "Mixed Case" {}\norphan $number {});
 is(value($tasks), $expected, 'roles are shown by the names that they have now');
 my $before = value(sprintf $scores, 'hers');
+my $kept = q{SELECT count(min_probability), sum(min_probability), (SELECT string_agg(encode(row_hashes, 'hex'), ' ' ORDER BY task)
+                                                                     FROM ia3.adapter_query) FROM ia3.task};
+value(q{UPDATE ia3.task SET min_probability = 0.25 WHERE task = 'hers';
+        CREATE VIEW careful AS SELECT ia3_predict('hers', text, min_probability => 0.999) AS often, ia3_predict('hers', text) AS always FROM shots});
+my $careful = q{SELECT count(often) || ' ' || count(always) FROM careful};
+my ($keeps, $answers) = (value($kept), value($careful));
+like($keeps, qr/^1\|0.25\|([0-9a-f]{16})+ /, 'tasks keep their thresholds, and versions what rows they were trained on');
+like($answers, qr/^0 [1-9]/, 'a threshold makes a difference');
 
 is(copy_database('postgres', $node, 'again'), '', 'the dump is restored in the same cluster');
 is($node->safe_psql('again', $tasks), $expected, 'with all tasks');
+is($node->safe_psql('again', $kept), $keeps, 'and thresholds');
+is($node->safe_psql('again', $careful), $answers, 'and views that call the functions as before');
 is($node->safe_psql('again', q{SET ROLE alicia; SELECT string_agg(task, ' ') FROM ia3.task WHERE owner = 'alicia'}),
     'hers', 'the owner has her task');
 is($node->safe_psql('again', q{SELECT count(*) FROM ia3.task WHERE pg_has_role('gone', owner::regrole, 'USAGE')}),

@@ -39,6 +39,7 @@ typedef struct Sent {
     int nAdapters, maxAdapters;
     int nRows;
     Ia3CacheEntry **entries;
+    const Ia3Task **tasks;      /* each NULL for the bare backbone */
     const Ia3Strings **choices; /* each NULL in a request that generates */
 } Sent;
 
@@ -283,6 +284,7 @@ request_for(Ia3Asking *asking, const Ia3Question *question)
     sent->maxAdapters = max_adapters(sent->backbone);
     sent->request = generates ? Ia3GenerateCreate(sent->backbone) : Ia3ScoreCreate(sent->backbone);
     sent->entries = palloc(sizeof(Ia3CacheEntry *) * asking->nPending);
+    sent->tasks = palloc(sizeof(Ia3Task *) * asking->nPending);
     sent->choices = palloc(sizeof(Ia3Strings *) * asking->nPending);
     asking->sent = lappend(asking->sent, sent);
     return sent;
@@ -305,6 +307,7 @@ add_question(Ia3Asking *asking, const Ia3Question *question, Ia3CacheEntry *entr
     sent->nChoices += question->choices ? question->choices->n : 0;
     sent->nAdapters = Max(sent->nAdapters, adapter + 1);
     sent->entries[sent->nRows] = entry;
+    sent->tasks[sent->nRows] = question->task;
     sent->choices[sent->nRows++] = question->choices;
 }
 
@@ -350,7 +353,7 @@ Ia3AskingSend(Ia3Asking *asking, bool ahead)
 
 /* NULL for a row whose error the function has to raise. */
 static Ia3Ranking *
-ranking_of(const Ia3ScoreResult *result, const Ia3Strings *choices)
+ranking_of(const Ia3ScoreResult *result, const Ia3Task *task, const Ia3Strings *choices)
 {
     if (!result->ok)
         return NULL;
@@ -359,7 +362,7 @@ ranking_of(const Ia3ScoreResult *result, const Ia3Strings *choices)
     for (int i = 0; i < result->n; i++)
         if (!isfinite(result->scores[i]))
             return NULL;
-    return Ia3RankingMake(choices, result);
+    return Ia3RankingMake(task, choices, result);
 }
 
 void
@@ -373,7 +376,7 @@ Ia3AskingCollect(Ia3Asking *asking)
 
         asking->counts->flops += (uint64) Ia3ScoreFlops(sent->request);
         for (int i = 0; i < sent->nRows; i++) {
-            Ia3Ranking *ranking = ranking_of(&results[i], sent->choices[i]);
+            Ia3Ranking *ranking = ranking_of(&results[i], sent->tasks[i], sent->choices[i]);
 
             if (ranking != NULL)
                 Ia3CacheStore(asking->cache, sent->entries[i], ranking);

@@ -2,7 +2,8 @@
  * classify.c
  *     ia3_classify and ia3_predict, and their other names: choices ranked by their likelihood.
  *
- * All functions are STRICT. An answer is taken from the result cache if it has been predicted ahead (readahead.h), or
+ * The functions are STRICT but those with min_probability, which is not part of what is asked: an answer contains the
+ * probability of each choice. An answer is taken from the result cache if it has been predicted ahead (readahead.h), or
  * if the same place of the query has just been called with the same arguments.
  */
 #include "postgres.h"
@@ -21,6 +22,9 @@ PG_FUNCTION_INFO_V1(ia3_predict_text);
 PG_FUNCTION_INFO_V1(ia3_predict_fields);
 PG_FUNCTION_INFO_V1(ia3_predict_fields_text);
 PG_FUNCTION_INFO_V1(ia3_predict_zero_shot);
+PG_FUNCTION_INFO_V1(ia3_predict_text_above);
+PG_FUNCTION_INFO_V1(ia3_predict_fields_above);
+PG_FUNCTION_INFO_V1(ia3_predict_fields_text_above);
 
 /* Has the engine predict a single call. */
 static Ia3Ranking *
@@ -39,7 +43,7 @@ ask(const Ia3Call *call)
                    Ia3ScoreAddChoices(request, question.choices), &question.input);
     result = Ia3ScoreRun(request);
     Ia3ScoreCheck(result, question.task ? psprintf("ia3 task \"%s\"", question.task->label) : NULL);
-    return Ia3RankingMake(question.choices, result);
+    return Ia3RankingMake(question.task, question.choices, result);
 }
 
 const Ia3Ranking *
@@ -50,13 +54,14 @@ Ia3Answer(const Ia3Call *call)
     return ranking ? ranking : ask(call);
 }
 
+/* The answer to a call that has the first `nArgs` arguments. */
 static const Ia3Ranking *
-answer(FunctionCallInfo fcinfo, Ia3CallForm form)
+answer_call(FunctionCallInfo fcinfo, Ia3CallForm form, int nArgs)
 {
-    Ia3Call call = {form, PG_NARGS(), {0}};
+    Ia3Call call = {form, nArgs, {0}};
     const Ia3Ranking *ranking;
 
-    for (int i = 0; i < call.nArgs; i++)
+    for (int i = 0; i < nArgs; i++)
         call.args[i] = PG_GETARG_DATUM(i);
     ranking = Ia3CacheFind(&call);
     if (ranking == NULL)
@@ -66,6 +71,12 @@ answer(FunctionCallInfo fcinfo, Ia3CallForm form)
         Ia3MemoStore(fcinfo->flinfo, &call, ranking);
     }
     return ranking;
+}
+
+static const Ia3Ranking *
+answer(FunctionCallInfo fcinfo, Ia3CallForm form)
+{
+    return answer_call(fcinfo, form, PG_NARGS());
 }
 
 static Datum
@@ -87,10 +98,31 @@ return_ranking(FunctionCallInfo fcinfo, const Ia3Ranking *ranking)
     return (Datum) 0;
 }
 
+/* ia3_predict without min_probability; NULL if no choice is as likely as the task demands. */
 static Datum
-best_choice(const Ia3Ranking *ranking)
+predict(FunctionCallInfo fcinfo, Ia3CallForm form)
 {
-    return CStringGetTextDatum(ranking->choices[0].choice);
+    const char *best = Ia3RankingBest(answer(fcinfo, form), IA3_TASK_MIN_PROBABILITY);
+
+    if (best == NULL)
+        PG_RETURN_NULL();
+    PG_RETURN_TEXT_P(cstring_to_text(best));
+}
+
+/* ia3_predict(task, input or fields, choices, min_probability); the last two may be NULL. */
+static Datum
+predict_above(FunctionCallInfo fcinfo, Ia3CallForm form)
+{
+    const char *best;
+    double minProbability;
+
+    if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+        PG_RETURN_NULL();
+    minProbability = Ia3MinProbability(fcinfo, 3);
+    best = Ia3RankingBest(answer_call(fcinfo, form, PG_ARGISNULL(2) ? 2 : 3), minProbability);
+    if (best == NULL)
+        PG_RETURN_NULL();
+    PG_RETURN_TEXT_P(cstring_to_text(best));
 }
 
 Datum
@@ -120,23 +152,41 @@ ia3_classify_zero_shot(PG_FUNCTION_ARGS)
 Datum
 ia3_predict_text(PG_FUNCTION_ARGS)
 {
-    PG_RETURN_DATUM(best_choice(answer(fcinfo, IA3_CALL_TEXT)));
+    return predict(fcinfo, IA3_CALL_TEXT);
 }
 
 Datum
 ia3_predict_fields(PG_FUNCTION_ARGS)
 {
-    PG_RETURN_DATUM(best_choice(answer(fcinfo, IA3_CALL_FIELDS)));
+    return predict(fcinfo, IA3_CALL_FIELDS);
 }
 
 Datum
 ia3_predict_fields_text(PG_FUNCTION_ARGS)
 {
-    PG_RETURN_DATUM(best_choice(answer(fcinfo, IA3_CALL_FIELDS_TEXT)));
+    return predict(fcinfo, IA3_CALL_FIELDS_TEXT);
 }
 
 Datum
 ia3_predict_zero_shot(PG_FUNCTION_ARGS)
 {
-    PG_RETURN_DATUM(best_choice(answer(fcinfo, IA3_CALL_ZERO_SHOT)));
+    return predict(fcinfo, IA3_CALL_ZERO_SHOT);
+}
+
+Datum
+ia3_predict_text_above(PG_FUNCTION_ARGS)
+{
+    return predict_above(fcinfo, IA3_CALL_TEXT);
+}
+
+Datum
+ia3_predict_fields_above(PG_FUNCTION_ARGS)
+{
+    return predict_above(fcinfo, IA3_CALL_FIELDS);
+}
+
+Datum
+ia3_predict_fields_text_above(PG_FUNCTION_ARGS)
+{
+    return predict_above(fcinfo, IA3_CALL_FIELDS_TEXT);
 }

@@ -20,11 +20,12 @@ compare_ranked(const void *a, const void *b)
 
 /* Probabilities are the softmax of the scores, which are reduced by the best one so that exp cannot overflow. */
 Ia3Ranking *
-Ia3RankingMake(const Ia3Strings *choices, const Ia3ScoreResult *result)
+Ia3RankingMake(const Ia3Task *task, const Ia3Strings *choices, const Ia3ScoreResult *result)
 {
     Ia3Ranking *ranking = palloc(sizeof(Ia3Ranking));
     double sum = 0;
 
+    ranking->minProbability = task ? task->minProbability : 0;
     ranking->n = choices->n;
     ranking->choices = palloc(sizeof(Ia3RankedChoice) * choices->n);
     for (int i = 0; i < choices->n; i++) {
@@ -47,11 +48,42 @@ Ia3RankingMake(const Ia3Strings *choices, const Ia3ScoreResult *result)
     return ranking;
 }
 
+void
+Ia3CheckMinProbability(double minProbability)
+{
+    if (!(minProbability >= 0 && minProbability <= 1))
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("min_probability must be between 0 and 1")));
+}
+
+double
+Ia3MinProbability(FunctionCallInfo fcinfo, int arg)
+{
+    double minProbability = IA3_TASK_MIN_PROBABILITY;
+
+    if (!PG_ARGISNULL(arg)) {
+        minProbability = PG_GETARG_FLOAT8(arg);
+        Ia3CheckMinProbability(minProbability);
+    }
+    return minProbability;
+}
+
+const char *
+Ia3RankingBest(const Ia3Ranking *ranking, double minProbability)
+{
+    const Ia3RankedChoice *best = &ranking->choices[0];
+
+    if (minProbability == IA3_TASK_MIN_PROBABILITY)
+        minProbability = ranking->minProbability;
+    return best->probability < minProbability ? NULL : best->choice;
+}
+
 Ia3Ranking *
 Ia3RankingOfText(const char *text)
 {
     Ia3Ranking *ranking = palloc(sizeof(Ia3Ranking));
 
+    ranking->minProbability = 0;
     ranking->n = 1;
     ranking->choices = palloc0(sizeof(Ia3RankedChoice));
     ranking->choices[0].choice = text;
@@ -76,7 +108,7 @@ Ia3RankingCopy(const Ia3Ranking *ranking, MemoryContext context)
     Ia3Ranking *copy = (Ia3Ranking *) chunk;
     char *strings;
 
-    copy->n = ranking->n;
+    *copy = *ranking;
     copy->choices = (Ia3RankedChoice *) (chunk + MAXALIGN(sizeof(Ia3Ranking)));
     memcpy(copy->choices, ranking->choices, sizeof(Ia3RankedChoice) * ranking->n);
     strings = (char *) (copy->choices + copy->n);

@@ -5,6 +5,8 @@
 #ifndef IA3_RANKING_H
 #define IA3_RANKING_H
 
+#include "fmgr.h"
+
 #include "score_request.h"
 
 typedef struct Ia3RankedChoice {
@@ -15,6 +17,8 @@ typedef struct Ia3RankedChoice {
 } Ia3RankedChoice;
 
 typedef struct Ia3Ranking {
+    double
+        minProbability; /* of the task: ia3_predict returns no choice that is less likely, unless it is told to */
     int n;
     Ia3RankedChoice *choices; /* best first */
 } Ia3Ranking;
@@ -23,10 +27,25 @@ typedef struct Ia3Ranking {
 extern Ia3Ranking *Ia3RankingOfText(const char *text);
 
 /*
- * Ranks the choices by their scores; the result must be ok. Points to the strings of `choices`. ERROR XX000 for
- * scores that are not finite.
+ * Ranks the choices by their scores; the result must be ok. `task` has made them; NULL: the bare backbone. Points to the
+ * strings of `choices`. ERROR XX000 for scores that are not finite.
  */
-extern Ia3Ranking *Ia3RankingMake(const Ia3Strings *choices, const Ia3ScoreResult *result);
+extern Ia3Ranking *Ia3RankingMake(const Ia3Task *task, const Ia3Strings *choices,
+                                  const Ia3ScoreResult *result);
+
+/* The argument min_probability of a call that has none, or NULL. */
+#define IA3_TASK_MIN_PROBABILITY (-1.0)
+
+/* An argument min_probability. ERROR 22023 unless it is from 0 to 1. */
+extern double Ia3MinProbability(FunctionCallInfo fcinfo, int arg);
+/* The same for a value. */
+extern void Ia3CheckMinProbability(double minProbability);
+
+/*
+ * The best choice, or NULL if it is less likely than `minProbability`, or, with IA3_TASK_MIN_PROBABILITY, than the task
+ * allows.
+ */
+extern const char *Ia3RankingBest(const Ia3Ranking *ranking, double minProbability);
 
 /* A copy in a single chunk of memory, strings included. */
 extern Ia3Ranking *Ia3RankingCopy(const Ia3Ranking *ranking, MemoryContext context);

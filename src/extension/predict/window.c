@@ -38,23 +38,35 @@ typedef struct WindowState {
     int size;    /* of the next batch */
 } WindowState;
 
+/* The function has the argument min_probability, and then NULL choices are those of the task. */
+static bool
+has_threshold(FunctionCallInfo fcinfo)
+{
+    return PG_NARGS() > IA3_MAX_CALL_ARGS;
+}
+
 /*
- * Gets the arguments of the row `offset` rows ahead. Returns false if one of them is NULL, or if there is no such
- * row, in which case *isOut is set.
+ * Gets the arguments of the row `offset` rows ahead. Returns false if one is NULL that must not be, or if there is no
+ * such row, in which case *isOut is set.
  */
 static bool
-get_arguments(WindowObject window, int offset, Ia3Call *call, bool *isOut)
+get_arguments(FunctionCallInfo fcinfo, int offset, Ia3Call *call, bool *isOut)
 {
+    WindowObject window = PG_WINDOW_OBJECT();
+    int n = Min(PG_NARGS(), IA3_MAX_CALL_ARGS);
     bool isNull = false;
 
     *isOut = false;
-    for (int i = 0; i < call->nArgs; i++) {
-        Datum value = WinGetFuncArgInPartition(window, i, offset, WINDOW_SEEK_CURRENT, false, &isNull, isOut);
+    for (call->nArgs = 0; call->nArgs < n; call->nArgs++) {
+        Datum value =
+            WinGetFuncArgInPartition(window, call->nArgs, offset, WINDOW_SEEK_CURRENT, false, &isNull, isOut);
 
-        if (*isOut || isNull)
+        if (*isOut)
             return false;
+        if (isNull)
+            return has_threshold(fcinfo) && call->nArgs == 2;
         /* reading the next row overwrites this one */
-        call->args[i] = datumCopy(value, false, -1);
+        call->args[call->nArgs] = datumCopy(value, false, -1);
     }
     return true;
 }
@@ -78,7 +90,7 @@ get_state(WindowObject window)
 
 /* Predicts the current row and those that follow. */
 static void
-look_ahead(WindowObject window, WindowState *state, Ia3CallForm form, int nArgs)
+look_ahead(FunctionCallInfo fcinfo, WindowState *state, Ia3CallForm form)
 {
     MemoryContext old = MemoryContextSwitchTo(state->batch);
     Ia3Asking *asking = Ia3AskingCreate(state->cache, &state->counts);
@@ -90,10 +102,10 @@ look_ahead(WindowObject window, WindowState *state, Ia3CallForm form, int nArgs)
         return;
     }
     for (int i = 0; i < state->size && bytes < MAX_BATCH_BYTES; i++) {
-        Ia3Call call = {form, nArgs, {0}};
+        Ia3Call call = {.form = form};
         bool isOut;
 
-        if (get_arguments(window, i, &call, &isOut))
+        if (get_arguments(fcinfo, i, &call, &isOut))
             bytes += Ia3AskingAdd(asking, &call);
         if (isOut)
             break;
@@ -111,21 +123,31 @@ predict(FunctionCallInfo fcinfo, Ia3CallForm form)
 {
     WindowObject window = PG_WINDOW_OBJECT();
     WindowState *state = get_state(window);
-    Ia3Call call = {form, PG_NARGS(), {0}};
+    Ia3Call call = {.form = form};
     int64 position = WinGetCurrentPosition(window);
-    bool isNull = false;
+    double minProbability = IA3_TASK_MIN_PROBABILITY;
+    const char *best;
+    bool isOut, isNull;
 
     if (Ia3EnableBatching && position >= state->asked) {
         state->asked = position;
-        look_ahead(window, state, form, PG_NARGS());
+        look_ahead(fcinfo, state, form);
     }
     WinSetMarkPosition(window, position); /* earlier rows will not be needed again */
-    for (int i = 0; i < call.nArgs; i++) {
-        call.args[i] = WinGetFuncArgCurrent(window, i, &isNull);
-        if (isNull)
-            PG_RETURN_NULL();
+    if (!get_arguments(fcinfo, 0, &call, &isOut))
+        PG_RETURN_NULL();
+    if (has_threshold(fcinfo)) {
+        Datum value = WinGetFuncArgCurrent(window, IA3_MAX_CALL_ARGS, &isNull);
+
+        if (!isNull) {
+            minProbability = DatumGetFloat8(value);
+            Ia3CheckMinProbability(minProbability);
+        }
     }
-    PG_RETURN_TEXT_P(cstring_to_text(Ia3Answer(&call)->choices[0].choice));
+    best = Ia3RankingBest(Ia3Answer(&call), minProbability);
+    if (best == NULL)
+        PG_RETURN_NULL();
+    PG_RETURN_TEXT_P(cstring_to_text(best));
 }
 
 Datum

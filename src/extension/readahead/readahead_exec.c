@@ -100,15 +100,18 @@ init_sites(Ia3ReadAheadState *state, CustomScan *scan)
         List *site = list_nth(scan->custom_exprs, i);
         FuncExpr *call = linitial(site);
         List *guards = list_copy_tail(site, 1);
-        int nArgs = list_length(call->args);
+        int options = Ia3FunctionOptions(call->funcid);
+        List *args = list_truncate(list_copy(call->args), list_length(call->args) - options);
+        int nArgs = list_length(args);
 
         state->sites[i].form = nArgs <= IA3_MAX_CALL_ARGS ? Ia3FunctionForm(call->funcid) : IA3_CALL_NONE;
         for (int k = 0; k < nArgs && nArgs <= IA3_MAX_CALL_ARGS; k++)
             state->sites[i].isNewValue[k] =
-                makes_new_value(list_nth(call->args, k)) && exprType(list_nth(call->args, k)) != INT4OID;
+                makes_new_value(list_nth(args, k)) && exprType(list_nth(args, k)) != INT4OID;
+        state->sites[i].nullChoices = options > 0;
         state->sites[i].nested = Ia3ContainsCall((Node *) call->args) || Ia3ContainsCall((Node *) guards);
         state->sites[i].guards = ExecInitExprList(guards, ps);
-        state->sites[i].args = ExecInitExprList(call->args, ps);
+        state->sites[i].args = ExecInitExprList(args, ps);
     }
     if (state->plan.hasLimit) {
         state->limitCount = ExecInitExpr(list_nth(scan->custom_exprs, state->plan.nSites), ps);
@@ -244,6 +247,10 @@ add_call(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3
     foreach (lc, site->args) {
         Datum value = ExecEvalExprSwitchContext(lfirst(lc), context, &isNull);
 
+        if (isNull && site->nullChoices && call.nArgs == 2) {
+            isNull = false;
+            break;
+        }
         if (isNull)
             break;
         call.args[call.nArgs] = site->isNewValue[call.nArgs] ? datumCopy(value, false, -1) : value;

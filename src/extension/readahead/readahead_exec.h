@@ -19,8 +19,9 @@ extern const CustomScanMethods Ia3ReadAheadScanMethods;
 
 typedef struct Ia3Site {
     Ia3CallForm form;
-    bool nested;  /* its arguments contain other calls, whose answers are needed first */
-    List *guards; /* ExprStates */
+    bool nullChoices; /* NULL as its third argument stands for the task's choices */
+    bool nested;      /* its arguments contain other calls, whose answers are needed first */
+    List *guards;     /* ExprStates */
     List *args;
     bool isNewValue[IA3_MAX_CALL_ARGS]; /* evaluating it allocates memory */
 } Ia3Site;

@@ -25,6 +25,7 @@
 static const struct {
     const char *symbol;
     Ia3CallForm form;
+    int options; /* Ia3FunctionOptions */
 } implementations[] = {
     {"ia3_classify_text", IA3_CALL_TEXT},
     {"ia3_classify_fields", IA3_CALL_FIELDS},
@@ -34,6 +35,9 @@ static const struct {
     {"ia3_predict_fields", IA3_CALL_FIELDS},
     {"ia3_predict_fields_text", IA3_CALL_FIELDS_TEXT},
     {"ia3_predict_zero_shot", IA3_CALL_ZERO_SHOT},
+    {"ia3_predict_text_above", IA3_CALL_TEXT, 1},
+    {"ia3_predict_fields_above", IA3_CALL_FIELDS, 1},
+    {"ia3_predict_fields_text_above", IA3_CALL_FIELDS_TEXT, 1},
     {"ia3_generate_text", IA3_CALL_GENERATE},
     {"ia3_generate_fields", IA3_CALL_GENERATE_FIELDS},
     {"ia3_generate_fields_text", IA3_CALL_GENERATE_FIELDS_TEXT},
@@ -47,13 +51,14 @@ static const char *const names[] = {
     "ia3_generate_fields", "ia3_generate_zero_shot",
 };
 
-/* 37 functions (sampling is not batched here), times two in case of a second schema. */
-#define MAX_FUNCTIONS 80
+/* 43 functions (sampling is not batched here), times two in case of a second schema. */
+#define MAX_FUNCTIONS 100
 
 typedef struct KnownFunction {
     Oid oid;
     uint32 hash; /* of its syscache entry, as in PlanInvalItem */
     Ia3CallForm form;
+    int options;
 } KnownFunction;
 
 static KnownFunction known[MAX_FUNCTIONS];
@@ -77,26 +82,29 @@ text_attribute(HeapTuple tuple, AttrNumber attribute)
     return isNull ? NULL : TextDatumGetCString(value);
 }
 
-static Ia3CallForm
-form_of_tuple(HeapTuple tuple)
+/* Fills in form and options of a function; false if it is not one of ours. */
+static bool
+recognize(HeapTuple tuple, KnownFunction *function)
 {
     Form_pg_proc proc = (Form_pg_proc) GETSTRUCT(tuple);
     char *library, *symbol;
-    Ia3CallForm form = IA3_CALL_NONE;
 
+    function->form = IA3_CALL_NONE;
     if (proc->prolang != ClanguageId)
-        return IA3_CALL_NONE;
+        return false;
     library = text_attribute(tuple, Anum_pg_proc_probin);
     symbol = text_attribute(tuple, Anum_pg_proc_prosrc);
     if (library != NULL && symbol != NULL && strcmp(library, LIBRARY) == 0)
-        for (int i = 0; i < lengthof(implementations) && form == IA3_CALL_NONE; i++)
-            if (strcmp(symbol, implementations[i].symbol) == 0)
-                form = implementations[i].form;
+        for (int i = 0; i < lengthof(implementations) && function->form == IA3_CALL_NONE; i++)
+            if (strcmp(symbol, implementations[i].symbol) == 0) {
+                function->form = implementations[i].form;
+                function->options = implementations[i].options;
+            }
     if (library != NULL)
         pfree(library);
     if (symbol != NULL)
         pfree(symbol);
-    return form;
+    return function->form != IA3_CALL_NONE;
 }
 
 static int
@@ -106,13 +114,11 @@ find_functions(const char *name, KnownFunction *found, int n)
 
     for (int i = 0; i < list->n_members && n < MAX_FUNCTIONS; i++) {
         HeapTuple tuple = &list->members[i]->tuple;
-        Ia3CallForm form = form_of_tuple(tuple);
 
-        if (form == IA3_CALL_NONE)
+        if (!recognize(tuple, &found[n]))
             continue;
         found[n].oid = ((Form_pg_proc) GETSTRUCT(tuple))->oid;
         found[n].hash = GetSysCacheHashValue1(PROCOID, ObjectIdGetDatum(found[n].oid));
-        found[n].form = form;
         n++;
     }
     ReleaseSysCacheList(list);
@@ -145,16 +151,32 @@ resolve_functions(void)
     knownAt = before;
 }
 
-Ia3CallForm
-Ia3FunctionForm(Oid function)
+static const KnownFunction *
+find_function(Oid function)
 {
     if (function < FirstNormalObjectId)
-        return IA3_CALL_NONE;
+        return NULL;
     resolve_functions();
     for (int i = 0; i < nKnown; i++)
         if (known[i].oid == function)
-            return known[i].form;
-    return IA3_CALL_NONE;
+            return &known[i];
+    return NULL;
+}
+
+Ia3CallForm
+Ia3FunctionForm(Oid function)
+{
+    const KnownFunction *found = find_function(function);
+
+    return found ? found->form : IA3_CALL_NONE;
+}
+
+int
+Ia3FunctionOptions(Oid function)
+{
+    const KnownFunction *found = find_function(function);
+
+    return found ? found->options : 0;
 }
 
 /* Every function in a plan that is not built in is listed among the items that would invalidate the plan. */

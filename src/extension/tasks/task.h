@@ -32,6 +32,8 @@ typedef struct Ia3Task {
     bytea *vectors; /* NULL: not fetched yet (Ia3TaskPutAdapter does it) */
     /* trained on rows as the types' output functions write them: versions whose recipe has no "rendering" */
     bool rowsAsWritten;
+    double
+        minProbability; /* ia3_predict returns no choice that is less likely, unless it is told to; 0: any */
     Ia3Truncate truncate; /* IA3_TRUNCATE_END for versions whose recipe has no "truncate" */
 } Ia3Task;
 

@@ -33,6 +33,7 @@ static Ia3Query exportQuery = {
     .sql = "SELECT pg_catalog.jsonb_build_object('format', $2, 'ia3_version', $3, 'task', t.task,"
            "  'backbone', t.backbone, 'template', t.template, 'choices', t.choices,"
            "  'active_version', t.active_version, 'next_version', t.next_version, 'comment', t.comment,"
+           "  'min_probability', t.min_probability,"
            "  'versions', COALESCE((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object("
            "    'version', a.version, 'vectors', pg_catalog.translate(pg_catalog.encode(a.vectors, 'base64'),"
            "     E'\\n', ''), 'digest', pg_catalog.encode(a.digest, 'hex'),"
@@ -57,13 +58,16 @@ static Ia3Query readQuery = {
            "  WHEN EXISTS (SELECT 1 FROM pg_catalog.unnest(j.template) e WHERE e IS NULL)"
            "   OR EXISTS (SELECT 1 FROM pg_catalog.unnest(j.choices) e WHERE e IS NULL)"
            "   THEN 'A template or a choice is null.'"
+           "  WHEN j.min_probability OPERATOR(pg_catalog.<) 0 OR j.min_probability OPERATOR(pg_catalog.>) 1"
+           "   THEN 'Its min_probability is not between 0 and 1.'"
            "  WHEN COALESCE(pg_catalog.jsonb_typeof(j.versions), 'null') OPERATOR(pg_catalog.<>) 'array'"
            "   THEN 'It has no array of versions.'"
            "  WHEN EXISTS (SELECT 1 FROM pg_catalog.jsonb_array_elements(j.versions) e"
            "   WHERE pg_catalog.jsonb_typeof(e.value) OPERATOR(pg_catalog.<>) 'object')"
            "   THEN 'A version is not a JSON object.' END"
            " FROM pg_catalog.jsonb_to_record($1) AS j(task pg_catalog.text, backbone pg_catalog.text,"
-           "  template pg_catalog.text[], choices pg_catalog.text[], versions pg_catalog.jsonb)",
+           "  template pg_catalog.text[], choices pg_catalog.text[], versions pg_catalog.jsonb,"
+           "  min_probability pg_catalog.float8)",
     .nArgs = 1,
     .argTypes = {JSONBOID},
 };
@@ -107,14 +111,15 @@ static Ia3Query checkQuery = {
 static Ia3Query importQuery = {
     .sql = "WITH given AS (SELECT v.* FROM " VERSIONS "),"
            " made AS (INSERT INTO ia3.task (task, owner, backbone, template, choices, active_version,"
-           "   next_version, comment)"
+           "   next_version, comment, min_probability)"
            "  SELECT $2, ia3.role($3), j.backbone, j.template, j.choices,"
            "   (SELECT g.version FROM given g WHERE g.version OPERATOR(pg_catalog.=) j.active_version),"
            "   GREATEST(j.next_version, 1, (SELECT pg_catalog.max(g.version) FROM given g)"
-           "    OPERATOR(pg_catalog.+) 1), j.comment"
+           "    OPERATOR(pg_catalog.+) 1), j.comment,"
+           "   j.min_probability"
            "  FROM pg_catalog.jsonb_to_record($1) AS j(backbone pg_catalog.text, template pg_catalog.text[],"
            "   choices pg_catalog.text[], active_version pg_catalog.int4, next_version pg_catalog.int4,"
-           "   comment pg_catalog.text)"
+           "   comment pg_catalog.text, min_probability pg_catalog.float8)"
            "  ON CONFLICT (task) DO NOTHING RETURNING task),"
            " versions AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
            "   examples, recipe, metrics, created_by, created_at)"

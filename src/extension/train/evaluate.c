@@ -4,6 +4,8 @@
  */
 #include "postgres.h"
 
+#include <math.h>
+
 #include "portability/instr_time.h"
 #include "utils/builtins.h"
 #include "utils/hsearch.h"
@@ -21,6 +23,8 @@ typedef struct Evaluation {
     Ia3StringIndex *labels; /* starting with the task's choices */
     HTAB *cells;            /* of Cell, by label and prediction */
     int64 correct;
+    double minProbability;
+    int64 answered, answeredCorrect;
     double gaps; /* summed over nGaps rows */
     int64 nGaps;
 } Evaluation;
@@ -65,6 +69,10 @@ count_row(const Ia3ScoredRow *row, void *arg)
     cell = hash_search(e->cells, &key, HASH_ENTER, &found);
     cell->n = found ? cell->n + 1 : 1;
     e->correct += Ia3AnswerIsRight(answer);
+    if (Ia3RankingBest(ranking, e->minProbability) != NULL) {
+        e->answered++;
+        e->answeredCorrect += Ia3AnswerIsRight(answer);
+    }
     if (ranking->n < 2)
         return;
     if (Ia3AnswerIsRight(answer))
@@ -163,9 +171,9 @@ macro_f1(const Ia3Confusion *c)
 }
 
 Ia3Confusion *
-Ia3Evaluate(const char *reference, const char *query)
+Ia3Evaluate(const char *reference, const char *query, double minProbability)
 {
-    Evaluation e = {.context = CurrentMemoryContext};
+    Evaluation e = {.context = CurrentMemoryContext, .minProbability = minProbability};
     Ia3Confusion *result = palloc0(sizeof(Ia3Confusion));
     Ia3Task *task;
     instr_time start, end;
@@ -186,6 +194,8 @@ Ia3Evaluate(const char *reference, const char *query)
     result->task = task;
     result->accuracy = (double) e.correct / result->n;
     result->macroF1 = macro_f1(result);
+    result->answered = e.answered;
+    result->answeredAccuracy = e.answered > 0 ? (double) e.answeredCorrect / e.answered : NAN;
     result->hasGap = e.nGaps > 0;
     result->meanGap = e.nGaps > 0 ? e.gaps / e.nGaps : 0;
     result->seconds = INSTR_TIME_GET_DOUBLE(end);
@@ -197,18 +207,24 @@ ia3_evaluate(PG_FUNCTION_ARGS)
 {
     TupleDesc desc;
     Ia3Confusion *c;
-    Datum values[5];
-    bool nulls[5] = {false};
+    Datum values[7];
+    bool nulls[7] = {false};
 
+    if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+        PG_RETURN_NULL();
     if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "return type must be a row type");
-    c = Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    c = Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)),
+                    Ia3MinProbability(fcinfo, 2));
     values[0] = Int64GetDatum(c->n);
     values[1] = Float8GetDatum(c->accuracy);
     values[2] = Float8GetDatum(c->macroF1);
     values[3] = Float8GetDatum(c->meanGap);
     nulls[3] = !c->hasGap;
     values[4] = Float8GetDatum(c->seconds);
+    values[5] = Int64GetDatum(c->answered);
+    values[6] = Float8GetDatum(c->answeredAccuracy);
+    nulls[6] = c->answered == 0;
     PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
@@ -216,8 +232,8 @@ Datum
 ia3_confusion(PG_FUNCTION_ARGS)
 {
     ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-    Ia3Confusion *c =
-        Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    Ia3Confusion *c = Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)),
+                                  text_to_cstring(PG_GETARG_TEXT_PP(1)), IA3_TASK_MIN_PROBABILITY);
 
     Ia3InitMaterializedSRF(fcinfo);
     for (int i = 0; i < c->nCells; i++) {
@@ -244,8 +260,8 @@ Datum
 ia3_class_report(PG_FUNCTION_ARGS)
 {
     ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-    Ia3Confusion *c =
-        Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)));
+    Ia3Confusion *c = Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)),
+                                  text_to_cstring(PG_GETARG_TEXT_PP(1)), IA3_TASK_MIN_PROBABILITY);
 
     Ia3InitMaterializedSRF(fcinfo);
     for (int i = 0; i < c->labels->n; i++) {

@@ -5,6 +5,7 @@
 #ifndef IA3_EVALUATE_H
 #define IA3_EVALUATE_H
 
+#include "extension/predict/ranking.h"
 #include "extension/tasks/task.h"
 
 typedef struct Ia3ConfusionCell {
@@ -26,16 +27,19 @@ typedef struct Ia3Confusion {
     Ia3ClassCounts *classes; /* [labels->n] */
     int64 n;                 /* rows */
     double accuracy;
-    double macroF1; /* over the labels that occur as true label or as prediction */
-    bool hasGap;    /* some row has more than one choice */
-    double meanGap; /* over these rows: the score of the true label minus the best other score */
+    double macroF1;          /* over the labels that occur as true label or as prediction */
+    bool hasGap;             /* some row has more than one choice */
+    int64 answered;          /* rows whose prediction is likely enough */
+    double answeredAccuracy; /* over these rows; NaN if there are none */
+    double meanGap;          /* over these rows: the score of the true label minus the best other score */
     double seconds;
 } Ia3Confusion;
 
 /*
- * Predicts every row of a query with a task, or with one version of it ("task@3"), and compares with the labels. The result
- * lives in the current memory context. ERROR as for Ia3ScoringTask and Ia3ScoreRows.
+ * Predicts every row of a query with a task, or with one version of it ("task@3"), and compares with the labels, also
+ * predictions that are less likely than `minProbability` (ranking.h), which only decides what counts as answered. The
+ * result lives in the current memory context. ERROR as for Ia3ScoringTask and Ia3ScoreRows.
  */
-extern Ia3Confusion *Ia3Evaluate(const char *reference, const char *query);
+extern Ia3Confusion *Ia3Evaluate(const char *reference, const char *query, double minProbability);
 
 #endif

@@ -113,7 +113,7 @@ take_row(RowScan *scan, const Batch *batch, int i)
         const Scores *scores = &batch->scores[s];
 
         Ia3ScoreCheck(&scores->results[i], psprintf("row " INT64_FORMAT " of the query", row.number));
-        answers[s].ranking = Ia3RankingMake(scores->choices[i], &scores->results[i]);
+        answers[s].ranking = Ia3RankingMake(scan->scorers[s].task, scores->choices[i], &scores->results[i]);
         answers[s].gold = scores->gold[i];
     }
     scan->take(&row, scan->arg);
