@@ -17,8 +17,7 @@ typedef struct Ia3RankedChoice {
 } Ia3RankedChoice;
 
 typedef struct Ia3Ranking {
-    double
-        minProbability; /* of the task: ia3_predict returns no choice that is less likely, unless it is told to */
+    double minProbability; /* the task's: ia3_predict returns no choice that is less likely */
     int n;
     Ia3RankedChoice *choices; /* best first */
 } Ia3Ranking;
