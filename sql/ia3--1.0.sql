@@ -318,6 +318,7 @@ CREATE FUNCTION @extschema@.ia3_train(
     prefix_length pg_catalog.int4 DEFAULT NULL,
     vectors pg_catalog.bool DEFAULT NULL,
     intrinsic_dim pg_catalog.int4 DEFAULT NULL,
+    keep_ratio pg_catalog.float8 DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
@@ -360,6 +361,7 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     prefix_length pg_catalog.int4 DEFAULT NULL,
     vectors pg_catalog.bool DEFAULT NULL,
     intrinsic_dim pg_catalog.int4 DEFAULT NULL,
+    keep_ratio pg_catalog.float8 DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
@@ -1084,6 +1086,7 @@ CREATE FUNCTION @extschema@.ia3_cost(config pg_catalog.jsonb,
     prefix_length pg_catalog.int4 DEFAULT NULL,
     vectors pg_catalog.bool DEFAULT NULL,
     intrinsic_dim pg_catalog.int4 DEFAULT NULL,
+    keep_ratio pg_catalog.float8 DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     OUT parameters pg_catalog.int8,
     OUT paper_inference_flops pg_catalog.float8,
@@ -1101,7 +1104,7 @@ CREATE FUNCTION @extschema@.ia3_cost(config pg_catalog.jsonb,
 COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.jsonb, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
     pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
     pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4,
-    pg_catalog.int4, pg_catalog.bool, pg_catalog.int4, pg_catalog.int4) IS
+    pg_catalog.int4, pg_catalog.bool, pg_catalog.int4, pg_catalog.float8, pg_catalog.int4) IS
     'what predicting, training and in-context learning cost with a backbone of this configuration';
 CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     tokens pg_catalog.int4 DEFAULT 103,
@@ -1123,6 +1126,7 @@ CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
     prefix_length pg_catalog.int4 DEFAULT NULL,
     vectors pg_catalog.bool DEFAULT NULL,
     intrinsic_dim pg_catalog.int4 DEFAULT NULL,
+    keep_ratio pg_catalog.float8 DEFAULT NULL,
     ensemble pg_catalog.int4 DEFAULT NULL,
     OUT parameters pg_catalog.int8,
     OUT paper_inference_flops pg_catalog.float8,
@@ -1140,7 +1144,7 @@ CREATE FUNCTION @extschema@.ia3_cost(task pg_catalog.text,
 COMMENT ON FUNCTION @extschema@.ia3_cost(pg_catalog.text, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4,
     pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.int4, pg_catalog.text, pg_catalog.text,
     pg_catalog.int4, pg_catalog.float8, pg_catalog.text[], pg_catalog.bool, pg_catalog.int4, pg_catalog.bool, pg_catalog.int4,
-    pg_catalog.int4, pg_catalog.bool, pg_catalog.int4, pg_catalog.int4) IS
+    pg_catalog.int4, pg_catalog.bool, pg_catalog.int4, pg_catalog.float8, pg_catalog.int4) IS
     'the same for the backbone, the method and the choices of a task';
 
 CREATE FUNCTION @extschema@.ia3_render(template pg_catalog.text, fields pg_catalog.jsonb)

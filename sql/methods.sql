@@ -22,7 +22,7 @@ END $$;
 -- each method trains: the loss falls, the version records the method, and the task can be used
 CREATE TABLE method (name text, rate float8);
 INSERT INTO method VALUES ('ia3', 0.02), ('lora', 0.3), ('adapter', 0.1), ('compacter', 0.1), ('compacter++', 0.1),
-    ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3), ('prefix', 0.1), ('said', 1);
+    ('bitfit', 0.05), ('layernorm', 0.02), ('prompt', 0.3), ('prefix', 0.1), ('said', 1), ('full', 0.003), ('fish', 0.1);
 SELECT name, ia3_train(name, 'SELECT text, label FROM shots ORDER BY id', method => name,
                        steps => CASE name WHEN 'said' THEN 30 ELSE 12 END, batch_size => 6, learning_rate => rate, dropout => 0, seed => 7)
   FROM method;
@@ -39,7 +39,7 @@ SELECT name, max(abs(t.score - c.score)) < 0.05 AS same
 SELECT name, ia3_generate(name, 'my card was charged', 3) IS NOT NULL AS writes FROM method ORDER BY name;
 
 -- the default learning rate of a method is that of T-Few
-SELECT name, ia3_train('default_' || name, 'SELECT text, label FROM shots', method => name, steps => 1, seed => 1)
+SELECT name, ia3_train('default_' || name, 'SELECT text, label FROM shots', method => name, steps => 1, dropout => 0, seed => 1)
   FROM method;
 SELECT method, recipe -> 'learning_rate' AS learning_rate, recipe -> 'steps' AS steps
   FROM ia3.adapters WHERE task LIKE 'default%' ORDER BY method;
@@ -105,6 +105,7 @@ INSERT INTO variant VALUES
     ('x20', $$method => 'prefix', prefix_length => 20, learning_rate => 0.03$$),
     ('s500', $$method => 'said', intrinsic_dim => 500, learning_rate => 0.3$$),
     ('s5000', $$method => 'said', intrinsic_dim => 5000, learning_rate => 1$$),
+    ('f20', $$method => 'fish', keep_ratio => 0.02, learning_rate => 0.05$$),
     ('p3', $$method => 'prompt', prompt_length => 3, learning_rate => 0.3$$),
     ('p100', $$method => 'prompt', prompt_length => 100, decoder => false, learning_rate => 0.3$$);
 CREATE FUNCTION train(task text, options text, steps int DEFAULT 12) RETURNS text LANGUAGE sql AS $$
@@ -153,7 +154,10 @@ SELECT options, train('x', options) FROM unnest(ARRAY[
     $$targets => '{k,wi_1}'$$, $$targets => '{}'$$, $$targets => '{DenseReluDense.o}'$$,
     $$method => 'prompt', prompt_length => 0$$, $$method => 'prompt', prompt_length => 1001$$,
     $$method => 'prefix', prefix_length => 257$$, $$method => 'prefix', prompt_length => 4$$, $$method => 'prompt', prefix_length => 4$$,
-    $$method => 'said', intrinsic_dim => 2$$, $$method => 'said', intrinsic_dim => 20$$, $$method => 'said', rank => 1$$, $$intrinsic_dim => 500$$, $$vectors => true$$]) options;
+    $$method => 'said', intrinsic_dim => 2$$, $$method => 'said', intrinsic_dim => 20$$, $$method => 'said', rank => 1$$, $$intrinsic_dim => 500$$, $$vectors => true$$,
+    $$method => 'fish', keep_ratio => 0$$, $$method => 'fish', keep_ratio => 1e-8$$, $$method => 'fish', keep_ratio => 1.5$$,
+    $$method => 'fish', keep_ratio => 'NaN'$$, $$method => 'fish', rank => 1$$, $$method => 'full', keep_ratio => 0.1$$, $$keep_ratio => 0.1$$,
+    $$method => 'fish', optimizer => 'adamw', weight_decay => 0.1$$]) options;
 -- versions of earlier releases lack options, or have an older name for one
 BEGIN;
 INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
@@ -180,8 +184,8 @@ SELECT version, attempt(format('SELECT ia3_predict(%L, %L)', 'lora@' || version,
 ROLLBACK;
 -- with its configuration an adapter comes back with all its options, without it with the defaults of what the bytes do not tell
 SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1'), ia3_export_config(v.task || '@1')) FROM variant v
- WHERE v.task NOT IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20', 's500', 's5000', 'lv');
-SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1')) FROM variant v WHERE v.task IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20', 's500', 's5000', 'lv');
+ WHERE v.task NOT IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20', 's500', 's5000', 'f20', 'lv');
+SELECT v.task, ia3_import('copy_' || v.task, ia3_export(v.task || '@1')) FROM variant v WHERE v.task IN ('r2_k', 'b_qv', 'p3', 'x1', 'x20', 's500', 's5000', 'f20', 'lv');
 SELECT attempt($$SELECT ia3_export_config('r2_k')$$);
 SELECT attempt($$SELECT ia3_export_config('lv')$$);
 SELECT attempt($$SELECT ia3_import('peft', ia3_export('lv'), '{"peft_type": "LORA", "r": 2, "lora_alpha": 1, "target_modules": ["q"]}')$$);
@@ -215,6 +219,22 @@ SELECT attempt($$SELECT ia3_import('peft', ia3_export('lora'), '[]')$$);
 SELECT attempt(format('SELECT ia3_import(''peft'', ia3_export(%L), ''{"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 2}'')', task))
   FROM (VALUES ('x1'), ('p3'), ('lora')) v(task);
 SELECT attempt($$SELECT ia3_import('peft', ia3_export('lora'), '{"peft_type": "LN_TUNING"}')$$);
+--
+-- Versions that replace weights of the backbone
+--
+-- training goes on from them; fish keeps its mask
+SELECT task, train(task, format($$method => %L, init => %L, learning_rate => 0.0001, activate => false$$, task, task), 2) FROM unnest('{full,fish}'::text[]) task;
+SELECT b.task, abs((b.metrics -> 'loss_curve' ->> 0)::float8 - (a.metrics -> 'loss_curve' ->> -1)::float8) < 0.3 AS goes_on, length(a.vectors) = length(b.vectors) AS as_long
+  FROM ia3.adapters x JOIN ia3.adapter a USING (task, version), ia3.adapter b
+ WHERE x.task IN ('full', 'fish') AND a.version = 1 AND b.task = a.task AND b.version = 2 ORDER BY 1;
+-- a mean of weights is one; that of weights in different places is not
+SELECT attempt($$SELECT ia3_average('full', '{full@1,full@2}')$$), attempt($$SELECT ia3_average('fish', '{fish@1,fish@2}')$$);
+-- members of an ensemble have weights of their own
+SELECT train('many', $$method => 'full', ensemble => 2, learning_rate => 0.003$$, 4);
+SELECT count(*) FROM shots WHERE ia3_predict('many', text) IS NOT NULL;
+-- exchange with options
+SELECT ia3_import_task(ia3_export_task('f20'), 'f20_again') IS NOT NULL AS imported;
+SELECT ia3_predict('f20_again', text) = ia3_predict('f20@1', text) AS same FROM shots LIMIT 1;
 DROP TABLE variant;
 DROP FUNCTION with_config, train;
 

@@ -130,7 +130,11 @@ typedef struct ia3_method_cost {
     bool below_vectors; /* values below the (IA)³ vectors of the first layer need gradients */
     double trained;     /* how many values are trained if these are not the adapter's own; else 0 */
     double expanded;    /* how many values passes use if they are computed from an adapter's; else 0 */
-    double step;        /* multiply-adds of a step of training that do not depend on its rows */
+    double
+        weights; /* how many of the backbone's weights have copies of their own, all of which get gradients in training; else 0 */
+    double positions; /* how many of an adapter's values are not parameters, but say where weights stand */
+    double draws;     /* of an example, before the first step of training */
+    double step;      /* multiply-adds of a step of training that do not depend on its rows */
 } ia3_method_cost;
 
 /*
@@ -206,7 +210,7 @@ ia3_forward_flops(const ia3_sizes *s, const ia3_pass_rows *w, const ia3_method_c
 
 /*
  * FLOPs of the backward pass of an encoder-decoder model. The backbone is frozen, so each weight takes part in one
- * product, for the gradient of its input. The head takes part in two, since logits are not kept. Attention has five
+ * product, for the gradient of its input; where weights are trained, in another one for its own. The head takes part in two, since logits are not kept. Attention has five
  * products (S again, and the gradients of P, q, k, v) to the forward pass's two. Below the (IA)³ vectors of each stack's
  * first layer nothing is trained, so there neither the gradient of q is computed nor those of the inputs of q, k, v.
  */
@@ -225,6 +229,11 @@ ia3_backward_flops(const ia3_sizes *s, const ia3_pass_rows *w, const ia3_method_
         macs -= 3 * (w->encoder_rows + w->decoder_rows) * square + pairs * s->inner;
     macs +=
         w->encoder_rows * (m->encoder.backward + m->keys.backward) + w->decoder_rows * m->decoder.backward;
+    if (m->weights > 0) /* one more product for each weight */
+        macs += s->n_encoder * w->encoder_rows * ia3_layer_weights(s, false) +
+                s->n_decoder * (w->decoder_rows * (ia3_layer_weights(s, true) - 2 * square) +
+                                2 * w->encoder_rows * square) +
+                w->head_rows * s->vocab_size * s->d_model;
     return 2 * macs;
 }
 

@@ -27,9 +27,10 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 10
-#define IA3_FRAME_HEADER     9                    /* length, type, request */
-#define IA3_MAX_FRAME        (256u * 1024 * 1024) /* must be less than palloc's limit */
+#define IA3_PROTOCOL_VERSION 11
+#define IA3_FRAME_HEADER     9 /* length, type, request */
+#define IA3_MAX_FRAME                                                                                        \
+    (512u * 1024 * 1024) /* twice as much must be a little more than palloc's limit at most (layouts.c) */
 #define IA3_DIGEST_LEN       32
 #define IA3_MAX_INPUT_TOKENS 32768u /* per row */
 #define IA3_MAX_NEW_TOKENS   1024   /* that may be generated per row */

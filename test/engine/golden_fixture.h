@@ -171,6 +171,7 @@ golden_open(const golden_case *c)
     golden_ok(g->dev, &err);
     g->m = ia3_model_load(g->ck, g->dev, ia3_methods, NULL, NULL, &err);
     golden_ok(g->m, &err);
+    ia3_model_set_checkpoint(g->m, g->ck);
     g->config = ia3_model_config(g->m);
     g->layout = ia3_model_layout(g->m);
     g->vectors = golden_vectors(c->name, "adapter/adapter_model.safetensors", g->layout);

@@ -40,7 +40,7 @@ use_new(ia3_server *s, ia3_adapter_cache *cache, int i)
     ia3_error err = {0};
     for (size_t k = 0; k < n_values; k++)
         values[k] = 1 + (float) i / 1024;
-    ia3_cached_adapter *e = ia3_adapter_cache_put(cache, digest, layout, values);
+    ia3_cached_adapter *e = ia3_adapter_cache_put(cache, digest, layout, values, 0);
     assert_true(ia3_adapter_to_device(s, e, &err));
     ia3_adapter_cache_release(cache, e);
 }
@@ -67,7 +67,7 @@ test_thousand(void **state)
     ia3_checkpoint_close(ck);
     size_t n_values = ia3_model_layout(s.model)->n_values;
     double vectors = (double) ADAPTERS * (double) n_values * sizeof(float);
-    ia3_adapter_cache *cache = ia3_adapter_cache_create((size_t) 1 << 30, dispose, s.model);
+    ia3_adapter_cache *cache = ia3_adapter_cache_create((size_t) 1 << 30, 0, dispose, s.model);
 
     for (int i = 0; i < 10; i++)
         use_new(&s, cache, i);

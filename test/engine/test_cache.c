@@ -35,12 +35,18 @@ digest_of(int i, uint8_t digest[IA3_DIGEST_LEN])
 }
 
 static ia3_cached_adapter *
-put(ia3_adapter_cache *c, int i)
+put_with(ia3_adapter_cache *c, int i, size_t weights)
 {
     uint8_t digest[IA3_DIGEST_LEN];
     digest_of(i, digest);
     static const ia3_layout layout = {.n_values = VALUES};
-    return ia3_adapter_cache_put(c, digest, &layout, calloc(VALUES, sizeof(float)));
+    return ia3_adapter_cache_put(c, digest, &layout, calloc(VALUES, sizeof(float)), weights);
+}
+
+static ia3_cached_adapter *
+put(ia3_adapter_cache *c, int i)
+{
+    return put_with(c, i, 0);
 }
 
 /* Whether the cache has an adapter; does not keep a reference. */
@@ -58,7 +64,7 @@ has(ia3_adapter_cache *c, int i)
 static void
 test_adapter_eviction(void **state)
 {
-    ia3_adapter_cache *c = ia3_adapter_cache_create(3 * VALUES * sizeof(float), dispose, NULL);
+    ia3_adapter_cache *c = ia3_adapter_cache_create(3 * VALUES * sizeof(float), 0, dispose, NULL);
     for (int i = 0; i < 3; i++)
         ia3_adapter_cache_release(c, put(c, i));
     assert_int_equal(ia3_adapter_cache_count(c), 3);
@@ -78,11 +84,34 @@ test_adapter_eviction(void **state)
     ia3_adapter_cache_free(c);
 }
 
+/* Adapters with weights of their own have a limit of their own, which counts these; neither kind evicts the other. */
+static void
+test_weights(void **state)
+{
+    const size_t bytes = VALUES * sizeof(float), weights = 1000;
+    ia3_adapter_cache *c = ia3_adapter_cache_create(2 * bytes, 2 * (bytes + weights), dispose, NULL);
+    for (int i = 0; i < 2; i++) {
+        ia3_adapter_cache_release(c, put(c, i));
+        ia3_adapter_cache_release(c, put_with(c, 10 + i, weights));
+    }
+    assert_int_equal(ia3_adapter_cache_bytes(c), 4 * bytes + 2 * weights);
+    ia3_adapter_cache_release(c, put_with(c, 12, weights));
+    assert_true(has(c, 0) && has(c, 1) && has(c, 11) && has(c, 12));
+    assert_false(has(c, 10));
+    ia3_adapter_cache_release(c, put(c, 2));
+    assert_true(has(c, 1) && has(c, 2) && has(c, 11) && has(c, 12));
+    assert_false(has(c, 0));
+    ia3_adapter_cache_shrink(c);
+    assert_int_equal(ia3_adapter_cache_count(c), 0);
+    assert_int_equal(ia3_adapter_cache_bytes(c), 0);
+    ia3_adapter_cache_free(c);
+}
+
 /* Entries with references stay even above the limit, and are evicted when they are released. */
 static void
 test_adapter_pins(void **state)
 {
-    ia3_adapter_cache *c = ia3_adapter_cache_create(0, dispose, NULL);
+    ia3_adapter_cache *c = ia3_adapter_cache_create(0, 0, dispose, NULL);
     ia3_cached_adapter *held[300];
     for (int i = 0; i < 300; i++)
         held[i] = put(c, i);
@@ -377,9 +406,9 @@ main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_adapter_eviction), cmocka_unit_test(test_adapter_pins),
-        cmocka_unit_test(test_choice_sets),      cmocka_unit_test(test_lanes_share),
-        cmocka_unit_test(test_lanes_budget),     cmocka_unit_test(test_lanes_quick),
-        cmocka_unit_test(test_lanes_partial),
+        cmocka_unit_test(test_weights),          cmocka_unit_test(test_choice_sets),
+        cmocka_unit_test(test_lanes_share),      cmocka_unit_test(test_lanes_budget),
+        cmocka_unit_test(test_lanes_quick),      cmocka_unit_test(test_lanes_partial),
     };
     return cmocka_run_group_tests_name("cache", tests, NULL, NULL);
 }

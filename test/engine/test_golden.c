@@ -107,7 +107,7 @@ test_bias(void **state)
             assert_int_equal(ia3_relative_bucket(g->config, !decoder, d), (int) buckets[d + 149]);
         int layers = decoder ? g->config->n_dec : g->config->n_enc, tables = 0;
         for (int l = 0; l < layers; l++) {
-            ia3_bias *bias = decoder ? &g->m->dec_bias[l] : &g->m->enc_bias[l];
+            ia3_bias *bias = decoder ? &g->m->weights->dec_bias[l] : &g->m->weights->enc_bias[l];
             if (!golden_find(g, "bias.%s.%d", side, l)) {
                 assert_null(bias->table);
                 continue;

@@ -510,14 +510,15 @@ test_method_costs(void **state)
     put_method(&c, small, "ia3");
     assert_int_equal(test_call(&c, NULL), IA3_METHOD_OK);
     assert_int_equal(ia3_get_u64(&c.reader), 3 * (2 * 8 + 16) + 3 * (4 * 8 + 16));
-    for (int i = 0; i < 12; i++)
+    for (int i = 0; i < 15; i++)
         assert_true(ia3_get_f64(&c.reader) == 0);
     assert_int_equal(ia3_get_u32(&c.reader), 1);
     assert_true(!c.reader.bad && c.reader.p == c.reader.end);
 
     /* two keys and values of each of nine attentions, and the network that they are trained through */
-    const double costs[] = {
-        0, 0, 0, 0, 0, 0, 2, 2, 1, 3 * (2 * 8 + 512 * 9) + 9 * 16 * 513, 0, 3 * 2 * 512 * (3 * 8 + 9 * 16)};
+    const double costs[] = {0, 0, 0, 0, 0,
+                            0, 2, 2, 1, 3 * (2 * 8 + 512 * 9) + 9 * 16 * 513,
+                            0, 0, 0, 0, 3 * 2 * 512 * (3 * 8 + 9 * 16)};
     put_method(&c, small, "prefix");
     assert_int_equal(test_call(&c, NULL), IA3_METHOD_OK);
     assert_int_equal(ia3_get_u64(&c.reader), 9 * 2 * 16);
@@ -531,9 +532,22 @@ test_method_costs(void **state)
     assert_int_equal(test_call(&c, NULL), IA3_METHOD_OK);
     assert_int_equal(ia3_get_u64(&c.reader), 19999);
     double expanded = 0;
-    for (int i = 0; i < 12; i++)
+    for (int i = 0; i < 15; i++)
         expanded = i <= 10 ? ia3_get_f64(&c.reader) : expanded + ia3_get_f64(&c.reader);
     assert_true(expanded == 3 * (12 * (8 + 8) + 4 * (8 + 16)) + 17 * 8);
+    assert_int_equal(ia3_get_u32(&c.reader), 1);
+    assert_true(!c.reader.bad && c.reader.p == c.reader.end);
+
+    /* a 500th of all weights, each with its position, in two numbers; and two for the ratio */
+    const size_t weights = 32128 * 8 + 2 * 32 * 4 + 3 * (12 * 8 * 8 + 4 * 8 * 16) + 17 * 8,
+                 kept = weights / 500;
+    put_method(&c, small, "fish");
+    assert_int_equal(test_call(&c, NULL), IA3_METHOD_OK);
+    assert_int_equal(ia3_get_u64(&c.reader), 3 * kept + 2);
+    const double of_weights[] = {0,   0, 0, 0, 0, 0, 0, 0, 1, 0, 0, (double) weights, (double) (2 * kept + 2),
+                                 300, 0};
+    for (size_t i = 0; i < sizeof of_weights / sizeof *of_weights; i++)
+        assert_true(ia3_get_f64(&c.reader) == of_weights[i]);
     assert_int_equal(ia3_get_u32(&c.reader), 1);
     assert_true(!c.reader.bad && c.reader.p == c.reader.end);
 

@@ -7,6 +7,7 @@
  */
 #include "golden_methods.h"
 
+#include "engine/model/weights.h"
 #include "engine/recipe/generate.h"
 
 /* The configurations in test/golden/methods; training was computed for one of them. */
@@ -36,6 +37,7 @@ variant_of(int method)
     const char *record = strcmp(name, "adapter") == 0         ? "{\"bottleneck\": 5}"
                          : strncmp(name, "compacter", 9) == 0 ? "{\"bottleneck\": 8}"
                          : strcmp(name, "said") == 0          ? "{\"intrinsic_dim\": 200}"
+                         : strcmp(name, "fish") == 0          ? "{\"keep_ratio\": 0.05}"
                                                               : "";
     golden_ok(ia3_variant_read(&v, ia3_methods[method], record, strlen(record), &err), &err);
     return v;
@@ -56,6 +58,19 @@ gather(const fixture *f, int method, const char *prefix)
     return golden_gather(&f->expected, layout_of(f, method), "%s.%s", ia3_methods[method]->name, prefix);
 }
 
+/* All weights of the backbone, of which every third is reduced and every third enlarged, as the reference has them. */
+static float *
+other_weights(const fixture *f, const ia3_layout *l)
+{
+    float *values = malloc(l->n_values * sizeof *values);
+    ia3_error err = {0};
+    golden_ok(ia3_weights_read(f->g->ck, l, values, &err), &err);
+    for (int i = 0; i < l->n; i++)
+        for (int k = 0; k < l->entries[i].len; k++)
+            values[l->entries[i].offset + (size_t) k] *= (float) (1 + 0.0625 * (k % 3 - 1));
+    return values;
+}
+
 static fixture *
 open_fixture(void **state)
 {
@@ -66,7 +81,9 @@ open_fixture(void **state)
         if (i == 0) {
             f->values[i] = malloc(f->g->layout->n_values * sizeof(float));
             memcpy(f->values[i], f->g->vectors, f->g->layout->n_values * sizeof(float));
-        } else
+        } else if (layout_of(f, i)->weights)
+            f->values[i] = other_weights(f, layout_of(f, i));
+        else
             f->values[i] = gather(f, i, "");
         f->adapters[i] = golden_adapter(f->g, layout_of(f, i), f->values[i]);
     }
@@ -198,6 +215,51 @@ test_differences(void **state)
         golden_check_differences(f->g, &f->examples, &recipe, f->values[m], ia3_methods[m]->output != NULL);
         recipe.dropout = 0.1;
         golden_check_differences(f->g, &f->examples, &recipe, f->values[m], ia3_methods[m]->output != NULL);
+    }
+    close_fixture(f);
+}
+
+/* --- the choice of weights --- */
+
+/* Before the first step the weights are chosen that have the largest Fisher information in the reference. */
+static void
+test_mask(void **state)
+{
+    fixture *f = open_fixture(state);
+    ia3_error err = {0};
+    for (int m = 0; m < N_METHODS; m++) {
+        const ia3_layout *l = layout_of(f, m);
+        if (l->kept == 0)
+            continue;
+        const ia3_recipe recipe = recipe_of(m);
+        ia3_train *t = job_of(f, &recipe, NULL);
+        ia3_train_report report = {0};
+        float *chosen = malloc(l->n_values * sizeof *chosen), *after = malloc(l->n_values * sizeof *after);
+        for (int i = 0; i < GOLDEN_EXAMPLES;
+             i++) { /* without dropout, more draws of them would not tell more */
+            golden_ok(ia3_train_step(&t, 1, &err), &err);
+            ia3_train_last(t, &report);
+            assert_int_equal(report.step, 0);
+        }
+        ia3_train_values(t, chosen);
+        const float *want = golden_expected(&f->expected, l->kept, "%s.chosen", ia3_methods[m]->name);
+        size_t same = 0;
+        for (size_t i = 0, k = 0; i < l->kept && k < l->kept;) {
+            const size_t a = ia3_kept_position(l, chosen, i), b = (size_t) want[k];
+            same += a == b;
+            i += a <= b;
+            k += b <= a;
+        }
+        golden_limit(f->g, "mask", (double) (l->kept - same), 0.001 * (double) l->kept);
+        golden_ok(ia3_train_step(&t, 1, &err), &err);
+        ia3_train_last(t, &report);
+        assert_int_equal(report.step, 1);
+        ia3_train_values(t, after);
+        assert_memory_equal(after, chosen, 2 * l->kept * sizeof *after);
+        assert_memory_not_equal(after, chosen, l->n_values * sizeof *after);
+        ia3_train_free(t);
+        free(chosen);
+        free(after);
     }
     close_fixture(f);
 }
@@ -468,6 +530,7 @@ main(void)
         {"gradients and steps", test_gradients_and_steps, false, TRAINED},
         {"curve", test_curve, false, TRAINED},
         {"finite differences", test_differences, false, TRAINED},
+        {"mask", test_mask, false, TRAINED},
         {"new prefix", test_new_prefix, true, BOTH},
         {"fresh is bare", test_fresh_is_bare, true, BOTH},
         {"mixed is one by one", test_mixed_is_one_by_one, true, BOTH},

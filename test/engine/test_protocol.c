@@ -79,7 +79,7 @@ static void
 test_announced_length(void **state)
 {
     ia3_frame_reader reader = {0};
-    uint8_t head[IA3_FRAME_HEADER] = {0, 0, 0, 0x10, IA3_SCORE}; /* 256 MB */
+    uint8_t head[IA3_FRAME_HEADER] = {0, 0, 0, 0x20, IA3_SCORE}; /* 512 MB */
     const uint8_t *p = head;
     size_t n = sizeof head;
     ia3_frame frame;
@@ -87,7 +87,7 @@ test_announced_length(void **state)
     assert_true(ia3_frame_held(&reader) <= 65536);
     ia3_frame_reader_clear(&reader);
 
-    static const uint8_t bad[][4] = {{0, 0, 0, 0}, {4, 0, 0, 0}, {1, 0, 0, 0x10}, {255, 255, 255, 255}};
+    static const uint8_t bad[][4] = {{0, 0, 0, 0}, {4, 0, 0, 0}, {1, 0, 0, 0x20}, {255, 255, 255, 255}};
     for (int i = 0; i < 4; i++) {
         p = bad[i];
         n = 4;
@@ -242,7 +242,7 @@ test_counts(void **state)
 static void
 test_large_question(void **state)
 {
-    enum { CHOICES = 4000, ROWS = 9000 }; /* 288 MB of scores */
+    enum { CHOICES = 4000, ROWS = 18000 }; /* 576 MB of scores */
     ia3_writer w = {0};
     ia3_frame_begin(&w, IA3_SCORE, 1);
     w.len = 0;

@@ -45,14 +45,26 @@ test_counts(void **state)
         {"prefix", "{\"prefix_length\": 7}", 7 * 72 * 2 * 2048},
         {"said", "", 19999}, /* 20 K in the paper, and 500 K */
         {"said", "{\"intrinsic_dim\": 500000}", 499999},
+        {"full", "", 2849757184},
+        {"fish", "", 5699514}, /* 5.7 M in the paper, and 570 K */
+        {"fish", "{\"keep_ratio\": 0.0002}", 569951},
     };
-    const ia3_config c = {
-        .n_enc = 24, .n_dec = 24, .d_model = 2048, .inner = 2048, .d_ff = 5120, .gated = true};
+    const ia3_config c = {.n_enc = 24,
+                          .n_dec = 24,
+                          .d_model = 2048,
+                          .inner = 2048,
+                          .d_ff = 5120,
+                          .vocab_size = 32128,
+                          .n_buckets = 32,
+                          .n_heads = 32,
+                          .gated = true,
+                          .own_head = true};
 
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         ia3_layout *l = ia3_layout_create(&c, golden_variant(cases[i].method, cases[i].options));
-        if (l->n_values != cases[i].values)
-            fail_msg("%s %s has %zu values", cases[i].method, cases[i].options, l->n_values);
+        const size_t values = l->n_values - (size_t) l->cost.positions;
+        if (values != cases[i].values)
+            fail_msg("%s %s has %zu values", cases[i].method, cases[i].options, values);
         ia3_layout_free(l);
     }
 }
@@ -63,8 +75,13 @@ test_steps(void **state)
 {
     for (int i = 0; ia3_methods[i]; i++) {
         const char *name = ia3_methods[i]->name;
-        bool fewer = strcmp(name, "adapter") == 0 || strncmp(name, "compacter", 9) == 0;
-        assert_int_equal(ia3_methods[i]->steps, strcmp(name, "said") == 0 ? 3000 : fewer ? 500 : 1000);
+        const int steps = strcmp(name, "said") == 0            ? 3000
+                          : strcmp(name, "fish") == 0          ? 1500
+                          : strcmp(name, "full") == 0          ? 300
+                          : strcmp(name, "adapter") == 0       ? 500
+                          : strncmp(name, "compacter", 9) == 0 ? 500
+                                                               : 1000;
+        assert_int_equal(ia3_methods[i]->steps, steps);
     }
 }
 
@@ -115,6 +132,8 @@ test_json(void **state)
         {"compacter++", "{\"bottleneck\": 516}", "bottleneck must be between 0 and 512"},
         {"prefix", "{\"prefix_length\": 257}", "prefix_length must be between 1 and 256"},
         {"said", "{\"intrinsic_dim\": 2}", "intrinsic_dim must be between 3 and 16777216"},
+        {"fish", "{\"keep_ratio\": 1.5}", "keep_ratio must be between 1e-09 and 1"},
+        {"full", "{\"keep_ratio\": 1}", "the method \"full\" has no option \"keep_ratio\""},
         {"said", "{\"rank\": 2}", "the method \"said\" has no option \"rank\""},
         {"prefix", "{\"prompt_length\": 2}", "the method \"prefix\" has no option \"prompt_length\""},
     };

@@ -59,7 +59,7 @@ set_up(void)
         .tok = server.tokenizer,
         .methods = ia3_model_methods(server.model),
         .layouts = ia3_model_layouts(server.model),
-        .adapters = ia3_adapter_cache_create(options.adapter_cache_size, dispose, NULL),
+        .adapters = ia3_adapter_cache_create(options.adapter_cache_size, SIZE_MAX, dispose, NULL),
         .sets = ia3_choice_sets_create(server.tokenizer, ia3_model_config(server.model)->start_id, 1 << 16),
         .stats = &server.stats,
     };

@@ -3,10 +3,12 @@
 
 The methods that (IA)3 is compared with, on the checkpoints that generate.py left: LoRA and prompt tuning as peft
 computes them, biases and scales of norms by hooks on transformers' modules, for peft has no such methods; adapters and Compacter as T-Few's modules, behind sub-layers;
-prefixes as its attentions have them, trained through its network (prefix.py); projections of one vector (said.py). Names are
+prefixes as its attentions have them, trained through its network (prefix.py); projections of one vector (said.py); the weights of the
+model itself (weights.py). Names are
 METHOD.TENSOR (the adapter, named as the engine stores it; lora_vectors is LoRA with vectors of (IA)3), METHOD.scores.INPUT, METHOD.losses (total, lm,
 unlikelihood, length_norm of the "tfew" batch), METHOD.grad.TENSOR, after five steps of Adafactor METHOD.final.TENSOR,
-METHOD.curve (the losses of twenty other steps), and prefix.start.TENSOR (a new prefix). Everything is computed in float64 and stored in float32.
+METHOD.curve (the losses of twenty other steps), and prefix.start.TENSOR (a new prefix). Of "full" there are no values to begin with,
+because the test computes them; "fish" has a random mask, and fish.chosen is that which the examples lead to. Everything is computed in float64 and stored in float32.
 t5-relu-tied has the scores only.
 """
 
@@ -25,10 +27,11 @@ import configs  # noqa: E402
 import oracle  # noqa: E402
 import prefix  # noqa: E402
 import said  # noqa: E402
+import weights  # noqa: E402
 
 RANK, WIDTH, PHM_WIDTH, TOKENS, STEPS, CURVE, BATCH = 4, 5, 8, 10, 5, 20, 4
 RATES = {"lora": 3e-3, "lora_vectors": 3e-3, "adapter": 3e-3, "compacter": 3e-3, "compacter++": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2,
-         "prefix": 3e-3, "said": 3e-3}
+         "prefix": 3e-3, "said": 3e-3, "full": 3e-3, "fish": 3e-3}
 LINEARS = ["q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"]
 TRAINED = "t5-gated-untied"
 PREFIX = "base_model.model."
@@ -175,6 +178,75 @@ def add_said(base):
     return Plain(base), parameters
 
 
+class Masked:
+    """Some of the weights, as an adapter: positions and values. What is trained is the whole tensors, with masked gradients."""
+
+    def __init__(self, base, positions):
+        self.params, self.positions = weights.parameters(base), positions
+        self.mask = torch.zeros(sum(p.numel() for p in self.params.values()), dtype=torch.bool)
+        self.mask[torch.from_numpy(positions)] = True
+
+    def clear_others(self):
+        masks = self.mask.split([p.numel() for p in self.params.values()])
+        for p, m in zip(self.params.values(), masks):
+            p.grad *= m.reshape(p.shape)
+
+    def adapter(self):
+        ratio = np.float32(weights.KEEP_RATIO)
+        return weights.split(self.positions) | {
+            "fish_mask.values": weights.gather([p.detach() for p in self.params.values()], self.positions),
+            "fish_mask.keep_ratio": np.array([ratio]),
+            "fish_mask.keep_ratio_rest": np.array([np.float32(weights.KEEP_RATIO - float(ratio))])}
+
+    def gradients(self):
+        zeros = np.zeros(len(self.positions))
+        return {"fish_mask.high": zeros, "fish_mask.low": zeros, "fish_mask.keep_ratio": np.zeros(1), "fish_mask.keep_ratio_rest": np.zeros(1),
+                "fish_mask.values": weights.gather([p.grad for p in self.params.values()], self.positions)}
+
+
+def run_weights(golden, method, out):
+    """Scores, losses, gradients and steps with trained weights, like run and train."""
+    base = oracle.fill(oracle.make_base(golden), load_file(f"{golden.name}/model.safetensors")).double()
+    model, params = Plain(base), weights.parameters(base)
+    examples, masked = configs.draw_examples(golden), None
+    if method == "fish":
+        out["fish.chosen"] = weights.mask(model, params, examples)
+        n, rng = sum(p.numel() for p in params.values()), np.random.default_rng(golden.seed + 6000)
+        masked = Masked(base, np.sort(rng.choice(n, int(n * weights.KEEP_RATIO), replace=False)))
+        before = [p.detach().clone() for p in params.values()]
+        weights.move(params)
+        flat = weights.gather([p.detach() for p in params.values()], masked.positions)
+        whole = torch.cat([p.reshape(-1) for p in before])
+        whole[masked.mask] = torch.from_numpy(flat)
+        for p, x in zip(params.values(), whole.split([p.numel() for p in before])):
+            p.data = x.reshape(p.shape)
+        out |= {f"fish.{n}": x for n, x in masked.adapter().items()}
+    else:
+        weights.move(params)
+    with torch.no_grad():
+        for i, (ids, choices) in enumerate(configs.draw_inputs(golden)):
+            encoded = oracle.encode(model, ids)
+            out[f"{method}.scores.{i}"] = np.array([float(oracle.logprobs(model, encoded, c).mean()) for c in choices])
+    if golden.name != TRAINED:
+        return
+    for p in params.values():
+        p.grad = None
+    start = [p.detach().clone() for p in params.values()]
+    total, parts = oracle.losses(model, examples[:5], "batch")
+    total.backward()
+    out[f"{method}.losses"] = np.array([float(x.detach()) for x in (total, *parts)])
+    grads = masked.gradients() if masked else {n: p.grad.numpy().copy() for n, p in params.items()}
+    out |= {f"{method}.grad.{n}": g for n, g in grads.items()}
+    clear = masked.clear_others if masked else lambda: None
+    steps(method, model, params, examples, configs.draw_plan(golden, STEPS, BATCH), clear)
+    final = masked.adapter() if masked else {n: p.detach().numpy().copy() for n, p in params.items()}
+    out |= {f"{method}.final.{n}": x for n, x in final.items()}
+    for p, x in zip(params.values(), start):
+        p.data = x
+    plan = [[(BATCH * s + k) % len(examples) for k in range(BATCH)] for s in range(CURVE)]
+    out[f"{method}.curve"] = np.array(steps(method, model, params, examples, plan, clear))
+
+
 def through_network(base, parameters):
     """Makes the prefixes results of a network; its parameters, and a function that computes the prefixes."""
     def full(name):
@@ -200,8 +272,7 @@ def peft_score(model, ids, choice):
 
 
 def run(golden, method, out):
-    weights = load_file(f"{golden.name}/model.safetensors")
-    base = oracle.fill(oracle.make_base(golden), weights).double()
+    base = oracle.fill(oracle.make_base(golden), load_file(f"{golden.name}/model.safetensors")).double()
     for p in base.parameters():
         p.requires_grad_(False)
     if method == "prefix":
@@ -228,7 +299,7 @@ def run(golden, method, out):
         train(golden, method, model, parameters, out)
 
 
-def steps(method, model, parameters, examples, plan):
+def steps(method, model, parameters, examples, plan, clear=lambda: None):
     """Takes steps of the optimizer; the losses before them."""
     trained, results = list(parameters.values()), dict
     if method == "prefix":
@@ -241,6 +312,7 @@ def steps(method, model, parameters, examples, plan):
         loss = oracle.losses(model, [examples[i] for i in batch], "batch")[0]
         loss.backward()
         losses.append(float(loss.detach()))
+        clear()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
     for name, value in results().items():
@@ -271,7 +343,8 @@ for golden in configs.CONFIGS:
         out = {}
         with oracle.precision(torch.float64):
             for method in RATES:
-                run(golden, method, out)
+                oracle.encode = plain_encode
+                (run_weights if method in ("full", "fish") else run)(golden, method, out)
         save_file({n: np.ascontiguousarray(x, dtype=np.float32) for n, x in out.items()},
                   f"methods/{golden.name}.safetensors")
         print(golden.name, len(out), "tensors")

@@ -89,6 +89,15 @@ sharing_engines(size_t memory_limit)
     return SIZE_MAX - memory_limit <= 255 ? SIZE_MAX - memory_limit : 0;
 }
 
+/* Notes the limit for whoever plans with it. */
+static ia3_device *
+opened(ia3_device *dev, size_t memory_limit)
+{
+    if (dev)
+        dev->memory_limit = memory_limit;
+    return dev;
+}
+
 static ia3_device *
 open_cpu(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
 {
@@ -97,7 +106,7 @@ open_cpu(ia3_dtype dtype, int threads, size_t memory_limit, ia3_error *err)
         memory_limit = ia3_host_memory("") / 4 * 3 / sharing;
         ia3_log(IA3_LOG_LOG, "memory limit: %zu MB", memory_limit >> 20);
     }
-    return ia3_cpu_open(dtype, threads, memory_limit, err);
+    return opened(ia3_cpu_open(dtype, threads, memory_limit, err), memory_limit);
 }
 
 static ia3_device *
@@ -109,7 +118,8 @@ open_gpu(int index, ia3_dtype dtype, size_t memory_limit, ia3_error *err)
         return NULL;
     }
     const ia3_device_module *m = load_module(err);
-    return m ? m->open(index, dtype, sharing_engines(memory_limit) ? 0 : memory_limit, err) : NULL;
+    const size_t limit = sharing_engines(memory_limit) ? 0 : memory_limit;
+    return m ? opened(m->open(index, dtype, limit, err), limit) : NULL;
 }
 
 /* The number of GPUs that "auto" may try. */

@@ -428,6 +428,7 @@ struct ia3_device {
     size_t cache; /* bytes of activations that stay in caches if they are worked on together; 0: any number */
     int ff_rows; /* rows that go through a feed-forward layer at once, because its activations take the most memory; 0: all */
     int max_d_kv; /* the widest head that attention supports; 0: no limit. Checked when a model is loaded */
+    size_t memory_limit; /* in bytes; 0: none */
     jmp_buf *oom; /* where arena_alloc jumps when there is no memory; score and train set it around a pass */
 };
 

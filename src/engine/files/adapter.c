@@ -185,6 +185,17 @@ fill_up(const ia3_layout *layout, const bool *seen, float *values, ia3_error *er
     return true;
 }
 
+static bool
+valid(const ia3_layout *layout, const float *values, ia3_error *err)
+{
+    const ia3_layout *one = layout->member ? layout->member : layout;
+    bool ok = true;
+
+    for (size_t i = 0; ok && one->variant.method->valid && i < (size_t) layout->members; i++)
+        ok = one->variant.method->valid(one, values + i * one->n_values, err);
+    return ok;
+}
+
 float *
 ia3_adapter_parse(const ia3_layout *layout, const uint8_t *data, size_t len, ia3_error *err)
 {
@@ -196,7 +207,8 @@ ia3_adapter_parse(const ia3_layout *layout, const uint8_t *data, size_t len, ia3
     bool *seen = ia3_alloc_array(layout->n, sizeof *seen);
     float *values = ia3_alloc_array(layout->n_values, sizeof *values);
 
-    if (!parse_tensors(layout, st, values, seen, err) || !fill_up(layout, seen, values, err)) {
+    if (!parse_tensors(layout, st, values, seen, err) || !fill_up(layout, seen, values, err) ||
+        !valid(layout, values, err)) {
         free(values);
         values = NULL;
     }

@@ -391,6 +391,7 @@ resolve_roles(ia3_checkpoint *ck, ia3_error *err)
         return false;
     ck->embedding = &embedding->host;
     ck->head = &head->host;
+    ck->config.own_head = head != embedding;
     return true;
 }
 
@@ -498,6 +499,7 @@ ia3_checkpoint_in_memory(const ia3_config *config, ia3_dtype dtype, bool own_hea
 
     ck->directory = ia3_strdup("");
     ck->config = *config;
+    ck->config.own_head = own_head;
     ck->graph = ia3_state_dict(config, &n);
     ck->tensors = ia3_alloc_array((size_t) n + 2, sizeof *ck->tensors);
     for (int i = 0; i < n; i++)

@@ -171,7 +171,7 @@ read_scaling(const reader *r, ia3_config *c)
 
     if (!read_bool(r, "tie_word_embeddings", true, &tied))
         return false;
-    c->untied = !tied;
+    c->untied = c->own_head = !tied;
     return read_bool(r, "scale_decoder_outputs", tied && strcmp(c->model_type, "mt5") != 0, &c->scale_logits);
 }
 
@@ -352,7 +352,7 @@ ia3_config_json(const ia3_config *c)
     put_float(o, "layer_norm_epsilon", c->eps);
     put_float(o, "dropout_rate", c->dropout_rate);
     put_activation(o, c);
-    json_object_set_new(o, "tie_word_embeddings", json_boolean(!c->untied));
+    json_object_set_new(o, "tie_word_embeddings", json_boolean(!c->own_head));
     json_object_set_new(o, "scale_decoder_outputs", json_boolean(c->scale_logits));
     put_int(o, "pad_token_id", c->pad_id);
     put_eos(o, c);

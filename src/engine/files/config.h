@@ -21,6 +21,8 @@ typedef struct ia3_config {
     bool bias_every_layer; /* umt5: each self-attention has its own bias table */
     bool scale_logits;     /* multiply by d_model^-0.5 before the head */
     bool untied;           /* the configuration says that the head is not the embedding */
+    bool
+        own_head; /* there is a head that is not the embedding; what the checkpoint has counts, if there is one */
     int pad_id, eos_id, start_id;
     int n_more_eos; /* further tokens that end a generated text, usually none */
     int more_eos[IA3_MAX_MORE_EOS];

@@ -4,6 +4,7 @@
  */
 #include "layout.h"
 
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,9 +25,11 @@ add(ia3_layout *l, int ndim, int slices, int rows, int cols, float start, const 
     }
 
     ia3_layout_entry *e = &l->entries[l->n++];
+    const double len = (double) slices * rows * cols;
 
+    /* a layout with a longer tensor only says how many values it would have, which are too many (layouts.c) */
     *e = (ia3_layout_entry){.offset = l->n_values,
-                            .len = slices * rows * cols,
+                            .len = len < INT_MAX ? (int) len : INT_MAX,
                             .ndim = ndim,
                             .slices = slices,
                             .rows = rows,
@@ -34,7 +37,7 @@ add(ia3_layout *l, int ndim, int slices, int rows, int cols, float start, const 
                             .uses = 1,
                             .start = start};
     vsnprintf(e->name, sizeof e->name, format, args);
-    l->n_values += (size_t) e->len;
+    l->n_values += (size_t) len;
     return e;
 }
 
@@ -174,6 +177,15 @@ compare_names(const void *a, const void *b, void *layout)
     return strcmp(l->entries[*(const int *) a].name, l->entries[*(const int *) b].name);
 }
 
+static void
+index_names(ia3_layout *l)
+{
+    l->by_name = ia3_alloc_array((size_t) l->n, sizeof *l->by_name);
+    for (int i = 0; i < l->n; i++)
+        l->by_name[i] = i;
+    qsort_r(l->by_name, (size_t) l->n, sizeof *l->by_name, compare_names, l);
+}
+
 bool
 ia3_layout_has_factors(const ia3_layout *l)
 {
@@ -216,7 +228,12 @@ count_work(ia3_layout *l)
 
     c->lead_rows = l->lead_rows;
     c->decoder_lead_rows = l->dec_lead_rows;
-    c->below_vectors = l->hooks;
+    c->below_vectors = l->hooks || l->weights;
+    if (l->weights) {
+        c->weights = (double) l->n_values;
+        c->draws = l->variant.method->mask_draws;
+        return;
+    }
     for (int i = 0; i < l->n && l->entries[i].offset < l->rest; i++) {
         const ia3_layout_entry *e = &l->entries[i];
 
@@ -304,19 +321,22 @@ build(ia3_layout *l, const ia3_config *config)
     const ia3_method *method = l->variant.method;
     ia3_layout *in_passes = l;
 
-    if (method->expansion)
+    if (method->expansion || method->mask_draws > 0)
         in_passes = l->expanded = without_tensors(config, l->variant);
+    in_passes->weights = method->weights;
     add_modules(in_passes, config);
     if (method->tensors)
         method->tensors(l, config);
     if (method->reparameterization)
         add_trained(l, config);
     in_passes->plain = method->fused && is_standard(l, config);
-    in_passes->hooks = !method->fused || changes_outputs(in_passes);
+    in_passes->hooks = !method->weights && (!method->fused || changes_outputs(in_passes));
     count_work(in_passes);
     if (in_passes != l) {
+        index_names(in_passes);
         l->cost = in_passes->cost;
-        l->cost.expanded = (double) in_passes->n_values;
+        l->cost.expanded = method->expansion ? (double) in_passes->n_values : 0;
+        l->cost.positions = l->kept > 0 ? (double) (l->n_values - l->kept) : 0;
     }
 }
 
@@ -330,10 +350,7 @@ ia3_layout_create(const ia3_config *config, ia3_variant variant)
         ia3_ensemble_layout(l, config);
     else
         build(l, config);
-    l->by_name = ia3_alloc_array((size_t) l->n, sizeof *l->by_name);
-    for (int i = 0; i < l->n; i++)
-        l->by_name[i] = i;
-    qsort_r(l->by_name, (size_t) l->n, sizeof *l->by_name, compare_names, l);
+    index_names(l);
     return l;
 }
 

@@ -89,7 +89,15 @@ typedef struct ia3_layout {
     bool gated; /* the backbone has wi_1 */
     bool plain; /* the fused method, and its values are where ia3_enc_offset and ia3_dec_offset say */
     int kinds;  /* of linear layers that have values, as bits */
-    bool hooks; /* rows of such adapters need calls of the method's hooks */
+    bool
+        weights; /* the tensors are those of the backbone, under their names in its state dict, and passes use them in its place */
+    /*
+     * of adapters that replace some weights, how many; else 0. The first tensors are three vectors of this length: positions among the
+     * weights, as values of layout->expanded, in ascending order, divided by 65536 and the rest, and the weights that stand there.
+     * Others are of one number each, which is always the initial value
+     */
+    size_t kept;
+    bool hooks;           /* rows of such adapters need calls of the method's hooks */
     ia3_method_cost cost; /* what the method adds to the backbone's work */
 
     bool vectors; /* the values that belong to no place are vectors of (IA)³, in its standard layout */
@@ -118,6 +126,31 @@ static inline const ia3_layout *
 ia3_layout_in_passes(const ia3_layout *l)
 {
     return l->expanded ? l->expanded : l;
+}
+
+/* Whether its adapters, or the members of its ensembles, replace weights. */
+static inline bool
+ia3_layout_replaces(const ia3_layout *l)
+{
+    return ia3_layout_in_passes(l->member ? l->member : l)->weights;
+}
+
+/* Position number i of an adapter that replaces some weights, and the weight there. */
+static inline size_t
+ia3_kept_position(const ia3_layout *l, const float *values, size_t i)
+{
+    return (size_t) (int64_t) (values[i] + 0.5) * 65536 + (size_t) (int64_t) (values[l->kept + i] + 0.5);
+}
+static inline void
+ia3_keep_position(const ia3_layout *l, float *values, size_t i, size_t position)
+{
+    values[i] = (float) (position / 65536);
+    values[l->kept + i] = (float) (position % 65536);
+}
+static inline float
+ia3_kept_value(const ia3_layout *l, const float *values, size_t i)
+{
+    return values[2 * l->kept + i];
 }
 
 /* Whether there are factors of products among the tensors, so that a mean of adapters does not do what they do on average. */

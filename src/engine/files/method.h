@@ -98,6 +98,8 @@ typedef struct ia3_method {
     const ia3_method_option *options; /* at most IA3_MAX_OPTIONS; ends with a NULL name; NULL: none */
     /* Whether the backbone can have such adapters; NULL: always. It returns false after setting err (IA3_E_INVALID). */
     bool (*suits)(const ia3_layout *l, ia3_error *err);
+    /* Whether an adapter's values are possible beyond being finite; NULL: always. IA3_E_BAD_ADAPTER. values [l->n_values] */
+    bool (*valid)(const ia3_layout *l, const float *values, ia3_error *err);
     int d_model_multiple; /* if not 0, only backbones whose d_model is a multiple of this can have such adapters */
 
     /*
@@ -143,6 +145,16 @@ typedef struct ia3_method {
     const ia3_reparameterization *reparameterization;
     const ia3_expansion
         *expansion; /* NULL: passes use the values as they are stored. Not together with the former */
+
+    /*
+     * Versions of a method with `weights` replace weights of the backbone. The layout that passes use has all of the backbone's tensors,
+     * under their names in its state dict without a prefix; and no hooks. They are trained from their values in the checkpoint, in fp32.
+     * mask_draws: not 0 if only some of them are: those that have the largest Fisher information in so many draws of an example
+     * from those trained on (recipe/mask.h). An adapter then has these, and where they stand (`kept` in layout.h), while all
+     * weights are layout->expanded, whose tensors without a module `tensors` adds, too; there is no expansion.
+     */
+    bool weights;
+    int mask_draws;
 
     /*
      * The graph. `fused` means that the kernels themselves multiply by the values (ia3_scale), which vectors.c finds;

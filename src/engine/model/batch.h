@@ -54,6 +54,14 @@ typedef struct ia3_batch {
     int n_others, n_hooked, n_placed, n_keyed, n_scaled;
     ia3_segments enc_segments, dec_segments;
 
+    /*
+     * The weights that the pass runs with, if a version replaces them; it is then the only slot. NULL: the backbone's. In training
+     * weight_layout and weight_grads say where the gradients of weights are added.
+     */
+    ia3_weights *weights;
+    const ia3_layout *weight_layout;
+    float *weight_grads;
+
     /* dropout (training only): its probability, and one key per row; NULL: no dropout */
     float dropout;
     uint64_t *enc_keys, *dec_keys;

@@ -33,6 +33,34 @@ ia3_relative_bucket(const ia3_config *c, bool bidirectional, int relative)
     return bucket + (far < n - 1 ? far : n - 1);
 }
 
+static void *
+room(ia3_model *m, size_t bytes)
+{
+    return m->dev->ops->alloc(m->dev, bytes);
+}
+
+static void
+release(ia3_model *m, void *p)
+{
+    if (p)
+        m->dev->ops->free(m->dev, p);
+}
+
+/* Expands the table on the host. */
+static void
+expand(ia3_model *m, const ia3_bias *b, float *expanded, const int32_t *buckets, int width)
+{
+    const int heads = m->config.n_heads;
+    const size_t bytes = (size_t) heads * (size_t) width * sizeof(float);
+    float *host = ia3_alloc(bytes);
+    for (int i = 0; i < width; i++)
+        for (int h = 0; h < heads; h++)
+            host[(size_t) h * (size_t) width + (size_t) i] =
+                b->table[(size_t) buckets[i] * (size_t) heads + (size_t) h];
+    m->dev->ops->upload(m->dev, expanded, host, bytes);
+    free(host);
+}
+
 void
 ia3_bias_cover(ia3_model *m, ia3_bias *b, int length)
 {
@@ -43,23 +71,28 @@ ia3_bias_cover(ia3_model *m, ia3_bias *b, int length)
         span *= 2;
 
     int heads = m->config.n_heads, width = 2 * span - 1;
-    size_t bytes = (size_t) heads * width * sizeof(float);
-    float *device = m->dev->ops->alloc(m->dev, bytes);
-    if (!device) {
+    int32_t *buckets = ia3_alloc_array((size_t) width, sizeof *buckets);
+    for (int i = 0; i < width; i++)
+        buckets[i] = ia3_relative_bucket(&m->config, b->bidirectional, i - (span - 1));
+    float *expanded = room(m, (size_t) heads * (size_t) width * sizeof *expanded);
+    int32_t *bucket_of = b->master ? room(m, (size_t) width * sizeof *bucket_of) : NULL;
+    if (!expanded || (b->master && !bucket_of)) {
+        free(buckets);
+        release(m, expanded);
+        release(m, bucket_of);
         if (m->dev->oom)
             longjmp(*m->dev->oom, 1);
         abort();
     }
-    float *host = ia3_alloc(bytes);
-    for (int i = 0; i < width; i++) {
-        int bucket = ia3_relative_bucket(&m->config, b->bidirectional, i - (span - 1));
-        for (int h = 0; h < heads; h++)
-            host[(size_t) h * width + i] = b->table[(size_t) bucket * heads + h];
-    }
-    m->dev->ops->upload(m->dev, device, host, bytes);
-    free(host);
-    if (b->expanded)
-        m->dev->ops->free(m->dev, b->expanded);
-    b->expanded = device;
+    if (b->master) {
+        m->dev->ops->upload(m->dev, bucket_of, buckets, (size_t) width * sizeof *buckets);
+        m->dev->ops->bias_expand(m->dev, expanded, b->master, bucket_of, heads, span);
+    } else
+        expand(m, b, expanded, buckets, width);
+    free(buckets);
+    release(m, b->expanded);
+    release(m, b->bucket_of);
+    b->expanded = expanded;
+    b->bucket_of = bucket_of;
     b->span = span;
 }

@@ -79,7 +79,7 @@ prepare_decoder(ia3_pass *p)
 {
     const ia3_batch *b = p->batch;
     for (int i = 0; i < p->m->config.n_dec; i++)
-        ia3_bias_cover(p->m, p->m->dec[i].self.bias, b->max_depth);
+        ia3_bias_cover(p->m, p->w->dec[i].self.bias, b->max_depth);
     prepare_stack(p, &p->dec, true);
     p->parent = ints_to_device(p, &b->dec_parent);
     p->depth = ints_to_device(p, &b->dec_depth);
@@ -94,7 +94,7 @@ prepare(ia3_pass *p)
 {
     const ia3_batch *b = p->batch;
     for (int i = 0; i < p->m->config.n_enc; i++)
-        ia3_bias_cover(p->m, p->m->enc[i].self.bias, b->max_input);
+        ia3_bias_cover(p->m, p->w->enc[i].self.bias, b->max_input);
     prepare_stack(p, &p->enc, false);
     p->slot_of_input = ints_to_device(p, &b->slot_of_input);
     ia3_pass_find_vectors(p);
@@ -323,7 +323,7 @@ attend_in_slices(ia3_pass *p, const ia3_stack *s, const input_group *in, int lay
 static void
 self_attention(ia3_pass *p, ia3_stack *s, const input_group *in, int layer)
 {
-    const ia3_self_attention *w = s->decoder ? &p->m->dec[layer].self : &p->m->enc[layer].self;
+    const ia3_self_attention *w = s->decoder ? &p->w->dec[layer].self : &p->w->enc[layer].self;
     int inner = p->m->config.inner;
     ia3_saved_attention scratch = {0}, *keep = p->training ? &s->saved[layer].self : &scratch;
     size_t mark = OPS->arena_mark(DEV);
@@ -364,7 +364,7 @@ attend_keys(ia3_pass *p, int layer, int n, ia3_saved_attention *keep)
         size_t mark = OPS->arena_mark(DEV);
         keep->kv = act_room(p, s.rows, 2 * (size_t) p->m->config.inner);
         ia3_pass_product(p, &s, (ia3_place){true, layer, IA3_PART_CROSS_KV}, keep->kv,
-                         (const char *) p->enc.out + (size_t) in.row * row_bytes, p->m->dec[layer].cross.kv,
+                         (const char *) p->enc.out + (size_t) in.row * row_bytes, p->w->dec[layer].cross.kv,
                          IA3_OUT_ACT);
         if (p->m->trace)
             ia3_trace_cross(p, layer, keep->kv);
@@ -389,13 +389,13 @@ attend_states(ia3_pass *p, int layer, int n, const ia3_saved_attention *keep)
     a.k_offsets += n;
     a.scale_k.slot_of += n;
     a.scale_v.slot_of += n;
-    OPS->state_attention(DEV, &a, p->enc.out, p->m->dec[layer].cross.kv);
+    OPS->state_attention(DEV, &a, p->enc.out, p->w->dec[layer].cross.kv);
 }
 
 static void
 cross_attention(ia3_pass *p, int layer)
 {
-    const ia3_cross_attention *w = &p->m->dec[layer].cross;
+    const ia3_cross_attention *w = &p->w->dec[layer].cross;
     ia3_stack *s = &p->dec;
     int inner = p->m->config.inner, n = p->batch->n_inputs - p->batch->n_by_states;
     ia3_saved_attention scratch = {0}, *keep = p->training ? &s->saved[layer].cross : &scratch;
@@ -420,7 +420,7 @@ cross_attention(ia3_pass *p, int layer)
 static void
 feed_forward(ia3_pass *p, ia3_stack *s, int layer)
 {
-    const ia3_ff *w = s->decoder ? &p->m->dec[layer].ff : &p->m->enc[layer].ff;
+    const ia3_ff *w = s->decoder ? &p->w->dec[layer].ff : &p->w->enc[layer].ff;
     ia3_saved_ff scratch = {0}, *keep = p->training ? &s->saved[layer].ff : &scratch;
     size_t mark = OPS->arena_mark(DEV);
     ia3_gated g;
@@ -460,7 +460,7 @@ static void
 begin_stack(ia3_pass *p, ia3_stack *s)
 {
     int d = p->m->config.d_model;
-    OPS->embed(DEV, s->x, s->ids, s->rows, d, p->m->embedding);
+    OPS->embed(DEV, s->x, s->ids, s->rows, d, p->w->embedding);
     ia3_pass_lead(p, s, s->x);
     if (ia3_pass_drops(p))
         OPS->dropout_f32(DEV, s->x, s->x, s->rows, d, ia3_pass_dropout(p, s, 0, IA3_SITE_INPUT));
@@ -497,7 +497,8 @@ encoder_layer(ia3_pass *p, int layer)
 void
 ia3_pass_encode(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training)
 {
-    *p = (ia3_pass){.m = m, .batch = batch, .training = training};
+    *p = (ia3_pass){
+        .m = m, .batch = batch, .w = batch->weights ? batch->weights : m->weights, .training = training};
     prepare(p);
     begin_stack(p, &p->enc);
     for (int i = 0; i < m->config.n_enc; i++) {
@@ -505,7 +506,7 @@ ia3_pass_encode(ia3_pass *p, ia3_model *m, const ia3_batch *batch, bool training
         if (m->trace)
             ia3_trace_f32(p, "encoder.block", i, p->enc.x, p->enc.rows, m->config.d_model);
     }
-    end_stack(p, &p->enc, m->enc_norm);
+    end_stack(p, &p->enc, p->w->enc_norm);
 }
 
 /*
@@ -527,7 +528,7 @@ log_likelihoods(ia3_pass *p)
         int64_t n = p->dec.rows - at < slice ? p->dec.rows - at : slice;
         ia3_model_give_way(m);
         OPS->vocab_logprobs(DEV, p->lp, p->lse + at, (const char *) p->dec.out + (size_t) at * row_bytes,
-                            (int) n, m->head, m->logit_scale, p->pair_offsets + at, p->pair_tokens);
+                            (int) n, p->w->head, m->logit_scale, p->pair_offsets + at, p->pair_tokens);
     }
 }
 
@@ -546,7 +547,7 @@ decode(ia3_pass *p, float *lp)
         if (m->trace)
             ia3_trace_f32(p, "decoder.block", i, p->dec.x, p->dec.rows, m->config.d_model);
     }
-    end_stack(p, &p->dec, m->dec_norm);
+    end_stack(p, &p->dec, p->w->dec_norm);
 
     log_likelihoods(p);
     OPS->download(DEV, lp, p->lp, (size_t) p->batch->pair_tokens.n * sizeof(float));

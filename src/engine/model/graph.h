@@ -13,6 +13,9 @@ typedef struct ia3_bias {
     bool bidirectional;
     float *expanded; /* device [n_heads, 2·span - 1] */
     int span;
+    /* of weights in training: the table on the device, which belongs to the parameters; and the bucket of each distance [2·span - 1] */
+    const float *master;
+    int32_t *bucket_of;
 } ia3_bias;
 
 typedef struct ia3_ff {
@@ -42,20 +45,26 @@ typedef struct ia3_dec_layer {
     ia3_ff ff;
 } ia3_dec_layer;
 
+/* The weights that a pass runs with: the backbone's, or those of a version that replaces them (weights.h). */
+struct ia3_weights {
+    void *embedding; /* table [vocab, d_model] */
+    ia3_matrix *head;
+    ia3_enc_layer *enc;
+    ia3_dec_layer *dec;
+    ia3_bias *enc_bias, *dec_bias; /* [n layers]; only [0] has a table unless bias_every_layer */
+    float *enc_norm, *dec_norm;
+    uint64_t bytes; /* of device memory */
+};
+
 struct ia3_model {
     ia3_config config;
     ia3_device *dev;
     ia3_layouts *layouts;
     const ia3_layout *layout; /* of the fused method, (IA)³ */
-    void *embedding;          /* act [vocab, d_model] */
-    ia3_matrix *head;
+    ia3_weights *weights;     /* the backbone's */
     float logit_scale;
-    ia3_enc_layer *enc;
-    ia3_dec_layer *dec;
-    ia3_bias *enc_bias, *dec_bias; /* [n layers]; only [0] has a table unless bias_every_layer */
-    float *enc_norm, *dec_norm;
     float *ones; /* device [n_values]: the bare backbone inside a mixed batch */
-    uint64_t parameters, bytes;
+    uint64_t parameters;
     bool few_by_states; /* the device supports state_attention for every layer of the decoder */
     int backward_users; /* number of training jobs that need the backward weights */
     /* per layer, pointers of the current pass; kept here because a pass may end by longjmp (pass.h) */
@@ -63,7 +72,8 @@ struct ia3_model {
     ia3_trace_fn trace;
     void *trace_arg;
     ia3_give_way give_way;
-    const ia3_tokenizer *tokenizer; /* may be NULL */
+    const ia3_tokenizer *tokenizer;   /* may be NULL */
+    const ia3_checkpoint *checkpoint; /* may be NULL */
 };
 
 /* Expands the table for sequences of up to `length`, in powers of two. Jumps to dev->oom for lack of memory. */
@@ -71,9 +81,12 @@ void ia3_bias_cover(ia3_model *m, ia3_bias *b, int length);
 /* The bucket of the relative position key - query (docs/engine.md §1.3; modeling_t5.py, _relative_position_bucket). */
 int ia3_relative_bucket(const ia3_config *c, bool bidirectional, int relative);
 
+/* IA3_E_UNSUPPORTED for weights in int8. */
+bool ia3_model_may_train(const ia3_model *m, ia3_error *err);
+
 /*
  * Backward weights exist while there are training jobs: retain builds them for the first one, release drops them after
- * the last. Retaining fails with IA3_E_UNSUPPORTED for int8 weights and with IA3_E_MEMORY.
+ * the last. Retaining fails as ia3_model_may_train does, and with IA3_E_MEMORY.
  */
 bool ia3_model_retain_backward(ia3_model *m, ia3_error *err);
 void ia3_model_release_backward(ia3_model *m);

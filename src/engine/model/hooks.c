@@ -85,6 +85,9 @@ ia3_pass_product_bwd(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *
 {
     ia3_pass_lead_keys_bwd(p, s, at, dy);
     OPS->matmul_bwd(DEV, dx, dy, s->rows, w, out);
+    if (p->batch->weight_grads)
+        OPS->matmul_grad(DEV, p->batch->weight_grads + ia3_place_offset(p->batch->weight_layout, at), dy, x,
+                         s->rows, w->out, w->in);
     size_t act = ia3_dtype_size(DEV->dtype), size = out == IA3_OUT_ACT ? act : sizeof(float);
     for (int k = 0; k < s->segments->n; k++) {
         const ia3_segment *g = &s->segments->v[k];

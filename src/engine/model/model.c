@@ -3,179 +3,12 @@
  *     Loads a checkpoint onto a device, and manages the weights and adapters there.
  */
 #include "engine/base/alloc.h"
-#include "engine/base/half.h"
 #include "engine/base/heartbeat.h"
 #include "pass.h"
+#include "weights.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The state of loading, which the load_* functions share. */
-typedef struct loader {
-    ia3_model *m;
-    const ia3_checkpoint *ck;
-    ia3_error *err;
-    void (*progress)(double fraction, void *arg);
-    void *arg;
-    uint64_t done; /* parameters loaded so far */
-} loader;
-
-static const ia3_host_tensor *
-find(loader *l, const char *prefix, const char *name)
-{
-    char full[192];
-    snprintf(full, sizeof full, "%s%s", prefix, name);
-    const ia3_host_tensor *t = ia3_checkpoint_tensor(l->ck, full);
-    if (!t)
-        ia3_fail(l->err, IA3_E_BAD_CHECKPOINT, "tensor \"%s\" is missing", full);
-    return t;
-}
-
-static void
-took(loader *l, const ia3_host_tensor *t)
-{
-    l->done += (uint64_t) t->rows * t->cols;
-    ia3_checkpoint_release(l->ck, t);
-    if (l->progress && l->m->parameters > 0)
-        l->progress((double) l->done / (double) l->m->parameters, l->arg);
-}
-
-static float *
-load_vector(loader *l, const char *prefix, const char *name)
-{
-    const ia3_host_tensor *t = find(l, prefix, name);
-    if (!t)
-        return NULL;
-    float *v = l->m->dev->ops->vector_create(l->m->dev, t, l->err);
-    if (v)
-        took(l, t);
-    return v;
-}
-
-/* Stacks up to three tensors of the same width into one matrix, so that a single matrix product computes them all. */
-static ia3_matrix *
-load_matrix(loader *l, const char *prefix, int n, ...)
-{
-    ia3_host_tensor parts[3];
-    const ia3_host_tensor *sources[3];
-    va_list names;
-    va_start(names, n);
-    bool found = true;
-    for (int i = 0; i < n && found; i++) {
-        sources[i] = find(l, prefix, va_arg(names, const char *));
-        found = sources[i] != NULL;
-        if (found)
-            parts[i] = *sources[i];
-    }
-    va_end(names);
-    if (!found)
-        return NULL;
-    ia3_matrix *w = l->m->dev->ops->matrix_create(l->m->dev, parts, n, l->err);
-    if (!w)
-        return NULL;
-    l->m->bytes += w->bytes;
-    for (int i = 0; i < n; i++)
-        took(l, sources[i]);
-    return w;
-}
-
-static float
-host_value(const ia3_host_tensor *t, int64_t row, int64_t col)
-{
-    int64_t i = t->transposed ? col * t->rows + row : row * t->cols + col;
-    double d;
-    float f;
-    uint16_t h;
-    if (t->dtype == IA3_F64) {
-        memcpy(&d, (const char *) t->data + i * 8, 8);
-        return (float) d;
-    }
-    if (t->dtype == IA3_F32) {
-        memcpy(&f, (const char *) t->data + i * 4, 4);
-        return f;
-    }
-    memcpy(&h, (const char *) t->data + i * 2, 2);
-    return t->dtype == IA3_BF16 ? ia3_bf16_to_f32(h) : ia3_f16_to_f32(h);
-}
-
-static bool
-load_bias(loader *l, ia3_bias *b, const char *prefix, bool bidirectional)
-{
-    const ia3_host_tensor *t = find(l, prefix, "SelfAttention.relative_attention_bias.weight");
-    if (!t)
-        return false;
-    b->bidirectional = bidirectional;
-    b->table = ia3_alloc_array((size_t) t->rows * t->cols, sizeof(float));
-    for (int64_t row = 0; row < t->rows; row++)
-        for (int64_t col = 0; col < t->cols; col++)
-            b->table[row * t->cols + col] = host_value(t, row, col);
-    took(l, t);
-    return true;
-}
-
-static bool
-load_self(loader *l, ia3_self_attention *a, ia3_bias *biases, int layer, const char *prefix,
-          bool bidirectional)
-{
-    bool own = layer == 0 || l->m->config.bias_every_layer;
-    a->bias = own ? &biases[layer] : &biases[0];
-    return (!own || load_bias(l, a->bias, prefix, bidirectional)) &&
-           (a->norm = load_vector(l, prefix, "layer_norm.weight")) &&
-           (a->qkv = load_matrix(l, prefix, 3, "SelfAttention.q.weight", "SelfAttention.k.weight",
-                                 "SelfAttention.v.weight")) &&
-           (a->o = load_matrix(l, prefix, 1, "SelfAttention.o.weight"));
-}
-
-static bool
-load_cross(loader *l, ia3_cross_attention *a, const char *prefix)
-{
-    return (a->norm = load_vector(l, prefix, "layer_norm.weight")) &&
-           (a->q = load_matrix(l, prefix, 1, "EncDecAttention.q.weight")) &&
-           (a->kv = load_matrix(l, prefix, 2, "EncDecAttention.k.weight", "EncDecAttention.v.weight")) &&
-           (a->o = load_matrix(l, prefix, 1, "EncDecAttention.o.weight"));
-}
-
-static bool
-load_ff(loader *l, ia3_ff *f, const char *prefix)
-{
-    f->norm = load_vector(l, prefix, "layer_norm.weight");
-    if (!f->norm)
-        return false;
-    if (l->m->config.gated)
-        f->wi = load_matrix(l, prefix, 2, "DenseReluDense.wi_0.weight", "DenseReluDense.wi_1.weight");
-    else
-        f->wi = load_matrix(l, prefix, 1, "DenseReluDense.wi.weight");
-    return f->wi && (f->wo = load_matrix(l, prefix, 1, "DenseReluDense.wo.weight"));
-}
-
-static bool
-load_layers(loader *l)
-{
-    ia3_model *m = l->m;
-    char prefix[96];
-    for (int i = 0; i < m->config.n_enc; i++) {
-        snprintf(prefix, sizeof prefix, "encoder.block.%d.layer.0.", i);
-        if (!load_self(l, &m->enc[i].self, m->enc_bias, i, prefix, true))
-            return false;
-        snprintf(prefix, sizeof prefix, "encoder.block.%d.layer.1.", i);
-        if (!load_ff(l, &m->enc[i].ff, prefix))
-            return false;
-    }
-    for (int i = 0; i < m->config.n_dec; i++) {
-        snprintf(prefix, sizeof prefix, "decoder.block.%d.layer.0.", i);
-        if (!load_self(l, &m->dec[i].self, m->dec_bias, i, prefix, false))
-            return false;
-        snprintf(prefix, sizeof prefix, "decoder.block.%d.layer.1.", i);
-        if (!load_cross(l, &m->dec[i].cross, prefix))
-            return false;
-        snprintf(prefix, sizeof prefix, "decoder.block.%d.layer.2.", i);
-        if (!load_ff(l, &m->dec[i].ff, prefix))
-            return false;
-    }
-    return true;
-}
 
 /* Whether the device supports state_attention in every layer. */
 static bool
@@ -184,34 +17,14 @@ fits_states(const ia3_model *m)
     const ia3_device_ops *ops = m->dev->ops;
     bool fits = ops->state_attention != NULL;
     for (int i = 0; fits && i < m->config.n_dec; i++)
-        fits = ops->state_attention_fits(m->dev, m->dec[i].cross.kv, m->config.n_heads, m->config.d_kv);
+        fits =
+            ops->state_attention_fits(m->dev, m->weights->dec[i].cross.kv, m->config.n_heads, m->config.d_kv);
     return fits;
 }
 
 static bool
-load_ends(loader *l)
+create_ones(ia3_model *m, ia3_error *err)
 {
-    ia3_model *m = l->m;
-    const ia3_host_tensor *embedding = ia3_checkpoint_embedding(l->ck), *head = ia3_checkpoint_head(l->ck);
-    m->embedding = m->dev->ops->table_create(m->dev, embedding, l->err);
-    if (!m->embedding)
-        return false;
-    m->bytes += (uint64_t) embedding->rows * embedding->cols * ia3_dtype_size(ia3_device_table_dtype(m->dev));
-    m->head = m->dev->ops->matrix_create(m->dev, head, 1, l->err);
-    if (!m->head)
-        return false;
-    m->bytes += m->head->bytes;
-    took(l, embedding);
-    if (head != embedding)
-        took(l, head);
-    return (m->enc_norm = load_vector(l, "", "encoder.final_layer_norm.weight")) &&
-           (m->dec_norm = load_vector(l, "", "decoder.final_layer_norm.weight"));
-}
-
-static bool
-create_ones(loader *l)
-{
-    ia3_model *m = l->m;
     size_t n = m->layout->n_values;
     float *host = ia3_alloc_array(n, sizeof(float));
     for (size_t i = 0; i < n; i++)
@@ -220,15 +33,15 @@ create_ones(loader *l)
     if (m->ones)
         m->dev->ops->upload(m->dev, m->ones, host, n * sizeof(float));
     free(host);
-    return m->ones || ia3_fail(l->err, IA3_E_MEMORY, "out of memory while loading the backbone");
+    return m->ones || ia3_fail(err, IA3_E_MEMORY, "out of memory while loading the backbone");
 }
 
 /* Counts the parameters of the graph; shared tensors count once. */
 static uint64_t
-count_parameters(const ia3_config *c, bool own_head)
+count_parameters(const ia3_config *c)
 {
     uint64_t d = c->d_model, attention = 4 * d * c->inner, ff = d * c->d_ff * (c->gated ? 3 : 2);
-    uint64_t n = d * c->vocab_size * (own_head ? 2 : 1) + 2 * d;
+    uint64_t n = d * c->vocab_size * (c->own_head ? 2 : 1) + 2 * d;
     n += c->n_enc * (attention + ff + 2 * d) + c->n_dec * (2 * attention + ff + 3 * d);
     uint64_t tables = c->bias_every_layer ? (uint64_t) c->n_enc + c->n_dec : 2;
     return n + tables * c->n_buckets * c->n_heads;
@@ -264,17 +77,14 @@ ia3_model_load(const ia3_checkpoint *ck, ia3_device *dev, const ia3_method *cons
     m->config = *ia3_checkpoint_config(ck);
     m->dev = dev;
     create_layouts(m, methods);
-    m->enc = ia3_alloc_array(m->config.n_enc, sizeof *m->enc);
-    m->dec = ia3_alloc_array(m->config.n_dec, sizeof *m->dec);
     m->enc_saved = ia3_alloc_array(m->config.n_enc, sizeof *m->enc_saved);
     m->dec_saved = ia3_alloc_array(m->config.n_dec, sizeof *m->dec_saved);
-    m->enc_bias = ia3_alloc_array(m->config.n_enc, sizeof *m->enc_bias);
-    m->dec_bias = ia3_alloc_array(m->config.n_dec, sizeof *m->dec_bias);
     m->logit_scale = m->config.scale_logits ? (float) (1.0 / __builtin_sqrt(m->config.d_model)) : 1.0f;
-    m->parameters = count_parameters(&m->config, ia3_checkpoint_head(ck) != ia3_checkpoint_embedding(ck));
+    m->parameters = count_parameters(&m->config);
 
-    loader l = {.m = m, .ck = ck, .err = err, .progress = progress, .arg = arg};
-    if (!load_ends(&l) || !load_layers(&l) || !create_ones(&l)) {
+    const ia3_weight_source source = {.checkpoint = ck, .progress = progress, .arg = arg};
+    m->weights = ia3_weights_create(m, &source, err);
+    if (!m->weights || !create_ones(m, err)) {
         ia3_model_free(m);
         return NULL;
     }
@@ -282,105 +92,39 @@ ia3_model_load(const ia3_checkpoint *ck, ia3_device *dev, const ia3_method *cons
     return m;
 }
 
-/* Calls visit for every matrix until it returns false. */
-static bool
-each_matrix(ia3_model *m, bool (*visit)(ia3_model *m, ia3_matrix *w, ia3_error *err), ia3_error *err)
-{
-    bool ok = !m->head || visit(m, m->head, err);
-    for (int i = 0; ok && m->enc && i < m->config.n_enc; i++) {
-        ia3_matrix *all[] = {m->enc[i].self.qkv, m->enc[i].self.o, m->enc[i].ff.wi, m->enc[i].ff.wo};
-        for (int k = 0; ok && k < 4; k++)
-            ok = !all[k] || visit(m, all[k], err);
-    }
-    for (int i = 0; ok && m->dec && i < m->config.n_dec; i++) {
-        ia3_dec_layer *d = &m->dec[i];
-        ia3_matrix *all[] = {d->self.qkv, d->self.o, d->cross.q, d->cross.kv, d->cross.o, d->ff.wi, d->ff.wo};
-        for (int k = 0; ok && k < 7; k++)
-            ok = !all[k] || visit(m, all[k], err);
-    }
-    return ok;
-}
-
-static bool
-visit_free(ia3_model *m, ia3_matrix *w, ia3_error *err)
-{
-    m->dev->ops->matrix_free(m->dev, w);
-    return true;
-}
-
-static bool
-visit_prepare(ia3_model *m, ia3_matrix *w, ia3_error *err)
-{
-    ia3_heartbeat();
-    return m->dev->ops->matrix_prepare_backward(m->dev, w, err);
-}
-
-static bool
-visit_release(ia3_model *m, ia3_matrix *w, ia3_error *err)
-{
-    m->dev->ops->matrix_release_backward(m->dev, w);
-    return true;
-}
-
-static void
-free_device(ia3_model *m, void *p)
-{
-    if (p)
-        m->dev->ops->free(m->dev, p);
-}
-
-static void
-free_bias(ia3_model *m, ia3_bias *b)
-{
-    free(b->table);
-    free_device(m, b->expanded);
-}
-
 void
 ia3_model_free(ia3_model *m)
 {
     if (!m)
         return;
-    each_matrix(m, visit_free, NULL);
-    for (int i = 0; i < m->config.n_enc; i++) {
-        free_device(m, m->enc[i].self.norm);
-        free_device(m, m->enc[i].ff.norm);
-        free_bias(m, &m->enc_bias[i]);
-    }
-    for (int i = 0; i < m->config.n_dec; i++) {
-        free_device(m, m->dec[i].self.norm);
-        free_device(m, m->dec[i].cross.norm);
-        free_device(m, m->dec[i].ff.norm);
-        free_bias(m, &m->dec_bias[i]);
-    }
-    free_device(m, m->embedding);
-    free_device(m, m->enc_norm);
-    free_device(m, m->dec_norm);
-    free_device(m, m->ones);
-    free(m->enc);
-    free(m->dec);
+    ia3_weights_free(m, m->weights);
+    if (m->ones)
+        m->dev->ops->free(m->dev, m->ones);
     free(m->enc_saved);
     free(m->dec_saved);
-    free(m->enc_bias);
-    free(m->dec_bias);
     ia3_layouts_free(m->layouts);
     free(m);
 }
 
 bool
+ia3_model_may_train(const ia3_model *m, ia3_error *err)
+{
+    if (m->dev->weights != IA3_INT8)
+        return true;
+    ia3_fail(err, IA3_E_UNSUPPORTED, "cannot train on a backbone in int8");
+    ia3_fail_detail(err, "Weights in int8 can only be used for prediction.");
+    return ia3_fail_hint(
+        err, "List the backbone a second time in ia3.backbones, with :bfloat16, train there, and then "
+             "UPDATE ia3.task SET backbone to predict with this one.");
+}
+
+bool
 ia3_model_retain_backward(ia3_model *m, ia3_error *err)
 {
-    if (m->dev->weights == IA3_INT8) {
-        ia3_fail(err, IA3_E_UNSUPPORTED, "cannot train on a backbone in int8");
-        ia3_fail_detail(err, "Weights in int8 can only be used for prediction.");
-        return ia3_fail_hint(
-            err, "List the backbone a second time in ia3.backbones, with :bfloat16, train there, and then "
-                 "UPDATE ia3.task SET backbone to predict with this one.");
-    }
-    if (m->backward_users == 0 && !each_matrix(m, visit_prepare, err)) {
-        each_matrix(m, visit_release, NULL);
+    if (!ia3_model_may_train(m, err))
         return false;
-    }
+    if (m->backward_users == 0 && !ia3_weights_prepare_backward(m, m->weights, err))
+        return false;
     m->backward_users++;
     return true;
 }
@@ -389,7 +133,7 @@ void
 ia3_model_release_backward(ia3_model *m)
 {
     if (--m->backward_users == 0)
-        each_matrix(m, visit_release, NULL);
+        ia3_weights_release_backward(m, m->weights);
 }
 
 /* What a jump out of a pass means; setjmp's own 0 is none of them. Devices jump with the first. */
@@ -429,6 +173,12 @@ void
 ia3_model_set_tokenizer(ia3_model *m, const ia3_tokenizer *tok)
 {
     m->tokenizer = tok;
+}
+
+void
+ia3_model_set_checkpoint(ia3_model *m, const ia3_checkpoint *ck)
+{
+    m->checkpoint = ck;
 }
 
 ia3_give_way
@@ -486,7 +236,7 @@ ia3_model_parameters(const ia3_model *m)
 uint64_t
 ia3_model_bytes(const ia3_model *m)
 {
-    return m->bytes;
+    return m->weights->bytes;
 }
 
 void
@@ -522,6 +272,45 @@ expand(const ia3_layout *layout, const float *values)
     return expanded;
 }
 
+/* The values of an adapter, or of all members of an ensemble, on the device. */
+static bool
+upload(ia3_model *m, ia3_adapter *a, const ia3_layout *one, const float *values, ia3_error *err)
+{
+    const size_t n = ia3_layout_in_passes(one)->n_values;
+    a->bytes = (size_t) a->layout->members * n * sizeof(float);
+    a->values = m->dev->ops->alloc(m->dev, a->bytes);
+    if (!a->values)
+        return ia3_fail(err, IA3_E_MEMORY, "out of memory for an adapter of %zu bytes", a->bytes);
+    float *expanded = one->expanded ? expand(a->layout, values) : NULL;
+    m->dev->ops->upload(m->dev, a->values, expanded ? expanded : values, a->bytes);
+    free(expanded);
+    for (int i = 0; a->members && i < a->layout->members; i++)
+        a->members[i].values = a->values + (size_t) i * n;
+    return true;
+}
+
+/* Weights of its own for each member. */
+static bool
+create_weights(ia3_model *m, ia3_adapter *a, const ia3_layout *one, const float *values, ia3_error *err)
+{
+    if (!m->checkpoint && one->kept > 0)
+        return ia3_fail(err, IA3_E_INTERNAL, "the backbone's checkpoint is not open");
+    for (int i = 0; i < a->layout->members; i++) {
+        const ia3_weight_source source = {
+            .checkpoint = m->checkpoint, .layout = one, .values = values + (size_t) i * one->n_values};
+        ia3_weights *w = ia3_weights_create(m, &source, err);
+        if (!w) {
+            if (err->code == IA3_E_MEMORY)
+                ia3_fail_detail(err, "A version of the method \"%s\" has weights of its own, of %zu MB.",
+                                one->variant.method->name, (size_t) (m->weights->bytes >> 20));
+            return false;
+        }
+        *(a->members ? &a->members[i].weights : &a->weights) = w;
+        a->bytes += w->bytes;
+    }
+    return one->kept == 0 || ia3_checkpoint_unchanged(m->checkpoint, err);
+}
+
 ia3_adapter *
 ia3_adapter_create(ia3_model *m, const ia3_layout *layout, const float *values,
                    const uint8_t digest[IA3_DIGEST_LEN], ia3_error *err)
@@ -529,31 +318,21 @@ ia3_adapter_create(ia3_model *m, const ia3_layout *layout, const float *values,
     if (!ia3_model_has_method(m, layout->variant.method, err))
         return NULL;
     const ia3_layout *one = layout->member ? layout->member : layout;
-    const size_t n = ia3_layout_in_passes(one)->n_values,
-                 bytes = (size_t) layout->members * n * sizeof(float);
-    float *device = m->dev->ops->alloc(m->dev, bytes);
-    if (!device) {
-        ia3_fail(err, IA3_E_MEMORY, "out of memory for an adapter of %zu bytes", bytes);
-        return NULL;
-    }
-    float *expanded = one->expanded ? expand(layout, values) : NULL;
-    m->dev->ops->upload(m->dev, device, expanded ? expanded : values, bytes);
-    free(expanded);
     ia3_adapter *a = ia3_alloc(sizeof *a);
     memcpy(a->digest, digest, IA3_DIGEST_LEN);
     a->layout = ia3_layout_retain(layout);
-    a->values = device;
-    a->bytes = bytes;
     if (layout->member) {
         a->members = ia3_alloc_array((size_t) layout->members, sizeof *a->members);
         for (int i = 0; i < layout->members; i++) {
             a->members[i] = *a;
             a->members[i].layout = layout->member;
-            a->members[i].values = device + (size_t) i * n;
             a->members[i].members = NULL;
         }
     }
-    return a;
+    if (ia3_layout_replaces(layout) ? create_weights(m, a, one, values, err) : upload(m, a, one, values, err))
+        return a;
+    ia3_adapter_free(m, a);
+    return NULL;
 }
 
 void
@@ -561,7 +340,11 @@ ia3_adapter_free(ia3_model *m, ia3_adapter *a)
 {
     if (!a)
         return;
-    m->dev->ops->free(m->dev, a->values);
+    if (a->values)
+        m->dev->ops->free(m->dev, a->values);
+    ia3_weights_free(m, a->weights);
+    for (int i = 0; a->members && i < a->layout->members; i++)
+        ia3_weights_free(m, a->members[i].weights);
     ia3_layout_release(a->layout);
     free(a->members);
     free(a);

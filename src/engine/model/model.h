@@ -10,6 +10,7 @@
 #include "engine/files/tokenizer.h"
 
 typedef struct ia3_model ia3_model;
+typedef struct ia3_weights ia3_weights; /* graph.h */
 
 /*
  * Copies the checkpoint's weights to the device. `methods` (see methods.h) are those whose adapters the model can use;
@@ -35,11 +36,19 @@ uint64_t ia3_model_bytes(const ia3_model *m); /* memory that the weights take on
  */
 void ia3_model_set_tokenizer(ia3_model *m, const ia3_tokenizer *tok);
 
+/*
+ * Makes the checkpoint known from which the backbone was loaded, and which must outlive the model, for methods that replace weights: they
+ * begin with its values. Without it (NULL, the default) their versions can be used only if they have all weights.
+ */
+void ia3_model_set_checkpoint(ia3_model *m, const ia3_checkpoint *ck);
+
 /* An adapter whose values are on the device. */
 typedef struct ia3_adapter {
     uint8_t digest[IA3_DIGEST_LEN];
     const ia3_layout *layout;
-    float *values; /* device memory, as passes use them (ia3_layout_in_passes) */
+    float *values; /* device memory, as passes use them (ia3_layout_in_passes); NULL if there are weights */
+    ia3_weights
+        *weights; /* those of a version that replaces weights, of which a pass has only one; else NULL */
     size_t bytes;
     struct ia3_adapter
         *members; /* [layout->members] of an ensemble, whose values are among these; else NULL */

@@ -30,7 +30,7 @@ ia3_pass_self_attention(const ia3_pass *p, const ia3_stack *s, int layer, const 
 {
     const ia3_config *c = &p->m->config;
     size_t size = ia3_dtype_size(p->m->dev->dtype);
-    const ia3_bias *bias = s->decoder ? p->m->dec[layer].self.bias : p->m->enc[layer].self.bias;
+    const ia3_bias *bias = s->decoder ? p->w->dec[layer].self.bias : p->w->enc[layer].self.bias;
     *a = (ia3_attention){
         .n_heads = c->n_heads,
         .d_kv = c->d_kv,

@@ -75,6 +75,7 @@ typedef struct ia3_vectors {
 typedef struct ia3_pass {
     ia3_model *m;
     const ia3_batch *batch;
+    ia3_weights *w;
     bool training;
     ia3_stack enc, dec;
     const int32_t *slot_of_input, *parent, *depth;
@@ -119,7 +120,7 @@ void ia3_sublayer_enter(ia3_pass *p, ia3_stack *s, int layer, ia3_part part, con
 void ia3_sublayer_leave(ia3_pass *p, ia3_stack *s, const void *a, ia3_matrix *w, int layer, ia3_site site);
 void ia3_sublayer_feed_forward(ia3_pass *p, ia3_stack *s, int layer);
 
-/* Computes the adapters' gradients from dL/dlp (host memory [pairs]) and adds them to the batch's grad_slots. */
+/* Computes the adapters' gradients from dL/dlp (host memory [pairs]) and adds them to the batch's grad_slots, or weight_grads. */
 void ia3_pass_backward(ia3_pass *p, const float *dlp);
 
 /*
@@ -136,7 +137,7 @@ void ia3_pass_gated(const ia3_pass *p, const ia3_stack *s, int layer, ia3_gated 
 /*
  * hooks.c: the graph's matrix products and norms together with what methods add there. `s` has the rows. The backward
  * functions take dy, the gradient of the result, which they may change, and x, the input of the product or of the norm's hook; x
- * may be NULL if the stack has no rows whose methods have hooks.
+ * may be NULL if the stack has no rows whose methods have hooks and no weights are trained. The gradient of a trained weight is added, too.
  */
 void ia3_pass_product(const ia3_pass *p, const ia3_stack *s, ia3_place at, void *y, const void *x,
                       ia3_matrix *w, ia3_out out);

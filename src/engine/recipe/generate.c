@@ -61,11 +61,11 @@ prepare(generation *g)
     ia3_stack *s = &g->pass.dec;
     size_t n = g->n, inner = c->inner, d = c->d_model;
     for (int i = 0; i < c->n_dec; i++) {
-        ia3_bias_cover(g->m, g->m->dec[i].self.bias, g->lead + g->max_tokens);
+        ia3_bias_cover(g->m, g->pass.w->dec[i].self.bias, g->lead + g->max_tokens);
         g->cache[i] = act_room(g, n * (g->lead + g->max_tokens), 3 * inner);
         g->cross[i] = act_room(g, g->pass.enc.rows, 2 * inner);
         ia3_pass_product(&g->pass, &g->pass.enc, (ia3_place){true, i, IA3_PART_CROSS_KV}, g->cross[i],
-                         g->pass.enc.out, g->m->dec[i].cross.kv, IA3_OUT_ACT);
+                         g->pass.enc.out, g->pass.w->dec[i].cross.kv, IA3_OUT_ACT);
     }
     g->q = act_room(g, n, inner);
     g->attended = act_room(g, n, inner);
@@ -141,7 +141,7 @@ attend(generation *g, const ia3_attention *all, int layer, int i, int step)
 static void
 self_attention(generation *g, int layer, int step)
 {
-    const ia3_self_attention *w = &g->m->dec[layer].self;
+    const ia3_self_attention *w = &g->pass.w->dec[layer].self;
     ia3_stack *s = &g->pass.dec;
     size_t inner = g->m->config.inner, size = ia3_dtype_size(DEV->dtype), row_bytes = 3 * inner * size;
     char *now = g->cache[layer] + (size_t) step * g->n * row_bytes;
@@ -160,7 +160,7 @@ self_attention(generation *g, int layer, int step)
 static void
 cross_attention(generation *g, int layer)
 {
-    const ia3_cross_attention *w = &g->m->dec[layer].cross;
+    const ia3_cross_attention *w = &g->pass.w->dec[layer].cross;
     ia3_stack *s = &g->pass.dec;
     ia3_sublayer_enter(&g->pass, s, layer, IA3_PART_CROSS_NORM, w->norm, NULL, NULL);
     ia3_place at = {true, layer, IA3_PART_CROSS_Q};
@@ -208,7 +208,7 @@ decode_step(generation *g, int step)
     ia3_stack *s = &g->pass.dec;
     upload_keys(g, step);
     OPS->upload(DEV, g->device_token, g->token, (size_t) g->n * sizeof(int32_t));
-    OPS->embed(DEV, s->x, g->device_token, g->n, c->d_model, g->m->embedding);
+    OPS->embed(DEV, s->x, g->device_token, g->n, c->d_model, g->pass.w->embedding);
     put_leads(g, step);
     for (int i = 0; i < c->n_dec; i++) {
         self_attention(g, i, step);
@@ -217,9 +217,9 @@ decode_step(generation *g, int step)
     }
     if (step < g->lead)
         return;
-    OPS->rmsnorm(DEV, s->out, NULL, s->x, g->m->dec_norm, g->n, c->d_model, c->eps);
+    OPS->rmsnorm(DEV, s->out, NULL, s->x, g->pass.w->dec_norm, g->n, c->d_model, c->eps);
     ia3_pass_norm(&g->pass, s, (ia3_place){true, c->n_dec, IA3_PART_SELF_NORM}, s->out);
-    OPS->matmul(DEV, g->logits, s->out, g->n, g->m->head, IA3_OUT_F32);
+    OPS->matmul(DEV, g->logits, s->out, g->n, g->pass.w->head, IA3_OUT_F32);
     OPS->download(DEV, g->host_logits, g->logits, (size_t) g->n * c->vocab_size * sizeof(float));
 }
 
@@ -317,11 +317,10 @@ run(void *arg)
         g->rows[i].flops = ia3_generation_flops(g->m, g->batch, i, step, g->lead, g->first[i]);
 }
 
-bool
-ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
+/* For rows with the same weights. */
+static bool
+generate_alike(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
 {
-    if (n == 0)
-        return true;
     ia3_batch batch;
     ia3_batch_init(&batch);
     generation g = {.m = m, .rows = rows, .n = n, .batch = &batch};
@@ -333,8 +332,10 @@ ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
     g.first = ia3_alloc_array(n, sizeof *g.first);
     g.host_keys = ia3_alloc_array(2 * (size_t) n, sizeof *g.host_keys);
     for (int i = 0; i < n; i++) {
-        const float *values = rows[i].adapter ? rows[i].adapter->values : m->ones;
-        const ia3_layout *layout = rows[i].adapter ? rows[i].adapter->layout : m->layout;
+        const ia3_adapter *adapter = rows[i].adapter;
+        const float *values = adapter && !adapter->weights ? adapter->values : m->ones;
+        const ia3_layout *layout = adapter ? adapter->layout : m->layout;
+        batch.weights = adapter ? adapter->weights : NULL;
         ia3_batch_add_input(&batch, rows[i].ids, rows[i].n_ids, ia3_batch_find_slot(&batch, layout, values));
         g.first[i] = layout->dec_lead_rows;
         g.lead = g.first[i] > g.lead ? g.first[i] : g.lead;
@@ -359,5 +360,36 @@ ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
     free(g.first);
     free(g.host_keys);
     ia3_batch_free(&batch);
+    return ok;
+}
+
+static const ia3_weights *
+weights_of(const ia3_generate_row *row)
+{
+    return row->adapter ? row->adapter->weights : NULL;
+}
+
+bool
+ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
+{
+    ia3_generate_row *part = ia3_alloc_array((size_t) n, sizeof *part);
+    int *of = ia3_alloc_array((size_t) n, sizeof *of);
+    bool *done = ia3_alloc_array((size_t) n, sizeof *done), ok = true;
+    for (int first = 0; ok && first < n; first++) {
+        int k = 0;
+        for (int i = first; i < n && !done[first]; i++)
+            if (!done[i] && weights_of(&rows[i]) == weights_of(&rows[first])) {
+                of[k] = i;
+                part[k++] = rows[i];
+            }
+        ok = k == 0 || generate_alike(m, part, k, err);
+        for (int i = 0; i < k; i++) {
+            rows[of[i]] = part[i];
+            done[of[i]] = true;
+        }
+    }
+    free(part);
+    free(of);
+    free(done);
     return ok;
 }

@@ -94,11 +94,10 @@ ia3_optimizer_average(ia3_optimizer *o, const ia3_parameters *p, int step)
 {
     const double keep = step == 1 ? 0 : o->ema;
     const float *now = o->adapter ? o->adapter : o->values;
-    ia3_device *dev = p->m->dev;
     if (o->average == NULL)
         return;
     if (o->adapter)
-        dev->ops->download(dev, o->adapter, p->adapter, o->n_adapter * sizeof(float));
+        ia3_parameters_read(p, o->adapter);
     for (size_t i = 0; i < o->n_adapter; i++)
         o->average[i] = (float) (keep * o->average[i] + (1 - keep) * now[i]);
     o->averaged = true;

@@ -10,9 +10,11 @@
 
 typedef struct ia3_parameters {
     ia3_model *m;
-    const ia3_layout *layout;  /* of the adapter */
-    const ia3_layout *trained; /* of what is trained; the same unless there is a reparameterization */
-    float *adapter, *adapter_grads;
+    const ia3_layout *layout; /* of the adapter */
+    const ia3_layout *
+        trained; /* of what is trained; the same unless there is a reparameterization, or some weights are trained */
+    float *adapter,
+        *adapter_grads; /* NULL if only some of the weights that are trained belong to the adapter */
     float *passed,
         *passed_grads; /* of the values that passes use; the adapter's unless there is an expansion */
     float *values, *grads, *second_moment; /* of what is trained; the first two may be the adapter's */
@@ -20,6 +22,13 @@ typedef struct ia3_parameters {
     /* with an expansion: its own, and host memory for the adapter's values and gradients, and for the values that passes use */
     void *prepared;
     float *host, *host_passed;
+    /*
+     * of methods that replace weights: what passes run with; of which only some are trained, which (device memory; NULL until they have
+     * been chosen) and where they are (host memory [layout->kept])
+     */
+    ia3_weights *weights;
+    uint32_t *mask;
+    size_t *positions;
     int32_t *tensor_offsets, *tensor_rows, *tensor_slices; /* of the trained tensors, for Adafactor */
 } ia3_parameters;
 
@@ -37,6 +46,20 @@ void ia3_parameters_finish_adapter_grads(const ia3_parameters *p);
 void ia3_parameters_finish_grads(const ia3_parameters *p);
 /* After `values` have changed: computes the adapter, and what passes use. */
 void ia3_parameters_changed(const ia3_parameters *p);
+
+/* Copy the adapter's values, or after a pass its gradients, to host memory [layout->n_values]. */
+void ia3_parameters_read(const ia3_parameters *p, float *values);
+void ia3_parameters_read_grads(const ia3_parameters *p, float *grads);
+
+/*
+ * Of methods that train some of the weights: whether these have not been chosen; add the squares of the gradients of a pass to their Fisher
+ * information; choose the weights, after which training may begin; or set their positions [layout->kept], ascending. The last two fail
+ * with IA3_E_MEMORY.
+ */
+bool ia3_parameters_lack_mask(const ia3_parameters *p);
+void ia3_parameters_add_squares(const ia3_parameters *p);
+bool ia3_parameters_choose_mask(ia3_parameters *p, ia3_error *err);
+bool ia3_parameters_set_mask(ia3_parameters *p, const uint64_t *positions, ia3_error *err);
 
 /* The step of Adafactor without learning rate and number. */
 ia3_adafactor ia3_parameters_adafactor(const ia3_parameters *p);

@@ -97,7 +97,8 @@ find_leaders(const ia3_score_row *rows, const bool *by_states, int n)
 static int
 slot_of(ia3_batch *b, const ia3_model *m, const ia3_adapter *adapter)
 {
-    const float *values = adapter ? adapter->values : m->ones;
+    const float *values = adapter && !adapter->weights ? adapter->values : m->ones;
+    b->weights = adapter ? adapter->weights : NULL;
     return ia3_batch_find_slot(b, adapter ? adapter->layout : m->layout, values);
 }
 
@@ -152,7 +153,7 @@ build(ia3_batch *b, const ia3_model *m, ia3_score_row *rows, int n, int *first_p
     free(tail);
 }
 
-/* Removes the slots if all rows use the bare backbone, which needs no vectors. */
+/* Removes the slots if no rows have anything but weights, so that no vectors are needed. */
 static void
 drop_ones(ia3_batch *b, const ia3_model *m)
 {
@@ -285,8 +286,9 @@ is_large(const ia3_score_row *row)
     return row->choices->n_rows > IA3_PIECE_ROWS;
 }
 
+/* Rows with the same weights. */
 static bool
-score_rows(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
+score_alike(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
 {
     bool ok = true;
     for (int from = 0, to; ok && from < n; from = to) {
@@ -299,6 +301,44 @@ score_rows(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
             to++;
         ok = score_together(m, rows + from, to - from, err);
     }
+    return ok;
+}
+
+static const ia3_weights *
+weights_of(const ia3_score_row *row)
+{
+    return row->adapter ? row->adapter->weights : NULL;
+}
+
+/* Rows with different weights cannot share a pass. */
+static bool
+score_rows(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
+{
+    bool alike = true, ok = true;
+    for (int i = 1; alike && i < n; i++)
+        alike = weights_of(&rows[i]) == weights_of(&rows[0]);
+    if (alike)
+        return score_alike(m, rows, n, err);
+
+    ia3_score_row *part = ia3_alloc_array((size_t) n, sizeof *part);
+    int *of = ia3_alloc_array((size_t) n, sizeof *of);
+    bool *done = ia3_alloc_array((size_t) n, sizeof *done);
+    for (int first = 0; ok && first < n; first++) {
+        int k = 0;
+        for (int i = first; i < n && !done[first]; i++)
+            if (!done[i] && weights_of(&rows[i]) == weights_of(&rows[first])) {
+                of[k] = i;
+                part[k++] = rows[i];
+            }
+        ok = score_alike(m, part, k, err);
+        for (int i = 0; i < k; i++) {
+            rows[of[i]] = part[i];
+            done[of[i]] = true;
+        }
+    }
+    free(part);
+    free(of);
+    free(done);
     return ok;
 }
 

@@ -32,7 +32,8 @@ struct ia3_train {
     ia3_parameters parameters;
     ia3_optimizer *variant; /* NULL: Adafactor, without an average */
 
-    int step; /* number of steps done */
+    int step;  /* number of steps done */
+    int draws; /* of examples for the choice of the weights that are trained, so far */
     /* sampling: the epoch's examples in random order, and how many of them have been used */
     int *order;
     int used, epoch;
@@ -79,6 +80,26 @@ count_batch_tokens(const ia3_train *t)
     return (int) ceil(tokens / t->n * size);
 }
 
+/* What methods that replace weights need. */
+static bool
+may_train(ia3_model *m, const ia3_layout *layout, const ia3_recipe *recipe, ia3_error *err)
+{
+    const char *name = layout->variant.method->name;
+    if (!ia3_layout_replaces(layout))
+        return true;
+    if (!ia3_model_may_train(m, err))
+        return false;
+    if (m->dev->ops->matmul_grad == NULL) {
+        ia3_fail(err, IA3_E_INVALID, "device \"%s\" does not support training with the method \"%s\"",
+                 m->dev->name, name);
+        return ia3_fail_hint(err, "Train on a backbone on the CPU.");
+    }
+    if (layout->kept == 0 || recipe->weight_decay == 0)
+        return true;
+    ia3_fail(err, IA3_E_INVALID, "weight_decay cannot be used with the method \"%s\"", name);
+    return ia3_fail_detail(err, "It would change weights that are not among those trained.");
+}
+
 ia3_train *
 ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const ia3_recipe *recipe,
                  const float *init, ia3_error *err)
@@ -91,7 +112,8 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
         return NULL;
     }
     const ia3_layout *layout = ia3_layouts_get(m->layouts, &recipe->variant, err);
-    if (layout == NULL || !ia3_model_retain_backward(m, err)) {
+    if (layout == NULL || !may_train(m, layout, recipe, err) ||
+        (!ia3_layout_replaces(layout) && !ia3_model_retain_backward(m, err))) {
         ia3_layout_release(layout);
         return NULL;
     }
@@ -123,7 +145,8 @@ ia3_train_free(ia3_train *t)
         return;
     ia3_optimizer_free(t->variant);
     ia3_parameters_free(&t->parameters);
-    ia3_model_release_backward(t->m);
+    if (!ia3_layout_replaces(t->layout))
+        ia3_model_release_backward(t->m);
     ia3_layout_release(t->layout);
     free(t->examples);
     free(t->order);
@@ -157,9 +180,9 @@ shuffle(ia3_train *t)
  * examples than batch_size, all of them are the batch.
  */
 static void
-sample(ia3_train *t)
+sample(ia3_train *t, int batch_size)
 {
-    int size = t->recipe.batch_size < t->n ? t->recipe.batch_size : t->n, left = t->n - t->used;
+    int size = batch_size < t->n ? batch_size : t->n, left = t->n - t->used;
     if (left == 0 || (left < size && t->recipe.averaging == IA3_LOSS_BATCH)) {
         shuffle(t);
         left = t->n;
@@ -197,6 +220,11 @@ add_share(train_pass *tp, share *s)
 {
     const ia3_train *t = s->job;
     int slot = ia3_batch_add_slot(&tp->batch, t->layout, t->parameters.passed, t->parameters.passed_grads);
+    if (t->parameters.weights) {
+        tp->batch.weights = t->parameters.weights;
+        tp->batch.weight_layout = t->parameters.trained;
+        tp->batch.weight_grads = t->parameters.grads;
+    }
     s->loss = ia3_alloc_array(s->n, sizeof *s->loss);
     for (int i = 0; i < s->n; i++) {
         const ia3_train_example *e = &t->examples[s->examples[i]];
@@ -219,8 +247,8 @@ row_keys(const train_pass *tp, const ia3_ints *offsets, int rows)
         const share *s = &tp->shares[k];
         for (int i = 0; i < s->n; i++, input++)
             for (int r = offsets->v[input]; r < offsets->v[input + 1]; r++)
-                keys[r] = ia3_row_key(s->job->recipe.seed, (uint32_t) s->job->step, (uint32_t) i,
-                                      (uint32_t) (r - offsets->v[input]));
+                keys[r] = ia3_row_key(s->job->recipe.seed, (uint32_t) (s->job->step + s->job->draws),
+                                      (uint32_t) i, (uint32_t) (r - offsets->v[input]));
     }
     return keys;
 }
@@ -352,7 +380,14 @@ update(ia3_model *m, share *shares, int n)
     }
 }
 
-/* Runs one pass for all jobs with the same dropout, because a pass has a single probability. */
+/* Whether two jobs can share a pass, which has one probability of dropout and runs with one copy of the weights. */
+static bool
+may_share(const ia3_train *a, const ia3_train *b)
+{
+    return a->dropout == b->dropout && !a->parameters.weights && !b->parameters.weights;
+}
+
+/* Runs one pass for all jobs that can share it. */
 static bool
 compute_all(ia3_model *m, share *shares, int n, ia3_error *err)
 {
@@ -360,7 +395,7 @@ compute_all(ia3_model *m, share *shares, int n, ia3_error *err)
     for (int i = 0; ok && i < n;) {
         int last = i + 1;
         for (int k = last; k < n; k++) {
-            if (shares[k].job->dropout == shares[i].job->dropout) {
+            if (may_share(shares[k].job, shares[i].job)) {
                 share swap = shares[last];
                 shares[last++] = shares[k];
                 shares[k] = swap;
@@ -372,25 +407,61 @@ compute_all(ia3_model *m, share *shares, int n, ia3_error *err)
     return ok;
 }
 
+/* Without dropout and other texts, each time that all examples have been drawn is like the first. */
+static int
+count_draws(const ia3_train *t)
+{
+    const int draws = t->layout->variant.method->mask_draws;
+    bool random = t->dropout > 0;
+    for (int i = 0; i < t->n; i++)
+        random = random || t->examples[i].n_texts > 1;
+    return random || draws % t->n != 0 ? draws : t->n;
+}
+
+/*
+ * Draws one of the examples that decide which weights are trained (docs/engine.md §2). After the last one training begins with the same
+ * random numbers as if there had been none.
+ */
+static bool
+draw_for_mask(ia3_train *t, ia3_error *err)
+{
+    if (t->n_batch == 0)
+        sample(t, 1);
+    share s = {.job = t, .examples = t->batch, .texts = t->texts, .n = 1};
+    if (!compute(t->m, &s, 1, err))
+        return false;
+    ia3_parameters_add_squares(&t->parameters);
+    report(&t->last, &s, 0);
+    t->n_batch = 0;
+    if (++t->draws < count_draws(t))
+        return true;
+    t->used = t->n;
+    t->epoch = t->draws = 0;
+    t->accesses = 0;
+    return ia3_parameters_choose_mask(&t->parameters, err);
+}
+
 bool
 ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err)
 {
-    if (n_jobs == 0)
-        return true;
-    ia3_model *m = jobs[0]->m;
     share *shares = ia3_alloc_array(n_jobs, sizeof *shares);
-    for (int k = 0; k < n_jobs; k++) {
+    bool ok = true;
+    int n = 0;
+    for (int k = 0; ok && k < n_jobs; k++) {
         ia3_train *t = jobs[k];
+        if (ia3_parameters_lack_mask(&t->parameters)) {
+            ok = draw_for_mask(t, err);
+            continue;
+        }
         if (t->n_batch == 0) /* a step that failed for lack of memory is repeated with the same batch */
-            sample(t);
-        shares[k] = (share){.job = t, .examples = t->batch, .texts = t->texts, .n = t->n_batch};
+            sample(t, t->recipe.batch_size);
+        shares[n++] = (share){.job = t, .examples = t->batch, .texts = t->texts, .n = t->n_batch};
     }
-    bool ok = compute_all(m, shares, n_jobs, err);
-    if (ok) {
-        finish_grads(shares, n_jobs);
-        update(m, shares, n_jobs);
-        for (int k = 0; k < n_jobs; k++)
-            jobs[k]->n_batch = 0;
+    if (ok && n > 0 && (ok = compute_all(shares[0].job->m, shares, n, err))) {
+        finish_grads(shares, n);
+        update(shares[0].job->m, shares, n);
+        for (int k = 0; k < n; k++)
+            shares[k].job->n_batch = 0;
     }
     free(shares);
     return ok;
@@ -400,6 +471,9 @@ bool
 ia3_train_step_on(ia3_train *t, const int *examples, const int *texts, int n, ia3_error *err)
 {
     share s = {.job = t, .examples = examples, .texts = texts, .n = n};
+    while (ia3_parameters_lack_mask(&t->parameters))
+        if (!draw_for_mask(t, err))
+            return false;
     if (!compute(t->m, &s, 1, err))
         return false;
     finish_grads(&s, 1);
@@ -414,8 +488,7 @@ ia3_train_gradients(ia3_train *t, const int *examples, const int *texts, int n, 
     share s = {.job = t, .examples = examples, .texts = texts, .n = n};
     if (!compute(t->m, &s, 1, err))
         return false;
-    t->m->dev->ops->download(t->m->dev, grads, t->parameters.adapter_grads,
-                             t->layout->n_values * sizeof(float));
+    ia3_parameters_read_grads(&t->parameters, grads);
     report(out, &s, t->step);
     return true;
 }
@@ -451,8 +524,7 @@ ia3_train_values(ia3_train *t, float *values)
     if (averaged)
         memcpy(values, averaged, t->layout->n_values * sizeof(float));
     else
-        t->m->dev->ops->download(t->m->dev, values, t->parameters.adapter,
-                                 t->layout->n_values * sizeof(float));
+        ia3_parameters_read(&t->parameters, values);
 }
 
 /* --- pausing --- */
@@ -522,8 +594,9 @@ put_device(ia3_writer *w, const ia3_train *t, const float *values)
 uint8_t *
 ia3_train_save(ia3_train *t, size_t *len)
 {
-    size_t size =
-        sizeof STATE_MAGIC + 9 * sizeof(uint32_t) + 2 * t->parameters.trained->n_values * sizeof(float);
+    const size_t kept = t->layout->kept;
+    size_t size = sizeof STATE_MAGIC + 9 * sizeof(uint32_t) +
+                  2 * (t->parameters.trained->n_values + kept) * sizeof(float);
     ia3_writer w = {.data = ia3_alloc(size), .cap = size};
     ia3_put_bytes(&w, STATE_MAGIC, sizeof STATE_MAGIC);
     ia3_put_u32(&w, STATE_FORMAT);
@@ -535,6 +608,8 @@ ia3_train_save(ia3_train *t, size_t *len)
     ia3_put_u32(&w, (uint32_t) t->parameters.trained->n_values);
     put_device(&w, t, t->parameters.values);
     put_device(&w, t, t->parameters.second_moment);
+    for (size_t i = 0; i < kept; i++)
+        ia3_put_u64(&w, t->parameters.positions[i]);
     *len = w.len;
     return w.data;
 }
@@ -553,6 +628,25 @@ resume_at(ia3_train *t, uint32_t step, uint32_t epoch, uint32_t used)
         t->used = (int) used;
     }
     return true;
+}
+
+/* The positions of the weights that are trained, if these are only some. */
+static bool
+restore_mask(ia3_train *t, ia3_reader *r, ia3_error *err)
+{
+    const ia3_layout *l = t->layout;
+    uint64_t *positions = ia3_alloc_array(l->kept + 1, sizeof *positions);
+    bool ok = true;
+    for (size_t i = 0; i < l->kept; i++) {
+        positions[i] = ia3_get_u64(r);
+        ok = ok && positions[i] < l->expanded->n_values && (i == 0 || positions[i] > positions[i - 1]);
+    }
+    if (r->bad || !ok)
+        ok = ia3_fail(err, IA3_E_INVALID, "the saved training state is corrupted");
+    else if (l->kept > 0)
+        ok = ia3_parameters_set_mask(&t->parameters, positions, err);
+    free(positions);
+    return ok;
 }
 
 bool
@@ -577,6 +671,8 @@ ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err
     if (n != t->parameters.trained->n_values)
         return ia3_fail(err, IA3_E_INVALID, "the saved state belongs to a training run on another backbone");
     const uint8_t *values = ia3_get_bytes(&r, bytes), *second_moment = ia3_get_bytes(&r, bytes);
+    if (!restore_mask(t, &r, err))
+        return false;
     if (r.bad || r.p != r.end || !resume_at(t, step, epoch, used))
         return ia3_fail(err, IA3_E_INVALID, "the saved training state is corrupted");
     t->m->dev->ops->upload(t->m->dev, t->parameters.values, values, bytes);

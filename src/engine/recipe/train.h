@@ -37,7 +37,9 @@ ia3_train *ia3_train_create(ia3_model *m, const ia3_train_example *examples, int
 void ia3_train_free(ia3_train *t);
 
 /*
- * Does one optimizer step of every job in `jobs`, none of which is finished, with all examples in one pass. Each job's
+ * Does one optimizer step of every job in `jobs`, or, before the first step of a method that trains only some of the weights, one of the
+ * draws that decide which (the report then has step 0). No job is finished. All examples are in one pass, except that jobs with weights of
+ * their own have one each. Each job's
  * result is what it would be without the others. On failure (IA3_E_MEMORY) no job has changed.
  */
 bool ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err);

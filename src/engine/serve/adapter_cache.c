@@ -12,7 +12,8 @@
 #define N_BUCKETS 1024
 
 struct ia3_adapter_cache {
-    size_t max_bytes, bytes;
+    size_t max_bytes, bytes;     /* of adapters without weights */
+    size_t max_weights, weights; /* of those with weights */
     int count;
     void (*dispose)(ia3_adapter *, void *);
     void *arg;
@@ -52,7 +53,7 @@ drop(ia3_adapter_cache *c, ia3_cached_adapter *e)
         at = &(*at)->chain;
     *at = e->chain;
     unlink_entry(c, e);
-    c->bytes -= e->bytes;
+    *(e->weights ? &c->weights : &c->bytes) -= e->bytes;
     c->count--;
     if (e->device)
         c->dispose(e->device, c->arg);
@@ -61,22 +62,33 @@ drop(ia3_adapter_cache *c, ia3_cached_adapter *e)
     free(e);
 }
 
+/* Evicts adapters of one kind, with or without weights, until so many bytes of them are left, or all are in use. */
 static void
-evict_down_to(ia3_adapter_cache *c, size_t bytes)
+evict_down_to(ia3_adapter_cache *c, bool weights, size_t bytes)
 {
+    const size_t *size = weights ? &c->weights : &c->bytes;
     ia3_cached_adapter *newer;
-    for (ia3_cached_adapter *e = c->oldest; e && c->bytes > bytes; e = newer) {
+    for (ia3_cached_adapter *e = c->oldest; e && *size > bytes; e = newer) {
         newer = e->newer;
-        if (e->refs == 0)
+        if (e->refs == 0 && e->weights == weights)
             drop(c, e);
     }
 }
 
+static void
+enforce_limits(ia3_adapter_cache *c)
+{
+    evict_down_to(c, false, c->max_bytes);
+    evict_down_to(c, true, c->max_weights);
+}
+
 ia3_adapter_cache *
-ia3_adapter_cache_create(size_t max_bytes, void (*dispose)(ia3_adapter *adapter, void *arg), void *arg)
+ia3_adapter_cache_create(size_t max_bytes, size_t max_weights,
+                         void (*dispose)(ia3_adapter *adapter, void *arg), void *arg)
 {
     ia3_adapter_cache *c = ia3_alloc(sizeof *c);
     c->max_bytes = max_bytes;
+    c->max_weights = max_weights;
     c->dispose = dispose;
     c->arg = arg;
     return c;
@@ -107,7 +119,7 @@ ia3_adapter_cache_acquire(ia3_adapter_cache *c, const uint8_t digest[IA3_DIGEST_
 
 ia3_cached_adapter *
 ia3_adapter_cache_put(ia3_adapter_cache *c, const uint8_t digest[IA3_DIGEST_LEN], const ia3_layout *layout,
-                      float *values)
+                      float *values, size_t weight_bytes)
 {
     ia3_cached_adapter *e = ia3_adapter_cache_acquire(c, digest);
     if (e) {
@@ -119,35 +131,37 @@ ia3_adapter_cache_put(ia3_adapter_cache *c, const uint8_t digest[IA3_DIGEST_LEN]
     memcpy(e->digest, digest, IA3_DIGEST_LEN);
     e->values = values;
     e->layout = layout;
-    e->bytes = layout->n_values * sizeof *values;
+    e->weights = weight_bytes > 0;
+    e->bytes = layout->n_values * sizeof *values + weight_bytes;
     e->refs = 1;
     ia3_cached_adapter **bucket = bucket_of(c, digest);
     e->chain = *bucket;
     *bucket = e;
     link_newest(c, e);
-    c->bytes += e->bytes;
+    *(e->weights ? &c->weights : &c->bytes) += e->bytes;
     c->count++;
-    evict_down_to(c, c->max_bytes);
+    enforce_limits(c);
     return e;
 }
 
 void
 ia3_adapter_cache_release(ia3_adapter_cache *c, ia3_cached_adapter *e)
 {
-    if (--e->refs == 0 && c->bytes > c->max_bytes)
-        evict_down_to(c, c->max_bytes);
+    if (--e->refs == 0)
+        enforce_limits(c);
 }
 
 void
 ia3_adapter_cache_shrink(ia3_adapter_cache *c)
 {
-    evict_down_to(c, 0);
+    evict_down_to(c, false, 0);
+    evict_down_to(c, true, 0);
 }
 
 size_t
 ia3_adapter_cache_bytes(const ia3_adapter_cache *c)
 {
-    return c->bytes;
+    return c->bytes + c->weights;
 }
 
 int

@@ -6,6 +6,15 @@
 
 #include <stdlib.h>
 
+/* Whether the values on the device are not those of the adapter, from which training may start. */
+static bool
+keeps_values(const ia3_layout *layout)
+{
+    const ia3_layout *one = layout->member ? layout->member : layout;
+
+    return ia3_layout_in_passes(one) != one || ia3_layout_replaces(layout);
+}
+
 bool
 ia3_adapter_to_device(ia3_server *s, ia3_cached_adapter *a, ia3_error *err)
 {
@@ -17,7 +26,9 @@ ia3_adapter_to_device(ia3_server *s, ia3_cached_adapter *a, ia3_error *err)
             ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_SHRINK});
         return false;
     }
-    free(a->values);
-    a->values = NULL;
+    if (!keeps_values(a->layout)) {
+        free(a->values);
+        a->values = NULL;
+    }
     return true;
 }

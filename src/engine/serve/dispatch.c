@@ -448,6 +448,9 @@ describe_method(ia3_io *io, const ia3_frame *frame, ia3_writer *w, ia3_error *er
     ia3_put_f64(w, layout->cost.below_vectors);
     ia3_put_f64(w, layout->cost.trained);
     ia3_put_f64(w, layout->cost.expanded);
+    ia3_put_f64(w, layout->cost.weights);
+    ia3_put_f64(w, layout->cost.positions);
+    ia3_put_f64(w, layout->cost.draws);
     ia3_put_f64(w, layout->cost.step);
     ia3_put_u32(w, (uint32_t) layout->members);
     ia3_layout_free(layout);

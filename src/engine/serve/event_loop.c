@@ -106,6 +106,14 @@ fail(ia3_io *io, const ia3_error *err)
     io->stop = true;
 }
 
+/* Versions that replace weights may take half of what the backbone leaves of the memory limit. */
+static size_t
+weight_limit(const ia3_server *s)
+{
+    const size_t limit = s->device->memory_limit, taken = (size_t) ia3_model_bytes(s->model);
+    return limit == 0 ? SIZE_MAX : limit > taken ? (limit - taken) / 2 : 0;
+}
+
 /* Begins to accept clients when the backbone is loaded. */
 static void
 become_ready(ia3_io *io)
@@ -115,7 +123,9 @@ become_ready(ia3_io *io)
         .tok = s->tokenizer,
         .methods = ia3_model_methods(s->model),
         .layouts = ia3_model_layouts(s->model),
-        .adapters = ia3_adapter_cache_create(s->options->adapter_cache_size, dispose_adapter, io),
+        .backbone_bytes = ia3_model_bytes(s->model),
+        .adapters =
+            ia3_adapter_cache_create(s->options->adapter_cache_size, weight_limit(s), dispose_adapter, io),
         .sets = ia3_choice_sets_create(s->tokenizer, ia3_model_config(s->model)->start_id, CHOICE_MEMORY),
         .stats = &s->stats,
     };

@@ -32,7 +32,7 @@ lacking(const ia3_layouts *layouts, const char *peft_type)
     const ia3_method *const *methods = ia3_layouts_methods(layouts);
 
     for (; *methods; methods++)
-        if ((*methods)->peft_lacks && strcmp((*methods)->peft_type, peft_type) == 0)
+        if ((*methods)->peft_lacks && (*methods)->peft_type && strcmp((*methods)->peft_type, peft_type) == 0)
             return *methods;
     return NULL;
 }

@@ -462,5 +462,7 @@ ia3_put_adapter(ia3_request_context *x, const uint8_t *payload, size_t len, ia3_
         ia3_layout_release(layout);
         return NULL;
     }
-    return ia3_adapter_cache_put(x->adapters, digest, layout, values);
+    const size_t weights =
+        ia3_layout_replaces(layout) ? (size_t) layout->members * (size_t) x->backbone_bytes : 0;
+    return ia3_adapter_cache_put(x->adapters, digest, layout, values, weights);
 }

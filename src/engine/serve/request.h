@@ -141,7 +141,8 @@ ia3_request_list_remove(ia3_request_list *list, ia3_request *r)
 typedef struct ia3_request_context {
     const ia3_tokenizer *tok;
     const ia3_method *const *methods;
-    ia3_layouts *layouts; /* of their adapters */
+    ia3_layouts *layouts;    /* of their adapters */
+    uint64_t backbone_bytes; /* of the weights on the device */
     ia3_adapter_cache *adapters;
     ia3_choice_sets *sets;
     ia3_stats *stats;

@@ -104,13 +104,15 @@ ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3
     ia3_digest *digest =
         ia3_digest_begin(ck, o->threads > 0 ? o->threads : (int) sysconf(_SC_NPROCESSORS_ONLN));
     bool ok = s->tokenizer && load_weights(s, ck, &l, err);
-    if (ok)
+    if (ok) {
         ia3_model_set_tokenizer(s->model, s->tokenizer);
+        ia3_model_set_checkpoint(s->model, ck);
+    }
     l.from = 60;
     l.to = 100;
     ok = ia3_digest_end(digest, ok ? s->digest : NULL, loading_progress, &l, err) && ok;
     ok = ok && ia3_checkpoint_unchanged(ck, err);
-    ia3_checkpoint_close(ck);
+    s->checkpoint = ck;
     return ok;
 }
 
@@ -123,6 +125,8 @@ ia3_server_unload(ia3_server *s)
         s->device->ops->close(s->device);
     if (s->tokenizer)
         ia3_tokenizer_close(s->tokenizer);
+    ia3_checkpoint_close(s->checkpoint);
+    s->checkpoint = NULL;
     s->model = NULL;
     s->device = NULL;
     s->tokenizer = NULL;

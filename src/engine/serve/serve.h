@@ -31,7 +31,8 @@ typedef struct ia3_server {
     ia3_device *device;
     ia3_model *model;
     ia3_tokenizer *tokenizer;
-    struct ia3_io *io; /* used only by the I/O thread */
+    ia3_checkpoint *checkpoint; /* stays open for methods that replace weights */
+    struct ia3_io *io;          /* used only by the I/O thread */
     struct ia3_merger *merger;
     struct ia3_long_texts *long_texts;
 } ia3_server;

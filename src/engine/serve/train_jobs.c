@@ -81,12 +81,13 @@ initial_values(ia3_trainer *t, const ia3_request *r)
     const ia3_cached_adapter *a = r->adapters[0];
     if (a == NULL)
         return NULL;
-    float *values = ia3_alloc_array(a->bytes, 1);
+    const size_t bytes = a->layout->n_values * sizeof(float);
+    float *values = ia3_alloc(bytes);
     if (a->values)
-        memcpy(values, a->values, a->bytes);
+        memcpy(values, a->values, bytes);
     else {
         ia3_device *dev = ia3_model_device(t->server->model);
-        dev->ops->download(dev, values, a->device->values, a->bytes);
+        dev->ops->download(dev, values, a->device->values, bytes);
     }
     return values;
 }
@@ -234,8 +235,13 @@ after_step(ia3_trainer *t, ia3_job *job, double now)
 {
     ia3_train_report report;
     ia3_train_last(job->train, &report);
-    ia3_loss_record_add(&job->losses, &report);
     ia3_stats_add(&t->server->stats, IA3_STAT_TRAIN_FLOPS, report.flops);
+    if (report.step == 0) { /* no step yet, but a choice of weights for it */
+        job->losses.flops += report.flops;
+        job->ready = now;
+        return;
+    }
+    ia3_loss_record_add(&job->losses, &report);
     job->examples += report.examples;
     job->ready = now;
     const int members = job->layout->members, done = job->member * job->request->recipe.steps + report.step;

@@ -169,6 +169,9 @@ ask_for_method(const char *backbone, Jsonb *config, const char *method, const ch
     input->method.below_vectors = ia3_get_f64(&reader) != 0;
     input->method.trained = ia3_get_f64(&reader);
     input->method.expanded = ia3_get_f64(&reader);
+    input->method.weights = ia3_get_f64(&reader);
+    input->method.positions = ia3_get_f64(&reader);
+    input->method.draws = ia3_get_f64(&reader);
     input->method.step = ia3_get_f64(&reader);
     input->members = ia3_get_u32(&reader);
     if (reader.bad || reader.p != reader.end)
@@ -269,9 +272,10 @@ put_training(const CostInput *c, Datum *values, bool *nulls)
     double example = forward(c, &rows, true) + ia3_backward_flops(&c->sizes, &rows, &c->method);
     double step = n[ARG_BATCH_SIZE] * example + 2 * c->method.step;
     double own = c->values / c->members, trained = c->method.trained, expanded = c->method.expanded;
+    double weights = c->method.weights, state;
 
-    values[0] = Int64GetDatum((int64) c->values);
-    values[5] = Float8GetDatum(c->members * n[ARG_STEPS] * step);
+    values[0] = Int64GetDatum((int64) (c->values - c->members * c->method.positions));
+    values[5] = Float8GetDatum(c->members * (n[ARG_STEPS] * step + c->method.draws * example));
     values[7] = Int64GetDatum((int64) (4 * c->values));
     nulls[0] = nulls[5] = nulls[7] = false;
     if (c->int8)
@@ -280,10 +284,14 @@ put_training(const CostInput *c, Datum *values, bool *nulls)
     rows.decoder_rows *= n[ARG_BATCH_SIZE];
     /*
      * What is trained, its gradients and its second moments, and the values and gradients of an adapter that is computed from it, or of
-     * what is computed from an adapter; members of an ensemble are trained one after another.
+     * what is computed from an adapter, or a copy of the weights, of about the size of the backbone's; members of an ensemble are trained
+     * one after another.
      */
-    values[9] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) +
-                            4 * (trained > 0 ? 3 * trained + 2 * own : 3 * own + 2 * expanded) +
+    if (weights > 0)
+        state = 4 * 3 * weights + ia3_weight_bytes(&c->sizes, &c->elements);
+    else
+        state = 4 * (trained > 0 ? 3 * trained + 2 * own : 3 * own + 2 * expanded);
+    values[9] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) + state +
                             ia3_step_bytes(&c->sizes, &rows, &c->elements));
     nulls[9] = false;
 }
@@ -294,11 +302,13 @@ result(FunctionCallInfo fcinfo, const CostInput *c)
     const double *n = c->numbers;
     ia3_pass_rows rows = rows_of(c, 0, false);
     bool trainable = !c->sizes.decoder_only;
-    double adapter = c->method.expanded > 0 ? c->members * c->method.expanded : c->values;
+    double adapter = 4 * (c->method.expanded > 0 ? c->members * c->method.expanded : c->values);
     Datum values[N_COLUMNS];
     bool nulls[N_COLUMNS] = {false};
     TupleDesc desc;
 
+    if (c->method.weights > 0) /* weights of its own, and the values from which training may go on */
+        adapter += c->members * ia3_weight_bytes(&c->sizes, &c->elements);
     if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE || desc->natts != N_COLUMNS)
         elog(ERROR, "return type must be a row type with %d columns", N_COLUMNS);
     nulls[0] = nulls[5] = nulls[7] = nulls[9] = true;
@@ -309,7 +319,7 @@ result(FunctionCallInfo fcinfo, const CostInput *c)
         Float8GetDatum(ia3_paper_icl_flops(&c->sizes, n[ARG_TOKENS], n[ARG_SHOTS], n[ARG_SHOT_TOKENS]));
     values[4] = Float8GetDatum(c->members * forward(c, &rows, true));
     values[6] = Float8GetDatum(icl_flops(c));
-    values[8] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) + (trainable ? 4 * adapter : 0) +
+    values[8] = bytes_datum(ia3_weight_bytes(&c->sizes, &c->elements) + (trainable ? adapter : 0) +
                             ia3_forward_bytes(&c->sizes, &rows, &c->elements));
     values[10] = Int64GetDatum((int64) ia3_parameters_without_embeddings(&c->sizes));
     if (trainable)

@@ -83,7 +83,7 @@ Ia3MethodOptionsFromArguments(FunctionCallInfo fcinfo, int first)
     } options[] = {{"rank", INTEGER},          {"alpha", FLOAT},           {"targets", STRINGS},
                    {"norms", BOOLEAN},         {"prompt_length", INTEGER}, {"decoder", BOOLEAN},
                    {"bottleneck", INTEGER},    {"prefix_length", INTEGER}, {"vectors", BOOLEAN},
-                   {"intrinsic_dim", INTEGER}, {"ensemble", INTEGER}};
+                   {"intrinsic_dim", INTEGER}, {"keep_ratio", FLOAT},      {"ensemble", INTEGER}};
     Ia3JsonObject json;
     Jsonb *object;
 

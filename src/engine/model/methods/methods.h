@@ -20,7 +20,8 @@
     METHOD(lora)                                                                                             \
     METHOD(adapter)                                                                                          \
     METHOD(compacter)                                                                                        \
-    METHOD(compacter_plus) METHOD(bitfit) METHOD(layernorm) METHOD(prompt) METHOD(prefix) METHOD(said)
+    METHOD(compacter_plus)                                                                                   \
+    METHOD(bitfit) METHOD(layernorm) METHOD(prompt) METHOD(prefix) METHOD(said) METHOD(full) METHOD(fish)
 
 #define IA3_DECLARE_METHOD(name) extern const ia3_method ia3_method_##name;
 IA3_METHODS(IA3_DECLARE_METHOD)
