@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 11
+#define IA3_PROTOCOL_VERSION 12
 #define IA3_FRAME_HEADER     9 /* length, type, request */
 #define IA3_MAX_FRAME                                                                                        \
     (512u * 1024 * 1024) /* twice as much must be a little more than palloc's limit at most (layouts.c) */
@@ -43,6 +43,7 @@
 #define IA3_MAX_SETS    (1u << 16) /* of choices */
 #define IA3_MAX_CHOICES (1u << 20) /* in one request, all sets together */
 #define IA3_MAX_DIGESTS (1u << 12) /* adapters */
+#define IA3_MAX_RUNS    (1u << 10) /* of TRAIN_RUNS */
 #define IA3_TOKEN_BYTES 64u        /* pieces are short; usual ones have fewer bytes */
 
 typedef enum Ia3Message {
@@ -61,6 +62,7 @@ typedef enum Ia3Message {
     IA3_CONFIG = 12,     /* nothing                                               -> CONFIG_OK */
     IA3_METHOD = 13,     /* see below                                             -> METHOD_OK */
     IA3_CONFIGURE = 14,  /* see below                                             -> CONFIGURE_OK */
+    IA3_TRAIN_RUNS = 15, /* see below                  -> PROGRESS ..., then TRAIN_RUNS_OK | MISSING */
 
     /* replies */
     IA3_HELLO_OK = 64,     /* u32 version, str engine version */
@@ -77,6 +79,7 @@ typedef enum Ia3Message {
     IA3_CONFIG_OK = 75,    /* str configuration of the backbone: a config.json with all members that matter */
     IA3_METHOD_OK = 76,    /* see below */
     IA3_CONFIGURE_OK = 77, /* see below */
+    IA3_TRAIN_RUNS_OK = 78, /* see below */
     IA3_GOODBYE = 126,     /* nothing; request 0. See above */
     IA3_ERROR = 127 /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
 } Ia3Message;
@@ -131,6 +134,13 @@ typedef enum Ia3Message {
  *          "loss_curve": at most 100 numbers; all refer to the steps of this request), u32 number of examples,
  *          str state: if `stop` was given, the state from which a TRAIN with the same recipe and examples continues
  *          exactly, bit for bit, as if there had been no pause; else empty
+ *
+ * TRAIN_RUNS: several training runs on parts of the same examples: the folds of a cross-validation, for example.
+ *          As TRAIN, with `stop` 0 and an empty state, and after the examples:
+ *          list<u64 seed, list<u32 example>>    runs, at least one and at most IA3_MAX_RUNS, each with at least one example
+ *          A run does what a TRAIN with these examples, in this order, and this seed would do; the recipe's seed does not
+ *          matter. As many runs as fit in a pass are trained together. PROGRESS counts the steps of all runs together.
+ * TRAIN_RUNS_OK: list<str safetensors, str metrics, u32 number of examples>, as in TRAIN_OK, in the order of the runs
  *
  * CONFIGURE: str method, u8 from_version, str recorded, str options
  *          What adapters of the method are like with these options. Those that are not specified have the recorded values

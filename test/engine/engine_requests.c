@@ -103,7 +103,7 @@ void
 test_put_training(test_client *c, const test_recipe *r)
 {
     static const uint8_t ones[IA3_DIGEST_LEN];
-    ia3_writer *w = test_begin(c, IA3_TRAIN);
+    ia3_writer *w = test_begin(c, r->runs ? IA3_TRAIN_RUNS : IA3_TRAIN);
     ia3_put_u32(w, r->max_input_tokens);
     ia3_put_u32(w, r->steps);
     ia3_put_u32(w, r->batch_size);
@@ -125,14 +125,23 @@ test_put_training(test_client *c, const test_recipe *r)
     ia3_put_str(w, (const char *) r->state, r->state_len);
     ia3_put_u32(w, 1);
     put_set(w, test_training_choices);
-    uint32_t n = r->no_examples ? 0 : 4;
+    uint32_t n = r->no_examples ? 0 : r->only ? r->only->n : 4;
     ia3_put_u32(w, n);
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t k = 0; k < n; k++) {
+        uint32_t i = r->only ? r->only->examples[k] : k;
         ia3_put_u32(w, 0);
         ia3_put_u32(w, i == 0 ? r->label : (uint32_t) test_training_labels[i]);
         ia3_put_u32(w, r->no_text ? 0 : 1);
         if (r->no_text)
             continue;
         test_put_input(w, test_training_texts[i], 0, NULL, 0);
+    }
+    if (r->runs)
+        ia3_put_u32(w, r->n_runs);
+    for (uint32_t k = 0; r->runs && k < r->n_runs; k++) {
+        ia3_put_u64(w, r->runs[k].seed);
+        ia3_put_u32(w, r->runs[k].n);
+        for (uint32_t i = 0; i < r->runs[k].n; i++)
+            ia3_put_u32(w, r->runs[k].examples[i]);
     }
 }

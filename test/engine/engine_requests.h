@@ -1,6 +1,6 @@
 /*
  * engine_requests.h
- *     Builds SCORE and TRAIN requests for tests.
+ *     Builds SCORE, TRAIN and TRAIN_RUNS requests for tests.
  */
 #ifndef IA3_ENGINE_REQUESTS_H
 #define IA3_ENGINE_REQUESTS_H
@@ -48,7 +48,16 @@ typedef struct test_recipe {
     size_t state_len;
     uint32_t label; /* of the first example: to ask for one that does not exist */
     bool no_examples, no_text;
+    const struct test_run *only; /* NULL = all examples, else those of this run */
+    const struct test_run *runs; /* [n_runs]; NULL = TRAIN, else TRAIN_RUNS */
+    uint32_t n_runs;
 } test_recipe;
+
+/* A run of TRAIN_RUNS. */
+typedef struct test_run {
+    uint64_t seed;
+    uint32_t n, examples[4];
+} test_run;
 
 /* Four examples, two labels. */
 extern const char *const test_training_texts[4];

@@ -144,7 +144,7 @@ test_garbage(void **state)
 {
     static const uint8_t types[] = {0,         IA3_TOKENIZE, IA3_SCORE, IA3_METHOD, IA3_PUT_ADAPTER,
                                     IA3_TRAIN, IA3_CANCEL,   9,         64,         IA3_SCORE_OK,
-                                    IA3_ERROR, 200,          255};
+                                    IA3_ERROR, 200,          255,       IA3_TRAIN_RUNS};
     for (size_t i = 0; i < sizeof types; i++)
         for (int kind = 0; kind < 2; kind++) {
             test_client c;
@@ -164,14 +164,18 @@ test_garbage(void **state)
     test_client_close(&c);
 }
 
-/* A correct SCORE and TRAIN truncated at every byte, and with an additional byte. */
+/* A correct SCORE, TRAIN and TRAIN_RUNS truncated at every byte, and with an additional byte. */
 static void
 test_cut_messages(void **state)
 {
-    for (int kind = 0; kind < 2; kind++) {
+    static const uint8_t types[] = {IA3_SCORE, IA3_TRAIN, IA3_TRAIN_RUNS};
+    static const test_run runs[] = {{7, 2, {3, 0}}, {8, 1, {2}}};
+    for (int kind = 0; kind < 3; kind++) {
         test_client c, full = {0};
         test_rows rows = {.sets = {sentiment}, .n_rows = 1, .rows = {{.text = "abc"}}};
         test_recipe recipe = test_default_recipe();
+        recipe.runs = kind == 2 ? runs : NULL;
+        recipe.n_runs = 2;
         if (kind == 0)
             test_put_rows(&full, &rows);
         else
@@ -180,7 +184,7 @@ test_cut_messages(void **state)
             if (n == full.out.len)
                 continue;
             test_client_open(&c, &engine);
-            ia3_writer *w = test_begin(&c, kind == 0 ? IA3_SCORE : IA3_TRAIN);
+            ia3_writer *w = test_begin(&c, types[kind]);
             size_t body = (n < full.out.len ? n : full.out.len) - IA3_FRAME_HEADER;
             ia3_put_bytes(w, full.out.data + IA3_FRAME_HEADER, body);
             if (n > full.out.len)

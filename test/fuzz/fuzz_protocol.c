@@ -98,11 +98,11 @@ parse_generate(const uint8_t *data, size_t len)
 }
 
 static void
-parse_train(const uint8_t *data, size_t len)
+parse_train(Ia3Message type, const uint8_t *data, size_t len)
 {
     ia3_train_message m;
     ia3_error err = {0};
-    if (!ia3_parse_train(&m, ia3_methods, data, len, &err)) {
+    if (!ia3_parse_train(&m, type, ia3_methods, data, len, &err)) {
         check_error(&err);
         return;
     }
@@ -116,6 +116,10 @@ parse_train(const uint8_t *data, size_t len)
         for (uint32_t t = x->first; t < x->first + x->n_texts; t++)
             touch_input(&m.inputs[t]);
     }
+    for (uint32_t k = 0; k < m.n_runs; k++)
+        for (uint32_t i = 0; i < m.runs[k].n; i++)
+            if (ia3_wire_run_example(&m.runs[k], i) >= m.n_examples)
+                abort();
     ia3_train_message_free(&m);
 }
 
@@ -130,8 +134,8 @@ handle_frame(ia3_frame *frame)
         parse_score(frame->data, frame->len);
     if (frame->type == IA3_GENERATE)
         parse_generate(frame->data, frame->len);
-    if (frame->type == IA3_TRAIN)
-        parse_train(frame->data, frame->len);
+    if (frame->type == IA3_TRAIN || frame->type == IA3_TRAIN_RUNS)
+        parse_train((Ia3Message) frame->type, frame->data, frame->len);
     free(frame->data);
 }
 
@@ -174,7 +178,7 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     else if (mode & 2)
         parse_generate(payload, size - 1);
     else
-        parse_train(payload, size - 1);
+        parse_train(mode & 4 ? IA3_TRAIN_RUNS : IA3_TRAIN, payload, size - 1);
     free(payload);
     return 0;
 }

@@ -156,7 +156,7 @@ submit(ia3_io *io, ia3_request *r, bool finished)
         ia3_io_complete(io, r);
     else if (ia3_request_has_rows(r) && r->n_prepared > r->n_ready)
         ia3_queue_publish(q, r, r->n_prepared);
-    else if (r->type == IA3_TRAIN && finished)
+    else if (ia3_request_trains(r) && finished)
         ia3_queue_train(q, r);
 }
 
@@ -598,6 +598,7 @@ ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame)
     case IA3_SCORE:
     case IA3_GENERATE:
     case IA3_TRAIN:
+    case IA3_TRAIN_RUNS:
         handle_work(io, c, frame);
         return; /* the data now belongs to the request */
     case IA3_MERGE:

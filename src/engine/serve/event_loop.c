@@ -375,7 +375,7 @@ continue_draining(ia3_io *io)
     char line[64];
     for (const ia3_connection *c = io->connections; c; c = c->next)
         for (const ia3_request *r = c->requests; r; r = r->next)
-            if (r->type == IA3_TRAIN || r->type == IA3_MERGE)
+            if (ia3_request_trains(r) || r->type == IA3_MERGE)
                 lasting++;
             else
                 others++;

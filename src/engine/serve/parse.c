@@ -1,6 +1,6 @@
 /*
  * parse.c
- *     Parses and checks the payloads of SCORE, GENERATE, TRAIN and HELLO.
+ *     Parses and checks the payloads of SCORE, GENERATE, TRAIN, TRAIN_RUNS and HELLO.
  */
 #include "parse.h"
 
@@ -365,8 +365,52 @@ parse_examples(ia3_reader *r, ia3_train_message *m, ia3_error *err)
         for (uint32_t t = 0; t < x->n_texts; t++)
             m->inputs[m->n_texts++] = get_input(r);
     }
-    if (r->bad || r->p != r->end)
-        return malformed(err, "TRAIN");
+    return !r->bad || malformed(err, "TRAIN");
+}
+
+uint32_t
+ia3_wire_run_example(const ia3_wire_run *run, uint32_t i)
+{
+    const uint8_t *at = run->examples + (size_t) i * sizeof(uint32_t);
+    ia3_reader r = {.p = at, .end = at + sizeof(uint32_t)};
+    return ia3_get_u32(&r);
+}
+
+static bool
+parse_runs(ia3_reader *r, ia3_train_message *m, ia3_error *err)
+{
+    uint32_t n = ia3_get_count(r, 12);
+    if (r->bad)
+        return malformed(err, "TRAIN_RUNS");
+    if (n > IA3_MAX_RUNS)
+        return too_many(err, "training runs", n, IA3_MAX_RUNS);
+    m->runs = ia3_alloc_array(n ? n : 1, sizeof *m->runs);
+    m->n_runs = n;
+    for (uint32_t i = 0; i < n; i++) {
+        ia3_wire_run *run = &m->runs[i];
+        run->seed = ia3_get_u64(r);
+        run->n = ia3_get_count(r, sizeof(uint32_t));
+        run->examples = ia3_get_bytes(r, (size_t) run->n * sizeof(uint32_t));
+    }
+    return !r->bad || malformed(err, "TRAIN_RUNS");
+}
+
+static bool
+check_runs(const ia3_train_message *m, ia3_error *err)
+{
+    if (m->n_runs == 0)
+        return ia3_fail(err, IA3_E_INVALID, "there are no training runs");
+    if (m->recipe.stop != 0 || m->state.len > 0)
+        return ia3_fail(err, IA3_E_INVALID, "several training runs cannot be paused");
+    for (uint32_t k = 0; k < m->n_runs; k++) {
+        const ia3_wire_run *run = &m->runs[k];
+        if (run->n == 0)
+            return ia3_fail(err, IA3_E_INVALID, "training run %u has no examples", k);
+        for (uint32_t i = 0; i < run->n; i++)
+            if (ia3_wire_run_example(run, i) >= m->n_examples)
+                return ia3_fail(err, IA3_E_INVALID, "training run %u refers to example %u of %u", k,
+                                ia3_wire_run_example(run, i), m->n_examples);
+    }
     return true;
 }
 
@@ -393,16 +437,18 @@ check_examples(const ia3_train_message *m, ia3_error *err)
 }
 
 bool
-ia3_parse_train(ia3_train_message *m, const ia3_method *const *methods, const uint8_t *payload, size_t len,
-                ia3_error *err)
+ia3_parse_train(ia3_train_message *m, Ia3Message type, const ia3_method *const *methods,
+                const uint8_t *payload, size_t len, ia3_error *err)
 {
+    bool has_runs = type == IA3_TRAIN_RUNS;
     memset(m, 0, sizeof *m);
     ia3_reader r = {.p = payload, .end = payload + len};
     if (!parse_recipe(&r, m, methods, err))
         return false;
     if (parse_sets(&r, &m->sets, "TRAIN", err) && parse_examples(&r, m, err) &&
+        (!has_runs || parse_runs(&r, m, err)) && (r.p == r.end || malformed(err, "TRAIN")) &&
         check_max_tokens(m->max_input_tokens, err) && ia3_recipe_check(&m->recipe, err) &&
-        check_examples(m, err))
+        check_examples(m, err) && (!has_runs || check_runs(m, err)))
         return true;
     ia3_train_message_free(m);
     return false;
@@ -414,6 +460,7 @@ ia3_train_message_free(ia3_train_message *m)
     free_sets(&m->sets);
     free(m->examples);
     free(m->inputs);
+    free(m->runs);
     memset(m, 0, sizeof *m);
 }
 

@@ -1,6 +1,6 @@
 /*
  * parse.h
- *     Parses and checks the payloads of SCORE, GENERATE and TRAIN. It needs neither sockets nor a model, so that it can
+ *     Parses and checks the payloads of SCORE, GENERATE, TRAIN and TRAIN_RUNS. It needs neither sockets nor a model, so that it can
  *     be fuzzed on its own.
  *
  * A parsed message points into the frame, which must outlive it. The error IA3_E_PROTOCOL means that the payload is
@@ -68,6 +68,13 @@ typedef struct ia3_wire_example {
     uint32_t first; /* index in ia3_train_message.inputs */
 } ia3_wire_example;
 
+/* A run of TRAIN_RUNS. */
+typedef struct ia3_wire_run {
+    uint64_t seed;
+    uint32_t n;
+    const uint8_t *examples; /* [n]; see ia3_wire_run_example */
+} ia3_wire_run;
+
 typedef struct ia3_train_message {
     uint32_t max_input_tokens;
     ia3_recipe recipe;
@@ -77,15 +84,17 @@ typedef struct ia3_train_message {
     uint32_t n_examples, n_texts;
     ia3_wire_example *examples;
     ia3_wire_input *inputs; /* [n_texts] */
+    uint32_t n_runs; /* TRAIN_RUNS; 0: TRAIN */
+    ia3_wire_run *runs;
 } ia3_train_message;
 
 /* The message must be freed after success and may be freed after failure. */
 bool ia3_parse_score(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err);
 bool ia3_parse_generate(ia3_score_message *m, const uint8_t *payload, size_t len, ia3_error *err);
 void ia3_score_message_free(ia3_score_message *m);
-/* Parses TRAIN; `methods` are those that a request may name. */
-bool ia3_parse_train(ia3_train_message *m, const ia3_method *const *methods, const uint8_t *payload,
-                     size_t len, ia3_error *err);
+/* Parses TRAIN or TRAIN_RUNS, as `type` says; `methods` are those that a request may name. */
+bool ia3_parse_train(ia3_train_message *m, Ia3Message type, const ia3_method *const *methods,
+                     const uint8_t *payload, size_t len, ia3_error *err);
 void ia3_train_message_free(ia3_train_message *m);
 
 /* Parses HELLO and checks magic and version; `client` gets the client's name, truncated to `size`. */
@@ -93,6 +102,9 @@ bool ia3_parse_hello(const uint8_t *payload, size_t len, char *client, size_t si
 
 /* Where a field of an input begins and ends, 0 <= f < n_fields; within the text, and not before the field's predecessor. */
 void ia3_wire_field(const ia3_wire_input *input, uint32_t f, uint32_t *begin, uint32_t *end);
+
+/* The example of a run, 0 <= i < run->n: an index of the message's examples. */
+uint32_t ia3_wire_run_example(const ia3_wire_run *run, uint32_t i);
 
 bool ia3_digest_is_zero(const uint8_t digest[IA3_DIGEST_LEN]);
 

@@ -13,6 +13,27 @@
 #include "engine/base/log.h"
 #include "engine/files/input.h"
 
+/* Takes over the runs of the message, which are freed with the frame. */
+static void
+take_runs(ia3_request *r)
+{
+    const bool whole = r->type == IA3_TRAIN; /* a single run on all examples */
+    r->n_runs = whole ? 1 : r->train.n_runs;
+    r->runs = ia3_alloc_array(r->n_runs, sizeof *r->runs);
+    r->bytes += r->n_runs * sizeof *r->runs;
+    for (uint32_t k = 0; k < r->n_runs; k++) {
+        ia3_run *run = &r->runs[k];
+        run->seed = whole ? r->recipe.seed : r->train.runs[k].seed;
+        run->n = whole ? r->n_examples : r->train.runs[k].n;
+        if (whole)
+            continue;
+        run->examples = ia3_alloc_array(run->n, sizeof *run->examples);
+        for (uint32_t i = 0; i < run->n; i++)
+            run->examples[i] = ia3_wire_run_example(&r->train.runs[k], i);
+        r->bytes += run->n * sizeof *run->examples;
+    }
+}
+
 ia3_request *
 ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_error *err)
 {
@@ -25,7 +46,7 @@ ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_
     atomic_init(&r->cancelled, false);
     bool ok = r->type == IA3_SCORE      ? ia3_parse_score(&r->score, frame->data, frame->len, err)
               : r->type == IA3_GENERATE ? ia3_parse_generate(&r->score, frame->data, frame->len, err)
-                                        : ia3_parse_train(&r->train, methods, frame->data, frame->len, err);
+                                        : ia3_parse_train(&r->train, r->type, methods, frame->data, frame->len, err);
     if (!ok) {
         free(r->frame);
         free(r);
@@ -61,6 +82,7 @@ ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_
         r->text_lens = ia3_alloc_array(r->n_texts, sizeof *r->text_lens);
         r->bytes += r->n_examples * (sizeof *r->examples + sizeof *r->train.examples) +
                     r->n_texts * (sizeof *r->text_ids + sizeof *r->text_lens + sizeof *r->train.inputs);
+        take_runs(r);
     }
     return r;
 }
@@ -335,9 +357,13 @@ ia3_request_free(ia3_request *r, ia3_request_context *x)
     free(r->examples);
     free(r->text_ids);
     free(r->text_lens);
-    free(r->result.adapter);
-    free(r->result.metrics);
-    free(r->result.state);
+    for (uint32_t k = 0; k < r->n_runs; k++) {
+        free(r->runs[k].examples);
+        free(r->runs[k].result.adapter);
+        free(r->runs[k].result.metrics);
+        free(r->runs[k].result.state);
+    }
+    free(r->runs);
     free(r->state);
     free(r);
 }
@@ -365,6 +391,21 @@ put_rows(ia3_writer *w, const ia3_request *r)
     ia3_put_f64(w, flops);
 }
 
+static void
+put_runs(ia3_writer *w, const ia3_request *r)
+{
+    if (r->type == IA3_TRAIN_RUNS)
+        ia3_put_u32(w, r->n_runs);
+    for (uint32_t k = 0; k < r->n_runs; k++) {
+        const ia3_train_result *result = &r->runs[k].result;
+        ia3_put_str(w, (const char *) result->adapter, result->adapter_len);
+        ia3_put_str(w, result->metrics, strlen(result->metrics));
+        ia3_put_u32(w, r->runs[k].n);
+        if (r->type == IA3_TRAIN)
+            ia3_put_str(w, (const char *) result->state, result->state_len);
+    }
+}
+
 static Ia3Message
 reply_type(Ia3Message request)
 {
@@ -375,6 +416,8 @@ reply_type(Ia3Message request)
         return IA3_GENERATE_OK;
     case IA3_TRAIN:
         return IA3_TRAIN_OK;
+    case IA3_TRAIN_RUNS:
+        return IA3_TRAIN_RUNS_OK;
     case IA3_TOKENIZE:
         return IA3_TOKENIZE_OK;
     default:
@@ -404,12 +447,9 @@ ia3_request_reply(ia3_writer *w, const ia3_request *r, const ia3_tokenizer *tok)
     ia3_frame_begin(w, reply_type(r->type), r->id);
     if (ia3_request_has_rows(r))
         put_rows(w, r);
-    else if (r->type == IA3_TRAIN) {
-        ia3_put_str(w, (const char *) r->result.adapter, r->result.adapter_len);
-        ia3_put_str(w, r->result.metrics, strlen(r->result.metrics));
-        ia3_put_u32(w, r->n_examples);
-        ia3_put_str(w, (const char *) r->result.state, r->result.state_len);
-    } else if (r->type == IA3_TOKENIZE)
+    else if (ia3_request_trains(r))
+        put_runs(w, r);
+    else if (r->type == IA3_TOKENIZE)
         ia3_put_tokens(w, tok, r->text_ids[0], r->text_lens[0]);
     ia3_frame_finish(w);
 }

@@ -1,6 +1,6 @@
 /*
  * request.h
- *     A SCORE, GENERATE, TRAIN or MERGE request, or TOKENIZE for a long text, on its way through the engine. The I/O
+ *     A SCORE, GENERATE, TRAIN, TRAIN_RUNS or MERGE request, or TOKENIZE for a long text, on its way through the engine. The I/O
  *     thread parses it. It tokenizes the texts of SCORE, GENERATE and TRAIN in slices, but leaves long texts to a thread of
  *     their own (long_texts.h), and the compute thread computes these requests; MERGE has no texts and is carried out by
  *     the merger's thread (merger.h). Then the I/O thread sends the reply and frees the request.
@@ -46,8 +46,16 @@ typedef struct ia3_train_result {
     size_t state_len;
 } ia3_train_result;
 
+/* A training run of TRAIN or TRAIN_RUNS. */
+typedef struct ia3_run {
+    uint64_t seed;
+    uint32_t n;         /* examples */
+    uint32_t *examples; /* [n] indices in request->examples; NULL: all of them, in their order */
+    ia3_train_result result;
+} ia3_run;
+
 typedef struct ia3_request {
-    Ia3Message type; /* IA3_SCORE, IA3_GENERATE, IA3_TRAIN, IA3_MERGE or IA3_TOKENIZE */
+    Ia3Message type; /* IA3_SCORE, IA3_GENERATE, IA3_TRAIN, IA3_TRAIN_RUNS, IA3_MERGE or IA3_TOKENIZE */
     uint32_t id;
     uint64_t client; /* identifies the connection; requests of one client wait in one lane */
     atomic_bool cancelled;
@@ -89,10 +97,11 @@ typedef struct ia3_request {
     int32_t **text_ids; /* [n_texts]; of TOKENIZE, one */
     int *text_lens;
     uint32_t n_truncated;
+    uint32_t n_runs; /* of TRAIN, one */
+    ia3_run *runs;
     ia3_recipe recipe;
     uint8_t *state; /* the saved state to continue from; NULL: a new training run */
     size_t state_len;
-    ia3_train_result result;
 
     ia3_span text; /* TOKENIZE: in `frame` */
 
@@ -149,7 +158,7 @@ typedef struct ia3_request_context {
 } ia3_request_context;
 
 /*
- * Parses the payload of SCORE, GENERATE or TRAIN. Takes ownership of frame->data even on failure. NULL on error;
+ * Parses the payload of SCORE, GENERATE, TRAIN or TRAIN_RUNS. Takes ownership of frame->data even on failure. NULL on error;
  * IA3_E_PROTOCOL means that the connection must be closed.
  */
 ia3_request *ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_error *err);
@@ -184,8 +193,15 @@ void ia3_put_tokens(ia3_writer *w, const ia3_tokenizer *tok, const int32_t *ids,
 
 void ia3_request_free(ia3_request *r, ia3_request_context *x);
 
-/* Writes the reply to a finished request: SCORE_OK, GENERATE_OK, TRAIN_OK, TOKENIZE_OK, OK or ERROR. */
+/* Writes the reply to a finished request: SCORE_OK, GENERATE_OK, TRAIN_OK, TRAIN_RUNS_OK, TOKENIZE_OK, OK or ERROR. */
 void ia3_request_reply(ia3_writer *w, const ia3_request *r, const ia3_tokenizer *tok);
+
+/* Whether this is a TRAIN or TRAIN_RUNS request. */
+static inline bool
+ia3_request_trains(const ia3_request *r)
+{
+    return r->type == IA3_TRAIN || r->type == IA3_TRAIN_RUNS;
+}
 
 /* Whether this is a SCORE or GENERATE request, whose rows wait in lanes and are computed in batches. */
 static inline bool

@@ -15,18 +15,32 @@
 
 #define PROGRESS_SECONDS 0.2
 
-/* The members of an ensemble are trained one after another. */
-typedef struct ia3_job {
+/* What the runs of a request have in common. */
+typedef struct ia3_group {
     ia3_request *request;
-    const ia3_layout *layout; /* of all members */
-    ia3_train *train;         /* of the member in training */
+    const ia3_layout *layout; /* of all members of an ensemble */
+    float *init;              /* host memory: the values to start from, of one member or of all; NULL: fresh ones */
+    bool init_all;            /* of all */
+    uint32_t begun;           /* runs that have been started, in their order */
+    int jobs;                 /* runs in training */
+    int64_t tokens;           /* of a step of them */
+    int64_t step, steps;      /* done in this request and before; all of the request's runs and their members */
+    int64_t first;            /* steps done before this request */
+    double started, reported; /* times */
+    double examples;          /* number of examples trained on so far */
+} ia3_group;
+
+/* A run in training. The members of an ensemble are trained one after another. */
+typedef struct ia3_job {
+    ia3_group *group;
+    ia3_run *run;
+    ia3_train_example *examples; /* [run->n], if they are not all of the request's; else NULL */
+    ia3_train *train;            /* of the member in training */
     int member;
-    float *init;   /* host memory: the values to start from, of one member or of all; NULL: fresh ones */
-    bool init_all; /* of all */
+    int tokens;    /* of a step */
     float *values; /* [layout->n_values] of the members that have been trained */
     ia3_loss_record losses;
-    double started, ready, reported; /* times; ready: since when the job has been waiting for its next step */
-    double examples;                 /* number of examples trained on so far */
+    double started, ready; /* times; ready: since when the job has been waiting for its next step */
 } ia3_job;
 
 struct ia3_trainer {
@@ -44,11 +58,19 @@ ia3_trainer_create(ia3_server *s)
 }
 
 static void
+free_group(ia3_group *g)
+{
+    ia3_layout_release(g->layout);
+    free(g->init);
+    free(g);
+}
+
+/* Frees the job, but not its group. */
+static void
 free_job(ia3_job *job)
 {
     ia3_train_free(job->train);
-    ia3_layout_release(job->layout);
-    free(job->init);
+    free(job->examples);
     free(job->values);
     free(job);
 }
@@ -56,8 +78,11 @@ free_job(ia3_job *job)
 void
 ia3_trainer_free(ia3_trainer *t)
 {
-    for (int i = 0; i < t->n; i++)
+    for (int i = 0; i < t->n; i++) {
+        if (--t->jobs[i]->group->jobs == 0)
+            free_group(t->jobs[i]->group);
         free_job(t->jobs[i]);
+    }
     free(t->jobs);
     free(t);
 }
@@ -118,14 +143,15 @@ may_start_from(const ia3_cached_adapter *a, const ia3_layout *layout, ia3_error 
 static bool
 start_member(ia3_trainer *t, ia3_job *job)
 {
-    const ia3_request *r = job->request;
-    const size_t n = job->layout->n_values / (size_t) job->layout->members;
+    const ia3_group *g = job->group;
+    ia3_request *r = g->request;
+    const size_t n = g->layout->n_values / (size_t) g->layout->members;
     ia3_recipe recipe = r->recipe;
     recipe.variant.members = 1;
-    recipe.seed += (uint64_t) job->member;
-    const float *init = job->init_all ? job->init + (size_t) job->member * n : job->init;
-    job->train = ia3_train_create(t->server->model, r->examples, (int) r->n_examples, &recipe, init,
-                                  &job->request->error);
+    recipe.seed = job->run->seed + (uint64_t) job->member;
+    const float *init = g->init_all ? g->init + (size_t) job->member * n : g->init;
+    job->train = ia3_train_create(t->server->model, job->examples ? job->examples : r->examples,
+                                  (int) job->run->n, &recipe, init, &r->error);
     return job->train != NULL;
 }
 
@@ -136,54 +162,129 @@ fail_interrupted(ia3_error *err)
     return ia3_fail_hint(err, "Start from a single version, or train in one piece.");
 }
 
+/* Whether the vectors of all runs fit in a reply. What comes on top of them is small, and is checked with the reply. */
+static bool
+fits_reply(const ia3_request *r, const ia3_layout *layout, ia3_error *err)
+{
+    if (r->n_runs == 1 || layout->n_values <= IA3_MAX_FRAME / sizeof(float) / r->n_runs)
+        return true;
+    ia3_fail(err, IA3_E_TOO_LONG, "the vectors of %u training runs have more than %u MB", r->n_runs,
+             IA3_MAX_FRAME >> 20);
+    return ia3_fail_hint(err, "Request fewer training runs at a time.");
+}
+
+static bool
+start_group(ia3_trainer *t, ia3_group *g)
+{
+    ia3_request *r = g->request;
+    g->layout = ia3_layouts_get(ia3_model_layouts(t->server->model), &r->recipe.variant, &r->error);
+    if (g->layout == NULL || !may_start_from(r->adapters[0], g->layout, &r->error) ||
+        !fits_reply(r, g->layout, &r->error))
+        return false;
+    if (g->layout->members > 1 && (r->recipe.stop != 0 || r->state != NULL))
+        return fail_interrupted(&r->error);
+    g->init = initial_values(t, r);
+    g->init_all = g->init && r->adapters[0]->layout->members > 1;
+    g->steps = (int64_t) r->n_runs * g->layout->members * r->recipe.steps;
+    g->started = ia3_now();
+    return true;
+}
+
+static void
+choose_examples(ia3_job *job)
+{
+    const ia3_run *run = job->run;
+    if (run->examples == NULL)
+        return;
+    job->examples = ia3_alloc_array(run->n, sizeof *job->examples);
+    for (uint32_t i = 0; i < run->n; i++)
+        job->examples[i] = job->group->request->examples[run->examples[i]];
+}
+
 static bool
 start_job(ia3_trainer *t, ia3_job *job)
 {
-    ia3_request *r = job->request;
-    job->layout = ia3_layouts_get(ia3_model_layouts(t->server->model), &r->recipe.variant, &r->error);
-    if (job->layout == NULL || !may_start_from(r->adapters[0], job->layout, &r->error))
+    ia3_group *g = job->group;
+    ia3_request *r = g->request;
+    ia3_train_report begun;
+    choose_examples(job);
+    job->values = ia3_alloc_array(g->layout->n_values, sizeof *job->values);
+    if (!start_member(t, job) ||
+        (r->state != NULL && !ia3_train_restore(job->train, r->state, r->state_len, &r->error)))
         return false;
-    if (job->layout->members > 1 && (r->recipe.stop != 0 || r->state != NULL))
-        return fail_interrupted(&r->error);
-    job->init = initial_values(t, r);
-    job->init_all = job->init && r->adapters[0]->layout->members > 1;
-    job->values = ia3_alloc_array(job->layout->n_values, sizeof *job->values);
-    return start_member(t, job) &&
-           (r->state == NULL || ia3_train_restore(job->train, r->state, r->state_len, &r->error));
+    ia3_train_last(job->train, &begun);
+    g->first += begun.step; /* 0, unless this is a single run that is continued */
+    g->step += begun.step;
+    job->losses.first = begun.step;
+    job->losses.steps = (r->recipe.stop ? r->recipe.stop : r->recipe.steps) - begun.step;
+    job->tokens = ia3_train_batch_tokens(job->train);
+    job->started = ia3_now();
+    job->ready = g->begun == 0 ? r->arrived : job->started;
+    return true;
+}
+
+/*
+ * Starts runs of the group until a step of them all fills a pass, since more at a time would not be faster, and would
+ * leave less to other requests. False with the request's error if one cannot be started.
+ */
+static bool
+start_jobs(ia3_trainer *t, ia3_group *g)
+{
+    /* Versions that replace weights share no pass, and each run has weights of its own. */
+    const bool alone = ia3_layout_replaces(g->layout);
+    while (g->begun < g->request->n_runs && !(alone && g->jobs > 0)) {
+        ia3_job *job = ia3_alloc(sizeof *job);
+        job->group = g;
+        job->run = &g->request->runs[g->begun];
+        if (!start_job(t, job)) {
+            free_job(job);
+            return false;
+        }
+        if (g->jobs > 0 && g->tokens + job->tokens > t->server->options->max_batch_tokens) {
+            free_job(job);
+            return true;
+        }
+        if (t->n == t->cap) {
+            t->cap = t->cap ? 2 * t->cap : 8;
+            t->jobs = ia3_realloc(t->jobs, (size_t) t->cap * sizeof(ia3_job *));
+        }
+        t->jobs[t->n++] = job;
+        g->begun++;
+        g->jobs++;
+        g->tokens += job->tokens;
+        ia3_stats_set(&t->server->stats, IA3_STAT_TRAIN_JOBS, t->n);
+    }
+    return true;
 }
 
 void
 ia3_trainer_add(ia3_trainer *t, ia3_request *r)
 {
-    ia3_job *job = ia3_alloc(sizeof *job);
-    job->request = r;
-    if (!start_job(t, job)) {
-        free_job(job);
+    ia3_group *g = ia3_alloc(sizeof *g);
+    g->request = r;
+    if ((!start_group(t, g) || !start_jobs(t, g)) && g->jobs == 0) {
+        free_group(g);
         hand_back(t, r);
-        return;
-    }
-    ia3_train_report begun;
-    ia3_train_last(job->train, &begun);
-    job->losses.first = begun.step;
-    job->losses.steps = (r->recipe.stop ? r->recipe.stop : r->recipe.steps) - begun.step;
-    job->ready = r->arrived;
-    job->started = ia3_now();
-    if (t->n == t->cap) {
-        t->cap = t->cap ? 2 * t->cap : 8;
-        t->jobs = ia3_realloc(t->jobs, (size_t) t->cap * sizeof(ia3_job *));
-    }
-    t->jobs[t->n++] = job;
-    ia3_stats_set(&t->server->stats, IA3_STAT_TRAIN_JOBS, t->n);
+    } /* otherwise the jobs that were started end with the next step */
 }
 
+/* Frees a job that has ended. The next one is started first, because the weights for the backward pass go with the last. */
 static void
 remove_job(ia3_trainer *t, int i)
 {
     ia3_job *job = t->jobs[i];
+    ia3_group *g = job->group;
     memmove(t->jobs + i, t->jobs + i + 1, (size_t) (t->n - i - 1) * sizeof(ia3_job *));
     t->n--;
+    g->jobs--;
+    g->tokens -= job->tokens;
+    if (g->request->error.code == 0)
+        start_jobs(t, g);
     ia3_stats_set(&t->server->stats, IA3_STAT_TRAIN_JOBS, t->n);
-    hand_back(t, job->request);
+    if (g->jobs == 0) {
+        hand_back(t, g->request);
+        free_group(g);
+    }
     free_job(job);
 }
 
@@ -200,15 +301,16 @@ all_finite(const float *values, size_t n)
 static bool
 next_member(ia3_trainer *t, ia3_job *job)
 {
-    ia3_request *r = job->request;
-    const size_t n = job->layout->n_values / (size_t) job->layout->members;
+    const ia3_layout *layout = job->group->layout;
+    ia3_request *r = job->group->request;
+    const size_t n = layout->n_values / (size_t) layout->members;
     float *values = job->values + (size_t) job->member * n;
     ia3_train_values(job->train, values);
     if (!all_finite(values, n)) {
         ia3_fail(&r->error, IA3_E_INVALID, "training diverged: the adapter's values are no longer finite");
         return ia3_fail_hint(&r->error, "Use a smaller learning_rate.");
     }
-    if (job->member + 1 == job->layout->members)
+    if (job->member + 1 == layout->members)
         return false;
     ia3_train *done =
         job->train; /* freed last, because the weights for the backward pass go with the last job */
@@ -222,17 +324,19 @@ next_member(ia3_trainer *t, ia3_job *job)
 static void
 finish_job(ia3_job *job)
 {
-    ia3_request *r = job->request;
-    r->result.adapter = ia3_adapter_serialize(job->layout, job->values, &r->result.adapter_len);
-    r->result.metrics =
-        ia3_metrics_json(&job->losses, r->n_examples, ia3_now() - job->started, r->n_truncated);
+    const ia3_request *r = job->group->request;
+    ia3_train_result *result = &job->run->result;
+    result->adapter = ia3_adapter_serialize(job->group->layout, job->values, &result->adapter_len);
+    result->metrics =
+        ia3_metrics_json(&job->losses, job->run->n, ia3_now() - job->started, r->n_truncated);
     if (r->recipe.stop)
-        r->result.state = ia3_train_save(job->train, &r->result.state_len);
+        result->state = ia3_train_save(job->train, &result->state_len);
 }
 
 static void
 after_step(ia3_trainer *t, ia3_job *job, double now)
 {
+    ia3_group *g = job->group;
     ia3_train_report report;
     ia3_train_last(job->train, &report);
     ia3_stats_add(&t->server->stats, IA3_STAT_TRAIN_FLOPS, report.flops);
@@ -242,23 +346,23 @@ after_step(ia3_trainer *t, ia3_job *job, double now)
         return;
     }
     ia3_loss_record_add(&job->losses, &report);
-    job->examples += report.examples;
+    g->examples += report.examples;
+    g->step++;
     job->ready = now;
-    const int members = job->layout->members, done = job->member * job->request->recipe.steps + report.step;
-    bool last = job->member + 1 == members && ia3_train_finished(job->train);
-    if (!last && now - job->reported < PROGRESS_SECONDS)
+    bool last = g->step == g->steps || (g->request->recipe.stop != 0 && ia3_train_finished(job->train));
+    if (!last && now - g->reported < PROGRESS_SECONDS)
         return;
-    double elapsed = now - job->started;
-    job->reported = now;
+    double elapsed = now - g->started;
+    g->reported = now;
     ia3_queue_post(t->server->queue,
                    &(ia3_event){.kind = IA3_EVENT_PROGRESS,
-                                .request = job->request,
-                                .step = (uint32_t) done,
-                                .steps = (uint32_t) (members * job->request->recipe.steps),
+                                .request = g->request,
+                                .step = (uint32_t) g->step,
+                                .steps = (uint32_t) g->steps,
                                 .loss = report.loss,
-                                .examples_per_second = elapsed > 0 ? job->examples / elapsed : 0,
-                                .seconds_left = elapsed / (done - job->losses.first) *
-                                                (members * job->request->recipe.steps - done)});
+                                .examples_per_second = elapsed > 0 ? g->examples / elapsed : 0,
+                                .seconds_left = elapsed / (double) (g->step - g->first) *
+                                                (double) (g->steps - g->step)});
 }
 
 /* Does a step of n jobs together; if that fails, of each job alone, so that only jobs that cannot continue fail. */
@@ -280,19 +384,45 @@ step_jobs(ia3_trainer *t, ia3_job **jobs, int n)
         if (ok)
             after_step(t, jobs[i], ia3_now());
         else
-            jobs[i]->request->error = alone;
+            jobs[i]->group->request->error = alone;
     }
     free(trains);
+}
+
+/* Removes the runs of requests that have failed. */
+static void
+end_failed(ia3_trainer *t)
+{
+    for (int i = t->n - 1; i >= 0; i--)
+        if (t->jobs[i]->group->request->error.code != 0)
+            remove_job(t, i);
 }
 
 static void
 end_cancelled(ia3_trainer *t)
 {
-    for (int i = t->n - 1; i >= 0; i--)
-        if (atomic_load(&t->jobs[i]->request->cancelled)) {
-            ia3_fail(&t->jobs[i]->request->error, IA3_E_CANCELLED, "training was cancelled");
+    for (int i = 0; i < t->n; i++) {
+        ia3_request *r = t->jobs[i]->group->request;
+        if (atomic_load(&r->cancelled) && r->error.code == 0)
+            ia3_fail(&r->error, IA3_E_CANCELLED, "training was cancelled");
+    }
+    end_failed(t);
+}
+
+/* Jobs whose last step is done continue with their next member, or are removed. */
+static void
+end_finished(ia3_trainer *t)
+{
+    for (int i = t->n - 1; i >= 0; i--) {
+        ia3_job *job = t->jobs[i];
+        if (job->group->request->error.code != 0 || !ia3_train_finished(job->train) || next_member(t, job))
+            continue;
+        if (job->group->request->error.code == 0) {
+            finish_job(job);
             remove_job(t, i);
         }
+    }
+    end_failed(t);
 }
 
 void
@@ -321,12 +451,5 @@ ia3_trainer_step(ia3_trainer *t)
         order[i] = t->jobs[(i + n) % t->n];
     memcpy(t->jobs, order, (size_t) t->n * sizeof *order);
     free(order);
-    for (int i = t->n - 1; i >= 0; i--) {
-        ia3_job *job = t->jobs[i];
-        if (job->request->error.code == 0 && (!ia3_train_finished(job->train) || next_member(t, job)))
-            continue;
-        if (job->request->error.code == 0)
-            finish_job(job);
-        remove_job(t, i);
-    }
+    end_finished(t);
 }
