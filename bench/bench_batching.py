@@ -231,6 +231,23 @@ def training(cluster, options):
     report("three training runs, one after the other", apart, unit="s")
     report("three training runs at once", at_once, unit="s")
     report("one after the other / at once", apart / at_once, 1.0)
+    folds(cluster, options)
+
+
+def folds(cluster, options):
+    """A cross-validation of five folds against five training runs, each on four fifths of the rows."""
+    part = "SELECT text, label FROM (SELECT *, row_number() OVER () AS i FROM shots) s WHERE i % 5 <> {k}"
+    train = f"SELECT ia3_train('fold{{k}}', '{part}', steps => {options.steps}, seed => {{k}})"
+    cross = f"SELECT count(*) FROM ia3_cross_predict('SELECT text, label FROM shots', steps => {options.steps}, seed => 1)"
+
+    def sequential():
+        for k in range(5):
+            cluster.sql(train.format(k=k))
+
+    apart, together = in_turn(options.repeat, lambda: seconds(sequential), lambda: seconds(lambda: cluster.sql(cross)))
+    report("five training runs, one after the other", apart, unit="s")
+    report("cross-validation with five folds", together, unit="s")
+    report("five runs / five folds", apart / together, 1.0)
 
 
 def main():

@@ -399,6 +399,60 @@ COMMENT ON PROCEDURE @extschema@.ia3_pretrain IS
 REVOKE EXECUTE ON PROCEDURE @extschema@.ia3_pretrain FROM PUBLIC;
 
 --
+-- Cross-validation: training runs that each leave out some of the rows and predict them. Nothing is stored. The options
+-- from template on are those of ia3_train, in its order; like training, these functions need a grant.
+--
+CREATE FUNCTION @extschema@.ia3_cross_predict(
+    query pg_catalog.text,
+    folds pg_catalog.int4 DEFAULT 5,
+    repeats pg_catalog.int4 DEFAULT 1,
+    group_column pg_catalog.text DEFAULT NULL,
+    id_column pg_catalog.text DEFAULT NULL,
+    template pg_catalog.text[] DEFAULT NULL,
+    choices pg_catalog.text[] DEFAULT NULL,
+    backbone pg_catalog.text DEFAULT NULL,
+    init pg_catalog.text DEFAULT NULL,
+    steps pg_catalog.int4 DEFAULT NULL,
+    batch_size pg_catalog.int4 DEFAULT 8,
+    learning_rate pg_catalog.float8 DEFAULT NULL,
+    warmup_ratio pg_catalog.float8 DEFAULT 0.06,
+    lm_weight pg_catalog.float8 DEFAULT 1,
+    unlikelihood_weight pg_catalog.float8 DEFAULT 1,
+    length_norm_weight pg_catalog.float8 DEFAULT 1,
+    dropout pg_catalog.float8 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    loss_averaging pg_catalog.text DEFAULT 'batch',
+    method pg_catalog.text DEFAULT 'ia3',
+    truncate pg_catalog.text DEFAULT 'longest',
+    rank pg_catalog.int4 DEFAULT NULL,
+    alpha pg_catalog.float8 DEFAULT NULL,
+    targets pg_catalog.text[] DEFAULT NULL,
+    norms pg_catalog.bool DEFAULT NULL,
+    prompt_length pg_catalog.int4 DEFAULT NULL,
+    decoder pg_catalog.bool DEFAULT NULL,
+    bottleneck pg_catalog.int4 DEFAULT NULL,
+    prefix_length pg_catalog.int4 DEFAULT NULL,
+    vectors pg_catalog.bool DEFAULT NULL,
+    intrinsic_dim pg_catalog.int4 DEFAULT NULL,
+    ensemble pg_catalog.int4 DEFAULT NULL,
+    optimizer pg_catalog.text DEFAULT 'adafactor',
+    weight_decay pg_catalog.float8 DEFAULT 0,
+    ema pg_catalog.float8 DEFAULT 0,
+    OUT row_number pg_catalog.int8,
+    OUT row_id pg_catalog.text,
+    OUT label pg_catalog.text,
+    OUT predicted pg_catalog.text,
+    OUT probability pg_catalog.float8,
+    OUT probabilities pg_catalog.jsonb,
+    OUT fold pg_catalog.int4,
+    OUT repeat pg_catalog.int4)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.ia3_cross_predict IS
+    'predicts every row of a query with an adapter that was trained on other rows';
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_cross_predict FROM PUBLIC;
+
+--
 -- Classification. There is one overload per number of arguments, so that all can be STRICT: a NULL argument gives no
 -- rows.
 --

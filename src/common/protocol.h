@@ -80,7 +80,7 @@ typedef enum Ia3Message {
     IA3_METHOD_OK = 76,    /* see below */
     IA3_CONFIGURE_OK = 77, /* see below */
     IA3_TRAIN_RUNS_OK = 78, /* see below */
-    IA3_GOODBYE = 126,     /* nothing; request 0. See above */
+    IA3_GOODBYE = 126,      /* nothing; request 0. See above */
     IA3_ERROR = 127 /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
 } Ia3Message;
 

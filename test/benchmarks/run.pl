@@ -49,7 +49,8 @@ my %benchmarks = (
             '32 tasks mixed / one task', '4 sessions, single rows', '4 sessions / engine alone', 'single row, idle: p50',
             'single row, idle: p99', 'single row, under a scan: p99', 'single row, during a training run: p99',
             'training alone', 'training under a scan', 'three training runs, one after the other',
-            'three training runs at once', 'one after the other / at once'),
+            'three training runs at once', 'one after the other / at once', 'five training runs, one after the other', 'cross-validation with five folds',
+            'five runs / five folds'),
         qr/^engine: $number batches, $number rows a batch, $number tasks a batch/],
     soak => [
         'scripts/bench soak --clients 8 --seconds 12 --interruptions 2 --steps 10', '',

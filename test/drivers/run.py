@@ -193,6 +193,10 @@ def test_changes(driver, sql):
     train = "CALL ia3_train_task({}, {}, " + ", ".join(f"{name} => {{}}" for name in names) + ")"
     expect(driver, train, ["called " + driver.name] + args[1:], [(1,)])
     expect(driver, digest, ["called " + driver.name], sql.execute(with_literals(digest, [task]), None))
+    cross = ("SELECT count(*) FROM ia3_cross_predict({}, folds => {}, repeats => {}, group_column => {}, id_column => {}, "
+             "steps => {}, seed => {})")
+    labelled = "SELECT body AS text, label, body FROM shots"
+    expect(driver, cross, [labelled, 2, 1, "body", "body", 2, 1], sql.execute("SELECT count(*) FROM shots", None))
     pretrain = "CALL ia3_pretrain({}, {}, templates => {}, steps => {}, batch_size => {}, checkpoint_every => {}, seed => {})"
     expect(driver, pretrain, ["base " + driver.name, "SELECT 'a' AS task, body AS text, label FROM shots", '{"a": "{text}?"}',
                               20, 4, 10, 1], [])

@@ -142,9 +142,20 @@ test_frame_lengths(void **state)
 static void
 test_garbage(void **state)
 {
-    static const uint8_t types[] = {0,         IA3_TOKENIZE, IA3_SCORE, IA3_METHOD, IA3_PUT_ADAPTER,
-                                    IA3_TRAIN, IA3_CANCEL,   9,         64,         IA3_SCORE_OK,
-                                    IA3_ERROR, 200,          255,       IA3_TRAIN_RUNS};
+    static const uint8_t types[] = {0,
+                                    IA3_TOKENIZE,
+                                    IA3_SCORE,
+                                    IA3_METHOD,
+                                    IA3_PUT_ADAPTER,
+                                    IA3_TRAIN,
+                                    IA3_CANCEL,
+                                    9,
+                                    64,
+                                    IA3_SCORE_OK,
+                                    IA3_ERROR,
+                                    200,
+                                    255,
+                                    IA3_TRAIN_RUNS};
     for (size_t i = 0; i < sizeof types; i++)
         for (int kind = 0; kind < 2; kind++) {
             test_client c;

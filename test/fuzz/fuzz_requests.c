@@ -188,7 +188,8 @@ handle(ia3_connection *c, uint8_t type, uint8_t number, const uint8_t *payload, 
         merge(&frame); /* frees the data */
         return;
     }
-    if (number >= 128 && (type == IA3_SCORE || type == IA3_GENERATE || type == IA3_TRAIN || type == IA3_TRAIN_RUNS)) {
+    if (number >= 128 &&
+        (type == IA3_SCORE || type == IA3_GENERATE || type == IA3_TRAIN || type == IA3_TRAIN_RUNS)) {
         prepare(&frame); /* likewise */
         return;
     }

@@ -84,7 +84,7 @@ typedef struct ia3_train_message {
     uint32_t n_examples, n_texts;
     ia3_wire_example *examples;
     ia3_wire_input *inputs; /* [n_texts] */
-    uint32_t n_runs; /* TRAIN_RUNS; 0: TRAIN */
+    uint32_t n_runs;        /* TRAIN_RUNS; 0: TRAIN */
     ia3_wire_run *runs;
 } ia3_train_message;
 

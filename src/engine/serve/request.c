@@ -44,9 +44,10 @@ ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_
     r->frame_len = frame->len;
     r->arrived = ia3_now();
     atomic_init(&r->cancelled, false);
-    bool ok = r->type == IA3_SCORE      ? ia3_parse_score(&r->score, frame->data, frame->len, err)
-              : r->type == IA3_GENERATE ? ia3_parse_generate(&r->score, frame->data, frame->len, err)
-                                        : ia3_parse_train(&r->train, r->type, methods, frame->data, frame->len, err);
+    bool ok = r->type == IA3_SCORE ? ia3_parse_score(&r->score, frame->data, frame->len, err)
+              : r->type == IA3_GENERATE
+                  ? ia3_parse_generate(&r->score, frame->data, frame->len, err)
+                  : ia3_parse_train(&r->train, r->type, methods, frame->data, frame->len, err);
     if (!ok) {
         free(r->frame);
         free(r);

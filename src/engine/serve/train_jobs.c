@@ -19,13 +19,13 @@
 typedef struct ia3_group {
     ia3_request *request;
     const ia3_layout *layout; /* of all members of an ensemble */
-    float *init;              /* host memory: the values to start from, of one member or of all; NULL: fresh ones */
-    bool init_all;            /* of all */
-    uint32_t begun;           /* runs that have been started, in their order */
-    int jobs;                 /* runs in training */
-    int64_t tokens;           /* of a step of them */
-    int64_t step, steps;      /* done in this request and before; all of the request's runs and their members */
-    int64_t first;            /* steps done before this request */
+    float *init;    /* host memory: the values to start from, of one member or of all; NULL: fresh ones */
+    bool init_all;  /* of all */
+    uint32_t begun; /* runs that have been started, in their order */
+    int jobs;       /* runs in training */
+    int64_t tokens; /* of a step of them */
+    int64_t step, steps; /* done in this request and before; all of the request's runs and their members */
+    int64_t first;       /* steps done before this request */
     double started, reported; /* times */
     double examples;          /* number of examples trained on so far */
 } ia3_group;
@@ -327,8 +327,7 @@ finish_job(ia3_job *job)
     const ia3_request *r = job->group->request;
     ia3_train_result *result = &job->run->result;
     result->adapter = ia3_adapter_serialize(job->group->layout, job->values, &result->adapter_len);
-    result->metrics =
-        ia3_metrics_json(&job->losses, job->run->n, ia3_now() - job->started, r->n_truncated);
+    result->metrics = ia3_metrics_json(&job->losses, job->run->n, ia3_now() - job->started, r->n_truncated);
     if (r->recipe.stop)
         result->state = ia3_train_save(job->train, &result->state_len);
 }
@@ -361,8 +360,8 @@ after_step(ia3_trainer *t, ia3_job *job, double now)
                                 .steps = (uint32_t) g->steps,
                                 .loss = report.loss,
                                 .examples_per_second = elapsed > 0 ? g->examples / elapsed : 0,
-                                .seconds_left = elapsed / (double) (g->step - g->first) *
-                                                (double) (g->steps - g->step)});
+                                .seconds_left =
+                                    elapsed / (double) (g->step - g->first) * (double) (g->steps - g->step)});
 }
 
 /* Does a step of n jobs together; if that fails, of each job alone, so that only jobs that cannot continue fail. */

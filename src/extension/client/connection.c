@@ -44,7 +44,7 @@ static void
 tell_request(Ia3Connection *conn, uint8 type, int64 bytes)
 {
     tell_load(conn, (Ia3EngineLoad){.connections = 1,
-                                    .trainings = type == IA3_TRAIN,
+                                    .trainings = type == IA3_TRAIN || type == IA3_TRAIN_RUNS,
                                     .bytes = type == IA3_SCORE || type == IA3_GENERATE ? bytes : 0});
 }
 

@@ -159,6 +159,7 @@ ia3_stat_progress_train(PG_FUNCTION_ARGS)
         values[2] = ObjectIdGetDatum(slot->user);
         if (visible) {
             values[3] = CStringGetTextDatum(slot->task);
+            nulls[3] = slot->task[0] == '\0';
             values[4] = Int32GetDatum(slot->step);
             values[5] = Int32GetDatum(slot->steps);
             put_number(values, nulls, 6, slot->loss);

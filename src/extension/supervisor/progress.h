@@ -22,7 +22,7 @@ typedef struct Ia3ProgressSlot {
 } Ia3ProgressSlot;
 
 /*
- * Shows that this backend now trains `task` for `steps` steps. Without a free slot (there is one for every backend, so
+ * Shows that this backend now trains `task`, or "" for none, for `steps` steps. Without a free slot (there is one for every backend, so
  * only if the settings do not add up) nothing is shown; that is no reason to fail.
  */
 extern void Ia3ProgressStart(const char *task, int steps);

@@ -31,8 +31,8 @@ uses_adapters(const Ia3AdapterRequest *request)
 static uint8
 run_once(const Ia3AdapterRequest *request, ia3_reader *reader, bool *running)
 {
-    ia3_writer *w = request->type == IA3_TRAIN ? Ia3RequestBeginTraining(request->backbone)
-                                               : Ia3RequestBegin(request->backbone);
+    bool trains = request->type == IA3_TRAIN || request->type == IA3_TRAIN_RUNS;
+    ia3_writer *w = trains ? Ia3RequestBeginTraining(request->backbone) : Ia3RequestBegin(request->backbone);
     uint8 type;
 
     /* The backbone is checked again, since the engine may have been replaced after the tasks were read. */

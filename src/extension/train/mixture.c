@@ -109,7 +109,7 @@ read_rows(const Ia3Mixture *m, const Ia3Recipe *recipe, const char *query)
         for (int t = 0; t < m->lists[i].n; t++)
             all[n++] = m->lists[i].templates[t];
     all[n++] = Ia3TemplateParse("{task}", recipe->truncate);
-    return Ia3ReadTrainRows(query, all, n);
+    return Ia3ReadTrainRows(query, all, n, NULL);
 }
 
 static int

@@ -12,31 +12,17 @@
 
 #include "access/htup_details.h"
 #include "funcapi.h"
-#include "miscadmin.h"
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
-#include "extension/client/text.h"
-#include "extension/guc.h"
 #include "extension/tasks/versions.h"
+#include "examples.h"
 #include "row_hashes.h"
 #include "train_job.h"
 #include "train_procedure.h"
-#include "train_rows.h"
 
 PG_FUNCTION_INFO_V1(ia3_train);
 PG_FUNCTION_INFO_V1(ia3_train_task);
-
-/* The choices of each row. */
-typedef struct LabelledRows {
-    Ia3TrainRows *rows;
-    const Ia3Strings *common; /* NULL: every row has its own */
-    int nSets;
-    const Ia3Strings **sets;
-    char **joined; /* [nSets] for {choices} */
-    int *set;      /* [rows->n] */
-    int *label;    /* [rows->n] position in the set */
-} LabelledRows;
 
 typedef struct Training {
     Ia3TrainJob job;
@@ -45,125 +31,16 @@ typedef struct Training {
     Ia3Template **templates;
     Ia3Strings *choices; /* of the task; NULL: the rows have none in common */
     MemoryContext rowContext;
-    LabelledRows *rows;
+    Ia3Examples *examples;
     bytea *rowHashes;
 } Training;
-
-static int
-add_set(LabelledRows *l, const Ia3Strings *choices)
-{
-    l->sets[l->nSets] = choices;
-    l->joined[l->nSets] = Ia3StringsJoin(choices, ", ");
-    return l->nSets++;
-}
-
-/*
- * Determines the choices of rows that have none of their own: the given ones, or else the distinct labels in order of
- * first appearance. Fills in label[] of these rows.
- */
-static void
-label_common(LabelledRows *l, const Ia3Strings *given)
-{
-    Ia3StringIndex *index = Ia3StringIndexCreate();
-    int first = -1;
-    bool found;
-
-    for (int i = 0; given && i < given->n; i++)
-        Ia3StringIndexAdd(index, given->items[i], &found);
-    for (int i = 0; i < l->rows->n; i++) {
-        Ia3TrainRow *row = &l->rows->rows[i];
-
-        CHECK_FOR_INTERRUPTS();
-        if (row->choices != NULL)
-            continue;
-        if (first < 0)
-            first = i;
-        if (given == NULL)
-            l->label[i] = Ia3StringIndexAdd(index, row->label, &found);
-        else if ((l->label[i] = Ia3StringIndexFind(index, row->label)) < 0)
-            Ia3RaiseTrainLabel(l->rows, i, given);
-    }
-    if (first < 0 && given == NULL)
-        return;
-    l->common = Ia3StringIndexStrings(index);
-    Ia3CheckChoices(l->common);
-    if (given == NULL && l->common->n == 1)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("every example has the label \"%s\"", l->common->items[0]),
-                        errhint("Specify the choices explicitly if other labels are possible.")));
-}
-
-/* Fills in label[] and set[] of a row that has its own choices. */
-static void
-label_own(LabelledRows *l, int i)
-{
-    Ia3TrainRow *row = &l->rows->rows[i];
-
-    Ia3CheckChoices(row->choices);
-    l->label[i] = -1;
-    for (int c = 0; c < row->choices->n; c++)
-        if (strcmp(row->choices->items[c], row->label) == 0)
-            l->label[i] = c;
-    if (l->label[i] < 0)
-        Ia3RaiseTrainLabel(l->rows, i, row->choices);
-    /* Neighboring rows often have the same choices. */
-    if (l->nSets > 0 && Ia3StringsEqual(l->sets[l->nSets - 1], row->choices))
-        l->set[i] = l->nSets - 1;
-    else
-        l->set[i] = add_set(l, row->choices);
-}
-
-static LabelledRows *
-label_rows(Ia3TrainRows *rows, const Ia3Strings *given)
-{
-    LabelledRows *l = palloc0(sizeof(LabelledRows));
-    int common = 0;
-
-    l->rows = rows;
-    l->sets = palloc_extended(sizeof(Ia3Strings *) * ((Size) rows->n + 1), MCXT_ALLOC_HUGE);
-    l->joined = palloc_extended(sizeof(char *) * ((Size) rows->n + 1), MCXT_ALLOC_HUGE);
-    l->set = palloc_extended(sizeof(int) * (Size) rows->n, MCXT_ALLOC_HUGE);
-    l->label = palloc_extended(sizeof(int) * (Size) rows->n, MCXT_ALLOC_HUGE);
-    label_common(l, given);
-    if (l->common != NULL)
-        common = add_set(l, l->common);
-    for (int i = 0; i < rows->n; i++) {
-        if (rows->rows[i].choices != NULL)
-            label_own(l, i);
-        else
-            l->set[i] = common;
-    }
-    return l;
-}
 
 static void
 put_examples(ia3_writer *w, void *arg)
 {
     const Training *t = arg;
-    const LabelledRows *l = t->rows;
-    MemoryContext scratch =
-        AllocSetContextCreate(CurrentMemoryContext, "ia3 rendering", ALLOCSET_DEFAULT_SIZES);
-    MemoryContext old = MemoryContextSwitchTo(scratch);
 
-    ia3_put_u32(w, l->nSets);
-    for (int i = 0; i < l->nSets; i++)
-        Ia3PutStrings(w, l->sets[i]);
-    ia3_put_u32(w, l->rows->n);
-    for (int i = 0; i < l->rows->n; i++) {
-        CHECK_FOR_INTERRUPTS();
-        ia3_put_u32(w, l->set[i]);
-        ia3_put_u32(w, l->label[i]);
-        ia3_put_u32(w, t->recipe->templates->n);
-        for (int k = 0; k < t->recipe->templates->n; k++) {
-            Ia3Input input;
-
-            Ia3TrainRowRender(l->rows, &l->rows->rows[i], t->templates[k], l->joined[l->set[i]], &input);
-            Ia3PutInput(w, &input);
-        }
-        MemoryContextReset(scratch);
-    }
-    MemoryContextSwitchTo(old);
-    MemoryContextDelete(scratch);
+    Ia3ExamplesPut(w, t->examples, t->templates, t->recipe->templates->n);
 }
 
 /* Frees the rows once the engine has them. */
@@ -174,7 +51,7 @@ forget_rows(void *arg)
 
     MemoryContextDelete(t->rowContext);
     t->rowContext = NULL;
-    t->rows = NULL;
+    t->examples = NULL;
 }
 
 /* Copies strings that have to outlive the rows. */
@@ -201,11 +78,11 @@ read_rows(Training *t)
 
     t->rowContext = AllocSetContextCreate(CurrentMemoryContext, "ia3 training rows", ALLOCSET_DEFAULT_SIZES);
     old = MemoryContextSwitchTo(t->rowContext);
-    t->rows =
-        label_rows(Ia3ReadTrainRows(t->query, t->templates, t->recipe->templates->n), t->recipe->choices);
+    t->examples = Ia3ExamplesLabel(Ia3ReadTrainRows(t->query, t->templates, t->recipe->templates->n, NULL),
+                                   t->recipe->choices);
     MemoryContextSwitchTo(old);
-    t->rowHashes = Ia3RowHashes(t->rows->rows, t->templates[0]);
-    return t->rows->common ? copy_strings(t->rows->common) : NULL;
+    t->rowHashes = Ia3RowHashes(t->examples->rows, t->templates[0]);
+    return t->examples->common ? copy_strings(t->examples->common) : NULL;
 }
 
 /* Stores the version and returns its number. */
@@ -246,7 +123,7 @@ begin(Training *t, FunctionCallInfo fcinfo)
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
                         errmsg("%s must not be null", PG_ARGISNULL(0) ? "task" : "query")));
     t->job.putExamples = put_examples;
-    t->job.running = forget_rows;
+    t->job.taken = forget_rows;
     t->job.arg = t;
     t->job.task = text_to_cstring(PG_GETARG_TEXT_PP(0));
     t->query = text_to_cstring(PG_GETARG_TEXT_PP(1));

@@ -1,6 +1,6 @@
 /*
  * train_job.c
- *     A TRAIN request: sending it, reporting its progress, and reading its result.
+ *     A TRAIN or TRAIN_RUNS request: sending it, reporting its progress, and reading its result.
  */
 #include "postgres.h"
 
@@ -8,6 +8,7 @@
 
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/jsonb.h"
 #include "utils/snapmgr.h"
 
@@ -38,7 +39,7 @@ choose_backbone(const char *task, const Ia3Recipe *recipe)
 {
     const char *backbone = recipe->backbone;
 
-    if (backbone == NULL)
+    if (backbone == NULL && task)
         backbone = Ia3VersionsBackbone(task);
     return backbone ? backbone : pstrdup(Ia3Backbone);
 }
@@ -50,7 +51,8 @@ look_up(void *arg)
     Ia3TrainJob *job = arg;
     const char *init = job->recipe->init;
 
-    Ia3VersionsCheckOwner(job->task);
+    if (job->task)
+        Ia3VersionsCheckOwner(job->task);
     job->backbone = choose_backbone(job->task, job->recipe);
     if (init) {
         job->init = Ia3TaskLookup(init);
@@ -71,7 +73,7 @@ Ia3TrainPrepare(Ia3TrainJob *job, Ia3Recipe *recipe)
 int
 Ia3TrainParent(const Ia3TrainJob *job)
 {
-    return job->init && strcmp(job->init->name, job->task) == 0 ? job->init->version : 0;
+    return job->init && job->task && strcmp(job->init->name, job->task) == 0 ? job->init->version : 0;
 }
 
 static void
@@ -89,6 +91,17 @@ write_request(ia3_writer *w, void *arg)
     else
         ia3_put_str(w, NULL, 0);
     job->putExamples(w, job->arg);
+    if (job->nRuns == 0)
+        return;
+    ia3_put_u32(w, job->nRuns);
+    for (int k = 0; k < job->nRuns; k++) {
+        const Ia3JobRun *run = &job->runs[k];
+
+        ia3_put_u64(w, (uint64) run->seed);
+        ia3_put_u32(w, run->n);
+        for (int i = 0; i < run->n; i++)
+            ia3_put_u32(w, run->examples[i]);
+    }
 }
 
 /* Reports, once in a run, how many inputs are longer than the engine takes. */
@@ -120,9 +133,14 @@ report_progress(ia3_reader *r, void *arg)
 
     if (r->bad || steps < 1)
         Ia3ProtocolError("The length of a progress report does not match its contents.");
-    if (!job->runs && job->running)
-        job->running(job->arg);
-    job->runs = true;
+    if (!job->running && job->taken)
+        job->taken(job->arg);
+    job->running = true;
+    if (job->parts > 1) {
+        step += job->part * steps;
+        steps *= job->parts;
+        left = (double) (now - job->begun) / 1000 * (steps - step) / Max(step, 1);
+    }
     Ia3ProgressUpdate(step, steps, loss, rate, left);
     report_truncated(job, truncated, inputs);
     /* whatever has looked into a system catalog meanwhile */
@@ -151,13 +169,21 @@ read_bytes(ia3_reader *r)
 static void
 read_trained(const Ia3TrainJob *job, Ia3Trained *trained, ia3_reader *r)
 {
-    trained->vectors = read_bytes(r);
-    trained->metrics = DirectFunctionCall1(jsonb_in, CStringGetDatum(Ia3GetText(r)));
-    trained->examples = (int) ia3_get_u32(r);
-    trained->state = read_bytes(r);
-    if (r->bad || r->p != r->end || VARSIZE(trained->vectors) == VARHDRSZ)
+    int n = Max(job->nRuns, 1);
+
+    if (job->nRuns > 0 && ia3_get_u32(r) != job->nRuns)
+        Ia3ProtocolError("The engine did not return as many training runs as were requested.");
+    for (int k = 0; k < n; k++) {
+        trained[k].vectors = read_bytes(r);
+        trained[k].metrics = DirectFunctionCall1(jsonb_in, CStringGetDatum(Ia3GetText(r)));
+        trained[k].examples = (int) ia3_get_u32(r);
+        trained[k].state = job->nRuns > 0 ? NULL : read_bytes(r);
+        if (r->bad || VARSIZE(trained[k].vectors) == VARHDRSZ)
+            Ia3ProtocolError("The length of the trained adapter does not match its contents.");
+    }
+    if (r->p != r->end)
         Ia3ProtocolError("The length of the trained adapter does not match its contents.");
-    if ((VARSIZE(trained->state) > VARHDRSZ) != (job->stop != 0))
+    if (job->nRuns == 0 && (VARSIZE(trained->state) > VARHDRSZ) != (job->stop != 0))
         Ia3ProtocolError("The engine did not pause where it was told to.");
     if (job->stop == 0)
         trained->state = NULL;
@@ -169,8 +195,8 @@ Ia3TrainRun(Ia3TrainJob *job, Ia3Trained *trained)
     const Ia3Task *init = job->init;
     Ia3AdapterRequest run = {
         .backbone = job->backbone,
-        .type = IA3_TRAIN,
-        .reply = IA3_TRAIN_OK,
+        .type = job->nRuns > 0 ? IA3_TRAIN_RUNS : IA3_TRAIN,
+        .reply = job->nRuns > 0 ? IA3_TRAIN_RUNS_OK : IA3_TRAIN_OK,
         .nAdapters = 1,
         .adapters = &init,
         .write = write_request,
@@ -182,9 +208,53 @@ Ia3TrainRun(Ia3TrainJob *job, Ia3Trained *trained)
 
     if (job->told == 0)
         job->told = Ia3Now();
-    job->runs = false;
-    Ia3ProgressStart(job->task, job->recipe->steps);
+    if (job->part == 0) {
+        job->begun = Ia3Now();
+        Ia3ProgressStart(job->task ? job->task : "",
+                         job->recipe->steps * Max(job->nRuns, 1) * Max(job->parts, 1));
+    }
+    job->running = false;
     Ia3AdapterRequestRun(&run, &reader);
     read_trained(job, trained, &reader);
-    Ia3ProgressEnd();
+    for (int k = 1; k < job->nRuns; k++)
+        trained[k].engine = trained->engine;
+    if (job->parts == 0)
+        Ia3ProgressEnd();
+}
+
+static void
+digest(const uint8 *bytes, Size len, uint8 *result)
+{
+    bytea *value = palloc(VARHDRSZ + len), *hash;
+
+    SET_VARSIZE(value, VARHDRSZ + len);
+    memcpy(VARDATA(value), bytes, len);
+    hash = DatumGetByteaPP(DirectFunctionCall1(sha256_bytea, PointerGetDatum(value)));
+    memcpy(result, VARDATA_ANY(hash), IA3_DIGEST_LEN);
+    pfree(value);
+}
+
+/* The digest is made as protocol.h says; the options are ASCII, and so are the same in every encoding. */
+Ia3Task *
+Ia3TrainedTask(const Ia3TrainJob *job, const Ia3Trained *trained, const char *label)
+{
+    const char *options = job->recipe->method.options;
+    Size len = strlen(options);
+    Ia3Task *task = palloc0(sizeof(Ia3Task));
+
+    task->name = task->label = pstrdup(label);
+    task->backbone = pstrdup(job->backbone);
+    task->method = job->recipe->method.name;
+    task->methodOptions = pstrdup(options);
+    task->vectors = trained->vectors;
+    memcpy(task->backboneDigest, trained->engine.digest, IA3_DIGEST_LEN);
+    digest((uint8 *) VARDATA_ANY(trained->vectors), VARSIZE_ANY_EXHDR(trained->vectors), task->digest);
+    if (len > 0) {
+        uint8 *both = palloc(IA3_DIGEST_LEN + len);
+
+        memcpy(both, task->digest, IA3_DIGEST_LEN);
+        memcpy(both + IA3_DIGEST_LEN, options, len);
+        digest(both, IA3_DIGEST_LEN + len, task->digest);
+    }
+    return task;
 }

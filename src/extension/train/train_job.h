@@ -1,6 +1,6 @@
 /*
  * train_job.h
- *     A TRAIN request: sending it, reporting its progress, and reading its result.
+ *     A TRAIN or TRAIN_RUNS request: sending it, reporting its progress, and reading its result.
  */
 #ifndef IA3_TRAIN_JOB_H
 #define IA3_TRAIN_JOB_H
@@ -10,23 +10,35 @@
 #include "extension/tasks/task.h"
 #include "train_options.h"
 
+/* A run on some of the examples (TRAIN_RUNS). */
+typedef struct Ia3JobRun {
+    int64 seed;
+    int n;
+    int *examples; /* [n] from 0, in the order in which they count */
+} Ia3JobRun;
+
 typedef struct Ia3TrainJob {
-    const char *task; /* shown in ia3_stat_progress_train */
+    const char *task; /* shown in ia3_stat_progress_train; NULL: the run is for no task */
     const char *backbone;
     const Ia3Recipe *recipe;
     Ia3Task *init;      /* NULL: ones */
     int maxInputTokens; /* the setting when the run was prepared; a commit may change it back */
     /* Writes the rest of the request, from the choice sets; called again when the request has to be sent again. */
     void (*putExamples)(ia3_writer *w, void *arg);
-    void (*running)(void *arg); /* NULL, or called as soon as the request will not be sent again */
+    void (*taken)(void *arg); /* NULL, or called as soon as the request will not be sent again */
     void *arg;
     int stop;           /* step after which to pause and return the state; 0: train to the end */
     const bytea *state; /* to resume from; NULL: begin */
+    int nRuns;          /* 0: a single run on all examples, with the recipe's seed */
+    const Ia3JobRun *runs;
+    int part,
+        parts; /* the number of this request, from 0, of several equal ones; progress is that of all. 0, 0: one */
     /* what is carried over from one request of the run to the next; zero at first */
     Ia3Time told;       /* time of the latest NOTICE */
     int tenths;         /* of the steps reported so far */
     bool toldTruncated; /* how many inputs were truncated */
-    bool runs;          /* the engine has reported progress of the present request */
+    bool running;       /* the engine has reported progress of the present request */
+    Ia3Time begun;      /* the first of the parts */
 } Ia3TrainJob;
 
 /* The result, in the memory context of the caller. */
@@ -45,8 +57,8 @@ typedef struct Ia3Trained {
 extern void Ia3TrainPrevent(const char *function);
 
 /*
- * Fills in the job's recipe, backbone, init and maxInputTokens, given its task, and completes the recipe. No lock on a
- * table is held afterwards. ERROR as for Ia3VersionsCheckOwner, Ia3TaskLookup, Ia3GetEngineInfo and Ia3RecipeComplete.
+ * Fills in the job's recipe, backbone, init and maxInputTokens, given its task, if it has one, and completes the recipe. No
+ * lock on a table is held afterwards. ERROR as for Ia3VersionsCheckOwner, Ia3TaskLookup, Ia3GetEngineInfo and Ia3RecipeComplete.
  */
 extern void Ia3TrainPrepare(Ia3TrainJob *job, Ia3Recipe *recipe);
 
@@ -55,8 +67,16 @@ extern int Ia3TrainParent(const Ia3TrainJob *job);
 
 /*
  * Waits for the engine if it is loading, and trains. Reads no table, and needs no snapshot. Progress is reported in ia3_stat_progress_train and by NOTICEs.
+ * *trained is an array, [nRuns] if the job has runs. If the request is one of several parts, the progress remains
+ * until Ia3ProgressEnd.
  * ERROR as the engine raises it, and 55000 when `init` belongs to another backbone.
  */
 extern void Ia3TrainRun(Ia3TrainJob *job, Ia3Trained *trained);
+
+/*
+ * The result as a version that is nowhere stored, with which rows can be scored (score_request.h). `label` is its name in
+ * messages. The vectors are not copied.
+ */
+extern Ia3Task *Ia3TrainedTask(const Ia3TrainJob *job, const Ia3Trained *trained, const char *label);
 
 #endif

@@ -70,6 +70,37 @@ const Ia3Options Ia3PretrainOptions = {
     .lmWeight = 1,
 };
 
+/* The options that functions end with which train without storing a version; `first` is the argument "template". */
+#define UNSTORED_OPTIONS(first)                                                                              \
+    {                                                                                                        \
+        .argument =                                                                                          \
+            {                                                                                                \
+                [IA3_OPTION_TEMPLATE] = (first),                                                             \
+                [IA3_OPTION_CHOICES] = (first) + 1,                                                          \
+                [IA3_OPTION_BACKBONE] = (first) + 2,                                                         \
+                [IA3_OPTION_INIT] = (first) + 3,                                                             \
+                [IA3_OPTION_STEPS] = (first) + 4,                                                            \
+                [IA3_OPTION_BATCH_SIZE] = (first) + 5,                                                       \
+                [IA3_OPTION_LEARNING_RATE] = (first) + 6,                                                    \
+                [IA3_OPTION_WARMUP_RATIO] = (first) + 7,                                                     \
+                [IA3_OPTION_LM_WEIGHT] = (first) + 8,                                                        \
+                [IA3_OPTION_UNLIKELIHOOD_WEIGHT] = (first) + 9,                                              \
+                [IA3_OPTION_LENGTH_NORM_WEIGHT] = (first) + 10,                                              \
+                [IA3_OPTION_DROPOUT] = (first) + 11,                                                         \
+                [IA3_OPTION_SEED] = (first) + 12,                                                            \
+                [IA3_OPTION_LOSS_AVERAGING] = (first) + 13,                                                  \
+                [IA3_OPTION_METHOD] = (first) + 14,                                                          \
+                [IA3_OPTION_TRUNCATE] = (first) + 15,                                                        \
+                [IA3_OPTION_OPTIMIZER] = (first) + 27,                                                       \
+                [IA3_OPTION_WEIGHT_DECAY] = (first) + 28,                                                    \
+                [IA3_OPTION_EMA] = (first) + 29,                                                             \
+            },                                                                                               \
+        .methodOptions = (first) + 16, .batchSize = 8, .lmWeight = 1, .unlikelihoodWeight = 1,               \
+        .lengthNormWeight = 1,                                                                               \
+    }
+
+const Ia3Options Ia3CrossOptions = UNSTORED_OPTIONS(6);
+
 /* The options of a call. */
 typedef struct OptionReader {
     FunctionCallInfo fcinfo;
@@ -214,7 +245,8 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     r->weightDecay = float_option(&reader, IA3_OPTION_WEIGHT_DECAY, 0);
     r->ema = float_option(&reader, IA3_OPTION_EMA, 0);
     r->truncate = truncate_option(&reader);
-    r->seed = get_option(&reader, IA3_OPTION_SEED, &datum) ? DatumGetInt64(datum) : draw_seed();
+    r->hasSeed = get_option(&reader, IA3_OPTION_SEED, &datum);
+    r->seed = r->hasSeed ? DatumGetInt64(datum) : draw_seed();
     r->activate = get_option(&reader, IA3_OPTION_ACTIVATE, &datum) ? DatumGetBool(datum) : true;
     return r;
 }

@@ -25,6 +25,7 @@ typedef struct Ia3Recipe {
     double lmWeight, unlikelihoodWeight, lengthNormWeight;
     bool hasDropout; /* otherwise that of the backbone's configuration is used, and `dropout` is negative */
     double dropout;
+    bool hasSeed;
     int64 seed; /* drawn at random if not specified */
     bool activate;
     Ia3LossAveraging averaging;
@@ -70,6 +71,8 @@ typedef struct Ia3Options {
 } Ia3Options;
 
 extern const Ia3Options Ia3TrainOptions, Ia3PretrainOptions;
+/* Of ia3_cross_predict and ia3_cross_validate, from the argument "template" on. */
+extern const Ia3Options Ia3CrossOptions;
 
 /*
  * Reads the options of a call into a palloc'd recipe. ERROR 22023 for an unknown loss_averaging or truncate or invalid

@@ -34,14 +34,17 @@
 typedef struct ColumnMap {
     int label;
     int choices;
-    int *fields;              /* [nFields] */
-    Ia3ValueText labelText;   /* how the values of these columns become text */
-    Ia3ValueText choiceText;  /* of an element */
+    int id, group;
+    int *fields;             /* [nFields] */
+    Ia3ValueText labelText;  /* how the values of these columns become text */
+    Ia3ValueText choiceText; /* of an element */
+    Ia3ValueText idText, groupText;
     Ia3ValueText *fieldTexts; /* [nFields] */
 } ColumnMap;
 
 typedef struct RowReader {
     const char *query;
+    Ia3RowColumns columns;
     MemoryContext context; /* of the rows */
     Ia3TrainRows *rows;
     ColumnMap map;
@@ -109,8 +112,19 @@ missing_column(TupleDesc desc, const char *name, const char *hint)
              errhint("%s", hint)));
 }
 
+/* The attribute number of a column that an option names; 0 if it names none. */
+static int
+named_column(TupleDesc desc, const char *name, const char *option)
+{
+    int found = name ? find_column(desc, name) : 0;
+
+    if (name && found == 0)
+        missing_column(desc, name, psprintf("%s names it.", option));
+    return found;
+}
+
 static void
-map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
+map_columns(ColumnMap *map, const Ia3TrainRows *rows, const Ia3RowColumns *columns, TupleDesc desc)
 {
     int text = 0; /* the column that is the text by position */
     bool positional;
@@ -145,6 +159,8 @@ map_columns(ColumnMap *map, const Ia3TrainRows *rows, TupleDesc desc)
     map->choices = find_column(desc, "choices");
     if (map->choices == map->label || map->choices == text)
         map->choices = 0; /* the columns of a two-column query are taken by position */
+    map->id = named_column(desc, columns->id, "id_column");
+    map->group = named_column(desc, columns->group, "group_column");
 }
 
 static void
@@ -182,6 +198,10 @@ map_types(RowReader *reader, TupleDesc desc)
                                       format_type_be(TupleDescAttr(desc, map->choices - 1)->atttypid))));
         label_text(reader, &map->choiceText, element, "choice");
     }
+    if (map->id != 0)
+        Ia3LabelTextInit(&map->idText, TupleDescAttr(desc, map->id - 1)->atttypid, "row id");
+    if (map->group != 0)
+        Ia3LabelTextInit(&map->groupText, TupleDescAttr(desc, map->group - 1)->atttypid, "group");
 }
 
 /* Raises the ERROR for a NULL where none is allowed. */
@@ -268,6 +288,14 @@ read_row(RowReader *reader, HeapTuple tuple, TupleDesc desc)
         }
     }
     row->choices = reader->map.choices ? column_choices(reader, tuple, desc) : NULL;
+    row->id = row->group = NULL;
+    if (reader->map.id != 0)
+        row->id = column_text(reader, tuple, desc, reader->map.id, &reader->map.idText);
+    if (reader->map.group != 0) {
+        row->group = column_text(reader, tuple, desc, reader->map.group, &reader->map.groupText);
+        if (row->group == NULL)
+            null_value(reader, "group");
+    }
     rows->n++;
 }
 
@@ -347,7 +375,7 @@ read_all(void *arg)
         elog(ERROR, "SPI_connect failed");
     plan = prepare_query(reader->query);
     portal = SPI_cursor_open(NULL, plan, NULL, NULL, true);
-    map_columns(&reader->map, reader->rows, portal->tupDesc);
+    map_columns(&reader->map, reader->rows, &reader->columns, portal->tupDesc);
     map_types(reader, portal->tupDesc);
     scratch = AllocSetContextCreate(CurrentMemoryContext, "ia3 row", ALLOCSET_DEFAULT_SIZES);
     for (;;) {
@@ -375,10 +403,12 @@ read_all(void *arg)
 }
 
 Ia3TrainRows *
-Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates)
+Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates, const Ia3RowColumns *columns)
 {
     RowReader reader = {.query = query, .context = CurrentMemoryContext, .capacity = 64};
 
+    if (columns)
+        reader.columns = *columns;
     reader.rows = palloc0(sizeof(Ia3TrainRows));
     reader.rows->rows = palloc(sizeof(Ia3TrainRow) * reader.capacity);
     collect_fields(reader.rows, templates, nTemplates);

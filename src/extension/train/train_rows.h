@@ -12,7 +12,15 @@ typedef struct Ia3TrainRow {
     char **values; /* [nFields]; an empty string for a NULL field other than "text" */
     char *label;
     Ia3Strings *choices; /* NULL: the row has none of its own */
+    char *id;            /* NULL: NULL, or no column was asked for */
+    char *group;         /* NULL: no column was asked for */
 } Ia3TrainRow;
+
+/* Columns that options name; NULL: there is none. */
+typedef struct Ia3RowColumns {
+    const char *id;    /* what identifies the row to the caller */
+    const char *group; /* rows with the same value belong together; it may not be NULL */
+} Ia3RowColumns;
 
 typedef struct Ia3TrainRows {
     int nFields;
@@ -28,7 +36,8 @@ typedef struct Ia3TrainRows {
  * memory context. Columns are found by name: label, the templates' fields, and optionally choices, an array. In a
  * two-column query the column that is not called label is also the text; if neither is, the second one is the label.
  *
- * Fields become text as values of to_jsonb do, labels and choices as a cast to text makes it (value_text.h).
+ * Fields become text as values of to_jsonb do, labels, choices, ids and groups as a cast to text makes it (value_text.h).
+ * `columns` may be NULL.
  *
  * When this returns, nothing that the query touched is locked any longer, because it ran in a subtransaction that has
  * been rolled back.
@@ -37,7 +46,8 @@ typedef struct Ia3TrainRows {
  * for a missing and 42702 for an ambiguous column, 42804 for choices that are not an array, 22004 for NULLs, 54000
  * for more text than a request can hold.
  */
-extern Ia3TrainRows *Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates);
+extern Ia3TrainRows *Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates,
+                                      const Ia3RowColumns *columns);
 
 /*
  * The same, but hands over the rows in batches of at most IA3_SCAN_ROWS, fewer if they are large, while it reads them,

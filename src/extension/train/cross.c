@@ -1,0 +1,149 @@
+/*
+ * cross.c
+ *     Cross-validation: the scores of labelled rows by adapters that have not seen them.
+ */
+#include "postgres.h"
+
+#include "portability/instr_time.h"
+#include "utils/builtins.h"
+#include "utils/memutils.h"
+
+#include "cross.h"
+#include "extension/supervisor/progress.h"
+
+typedef enum CrossArgument {
+    ARG_QUERY,
+    ARG_FOLDS,
+    ARG_REPEATS,
+    ARG_GROUP_COLUMN,
+    ARG_ID_COLUMN
+} CrossArgument;
+
+static void
+check_not_null(FunctionCallInfo fcinfo, CrossArgument arg, const char *name)
+{
+    if (PG_ARGISNULL(arg))
+        ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", name)));
+}
+
+static int
+int_argument(FunctionCallInfo fcinfo, CrossArgument arg, const char *name, int min, int max)
+{
+    int value;
+
+    check_not_null(fcinfo, arg, name);
+    value = PG_GETARG_INT32(arg);
+    if (value < min || value > max)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("%s must be between %d and %d", name, min, max),
+                        errdetail("The value is %d.", value)));
+    return value;
+}
+
+void
+Ia3CrossArguments(Ia3Cross *cross, FunctionCallInfo fcinfo)
+{
+    check_not_null(fcinfo, ARG_QUERY, "query");
+    cross->query = text_to_cstring(PG_GETARG_TEXT_PP(ARG_QUERY));
+    cross->folds = int_argument(fcinfo, ARG_FOLDS, "folds", 2, IA3_MAX_FOLDS);
+    cross->repeats = int_argument(fcinfo, ARG_REPEATS, "repeats", 1, IA3_MAX_REPEATS);
+    if (!PG_ARGISNULL(ARG_GROUP_COLUMN))
+        cross->columns.group = text_to_cstring(PG_GETARG_TEXT_PP(ARG_GROUP_COLUMN));
+    if (!PG_ARGISNULL(ARG_ID_COLUMN))
+        cross->columns.id = text_to_cstring(PG_GETARG_TEXT_PP(ARG_ID_COLUMN));
+}
+
+static void
+put_examples(ia3_writer *w, void *arg)
+{
+    const Ia3Cross *cross = arg;
+
+    Ia3ExamplesPut(w, cross->examples, cross->templates, cross->recipe->templates->n);
+}
+
+/* Whoever predicts the only row with a label has not seen it. */
+static void
+report_single_labels(const Ia3TrainRows *rows)
+{
+    Ia3StringIndex *index = Ia3StringIndexCreate();
+    int *count = palloc_extended(sizeof(int) * (Size) rows->n, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+    int n, single = 0;
+    const char *example = NULL;
+    bool found;
+
+    for (int i = 0; i < rows->n; i++)
+        if (rows->rows[i].choices == NULL) /* others may have other labels on purpose */
+            count[Ia3StringIndexAdd(index, rows->rows[i].label, &found)]++;
+    n = Ia3StringIndexStrings(index)->n;
+    for (int l = 0; l < n; l++)
+        if (count[l] == 1 && single++ == 0)
+            example = Ia3StringIndexStrings(index)->items[l];
+    if (single > 0)
+        ereport(NOTICE, (single == 1 ? errmsg("label \"%s\" occurs only once", example)
+                                     : errmsg("%d labels occur only once, such as \"%s\"", single, example),
+                         errdetail("The run that predicts this row has seen no row with its label.")));
+    pfree(count);
+}
+
+void
+Ia3CrossBegin(Ia3Cross *cross, FunctionCallInfo fcinfo, const Ia3Options *options)
+{
+    Ia3Recipe *recipe = Ia3RecipeFromArguments(fcinfo, options);
+    int n;
+
+    cross->recipe = recipe;
+    cross->job.putExamples = put_examples;
+    cross->job.arg = cross;
+    cross->templates = Ia3TemplatesParse(recipe->templates, recipe->truncate);
+    Ia3TrainPrepare(&cross->job, recipe);
+    cross->examples = Ia3ExamplesLabel(
+        Ia3ReadTrainRows(cross->query, cross->templates, recipe->templates->n, &cross->columns),
+        recipe->choices);
+    n = cross->examples->rows->n;
+    cross->fold = palloc(sizeof(int *) * cross->repeats);
+    for (int r = 0; r < cross->repeats; r++) {
+        cross->fold[r] = palloc_extended(sizeof(int) * (Size) n, MCXT_ALLOC_HUGE);
+        Ia3FoldsAssign(cross->examples->rows, cross->folds, recipe->seed, r, cross->fold[r]);
+    }
+    report_single_labels(cross->examples->rows);
+    if (!recipe->hasSeed)
+        ereport(NOTICE, (errmsg("the seed is " INT64_FORMAT, recipe->seed),
+                         errhint("Specify it to get the same folds and the same training runs again.")));
+}
+
+static void
+run_repeat(Ia3Cross *cross, int repeat)
+{
+    int n = cross->examples->rows->n, folds = cross->folds;
+    Ia3JobRun *runs = palloc(sizeof(Ia3JobRun) * folds);
+    Ia3Trained *trained = palloc0(sizeof(Ia3Trained) * folds);
+    instr_time start, end;
+
+    INSTR_TIME_SET_CURRENT(start);
+    Ia3FoldsRuns(cross->fold[repeat], n, folds, cross->recipe->seed, repeat, runs);
+    cross->job.nRuns = folds;
+    cross->job.runs = runs;
+    cross->job.part = repeat;
+    cross->job.parts = cross->repeats;
+    Ia3TrainRun(&cross->job, trained);
+    cross->scores[repeat] = palloc_extended(sizeof(double *) * (Size) n, MCXT_ALLOC_HUGE);
+    Ia3FoldsScore(&cross->job, cross->examples, cross->templates[0], cross->fold[repeat], folds, trained,
+                  cross->scores[repeat]);
+    for (int f = 0; f < folds; f++) {
+        pfree(runs[f].examples);
+        pfree(trained[f].vectors);
+    }
+    INSTR_TIME_SET_CURRENT(end);
+    INSTR_TIME_SUBTRACT(end, start);
+    cross->seconds[repeat] = INSTR_TIME_GET_DOUBLE(end);
+}
+
+void
+Ia3CrossRun(Ia3Cross *cross)
+{
+    cross->scores = palloc(sizeof(double **) * cross->repeats);
+    cross->seconds = palloc(sizeof(double) * cross->repeats);
+    for (int r = 0; r < cross->repeats; r++)
+        run_repeat(cross, r);
+    Ia3ProgressEnd();
+}

@@ -1,0 +1,126 @@
+/*
+ * examples.c
+ *     Rows as examples to train on: their choices, and the part of a request that has them all.
+ */
+#include "postgres.h"
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "examples.h"
+#include "extension/client/text.h"
+
+static int
+add_set(Ia3Examples *l, const Ia3Strings *choices)
+{
+    l->sets[l->nSets] = choices;
+    l->joined[l->nSets] = Ia3StringsJoin(choices, ", ");
+    return l->nSets++;
+}
+
+/*
+ * Determines the choices of rows that have none of their own: the given ones, or else the distinct labels in order of
+ * first appearance. Fills in label[] of these rows.
+ */
+static void
+label_common(Ia3Examples *l, const Ia3Strings *given)
+{
+    Ia3StringIndex *index = Ia3StringIndexCreate();
+    int first = -1;
+    bool found;
+
+    for (int i = 0; given && i < given->n; i++)
+        Ia3StringIndexAdd(index, given->items[i], &found);
+    for (int i = 0; i < l->rows->n; i++) {
+        Ia3TrainRow *row = &l->rows->rows[i];
+
+        CHECK_FOR_INTERRUPTS();
+        if (row->choices != NULL)
+            continue;
+        if (first < 0)
+            first = i;
+        if (given == NULL)
+            l->label[i] = Ia3StringIndexAdd(index, row->label, &found);
+        else if ((l->label[i] = Ia3StringIndexFind(index, row->label)) < 0)
+            Ia3RaiseTrainLabel(l->rows, i, given);
+    }
+    if (first < 0 && given == NULL)
+        return;
+    l->common = Ia3StringIndexStrings(index);
+    Ia3CheckChoices(l->common);
+    if (given == NULL && l->common->n == 1)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("every example has the label \"%s\"", l->common->items[0]),
+                        errhint("Specify the choices explicitly if other labels are possible.")));
+}
+
+/* Fills in label[] and set[] of a row that has its own choices. */
+static void
+label_own(Ia3Examples *l, int i)
+{
+    Ia3TrainRow *row = &l->rows->rows[i];
+
+    Ia3CheckChoices(row->choices);
+    l->label[i] = -1;
+    for (int c = 0; c < row->choices->n; c++)
+        if (strcmp(row->choices->items[c], row->label) == 0)
+            l->label[i] = c;
+    if (l->label[i] < 0)
+        Ia3RaiseTrainLabel(l->rows, i, row->choices);
+    /* Neighboring rows often have the same choices. */
+    if (l->nSets > 0 && Ia3StringsEqual(l->sets[l->nSets - 1], row->choices))
+        l->set[i] = l->nSets - 1;
+    else
+        l->set[i] = add_set(l, row->choices);
+}
+
+Ia3Examples *
+Ia3ExamplesLabel(Ia3TrainRows *rows, const Ia3Strings *given)
+{
+    Ia3Examples *l = palloc0(sizeof(Ia3Examples));
+    int common = 0;
+
+    l->rows = rows;
+    l->sets = palloc_extended(sizeof(Ia3Strings *) * ((Size) rows->n + 1), MCXT_ALLOC_HUGE);
+    l->joined = palloc_extended(sizeof(char *) * ((Size) rows->n + 1), MCXT_ALLOC_HUGE);
+    l->set = palloc_extended(sizeof(int) * (Size) rows->n, MCXT_ALLOC_HUGE);
+    l->label = palloc_extended(sizeof(int) * (Size) rows->n, MCXT_ALLOC_HUGE);
+    label_common(l, given);
+    if (l->common != NULL)
+        common = add_set(l, l->common);
+    for (int i = 0; i < rows->n; i++) {
+        if (rows->rows[i].choices != NULL)
+            label_own(l, i);
+        else
+            l->set[i] = common;
+    }
+    return l;
+}
+
+void
+Ia3ExamplesPut(ia3_writer *w, const Ia3Examples *l, Ia3Template **templates, int nTemplates)
+{
+    MemoryContext scratch =
+        AllocSetContextCreate(CurrentMemoryContext, "ia3 rendering", ALLOCSET_DEFAULT_SIZES);
+    MemoryContext old = MemoryContextSwitchTo(scratch);
+
+    ia3_put_u32(w, l->nSets);
+    for (int i = 0; i < l->nSets; i++)
+        Ia3PutStrings(w, l->sets[i]);
+    ia3_put_u32(w, l->rows->n);
+    for (int i = 0; i < l->rows->n; i++) {
+        CHECK_FOR_INTERRUPTS();
+        ia3_put_u32(w, l->set[i]);
+        ia3_put_u32(w, l->label[i]);
+        ia3_put_u32(w, nTemplates);
+        for (int k = 0; k < nTemplates; k++) {
+            Ia3Input input;
+
+            Ia3TrainRowRender(l->rows, &l->rows->rows[i], templates[k], l->joined[l->set[i]], &input);
+            Ia3PutInput(w, &input);
+        }
+        MemoryContextReset(scratch);
+    }
+    MemoryContextSwitchTo(old);
+    MemoryContextDelete(scratch);
+}
