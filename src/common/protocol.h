@@ -44,6 +44,7 @@
 #define IA3_MAX_CHOICES (1u << 20) /* in one request, all sets together */
 #define IA3_MAX_DIGESTS (1u << 12) /* adapters */
 #define IA3_MAX_RUNS    (1u << 10) /* of TRAIN_RUNS */
+#define IA3_MAX_LINEAR  (1u << 26) /* coefficients of a model of LINEAR */
 #define IA3_TOKEN_BYTES 64u        /* pieces are short; usual ones have fewer bytes */
 
 typedef enum Ia3Message {
@@ -63,6 +64,7 @@ typedef enum Ia3Message {
     IA3_METHOD = 13,     /* see below                                             -> METHOD_OK */
     IA3_CONFIGURE = 14,  /* see below                                             -> CONFIGURE_OK */
     IA3_TRAIN_RUNS = 15, /* see below                  -> PROGRESS ..., then TRAIN_RUNS_OK | MISSING */
+    IA3_LINEAR = 16,     /* see below                                             -> LINEAR_OK */
 
     /* replies */
     IA3_HELLO_OK = 64,     /* u32 version, str engine version */
@@ -80,6 +82,7 @@ typedef enum Ia3Message {
     IA3_METHOD_OK = 76,    /* see below */
     IA3_CONFIGURE_OK = 77, /* see below */
     IA3_TRAIN_RUNS_OK = 78, /* see below */
+    IA3_LINEAR_OK = 79,     /* list<u32 label>, one per row */
     IA3_GOODBYE = 126,      /* nothing; request 0. See above */
     IA3_ERROR = 127 /* u32 Ia3ErrorCode, str message, str detail, str hint (detail, hint may be empty) */
 } Ia3Message;
@@ -175,6 +178,10 @@ typedef enum Ia3Message {
  * METHOD_OK: what the method needs with these options on a backbone with the configuration of the request, whatever this
  *          engine's backbone is: u64 values of one adapter, the members of ia3_method_cost (cost.h) in their
  *          order, f64 each, and u32 passes: the members of an ensemble, else 1
+ *
+ * LINEAR:  list<u32 label, u32 fold, list<u32 word>>    rows; words are numbers, each as often as it occurs
+ *          Predicts the rows of each fold by a linear model of bags of words that is fitted to the rows of the other folds:
+ *          a baseline that needs no backbone (recipe/linear.h). At most IA3_MAX_LINEAR numbers of words times numbers of labels.
  *
  * INFO_OK: str name, str path, str device in use ("cpu", "cuda:0"), str device description, str dtype ("bfloat16"),
  *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),

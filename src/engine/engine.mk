@@ -41,7 +41,7 @@ ENGINE_WARN = -Wall -Wextra -Wno-unused-parameter -Wno-missing-field-initializer
 ENGINE_INCLUDES = -Isrc -I.
 ENGINE_CFLAGS = $(ENGINE_INCLUDES) -std=gnu11 -O3 -Werror=implicit-function-declaration $(DEBUG_INFO) -fno-math-errno -fno-trapping-math $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -D_GNU_SOURCE -MMD -MP
 ENGINE_CXXFLAGS = $(ENGINE_INCLUDES) -std=c++17 -O2 $(DEBUG_INFO) $(OPTFLAGS) $(ENGINE_WARN) $(SANITIZE) -pthread -MMD -MP
-ENGINE_LIBS = -ldnnl -lsentencepiece -lpcre2-8 -ljansson -lcrypto -lgomp -lm -ldl -pthread
+ENGINE_LIBS = -ldnnl -llinear -lsentencepiece -lpcre2-8 -ljansson -lcrypto -lgomp -lm -ldl -pthread
 
 # main.c holds main(); everything else is also linked into the tests.
 ENGINE_SRCS = $(filter-out src/engine/cli/main.c,$(wildcard src/engine/*/*.c src/engine/*/*/*.c)) kernels/cpu/isa.c
@@ -138,7 +138,7 @@ $(ENGINE_BUILD)/bench/hold_isa.so: bench/hold_isa.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -fPIC -MF $(@:.so=.d) -MT $@ -shared -o $@ $<
 
-$(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/test/test_give_way $(ENGINE_BUILD)/test/test_heartbeat $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_runs $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate $(ENGINE_BUILD)/test/test_zoo: $(ENGINE_BUILD)/ia3_engine
+$(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/test/test_give_way $(ENGINE_BUILD)/test/test_heartbeat $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_runs $(ENGINE_BUILD)/test/test_linear $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate $(ENGINE_BUILD)/test/test_zoo: $(ENGINE_BUILD)/ia3_engine
 
 # --- the CUDA module, which the engine loads at run time ---
 

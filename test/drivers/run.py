@@ -197,6 +197,9 @@ def test_changes(driver, sql):
              "steps => {}, seed => {})")
     labelled = "SELECT body AS text, label, body FROM shots"
     expect(driver, cross, [labelled, 2, 1, "body", "body", 2, 1], sql.execute("SELECT count(*) FROM shots", None))
+    validate = ("SELECT count(*), max(n) FROM ia3_cross_validate({}, folds => {}, repeats => {}, group_column => {}, id_column => {}, "
+                "steps => {}, seed => {})")
+    expect(driver, validate, [labelled, 2, 1, "body", "body", 2, 1], sql.execute("SELECT 2, count(*) FROM shots", None))
     pretrain = "CALL ia3_pretrain({}, {}, templates => {}, steps => {}, batch_size => {}, checkpoint_every => {}, seed => {})"
     expect(driver, pretrain, ["base " + driver.name, "SELECT 'a' AS task, body AS text, label FROM shots", '{"a": "{text}?"}',
                               20, 4, 10, 1], [])

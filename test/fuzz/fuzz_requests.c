@@ -18,6 +18,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/model/methods/methods.h"
+#include "engine/serve/baseline.h"
 #include "engine/serve/event_loop.h"
 #include "engine/serve/merger.h"
 #include "engine/serve/normalize.h"
@@ -178,6 +179,24 @@ prepare(const ia3_frame *frame)
     ia3_request_free(r, &io.context);
 }
 
+/* Parses LINEAR, which the thread for errands would carry out. */
+static void
+linear(const ia3_frame *frame)
+{
+    ia3_error err = {0};
+    ia3_request *r = ia3_baseline_parse(frame, &err);
+    if (r == NULL)
+        return;
+    for (uint32_t i = 0; i < r->linear.n; i++) {
+        if (r->linear.rows[i].fold >= r->linear.n_folds)
+            abort();
+        for (uint32_t k = 0; k < r->linear.rows[i].n; k++)
+            if (r->linear.rows[i].words[k] >= r->linear.n_words)
+                abort();
+    }
+    ia3_request_free(r, &io.context);
+}
+
 static void
 handle(ia3_connection *c, uint8_t type, uint8_t number, const uint8_t *payload, size_t len)
 {
@@ -186,6 +205,10 @@ handle(ia3_connection *c, uint8_t type, uint8_t number, const uint8_t *payload, 
     memcpy(frame.data, payload, len);
     if (type == IA3_MERGE) {
         merge(&frame); /* frees the data */
+        return;
+    }
+    if (type == IA3_LINEAR) {
+        linear(&frame); /* likewise */
         return;
     }
     if (number >= 128 &&

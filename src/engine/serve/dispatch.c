@@ -11,8 +11,10 @@
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "baseline.h"
 #include "configure.h"
 #include "long_texts.h"
+#include "errands.h"
 #include "merger.h"
 #include "normalize.h"
 
@@ -285,21 +287,23 @@ handle_work(ia3_io *io, ia3_connection *c, ia3_frame *frame)
     free(missing);
 }
 
+/* MERGE and LINEAR, which have a thread of their own. */
 static void
-handle_merge(ia3_io *io, ia3_connection *c, ia3_frame *frame)
+handle_errand(ia3_io *io, ia3_connection *c, ia3_frame *frame)
 {
     ia3_error err = {0};
     uint32_t id = frame->request;
     if (!number_is_free(c, frame))
         return;
-    ia3_request *r = ia3_merger_parse(frame, &err);
+    ia3_request *r =
+        frame->type == IA3_MERGE ? ia3_merger_parse(frame, &err) : ia3_baseline_parse(frame, &err);
     if (r == NULL) {
         ia3_connection_error(c, id, &err);
         return;
     }
     ia3_connection_add_request(c, r);
     account(io, r);
-    ia3_merger_add(io->server->merger, r);
+    ia3_errands_add(io->server->errands, r);
 }
 
 /* NORMALIZE and CONFIGURE, which need no more than the layouts. */
@@ -602,7 +606,8 @@ ia3_io_frame(ia3_io *io, ia3_connection *c, ia3_frame *frame)
         handle_work(io, c, frame);
         return; /* the data now belongs to the request */
     case IA3_MERGE:
-        handle_merge(io, c, frame);
+    case IA3_LINEAR:
+        handle_errand(io, c, frame);
         return; /* likewise */
     case IA3_NORMALIZE:
     case IA3_CONFIGURE:

@@ -1,9 +1,6 @@
 /*
  * merger.c
- *     Handles MERGE requests on a thread of its own.
- *
- * Locking: the mutex protects the list and `stop`. A request in the list or being merged belongs to this thread until
- * it is posted as DONE. Of the model, the thread only reads the layout, which never changes.
+ *     MERGE requests. Of the model only the layout is read, which never changes.
  */
 #include "merger.h"
 
@@ -14,27 +11,6 @@
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/files/merge.h"
-
-struct ia3_merger {
-    ia3_server *server;
-    pthread_mutex_t lock;
-    pthread_cond_t arrived;
-    pthread_t thread;
-    bool started, stop;
-    ia3_request *first, **last; /* linked through lane_next */
-};
-
-ia3_merger *
-ia3_merger_create(ia3_server *s)
-{
-    ia3_merger *m = ia3_alloc(sizeof *m);
-
-    m->server = s;
-    m->last = &m->first;
-    pthread_mutex_init(&m->lock, NULL);
-    pthread_cond_init(&m->arrived, NULL);
-    return m;
-}
 
 ia3_request *
 ia3_merger_parse(const ia3_frame *frame, ia3_error *err)
@@ -86,10 +62,9 @@ read_adapter(const ia3_server *s, const ia3_request *r, const ia3_layout **layou
     return NULL;
 }
 
-static void
-run(ia3_merger *m, ia3_request *r)
+void
+ia3_merger_run(const ia3_server *s, ia3_request *r)
 {
-    ia3_server *s = m->server;
     char directory[PATH_MAX];
     const ia3_layout *layout = NULL;
     float *values = read_adapter(s, r, &layout, &r->error);
@@ -105,68 +80,4 @@ run(ia3_merger *m, ia3_request *r)
         ia3_log(IA3_LOG_LOG, "merged checkpoint written to \"%s\" in %.1f s", directory, ia3_now() - started);
     free(values);
     ia3_layout_release(layout);
-}
-
-static void *
-merger_main(void *arg)
-{
-    ia3_merger *m = arg;
-
-    for (;;) {
-        pthread_mutex_lock(&m->lock);
-        while (m->first == NULL && !m->stop)
-            pthread_cond_wait(&m->arrived, &m->lock);
-
-        ia3_request *r = m->first;
-
-        if (r != NULL) {
-            m->first = r->lane_next;
-            if (m->first == NULL)
-                m->last = &m->first;
-        }
-        pthread_mutex_unlock(&m->lock);
-        if (r == NULL)
-            return NULL;
-        run(m, r);
-        ia3_queue_post(m->server->queue, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
-    }
-}
-
-void
-ia3_merger_add(ia3_merger *m, ia3_request *r)
-{
-    if (!m->started) {
-        int rc = pthread_create(&m->thread, NULL, merger_main, m);
-
-        if (rc != 0) {
-            ia3_fail(&r->error, IA3_E_MEMORY, "could not start a thread: %s", strerror(rc));
-            ia3_queue_post(m->server->queue, &(ia3_event){.kind = IA3_EVENT_DONE, .request = r});
-            return;
-        }
-        m->started = true;
-    }
-    pthread_mutex_lock(&m->lock);
-    r->lane_next = NULL;
-    *m->last = r;
-    m->last = &r->lane_next;
-    pthread_cond_signal(&m->arrived);
-    pthread_mutex_unlock(&m->lock);
-}
-
-bool
-ia3_merger_stop(ia3_merger *m, const struct timespec *until)
-{
-    pthread_mutex_lock(&m->lock);
-    m->stop = true;
-    pthread_cond_signal(&m->arrived);
-    pthread_mutex_unlock(&m->lock);
-    return !m->started || pthread_clockjoin_np(m->thread, NULL, CLOCK_MONOTONIC, until) == 0;
-}
-
-void
-ia3_merger_free(ia3_merger *m)
-{
-    pthread_cond_destroy(&m->arrived);
-    pthread_mutex_destroy(&m->lock);
-    free(m);
 }

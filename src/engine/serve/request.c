@@ -11,6 +11,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "baseline.h"
 #include "engine/files/input.h"
 
 /* Takes over the runs of the message, which are freed with the frame. */
@@ -366,6 +367,7 @@ ia3_request_free(ia3_request *r, ia3_request_context *x)
     }
     free(r->runs);
     free(r->state);
+    ia3_baseline_free(r);
     free(r);
 }
 
@@ -421,6 +423,8 @@ reply_type(Ia3Message request)
         return IA3_TRAIN_RUNS_OK;
     case IA3_TOKENIZE:
         return IA3_TOKENIZE_OK;
+    case IA3_LINEAR:
+        return IA3_LINEAR_OK;
     default:
         return IA3_OK;
     }
@@ -452,6 +456,11 @@ ia3_request_reply(ia3_writer *w, const ia3_request *r, const ia3_tokenizer *tok)
         put_runs(w, r);
     else if (r->type == IA3_TOKENIZE)
         ia3_put_tokens(w, tok, r->text_ids[0], r->text_lens[0]);
+    else if (r->type == IA3_LINEAR) {
+        ia3_put_u32(w, r->linear.n);
+        for (uint32_t i = 0; i < r->linear.n; i++)
+            ia3_put_u32(w, r->linear.predicted[i]);
+    }
     ia3_frame_finish(w);
 }
 

@@ -3,11 +3,11 @@
  *     A SCORE, GENERATE, TRAIN, TRAIN_RUNS or MERGE request, or TOKENIZE for a long text, on its way through the engine. The I/O
  *     thread parses it. It tokenizes the texts of SCORE, GENERATE and TRAIN in slices, but leaves long texts to a thread of
  *     their own (long_texts.h), and the compute thread computes these requests; MERGE has no texts and is carried out by
- *     the merger's thread (merger.h). Then the I/O thread sends the reply and frees the request.
+ *     a thread of its own, and so is LINEAR (errands.h). Then the I/O thread sends the reply and frees the request.
  *
  * Threads: the I/O thread fills in a row before it publishes it (ia3_queue_publish). From then until the DONE event,
- * rows, results and `error` belong to the compute thread. Likewise `error` belongs to the merger's thread from
- * ia3_merger_add until DONE. While the request is `away`, what is not yet published belongs to the thread for long texts.
+ * rows, results and `error` belong to the compute thread. Likewise the results and `error` belong to the thread for
+ * errands from ia3_errands_add until DONE. While the request is `away`, what is not yet published belongs to the thread for long texts.
  * All threads read `cancelled`.
  */
 #ifndef IA3_REQUEST_H
@@ -18,6 +18,7 @@
 #include "adapter_cache.h"
 #include "choice_sets.h"
 #include "engine/base/stats.h"
+#include "engine/recipe/linear.h"
 #include "engine/recipe/score.h"
 #include "engine/recipe/train.h"
 #include "frame.h"
@@ -55,7 +56,8 @@ typedef struct ia3_run {
 } ia3_run;
 
 typedef struct ia3_request {
-    Ia3Message type; /* IA3_SCORE, IA3_GENERATE, IA3_TRAIN, IA3_TRAIN_RUNS, IA3_MERGE or IA3_TOKENIZE */
+    Ia3Message
+        type; /* IA3_SCORE, IA3_GENERATE, IA3_TRAIN, IA3_TRAIN_RUNS, IA3_MERGE, IA3_LINEAR or IA3_TOKENIZE */
     uint32_t id;
     uint64_t client; /* identifies the connection; requests of one client wait in one lane */
     atomic_bool cancelled;
@@ -104,6 +106,12 @@ typedef struct ia3_request {
     size_t state_len;
 
     ia3_span text; /* TOKENIZE: in `frame` */
+
+    struct { /* LINEAR */
+        uint32_t n, n_words, n_folds;
+        ia3_linear_row *rows; /* [n], each with words of its own */
+        uint32_t *predicted;  /* [n] */
+    } linear;
 
     /* MERGE (merger.h): points into `frame` */
     struct {

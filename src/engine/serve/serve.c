@@ -24,7 +24,7 @@
 #include "engine/model/methods/methods.h"
 #include "event_loop.h"
 #include "long_texts.h"
-#include "merger.h"
+#include "errands.h"
 
 #define STOP_SECONDS 2 /* how long a shutdown waits for the current batch */
 
@@ -180,7 +180,7 @@ ia3_serve(const ia3_options *options)
     ia3_stats_init(&s->stats);
     s->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     s->queue = ia3_queue_create(s->wake_fd, options->max_batch_tokens, &s->stats);
-    s->merger = ia3_merger_create(s);
+    s->errands = ia3_errands_create(s);
     s->long_texts = ia3_long_texts_create(s);
     pthread_t compute;
     int rc = s->wake_fd < 0 ? errno : pthread_create(&compute, NULL, ia3_compute_main, s);
@@ -197,11 +197,11 @@ ia3_serve(const ia3_options *options)
     struct timespec until;
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += STOP_SECONDS;
-    if (!ia3_merger_stop(s->merger, &until) || !ia3_long_texts_stop(s->long_texts, &until) ||
+    if (!ia3_errands_stop(s->errands, &until) || !ia3_long_texts_stop(s->long_texts, &until) ||
         pthread_clockjoin_np(compute, NULL, CLOCK_MONOTONIC, &until) != 0)
         _exit(status);
     ia3_io_free(s);
-    ia3_merger_free(s->merger);
+    ia3_errands_free(s->errands);
     ia3_long_texts_free(s->long_texts);
     ia3_server_unload(s);
     ia3_queue_free(s->queue);

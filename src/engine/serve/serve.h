@@ -4,7 +4,7 @@
  *     with it.
  *
  * There are two threads, a third once there was a long text (long_texts.h) and a fourth once a checkpoint was merged
- * (merger.h). The I/O thread, which is the process's main thread, does all input and output (event_loop.c) and
+ * (errands.h). The I/O thread, which is the process's main thread, does all input and output (event_loop.c) and
  * tokenizes short texts. The compute thread (compute_thread.c) loads the backbone and makes all calls that use the device.
  * They communicate only through queue.h.
  */
@@ -33,7 +33,7 @@ typedef struct ia3_server {
     ia3_tokenizer *tokenizer;
     ia3_checkpoint *checkpoint; /* stays open for methods that replace weights */
     struct ia3_io *io;          /* used only by the I/O thread */
-    struct ia3_merger *merger;
+    struct ia3_errands *errands;
     struct ia3_long_texts *long_texts;
 } ia3_server;
 

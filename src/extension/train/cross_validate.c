@@ -1,0 +1,231 @@
+/*
+ * cross_validate.c
+ *     ia3_cross_validate: how good a task would be that is trained on the rows of a query.
+ */
+#include "postgres.h"
+
+#include <math.h>
+
+#include "miscadmin.h"
+#include "utils/memutils.h"
+
+#include "cross.h"
+#include "extension/ia3_compat.h"
+#include "linear_baseline.h"
+#include "measures.h"
+
+PG_FUNCTION_INFO_V1(ia3_cross_validate);
+
+/* The columns of the result, in their order. */
+typedef enum Column {
+    COLUMN_REPEAT,
+    COLUMN_N,
+    COLUMN_ACCURACY,
+    COLUMN_ACCURACY_LOW,
+    COLUMN_ACCURACY_HIGH,
+    COLUMN_MACRO_F1,
+    COLUMN_MACRO_F1_LOW,
+    COLUMN_MACRO_F1_HIGH,
+    COLUMN_LOG_LOSS,
+    COLUMN_BRIER,
+    COLUMN_CALIBRATION_ERROR,
+    COLUMN_MAJORITY_ACCURACY,
+    COLUMN_LINEAR_ACCURACY,
+    COLUMN_LINEAR_MACRO_F1,
+    COLUMN_SECONDS,
+    N_COLUMNS
+} Column;
+
+typedef struct Validation {
+    Ia3Cross cross;
+    int n;
+    Ia3StringIndex *labels; /* all labels and choices that occur */
+    int *label;             /* [n] */
+    int *unit;              /* [n] what the bootstrap draws */
+    int nUnits, nLabels;
+    Ia3Predicted **predicted; /* [repeats][n] */
+} Validation;
+
+static int
+label_number(Validation *v, char *label)
+{
+    bool found;
+
+    return Ia3StringIndexAdd(v->labels, label, &found);
+}
+
+static void
+number_rows(Validation *v)
+{
+    const Ia3TrainRows *rows = v->cross.examples->rows;
+    Ia3StringIndex *groups = Ia3StringIndexCreate();
+    bool found;
+
+    v->n = rows->n;
+    v->labels = Ia3StringIndexCreate();
+    v->label = palloc_extended(sizeof(int) * (Size) v->n, MCXT_ALLOC_HUGE);
+    v->unit = palloc_extended(sizeof(int) * (Size) v->n, MCXT_ALLOC_HUGE);
+    for (int c = 0; v->cross.examples->common && c < v->cross.examples->common->n; c++)
+        label_number(
+            v, v->cross.examples->common->items[c]); /* first, so that their numbers are their positions */
+    for (int i = 0; i < v->n; i++) {
+        v->label[i] = label_number(v, rows->rows[i].label);
+        v->unit[i] = rows->rows[i].group ? Ia3StringIndexAdd(groups, rows->rows[i].group, &found) : i;
+        v->nUnits = Max(v->nUnits, v->unit[i] + 1);
+    }
+}
+
+static void
+measure_rows(Validation *v, int repeat)
+{
+    const Ia3Examples *examples = v->cross.examples;
+
+    v->predicted[repeat] = palloc_extended(sizeof(Ia3Predicted) * (Size) v->n, MCXT_ALLOC_HUGE);
+    for (int i = 0; i < v->n; i++) {
+        Ia3Predicted *p = &v->predicted[repeat][i];
+        const Ia3Strings *choices = Ia3CrossChoices(&v->cross, i);
+        const double *scores = v->cross.scores[repeat][i];
+        int best = 0;
+
+        for (int c = 1; c < choices->n; c++)
+            if (scores[c] > scores[best])
+                best = c;
+        Ia3PredictedMeasure(p, scores, choices->n, examples->label[i], 1);
+        p->label = v->label[i];
+        p->predicted = label_number(v, choices->items[best]);
+    }
+}
+
+/* The accuracy of predicting the most frequent label of the other folds; of equally frequent ones, the first. */
+static double
+majority_accuracy(const Validation *v, const int *fold)
+{
+    int *count = palloc_extended(sizeof(int) * (Size) v->nLabels, MCXT_ALLOC_HUGE), right = 0;
+
+    for (int f = 0; f < v->cross.folds; f++) {
+        int best = 0;
+
+        memset(count, 0, sizeof(int) * v->nLabels);
+        for (int i = 0; i < v->n; i++)
+            if (fold[i] != f)
+                count[v->label[i]]++;
+        for (int l = 1; l < v->nLabels; l++)
+            if (count[l] > count[best])
+                best = l;
+        for (int i = 0; i < v->n; i++)
+            right += fold[i] == f && v->label[i] == best;
+    }
+    pfree(count);
+    return (double) right / v->n;
+}
+
+/* NaN in both if there is no linear model. */
+static void
+measure_linear(const Validation *v, int repeat, double *values)
+{
+    int *predicted = palloc_extended(sizeof(int) * (Size) v->n, MCXT_ALLOC_HUGE);
+    Ia3Predicted *p = palloc_extended(sizeof(Ia3Predicted) * (Size) v->n, MCXT_ALLOC_HUGE);
+
+    values[COLUMN_LINEAR_ACCURACY] = values[COLUMN_LINEAR_MACRO_F1] = NAN;
+    if (Ia3LinearPredict(v->cross.examples, v->cross.job.backbone, v->cross.fold[repeat], predicted)) {
+        for (int i = 0; i < v->n; i++) {
+            p[i].label = v->label[i];
+            p[i].predicted = predicted[i];
+        }
+        values[COLUMN_LINEAR_ACCURACY] = Ia3Accuracy(p, v->n);
+        values[COLUMN_LINEAR_MACRO_F1] = Ia3MacroF1(p, v->n, v->nLabels);
+    }
+    pfree(predicted);
+    pfree(p);
+}
+
+static void
+set_interval(double *values, Column low, Ia3Interval interval)
+{
+    values[low] = interval.low;
+    values[low + 1] = interval.high;
+}
+
+static void
+measure_repeat(const Validation *v, int repeat, double *values)
+{
+    const Ia3Predicted *p = v->predicted[repeat];
+    Ia3Interval accuracy, macroF1;
+
+    values[COLUMN_REPEAT] = repeat + 1;
+    values[COLUMN_N] = v->n;
+    values[COLUMN_ACCURACY] = Ia3Accuracy(p, v->n);
+    values[COLUMN_MACRO_F1] = Ia3MacroF1(p, v->n, v->nLabels);
+    values[COLUMN_LOG_LOSS] = Ia3MeanLogLoss(p, v->n);
+    values[COLUMN_BRIER] = Ia3MeanBrier(p, v->n);
+    values[COLUMN_CALIBRATION_ERROR] = Ia3CalibrationError(p, v->n);
+    values[COLUMN_MAJORITY_ACCURACY] = majority_accuracy(v, v->cross.fold[repeat]);
+    measure_linear(v, repeat, values);
+    values[COLUMN_SECONDS] = v->cross.seconds[repeat];
+    Ia3Bootstrap(&v->predicted[repeat], 1, v->n, v->unit, v->nUnits, v->nLabels,
+                 (uint64) v->cross.recipe->seed, &accuracy, &macroF1);
+    set_interval(values, COLUMN_ACCURACY_LOW, Ia3Wilson(values[COLUMN_ACCURACY], v->n));
+    set_interval(values, COLUMN_MACRO_F1_LOW, macroF1);
+}
+
+/* The means over the repeats, except for n, the seconds and the intervals. */
+static void
+measure_all(const Validation *v, double (*repeats)[N_COLUMNS], double *values)
+{
+    Ia3Interval accuracy, macroF1;
+    int n = v->cross.repeats;
+
+    for (int column = 0; column < N_COLUMNS; column++) {
+        values[column] = 0;
+        for (int r = 0; r < n; r++)
+            values[column] += repeats[r][column] / n;
+    }
+    values[COLUMN_REPEAT] = NAN;
+    values[COLUMN_SECONDS] *= n;
+    Ia3Bootstrap(v->predicted, n, v->n, v->unit, v->nUnits, v->nLabels, (uint64) v->cross.recipe->seed,
+                 &accuracy, &macroF1);
+    set_interval(values, COLUMN_ACCURACY_LOW, accuracy);
+    set_interval(values, COLUMN_MACRO_F1_LOW, macroF1);
+}
+
+static void
+put_row(ReturnSetInfo *rsinfo, const double *columns)
+{
+    Datum values[N_COLUMNS];
+    bool nulls[N_COLUMNS];
+
+    for (int column = 0; column < N_COLUMNS; column++) {
+        nulls[column] = isnan(columns[column]);
+        values[column] = Float8GetDatum(columns[column]);
+    }
+    values[COLUMN_REPEAT] = Int32GetDatum(nulls[COLUMN_REPEAT] ? 0 : (int32) columns[COLUMN_REPEAT]);
+    values[COLUMN_N] = Int64GetDatum((int64) columns[COLUMN_N]);
+    tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+}
+
+Datum
+ia3_cross_validate(PG_FUNCTION_ARGS)
+{
+    ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+    Validation v = {.n = 0};
+    double(*repeats)[N_COLUMNS], all[N_COLUMNS];
+
+    PreventCommandIfParallelMode("ia3_cross_validate()");
+    Ia3CrossArguments(&v.cross, fcinfo);
+    Ia3CrossBegin(&v.cross, fcinfo, &Ia3CrossOptions);
+    number_rows(&v);
+    Ia3CrossRun(&v.cross);
+    v.predicted = palloc(sizeof(Ia3Predicted *) * v.cross.repeats);
+    for (int r = 0; r < v.cross.repeats; r++)
+        measure_rows(&v, r);
+    v.nLabels = Ia3StringIndexStrings(v.labels)->n;
+    repeats = palloc(sizeof(*repeats) * v.cross.repeats);
+    Ia3InitMaterializedSRF(fcinfo);
+    for (int r = 0; r < v.cross.repeats; r++) {
+        measure_repeat(&v, r, repeats[r]);
+        put_row(rsinfo, repeats[r]);
+    }
+    measure_all(&v, repeats, all);
+    put_row(rsinfo, all);
+    return (Datum) 0;
+}
