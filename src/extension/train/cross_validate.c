@@ -164,7 +164,8 @@ measure_repeat(const Validation *v, int repeat, double *values)
     values[COLUMN_SECONDS] = v->cross.seconds[repeat];
     Ia3Bootstrap(&v->predicted[repeat], 1, v->n, v->unit, v->nUnits, v->nLabels,
                  (uint64) v->cross.recipe->seed, &accuracy, &macroF1);
-    set_interval(values, COLUMN_ACCURACY_LOW, Ia3Wilson(values[COLUMN_ACCURACY], v->n));
+    set_interval(values, COLUMN_ACCURACY_LOW,
+                 Ia3WilsonInterval((int64) rint(values[COLUMN_ACCURACY] * v->n), v->n));
     set_interval(values, COLUMN_MACRO_F1_LOW, macroF1);
 }
 

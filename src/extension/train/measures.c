@@ -11,8 +11,6 @@
 #include "measures.h"
 #include "random.h"
 
-#define Z95 1.959963984540054 /* the 97.5 % quantile of the normal distribution */
-
 void
 Ia3PredictedMeasure(Ia3Predicted *p, const double *scores, int n, int label, double temperature)
 {
@@ -147,15 +145,6 @@ Ia3CalibrationError(const Ia3Predicted *p, int n)
     for (int b = 0; b < nBins; b++)
         error += (double) bins[b].n / n * fabs(bins[b].probability - bins[b].accuracy);
     return error;
-}
-
-Ia3Interval
-Ia3Wilson(double proportion, double n)
-{
-    double z2 = Z95 * Z95, center = proportion + z2 / (2 * n),
-           half = Z95 * sqrt(proportion * (1 - proportion) / n + z2 / (4 * n * n)), scale = 1 + z2 / n;
-
-    return (Ia3Interval){Max((center - half) / scale, 0), Min((center + half) / scale, 1)};
 }
 
 static int

@@ -7,6 +7,8 @@
 
 #include "postgres.h"
 
+#include "statistics.h"
+
 /* A prediction. Labels are numbers from 0. */
 typedef struct Ia3Predicted {
     int label, predicted;
@@ -15,10 +17,6 @@ typedef struct Ia3Predicted {
     double
         brier; /* the sum, over the choices, of (probability - 1 if it is the label)² (Brier 1950): from 0 to 2 */
 } Ia3Predicted;
-
-typedef struct Ia3Interval {
-    double low, high;
-} Ia3Interval;
 
 /* Fills in all members but `label`'s and `predicted`'s numbers, given the scores of n choices and the label's position. */
 extern void Ia3PredictedMeasure(Ia3Predicted *p, const double *scores, int n, int label, double temperature);
@@ -43,9 +41,6 @@ typedef struct Ia3CalibrationBin {
     double probability, accuracy;
 } Ia3CalibrationBin;
 extern int Ia3CalibrationBins(const Ia3Predicted *p, int n, Ia3CalibrationBin bins[IA3_CALIBRATION_BINS]);
-
-/* Wilson's 95 % interval for a proportion (E. B. Wilson, 1927). */
-extern Ia3Interval Ia3Wilson(double proportion, double n);
 
 /*
  * 95 % intervals of accuracy and macro-F1, both the mean over the repeats, by the percentile bootstrap: units, numbered from 0
