@@ -91,9 +91,9 @@ const Ia3Options Ia3PretrainOptions = {
                 [IA3_OPTION_LOSS_AVERAGING] = (first) + 13,                                                  \
                 [IA3_OPTION_METHOD] = (first) + 14,                                                          \
                 [IA3_OPTION_TRUNCATE] = (first) + 15,                                                        \
-                [IA3_OPTION_OPTIMIZER] = (first) + 27,                                                       \
-                [IA3_OPTION_WEIGHT_DECAY] = (first) + 28,                                                    \
-                [IA3_OPTION_EMA] = (first) + 29,                                                             \
+                [IA3_OPTION_OPTIMIZER] = (first) + 28,                                                       \
+                [IA3_OPTION_WEIGHT_DECAY] = (first) + 29,                                                    \
+                [IA3_OPTION_EMA] = (first) + 30,                                                             \
             },                                                                                               \
         .methodOptions = (first) + 16, .batchSize = 8, .lmWeight = 1, .unlikelihoodWeight = 1,               \
         .lengthNormWeight = 1,                                                                               \
