@@ -81,7 +81,7 @@ check_methods(ia3_reader *r, size_t n_values)
         for (uint32_t k = 0; k <= options; k++)
             assert_true((ia3_methods[i]->options && ia3_methods[i]->options[k].name) == (k < options));
         assert_int_equal(ia3_get_u8(r), strcmp(name, "lora") != 0 && strcmp(name, "said") != 0 &&
-                                            strcmp(name, "adapter") != 0 &&
+                                            strcmp(name, "fish") != 0 && strcmp(name, "adapter") != 0 &&
                                             strncmp(name, "compacter", 9) != 0);
     }
     assert_true(n > 0 && ia3_methods[n] == NULL);
