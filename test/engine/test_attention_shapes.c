@@ -10,7 +10,14 @@
 typedef struct gradients {
     double *dq, *dkv;       /* like q, kv */
     double *slots[N_SLOTS]; /* like slots */
+    double *bias;           /* like bias */
 } gradients;
+
+static size_t
+n_bias(const problem *p)
+{
+    return (size_t) p->n_heads * (2 * (size_t) p->span - 1);
+}
 
 static gradients
 make_gradients(const problem *p)
@@ -20,6 +27,7 @@ make_gradients(const problem *p)
     g.dkv = calloc(n_k(p) * (size_t) p->kv_stride + 1, sizeof(double));
     for (int i = 0; i < N_SLOTS; i++)
         g.slots[i] = calloc(OFFSET + 2 * (size_t) p->inner, sizeof(double));
+    g.bias = calloc(n_bias(p), sizeof(double));
     return g;
 }
 
@@ -30,6 +38,7 @@ free_gradients(gradients *g)
     free(g->dkv);
     for (int i = 0; i < N_SLOTS; i++)
         free(g->slots[i]);
+    free(g->bias);
 }
 
 /* Adds the contribution of one query and head, for dout; computes Σ P·dP over the keys first. */
@@ -55,6 +64,7 @@ reference_bwd_row(const problem *p, int s, int32_t row, int h, const double *dou
     for (int x = 0; x < n; x++) {
         const double *kv = p->kv + (size_t) keys[x] * (size_t) p->kv_stride;
         double *dkv = g->dkv + (size_t) keys[x] * (size_t) p->kv_stride, ds = weight[x] * (dp[x] - sum);
+        g->bias[h * (2 * p->span - 1) + x - i + p->span - 1] += ds;
         double kept = weight[x] * drop_factor(p->p, (uint32_t) (SITE + h), p->keys[row], (uint32_t) x);
         for (int c = base; c < base + p->d; c++) {
             double lk = p->scaled ? l[c] : 1, lv = p->scaled ? l[inner + c] : 1;
@@ -120,7 +130,7 @@ check_rows(const char *what, double *got, const double *want, size_t rows, size_
 
 /* The optional parts that a call leaves out. slack: a factor for tolerances; 0 means 1. */
 typedef struct options {
-    bool no_lse, no_dq, no_dl;
+    bool no_lse, no_dq, no_dl, no_bias;
     double slack;
 } options;
 
@@ -144,6 +154,24 @@ check_gradients(ia3_device *dev, problem *p, on_device *o, const gradients *want
             assert_true(dl[x] == 0.0);
         free(dl);
     }
+    if (o->g.dbias) {
+        double *dbias = get_f32(dev, o->dbias, n_bias(p));
+        for (size_t i = 0; i < n_bias(p); i++)
+            dbias[i] -= 1;
+        assert_close("dbias", dbias, want->bias, n_bias(p), tolerance);
+        free(dbias);
+    }
+}
+
+/* Asks for the gradient of the bias, which is added to ones. */
+static void
+ask_for_bias(ia3_device *dev, const problem *p, on_device *o)
+{
+    double *ones = calloc(n_bias(p), sizeof *ones);
+    for (size_t i = 0; i < n_bias(p); i++)
+        ones[i] = 1;
+    o->g.dbias = o->dbias = put_f32(dev, ones, n_bias(p));
+    free(ones);
 }
 
 static void
@@ -179,6 +207,8 @@ check(ia3_device *dev, problem p, options left_out)
             o.g.dq = NULL;
         if (left_out.no_dl)
             o.g.grad_k.slots = o.g.grad_v.slots = NULL;
+        if (!left_out.no_bias)
+            ask_for_bias(dev, &p, &o);
         dev->ops->attention_bwd(dev, &o.a, &o.g);
         gradients g = reference_bwd(&p, r, want_lse);
         check_gradients(dev, &p, &o, &g, left_out);
@@ -263,9 +293,12 @@ on_parts_left_out(ia3_device *dev)
     check(dev, fused(2, 16, 3, len, len, true, true, 0.1f), (options){.no_dq = true});
     check(dev, fused(2, 16, 3, len, len, true, true, 0), (options){.no_dl = true});
     check(dev, fused(2, 16, 3, len, len, false, false, 0), (options){.no_dq = true, .no_dl = true});
+    check(dev, fused(2, 16, 3, len, len, true, true, 0), (options){.no_bias = true});
     check(dev, fused(2, 10, 3, len, len, true, true, 0), (options){.no_lse = true});
     check(dev, fused(2, 10, 3, len, len, true, true, 0.1f), (options){.no_dq = true});
     check(dev, fused(2, 10, 3, len, len, true, true, 0), (options){.no_dl = true});
+    check(dev, fused(2, 10, 3, len, len, true, true, 0.1f), (options){.no_bias = true});
+    check(dev, make_problem(2, 16, 3, len, len, true, true, true, 0), (options){.no_bias = true});
     check(dev, make_problem(2, 16, 3, len, len, true, true, true, 0), (options){.no_lse = true});
     check(dev, make_problem(2, 16, 3, len, len, true, true, true, 0.1f), (options){.no_dq = true});
     check(dev, make_problem(2, 16, 3, len, len, true, true, true, 0), (options){.no_dl = true});
