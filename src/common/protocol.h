@@ -27,10 +27,12 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 12
+#define IA3_PROTOCOL_VERSION 13
 #define IA3_FRAME_HEADER     9 /* length, type, request */
 #define IA3_MAX_FRAME                                                                                        \
     (512u * 1024 * 1024) /* twice as much must be a little more than palloc's limit at most (layouts.c) */
+#define IA3_MAX_VALUE_BYTES                                                                                  \
+    (IA3_MAX_FRAME - (1u << 20)) /* of the values in a message, which has little else */
 #define IA3_DIGEST_LEN       32
 #define IA3_MAX_INPUT_TOKENS 32768u /* per row */
 #define IA3_MAX_NEW_TOKENS   1024   /* that may be generated per row */
@@ -188,8 +190,8 @@ typedef enum Ia3Message {
  *          u64 adapter values (fp32 numbers in one (IA)³ adapter), u32 vocab_size, u32 d_model,
  *          u32 encoder layers, u32 decoder layers, f64 dropout_rate,
  *          list<str method, f64 learning_rate, u32 steps (the defaults), u64 values of one adapter with the default
- *               options, u32 number of options, u8 whether a mean of adapters is one that does what they do
- *               on average>                         the first is the default, (IA)³
+ *               options, u32 number of options, str why a mean of adapters does not do what they do on
+ *               average, empty if it does>          the first is the default, (IA)³
  *          list<str parameter, f64 min, f64 max>    limits of TRAIN's parameters: "steps", "batch_size",
  *               "learning_rate", "warmup_ratio", "lm_weight", "unlikelihood_weight", "length_norm_weight", "dropout", "weight_decay", "ema"
  */

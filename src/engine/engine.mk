@@ -138,7 +138,7 @@ $(ENGINE_BUILD)/bench/hold_isa.so: bench/hold_isa.c
 	@mkdir -p $(@D)
 	$(ENGINE_CC) $(ENGINE_CFLAGS) -fPIC -MF $(@:.so=.d) -MT $@ -shared -o $@ $<
 
-$(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/test/test_give_way $(ENGINE_BUILD)/test/test_heartbeat $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_runs $(ENGINE_BUILD)/test/test_linear $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate $(ENGINE_BUILD)/test/test_zoo: $(ENGINE_BUILD)/ia3_engine
+$(ENGINE_BUILD)/test/test_cli $(ENGINE_BUILD)/test/test_drain $(ENGINE_BUILD)/test/test_give_way $(ENGINE_BUILD)/test/test_heartbeat $(ENGINE_BUILD)/test/test_interchange $(ENGINE_BUILD)/test/test_runs $(ENGINE_BUILD)/test/test_linear $(ENGINE_BUILD)/test/test_server $(ENGINE_BUILD)/test/test_server_faults $(ENGINE_BUILD)/test/test_server_generate $(ENGINE_BUILD)/test/test_weights $(ENGINE_BUILD)/test/test_zoo: $(ENGINE_BUILD)/ia3_engine
 
 # --- the CUDA module, which the engine loads at run time ---
 

@@ -90,6 +90,7 @@ STATEMENTS = [
     ("SELECT * FROM ia3_cost({})", ["tickets"]),
     ("SELECT * FROM ia3_cost(config => {}::jsonb, method => {}, rank => {}, alpha => {})", [CONFIG, "lora", 8, 2.5]),
     ("SELECT * FROM ia3_cost(config => {}::jsonb, tokens => {}, method => {})", [CONFIG, 60, "ia3"]),
+    ("SELECT * FROM ia3_cost(config => {}::jsonb, method => {}, keep_ratio => {})", [CONFIG, "fish", 0.01]),
     ("SELECT backbone, state FROM ia3_stat_engine()", []),
     ("SELECT task FROM ia3_stat_progress_train()", []),
 ]

@@ -118,8 +118,8 @@ test_put_training(test_client *c, const test_recipe *r)
     ia3_put_u8(w, r->optimizer);
     ia3_put_f64(w, r->weight_decay);
     ia3_put_f64(w, r->ema);
-    test_put_text(w, "ia3");
-    test_put_text(w, ""); /* options of the method */
+    test_put_text(w, r->method ? r->method : "ia3");
+    test_put_text(w, r->options ? r->options : "");
     ia3_put_bytes(w, r->init ? r->init : ones, IA3_DIGEST_LEN);
     ia3_put_u32(w, r->stop);
     ia3_put_str(w, (const char *) r->state, r->state_len);

@@ -42,7 +42,8 @@ typedef struct test_recipe {
     uint64_t seed;
     uint8_t averaging, optimizer;
     double weight_decay, ema;
-    const uint8_t *init; /* NULL = ones */
+    const char *method, *options; /* NULL = "ia3", "" */
+    const uint8_t *init;          /* NULL = ones */
     uint32_t stop;
     const uint8_t *state;
     size_t state_len;

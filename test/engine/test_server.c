@@ -80,9 +80,12 @@ check_methods(ia3_reader *r, size_t n_values)
         uint32_t options = ia3_get_u32(r);
         for (uint32_t k = 0; k <= options; k++)
             assert_true((ia3_methods[i]->options && ia3_methods[i]->options[k].name) == (k < options));
-        assert_int_equal(ia3_get_u8(r), strcmp(name, "lora") != 0 && strcmp(name, "said") != 0 &&
-                                            strcmp(name, "fish") != 0 && strcmp(name, "adapter") != 0 &&
-                                            strncmp(name, "compacter", 9) != 0);
+        const bool factors = strcmp(name, "lora") == 0 || strcmp(name, "said") == 0 ||
+                             strcmp(name, "adapter") == 0 || strncmp(name, "compacter", 9) == 0;
+        size_t length;
+        const char *no_mean = ia3_get_str(r, &length);
+        assert_int_equal(length > 0, factors || strcmp(name, "fish") == 0);
+        assert_true(length == 0 || (strncmp(no_mean, "Their numbers are factors", 25) == 0) == factors);
     }
     assert_true(n > 0 && ia3_methods[n] == NULL);
 }

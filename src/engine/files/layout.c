@@ -186,13 +186,15 @@ index_names(ia3_layout *l)
     qsort_r(l->by_name, (size_t) l->n, sizeof *l->by_name, compare_names, l);
 }
 
-bool
-ia3_layout_has_factors(const ia3_layout *l)
+const char *
+ia3_layout_no_mean(const ia3_layout *l)
 {
+    if (l->kept > 0)
+        return "Each has values of other weights of the backbone, and positions of weights have no mean.";
     for (int i = 0; i < l->n; i++)
         if (l->entries[i].partner != 0)
-            return true;
-    return false;
+            return "Their numbers are factors of products, and the mean of factors is not that of products.";
+    return NULL;
 }
 
 const ia3_layout_entry *

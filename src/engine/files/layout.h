@@ -153,8 +153,8 @@ ia3_kept_value(const ia3_layout *l, const float *values, size_t i)
     return values[2 * l->kept + i];
 }
 
-/* Whether there are factors of products among the tensors, so that a mean of adapters does not do what they do on average. */
-bool ia3_layout_has_factors(const ia3_layout *l);
+/* Why a mean of adapters does not do what they do on average, a sentence; NULL if it does. */
+const char *ia3_layout_no_mean(const ia3_layout *l);
 
 /* The entry with this name, or NULL. */
 const ia3_layout_entry *ia3_layout_find(const ia3_layout *l, const char *name);

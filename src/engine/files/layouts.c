@@ -12,8 +12,6 @@
 #include "common/protocol.h"
 #include "engine/base/alloc.h"
 
-#define FRAME_REST (1u << 20) /* of a message, besides the values */
-
 struct ia3_layouts {
     ia3_config config;
     const ia3_method *const *methods;
@@ -100,7 +98,7 @@ static bool
 check(const ia3_layout *l, ia3_error *err)
 {
     const int d_model = l->home->config.d_model, multiple = l->variant.method->d_model_multiple;
-    const size_t bytes = l->n_values * sizeof(float), limit = IA3_MAX_FRAME - FRAME_REST;
+    const size_t bytes = l->n_values * sizeof(float), limit = IA3_MAX_VALUE_BYTES;
     const char *name = l->variant.method->name;
 
     if (lacks_targets(&l->variant))

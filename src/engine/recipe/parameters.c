@@ -202,15 +202,17 @@ prepare(ia3_parameters *p, const float *init, const float *values, ia3_error *er
     return !p->trained->weights || create_weights(p, values, err);
 }
 
+const ia3_layout *
+ia3_parameters_layout(const ia3_layout *adapter)
+{
+    return adapter->trained ? adapter->trained : adapter->kept > 0 ? adapter->expanded : adapter;
+}
+
 bool
 ia3_parameters_create(ia3_parameters *p, ia3_model *m, const ia3_layout *layout, uint64_t seed,
                       const float *init, ia3_error *err)
 {
-    *p = (ia3_parameters){.m = m,
-                          .layout = layout,
-                          .trained = layout->trained ? layout->trained
-                                     : layout->kept  ? layout->expanded
-                                                     : layout};
+    *p = (ia3_parameters){.m = m, .layout = layout, .trained = ia3_parameters_layout(layout)};
 
     const size_t n = p->trained->n_values;
 

@@ -32,6 +32,9 @@ typedef struct ia3_parameters {
     int32_t *tensor_offsets, *tensor_rows, *tensor_slices; /* of the trained tensors, for Adafactor */
 } ia3_parameters;
 
+/* The layout of what is trained of an adapter. */
+const ia3_layout *ia3_parameters_layout(const ia3_layout *adapter);
+
 /*
  * Finds the initial values: those of an adapter, `init` (host memory), or new ones if it is NULL. On failure (IA3_E_MEMORY,
  * IA3_E_TOO_LONG), *p must be freed, too.

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/protocol.h"
 #include "common/wire.h"
 #include "engine/base/alloc.h"
 #include "engine/base/rng.h"
@@ -100,6 +101,22 @@ may_train(ia3_model *m, const ia3_layout *layout, const ia3_recipe *recipe, ia3_
     return ia3_fail_detail(err, "It would change weights that are not among those trained.");
 }
 
+/* A run that is going to be paused hands over its state and the adapter in one message (IA3_TRAIN_OK). */
+static bool
+may_pause(const ia3_layout *layout, const ia3_recipe *recipe, ia3_error *err)
+{
+    const size_t state = 2 * ia3_parameters_layout(layout)->n_values + 2 * layout->kept;
+    const size_t bytes = (state + layout->n_values) * sizeof(float);
+    if (recipe->stop == 0 || bytes <= IA3_MAX_VALUE_BYTES)
+        return true;
+    ia3_fail(err, IA3_E_TOO_LONG,
+             "training with the method \"%s\" cannot be saved in checkpoints on this backbone",
+             layout->variant.method->name);
+    ia3_fail_detail(err, "The state and the version would have %zu MB, but the limit is %u MB.", bytes >> 20,
+                    IA3_MAX_VALUE_BYTES >> 20);
+    return ia3_fail_hint(err, "Train in one piece, with checkpoint_every => 0.");
+}
+
 ia3_train *
 ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const ia3_recipe *recipe,
                  const float *init, ia3_error *err)
@@ -112,7 +129,7 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
         return NULL;
     }
     const ia3_layout *layout = ia3_layouts_get(m->layouts, &recipe->variant, err);
-    if (layout == NULL || !may_train(m, layout, recipe, err) ||
+    if (layout == NULL || !may_train(m, layout, recipe, err) || !may_pause(layout, recipe, err) ||
         (!ia3_layout_replaces(layout) && !ia3_model_retain_backward(m, err))) {
         ia3_layout_release(layout);
         return NULL;

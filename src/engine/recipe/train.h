@@ -30,7 +30,8 @@ typedef struct ia3_train ia3_train;
 /*
  * Creates a job. It copies the examples' pointers, so ids and choices must outlive the job. init is host memory
  * [n_values] in the layout of the recipe's variant, or NULL for the method's initial values. Errors: IA3_E_INVALID
- * (naming the field of the recipe or the example), IA3_E_UNSUPPORTED for int8 weights, IA3_E_MEMORY.
+ * (naming the field of the recipe or the example), IA3_E_UNSUPPORTED for int8 weights, IA3_E_MEMORY, IA3_E_TOO_LONG if the adapter, or
+ * for a job that is going to be paused also its state, is too large for a message.
  */
 ia3_train *ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const ia3_recipe *recipe,
                             const float *init, ia3_error *err);

@@ -366,7 +366,8 @@ put_methods(ia3_writer *w, const ia3_model *model)
         while (methods[i]->options && methods[i]->options[options].name)
             options++;
         ia3_put_u32(w, options);
-        ia3_put_u8(w, !ia3_layout_has_factors(layout));
+        const char *no_mean = ia3_layout_no_mean(layout);
+        put_text(w, no_mean ? no_mean : "");
     }
 }
 

@@ -32,7 +32,7 @@ read_count(ia3_reader *reader, size_t itemSize, int max)
 static void
 read_methods(ia3_reader *reader, Ia3EngineInfo *info)
 {
-    info->nMethods = read_count(reader, 29, IA3_MAX_METHODS);
+    info->nMethods = read_count(reader, 32, IA3_MAX_METHODS);
     for (int i = 0; i < info->nMethods; i++) {
         Ia3EngineMethod *method = &info->methods[i];
 
@@ -41,7 +41,7 @@ read_methods(ia3_reader *reader, Ia3EngineInfo *info)
         method->steps = ia3_get_u32(reader);
         method->values = ia3_get_u64(reader);
         method->nOptions = ia3_get_u32(reader);
-        method->averages = ia3_get_u8(reader) != 0;
+        copy_string(reader, method->noMean, sizeof method->noMean);
     }
 }
 

@@ -16,7 +16,7 @@ typedef struct Ia3EngineMethod {
     uint32 steps;
     uint64 values; /* numbers in one adapter with the default options */
     uint32 nOptions;
-    bool averages; /* a mean of adapters is one that does what they do on average */
+    char noMean[160]; /* why a mean of adapters does not do what they do on average; empty if it does */
 } Ia3EngineMethod;
 
 /* What a number of a TRAIN request may be. */

@@ -4,8 +4,8 @@
  *
  * Adapters are stored as safetensors in float32, which engines write in one way only. So two adapters of a method with
  * the same options have the same header, byte by byte, and their data can be averaged number by number, without an engine
- * having to read them. Only what the method is has to be asked of an engine: where numbers are factors of a product, their
- * mean is not that of what they do.
+ * having to read them. Only whether the method has a mean is asked of an engine: where numbers are factors of a product, for
+ * example, their mean is not that of what they do.
  */
 #include "postgres.h"
 
@@ -126,14 +126,12 @@ static void
 check_method(const Average *a)
 {
     const Ia3Task *first = a->versions[0];
+    const Ia3EngineMethod *method = Ia3MethodFind(Ia3GetEngineInfo(first->backbone), first->method);
 
-    if (!Ia3MethodFind(Ia3GetEngineInfo(first->backbone), first->method)->averages)
-        ereport(
-            ERROR,
-            (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-             errmsg("versions of the method \"%s\" cannot be averaged", first->method),
-             errdetail(
-                 "Their numbers are factors of products, and the mean of factors is not that of products.")));
+    if (method->noMean[0])
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("versions of the method \"%s\" cannot be averaged", first->method),
+                        errdetail_internal("%s", method->noMean)));
 }
 
 static void
