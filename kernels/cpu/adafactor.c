@@ -160,16 +160,16 @@ update_work(void *arg, int slot, size_t first, size_t last)
 
 /* The norms of large matrices, or with `update` their part of the step. */
 static void
-for_large(ia3_cpu *cpu, const adafactor_job *j, bool update)
+for_large(ia3_cpu *cpu, const adafactor_job *j, const ia3_adafactor_scratch *scratch, bool update)
 {
     for (int i = 0; i < j->n_jobs; i++)
         for (int t = 0; t < j->jobs[i].n_tensors; t++) {
             if (!ia3_adafactor_is_large(&j->jobs[i], t))
                 continue;
             if (update)
-                ia3_adafactor_large_update(cpu, &j->jobs[i], t, j->clip[i]);
+                ia3_adafactor_large_update(cpu, &j->jobs[i], t, j->clip[i], scratch);
             else
-                j->norms[j->first[i] + (size_t) t] = ia3_adafactor_large_norm(cpu, &j->jobs[i], t);
+                j->norms[j->first[i] + (size_t) t] = ia3_adafactor_large_norm(cpu, &j->jobs[i], t, scratch);
         }
 }
 
@@ -187,8 +187,9 @@ ia3_cpu_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs)
     adafactor_job j = {.jobs = jobs, .n_jobs = n_jobs, .first = first};
     j.norms = ia3_cpu_arena_alloc(dev, first[n] * sizeof *j.norms);
     j.clip = ia3_cpu_arena_alloc(dev, n * sizeof *j.clip);
+    const ia3_adafactor_scratch scratch = ia3_adafactor_large_scratch(cpu, jobs, n_jobs);
     ia3_parallel(cpu->pool, first[n], 16, norm_work, &j);
-    for_large(cpu, &j, false);
+    for_large(cpu, &j, &scratch, false);
     for (size_t i = 0; i < n; i++) {
         double sum = 0.0;
         for (size_t t = first[i]; t < first[i + 1]; t++)
@@ -197,6 +198,6 @@ ia3_cpu_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs)
         j.clip[i] = jobs[i].clip_norm > 0.0 && factor < 1.0 ? (float) factor : 1.0f;
     }
     ia3_parallel(cpu->pool, first[n], 16, update_work, &j);
-    for_large(cpu, &j, true);
+    for_large(cpu, &j, &scratch, true);
     ia3_cpu_arena_release(dev, mark);
 }

@@ -25,9 +25,7 @@ typedef struct large_job {
     size_t rows, cols, blocks;
     double beta, mean; /* of the rows */
     float clip, step;
-    float *col_sums;           /* [blocks, cols] of g² + 1e-30 */
-    float *factors;            /* [cols] 1/√c */
-    double *squares, *updates; /* [blocks]: Σ p² or Σ g², Σ u² */
+    ia3_adafactor_scratch scratch;
 } large_job;
 
 /* The rows of a block. */
@@ -58,11 +56,11 @@ norm_work(void *arg, int slot, size_t begin, size_t end)
 {
     const large_job *j = arg;
     for (size_t b = begin; b < end; b++)
-        j->squares[b] = ia3_sum_squares(j->grads + b * BLOCK_ROWS * j->cols, rows_of(j, b) * j->cols);
+        j->scratch.squares[b] = ia3_sum_squares(j->grads + b * BLOCK_ROWS * j->cols, rows_of(j, b) * j->cols);
 }
 
 static large_job
-large_job_of(const ia3_adafactor *a, int tensor)
+large_job_of(const ia3_adafactor *a, int tensor, const ia3_adafactor_scratch *scratch)
 {
     const size_t begin = (size_t) a->tensor_offsets[tensor], end = (size_t) a->tensor_offsets[tensor + 1];
     large_job j = {.values = a->values + begin,
@@ -72,19 +70,47 @@ large_job_of(const ia3_adafactor *a, int tensor)
     j.cols = (end - begin) / j.rows;
     j.col = j.row + j.rows;
     j.blocks = (j.rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+    if (scratch)
+        j.scratch = *scratch;
     return j;
 }
 
-double
-ia3_adafactor_large_norm(ia3_cpu *cpu, const ia3_adafactor *a, int tensor)
+static size_t
+larger(size_t a, size_t b)
 {
-    const size_t mark = ia3_cpu_arena_mark(&cpu->base);
-    large_job j = large_job_of(a, tensor);
-    j.squares = ia3_cpu_arena_alloc(&cpu->base, j.blocks * sizeof *j.squares);
+    return a > b ? a : b;
+}
+
+ia3_adafactor_scratch
+ia3_adafactor_large_scratch(ia3_cpu *cpu, const ia3_adafactor *jobs, int n_jobs)
+{
+    size_t blocks = 0, cols = 0, sums = 0;
+    for (int i = 0; i < n_jobs; i++)
+        for (int t = 0; t < jobs[i].n_tensors; t++) {
+            if (!ia3_adafactor_is_large(&jobs[i], t))
+                continue;
+            const large_job j = large_job_of(&jobs[i], t, NULL);
+            blocks = larger(blocks, j.blocks);
+            cols = larger(cols, j.cols);
+            sums = larger(sums, j.blocks * j.cols);
+        }
+    ia3_adafactor_scratch s = {0};
+    if (blocks == 0)
+        return s;
+    s.col_sums = ia3_cpu_arena_alloc(&cpu->base, sums * sizeof *s.col_sums);
+    s.factors = ia3_cpu_arena_alloc(&cpu->base, cols * sizeof *s.factors);
+    s.squares = ia3_cpu_arena_alloc(&cpu->base, blocks * sizeof *s.squares);
+    s.updates = ia3_cpu_arena_alloc(&cpu->base, blocks * sizeof *s.updates);
+    return s;
+}
+
+double
+ia3_adafactor_large_norm(ia3_cpu *cpu, const ia3_adafactor *a, int tensor,
+                         const ia3_adafactor_scratch *scratch)
+{
+    large_job j = large_job_of(a, tensor, scratch);
     for_blocks(cpu, &j, norm_work);
-    const double sum = sum_of(j.squares, j.blocks);
-    ia3_cpu_arena_release(&cpu->base, mark);
-    return sum;
+    return sum_of(j.scratch.squares, j.blocks);
 }
 
 /* Clips the gradients; the running means of the rows; the block's part of those of the columns. */
@@ -93,7 +119,7 @@ moments_work(void *arg, int slot, size_t begin, size_t end)
 {
     const large_job *j = arg;
     for (size_t b = begin; b < end; b++) {
-        float *restrict col = j->col_sums + b * j->cols;
+        float *restrict col = j->scratch.col_sums + b * j->cols;
         memset(col, 0, j->cols * sizeof *col);
         for (size_t r = b * BLOCK_ROWS; r < b * BLOCK_ROWS + rows_of(j, b); r++) {
             float *restrict g = j->grads + r * j->cols;
@@ -117,11 +143,11 @@ columns_work(void *arg, int slot, size_t begin, size_t end)
         double sum[COLUMNS] = {0};
         for (size_t b = 0; b < j->blocks; b++)
             for (size_t i = 0; i < n; i++)
-                sum[i] += j->col_sums[b * j->cols + at + i];
+                sum[i] += j->scratch.col_sums[b * j->cols + at + i];
         for (size_t i = 0; i < n; i++) {
             const double now = j->beta * j->col[at + i] + (1.0 - j->beta) * sum[i] / (double) j->rows;
             j->col[at + i] = (float) now;
-            j->factors[at + i] = (float) (1.0 / sqrt(now));
+            j->scratch.factors[at + i] = (float) (1.0 / sqrt(now));
         }
     }
 }
@@ -135,13 +161,13 @@ scale_work(void *arg, int slot, size_t begin, size_t end)
         const size_t first = b * BLOCK_ROWS, n = rows_of(j, b);
         for (size_t r = first; r < first + n; r++) {
             float *restrict g = j->grads + r * j->cols;
-            const float *restrict factors = j->factors;
+            const float *restrict factors = j->scratch.factors;
             const float factor = (float) (1.0 / sqrt(j->row[r] / j->mean));
             for (size_t i = 0; i < j->cols; i++)
                 g[i] *= factor * factors[i];
         }
-        j->updates[b] = ia3_sum_squares(j->grads + first * j->cols, n * j->cols);
-        j->squares[b] = ia3_sum_squares(j->values + first * j->cols, n * j->cols);
+        j->scratch.updates[b] = ia3_sum_squares(j->grads + first * j->cols, n * j->cols);
+        j->scratch.squares[b] = ia3_sum_squares(j->values + first * j->cols, n * j->cols);
     }
 }
 
@@ -157,25 +183,20 @@ step_work(void *arg, int slot, size_t begin, size_t end)
 }
 
 void
-ia3_adafactor_large_update(ia3_cpu *cpu, const ia3_adafactor *a, int tensor, float clip)
+ia3_adafactor_large_update(ia3_cpu *cpu, const ia3_adafactor *a, int tensor, float clip,
+                           const ia3_adafactor_scratch *scratch)
 {
-    const size_t mark = ia3_cpu_arena_mark(&cpu->base);
-    large_job j = large_job_of(a, tensor);
+    large_job j = large_job_of(a, tensor, scratch);
     const double n = (double) j.rows * (double) j.cols;
     j.beta = 1.0 - pow((double) a->step, -0.8);
     j.clip = clip;
-    j.col_sums = ia3_cpu_arena_alloc(&cpu->base, j.blocks * j.cols * sizeof *j.col_sums);
-    j.factors = ia3_cpu_arena_alloc(&cpu->base, j.cols * sizeof *j.factors);
-    j.squares = ia3_cpu_arena_alloc(&cpu->base, j.blocks * sizeof *j.squares);
-    j.updates = ia3_cpu_arena_alloc(&cpu->base, j.blocks * sizeof *j.updates);
     for_blocks(cpu, &j, moments_work);
     ia3_parallel(cpu->pool, (j.cols + COLUMNS - 1) / COLUMNS, ia3_grain(COLUMNS * j.blocks), columns_work,
                  &j);
     for (size_t r = 0; r < j.rows; r++)
         j.mean += j.row[r] / (double) j.rows;
     for_blocks(cpu, &j, scale_work);
-    const double rms = a->fixed_step ? 1.0 : fmax(1e-3, sqrt(sum_of(j.squares, j.blocks) / n));
-    j.step = (float) (a->learning_rate * rms / fmax(1.0, sqrt(sum_of(j.updates, j.blocks) / n)));
+    const double rms = a->fixed_step ? 1.0 : fmax(1e-3, sqrt(sum_of(j.scratch.squares, j.blocks) / n));
+    j.step = (float) (a->learning_rate * rms / fmax(1.0, sqrt(sum_of(j.scratch.updates, j.blocks) / n)));
     for_blocks(cpu, &j, step_work);
-    ia3_cpu_arena_release(&cpu->base, mark);
 }

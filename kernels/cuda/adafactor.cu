@@ -146,14 +146,15 @@ ia3_cuda_adafactor(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs)
     }
     if (tensors > 0) {
         double *norms = (double *) ia3_cuda_arena_alloc(dev, (size_t) tensors * sizeof(double));
+        double *scratch = large ? ia3_cuda_adafactor_large_scratch(cuda, tensors) : NULL;
         IA3_LAUNCH(norm_kernel, (unsigned) tensors, THREADS, WARPS * sizeof(double), cuda->stream,
                    (const ia3_adafactor_job *) on_device, norms);
         if (large)
-            ia3_cuda_adafactor_large_norms(cuda, on_device, tensors, norms);
+            ia3_cuda_adafactor_large_norms(cuda, on_device, tensors, scratch, norms);
         IA3_LAUNCH(update_kernel, (unsigned) tensors, THREADS, WARPS * sizeof(double), cuda->stream,
                    (const ia3_adafactor_job *) on_device, (const double *) norms);
         if (large)
-            ia3_cuda_adafactor_large(cuda, on_device, tensors, norms);
+            ia3_cuda_adafactor_large(cuda, on_device, tensors, scratch, norms);
     }
     ia3_cuda_arena_release(dev, mark);
 }

@@ -79,10 +79,14 @@ ia3_sum_squares(const float *x, size_t n, double *shared)
     return ia3_block_sum<IA3_ADAFACTOR_WARPS>(sum, shared);
 }
 
-/* adafactor_large.cu: Σ g² of the large tensors, in `norms` [tensors]; and their part of the step. */
+/*
+ * adafactor_large.cu: memory of the arena for both of the others; Σ g² of the large tensors, in `norms` [tensors]; and their part of
+ * the step.
+ */
+double *ia3_cuda_adafactor_large_scratch(ia3_cuda *cuda, int tensors);
 void ia3_cuda_adafactor_large_norms(ia3_cuda *cuda, const ia3_adafactor_job *jobs, int tensors,
-                                    double *norms);
-void ia3_cuda_adafactor_large(ia3_cuda *cuda, const ia3_adafactor_job *jobs, int tensors,
+                                    double *scratch, double *norms);
+void ia3_cuda_adafactor_large(ia3_cuda *cuda, const ia3_adafactor_job *jobs, int tensors, double *scratch,
                               const double *norms);
 
 #endif

@@ -172,27 +172,28 @@ __launch_bounds__(THREADS) step_kernel(const ia3_adafactor_job *jobs, const doub
 
 } /* namespace */
 
-void
-ia3_cuda_adafactor_large_norms(ia3_cuda *cuda, const ia3_adafactor_job *jobs, int tensors, double *norms)
+double *
+ia3_cuda_adafactor_large_scratch(ia3_cuda *cuda, int tensors)
 {
-    const size_t mark = ia3_cuda_arena_mark(&cuda->base);
-    double *parts = (double *) ia3_cuda_arena_alloc(&cuda->base, (size_t) tensors * SPLITS * sizeof(double));
-    IA3_LAUNCH(part_norms_kernel, dim3((unsigned) tensors, SPLITS), THREADS, WARPS * sizeof(double),
-               cuda->stream, jobs, parts);
-    IA3_LAUNCH(norms_kernel, (unsigned) tensors, 1, 0, cuda->stream, jobs, (const double *) parts, norms);
-    ia3_cuda_arena_release(&cuda->base, mark);
+    return (double *) ia3_cuda_arena_alloc(&cuda->base, 2 * (size_t) tensors * SPLITS * sizeof(double));
 }
 
 void
-ia3_cuda_adafactor_large(ia3_cuda *cuda, const ia3_adafactor_job *jobs, int tensors, const double *norms)
+ia3_cuda_adafactor_large_norms(ia3_cuda *cuda, const ia3_adafactor_job *jobs, int tensors, double *parts,
+                               double *norms)
 {
-    const size_t mark = ia3_cuda_arena_mark(&cuda->base);
+    IA3_LAUNCH(part_norms_kernel, dim3((unsigned) tensors, SPLITS), THREADS, WARPS * sizeof(double),
+               cuda->stream, jobs, parts);
+    IA3_LAUNCH(norms_kernel, (unsigned) tensors, 1, 0, cuda->stream, jobs, (const double *) parts, norms);
+}
+
+void
+ia3_cuda_adafactor_large(ia3_cuda *cuda, const ia3_adafactor_job *jobs, int tensors, double *squares,
+                         const double *norms)
+{
     const dim3 grid((unsigned) tensors, SPLITS);
-    double *squares =
-        (double *) ia3_cuda_arena_alloc(&cuda->base, 2 * (size_t) tensors * SPLITS * sizeof(double));
     IA3_LAUNCH(moments_kernel, grid, THREADS, 0, cuda->stream, jobs, norms);
     IA3_LAUNCH(columns_kernel, grid, THREADS, 0, cuda->stream, jobs);
     IA3_LAUNCH(scale_kernel, grid, THREADS, WARPS * sizeof(double), cuda->stream, jobs, squares);
     IA3_LAUNCH(step_kernel, grid, THREADS, 0, cuda->stream, jobs, (const double *) squares);
-    ia3_cuda_arena_release(&cuda->base, mark);
 }

@@ -1,6 +1,7 @@
 /*
  * test_adapter_memory.c
- *     A thousand resident adapters take the memory of their values and hardly anything more.
+ *     A thousand resident adapters take the memory of their values and hardly anything more. What a client is charged
+ *     for those that it protects from eviction.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -14,6 +15,7 @@
 
 #include "engine/serve/adapter_cache.h"
 #include "engine/serve/adapter_upload.h"
+#include "engine/serve/connection.h"
 #include "engine/model/methods/methods.h"
 
 enum { ADAPTERS = 1000 };
@@ -85,10 +87,38 @@ test_thousand(void **state)
     s.device->ops->close(s.device);
 }
 
+/* A client is charged for what it sent, not for the weights that the engine makes of it. */
+static void
+test_pins(void **state)
+{
+    ia3_error err = {0};
+    ia3_adapter_cache *cache = ia3_adapter_cache_create((size_t) 1 << 30, (size_t) 8 << 30, dispose, NULL);
+    ia3_connection c = {0};
+    ia3_checkpoint *ck = ia3_checkpoint_open("test/backbone", &err);
+    assert_non_null(ck);
+    ia3_device *dev = ia3_device_open("cpu", IA3_F32, 1, 0, &err);
+    ia3_model *m = ia3_model_load(ck, dev, ia3_methods, NULL, NULL, &err);
+    assert_non_null(m);
+    const ia3_layout *layout = ia3_layout_retain(ia3_model_layout(m));
+    const size_t bytes = layout->n_values * sizeof(float);
+    static const uint8_t digest[IA3_DIGEST_LEN] = {1};
+    ia3_cached_adapter *a =
+        ia3_adapter_cache_put(cache, digest, layout, calloc(1, bytes), (size_t) 3 << 30 /* of weights */);
+    ia3_connection_pin(&c, a);
+    assert_int_equal(c.pinned_bytes, bytes);
+    ia3_connection_unpin(&c, cache);
+    assert_int_equal(c.pinned_bytes, 0);
+    free(c.pins);
+    ia3_adapter_cache_free(cache);
+    ia3_model_free(m);
+    ia3_checkpoint_close(ck);
+    dev->ops->close(dev);
+}
+
 int
 main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_thousand)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_thousand), cmocka_unit_test(test_pins)};
 
     return cmocka_run_group_tests_name("memory of adapters", tests, NULL, NULL);
 }

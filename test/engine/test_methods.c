@@ -398,7 +398,7 @@ test_training(void **state)
             for (int s = 0; s < 20; s++) {
                 if (s == 10) {
                     size_t len;
-                    uint8_t *saved = ia3_train_save(t, &len);
+                    uint8_t *saved = ia3_train_save(t, &len, &err);
                     golden_ok(ia3_train_restore(resumed, saved, len, &err), &err);
                     free(saved);
                 }

@@ -207,7 +207,7 @@ test_refused(void **state)
     ia3_train *t = job_of(f, &r);
     ia3_error err = {0};
     size_t len;
-    uint8_t *state_bytes = ia3_train_save(t, &len);
+    uint8_t *state_bytes = ia3_train_save(t, &len, &err);
     assert_false(ia3_train_restore(t, state_bytes, len, &err));
     assert_int_equal(err.code, IA3_E_UNSUPPORTED);
     free(state_bytes);

@@ -271,7 +271,7 @@ train_on(ia3_recipe r, int stop, uint8_t *from, size_t *len, float **values)
     ia3_train_last(t, &last);
     assert_int_equal(last.step, stop);
     *values = values_of(t);
-    uint8_t *state = ia3_train_save(t, len);
+    uint8_t *state = ia3_train_save(t, len, &err);
     ia3_train_free(t);
     return state;
 }

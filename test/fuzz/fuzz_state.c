@@ -76,7 +76,7 @@ set_up(void)
     }
     ia3_train *t = create();
     step(t);
-    valid = ia3_train_save(t, &valid_len);
+    valid = ia3_train_save(t, &valid_len, &err);
     ia3_train_free(t);
 }
 

@@ -347,7 +347,7 @@ typedef struct ia3_device_ops {
      *   a = lr·max(1e-3, RMS(p)); β = 1 - t^-0.8; v = β·v + (1-β)(g² + 1e-30); u = g/√v; u /= max(1, RMS(u)); p -= a·u
      * A matrix has a factored second moment instead: r and c are the running means (with β) of the row and column means
      * of g² + 1e-30, and u = g / √(r·c/mean r); second_moment holds r, then c, and what is behind them is the operation's own.
-     * Sums are in double precision.
+     * Sums are in double precision. All memory of the arena is allocated before anything but the gradients changes.
      */
     void (*adafactor)(ia3_device *dev, const ia3_adafactor *jobs, int n_jobs);
 

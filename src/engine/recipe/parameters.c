@@ -328,8 +328,9 @@ ia3_parameters_finish_adapter_grads(const ia3_parameters *p)
         expand_bwd(p);
 }
 
+/* The copies of the weights follow in the next pass, because that can run out of memory. */
 void
-ia3_parameters_changed(const ia3_parameters *p)
+ia3_parameters_changed(ia3_parameters *p)
 {
     const ia3_trained t = trained_of(p);
 
@@ -337,8 +338,16 @@ ia3_parameters_changed(const ia3_parameters *p)
         reparameterization_of(p)->compute(&t);
     if (expansion_of(p))
         expand(p);
-    if (p->weights)
-        ia3_weights_update(p->m, p->weights, p->trained, p->values);
+    p->weights_stale = p->weights != NULL;
+}
+
+void
+ia3_parameters_prepare_pass(ia3_parameters *p)
+{
+    if (!p->weights_stale)
+        return;
+    ia3_weights_update(p->m, p->weights, p->trained, p->values);
+    p->weights_stale = false;
 }
 
 /* Numbers at the adapter's positions, of an array on the device [p->trained->n_values]. */

@@ -27,6 +27,7 @@ typedef struct ia3_parameters {
      * been chosen) and where they are (host memory [layout->kept])
      */
     ia3_weights *weights;
+    bool weights_stale; /* the values have changed since they were copied */
     uint32_t *mask;
     size_t *positions;
     int32_t *tensor_offsets, *tensor_rows, *tensor_slices; /* of the trained tensors, for Adafactor */
@@ -47,8 +48,10 @@ void ia3_parameters_free(ia3_parameters *p);
 void ia3_parameters_zero_grads(const ia3_parameters *p);
 void ia3_parameters_finish_adapter_grads(const ia3_parameters *p);
 void ia3_parameters_finish_grads(const ia3_parameters *p);
-/* After `values` have changed: computes the adapter, and what passes use. */
-void ia3_parameters_changed(const ia3_parameters *p);
+/* After `values` have changed: computes the adapter, and what passes use, except for copies of weights. */
+void ia3_parameters_changed(ia3_parameters *p);
+/* At the beginning of a pass: gives the copies of weights the values. Jumps to dev->oom for lack of memory, and may then be repeated. */
+void ia3_parameters_prepare_pass(ia3_parameters *p);
 
 /* Copy the adapter's values, or after a pass its gradients, to host memory [layout->n_values]. */
 void ia3_parameters_read(const ia3_parameters *p, float *values);

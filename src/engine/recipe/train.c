@@ -304,8 +304,10 @@ run_pass(void *arg)
 {
     train_pass *tp = arg;
     ia3_pass p;
-    for (int k = 0; k < tp->n_shares; k++)
+    for (int k = 0; k < tp->n_shares; k++) {
+        ia3_parameters_prepare_pass(&tp->shares[k].job->parameters);
         ia3_parameters_zero_grads(&tp->shares[k].job->parameters);
+    }
     ia3_pass_forward(&p, tp->m, &tp->batch, true, tp->lp);
     for (int k = 0; k < tp->n_shares; k++) {
         share *s = &tp->shares[k];
@@ -370,31 +372,54 @@ finish_grads(const share *shares, int n)
         ia3_parameters_finish_grads(&shares[k].job->parameters);
 }
 
+/* The steps of Adafactor of several jobs. */
+typedef struct adafactor_steps {
+    ia3_device *dev;
+    ia3_adafactor *steps;
+    int n;
+} adafactor_steps;
+
 static void
-update(ia3_model *m, share *shares, int n)
+run_adafactor(void *arg)
 {
-    ia3_adafactor *steps = ia3_alloc_array(n, sizeof *steps);
-    int n_steps = 0;
+    const adafactor_steps *a = arg;
+    a->dev->ops->adafactor(a->dev, a->steps, a->n);
+}
+
+/* Either all of these jobs make their step or, for lack of memory, none does. */
+static bool
+step_adafactor(ia3_model *m, const share *shares, int n, ia3_error *err)
+{
+    adafactor_steps a = {.dev = m->dev, .steps = ia3_alloc_array(n, sizeof *a.steps)};
     for (int k = 0; k < n; k++) {
-        ia3_train *t = shares[k].job;
-        if (t->recipe.optimizer == IA3_OPTIMIZER_ADAMW) {
-            ia3_optimizer_adamw(t->variant, &t->parameters, learning_rate(&t->recipe, t->step), t->step + 1);
-            count_step(t, &shares[k]);
+        const ia3_train *t = shares[k].job;
+        if (t->recipe.optimizer == IA3_OPTIMIZER_ADAMW)
             continue;
-        }
-        steps[n_steps] = ia3_parameters_adafactor(&t->parameters);
-        steps[n_steps].learning_rate = learning_rate(&t->recipe, t->step);
-        steps[n_steps++].step = t->step + 1;
-        count_step(t, &shares[k]);
+        a.steps[a.n] = ia3_parameters_adafactor(&t->parameters);
+        a.steps[a.n].learning_rate = learning_rate(&t->recipe, t->step);
+        a.steps[a.n++].step = t->step + 1;
     }
-    m->dev->ops->adafactor(m->dev, steps, n_steps);
-    free(steps);
+    bool ok = a.n == 0 || ia3_model_guarded(m, run_adafactor, &a, err);
+    free(a.steps);
+    return ok;
+}
+
+/* Only Adafactor can fail, so it is first: nothing else has changed or been counted then. */
+static bool
+update(ia3_model *m, share *shares, int n, ia3_error *err)
+{
+    if (!step_adafactor(m, shares, n, err))
+        return false;
     for (int k = 0; k < n; k++) {
         ia3_train *t = shares[k].job;
+        if (t->recipe.optimizer == IA3_OPTIMIZER_ADAMW)
+            ia3_optimizer_adamw(t->variant, &t->parameters, learning_rate(&t->recipe, t->step), t->step + 1);
+        count_step(t, &shares[k]);
         ia3_parameters_changed(&t->parameters);
         if (t->variant)
             ia3_optimizer_average(t->variant, &t->parameters, t->step);
     }
+    return true;
 }
 
 /* Whether two jobs can share a pass, which has one probability of dropout and runs with one copy of the weights. */
@@ -436,8 +461,8 @@ count_draws(const ia3_train *t)
 }
 
 /*
- * Draws one of the examples that decide which weights are trained (docs/engine.md §2). After the last one training begins with the same
- * random numbers as if there had been none.
+ * Draws one of the examples that decide which weights are trained (docs/engine.md §2). After the last one training
+ * begins with the same random numbers as if there had been none.
  */
 static bool
 draw_for_mask(ia3_train *t, ia3_error *err)
@@ -476,8 +501,8 @@ ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err)
     }
     if (ok && n > 0 && (ok = compute_all(shares[0].job->m, shares, n, err))) {
         finish_grads(shares, n);
-        update(shares[0].job->m, shares, n);
-        for (int k = 0; k < n; k++)
+        ok = update(shares[0].job->m, shares, n, err);
+        for (int k = 0; ok && k < n; k++)
             shares[k].job->n_batch = 0;
     }
     free(shares);
@@ -494,8 +519,7 @@ ia3_train_step_on(ia3_train *t, const int *examples, const int *texts, int n, ia
     if (!compute(t->m, &s, 1, err))
         return false;
     finish_grads(&s, 1);
-    update(t->m, &s, 1);
-    return true;
+    return update(t->m, &s, 1, err);
 }
 
 bool
@@ -609,8 +633,12 @@ put_device(ia3_writer *w, const ia3_train *t, const float *values)
 }
 
 uint8_t *
-ia3_train_save(ia3_train *t, size_t *len)
+ia3_train_save(ia3_train *t, size_t *len, ia3_error *err)
 {
+    if (ia3_parameters_lack_mask(&t->parameters)) {
+        ia3_fail(err, IA3_E_INVALID, "the weights that are trained have not been chosen");
+        return NULL;
+    }
     const size_t kept = t->layout->kept;
     size_t size = sizeof STATE_MAGIC + 9 * sizeof(uint32_t) +
                   2 * (t->parameters.trained->n_values + kept) * sizeof(float);

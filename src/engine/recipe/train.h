@@ -38,10 +38,11 @@ ia3_train *ia3_train_create(ia3_model *m, const ia3_train_example *examples, int
 void ia3_train_free(ia3_train *t);
 
 /*
- * Does one optimizer step of every job in `jobs`, or, before the first step of a method that trains only some of the weights, one of the
- * draws that decide which (the report then has step 0). No job is finished. All examples are in one pass, except that jobs with weights of
- * their own have one each. Each job's
- * result is what it would be without the others. On failure (IA3_E_MEMORY) no job has changed.
+ * Does one optimizer step of every job in `jobs`, or, before the first step of a method that trains only some of the
+ * weights, one of the draws that decide which (the report then has step 0). No job is finished. All examples are in one
+ * pass, except that jobs with weights of their own have one each, as has every draw. Each job's result is what it would
+ * be without the others. On failure (IA3_E_MEMORY) no job has made a step. Some may have made their draw, which is not
+ * repeated, so each can be tried again, alone or with others, with the same result in the end.
  */
 bool ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err);
 bool ia3_train_finished(const ia3_train *t); /* true also when paused (recipe.stop) */
@@ -54,13 +55,14 @@ const ia3_layout *ia3_train_layout(const ia3_train *t);
 void ia3_train_values(ia3_train *t, float *values);
 
 /*
- * _save returns the job's state after the steps so far: what is trained, the second moments, and the position in
- * the random order of the examples. It is malloc'd, *len bytes (about 8 per value that is trained). A new job with the same examples
- * and recipe (except for `stop`) that restores this state before its first step continues exactly as this job would,
- * bit for bit. _restore fails with IA3_E_INVALID if the state belongs to other examples, another recipe or another
+ * _save returns the job's state after the steps so far: what is trained, the second moments, and the position in the
+ * random order of the examples. It is malloc'd, *len bytes (about 8 per value that is trained). It fails with
+ * IA3_E_INVALID before the weights that are trained have been chosen. A new job with the same examples and recipe
+ * (except for `stop`) that restores this state before its first step continues exactly as this job would, bit for bit.
+ * _restore fails with IA3_E_INVALID if the state belongs to other examples, another recipe or another
  * layout, or is not a valid state at all, and with IA3_E_UNSUPPORTED for other optimizers than Adafactor and averages.
  */
-uint8_t *ia3_train_save(ia3_train *t, size_t *len);
+uint8_t *ia3_train_save(ia3_train *t, size_t *len, ia3_error *err);
 bool ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err);
 
 /*

@@ -145,7 +145,7 @@ ia3_connection_pin(ia3_connection *c, ia3_cached_adapter *a)
         c->pins = ia3_realloc(c->pins, (size_t) c->cap_pins * sizeof(ia3_cached_adapter *));
     }
     c->pins[c->n_pins++] = a;
-    c->pinned_bytes += a->bytes;
+    c->pinned_bytes += a->layout->n_values * sizeof(float); /* what the client sent; not weights made of it */
 }
 
 void

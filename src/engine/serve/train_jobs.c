@@ -329,7 +329,7 @@ finish_job(ia3_job *job)
     result->adapter = ia3_adapter_serialize(job->group->layout, job->values, &result->adapter_len);
     result->metrics = ia3_metrics_json(&job->losses, job->run->n, ia3_now() - job->started, r->n_truncated);
     if (r->recipe.stop)
-        result->state = ia3_train_save(job->train, &result->state_len);
+        result->state = ia3_train_save(job->train, &result->state_len, &job->group->request->error);
 }
 
 static void
