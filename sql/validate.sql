@@ -50,6 +50,10 @@ SELECT count(*) AS same FROM (SELECT repeat, accuracy, accuracy_low, accuracy_hi
 SELECT repeat, n, accuracy_low <= accuracy AND accuracy <= accuracy_high AS around
   FROM ia3_cross_validate('SELECT text, label, person FROM val_rows ORDER BY id', folds => 3, group_column => 'person', steps => 2, seed => 3);
 
+-- so does the interval of each repeat's accuracy: with one repeat, it is that of all
+SELECT count(*) AS rows, count(DISTINCT (accuracy_low, accuracy_high)) AS intervals
+  FROM ia3_cross_validate('SELECT text, label, person FROM val_rows ORDER BY id', folds => 3, group_column => 'person', steps => 2, seed => 3);
+
 -- the linear model knows the words: "invoice" and the like decide between billing and the rest
 SELECT repeat, round(linear_accuracy::numeric, 4) AS linear_accuracy, round(linear_macro_f1::numeric, 4) AS linear_macro_f1
   FROM ia3_cross_validate($$SELECT text, CASE WHEN label = 'billing' THEN 'yes' ELSE 'no' END AS label FROM val_rows ORDER BY id$$, folds => 4, steps => 1, seed => 3);
@@ -61,6 +65,12 @@ SELECT round(linear_accuracy::numeric, 4) AS linear_accuracy, round(majority_acc
 -- rows with choices of their own have no linear model
 SELECT repeat, n, linear_accuracy, linear_macro_f1, accuracy BETWEEN 0 AND 1 AS accuracy
   FROM ia3_cross_validate($$SELECT 'text ' || i AS text, 'y' AS label, ARRAY['x ' || i, 'y'] AS choices FROM generate_series(1, 4) i$$, folds => 2, steps => 1, seed => 1);
+-- nor have too many words; the run goes on, and a NOTICE says so once
+SET client_min_messages = notice;
+SELECT repeat, n, linear_accuracy, linear_macro_f1, accuracy BETWEEN 0 AND 1 AS accuracy
+  FROM ia3_cross_validate($$SELECT repeat('word ', 100000) || i AS text, 'label ' || i % 2 AS label FROM generate_series(1, 4) i$$, folds => 2, repeats => 2, steps => 1,
+      truncate => 'end', choices => (SELECT array_agg('label ' || i) FROM generate_series(0, 49) i), seed => 1);
+SET client_min_messages = warning;
 -- one row per fold, labels that occur once, and more rows than there are words
 SELECT repeat, n, majority_accuracy, linear_accuracy FROM ia3_cross_validate($$SELECT '' AS text, 'label ' || i AS label FROM generate_series(1, 5) i$$, folds => 5, steps => 1, seed => 1);
 
@@ -69,6 +79,7 @@ SELECT ia3_cross_validate(NULL);
 SELECT ia3_cross_validate('TABLE val_rows', folds => 0);
 SELECT ia3_cross_validate('TABLE val_rows', repeats => 101);
 SELECT ia3_cross_validate('TABLE val_rows', folds => 40);
+SELECT ia3_cross_validate('TABLE val_rows', folds => 30, repeats => 100, steps => 1000000);
 SELECT ia3_cross_validate('TABLE val_rows', group_column => 'nobody');
 SELECT ia3_cross_validate('SELECT text, label FROM val_rows WHERE false');
 SELECT ia3_cross_validate($$SELECT text, 'same' AS label FROM val_rows$$);

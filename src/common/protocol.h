@@ -46,7 +46,7 @@
 #define IA3_MAX_CHOICES (1u << 20) /* in one request, all sets together */
 #define IA3_MAX_DIGESTS (1u << 12) /* adapters */
 #define IA3_MAX_RUNS    (1u << 10) /* of TRAIN_RUNS */
-#define IA3_MAX_LINEAR  (1u << 26) /* coefficients of a model of LINEAR */
+#define IA3_MAX_LINEAR  (1u << 24) /* see LINEAR; a fold takes seconds then */
 #define IA3_TOKEN_BYTES 64u        /* pieces are short; usual ones have fewer bytes */
 
 typedef enum Ia3Message {
@@ -183,7 +183,8 @@ typedef enum Ia3Message {
  *
  * LINEAR:  list<u32 label, u32 fold, list<u32 word>>    rows; words are numbers, each as often as it occurs
  *          Predicts the rows of each fold by a linear model of bags of words that is fitted to the rows of the other folds:
- *          a baseline that needs no backbone (recipe/linear.h). At most IA3_MAX_LINEAR numbers of words times numbers of labels.
+ *          a baseline that needs no backbone (recipe/linear.h). The numbers of words, of their occurrences and of rows,
+ *          together, times the number of labels are at most IA3_MAX_LINEAR.
  *
  * INFO_OK: str name, str path, str device in use ("cpu", "cuda:0"), str device description, str dtype ("bfloat16"),
  *          str model_type, digest backbone, u64 parameters, u64 bytes (weights on the device),

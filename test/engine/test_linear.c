@@ -102,6 +102,15 @@ test_requests(void **state)
         assert_int_equal(test_get_error(&c.reader).code, bad[i].code);
     }
     ia3_writer *w = test_begin(&c, IA3_LINEAR);
+    ia3_put_u32(w, 1); /* few words and labels, but one word occurs often */
+    ia3_put_u32(w, IA3_MAX_LINEAR / 1024);
+    ia3_put_u32(w, 0);
+    ia3_put_u32(w, 1024);
+    for (uint32_t i = 0; i < 1024; i++)
+        ia3_put_u32(w, 0);
+    assert_int_equal(test_call(&c, NULL), IA3_ERROR);
+    assert_int_equal(test_get_error(&c.reader).code, IA3_E_TOO_LONG);
+    w = test_begin(&c, IA3_LINEAR);
     ia3_put_u32(w, 4);
     for (uint32_t i = 0; i < 4; i++)
         put_row(w, i % 2, i / 2, i % 2);

@@ -36,6 +36,7 @@ static bool
 read_rows(ia3_reader *in, ia3_request *r, ia3_error *err)
 {
     uint32_t n = ia3_get_count(in, 12), n_labels = 0;
+    uint64_t values = 0; /* of the matrix of features, with a constant in each row */
     if (in->bad)
         return ia3_fail(err, IA3_E_PROTOCOL, "malformed LINEAR message");
     r->linear.rows = ia3_alloc_array(n ? n : 1, sizeof *r->linear.rows);
@@ -52,12 +53,13 @@ read_rows(ia3_reader *in, ia3_request *r, ia3_error *err)
         }
         r->linear.n_folds = larger(r->linear.n_folds, row->fold);
         n_labels = larger(n_labels, row->label);
+        values += (uint64_t) row->n + 1;
         r->bytes += sizeof *row + row->n * (sizeof *row->words + 16);
     }
     if (in->bad || in->p != in->end)
         return ia3_fail(err, IA3_E_PROTOCOL, "malformed LINEAR message");
     if (n > IA3_MAX_ROWS || r->linear.n_words >= IA3_MAX_LINEAR || n_labels >= IA3_MAX_CHOICES ||
-        (r->linear.n_words + 1) * ((uint64_t) n_labels + 1) > IA3_MAX_LINEAR)
+        (r->linear.n_words + 1 + values) * (n_labels + 1) > IA3_MAX_LINEAR)
         return ia3_fail(err, IA3_E_TOO_LONG, "too many rows, or words times labels, for a linear model");
     if (r->linear.n_folds >= MAX_FOLDS)
         return ia3_fail(err, IA3_E_INVALID, "fold %u of a linear model is out of range", r->linear.n_folds);

@@ -225,7 +225,7 @@ start_job(ia3_trainer *t, ia3_job *job)
 
 /*
  * Starts runs of the group until a step of them all fills a pass, since more at a time would not be faster, and would
- * leave less to other requests. False with the request's error if one cannot be started.
+ * leave less to other requests, or as many as there is memory for. False with the request's error if one cannot be started.
  */
 static bool
 start_jobs(ia3_trainer *t, ia3_group *g)
@@ -238,7 +238,11 @@ start_jobs(ia3_trainer *t, ia3_group *g)
         job->run = &g->request->runs[g->begun];
         if (!start_job(t, job)) {
             free_job(job);
-            return false;
+            if (g->jobs == 0 || g->request->error.code != IA3_E_MEMORY)
+                return false;
+            memset(&g->request->error, 0,
+                   sizeof g->request->error); /* those in training leave their memory */
+            return true;
         }
         if (g->jobs > 0 && g->tokens + job->tokens > t->server->options->max_batch_tokens) {
             free_job(job);
@@ -268,7 +272,10 @@ ia3_trainer_add(ia3_trainer *t, ia3_request *r)
     } /* otherwise the jobs that were started end with the next step */
 }
 
-/* Frees a job that has ended. The next one is started first, because the weights for the backward pass go with the last. */
+/*
+ * Frees a job that has ended. The next one is started first, because the weights for the backward pass go with the last,
+ * unless there is too little memory for both.
+ */
 static void
 remove_job(ia3_trainer *t, int i)
 {
@@ -278,14 +285,20 @@ remove_job(ia3_trainer *t, int i)
     t->n--;
     g->jobs--;
     g->tokens -= job->tokens;
-    if (g->request->error.code == 0)
+    if (g->request->error.code == 0 && !start_jobs(t, g) && g->jobs == 0 &&
+        g->request->error.code == IA3_E_MEMORY) {
+        free_job(job);
+        job = NULL;
+        memset(&g->request->error, 0, sizeof g->request->error);
         start_jobs(t, g);
+    }
     ia3_stats_set(&t->server->stats, IA3_STAT_TRAIN_JOBS, t->n);
     if (g->jobs == 0) {
         hand_back(t, g->request);
         free_group(g);
     }
-    free_job(job);
+    if (job)
+        free_job(job);
 }
 
 static bool

@@ -85,6 +85,20 @@ report_single_labels(const Ia3TrainRows *rows)
     pfree(count);
 }
 
+/* The progress of all of them is shown as an integer. A run has up to 32 members of an ensemble, which count, too. */
+static void
+check_steps(const Ia3Cross *cross)
+{
+    int max = PG_INT32_MAX / 32, steps = cross->recipe->steps;
+
+    if ((int64) steps * cross->folds * cross->repeats > max)
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("cross-validation must not have more than %d training steps", max),
+                        errdetail("There are %d folds, %d repeats and %d steps of each run.", cross->folds,
+                                  cross->repeats, steps),
+                        errhint("Use fewer steps, folds or repeats.")));
+}
+
 void
 Ia3CrossBegin(Ia3Cross *cross, FunctionCallInfo fcinfo, const Ia3Options *options)
 {
@@ -96,6 +110,7 @@ Ia3CrossBegin(Ia3Cross *cross, FunctionCallInfo fcinfo, const Ia3Options *option
     cross->job.arg = cross;
     cross->templates = Ia3TemplatesParse(recipe->templates, recipe->truncate);
     Ia3TrainPrepare(&cross->job, recipe);
+    check_steps(cross);
     cross->examples = Ia3ExamplesLabel(
         Ia3ReadTrainRows(cross->query, cross->templates, recipe->templates->n, &cross->columns),
         recipe->choices);

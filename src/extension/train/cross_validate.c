@@ -43,6 +43,7 @@ typedef struct Validation {
     int *label;             /* [n] */
     int *unit;              /* [n] what the bootstrap draws */
     int nUnits, nLabels;
+    int **linear;             /* [repeats][n] what a linear model predicts; NULL: there is none */
     Ia3Predicted **predicted; /* [repeats][n] */
 } Validation;
 
@@ -119,23 +120,41 @@ majority_accuracy(const Validation *v, const int *fold)
     return (double) right / v->n;
 }
 
+/*
+ * Fits the linear models. This comes before the training runs, since an error would lose their results. The common choices
+ * have the numbers of their positions.
+ */
+static void
+predict_linear(Validation *v)
+{
+    const Ia3Cross *cross = &v->cross;
+
+    v->linear = palloc(sizeof(int *) * cross->repeats);
+    for (int r = 0; r < cross->repeats; r++) {
+        v->linear[r] = palloc_extended(sizeof(int) * (Size) v->n, MCXT_ALLOC_HUGE);
+        if (!Ia3LinearPredict(cross->examples, cross->job.backbone, cross->fold[r], v->linear[r])) {
+            v->linear = NULL; /* nor would there be one for other folds */
+            return;
+        }
+    }
+}
+
 /* NaN in both if there is no linear model. */
 static void
 measure_linear(const Validation *v, int repeat, double *values)
 {
-    int *predicted = palloc_extended(sizeof(int) * (Size) v->n, MCXT_ALLOC_HUGE);
-    Ia3Predicted *p = palloc_extended(sizeof(Ia3Predicted) * (Size) v->n, MCXT_ALLOC_HUGE);
+    Ia3Predicted *p;
 
     values[COLUMN_LINEAR_ACCURACY] = values[COLUMN_LINEAR_MACRO_F1] = NAN;
-    if (Ia3LinearPredict(v->cross.examples, v->cross.job.backbone, v->cross.fold[repeat], predicted)) {
-        for (int i = 0; i < v->n; i++) {
-            p[i].label = v->label[i];
-            p[i].predicted = predicted[i];
-        }
-        values[COLUMN_LINEAR_ACCURACY] = Ia3Accuracy(p, v->n);
-        values[COLUMN_LINEAR_MACRO_F1] = Ia3MacroF1(p, v->n, v->nLabels);
+    if (v->linear == NULL)
+        return;
+    p = palloc_extended(sizeof(Ia3Predicted) * (Size) v->n, MCXT_ALLOC_HUGE);
+    for (int i = 0; i < v->n; i++) {
+        p[i].label = v->label[i];
+        p[i].predicted = v->linear[repeat][i];
     }
-    pfree(predicted);
+    values[COLUMN_LINEAR_ACCURACY] = Ia3Accuracy(p, v->n);
+    values[COLUMN_LINEAR_MACRO_F1] = Ia3MacroF1(p, v->n, v->nLabels);
     pfree(p);
 }
 
@@ -164,8 +183,10 @@ measure_repeat(const Validation *v, int repeat, double *values)
     values[COLUMN_SECONDS] = v->cross.seconds[repeat];
     Ia3Bootstrap(&v->predicted[repeat], 1, v->n, v->unit, v->nUnits, v->nLabels,
                  (uint64) v->cross.recipe->seed, &accuracy, &macroF1);
-    set_interval(values, COLUMN_ACCURACY_LOW,
-                 Ia3WilsonInterval((int64) rint(values[COLUMN_ACCURACY] * v->n), v->n));
+    if (v->cross.columns.group ==
+        NULL) /* otherwise the rows are not independent, as Wilson's interval needs them */
+        accuracy = Ia3WilsonInterval((int64) rint(values[COLUMN_ACCURACY] * v->n), v->n);
+    set_interval(values, COLUMN_ACCURACY_LOW, accuracy);
     set_interval(values, COLUMN_MACRO_F1_LOW, macroF1);
 }
 
@@ -215,6 +236,7 @@ ia3_cross_validate(PG_FUNCTION_ARGS)
     Ia3CrossArguments(&v.cross, fcinfo);
     Ia3CrossBegin(&v.cross, fcinfo, &Ia3CrossOptions);
     number_rows(&v);
+    predict_linear(&v);
     Ia3CrossRun(&v.cross);
     v.predicted = palloc(sizeof(Ia3Predicted *) * v.cross.repeats);
     for (int r = 0; r < v.cross.repeats; r++)

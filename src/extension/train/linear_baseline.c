@@ -33,13 +33,16 @@ is_word_character(const char *p)
 static void
 add_word(Words *w, const char *word, int len)
 {
+    char *copy = pnstrdup(word, len);
     bool found;
 
     if (w->n == w->capacity) {
         w->capacity *= 2;
         w->words = repalloc_huge(w->words, sizeof(int) * (Size) w->capacity);
     }
-    w->words[w->n++] = Ia3StringIndexAdd(w->index, pnstrdup(word, len), &found);
+    w->words[w->n++] = Ia3StringIndexAdd(w->index, copy, &found);
+    if (found)
+        pfree(copy);
 }
 
 static void
@@ -60,13 +63,20 @@ collect_words(Words *w, const char *value)
     pfree(text);
 }
 
-/* Writes the rows; returns false if there are more words and labels than a model may have. */
+/*
+ * Writes the rows, of which the engine takes only so many words and labels. Returns false as soon as there are more, so that
+ * no time or memory is spent on them.
+ */
 static bool
 put_rows(ia3_writer *writer, const Ia3Examples *examples, const int *fold)
 {
     const Ia3TrainRows *rows = examples->rows;
     Words w = {.index = Ia3StringIndexCreate(), .capacity = 64};
 
+    uint64 values = 0; /* of the matrix of features, with a constant in each row */
+
+    if (rows->n > IA3_MAX_ROWS)
+        return false;
     w.words = palloc(sizeof(int) * w.capacity);
     ia3_put_u32(writer, rows->n);
     for (int i = 0; i < rows->n; i++) {
@@ -74,13 +84,16 @@ put_rows(ia3_writer *writer, const Ia3Examples *examples, const int *fold)
         w.n = 0;
         for (int f = 0; f < rows->nFields; f++)
             collect_words(&w, rows->rows[i].values[f]);
+        values += w.n + 1;
+        if ((values + Max(Ia3StringIndexStrings(w.index)->n, 1)) * examples->common->n > IA3_MAX_LINEAR)
+            return false;
         ia3_put_u32(writer, examples->label[i]);
         ia3_put_u32(writer, fold[i]);
         ia3_put_u32(writer, w.n);
         for (int k = 0; k < w.n; k++)
             ia3_put_u32(writer, w.words[k]);
     }
-    return (uint64) Max(Ia3StringIndexStrings(w.index)->n, 1) * examples->common->n <= IA3_MAX_LINEAR;
+    return true;
 }
 
 bool
@@ -110,8 +123,10 @@ Ia3LinearPredict(const Ia3Examples *examples, const char *backbone, const int *f
         }
         if (reader.bad || reader.p != reader.end)
             Ia3ProtocolError("The length of the labels does not match their number.");
-    } else
+    } else {
         Ia3RequestAbandon();
+        ereport(NOTICE, (errmsg("no linear model was fitted: there are too many words and labels")));
+    }
     MemoryContextSwitchTo(old);
     MemoryContextDelete(scratch);
     return fits;
