@@ -140,10 +140,12 @@ columns_work(void *arg, int slot, size_t begin, size_t end)
     const large_job *j = arg;
     for (size_t at = begin * COLUMNS; at < end * COLUMNS && at < j->cols; at += COLUMNS) {
         const size_t n = j->cols - at < COLUMNS ? j->cols - at : COLUMNS;
-        double sum[COLUMNS] = {0};
-        for (size_t b = 0; b < j->blocks; b++)
+        double *restrict sum = j->scratch.col_sums + at; /* those of the first block become the sums */
+        for (size_t b = 1; b < j->blocks; b++) {
+            const double *restrict more = sum + b * j->cols;
             for (size_t i = 0; i < n; i++)
-                sum[i] += j->scratch.col_sums[b * j->cols + at + i];
+                sum[i] += more[i];
+        }
         for (size_t i = 0; i < n; i++) {
             const double now = j->beta * j->col[at + i] + (1.0 - j->beta) * sum[i] / (double) j->rows;
             j->col[at + i] = (float) now;

@@ -60,10 +60,10 @@ static void
 norm_work(void *arg, int slot, size_t begin, size_t end)
 {
     const columns_job *j = arg;
-    float dy[COLUMNS], sum[COLUMNS];
+    float dy[COLUMNS];
     for (size_t at = begin * COLUMNS; at < end * COLUMNS && at < j->d; at += COLUMNS) {
         const size_t n = columns_from(j, at);
-        memset(sum, 0, sizeof sum);
+        float *restrict sum = j->sum + at;
         for (size_t r = 0; r < j->rows; r++) {
             const float *restrict x = j->x + r * j->d + at;
             const float rstd = j->rstd[r];
@@ -71,8 +71,6 @@ norm_work(void *arg, int slot, size_t begin, size_t end)
             for (size_t i = 0; i < n; i++)
                 sum[i] += dy[i] * (x[i] * rstd);
         }
-        for (size_t i = 0; i < n; i++)
-            j->sum[at + i] += sum[i];
     }
 }
 
