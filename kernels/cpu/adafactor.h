@@ -16,6 +16,7 @@ bool ia3_adafactor_is_large(const ia3_adafactor *a, int tensor);
 /* What the step of such a matrix needs, for any one of several: a matrix has `blocks` blocks of rows. */
 typedef struct ia3_adafactor_scratch {
     float *col_sums;           /* [blocks, cols] of g² + 1e-30 */
+    double *sums;              /* [cols] of the blocks' col_sums */
     float *factors;            /* [cols] 1/√c */
     double *squares, *updates; /* [blocks]: Σ p² or Σ g², Σ u² */
 } ia3_adafactor_scratch;

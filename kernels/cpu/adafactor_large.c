@@ -6,6 +6,7 @@
  * number of threads does not change the result.
  */
 #include <math.h>
+#include <string.h>
 
 #include "adafactor.h"
 
@@ -98,6 +99,7 @@ ia3_adafactor_large_scratch(ia3_cpu *cpu, const ia3_adafactor *jobs, int n_jobs)
     if (blocks == 0)
         return s;
     s.col_sums = ia3_cpu_arena_alloc(&cpu->base, sums * sizeof *s.col_sums);
+    s.sums = ia3_cpu_arena_alloc(&cpu->base, cols * sizeof *s.sums);
     s.factors = ia3_cpu_arena_alloc(&cpu->base, cols * sizeof *s.factors);
     s.squares = ia3_cpu_arena_alloc(&cpu->base, blocks * sizeof *s.squares);
     s.updates = ia3_cpu_arena_alloc(&cpu->base, blocks * sizeof *s.updates);
@@ -140,12 +142,11 @@ columns_work(void *arg, int slot, size_t begin, size_t end)
     const large_job *j = arg;
     for (size_t at = begin * COLUMNS; at < end * COLUMNS && at < j->cols; at += COLUMNS) {
         const size_t n = j->cols - at < COLUMNS ? j->cols - at : COLUMNS;
-        double *restrict sum = j->scratch.col_sums + at; /* those of the first block become the sums */
-        for (size_t b = 1; b < j->blocks; b++) {
-            const double *restrict more = sum + b * j->cols;
+        double *restrict sum = j->scratch.sums + at;
+        memset(sum, 0, n * sizeof *sum);
+        for (size_t b = 0; b < j->blocks; b++)
             for (size_t i = 0; i < n; i++)
-                sum[i] += more[i];
-        }
+                sum[i] += j->scratch.col_sums[b * j->cols + at + i];
         for (size_t i = 0; i < n; i++) {
             const double now = j->beta * j->col[at + i] + (1.0 - j->beta) * sum[i] / (double) j->rows;
             j->col[at + i] = (float) now;

@@ -96,7 +96,10 @@ ia3_pack_columns(uint32_t *strip, size_t width, bool pairs, const void *rows, bo
                  size_t first, size_t at, size_t k, size_t columns)
 {
     float low[IA3_MOST_WIDTH], high[IA3_MOST_WIDTH];
-    __asm__("" : "+r"(width)); /* unrolled for a width that the compiler knows, the rows would move through the stack */
+    __asm__(
+        ""
+        : "+r"(
+            width)); /* unrolled for a width that the compiler knows, the rows would move through the stack */
     at += first * ld;
     if (!pairs) {
         for (size_t i = 0; i < k; i++, strip += width, at += ld)
