@@ -65,12 +65,10 @@ SELECT round(linear_accuracy::numeric, 4) AS linear_accuracy, round(majority_acc
 -- rows with choices of their own have no linear model
 SELECT repeat, n, linear_accuracy, linear_macro_f1, accuracy BETWEEN 0 AND 1 AS accuracy
   FROM ia3_cross_validate($$SELECT 'text ' || i AS text, 'y' AS label, ARRAY['x ' || i, 'y'] AS choices FROM generate_series(1, 4) i$$, folds => 2, steps => 1, seed => 1);
--- nor have too many words; the run goes on, and a NOTICE says so once
-SET client_min_messages = notice;
+-- nor have too many words; the run goes on
 SELECT repeat, n, linear_accuracy, linear_macro_f1, accuracy BETWEEN 0 AND 1 AS accuracy
   FROM ia3_cross_validate($$SELECT repeat('word ', 100000) || i AS text, 'label ' || i % 2 AS label FROM generate_series(1, 4) i$$, folds => 2, repeats => 2, steps => 1,
       truncate => 'end', choices => (SELECT array_agg('label ' || i) FROM generate_series(0, 49) i), seed => 1);
-SET client_min_messages = warning;
 -- one row per fold, labels that occur once, and more rows than there are words
 SELECT repeat, n, majority_accuracy, linear_accuracy FROM ia3_cross_validate($$SELECT '' AS text, 'label ' || i AS label FROM generate_series(1, 5) i$$, folds => 5, steps => 1, seed => 1);
 
