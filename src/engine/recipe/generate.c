@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "by_weights.h"
 #include "engine/base/alloc.h"
 #include "engine/base/rng.h"
 #include "engine/model/pass.h"
@@ -319,8 +320,9 @@ run(void *arg)
 
 /* For rows with the same weights. */
 static bool
-generate_alike(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
+generate_alike(ia3_model *m, void *arg, int n, ia3_error *err)
 {
+    ia3_generate_row *rows = arg;
     ia3_batch batch;
     ia3_batch_init(&batch);
     generation g = {.m = m, .rows = rows, .n = n, .batch = &batch};
@@ -363,33 +365,15 @@ generate_alike(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
     return ok;
 }
 
-static const ia3_weights *
-weights_of(const ia3_generate_row *row)
+static const ia3_adapter *
+adapter_of(const void *row)
 {
-    return row->adapter ? row->adapter->weights : NULL;
+    return ((const ia3_generate_row *) row)->adapter;
 }
 
 bool
 ia3_generate(ia3_model *m, ia3_generate_row *rows, int n, ia3_error *err)
 {
-    ia3_generate_row *part = ia3_alloc_array((size_t) n, sizeof *part);
-    int *of = ia3_alloc_array((size_t) n, sizeof *of);
-    bool *done = ia3_alloc_array((size_t) n, sizeof *done), ok = true;
-    for (int first = 0; ok && first < n; first++) {
-        int k = 0;
-        for (int i = first; i < n && !done[first]; i++)
-            if (!done[i] && weights_of(&rows[i]) == weights_of(&rows[first])) {
-                of[k] = i;
-                part[k++] = rows[i];
-            }
-        ok = k == 0 || generate_alike(m, part, k, err);
-        for (int i = 0; i < k; i++) {
-            rows[of[i]] = part[i];
-            done[of[i]] = true;
-        }
-    }
-    free(part);
-    free(of);
-    free(done);
-    return ok;
+    const ia3_rows_by_weights all = {rows, sizeof *rows, n, adapter_of, generate_alike};
+    return ia3_compute_by_weights(m, &all, err);
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "by_weights.h"
 #include "engine/base/alloc.h"
 #include "engine/base/rng.h"
 #include "engine/model/pass.h"
@@ -288,8 +289,9 @@ is_large(const ia3_score_row *row)
 
 /* Rows with the same weights. */
 static bool
-score_alike(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
+score_alike(ia3_model *m, void *arg, int n, ia3_error *err)
 {
+    ia3_score_row *rows = arg;
     bool ok = true;
     for (int from = 0, to; ok && from < n; from = to) {
         to = from + 1;
@@ -304,42 +306,17 @@ score_alike(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
     return ok;
 }
 
-static const ia3_weights *
-weights_of(const ia3_score_row *row)
+static const ia3_adapter *
+adapter_of(const void *row)
 {
-    return row->adapter ? row->adapter->weights : NULL;
+    return ((const ia3_score_row *) row)->adapter;
 }
 
-/* Rows with different weights cannot share a pass. */
 static bool
 score_rows(ia3_model *m, ia3_score_row *rows, int n, ia3_error *err)
 {
-    bool alike = true, ok = true;
-    for (int i = 1; alike && i < n; i++)
-        alike = weights_of(&rows[i]) == weights_of(&rows[0]);
-    if (alike)
-        return score_alike(m, rows, n, err);
-
-    ia3_score_row *part = ia3_alloc_array((size_t) n, sizeof *part);
-    int *of = ia3_alloc_array((size_t) n, sizeof *of);
-    bool *done = ia3_alloc_array((size_t) n, sizeof *done);
-    for (int first = 0; ok && first < n; first++) {
-        int k = 0;
-        for (int i = first; i < n && !done[first]; i++)
-            if (!done[i] && weights_of(&rows[i]) == weights_of(&rows[first])) {
-                of[k] = i;
-                part[k++] = rows[i];
-            }
-        ok = score_alike(m, part, k, err);
-        for (int i = 0; i < k; i++) {
-            rows[of[i]] = part[i];
-            done[of[i]] = true;
-        }
-    }
-    free(part);
-    free(of);
-    free(done);
-    return ok;
+    const ia3_rows_by_weights all = {rows, sizeof *rows, n, adapter_of, score_alike};
+    return ia3_compute_by_weights(m, &all, err);
 }
 
 static int

@@ -6,8 +6,8 @@
 
 #include "portability/instr_time.h"
 #include "utils/builtins.h"
-#include "utils/memutils.h"
 
+#include "arrays.h"
 #include "cross.h"
 #include "extension/supervisor/progress.h"
 
@@ -66,7 +66,7 @@ static void
 report_single_labels(const Ia3TrainRows *rows)
 {
     Ia3StringIndex *index = Ia3StringIndexCreate();
-    int *count = palloc_extended(sizeof(int) * (Size) rows->n, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
+    int *count = Ia3ArrayOf(rows->n, sizeof(int));
     int n, single = 0;
     const char *example = NULL;
     bool found;
@@ -117,7 +117,7 @@ Ia3CrossBegin(Ia3Cross *cross, FunctionCallInfo fcinfo, const Ia3Options *option
     n = cross->examples->rows->n;
     cross->fold = palloc(sizeof(int *) * cross->repeats);
     for (int r = 0; r < cross->repeats; r++) {
-        cross->fold[r] = palloc_extended(sizeof(int) * (Size) n, MCXT_ALLOC_HUGE);
+        cross->fold[r] = Ia3ArrayOf(n, sizeof(int));
         Ia3FoldsAssign(cross->examples->rows, cross->folds, recipe->seed, r, cross->fold[r]);
     }
     report_single_labels(cross->examples->rows);
@@ -141,7 +141,7 @@ run_repeat(Ia3Cross *cross, int repeat)
     cross->job.part = repeat;
     cross->job.parts = cross->repeats;
     Ia3TrainRun(&cross->job, trained);
-    cross->scores[repeat] = palloc_extended(sizeof(double *) * (Size) n, MCXT_ALLOC_HUGE);
+    cross->scores[repeat] = Ia3ArrayOf(n, sizeof(double *));
     Ia3FoldsScore(&cross->job, cross->examples, cross->templates[0], cross->fold[repeat], folds, trained,
                   cross->scores[repeat]);
     for (int f = 0; f < folds; f++) {

@@ -7,8 +7,8 @@
 #include <math.h>
 
 #include "miscadmin.h"
-#include "utils/memutils.h"
 
+#include "arrays.h"
 #include "cross.h"
 #include "extension/ia3_compat.h"
 #include "linear_baseline.h"
@@ -59,16 +59,17 @@ static void
 number_rows(Validation *v)
 {
     const Ia3TrainRows *rows = v->cross.examples->rows;
+    const Ia3Strings *common = v->cross.examples->common;
     Ia3StringIndex *groups = Ia3StringIndexCreate();
     bool found;
 
     v->n = rows->n;
     v->labels = Ia3StringIndexCreate();
-    v->label = palloc_extended(sizeof(int) * (Size) v->n, MCXT_ALLOC_HUGE);
-    v->unit = palloc_extended(sizeof(int) * (Size) v->n, MCXT_ALLOC_HUGE);
-    for (int c = 0; v->cross.examples->common && c < v->cross.examples->common->n; c++)
-        label_number(
-            v, v->cross.examples->common->items[c]); /* first, so that their numbers are their positions */
+    v->label = Ia3ArrayOf(v->n, sizeof(int));
+    v->unit = Ia3ArrayOf(v->n, sizeof(int));
+    /* the common choices come first, so that their numbers are their positions */
+    for (int c = 0; common && c < common->n; c++)
+        label_number(v, common->items[c]);
     for (int i = 0; i < v->n; i++) {
         v->label[i] = label_number(v, rows->rows[i].label);
         v->unit[i] = rows->rows[i].group ? Ia3StringIndexAdd(groups, rows->rows[i].group, &found) : i;
@@ -81,7 +82,7 @@ measure_rows(Validation *v, int repeat)
 {
     const Ia3Examples *examples = v->cross.examples;
 
-    v->predicted[repeat] = palloc_extended(sizeof(Ia3Predicted) * (Size) v->n, MCXT_ALLOC_HUGE);
+    v->predicted[repeat] = Ia3ArrayOf(v->n, sizeof(Ia3Predicted));
     for (int i = 0; i < v->n; i++) {
         Ia3Predicted *p = &v->predicted[repeat][i];
         const Ia3Strings *choices = Ia3CrossChoices(&v->cross, i);
@@ -101,7 +102,7 @@ measure_rows(Validation *v, int repeat)
 static double
 majority_accuracy(const Validation *v, const int *fold)
 {
-    int *count = palloc_extended(sizeof(int) * (Size) v->nLabels, MCXT_ALLOC_HUGE), right = 0;
+    int *count = Ia3ArrayOf(v->nLabels, sizeof(int)), right = 0;
 
     for (int f = 0; f < v->cross.folds; f++) {
         int best = 0;
@@ -131,7 +132,7 @@ predict_linear(Validation *v)
 
     v->linear = palloc(sizeof(int *) * cross->repeats);
     for (int r = 0; r < cross->repeats; r++) {
-        v->linear[r] = palloc_extended(sizeof(int) * (Size) v->n, MCXT_ALLOC_HUGE);
+        v->linear[r] = Ia3ArrayOf(v->n, sizeof(int));
         if (!Ia3LinearPredict(cross->examples, cross->job.backbone, cross->fold[r], v->linear[r])) {
             v->linear = NULL; /* nor would there be one for other folds */
             return;
@@ -148,7 +149,7 @@ measure_linear(const Validation *v, int repeat, double *values)
     values[COLUMN_LINEAR_ACCURACY] = values[COLUMN_LINEAR_MACRO_F1] = NAN;
     if (v->linear == NULL)
         return;
-    p = palloc_extended(sizeof(Ia3Predicted) * (Size) v->n, MCXT_ALLOC_HUGE);
+    p = Ia3ArrayOf(v->n, sizeof(Ia3Predicted));
     for (int i = 0; i < v->n; i++) {
         p[i].label = v->label[i];
         p[i].predicted = v->linear[repeat][i];
@@ -183,8 +184,8 @@ measure_repeat(const Validation *v, int repeat, double *values)
     values[COLUMN_SECONDS] = v->cross.seconds[repeat];
     Ia3Bootstrap(&v->predicted[repeat], 1, v->n, v->unit, v->nUnits, v->nLabels,
                  (uint64) v->cross.recipe->seed, &accuracy, &macroF1);
-    if (v->cross.columns.group ==
-        NULL) /* otherwise the rows are not independent, as Wilson's interval needs them */
+    /* Wilson's interval needs rows that are independent, which those of a group are not */
+    if (v->cross.columns.group == NULL)
         accuracy = Ia3WilsonInterval((int64) rint(values[COLUMN_ACCURACY] * v->n), v->n);
     set_interval(values, COLUMN_ACCURACY_LOW, accuracy);
     set_interval(values, COLUMN_MACRO_F1_LOW, macroF1);

@@ -7,6 +7,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "arrays.h"
 #include "examples.h"
 #include "extension/client/text.h"
 
@@ -81,10 +82,10 @@ Ia3ExamplesLabel(Ia3TrainRows *rows, const Ia3Strings *given)
     int common = 0;
 
     l->rows = rows;
-    l->sets = palloc_extended(sizeof(Ia3Strings *) * ((Size) rows->n + 1), MCXT_ALLOC_HUGE);
-    l->joined = palloc_extended(sizeof(char *) * ((Size) rows->n + 1), MCXT_ALLOC_HUGE);
-    l->set = palloc_extended(sizeof(int) * (Size) rows->n, MCXT_ALLOC_HUGE);
-    l->label = palloc_extended(sizeof(int) * (Size) rows->n, MCXT_ALLOC_HUGE);
+    l->sets = Ia3ArrayOf((Size) rows->n + 1, sizeof(Ia3Strings *));
+    l->joined = Ia3ArrayOf((Size) rows->n + 1, sizeof(char *));
+    l->set = Ia3ArrayOf(rows->n, sizeof(int));
+    l->label = Ia3ArrayOf(rows->n, sizeof(int));
     label_common(l, given);
     if (l->common != NULL)
         common = add_set(l, l->common);

@@ -7,6 +7,7 @@
 #include "miscadmin.h"
 #include "utils/memutils.h"
 
+#include "arrays.h"
 #include "extension/predict/score_request.h"
 #include "folds.h"
 #include "random.h"
@@ -33,23 +34,17 @@ typedef struct Distribution {
     int *size;  /* [folds] */
 } Distribution;
 
-static void *
-alloc_array(Size n, Size size)
-{
-    return palloc_extended(Max(n, 1) * size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-}
-
 static void
 number_labels(Distribution *d, const Ia3TrainRows *rows)
 {
     Ia3StringIndex *index = Ia3StringIndexCreate();
     bool found;
 
-    d->label = alloc_array(rows->n, sizeof(int));
+    d->label = Ia3ArrayOf(rows->n, sizeof(int));
     for (int i = 0; i < rows->n; i++)
         d->label[i] = Ia3StringIndexAdd(index, rows->rows[i].label, &found);
     d->nLabels = Ia3StringIndexStrings(index)->n;
-    d->weight = alloc_array(d->nLabels, sizeof(double));
+    d->weight = Ia3ArrayOf(d->nLabels, sizeof(double));
     for (int i = 0; i < rows->n; i++)
         d->weight[d->label[i]]++;
     for (int l = 0; l < d->nLabels; l++)
@@ -61,11 +56,11 @@ static void
 form_groups(Distribution *d, const Ia3TrainRows *rows)
 {
     Ia3StringIndex *index = Ia3StringIndexCreate();
-    int *group = alloc_array(rows->n, sizeof(int)), at = 0;
+    int *group = Ia3ArrayOf(rows->n, sizeof(int)), at = 0;
     bool found;
 
-    d->groups = alloc_array(rows->n, sizeof(RowGroup));
-    d->order = alloc_array(rows->n, sizeof(int));
+    d->groups = Ia3ArrayOf(rows->n, sizeof(RowGroup));
+    d->order = Ia3ArrayOf(rows->n, sizeof(int));
     for (int i = 0; i < rows->n; i++) {
         group[i] = rows->rows[i].group ? Ia3StringIndexAdd(index, rows->rows[i].group, &found) : i;
         d->nGroups = Max(d->nGroups, group[i] + 1);
@@ -140,8 +135,8 @@ Ia3FoldsAssign(const Ia3TrainRows *rows, int folds, int64 seed, int repeat, int 
     for (int g = 0; g < d.nGroups; g++)
         d.groups[g].key = Ia3Random(Ia3Random((uint64) seed, repeat), g);
     qsort(d.groups, d.nGroups, sizeof(RowGroup), compare_groups);
-    d.count = alloc_array((Size) folds * d.nLabels, sizeof(int));
-    d.size = alloc_array(folds, sizeof(int));
+    d.count = Ia3ArrayOf((Size) folds * d.nLabels, sizeof(int));
+    d.size = Ia3ArrayOf(folds, sizeof(int));
     for (int g = 0; g < d.nGroups; g++) {
         const RowGroup *group = &d.groups[g];
         int f = choose_fold(&d, group, folds);
@@ -173,7 +168,7 @@ Ia3FoldsRuns(const int *fold, int n, int folds, int64 seed, int repeat, Ia3JobRu
 
         run->seed = Ia3FoldSeed(seed, folds, repeat, f);
         run->n = 0;
-        run->examples = alloc_array(n, sizeof(int));
+        run->examples = Ia3ArrayOf(n, sizeof(int));
         for (int i = 0; i < n; i++)
             if (fold[i] != f)
                 run->examples[run->n++] = i;

@@ -72,7 +72,6 @@ put_rows(ia3_writer *writer, const Ia3Examples *examples, const int *fold)
 {
     const Ia3TrainRows *rows = examples->rows;
     Words w = {.index = Ia3StringIndexCreate(), .capacity = 64};
-
     uint64 values = 0; /* of the matrix of features, with a constant in each row */
 
     if (rows->n > IA3_MAX_ROWS)

@@ -8,6 +8,7 @@
 
 #include "miscadmin.h"
 
+#include "arrays.h"
 #include "measures.h"
 #include "random.h"
 
@@ -41,12 +42,6 @@ Ia3Accuracy(const Ia3Predicted *p, int n)
     return (double) right / n;
 }
 
-static void *
-zeros(Size n, Size size)
-{
-    return palloc_extended(Max(n, 1) * size, MCXT_ALLOC_HUGE | MCXT_ALLOC_ZERO);
-}
-
 /* F1 is 2tp / (2tp + fp + fn); seen[] is the denominator. */
 static double
 mean_f1(const int *right, const int *seen, int nLabels)
@@ -65,7 +60,7 @@ mean_f1(const int *right, const int *seen, int nLabels)
 double
 Ia3MacroF1(const Ia3Predicted *p, int n, int nLabels)
 {
-    int *right = zeros(nLabels, sizeof(int)), *seen = zeros(nLabels, sizeof(int));
+    int *right = Ia3ArrayOf(nLabels, sizeof(int)), *seen = Ia3ArrayOf(nLabels, sizeof(int));
     double f1;
 
     for (int i = 0; i < n; i++) {
@@ -113,7 +108,7 @@ compare_probabilities(const void *a, const void *b)
 int
 Ia3CalibrationBins(const Ia3Predicted *p, int n, Ia3CalibrationBin bins[IA3_CALIBRATION_BINS])
 {
-    const Ia3Predicted **sorted = zeros(n, sizeof *sorted);
+    const Ia3Predicted **sorted = Ia3ArrayOf(n, sizeof *sorted);
     int nBins = Min(n, IA3_CALIBRATION_BINS), at = 0;
 
     for (int i = 0; i < n; i++)
@@ -175,10 +170,10 @@ void
 Ia3Bootstrap(Ia3Predicted *const *repeats, int nRepeats, int n, const int *unit, int nUnits, int nLabels,
              uint64 seed, Ia3Interval *accuracy, Ia3Interval *macroF1)
 {
-    double *accuracies = zeros(IA3_BOOTSTRAP_DRAWS, sizeof(double));
-    double *f1s = zeros(IA3_BOOTSTRAP_DRAWS, sizeof(double));
-    int *times = zeros(nUnits, sizeof(int)); /* how often a unit was drawn */
-    int *right = zeros(nLabels, sizeof(int)), *seen = zeros(nLabels, sizeof(int));
+    double *accuracies = Ia3ArrayOf(IA3_BOOTSTRAP_DRAWS, sizeof(double));
+    double *f1s = Ia3ArrayOf(IA3_BOOTSTRAP_DRAWS, sizeof(double));
+    int *times = Ia3ArrayOf(nUnits, sizeof(int)); /* how often a unit was drawn */
+    int *right = Ia3ArrayOf(nLabels, sizeof(int)), *seen = Ia3ArrayOf(nLabels, sizeof(int));
     uint64 counter = 0;
 
     for (int draw = 0; draw < IA3_BOOTSTRAP_DRAWS; draw++) {

@@ -8,6 +8,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "arrays.h"
 #include "mixture.h"
 #include "extension/client/text.h"
 #include "row_hashes.h"
@@ -135,8 +136,8 @@ index_rows(Ia3Mixture *m)
         field++;
     m->tasks = Ia3StringIndexCreate();
     m->labels = Ia3StringIndexCreate();
-    m->task = palloc_extended(sizeof(int) * (Size) m->rows->n, MCXT_ALLOC_HUGE);
-    m->label = palloc_extended(sizeof(int) * (Size) m->rows->n, MCXT_ALLOC_HUGE);
+    m->task = Ia3ArrayOf(m->rows->n, sizeof(int));
+    m->label = Ia3ArrayOf(m->rows->n, sizeof(int));
     m->list = palloc(sizeof(int) * capacity);
     for (int i = 0; i < m->rows->n; i++) {
         Ia3TrainRow *row = &m->rows->rows[i];

@@ -12,6 +12,7 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "arrays.h"
 #include "row_hashes.h"
 #include "extension/tasks/catalog.h"
 
@@ -99,7 +100,7 @@ Ia3RowHasherCreate(const Ia3TrainRows *rows, int n)
     hasher->rows = rows;
     hasher->scratch = AllocSetContextCreate(CurrentMemoryContext, "ia3 hash", ALLOCSET_SMALL_SIZES);
     hasher->n = 0;
-    hasher->hashes = palloc_extended(sizeof(uint64) * Max((Size) n, 1), MCXT_ALLOC_HUGE);
+    hasher->hashes = Ia3ArrayOf(n, sizeof(uint64));
     return hasher;
 }
 
