@@ -179,6 +179,44 @@ test_ends(void **state)
     }
 }
 
+/* How a training run, or several, end in an engine with so much memory; IA3_TRAIN_OK, IA3_TRAIN_RUNS_OK or IA3_ERROR. */
+static int
+end_with_memory(int mb, const test_recipe *recipe)
+{
+    char limit[32];
+    snprintf(limit, sizeof limit, "%d", mb << 20);
+    const char *const extra[] = {"--dtype", "float32", "--memory-limit", limit, NULL};
+    test_engine e;
+    test_client c;
+    assert_true(test_engine_start(&e, BACKBONE, extra));
+    test_client_open(&c, &e);
+    test_put_training(&c, recipe);
+    int type = test_call(&c, NULL);
+    if (type == IA3_ERROR)
+        assert_int_equal(test_get_error(&c.reader).code, IA3_E_MEMORY);
+    test_client_close(&c);
+    assert_int_equal(test_engine_stop(&e, true), 0);
+    return type;
+}
+
+/* Runs that fit into memory only one by one are trained one by one. */
+static void
+test_memory(void **state)
+{
+    test_recipe several = make_recipe();
+    several.method = "prefix"; /* with a network that takes far more memory than a pass */
+    several.steps = 2;
+    test_recipe one = several;
+    one.runs = NULL;
+    one.only = &runs[2]; /* the longest */
+    int mb = 48;         /* enough for the backbone alone */
+    while (end_with_memory(mb, &one) == IA3_ERROR)
+        assert_true((mb += 4) < 400);
+    assert_true(mb > 48);
+    assert_int_equal(end_with_memory(mb, &several), IA3_TRAIN_RUNS_OK);
+    assert_int_equal(end_with_memory(mb + 4, &several), IA3_TRAIN_RUNS_OK);
+}
+
 static void
 test_invalid(void **state)
 {
@@ -218,10 +256,8 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same),
-        cmocka_unit_test(test_progress),
-        cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_invalid),
+        cmocka_unit_test(test_same),   cmocka_unit_test(test_progress), cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_memory), cmocka_unit_test(test_invalid),
     };
     alarm(1200);
     return cmocka_run_group_tests_name("runs", tests, NULL, NULL);

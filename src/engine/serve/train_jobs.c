@@ -240,8 +240,8 @@ start_jobs(ia3_trainer *t, ia3_group *g)
             free_job(job);
             if (g->jobs == 0 || g->request->error.code != IA3_E_MEMORY)
                 return false;
-            memset(&g->request->error, 0,
-                   sizeof g->request->error); /* those in training leave their memory */
+            /* those in training leave it their memory */
+            memset(&g->request->error, 0, sizeof g->request->error);
             return true;
         }
         if (g->jobs > 0 && g->tokens + job->tokens > t->server->options->max_batch_tokens) {
