@@ -6,8 +6,8 @@ computes them, biases and scales of norms by hooks on transformers' modules, for
 prefixes as its attentions have them, trained through its network (prefix.py); projections of one vector (said.py); the weights of the
 model itself (weights.py). Names are
 METHOD.TENSOR (the adapter, named as the engine stores it; lora_vectors is LoRA with vectors of (IA)3), METHOD.scores.INPUT, METHOD.losses (total, lm,
-unlikelihood, length_norm of the "tfew" batch), METHOD.grad.TENSOR, after five steps of Adafactor METHOD.final.TENSOR,
-METHOD.curve (the losses of twenty other steps), and prefix.start.TENSOR (a new prefix). Of "full" there are no values to begin with,
+unlikelihood, length_norm of the "tfew" batch), METHOD.grad.TENSOR, METHOD.curve (the losses of twenty steps of Adafactor),
+METHOD.final.TENSOR (the values after them), and prefix.start.TENSOR (a new prefix). Of "full" there are no values to begin with,
 because the test computes them; "fish" has a random mask, and fish.chosen is that which the examples lead to. Everything is computed in float64 and stored in float32.
 t5-relu-tied has the scores only.
 """
@@ -29,7 +29,7 @@ import prefix  # noqa: E402
 import said  # noqa: E402
 import weights  # noqa: E402
 
-RANK, WIDTH, PHM_WIDTH, TOKENS, STEPS, CURVE, BATCH = 4, 5, 8, 10, 5, 20, 4
+RANK, WIDTH, PHM_WIDTH, TOKENS, STEPS, BATCH = 4, 5, 8, 10, 20, 4
 RATES = {"lora": 3e-3, "lora_vectors": 3e-3, "adapter": 3e-3, "compacter": 3e-3, "compacter++": 3e-3, "bitfit": 3e-3, "layernorm": 3e-3, "prompt": 3e-2,
          "prefix": 3e-3, "said": 3e-3, "full": 3e-3, "fish": 3e-3}
 LINEARS = ["q", "k", "v", "o", "wi", "wi_0", "wi_1", "wo"]
@@ -231,20 +231,15 @@ def run_weights(golden, method, out):
         return
     for p in params.values():
         p.grad = None
-    start = [p.detach().clone() for p in params.values()]
     total, parts = oracle.losses(model, examples[:5], "batch")
     total.backward()
     out[f"{method}.losses"] = np.array([float(x.detach()) for x in (total, *parts)])
     grads = masked.gradients() if masked else {n: p.grad.numpy().copy() for n, p in params.items()}
     out |= {f"{method}.grad.{n}": g for n, g in grads.items()}
     clear = masked.clear_others if masked else lambda: None
-    steps(method, model, params, examples, configs.draw_plan(golden, STEPS, BATCH), clear)
+    out[f"{method}.curve"] = np.array(steps(method, model, params, examples, clear))
     final = masked.adapter() if masked else {n: p.detach().numpy().copy() for n, p in params.items()}
     out |= {f"{method}.final.{n}": x for n, x in final.items()}
-    for p, x in zip(params.values(), start):
-        p.data = x
-    plan = [[(BATCH * s + k) % len(examples) for k in range(BATCH)] for s in range(CURVE)]
-    out[f"{method}.curve"] = np.array(steps(method, model, params, examples, plan, clear))
 
 
 def through_network(base, parameters):
@@ -299,15 +294,17 @@ def run(golden, method, out):
         train(golden, method, model, parameters, out)
 
 
-def steps(method, model, parameters, examples, plan, clear=lambda: None):
-    """Takes steps of the optimizer; the losses before them."""
+def steps(method, model, parameters, examples, clear=lambda: None):
+    """Takes steps of the optimizer with four examples each, all in turn; the losses before them."""
     trained, results = list(parameters.values()), dict
     if method == "prefix":
         trained, results = through_network(model.get_base_model(), parameters)
     optimizer = Adafactor(trained, lr=RATES[method], weight_decay=0.0,
                           scale_parameter=method != "prompt", relative_step=False, warmup_init=False)
     losses = []
-    for batch in plan:
+    schedule = oracle.falling(optimizer)
+    for step in range(STEPS):
+        batch = [(BATCH * step + k) % len(examples) for k in range(BATCH)]
         optimizer.zero_grad()
         loss = oracle.losses(model, [examples[i] for i in batch], "batch")[0]
         loss.backward()
@@ -315,6 +312,7 @@ def steps(method, model, parameters, examples, plan, clear=lambda: None):
         clear()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
+        schedule.step()
     for name, value in results().items():
         parameters[name].data = value
     return losses
@@ -322,17 +320,12 @@ def steps(method, model, parameters, examples, plan, clear=lambda: None):
 
 def train(golden, method, model, parameters, out):
     examples = configs.draw_examples(golden)
-    start = {n: p.detach().clone() for n, p in parameters.items()}
     total, parts = oracle.losses(model, examples[:5], "batch")
     total.backward()
     out[f"{method}.losses"] = np.array([float(x.detach()) for x in (total, *parts)])
     out |= {f"{method}.grad.{n}": p.grad.numpy().copy() for n, p in parameters.items()}
-    steps(method, model, parameters, examples, configs.draw_plan(golden, STEPS, BATCH))
+    out[f"{method}.curve"] = np.array(steps(method, model, parameters, examples))
     out |= {f"{method}.final.{n}": p.detach().numpy().copy() for n, p in parameters.items()}
-    for n, p in parameters.items():
-        p.data = start[n]
-    plan = [[(BATCH * s + k) % len(examples) for k in range(BATCH)] for s in range(CURVE)]
-    out[f"{method}.curve"] = np.array(steps(method, model, parameters, examples, plan))
 
 
 plain_encode = oracle.encode

@@ -36,12 +36,14 @@ def run(golden, case, make, ema, out):
     values = torch.nn.ParameterList(parameters.values())
     optimizer = make(list(parameters.values()))
     averaged = AveragedModel(values, multi_avg_fn=get_ema_multi_avg_fn(ema)) if ema else None
+    schedule = oracle.falling(optimizer)
     for batch in configs.draw_plan(golden, STEPS, BATCH):
         optimizer.zero_grad()
         loss = oracle.losses(model, [examples[i] for i in batch], "batch")[0]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
+        schedule.step()
         if averaged:
             averaged.update_parameters(values)
         steps.append(float(loss.detach()))

@@ -148,6 +148,11 @@ def logprobs(model, encoded, choice):
     return torch.log_softmax(logits, -1)[torch.arange(len(choice)), torch.tensor(choice)]
 
 
+def falling(optimizer):
+    """The schedule of a training run of a million steps without warm-up, which is the longest that the engine takes."""
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 - k / 1_000_000)
+
+
 def losses(model, examples, averaging, weights=(1.0, 1.0, 1.0)):
     """T-Few's three losses of a batch without the constant of masked cells, and their weighted sum (tensors).
 

@@ -48,12 +48,14 @@ def run(golden, case, targets, out):
     optimizer = Adafactor(list(parameters.values()), lr=RATE, weight_decay=0.0, scale_parameter=True,
                           relative_step=False, warmup_init=False)
     steps = []
+    schedule = oracle.falling(optimizer)
     for batch in configs.draw_plan(golden, STEPS, BATCH):
         optimizer.zero_grad()
         loss = oracle.losses(model, [examples[i] for i in batch], "batch")[0]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
         optimizer.step()
+        schedule.step()
         steps.append(float(loss.detach()))
     out[f"{case}.steps"] = np.array(steps)
     out |= {f"{case}.final.{n}": p.detach().numpy().copy() for n, p in parameters.items()}
