@@ -13,6 +13,7 @@
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
 
+#include "chart.h"
 #include "evaluate.h"
 #include "extension/tasks/catalog.h"
 #include "loss_curve.h"
@@ -102,73 +103,20 @@ point_step(const Training *t, int i)
     return (i + 0.5) * t->steps / t->curve.n + 0.5;
 }
 
-static double
-along(double value, const Ia3SvgScale *scale, double from, double to)
-{
-    return from + (to - from) * ((value - scale->low) / (scale->high - scale->low));
-}
-
+/* Draws the curve, and a dot at its end. */
 static void
-draw_axes(StringInfo out, const Ia3SvgScale *x, const Ia3SvgScale *y)
+draw_curve(const Ia3Chart *chart, const Training *t)
 {
-    int ticks = (int) rint((y->high - y->low) / y->step);
+    double *steps = palloc(sizeof(double) * t->curve.n);
+    int last = 0;
 
-    for (int i = 0; i <= ticks; i++) {
-        double value = y->low + i * y->step, at = along(value, y, BOTTOM, TOP);
-
-        appendStringInfo(out,
-                         "<line class=\"ia3-grid\" x1=\"%d\" y1=\"%.1f\" x2=\"%d\" y2=\"%.1f\""
-                         " stroke=\"#e4e8ec\"/>\n",
-                         LEFT, at, RIGHT, at);
-        Ia3SvgText(out, LEFT - 8, at + 4, IA3_SVG_END, "dim", 11, 0, psprintf("%.*f", y->decimals, value));
-    }
-    ticks = (int) floor((x->high - x->low) / x->step + 1e-6);
-    for (int i = 0; i <= ticks; i++) {
-        double value = x->low + i * x->step, at = along(value, x, LEFT, RIGHT);
-
-        appendStringInfo(out,
-                         "<line class=\"ia3-axis\" x1=\"%.1f\" y1=\"%d\" x2=\"%.1f\" y2=\"%d\""
-                         " stroke=\"#8c959f\"/>\n",
-                         at, BOTTOM, at, BOTTOM + 4);
-        Ia3SvgText(out, at, BOTTOM + 18, IA3_SVG_MIDDLE, "dim", 11, 0, psprintf("%.*f", x->decimals, value));
-    }
-    appendStringInfo(
-        out, "<line class=\"ia3-axis\" x1=\"%d\" y1=\"%d\" x2=\"%d\" y2=\"%d\" stroke=\"#8c959f\"/>\n", LEFT,
-        BOTTOM, RIGHT, BOTTOM);
-    Ia3SvgText(out, (LEFT + RIGHT) / 2.0, BOTTOM + 38, IA3_SVG_MIDDLE, "dim", 12, 0, "step");
-    appendStringInfo(out, "<g transform=\"translate(18 %.1f) rotate(-90)\">", (TOP + BOTTOM) / 2.0);
-    Ia3SvgText(out, 0, 0, IA3_SVG_MIDDLE, "dim", 12, 0, "loss");
-    appendStringInfoString(out, "</g>\n");
-}
-
-/* Draws a line that is interrupted where the loss was not a number, and a dot at its end. */
-static void
-draw_curve(StringInfo out, const Training *t, const Ia3SvgScale *x, const Ia3SvgScale *y)
-{
-    bool pen = false;
-    double lastX = 0, lastY = 0;
-
-    appendStringInfoString(out,
-                           "<path class=\"ia3-curve\" fill=\"none\" stroke=\"#0b6bcb\" stroke-width=\"2\""
-                           " stroke-linejoin=\"round\" stroke-linecap=\"round\" d=\"");
     for (int i = 0; i < t->curve.n; i++) {
-        CHECK_FOR_INTERRUPTS();
-        if (isnan(t->curve.values[i])) {
-            pen = false;
-            continue;
-        }
-        lastX = along(point_step(t, i), x, LEFT, RIGHT);
-        lastY = along(t->curve.values[i], y, BOTTOM, TOP);
-        /* a single point is a line of length zero, which round caps turn into a dot */
-        if (!pen)
-            appendStringInfo(out, "M%.1f %.1fh0", lastX, lastY);
-        else
-            appendStringInfo(out, "L%.1f %.1f", lastX, lastY);
-        pen = true;
+        steps[i] = point_step(t, i);
+        if (!isnan(t->curve.values[i]))
+            last = i;
     }
-    appendStringInfo(out,
-                     "\"/>\n<circle class=\"ia3-dot\" cx=\"%.1f\" cy=\"%.1f\" r=\"3.5\" fill=\"#0b6bcb\"/>\n",
-                     lastX, lastY);
+    Ia3ChartLine(chart, IA3_CHART_MAIN, steps, t->curve.values, t->curve.n);
+    Ia3ChartDot(chart, IA3_CHART_MAIN, steps[last], t->curve.values[last], NULL);
 }
 
 /* "48 examples, 1000 steps, 21.3 s, final loss 0.0312" */
@@ -195,7 +143,7 @@ static void
 draw_losses(StringInfo out, const Ia3Task *task, const Training *t)
 {
     double low = INFINITY, high = -INFINITY;
-    Ia3SvgScale x, y;
+    Ia3Chart chart = {.out = out, .left = LEFT, .right = RIGHT, .top = TOP, .bottom = BOTTOM};
 
     Ia3SvgText(out, LEFT, 30, IA3_SVG_START, "ink", 16, 62, task->label);
     Ia3SvgText(out, LEFT, 50, IA3_SVG_START, "dim", 12, 0, describe_training(t));
@@ -209,13 +157,13 @@ draw_losses(StringInfo out, const Ia3Task *task, const Training *t)
                    "no losses are stored with this version");
         return;
     }
-    x = Ia3SvgMakeScale(0, t->steps, 5);
-    x.step = Max(x.step, 1);
-    x.decimals = 0;
-    x.high = Max(t->steps, 1); /* the axis ends where the run does, not at a round number */
-    y = Ia3SvgMakeScale(Min(low, 0), high, 6);
-    draw_axes(out, &x, &y);
-    draw_curve(out, t, &x, &y);
+    chart.x = Ia3SvgMakeScale(0, t->steps, 5);
+    chart.x.step = Max(chart.x.step, 1);
+    chart.x.decimals = 0;
+    chart.x.high = Max(t->steps, 1); /* the axis ends where the run does, not at a round number */
+    chart.y = Ia3SvgMakeScale(Min(low, 0), high, 6);
+    Ia3ChartAxes(&chart, "step", "loss");
+    draw_curve(&chart, t);
 }
 
 /*
