@@ -57,20 +57,6 @@ give(ia3_cpu *cpu, void *p, size_t bytes)
     atomic_fetch_sub(&cpu->used, bytes);
 }
 
-/* The block's size is kept in the cache line before it. */
-void *
-ia3_cpu_alloc(ia3_device *dev, size_t bytes)
-{
-    if (bytes > SIZE_MAX / 2)
-        return NULL;
-    size_t total = ia3_align_up(bytes) + IA3_ALIGN;
-    char *p = take((ia3_cpu *) dev, total);
-    if (!p)
-        return NULL;
-    memcpy(p, &total, sizeof total);
-    return p + IA3_ALIGN;
-}
-
 void
 ia3_cpu_free(ia3_device *dev, void *p)
 {
@@ -114,6 +100,25 @@ drop_unused_chunks(ia3_cpu *cpu)
     }
     if (a->n_chunks == 0)
         a->current = 0;
+}
+
+/* The block's size is kept in the cache line before it. */
+void *
+ia3_cpu_alloc(ia3_device *dev, size_t bytes)
+{
+    if (bytes > SIZE_MAX / 2)
+        return NULL;
+    size_t total = ia3_align_up(bytes) + IA3_ALIGN;
+    ia3_cpu *cpu = (ia3_cpu *) dev;
+    char *p = take(cpu, total);
+    if (!p) {
+        drop_unused_chunks(cpu);
+        p = take(cpu, total);
+    }
+    if (!p)
+        return NULL;
+    memcpy(p, &total, sizeof total);
+    return p + IA3_ALIGN;
 }
 
 static void

@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+#include "reclaim.h"
+
 /* Whether the values on the device are not those of the adapter, from which training may start. */
 static bool
 keeps_values(const ia3_layout *layout)
@@ -21,11 +23,13 @@ ia3_adapter_to_device(ia3_server *s, ia3_cached_adapter *a, ia3_error *err)
     if (a == NULL || a->device)
         return true;
     a->device = ia3_adapter_create(s->model, a->layout, a->values, a->digest, err);
-    if (a->device == NULL) {
-        if (err->code == IA3_E_MEMORY)
-            ia3_queue_post(s->queue, &(ia3_event){.kind = IA3_EVENT_SHRINK});
-        return false;
+    if (a->device == NULL && err->code == IA3_E_MEMORY) {
+        ia3_reclaim(s);
+        *err = (ia3_error){0};
+        a->device = ia3_adapter_create(s->model, a->layout, a->values, a->digest, err);
     }
+    if (a->device == NULL)
+        return false;
     if (!keeps_values(a->layout)) {
         free(a->values);
         a->values = NULL;

@@ -18,6 +18,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/heartbeat.h"
 #include "generate_batch.h"
+#include "reclaim.h"
 #include "score_batch.h"
 #include "train_jobs.h"
 
@@ -78,14 +79,6 @@ is_wanted(const ia3_long_work *w)
     return false;
 }
 
-static void
-free_doomed(const ia3_server *s, ia3_adapter **doomed, int n)
-{
-    for (int i = 0; i < n; i++)
-        ia3_adapter_free(s->model, doomed[i]);
-    free(doomed);
-}
-
 /* ia3_give_way_fn: what other work does meanwhile. */
 static bool
 give_way(void *arg)
@@ -108,7 +101,7 @@ give_way(void *arg)
     free(batch);
     int n_doomed;
     ia3_adapter **doomed = ia3_queue_take_doomed(s->queue, &n_doomed);
-    free_doomed(s, doomed, n_doomed);
+    ia3_free_doomed(s, doomed, n_doomed);
     if (share == &w->others && w->kind == IA3_ROW_TEXT && ia3_trainer_busy(w->t->trainer))
         train_step(w->t);
     has_given(share);
@@ -199,7 +192,7 @@ ia3_compute_main(void *arg)
     ia3_work *work = ia3_alloc(sizeof *work);
     time_share share = {.since = ia3_now()}; /* of all other work, which quick rows go before */
     while (ia3_queue_next(s->queue, ia3_trainer_busy(t.trainer), may_give(&share), work)) {
-        free_doomed(s, work->doomed, work->n_doomed);
+        ia3_free_doomed(s, work->doomed, work->n_doomed);
         if (work->batch.n > 0) {
             bool quick = work->batch.kind == IA3_ROW_QUICK;
             run_batch(&t, &work->batch);
@@ -213,7 +206,7 @@ ia3_compute_main(void *arg)
         if (ia3_trainer_busy(t.trainer))
             train_step(&t);
     }
-    free_doomed(s, work->doomed, work->n_doomed);
+    ia3_free_doomed(s, work->doomed, work->n_doomed);
     free(work);
     ia3_trainer_free(t.trainer);
     ia3_heartbeat_expect(false);

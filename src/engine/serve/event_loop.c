@@ -169,6 +169,7 @@ handle_event(ia3_io *io, ia3_event *e)
         break;
     case IA3_EVENT_SHRINK:
         ia3_adapter_cache_shrink(io->context.adapters);
+        ia3_queue_shrunk(io->server->queue);
         break;
     }
 }

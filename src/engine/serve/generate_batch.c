@@ -12,6 +12,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/recipe/generate.h"
+#include "reclaim.h"
 
 /* Each step copies the logits of all rows to host memory: at most this many bytes, unless there is only one row. */
 #define LOGIT_BYTES ((size_t) 64 << 20)
@@ -62,6 +63,8 @@ write_range(ia3_writing *p, int from, int to)
     ia3_error err = {0};
     bool ok = ia3_generate(p->server->model, p->work + from, to - from, &err);
 
+    if (!ok && ia3_reclaim_after(p->server, &err))
+        ok = ia3_generate(p->server->model, p->work + from, to - from, &err);
     if (!ok && err.code == IA3_E_MEMORY && to - from > 1) {
         int middle = from + (to - from) / 2;
 

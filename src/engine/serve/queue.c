@@ -4,11 +4,14 @@
  */
 #include "queue.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/base/alloc.h"
+#include "engine/base/clock.h"
 #include "engine/base/heartbeat.h"
 #include "engine/base/log.h"
 #include "lanes.h"
@@ -23,6 +26,7 @@ struct ia3_queue {
     ia3_request *trainings, **trainings_tail;
     ia3_adapter **doomed;
     int n_doomed, cap_doomed;
+    bool shrinking; /* the compute thread waits for evictions */
     ia3_event *events, **events_tail;
 };
 
@@ -110,6 +114,15 @@ ia3_queue_doom(ia3_queue *q, ia3_adapter *adapter)
 }
 
 void
+ia3_queue_shrunk(ia3_queue *q)
+{
+    pthread_mutex_lock(&q->lock);
+    q->shrinking = false;
+    wake(q);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void
 ia3_queue_stop(ia3_queue *q)
 {
     pthread_mutex_lock(&q->lock);
@@ -158,6 +171,21 @@ ia3_queue_post(ia3_queue *q, const ia3_event *event)
 {
     pthread_mutex_lock(&q->lock);
     post_locked(q, event);
+    pthread_mutex_unlock(&q->lock);
+}
+
+void
+ia3_queue_shrink(ia3_queue *q, double seconds)
+{
+    const double until = ia3_now() + seconds;
+    const struct timespec end = {(time_t) until, (long) ((until - floor(until)) * 1e9)};
+    int rc = 0;
+    pthread_mutex_lock(&q->lock);
+    q->shrinking = true;
+    post_locked(q, &(ia3_event){.kind = IA3_EVENT_SHRINK});
+    while (q->shrinking && !q->stop && rc == 0)
+        rc = pthread_cond_clockwait(&q->work_arrived, &q->lock, CLOCK_MONOTONIC, &end);
+    q->shrinking = false;
     pthread_mutex_unlock(&q->lock);
 }
 

@@ -23,7 +23,7 @@ typedef enum ia3_event_kind {
     IA3_EVENT_PROGRESS, /* progress of a training request */
     IA3_EVENT_DONE,     /* the request is finished and belongs to the I/O thread again */
     IA3_EVENT_PREPARED, /* a long text of the request is tokenized (long_texts.h) */
-    IA3_EVENT_SHRINK    /* the device is short of memory, so unused adapters should be evicted */
+    IA3_EVENT_SHRINK /* the device is short of memory: unused adapters are evicted, then ia3_queue_shrunk called */
 } ia3_event_kind;
 
 typedef struct ia3_event {
@@ -77,6 +77,7 @@ void ia3_queue_train(ia3_queue *q, ia3_request *r);
 /* A request that waits comes back as DONE before the next batch or step, one being computed after the current one. */
 void ia3_queue_cancel(ia3_queue *q, ia3_request *r);
 void ia3_queue_doom(ia3_queue *q, ia3_adapter *adapter); /* lets the compute thread free it */
+void ia3_queue_shrunk(ia3_queue *q);
 void ia3_queue_stop(ia3_queue *q);
 ia3_event *ia3_queue_events(ia3_queue *q); /* takes all events, the oldest first; the caller frees each */
 
@@ -97,6 +98,11 @@ void ia3_queue_hand_back(ia3_queue *q, ia3_row **rows, int n);
 void ia3_queue_set_attention_cost(ia3_queue *q, double cost);
 void ia3_queue_post(ia3_queue *q, const ia3_event *event); /* copies the event */
 bool ia3_queue_stopping(ia3_queue *q);
+/*
+ * Lets the I/O thread evict all adapters that no request uses, and waits for it, but at most `seconds`; then there may be
+ * adapters to be freed on the device. The I/O thread never waits for the compute thread, except when the engine stops.
+ */
+void ia3_queue_shrink(ia3_queue *q, double seconds);
 /* Takes the adapters to be freed on the device; a malloc'd array [*n]. */
 ia3_adapter **ia3_queue_take_doomed(ia3_queue *q, int *n);
 

@@ -12,6 +12,7 @@
 #include "engine/base/alloc.h"
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
+#include "reclaim.h"
 
 /* A batch being scored. */
 typedef struct ia3_scoring {
@@ -45,7 +46,10 @@ score_range(ia3_scoring *p, int from, int to)
     if (from == to)
         return;
     ia3_error err = {0};
-    if (ia3_score(p->server->model, p->rows + from, to - from, &err)) {
+    bool ok = ia3_score(p->server->model, p->rows + from, to - from, &err);
+    if (!ok && ia3_reclaim_after(p->server, &err))
+        ok = ia3_score(p->server->model, p->rows + from, to - from, &err);
+    if (ok) {
         for (int i = from; i < to; i++) {
             p->row_of[i]->flops = p->rows[i].flops;
             for (int c = 0; c < p->rows[i].choices->n; c++)

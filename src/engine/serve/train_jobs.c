@@ -12,6 +12,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/log.h"
 #include "engine/recipe/metrics.h"
+#include "reclaim.h"
 
 #define PROGRESS_SECONDS 0.2
 
@@ -150,8 +151,14 @@ start_member(ia3_trainer *t, ia3_job *job)
     recipe.variant.members = 1;
     recipe.seed = job->run->seed + (uint64_t) job->member;
     const float *init = g->init_all ? g->init + (size_t) job->member * n : g->init;
-    job->train = ia3_train_create(t->server->model, job->examples ? job->examples : r->examples,
-                                  (int) job->run->n, &recipe, init, &r->error);
+    const ia3_train_example *examples = job->examples ? job->examples : r->examples;
+    job->train = ia3_train_create(t->server->model, examples, (int) job->run->n, &recipe, init, &r->error);
+    if (job->train == NULL && r->error.code == IA3_E_MEMORY) {
+        ia3_reclaim(t->server);
+        r->error = (ia3_error){0};
+        job->train =
+            ia3_train_create(t->server->model, examples, (int) job->run->n, &recipe, init, &r->error);
+    }
     return job->train != NULL;
 }
 
@@ -386,6 +393,8 @@ step_jobs(ia3_trainer *t, ia3_job **jobs, int n)
         trains[i] = jobs[i]->train;
     ia3_error err = {0};
     bool together = ia3_train_step(trains, n, &err);
+    if (!together && ia3_reclaim_after(t->server, &err))
+        together = ia3_train_step(trains, n, &err);
     for (int i = 0; i < n; i++) {
         ia3_error alone = err;
         bool ok = together;
