@@ -144,9 +144,9 @@ CREATE FUNCTION cross_options(function regproc) RETURNS text LANGUAGE sql AS $$
      WHERE p.oid = function AND i >= array_position(p.proargnames, 'template') AND n NOT IN ('activate', 'calibrate')
 $$;
 SELECT cross_options('ia3_train') LIKE 'template text[] NULL::text[], choices %' AS options, f, cross_options(f) = cross_options('ia3_train') AS same
-  FROM unnest('{ia3_train_task,ia3_cross_predict,ia3_cross_validate}'::regproc[]) f;
+  FROM unnest('{ia3_train_task,ia3_cross_predict,ia3_cross_validate,ia3_learning_curve}'::regproc[]) f;
 -- they begin with template
-SELECT f, array_position(proargnames, 'template') AS template FROM pg_proc JOIN unnest('{ia3_train,ia3_train_task,ia3_cross_predict,ia3_cross_validate}'::regproc[]) f ON oid = f ORDER BY 1;
+SELECT f, array_position(proargnames, 'template') AS template FROM pg_proc JOIN unnest('{ia3_train,ia3_train_task,ia3_cross_predict,ia3_cross_validate,ia3_learning_curve}'::regproc[]) f ON oid = f ORDER BY 1;
 
 SELECT ia3_drop(task) FROM ia3.task WHERE task IN ('cross_one', 'cross_start');
 DROP FUNCTION cross_check, cross_options;

@@ -511,6 +511,65 @@ COMMENT ON FUNCTION @extschema@.ia3_cross_validate IS
     'measures how good a task would be that is trained on the rows of a query, by cross-validation';
 REVOKE EXECUTE ON FUNCTION @extschema@.ia3_cross_validate FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.ia3_learning_curve(
+    query pg_catalog.text,
+    sizes pg_catalog.int4[] DEFAULT '{10,20,40}',
+    folds pg_catalog.int4 DEFAULT 5,
+    repeats pg_catalog.int4 DEFAULT 1,
+    group_column pg_catalog.text DEFAULT NULL,
+    template pg_catalog.text[] DEFAULT NULL,
+    choices pg_catalog.text[] DEFAULT NULL,
+    backbone pg_catalog.text DEFAULT NULL,
+    init pg_catalog.text DEFAULT NULL,
+    steps pg_catalog.int4 DEFAULT NULL,
+    batch_size pg_catalog.int4 DEFAULT 8,
+    learning_rate pg_catalog.float8 DEFAULT NULL,
+    warmup_ratio pg_catalog.float8 DEFAULT 0.06,
+    lm_weight pg_catalog.float8 DEFAULT 1,
+    unlikelihood_weight pg_catalog.float8 DEFAULT 1,
+    length_norm_weight pg_catalog.float8 DEFAULT 1,
+    dropout pg_catalog.float8 DEFAULT NULL,
+    seed pg_catalog.int8 DEFAULT NULL,
+    loss_averaging pg_catalog.text DEFAULT 'batch',
+    method pg_catalog.text DEFAULT 'ia3',
+    truncate pg_catalog.text DEFAULT 'longest',
+    rank pg_catalog.int4 DEFAULT NULL,
+    alpha pg_catalog.float8 DEFAULT NULL,
+    targets pg_catalog.text[] DEFAULT NULL,
+    norms pg_catalog.bool DEFAULT NULL,
+    prompt_length pg_catalog.int4 DEFAULT NULL,
+    decoder pg_catalog.bool DEFAULT NULL,
+    bottleneck pg_catalog.int4 DEFAULT NULL,
+    prefix_length pg_catalog.int4 DEFAULT NULL,
+    vectors pg_catalog.bool DEFAULT NULL,
+    intrinsic_dim pg_catalog.int4 DEFAULT NULL,
+    keep_ratio pg_catalog.float8 DEFAULT NULL,
+    ensemble pg_catalog.int4 DEFAULT NULL,
+    optimizer pg_catalog.text DEFAULT 'adafactor',
+    weight_decay pg_catalog.float8 DEFAULT 0,
+    ema pg_catalog.float8 DEFAULT 0,
+    OUT size pg_catalog.int4,
+    OUT runs pg_catalog.int4,
+    OUT n pg_catalog.int8,
+    OUT accuracy pg_catalog.float8,
+    OUT accuracy_low pg_catalog.float8,
+    OUT accuracy_high pg_catalog.float8,
+    OUT macro_f1 pg_catalog.float8,
+    OUT macro_f1_low pg_catalog.float8,
+    OUT macro_f1_high pg_catalog.float8,
+    OUT log_loss pg_catalog.float8,
+    OUT brier pg_catalog.float8,
+    OUT linear_accuracy pg_catalog.float8)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 3;
+COMMENT ON FUNCTION @extschema@.ia3_learning_curve IS
+    'how good a task would be if it were trained on fewer of the rows of a query';
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_learning_curve FROM PUBLIC;
+CREATE FUNCTION @extschema@.ia3_plot_learning_curve(curve pg_catalog.jsonb) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ia3_plot_learning_curve IS
+    'the rows that ia3_learning_curve has returned, as a JSON array, as an SVG picture';
+
 --
 -- Classification. There is one overload per number of arguments, so that all can be STRICT: a NULL argument gives no
 -- rows.

@@ -201,6 +201,9 @@ def test_changes(driver, sql):
     validate = ("SELECT count(*), max(n) FROM ia3_cross_validate({}, folds => {}, repeats => {}, group_column => {}, id_column => {}, "
                 "steps => {}, seed => {})")
     expect(driver, validate, [labelled, 2, 1, "body", "body", 2, 1], sql.execute("SELECT 2, count(*) FROM shots", None))
+    curve = "SELECT max(size), max(n) FROM ia3_learning_curve({}, sizes => {}, folds => {}, repeats => {}, group_column => {}, steps => {}, seed => {})"
+    expect(driver, curve, [labelled, [1, 2], 2, 1, "body", 2, 1], sql.execute("SELECT 2, count(*) FROM shots", None))
+    expect(driver, "SELECT ia3_plot_learning_curve({}) LIKE '<svg%'", ['[{"size": 10, "accuracy": 0.5}]'], [(True,)])
     pretrain = "CALL ia3_pretrain({}, {}, templates => {}, steps => {}, batch_size => {}, checkpoint_every => {}, seed => {})"
     expect(driver, pretrain, ["base " + driver.name, "SELECT 'a' AS task, body AS text, label FROM shots", '{"a": "{text}?"}',
                               20, 4, 10, 1], [])

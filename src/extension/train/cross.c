@@ -11,23 +11,15 @@
 #include "cross.h"
 #include "extension/supervisor/progress.h"
 
-typedef enum CrossArgument {
-    ARG_QUERY,
-    ARG_FOLDS,
-    ARG_REPEATS,
-    ARG_GROUP_COLUMN,
-    ARG_ID_COLUMN
-} CrossArgument;
-
 static void
-check_not_null(FunctionCallInfo fcinfo, CrossArgument arg, const char *name)
+check_not_null(FunctionCallInfo fcinfo, int arg, const char *name)
 {
     if (PG_ARGISNULL(arg))
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", name)));
 }
 
 static int
-int_argument(FunctionCallInfo fcinfo, CrossArgument arg, const char *name, int min, int max)
+int_argument(FunctionCallInfo fcinfo, int arg, const char *name, int min, int max)
 {
     int value;
 
@@ -40,17 +32,27 @@ int_argument(FunctionCallInfo fcinfo, CrossArgument arg, const char *name, int m
     return value;
 }
 
-void
-Ia3CrossArguments(Ia3Cross *cross, FunctionCallInfo fcinfo)
+static char *
+text_argument(FunctionCallInfo fcinfo, int arg)
 {
-    check_not_null(fcinfo, ARG_QUERY, "query");
-    cross->query = text_to_cstring(PG_GETARG_TEXT_PP(ARG_QUERY));
-    cross->folds = int_argument(fcinfo, ARG_FOLDS, "folds", 2, IA3_MAX_FOLDS);
-    cross->repeats = int_argument(fcinfo, ARG_REPEATS, "repeats", 1, IA3_MAX_REPEATS);
-    if (!PG_ARGISNULL(ARG_GROUP_COLUMN))
-        cross->columns.group = text_to_cstring(PG_GETARG_TEXT_PP(ARG_GROUP_COLUMN));
-    if (!PG_ARGISNULL(ARG_ID_COLUMN))
-        cross->columns.id = text_to_cstring(PG_GETARG_TEXT_PP(ARG_ID_COLUMN));
+    return PG_ARGISNULL(arg) ? NULL : text_to_cstring(PG_GETARG_TEXT_PP(arg));
+}
+
+void
+Ia3CrossArguments(Ia3Cross *cross, FunctionCallInfo fcinfo, int folds)
+{
+    check_not_null(fcinfo, 0, "query");
+    cross->query = text_argument(fcinfo, 0);
+    cross->folds = int_argument(fcinfo, folds, "folds", 2, IA3_MAX_FOLDS);
+    cross->repeats = int_argument(fcinfo, folds + 1, "repeats", 1, IA3_MAX_REPEATS);
+    cross->columns.group = text_argument(fcinfo, folds + 2);
+}
+
+void
+Ia3CrossFunctionArguments(Ia3Cross *cross, FunctionCallInfo fcinfo)
+{
+    Ia3CrossArguments(cross, fcinfo, 1);
+    cross->columns.id = text_argument(fcinfo, 4);
 }
 
 static void
@@ -91,11 +93,14 @@ check_steps(const Ia3Cross *cross)
 {
     int max = PG_INT32_MAX / 32, steps = cross->recipe->steps;
 
-    if ((int64) steps * cross->folds * cross->repeats > max)
+    if ((int64) steps * cross->folds * Max(cross->nSizes, 1) > max / cross->repeats)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("cross-validation must not have more than %d training steps", max),
-                        errdetail("There are %d folds, %d repeats and %d steps of each run.", cross->folds,
-                                  cross->repeats, steps),
+                        cross->nSizes > 0
+                            ? errdetail("There are %d sizes, %d folds, %d repeats and %d steps of each run.",
+                                        cross->nSizes, cross->folds, cross->repeats, steps)
+                            : errdetail("There are %d folds, %d repeats and %d steps of each run.",
+                                        cross->folds, cross->repeats, steps),
                         errhint("Use fewer steps, folds or repeats.")));
 }
 
@@ -126,6 +131,16 @@ Ia3CrossBegin(Ia3Cross *cross, FunctionCallInfo fcinfo, const Ia3Options *option
                          errhint("Specify it to get the same folds and the same training runs again.")));
 }
 
+void
+Ia3CrossTrain(Ia3Cross *cross, int repeat, const Ia3JobRun *runs, int nRuns, Ia3Trained *trained)
+{
+    cross->job.nRuns = nRuns;
+    cross->job.runs = runs;
+    cross->job.part = repeat;
+    cross->job.parts = cross->repeats;
+    Ia3TrainRun(&cross->job, trained);
+}
+
 static void
 run_repeat(Ia3Cross *cross, int repeat)
 {
@@ -136,11 +151,7 @@ run_repeat(Ia3Cross *cross, int repeat)
 
     INSTR_TIME_SET_CURRENT(start);
     Ia3FoldsRuns(cross->fold[repeat], n, folds, cross->recipe->seed, repeat, runs);
-    cross->job.nRuns = folds;
-    cross->job.runs = runs;
-    cross->job.part = repeat;
-    cross->job.parts = cross->repeats;
-    Ia3TrainRun(&cross->job, trained);
+    Ia3CrossTrain(cross, repeat, runs, folds, trained);
     cross->scores[repeat] = Ia3ArrayOf(n, sizeof(double *));
     Ia3FoldsScore(&cross->job, cross->examples, cross->templates[0], cross->fold[repeat], folds, trained,
                   cross->scores[repeat]);

@@ -57,7 +57,7 @@ ia3_cross_predict(PG_FUNCTION_ARGS)
     MemoryContext scratch, old;
 
     PreventCommandIfParallelMode("ia3_cross_predict()");
-    Ia3CrossArguments(&cross, fcinfo);
+    Ia3CrossFunctionArguments(&cross, fcinfo);
     Ia3CrossBegin(&cross, fcinfo, &Ia3CrossOptions);
     Ia3CrossRun(&cross);
     Ia3InitMaterializedSRF(fcinfo);

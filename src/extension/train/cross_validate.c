@@ -9,10 +9,9 @@
 #include "miscadmin.h"
 
 #include "arrays.h"
-#include "cross.h"
+#include "cross_measures.h"
 #include "extension/ia3_compat.h"
 #include "linear_baseline.h"
-#include "measures.h"
 
 PG_FUNCTION_INFO_V1(ia3_cross_validate);
 
@@ -38,65 +37,11 @@ typedef enum Column {
 
 typedef struct Validation {
     Ia3Cross cross;
-    int n;
-    Ia3StringIndex *labels; /* all labels and choices that occur */
-    int *label;             /* [n] */
-    int *unit;              /* [n] what the bootstrap draws */
-    int nUnits, nLabels;
+    Ia3CrossRows rows;
+    int n, nLabels;
     int **linear;             /* [repeats][n] what a linear model predicts; NULL: there is none */
     Ia3Predicted **predicted; /* [repeats][n] */
 } Validation;
-
-static int
-label_number(Validation *v, char *label)
-{
-    bool found;
-
-    return Ia3StringIndexAdd(v->labels, label, &found);
-}
-
-static void
-number_rows(Validation *v)
-{
-    const Ia3TrainRows *rows = v->cross.examples->rows;
-    const Ia3Strings *common = v->cross.examples->common;
-    Ia3StringIndex *groups = Ia3StringIndexCreate();
-    bool found;
-
-    v->n = rows->n;
-    v->labels = Ia3StringIndexCreate();
-    v->label = Ia3ArrayOf(v->n, sizeof(int));
-    v->unit = Ia3ArrayOf(v->n, sizeof(int));
-    /* the common choices come first, so that their numbers are their positions */
-    for (int c = 0; common && c < common->n; c++)
-        label_number(v, common->items[c]);
-    for (int i = 0; i < v->n; i++) {
-        v->label[i] = label_number(v, rows->rows[i].label);
-        v->unit[i] = rows->rows[i].group ? Ia3StringIndexAdd(groups, rows->rows[i].group, &found) : i;
-        v->nUnits = Max(v->nUnits, v->unit[i] + 1);
-    }
-}
-
-static void
-measure_rows(Validation *v, int repeat)
-{
-    const Ia3Examples *examples = v->cross.examples;
-
-    v->predicted[repeat] = Ia3ArrayOf(v->n, sizeof(Ia3Predicted));
-    for (int i = 0; i < v->n; i++) {
-        Ia3Predicted *p = &v->predicted[repeat][i];
-        const Ia3Strings *choices = Ia3CrossChoices(&v->cross, i);
-        const double *scores = v->cross.scores[repeat][i];
-        int best = 0;
-
-        for (int c = 1; c < choices->n; c++)
-            if (scores[c] > scores[best])
-                best = c;
-        Ia3PredictedMeasure(p, scores, choices->n, examples->label[i], 1);
-        p->label = v->label[i];
-        p->predicted = label_number(v, choices->items[best]);
-    }
-}
 
 /* The accuracy of predicting the most frequent label of the other folds; of equally frequent ones, the first. */
 static double
@@ -110,12 +55,12 @@ majority_accuracy(const Validation *v, const int *fold)
         memset(count, 0, sizeof(int) * v->nLabels);
         for (int i = 0; i < v->n; i++)
             if (fold[i] != f)
-                count[v->label[i]]++;
+                count[v->rows.label[i]]++;
         for (int l = 1; l < v->nLabels; l++)
             if (count[l] > count[best])
                 best = l;
         for (int i = 0; i < v->n; i++)
-            right += fold[i] == f && v->label[i] == best;
+            right += fold[i] == f && v->rows.label[i] == best;
     }
     pfree(count);
     return (double) right / v->n;
@@ -151,7 +96,7 @@ measure_linear(const Validation *v, int repeat, double *values)
         return;
     p = Ia3ArrayOf(v->n, sizeof(Ia3Predicted));
     for (int i = 0; i < v->n; i++) {
-        p[i].label = v->label[i];
+        p[i].label = v->rows.label[i];
         p[i].predicted = v->linear[repeat][i];
     }
     values[COLUMN_LINEAR_ACCURACY] = Ia3Accuracy(p, v->n);
@@ -182,7 +127,7 @@ measure_repeat(const Validation *v, int repeat, double *values)
     values[COLUMN_MAJORITY_ACCURACY] = majority_accuracy(v, v->cross.fold[repeat]);
     measure_linear(v, repeat, values);
     values[COLUMN_SECONDS] = v->cross.seconds[repeat];
-    Ia3Bootstrap(&v->predicted[repeat], 1, v->n, v->unit, v->nUnits, v->nLabels,
+    Ia3Bootstrap(&v->predicted[repeat], 1, v->n, v->rows.unit, v->rows.nUnits, v->nLabels,
                  (uint64) v->cross.recipe->seed, &accuracy, &macroF1);
     /* Wilson's interval needs rows that are independent, which those of a group are not */
     if (v->cross.columns.group == NULL)
@@ -205,8 +150,8 @@ measure_all(const Validation *v, double (*repeats)[N_COLUMNS], double *values)
     }
     values[COLUMN_REPEAT] = NAN;
     values[COLUMN_SECONDS] *= n;
-    Ia3Bootstrap(v->predicted, n, v->n, v->unit, v->nUnits, v->nLabels, (uint64) v->cross.recipe->seed,
-                 &accuracy, &macroF1);
+    Ia3Bootstrap(v->predicted, n, v->n, v->rows.unit, v->rows.nUnits, v->nLabels,
+                 (uint64) v->cross.recipe->seed, &accuracy, &macroF1);
     set_interval(values, COLUMN_ACCURACY_LOW, accuracy);
     set_interval(values, COLUMN_MACRO_F1_LOW, macroF1);
 }
@@ -234,15 +179,16 @@ ia3_cross_validate(PG_FUNCTION_ARGS)
     double(*repeats)[N_COLUMNS], all[N_COLUMNS];
 
     PreventCommandIfParallelMode("ia3_cross_validate()");
-    Ia3CrossArguments(&v.cross, fcinfo);
+    Ia3CrossFunctionArguments(&v.cross, fcinfo);
     Ia3CrossBegin(&v.cross, fcinfo, &Ia3CrossOptions);
-    number_rows(&v);
+    Ia3CrossNumber(&v.rows, &v.cross);
+    v.n = v.rows.n;
     predict_linear(&v);
     Ia3CrossRun(&v.cross);
     v.predicted = palloc(sizeof(Ia3Predicted *) * v.cross.repeats);
     for (int r = 0; r < v.cross.repeats; r++)
-        measure_rows(&v, r);
-    v.nLabels = Ia3StringIndexStrings(v.labels)->n;
+        v.predicted[r] = Ia3CrossMeasure(&v.rows, v.cross.scores[r]);
+    v.nLabels = Ia3CrossLabels(&v.rows);
     repeats = palloc(sizeof(*repeats) * v.cross.repeats);
     Ia3InitMaterializedSRF(fcinfo);
     for (int r = 0; r < v.cross.repeats; r++) {

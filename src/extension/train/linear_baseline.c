@@ -63,6 +63,16 @@ collect_words(Words *w, const char *value)
     pfree(text);
 }
 
+static int
+count_rows(const Ia3Examples *examples, const int *fold)
+{
+    int n = 0;
+
+    for (int i = 0; i < examples->rows->n; i++)
+        n += fold[i] != IA3_LINEAR_OMIT;
+    return n;
+}
+
 /*
  * Writes the rows, of which the engine takes only so many words and labels. Returns false as soon as there are more, so that
  * no time or memory is spent on them.
@@ -77,9 +87,11 @@ put_rows(ia3_writer *writer, const Ia3Examples *examples, const int *fold)
     if (rows->n > IA3_MAX_ROWS)
         return false;
     w.words = palloc(sizeof(int) * w.capacity);
-    ia3_put_u32(writer, rows->n);
+    ia3_put_u32(writer, count_rows(examples, fold));
     for (int i = 0; i < rows->n; i++) {
         CHECK_FOR_INTERRUPTS();
+        if (fold[i] == IA3_LINEAR_OMIT)
+            continue;
         w.n = 0;
         for (int f = 0; f < rows->nFields; f++)
             collect_words(&w, rows->rows[i].values[f]);
@@ -111,11 +123,14 @@ Ia3LinearPredict(const Ia3Examples *examples, const char *backbone, const int *f
     if (fits) {
         Ia3RequestSend(IA3_LINEAR);
         type = Ia3ReplyWait(&reader);
-        if (type != IA3_LINEAR_OK || ia3_get_u32(&reader) != examples->rows->n)
+        if (type != IA3_LINEAR_OK || ia3_get_u32(&reader) != count_rows(examples, fold))
             Ia3ProtocolError("The engine did not answer LINEAR with a label for each row.");
         for (int i = 0; i < examples->rows->n; i++) {
-            uint32 label = ia3_get_u32(&reader);
+            uint32 label;
 
+            if (fold[i] == IA3_LINEAR_OMIT)
+                continue;
+            label = ia3_get_u32(&reader);
             if (label >= examples->common->n)
                 Ia3ProtocolError("The engine predicted a label that does not exist.");
             predicted[i] = label;
