@@ -134,6 +134,9 @@ CREATE TABLE ia3.adapter (
     metrics pg_catalog.jsonb,
     created_by pg_catalog.name NOT NULL,
     created_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    temperature pg_catalog.float8
+        CONSTRAINT adapter_temperature CHECK (temperature OPERATOR(pg_catalog.>=) 0.05
+            AND temperature OPERATOR(pg_catalog.<=) 20),
     PRIMARY KEY (task, version)
 );
 -- Trained numbers do not compress, so PostgreSQL need not try.
@@ -152,6 +155,8 @@ COMMENT ON COLUMN ia3.adapter.method IS 'method of fine-tuning: what was trained
 COMMENT ON COLUMN ia3.adapter.metrics IS 'losses and timing of the training run; NULL for an imported version';
 COMMENT ON COLUMN ia3.adapter.created_by IS 'role that trained or imported the version';
 COMMENT ON COLUMN ia3.adapter.created_at IS 'when the version was stored';
+COMMENT ON COLUMN ia3.adapter.temperature IS
+    'what scores are divided by before they become probabilities; NULL, which means 1, if the version is not calibrated';
 
 -- The queries that versions were trained with. They contain literals, table names and conditions that are none of a
 -- reader's business. The foreign key is deferred because a trigger inserts the query of an old dump before its version.
@@ -170,6 +175,32 @@ COMMENT ON COLUMN ia3.adapter_query.version IS 'number of the version within its
 COMMENT ON COLUMN ia3.adapter_query.query IS 'query whose rows were the training examples';
 COMMENT ON COLUMN ia3.adapter_query.row_hashes IS
     'the first 8 bytes of the SHA-256 of each of these rows, sorted, by which ia3_compare recognizes them';
+
+-- What calibrated versions are calibrated with: how versions that had not seen a row scored its choices. Whoever sees these
+-- scores learns about the labelled rows, so they are the owner's business.
+CREATE TABLE ia3.adapter_scores (
+    task pg_catalog.text NOT NULL,
+    version pg_catalog.int4 NOT NULL,
+    row_number pg_catalog.int8 NOT NULL CHECK (row_number OPERATOR(pg_catalog.>) 0),
+    fold pg_catalog.int4 NOT NULL CHECK (fold OPERATOR(pg_catalog.>) 0 AND fold OPERATOR(pg_catalog.<=) 100),
+    label pg_catalog.int4 NOT NULL,
+    scores pg_catalog.float8[] NOT NULL,
+    PRIMARY KEY (task, version, row_number),
+    FOREIGN KEY (task, version) REFERENCES ia3.adapter (task, version) ON UPDATE CASCADE ON DELETE CASCADE,
+    CONSTRAINT adapter_scores_label CHECK (label OPERATOR(pg_catalog.>=) 1
+        AND label OPERATOR(pg_catalog.<=) pg_catalog.cardinality(scores)),
+    CONSTRAINT adapter_scores_finite CHECK (pg_catalog.array_ndims(scores) OPERATOR(pg_catalog.=) 1
+        AND pg_catalog.array_position(scores, NULL) IS NULL
+        AND NOT scores OPERATOR(pg_catalog.&&) '{NaN,Infinity,-Infinity}')
+);
+COMMENT ON TABLE ia3.adapter_scores IS
+    'the scores that calibrated versions are calibrated with, for the owners of the tasks';
+COMMENT ON COLUMN ia3.adapter_scores.task IS 'task that the version belongs to';
+COMMENT ON COLUMN ia3.adapter_scores.version IS 'number of the version within its task';
+COMMENT ON COLUMN ia3.adapter_scores.row_number IS 'number of the row in the result of the query, from 1';
+COMMENT ON COLUMN ia3.adapter_scores.fold IS 'fold that the row belongs to, from 1; the run that scored it has seen the others';
+COMMENT ON COLUMN ia3.adapter_scores.label IS 'position of the row''s label among its choices, from 1';
+COMMENT ON COLUMN ia3.adapter_scores.scores IS 'scores of its choices, in their order: of the task, or of the row if it has its own';
 
 -- State of unfinished pre-training runs, from which they can be resumed. A task has at most one; it is deleted when
 -- the run completes.
@@ -223,6 +254,7 @@ CREATE TRIGGER task_roles_exist BEFORE UPDATE OF owner, readers ON ia3.task
 SELECT pg_catalog.pg_extension_config_dump('ia3.task', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.adapter', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.adapter_query', '');
+SELECT pg_catalog.pg_extension_config_dump('ia3.adapter_scores', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.checkpoint', '');
 
 --
@@ -250,6 +282,7 @@ COMMENT ON FUNCTION ia3.task_owned(ia3.role, pg_catalog.oid) IS 'whether a role 
 ALTER TABLE ia3.task ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.adapter ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.adapter_query ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ia3.adapter_scores ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.checkpoint ENABLE ROW LEVEL SECURITY;
 
 CREATE POLICY task_read ON ia3.task FOR SELECT USING (ia3.task_readable(owner, readers));
@@ -273,6 +306,10 @@ CREATE POLICY adapter_query_all ON ia3.adapter_query
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter_query.task
         AND ia3.task_owned(t.owner)));
 
+CREATE POLICY adapter_scores_all ON ia3.adapter_scores
+    USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter_scores.task
+        AND ia3.task_owned(t.owner)));
+
 CREATE POLICY checkpoint_all ON ia3.checkpoint
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) checkpoint.task
         AND ia3.task_owned(t.owner)));
@@ -283,6 +320,7 @@ GRANT SELECT ON ia3.task TO PUBLIC;
 GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers, min_probability) ON ia3.task TO PUBLIC;
 GRANT SELECT ON ia3.adapter TO PUBLIC;
 GRANT SELECT ON ia3.adapter_query TO PUBLIC;
+GRANT SELECT ON ia3.adapter_scores TO PUBLIC;
 GRANT SELECT ON ia3.checkpoint TO PUBLIC;
 
 --
@@ -322,7 +360,8 @@ CREATE FUNCTION @extschema@.ia3_train(
     ensemble pg_catalog.int4 DEFAULT NULL,
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
-    ema pg_catalog.float8 DEFAULT 0
+    ema pg_catalog.float8 DEFAULT 0,
+    calibrate pg_catalog.bool DEFAULT false
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_train IS
@@ -366,6 +405,7 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
     ema pg_catalog.float8 DEFAULT 0,
+    calibrate pg_catalog.bool DEFAULT false,
     INOUT version pg_catalog.int4 DEFAULT NULL
 )
     AS 'MODULE_PATHNAME' LANGUAGE C;
@@ -1377,7 +1417,12 @@ CREATE VIEW ia3.adapters WITH (security_barrier) AS
            a.metrics,
            a.digest,
            a.backbone_digest,
-           CASE WHEN ia3.task_owned(t.owner) THEN q.query END AS query
+           CASE WHEN ia3.task_owned(t.owner) THEN q.query END AS query,
+           a.temperature,
+           ia3.json_number(a.metrics OPERATOR(pg_catalog.->) 'calibration', 'log_loss_before') AS log_loss_before,
+           ia3.json_number(a.metrics OPERATOR(pg_catalog.->) 'calibration', 'log_loss_after') AS log_loss_after,
+           ia3.json_number(a.metrics OPERATOR(pg_catalog.->) 'calibration', 'error_before') AS calibration_error_before,
+           ia3.json_number(a.metrics OPERATOR(pg_catalog.->) 'calibration', 'error_after') AS calibration_error_after
       FROM ia3.adapter a
       JOIN ia3.task t ON t.task OPERATOR(pg_catalog.=) a.task
       LEFT JOIN ia3.adapter_query q ON q.task OPERATOR(pg_catalog.=) a.task
@@ -1404,6 +1449,13 @@ COMMENT ON COLUMN ia3.adapters.metrics IS 'losses and timing of the training run
 COMMENT ON COLUMN ia3.adapters.digest IS 'SHA-256 of the vectors';
 COMMENT ON COLUMN ia3.adapters.backbone_digest IS 'SHA-256 of the backbone that the vectors were trained on';
 COMMENT ON COLUMN ia3.adapters.query IS 'query whose rows were the training examples; NULL for all but the owner';
+COMMENT ON COLUMN ia3.adapters.temperature IS
+    'what scores are divided by before they become probabilities; NULL if the version is not calibrated';
+COMMENT ON COLUMN ia3.adapters.log_loss_before IS 'log loss of the held-out rows without calibration';
+COMMENT ON COLUMN ia3.adapters.log_loss_after IS 'log loss of the held-out rows, each with a temperature from the other folds';
+COMMENT ON COLUMN ia3.adapters.calibration_error_before IS 'calibration error of the held-out rows without calibration';
+COMMENT ON COLUMN ia3.adapters.calibration_error_after IS
+    'calibration error of the held-out rows, each with a temperature from the other folds';
 GRANT SELECT ON ia3.adapters TO PUBLIC;
 
 --

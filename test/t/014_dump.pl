@@ -40,7 +40,7 @@ my $tasks = q{SELECT string_agg(concat_ws(' ', task, owner, readers), E'\n' ORDE
 #
 value(q{CREATE ROLE alice; CREATE ROLE bob; CREATE ROLE "Mixed Case"; CREATE ROLE gone;
         GRANT SELECT ON shots TO PUBLIC; GRANT EXECUTE ON FUNCTION ia3_train TO alice, "Mixed Case", gone});
-for (['alice', 'hers', q{, ensemble => 2, targets => '{q,k,o,wo}'}], ['"Mixed Case"', 'mixed', ''], ['gone', 'orphan', ''])
+for (['alice', 'hers', q{, ensemble => 2, targets => '{q,k,o,wo}', calibrate => true}], ['"Mixed Case"', 'mixed', ''], ['gone', 'orphan', ''])
 {
     my ($role, $task, $options) = @$_;
     value("SET ROLE $role; SELECT ia3_train('$task', 'SELECT text, label FROM shots', steps => 2, seed => 1 $options)");
@@ -61,10 +61,14 @@ my $careful = q{SELECT count(often) || ' ' || count(always) FROM careful};
 my ($keeps, $answers) = (value($kept), value($careful));
 like($keeps, qr/^1\|0.25\|([0-9a-f]{16})+ /, 'tasks keep their thresholds, and versions what rows they were trained on');
 like($answers, qr/^0 [1-9]/, 'a threshold makes a difference');
+my $calibrated = q{SELECT (SELECT string_agg(temperature::text, ' ') FROM ia3.adapter), jsonb_agg(to_jsonb(s) ORDER BY row_number) FROM ia3.adapter_scores s};
+my $calibration = value($calibrated);
+like($calibration, qr/^[0-9.]+\|\[\{.*"scores": \[/, 'a version is calibrated');
 
 is(copy_database('postgres', $node, 'again'), '', 'the dump is restored in the same cluster');
 is($node->safe_psql('again', $tasks), $expected, 'with all tasks');
 is($node->safe_psql('again', $kept), $keeps, 'and thresholds');
+is($node->safe_psql('again', $calibrated), $calibration, 'and what versions are calibrated with');
 is($node->safe_psql('again', $careful), $answers, 'and views that call the functions as before');
 is($node->safe_psql('again', q{SET ROLE alicia; SELECT string_agg(task, ' ') FROM ia3.task WHERE owner = 'alicia'}),
     'hers', 'the owner has her task');

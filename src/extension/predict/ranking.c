@@ -18,12 +18,15 @@ compare_ranked(const void *a, const void *b)
     return x->position - y->position;
 }
 
-/* Probabilities are the softmax of the scores, which are reduced by the best one so that exp cannot overflow. */
+/*
+ * Probabilities are the softmax of the scores, divided by the temperature of a calibrated task. The scores are reduced by the
+ * best one so that exp cannot overflow.
+ */
 Ia3Ranking *
 Ia3RankingMake(const Ia3Task *task, const Ia3Strings *choices, const Ia3ScoreResult *result)
 {
     Ia3Ranking *ranking = palloc(sizeof(Ia3Ranking));
-    double sum = 0;
+    double temperature = task && task->temperature > 0 ? task->temperature : 1, sum = 0;
 
     ranking->minProbability = task ? task->minProbability : 0;
     ranking->n = choices->n;
@@ -40,7 +43,8 @@ Ia3RankingMake(const Ia3Task *task, const Ia3Strings *choices, const Ia3ScoreRes
     }
     qsort(ranking->choices, ranking->n, sizeof(Ia3RankedChoice), compare_ranked);
     for (int i = 0; i < ranking->n; i++) {
-        ranking->choices[i].probability = exp(ranking->choices[i].score - ranking->choices[0].score);
+        ranking->choices[i].probability =
+            exp((ranking->choices[i].score - ranking->choices[0].score) / temperature);
         sum += ranking->choices[i].probability;
     }
     for (int i = 0; i < ranking->n; i++)

@@ -58,6 +58,12 @@ Ia3GenerateCreate(const char *backbone)
     return request;
 }
 
+void
+Ia3ScoreSetInputTokens(Ia3ScoreRequest *request, int maxInputTokens)
+{
+    request->maxInputTokens = maxInputTokens;
+}
+
 /* Makes room for one more item of `size` bytes. */
 static void *
 grow(Ia3ScoreRequest *request, void *items, int n, int *capacity, Size size)

@@ -32,6 +32,8 @@ typedef struct Ia3Sampling {
 /* Creates an empty request in the current memory context, in which everything that belongs to it will live. */
 extern Ia3ScoreRequest *Ia3ScoreCreate(const char *backbone);
 extern Ia3ScoreRequest *Ia3GenerateCreate(const char *backbone);
+/* Inputs may have this many tokens, instead of ia3.max_input_tokens. */
+extern void Ia3ScoreSetInputTokens(Ia3ScoreRequest *request, int maxInputTokens);
 
 /*
  * Each of these returns the index that rows refer to. A task that has been added already (with the same digest) is

@@ -7,7 +7,7 @@
 
 #include "executor/spi.h"
 
-#define IA3_MAX_QUERY_ARGS 10
+#define IA3_MAX_QUERY_ARGS 11
 
 /*
  * One statement of the extension. All names in `sql` are qualified, so the caller's search_path does not matter;

@@ -55,7 +55,7 @@ static Ia3Query deleteQuery = {
     .argTypes = {TEXTOID},
 };
 
-/* One statement, so all of the copy comes from the same snapshot. Queries are copied for the owner only. */
+/* One statement, so all of the copy comes from the same snapshot. Queries and held-out scores are copied for the owner only. */
 static Ia3Query copyQuery = {
     .sql = "WITH original AS MATERIALIZED (SELECT * FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1"
            "  AND ia3.task_readable(t.owner, t.readers, $3)),"
@@ -65,14 +65,18 @@ static Ia3Query copyQuery = {
            "   o.comment, o.min_probability FROM original o"
            "  ON CONFLICT (task) DO NOTHING RETURNING task),"
            " versions AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
-           "   examples, recipe, metrics, created_by, created_at)"
+           "   examples, recipe, metrics, created_by, created_at, temperature)"
            "  SELECT c.task, a.version, a.vectors, a.backbone_digest, a.parent_version, a.examples, a.recipe,"
-           "   a.metrics, a.created_by, a.created_at"
+           "   a.metrics, a.created_by, a.created_at, a.temperature"
            "  FROM ia3.adapter a CROSS JOIN copy c WHERE a.task OPERATOR(pg_catalog.=) $1),"
            " queries AS (INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
            "  SELECT c.task, q.version, q.query, q.row_hashes FROM ia3.adapter_query q CROSS JOIN copy c"
            "   CROSS JOIN original o"
-           "  WHERE q.task OPERATOR(pg_catalog.=) $1 AND ia3.task_owned(o.owner, $3))"
+           "  WHERE q.task OPERATOR(pg_catalog.=) $1 AND ia3.task_owned(o.owner, $3)),"
+           " scores AS (INSERT INTO ia3.adapter_scores (task, version, row_number, fold, label, scores)"
+           "  SELECT c.task, s.version, s.row_number, s.fold, s.label, s.scores FROM ia3.adapter_scores s"
+           "   CROSS JOIN copy c CROSS JOIN original o"
+           "  WHERE s.task OPERATOR(pg_catalog.=) $1 AND ia3.task_owned(o.owner, $3))"
            " SELECT 1 FROM copy",
     .nArgs = 3,
     .argTypes = {TEXTOID, TEXTOID, REGROLEOID},

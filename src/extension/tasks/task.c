@@ -40,7 +40,7 @@ static Ia3Query lookupQuery = {
            "  WHEN " FROM_RECIPE("choices", "null") " THEN NULL ELSE t.choices END,"
            " a.method,"
            " a.recipe OPERATOR(pg_catalog.?) 'steps' AND NOT a.recipe OPERATOR(pg_catalog.?) 'rendering',"
-           " a.recipe OPERATOR(pg_catalog.->>) 'truncate', " OPTIONS ", t.min_probability"
+           " a.recipe OPERATOR(pg_catalog.->>) 'truncate', " OPTIONS ", t.min_probability, a.temperature"
            " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
            "  AND a.version OPERATOR(pg_catalog.=) COALESCE($2, t.active_version)"
            " WHERE t.task OPERATOR(pg_catalog.=) $1",
@@ -166,6 +166,8 @@ fill_task(Ia3Task *task)
     task->methodOptions = isNull ? pstrdup("") : TextDatumGetCString(value);
     value = Ia3QueryColumn(12, &isNull);
     task->minProbability = isNull ? 0 : DatumGetFloat8(value);
+    value = Ia3QueryColumn(13, &isNull);
+    task->temperature = isNull ? 0 : DatumGetFloat8(value);
     task->label = psprintf("%s@%d", task->name, task->version);
 }
 

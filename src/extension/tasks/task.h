@@ -34,6 +34,8 @@ typedef struct Ia3Task {
     bool rowsAsWritten;
     double
         minProbability; /* ia3_predict returns no choice that is less likely, unless it is told to; 0: any */
+    double
+        temperature; /* what scores are divided by before they become probabilities; 0: the version is not calibrated */
     Ia3Truncate truncate; /* IA3_TRUNCATE_END for versions whose recipe has no "truncate" */
 } Ia3Task;
 

@@ -28,7 +28,7 @@ PG_FUNCTION_INFO_V1(ia3_import_task_text);
 /* ia3_train stores far fewer. Whoever reads ia3.adapters waits until all are read. */
 #define MAX_CURVE "100000"
 
-/* $1 is the task. Row security shows its versions to readers, but not the queries. */
+/* $1 is the task. Row security shows its versions to readers, but neither the queries nor the held-out scores. */
 static Ia3Query exportQuery = {
     .sql = "SELECT pg_catalog.jsonb_build_object('format', $2, 'ia3_version', $3, 'task', t.task,"
            "  'backbone', t.backbone, 'template', t.template, 'choices', t.choices,"
@@ -41,7 +41,12 @@ static Ia3Query exportQuery = {
            "    'parent_version', a.parent_version, 'examples', a.examples, 'recipe', a.recipe,"
            "    'metrics', a.metrics, 'created_by', a.created_by, 'created_at', a.created_at,"
            "    'query', q.query, 'row_hashes', pg_catalog.translate("
-           "     pg_catalog.encode(q.row_hashes, 'base64'), E'\\n', '')) ORDER BY a.version)"
+           "     pg_catalog.encode(q.row_hashes, 'base64'), E'\\n', ''),"
+           "    'temperature', a.temperature, 'held_out', (SELECT pg_catalog.jsonb_agg("
+           "      pg_catalog.jsonb_build_object('row_number', s.row_number, 'fold', s.fold, 'label', s.label,"
+           "       'scores', s.scores) ORDER BY s.row_number) FROM ia3.adapter_scores s"
+           "     WHERE s.task OPERATOR(pg_catalog.=) a.task AND s.version OPERATOR(pg_catalog.=) a.version))"
+           "    ORDER BY a.version)"
            "   FROM ia3.adapter a LEFT JOIN ia3.adapter_query q ON q.task OPERATOR(pg_catalog.=) a.task"
            "    AND q.version OPERATOR(pg_catalog.=) a.version"
            "   WHERE a.task OPERATOR(pg_catalog.=) t.task), '[]'::pg_catalog.jsonb))"
@@ -77,7 +82,10 @@ static Ia3Query readQuery = {
     " vectors pg_catalog.text, digest pg_catalog.text, backbone_digest pg_catalog.text,"                     \
     " parent_version pg_catalog.int4, examples pg_catalog.int4, recipe pg_catalog.jsonb,"                    \
     " metrics pg_catalog.jsonb, created_at pg_catalog.timestamptz, query pg_catalog.text,"                   \
-    " row_hashes pg_catalog.text)"
+    " row_hashes pg_catalog.text, temperature pg_catalog.float8, held_out pg_catalog.jsonb)"
+#define SCORES                                                                                               \
+    "pg_catalog.jsonb_to_recordset(v.held_out) AS s(row_number pg_catalog.int8, fold pg_catalog.int4,"       \
+    " label pg_catalog.int4, scores pg_catalog.float8[])"
 #define CURVE   "v.metrics OPERATOR(pg_catalog.->) 'loss_curve'"
 #define VECTORS "pg_catalog.decode(v.vectors, 'base64')"
 #define HASHES  "pg_catalog.decode(v.row_hashes, 'base64')"
@@ -101,7 +109,21 @@ static Ia3Query checkQuery = {
            " WHEN CASE WHEN pg_catalog.jsonb_typeof(" CURVE ") OPERATOR(pg_catalog.=) 'array'"
            "   THEN pg_catalog.jsonb_array_length(" CURVE ") OPERATOR(pg_catalog.>) " MAX_CURVE " END"
            "  THEN pg_catalog.format('The loss curve of version %s has more than " MAX_CURVE " numbers.',"
-           "   v.version) END"
+           "   v.version)"
+           " WHEN NOT (v.temperature OPERATOR(pg_catalog.>=) 0.05"
+           "   AND v.temperature OPERATOR(pg_catalog.<=) 20)"
+           "  THEN pg_catalog.format('The temperature of version %s is not between 0.05 and 20.', v.version)"
+           " WHEN COALESCE(pg_catalog.jsonb_typeof(v.held_out), 'null')"
+           "   OPERATOR(pg_catalog.<>) ALL ('{\"null\",array}')"
+           "  THEN pg_catalog.format('The held-out rows of version %s are not an array.', v.version)"
+           " WHEN CASE WHEN pg_catalog.jsonb_typeof(v.held_out) OPERATOR(pg_catalog.=) 'array'"
+           "   THEN EXISTS (SELECT 1 FROM pg_catalog.jsonb_array_elements(v.held_out) e"
+           "    WHERE pg_catalog.jsonb_typeof(e.value) OPERATOR(pg_catalog.<>) 'object') END"
+           "  THEN pg_catalog.format('A held-out row of version %s is not a JSON object.', v.version)"
+           " WHEN CASE WHEN pg_catalog.jsonb_typeof(v.held_out) OPERATOR(pg_catalog.=) 'array'"
+           "   THEN EXISTS (SELECT 1 FROM " SCORES " GROUP BY s.row_number"
+           "    HAVING s.row_number IS NULL OR pg_catalog.count(*) OPERATOR(pg_catalog.>) 1) END"
+           "  THEN pg_catalog.format('The held-out rows of version %s are not numbered.', v.version) END"
            "  AS problem FROM " VERSIONS ") p WHERE p.problem IS NOT NULL LIMIT 1",
     .nArgs = 1,
     .argTypes = {JSONBOID},
@@ -122,15 +144,19 @@ static Ia3Query importQuery = {
            "   comment pg_catalog.text, min_probability pg_catalog.float8)"
            "  ON CONFLICT (task) DO NOTHING RETURNING task),"
            " versions AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
-           "   examples, recipe, metrics, created_by, created_at)"
+           "   examples, recipe, metrics, created_by, created_at, temperature)"
            "  SELECT m.task, v.version, " VECTORS ", pg_catalog.decode(v.backbone_digest, 'hex'),"
            "   v.parent_version, v.examples, v.recipe OPERATOR(pg_catalog.-) 'query'::pg_catalog.text,"
            "   v.metrics, $4,"
-           "   COALESCE(v.created_at, pg_catalog.now()) FROM given v CROSS JOIN made m),"
+           "   COALESCE(v.created_at, pg_catalog.now()), v.temperature FROM given v CROSS JOIN made m),"
            " queries AS (INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
            "  SELECT m.task, v.version, COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query'), " HASHES
            "  FROM given v CROSS JOIN made m"
-           "  WHERE COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query') IS NOT NULL)"
+           "  WHERE COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query') IS NOT NULL),"
+           " scores AS (INSERT INTO ia3.adapter_scores (task, version, row_number, fold, label, scores)"
+           "  SELECT m.task, v.version, s.row_number, s.fold, s.label, s.scores"
+           "  FROM given v CROSS JOIN made m CROSS JOIN " SCORES
+           "  WHERE pg_catalog.jsonb_typeof(v.held_out) OPERATOR(pg_catalog.=) 'array')"
            " SELECT 1 FROM made",
     .nArgs = 4,
     .argTypes = {JSONBOID, TEXTOID, REGROLEOID, NAMEOID},

@@ -55,16 +55,17 @@ static Ia3Query numberQuery = {
  * the version, which fails where the caller has set constraints to immediate.
  */
 static Ia3Query insertVersionQuery = {
-    .sql = "WITH made AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
-           "   examples, recipe, metrics, created_by)"
-           "  VALUES ($1, $2, $3, $4, $5, $6, $7 OPERATOR(pg_catalog.-) 'query'::pg_catalog.text, $8, $9)"
-           "  RETURNING task, version)"
-           " INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
-           " SELECT m.task, m.version, $7 OPERATOR(pg_catalog.->>) 'query', $10 FROM made m"
-           " WHERE ($7 OPERATOR(pg_catalog.->>) 'query') IS NOT NULL",
-    .nArgs = 10,
+    .sql =
+        "WITH made AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
+        "   examples, recipe, metrics, created_by, temperature)"
+        "  VALUES ($1, $2, $3, $4, $5, $6, $7 OPERATOR(pg_catalog.-) 'query'::pg_catalog.text, $8, $9, $11)"
+        "  RETURNING task, version)"
+        " INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
+        " SELECT m.task, m.version, $7 OPERATOR(pg_catalog.->>) 'query', $10 FROM made m"
+        " WHERE ($7 OPERATOR(pg_catalog.->>) 'query') IS NOT NULL",
+    .nArgs = 11,
     .argTypes = {TEXTOID, INT4OID, BYTEAOID, BYTEAOID, INT4OID, INT4OID, JSONBOID, JSONBOID, NAMEOID,
-                 BYTEAOID},
+                 BYTEAOID, FLOAT8OID},
 };
 
 static Ia3Query activateQuery = {
@@ -211,14 +212,15 @@ static void
 insert_version(const Ia3NewVersion *v, int number, Oid caller)
 {
     NameData creator;
-    Datum values[10];
-    char nulls[10];
+    Datum values[11];
+    char nulls[11];
 
     memset(nulls, ' ', sizeof nulls);
     nulls[4] = v->parentVersion ? ' ' : 'n';
     nulls[5] = v->examples ? ' ' : 'n';
     nulls[7] = v->metrics ? ' ' : 'n';
     nulls[9] = v->rowHashes ? ' ' : 'n';
+    nulls[10] = v->temperature > 0 ? ' ' : 'n';
     namestrcpy(&creator, GetUserNameFromId(caller, false));
     values[0] = CStringGetTextDatum(v->task);
     values[1] = Int32GetDatum(number);
@@ -230,7 +232,10 @@ insert_version(const Ia3NewVersion *v, int number, Oid caller)
     values[7] = v->metrics;
     values[8] = NameGetDatum(&creator);
     values[9] = PointerGetDatum(v->rowHashes);
+    values[10] = Float8GetDatum(v->temperature);
     Ia3QueryRun(&insertVersionQuery, values, nulls, false);
+    if (v->heldOut)
+        Ia3HeldOutInsert(v->heldOut, v->task, number);
 }
 
 static void

@@ -6,7 +6,7 @@
 #define IA3_VERSIONS_H
 
 #include "extension/ia3_compat.h"
-#include "task.h"
+#include "held_out.h"
 
 /* A version that is to be stored. */
 typedef struct Ia3NewVersion {
@@ -16,11 +16,13 @@ typedef struct Ia3NewVersion {
     const Ia3Strings *choices; /* NULL: every call brings its own */
     bytea *vectors;
     const uint8 *backboneDigest;
-    int parentVersion; /* 0: none */
-    int examples;      /* 0: imported */
-    Datum recipe;      /* jsonb */
-    Datum metrics;     /* jsonb; 0: none */
-    bytea *rowHashes;  /* of the rows that it was trained on, in a recipe with a query; NULL: none */
+    int parentVersion;         /* 0: none */
+    int examples;              /* 0: imported */
+    Datum recipe;              /* jsonb */
+    Datum metrics;             /* jsonb; 0: none */
+    bytea *rowHashes;          /* of the rows that it was trained on, in a recipe with a query; NULL: none */
+    double temperature;        /* 0: it is not calibrated */
+    const Ia3HeldOut *heldOut; /* what it is calibrated with; NULL: nothing */
     bool activate;
 } Ia3NewVersion;
 

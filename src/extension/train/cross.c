@@ -63,30 +63,6 @@ put_examples(ia3_writer *w, void *arg)
     Ia3ExamplesPut(w, cross->examples, cross->templates, cross->recipe->templates->n);
 }
 
-/* Whoever predicts the only row with a label has not seen it. */
-static void
-report_single_labels(const Ia3TrainRows *rows)
-{
-    Ia3StringIndex *index = Ia3StringIndexCreate();
-    int *count = Ia3ArrayOf(rows->n, sizeof(int));
-    int n, single = 0;
-    const char *example = NULL;
-    bool found;
-
-    for (int i = 0; i < rows->n; i++)
-        if (rows->rows[i].choices == NULL) /* others may have other labels on purpose */
-            count[Ia3StringIndexAdd(index, rows->rows[i].label, &found)]++;
-    n = Ia3StringIndexStrings(index)->n;
-    for (int l = 0; l < n; l++)
-        if (count[l] == 1 && single++ == 0)
-            example = Ia3StringIndexStrings(index)->items[l];
-    if (single > 0)
-        ereport(NOTICE, (single == 1 ? errmsg("label \"%s\" occurs only once", example)
-                                     : errmsg("%d labels occur only once, such as \"%s\"", single, example),
-                         errdetail("The run that predicts this row has seen no row with its label.")));
-    pfree(count);
-}
-
 /* The progress of all of them is shown as an integer. A run has up to 32 members of an ensemble, which count, too. */
 static void
 check_steps(const Ia3Cross *cross)
@@ -125,7 +101,7 @@ Ia3CrossBegin(Ia3Cross *cross, FunctionCallInfo fcinfo, const Ia3Options *option
         cross->fold[r] = Ia3ArrayOf(n, sizeof(int));
         Ia3FoldsAssign(cross->examples->rows, cross->folds, recipe->seed, r, cross->fold[r]);
     }
-    report_single_labels(cross->examples->rows);
+    Ia3FoldsReportSingleLabels(cross->examples->rows);
     if (!recipe->hasSeed)
         ereport(NOTICE, (errmsg("the seed is " INT64_FORMAT, recipe->seed),
                          errhint("Specify it to get the same folds and the same training runs again.")));

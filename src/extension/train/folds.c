@@ -154,6 +154,29 @@ Ia3FoldsAssign(const Ia3TrainRows *rows, int folds, int64 seed, int repeat, int 
     MemoryContextDelete(scratch);
 }
 
+void
+Ia3FoldsReportSingleLabels(const Ia3TrainRows *rows)
+{
+    Ia3StringIndex *index = Ia3StringIndexCreate();
+    int *count = Ia3ArrayOf(rows->n, sizeof(int));
+    int n, single = 0;
+    const char *example = NULL;
+    bool found;
+
+    for (int i = 0; i < rows->n; i++)
+        if (rows->rows[i].choices == NULL) /* others may have other labels on purpose */
+            count[Ia3StringIndexAdd(index, rows->rows[i].label, &found)]++;
+    n = Ia3StringIndexStrings(index)->n;
+    for (int l = 0; l < n; l++)
+        if (count[l] == 1 && single++ == 0)
+            example = Ia3StringIndexStrings(index)->items[l];
+    if (single > 0)
+        ereport(NOTICE, (single == 1 ? errmsg("label \"%s\" occurs only once", example)
+                                     : errmsg("%d labels occur only once, such as \"%s\"", single, example),
+                         errdetail("The run that predicts this row has seen no row with its label.")));
+    pfree(count);
+}
+
 int64
 Ia3FoldSeed(int64 seed, int folds, int repeat, int fold)
 {
@@ -183,6 +206,7 @@ score_rows(const Ia3TrainJob *job, const Ia3Examples *examples, const Ia3Templat
     Ia3ScoreRequest *request = Ia3ScoreCreate(job->backbone);
     Ia3ScoreResult *result;
 
+    Ia3ScoreSetInputTokens(request, job->maxInputTokens);
     for (int i = first; i < end; i++) {
         Ia3Input input;
         int set = examples->set[i];

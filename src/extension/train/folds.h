@@ -20,6 +20,9 @@
  */
 extern void Ia3FoldsAssign(const Ia3TrainRows *rows, int folds, int64 seed, int repeat, int *fold);
 
+/* Says how many labels occur only once, by a NOTICE: whoever predicts such a row has seen none with its label. */
+extern void Ia3FoldsReportSingleLabels(const Ia3TrainRows *rows);
+
 /*
  * The seed of the run that holds out a fold, both from 0: seed + 32 * (repeat * folds + fold), modulo 2^64. The members of an
  * ensemble, at most 32, use consecutive seeds.
@@ -31,7 +34,8 @@ extern void Ia3FoldsRuns(const int *fold, int n, int folds, int64 seed, int repe
 
 /*
  * Scores every row with the adapter of the run that has not seen it, trained[fold of the row], and the first template.
- * scores[i] becomes the scores of the choices of row i, as in Ia3ScoreResult. ERROR for the first row that cannot be
+ * scores[i] becomes the scores of the choices of row i, as in Ia3ScoreResult. Inputs are cut as in training (the job's
+ * maxInputTokens). Reads no table, and needs no snapshot. ERROR for the first row that cannot be
  * scored.
  */
 extern void Ia3FoldsScore(const Ia3TrainJob *job, const Ia3Examples *examples, const Ia3Template *template,

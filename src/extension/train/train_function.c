@@ -16,6 +16,7 @@
 #include "utils/memutils.h"
 
 #include "extension/tasks/versions.h"
+#include "calibration_runs.h"
 #include "examples.h"
 #include "row_hashes.h"
 #include "train_job.h"
@@ -33,6 +34,9 @@ typedef struct Training {
     MemoryContext rowContext;
     Ia3Examples *examples;
     bytea *rowHashes;
+    Ia3CalibrationRuns calibrationRuns;
+    Ia3HeldOut *heldOut; /* NULL: the version is not calibrated */
+    Ia3Calibration calibration;
 } Training;
 
 static void
@@ -43,7 +47,7 @@ put_examples(ia3_writer *w, void *arg)
     Ia3ExamplesPut(w, t->examples, t->templates, t->recipe->templates->n);
 }
 
-/* Frees the rows once the engine has them. */
+/* Frees the rows once the engine has them, unless they are to be scored, too. */
 static void
 forget_rows(void *arg)
 {
@@ -85,6 +89,15 @@ read_rows(Training *t)
     return t->examples->common ? copy_strings(t->examples->common) : NULL;
 }
 
+static void
+put_calibrate(Ia3JsonObject *recipe, const void *arg)
+{
+    const Training *t = arg;
+
+    if (t->recipe->calibrate)
+        Ia3JsonPutBool(recipe, "calibrate", true);
+}
+
 /* Stores the version and returns its number. */
 static int
 store(const Training *t, const Ia3Trained *trained)
@@ -96,6 +109,8 @@ store(const Training *t, const Ia3Trained *trained)
         .choices = t->choices,
         .init = t->job.init ? t->job.init->label : NULL,
         .maxInputTokens = t->job.maxInputTokens,
+        .more = put_calibrate,
+        .arg = t,
     };
     Ia3NewVersion version = {
         .task = t->job.task,
@@ -109,6 +124,8 @@ store(const Training *t, const Ia3Trained *trained)
         .recipe = Ia3RecipeJson(t->recipe, &context),
         .metrics = trained->metrics,
         .rowHashes = t->rowHashes,
+        .temperature = t->calibration.temperature,
+        .heldOut = t->heldOut,
         .activate = t->recipe->activate,
     };
 
@@ -123,7 +140,6 @@ begin(Training *t, FunctionCallInfo fcinfo)
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED),
                         errmsg("%s must not be null", PG_ARGISNULL(0) ? "task" : "query")));
     t->job.putExamples = put_examples;
-    t->job.taken = forget_rows;
     t->job.arg = t;
     t->job.task = text_to_cstring(PG_GETARG_TEXT_PP(0));
     t->query = text_to_cstring(PG_GETARG_TEXT_PP(1));
@@ -132,6 +148,24 @@ begin(Training *t, FunctionCallInfo fcinfo)
     t->templates = Ia3TemplatesParse(t->recipe->templates, t->recipe->truncate);
     Ia3TrainPrepare(&t->job, t->recipe);
     t->choices = read_rows(t);
+    if (t->recipe->calibrate) {
+        t->calibrationRuns = (Ia3CalibrationRuns){
+            .job = &t->job, .examples = t->examples, .template = t->templates[0], .withAll = true};
+        Ia3CalibrationRunsPrepare(&t->calibrationRuns);
+    } else
+        t->job.taken = forget_rows;
+}
+
+static void
+train(Training *t, Ia3Trained *trained)
+{
+    if (!t->recipe->calibrate) {
+        Ia3TrainRun(&t->job, trained);
+        return;
+    }
+    t->heldOut = Ia3CalibrationRunsTrain(&t->calibrationRuns, trained);
+    Ia3CalibrationFit(t->heldOut, &t->calibration);
+    trained->metrics = Ia3CalibrationMetrics(trained->metrics, t->heldOut, &t->calibration);
 }
 
 Datum
@@ -142,7 +176,7 @@ ia3_train(PG_FUNCTION_ARGS)
 
     Ia3TrainPrevent("ia3_train()");
     begin(&t, fcinfo);
-    Ia3TrainRun(&t.job, &trained);
+    train(&t, &trained);
     PG_RETURN_INT32(store(&t, &trained));
 }
 
@@ -164,7 +198,7 @@ ia3_train_task(PG_FUNCTION_ARGS)
     Ia3ProcedureBegin(&procedure, fcinfo, "ia3_train_task()");
     begin(&t, fcinfo);
     Ia3ProcedureCommit(&procedure);
-    Ia3TrainRun(&t.job, &trained);
+    train(&t, &trained);
     Ia3ProcedureResume(&procedure);
     version = Int32GetDatum(store(&t, &trained));
     Ia3ProcedureEnd(&procedure);

@@ -39,6 +39,7 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_OPTIMIZER] = 32,
             [IA3_OPTION_WEIGHT_DECAY] = 33,
             [IA3_OPTION_EMA] = 34,
+            [IA3_OPTION_CALIBRATE] = 35,
         },
     .methodOptions = 20,
     .batchSize = 8,
@@ -248,6 +249,7 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     r->hasSeed = get_option(&reader, IA3_OPTION_SEED, &datum);
     r->seed = r->hasSeed ? DatumGetInt64(datum) : draw_seed();
     r->activate = get_option(&reader, IA3_OPTION_ACTIVATE, &datum) ? DatumGetBool(datum) : true;
+    r->calibrate = get_option(&reader, IA3_OPTION_CALIBRATE, &datum) && DatumGetBool(datum);
     return r;
 }
 

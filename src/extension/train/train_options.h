@@ -27,7 +27,7 @@ typedef struct Ia3Recipe {
     double dropout;
     bool hasSeed;
     int64 seed; /* drawn at random if not specified */
-    bool activate;
+    bool activate, calibrate;
     Ia3LossAveraging averaging;
     Ia3Optimizer optimizer;
     double weightDecay, ema;
@@ -58,6 +58,7 @@ typedef enum Ia3Option {
     IA3_OPTION_OPTIMIZER,
     IA3_OPTION_WEIGHT_DECAY,
     IA3_OPTION_EMA,
+    IA3_OPTION_CALIBRATE,
     IA3_N_OPTIONS
 } Ia3Option;
 
