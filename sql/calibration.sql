@@ -113,6 +113,92 @@ SET client_min_messages = notice;
 SELECT ia3_train('once', $$SELECT text, label FROM cal_rows UNION ALL SELECT 'somebody used my card', 'fraud'$$, steps => 1, seed => 1, calibrate => true);
 SET client_min_messages = warning;
 
+-- a version that exists: the same vectors, and what training with calibrate would have given; it is not active, since the other is not
+SELECT ia3_calibrate('cal@1', 'TABLE cal_rows');
+SELECT a.version, a.active, a.digest = b.digest AS vectors, a.temperature = b.temperature AS temperature, a.query, a.parent_version, a.examples,
+       a.recipe - b.keys AS recipe, a.metrics -> 'calibration' = b.metrics -> 'calibration' AS measures, a.metrics -> 'loss' = b.metrics -> 'loss' AS loss,
+       (SELECT bool_and(s.scores = z.scores AND s.fold = z.fold AND s.label = z.label) FROM ia3.adapter_scores s JOIN ia3.adapter_scores z USING (task, row_number)
+         WHERE task = 'cal' AND s.version = 3 AND z.version = 2) AS scores,
+       (SELECT count(DISTINCT row_hashes) FROM ia3.adapter_query WHERE task = 'cal') AS hashes
+  FROM ia3.adapters a, (SELECT *, ARRAY(SELECT jsonb_object_keys(recipe)) AS keys FROM ia3.adapters WHERE task = 'cal' AND version = 2) b
+ WHERE a.task = 'cal' AND a.version = 3;
+-- whatever the method, its options, and the optimizer
+CREATE FUNCTION cal_same(options text, rows text DEFAULT 'TABLE cal_rows') RETURNS text LANGUAGE plpgsql AS $$
+DECLARE first int; second int; answer text;
+BEGIN
+    EXECUTE format('SELECT ia3_train(%L, %L, seed => 9007199254740993, %s)', 'same', rows, options) INTO first;
+    EXECUTE format('SELECT ia3_train(%L, %L, seed => 9007199254740993, calibrate => true, activate => false, %s)', 'same', rows, options) INTO second;
+    PERFORM ia3_calibrate('same', rows);
+    SELECT concat_ws(' ', 'version', a.version - first, a.active, a.temperature = b.temperature, a.digest = b.digest, a.metrics -> 'calibration' = b.metrics -> 'calibration')
+      INTO answer FROM ia3.adapters a JOIN ia3.adapters b USING (task) WHERE task = 'same' AND b.version = second ORDER BY a.version DESC LIMIT 1;
+    RETURN answer;
+END $$;
+SELECT cal_same('steps => 2, method => $x$lora$x$, rank => 2, alpha => 3, targets => $x${q,wo}$x$, norms => false, ensemble => 2');
+SELECT cal_same('steps => 2, template => ARRAY[$x${text} What is it?$x$, $x$Topic: {text} {choices}$x$], choices => $x${bug,access,billing,none}$x$, dropout => 0.1,
+    loss_averaging => $x$example$x$, optimizer => $x$adamw$x$, weight_decay => 0.1, ema => 0.5, batch_size => 3, warmup_ratio => 0.5, lm_weight => 0.5, truncate => $x$end$x$');
+SELECT cal_same('steps => 2, init => $x$cal@1$x$, unlikelihood_weight => 2, length_norm_weight => 0');
+SELECT cal_same('steps => 1, method => $x$prefix$x$, prefix_length => 3');
+SELECT cal_same('steps => 1, method => $x$fish$x$, keep_ratio => 0.01');
+SELECT cal_same('steps => 1', $q$SELECT 'text ' || i AS text, 'y' AS label, CASE WHEN i % 2 = 0 THEN ARRAY['x', 'y'] ELSE ARRAY['y', 'z', 'x ' || i] END AS choices
+    FROM generate_series(1, 6) i$q$);
+-- without a recorded recipe, that of ia3_train with the seed 0 (here but for the steps); other rows than in training
+CREATE FUNCTION cal_recipe(change jsonb, name text, others jsonb DEFAULT '{}') RETURNS text LANGUAGE sql AS $$
+    SELECT ia3_import_task(jsonb_set(e, '{versions}', jsonb_build_array((e #> '{versions,0}') || others || jsonb_build_object('recipe', change))), name)
+      FROM ia3_export_task('cal') e
+$$;
+SELECT cal_recipe('{"imported": true, "steps": 2, "rendering": "jsonb", "truncate": "longest"}', 'foreign');
+SELECT ia3_activate('foreign', 1);
+SELECT ia3_calibrate('foreign', 'SELECT * FROM cal_rows OFFSET 2');
+SELECT ia3_train('like foreign', 'SELECT * FROM cal_rows OFFSET 2', choices => '{billing,access,bug}', steps => 2, seed => 0, calibrate => true);
+SELECT a.version, a.active, a.temperature = b.temperature AS same, a.digest = c.digest AS vectors, a.recipe ->> 'choices' AS choices
+  FROM ia3.adapters a, ia3.adapters b, ia3.adapters c WHERE a.task = 'foreign' AND a.version = 4 AND b.task = 'like foreign' AND c.task = 'cal' AND c.version = 1;
+-- prompted as the task is now; calibrated again
+UPDATE ia3.task SET choices = '{billing,access,bug,other}' WHERE task = 'foreign';
+SELECT ia3_calibrate('foreign', 'TABLE cal_rows');
+SELECT version, active, recipe ->> 'choices' AS choices, recipe ->> 'calibrated_version' AS calibrated_version, (SELECT max(cardinality(scores)) FROM ia3.adapter_scores s
+    WHERE s.task = a.task AND s.version = a.version) AS choices FROM ia3.adapters a WHERE task = 'foreign' ORDER BY 1;
+-- the picture; before calibration there is one line, afterwards another beside it
+SELECT xpath('count(//s:circle)', svg::xml, '{{s,http://www.w3.org/2000/svg}}') AS circles, xpath('count(//s:path)', svg::xml, '{{s,http://www.w3.org/2000/svg}}') AS paths,
+       svg LIKE '%held-out%' AS held_out, regexp_replace(substring(svg FROM '>((?:not calibrated|before)[^<]*)<'), '[0-9.]+', 'n', 'g') AS says
+  FROM (VALUES (1, ia3_plot_calibration('cal@2')), (2, ia3_plot_calibration('cal@2', 'TABLE cal_rows')), (3, ia3_plot_calibration('cal@1', 'TABLE cal_rows')),
+               (4, ia3_plot_calibration('cal@2', $$SELECT 'one' AS text, 'bug' AS label$$))) x(i, svg) ORDER BY i;
+SELECT svg LIKE format('%%log loss %s, calibration error %s<%%log loss %s, calibration error %s<%%', b, c, d, e) AS numbers
+  FROM ia3_plot_calibration('cal@2') svg, (SELECT round(log_loss_before::numeric, 3) AS b, round(calibration_error_before::numeric, 3) AS c,
+       round(log_loss_after::numeric, 3) AS d, round(calibration_error_after::numeric, 3) AS e FROM ia3.adapters WHERE task = 'cal' AND version = 2) x;
+SELECT ia3_plot_calibration(NULL) IS NULL AS null_task, ia3_plot_calibration('cal', NULL) IS NULL AS null_query;
+SELECT ia3_plot_calibration('cal@1');
+SELECT ia3_plot_calibration('nobody');
+SELECT ia3_plot_calibration('cal', 'SELECT 1');
+SELECT ia3_plot_calibration('cal', 'SELECT * FROM cal_rows WHERE false');
+SELECT ia3_calibrate(NULL, 'TABLE cal_rows');
+SELECT ia3_calibrate('cal', NULL);
+SELECT ia3_calibrate('nobody', 'TABLE cal_rows');
+SELECT ia3_calibrate('cal@99', 'TABLE cal_rows');
+SELECT ia3_calibrate('cal', 'SELECT * FROM cal_rows LIMIT 4');
+SELECT ia3_calibrate('cal', 'SELECT * FROM cal_rows WHERE false');
+SELECT ia3_calibrate('cal', $$SELECT text, 'x' AS label FROM cal_rows$$);
+SELECT ia3_calibrate('cal', 'SELECT text AS body FROM cal_rows');
+SELECT ia3_calibrate('cal', 'DELETE FROM cal_shots');
+BEGIN READ ONLY;
+SELECT ia3_calibrate('cal', 'TABLE cal_rows');
+ROLLBACK;
+UPDATE ia3.task SET active_version = NULL, choices = NULL WHERE task = 'foreign';
+SELECT ia3_calibrate('foreign', 'TABLE cal_rows');
+SELECT ia3_activate('foreign', 1);
+UPDATE ia3.task SET choices = NULL WHERE task = 'foreign';
+SELECT ia3_calibrate('foreign', 'TABLE cal_rows');
+SELECT cal_recipe('{"steps": 2, "init": "gone@1", "rendering": "jsonb"}', 'orphan');
+SELECT ia3_calibrate('orphan@1', 'TABLE cal_rows');
+SELECT cal_recipe('{"steps": 2}', 'older');
+SELECT ia3_calibrate('older@1', 'TABLE cal_rows');
+SELECT cal_recipe('{"steps": 1e300, "seed": 1e300, "rendering": "jsonb"}', 'hostile');
+SELECT ia3_calibrate('hostile@1', 'TABLE cal_rows');
+SELECT cal_recipe('{"steps": 2, "batch_size": "many", "learning_rate": -1, "rendering": "jsonb"}', 'hostile too');
+SELECT ia3_calibrate('hostile too@1', 'TABLE cal_rows');
+SELECT cal_recipe('{"steps": 2, "rendering": "jsonb"}', 'elsewhere', jsonb_build_object('backbone_digest', repeat('ab', 32)));
+DO $$ BEGIN PERFORM ia3_calibrate('elsewhere@1', 'TABLE cal_rows'); EXCEPTION WHEN OTHERS THEN RAISE WARNING '% %', SQLSTATE, SQLERRM; END $$;
+DO $$ BEGIN PERFORM ia3_plot_calibration('elsewhere@1', 'TABLE cal_rows'); EXCEPTION WHEN OTHERS THEN RAISE WARNING '% %', SQLSTATE, SQLERRM; END $$;
+
 -- temperature and scores are part of a task
 CREATE VIEW cal_all AS SELECT task, version, temperature, (SELECT jsonb_agg(to_jsonb(s) - 'task' ORDER BY row_number) FROM ia3.adapter_scores s
     WHERE (s.task, s.version) = (a.task, a.version)) AS scores FROM ia3.adapter a;
@@ -142,8 +228,16 @@ DELETE FROM ia3.adapter_scores;
 -- readers have calibrated probabilities, but do not see the scores; nor does a copy of theirs
 SET ROLE regress_ia3_reader;
 SELECT temperature IS NOT NULL AS temperature, log_loss_before IS NOT NULL AS measures, (SELECT count(*) FROM ia3.adapter_scores) AS scores FROM ia3.adapters;
+SELECT ia3_plot_calibration('owned');
+SELECT ia3_plot_calibration('owned', $$VALUES ('a text', 'bug')$$) LIKE '<svg%' AS of_a_query;
+SELECT ia3_calibrate('owned', $$VALUES ('a text', 'bug')$$);
+RESET ROLE;
+GRANT EXECUTE ON FUNCTION ia3_calibrate TO regress_ia3_reader;
+SET ROLE regress_ia3_reader;
+SELECT ia3_calibrate('owned', $$VALUES ('a text', 'bug')$$);
 SELECT jsonb_path_query_array(ia3_export_task('owned'), '$.versions[*].held_out') AS exported;
 SELECT ia3_copy('owned', 'theirs');
+SELECT ia3_plot_calibration('theirs');
 SELECT task, temperature IS NOT NULL AS temperature, (SELECT count(*) FROM ia3.adapter_scores s WHERE s.task = a.task) FROM ia3.adapters a ORDER BY 1;
 RESET ROLE;
 SELECT ia3_drop('owned'), ia3_drop('theirs');
@@ -187,6 +281,6 @@ SELECT task FROM ia3.task WHERE task = 'bad';
 
 SELECT ia3_drop(task) FROM ia3.task;
 SELECT count(*) FROM ia3.adapter_scores;
-DROP FUNCTION cal_loss, cal_fit, cal_import;
+DROP FUNCTION cal_loss, cal_fit, cal_import, cal_same, cal_recipe;
 DROP VIEW cal_scores, cal_all, cal_best, cal_long, cal_rows;
 DROP TABLE cal_shots, cal_out;

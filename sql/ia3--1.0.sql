@@ -413,6 +413,12 @@ COMMENT ON PROCEDURE @extschema@.ia3_train_task IS
     'trains a new version of a task on the rows of a query, in transactions of its own';
 REVOKE EXECUTE ON PROCEDURE @extschema@.ia3_train_task FROM PUBLIC;
 
+CREATE FUNCTION @extschema@.ia3_calibrate(task pg_catalog.text, query pg_catalog.text) RETURNS pg_catalog.int4
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
+COMMENT ON FUNCTION @extschema@.ia3_calibrate IS
+    'stores a version with the same vectors, calibrated by training runs on the rows of a query, and returns its number';
+REVOKE EXECUTE ON FUNCTION @extschema@.ia3_calibrate FROM PUBLIC;
+
 -- This is a procedure because it commits before the engine trains, and after every checkpoint.
 CREATE PROCEDURE @extschema@.ia3_pretrain(
     task pg_catalog.text,
@@ -1119,6 +1125,14 @@ COMMENT ON FUNCTION @extschema@.ia3_plot(pg_catalog.text, pg_catalog.int4) IS
 COMMENT ON FUNCTION @extschema@.ia3_plot_version IS 'the training losses of a version as an SVG picture';
 COMMENT ON FUNCTION @extschema@.ia3_plot(pg_catalog.text, pg_catalog.text) IS
     'the training losses of a task and its confusion matrix on the rows of a query as an SVG picture';
+CREATE FUNCTION @extschema@.ia3_plot_calibration(task pg_catalog.text) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED COST 1000;
+CREATE FUNCTION @extschema@.ia3_plot_calibration(task pg_catalog.text, query pg_catalog.text) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_plot_calibration_query' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000;
+COMMENT ON FUNCTION @extschema@.ia3_plot_calibration(pg_catalog.text) IS
+    'how often a calibrated version is right where it says so, on the rows that it is calibrated with, as an SVG picture';
+COMMENT ON FUNCTION @extschema@.ia3_plot_calibration(pg_catalog.text, pg_catalog.text) IS
+    'how often a version is right where it says so, on the rows of a query, as an SVG picture';
 CREATE FUNCTION @extschema@.ia3_sparkline("values" pg_catalog.jsonb) RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 CREATE FUNCTION @extschema@.ia3_sparkline("values" pg_catalog.json) RETURNS pg_catalog.text

@@ -204,6 +204,15 @@ def test_changes(driver, sql):
     curve = "SELECT max(size), max(n) FROM ia3_learning_curve({}, sizes => {}, folds => {}, repeats => {}, group_column => {}, steps => {}, seed => {})"
     expect(driver, curve, [labelled, [1, 2], 2, 1, "body", 2, 1], sql.execute("SELECT 2, count(*) FROM shots", None))
     expect(driver, "SELECT ia3_plot_learning_curve({}) LIKE '<svg%'", ['[{"size": 10, "accuracy": 0.5}]'], [(True,)])
+    calibrated = "calibrated by " + driver.name
+    rows = "SELECT body AS text, label FROM shots UNION ALL SELECT body || '!', label FROM shots UNION ALL SELECT body || '?', label FROM shots"
+    expect(driver, "SELECT ia3_train({}, {}, steps => {}, seed => {}, calibrate => {})", [calibrated, rows, 2, 1, True], [(1,)])
+    expect(driver, "CALL ia3_train_task({}, {}, steps => {}, seed => {}, calibrate => {})", [calibrated, rows, 2, 1, False], [(2,)])
+    expect(driver, "SELECT ia3_calibrate({}, {})", [calibrated, rows], [(3,)])
+    expect(driver, "SELECT count(DISTINCT temperature), count(temperature) FROM ia3.adapters WHERE task = {}", [calibrated], [(1, 2)])
+    expect(driver, "SELECT ia3_plot_calibration({}) LIKE '<svg%'", [calibrated], [(True,)])
+    expect(driver, "SELECT ia3_plot_calibration({}, {}) LIKE '<svg%'", [calibrated, rows], [(True,)])
+    expect(driver, "SELECT ia3_drop({}) IS NOT NULL", [calibrated], [(True,)])
     pretrain = "CALL ia3_pretrain({}, {}, templates => {}, steps => {}, batch_size => {}, checkpoint_every => {}, seed => {})"
     expect(driver, pretrain, ["base " + driver.name, "SELECT 'a' AS task, body AS text, label FROM shots", '{"a": "{text}?"}',
                               20, 4, 10, 1], [])

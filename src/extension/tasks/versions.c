@@ -254,6 +254,19 @@ activate(const char *task, int number, const char *backbone, const Ia3Strings *t
         Ia3VersionsRaiseNotOwned(task);
 }
 
+/* Locks the task's row; returns the active version or 0. */
+static int
+lock_task(const char *task)
+{
+    Datum value = CStringGetTextDatum(task);
+    bool isNull;
+
+    if (Ia3QueryRun(&lockQuery, &value, NULL, false) == 0)
+        Ia3VersionsRaiseNotOwned(task);
+    value = Ia3QueryColumn(1, &isNull);
+    return isNull ? 0 : DatumGetInt32(value);
+}
+
 int
 Ia3VersionsStore(const Ia3NewVersion *version)
 {
@@ -268,7 +281,7 @@ Ia3VersionsStore(const Ia3NewVersion *version)
     Ia3BecomeAgain(caller);
     if (number == 0)
         Ia3VersionsRaiseTaken(version->task);
-    if (version->activate)
+    if (version->activate || (version->replaces != 0 && lock_task(version->task) == version->replaces))
         activate(version->task, number, version->backbone, version->templates, version->choices);
     Ia3SpiFinish();
     return number;
@@ -290,19 +303,6 @@ Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *te
     Ia3QueryRun(&insertTaskQuery, values, "    n", false);
     Ia3BecomeAgain(caller);
     Ia3SpiFinish();
-}
-
-/* Locks the task's row; returns the active version or 0. */
-static int
-lock_task(const char *task)
-{
-    Datum value = CStringGetTextDatum(task);
-    bool isNull;
-
-    if (Ia3QueryRun(&lockQuery, &value, NULL, false) == 0)
-        Ia3VersionsRaiseNotOwned(task);
-    value = Ia3QueryColumn(1, &isNull);
-    return isNull ? 0 : DatumGetInt32(value);
 }
 
 void

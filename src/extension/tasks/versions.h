@@ -24,6 +24,7 @@ typedef struct Ia3NewVersion {
     double temperature;        /* 0: it is not calibrated */
     const Ia3HeldOut *heldOut; /* what it is calibrated with; NULL: nothing */
     bool activate;
+    int replaces; /* it becomes the active one, too, if this version is when it is stored; 0: none */
 } Ia3NewVersion;
 
 /*

@@ -62,9 +62,7 @@ row_choices(const Ia3Task *task, const Ia3TrainRow *row)
         return row->choices;
     }
     if (task->choices == NULL)
-        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                        errmsg("ia3 task \"%s\" has no choices of its own", task->name),
-                        errhint("Add a column \"choices\" of type text[] to the query.")));
+        Ia3RaiseNoChoices(task);
     return task->choices;
 }
 

@@ -234,7 +234,7 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     r->hasSteps = options->steps != 0 || get_option(&reader, IA3_OPTION_STEPS, &datum);
     r->learningRate = float_option(&reader, IA3_OPTION_LEARNING_RATE, options->learningRate);
     r->hasLearningRate = options->learningRate != 0 || get_option(&reader, IA3_OPTION_LEARNING_RATE, &datum);
-    r->warmupRatio = float_option(&reader, IA3_OPTION_WARMUP_RATIO, 0.06);
+    r->warmupRatio = float_option(&reader, IA3_OPTION_WARMUP_RATIO, IA3_DEFAULT_WARMUP);
     r->lmWeight = float_option(&reader, IA3_OPTION_LM_WEIGHT, options->lmWeight);
     r->unlikelihoodWeight =
         float_option(&reader, IA3_OPTION_UNLIKELIHOOD_WEIGHT, options->unlikelihoodWeight);

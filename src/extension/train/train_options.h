@@ -71,6 +71,8 @@ typedef struct Ia3Options {
     double lmWeight, unlikelihoodWeight, lengthNormWeight;
 } Ia3Options;
 
+#define IA3_DEFAULT_WARMUP 0.06
+
 extern const Ia3Options Ia3TrainOptions, Ia3PretrainOptions;
 /* Of ia3_cross_predict and ia3_cross_validate, from the argument "template" on. */
 extern const Ia3Options Ia3CrossOptions;
@@ -80,6 +82,13 @@ extern const Ia3Options Ia3CrossOptions;
  * choices.
  */
 extern Ia3Recipe *Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options);
+
+/*
+ * The recipe that is recorded with a version (jsonb), in the current memory context, for a run like the one that made it, of the
+ * version's backbone, templates, choices and method. What is not recorded, since the version was imported for example, is as
+ * ia3_train has it, and the seed is 0. Ia3RecipeComplete checks the numbers.
+ */
+extern Ia3Recipe *Ia3RecipeOfVersion(const Ia3Task *version, const Jsonb *recipe);
 
 /*
  * Has the engine of the backbone complete the method, fills in its defaults, and checks the numbers against the engine's

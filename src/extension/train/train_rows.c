@@ -479,3 +479,11 @@ Ia3RaiseTrainLabel(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
                            rows->rows[row].label, rows->first + row + 1),
                     errdetail("The choices are %s.", quote_choices(choices))));
 }
+
+void
+Ia3RaiseNoChoices(const Ia3Task *task)
+{
+    ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                    errmsg("ia3 task \"%s\" has no choices of its own", task->name),
+                    errhint("Add a column \"choices\" of type text[] to the query.")));
+}

@@ -6,7 +6,7 @@
 #define IA3_TRAIN_ROWS_H
 
 #include "extension/ia3_compat.h"
-#include "extension/tasks/template.h"
+#include "extension/tasks/task.h"
 
 typedef struct Ia3TrainRow {
     char **values; /* [nFields]; an empty string for a NULL field other than "text" */
@@ -63,6 +63,9 @@ extern void Ia3ScanTrainRows(const char *query, Ia3Template **templates, int nTe
 /* Renders a row with one of the templates that the fields were collected from. ERROR as for Ia3TemplateRender. */
 extern void Ia3TrainRowRender(const Ia3TrainRows *rows, const Ia3TrainRow *row, const Ia3Template *template,
                               const char *choices, Ia3Input *input);
+
+/* ERROR 22023: neither the task nor a row of the query has choices. */
+extern void Ia3RaiseNoChoices(const Ia3Task *task) pg_attribute_noreturn();
 
 /* ERROR 22023: the label of rows->rows[row] is not among these choices. */
 extern void Ia3RaiseTrainLabel(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
