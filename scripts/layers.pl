@@ -37,7 +37,8 @@ my %below = (
     'src/extension/predict'    => ['src/extension/tasks'],
     'src/extension/readahead'  => ['src/extension/predict'],
     'src/extension/train'      => ['src/extension/predict'],
-    'src/extension (roof)'     => ['src/extension/readahead', 'src/extension/train'],
+    'src/extension/label'      => ['src/extension/predict'],
+    'src/extension (roof)'     => ['src/extension/readahead', 'src/extension/train', 'src/extension/label'],
     # programs: nothing includes their headers
     'test' => [ 'src/engine/cli', 'kernels/cpu', 'kernels/cuda', 'bench' ],
     'test/fuzz' => [ 'src/engine/cli', 'src/extension (roof)' ], # of either, not of both in one program

@@ -445,6 +445,25 @@ COMMENT ON PROCEDURE @extschema@.ia3_pretrain IS
 REVOKE EXECUTE ON PROCEDURE @extschema@.ia3_pretrain FROM PUBLIC;
 
 --
+-- Filling a column of a table with predictions. A procedure, because it commits on the way.
+--
+CREATE PROCEDURE @extschema@.ia3_label(
+    relation pg_catalog.regclass,
+    task pg_catalog.text,
+    input pg_catalog.text,
+    label_column pg_catalog.text,
+    version_column pg_catalog.text DEFAULT NULL,
+    probability_column pg_catalog.text DEFAULT NULL,
+    condition pg_catalog.text DEFAULT NULL,
+    commit_rows pg_catalog.int4 DEFAULT 10000,
+    relabel pg_catalog.bool DEFAULT false,
+    INOUT labelled pg_catalog.int8 DEFAULT NULL
+)
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON PROCEDURE @extschema@.ia3_label IS
+    'predicts the rows of a table that have no label yet, and stores the labels';
+
+--
 -- Cross-validation: training runs that each leave out some of the rows and predict them. Nothing is stored. The options
 -- from template on are those of ia3_train, in its order; like training, these functions need a grant.
 --

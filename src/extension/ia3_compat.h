@@ -35,6 +35,13 @@
 #define ROLE_PG_WRITE_SERVER_FILES DEFAULT_ROLE_WRITE_SERVER_FILES
 #endif
 
+/* 14: raw_parser() parses more than statements */
+#if PG_VERSION_NUM >= 140000
+#define Ia3RawParser(text) raw_parser((text), RAW_PARSE_DEFAULT)
+#else
+#define Ia3RawParser(text) raw_parser(text)
+#endif
+
 /* 15: EmitWarningsOnPlaceholders() became MarkGUCPrefixReserved() and then also forbids the prefix */
 #if PG_VERSION_NUM < 150000
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)

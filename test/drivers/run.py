@@ -218,6 +218,11 @@ def test_changes(driver, sql):
                               20, 4, 10, 1], [])
     expect(driver, "SELECT version FROM ia3.adapters WHERE task = {}", ["base " + driver.name], [(1,)])
 
+    sql.execute("CREATE TABLE to_label AS SELECT body, NULL::text AS topic, NULL::int AS version, NULL::float8 AS probability FROM shots", None)
+    label = ("CALL ia3_label({}, {}, {}, {}, {}, {}, condition => {}, commit_rows => {}, relabel => {})")
+    expect(driver, label, ["to_label", task, "body", "topic", "version", "probability", "length(body) > 0", 0, True],
+           sql.execute("SELECT count(*) FROM shots", None))
+    sql.execute("DROP TABLE to_label", None)
     expect(driver, "SELECT ia3_activate({}, {}) IS NOT NULL", [task, 1], [(True,)])
     expect(driver, "SELECT ia3_drop({}, {}) IS NOT NULL", [task, 2], [(True,)])
     expect(driver, "SELECT ia3_grant({}, {}) IS NOT NULL", [task, "public"], [(True,)])

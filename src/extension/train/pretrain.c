@@ -18,12 +18,12 @@
 #include "extension/client/client.h"
 #include "extension/guc.h"
 #include "extension/tasks/pretrain_lock.h"
+#include "extension/tasks/procedure.h"
 #include "extension/tasks/versions.h"
 #include "loss_curve.h"
 #include "mixture.h"
 #include "pretrain_checkpoint.h"
 #include "train_job.h"
-#include "train_procedure.h"
 
 PG_FUNCTION_INFO_V1(ia3_pretrain);
 

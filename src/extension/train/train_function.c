@@ -15,12 +15,12 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "extension/tasks/procedure.h"
 #include "extension/tasks/versions.h"
 #include "calibration_runs.h"
 #include "examples.h"
 #include "row_hashes.h"
 #include "train_job.h"
-#include "train_procedure.h"
 
 PG_FUNCTION_INFO_V1(ia3_train);
 PG_FUNCTION_INFO_V1(ia3_train_task);

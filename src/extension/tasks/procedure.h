@@ -1,7 +1,7 @@
 /*
- * train_procedure.h
- *     What procedures that train have in common: they commit before the engine works, and hold neither a lock on a table
- *     nor a snapshot meanwhile.
+ * procedure.h
+ *     What procedures that commit have in common. Those that train commit before the engine works, and hold neither a lock on
+ *     a table nor a snapshot meanwhile.
  *
  *     Ia3ProcedureBegin    the memory context that survives the commits becomes the current one
  *     ...                  look-ups, reading the rows
@@ -11,8 +11,8 @@
  *     ...                  storing the result; then either Ia3ProcedureCommit again or
  *     Ia3ProcedureEnd
  */
-#ifndef IA3_TRAIN_PROCEDURE_H
-#define IA3_TRAIN_PROCEDURE_H
+#ifndef IA3_PROCEDURE_H
+#define IA3_PROCEDURE_H
 
 #include "fmgr.h"
 

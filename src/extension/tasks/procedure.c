@@ -1,6 +1,6 @@
 /*
- * train_procedure.c
- *     What procedures that train have in common: committing before the engine works.
+ * procedure.c
+ *     What procedures that commit have in common.
  */
 #include "postgres.h"
 
@@ -13,7 +13,7 @@
 #include "utils/portal.h"
 #include "utils/snapmgr.h"
 
-#include "train_procedure.h"
+#include "procedure.h"
 
 bool
 Ia3ProcedureIsAtomic(FunctionCallInfo fcinfo)
@@ -49,7 +49,7 @@ Ia3ProcedureBegin(Ia3Procedure *p, FunctionCallInfo fcinfo, const char *name)
     p->user = GetUserId();
     p->caller = CurrentMemoryContext;
     /* the portal outlives the transactions that the procedure commits */
-    p->context = AllocSetContextCreate(PortalContext, "ia3 training", ALLOCSET_DEFAULT_SIZES);
+    p->context = AllocSetContextCreate(PortalContext, "ia3 procedure", ALLOCSET_DEFAULT_SIZES);
     if (SPI_connect_ext(p->atomic ? 0 : SPI_OPT_NONATOMIC) != SPI_OK_CONNECT)
         elog(ERROR, "SPI_connect failed");
     MemoryContextSwitchTo(p->context);

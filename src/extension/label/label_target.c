@@ -1,0 +1,292 @@
+/*
+ * label_target.c
+ *     The table whose column is filled with predictions, and the statements that read and change it.
+ *
+ * All statements name the table that the caller has named, so its privileges, its row security and, for a partitioned table, the
+ * routing of changed rows are what they are for any statement of his. A block range is that of all partitions at the same time.
+ *
+ * PostgreSQL 14 and later read a range of blocks directly. For 13 the statements list every row that these blocks could have.
+ */
+#include "postgres.h"
+
+#include "access/genam.h"
+#include "access/table.h"
+#include "catalog/pg_attribute.h"
+#include "catalog/pg_class.h"
+#include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
+#include "nodes/parsenodes.h"
+#include "parser/parser.h"
+#include "storage/bufmgr.h"
+#include "storage/itemptr.h"
+#include "utils/builtins.h"
+#include "utils/lsyscache.h"
+#include "utils/rel.h"
+#include "utils/syscache.h"
+
+#include "label_target.h"
+#include "extension/ia3_compat.h"
+
+/* --- checks --- */
+
+/* Raises the ERROR for something that is not a table whose rows can be found by their blocks. */
+static void
+check_kind(Oid relation, bool isPart)
+{
+    const char kind = get_rel_relkind(relation);
+
+    if (kind == RELKIND_RELATION || kind == RELKIND_PARTITIONED_TABLE)
+        return;
+    ereport(ERROR,
+            (errcode(ERRCODE_WRONG_OBJECT_TYPE),
+             errmsg(isPart ? "cannot label rows of \"%s\", which belongs to the table"
+                           : "cannot label rows of \"%s\"",
+                    get_rel_name(relation)),
+             errdetail("It is not a table."),
+             kind == RELKIND_FOREIGN_TABLE ? errhint("Label its rows on the server where they are.") : 0));
+}
+
+/* The type of a column that exists and can be set; `option` names the argument. */
+static Oid
+column_type(Oid relation, const char *column, const char *option)
+{
+    HeapTuple tuple = SearchSysCacheAttName(relation, column);
+    Form_pg_attribute attribute;
+    Oid type;
+
+    if (!HeapTupleIsValid(tuple) || ((Form_pg_attribute) GETSTRUCT(tuple))->attnum <= 0)
+        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_COLUMN),
+                        errmsg("table \"%s\" has no column \"%s\"", get_rel_name(relation), column),
+                        errhint("%s names it.", option)));
+    attribute = (Form_pg_attribute) GETSTRUCT(tuple);
+    if (attribute->attgenerated != '\0' || attribute->attidentity == ATTRIBUTE_IDENTITY_ALWAYS)
+        ereport(ERROR, (errcode(ERRCODE_GENERATED_ALWAYS), errmsg("column \"%s\" is generated", column),
+                        errhint("%s must name a column that can be set.", option)));
+    type = getBaseType(attribute->atttypid);
+    ReleaseSysCache(tuple);
+    return type;
+}
+
+static void
+check_type(bool ok, const char *option, const char *column, const char *types, Oid type)
+{
+    if (!ok)
+        ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH), errmsg("column \"%s\" must be %s", column, types),
+                        errdetail("The type of the column is %s.", format_type_be(type)),
+                        errhint("%s names it.", option)));
+}
+
+static void
+check_columns(const Ia3LabelTarget *t)
+{
+    Oid type = column_type(t->relation, t->label, "label_column");
+
+    check_type(!OidIsValid(get_element_type(type)) && type != BYTEAOID, "label_column", t->label,
+               "of a type that has labels", type);
+    if (t->version) {
+        type = column_type(t->relation, t->version, "version_column");
+        check_type(type == INT4OID || type == INT8OID, "version_column", t->version, "an integer", type);
+    }
+    if (t->probability) {
+        type = column_type(t->relation, t->probability, "probability_column");
+        check_type(type == FLOAT4OID || type == FLOAT8OID || type == NUMERICOID, "probability_column",
+                   t->probability, "a number", type);
+    }
+    if ((t->version && (strcmp(t->version, t->label) == 0 ||
+                        (t->probability && strcmp(t->version, t->probability) == 0))) ||
+        (t->probability && strcmp(t->probability, t->label) == 0))
+        ereport(ERROR,
+                (errcode(ERRCODE_DUPLICATE_COLUMN),
+                 errmsg("label_column, version_column and probability_column must be different columns")));
+}
+
+/* Lets a syntax error point to the expression, and not to the CALL. */
+static void
+point_to_expression(void *arg)
+{
+    const int position = geterrposition();
+
+    if (position > 0) {
+        errposition(0);
+        internalerrposition(position);
+        internalerrquery(arg);
+    }
+}
+
+/* Whether it can stand between parentheses and be all that they enclose. */
+static void
+check_expression(const char *expression, const char *option)
+{
+    char *statement = psprintf("SELECT %s", expression);
+    ErrorContextCallback callback = {error_context_stack, point_to_expression, statement};
+    List *parsed;
+    SelectStmt *select;
+
+    error_context_stack = &callback;
+    parsed = Ia3RawParser(statement);
+    error_context_stack = callback.previous;
+    select = list_length(parsed) == 1 ? (SelectStmt *) linitial_node(RawStmt, parsed)->stmt : NULL;
+    if (select == NULL || !IsA(select, SelectStmt) || select->op != SETOP_NONE ||
+        list_length(select->targetList) != 1 || linitial_node(ResTarget, select->targetList)->name != NULL ||
+        select->distinctClause || select->intoClause || select->fromClause || select->whereClause ||
+        select->groupClause || select->havingClause || select->windowClause || select->valuesLists ||
+        select->sortClause || select->limitOffset || select->limitCount || select->lockingClause ||
+        select->withClause)
+        ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("%s must be a single expression", option),
+                        errdetail("It is \"%s\".", expression)));
+}
+
+void
+Ia3LabelCheck(const Ia3LabelTarget *target)
+{
+    ListCell *lc;
+
+    check_kind(target->relation, false);
+    foreach (lc, find_all_inheritors(target->relation, AccessShareLock, NULL))
+        check_kind(lfirst_oid(lc), true);
+    check_columns(target);
+    check_expression(target->input, "input");
+    if (target->condition)
+        check_expression(target->condition, "condition");
+}
+
+/* --- statements --- */
+
+#define EQUALS " OPERATOR(pg_catalog.=) "
+
+#if PG_VERSION_NUM >= 140000
+#define IN_BLOCKS                                                                                            \
+    "%1$s.ctid OPERATOR(pg_catalog.>=) pg_catalog.format('(%%s,0)', $1)::pg_catalog.tid"                     \
+    " AND %1$s.ctid OPERATOR(pg_catalog.<) pg_catalog.format('(%%s,0)', $2)::pg_catalog.tid"
+#else
+#define IN_BLOCKS                                                                                            \
+    "%1$s.ctid" EQUALS "ANY (ARRAY(SELECT pg_catalog.format('(%%s,%%s)', b, o)::pg_catalog.tid"              \
+    " FROM pg_catalog.generate_series($1, $2 OPERATOR(pg_catalog.-) 1) b,"                                   \
+    " pg_catalog.generate_series(1, " CppAsString2(MAX_ROWS_OF_BLOCK) ") o))"
+#define MAX_ROWS_OF_BLOCK 291 /* MaxHeapTuplesPerPage of blocks of 8 kB */
+#endif
+
+/* "FROM … WHERE …" of the rows that have no label yet, or not this version's. */
+static void
+put_rows(StringInfo sql, const Ia3LabelTarget *t, int version)
+{
+    const char *table = quote_identifier(get_rel_name(t->relation));
+    const char *label = quote_identifier(t->label);
+
+    appendStringInfo(sql, " FROM %s WHERE ", t->name);
+    appendStringInfo(sql, IN_BLOCKS, table);
+    if (t->version == NULL)
+        appendStringInfo(sql, " AND %s.%s IS NULL", table, label);
+    else {
+        const char *column = quote_identifier(t->version);
+
+        appendStringInfo(sql, " AND (%s.%s IS NULL AND %s.%s IS NULL", table, column, table, label);
+        if (t->relabel)
+            appendStringInfo(sql, " OR %s.%s OPERATOR(pg_catalog.<>) %d", table, column, version);
+        appendStringInfoString(sql, ")");
+    }
+    if (t->condition)
+        appendStringInfo(sql, " AND (\n%s\n)", t->condition);
+}
+
+static SPIPlanPtr
+prepare(const char *sql, int nArgs, Oid *types, bool isCursor)
+{
+    SPIPlanPtr plan = SPI_prepare(sql, nArgs, types);
+
+    if (plan == NULL || SPI_keepplan(plan) != 0)
+        elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+    if (isCursor && !SPI_is_cursor_plan(plan))
+        elog(ERROR, "the statement that reads rows cannot be a cursor");
+    return plan;
+}
+
+static SPIPlanPtr
+prepare_reading(const Ia3LabelTarget *t, int version, const char *what, const char *locking)
+{
+    Oid types[] = {INT8OID, INT8OID};
+    StringInfoData sql;
+
+    initStringInfo(&sql);
+    appendStringInfoString(&sql, what);
+    put_rows(&sql, t, version);
+    appendStringInfoString(&sql, locking);
+    return prepare(sql.data, 2, types, true);
+}
+
+/* The label as a value of the column: strings as INSERT assigns them, so that they cannot lose their end. */
+static char *
+label_value(const Ia3LabelTarget *t)
+{
+    AttrNumber number = get_attnum(t->relation, t->label);
+    Oid type, collation;
+    int32 typmod;
+    char category;
+    bool preferred;
+
+    get_atttypetypmodcoll(t->relation, number, &type, &typmod, &collation);
+    get_type_category_preferred(getBaseType(type), &category, &preferred);
+    if (category == TYPCATEGORY_STRING)
+        return pstrdup("ia3_answer.label");
+    return psprintf(
+        "CAST(ia3_answer.label AS %s)",
+        format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
+}
+
+static SPIPlanPtr
+prepare_update(const Ia3LabelTarget *t, int version)
+{
+    Oid types[] = {OIDARRAYOID, TIDARRAYOID, TEXTARRAYOID, FLOAT8ARRAYOID};
+    const char *table = quote_identifier(get_rel_name(t->relation));
+    StringInfoData sql;
+
+    initStringInfo(&sql);
+    appendStringInfo(&sql, "UPDATE %s SET %s = %s", t->name, quote_identifier(t->label), label_value(t));
+    if (t->version)
+        appendStringInfo(&sql, ", %s = %d", quote_identifier(t->version), version);
+    if (t->probability)
+        appendStringInfo(&sql, ", %s = ia3_answer.probability", quote_identifier(t->probability));
+    appendStringInfo(&sql,
+                     " FROM unnest($1, $2, $3, $4) AS ia3_answer(rel, id, label, probability)"
+                     " WHERE %s.tableoid" EQUALS "ia3_answer.rel AND %s.ctid" EQUALS "ia3_answer.id",
+                     table, table);
+    return prepare(sql.data, 4, types, false);
+}
+
+void
+Ia3LabelPrepare(const Ia3LabelTarget *t, int version, Ia3LabelPlans *plans)
+{
+    const char *table = quote_identifier(get_rel_name(t->relation));
+    const char *rows = psprintf("SELECT %s.tableoid, %s.ctid, (\n%s\n)", table, table, t->input);
+
+    plans->count = prepare_reading(t, version, "SELECT pg_catalog.count(*)", "");
+    plans->lock = prepare_reading(t, version, rows, psprintf(" FOR NO KEY UPDATE OF %s SKIP LOCKED", table));
+    plans->wait = prepare_reading(t, version, rows, psprintf(" FOR NO KEY UPDATE OF %s", table));
+    plans->update = prepare_update(t, version);
+}
+
+void
+Ia3LabelFree(Ia3LabelPlans *plans)
+{
+    SPIPlanPtr all[] = {plans->count, plans->lock, plans->wait, plans->update};
+
+    for (int i = 0; i < (int) lengthof(all); i++)
+        if (all[i] != NULL)
+            SPI_freeplan(all[i]);
+}
+
+int64
+Ia3LabelBlocks(const Ia3LabelTarget *target)
+{
+    int64 most = 0;
+    ListCell *lc;
+
+    foreach (lc, find_all_inheritors(target->relation, AccessShareLock, NULL)) {
+        Relation part = table_open(lfirst_oid(lc), NoLock);
+
+        if (part->rd_rel->relkind == RELKIND_RELATION)
+            most = Max(most, (int64) RelationGetNumberOfBlocks(part));
+        table_close(part, NoLock);
+    }
+    return most;
+}
