@@ -1633,3 +1633,39 @@ COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.rows_per_second IS 'exampl
 COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.seconds_left IS 'estimated time to the end, in seconds';
 COMMENT ON COLUMN @extschema@.ia3_stat_progress_train.started IS 'when the run started';
 GRANT SELECT ON @extschema@.ia3_stat_progress_train TO PUBLIC;
+
+CREATE FUNCTION @extschema@.ia3_stat_progress_label(
+    OUT pid pg_catalog.int4,
+    OUT datid pg_catalog.oid,
+    OUT usesysid pg_catalog.oid,
+    OUT task pg_catalog.text,
+    OUT relid pg_catalog.oid,
+    OUT blocks_done pg_catalog.int8,
+    OUT blocks_total pg_catalog.int8,
+    OUT rows_labelled pg_catalog.int8,
+    OUT started pg_catalog.timestamptz)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 4;
+COMMENT ON FUNCTION @extschema@.ia3_stat_progress_label IS
+    'implementation of the view ia3_stat_progress_label';
+CREATE VIEW @extschema@.ia3_stat_progress_label AS
+    SELECT s.pid, s.datid, d.datname, s.usesysid, u.rolname AS usename, s.task, s.relid, s.blocks_done, s.blocks_total,
+           s.rows_labelled, s.started
+      FROM @extschema@.ia3_stat_progress_label() s
+      LEFT JOIN pg_catalog.pg_database d ON d.oid OPERATOR(pg_catalog.=) s.datid
+      LEFT JOIN pg_catalog.pg_roles u ON u.oid OPERATOR(pg_catalog.=) s.usesysid;
+COMMENT ON VIEW @extschema@.ia3_stat_progress_label IS 'tables being labelled by ia3_label, one row per backend';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_label.pid IS 'process ID of the backend';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_label.datid IS 'OID of its database';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_label.datname IS 'name of its database';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_label.usesysid IS 'OID of the role that called ia3_label';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_label.usename IS 'name of the role that called ia3_label';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_label.task IS 'version that predicts, as task@version';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_label.relid IS 'OID of the table, in the database datid';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_label.blocks_done IS
+    'blocks that have been gone through, of the table or of each partition';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_label.blocks_total IS
+    'blocks of the table, or of its largest partition, when ia3_label began';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_label.rows_labelled IS 'rows updated so far, also those not yet committed';
+COMMENT ON COLUMN @extschema@.ia3_stat_progress_label.started IS 'when ia3_label began';
+GRANT SELECT ON @extschema@.ia3_stat_progress_label TO PUBLIC;

@@ -54,8 +54,12 @@ SELECT ctid_, number::text = "the level"::text AND short = "the level"::text AS 
 -- a label that the column cannot hold: nothing is cut off
 UPDATE tickets SET topic = NULL WHERE id < 3;
 ALTER TABLE tickets ADD narrow varchar(3), ADD flag bool;
+\set VERBOSITY terse
 CALL ia3_label('tickets', 'label_topic', 'body', 'narrow');
+\set VERBOSITY default
+\set VERBOSITY terse
 CALL ia3_label('tickets', 'label_topic', 'body', 'flag');
+\set VERBOSITY default
 -- an integer as the input
 CREATE TABLE label_numbers AS SELECT i AS n, NULL::text AS label FROM generate_series(1, 3) i;
 CALL ia3_label('label_numbers', 'label_topic', 'n', 'label');
@@ -109,7 +113,9 @@ CALL ia3_label('expected', 'label_topic', 'body', 'topic');
 CALL ia3_label('pg_class_oid_index', 'label_topic', 'body', 'topic');
 CALL ia3_label('tickets', 'no_task', 'body', 'topic');
 CALL ia3_label('tickets', 'label_topic@9', 'body', 'topic');
+\set VERBOSITY terse
 CALL ia3_label('tickets', 'label_topic', 'no_column', 'topic');
+\set VERBOSITY default
 CALL ia3_label('tickets', 'label_topic', 'body', 'no_column');
 CALL ia3_label('tickets', 'label_topic', 'body', 'ctid');
 CALL ia3_label('tickets', 'label_topic', 'body', 'topic', 'no_column');
@@ -126,11 +132,19 @@ CALL ia3_label('tickets', 'label_topic', '*', 'topic');
 CALL ia3_label('tickets', 'label_topic', 'body) FROM tickets; DROP TABLE tickets; SELECT (1', 'topic');
 CALL ia3_label('tickets', 'label_topic', 'body) FROM tickets WHERE (true', 'topic');
 CALL ia3_label('tickets', 'label_topic', 'body) UNION SELECT (1', 'topic');
+\set VERBOSITY terse
 CALL ia3_label('tickets', 'label_topic', 'count(*)', 'topic', condition => 'id = 1');
+\set VERBOSITY default
+\set VERBOSITY terse
 CALL ia3_label('tickets', 'label_topic', 'generate_series(1, 2)::text', 'topic');
+\set VERBOSITY default
 CALL ia3_label('tickets', 'label_topic', 'body', 'topic', condition => 'true) OR (false');
+\set VERBOSITY sqlstate
 CALL ia3_label('tickets', 'label_topic', 'body', 'topic', condition => 'id');
+\set VERBOSITY default
+\set VERBOSITY terse
 CALL ia3_label('tickets', 'label_topic', '''no fields''::jsonb', 'topic', condition => 'id = 1');
+\set VERBOSITY default
 CREATE TABLE generated (body text, topic text GENERATED ALWAYS AS (upper(body)) STORED, topics text[]);
 CALL ia3_label('generated', 'label_topic', 'body', 'topic');
 CALL ia3_label('generated', 'label_topic', 'body', 'topics');

@@ -92,7 +92,13 @@ $labelling = start_query($node, $call);
 ok(wait_until(sub { labelled() > 0 }), 'the procedure commits on the way');
 value(q{SELECT ia3_train('topic', 'SELECT text, label FROM shots', steps => 1, seed => 2)});
 cmp_ok(labelled(), '<', ROWS, 'a new version is active in the middle');
+is( value(q{SELECT task, relid::regclass, rows_labelled > 0, blocks_done BETWEEN 1 AND blocks_total, usename = current_user FROM ia3_stat_progress_label}),
+    'topic@1|tickets|t|t|t', 'progress is visible');
+value('CREATE ROLE other');
+is( $node->safe_psql('postgres', q{SET ROLE other; SELECT pid > 0, task IS NULL, rows_labelled IS NULL FROM ia3_stat_progress_label}),
+    't|t|t', 'to others less of it');
 finish_query($labelling);
+is(value('SELECT count(*) FROM ia3_stat_progress_label'), '0', 'until the end');
 is_complete('a new version');
 value(q{SELECT ia3_activate('topic', 1)});
 
@@ -110,6 +116,7 @@ sub interrupted
     my $n = labelled();
     ok($n > 0 && ($n < ROWS || $message eq ''), "$what: $n rows have been labelled");
     is(value('SELECT count(*) FROM log'), $n, "$what: nothing else has been changed");
+    is(value('SELECT count(*) FROM ia3_stat_progress_label'), '0', "$what: no progress is shown");
     is(value(q{SELECT count(*) FROM pg_locks WHERE relation = 'tickets'::regclass}), '0', "$what: no lock remains");
     value($call);
     is_complete($what);

@@ -21,9 +21,11 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/timestamp.h"
 
 #include "label_rows.h"
 #include "label_target.h"
+#include "extension/supervisor/progress.h"
 #include "extension/tasks/procedure.h"
 
 PG_FUNCTION_INFO_V1(ia3_label);
@@ -61,6 +63,7 @@ typedef struct Labelling {
     bool haveInput; /* its type is known */
     int commitRows; /* 0: no commits */
     int64 labelled; /* rows updated */
+    Ia3LabelProgress progress;
     MemoryContext scratch;
     int nSkipped, capSkipped;
     Range *skipped;
@@ -151,6 +154,14 @@ count_rows(Labelling *l, const Range *range)
     return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isNull));
 }
 
+static void
+show_progress(Labelling *l, int64 block)
+{
+    l->progress.blocksDone = Max(l->progress.blocksDone, block);
+    l->progress.rows = l->labelled;
+    Ia3ProgressLabel(l->input.task->task->label, &l->progress);
+}
+
 /* Labels the rows of the range; `wait`: also those that others have locked. Returns how many there were. */
 static int64
 label_range(Labelling *l, const Range *range, bool wait)
@@ -175,6 +186,7 @@ label_range(Labelling *l, const Range *range, bool wait)
         n += (int64) SPI_processed;
         old = MemoryContextSwitchTo(l->scratch);
         store(l, Ia3LabelPredict(&l->input, rows));
+        show_progress(l, range->begin);
         MemoryContextSwitchTo(old);
         MemoryContextReset(l->scratch);
         SPI_freetuptable(rows);
@@ -216,7 +228,10 @@ label_blocks(Labelling *l, int64 from, int64 to, bool wait)
 
     while (from < to) {
         Range range = {from, Min(from + size, to)};
-        int64 count = count_rows(l, &range);
+        int64 count;
+
+        show_progress(l, from);
+        count = count_rows(l, &range);
 
         CHECK_FOR_INTERRUPTS();
         if (l->commitRows > 0 && count > l->commitRows && range.end - range.begin > 1) {
@@ -236,7 +251,12 @@ label_blocks(Labelling *l, int64 from, int64 to, bool wait)
 static void
 run(Labelling *l)
 {
-    label_blocks(l, 0, Ia3LabelBlocks(&l->target), false);
+    const int64 n = Ia3LabelBlocks(&l->target);
+
+    l->progress = (Ia3LabelProgress){
+        .relation = l->target.relation, .blocksTotal = n, .started = GetCurrentTimestamp()};
+    label_blocks(l, 0, n, false);
+    show_progress(l, n);
     for (int i = 0; i < l->nSkipped; i++)
         label_blocks(l, l->skipped[i].begin, l->skipped[i].end, true);
 }
@@ -274,6 +294,7 @@ ia3_label(PG_FUNCTION_ARGS)
         Ia3LabelFree(&l->plans);
     }
     PG_END_TRY();
+    Ia3ProgressEnd();
     labelled = Int64GetDatum(l->labelled);
     Ia3ProcedureEnd(&procedure);
     PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), &labelled, &isNull)));

@@ -1,6 +1,7 @@
 /*
  * progress.c
- *     Progress of training runs, which backends report and the view ia3_stat_progress_train shows to everybody.
+ *     Progress of training runs and of ia3_label, which backends report and the views ia3_stat_progress_train and
+ *     ia3_stat_progress_label show to everybody.
  *
  * A backend owns at most one slot, which it claims when its run starts. It releases the slot when the run ends, when
  * the (sub)transaction that started it ends, and when the backend exits, whichever comes first, so no error path
@@ -22,6 +23,7 @@
 #include "shmem.h"
 
 PG_FUNCTION_INFO_V1(ia3_stat_progress_train);
+PG_FUNCTION_INFO_V1(ia3_stat_progress_label);
 
 static Ia3ProgressSlot *mySlot = NULL;
 static SubTransactionId mySubid;
@@ -51,12 +53,13 @@ at_backend_exit(int code, Datum arg)
     Ia3ProgressEnd();
 }
 
-void
-Ia3ProgressStart(const char *task, int steps)
+/* Claims a slot, which is empty apart from who it belongs to, and returns it with the lock held; NULL if there is none. */
+static Ia3ProgressSlot *
+claim(Ia3ProgressKind kind, const char *task)
 {
     static bool registered = false;
     Ia3ProgressSlot *slots;
-    int n;
+    int n, len = pg_mbcliplen(task, strlen(task), sizeof mySlot->task - 1);
 
     Ia3RequirePreload();
     Ia3ProgressEnd();
@@ -70,25 +73,40 @@ Ia3ProgressStart(const char *task, int steps)
     slots = Ia3ProgressSlots(&n);
     mySubid = GetCurrentSubTransactionId();
     LWLockAcquire(Ia3ProgressLock(), LW_EXCLUSIVE);
-    for (int i = 0; i < n; i++) {
-        Ia3ProgressSlot *slot = &slots[i];
-        int len;
+    for (int i = 0; i < n && mySlot == NULL; i++)
+        if (slots[i].pid == 0)
+            mySlot = &slots[i];
+    if (mySlot == NULL)
+        return NULL;
+    memset(mySlot, 0, sizeof *mySlot);
+    mySlot->pid = MyProcPid;
+    mySlot->kind = kind;
+    mySlot->database = MyDatabaseId;
+    mySlot->user = GetUserId();
+    memcpy(mySlot->task, task, len);
+    return mySlot;
+}
 
-        if (slot->pid != 0)
-            continue;
-        slot->pid = MyProcPid;
-        slot->database = MyDatabaseId;
-        slot->user = GetUserId();
-        len = pg_mbcliplen(task, strlen(task), sizeof slot->task - 1);
-        memcpy(slot->task, task, len);
-        slot->task[len] = '\0';
-        slot->step = 0;
+void
+Ia3ProgressStart(const char *task, int steps)
+{
+    Ia3ProgressSlot *slot = claim(IA3_PROGRESS_TRAIN, task);
+
+    if (slot != NULL) {
         slot->steps = steps;
         slot->loss = slot->rowsPerSecond = slot->secondsLeft = NAN;
         slot->started = GetCurrentTimestamp();
-        mySlot = slot;
-        break;
     }
+    LWLockRelease(Ia3ProgressLock());
+}
+
+void
+Ia3ProgressLabel(const char *task, const Ia3LabelProgress *progress)
+{
+    Ia3ProgressSlot *slot = claim(IA3_PROGRESS_LABEL, task);
+
+    if (slot != NULL)
+        slot->label = *progress;
     LWLockRelease(Ia3ProgressLock());
 }
 
@@ -124,40 +142,56 @@ put_number(Datum *values, bool *nulls, int i, double value)
     nulls[i] = isnan(value);
 }
 
+/* Copies the slots of one kind that are in use. The lock is held, shared, only meanwhile. */
+static Ia3ProgressSlot *
+copy_slots(Ia3ProgressKind kind, int *used)
+{
+    Ia3ProgressSlot *slots, *copy;
+    int n;
+
+    Ia3RequirePreload();
+    slots = Ia3ProgressSlots(&n);
+    copy = palloc(sizeof(Ia3ProgressSlot) * n);
+    *used = 0;
+    LWLockAcquire(Ia3ProgressLock(), LW_SHARED);
+    for (int i = 0; i < n; i++)
+        if (slots[i].pid != 0 && slots[i].kind == kind)
+            copy[(*used)++] = slots[i];
+    LWLockRelease(Ia3ProgressLock());
+    return copy;
+}
+
 /*
- * Returns one row per training run in progress, in all databases. As in pg_stat_activity, the details are visible only
- * to roles that have the privileges of the role that trains, and to pg_read_all_stats; others see that a run is in
- * progress, and for whom. The lock is held, shared, only while the slots are copied.
+ * The columns that every row has, and whether the caller may see the others: as in pg_stat_activity, the details are visible only to
+ * roles that have the privileges of the role that works, and to pg_read_all_stats; others see that something is in progress, and
+ * for whom.
  */
+static bool
+put_owner(const Ia3ProgressSlot *slot, Datum *values)
+{
+    values[0] = Int32GetDatum(slot->pid);
+    values[1] = ObjectIdGetDatum(slot->database);
+    values[2] = ObjectIdGetDatum(slot->user);
+    return has_privs_of_role(GetUserId(), slot->user) ||
+           has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
+}
+
+/* Returns one row per training run in progress, in all databases. */
 Datum
 ia3_stat_progress_train(PG_FUNCTION_ARGS)
 {
     ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-    Ia3ProgressSlot *slots, *copy;
-    int n, used = 0;
+    Ia3ProgressSlot *slots;
+    int n;
 
-    Ia3RequirePreload();
     Ia3InitMaterializedSRF(fcinfo);
-
-    slots = Ia3ProgressSlots(&n);
-    copy = palloc(sizeof(Ia3ProgressSlot) * n);
-    LWLockAcquire(Ia3ProgressLock(), LW_SHARED);
-    for (int i = 0; i < n; i++)
-        if (slots[i].pid != 0)
-            copy[used++] = slots[i];
-    LWLockRelease(Ia3ProgressLock());
-
-    for (int i = 0; i < used; i++) {
-        Ia3ProgressSlot *slot = &copy[i];
+    slots = copy_slots(IA3_PROGRESS_TRAIN, &n);
+    for (int i = 0; i < n; i++) {
+        const Ia3ProgressSlot *slot = &slots[i];
         Datum values[10] = {0};
         bool nulls[10] = {false};
-        bool visible = has_privs_of_role(GetUserId(), slot->user) ||
-                       has_privs_of_role(GetUserId(), ROLE_PG_READ_ALL_STATS);
 
-        values[0] = Int32GetDatum(slot->pid);
-        values[1] = ObjectIdGetDatum(slot->database);
-        values[2] = ObjectIdGetDatum(slot->user);
-        if (visible) {
+        if (put_owner(slot, values)) {
             values[3] = CStringGetTextDatum(slot->task);
             nulls[3] = slot->task[0] == '\0';
             values[4] = Int32GetDatum(slot->step);
@@ -167,8 +201,36 @@ ia3_stat_progress_train(PG_FUNCTION_ARGS)
             put_number(values, nulls, 8, slot->secondsLeft);
             values[9] = TimestampTzGetDatum(slot->started);
         } else
-            for (int column = 3; column < 10; column++)
-                nulls[column] = true;
+            memset(nulls + 3, true, sizeof nulls - 3);
+        tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
+    }
+    return (Datum) 0;
+}
+
+/* Returns one row per table that ia3_label is labelling, in all databases. */
+Datum
+ia3_stat_progress_label(PG_FUNCTION_ARGS)
+{
+    ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
+    Ia3ProgressSlot *slots;
+    int n;
+
+    Ia3InitMaterializedSRF(fcinfo);
+    slots = copy_slots(IA3_PROGRESS_LABEL, &n);
+    for (int i = 0; i < n; i++) {
+        const Ia3LabelProgress *label = &slots[i].label;
+        Datum values[9] = {0};
+        bool nulls[9] = {false};
+
+        if (put_owner(&slots[i], values)) {
+            values[3] = CStringGetTextDatum(slots[i].task);
+            values[4] = ObjectIdGetDatum(label->relation);
+            values[5] = Int64GetDatum(label->blocksDone);
+            values[6] = Int64GetDatum(label->blocksTotal);
+            values[7] = Int64GetDatum(label->rows);
+            values[8] = TimestampTzGetDatum(label->started);
+        } else
+            memset(nulls + 3, true, sizeof nulls - 3);
         tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
     }
     return (Datum) 0;
