@@ -128,7 +128,9 @@ CALL ia3_label('tickets', 'label_topic', '', 'topic');
 CALL ia3_label('tickets', 'label_topic', 'body, id', 'topic');
 CALL ia3_label('tickets', 'label_topic', 'body AS topic', 'topic');
 CALL ia3_label('tickets', 'label_topic', 'body ||', 'topic');
+\set VERBOSITY sqlstate
 CALL ia3_label('tickets', 'label_topic', '*', 'topic');
+\set VERBOSITY default
 CALL ia3_label('tickets', 'label_topic', 'body) FROM tickets; DROP TABLE tickets; SELECT (1', 'topic');
 CALL ia3_label('tickets', 'label_topic', 'body) FROM tickets WHERE (true', 'topic');
 CALL ia3_label('tickets', 'label_topic', 'body) UNION SELECT (1', 'topic');
