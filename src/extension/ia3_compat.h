@@ -35,6 +35,22 @@
 #define ROLE_PG_WRITE_SERVER_FILES DEFAULT_ROLE_WRITE_SERVER_FILES
 #endif
 
+/*
+ * 14: a condition on ctid reads a range of blocks; before, every place where a block (of 8 kB) could have a row is listed. A format
+ * with the table's name for the blocks from $1 up to but not including $2.
+ */
+#if PG_VERSION_NUM >= 140000
+#define IA3_ROWS_IN_BLOCKS                                                                                   \
+    "%1$s.ctid OPERATOR(pg_catalog.>=) pg_catalog.format('(%%s,0)', $1)::pg_catalog.tid"                     \
+    " AND %1$s.ctid OPERATOR(pg_catalog.<) pg_catalog.format('(%%s,0)', $2)::pg_catalog.tid"
+#else
+#define IA3_ROWS_IN_BLOCKS                                                                                   \
+    "%1$s.ctid OPERATOR(pg_catalog.=) ANY (ARRAY(SELECT pg_catalog.format('(%%s,%%s)', b, "                  \
+    "o)::pg_catalog.tid"                                                                                     \
+    " FROM pg_catalog.generate_series($1, $2 OPERATOR(pg_catalog.-) 1) b, pg_catalog.generate_series(1, "    \
+    "291) o))"
+#endif
+
 /* 14: raw_parser() parses more than statements */
 #if PG_VERSION_NUM >= 140000
 #define Ia3RawParser(text) raw_parser((text), RAW_PARSE_DEFAULT)

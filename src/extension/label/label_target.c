@@ -154,18 +154,6 @@ Ia3LabelCheck(const Ia3LabelTarget *target)
 
 #define EQUALS " OPERATOR(pg_catalog.=) "
 
-#if PG_VERSION_NUM >= 140000
-#define IN_BLOCKS                                                                                            \
-    "%1$s.ctid OPERATOR(pg_catalog.>=) pg_catalog.format('(%%s,0)', $1)::pg_catalog.tid"                     \
-    " AND %1$s.ctid OPERATOR(pg_catalog.<) pg_catalog.format('(%%s,0)', $2)::pg_catalog.tid"
-#else
-#define IN_BLOCKS                                                                                            \
-    "%1$s.ctid" EQUALS "ANY (ARRAY(SELECT pg_catalog.format('(%%s,%%s)', b, o)::pg_catalog.tid"              \
-    " FROM pg_catalog.generate_series($1, $2 OPERATOR(pg_catalog.-) 1) b,"                                   \
-    " pg_catalog.generate_series(1, " CppAsString2(MAX_ROWS_OF_BLOCK) ") o))"
-#define MAX_ROWS_OF_BLOCK 291 /* MaxHeapTuplesPerPage of blocks of 8 kB */
-#endif
-
 /* "FROM … WHERE …" of the rows that have no label yet, or not this version's. */
 static void
 put_rows(StringInfo sql, const Ia3LabelTarget *t, int version)
@@ -174,7 +162,7 @@ put_rows(StringInfo sql, const Ia3LabelTarget *t, int version)
     const char *label = quote_identifier(t->label);
 
     appendStringInfo(sql, " FROM %s WHERE ", t->name);
-    appendStringInfo(sql, IN_BLOCKS, table);
+    appendStringInfo(sql, IA3_ROWS_IN_BLOCKS, table);
     if (t->version == NULL)
         appendStringInfo(sql, " AND %s.%s IS NULL", table, label);
     else {
