@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 13
+#define IA3_PROTOCOL_VERSION 14
 #define IA3_FRAME_HEADER     9 /* length, type, request */
 #define IA3_MAX_FRAME                                                                                        \
     (512u * 1024 * 1024) /* twice as much must be a little more than palloc's limit at most (layouts.c) */
@@ -47,6 +47,7 @@
 #define IA3_MAX_DIGESTS (1u << 12) /* adapters */
 #define IA3_MAX_RUNS    (1u << 10) /* of TRAIN_RUNS */
 #define IA3_MAX_LINEAR  (1u << 24) /* see LINEAR; a fold takes seconds then */
+#define IA3_MAX_WEIGHT  1e12       /* of a training example */
 #define IA3_TOKEN_BYTES 64u        /* pieces are short; usual ones have fewer bytes */
 
 typedef enum Ia3Message {
@@ -131,6 +132,8 @@ typedef enum Ia3Message {
  *          list<list<str choice>>            choice sets
  *          list<u32 choice set index, u32 label index in the set, list<input>>   examples; the inputs are the
  *          example rendered with each template, at least one
+ *          list<f64 weight>                  of the examples in their order, or empty: all weigh the same. A weight is a
+ *                                            number from 0 to IA3_MAX_WEIGHT; one at least is positive. Only ratios matter
  * PROGRESS: u32 step (done), u32 steps (of all members of an ensemble together), f64 loss, f64 examples per second, f64 seconds left, u32 inputs that were
  *          truncated, u32 inputs. It is sent at most every 200 ms and once at the last step.
  * TRAIN_OK: str safetensors (PEFT adapter_model.safetensors, fp32), str metrics (a JSON object: "loss",
@@ -141,9 +144,10 @@ typedef enum Ia3Message {
  *          exactly, bit for bit, as if there had been no pause; else empty
  *
  * TRAIN_RUNS: several training runs on parts of the same examples: the folds of a cross-validation, for example.
- *          As TRAIN, with `stop` 0 and an empty state, and after the examples:
- *          list<u64 seed, list<u32 example>>    runs, at least one and at most IA3_MAX_RUNS, each with at least one example
- *          A run does what a TRAIN with these examples, in this order, and this seed would do; the recipe's seed does not
+ *          As TRAIN, with `stop` 0 and an empty state, and after the examples, instead of weights:
+ *          list<u64 seed, list<u32 example>, list<f64 weight>>    runs, at least one and at most IA3_MAX_RUNS, each with at
+ *          least one example; weights are of the run's examples, as in TRAIN
+ *          A run does what a TRAIN with these examples, in this order, these weights and this seed would do; the recipe's seed does not
  *          matter. As many runs as fit in a pass are trained together. PROGRESS counts the steps of all runs together.
  * TRAIN_RUNS_OK: list<str safetensors, str metrics, u32 number of examples>, as in TRAIN_OK, in the order of the runs
  *

@@ -99,6 +99,14 @@ test_default_recipe(void)
                          .label = 1};
 }
 
+static void
+put_weights(ia3_writer *w, const double *weights, uint32_t n)
+{
+    ia3_put_u32(w, n);
+    for (uint32_t i = 0; i < n; i++)
+        ia3_put_f64(w, weights[i]);
+}
+
 void
 test_put_training(test_client *c, const test_recipe *r)
 {
@@ -138,10 +146,13 @@ test_put_training(test_client *c, const test_recipe *r)
     }
     if (r->runs)
         ia3_put_u32(w, r->n_runs);
+    else
+        put_weights(w, r->only ? r->only->weights : r->weights, r->only ? r->only->n_weights : r->n_weights);
     for (uint32_t k = 0; r->runs && k < r->n_runs; k++) {
         ia3_put_u64(w, r->runs[k].seed);
         ia3_put_u32(w, r->runs[k].n);
         for (uint32_t i = 0; i < r->runs[k].n; i++)
             ia3_put_u32(w, r->runs[k].examples[i]);
+        put_weights(w, r->runs[k].weights, r->runs[k].n_weights);
     }
 }

@@ -52,12 +52,16 @@ typedef struct test_recipe {
     const struct test_run *only; /* NULL = all examples, else those of this run */
     const struct test_run *runs; /* [n_runs]; NULL = TRAIN, else TRAIN_RUNS */
     uint32_t n_runs;
+    const double *weights; /* [n_weights] of the examples of TRAIN */
+    uint32_t n_weights;
 } test_recipe;
 
 /* A run of TRAIN_RUNS. */
 typedef struct test_run {
     uint64_t seed;
     uint32_t n, examples[4];
+    uint32_t n_weights;
+    double weights[4];
 } test_run;
 
 /* Four examples, two labels. */

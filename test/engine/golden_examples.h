@@ -13,6 +13,7 @@ typedef struct golden_examples {
     ia3_train_example e[GOLDEN_EXAMPLES]; /* one text each */
     int32_t *ids[GOLDEN_EXAMPLES];
     int n_ids[GOLDEN_EXAMPLES];
+    const double *weights; /* [GOLDEN_EXAMPLES] for jobs; NULL: all weigh the same */
 } golden_examples;
 
 /* A method's standard variant with some options changed, as JSON. */
@@ -31,6 +32,7 @@ static const int golden_no_texts[64]; /* every example's first text */
 static inline void
 golden_examples_open(const golden *g, golden_examples *x)
 {
+    x->weights = NULL;
     for (int i = 0; i < GOLDEN_EXAMPLES; i++) {
         char prefix[32];
         snprintf(prefix, sizeof prefix, "example.%d", i);

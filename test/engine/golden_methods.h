@@ -175,6 +175,8 @@ golden_job(const golden *g, const golden_examples *x, const ia3_recipe *recipe, 
     ia3_error err = {0};
     ia3_train *t = ia3_train_create(g->m, x->e, GOLDEN_EXAMPLES, recipe, init, &err);
     golden_ok(t, &err);
+    if (x->weights)
+        golden_ok(ia3_train_weigh(t, x->weights, &err), &err);
     return t;
 }
 

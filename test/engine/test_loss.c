@@ -1,6 +1,7 @@
 /*
  * test_loss.c
- *     T-Few's losses: values computed by hand, gradients compared with differences, both ways of averaging.
+ *     T-Few's losses: values computed by hand, gradients compared with differences, both ways of averaging, with weights of
+ *     examples.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -25,8 +26,10 @@ typedef struct fixture {
     float lp[32];
 } fixture;
 
+static const double equal[2] = {1, 1}, unequal[2] = {0.3, 1.7};
+
 static void
-set_up(fixture *f, bool chains)
+set_up(fixture *f, bool chains, const double weights[2])
 {
     const int32_t a0[] = {5, 6, EOS}, a1[] = {7, EOS}, b0[] = {5, EOS}, b1[] = {6, EOS}, b2[] = {7, 8, EOS};
     int bad_a, bad_b;
@@ -36,9 +39,13 @@ set_up(fixture *f, bool chains)
         ia3_choices_create((const int32_t *const[]){a0, a1}, (const int[]){3, 2}, 2, 0, &bad_a, &bad_b, &err);
     f->c[1] = ia3_choices_create((const int32_t *const[]){b0, b1, b2}, (const int[]){2, 2, 3}, 3, 0, &bad_a,
                                  &bad_b, &err);
-    f->e[0] = (ia3_loss_example){.choices = f->c[0], .label = 0, .first_pair = 0, .chains = chains};
-    f->e[1] =
-        (ia3_loss_example){.choices = f->c[1], .label = 2, .first_pair = f->c[0]->n_pairs, .chains = chains};
+    f->e[0] = (ia3_loss_example){
+        .choices = f->c[0], .label = 0, .first_pair = 0, .weight = weights[0], .chains = chains};
+    f->e[1] = (ia3_loss_example){.choices = f->c[1],
+                                 .label = 2,
+                                 .first_pair = f->c[0]->n_pairs,
+                                 .weight = weights[1],
+                                 .chains = chains};
     f->n_pairs = f->c[0]->n_pairs + f->c[1]->n_pairs; /* no shared first tokens: as many as in chains */
     for (int i = 0; i < f->n_pairs; i++)
         f->lp[i] = -0.2f - 0.37f * (float) ((i * 7) % 11);
@@ -56,7 +63,7 @@ static const ia3_recipe recipe = {
 
 /* The definitions once more, for chains, in the simplest form. */
 static ia3_losses
-expected(const float *lp, bool each)
+expected(const float *lp, bool each, const double w[2])
 {
     /* token counts per choice, in chain order */
     const int len[2][3] = {{3, 2, 0}, {2, 2, 3}}, n[2] = {2, 3}, gold[2] = {0, 2};
@@ -81,32 +88,40 @@ expected(const float *lp, bool each)
     }
     ia3_losses l;
     if (each) {
-        l.lm = (lm[0] / gold_tokens[0] + lm[1] / gold_tokens[1]) / 8;
-        l.unlikelihood = (ul[0] / wrong_tokens[0] + ul[1] / wrong_tokens[1]) / 8;
-        l.length_norm = (ce[0] + ce[1]) / 8;
+        l.lm = (w[0] * lm[0] / gold_tokens[0] + w[1] * lm[1] / gold_tokens[1]) / 8;
+        l.unlikelihood = (w[0] * ul[0] / wrong_tokens[0] + w[1] * ul[1] / wrong_tokens[1]) / 8;
+        l.length_norm = (w[0] * ce[0] + w[1] * ce[1]) / 8;
     } else {
-        l.lm = (lm[0] + lm[1]) / (gold_tokens[0] + gold_tokens[1]);
-        l.unlikelihood = (ul[0] + ul[1]) / (wrong_tokens[0] + wrong_tokens[1]);
-        l.length_norm = (ce[0] + ce[1]) / 2;
+        l.lm = (w[0] * lm[0] + w[1] * lm[1]) / (gold_tokens[0] + gold_tokens[1]);
+        l.unlikelihood = (w[0] * ul[0] + w[1] * ul[1]) / (wrong_tokens[0] + wrong_tokens[1]);
+        l.length_norm = (w[0] * ce[0] + w[1] * ce[1]) / 2;
     }
     l.total = l.lm + l.unlikelihood + l.length_norm;
     return l;
 }
 
 static void
-values_in(Ia3LossAveraging averaging)
+values_with(Ia3LossAveraging averaging, const double weights[2])
 {
     fixture f;
-    set_up(&f, true);
+    set_up(&f, true, weights);
     ia3_recipe r = recipe;
     r.averaging = averaging;
     float dlp[32] = {0};
-    ia3_losses got = ia3_loss(f.e, 2, &r, f.lp, dlp), want = expected(f.lp, averaging == IA3_LOSS_EXAMPLE);
+    ia3_losses got = ia3_loss(f.e, 2, &r, f.lp, dlp),
+               want = expected(f.lp, averaging == IA3_LOSS_EXAMPLE, weights);
     assert_near(got.lm, want.lm, 1e-12);
     assert_near(got.unlikelihood, want.unlikelihood, 1e-12);
     assert_near(got.length_norm, want.length_norm, 1e-12);
     assert_near(got.total, want.total, 1e-12);
     tear_down(&f);
+}
+
+static void
+values_in(Ia3LossAveraging averaging)
+{
+    values_with(averaging, equal);
+    values_with(averaging, unequal);
 }
 
 static void
@@ -121,19 +136,19 @@ values_per_example(void **state)
     values_in(IA3_LOSS_EXAMPLE);
 }
 
-/* Each weight alone and all together, both ways of averaging, chains and tries. */
+/* Each weight of a loss alone and all together, both ways of averaging, chains and tries, with and without weights of examples. */
 static void
 gradients_match_differences(void **state)
 {
     const double weights[4][3] = {{1, 0, 0}, {0, 1, 0}, {0, 0, 1}, {0.5, 2, 3}};
-    for (int k = 0; k < 16; k++) {
+    for (int k = 0; k < 32; k++) {
         fixture f;
-        set_up(&f, k & 1);
+        set_up(&f, k & 1, k < 16 ? equal : unequal);
         ia3_recipe r = recipe;
         r.averaging = k & 2 ? IA3_LOSS_EXAMPLE : IA3_LOSS_BATCH;
-        r.lm_weight = weights[k / 4][0];
-        r.unlikelihood_weight = weights[k / 4][1];
-        r.length_norm_weight = weights[k / 4][2];
+        r.lm_weight = weights[k / 4 % 4][0];
+        r.unlikelihood_weight = weights[k / 4 % 4][1];
+        r.length_norm_weight = weights[k / 4 % 4][2];
         float dlp[32] = {0}, unused[32];
         ia3_loss(f.e, 2, &r, f.lp, dlp);
         for (int i = 0; i < f.n_pairs; i++) {
@@ -158,7 +173,7 @@ one_choice(void **state)
     ia3_error err = {0};
     ia3_choices *c =
         ia3_choices_create((const int32_t *const[]){a0}, (const int[]){2}, 1, 0, &bad_a, &bad_b, &err);
-    ia3_loss_example e = {.choices = c, .label = 0, .chains = true};
+    ia3_loss_example e = {.choices = c, .label = 0, .weight = 1, .chains = true};
     float lp[2] = {-1, -3}, dlp[2] = {0};
     ia3_losses l = ia3_loss(&e, 1, &recipe, lp, dlp);
     assert_near(l.lm, 2, 1e-12);

@@ -3,6 +3,7 @@
  *     TRAIN_RUNS: several training runs on parts of the same examples have the results that they have one by one.
  */
 #include <fcntl.h>
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,8 +18,11 @@
 #define BACKBONE "test/backbone"
 #define RUNS     5
 
-static const test_run runs[RUNS] = {
-    {7, 3, {1, 2, 3}}, {8, 2, {3, 0}}, {9, 4, {0, 1, 2, 3}}, {7, 3, {3, 2, 1}}, {1ull << 40, 1, {2}}};
+static const test_run runs[RUNS] = {{7, 3, {1, 2, 3}, 0, {0}},
+                                    {8, 2, {3, 0}, 2, {1, 5}},
+                                    {9, 4, {0, 1, 2, 3}, 4, {0.5, 3, 0, 1}},
+                                    {7, 3, {3, 2, 1}, 0, {0}},
+                                    {1ull << 40, 1, {2}, 1, {0.125}}};
 
 static void
 start(test_engine *e, const char *max_batch_tokens)
@@ -220,14 +224,17 @@ test_memory(void **state)
 static void
 test_invalid(void **state)
 {
-    static const test_run outside[] = {{7, 1, {4}}}, empty[] = {{7, 1, {0}}, {8, 0, {0}}};
+    static const test_run outside[] = {{7, 1, {4}, 0, {0}}},
+                          empty[] = {{7, 1, {0}, 0, {0}}, {8, 0, {0}, 0, {0}}};
+    static const test_run few[] = {{7, 2, {0, 1}, 1, {1}}}, negative[] = {{7, 2, {0, 1}, 2, {1, -1}}};
+    static const double zeros[4] = {0}, not_a_number[4] = {1, NAN, 1, 1}, large[4] = {1, 1, 1, 2e12};
     static const uint8_t anything[4];
     test_engine e;
     test_client c;
     start(&e, "4096");
     test_client_open(&c, &e);
-    test_recipe bad[5];
-    for (int i = 0; i < 5; i++)
+    test_recipe bad[11];
+    for (int i = 0; i < 11; i++)
         bad[i] = make_recipe();
     bad[0].n_runs = 0;
     bad[1].runs = outside;
@@ -237,11 +244,26 @@ test_invalid(void **state)
     bad[3].stop = 3;
     bad[4].state = anything;
     bad[4].state_len = sizeof anything;
-    static const char *const messages[] = {
-        "there are no training runs", "training run 0 refers to example 4 of 4",
-        "training run 1 has no examples", "several training runs cannot be paused",
-        "several training runs cannot be paused"};
-    for (int i = 0; i < 5; i++) {
+    bad[5].runs = few;
+    bad[6].runs = negative;
+    bad[5].n_runs = bad[6].n_runs = 1;
+    for (int i = 7; i < 11; i++) {
+        bad[i].runs = NULL;
+        bad[i].weights = i == 8 ? not_a_number : i == 9 ? large : zeros;
+        bad[i].n_weights = i == 10 ? 3 : 4;
+    }
+    static const char *const messages[] = {"there are no training runs",
+                                           "training run 0 refers to example 4 of 4",
+                                           "training run 1 has no examples",
+                                           "several training runs cannot be paused",
+                                           "several training runs cannot be paused",
+                                           "there are 1 weights for 2 examples",
+                                           "the weight of example 1 is not a number from 0 to 1e+12",
+                                           "the weights of all examples are zero",
+                                           "the weight of example 1 is not a number from 0 to 1e+12",
+                                           "the weight of example 3 is not a number from 0 to 1e+12",
+                                           "there are 3 weights for 4 examples"};
+    for (int i = 0; i < 11; i++) {
         test_put_training(&c, &bad[i]);
         assert_int_equal(test_call(&c, NULL), IA3_ERROR);
         test_error error = test_get_error(&c.reader);

@@ -180,7 +180,7 @@ static void
 test_cut_messages(void **state)
 {
     static const uint8_t types[] = {IA3_SCORE, IA3_TRAIN, IA3_TRAIN_RUNS};
-    static const test_run runs[] = {{7, 2, {3, 0}}, {8, 1, {2}}};
+    static const test_run runs[] = {{7, 2, {3, 0}, 2, {1, 2}}, {8, 1, {2}, 0, {0}}};
     for (int kind = 0; kind < 3; kind++) {
         test_client c, full = {0};
         test_rows rows = {.sets = {sentiment}, .n_rows = 1, .rows = {{.text = "abc"}}};

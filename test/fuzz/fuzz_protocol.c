@@ -6,6 +6,7 @@
  * SCORE or TRAIN, so that the fuzzer does not have to find valid lengths first. Everything that a parsed message points
  * to is read, so that AddressSanitizer detects pointers outside the frame.
  */
+#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -98,6 +99,22 @@ parse_generate(const uint8_t *data, size_t len)
 }
 
 static void
+check_weights(const ia3_wire_weights *weights, uint32_t n)
+{
+    double *values = ia3_wire_weights_read(weights), sum = 0;
+    if (weights->n != 0 && weights->n != n)
+        abort();
+    for (uint32_t i = 0; i < weights->n; i++) {
+        if (!(values[i] >= 0))
+            abort();
+        sum += values[i];
+    }
+    if (weights->n != 0 && !(sum > 0 && sum < INFINITY))
+        abort();
+    free(values);
+}
+
+static void
 parse_train(Ia3Message type, const uint8_t *data, size_t len)
 {
     ia3_train_message m;
@@ -116,10 +133,14 @@ parse_train(Ia3Message type, const uint8_t *data, size_t len)
         for (uint32_t t = x->first; t < x->first + x->n_texts; t++)
             touch_input(&m.inputs[t]);
     }
-    for (uint32_t k = 0; k < m.n_runs; k++)
+    if (type == IA3_TRAIN)
+        check_weights(&m.weights, m.n_examples);
+    for (uint32_t k = 0; k < m.n_runs; k++) {
         for (uint32_t i = 0; i < m.runs[k].n; i++)
             if (ia3_wire_run_example(&m.runs[k], i) >= m.n_examples)
                 abort();
+        check_weights(&m.runs[k].weights, m.runs[k].n);
+    }
     ia3_train_message_free(&m);
 }
 

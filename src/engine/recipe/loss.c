@@ -96,13 +96,13 @@ ia3_loss(const ia3_loss_example *examples, int n, const ia3_recipe *recipe, cons
     for (int i = 0; i < n; i++) {
         const ia3_loss_example *e = &examples[i];
         double share = each ? recipe->batch_size : 1;
-        double lm_scale = 1 / (share * (each ? e->choices->len[e->label] : correct));
-        double norm_scale = 1.0 / (each ? recipe->batch_size : n);
+        double lm_scale = e->weight / (share * (each ? e->choices->len[e->label] : correct));
+        double norm_scale = e->weight / (each ? recipe->batch_size : n);
         double tokens = each ? wrong_tokens(e) : wrong;
         l.lm += lm_scale * add_lm(e, recipe->lm_weight * lm_scale, lp, dlp);
         l.length_norm += norm_scale * add_length_norm(e, recipe->length_norm_weight * norm_scale, lp, dlp);
         if (tokens > 0) {
-            double wrong_scale = 1 / (share * tokens);
+            double wrong_scale = e->weight / (share * tokens);
             l.unlikelihood +=
                 wrong_scale * add_unlikelihood(e, recipe->unlikelihood_weight * wrong_scale, lp, dlp);
         }

@@ -15,6 +15,7 @@ typedef struct ia3_loss_example {
     const ia3_choices *choices;
     int label;      /* the position of the correct choice */
     int first_pair; /* the example's first pair */
+    double weight;  /* of the example among all of its training run, with a mean of 1 (ia3_train_weigh) */
     bool chains;    /* pairs are in the order of choices, then tokens; else choices->choice_pairs has them */
 } ia3_loss_example;
 
@@ -24,11 +25,14 @@ typedef struct ia3_losses {
 
 /*
  * Computes the losses of n examples from lp [pairs], and adds dL/dlp to dlp [pairs], where L = Σ weight·loss with the
- * weights of the recipe:
+ * weights of the recipe, and w is the weight of a token's example:
  *
- *   lm            = -Σ lp / Σ 1                     over the tokens of the correct choices
- *   length_norm   = mean over examples of CE(softmax(-s), correct choice),  s_c = Σ_t (-lp_ct) / len_c
- *   unlikelihood  = -Σ log(1.01 - exp lp) / Σ 1     over the tokens of the wrong choices
+ *   lm            = -Σ w lp / Σ 1                   over the tokens of the correct choices
+ *   length_norm   = Σ w CE(softmax(-s), correct choice) / Σ 1   over the examples,  s_c = Σ_t (-lp_ct) / len_c
+ *   unlikelihood  = -Σ w log(1.01 - exp lp) / Σ 1   over the tokens of the wrong choices
+ *
+ * The denominators count tokens and examples whatever they weigh. The mean weight of the whole run is 1, so they do not change
+ * the scale; a batch's own Σ w would undo the weights in batches whose examples all have the same.
  *
  * The reference implementation adds a constant for masked positions, which has no gradient and is left out here. With
  * IA3_LOSS_BATCH the sums are over the whole batch. With IA3_LOSS_EXAMPLE they are over each example, and the sum of

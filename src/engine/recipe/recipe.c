@@ -1,6 +1,6 @@
 /*
  * recipe.c
- *     The limits of the parameters of a training run. Nothing else defines them.
+ *     The limits of the parameters of a training run, and of its examples' weights. Nothing else defines them.
  */
 #include "recipe.h"
 
@@ -64,4 +64,17 @@ ia3_recipe_check(const ia3_recipe *r, ia3_error *err)
             err, "At least one of lm_weight, unlikelihood_weight and length_norm_weight must be positive.");
     }
     return true;
+}
+
+bool
+ia3_recipe_check_weights(const double *weights, size_t n, ia3_error *err)
+{
+    bool positive = false;
+    for (size_t i = 0; i < n; i++) {
+        if (!(weights[i] >= 0 && weights[i] <= IA3_MAX_WEIGHT)) /* nor is NaN */
+            return ia3_fail(err, IA3_E_INVALID, "the weight of example %zu is not a number from 0 to %g", i,
+                            IA3_MAX_WEIGHT);
+        positive = positive || weights[i] > 0;
+    }
+    return positive || ia3_fail(err, IA3_E_INVALID, "the weights of all examples are zero");
 }

@@ -33,4 +33,7 @@ extern const ia3_recipe_limit ia3_recipe_limits[IA3_N_RECIPE_LIMITS];
 /* Checks that every parameter is in its range; the error IA3_E_INVALID names the first one that is not. */
 bool ia3_recipe_check(const ia3_recipe *recipe, ia3_error *err);
 
+/* Checks the weights [n] of a run's examples: IA3_E_INVALID unless all are numbers from 0 to IA3_MAX_WEIGHT, and one is positive. */
+bool ia3_recipe_check_weights(const double *weights, size_t n, ia3_error *err);
+
 #endif

@@ -25,6 +25,7 @@ struct ia3_train {
     ia3_model *m;
     const ia3_layout *layout; /* of the recipe's variant */
     ia3_train_example *examples;
+    double *weights; /* [n] of the examples, with a mean of 1; NULL: all are 1 */
     int n;
     ia3_recipe recipe;
     double dropout; /* the probability in use; never negative */
@@ -166,10 +167,38 @@ ia3_train_free(ia3_train *t)
         ia3_model_release_backward(t->m);
     ia3_layout_release(t->layout);
     free(t->examples);
+    free(t->weights);
     free(t->order);
     free(t->batch);
     free(t->texts);
     free(t);
+}
+
+/* --- weights of examples --- */
+
+/* Dividing by the largest first keeps the sum of tiny weights exact enough, and makes equal ones exactly 1. */
+bool
+ia3_train_weigh(ia3_train *t, const double *weights, ia3_error *err)
+{
+    double largest = 0, sum = 0;
+    if (!ia3_recipe_check_weights(weights, (size_t) t->n, err))
+        return false;
+    for (int i = 0; i < t->n; i++)
+        largest = fmax(largest, weights[i]);
+    t->weights = ia3_alloc_array(t->n, sizeof *t->weights);
+    for (int i = 0; i < t->n; i++) {
+        t->weights[i] = weights[i] / largest;
+        sum += t->weights[i];
+    }
+    for (int i = 0; i < t->n; i++)
+        t->weights[i] *= t->n / sum;
+    return true;
+}
+
+static double
+weight_of(const ia3_train *t, int example)
+{
+    return t->weights ? t->weights[example] : 1;
 }
 
 /* --- sampling --- */
@@ -219,6 +248,7 @@ typedef struct share {
     ia3_train *job;
     const int *examples, *texts;
     int n;
+    bool squared; /* the gradient will be squared, and its square is to have the example's weight */
     ia3_loss_example *loss;
     ia3_losses losses;
     double flops;
@@ -245,12 +275,16 @@ add_share(train_pass *tp, share *s)
     s->loss = ia3_alloc_array(s->n, sizeof *s->loss);
     for (int i = 0; i < s->n; i++) {
         const ia3_train_example *e = &t->examples[s->examples[i]];
+        const double weight = weight_of(t, s->examples[i]);
         ia3_batch_add_input(&tp->batch, e->ids[s->texts[i]], e->n_ids[s->texts[i]], slot);
         bool chains = t->dropout > 0;
         int first = chains ? ia3_batch_add_chains(&tp->batch, e->choices)
                            : ia3_batch_add_trie(&tp->batch, e->choices);
-        s->loss[i] = (ia3_loss_example){
-            .choices = e->choices, .label = e->label, .first_pair = first, .chains = chains};
+        s->loss[i] = (ia3_loss_example){.choices = e->choices,
+                                        .label = e->label,
+                                        .first_pair = first,
+                                        .weight = s->squared ? sqrt(weight) : weight,
+                                        .chains = chains};
     }
 }
 
@@ -469,7 +503,7 @@ draw_for_mask(ia3_train *t, ia3_error *err)
 {
     if (t->n_batch == 0)
         sample(t, 1);
-    share s = {.job = t, .examples = t->batch, .texts = t->texts, .n = 1};
+    share s = {.job = t, .examples = t->batch, .texts = t->texts, .n = 1, .squared = true};
     if (!compute(t->m, &s, 1, err))
         return false;
     ia3_parameters_add_squares(&t->parameters);
@@ -621,6 +655,8 @@ fingerprint(const ia3_train *t)
         h = mix_in(h, (uint64_t) e->n_texts);
         for (int k = 0; k < e->n_texts; k++)
             h = mix_in_ids(h, e->ids[k], e->n_ids[k]);
+        if (weight_of(t, i) != 1) /* so states of runs without weights keep their hash */
+            h = mix_in_double(h, weight_of(t, i));
     }
     return h;
 }

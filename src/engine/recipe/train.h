@@ -38,6 +38,15 @@ ia3_train *ia3_train_create(ia3_model *m, const ia3_train_example *examples, int
 void ia3_train_free(ia3_train *t);
 
 /*
+ * Gives the job's examples weights [n], before anything else is done with it; without this call all weigh the same. Only
+ * ratios matter: the weights are multiplied by n / Σ weights, so that their mean is 1. An example of weight 2 counts as two
+ * of weight 1 would, but is drawn as often; one of weight 0 is drawn, too. loss.h says how weights enter the losses; in the
+ * choice of a FISH mask they are factors of the squared gradients. IA3_E_INVALID unless all are numbers from 0 to
+ * IA3_MAX_WEIGHT, and one is positive.
+ */
+bool ia3_train_weigh(ia3_train *t, const double *weights, ia3_error *err);
+
+/*
  * Does one optimizer step of every job in `jobs`, or, before the first step of a method that trains only some of the
  * weights, one of the draws that decide which (the report then has step 0). No job is finished. All examples are in one
  * pass, except that jobs with weights of their own have one each, as has every draw. Each job's result is what it would
@@ -57,8 +66,8 @@ void ia3_train_values(ia3_train *t, float *values);
 /*
  * _save returns the job's state after the steps so far: what is trained, the second moments, and the position in the
  * random order of the examples. It is malloc'd, *len bytes (about 8 per value that is trained). It fails with
- * IA3_E_INVALID before the weights that are trained have been chosen. A new job with the same examples and recipe
- * (except for `stop`) that restores this state before its first step continues exactly as this job would, bit for bit.
+ * IA3_E_INVALID before the weights that are trained have been chosen. A new job with the same examples, weights of examples and
+ * recipe (except for `stop`) that restores this state before its first step continues exactly as this job would, bit for bit.
  * _restore fails with IA3_E_INVALID if the state belongs to other examples, another recipe or another
  * layout, or is not a valid state at all, and with IA3_E_UNSUPPORTED for other optimizers than Adafactor and averages.
  */

@@ -376,10 +376,37 @@ ia3_wire_run_example(const ia3_wire_run *run, uint32_t i)
     return ia3_get_u32(&r);
 }
 
+/* Reads a list of weights, where it lies in the frame. */
+static void
+get_weights(ia3_reader *r, ia3_wire_weights *weights)
+{
+    weights->n = ia3_get_count(r, sizeof(double));
+    weights->raw = ia3_get_bytes(r, (size_t) weights->n * sizeof(double));
+}
+
+double *
+ia3_wire_weights_read(const ia3_wire_weights *weights)
+{
+    if (weights->n == 0)
+        return NULL;
+    double *values = ia3_alloc_array(weights->n, sizeof *values);
+    ia3_reader r = {.p = weights->raw, .end = weights->raw + weights->n * sizeof(double)};
+    for (uint32_t i = 0; i < weights->n; i++)
+        values[i] = ia3_get_f64(&r);
+    return values;
+}
+
+static bool
+parse_weights(ia3_reader *r, ia3_train_message *m, ia3_error *err)
+{
+    get_weights(r, &m->weights);
+    return !r->bad || malformed(err, "TRAIN");
+}
+
 static bool
 parse_runs(ia3_reader *r, ia3_train_message *m, ia3_error *err)
 {
-    uint32_t n = ia3_get_count(r, 12);
+    uint32_t n = ia3_get_count(r, 16);
     if (r->bad)
         return malformed(err, "TRAIN_RUNS");
     if (n > IA3_MAX_RUNS)
@@ -391,8 +418,23 @@ parse_runs(ia3_reader *r, ia3_train_message *m, ia3_error *err)
         run->seed = ia3_get_u64(r);
         run->n = ia3_get_count(r, sizeof(uint32_t));
         run->examples = ia3_get_bytes(r, (size_t) run->n * sizeof(uint32_t));
+        get_weights(r, &run->weights);
     }
     return !r->bad || malformed(err, "TRAIN_RUNS");
+}
+
+/* Checks the weights of n examples. */
+static bool
+check_weights(const ia3_wire_weights *weights, uint32_t n, ia3_error *err)
+{
+    if (weights->n == 0)
+        return true;
+    if (weights->n != n)
+        return ia3_fail(err, IA3_E_INVALID, "there are %u weights for %u examples", weights->n, n);
+    double *values = ia3_wire_weights_read(weights);
+    bool ok = ia3_recipe_check_weights(values, n, err);
+    free(values);
+    return ok;
 }
 
 static bool
@@ -410,6 +452,8 @@ check_runs(const ia3_train_message *m, ia3_error *err)
             if (ia3_wire_run_example(run, i) >= m->n_examples)
                 return ia3_fail(err, IA3_E_INVALID, "training run %u refers to example %u of %u", k,
                                 ia3_wire_run_example(run, i), m->n_examples);
+        if (!check_weights(&run->weights, run->n, err))
+            return false;
     }
     return true;
 }
@@ -446,9 +490,10 @@ ia3_parse_train(ia3_train_message *m, Ia3Message type, const ia3_method *const *
     if (!parse_recipe(&r, m, methods, err))
         return false;
     if (parse_sets(&r, &m->sets, "TRAIN", err) && parse_examples(&r, m, err) &&
-        (!has_runs || parse_runs(&r, m, err)) && (r.p == r.end || malformed(err, "TRAIN")) &&
-        check_max_tokens(m->max_input_tokens, err) && ia3_recipe_check(&m->recipe, err) &&
-        check_examples(m, err) && (!has_runs || check_runs(m, err)))
+        (has_runs ? parse_runs(&r, m, err) : parse_weights(&r, m, err)) &&
+        (r.p == r.end || malformed(err, "TRAIN")) && check_max_tokens(m->max_input_tokens, err) &&
+        ia3_recipe_check(&m->recipe, err) && check_examples(m, err) &&
+        (has_runs ? check_runs(m, err) : check_weights(&m->weights, m->n_examples, err)))
         return true;
     ia3_train_message_free(m);
     return false;

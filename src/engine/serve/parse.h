@@ -68,11 +68,18 @@ typedef struct ia3_wire_example {
     uint32_t first; /* index in ia3_train_message.inputs */
 } ia3_wire_example;
 
+/* The weights of the examples of a run. */
+typedef struct ia3_wire_weights {
+    uint32_t n;         /* as many as examples; 0: all weigh the same */
+    const uint8_t *raw; /* [n]; see ia3_wire_weights_read */
+} ia3_wire_weights;
+
 /* A run of TRAIN_RUNS. */
 typedef struct ia3_wire_run {
     uint64_t seed;
     uint32_t n;
     const uint8_t *examples; /* [n]; see ia3_wire_run_example */
+    ia3_wire_weights weights;
 } ia3_wire_run;
 
 typedef struct ia3_train_message {
@@ -83,8 +90,9 @@ typedef struct ia3_train_message {
     ia3_wire_sets sets;
     uint32_t n_examples, n_texts;
     ia3_wire_example *examples;
-    ia3_wire_input *inputs; /* [n_texts] */
-    uint32_t n_runs;        /* TRAIN_RUNS; 0: TRAIN */
+    ia3_wire_input *inputs;   /* [n_texts] */
+    ia3_wire_weights weights; /* TRAIN */
+    uint32_t n_runs;          /* TRAIN_RUNS; 0: TRAIN */
     ia3_wire_run *runs;
 } ia3_train_message;
 
@@ -105,6 +113,9 @@ void ia3_wire_field(const ia3_wire_input *input, uint32_t f, uint32_t *begin, ui
 
 /* The example of a run, 0 <= i < run->n: an index of the message's examples. */
 uint32_t ia3_wire_run_example(const ia3_wire_run *run, uint32_t i);
+
+/* Copies the weights to malloc'd memory; NULL if all examples weigh the same. */
+double *ia3_wire_weights_read(const ia3_wire_weights *weights);
 
 bool ia3_digest_is_zero(const uint8_t digest[IA3_DIGEST_LEN]);
 

@@ -26,6 +26,8 @@ take_runs(ia3_request *r)
         ia3_run *run = &r->runs[k];
         run->seed = whole ? r->recipe.seed : r->train.runs[k].seed;
         run->n = whole ? r->n_examples : r->train.runs[k].n;
+        run->weights = ia3_wire_weights_read(whole ? &r->train.weights : &r->train.runs[k].weights);
+        r->bytes += run->weights ? run->n * sizeof *run->weights : 0;
         if (whole)
             continue;
         run->examples = ia3_alloc_array(run->n, sizeof *run->examples);
@@ -361,6 +363,7 @@ ia3_request_free(ia3_request *r, ia3_request_context *x)
     free(r->text_lens);
     for (uint32_t k = 0; k < r->n_runs; k++) {
         free(r->runs[k].examples);
+        free(r->runs[k].weights);
         free(r->runs[k].result.adapter);
         free(r->runs[k].result.metrics);
         free(r->runs[k].result.state);

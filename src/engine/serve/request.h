@@ -52,6 +52,7 @@ typedef struct ia3_run {
     uint64_t seed;
     uint32_t n;         /* examples */
     uint32_t *examples; /* [n] indices in request->examples; NULL: all of them, in their order */
+    double *weights;    /* [n] of the examples; NULL: all weigh the same */
     ia3_train_result result;
 } ia3_run;
 

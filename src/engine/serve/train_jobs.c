@@ -159,7 +159,8 @@ start_member(ia3_trainer *t, ia3_job *job)
         job->train =
             ia3_train_create(t->server->model, examples, (int) job->run->n, &recipe, init, &r->error);
     }
-    return job->train != NULL;
+    return job->train &&
+           (job->run->weights == NULL || ia3_train_weigh(job->train, job->run->weights, &r->error));
 }
 
 static bool

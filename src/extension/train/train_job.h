@@ -14,7 +14,8 @@
 typedef struct Ia3JobRun {
     int64 seed;
     int n;
-    int *examples; /* [n] from 0, in the order in which they count */
+    int *examples;         /* [n] from 0, in the order in which they count */
+    const double *weights; /* [n] of these examples; NULL: all weigh the same */
 } Ia3JobRun;
 
 typedef struct Ia3TrainJob {
@@ -29,7 +30,9 @@ typedef struct Ia3TrainJob {
     void *arg;
     int stop;           /* step after which to pause and return the state; 0: train to the end */
     const bytea *state; /* to resume from; NULL: begin */
-    int nRuns;          /* 0: a single run on all examples, with the recipe's seed */
+    int nWeights;
+    const double *weights; /* [nWeights], of a single run's examples; NULL: all weigh the same */
+    int nRuns;             /* 0: a single run on all examples, with the recipe's seed */
     const Ia3JobRun *runs;
     int part,
         parts; /* the number of this request, from 0, of several equal ones; progress is that of all. 0, 0: one */
