@@ -361,6 +361,9 @@ CREATE FUNCTION @extschema@.ia3_train(
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
     ema pg_catalog.float8 DEFAULT 0,
+    balanced pg_catalog.bool DEFAULT false,
+    class_weights pg_catalog.jsonb DEFAULT NULL,
+    weight_column pg_catalog.text DEFAULT NULL,
     calibrate pg_catalog.bool DEFAULT false
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
@@ -405,6 +408,9 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
     ema pg_catalog.float8 DEFAULT 0,
+    balanced pg_catalog.bool DEFAULT false,
+    class_weights pg_catalog.jsonb DEFAULT NULL,
+    weight_column pg_catalog.text DEFAULT NULL,
     calibrate pg_catalog.bool DEFAULT false,
     INOUT version pg_catalog.int4 DEFAULT NULL
 )
@@ -504,6 +510,9 @@ CREATE FUNCTION @extschema@.ia3_cross_predict(
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
     ema pg_catalog.float8 DEFAULT 0,
+    balanced pg_catalog.bool DEFAULT false,
+    class_weights pg_catalog.jsonb DEFAULT NULL,
+    weight_column pg_catalog.text DEFAULT NULL,
     OUT row_number pg_catalog.int8,
     OUT row_id pg_catalog.text,
     OUT label pg_catalog.text,
@@ -555,6 +564,9 @@ CREATE FUNCTION @extschema@.ia3_cross_validate(
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
     ema pg_catalog.float8 DEFAULT 0,
+    balanced pg_catalog.bool DEFAULT false,
+    class_weights pg_catalog.jsonb DEFAULT NULL,
+    weight_column pg_catalog.text DEFAULT NULL,
     OUT repeat pg_catalog.int4,
     OUT n pg_catalog.int8,
     OUT accuracy pg_catalog.float8,
@@ -613,6 +625,9 @@ CREATE FUNCTION @extschema@.ia3_learning_curve(
     optimizer pg_catalog.text DEFAULT 'adafactor',
     weight_decay pg_catalog.float8 DEFAULT 0,
     ema pg_catalog.float8 DEFAULT 0,
+    balanced pg_catalog.bool DEFAULT false,
+    class_weights pg_catalog.jsonb DEFAULT NULL,
+    weight_column pg_catalog.text DEFAULT NULL,
     OUT size pg_catalog.int4,
     OUT runs pg_catalog.int4,
     OUT n pg_catalog.int8,

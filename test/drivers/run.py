@@ -191,6 +191,8 @@ def test_changes(driver, sql):
     expect(driver, digest, [task], sql.execute(with_literals(digest, ["by SQL"]), None))
     sql.execute("SELECT ia3_drop('by SQL')", None)
     expect(driver, "SELECT ia3_train({}, {}, steps => {})", [task, SHOTS, 20], [(2,)])
+    weighted = "SELECT ia3_train({}, {}, steps => {}, seed => {}, balanced => {}, class_weights => {}, weight_column => {})"
+    expect(driver, weighted, [task, "SELECT body AS text, label, 2 AS trust FROM shots", 20, 7, True, '{"%s": 2}' % CHOICES[0], "trust"], [(3,)])
     train = "CALL ia3_train_task({}, {}, " + ", ".join(f"{name} => {{}}" for name in names) + ")"
     expect(driver, train, ["called " + driver.name] + args[1:], [(1,)])
     expect(driver, digest, ["called " + driver.name], sql.execute(with_literals(digest, [task]), None))

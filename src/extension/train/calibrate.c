@@ -13,6 +13,7 @@
 #include "extension/tasks/catalog.h"
 #include "extension/tasks/versions.h"
 #include "train_job.h"
+#include "weighting.h"
 
 PG_FUNCTION_INFO_V1(ia3_calibrate);
 
@@ -123,12 +124,14 @@ put_examples(ia3_writer *w, void *arg)
 static void
 read_rows(Calibrating *c)
 {
-    Ia3TrainRows *rows = Ia3ReadTrainRows(c->query, c->templates, c->version->templates->n, NULL);
+    const Ia3RowColumns columns = {.weight = c->job.recipe->weightColumn};
+    Ia3TrainRows *rows = Ia3ReadTrainRows(c->query, c->templates, c->version->templates->n, &columns);
 
     for (int i = 0; i < rows->n && c->version->choices == NULL; i++)
         if (rows->rows[i].choices == NULL)
             Ia3RaiseNoChoices(c->version);
     c->examples = Ia3ExamplesLabel(rows, c->version->choices);
+    c->job.weighting = Ia3WeightingMake(c->job.recipe, c->examples);
 }
 
 /* The recorded recipe with what the calibration adds, and with the prompt and the choices that it was made for. */

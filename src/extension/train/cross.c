@@ -92,9 +92,11 @@ Ia3CrossBegin(Ia3Cross *cross, FunctionCallInfo fcinfo, const Ia3Options *option
     cross->templates = Ia3TemplatesParse(recipe->templates, recipe->truncate);
     Ia3TrainPrepare(&cross->job, recipe);
     check_steps(cross);
+    cross->columns.weight = recipe->weightColumn;
     cross->examples = Ia3ExamplesLabel(
         Ia3ReadTrainRows(cross->query, cross->templates, recipe->templates->n, &cross->columns),
         recipe->choices);
+    cross->job.weighting = Ia3WeightingMake(recipe, cross->examples);
     n = cross->examples->rows->n;
     cross->fold = palloc(sizeof(int *) * cross->repeats);
     for (int r = 0; r < cross->repeats; r++) {

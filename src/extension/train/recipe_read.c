@@ -70,6 +70,27 @@ is_string(const Jsonb *recipe, const char *key, const char *expected)
     return value != NULL && strcmp(value, expected) == 0;
 }
 
+static bool
+is_true(const Jsonb *recipe, const char *key)
+{
+    JsonbValue value;
+
+    return getKeyJsonValueFromContainer((JsonbContainer *) &recipe->root, key, strlen(key), &value) != NULL &&
+           value.type == jbvBool && value.val.boolean;
+}
+
+/* A recorded value of any type, which the caller checks; NULL if there is none. */
+static Jsonb *
+recorded(const Jsonb *recipe, const char *key)
+{
+    JsonbValue value;
+
+    if (getKeyJsonValueFromContainer((JsonbContainer *) &recipe->root, key, strlen(key), &value) == NULL ||
+        value.type == jbvNull)
+        return NULL;
+    return JsonbValueToJsonb(&value);
+}
+
 Ia3Recipe *
 Ia3RecipeOfVersion(const Ia3Task *version, const Jsonb *recipe)
 {
@@ -97,6 +118,9 @@ Ia3RecipeOfVersion(const Ia3Task *version, const Jsonb *recipe)
     r->optimizer = is_string(recipe, "optimizer", "adamw") ? IA3_OPTIMIZER_ADAMW : IA3_OPTIMIZER_ADAFACTOR;
     r->weightDecay = number(recipe, "weight_decay", 0);
     r->ema = number(recipe, "ema", 0);
+    r->balanced = is_true(recipe, "balanced");
+    r->classWeights = recorded(recipe, "class_weights");
+    r->weightColumn = string(recipe, "weight_column");
     r->truncate = version->truncate;
     r->hasSeed = has_number(recipe, "seed");
     r->seed = read_seed(recipe);

@@ -13,6 +13,7 @@
 #include "access/htup_details.h"
 #include "funcapi.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/memutils.h"
 
 #include "extension/tasks/procedure.h"
@@ -21,6 +22,7 @@
 #include "examples.h"
 #include "row_hashes.h"
 #include "train_job.h"
+#include "weighting.h"
 
 PG_FUNCTION_INFO_V1(ia3_train);
 PG_FUNCTION_INFO_V1(ia3_train_task);
@@ -37,6 +39,7 @@ typedef struct Training {
     Ia3CalibrationRuns calibrationRuns;
     Ia3HeldOut *heldOut; /* NULL: the version is not calibrated */
     Ia3Calibration calibration;
+    Datum weightMetrics; /* jsonb; 0: all rows weigh the same */
 } Training;
 
 static void
@@ -56,6 +59,7 @@ forget_rows(void *arg)
     MemoryContextDelete(t->rowContext);
     t->rowContext = NULL;
     t->examples = NULL;
+    t->job.weighting = NULL;
 }
 
 /* Copies strings that have to outlive the rows. */
@@ -78,13 +82,17 @@ copy_strings(const Ia3Strings *strings)
 static Ia3Strings *
 read_rows(Training *t)
 {
+    const Ia3RowColumns columns = {.weight = t->recipe->weightColumn};
     MemoryContext old;
 
     t->rowContext = AllocSetContextCreate(CurrentMemoryContext, "ia3 training rows", ALLOCSET_DEFAULT_SIZES);
     old = MemoryContextSwitchTo(t->rowContext);
-    t->examples = Ia3ExamplesLabel(Ia3ReadTrainRows(t->query, t->templates, t->recipe->templates->n, NULL),
-                                   t->recipe->choices);
+    t->examples = Ia3ExamplesLabel(
+        Ia3ReadTrainRows(t->query, t->templates, t->recipe->templates->n, &columns), t->recipe->choices);
+    t->job.weighting = Ia3WeightingMake(t->recipe, t->examples);
     MemoryContextSwitchTo(old);
+    if (t->job.weighting)
+        t->weightMetrics = Ia3WeightingMetrics(t->job.weighting);
     t->rowHashes = Ia3RowHashes(t->examples->rows, t->templates[0]);
     return t->examples->common ? copy_strings(t->examples->common) : NULL;
 }
@@ -122,7 +130,8 @@ store(const Training *t, const Ia3Trained *trained)
         .parentVersion = Ia3TrainParent(&t->job),
         .examples = trained->examples,
         .recipe = Ia3RecipeJson(t->recipe, &context),
-        .metrics = trained->metrics,
+        .metrics = t->weightMetrics ? DirectFunctionCall2(jsonb_concat, trained->metrics, t->weightMetrics)
+                                    : trained->metrics,
         .rowHashes = t->rowHashes,
         .temperature = t->calibration.temperature,
         .heldOut = t->heldOut,

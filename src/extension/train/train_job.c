@@ -76,15 +76,6 @@ Ia3TrainParent(const Ia3TrainJob *job)
     return job->init && job->task && strcmp(job->init->name, job->task) == 0 ? job->init->version : 0;
 }
 
-/* NULL: an empty list, which means that all examples weigh the same. */
-static void
-put_weights(ia3_writer *w, const double *weights, int n)
-{
-    ia3_put_u32(w, weights ? n : 0);
-    for (int i = 0; weights && i < n; i++)
-        ia3_put_f64(w, weights[i]);
-}
-
 static void
 write_request(ia3_writer *w, void *arg)
 {
@@ -101,7 +92,7 @@ write_request(ia3_writer *w, void *arg)
         ia3_put_str(w, NULL, 0);
     job->putExamples(w, job->arg);
     if (job->nRuns == 0) {
-        put_weights(w, job->weights, job->nWeights);
+        Ia3WeightingPut(w, job->weighting, NULL, job->weighting ? job->weighting->n : 0);
         return;
     }
     ia3_put_u32(w, job->nRuns);
@@ -112,7 +103,7 @@ write_request(ia3_writer *w, void *arg)
         ia3_put_u32(w, run->n);
         for (int i = 0; i < run->n; i++)
             ia3_put_u32(w, run->examples[i]);
-        put_weights(w, run->weights, run->n);
+        Ia3WeightingPut(w, job->weighting, run->examples, run->n);
     }
 }
 

@@ -9,13 +9,13 @@
 #include "extension/clock.h"
 #include "extension/tasks/task.h"
 #include "train_options.h"
+#include "weighting.h"
 
 /* A run on some of the examples (TRAIN_RUNS). */
 typedef struct Ia3JobRun {
     int64 seed;
     int n;
-    int *examples;         /* [n] from 0, in the order in which they count */
-    const double *weights; /* [n] of these examples; NULL: all weigh the same */
+    int *examples; /* [n] from 0, in the order in which they count */
 } Ia3JobRun;
 
 typedef struct Ia3TrainJob {
@@ -30,9 +30,9 @@ typedef struct Ia3TrainJob {
     void *arg;
     int stop;           /* step after which to pause and return the state; 0: train to the end */
     const bytea *state; /* to resume from; NULL: begin */
-    int nWeights;
-    const double *weights; /* [nWeights], of a single run's examples; NULL: all weigh the same */
-    int nRuns;             /* 0: a single run on all examples, with the recipe's seed */
+    const Ia3Weighting
+        *weighting; /* of the examples; NULL: all weigh the same. Not needed once the request is `taken` */
+    int nRuns;      /* 0: a single run on all examples, with the recipe's seed */
     const Ia3JobRun *runs;
     int part,
         parts; /* the number of this request, from 0, of several equal ones; progress is that of all. 0, 0: one */

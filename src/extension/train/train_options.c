@@ -39,7 +39,10 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_OPTIMIZER] = 32,
             [IA3_OPTION_WEIGHT_DECAY] = 33,
             [IA3_OPTION_EMA] = 34,
-            [IA3_OPTION_CALIBRATE] = 35,
+            [IA3_OPTION_BALANCED] = 35,
+            [IA3_OPTION_CLASS_WEIGHTS] = 36,
+            [IA3_OPTION_WEIGHT_COLUMN] = 37,
+            [IA3_OPTION_CALIBRATE] = 38,
         },
     .methodOptions = 20,
     .batchSize = 8,
@@ -95,6 +98,9 @@ const Ia3Options Ia3PretrainOptions = {
                 [IA3_OPTION_OPTIMIZER] = (first) + 28,                                                       \
                 [IA3_OPTION_WEIGHT_DECAY] = (first) + 29,                                                    \
                 [IA3_OPTION_EMA] = (first) + 30,                                                             \
+                [IA3_OPTION_BALANCED] = (first) + 31,                                                        \
+                [IA3_OPTION_CLASS_WEIGHTS] = (first) + 32,                                                   \
+                [IA3_OPTION_WEIGHT_COLUMN] = (first) + 33,                                                   \
             },                                                                                               \
         .methodOptions = (first) + 16, .batchSize = 8, .lmWeight = 1, .unlikelihoodWeight = 1,               \
         .lengthNormWeight = 1,                                                                               \
@@ -245,6 +251,10 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     r->optimizer = optimizer_option(&reader);
     r->weightDecay = float_option(&reader, IA3_OPTION_WEIGHT_DECAY, 0);
     r->ema = float_option(&reader, IA3_OPTION_EMA, 0);
+    r->balanced = get_option(&reader, IA3_OPTION_BALANCED, &datum) && DatumGetBool(datum);
+    r->classWeights =
+        get_option(&reader, IA3_OPTION_CLASS_WEIGHTS, &datum) ? DatumGetJsonbPCopy(datum) : NULL;
+    r->weightColumn = text_option(&reader, IA3_OPTION_WEIGHT_COLUMN);
     r->truncate = truncate_option(&reader);
     r->hasSeed = get_option(&reader, IA3_OPTION_SEED, &datum);
     r->seed = r->hasSeed ? DatumGetInt64(datum) : draw_seed();
@@ -357,6 +367,12 @@ Ia3RecipeJson(const Ia3Recipe *r, const Ia3RecipeContext *context)
     }
     if (r->ema > 0)
         Ia3JsonPutFloat(&json, "ema", r->ema);
+    if (r->balanced)
+        Ia3JsonPutBool(&json, "balanced", true);
+    if (r->classWeights)
+        Ia3JsonPutJsonb(&json, "class_weights", r->classWeights);
+    if (r->weightColumn)
+        Ia3JsonPutString(&json, "weight_column", r->weightColumn);
     Ia3JsonPutInteger(&json, "max_input_tokens", context->maxInputTokens);
     Ia3JsonPutString(&json, "truncate", Ia3TruncateName(r->truncate));
     Ia3JsonPutString(&json, "device", context->engine->device);

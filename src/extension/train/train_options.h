@@ -6,6 +6,7 @@
 #define IA3_RECIPE_H
 
 #include "fmgr.h"
+#include "utils/jsonb.h"
 
 #include "extension/client/engine_info.h"
 #include "extension/client/string_list.h"
@@ -31,6 +32,9 @@ typedef struct Ia3Recipe {
     Ia3LossAveraging averaging;
     Ia3Optimizer optimizer;
     double weightDecay, ema;
+    bool balanced;       /* weights that make the labels equally heavy */
+    Jsonb *classWeights; /* weights by label; NULL: none */
+    char *weightColumn;  /* the query's column with the rows' weights; NULL: none */
     Ia3Truncate truncate;
     const char *methodOptions; /* those that were specified, as JSON; empty: none */
     Ia3Method method;          /* filled in by Ia3RecipeComplete */
@@ -58,6 +62,9 @@ typedef enum Ia3Option {
     IA3_OPTION_OPTIMIZER,
     IA3_OPTION_WEIGHT_DECAY,
     IA3_OPTION_EMA,
+    IA3_OPTION_BALANCED,
+    IA3_OPTION_CLASS_WEIGHTS,
+    IA3_OPTION_WEIGHT_COLUMN,
     IA3_OPTION_CALIBRATE,
     IA3_N_OPTIONS
 } Ia3Option;

@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -34,11 +35,12 @@
 typedef struct ColumnMap {
     int label;
     int choices;
-    int id, group;
+    int id, group, weight;
     int *fields;             /* [nFields] */
     Ia3ValueText labelText;  /* how the values of these columns become text */
     Ia3ValueText choiceText; /* of an element */
     Ia3ValueText idText, groupText;
+    Oid weightType;
     Ia3ValueText *fieldTexts; /* [nFields] */
 } ColumnMap;
 
@@ -161,6 +163,7 @@ map_columns(ColumnMap *map, const Ia3TrainRows *rows, const Ia3RowColumns *colum
         map->choices = 0; /* the columns of a two-column query are taken by position */
     map->id = named_column(desc, columns->id, "id_column");
     map->group = named_column(desc, columns->group, "group_column");
+    map->weight = named_column(desc, columns->weight, "weight_column");
 }
 
 static void
@@ -170,6 +173,30 @@ label_text(RowReader *reader, Ia3ValueText *how, Oid type, const char *what)
         Ia3OutputTextInit(how, type);
     else
         Ia3LabelTextInit(how, type, what);
+}
+
+/* The base type of the column with the weights, which must be numbers. */
+static Oid
+weight_type(Form_pg_attribute column)
+{
+    Oid type = getBaseType(column->atttypid);
+
+    switch (type) {
+    case INT2OID:
+    case INT4OID:
+    case INT8OID:
+    case FLOAT4OID:
+    case FLOAT8OID:
+    case NUMERICOID:
+        return type;
+    default:
+        ereport(ERROR,
+                (errcode(ERRCODE_DATATYPE_MISMATCH),
+                 errmsg("column \"%s\" must have a numeric type", NameStr(column->attname)),
+                 errdetail("The type of the column is %s.", format_type_be(column->atttypid)),
+                 errhint("weight_column names it. Cast the column, for example to double precision.")));
+        return InvalidOid;
+    }
 }
 
 /* Finds out how each column becomes text. */
@@ -202,6 +229,8 @@ map_types(RowReader *reader, TupleDesc desc)
         Ia3LabelTextInit(&map->idText, TupleDescAttr(desc, map->id - 1)->atttypid, "row id");
     if (map->group != 0)
         Ia3LabelTextInit(&map->groupText, TupleDescAttr(desc, map->group - 1)->atttypid, "group");
+    if (map->weight != 0)
+        map->weightType = weight_type(TupleDescAttr(desc, map->weight - 1));
 }
 
 /* Raises the ERROR for a NULL where none is allowed. */
@@ -264,6 +293,49 @@ column_choices(RowReader *reader, HeapTuple tuple, TupleDesc desc)
     return choices;
 }
 
+double
+Ia3NumericToDouble(Datum numeric)
+{
+    return strtod(DatumGetCString(DirectFunctionCall1(numeric_out, numeric)), NULL);
+}
+
+static double
+number(Datum value, Oid type)
+{
+    switch (type) {
+    case INT2OID:
+        return DatumGetInt16(value);
+    case INT4OID:
+        return DatumGetInt32(value);
+    case INT8OID:
+        return (double) DatumGetInt64(value);
+    case FLOAT4OID:
+        return DatumGetFloat4(value);
+    case FLOAT8OID:
+        return DatumGetFloat8(value);
+    default:
+        return Ia3NumericToDouble(value);
+    }
+}
+
+static double
+read_weight(const RowReader *reader, HeapTuple tuple, TupleDesc desc)
+{
+    bool isNull;
+    Datum value = SPI_getbinval(tuple, desc, reader->map.weight, &isNull);
+    double weight;
+
+    if (isNull)
+        null_value(reader, "weight");
+    weight = number(value, reader->map.weightType);
+    if (!(weight >= 0 && weight <= IA3_MAX_WEIGHT)) /* nor is NaN */
+        ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                        errmsg("row " INT64_FORMAT " of the query has the weight %g",
+                               reader->rows->first + reader->rows->n + 1, weight),
+                        errdetail("Weights are numbers from 0 to %g.", IA3_MAX_WEIGHT)));
+    return weight;
+}
+
 static void
 read_row(RowReader *reader, HeapTuple tuple, TupleDesc desc)
 {
@@ -296,6 +368,7 @@ read_row(RowReader *reader, HeapTuple tuple, TupleDesc desc)
         if (row->group == NULL)
             null_value(reader, "group");
     }
+    row->weight = reader->map.weight != 0 ? read_weight(reader, tuple, desc) : 1;
     rows->n++;
 }
 
@@ -457,8 +530,8 @@ Ia3TrainRowRender(const Ia3TrainRows *rows, const Ia3TrainRow *row, const Ia3Tem
     Ia3TemplateRender(template, row_value, &at, choices, input);
 }
 
-static char *
-quote_choices(const Ia3Strings *choices)
+char *
+Ia3ChoicesQuoted(const Ia3Strings *choices)
 {
     StringInfoData out;
     int shown = Min(choices->n, 20);
@@ -477,7 +550,7 @@ Ia3RaiseTrainLabel(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
     ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                     errmsg("label \"%s\" of row " INT64_FORMAT " is not among the choices",
                            rows->rows[row].label, rows->first + row + 1),
-                    errdetail("The choices are %s.", quote_choices(choices))));
+                    errdetail("The choices are %s.", Ia3ChoicesQuoted(choices))));
 }
 
 void

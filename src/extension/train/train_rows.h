@@ -14,12 +14,14 @@ typedef struct Ia3TrainRow {
     Ia3Strings *choices; /* NULL: the row has none of its own */
     char *id;            /* NULL: NULL, or no column was asked for */
     char *group;         /* NULL: no column was asked for */
+    double weight;       /* 1: no column was asked for */
 } Ia3TrainRow;
 
 /* Columns that options name; NULL: there is none. */
 typedef struct Ia3RowColumns {
-    const char *id;    /* what identifies the row to the caller */
-    const char *group; /* rows with the same value belong together; it may not be NULL */
+    const char *id;     /* what identifies the row to the caller */
+    const char *group;  /* rows with the same value belong together; it may not be NULL */
+    const char *weight; /* how much a row counts, a number from 0 to IA3_MAX_WEIGHT; it may not be NULL */
 } Ia3RowColumns;
 
 typedef struct Ia3TrainRows {
@@ -42,9 +44,9 @@ typedef struct Ia3TrainRows {
  * When this returns, nothing that the query touched is locked any longer, because it ran in a subtransaction that has
  * been rolled back.
  *
- * ERROR 22023 for anything but a single SELECT and for a query without rows, 25006 for one that changes data, 42703
- * for a missing and 42702 for an ambiguous column, 42804 for choices that are not an array, 22004 for NULLs, 54000
- * for more text than a request can hold.
+ * ERROR 22023 for anything but a single SELECT, for a query without rows and for a weight out of range, 25006 for one that
+ * changes data, 42703 for a missing and 42702 for an ambiguous column, 42804 for choices that are not an array and weights that
+ * are no numbers, 22004 for NULLs, 54000 for more text than a request can hold.
  */
 extern Ia3TrainRows *Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates,
                                       const Ia3RowColumns *columns);
@@ -66,6 +68,12 @@ extern void Ia3TrainRowRender(const Ia3TrainRows *rows, const Ia3TrainRow *row, 
 
 /* ERROR 22023: neither the task nor a row of the query has choices. */
 extern void Ia3RaiseNoChoices(const Ia3Task *task) pg_attribute_noreturn();
+
+/* A numeric as the nearest double; infinity if it is too large for one. */
+extern double Ia3NumericToDouble(Datum numeric);
+
+/* A list of choices for a message, each in quotes; of more than 20 the first 20. */
+extern char *Ia3ChoicesQuoted(const Ia3Strings *choices);
 
 /* ERROR 22023: the label of rows->rows[row] is not among these choices. */
 extern void Ia3RaiseTrainLabel(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
