@@ -872,6 +872,50 @@ COMMENT ON FUNCTION @extschema@.ia3_predict_fields(ia3.task_reference, pg_catalo
     pg_catalog.float8) IS
     'the most likely choice of a task for the fields of its template, written as JSON, if it is likely enough';
 
+-- Sets of choices. None of these is STRICT, since the choices may be NULL.
+CREATE FUNCTION @extschema@.ia3_predict_set(task pg_catalog.text, input pg_catalog.text,
+    choices pg_catalog.text[] DEFAULT NULL, coverage pg_catalog.float8 DEFAULT 0.9)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_set_text' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_set(task pg_catalog.text, fields pg_catalog.jsonb,
+    choices pg_catalog.text[] DEFAULT NULL, coverage pg_catalog.float8 DEFAULT 0.9)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_set_fields' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_set(task pg_catalog.text, fields pg_catalog.json,
+    choices pg_catalog.text[] DEFAULT NULL, coverage pg_catalog.float8 DEFAULT 0.9)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_set_fields_text' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_set_fields(task pg_catalog.text, fields pg_catalog.jsonb,
+    choices pg_catalog.text[] DEFAULT NULL, coverage pg_catalog.float8 DEFAULT 0.9)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_set_fields' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_set_fields(task pg_catalog.text, fields pg_catalog.json,
+    choices pg_catalog.text[] DEFAULT NULL, coverage pg_catalog.float8 DEFAULT 0.9)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_set_fields_text' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_set_fields(task pg_catalog.text, fields pg_catalog.text,
+    choices pg_catalog.text[] DEFAULT NULL, coverage pg_catalog.float8 DEFAULT 0.9)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_set_fields_text' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict_set(pg_catalog.text, pg_catalog.text, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'as many choices of a task as contain the right one with a given probability, for a text';
+COMMENT ON FUNCTION @extschema@.ia3_predict_set(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'as many choices of a task as contain the right one with a given probability, for the fields of its template';
+COMMENT ON FUNCTION @extschema@.ia3_predict_set(pg_catalog.text, pg_catalog.json, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'as many choices of a task as contain the right one with a given probability, for the fields of its template as json';
+COMMENT ON FUNCTION @extschema@.ia3_predict_set_fields(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'as many choices of a task as contain the right one with a given probability, for the fields of its template';
+COMMENT ON FUNCTION @extschema@.ia3_predict_set_fields(pg_catalog.text, pg_catalog.json, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'as many choices of a task as contain the right one with a given probability, for the fields of its template as json';
+COMMENT ON FUNCTION @extschema@.ia3_predict_set_fields(pg_catalog.text, pg_catalog.text, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'as many choices of a task as contain the right one with a given probability, for the fields of its template as the text of a JSON object';
+
 -- The same as a window function, which forms batches by itself: ia3_predict_window(...) OVER ().
 CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, input pg_catalog.text)
     RETURNS pg_catalog.text
@@ -1129,8 +1173,14 @@ CREATE FUNCTION @extschema@.ia3_coverage_curve(task pg_catalog.text, query pg_ca
     OUT threshold pg_catalog.float8, OUT answered pg_catalog.int8, OUT accuracy pg_catalog.float8)
     RETURNS SETOF pg_catalog.record
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE COST 1000000 ROWS 100;
-COMMENT ON FUNCTION @extschema@.ia3_coverage_curve IS
+COMMENT ON FUNCTION @extschema@.ia3_coverage_curve(pg_catalog.text, pg_catalog.text) IS
     'for each min_probability: how many rows of a query a task answers, and how accurately';
+CREATE FUNCTION @extschema@.ia3_coverage_curve(task pg_catalog.text,
+    OUT threshold pg_catalog.float8, OUT answered pg_catalog.int8, OUT accuracy pg_catalog.float8)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_coverage_curve_held_out' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000 ROWS 100;
+COMMENT ON FUNCTION @extschema@.ia3_coverage_curve(pg_catalog.text) IS
+    'the same for the rows that a version is calibrated with, predicted by versions that had not seen them';
 -- Sets of choices: how large 1 - probability may be.
 CREATE FUNCTION ia3.conformal_quantile(scores pg_catalog.float8[], coverage pg_catalog.float8) RETURNS pg_catalog.float8
     AS 'MODULE_PATHNAME', 'ia3_conformal_quantile' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;

@@ -215,6 +215,13 @@ def test_changes(driver, sql):
     expect(driver, "SELECT ia3_plot_calibration({}) LIKE '<svg%'", [calibrated], [(True,)])
     expect(driver, "SELECT ia3_plot_calibration({}, {}) LIKE '<svg%'", [calibrated, rows], [(True,)])
     expect(driver, "SELECT ia3_drop({}) IS NOT NULL", [calibrated], [(True,)])
+    sets, eight = "sets by " + driver.name, "SELECT body AS text, label FROM shots UNION ALL SELECT subject, label FROM shots"
+    expect(driver, "SELECT ia3_train({}, {}, steps => {}, calibrate => {})", [sets, eight, 2, True], [(1,)])
+    expect(driver, "SELECT max(answered) FROM ia3_coverage_curve({})", [sets], [(8,)])
+    for call, args in [("ia3_predict_set({}, {})", [TEXT]), ("ia3_predict_set({}, {}, {}, {})", [TEXT, CHOICES, 0.5]),
+                       ("ia3_predict_set({}, {}, coverage => {})", [TEXT, 0.5]), ("ia3_predict_set_fields({}, {})", ['{"text": "x"}']),
+                       ("ia3_predict_set_fields({}, {}, choices => {}, coverage => {})", ['{"text": "x"}', CHOICES, 1.0])]:
+        expect(driver, "SELECT " + call, [sets] + args, sql.execute(with_literals("SELECT " + call, [sets] + args), None))
     pretrain = "CALL ia3_pretrain({}, {}, templates => {}, steps => {}, batch_size => {}, checkpoint_every => {}, seed => {})"
     expect(driver, pretrain, ["base " + driver.name, "SELECT 'a' AS task, body AS text, label FROM shots", '{"a": "{text}?"}',
                               20, 4, 10, 1], [])

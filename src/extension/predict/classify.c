@@ -54,9 +54,8 @@ Ia3Answer(const Ia3Call *call)
     return ranking ? ranking : ask(call);
 }
 
-/* The answer to a call that has the first `nArgs` arguments. */
-static const Ia3Ranking *
-answer_call(FunctionCallInfo fcinfo, Ia3CallForm form, int nArgs)
+const Ia3Ranking *
+Ia3AnswerCall(FunctionCallInfo fcinfo, Ia3CallForm form, int nArgs)
 {
     Ia3Call call = {form, nArgs, {0}};
     const Ia3Ranking *ranking;
@@ -76,7 +75,7 @@ answer_call(FunctionCallInfo fcinfo, Ia3CallForm form, int nArgs)
 static const Ia3Ranking *
 answer(FunctionCallInfo fcinfo, Ia3CallForm form)
 {
-    return answer_call(fcinfo, form, PG_NARGS());
+    return Ia3AnswerCall(fcinfo, form, PG_NARGS());
 }
 
 static Datum
@@ -119,7 +118,7 @@ predict_above(FunctionCallInfo fcinfo, Ia3CallForm form)
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
         PG_RETURN_NULL();
     minProbability = Ia3MinProbability(fcinfo, 3);
-    best = Ia3RankingBest(answer_call(fcinfo, form, PG_ARGISNULL(2) ? 2 : 3), minProbability);
+    best = Ia3RankingBest(Ia3AnswerCall(fcinfo, form, PG_ARGISNULL(2) ? 2 : 3), minProbability);
     if (best == NULL)
         PG_RETURN_NULL();
     PG_RETURN_TEXT_P(cstring_to_text(best));

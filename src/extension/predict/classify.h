@@ -14,4 +14,7 @@
  */
 extern const Ia3Ranking *Ia3Answer(const Ia3Call *call);
 
+/* The same for the call of a function whose first `nArgs` arguments are those of the call. The call site remembers it. */
+extern const Ia3Ranking *Ia3AnswerCall(FunctionCallInfo fcinfo, Ia3CallForm form, int nArgs);
+
 #endif

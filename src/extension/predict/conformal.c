@@ -18,6 +18,14 @@ PG_FUNCTION_INFO_V1(ia3_conformal_quantile);
 /* What rounding may add to a product that is an integer. */
 #define ROUNDING 1e-9
 
+void
+Ia3CheckCoverage(double coverage)
+{
+    if (!(coverage >= 0 && coverage <= 1))
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("coverage must be between 0 and 1")));
+}
+
 static int
 compare_scores(const void *a, const void *b)
 {
@@ -68,9 +76,7 @@ ia3_conformal_quantile(PG_FUNCTION_ARGS)
     double coverage = PG_GETARG_FLOAT8(1), *scores;
     int n;
 
-    if (!(coverage >= 0 && coverage <= 1))
-        ereport(ERROR,
-                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("coverage must be between 0 and 1")));
+    Ia3CheckCoverage(coverage);
     scores = read_scores(PG_GETARG_ARRAYTYPE_P(0), &n);
     PG_RETURN_FLOAT8(Ia3ConformalQuantile(scores, n, coverage));
 }

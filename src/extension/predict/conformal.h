@@ -15,4 +15,7 @@
  */
 extern double Ia3ConformalQuantile(double *scores, int n, double coverage);
 
+/* ERROR 22023 unless it is from 0 to 1. */
+extern void Ia3CheckCoverage(double coverage);
+
 #endif

@@ -344,31 +344,18 @@ Ia3CacheFind(const Ia3Call *call)
 
 /*
  * Memos
- *
- * A snapshot may be gone by the next call, so its address identifies nothing. Two snapshots that a backend takes see
- * the same data if they agree on the numbers below. Transactions only ever leave the set of those in progress, so
- * equal bounds and counts mean equal sets; within our own transaction every change advances the command counter, and
- * the number of a subtransaction is never used again.
  */
-typedef struct SnapshotTag {
-    LocalTransactionId transaction;
-    SubTransactionId subtransaction;
-    TransactionId xmin, xmax;
-    uint32 xcnt;
-    int32 subxcnt;
-    CommandId curcid;
-} SnapshotTag;
 
 typedef struct Memo {
     MemoryContext context;
-    SnapshotTag snapshot;
+    Ia3SnapshotTag snapshot;
     AskerTag asker;
     CallKey *key;
     Ia3Ranking *ranking;
 } Memo;
 
-static bool
-fill_snapshot_tag(SnapshotTag *tag)
+bool
+Ia3SnapshotTagFill(Ia3SnapshotTag *tag)
 {
     Snapshot snapshot;
 
@@ -390,10 +377,10 @@ const Ia3Ranking *
 Ia3MemoFind(FmgrInfo *flinfo, const Ia3Call *call)
 {
     Memo *memo = flinfo->fn_extra;
-    SnapshotTag snapshot;
+    Ia3SnapshotTag snapshot;
     CallKey key;
 
-    if (memo == NULL || memo->ranking == NULL || !fill_snapshot_tag(&snapshot) ||
+    if (memo == NULL || memo->ranking == NULL || !Ia3SnapshotTagFill(&snapshot) ||
         memcmp(&snapshot, &memo->snapshot, sizeof snapshot) != 0 || !asker_is(&memo->asker))
         return NULL;
     make_key(&key, call);
@@ -419,7 +406,7 @@ Ia3MemoStore(FmgrInfo *flinfo, const Ia3Call *call, const Ia3Ranking *ranking)
     }
     memo->ranking = NULL;
     MemoryContextReset(memo->context);
-    if (!fill_snapshot_tag(&memo->snapshot))
+    if (!Ia3SnapshotTagFill(&memo->snapshot))
         return;
     fill_asker_tag(&memo->asker);
     memo->key = copy_key(&key, memo->context);

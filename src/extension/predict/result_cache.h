@@ -15,6 +15,7 @@
 #define IA3_RESULT_CACHE_H
 
 #include "fmgr.h"
+#include "storage/lock.h"
 #include "utils/snapshot.h"
 
 #include "call.h"
@@ -49,6 +50,24 @@ extern void Ia3CacheForget(Ia3CacheEntry *entry);
  * continues.
  */
 extern const Ia3Ranking *Ia3CacheFind(const Ia3Call *call);
+
+/*
+ * What a statement sees. A snapshot may be gone by the next call, so its address identifies nothing. Two snapshots that a backend
+ * takes see the same data if they agree on the numbers below. Transactions only ever leave the set of those in progress,
+ * so equal bounds and counts mean equal sets; within our own transaction every change advances the command counter, and
+ * the number of a subtransaction is never used again.
+ */
+typedef struct Ia3SnapshotTag {
+    LocalTransactionId transaction;
+    SubTransactionId subtransaction;
+    TransactionId xmin, xmax;
+    uint32 xcnt;
+    int32 subxcnt;
+    CommandId curcid;
+} Ia3SnapshotTag;
+
+/* The tag of the active snapshot, to be compared byte by byte; false if there is none. */
+extern bool Ia3SnapshotTagFill(Ia3SnapshotTag *tag);
 
 /*
  * The last answer at this call site, kept in fn_extra for arguments that do not change; NULL if role, settings,

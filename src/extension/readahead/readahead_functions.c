@@ -38,6 +38,9 @@ static const struct {
     {"ia3_predict_text_above", IA3_CALL_TEXT, 1},
     {"ia3_predict_fields_above", IA3_CALL_FIELDS, 1},
     {"ia3_predict_fields_text_above", IA3_CALL_FIELDS_TEXT, 1},
+    {"ia3_predict_set_text", IA3_CALL_TEXT, 1},
+    {"ia3_predict_set_fields", IA3_CALL_FIELDS, 1},
+    {"ia3_predict_set_fields_text", IA3_CALL_FIELDS_TEXT, 1},
     {"ia3_generate_text", IA3_CALL_GENERATE},
     {"ia3_generate_fields", IA3_CALL_GENERATE_FIELDS},
     {"ia3_generate_fields_text", IA3_CALL_GENERATE_FIELDS_TEXT},
@@ -48,11 +51,11 @@ static const struct {
 static const char *const names[] = {
     "ia3_classify",        "ia3_classify_fields",    "ia3_classify_zero_shot", "ia3_predict",
     "ia3_predict_fields",  "ia3_predict_zero_shot",  "ia3_zero_shot",          "ia3_generate",
-    "ia3_generate_fields", "ia3_generate_zero_shot",
+    "ia3_generate_fields", "ia3_generate_zero_shot", "ia3_predict_set",        "ia3_predict_set_fields",
 };
 
-/* 43 functions (sampling is not batched here), times two in case of a second schema. */
-#define MAX_FUNCTIONS 100
+/* 49 functions (sampling is not batched here), times two in case of a second schema. */
+#define MAX_FUNCTIONS 120
 
 typedef struct KnownFunction {
     Oid oid;

@@ -1,6 +1,6 @@
 /*
  * coverage.c
- *     ia3_coverage_curve: how many rows of a query each threshold leaves answered, and how accurately.
+ *     ia3_coverage_curve: how many rows each threshold leaves answered, and how accurately.
  */
 #include "postgres.h"
 
@@ -8,10 +8,14 @@
 #include "utils/builtins.h"
 #include "utils/memutils.h"
 
+#include "arrays.h"
+#include "calibration.h"
 #include "extension/ia3_compat.h"
+#include "extension/tasks/versions.h"
 #include "scored_rows.h"
 
 PG_FUNCTION_INFO_V1(ia3_coverage_curve);
+PG_FUNCTION_INFO_V1(ia3_coverage_curve_held_out);
 
 /* The best choice for a row. */
 typedef struct Answer {
@@ -67,17 +71,57 @@ put_curve(const Answers *answers, ReturnSetInfo *rsinfo)
     }
 }
 
+static Datum
+return_curve(FunctionCallInfo fcinfo, Answers *answers)
+{
+    qsort(answers->items, answers->n, sizeof(Answer), compare_answers);
+    Ia3InitMaterializedSRF(fcinfo);
+    put_curve(answers, (ReturnSetInfo *) fcinfo->resultinfo);
+    return (Datum) 0;
+}
+
 Datum
 ia3_coverage_curve(PG_FUNCTION_ARGS)
 {
-    ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
     Answers answers = {.capacity = 256};
     Ia3Task *task = Ia3ScoringTask(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
     answers.items = palloc(sizeof(Answer) * answers.capacity);
     (void) Ia3ScoreRows(&task, 1, text_to_cstring(PG_GETARG_TEXT_PP(1)), add_answer, &answers);
-    qsort(answers.items, answers.n, sizeof(Answer), compare_answers);
-    Ia3InitMaterializedSRF(fcinfo);
-    put_curve(&answers, rsinfo);
-    return (Datum) 0;
+    return return_curve(fcinfo, &answers);
+}
+
+/* What the version's temperature makes of the scores that it is calibrated with. */
+Datum
+ia3_coverage_curve_held_out(PG_FUNCTION_ARGS)
+{
+    Ia3Task *task = Ia3TaskLookup(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    const Ia3HeldOut *heldOut;
+    const Ia3Predicted *predicted;
+    Answers answers = {.n = 0};
+    double *temperatures;
+    int folds;
+
+    Ia3VersionsCheckOwner(task->name);
+    heldOut = Ia3HeldOutRead(task, IA3_HELD_OUT_CALLER);
+    if (heldOut == NULL)
+        ereport(
+            ERROR,
+            (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+             errmsg("ia3 task \"%s\" is not calibrated", task->label),
+             errdetail("Without a query, the curve needs the scores of rows that the version has not seen."),
+             errhint("Train the task with calibrate => true, use ia3_calibrate, or specify a query.")));
+    folds = Ia3HeldOutFolds(heldOut);
+    temperatures = palloc(sizeof(double) * folds);
+    for (int f = 0; f < folds; f++)
+        temperatures[f] = task->temperature > 0 ? task->temperature : 1;
+    predicted = Ia3HeldOutPredict(heldOut, temperatures);
+    answers.items = Ia3ArrayOf(heldOut->n, sizeof(Answer));
+    for (; answers.n < heldOut->n; answers.n++) {
+        Answer *answer = &answers.items[answers.n];
+
+        answer->probability = predicted[answers.n].probability;
+        answer->right = predicted[answers.n].label == predicted[answers.n].predicted;
+    }
+    return return_curve(fcinfo, &answers);
 }
