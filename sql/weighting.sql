@@ -96,6 +96,14 @@ SELECT count(*) FROM ia3_cross_predict($$SELECT *, CASE id WHEN 5 THEN 1 ELSE 0 
 SELECT size FROM ia3_learning_curve('TABLE weigh_rows ORDER BY id', '{8}', folds => 3, steps => 1, seed => 5, weight_column => 'zero');
 SELECT count(*) FROM ia3.task WHERE task = 'w_bad';
 
+-- calibration trains with the weights of the version, in training and afterwards
+SELECT ia3_train('w_calibrated', 'TABLE weigh_rows ORDER BY id', steps => 4, learning_rate => 0.02, warmup_ratio => 0, seed => 5, balanced => true, class_weights => '{"bug": 8}', weight_column => 'uneven', calibrate => true);
+SELECT ia3_calibrate('w_all', 'TABLE weigh_rows ORDER BY id'), ia3_calibrate('w_none', 'TABLE weigh_rows ORDER BY id');
+SELECT c.digest = a.digest AS same_vectors, c.temperature = a.temperature AS same_temperature, c.temperature <> n.temperature AS differs, c.metrics ? 'label_weights' AS weights
+  FROM ia3.adapter c, ia3.adapter a, ia3.adapter n
+ WHERE (c.task, c.version) = ('w_calibrated', 1) AND (a.task, a.version) = ('w_all', 2) AND (n.task, n.version) = ('w_none', 2);
+SELECT ia3_calibrate('w_all', 'SELECT text, label FROM weigh_rows');
+
 SELECT count(ia3_drop(task)) FROM ia3.task WHERE task LIKE 'w\_%';
 DROP FUNCTION weigh;
 DROP TABLE weigh_rows, weigh_folds;
