@@ -103,6 +103,16 @@ SELECT topic FROM tickets WHERE id = 1;
 DO $$DECLARE n bigint; BEGIN CALL ia3_label('tickets', 'label_topic', 'body', 'topic', labelled => n); RAISE WARNING '% rows', n; END$$;
 SELECT topic IS NOT NULL AS labelled FROM tickets WHERE id = 1;
 
+-- not with a snapshot that lasts, nor with rules
+SET default_transaction_isolation = 'repeatable read';
+CALL ia3_label('tickets', 'label_topic', 'body', 'topic');
+RESET default_transaction_isolation;
+CREATE TABLE label_ruled (body text, topic text);
+INSERT INTO label_ruled VALUES ('charged twice');
+CREATE RULE ruled AS ON UPDATE TO label_ruled DO INSTEAD NOTHING;
+CALL ia3_label('label_ruled', 'label_topic', 'body', 'topic');
+CALL ia3_label(0, 'label_topic', 'body', 'topic');
+
 -- bad arguments
 CALL ia3_label(NULL, 'label_topic', 'body', 'topic');
 CALL ia3_label('tickets', NULL, 'body', 'topic');
@@ -172,7 +182,7 @@ RESET ROLE;
 SELECT array_agg(id ORDER BY id) AS unlabelled FROM tickets WHERE topic IS NULL;
 
 SET client_min_messages = warning;
-DROP TABLE tickets, label_numbers, parted, parent, generated, log CASCADE;
+DROP TABLE tickets, label_ruled, label_numbers, parted, parent, generated, log CASCADE;
 DROP SCHEMA "odd one" CASCADE;
 DROP TYPE level;
 SELECT count(ia3_drop(task)) FROM ia3.task WHERE task LIKE 'label%';

@@ -5,7 +5,8 @@
  * The arena is a stack of chunks. A position in it counts bytes over all chunks. Releasing memory keeps the chunks
  * until the arena is trimmed, so that in the steady state no pass calls malloc. Each new chunk is larger than the last, so a few are enough.
  *
- * Threads: the counter is atomic, so any thread may call alloc and free; only the compute loop uses the arena.
+ * Threads: the counter is atomic, so any thread may call free. Only the compute loop uses the arena, and alloc, which takes back
+ * the arena's unused memory when there is no other.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -129,4 +129,14 @@ interrupted('terminated', sub { value("SELECT pg_terminate_backend($pid)") }, qr
 interrupted('engine killed', sub { kill 'KILL', engine_pid($node) }, qr/08006|^$/);
 interrupted('server restarted', sub { $node->stop('immediate'); $node->start }, qr/connection|57P0[12]/);
 
+# The type of a column changes between two transactions of the procedure.
+begin_again();
+my $plain = q{CALL ia3_label('tickets', 'topic', 'body', 'topic', 'version', commit_rows => 100%s)};
+$labelling = start_query($node, sprintf $plain, q{, condition => 'pg_sleep(0.001) IS NOT NULL'});
+ok(wait_until(sub { labelled() > 0 }), 'some rows are committed');
+value('ALTER TABLE tickets ALTER body TYPE bigint USING id');
+finish_query($labelling);
+value(sprintf $plain, '');
+is(value(q{SELECT count(*) FROM tickets WHERE version = 1 AND topic IS NOT NULL}), ROWS, 'a column of another type: all rows have labels');
+
 done_testing();

@@ -153,7 +153,8 @@ start_member(ia3_trainer *t, ia3_job *job)
     const float *init = g->init_all ? g->init + (size_t) job->member * n : g->init;
     const ia3_train_example *examples = job->examples ? job->examples : r->examples;
     job->train = ia3_train_create(t->server->model, examples, (int) job->run->n, &recipe, init, &r->error);
-    if (job->train == NULL && r->error.code == IA3_E_MEMORY) {
+    /* a run beside others of its request is not worth the place of idle versions */
+    if (job->train == NULL && r->error.code == IA3_E_MEMORY && (g->jobs == 0 || job->member > 0)) {
         ia3_reclaim(t->server);
         r->error = (ia3_error){0};
         job->train =
@@ -394,14 +395,15 @@ step_jobs(ia3_trainer *t, ia3_job **jobs, int n)
         trains[i] = jobs[i]->train;
     ia3_error err = {0};
     bool together = ia3_train_step(trains, n, &err);
-    if (!together && ia3_reclaim_after(t->server, &err))
-        together = ia3_train_step(trains, n, &err);
+    if (!together && n == 1 && ia3_reclaim_after(t->server, &err))
+        together = ia3_train_step(trains, 1, &err);
     for (int i = 0; i < n; i++) {
         ia3_error alone = err;
         bool ok = together;
         if (!together && n > 1) {
             memset(&alone, 0, sizeof alone);
-            ok = ia3_train_step(&trains[i], 1, &alone);
+            ok = ia3_train_step(&trains[i], 1, &alone) ||
+                 (ia3_reclaim_after(t->server, &alone) && ia3_train_step(&trains[i], 1, &alone));
         }
         if (ok)
             after_step(t, jobs[i], ia3_now());

@@ -14,9 +14,11 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "storage/lmgr.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
@@ -60,7 +62,7 @@ typedef struct Labelling {
     Ia3LabelTarget target;
     Ia3LabelPlans plans;
     Ia3LabelInput input;
-    bool haveInput; /* its type is known */
+    Oid inputType;  /* InvalidOid: not known yet */
     int commitRows; /* 0: no commits */
     int64 labelled; /* rows updated */
     Ia3LabelProgress progress;
@@ -88,6 +90,7 @@ read_arguments(Labelling *l, FunctionCallInfo fcinfo)
     if (PG_ARGISNULL(ARG_RELATION))
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("relation must not be null")));
     t->relation = PG_GETARG_OID(ARG_RELATION);
+    LockRelationOid(t->relation, AccessShareLock); /* until the statements are prepared, at least */
     schema = get_namespace_name(get_rel_namespace(t->relation));
     if (schema == NULL)
         ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
@@ -106,8 +109,16 @@ read_arguments(Labelling *l, FunctionCallInfo fcinfo)
     if (l->commitRows < 0)
         ereport(ERROR,
                 (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("commit_rows must not be negative")));
-    if (l->commitRows > 0)
-        Ia3ProcedureCheck(fcinfo, "ia3_label()", "Call it by itself, or with commit_rows => 0.");
+    if (l->commitRows == 0)
+        return;
+    Ia3ProcedureCheck(fcinfo, "ia3_label()", "Call it by itself, or with commit_rows => 0.");
+    if (IsolationUsesXactSnapshot())
+        ereport(
+            ERROR,
+            (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+             errmsg("ia3_label() needs the isolation level READ COMMITTED"),
+             errdetail("It waits for rows that other sessions change, and has to see what they have become."),
+             errhint("Set default_transaction_isolation to 'read committed'.")));
 }
 
 /* Updates the rows that have been predicted. */
@@ -128,7 +139,9 @@ store(Labelling *l, const Ia3LabelAnswers *a)
                                            sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
     rc = SPI_execute_plan(l->plans.update, values, NULL, false, 0);
     if (rc != SPI_OK_UPDATE)
-        elog(ERROR, "UPDATE failed: %s", SPI_result_code_string(rc));
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("cannot label rows of \"%s\"", get_rel_name(l->target.relation)),
+                        errdetail("Rules of the table turn an UPDATE into something else.")));
     l->labelled += (int64) SPI_processed;
 }
 
@@ -145,13 +158,16 @@ count_rows(Labelling *l, const Range *range)
 {
     Datum values[2];
     bool isNull;
+    int64 count;
     int rc;
 
     block_values(range, values);
     rc = SPI_execute_plan(l->plans.count, values, NULL, false, 0);
     if (rc != SPI_OK_SELECT)
         elog(ERROR, "counting rows failed: %s", SPI_result_code_string(rc));
-    return DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isNull));
+    count = DatumGetInt64(SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, 1, &isNull));
+    SPI_freetuptable(SPI_tuptable);
+    return count;
 }
 
 static void
@@ -178,11 +194,15 @@ label_range(Labelling *l, const Range *range, bool wait)
 
         SPI_cursor_fetch(portal, true, FETCH_ROWS);
         rows = SPI_tuptable;
-        if (SPI_processed == 0)
+        if (SPI_processed == 0) {
+            SPI_freetuptable(rows);
             break;
-        if (!l->haveInput)
-            Ia3LabelInputInit(&l->input, l->input.task, SPI_gettypeid(rows->tupdesc, 3));
-        l->haveInput = true;
+        }
+        /* others may have changed a column or a function since the last commit */
+        if (SPI_gettypeid(rows->tupdesc, 3) != l->inputType) {
+            l->inputType = SPI_gettypeid(rows->tupdesc, 3);
+            Ia3LabelInputInit(&l->input, l->input.task, l->inputType);
+        }
         n += (int64) SPI_processed;
         old = MemoryContextSwitchTo(l->scratch);
         store(l, Ia3LabelPredict(&l->input, rows));

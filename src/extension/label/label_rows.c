@@ -41,18 +41,16 @@ Ia3LabelInputInit(Ia3LabelInput *input, const Ia3CallTask *task, Oid type)
 
 /* Names a row for the context of an error. */
 static char *
-row_name(const Ia3LabelAnswers *answers, int i)
+row_name(const char *table, ItemPointer id)
 {
-    ItemPointer id = (ItemPointer) DatumGetPointer(answers->ids[i]);
-
     return psprintf("row (%u,%u) of table \"%s\"", ItemPointerGetBlockNumberNoCheck(id),
-                    ItemPointerGetOffsetNumberNoCheck(id),
-                    get_rel_name(DatumGetObjectId(answers->relations[i])));
+                    ItemPointerGetOffsetNumberNoCheck(id), table);
 }
 
 typedef struct RowContext {
-    const Ia3LabelAnswers *answers;
-    int row;
+    Oid relation;
+    const char *table; /* its name: an error may not read the catalog */
+    ItemPointer id;
 } RowContext;
 
 static void
@@ -60,7 +58,7 @@ add_context(void *arg)
 {
     const RowContext *c = arg;
 
-    errcontext("%s", row_name(c->answers, c->row));
+    errcontext("%s", row_name(c->table, c->id));
 }
 
 /* Predicts the rows that have been added, and begins again. */
@@ -76,7 +74,9 @@ predict(Batch *b)
         Ia3Ranking *ranking;
         const char *best;
 
-        Ia3ScoreCheck(&results[k], row_name(answers, i));
+        if (!results[k].ok)
+            Ia3ScoreCheck(&results[k], row_name(get_rel_name(DatumGetObjectId(answers->relations[i])),
+                                                (ItemPointer) DatumGetPointer(answers->ids[i])));
         ranking = Ia3RankingMake(task, b->choices[k], &results[k]);
         best = Ia3RankingBest(ranking, IA3_TASK_MIN_PROBABILITY);
         answers->noLabel[i] = best == NULL;
@@ -112,7 +112,7 @@ Ia3LabelPredict(Ia3LabelInput *input, const SPITupleTable *rows)
     const int n = (int) rows->numvals;
     Ia3LabelAnswers *answers = palloc0(sizeof(Ia3LabelAnswers));
     Batch batch = {.input = input, .answers = answers};
-    RowContext where = {answers, 0};
+    RowContext where = {InvalidOid, NULL, NULL};
     ErrorContextCallback context = {error_context_stack, add_context, &where};
 
     answers->n = n;
@@ -136,7 +136,11 @@ Ia3LabelPredict(Ia3LabelInput *input, const SPITupleTable *rows)
         answers->noLabel[i] = answers->noProbability[i] = true;
         if (isNull)
             continue;
-        where.row = i;
+        where.id = (ItemPointer) DatumGetPointer(answers->ids[i]);
+        if (DatumGetObjectId(answers->relations[i]) != where.relation) {
+            where.relation = DatumGetObjectId(answers->relations[i]);
+            where.table = get_rel_name(where.relation);
+        }
         error_context_stack = &context;
         add_row(&batch, i, value);
         error_context_stack = context.previous;

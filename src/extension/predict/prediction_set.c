@@ -66,10 +66,9 @@ compute_bound(const char *name, double coverage)
     const Ia3HeldOut *heldOut = Ia3HeldOutRead(task, IA3_HELD_OUT_TASK);
 
     if (heldOut == NULL)
-        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-                        errmsg("ia3 task \"%s\" is not calibrated", task->label),
-                        errdetail("A set of choices needs the scores of rows that the version has not seen."),
-                        errhint("Train the task with calibrate => true, or use ia3_calibrate.")));
+        Ia3HeldOutRaiseMissing(task,
+                               "A set of choices needs the scores of rows that the version has not seen.",
+                               "Train the task with calibrate => true, or use ia3_calibrate.");
     return Ia3ConformalQuantile(label_scores(task, heldOut), heldOut->n, coverage);
 }
 

@@ -146,3 +146,16 @@ Ia3HeldOutInsert(const Ia3HeldOut *heldOut, const char *task, int version)
     }
     MemoryContextDelete(scratch);
 }
+
+void
+Ia3HeldOutRaiseMissing(const Ia3Task *task, const char *detail, const char *hint)
+{
+    if (task->temperature > 0)
+        ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                        errmsg("version \"%s\" has no held-out scores", task->label),
+                        errdetail("%s Whoever copied or exported the task did not own it.", detail),
+                        errhint("%s", hint)));
+    ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+                    errmsg("ia3 task \"%s\" is not calibrated", task->label), errdetail("%s", detail),
+                    errhint("%s", hint)));
+}

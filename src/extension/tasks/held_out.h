@@ -36,4 +36,8 @@ extern Ia3HeldOut *Ia3HeldOutRead(const Ia3Task *task, Ia3HeldOutReader reader);
 /* Stores them for a version that exists. The caller has connected to SPI and is the owner of the tables. */
 extern void Ia3HeldOutInsert(const Ia3HeldOut *heldOut, const char *task, int version);
 
+/* ERROR 55000: there are no such scores, either because the version is not calibrated, or because its copy lacks them. */
+extern void Ia3HeldOutRaiseMissing(const Ia3Task *task, const char *detail, const char *hint)
+    pg_attribute_noreturn();
+
 #endif

@@ -105,12 +105,9 @@ ia3_coverage_curve_held_out(PG_FUNCTION_ARGS)
     Ia3VersionsCheckOwner(task->name);
     heldOut = Ia3HeldOutRead(task, IA3_HELD_OUT_CALLER);
     if (heldOut == NULL)
-        ereport(
-            ERROR,
-            (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
-             errmsg("ia3 task \"%s\" is not calibrated", task->label),
-             errdetail("Without a query, the curve needs the scores of rows that the version has not seen."),
-             errhint("Train the task with calibrate => true, use ia3_calibrate, or specify a query.")));
+        Ia3HeldOutRaiseMissing(
+            task, "Without a query, the curve needs the scores of rows that the version has not seen.",
+            "Train the task with calibrate => true, use ia3_calibrate, or specify a query.");
     folds = Ia3HeldOutFolds(heldOut);
     temperatures = palloc(sizeof(double) * folds);
     for (int f = 0; f < folds; f++)
