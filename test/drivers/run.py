@@ -93,6 +93,7 @@ STATEMENTS = [
     ("SELECT * FROM ia3_cost(config => {}::jsonb, method => {}, keep_ratio => {})", [CONFIG, "fish", 0.01]),
     ("SELECT backbone, state FROM ia3_stat_engine()", []),
     ("SELECT task FROM ia3_stat_progress_train()", []),
+    ("SELECT task FROM ia3_stat_progress_label()", []),
 ]
 
 # (call, arguments, the SQLSTATE and the function that the hint names; None: asyncpg or psycopg2 answer otherwise)
