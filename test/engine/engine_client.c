@@ -257,6 +257,8 @@ uint8_t
 test_call(test_client *c, int *progress)
 {
     uint32_t request = test_send(c);
+    if (progress)
+        *progress = 0;
     do {
         assert_true(test_receive(c));
         assert_int_equal(c->request, request);

@@ -50,7 +50,7 @@ uint32_t test_send(test_client *c); /* returns the request number */
 void test_send_raw(test_client *c, const void *bytes, size_t n);
 /* Waits for a frame (60 s); false at end of file. */
 bool test_receive(test_client *c);
-/* Sends the request and receives the reply; counts PROGRESS frames in *progress (may be NULL) and skips them. */
+/* Sends the request and receives the reply; skips PROGRESS frames; sets *progress (may be NULL) to their number. */
 uint8_t test_call(test_client *c, int *progress);
 
 /* Reads the ERROR that was received and checks its code; the texts are in static buffers. */

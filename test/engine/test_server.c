@@ -480,7 +480,7 @@ test_training(void **state)
     test_recipe recipe = test_default_recipe();
     recipe.steps = 60;
     recipe.learning_rate = 0.02;
-    int progress = 0;
+    int progress;
     time_t began = time(NULL);
     test_put_training(&c, &recipe);
     assert_int_equal(test_call(&c, &progress), IA3_TRAIN_OK);

@@ -206,7 +206,7 @@ static void
 expect_no_training(test_client *c)
 {
     test_recipe recipe = test_default_recipe();
-    int progress = 0;
+    int progress;
     recipe.method = "full";
     test_put_training(c, &recipe);
     assert_int_equal(test_call(c, &progress), IA3_ERROR);
