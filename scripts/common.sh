@@ -110,7 +110,7 @@ ia3_cleanup() {
     if [ -n "$IA3_TMP" ] && [ -d "$IA3_TMP" ]; then
         ia3_cluster_stop
         ${IA3_ON_EXIT:-true}
-        [ -d "$IA3_TMP/results" ] && cp -r "$IA3_TMP/results" /tmp/w/res6; rm -rf "$IA3_TMP"
+        rm -rf "$IA3_TMP"
     fi
     exit "$status"
 }

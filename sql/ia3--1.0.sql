@@ -469,6 +469,33 @@ CREATE PROCEDURE @extschema@.ia3_label(
 COMMENT ON PROCEDURE @extschema@.ia3_label IS
     'predicts the rows of a table that have no label yet, and stores the labels';
 
+-- Keeping a column filled. The triggers run expressions as the owner of the table, so PUBLIC may not create them.
+CREATE FUNCTION ia3.watch_changes() RETURNS pg_catalog.trigger
+    AS 'MODULE_PATHNAME', 'ia3_watch_changes' LANGUAGE C;
+COMMENT ON FUNCTION ia3.watch_changes IS 'trigger function that labels the rows of a watched table';
+REVOKE EXECUTE ON FUNCTION ia3.watch_changes FROM PUBLIC;
+CREATE FUNCTION @extschema@.ia3_watch(
+    relation pg_catalog.regclass,
+    task pg_catalog.text,
+    input pg_catalog.text,
+    label_column pg_catalog.text,
+    version_column pg_catalog.text DEFAULT NULL,
+    probability_column pg_catalog.text DEFAULT NULL,
+    condition pg_catalog.text DEFAULT NULL,
+    mode pg_catalog.text DEFAULT 'direct'
+)
+    RETURNS pg_catalog.void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION @extschema@.ia3_watch IS
+    'creates triggers that label the rows of a table when they are inserted or their input changes';
+CREATE FUNCTION @extschema@.ia3_unwatch(
+    relation pg_catalog.regclass,
+    label_column pg_catalog.text DEFAULT NULL
+)
+    RETURNS pg_catalog.void
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION @extschema@.ia3_unwatch IS 'drops the triggers of ia3_watch, of one column or of all';
+
 --
 -- Cross-validation: training runs that each leave out some of the rows and predict them. Nothing is stored. The options
 -- from template on are those of ia3_train, in its order; like training, these functions need a grant.

@@ -232,6 +232,12 @@ def test_changes(driver, sql):
     label = ("CALL ia3_label({}, {}, {}, {}, {}, {}, condition => {}, commit_rows => {}, relabel => {})")
     expect(driver, label, ["to_label", task, "body", "topic", "version", "probability", "length(body) > 0", 0, True],
            sql.execute("SELECT count(*) FROM shots", None))
+    sql.execute("ALTER TABLE to_label ADD id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY", None)
+    watch = "SELECT ia3_watch({}, {}, {}, {}, {}, {}, condition => {}, mode => {}) IS NOT NULL"
+    expect(driver, watch, ["to_label", task, "body", "topic", "version", "probability", "length(body) > 0", "direct"], [(True,)])
+    expect(driver, "INSERT INTO to_label (body) VALUES ({}) RETURNING topic", [TEXT], [(None,)])
+    expect(driver, "SELECT count(topic) = count(*) FROM to_label", [], [(True,)])
+    expect(driver, "SELECT ia3_unwatch({}, {}) IS NOT NULL", ["to_label", "topic"], [(True,)])
     sql.execute("DROP TABLE to_label", None)
     expect(driver, "SELECT ia3_activate({}, {}) IS NOT NULL", [task, 1], [(True,)])
     expect(driver, "SELECT ia3_drop({}, {}) IS NOT NULL", [task, 2], [(True,)])

@@ -71,36 +71,21 @@ typedef struct Labelling {
     Range *skipped;
 } Labelling;
 
-static char *
-text_argument(FunctionCallInfo fcinfo, int arg, const char *name)
-{
-    if (!PG_ARGISNULL(arg))
-        return text_to_cstring(PG_GETARG_TEXT_PP(arg));
-    if (name != NULL)
-        ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", name)));
-    return NULL;
-}
-
 static void
 read_arguments(Labelling *l, FunctionCallInfo fcinfo)
 {
     Ia3LabelTarget *t = &l->target;
-    char *schema;
 
     if (PG_ARGISNULL(ARG_RELATION))
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("relation must not be null")));
     t->relation = PG_GETARG_OID(ARG_RELATION);
     LockRelationOid(t->relation, AccessShareLock); /* until the statements are prepared, at least */
-    schema = get_namespace_name(get_rel_namespace(t->relation));
-    if (schema == NULL)
-        ereport(ERROR, (errcode(ERRCODE_UNDEFINED_TABLE),
-                        errmsg("relation with OID %u does not exist", t->relation)));
-    t->name = quote_qualified_identifier(schema, get_rel_name(t->relation));
-    t->input = text_argument(fcinfo, ARG_INPUT, "input");
-    t->label = text_argument(fcinfo, ARG_LABEL, "label_column");
-    t->version = text_argument(fcinfo, ARG_VERSION, NULL);
-    t->probability = text_argument(fcinfo, ARG_PROBABILITY, NULL);
-    t->condition = text_argument(fcinfo, ARG_CONDITION, NULL);
+    t->name = Ia3LabelTableName(t->relation);
+    t->input = Ia3LabelText(fcinfo, ARG_INPUT, "input");
+    t->label = Ia3LabelText(fcinfo, ARG_LABEL, "label_column");
+    t->version = Ia3LabelText(fcinfo, ARG_VERSION, NULL);
+    t->probability = Ia3LabelText(fcinfo, ARG_PROBABILITY, NULL);
+    t->condition = Ia3LabelText(fcinfo, ARG_CONDITION, NULL);
     t->relabel = !PG_ARGISNULL(ARG_RELABEL) && PG_GETARG_BOOL(ARG_RELABEL);
     if (t->relabel && t->version == NULL)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("relabel needs version_column"),
@@ -119,30 +104,6 @@ read_arguments(Labelling *l, FunctionCallInfo fcinfo)
              errmsg("ia3_label() needs the isolation level READ COMMITTED"),
              errdetail("It waits for rows that other sessions change, and has to see what they have become."),
              errhint("Set default_transaction_isolation to 'read committed'.")));
-}
-
-/* Updates the rows that have been predicted. */
-static void
-store(Labelling *l, const Ia3LabelAnswers *a)
-{
-    int dims[1] = {a->n}, lower[1] = {1};
-    Datum values[4];
-    int rc;
-
-    values[0] = PointerGetDatum(construct_array(a->relations, a->n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
-    values[1] = PointerGetDatum(
-        construct_array(a->ids, a->n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT));
-    values[2] = PointerGetDatum(
-        construct_md_array(a->labels, a->noLabel, 1, dims, lower, TEXTOID, -1, false, TYPALIGN_INT));
-    values[3] =
-        PointerGetDatum(construct_md_array(a->probabilities, a->noProbability, 1, dims, lower, FLOAT8OID,
-                                           sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
-    rc = SPI_execute_plan(l->plans.update, values, NULL, false, 0);
-    if (rc != SPI_OK_UPDATE)
-        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-                        errmsg("cannot label rows of \"%s\"", get_rel_name(l->target.relation)),
-                        errdetail("Rules of the table turn an UPDATE into something else.")));
-    l->labelled += (int64) SPI_processed;
 }
 
 static void
@@ -205,7 +166,7 @@ label_range(Labelling *l, const Range *range, bool wait)
         }
         n += (int64) SPI_processed;
         old = MemoryContextSwitchTo(l->scratch);
-        store(l, Ia3LabelPredict(&l->input, rows));
+        l->labelled += Ia3LabelStore(l->plans.update, l->target.relation, Ia3LabelPredict(&l->input, rows));
         show_progress(l, range->begin);
         MemoryContextSwitchTo(old);
         MemoryContextReset(l->scratch);
@@ -300,7 +261,7 @@ ia3_label(PG_FUNCTION_ARGS)
     l->procedure = &procedure;
     read_arguments(l, fcinfo);
     Ia3LabelCheck(&l->target);
-    task = Ia3TaskLookupDetached(text_argument(fcinfo, ARG_TASK, "task"));
+    task = Ia3TaskLookupDetached(Ia3LabelText(fcinfo, ARG_TASK, "task"));
     Ia3TaskCheckBackbone(task);
     l->input.task = Ia3CallTaskMake(task);
     l->scratch = AllocSetContextCreate(procedure.context, "ia3 rows to label", ALLOCSET_DEFAULT_SIZES);

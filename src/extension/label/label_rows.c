@@ -7,6 +7,7 @@
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "storage/itemptr.h"
+#include "utils/array.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 
@@ -149,4 +150,27 @@ Ia3LabelPredict(Ia3LabelInput *input, const SPITupleTable *rows)
     }
     predict(&batch);
     return answers;
+}
+
+int64
+Ia3LabelStore(SPIPlanPtr update, Oid relation, const Ia3LabelAnswers *a)
+{
+    int dims[1] = {a->n}, lower[1] = {1};
+    Datum values[4];
+    int rc;
+
+    values[0] = PointerGetDatum(construct_array(a->relations, a->n, OIDOID, sizeof(Oid), true, TYPALIGN_INT));
+    values[1] = PointerGetDatum(
+        construct_array(a->ids, a->n, TIDOID, sizeof(ItemPointerData), false, TYPALIGN_SHORT));
+    values[2] = PointerGetDatum(
+        construct_md_array(a->labels, a->noLabel, 1, dims, lower, TEXTOID, -1, false, TYPALIGN_INT));
+    values[3] =
+        PointerGetDatum(construct_md_array(a->probabilities, a->noProbability, 1, dims, lower, FLOAT8OID,
+                                           sizeof(float8), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+    rc = SPI_execute_plan(update, values, NULL, false, 0);
+    if (rc != SPI_OK_UPDATE)
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("cannot label rows of \"%s\"", get_rel_name(relation)),
+                        errdetail("Rules of the table turn an UPDATE into something else.")));
+    return (int64) SPI_processed;
 }

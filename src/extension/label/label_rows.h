@@ -31,9 +31,15 @@ typedef struct Ia3LabelAnswers {
 extern void Ia3LabelInputInit(Ia3LabelInput *input, const Ia3CallTask *task, Oid type);
 
 /*
- * Predicts the rows (tableoid, ctid, input) of a table. The answers are in the current memory context. ERROR as for
+ * Predicts the rows (tableoid, ctid, input) of a table. The answers are in the current memory context, and point to the rows. ERROR as for
  * ia3_predict, with a context that names the row.
  */
 extern Ia3LabelAnswers *Ia3LabelPredict(Ia3LabelInput *input, const SPITupleTable *rows);
+
+/*
+ * Stores the answers with the statement that Ia3LabelPrepareUpdate has made for this table; returns how many rows it has updated.
+ * ERROR 0A000 if rules replace it.
+ */
+extern int64 Ia3LabelStore(SPIPlanPtr update, Oid relation, const Ia3LabelAnswers *answers);
 
 #endif

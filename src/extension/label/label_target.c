@@ -15,8 +15,6 @@
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
 #include "catalog/pg_type.h"
-#include "nodes/parsenodes.h"
-#include "parser/parser.h"
 #include "storage/bufmgr.h"
 #include "storage/itemptr.h"
 #include "utils/builtins.h"
@@ -24,6 +22,7 @@
 #include "utils/rel.h"
 #include "utils/syscache.h"
 
+#include "label_expression.h"
 #include "label_target.h"
 #include "extension/ia3_compat.h"
 
@@ -76,8 +75,8 @@ check_type(bool ok, const char *option, const char *column, const char *types, O
                         errhint("%s names it.", option)));
 }
 
-static void
-check_columns(const Ia3LabelTarget *t)
+void
+Ia3LabelCheckColumns(const Ia3LabelTarget *t)
 {
     Oid type = column_type(t->relation, t->label, "label_column");
 
@@ -100,40 +99,25 @@ check_columns(const Ia3LabelTarget *t)
                  errmsg("label_column, version_column and probability_column must be different columns")));
 }
 
-/* Lets a syntax error point to the expression, and not to the CALL. */
-static void
-point_to_expression(void *arg)
+char *
+Ia3LabelText(FunctionCallInfo fcinfo, int arg, const char *name)
 {
-    const int position = geterrposition();
-
-    if (position > 0) {
-        errposition(0);
-        internalerrposition(position);
-        internalerrquery(arg);
-    }
+    if (!PG_ARGISNULL(arg))
+        return text_to_cstring(PG_GETARG_TEXT_PP(arg));
+    if (name != NULL)
+        ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("%s must not be null", name)));
+    return NULL;
 }
 
-/* Whether it can stand between parentheses and be all that they enclose. */
-static void
-check_expression(const char *expression, const char *option)
+char *
+Ia3LabelTableName(Oid relation)
 {
-    char *statement = psprintf("SELECT %s", expression);
-    ErrorContextCallback callback = {error_context_stack, point_to_expression, statement};
-    List *parsed;
-    SelectStmt *select;
+    char *schema = get_namespace_name(get_rel_namespace(relation));
 
-    error_context_stack = &callback;
-    parsed = Ia3RawParser(statement);
-    error_context_stack = callback.previous;
-    select = list_length(parsed) == 1 ? (SelectStmt *) linitial_node(RawStmt, parsed)->stmt : NULL;
-    if (select == NULL || !IsA(select, SelectStmt) || select->op != SETOP_NONE ||
-        list_length(select->targetList) != 1 || linitial_node(ResTarget, select->targetList)->name != NULL ||
-        select->distinctClause || select->intoClause || select->fromClause || select->whereClause ||
-        select->groupClause || select->havingClause || select->windowClause || select->valuesLists ||
-        select->sortClause || select->limitOffset || select->limitCount || select->lockingClause ||
-        select->withClause)
-        ereport(ERROR, (errcode(ERRCODE_SYNTAX_ERROR), errmsg("%s must be a single expression", option),
-                        errdetail("It is \"%s\".", expression)));
+    if (schema == NULL)
+        ereport(ERROR,
+                (errcode(ERRCODE_UNDEFINED_TABLE), errmsg("relation with OID %u does not exist", relation)));
+    return quote_qualified_identifier(schema, get_rel_name(relation));
 }
 
 void
@@ -144,10 +128,10 @@ Ia3LabelCheck(const Ia3LabelTarget *target)
     check_kind(target->relation, false);
     foreach (lc, find_all_inheritors(target->relation, AccessShareLock, NULL))
         check_kind(lfirst_oid(lc), true);
-    check_columns(target);
-    check_expression(target->input, "input");
+    Ia3LabelCheckColumns(target);
+    Ia3ExpressionCheck(target->input, "input");
     if (target->condition)
-        check_expression(target->condition, "condition");
+        Ia3ExpressionCheck(target->condition, "condition");
 }
 
 /* --- statements --- */
@@ -221,8 +205,8 @@ label_value(const Ia3LabelTarget *t)
         format_type_extended(type, typmod, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY));
 }
 
-static SPIPlanPtr
-prepare_update(const Ia3LabelTarget *t, int version)
+SPIPlanPtr
+Ia3LabelPrepareUpdate(const Ia3LabelTarget *t, int version)
 {
     Oid types[] = {OIDARRAYOID, TIDARRAYOID, TEXTARRAYOID, FLOAT8ARRAYOID};
     const char *table = quote_identifier(get_rel_name(t->relation));
@@ -250,7 +234,7 @@ Ia3LabelPrepare(const Ia3LabelTarget *t, int version, Ia3LabelPlans *plans)
     plans->count = prepare_reading(t, version, "SELECT pg_catalog.count(*)", "");
     plans->lock = prepare_reading(t, version, rows, psprintf(" FOR NO KEY UPDATE OF %s SKIP LOCKED", table));
     plans->wait = prepare_reading(t, version, rows, psprintf(" FOR NO KEY UPDATE OF %s", table));
-    plans->update = prepare_update(t, version);
+    plans->update = Ia3LabelPrepareUpdate(t, version);
 }
 
 void

@@ -29,14 +29,26 @@ typedef struct Ia3LabelPlans {
     SPIPlanPtr update; /* ($1 tableoid[], $2 ctid[], $3 text[] labels, $4 float8[] probabilities) */
 } Ia3LabelPlans;
 
+/* A text argument of a function; NULL if it is NULL, or ERROR 22004 if `name` is given. */
+extern char *Ia3LabelText(FunctionCallInfo fcinfo, int arg, const char *name);
+
+/* The name of a table, qualified and quoted. ERROR 42P01 if there is none. */
+extern char *Ia3LabelTableName(Oid relation);
+
 /*
  * Checks the target. ERROR 42809 unless it is a table that can be updated here, 42703 for columns that it lacks, 42804 for columns of
  * types that cannot take the values, 428C9 for generated ones, 42601 unless `input` and `condition` are one expression each.
  */
 extern void Ia3LabelCheck(const Ia3LabelTarget *target);
 
+/* Checks its columns only. */
+extern void Ia3LabelCheckColumns(const Ia3LabelTarget *target);
+
 /* Prepares the statements, in which rows get this version. Inside SPI; ERROR for whatever PostgreSQL finds wrong with them. */
 extern void Ia3LabelPrepare(const Ia3LabelTarget *target, int version, Ia3LabelPlans *plans);
+
+/* Prepares the last of them only. The caller frees it. */
+extern SPIPlanPtr Ia3LabelPrepareUpdate(const Ia3LabelTarget *target, int version);
 
 /* Frees those that have been prepared. */
 extern void Ia3LabelFree(Ia3LabelPlans *plans);

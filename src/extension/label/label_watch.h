@@ -1,0 +1,91 @@
+/*
+ * label_watch.h
+ *     Watched tables: what a watch is, in the arguments of its triggers, and the statement that reads the rows to be labelled.
+ *
+ * A watch is two statement-level triggers, AFTER INSERT and AFTER UPDATE, of the function ia3.watch_changes(), with the same
+ * arguments. Each argument is "name=value"; there are no OIDs, so that a dump can be restored anywhere.
+ */
+#ifndef IA3_LABEL_WATCH_H
+#define IA3_LABEL_WATCH_H
+
+#include "postgres.h"
+
+#include "utils/rel.h"
+#include "utils/reltrigger.h"
+
+#include "label_target.h"
+
+/* The names of the transition tables. */
+#define IA3_WATCH_OLD "ia3_old"
+#define IA3_WATCH_NEW "ia3_new"
+
+typedef struct Ia3Watch {
+    Ia3LabelTarget target; /* with expressions as Ia3ExpressionQualify writes them */
+    char *task;            /* 'name' or 'name@version' */
+    char *searchPath;      /* when ia3_watch was called, for the triggers that fire when labels are stored */
+} Ia3Watch;
+
+/* The OID of ia3.watch_changes(), InvalidOid if it does not exist. */
+extern Oid Ia3WatchFunction(void);
+
+/* The arguments, as a list of literals for CREATE TRIGGER. */
+extern char *Ia3WatchWrite(const Ia3Watch *watch);
+
+/* Reads the arguments of a trigger of the relation. ERROR 22023 if they are none that Ia3WatchWrite has written. */
+extern Ia3Watch *Ia3WatchRead(Relation relation, const Trigger *trigger);
+
+/* How rows before and after an UPDATE are matched. */
+typedef enum Ia3WatchPairs {
+    IA3_WATCH_BY_KEY,
+    IA3_WATCH_BY_ORDER, /* the statement has changed keys, and the transition tables have their rows in the same order */
+    IA3_WATCH_UNPAIRED /* it cannot be known */
+} Ia3WatchPairs;
+
+/* The columns of a key by which rows of a table are found again, and the operators that compare them, qualified. */
+typedef struct Ia3WatchKey {
+    int n;
+    char **columns; /* quoted */
+    char **equals;
+} Ia3WatchKey;
+
+/*
+ * The primary key of the relation, or else one of its unique indexes on columns that are NOT NULL. ERROR 55000 if it has neither.
+ */
+extern Ia3WatchKey *Ia3WatchFindKey(Relation relation);
+
+/*
+ * The statement that reads the inserted rows that have to be labelled, as (tableoid, ctid, input), from the table and the
+ * transition table IA3_WATCH_NEW.
+ */
+extern char *Ia3WatchInserted(Relation relation, const Ia3Watch *watch, const Ia3WatchKey *key);
+
+/* The same for updated rows, from the table and both transition tables. */
+extern char *Ia3WatchUpdated(Relation relation, const Ia3Watch *watch, const Ia3WatchKey *key,
+                             Ia3WatchPairs pairs);
+
+/* A statement that returns two booleans: whether an UPDATE has changed keys, and whether the transition tables have as many rows. */
+extern char *Ia3WatchKeysChanged(const Ia3WatchKey *key);
+
+/* --- acting as the owner of the table --- */
+
+/*
+ * Between these two calls the current role is the owner of the relation, in a security-restricted operation, with a search_path
+ * without other schemas than pg_catalog: nothing that the expressions do depends on who has changed the table, and they can do to
+ * nobody what their owner could not. An error ends this state together with the (sub)transaction.
+ */
+typedef struct Ia3WatchCaller {
+    Oid user;
+    int context;
+    int nest;
+} Ia3WatchCaller;
+
+extern Ia3WatchCaller Ia3WatchBecomeOwner(Relation relation);
+
+/*
+ * The same for changing the table: not security-restricted, because deferred triggers may be queued then, and with the watch's own
+ * search_path, because other triggers of the table may need one, which must not be the caller's.
+ */
+extern Ia3WatchCaller Ia3WatchBecomeOwnerToStore(Relation relation, const Ia3Watch *watch);
+extern void Ia3WatchBecomeCaller(Ia3WatchCaller caller);
+
+#endif
