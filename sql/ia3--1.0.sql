@@ -364,7 +364,8 @@ CREATE FUNCTION @extschema@.ia3_train(
     balanced pg_catalog.bool DEFAULT false,
     class_weights pg_catalog.jsonb DEFAULT NULL,
     weight_column pg_catalog.text DEFAULT NULL,
-    calibrate pg_catalog.bool DEFAULT false
+    calibrate pg_catalog.bool DEFAULT false,
+    early_stopping pg_catalog.text DEFAULT 'none'
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_train IS
@@ -412,6 +413,7 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     class_weights pg_catalog.jsonb DEFAULT NULL,
     weight_column pg_catalog.text DEFAULT NULL,
     calibrate pg_catalog.bool DEFAULT false,
+    early_stopping pg_catalog.text DEFAULT 'none',
     INOUT version pg_catalog.int4 DEFAULT NULL
 )
     AS 'MODULE_PATHNAME' LANGUAGE C;
@@ -540,6 +542,7 @@ CREATE FUNCTION @extschema@.ia3_cross_predict(
     balanced pg_catalog.bool DEFAULT false,
     class_weights pg_catalog.jsonb DEFAULT NULL,
     weight_column pg_catalog.text DEFAULT NULL,
+    early_stopping pg_catalog.text DEFAULT 'none',
     OUT row_number pg_catalog.int8,
     OUT row_id pg_catalog.text,
     OUT label pg_catalog.text,
@@ -594,6 +597,7 @@ CREATE FUNCTION @extschema@.ia3_cross_validate(
     balanced pg_catalog.bool DEFAULT false,
     class_weights pg_catalog.jsonb DEFAULT NULL,
     weight_column pg_catalog.text DEFAULT NULL,
+    early_stopping pg_catalog.text DEFAULT 'none',
     OUT repeat pg_catalog.int4,
     OUT n pg_catalog.int8,
     OUT accuracy pg_catalog.float8,
@@ -655,6 +659,7 @@ CREATE FUNCTION @extschema@.ia3_learning_curve(
     balanced pg_catalog.bool DEFAULT false,
     class_weights pg_catalog.jsonb DEFAULT NULL,
     weight_column pg_catalog.text DEFAULT NULL,
+    early_stopping pg_catalog.text DEFAULT 'none',
     OUT size pg_catalog.int4,
     OUT runs pg_catalog.int4,
     OUT n pg_catalog.int8,

@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 14
+#define IA3_PROTOCOL_VERSION 15
 #define IA3_FRAME_HEADER     9 /* length, type, request */
 #define IA3_MAX_FRAME                                                                                        \
     (512u * 1024 * 1024) /* twice as much must be a little more than palloc's limit at most (layouts.c) */
@@ -134,12 +134,15 @@ typedef enum Ia3Message {
  *          example rendered with each template, at least one
  *          list<f64 weight>                  of the examples in their order, or empty: all weigh the same. A weight is a
  *                                            number from 0 to IA3_MAX_WEIGHT; one at least is positive. Only ratios matter
- * PROGRESS: u32 step (done), u32 steps (of all members of an ensemble together), f64 loss, f64 examples per second, f64 seconds left, u32 inputs that were
+ *          u8 early_stopping (Ia3EarlyStopping)    not with `stop` or a state
+ * PROGRESS: u32 step (done), u32 steps (of all members of an ensemble together; fewer when one ends early), f64 loss, f64 examples per second, f64 seconds left, u32 inputs that were
  *          truncated, u32 inputs. It is sent at most every 200 ms and once at the last step.
  * TRAIN_OK: str safetensors (PEFT adapter_model.safetensors, fp32), str metrics (a JSON object: "loss",
  *          "lm_loss", "unlikelihood_loss", "length_norm_loss" averaged over the last tenth of the steps,
  *          "steps", "examples", "seconds", "flops" (cost.h), "truncated" = number of rendered texts that were truncated,
- *          "loss_curve": at most 100 numbers; all refer to the steps of this request), u32 number of examples,
+ *          "loss_curve": at most 100 numbers; all refer to the steps of this request. With early stopping, "steps" is
+ *          how many were done, of an ensemble by the member that did most, the averages are over about a tenth of these, and there is
+ *          "early_stopping" (recipe/metrics.h)), u32 number of examples,
  *          str state: if `stop` was given, the state from which a TRAIN with the same recipe and examples continues
  *          exactly, bit for bit, as if there had been no pause; else empty
  *
@@ -147,6 +150,7 @@ typedef enum Ia3Message {
  *          As TRAIN, with `stop` 0 and an empty state, and after the examples, instead of weights:
  *          list<u64 seed, list<u32 example>, list<f64 weight>>    runs, at least one and at most IA3_MAX_RUNS, each with at
  *          least one example; weights are of the run's examples, as in TRAIN
+ *          u8 early_stopping, of each run by its own losses
  *          A run does what a TRAIN with these examples, in this order, these weights and this seed would do; the recipe's seed does not
  *          matter. As many runs as fit in a pass are trained together. PROGRESS counts the steps of all runs together.
  * TRAIN_RUNS_OK: list<str safetensors, str metrics, u32 number of examples>, as in TRAIN_OK, in the order of the runs
@@ -205,6 +209,9 @@ typedef enum Ia3LossAveraging {
     IA3_LOSS_EXAMPLE =
         1 /* mean of per-example losses, partial batches at an epoch's end (11B and RAFT runs) */
 } Ia3LossAveraging;
+
+/* When a training run ends before its last step: never, or when its loss no longer falls (engine/recipe/stopping.h). */
+typedef enum Ia3EarlyStopping { IA3_STOP_NEVER = 0, IA3_STOP_LOSS = 1 } Ia3EarlyStopping;
 
 typedef enum Ia3Optimizer { IA3_OPTIMIZER_ADAFACTOR = 0, IA3_OPTIMIZER_ADAMW = 1 } Ia3Optimizer;
 

@@ -212,6 +212,10 @@ def test_changes(driver, sql):
     expect(driver, "SELECT ia3_train({}, {}, steps => {}, seed => {}, calibrate => {})", [calibrated, rows, 2, 1, True], [(1,)])
     expect(driver, "CALL ia3_train_task({}, {}, steps => {}, seed => {}, calibrate => {})", [calibrated, rows, 2, 1, False], [(2,)])
     expect(driver, "SELECT ia3_calibrate({}, {})", [calibrated, rows], [(3,)])
+    early = "SELECT ia3_train({}, {}, steps => {}, seed => {}, early_stopping => {}, activate => {})"
+    expect(driver, early, [calibrated, rows, 8, 1, "folds", False], [(4,)])
+    expect(driver, "CALL ia3_train_task({}, {}, steps => {}, seed => {}, early_stopping => {}, activate => {})", [calibrated, rows, 34, 1, "loss", False], [(5,)])
+    expect(driver, "SELECT metrics -> 'early_stopping' ->> 'rule' FROM ia3.adapters WHERE task = {} AND version > {} ORDER BY version", [calibrated, 3], [("folds",), ("loss",)])
     expect(driver, "SELECT count(DISTINCT temperature), count(temperature) FROM ia3.adapters WHERE task = {}", [calibrated], [(1, 2)])
     expect(driver, "SELECT ia3_plot_calibration({}) LIKE '<svg%'", [calibrated], [(True,)])
     expect(driver, "SELECT ia3_plot_calibration({}, {}) LIKE '<svg%'", [calibrated, rows], [(True,)])

@@ -155,4 +155,5 @@ test_put_training(test_client *c, const test_recipe *r)
             ia3_put_u32(w, r->runs[k].examples[i]);
         put_weights(w, r->runs[k].weights, r->runs[k].n_weights);
     }
+    ia3_put_u8(w, r->early_stopping);
 }

@@ -54,6 +54,7 @@ typedef struct test_recipe {
     uint32_t n_runs;
     const double *weights; /* [n_weights] of the examples of TRAIN */
     uint32_t n_weights;
+    uint8_t early_stopping;
 } test_recipe;
 
 /* A run of TRAIN_RUNS. */

@@ -4,6 +4,8 @@
  */
 #include "recipe.h"
 
+#include "stopping.h"
+
 const ia3_recipe_limit ia3_recipe_limits[IA3_N_RECIPE_LIMITS] = {
     {"steps", 1, 1000000},           {"batch_size", 1, 1024},
     {"learning_rate", 1e-9, 10},     {"warmup_ratio", 0, 1},
@@ -19,6 +21,24 @@ check_number(double v, double min, double max, const char *name, ia3_error *err)
         return true;
     ia3_fail(err, IA3_E_INVALID, "%s must be between %.15g and %.15g", name, min, max);
     return ia3_fail_detail(err, "It is %.15g.", v);
+}
+
+static bool
+check_early_stopping(const ia3_recipe *r, ia3_error *err)
+{
+    if (r->early_stopping == IA3_STOP_NEVER)
+        return true;
+    if (r->early_stopping != IA3_STOP_LOSS)
+        return ia3_fail(err, IA3_E_INVALID, "unknown early_stopping");
+    if (r->stop != 0)
+        return ia3_fail(err, IA3_E_UNSUPPORTED, "a training run with early stopping cannot be paused");
+    const int earliest = ia3_stopping_earliest(r->steps, r->warmup_ratio);
+    if (earliest < r->steps)
+        return true;
+    ia3_fail(err, IA3_E_INVALID, "there are too few steps for early_stopping");
+    ia3_fail_detail(err, "With %d steps and this warm-up, a training run could not end before step %d.",
+                    r->steps, earliest);
+    return ia3_fail_hint(err, "Use more steps, or no early stopping.");
 }
 
 bool
@@ -57,6 +77,8 @@ ia3_recipe_check(const ia3_recipe *r, ia3_error *err)
     if (!ia3_variant_check(&r->variant, err))
         return false;
     if (r->stop != 0 && !check_number(r->stop, 1, r->steps, "the step to pause at", err))
+        return false;
+    if (!check_early_stopping(r, err))
         return false;
     if (r->lm_weight + r->unlikelihood_weight + r->length_norm_weight == 0) {
         ia3_fail(err, IA3_E_INVALID, "all loss weights are zero");

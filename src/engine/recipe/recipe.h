@@ -20,6 +20,7 @@ typedef struct ia3_recipe {
         ema; /* the result is the average, with this decay, of the values after each step; 0: those after the last */
     ia3_variant variant; /* of the method */
     int stop;            /* pause after this many steps; 0: do not pause */
+    Ia3EarlyStopping early_stopping;
 } ia3_recipe;
 
 /* The limits of the parameters. */

@@ -20,6 +20,7 @@
 #include "loss.h"
 #include "optimizer.h"
 #include "parameters.h"
+#include "stopping.h"
 
 struct ia3_train {
     ia3_model *m;
@@ -34,8 +35,10 @@ struct ia3_train {
     ia3_parameters parameters;
     ia3_optimizer *variant; /* NULL: Adafactor, without an average */
 
-    int step;  /* number of steps done */
-    int draws; /* of examples for the choice of the weights that are trained, so far */
+    int step; /* number of steps done */
+    ia3_stopping stopping;
+    bool ended; /* by early stopping */
+    int draws;  /* of examples for the choice of the weights that are trained, so far */
     /* sampling: the epoch's examples in random order, and how many of them have been used */
     int *order;
     int used, epoch;
@@ -140,6 +143,7 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
     t->layout = layout;
     t->n = n;
     t->recipe = *recipe;
+    t->stopping = ia3_stopping_begin(recipe->steps, recipe->warmup_ratio);
     t->dropout = recipe->dropout < 0 ? m->config.dropout_rate : recipe->dropout;
     t->examples = ia3_alloc_array(n, sizeof *t->examples);
     memcpy(t->examples, examples, (size_t) n * sizeof *t->examples);
@@ -397,6 +401,8 @@ count_step(ia3_train *t, const share *s)
 {
     t->step++;
     report(&t->last, s, t->step);
+    if (t->recipe.early_stopping == IA3_STOP_LOSS)
+        t->ended = ia3_stopping_add(&t->stopping, s->losses.total);
 }
 
 static void
@@ -571,7 +577,13 @@ ia3_train_gradients(ia3_train *t, const int *examples, const int *texts, int n, 
 bool
 ia3_train_finished(const ia3_train *t)
 {
-    return t->step >= (t->recipe.stop ? t->recipe.stop : t->recipe.steps);
+    return t->ended || t->step >= (t->recipe.stop ? t->recipe.stop : t->recipe.steps);
+}
+
+bool
+ia3_train_ended_early(const ia3_train *t)
+{
+    return t->ended;
 }
 
 void
@@ -737,6 +749,8 @@ ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err
     const uint8_t *magic = ia3_get_bytes(&r, sizeof STATE_MAGIC);
     if (t->variant)
         return ia3_fail(err, IA3_E_UNSUPPORTED, "this optimizer cannot be paused");
+    if (t->recipe.early_stopping != IA3_STOP_NEVER)
+        return ia3_fail(err, IA3_E_UNSUPPORTED, "a training run with early stopping cannot be continued");
     if (!magic || memcmp(magic, STATE_MAGIC, sizeof STATE_MAGIC) != 0 || ia3_get_u32(&r) != STATE_FORMAT)
         return ia3_fail(err, IA3_E_INVALID, "the data is not a saved training state");
     if (ia3_get_u64(&r) != fingerprint(t)) {

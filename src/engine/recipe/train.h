@@ -55,6 +55,8 @@ bool ia3_train_weigh(ia3_train *t, const double *weights, ia3_error *err);
  */
 bool ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err);
 bool ia3_train_finished(const ia3_train *t); /* true also when paused (recipe.stop) */
+/* Whether the recipe's early stopping has ended the job (stopping.h), be it after the last step. */
+bool ia3_train_ended_early(const ia3_train *t);
 void ia3_train_last(const ia3_train *t, ia3_train_report *report);
 int ia3_train_batch_tokens(const ia3_train *t); /* tokens of a typical step, for the token budget of a pass */
 
@@ -69,7 +71,7 @@ void ia3_train_values(ia3_train *t, float *values);
  * IA3_E_INVALID before the weights that are trained have been chosen. A new job with the same examples, weights of examples and
  * recipe (except for `stop`) that restores this state before its first step continues exactly as this job would, bit for bit.
  * _restore fails with IA3_E_INVALID if the state belongs to other examples, another recipe or another
- * layout, or is not a valid state at all, and with IA3_E_UNSUPPORTED for other optimizers than Adafactor and averages.
+ * layout, or is not a valid state at all, and with IA3_E_UNSUPPORTED for other optimizers than Adafactor, averages and early stopping.
  */
 uint8_t *ia3_train_save(ia3_train *t, size_t *len, ia3_error *err);
 bool ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error *err);

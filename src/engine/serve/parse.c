@@ -423,6 +423,13 @@ parse_runs(ia3_reader *r, ia3_train_message *m, ia3_error *err)
     return !r->bad || malformed(err, "TRAIN_RUNS");
 }
 
+static bool
+parse_early_stopping(ia3_reader *r, ia3_train_message *m, ia3_error *err)
+{
+    m->recipe.early_stopping = (Ia3EarlyStopping) ia3_get_u8(r);
+    return !r->bad || malformed(err, "TRAIN");
+}
+
 /* Checks the weights of n examples. */
 static bool
 check_weights(const ia3_wire_weights *weights, uint32_t n, ia3_error *err)
@@ -490,7 +497,7 @@ ia3_parse_train(ia3_train_message *m, Ia3Message type, const ia3_method *const *
     if (!parse_recipe(&r, m, methods, err))
         return false;
     if (parse_sets(&r, &m->sets, "TRAIN", err) && parse_examples(&r, m, err) &&
-        (has_runs ? parse_runs(&r, m, err) : parse_weights(&r, m, err)) &&
+        (has_runs ? parse_runs(&r, m, err) : parse_weights(&r, m, err)) && parse_early_stopping(&r, m, err) &&
         (r.p == r.end || malformed(err, "TRAIN")) && check_max_tokens(m->max_input_tokens, err) &&
         ia3_recipe_check(&m->recipe, err) && check_examples(m, err) &&
         (has_runs ? check_runs(m, err) : check_weights(&m->weights, m->n_examples, err)))

@@ -25,8 +25,9 @@ typedef struct ia3_group {
     uint32_t begun; /* runs that have been started, in their order */
     int jobs;       /* runs in training */
     int64_t tokens; /* of a step of them */
-    int64_t step, steps; /* done in this request and before; all of the request's runs and their members */
-    int64_t first;       /* steps done before this request */
+    int64_t step;  /* steps done in this request and before, by all of the request's runs and their members */
+    int64_t steps; /* that they do if none ends earlier than those that have */
+    int64_t first; /* steps done before this request */
     double started, reported; /* times */
     double examples;          /* number of examples trained on so far */
 } ia3_group;
@@ -225,6 +226,7 @@ start_job(ia3_trainer *t, ia3_job *job)
     g->first += begun.step; /* 0, unless this is a single run that is continued */
     g->step += begun.step;
     job->losses.first = begun.step;
+    job->losses.may_end = r->recipe.early_stopping != IA3_STOP_NEVER;
     job->losses.steps = (r->recipe.stop ? r->recipe.stop : r->recipe.steps) - begun.step;
     job->tokens = ia3_train_batch_tokens(job->train);
     job->started = ia3_now();
@@ -327,6 +329,9 @@ next_member(ia3_trainer *t, ia3_job *job)
     ia3_request *r = job->group->request;
     const size_t n = layout->n_values / (size_t) layout->members;
     float *values = job->values + (size_t) job->member * n;
+    ia3_train_report last;
+    ia3_train_last(job->train, &last);
+    ia3_loss_record_end(&job->losses, last.step, ia3_train_ended_early(job->train));
     ia3_train_values(job->train, values);
     if (!all_finite(values, n)) {
         ia3_fail(&r->error, IA3_E_INVALID, "training diverged: the adapter's values are no longer finite");
@@ -369,6 +374,8 @@ after_step(ia3_trainer *t, ia3_job *job, double now)
     ia3_loss_record_add(&job->losses, &report);
     g->examples += report.examples;
     g->step++;
+    if (ia3_train_ended_early(job->train))
+        g->steps -= g->request->recipe.steps - report.step;
     job->ready = now;
     bool last = g->step == g->steps || (g->request->recipe.stop != 0 && ia3_train_finished(job->train));
     if (!last && now - g->reported < PROGRESS_SECONDS)

@@ -41,7 +41,7 @@ Ia3CalibrationRunsPrepare(Ia3CalibrationRuns *c)
     Ia3FoldsReportSingleLabels(rows);
     c->job->nRuns = first + IA3_CALIBRATION_FOLDS;
     c->job->runs = c->runs;
-    c->job->parts = 1; /* so that the progress remains until the rows have been scored */
+    c->job->isPart = true; /* so that the progress remains until the rows have been scored */
 }
 
 static Ia3HeldOut *
@@ -74,7 +74,8 @@ Ia3CalibrationRunsTrain(Ia3CalibrationRuns *c, Ia3Trained *version)
 
     Ia3TrainRun(c->job, trained);
     Ia3FoldsScore(c->job, c->examples, c->template, c->fold, IA3_CALIBRATION_FOLDS, trained + first, scores);
-    Ia3ProgressEnd();
+    if (c->job->stepsAfter == 0)
+        Ia3ProgressEnd();
     if (c->withAll)
         *version = trained[0];
     for (int f = 0; f < IA3_CALIBRATION_FOLDS; f++)

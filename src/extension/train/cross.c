@@ -9,6 +9,7 @@
 
 #include "arrays.h"
 #include "cross.h"
+#include "early_stopping.h"
 #include "extension/supervisor/progress.h"
 
 static void
@@ -86,6 +87,7 @@ Ia3CrossBegin(Ia3Cross *cross, FunctionCallInfo fcinfo, const Ia3Options *option
     Ia3Recipe *recipe = Ia3RecipeFromArguments(fcinfo, options);
     int n;
 
+    Ia3EarlyStoppingCheckCross(recipe);
     cross->recipe = recipe;
     cross->job.putExamples = put_examples;
     cross->job.arg = cross;
@@ -112,10 +114,13 @@ Ia3CrossBegin(Ia3Cross *cross, FunctionCallInfo fcinfo, const Ia3Options *option
 void
 Ia3CrossTrain(Ia3Cross *cross, int repeat, const Ia3JobRun *runs, int nRuns, Ia3Trained *trained)
 {
+    int64 steps = (int64) cross->recipe->steps * nRuns;
+
     cross->job.nRuns = nRuns;
     cross->job.runs = runs;
-    cross->job.part = repeat;
-    cross->job.parts = cross->repeats;
+    cross->job.stepsBefore = repeat * steps;
+    cross->job.stepsAfter = (cross->repeats - 1 - repeat) * steps;
+    cross->job.isPart = true;
     Ia3TrainRun(&cross->job, trained);
 }
 

@@ -121,6 +121,11 @@ Ia3RecipeOfVersion(const Ia3Task *version, const Jsonb *recipe)
     r->balanced = is_true(recipe, "balanced");
     r->classWeights = recorded(recipe, "class_weights");
     r->weightColumn = string(recipe, "weight_column");
+    if (is_string(recipe, "early_stopping", "loss"))
+        r->earlyStopping = IA3_EARLY_LOSS;
+    else if (is_string(recipe, "early_stopping",
+                       "folds")) /* the steps that were chosen are those of the version */
+        r->steps = integer(recipe, "chosen_steps", r->steps);
     r->truncate = version->truncate;
     r->hasSeed = has_number(recipe, "seed");
     r->seed = read_seed(recipe);

@@ -19,6 +19,7 @@
 #include "extension/tasks/procedure.h"
 #include "extension/tasks/versions.h"
 #include "calibration_runs.h"
+#include "early_stopping.h"
 #include "examples.h"
 #include "row_hashes.h"
 #include "train_job.h"
@@ -37,7 +38,8 @@ typedef struct Training {
     Ia3Examples *examples;
     bytea *rowHashes;
     Ia3CalibrationRuns calibrationRuns;
-    Ia3HeldOut *heldOut; /* NULL: the version is not calibrated */
+    Ia3StepChoice stepChoice; /* early_stopping 'folds' */
+    Ia3HeldOut *heldOut;      /* NULL: the version is not calibrated */
     Ia3Calibration calibration;
     Datum weightMetrics; /* jsonb; 0: all rows weigh the same */
 } Training;
@@ -98,12 +100,14 @@ read_rows(Training *t)
 }
 
 static void
-put_calibrate(Ia3JsonObject *recipe, const void *arg)
+put_more(Ia3JsonObject *recipe, const void *arg)
 {
     const Training *t = arg;
 
     if (t->recipe->calibrate)
         Ia3JsonPutBool(recipe, "calibrate", true);
+    if (t->recipe->earlyStopping == IA3_EARLY_FOLDS)
+        Ia3JsonPutInteger(recipe, "chosen_steps", t->job.recipe->steps);
 }
 
 /* Stores the version and returns its number. */
@@ -117,7 +121,7 @@ store(const Training *t, const Ia3Trained *trained)
         .choices = t->choices,
         .init = t->job.init ? t->job.init->label : NULL,
         .maxInputTokens = t->job.maxInputTokens,
-        .more = put_calibrate,
+        .more = put_more,
         .arg = t,
     };
     Ia3NewVersion version = {
@@ -157,7 +161,9 @@ begin(Training *t, FunctionCallInfo fcinfo)
     t->templates = Ia3TemplatesParse(t->recipe->templates, t->recipe->truncate);
     Ia3TrainPrepare(&t->job, t->recipe);
     t->choices = read_rows(t);
-    if (t->recipe->calibrate) {
+    if (t->recipe->earlyStopping == IA3_EARLY_FOLDS)
+        Ia3StepsPrepare(&t->stepChoice, &t->job, t->examples, t->templates[0]);
+    else if (t->recipe->calibrate) {
         t->calibrationRuns = (Ia3CalibrationRuns){
             .job = &t->job, .examples = t->examples, .template = t->templates[0], .withAll = true};
         Ia3CalibrationRunsPrepare(&t->calibrationRuns);
@@ -165,14 +171,29 @@ begin(Training *t, FunctionCallInfo fcinfo)
         t->job.taken = forget_rows;
 }
 
+/* The runs that choose the steps are those that calibration would need. */
+static void
+train_chosen_steps(Training *t, Ia3Trained *trained)
+{
+    Ia3StepsChoose(&t->stepChoice, &t->job);
+    t->job.taken = forget_rows;
+    Ia3TrainRun(&t->job, trained);
+    trained->metrics = Ia3StepsMetrics(trained->metrics, &t->stepChoice);
+    if (t->recipe->calibrate)
+        t->heldOut = t->stepChoice.heldOut;
+}
+
 static void
 train(Training *t, Ia3Trained *trained)
 {
-    if (!t->recipe->calibrate) {
+    if (t->recipe->earlyStopping == IA3_EARLY_FOLDS)
+        train_chosen_steps(t, trained);
+    else if (t->recipe->calibrate)
+        t->heldOut = Ia3CalibrationRunsTrain(&t->calibrationRuns, trained);
+    else
         Ia3TrainRun(&t->job, trained);
+    if (t->heldOut == NULL)
         return;
-    }
-    t->heldOut = Ia3CalibrationRunsTrain(&t->calibrationRuns, trained);
     Ia3CalibrationFit(t->heldOut, &t->calibration);
     trained->metrics = Ia3CalibrationMetrics(trained->metrics, t->heldOut, &t->calibration);
 }

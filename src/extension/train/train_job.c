@@ -91,11 +91,10 @@ write_request(ia3_writer *w, void *arg)
     else
         ia3_put_str(w, NULL, 0);
     job->putExamples(w, job->arg);
-    if (job->nRuns == 0) {
+    if (job->nRuns == 0)
         Ia3WeightingPut(w, job->weighting, NULL, job->weighting ? job->weighting->n : 0);
-        return;
-    }
-    ia3_put_u32(w, job->nRuns);
+    else
+        ia3_put_u32(w, job->nRuns);
     for (int k = 0; k < job->nRuns; k++) {
         const Ia3JobRun *run = &job->runs[k];
 
@@ -105,6 +104,7 @@ write_request(ia3_writer *w, void *arg)
             ia3_put_u32(w, run->examples[i]);
         Ia3WeightingPut(w, job->weighting, run->examples, run->n);
     }
+    ia3_put_u8(w, job->recipe->earlyStopping == IA3_EARLY_LOSS ? IA3_STOP_LOSS : IA3_STOP_NEVER);
 }
 
 /* Reports, once in a run, how many inputs are longer than the engine takes. */
@@ -120,6 +120,13 @@ report_truncated(Ia3TrainJob *job, uint32 truncated, uint32 inputs)
                  : errdetail("The longest fields were shortened."),
              errhint("Increase \"ia3.max_input_tokens\", also for predictions, to keep their whole text.")));
     job->toldTruncated = true;
+}
+
+/* The steps of the request's runs, of one member of each. */
+static int
+own_steps(const Ia3TrainJob *job)
+{
+    return job->recipe->steps * Max(job->nRuns, 1);
 }
 
 /* Reports every tenth of the steps by a NOTICE, but no more often than every two seconds. */
@@ -138,10 +145,12 @@ report_progress(ia3_reader *r, void *arg)
         Ia3ProtocolError("The length of a progress report does not match its contents.");
     if (!job->running && job->taken)
         job->taken(job->arg);
+    if (!job->running) /* later there may be fewer steps, if runs end early */
+        job->members = Max(steps / own_steps(job), 1);
     job->running = true;
-    if (job->parts > 1) {
-        step += job->part * steps;
-        steps *= job->parts;
+    if (job->stepsBefore + job->stepsAfter > 0) {
+        step += (int) (job->stepsBefore * job->members);
+        steps += (int) ((job->stepsBefore + job->stepsAfter) * job->members);
         left = (double) (now - job->begun) / 1000 * (steps - step) / Max(step, 1);
     }
     Ia3ProgressUpdate(step, steps, loss, rate, left);
@@ -211,17 +220,16 @@ Ia3TrainRun(Ia3TrainJob *job, Ia3Trained *trained)
 
     if (job->told == 0)
         job->told = Ia3Now();
-    if (job->part == 0) {
+    if (job->stepsBefore == 0) {
         job->begun = Ia3Now();
-        Ia3ProgressStart(job->task ? job->task : "",
-                         job->recipe->steps * Max(job->nRuns, 1) * Max(job->parts, 1));
+        Ia3ProgressStart(job->task ? job->task : "", (int) (own_steps(job) + job->stepsAfter));
     }
     job->running = false;
     Ia3AdapterRequestRun(&run, &reader);
     read_trained(job, trained, &reader);
     for (int k = 1; k < job->nRuns; k++)
         trained[k].engine = trained->engine;
-    if (job->parts == 0)
+    if (!job->isPart)
         Ia3ProgressEnd();
 }
 

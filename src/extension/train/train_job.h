@@ -34,14 +34,16 @@ typedef struct Ia3TrainJob {
         *weighting; /* of the examples; NULL: all weigh the same. Not needed once the request is `taken` */
     int nRuns;      /* 0: a single run on all examples, with the recipe's seed */
     const Ia3JobRun *runs;
-    int part,
-        parts; /* the number of this request, from 0, of several equal ones; progress is that of all. 0, 0: one */
+    /* Of requests that follow one another with the progress of all: the steps of runs before and after this request. */
+    int64 stepsBefore, stepsAfter;
+    bool isPart; /* the progress remains after this request */
     /* what is carried over from one request of the run to the next; zero at first */
     Ia3Time told;       /* time of the latest NOTICE */
     int tenths;         /* of the steps reported so far */
     bool toldTruncated; /* how many inputs were truncated */
     bool running;       /* the engine has reported progress of the present request */
-    Ia3Time begun;      /* the first of the parts */
+    int members;        /* that a run has, each with the run's steps: those of an ensemble, or 1 */
+    Ia3Time begun;      /* the first of the requests */
 } Ia3TrainJob;
 
 /* The result, in the memory context of the caller. */
@@ -70,8 +72,8 @@ extern int Ia3TrainParent(const Ia3TrainJob *job);
 
 /*
  * Waits for the engine if it is loading, and trains. Reads no table, and needs no snapshot. Progress is reported in ia3_stat_progress_train and by NOTICEs.
- * *trained is an array, [nRuns] if the job has runs. If the request is one of several parts, the progress remains
- * until Ia3ProgressEnd.
+ * *trained is an array, [nRuns] if the job has runs. If the request is a part, the progress remains until Ia3ProgressEnd or
+ * the end of the last request, which is not marked as one.
  * ERROR as the engine raises it, and 55000 when `init` belongs to another backbone.
  */
 extern void Ia3TrainRun(Ia3TrainJob *job, Ia3Trained *trained);

@@ -10,6 +10,7 @@
 
 #include "train_options.h"
 #include "common/version.h"
+#include "early_stopping.h"
 #include "extension/client/client.h"
 #include "extension/client/text.h"
 
@@ -43,6 +44,7 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_CLASS_WEIGHTS] = 36,
             [IA3_OPTION_WEIGHT_COLUMN] = 37,
             [IA3_OPTION_CALIBRATE] = 38,
+            [IA3_OPTION_EARLY_STOPPING] = 39,
         },
     .methodOptions = 20,
     .batchSize = 8,
@@ -101,6 +103,7 @@ const Ia3Options Ia3PretrainOptions = {
                 [IA3_OPTION_BALANCED] = (first) + 31,                                                        \
                 [IA3_OPTION_CLASS_WEIGHTS] = (first) + 32,                                                   \
                 [IA3_OPTION_WEIGHT_COLUMN] = (first) + 33,                                                   \
+                [IA3_OPTION_EARLY_STOPPING] = (first) + 34,                                                  \
             },                                                                                               \
         .methodOptions = (first) + 16, .batchSize = 8, .lmWeight = 1, .unlikelihoodWeight = 1,               \
         .lengthNormWeight = 1,                                                                               \
@@ -255,6 +258,7 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     r->classWeights =
         get_option(&reader, IA3_OPTION_CLASS_WEIGHTS, &datum) ? DatumGetJsonbPCopy(datum) : NULL;
     r->weightColumn = text_option(&reader, IA3_OPTION_WEIGHT_COLUMN);
+    r->earlyStopping = Ia3EarlyStoppingParse(text_option(&reader, IA3_OPTION_EARLY_STOPPING));
     r->truncate = truncate_option(&reader);
     r->hasSeed = get_option(&reader, IA3_OPTION_SEED, &datum);
     r->seed = r->hasSeed ? DatumGetInt64(datum) : draw_seed();
@@ -373,6 +377,8 @@ Ia3RecipeJson(const Ia3Recipe *r, const Ia3RecipeContext *context)
         Ia3JsonPutJsonb(&json, "class_weights", r->classWeights);
     if (r->weightColumn)
         Ia3JsonPutString(&json, "weight_column", r->weightColumn);
+    if (r->earlyStopping != IA3_EARLY_NONE)
+        Ia3JsonPutString(&json, "early_stopping", Ia3EarlyStoppingName(r->earlyStopping));
     Ia3JsonPutInteger(&json, "max_input_tokens", context->maxInputTokens);
     Ia3JsonPutString(&json, "truncate", Ia3TruncateName(r->truncate));
     Ia3JsonPutString(&json, "device", context->engine->device);

@@ -14,6 +14,13 @@
 #include "extension/tasks/task.h"
 #include "extension/tasks/template.h"
 
+/* When training ends before the steps that were asked for (early_stopping.h). */
+typedef enum Ia3EarlyStoppingOption {
+    IA3_EARLY_NONE,
+    IA3_EARLY_LOSS,
+    IA3_EARLY_FOLDS
+} Ia3EarlyStoppingOption;
+
 typedef struct Ia3Recipe {
     Ia3Strings *templates;
     Ia3Strings *choices; /* as specified; NULL: the labels of the examples */
@@ -35,6 +42,7 @@ typedef struct Ia3Recipe {
     bool balanced;       /* weights that make the labels equally heavy */
     Jsonb *classWeights; /* weights by label; NULL: none */
     char *weightColumn;  /* the query's column with the rows' weights; NULL: none */
+    Ia3EarlyStoppingOption earlyStopping;
     Ia3Truncate truncate;
     const char *methodOptions; /* those that were specified, as JSON; empty: none */
     Ia3Method method;          /* filled in by Ia3RecipeComplete */
@@ -66,6 +74,7 @@ typedef enum Ia3Option {
     IA3_OPTION_CLASS_WEIGHTS,
     IA3_OPTION_WEIGHT_COLUMN,
     IA3_OPTION_CALIBRATE,
+    IA3_OPTION_EARLY_STOPPING,
     IA3_N_OPTIONS
 } Ia3Option;
 
