@@ -224,6 +224,18 @@ SELECT ia3_watch('parted_1', 'watch_topic', 'body', 'topic');
 INSERT INTO parted_1 VALUES (2, 'charged');
 INSERT INTO parted VALUES (3, 'charged');
 SELECT id, topic IS NOT NULL AS labelled FROM parted WHERE id < 10 ORDER BY 1;
+-- rows that are lost on the way to another partition: what was before cannot be known, so the rest is labelled again
+CREATE TABLE lossy (id int PRIMARY KEY, body text, topic text) PARTITION BY RANGE (id);
+CREATE TABLE lossy_1 PARTITION OF lossy FOR VALUES FROM (0) TO (10);
+CREATE TABLE lossy_2 PARTITION OF lossy FOR VALUES FROM (10) TO (20);
+CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$;
+CREATE TRIGGER lose BEFORE INSERT ON lossy_2 FOR EACH ROW WHEN (NEW.id = 11) EXECUTE FUNCTION lose();
+INSERT INTO lossy VALUES (1, 'charged', 'mine'), (2, 'no password', 'mine'), (3, 'the invoice', 'mine');
+SELECT ia3_watch('lossy', 'watch_topic', 'body', 'topic');
+UPDATE lossy SET id = id + 10 WHERE id = 3;
+UPDATE lossy SET id = id + 10 WHERE id < 3;
+SELECT id, CASE topic WHEN ia3_predict('watch_topic', body) THEN 'predicted' ELSE topic END AS topic FROM lossy ORDER BY id;
+DROP TABLE lossy;
 -- a partition key that the label changes
 CREATE TABLE by_topic (id int, body text, topic text, UNIQUE (id, topic)) PARTITION BY LIST (topic);
 CREATE TABLE by_topic_none PARTITION OF by_topic FOR VALUES IN (NULL);
@@ -323,6 +335,24 @@ CREATE RULE ruled AS ON UPDATE TO changing DO INSTEAD NOTHING;
 INSERT INTO changing VALUES (5, '{"one": 1, "two": 2}');
 DROP TABLE changing;
 
+-- names of triggers are unique, however long those of the columns are
+CREATE TABLE long_names (id int PRIMARY KEY, body text);
+SELECT format('ALTER TABLE long_names ADD %I text', repeat('long ', 12) || n) AS add FROM generate_series(1, 3) n \gexec
+SELECT count(ia3_watch('long_names', 'watch_topic', 'body', attname)) FROM pg_attribute WHERE attrelid = 'long_names'::regclass AND attname ~ 'long';
+INSERT INTO long_names VALUES (1, 'charged');
+SELECT count(*) FILTER (WHERE value = ia3_predict('watch_topic', 'charged')) AS labelled FROM long_names t, jsonb_each_text(to_jsonb(t) - 'id' - 'body');
+SELECT count(*), max(length(tgname)) FROM pg_trigger WHERE tgrelid = 'long_names'::regclass;
+SELECT ia3_unwatch('long_names', repeat('long ', 12) || 2);
+SELECT count(*) FROM pg_trigger WHERE tgrelid = 'long_names'::regclass;
+DROP TABLE long_names;
+-- ia3_label beside a watch
+CREATE TABLE both_ways (id int PRIMARY KEY, body text, topic text, version int);
+INSERT INTO both_ways SELECT i, 'charged ' || i FROM generate_series(1, 5) i;
+SELECT ia3_watch('both_ways', 'watch_topic', 'body', 'topic', 'version');
+CALL ia3_label('both_ways', 'watch_topic@1', 'body', 'topic', 'version');
+INSERT INTO both_ways VALUES (6, 'charged');
+SELECT id, version FROM both_ways ORDER BY id;
+DROP TABLE both_ways;
 -- things that are no tables with rows of their own
 CREATE FOREIGN DATA WRAPPER watch_wrapper;
 CREATE SERVER watch_server FOREIGN DATA WRAPPER watch_wrapper;
@@ -501,7 +531,7 @@ SELECT topic IS NOT NULL AS labelled FROM private WHERE id = 5;
 SET client_min_messages = warning;
 DROP TABLE tickets, updated, parted, by_topic, parent, temporary, owners, owned, private CASCADE;
 DROP SCHEMA regress_watch_writer CASCADE;
-DROP FUNCTION note, labelled, change, steal, become, set_path, make_table, seen, who;
+DROP FUNCTION note, labelled, change, lose, steal, become, set_path, make_table, seen, who;
 DROP TYPE watch_level;
 SELECT count(ia3_drop(task)) FROM ia3.task WHERE task LIKE 'watch%';
 DROP ROLE regress_watch_owner, regress_watch_writer;
