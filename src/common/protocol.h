@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 15
+#define IA3_PROTOCOL_VERSION 16
 #define IA3_FRAME_HEADER     9 /* length, type, request */
 #define IA3_MAX_FRAME                                                                                        \
     (512u * 1024 * 1024) /* twice as much must be a little more than palloc's limit at most (layouts.c) */
@@ -130,6 +130,8 @@ typedef enum Ia3Message {
  *          u32 stop                          pause after this step; 0 = do not pause
  *          str state                         the state from an earlier TRAIN_OK, to continue; empty = a new run
  *          list<list<str choice>>            choice sets
+ *          list<list<u32>>                   nothing, or of each set how many of its choices, in their order, are
+ *                                            verbalizers of each label; an empty list: each choice is a label
  *          list<u32 choice set index, u32 label index in the set, list<input>>   examples; the inputs are the
  *          example rendered with each template, at least one
  *          list<f64 weight>                  of the examples in their order, or empty: all weigh the same. A weight is a

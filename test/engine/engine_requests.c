@@ -132,7 +132,12 @@ test_put_training(test_client *c, const test_recipe *r)
     ia3_put_u32(w, r->stop);
     ia3_put_str(w, (const char *) r->state, r->state_len);
     ia3_put_u32(w, 1);
-    put_set(w, test_training_choices);
+    put_set(w, r->choices ? r->choices : test_training_choices);
+    ia3_put_u32(w, r->n_labels ? 1 : 0);
+    if (r->n_labels)
+        ia3_put_u32(w, r->n_labels);
+    for (uint32_t l = 0; l < r->n_labels; l++)
+        ia3_put_u32(w, r->verbalizers[l]);
     uint32_t n = r->no_examples ? 0 : r->only ? r->only->n : 4;
     ia3_put_u32(w, n);
     for (uint32_t k = 0; k < n; k++) {

@@ -55,6 +55,9 @@ typedef struct test_recipe {
     const double *weights; /* [n_weights] of the examples of TRAIN */
     uint32_t n_weights;
     uint8_t early_stopping;
+    const char *const *choices;  /* NULL = test_training_choices */
+    const uint32_t *verbalizers; /* [n_labels] how many of the choices stand for each label */
+    uint32_t n_labels;           /* 0 = each choice is a label */
 } test_recipe;
 
 /* A run of TRAIN_RUNS. */

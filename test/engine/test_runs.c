@@ -24,6 +24,10 @@ static const test_run runs[RUNS] = {{7, 3, {1, 2, 3}, 0, {0}},
                                     {7, 3, {3, 2, 1}, 0, {0}},
                                     {1ull << 40, 1, {2}, 1, {0.125}}};
 
+/* Two labels, of which the first has two verbalizers. */
+static const char *const words[] = {"good", "fine", "bad", NULL};
+static const uint32_t words_of[] = {2, 1};
+
 static void
 start(test_engine *e, const char *max_batch_tokens)
 {
@@ -55,9 +59,8 @@ expect_bytes(test_client *c, const uint8_t *expected, size_t len)
 
 /* Trains run k by a TRAIN of its own. The result is malloc'd. */
 static uint8_t *
-train_alone(test_client *c, int k, size_t *len)
+train_alone(test_client *c, test_recipe recipe, int k, size_t *len)
 {
-    test_recipe recipe = make_recipe();
     recipe.runs = NULL;
     recipe.only = &runs[k];
     recipe.seed = runs[k].seed;
@@ -71,7 +74,7 @@ train_alone(test_client *c, int k, size_t *len)
 
 /* With a budget for all runs in one pass, for some of them, and for one at a time. */
 static void
-test_same(void **state)
+expect_same(const test_recipe *recipe)
 {
     static const char *const budgets[] = {"4096", "100", "1"};
     uint8_t *alone[RUNS];
@@ -82,10 +85,9 @@ test_same(void **state)
         start(&e, budgets[b]);
         test_client_open(&c, &e);
         for (int k = 0; b == 0 && k < RUNS; k++)
-            alone[k] = train_alone(&c, k, &len[k]);
-        test_recipe recipe = make_recipe();
+            alone[k] = train_alone(&c, *recipe, k, &len[k]);
         int progress;
-        test_put_training(&c, &recipe);
+        test_put_training(&c, recipe);
         assert_int_equal(test_call(&c, &progress), IA3_TRAIN_RUNS_OK);
         assert_true(progress > 0);
         assert_int_equal(ia3_get_u32(&c.reader), RUNS);
@@ -104,6 +106,23 @@ test_same(void **state)
     assert_true(len[0] != len[3] || memcmp(alone[0], alone[3], len[0]) != 0); /* the order matters */
     for (int k = 0; k < RUNS; k++)
         free(alone[k]);
+}
+
+static void
+test_same(void **state)
+{
+    const test_recipe recipe = make_recipe();
+    expect_same(&recipe);
+}
+
+static void
+test_same_with_verbalizers(void **state)
+{
+    test_recipe recipe = make_recipe();
+    recipe.choices = words;
+    recipe.verbalizers = words_of;
+    recipe.n_labels = 2;
+    expect_same(&recipe);
 }
 
 /* The steps of all runs count, and every report says how many there are. */
@@ -233,8 +252,8 @@ test_invalid(void **state)
     test_client c;
     start(&e, "4096");
     test_client_open(&c, &e);
-    test_recipe bad[11];
-    for (int i = 0; i < 11; i++)
+    test_recipe bad[14];
+    for (int i = 0; i < 14; i++)
         bad[i] = make_recipe();
     bad[0].n_runs = 0;
     bad[1].runs = outside;
@@ -252,6 +271,13 @@ test_invalid(void **state)
         bad[i].weights = i == 8 ? not_a_number : i == 9 ? large : zeros;
         bad[i].n_weights = i == 10 ? 3 : 4;
     }
+    static const uint32_t none[] = {3, 0}, too_few[] = {1, 1};
+    for (int i = 11; i < 14; i++) {
+        bad[i].choices = words;
+        bad[i].verbalizers = i == 11 ? none : i == 12 ? too_few : words_of;
+        bad[i].n_labels = 2;
+    }
+    bad[13].label = 2;
     static const char *const messages[] = {"there are no training runs",
                                            "training run 0 refers to example 4 of 4",
                                            "training run 1 has no examples",
@@ -262,8 +288,11 @@ test_invalid(void **state)
                                            "the weights of all examples are zero",
                                            "the weight of example 1 is not a number from 0 to 1e+12",
                                            "the weight of example 3 is not a number from 0 to 1e+12",
-                                           "there are 3 weights for 4 examples"};
-    for (int i = 0; i < 11; i++) {
+                                           "there are 3 weights for 4 examples",
+                                           "label 1 of choice set 0 has no verbalizer",
+                                           "choice set 0 has 2 verbalizers for 3 choices",
+                                           "example 0 has label 2 of 2 choices"};
+    for (int i = 0; i < 14; i++) {
         test_put_training(&c, &bad[i]);
         assert_int_equal(test_call(&c, NULL), IA3_ERROR);
         test_error error = test_get_error(&c.reader);
@@ -278,8 +307,9 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same),   cmocka_unit_test(test_progress), cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_memory), cmocka_unit_test(test_invalid),
+        cmocka_unit_test(test_same),     cmocka_unit_test(test_same_with_verbalizers),
+        cmocka_unit_test(test_progress), cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_memory),   cmocka_unit_test(test_invalid),
     };
     alarm(1200);
     return cmocka_run_group_tests_name("runs", tests, NULL, NULL);

@@ -187,6 +187,8 @@ test_cut_messages(void **state)
         test_recipe recipe = test_default_recipe();
         recipe.runs = kind == 2 ? runs : NULL;
         recipe.n_runs = 2;
+        recipe.verbalizers = (const uint32_t[]){1, 1};
+        recipe.n_labels = kind == 2 ? 2 : 0;
         if (kind == 0)
             test_put_rows(&full, &rows);
         else

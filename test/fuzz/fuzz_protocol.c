@@ -135,6 +135,13 @@ parse_train(Ia3Message type, const uint8_t *data, size_t len)
     }
     if (type == IA3_TRAIN)
         check_weights(&m.weights, m.n_examples);
+    for (uint32_t s = 0; s < m.sets.n; s++) {
+        uint64_t sum = 0;
+        for (uint32_t l = 0; l < m.sets.sets[s].n_labels; l++)
+            sum += ia3_wire_set_count(&m.sets.sets[s], l);
+        if (m.sets.sets[s].n_labels > 0 && sum != m.sets.sets[s].n)
+            abort();
+    }
     for (uint32_t k = 0; k < m.n_runs; k++) {
         for (uint32_t i = 0; i < m.runs[k].n; i++)
             if (ia3_wire_run_example(&m.runs[k], i) >= m.n_examples)

@@ -1,6 +1,6 @@
 /*
  * rng.h
- *     The random number generators for dropout, shuffling, the choice of templates and initial values.
+ *     The random number generators for dropout, shuffling, the choice of templates and verbalizers, and initial values.
  *
  * Dropout uses Philox4x32-10 (Salmon, Moraes, Dror, Shaw: "Parallel Random Numbers: As Easy as 1, 2, 3", SC 2011),
  * which is counter-based: a number is a function of its counter. So the forward and the backward pass, batches in any
@@ -82,7 +82,7 @@ ia3_row_key(uint64_t seed, uint32_t step, uint32_t example, uint32_t position)
 }
 
 /* The independent streams of random numbers that the seed of a training run has. */
-enum { IA3_STREAM_SHUFFLE = 1, IA3_STREAM_TEXT = 2, IA3_STREAM_INIT = 3 };
+enum { IA3_STREAM_SHUFFLE = 1, IA3_STREAM_TEXT = 2, IA3_STREAM_INIT = 3, IA3_STREAM_VERBALIZER = 4 };
 
 /* Returns the number with this counter in a stream; it is uniformly distributed over [0, below). */
 static inline uint32_t

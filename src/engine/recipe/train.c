@@ -46,6 +46,7 @@ struct ia3_train {
 
     /* the batch of the current step */
     int *batch, *texts, n_batch;
+    ia3_choices **drawn; /* [n_batch] for examples with verbalizers, else NULL */
     ia3_train_report last;
 };
 
@@ -59,7 +60,8 @@ check_examples(const ia3_train_example *examples, int n, ia3_error *err)
     for (int i = 0; i < n; i++) {
         if (examples[i].n_texts < 1)
             return ia3_fail(err, IA3_E_INVALID, "example %d has no text", i + 1);
-        if (examples[i].label < 0 || examples[i].label >= examples[i].choices->n)
+        const ia3_verbalizers *v = examples[i].verbalizers;
+        if (examples[i].label < 0 || examples[i].label >= (v ? v->n : examples[i].choices->n))
             return ia3_fail(err, IA3_E_INVALID, "the label of example %d is not among its choices", i + 1);
     }
     return true;
@@ -152,6 +154,7 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
     t->used = n; /* so that the first step shuffles */
     t->batch = ia3_alloc_array(recipe->batch_size, sizeof(int));
     t->texts = ia3_alloc_array(recipe->batch_size, sizeof(int));
+    t->drawn = ia3_alloc_array(recipe->batch_size, sizeof *t->drawn);
     if (!ia3_parameters_create(&t->parameters, m, layout, recipe->seed, init, err)) {
         ia3_train_free(t);
         return NULL;
@@ -160,11 +163,25 @@ ia3_train_create(ia3_model *m, const ia3_train_example *examples, int n, const i
     return t;
 }
 
+/* Forgets the batch, so that the next step chooses another one. */
+static void
+end_batch(ia3_train *t)
+{
+    for (int i = 0; i < t->n_batch; i++) {
+        if (t->drawn[i])
+            ia3_choices_free(t->drawn[i]);
+        t->drawn[i] = NULL;
+    }
+    t->n_batch = 0;
+}
+
 void
 ia3_train_free(ia3_train *t)
 {
     if (!t)
         return;
+    end_batch(t);
+    free(t->drawn);
     ia3_optimizer_free(t->variant);
     ia3_parameters_free(&t->parameters);
     if (!ia3_layout_replaces(t->layout))
@@ -240,7 +257,10 @@ sample(ia3_train *t, int batch_size)
     t->n_batch = left < size ? left : size;
     for (int i = 0; i < t->n_batch; i++) {
         t->batch[i] = t->order[t->used++];
-        uint32_t texts = (uint32_t) t->examples[t->batch[i]].n_texts;
+        const ia3_train_example *e = &t->examples[t->batch[i]];
+        uint32_t texts = (uint32_t) e->n_texts;
+        if (e->verbalizers)
+            t->drawn[i] = ia3_verbalizers_draw(e->verbalizers, e->choices, t->recipe.seed, t->accesses);
         t->texts[i] = (int) ia3_draw(t->recipe.seed, IA3_STREAM_TEXT, t->accesses++, texts);
     }
 }
@@ -251,6 +271,7 @@ sample(ia3_train *t, int batch_size)
 typedef struct share {
     ia3_train *job;
     const int *examples, *texts;
+    ia3_choices *const *drawn; /* [n], each NULL for an example without verbalizers; or NULL */
     int n;
     bool squared; /* the gradient will be squared, and its square is to have the example's weight */
     ia3_loss_example *loss;
@@ -279,12 +300,13 @@ add_share(train_pass *tp, share *s)
     s->loss = ia3_alloc_array(s->n, sizeof *s->loss);
     for (int i = 0; i < s->n; i++) {
         const ia3_train_example *e = &t->examples[s->examples[i]];
+        const ia3_choices *choices = s->drawn && s->drawn[i] ? s->drawn[i] : e->choices;
         const double weight = weight_of(t, s->examples[i]);
         ia3_batch_add_input(&tp->batch, e->ids[s->texts[i]], e->n_ids[s->texts[i]], slot);
         bool chains = t->dropout > 0;
-        int first = chains ? ia3_batch_add_chains(&tp->batch, e->choices)
-                           : ia3_batch_add_trie(&tp->batch, e->choices);
-        s->loss[i] = (ia3_loss_example){.choices = e->choices,
+        int first =
+            chains ? ia3_batch_add_chains(&tp->batch, choices) : ia3_batch_add_trie(&tp->batch, choices);
+        s->loss[i] = (ia3_loss_example){.choices = choices,
                                         .label = e->label,
                                         .first_pair = first,
                                         .weight = s->squared ? sqrt(weight) : weight,
@@ -489,14 +511,14 @@ compute_all(ia3_model *m, share *shares, int n, ia3_error *err)
     return ok;
 }
 
-/* Without dropout and other texts, each time that all examples have been drawn is like the first. */
+/* Without dropout, other texts and verbalizers, each time that all examples have been drawn is like the first. */
 static int
 count_draws(const ia3_train *t)
 {
     const int draws = t->layout->variant.method->mask_draws;
     bool random = t->dropout > 0;
     for (int i = 0; i < t->n; i++)
-        random = random || t->examples[i].n_texts > 1;
+        random = random || t->examples[i].n_texts > 1 || t->examples[i].verbalizers;
     return random || draws % t->n != 0 ? draws : t->n;
 }
 
@@ -509,12 +531,12 @@ draw_for_mask(ia3_train *t, ia3_error *err)
 {
     if (t->n_batch == 0)
         sample(t, 1);
-    share s = {.job = t, .examples = t->batch, .texts = t->texts, .n = 1, .squared = true};
+    share s = {.job = t, .examples = t->batch, .texts = t->texts, .drawn = t->drawn, .n = 1, .squared = true};
     if (!compute(t->m, &s, 1, err))
         return false;
     ia3_parameters_add_squares(&t->parameters);
     report(&t->last, &s, 0);
-    t->n_batch = 0;
+    end_batch(t);
     if (++t->draws < count_draws(t))
         return true;
     t->used = t->n;
@@ -537,21 +559,34 @@ ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err)
         }
         if (t->n_batch == 0) /* a step that failed for lack of memory is repeated with the same batch */
             sample(t, t->recipe.batch_size);
-        shares[n++] = (share){.job = t, .examples = t->batch, .texts = t->texts, .n = t->n_batch};
+        shares[n++] =
+            (share){.job = t, .examples = t->batch, .texts = t->texts, .drawn = t->drawn, .n = t->n_batch};
     }
     if (ok && n > 0 && (ok = compute_all(shares[0].job->m, shares, n, err))) {
         finish_grads(shares, n);
         ok = update(shares[0].job->m, shares, n, err);
         for (int k = 0; ok && k < n; k++)
-            shares[k].job->n_batch = 0;
+            end_batch(shares[k].job);
     }
     free(shares);
     return ok;
 }
 
+/* A batch that the caller chooses has no draws. */
+static bool
+needs_no_draw(const ia3_train *t, const int *examples, int n, ia3_error *err)
+{
+    for (int i = 0; i < n; i++)
+        if (t->examples[examples[i]].verbalizers)
+            return ia3_fail(err, IA3_E_INVALID, "example %d has verbalizers", examples[i] + 1);
+    return true;
+}
+
 bool
 ia3_train_step_on(ia3_train *t, const int *examples, const int *texts, int n, ia3_error *err)
 {
+    if (!needs_no_draw(t, examples, n, err))
+        return false;
     share s = {.job = t, .examples = examples, .texts = texts, .n = n};
     while (ia3_parameters_lack_mask(&t->parameters))
         if (!draw_for_mask(t, err))
@@ -567,7 +602,7 @@ ia3_train_gradients(ia3_train *t, const int *examples, const int *texts, int n, 
                     ia3_train_report *out, ia3_error *err)
 {
     share s = {.job = t, .examples = examples, .texts = texts, .n = n};
-    if (!compute(t->m, &s, 1, err))
+    if (!needs_no_draw(t, examples, n, err) || !compute(t->m, &s, 1, err))
         return false;
     ia3_parameters_read_grads(&t->parameters, grads);
     report(out, &s, t->step);
@@ -662,6 +697,8 @@ fingerprint(const ia3_train *t)
     for (int i = 0; i < t->n; i++) {
         const ia3_train_example *e = &t->examples[i];
         h = mix_in(mix_in(h, (uint64_t) e->label), (uint64_t) e->choices->n);
+        for (int l = 0; e->verbalizers && l < e->verbalizers->n; l++)
+            h = mix_in(h, (uint64_t) e->verbalizers->first[l + 1]);
         for (int c = 0; c < e->choices->n; c++)
             h = mix_in_ids(h, e->choices->ids[c], e->choices->len[c]);
         h = mix_in(h, (uint64_t) e->n_texts);

@@ -8,13 +8,18 @@
 #include "engine/model/choices.h"
 #include "engine/model/model.h"
 #include "recipe.h"
+#include "verbalizers.h"
 
-/* One example. The texts are its renderings under each template, of which each access draws one at random. */
+/*
+ * One example. The texts are its renderings under each template, of which each access draws one at random. If labels have
+ * several verbalizers, each access draws one for each label, too.
+ */
 typedef struct ia3_train_example {
     int n_texts;
     const int32_t *const *ids; /* [n_texts][n_ids[t]], </s> included */
     const int *n_ids;
     const ia3_choices *choices;
+    const ia3_verbalizers *verbalizers; /* NULL: each choice is a label */
     int label;
 } ia3_train_example;
 
@@ -78,7 +83,7 @@ bool ia3_train_restore(ia3_train *t, const uint8_t *state, size_t len, ia3_error
 
 /*
  * For tests and tools: the same pass over a batch that the caller chooses (examples[n], and texts[n], which of the
- * example's texts to use). _gradients does not change the job; it returns the unclipped gradient [n_values], and the
+ * example's texts to use; IA3_E_INVALID for examples with verbalizers, whose choices would have to be drawn). _gradients does not change the job; it returns the unclipped gradient [n_values], and the
  * losses in *report. _step_on does one optimizer step. Dropout is that of the recipe and the job's step count.
  */
 bool ia3_train_gradients(ia3_train *t, const int *examples, const int *texts, int n, float *grads,

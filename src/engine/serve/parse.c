@@ -336,6 +336,48 @@ parse_recipe(ia3_reader *r, ia3_train_message *m, const ia3_method *const *metho
     return !r->bad || malformed(err, "TRAIN");
 }
 
+uint32_t
+ia3_wire_set_count(const ia3_wire_set *set, uint32_t label)
+{
+    const uint8_t *at = set->counts + (size_t) label * sizeof(uint32_t);
+    ia3_reader r = {.p = at, .end = at + sizeof(uint32_t)};
+    return ia3_get_u32(&r);
+}
+
+/* How many choices of each set are verbalizers of the same label; for no set, or for all of them. */
+static bool
+parse_verbalizers(ia3_reader *r, ia3_train_message *m, ia3_error *err)
+{
+    uint32_t n = ia3_get_count(r, 4);
+    if (r->bad || (n != 0 && n != m->sets.n))
+        return malformed(err, "TRAIN");
+    for (uint32_t s = 0; s < n; s++) {
+        ia3_wire_set *set = &m->sets.sets[s];
+        set->n_labels = ia3_get_count(r, sizeof(uint32_t));
+        set->counts = ia3_get_bytes(r, (size_t) set->n_labels * sizeof(uint32_t));
+    }
+    return !r->bad || malformed(err, "TRAIN");
+}
+
+/* Each label has a verbalizer, and all of them together are the choices. */
+static bool
+check_verbalizers(const ia3_wire_sets *sets, ia3_error *err)
+{
+    for (uint32_t s = 0; s < sets->n; s++) {
+        const ia3_wire_set *set = &sets->sets[s];
+        uint64_t sum = 0;
+        for (uint32_t l = 0; l < set->n_labels; l++) {
+            if (ia3_wire_set_count(set, l) == 0)
+                return ia3_fail(err, IA3_E_INVALID, "label %u of choice set %u has no verbalizer", l, s);
+            sum += ia3_wire_set_count(set, l);
+        }
+        if (set->n_labels > 0 && sum != set->n)
+            return ia3_fail(err, IA3_E_INVALID, "choice set %u has %llu verbalizers for %u choices", s,
+                            (unsigned long long) sum, set->n);
+    }
+    return true;
+}
+
 static bool
 parse_examples(ia3_reader *r, ia3_train_message *m, ia3_error *err)
 {
@@ -475,9 +517,10 @@ check_examples(const ia3_train_message *m, ia3_error *err)
         if (x->set >= m->sets.n)
             return ia3_fail(err, IA3_E_INVALID, "example %u refers to choice set %u of %u", i, x->set,
                             m->sets.n);
-        if (x->label >= m->sets.sets[x->set].n)
-            return ia3_fail(err, IA3_E_INVALID, "example %u has label %u of %u choices", i, x->label,
-                            m->sets.sets[x->set].n);
+        const ia3_wire_set *set = &m->sets.sets[x->set];
+        uint32_t labels = set->n_labels ? set->n_labels : set->n;
+        if (x->label >= labels)
+            return ia3_fail(err, IA3_E_INVALID, "example %u has label %u of %u choices", i, x->label, labels);
         if (x->n_texts == 0)
             return ia3_fail(err, IA3_E_INVALID, "example %u has no text", i);
         for (uint32_t t = x->first; t < x->first + x->n_texts; t++)
@@ -496,10 +539,11 @@ ia3_parse_train(ia3_train_message *m, Ia3Message type, const ia3_method *const *
     ia3_reader r = {.p = payload, .end = payload + len};
     if (!parse_recipe(&r, m, methods, err))
         return false;
-    if (parse_sets(&r, &m->sets, "TRAIN", err) && parse_examples(&r, m, err) &&
-        (has_runs ? parse_runs(&r, m, err) : parse_weights(&r, m, err)) && parse_early_stopping(&r, m, err) &&
+    if (parse_sets(&r, &m->sets, "TRAIN", err) && parse_verbalizers(&r, m, err) &&
+        parse_examples(&r, m, err) && (has_runs ? parse_runs(&r, m, err) : parse_weights(&r, m, err)) &&
+        parse_early_stopping(&r, m, err) &&
         (r.p == r.end || malformed(err, "TRAIN")) && check_max_tokens(m->max_input_tokens, err) &&
-        ia3_recipe_check(&m->recipe, err) && check_examples(m, err) &&
+        ia3_recipe_check(&m->recipe, err) && check_verbalizers(&m->sets, err) && check_examples(m, err) &&
         (has_runs ? check_runs(m, err) : check_weights(&m->weights, m->n_examples, err)))
         return true;
     ia3_train_message_free(m);

@@ -23,7 +23,9 @@ typedef struct ia3_wire_set {
     const uint8_t *raw; /* the set's bytes in the frame, which identify it */
     size_t raw_len;
     uint32_t n;
-    uint32_t first; /* index in ia3_wire_sets.choices */
+    uint32_t first;        /* index in ia3_wire_sets.choices */
+    uint32_t n_labels;     /* in TRAIN; 0: each choice is a label */
+    const uint8_t *counts; /* [n_labels] verbalizers of each label; see ia3_wire_set_count */
 } ia3_wire_set;
 
 typedef struct ia3_wire_sets {
@@ -110,6 +112,9 @@ bool ia3_parse_hello(const uint8_t *payload, size_t len, char *client, size_t si
 
 /* Where a field of an input begins and ends, 0 <= f < n_fields; within the text, and not before the field's predecessor. */
 void ia3_wire_field(const ia3_wire_input *input, uint32_t f, uint32_t *begin, uint32_t *end);
+
+/* The number of verbalizers of a label, 0 <= label < set->n_labels. */
+uint32_t ia3_wire_set_count(const ia3_wire_set *set, uint32_t label);
 
 /* The example of a run, 0 <= i < run->n: an index of the message's examples. */
 uint32_t ia3_wire_run_example(const ia3_wire_run *run, uint32_t i);

@@ -37,6 +37,25 @@ take_runs(ia3_request *r)
     }
 }
 
+/* Takes over which choices of the sets are verbalizers of which label, which is freed with the frame. */
+static void
+take_verbalizers(ia3_request *r)
+{
+    r->verbalizers = ia3_alloc_array(r->n_sets ? r->n_sets : 1, sizeof *r->verbalizers);
+    r->bytes += r->n_sets * sizeof *r->verbalizers;
+    for (uint32_t s = 0; s < r->n_sets; s++) {
+        const ia3_wire_set *set = &r->train.sets.sets[s];
+        ia3_verbalizers *v = &r->verbalizers[s];
+        if (set->n_labels == 0)
+            continue;
+        v->n = (int) set->n_labels;
+        v->first = ia3_alloc_array((size_t) set->n_labels + 1, sizeof *v->first);
+        for (int l = 0; l < v->n; l++)
+            v->first[l + 1] = v->first[l] + (int) ia3_wire_set_count(set, (uint32_t) l);
+        r->bytes += ((size_t) v->n + 1) * sizeof *v->first;
+    }
+}
+
 ia3_request *
 ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_error *err)
 {
@@ -87,6 +106,7 @@ ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_
         r->bytes += r->n_examples * (sizeof *r->examples + sizeof *r->train.examples) +
                     r->n_texts * (sizeof *r->text_ids + sizeof *r->text_lens + sizeof *r->train.inputs);
         take_runs(r);
+        take_verbalizers(r);
     }
     return r;
 }
@@ -244,6 +264,7 @@ finish_preparing(ia3_request *r)
             .ids = (const int32_t *const *) r->text_ids + wire->first,
             .n_ids = r->text_lens + wire->first,
             .choices = r->sets[wire->set]->choices,
+            .verbalizers = r->verbalizers[wire->set].n > 0 ? &r->verbalizers[wire->set] : NULL,
             .label = (int) wire->label,
         };
     }
@@ -358,6 +379,9 @@ ia3_request_free(ia3_request *r, ia3_request_context *x)
     free(r->rows);
     free(r->scores);
     free(r->sampling);
+    for (uint32_t i = 0; r->verbalizers && i < r->n_sets; i++)
+        free(r->verbalizers[i].first);
+    free(r->verbalizers);
     free(r->examples);
     free(r->text_ids);
     free(r->text_lens);

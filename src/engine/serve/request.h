@@ -99,6 +99,7 @@ typedef struct ia3_request {
     uint32_t n_examples, n_texts;
     int32_t **text_ids; /* [n_texts]; of TOKENIZE, one */
     int *text_lens;
+    ia3_verbalizers *verbalizers; /* [n_sets]; n is 0 where each choice is a label */
     uint32_t n_truncated;
     uint32_t n_runs; /* of TRAIN, one */
     ia3_run *runs;

@@ -1,0 +1,32 @@
+/*
+ * verbalizers.c
+ *     Several texts for one label, of which each access to an example draws one.
+ */
+#include "verbalizers.h"
+
+#include <stdlib.h>
+
+#include "common/protocol.h"
+#include "engine/base/alloc.h"
+#include "engine/base/rng.h"
+
+ia3_choices *
+ia3_verbalizers_draw(const ia3_verbalizers *v, const ia3_choices *choices, uint64_t seed, uint64_t access)
+{
+    const int32_t **ids = ia3_alloc_array((size_t) v->n, sizeof *ids);
+    int *len = ia3_alloc_array((size_t) v->n, sizeof *len);
+    for (int label = 0; label < v->n; label++) {
+        uint32_t several = (uint32_t) (v->first[label + 1] - v->first[label]);
+        int choice = v->first[label] + (int) ia3_draw(seed, IA3_STREAM_VERBALIZER,
+                                                      access * IA3_MAX_CHOICES + (uint64_t) label, several);
+        ids[label] = choices->ids[choice];
+        len[label] = choices->len[choice];
+    }
+    int bad_a, bad_b;
+    ia3_error err = {0};
+    /* This cannot fail, because the choices differ from each other and none is empty. */
+    ia3_choices *drawn = ia3_choices_create(ids, len, v->n, choices->row_token[0], &bad_a, &bad_b, &err);
+    free(ids);
+    free(len);
+    return drawn;
+}
