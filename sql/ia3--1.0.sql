@@ -97,14 +97,18 @@ CREATE TABLE ia3.task (
     readers ia3.role[] NOT NULL DEFAULT '{}',
     min_probability pg_catalog.float8
         CONSTRAINT task_min_probability CHECK (min_probability OPERATOR(pg_catalog.>=) 0
-            AND min_probability OPERATOR(pg_catalog.<=) 1)
+            AND min_probability OPERATOR(pg_catalog.<=) 1),
+    verbalizers pg_catalog.jsonb
+        CONSTRAINT task_verbalizers CHECK (pg_catalog.jsonb_typeof(verbalizers) OPERATOR(pg_catalog.=) 'object'),
+    descriptions pg_catalog.jsonb
+        CONSTRAINT task_descriptions CHECK (pg_catalog.jsonb_typeof(descriptions) OPERATOR(pg_catalog.=) 'object')
 );
 COMMENT ON TABLE ia3.task IS 'few-shot tasks: who owns them, and how their active version is prompted';
 COMMENT ON COLUMN ia3.task.task IS 'name of the task: at most 200 bytes, without @';
 COMMENT ON COLUMN ia3.task.owner IS 'role that owns the task';
 COMMENT ON COLUMN ia3.task.backbone IS 'backbone that the active version runs on; see the setting ia3.backbones';
 COMMENT ON COLUMN ia3.task.template IS
-    'prompt templates of the active version, with {field}, {choices}, and {{ and }} for braces';
+    'prompt templates of the active version, with {field}, {choices}, {descriptions}, and {{ and }} for braces';
 COMMENT ON COLUMN ia3.task.choices IS
     'candidate answers of the active version; NULL when every call brings its own';
 COMMENT ON COLUMN ia3.task.active_version IS
@@ -116,6 +120,10 @@ COMMENT ON COLUMN ia3.task.readers IS
     'roles besides the owner that may read the task, - for everybody; see ia3_grant';
 COMMENT ON COLUMN ia3.task.min_probability IS
     'below this probability ia3_predict returns NULL, unless the call has a min_probability of its own; NULL: never';
+COMMENT ON COLUMN ia3.task.verbalizers IS
+    'what is scored in place of a label: {"label": "text"} or {"label": ["text", ...]}; NULL: the labels themselves';
+COMMENT ON COLUMN ia3.task.descriptions IS
+    'what {descriptions} in a template says of a label: {"label": "text"}; NULL: nothing';
 
 -- Trained vectors, one row per version. Rows never change, except that a task may be renamed. The database itself computes the digest under which
 -- engines cache the vectors, so nobody can pass one adapter off as another.
@@ -317,7 +325,8 @@ CREATE POLICY checkpoint_all ON ia3.checkpoint
 -- There is no INSERT: only functions insert, as the owner of the tables, so whoever may execute them decides what
 -- becomes an adapter. Nor may a task be renamed by an update: ia3_rename answers for names that are taken like training.
 GRANT SELECT ON ia3.task TO PUBLIC;
-GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers, min_probability) ON ia3.task TO PUBLIC;
+GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers, min_probability,
+    verbalizers, descriptions) ON ia3.task TO PUBLIC;
 GRANT SELECT ON ia3.adapter TO PUBLIC;
 GRANT SELECT ON ia3.adapter_query TO PUBLIC;
 GRANT SELECT ON ia3.adapter_scores TO PUBLIC;
@@ -365,7 +374,9 @@ CREATE FUNCTION @extschema@.ia3_train(
     class_weights pg_catalog.jsonb DEFAULT NULL,
     weight_column pg_catalog.text DEFAULT NULL,
     calibrate pg_catalog.bool DEFAULT false,
-    early_stopping pg_catalog.text DEFAULT 'none'
+    early_stopping pg_catalog.text DEFAULT 'none',
+    verbalizers pg_catalog.jsonb DEFAULT NULL,
+    descriptions pg_catalog.jsonb DEFAULT NULL
 ) RETURNS pg_catalog.int4
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_train IS
@@ -414,6 +425,8 @@ CREATE PROCEDURE @extschema@.ia3_train_task(
     weight_column pg_catalog.text DEFAULT NULL,
     calibrate pg_catalog.bool DEFAULT false,
     early_stopping pg_catalog.text DEFAULT 'none',
+    verbalizers pg_catalog.jsonb DEFAULT NULL,
+    descriptions pg_catalog.jsonb DEFAULT NULL,
     INOUT version pg_catalog.int4 DEFAULT NULL
 )
     AS 'MODULE_PATHNAME' LANGUAGE C;
@@ -543,6 +556,8 @@ CREATE FUNCTION @extschema@.ia3_cross_predict(
     class_weights pg_catalog.jsonb DEFAULT NULL,
     weight_column pg_catalog.text DEFAULT NULL,
     early_stopping pg_catalog.text DEFAULT 'none',
+    verbalizers pg_catalog.jsonb DEFAULT NULL,
+    descriptions pg_catalog.jsonb DEFAULT NULL,
     OUT row_number pg_catalog.int8,
     OUT row_id pg_catalog.text,
     OUT label pg_catalog.text,
@@ -598,6 +613,8 @@ CREATE FUNCTION @extschema@.ia3_cross_validate(
     class_weights pg_catalog.jsonb DEFAULT NULL,
     weight_column pg_catalog.text DEFAULT NULL,
     early_stopping pg_catalog.text DEFAULT 'none',
+    verbalizers pg_catalog.jsonb DEFAULT NULL,
+    descriptions pg_catalog.jsonb DEFAULT NULL,
     OUT repeat pg_catalog.int4,
     OUT n pg_catalog.int8,
     OUT accuracy pg_catalog.float8,
@@ -660,6 +677,8 @@ CREATE FUNCTION @extschema@.ia3_learning_curve(
     class_weights pg_catalog.jsonb DEFAULT NULL,
     weight_column pg_catalog.text DEFAULT NULL,
     early_stopping pg_catalog.text DEFAULT 'none',
+    verbalizers pg_catalog.jsonb DEFAULT NULL,
+    descriptions pg_catalog.jsonb DEFAULT NULL,
     OUT size pg_catalog.int4,
     OUT runs pg_catalog.int4,
     OUT n pg_catalog.int8,
@@ -773,11 +792,14 @@ COMMENT ON FUNCTION @extschema@.ia3_classify_fields(pg_catalog.text, pg_catalog.
     'ranks the choices of a task for the fields of its template, written as JSON, by their likelihood';
 COMMENT ON FUNCTION @extschema@.ia3_classify_fields(pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
     'ranks the given choices for the fields of a task''s template, written as JSON, by their likelihood';
+-- Descriptions and verbalizers may be NULL, so these are not STRICT. ia3_classify and ia3_predict have no such form: with it, calls
+-- whose arguments have no types, as some drivers send them, would be ambiguous.
 CREATE FUNCTION @extschema@.ia3_classify_zero_shot(input pg_catalog.text, choices pg_catalog.text[],
+    descriptions pg_catalog.jsonb DEFAULT NULL, verbalizers pg_catalog.jsonb DEFAULT NULL,
     OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
     OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
-    AS 'MODULE_PATHNAME', 'ia3_classify_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000 ROWS 4;
-COMMENT ON FUNCTION @extschema@.ia3_classify_zero_shot(pg_catalog.text, pg_catalog.text[]) IS
+    AS 'MODULE_PATHNAME', 'ia3_classify_zero_shot_worded' LANGUAGE C STABLE PARALLEL SAFE COST 10000 ROWS 4;
+COMMENT ON FUNCTION @extschema@.ia3_classify_zero_shot IS
     'ranks the given choices for a prompt by their likelihood, with the bare backbone';
 
 CREATE FUNCTION @extschema@.ia3_predict(task pg_catalog.text, input pg_catalog.text) RETURNS pg_catalog.text
@@ -845,15 +867,15 @@ COMMENT ON FUNCTION @extschema@.ia3_predict_fields(pg_catalog.text, pg_catalog.t
     'the most likely choice of a task for the fields of its template, written as JSON';
 COMMENT ON FUNCTION @extschema@.ia3_predict_fields(pg_catalog.text, pg_catalog.text, pg_catalog.text[]) IS
     'the most likely of the given choices for the fields of a task''s template, written as JSON';
-CREATE FUNCTION @extschema@.ia3_predict_zero_shot(input pg_catalog.text, choices pg_catalog.text[])
-    RETURNS pg_catalog.text
-    AS 'MODULE_PATHNAME', 'ia3_predict_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
-CREATE FUNCTION @extschema@.ia3_zero_shot(input pg_catalog.text, choices pg_catalog.text[])
-    RETURNS pg_catalog.text
-    AS 'MODULE_PATHNAME', 'ia3_predict_zero_shot' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 10000;
-COMMENT ON FUNCTION @extschema@.ia3_predict_zero_shot(pg_catalog.text, pg_catalog.text[]) IS
+CREATE FUNCTION @extschema@.ia3_predict_zero_shot(input pg_catalog.text, choices pg_catalog.text[],
+    descriptions pg_catalog.jsonb DEFAULT NULL, verbalizers pg_catalog.jsonb DEFAULT NULL) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_zero_shot_worded' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_zero_shot(input pg_catalog.text, choices pg_catalog.text[],
+    descriptions pg_catalog.jsonb DEFAULT NULL, verbalizers pg_catalog.jsonb DEFAULT NULL) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_zero_shot_worded' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict_zero_shot IS
     'the most likely of the given choices for a prompt, with the bare backbone';
-COMMENT ON FUNCTION @extschema@.ia3_zero_shot(pg_catalog.text, pg_catalog.text[]) IS
+COMMENT ON FUNCTION @extschema@.ia3_zero_shot IS
     'the same as ia3_predict_zero_shot';
 
 -- The same with a threshold: NULL for a choice that is less likely. These are not STRICT, so that choices and threshold can be

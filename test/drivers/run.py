@@ -38,6 +38,7 @@ CALLS = [
     ("ia3_predict_fields", ["mails", MAIL, CHOICES, 0.1], "ia3_predict"),
     ("ia3_predict_zero_shot", [PROMPT, ["good", "bad"]], "ia3_predict"),
     ("ia3_zero_shot", [PROMPT, ["good", "bad"]], "ia3_predict"),
+    ("ia3_zero_shot", [PROMPT, ["good", "bad"], '{"good": "a text that praises"}', '{"bad": ["bad", "poor"]}'], None),
     ("ia3_classify", ["tickets", TEXT], None),
     ("ia3_classify", ["tickets", TEXT, CHOICES], None),
     ("ia3_classify_fields", ["mails", MAIL], "ia3_classify"),
@@ -192,8 +193,11 @@ def test_changes(driver, sql):
     expect(driver, digest, [task], sql.execute(with_literals(digest, ["by SQL"]), None))
     sql.execute("SELECT ia3_drop('by SQL')", None)
     expect(driver, "SELECT ia3_train({}, {}, steps => {})", [task, SHOTS, 20], [(2,)])
+    worded = "SELECT ia3_train({}, {}, steps => {}, seed => {}, verbalizers => {}, descriptions => {}, template => {})"
+    worded_values = [20, 7, '{"%s": ["x", "y"]}' % CHOICES[0], '{"%s": "z"}' % CHOICES[1], ["{text} {descriptions}"]]
     weighted = "SELECT ia3_train({}, {}, steps => {}, seed => {}, balanced => {}, class_weights => {}, weight_column => {})"
     expect(driver, weighted, [task, "SELECT body AS text, label, 2 AS trust FROM shots", 20, 7, True, '{"%s": 2}' % CHOICES[0], "trust"], [(3,)])
+    expect(driver, worded, ["worded by " + driver.name, SHOTS] + worded_values, [(1,)])
     train = "CALL ia3_train_task({}, {}, " + ", ".join(f"{name} => {{}}" for name in names) + ")"
     expect(driver, train, ["called " + driver.name] + args[1:], [(1,)])
     expect(driver, digest, ["called " + driver.name], sql.execute(with_literals(digest, [task]), None))

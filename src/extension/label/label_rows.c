@@ -101,7 +101,7 @@ add_row(Batch *b, int i, Datum value)
     call.args[1] =
         b->input->form == IA3_CALL_TEXT ? CStringGetTextDatum(Ia3ValueTextOf(&b->input->text, value)) : value;
     Ia3QuestionMake(&call, b->input->task, &question);
-    Ia3ScoreAddRow(b->request, b->adapter, Ia3ScoreAddChoices(b->request, question.choices), &question.input);
+    Ia3ScoreAddRow(b->request, b->adapter, Ia3ScoreAddChoices(b->request, &question.set), &question.input);
     b->choices[b->n] = question.choices;
     b->row[b->n++] = i;
     b->bytes += question.input.len;

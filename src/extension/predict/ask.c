@@ -202,8 +202,9 @@ check_encoding(const Ia3Question *question)
     if (GetDatabaseEncoding() == PG_UTF8)
         return;
     (void) pg_server_to_any(question->input.text, question->input.len, PG_UTF8);
-    for (int i = 0; question->choices && i < question->choices->n; i++)
-        (void) pg_server_to_any(question->choices->items[i], strlen(question->choices->items[i]), PG_UTF8);
+    for (int i = 0; question->choices && i < question->set.scored->n; i++)
+        (void) pg_server_to_any(question->set.scored->items[i], strlen(question->set.scored->items[i]),
+                                PG_UTF8);
 }
 
 static bool
@@ -232,15 +233,15 @@ question_bytes(const Ia3Question *question)
 {
     Size bytes = question->input.len + 2 * sizeof(uint32) * (Size) question->input.nFields;
 
-    for (int i = 0; question->choices && i < question->choices->n; i++)
-        bytes += strlen(question->choices->items[i]);
+    for (int i = 0; question->choices && i < question->set.scored->n; i++)
+        bytes += strlen(question->set.scored->items[i]);
     return bytes;
 }
 
 static Size
 reply_bytes(const Ia3Question *question)
 {
-    return 5 + (question->choices ? 8 * (Size) question->choices->n
+    return 5 + (question->choices ? 8 * (Size) question->set.scored->n
                                   : IA3_TOKEN_BYTES * (Size) question->maxTokens);
 }
 
@@ -256,7 +257,7 @@ max_adapters(const char *backbone)
 static bool
 has_room(const Sent *sent, const Ia3Question *question)
 {
-    int nChoices = question->choices ? question->choices->n : 0;
+    int nChoices = question->choices ? question->set.scored->n : 0;
 
     return sent->bytes + question_bytes(question) <= MAX_REQUEST_BYTES &&
            sent->replyBytes + reply_bytes(question) <= MAX_REPLY_BYTES &&
@@ -300,11 +301,11 @@ add_question(Ia3Asking *asking, const Ia3Question *question, Ia3CacheEntry *entr
         Ia3GenerateAddRow(sent->request, adapter, &(Ia3Sampling){.maxTokens = question->maxTokens},
                           &question->input);
     else
-        Ia3ScoreAddRow(sent->request, adapter, Ia3ScoreAddChoices(sent->request, question->choices),
+        Ia3ScoreAddRow(sent->request, adapter, Ia3ScoreAddChoices(sent->request, &question->set),
                        &question->input);
     sent->bytes += question_bytes(question);
     sent->replyBytes += reply_bytes(question);
-    sent->nChoices += question->choices ? question->choices->n : 0;
+    sent->nChoices += question->choices ? question->set.scored->n : 0;
     sent->nAdapters = Max(sent->nAdapters, adapter + 1);
     sent->entries[sent->nRows] = entry;
     sent->tasks[sent->nRows] = question->task;

@@ -11,6 +11,7 @@
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
 #include "utils/jsonb.h"
+#include "utils/memutils.h"
 
 #include "call.h"
 #include "extension/guc.h"
@@ -34,6 +35,18 @@ call_choices(const Ia3Call *call, const Ia3Task *task)
                         errhint("Pass the choices of this call as the last argument.")));
     Ia3CheckChoices(choices);
     return choices;
+}
+
+/* What is scored for the choices of a question, and what the prompt may list. */
+static Ia3PromptLists
+word_choices(const Ia3CallTask *task, Ia3Question *question)
+{
+    if (question->choices == NULL || question->choices == task->task->choices) {
+        question->set = task->set;
+        return task->lists;
+    }
+    question->set = Ia3WordingScored(task->task->wording, question->choices);
+    return Ia3WordingLists(task->task->wording, question->choices);
 }
 
 typedef struct TextField {
@@ -127,15 +140,13 @@ jsonb_value(const char *field, void *arg)
 }
 
 void
-Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3Strings *choices, Ia3Input *input)
+Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3PromptLists *lists, Ia3Input *input)
 {
-    char *joined = choices ? Ia3StringsJoin(choices, ", ") : NULL;
-
     if (call->form == IA3_CALL_TEXT || call->form == IA3_CALL_GENERATE) {
         TextField field = {call, task->task, task->template, text_to_cstring(DatumGetTextPP(call->args[1]))};
 
         reject_object(&field);
-        Ia3TemplateRender(task->template, text_value, &field, joined, input);
+        Ia3TemplateRender(task->template, text_value, &field, lists, input);
     } else {
         bool isText = call->form == IA3_CALL_FIELDS_TEXT || call->form == IA3_CALL_GENERATE_FIELDS_TEXT;
         Jsonb *fields = isText ? Ia3JsonbFromText(call->args[1]) : DatumGetJsonbP(call->args[1]);
@@ -143,21 +154,57 @@ Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3Strings *cho
         if (!JB_ROOT_IS_OBJECT(fields))
             ereport(ERROR,
                     (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("fields must be a JSON object")));
-        Ia3TemplateRender(task->template, jsonb_value, fields, joined, input);
+        Ia3TemplateRender(task->template, jsonb_value, fields, lists, input);
     }
+}
+
+Datum
+Ia3NoWording(void)
+{
+    static Jsonb *empty = NULL;
+
+    if (empty == NULL) {
+        MemoryContext old = MemoryContextSwitchTo(TopMemoryContext);
+        Ia3JsonObject object;
+
+        Ia3JsonBegin(&object);
+        empty = DatumGetJsonbP(Ia3JsonEnd(&object));
+        MemoryContextSwitchTo(old);
+    }
+    return JsonbPGetDatum(empty);
+}
+
+/* The wording of a call without a task. */
+static const Ia3Wording *
+call_wording(const Ia3Call *call)
+{
+    Jsonb *descriptions = call->nArgs > 2 ? DatumGetJsonbP(call->args[2]) : NULL;
+    Jsonb *verbalizers = call->nArgs > 3 ? DatumGetJsonbP(call->args[3]) : NULL;
+
+    return Ia3WordingMake(verbalizers, descriptions);
 }
 
 static void
 make_zero_shot(const Ia3Call *call, Ia3Question *question)
 {
+    char *input = text_to_cstring(DatumGetTextPP(call->args[0]));
+    Ia3PromptLists lists = {NULL, NULL};
+
     question->backbone = Ia3Backbone;
     if (!Ia3CallGenerates(call)) {
+        const Ia3Wording *wording = call_wording(call);
+
         question->choices = Ia3StringsFromArray(call->args[1], "choices");
         Ia3CheckChoices(question->choices);
+        Ia3WordingCheckLabels(wording, &question->choices, 1);
+        question->set = Ia3WordingScored(wording, question->choices);
+        if (wording)
+            lists = Ia3WordingLists(wording, question->choices);
     }
-    question->input.text = text_to_cstring(DatumGetTextPP(call->args[0]));
-    question->input.len = strlen(question->input.text);
-    question->input.tail = question->input.len;
+    /* of a text that is too long the end is cut off, but never the descriptions */
+    question->input.tail = (int) strlen(input);
+    question->input.text = lists.descriptions ? psprintf("%s\n%s", input, lists.descriptions) : input;
+    question->input.len = (int) strlen(question->input.text);
 }
 
 char *
@@ -169,10 +216,16 @@ Ia3CallTaskName(const Ia3Call *call)
 Ia3CallTask *
 Ia3CallTaskMake(const Ia3Task *task)
 {
-    Ia3CallTask *result = palloc(sizeof(Ia3CallTask));
+    Ia3CallTask *result = palloc0(sizeof(Ia3CallTask));
+    const Ia3Strings *choices = task->choices;
 
     result->task = task;
     result->template = Ia3TemplatesParse(task->templates, task->truncate)[0];
+    if (choices) {
+        Ia3WordingCheckLabels(task->wording, &choices, 1);
+        result->set = Ia3WordingScored(task->wording, choices);
+        result->lists = Ia3WordingLists(task->wording, choices);
+    }
     return result;
 }
 
@@ -237,6 +290,8 @@ Ia3CallTaskLookup(const Ia3Call *call)
 void
 Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question)
 {
+    Ia3PromptLists lists;
+
     memset(question, 0, sizeof *question);
     if (Ia3CallGenerates(call)) {
         question->maxTokens = DatumGetInt32(call->args[call->nArgs - 1]);
@@ -252,5 +307,6 @@ Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *quest
     question->backbone = task->task->backbone;
     if (!Ia3CallGenerates(call))
         question->choices = call_choices(call, task->task);
-    Ia3CallInput(call, task, question->choices ? question->choices : task->task->choices, &question->input);
+    lists = word_choices(task, question);
+    Ia3CallInput(call, task, &lists, &question->input);
 }

@@ -14,7 +14,7 @@ typedef enum Ia3CallForm {
     IA3_CALL_TEXT,        /* (task text, input text [, choices text[]]) */
     IA3_CALL_FIELDS,      /* (task text, fields jsonb [, choices text[]]) */
     IA3_CALL_FIELDS_TEXT, /* (task text, fields text or json [, choices text[]]) */
-    IA3_CALL_ZERO_SHOT,   /* (input text, choices text[]) */
+    IA3_CALL_ZERO_SHOT,   /* (input text, choices text[] [, descriptions jsonb, verbalizers jsonb]) */
     /*
      * forms of ia3_generate, whose last argument is an integer; all other arguments of all forms are varlena values
      */
@@ -24,9 +24,13 @@ typedef enum Ia3CallForm {
     IA3_CALL_GENERATE_ZERO_SHOT    /* (input text, max_tokens integer) */
 } Ia3CallForm;
 
-#define IA3_MAX_CALL_ARGS 3
+#define IA3_MAX_CALL_ARGS 4
+#define IA3_MAX_TASK_ARGS 3 /* of forms with a task */
 
-/* The arguments as they were passed. None is NULL, because the functions are STRICT. */
+/*
+ * The arguments as they were passed. None is NULL: the functions are STRICT, or leave out NULL choices, or replace NULL
+ * descriptions and verbalizers by Ia3NoWording.
+ */
 typedef struct Ia3Call {
     Ia3CallForm form;
     int nArgs;
@@ -55,6 +59,8 @@ Ia3CallArgIsInteger(const Ia3Call *call, int arg)
 typedef struct Ia3CallTask {
     const Ia3Task *task;
     const Ia3Template *template;
+    Ia3ChoiceSet set;     /* of the task's own choices, if it has any */
+    Ia3PromptLists lists; /* likewise */
 } Ia3CallTask;
 
 /* What has to be predicted for a call. */
@@ -62,9 +68,13 @@ typedef struct Ia3Question {
     const Ia3Task *task; /* NULL: the bare backbone */
     const char *backbone;
     const Ia3Strings *choices; /* NULL: generate text */
+    Ia3ChoiceSet set;          /* what is scored for them */
     int maxTokens;             /* of generated text */
     Ia3Input input;
 } Ia3Question;
+
+/* Descriptions or verbalizers that say nothing: an empty jsonb, which is never freed. */
+extern Datum Ia3NoWording(void);
 
 /* The name of the task that a call refers to, palloc'd; NULL if its form has no task. */
 extern char *Ia3CallTaskName(const Ia3Call *call);
@@ -83,14 +93,16 @@ extern Ia3CallTask *Ia3CallTaskLookup(const Ia3Call *call);
 extern void Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question);
 
 /*
- * The input of a call with a task: its first template filled in with the second argument. `choices` is what {choices}
- * stands for, NULL if there are none. ERROR 22xxx as above, also for a JSON object given as the text of a task whose
+ * The input of a call with a task: its first template filled in with the second argument. ERROR 22xxx as above, also for a JSON object given as the text of a task whose
  * template has no {text}.
  */
-extern void Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3Strings *choices,
+extern void Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3PromptLists *lists,
                          Ia3Input *input);
 
-/* Parses the first template of the task, which must outlive the result. ERROR as for Ia3TemplatesParse. */
+/*
+ * Parses the first template of the task, which must outlive the result. ERROR as for Ia3TemplatesParse, Ia3WordingScored
+ * and Ia3WordingCheckLabels.
+ */
 extern Ia3CallTask *Ia3CallTaskMake(const Ia3Task *task);
 
 #endif

@@ -2,8 +2,8 @@
  * classify.c
  *     ia3_classify and ia3_predict, and their other names: choices ranked by their likelihood.
  *
- * The functions are STRICT but those with min_probability, which is not part of what is asked: an answer contains the
- * probability of each choice. An answer is taken from the result cache if it has been predicted ahead (readahead.h), or
+ * The functions are STRICT but those with min_probability, which is not part of what is asked, since an answer contains the
+ * probability of each choice, and those with descriptions and verbalizers, which may be NULL. An answer is taken from the result cache if it has been predicted ahead (readahead.h), or
  * if the same place of the query has just been called with the same arguments.
  */
 #include "postgres.h"
@@ -18,10 +18,12 @@ PG_FUNCTION_INFO_V1(ia3_classify_text);
 PG_FUNCTION_INFO_V1(ia3_classify_fields);
 PG_FUNCTION_INFO_V1(ia3_classify_fields_text);
 PG_FUNCTION_INFO_V1(ia3_classify_zero_shot);
+PG_FUNCTION_INFO_V1(ia3_classify_zero_shot_worded);
 PG_FUNCTION_INFO_V1(ia3_predict_text);
 PG_FUNCTION_INFO_V1(ia3_predict_fields);
 PG_FUNCTION_INFO_V1(ia3_predict_fields_text);
 PG_FUNCTION_INFO_V1(ia3_predict_zero_shot);
+PG_FUNCTION_INFO_V1(ia3_predict_zero_shot_worded);
 PG_FUNCTION_INFO_V1(ia3_predict_text_above);
 PG_FUNCTION_INFO_V1(ia3_predict_fields_above);
 PG_FUNCTION_INFO_V1(ia3_predict_fields_text_above);
@@ -40,7 +42,7 @@ ask(const Ia3Call *call)
         Ia3TaskCheckBackbone(question.task);
     request = Ia3ScoreCreate(question.backbone);
     Ia3ScoreAddRow(request, Ia3ScoreAddAdapter(request, question.task),
-                   Ia3ScoreAddChoices(request, question.choices), &question.input);
+                   Ia3ScoreAddChoices(request, &question.set), &question.input);
     result = Ia3ScoreRun(request);
     Ia3ScoreCheck(result, question.task ? psprintf("ia3 task \"%s\"", question.task->label) : NULL);
     return Ia3RankingMake(question.task, question.choices, result);
@@ -61,7 +63,7 @@ Ia3AnswerCall(FunctionCallInfo fcinfo, Ia3CallForm form, int nArgs)
     const Ia3Ranking *ranking;
 
     for (int i = 0; i < nArgs; i++)
-        call.args[i] = PG_GETARG_DATUM(i);
+        call.args[i] = PG_ARGISNULL(i) ? Ia3NoWording() : PG_GETARG_DATUM(i);
     ranking = Ia3CacheFind(&call);
     if (ranking == NULL)
         ranking = Ia3MemoFind(fcinfo->flinfo, &call);
@@ -188,4 +190,22 @@ Datum
 ia3_predict_fields_text_above(PG_FUNCTION_ARGS)
 {
     return predict_above(fcinfo, IA3_CALL_FIELDS_TEXT);
+}
+
+/* With descriptions and verbalizers. NULL as input or choices gives no rows, as if the function were STRICT. */
+Datum
+ia3_classify_zero_shot_worded(PG_FUNCTION_ARGS)
+{
+    if (!PG_ARGISNULL(0) && !PG_ARGISNULL(1))
+        return return_ranking(fcinfo, answer(fcinfo, IA3_CALL_ZERO_SHOT));
+    Ia3InitMaterializedSRF(fcinfo);
+    return (Datum) 0;
+}
+
+Datum
+ia3_predict_zero_shot_worded(PG_FUNCTION_ARGS)
+{
+    if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
+        PG_RETURN_NULL();
+    return predict(fcinfo, IA3_CALL_ZERO_SHOT);
 }

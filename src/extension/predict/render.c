@@ -16,13 +16,13 @@ static Datum
 render(FunctionCallInfo fcinfo, Ia3CallForm form)
 {
     Ia3Call call = {form, 2, {0, PG_GETARG_DATUM(1)}};
-    Ia3CallTask task = {NULL, Ia3TemplateParse(text_to_cstring(PG_GETARG_TEXT_PP(0)), IA3_TRUNCATE_END)};
-    Ia3Strings *choices = NULL;
+    Ia3CallTask task = {NULL, Ia3TemplateParse(text_to_cstring(PG_GETARG_TEXT_PP(0)), IA3_TRUNCATE_LONGEST)};
+    Ia3PromptLists lists = {NULL, NULL};
     Ia3Input input;
 
     if (PG_NARGS() > 2)
-        choices = Ia3StringsFromArray(PG_GETARG_DATUM(2), "choices");
-    Ia3CallInput(&call, &task, choices, &input);
+        lists = Ia3WordingLists(NULL, Ia3StringsFromArray(PG_GETARG_DATUM(2), "choices"));
+    Ia3CallInput(&call, &task, &lists, &input);
     PG_RETURN_TEXT_P(cstring_to_text_with_len(input.text, input.len));
 }
 

@@ -32,7 +32,7 @@ struct Ia3ScoreRequest {
     int nAdapters, nChoices, nRows;
     int capAdapters, capChoices, capRows;
     const Ia3Task **adapters; /* NULL: the bare backbone */
-    const Ia3Strings **choices;
+    Ia3ChoiceSet *choices;
     ScoreRow *rows;
     double flops; /* of the reply */
     uint32 ahead; /* handle of the request that has been sent and not collected; 0: there is none */
@@ -91,18 +91,28 @@ Ia3ScoreAddAdapter(Ia3ScoreRequest *request, const Ia3Task *task)
     return request->nAdapters++;
 }
 
+/* Whether results of the two sets have the same numbers. */
+static bool
+sets_are_equal(const Ia3ChoiceSet *a, const Ia3ChoiceSet *b)
+{
+    if (!Ia3StringsEqual(a->scored, b->scored) || (a->first == NULL) != (b->first == NULL))
+        return false;
+    return a->first == NULL || (a->labels->n == b->labels->n &&
+                                memcmp(a->first, b->first, sizeof(int) * ((Size) a->labels->n + 1)) == 0);
+}
+
 int
-Ia3ScoreAddChoices(Ia3ScoreRequest *request, const Ia3Strings *choices)
+Ia3ScoreAddChoices(Ia3ScoreRequest *request, const Ia3ChoiceSet *choices)
 {
     /* Consecutive rows of one task have the same choices; if tasks alternate, so do their choices. */
-    if (request->nChoices > 0 && Ia3StringsEqual(request->choices[request->nChoices - 1], choices))
+    if (request->nChoices > 0 && sets_are_equal(&request->choices[request->nChoices - 1], choices))
         return request->nChoices - 1;
     for (int i = Max(0, request->nChoices - LOOK_BACK); i < request->nChoices; i++)
-        if (request->choices[i] == choices)
+        if (request->choices[i].scored == choices->scored)
             return i;
     request->choices =
-        grow(request, request->choices, request->nChoices, &request->capChoices, sizeof(Ia3Strings *));
-    request->choices[request->nChoices] = choices;
+        grow(request, request->choices, request->nChoices, &request->capChoices, sizeof(Ia3ChoiceSet));
+    request->choices[request->nChoices] = *choices;
     return request->nChoices++;
 }
 
@@ -155,7 +165,7 @@ write_request(ia3_writer *w, void *arg)
     if (!request->generates)
         ia3_put_u32(w, request->nChoices);
     for (int i = 0; i < request->nChoices; i++)
-        Ia3PutStrings(w, request->choices[i]);
+        Ia3PutStrings(w, request->choices[i].scored);
     ia3_put_u32(w, request->nRows);
     for (int i = 0; i < request->nRows; i++) {
         const ScoreRow *row = &request->rows[i];
@@ -166,6 +176,24 @@ write_request(ia3_writer *w, void *arg)
         Ia3PutInput(w, &row->input);
         if (request->generates)
             write_sampling(w, &row->sampling);
+    }
+}
+
+/* The score of a label is the mean of those of its verbalizers. */
+static void
+read_scores(Ia3ScoreResult *result, const Ia3ChoiceSet *set, ia3_reader *r)
+{
+    if (ia3_get_count(r, 8) != set->scored->n)
+        Ia3ProtocolError("A row was returned with a wrong number of scores.");
+    result->n = set->labels->n;
+    result->scores = palloc0(sizeof(double) * result->n);
+    for (int l = 0; l < result->n; l++) {
+        int n = set->first ? set->first[l + 1] - set->first[l] : 1;
+
+        for (int i = 0; i < n; i++)
+            result->scores[l] += ia3_get_f64(r);
+        if (n > 1)
+            result->scores[l] /= n;
     }
 }
 
@@ -182,14 +210,9 @@ read_results(Ia3ScoreRequest *request, ia3_reader *r)
         result->ok = ia3_get_u8(r) == 1;
         if (result->ok && request->generates)
             result->text = Ia3GetText(r);
-        else if (result->ok) {
-            result->n = ia3_get_count(r, 8);
-            if (result->n != request->choices[request->rows[i].choices]->n)
-                Ia3ProtocolError("A row was returned with a wrong number of scores.");
-            result->scores = palloc(sizeof(double) * result->n);
-            for (int c = 0; c < result->n; c++)
-                result->scores[c] = ia3_get_f64(r);
-        } else {
+        else if (result->ok)
+            read_scores(result, &request->choices[request->rows[i].choices], r);
+        else {
             result->code = ia3_get_u32(r);
             result->message = Ia3GetText(r);
             result->detail = Ia3GetText(r);

@@ -13,9 +13,11 @@ typedef struct Ia3ScoreRequest Ia3ScoreRequest;
 
 typedef struct Ia3ScoreResult {
     bool ok;
-    int n;          /* choices */
-    double *scores; /* [n] mean log-likelihood per token (natural logarithm), in the order of the choices */
-    char *text;     /* instead of scores: the result of a GENERATE request */
+    int n; /* labels */
+    double *
+        scores; /* [n] mean log-likelihood per token (natural logarithm), in the order of the labels; of a label with
+                     * several verbalizers, the mean of theirs */
+    char *text; /* instead of scores: the result of a GENERATE request */
     /* if not ok: the error of this row */
     uint32 code;
     char *message, *detail, *hint;
@@ -38,10 +40,10 @@ extern void Ia3ScoreSetInputTokens(Ia3ScoreRequest *request, int maxInputTokens)
 /*
  * Each of these returns the index that rows refer to. A task that has been added already (with the same digest) is
  * not added again; NULL is the bare backbone. The task must belong to the request's backbone and outlive the request.
- * `choices` must have passed Ia3CheckChoices.
+ * The labels of `choices` must have passed Ia3CheckChoices; what the set points to must outlive the request.
  */
 extern int Ia3ScoreAddAdapter(Ia3ScoreRequest *request, const Ia3Task *task);
-extern int Ia3ScoreAddChoices(Ia3ScoreRequest *request, const Ia3Strings *choices);
+extern int Ia3ScoreAddChoices(Ia3ScoreRequest *request, const Ia3ChoiceSet *choices);
 extern int Ia3ScoreAddRow(Ia3ScoreRequest *request, int adapter, int choices, const Ia3Input *input);
 extern int Ia3GenerateAddRow(Ia3ScoreRequest *request, int adapter, const Ia3Sampling *sampling,
                              const Ia3Input *input);

@@ -42,7 +42,7 @@ typedef struct WindowState {
 static bool
 has_threshold(FunctionCallInfo fcinfo)
 {
-    return PG_NARGS() > IA3_MAX_CALL_ARGS;
+    return PG_NARGS() > IA3_MAX_TASK_ARGS;
 }
 
 /*
@@ -53,7 +53,7 @@ static bool
 get_arguments(FunctionCallInfo fcinfo, int offset, Ia3Call *call, bool *isOut)
 {
     WindowObject window = PG_WINDOW_OBJECT();
-    int n = Min(PG_NARGS(), IA3_MAX_CALL_ARGS);
+    int n = Min(PG_NARGS(), IA3_MAX_TASK_ARGS);
     bool isNull = false;
 
     *isOut = false;
@@ -137,7 +137,7 @@ predict(FunctionCallInfo fcinfo, Ia3CallForm form)
     if (!get_arguments(fcinfo, 0, &call, &isOut))
         PG_RETURN_NULL();
     if (has_threshold(fcinfo)) {
-        Datum value = WinGetFuncArgCurrent(window, IA3_MAX_CALL_ARGS, &isNull);
+        Datum value = WinGetFuncArgCurrent(window, IA3_MAX_TASK_ARGS, &isNull);
 
         if (!isNull) {
             minProbability = DatumGetFloat8(value);

@@ -251,6 +251,11 @@ add_call(Ia3ReadAheadState *state, Ia3Batch *batch, Ia3Asking *asking, const Ia3
             isNull = false;
             break;
         }
+        if (isNull && site->form == IA3_CALL_ZERO_SHOT && call.nArgs >= 2) {
+            isNull = false;
+            call.args[call.nArgs++] = Ia3NoWording();
+            continue;
+        }
         if (isNull)
             break;
         call.args[call.nArgs] = site->isNewValue[call.nArgs] ? datumCopy(value, false, -1) : value;

@@ -217,6 +217,7 @@ make_recipe(const Average *a)
     Ia3JsonPutString(&recipe, "backbone", first->backbone);
     Ia3JsonPutStrings(&recipe, "template", first->templates);
     Ia3JsonPutStrings(&recipe, "choices", first->choices);
+    Ia3WordingPut(first->wording, &recipe);
     if (first->rowsAsWritten)
         Ia3JsonPutInteger(&recipe, "steps", 0); /* without "rendering" this is how lookups know (task.c) */
     else
@@ -235,6 +236,7 @@ store(const Average *a)
         .backbone = first->backbone,
         .templates = first->templates,
         .choices = first->choices,
+        .wording = first->wording,
         .vectors = make_vectors(a),
         .backboneDigest = first->backboneDigest,
         .recipe = make_recipe(a),

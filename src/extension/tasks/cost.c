@@ -361,15 +361,15 @@ count_tokens(const char *backbone, const char *choice)
     return ia3_get_count(&reader, 8);
 }
 
-/* The mean number of tokens of a task's choices, of the first ones if there are very many. */
+/* The mean number of tokens of what is scored for a task's choices, of the first ones if there are very many. */
 static double
-mean_tokens(const Ia3Task *task)
+mean_tokens(const Ia3Task *task, const Ia3Strings *scored)
 {
-    int n = Min(task->choices->n, MAX_MEASURED);
+    int n = Min(scored->n, MAX_MEASURED);
     double sum = 0;
 
     for (int i = 0; i < n; i++)
-        sum += count_tokens(task->backbone, task->choices->items[i]);
+        sum += count_tokens(task->backbone, scored->items[i]);
     return sum / n;
 }
 
@@ -392,6 +392,7 @@ ia3_cost_task(PG_FUNCTION_ARGS)
     char *reference;
     const char *method;
     bool ownChoices;
+    const Ia3Strings *scored;
     Ia3Task *task;
     Jsonb *config;
 
@@ -402,7 +403,8 @@ ia3_cost_task(PG_FUNCTION_ARGS)
     task = Ia3TaskLookup(reference);
     Ia3TaskCheckBackbone(task);
     ownChoices = task->choices != NULL && PG_ARGISNULL(ARG_CHOICE_TOKENS);
-    read_numbers(fcinfo, &input, task->choices ? task->choices->n : 2, ownChoices ? mean_tokens(task) : 5);
+    scored = task->choices ? Ia3WordingScored(task->wording, task->choices).scored : NULL;
+    read_numbers(fcinfo, &input, scored ? scored->n : 2, ownChoices ? mean_tokens(task, scored) : 5);
     set_dtype(&input, text_arg(fcinfo, ARG_DTYPE, pstrdup(Ia3GetEngineInfo(task->backbone)->dtype)));
     config = backbone_config(task->backbone);
     input.sizes = Ia3CostConfigRead(config, &input.drops);

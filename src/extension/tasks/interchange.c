@@ -36,7 +36,8 @@ PG_FUNCTION_INFO_V1(ia3_import_text);
 PG_FUNCTION_INFO_V1(ia3_merge);
 
 static Ia3Query settingsQuery = {
-    .sql = "SELECT t.backbone, t.template, t.choices, a.recipe OPERATOR(pg_catalog.->>) 'truncate'"
+    .sql = "SELECT t.backbone, t.template, t.choices, a.recipe OPERATOR(pg_catalog.->>) 'truncate',"
+           " t.verbalizers, t.descriptions"
            " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
            "  AND a.version OPERATOR(pg_catalog.=) t.active_version"
            " WHERE t.task OPERATOR(pg_catalog.=) $1",
@@ -51,6 +52,7 @@ typedef struct Import {
     char *backbone;
     Ia3Strings *templates;
     Ia3Strings *choices; /* NULL: every call brings its own */
+    Ia3Wording *wording; /* NULL: choices are scored as they are */
     Ia3Truncate truncate;
     Jsonb *config; /* NULL: none given */
     Ia3EngineInfo engine;
@@ -64,7 +66,15 @@ typedef struct Import {
 Datum
 ia3_export(PG_FUNCTION_ARGS)
 {
-    PG_RETURN_BYTEA_P(Ia3TaskFetchVectors(Ia3TaskLookup(text_to_cstring(PG_GETARG_TEXT_PP(0)))));
+    const Ia3Task *task = Ia3TaskLookup(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+
+    if (task->wording || task->temperature > 0 || task->minProbability > 0)
+        ereport(NOTICE,
+                (errmsg("the export of \"%s\" has vectors only", task->label),
+                 errdetail("Files of PEFT have no place for verbalizers, descriptions, a temperature or a "
+                           "threshold of ia3."),
+                 errhint("ia3_export_task exports everything.")));
+    PG_RETURN_BYTEA_P(Ia3TaskFetchVectors(task));
 }
 
 Datum
@@ -82,8 +92,17 @@ ia3_export_config(PG_FUNCTION_ARGS)
     PG_RETURN_DATUM(Ia3AdapterConfigMake(known ? status.spec.path : NULL, isDefault ? NULL : &method));
 }
 
+static Jsonb *
+copy_jsonb(int column)
+{
+    bool isNull;
+    Datum value = Ia3QueryColumn(column, &isNull);
+
+    return isNull ? NULL : DatumGetJsonbPCopy(value);
+}
+
 /*
- * Backbone, template, choices and truncation of the version: those of the task and its active version if there are any,
+ * Backbone, template, choices, wording and truncation of the version: those of the task and its active version if there are any,
  * otherwise the defaults. Other programs cut off the end of what is too long.
  */
 static void
@@ -103,6 +122,7 @@ read_settings(Import *import)
         import->choices = isNull ? NULL : Ia3StringsFromArray(value, "choices");
         value = Ia3QueryColumn(4, &isNull);
         import->truncate = Ia3TruncateFromName(isNull ? NULL : TextDatumGetCString(value));
+        import->wording = Ia3WordingMake(copy_jsonb(5), copy_jsonb(6));
     } else {
         import->backbone = pstrdup(Ia3Backbone);
         import->templates = palloc(sizeof(Ia3Strings));
@@ -179,6 +199,7 @@ make_recipe(const Import *import)
         Ia3JsonPutStrings(&recipe, "template", import->templates);
     if (import->choices)
         Ia3JsonPutStrings(&recipe, "choices", import->choices);
+    Ia3WordingPut(import->wording, &recipe);
     Ia3JsonPutString(&recipe, "truncate", Ia3TruncateName(import->truncate));
     if (import->config)
         Ia3JsonPutJsonb(&recipe, "config", import->config);
@@ -194,6 +215,7 @@ store(const Import *import)
         .backbone = import->backbone,
         .templates = import->templates,
         .choices = import->choices,
+        .wording = import->wording,
         .vectors = import->vectors,
         .backboneDigest = import->engine.digest,
         .recipe = make_recipe(import),

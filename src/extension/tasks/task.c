@@ -40,7 +40,9 @@ static Ia3Query lookupQuery = {
            "  WHEN " FROM_RECIPE("choices", "null") " THEN NULL ELSE t.choices END,"
            " a.method,"
            " a.recipe OPERATOR(pg_catalog.?) 'steps' AND NOT a.recipe OPERATOR(pg_catalog.?) 'rendering',"
-           " a.recipe OPERATOR(pg_catalog.->>) 'truncate', " OPTIONS ", t.min_probability, a.temperature"
+           " a.recipe OPERATOR(pg_catalog.->>) 'truncate', " OPTIONS ", t.min_probability, a.temperature,"
+           " CASE WHEN $2 IS NOT NULL THEN a.recipe OPERATOR(pg_catalog.->) 'verbalizers' ELSE t.verbalizers END,"
+           " CASE WHEN $2 IS NOT NULL THEN a.recipe OPERATOR(pg_catalog.->) 'descriptions' ELSE t.descriptions END"
            " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
            "  AND a.version OPERATOR(pg_catalog.=) COALESCE($2, t.active_version)"
            " WHERE t.task OPERATOR(pg_catalog.=) $1",
@@ -144,6 +146,16 @@ raise_missing(const Ia3TaskReference *ref, uint64 found)
              errhint("Activate a version with ia3_activate, or specify one as \"%s@version\".", ref->name)));
 }
 
+/* A column of type jsonb, copied; NULL if it is NULL. */
+static Jsonb *
+copy_jsonb(int column)
+{
+    bool isNull;
+    Datum value = Ia3QueryColumn(column, &isNull);
+
+    return isNull ? NULL : DatumGetJsonbPCopy(value);
+}
+
 /* Fills in the task from the row that lookupQuery has found, in the caller's memory context. */
 static void
 fill_task(Ia3Task *task)
@@ -168,6 +180,7 @@ fill_task(Ia3Task *task)
     task->minProbability = isNull ? 0 : DatumGetFloat8(value);
     value = Ia3QueryColumn(13, &isNull);
     task->temperature = isNull ? 0 : DatumGetFloat8(value);
+    task->wording = Ia3WordingMake(copy_jsonb(14), copy_jsonb(15));
     task->label = psprintf("%s@%d", task->name, task->version);
 }
 

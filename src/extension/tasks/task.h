@@ -8,6 +8,7 @@
 #include "extension/client/engine_info.h"
 #include "extension/client/string_list.h"
 #include "template.h"
+#include "wording.h"
 
 #define IA3_MAX_TASK_NAME 200 /* bytes; also a constraint of ia3.task */
 
@@ -25,6 +26,7 @@ typedef struct Ia3Task {
     char *backbone;
     Ia3Strings *templates;
     Ia3Strings *choices; /* NULL: every call brings its own */
+    Ia3Wording *wording; /* of the choices; NULL: they are scored as they are */
     char *method;
     char *methodOptions;          /* as they were recorded, JSON; empty: none */
     uint8 digest[IA3_DIGEST_LEN]; /* of vectors and options, by which requests name the adapter */
@@ -51,7 +53,7 @@ extern Ia3TaskReference Ia3TaskParseReference(const char *reference);
 /*
  * Looks up a task under the snapshot of the calling statement, in the current memory context. ERROR 42704 when the
  * caller sees no such task or version, 55000 when the task has no active version. Without a version in the reference,
- * template, choices and backbone come from ia3.task, so changes that the owner has made there count; with one they
+ * template, choices, wording and backbone come from ia3.task, so changes that the owner has made there count; with one they
  * come from the version's own recipe.
  */
 extern Ia3Task *Ia3TaskLookup(const char *reference);

@@ -33,7 +33,8 @@ static Ia3Query exportQuery = {
     .sql = "SELECT pg_catalog.jsonb_build_object('format', $2, 'ia3_version', $3, 'task', t.task,"
            "  'backbone', t.backbone, 'template', t.template, 'choices', t.choices,"
            "  'active_version', t.active_version, 'next_version', t.next_version, 'comment', t.comment,"
-           "  'min_probability', t.min_probability,"
+           "  'min_probability', t.min_probability, 'verbalizers', t.verbalizers,"
+           "  'descriptions', t.descriptions,"
            "  'versions', COALESCE((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object("
            "    'version', a.version, 'vectors', pg_catalog.translate(pg_catalog.encode(a.vectors, 'base64'),"
            "     E'\\n', ''), 'digest', pg_catalog.encode(a.digest, 'hex'),"
@@ -55,24 +56,25 @@ static Ia3Query exportQuery = {
     .argTypes = {TEXTOID, INT4OID, TEXTOID},
 };
 
-/* The task in $1 as columns: its name, templates and choices, and what is wrong with it otherwise. */
+/* The task in $1 as columns: its name, templates and choices, what is wrong with it otherwise, and its wording. */
 static Ia3Query readQuery = {
-    .sql = "SELECT j.task, j.template, j.choices,"
-           " CASE WHEN j.backbone IS NULL THEN 'It names no backbone.'"
-           "  WHEN NOT EXISTS (SELECT 1 FROM pg_catalog.unnest(j.template) e) THEN 'It has no template.'"
-           "  WHEN EXISTS (SELECT 1 FROM pg_catalog.unnest(j.template) e WHERE e IS NULL)"
-           "   OR EXISTS (SELECT 1 FROM pg_catalog.unnest(j.choices) e WHERE e IS NULL)"
-           "   THEN 'A template or a choice is null.'"
-           "  WHEN j.min_probability OPERATOR(pg_catalog.<) 0 OR j.min_probability OPERATOR(pg_catalog.>) 1"
-           "   THEN 'Its min_probability is not between 0 and 1.'"
-           "  WHEN COALESCE(pg_catalog.jsonb_typeof(j.versions), 'null') OPERATOR(pg_catalog.<>) 'array'"
-           "   THEN 'It has no array of versions.'"
-           "  WHEN EXISTS (SELECT 1 FROM pg_catalog.jsonb_array_elements(j.versions) e"
-           "   WHERE pg_catalog.jsonb_typeof(e.value) OPERATOR(pg_catalog.<>) 'object')"
-           "   THEN 'A version is not a JSON object.' END"
-           " FROM pg_catalog.jsonb_to_record($1) AS j(task pg_catalog.text, backbone pg_catalog.text,"
-           "  template pg_catalog.text[], choices pg_catalog.text[], versions pg_catalog.jsonb,"
-           "  min_probability pg_catalog.float8)",
+    .sql =
+        "SELECT j.task, j.template, j.choices,"
+        " CASE WHEN j.backbone IS NULL THEN 'It names no backbone.'"
+        "  WHEN NOT EXISTS (SELECT 1 FROM pg_catalog.unnest(j.template) e) THEN 'It has no template.'"
+        "  WHEN EXISTS (SELECT 1 FROM pg_catalog.unnest(j.template) e WHERE e IS NULL)"
+        "   OR EXISTS (SELECT 1 FROM pg_catalog.unnest(j.choices) e WHERE e IS NULL)"
+        "   THEN 'A template or a choice is null.'"
+        "  WHEN j.min_probability OPERATOR(pg_catalog.<) 0 OR j.min_probability OPERATOR(pg_catalog.>) 1"
+        "   THEN 'Its min_probability is not between 0 and 1.'"
+        "  WHEN COALESCE(pg_catalog.jsonb_typeof(j.versions), 'null') OPERATOR(pg_catalog.<>) 'array'"
+        "   THEN 'It has no array of versions.'"
+        "  WHEN EXISTS (SELECT 1 FROM pg_catalog.jsonb_array_elements(j.versions) e"
+        "   WHERE pg_catalog.jsonb_typeof(e.value) OPERATOR(pg_catalog.<>) 'object')"
+        "   THEN 'A version is not a JSON object.' END, j.verbalizers, j.descriptions"
+        " FROM pg_catalog.jsonb_to_record($1) AS j(task pg_catalog.text, backbone pg_catalog.text,"
+        "  template pg_catalog.text[], choices pg_catalog.text[], versions pg_catalog.jsonb,"
+        "  min_probability pg_catalog.float8, verbalizers pg_catalog.jsonb, descriptions pg_catalog.jsonb)",
     .nArgs = 1,
     .argTypes = {JSONBOID},
 };
@@ -89,6 +91,10 @@ static Ia3Query readQuery = {
 #define CURVE   "v.metrics OPERATOR(pg_catalog.->) 'loss_curve'"
 #define VECTORS "pg_catalog.decode(v.vectors, 'base64')"
 #define HASHES  "pg_catalog.decode(v.row_hashes, 'base64')"
+
+/* A member that may be missing, or null. */
+#define OBJECT(member)                                                                                       \
+    "CASE WHEN pg_catalog.jsonb_typeof(" member ") OPERATOR(pg_catalog.=) 'object' THEN " member " END"
 
 /* What is wrong with the first version that cannot be stored. */
 static Ia3Query checkQuery = {
@@ -131,33 +137,44 @@ static Ia3Query checkQuery = {
 
 /* $2 is the name, $3 the caller. A version that is not there cannot be active. Runs as the owner of the tables. */
 static Ia3Query importQuery = {
-    .sql = "WITH given AS (SELECT v.* FROM " VERSIONS "),"
-           " made AS (INSERT INTO ia3.task (task, owner, backbone, template, choices, active_version,"
-           "   next_version, comment, min_probability)"
-           "  SELECT $2, ia3.role($3), j.backbone, j.template, j.choices,"
-           "   (SELECT g.version FROM given g WHERE g.version OPERATOR(pg_catalog.=) j.active_version),"
-           "   GREATEST(j.next_version, 1, (SELECT pg_catalog.max(g.version) FROM given g)"
-           "    OPERATOR(pg_catalog.+) 1), j.comment,"
-           "   j.min_probability"
-           "  FROM pg_catalog.jsonb_to_record($1) AS j(backbone pg_catalog.text, template pg_catalog.text[],"
-           "   choices pg_catalog.text[], active_version pg_catalog.int4, next_version pg_catalog.int4,"
-           "   comment pg_catalog.text, min_probability pg_catalog.float8)"
-           "  ON CONFLICT (task) DO NOTHING RETURNING task),"
-           " versions AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
-           "   examples, recipe, metrics, created_by, created_at, temperature)"
-           "  SELECT m.task, v.version, " VECTORS ", pg_catalog.decode(v.backbone_digest, 'hex'),"
-           "   v.parent_version, v.examples, v.recipe OPERATOR(pg_catalog.-) 'query'::pg_catalog.text,"
-           "   v.metrics, $4,"
-           "   COALESCE(v.created_at, pg_catalog.now()), v.temperature FROM given v CROSS JOIN made m),"
-           " queries AS (INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
-           "  SELECT m.task, v.version, COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query'), " HASHES
-           "  FROM given v CROSS JOIN made m"
-           "  WHERE COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query') IS NOT NULL),"
-           " scores AS (INSERT INTO ia3.adapter_scores (task, version, row_number, fold, label, scores)"
-           "  SELECT m.task, v.version, s.row_number, s.fold, s.label, s.scores"
-           "  FROM given v CROSS JOIN made m CROSS JOIN " SCORES
-           "  WHERE pg_catalog.jsonb_typeof(v.held_out) OPERATOR(pg_catalog.=) 'array')"
-           " SELECT 1 FROM made",
+    .sql =
+        "WITH given AS (SELECT v.* FROM " VERSIONS "),"
+        " made AS (INSERT INTO ia3.task (task, owner, backbone, template, choices, active_version,"
+        "   next_version, comment, min_probability, verbalizers, descriptions)"
+        "  SELECT $2, ia3.role($3), j.backbone, j.template, j.choices,"
+        "   (SELECT g.version FROM given g WHERE g.version OPERATOR(pg_catalog.=) j.active_version),"
+        "   GREATEST(j.next_version, 1, (SELECT pg_catalog.max(g.version) FROM given g)"
+        "    OPERATOR(pg_catalog.+) 1), j.comment,"
+        "   j.min_probability, " OBJECT("j.verbalizers") ", " OBJECT(
+            "j.descriptions") "  FROM pg_catalog.jsonb_to_record($1) AS j(backbone pg_catalog.text, template "
+                              "pg_catalog.text[],"
+                              "   choices pg_catalog.text[], active_version pg_catalog.int4, next_version "
+                              "pg_catalog.int4,"
+                              "   comment pg_catalog.text, min_probability pg_catalog.float8, verbalizers "
+                              "pg_catalog.jsonb,"
+                              "   descriptions pg_catalog.jsonb)"
+                              "  ON CONFLICT (task) DO NOTHING RETURNING task),"
+                              " versions AS (INSERT INTO ia3.adapter (task, version, vectors, "
+                              "backbone_digest, parent_version,"
+                              "   examples, recipe, metrics, created_by, created_at, temperature)"
+                              "  SELECT m.task, v.version, " VECTORS
+                              ", pg_catalog.decode(v.backbone_digest, 'hex'),"
+                              "   v.parent_version, v.examples, v.recipe OPERATOR(pg_catalog.-) "
+                              "'query'::pg_catalog.text,"
+                              "   v.metrics, $4,"
+                              "   COALESCE(v.created_at, pg_catalog.now()), v.temperature FROM given v CROSS "
+                              "JOIN made m),"
+                              " queries AS (INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
+                              "  SELECT m.task, v.version, COALESCE(v.query, v.recipe "
+                              "OPERATOR(pg_catalog.->>) 'query'), " HASHES "  FROM given v CROSS JOIN made m"
+                              "  WHERE COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query') IS NOT "
+                              "NULL),"
+                              " scores AS (INSERT INTO ia3.adapter_scores (task, version, row_number, fold, "
+                              "label, scores)"
+                              "  SELECT m.task, v.version, s.row_number, s.fold, s.label, s.scores"
+                              "  FROM given v CROSS JOIN made m CROSS JOIN " SCORES
+                              "  WHERE pg_catalog.jsonb_typeof(v.held_out) OPERATOR(pg_catalog.=) 'array')"
+                              " SELECT 1 FROM made",
     .nArgs = 4,
     .argTypes = {JSONBOID, TEXTOID, REGROLEOID, NAMEOID},
 };
@@ -210,6 +227,20 @@ check_format(Jsonb *export)
                        FORMAT)));
 }
 
+/* A column of type jsonb; NULL if it is NULL, or null. */
+static Jsonb *
+object_column(int column)
+{
+    bool isNull;
+    Datum value = Ia3QueryColumn(column, &isNull);
+    JsonbValue scalar;
+
+    if (isNull || (JB_ROOT_IS_SCALAR(DatumGetJsonbP(value)) &&
+                   JsonbExtractScalar(&DatumGetJsonbP(value)->root, &scalar) && scalar.type == jbvNull))
+        return NULL;
+    return DatumGetJsonbP(value);
+}
+
 /* Checks everything but the name, which it returns, NULL if there is none. */
 static char *
 check_export(Datum export)
@@ -225,7 +256,9 @@ check_export(Datum export)
     value = Ia3QueryColumn(4, &isNull);
     if (!isNull)
         raise_invalid(TextDatumGetCString(value));
-    (void) Ia3TemplatesParse(Ia3StringsFromArray(Ia3QueryColumn(2, &isNull), "template"), IA3_TRUNCATE_END);
+    (void) Ia3TemplatesParse(Ia3StringsFromArray(Ia3QueryColumn(2, &isNull), "template"),
+                             IA3_TRUNCATE_LONGEST);
+    (void) Ia3WordingMake(object_column(5), object_column(6));
     value = Ia3QueryColumn(1, &isNull);
     if (!isNull)
         name = MemoryContextStrdup(caller, TextDatumGetCString(value));

@@ -1,9 +1,9 @@
 /*
  * template.c
- *     Prompt templates: plain text with {field}, {choices} and the escapes {{ and }}.
+ *     Prompt templates: plain text with {field}, {choices}, {descriptions} and the escapes {{ and }}.
  *
- * A template contains no code: values are inserted unchanged, and braces in them have no meaning. {choices} is part of
- * the prompt, not of the example, so it counts as the template's text. That is never truncated, or with
+ * A template contains no code: values are inserted unchanged, and braces in them have no meaning. {choices} and
+ * {descriptions} are part of the prompt, not of the example, so they count as the template's text. That is never truncated, or with
  * IA3_TRUNCATE_END not after the last field, in the tail: "\nLabel:" must survive a long text.
  */
 #include "postgres.h"
@@ -73,6 +73,14 @@ add_field(Parsing *p, const char *name, int len)
 
     if (len == 7 && memcmp(name, "choices", 7) == 0) {
         add_part(p, IA3_PART_CHOICES, name, len);
+        return;
+    }
+    if (len == 12 && memcmp(name, "descriptions", 12) == 0) {
+        if (p->t->truncate == IA3_TRUNCATE_END)
+            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                            errmsg("a template with {descriptions} needs truncate \"longest\""),
+                            errdetail("Otherwise long descriptions could leave nothing of the text.")));
+        add_part(p, IA3_PART_DESCRIPTIONS, name, len);
         return;
     }
     add_part(p, IA3_PART_FIELD, name, len);
@@ -167,7 +175,7 @@ end_field(Ia3Input *input, const Ia3Template *template, int begin, int end)
 }
 
 void
-Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg, const char *choices,
+Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg, const Ia3PromptLists *lists,
                   Ia3Input *input)
 {
     StringInfoData out;
@@ -190,10 +198,16 @@ Ia3TemplateRender(const Ia3Template *template, Ia3FieldValue value, void *arg, c
             end_field(input, template, begin, out.len);
             break;
         case IA3_PART_CHOICES:
-            if (choices == NULL)
+            if (lists->choices == NULL)
                 ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                                 errmsg("template needs {choices}, but there are no choices")));
-            appendStringInfoString(&out, choices);
+            appendStringInfoString(&out, lists->choices);
+            break;
+        case IA3_PART_DESCRIPTIONS:
+            if (lists->descriptions == NULL)
+                ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                                errmsg("template needs {descriptions}, but there are no descriptions")));
+            appendStringInfoString(&out, lists->descriptions);
             break;
         }
     }

@@ -34,11 +34,10 @@ static Ia3Query backboneQuery = {
 };
 
 static Ia3Query insertTaskQuery = {
-    .sql = "INSERT INTO ia3.task (task, owner, backbone, template, choices) VALUES ($1, ia3.role($2), $3, "
-           "$4, $5)"
-           " ON CONFLICT (task) DO NOTHING",
-    .nArgs = 5,
-    .argTypes = {TEXTOID, REGROLEOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID},
+    .sql = "INSERT INTO ia3.task (task, owner, backbone, template, choices, verbalizers, descriptions)"
+           " VALUES ($1, ia3.role($2), $3, $4, $5, $6, $7) ON CONFLICT (task) DO NOTHING",
+    .nArgs = 7,
+    .argTypes = {TEXTOID, REGROLEOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, JSONBOID, JSONBOID},
 };
 
 static Ia3Query numberQuery = {
@@ -69,10 +68,10 @@ static Ia3Query insertVersionQuery = {
 };
 
 static Ia3Query activateQuery = {
-    .sql = "UPDATE ia3.task t SET active_version = $2, backbone = $3, template = $4, choices = $5"
-           " WHERE t.task OPERATOR(pg_catalog.=) $1",
-    .nArgs = 5,
-    .argTypes = {TEXTOID, INT4OID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID},
+    .sql = "UPDATE ia3.task t SET active_version = $2, backbone = $3, template = $4, choices = $5,"
+           " verbalizers = $6, descriptions = $7 WHERE t.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 7,
+    .argTypes = {TEXTOID, INT4OID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, JSONBOID, JSONBOID},
 };
 
 static Ia3Query lockQuery = {
@@ -182,6 +181,18 @@ make_bytea(const uint8 *bytes, Size len)
     return value;
 }
 
+/* Writes choices and wording of a task as the last three parameters of a query, from values[4] on. */
+static void
+set_choices(Datum *values, char *nulls, const Ia3Strings *choices, const Ia3Wording *wording)
+{
+    memset(nulls, ' ', 7);
+    values[4] = choices ? Ia3StringsToArray(choices) : (Datum) 0;
+    values[5] = wording && wording->verbalizers ? JsonbPGetDatum(wording->verbalizers) : (Datum) 0;
+    values[6] = wording && wording->descriptions ? JsonbPGetDatum(wording->descriptions) : (Datum) 0;
+    for (int i = 4; i < 7; i++)
+        nulls[i] = values[i] ? ' ' : 'n';
+}
+
 /*
  * Creates the task if it is new, and takes its next number; the task's row is locked from here on. Returns 0 when the
  * task is not the caller's. Runs as the owner of the tables.
@@ -189,15 +200,15 @@ make_bytea(const uint8 *bytes, Size len)
 static int
 take_number(const Ia3NewVersion *v, Oid caller)
 {
-    Datum values[5];
-    char nulls[5] = {' ', ' ', ' ', ' ', v->choices ? ' ' : 'n'};
+    Datum values[7];
+    char nulls[7];
     bool isNull;
 
     values[0] = CStringGetTextDatum(v->task);
     values[1] = ObjectIdGetDatum(caller);
     values[2] = CStringGetTextDatum(v->backbone);
     values[3] = Ia3StringsToArray(v->templates);
-    values[4] = v->choices ? Ia3StringsToArray(v->choices) : (Datum) 0;
+    set_choices(values, nulls, v->choices, v->wording);
     /* Between the two statements another session may drop or rename the task; then a new one is made. */
     for (int attempt = 0; attempt < 2; attempt++) {
         Ia3QueryRun(&insertTaskQuery, values, nulls, false);
@@ -240,16 +251,16 @@ insert_version(const Ia3NewVersion *v, int number, Oid caller)
 
 static void
 activate(const char *task, int number, const char *backbone, const Ia3Strings *templates,
-         const Ia3Strings *choices)
+         const Ia3Strings *choices, const Ia3Wording *wording)
 {
-    Datum values[5];
-    char nulls[5] = {' ', ' ', ' ', ' ', choices ? ' ' : 'n'};
+    Datum values[7];
+    char nulls[7];
 
     values[0] = CStringGetTextDatum(task);
     values[1] = Int32GetDatum(number);
     values[2] = CStringGetTextDatum(backbone);
     values[3] = Ia3StringsToArray(templates);
-    values[4] = choices ? Ia3StringsToArray(choices) : (Datum) 0;
+    set_choices(values, nulls, choices, wording);
     if (Ia3QueryRun(&activateQuery, values, nulls, false) == 0)
         Ia3VersionsRaiseNotOwned(task);
 }
@@ -282,7 +293,8 @@ Ia3VersionsStore(const Ia3NewVersion *version)
     if (number == 0)
         Ia3VersionsRaiseTaken(version->task);
     if (version->activate || (version->replaces != 0 && lock_task(version->task) == version->replaces))
-        activate(version->task, number, version->backbone, version->templates, version->choices);
+        activate(version->task, number, version->backbone, version->templates, version->choices,
+                 version->wording);
     Ia3SpiFinish();
     return number;
 }
@@ -291,7 +303,8 @@ void
 Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *templates)
 {
     Ia3Identity caller;
-    Datum values[5];
+    Datum values[7];
+    char nulls[7];
 
     Ia3SpiConnect();
     caller = Ia3BecomeTableOwner();
@@ -299,8 +312,8 @@ Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *te
     values[1] = ObjectIdGetDatum(caller.user);
     values[2] = CStringGetTextDatum(backbone);
     values[3] = Ia3StringsToArray(templates);
-    values[4] = (Datum) 0;
-    Ia3QueryRun(&insertTaskQuery, values, "    n", false);
+    set_choices(values, nulls, NULL, NULL);
+    Ia3QueryRun(&insertTaskQuery, values, nulls, false);
     Ia3BecomeAgain(caller);
     Ia3SpiFinish();
 }
@@ -316,7 +329,7 @@ Ia3VersionsActivate(const char *task, int version)
     Ia3SpiConnect();
     lock_task(task);
     found = Ia3TaskLookupLatest(psprintf("%s@%d", task, version));
-    activate(task, version, found->backbone, found->templates, found->choices);
+    activate(task, version, found->backbone, found->templates, found->choices, found->wording);
     Ia3SpiFinish();
 }
 

@@ -7,6 +7,7 @@
 
 #include "extension/ia3_compat.h"
 #include "held_out.h"
+#include "wording.h"
 
 /* A version that is to be stored. */
 typedef struct Ia3NewVersion {
@@ -14,6 +15,7 @@ typedef struct Ia3NewVersion {
     const char *backbone;
     const Ia3Strings *templates;
     const Ia3Strings *choices; /* NULL: every call brings its own */
+    const Ia3Wording *wording; /* of the choices; NULL: they are scored as they are */
     bytea *vectors;
     const uint8 *backboneDigest;
     int parentVersion;         /* 0: none */
@@ -51,7 +53,7 @@ extern char *Ia3VersionsBackbone(const char *task);
 
 /*
  * Numbers and inserts the version, and returns the number. A new task is created for it, with the caller as owner;
- * with `activate` the task takes over the template, choices and backbone. The task's row stays locked until the
+ * with `activate` the task takes over the template, choices, wording and backbone. The task's row stays locked until the
  * transaction ends, so concurrent training runs get different versions. ERROR as for Ia3VersionsCheckOwner.
  */
 extern int Ia3VersionsStore(const Ia3NewVersion *version);
@@ -60,7 +62,7 @@ extern int Ia3VersionsStore(const Ia3NewVersion *version);
 extern void Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *templates);
 
 /*
- * Makes a version the active one; template, choices and backbone of the task become those of its recipe. ERROR 42704
+ * Makes a version the active one; template, choices, wording and backbone of the task become those of its recipe. ERROR 42704
  * when there is no such task or version, 42501 when the caller may only read it.
  */
 extern void Ia3VersionsActivate(const char *task, int version);

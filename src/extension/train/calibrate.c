@@ -130,7 +130,7 @@ read_rows(Calibrating *c)
     for (int i = 0; i < rows->n && c->version->choices == NULL; i++)
         if (rows->rows[i].choices == NULL)
             Ia3RaiseNoChoices(c->version);
-    c->examples = Ia3ExamplesLabel(rows, c->version->choices);
+    c->examples = Ia3ExamplesLabel(rows, c->version->choices, c->version->wording);
     c->job.weighting = Ia3WeightingMake(c->job.recipe, c->examples);
 }
 
@@ -145,6 +145,7 @@ make_recipe(const Calibrating *c)
     Ia3JsonPutString(&json, "calibrated_version", c->version->label);
     Ia3JsonPutStrings(&json, "template", c->version->templates);
     Ia3JsonPutStrings(&json, "choices", c->version->choices);
+    Ia3WordingPut(c->version->wording, &json);
     Ia3JsonPutString(&json, "backbone", c->version->backbone);
     return DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(c->recordedRecipe), Ia3JsonEnd(&json));
 }
@@ -158,6 +159,7 @@ store(const Calibrating *c, const Ia3HeldOut *heldOut)
         .backbone = c->version->backbone,
         .templates = c->version->templates,
         .choices = c->version->choices,
+        .wording = c->version->wording,
         .vectors = c->version->vectors,
         .backboneDigest = c->version->backboneDigest,
         .parentVersion = c->parentVersion,

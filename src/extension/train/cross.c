@@ -97,7 +97,7 @@ Ia3CrossBegin(Ia3Cross *cross, FunctionCallInfo fcinfo, const Ia3Options *option
     cross->columns.weight = recipe->weightColumn;
     cross->examples = Ia3ExamplesLabel(
         Ia3ReadTrainRows(cross->query, cross->templates, recipe->templates->n, &cross->columns),
-        recipe->choices);
+        recipe->choices, recipe->wording);
     cross->job.weighting = Ia3WeightingMake(recipe, cross->examples);
     n = cross->examples->rows->n;
     cross->fold = palloc(sizeof(int *) * cross->repeats);

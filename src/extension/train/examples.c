@@ -15,7 +15,6 @@ static int
 add_set(Ia3Examples *l, const Ia3Strings *choices)
 {
     l->sets[l->nSets] = choices;
-    l->joined[l->nSets] = Ia3StringsJoin(choices, ", ");
     return l->nSets++;
 }
 
@@ -75,15 +74,46 @@ label_own(Ia3Examples *l, int i)
         l->set[i] = add_set(l, row->choices);
 }
 
+static void
+word_sets(Ia3Examples *l, const Ia3Wording *wording)
+{
+    Ia3WordingCheckLabels(wording, l->sets, l->nSets);
+    l->worded = Ia3ArrayOf(l->nSets, sizeof(Ia3ChoiceSet));
+    l->lists = Ia3ArrayOf(l->nSets, sizeof(Ia3PromptLists));
+    for (int i = 0; i < l->nSets; i++) {
+        CHECK_FOR_INTERRUPTS();
+        l->worded[i] = Ia3WordingScored(wording, l->sets[i]);
+        l->lists[i] = Ia3WordingLists(wording, l->sets[i]);
+    }
+}
+
+/* How many verbalizers each label of each set has; nothing if there are none. */
+static void
+put_verbalizers(ia3_writer *w, const Ia3Examples *l)
+{
+    bool any = false;
+
+    for (int i = 0; i < l->nSets; i++)
+        any |= l->worded[i].scored->n > l->worded[i].labels->n;
+    ia3_put_u32(w, any ? l->nSets : 0);
+    for (int i = 0; any && i < l->nSets; i++) {
+        const Ia3ChoiceSet *set = &l->worded[i];
+        int n = set->first ? set->labels->n : 0;
+
+        ia3_put_u32(w, n);
+        for (int c = 0; c < n; c++)
+            ia3_put_u32(w, set->first[c + 1] - set->first[c]);
+    }
+}
+
 Ia3Examples *
-Ia3ExamplesLabel(Ia3TrainRows *rows, const Ia3Strings *given)
+Ia3ExamplesLabel(Ia3TrainRows *rows, const Ia3Strings *given, const Ia3Wording *wording)
 {
     Ia3Examples *l = palloc0(sizeof(Ia3Examples));
     int common = 0;
 
     l->rows = rows;
     l->sets = Ia3ArrayOf((Size) rows->n + 1, sizeof(Ia3Strings *));
-    l->joined = Ia3ArrayOf((Size) rows->n + 1, sizeof(char *));
     l->set = Ia3ArrayOf(rows->n, sizeof(int));
     l->label = Ia3ArrayOf(rows->n, sizeof(int));
     label_common(l, given);
@@ -95,6 +125,7 @@ Ia3ExamplesLabel(Ia3TrainRows *rows, const Ia3Strings *given)
         else
             l->set[i] = common;
     }
+    word_sets(l, wording);
     return l;
 }
 
@@ -107,7 +138,8 @@ Ia3ExamplesPut(ia3_writer *w, const Ia3Examples *l, Ia3Template **templates, int
 
     ia3_put_u32(w, l->nSets);
     for (int i = 0; i < l->nSets; i++)
-        Ia3PutStrings(w, l->sets[i]);
+        Ia3PutStrings(w, l->worded[i].scored);
+    put_verbalizers(w, l);
     ia3_put_u32(w, l->rows->n);
     for (int i = 0; i < l->rows->n; i++) {
         CHECK_FOR_INTERRUPTS();
@@ -117,7 +149,7 @@ Ia3ExamplesPut(ia3_writer *w, const Ia3Examples *l, Ia3Template **templates, int
         for (int k = 0; k < nTemplates; k++) {
             Ia3Input input;
 
-            Ia3TrainRowRender(l->rows, &l->rows->rows[i], templates[k], l->joined[l->set[i]], &input);
+            Ia3TrainRowRender(l->rows, &l->rows->rows[i], templates[k], &l->lists[l->set[i]], &input);
             Ia3PutInput(w, &input);
         }
         MemoryContextReset(scratch);

@@ -14,19 +14,21 @@ typedef struct Ia3Examples {
         *common; /* the choices of rows that have none of their own; NULL: each row has its own */
     int nSets;
     const Ia3Strings **sets;
-    char **joined; /* [nSets] for {choices} */
-    int *set;      /* [rows->n] */
-    int *label;    /* [rows->n] position in the set */
+    Ia3ChoiceSet *worded;  /* [nSets] what is scored for them */
+    Ia3PromptLists *lists; /* [nSets] for templates */
+    int *set;              /* [rows->n] */
+    int *label;            /* [rows->n] position in the set */
 } Ia3Examples;
 
 /*
  * Determines the choices of each row: its own, or else the given ones, or else (NULL) the distinct labels of all rows
  * without choices of their own, in order of first appearance. ERROR 22023 for a label that is not among the choices of
- * its row, for choices as in Ia3CheckChoices, and if there is only one label and no choices are given.
+ * its row, for choices as in Ia3CheckChoices, and if there is only one label and no choices are given, and
+ * as for Ia3WordingCheckLabels and Ia3WordingScored.
  */
-extern Ia3Examples *Ia3ExamplesLabel(Ia3TrainRows *rows, const Ia3Strings *given);
+extern Ia3Examples *Ia3ExamplesLabel(Ia3TrainRows *rows, const Ia3Strings *given, const Ia3Wording *wording);
 
-/* Writes the choice sets and the examples of a TRAIN or TRAIN_RUNS, rendered with every template. */
+/* Writes the choice sets, their verbalizers and the examples of a TRAIN or TRAIN_RUNS, rendered with every template. */
 extern void Ia3ExamplesPut(ia3_writer *w, const Ia3Examples *examples, Ia3Template **templates,
                            int nTemplates);
 

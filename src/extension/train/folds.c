@@ -211,9 +211,9 @@ score_rows(const Ia3TrainJob *job, const Ia3Examples *examples, const Ia3Templat
         Ia3Input input;
         int set = examples->set[i];
 
-        Ia3TrainRowRender(examples->rows, &examples->rows->rows[i], template, examples->joined[set], &input);
+        Ia3TrainRowRender(examples->rows, &examples->rows->rows[i], template, &examples->lists[set], &input);
         Ia3ScoreAddRow(request, Ia3ScoreAddAdapter(request, adapters[fold[i]]),
-                       Ia3ScoreAddChoices(request, examples->sets[set]), &input);
+                       Ia3ScoreAddChoices(request, &examples->worded[set]), &input);
     }
     result = Ia3ScoreRun(request);
     for (int i = first; i < end; i++) {

@@ -193,11 +193,12 @@ Ia3MixturePut(ia3_writer *w, void *mixture)
         Ia3PutStrings(w, &one);
         MemoryContextReset(scratch);
     }
+    ia3_put_u32(w, 0); /* no label has verbalizers */
     ia3_put_u32(w, m->rows->n);
     for (int i = 0; i < m->rows->n; i++) {
         const Ia3TrainRow *row = &m->rows->rows[i];
         const TemplateList *list = &m->lists[m->list[m->task[i]]];
-        const char *choices = row->choices ? Ia3StringsJoin(row->choices, ", ") : NULL;
+        const Ia3PromptLists choices = Ia3WordingLists(NULL, row->choices);
 
         CHECK_FOR_INTERRUPTS();
         ia3_put_u32(w, m->label[i]);
@@ -206,7 +207,7 @@ Ia3MixturePut(ia3_writer *w, void *mixture)
         for (int t = 0; t < list->n; t++) {
             Ia3Input input;
 
-            Ia3TrainRowRender(m->rows, row, list->templates[t], choices, &input);
+            Ia3TrainRowRender(m->rows, row, list->templates[t], &choices, &input);
             Ia3PutInput(w, &input);
         }
         MemoryContextReset(scratch);

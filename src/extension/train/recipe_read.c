@@ -99,6 +99,7 @@ Ia3RecipeOfVersion(const Ia3Task *version, const Jsonb *recipe)
 
     r->templates = version->templates;
     r->choices = version->choices;
+    r->wording = version->wording;
     r->backbone = version->backbone;
     r->init = string(recipe, "init");
     r->methodName = version->method;

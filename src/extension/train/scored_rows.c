@@ -15,7 +15,8 @@
 typedef struct Scorer {
     const Ia3Task *task;
     Ia3Template **templates;
-    char *joined; /* the task's choices for {choices} */
+    Ia3ChoiceSet set; /* of the task's choices, if it has any */
+    Ia3PromptLists lists;
 } Scorer;
 
 /* What the engine scores with one of the tasks. */
@@ -78,13 +79,15 @@ send_scores(const Scorer *scorer, const Ia3TrainRows *rows, Scores *scores)
     adapter = Ia3ScoreAddAdapter(scores->request, task);
     for (int i = 0; i < rows->n; i++) {
         const Ia3Strings *choices = row_choices(task, &rows->rows[i]);
+        bool own = choices == task->choices;
+        Ia3ChoiceSet set = own ? scorer->set : Ia3WordingScored(task->wording, choices);
+        Ia3PromptLists lists = own ? scorer->lists : Ia3WordingLists(task->wording, choices);
         Ia3Input input;
 
         scores->choices[i] = choices;
         scores->gold[i] = gold_choice(rows, i, choices);
-        Ia3TrainRowRender(rows, &rows->rows[i], scorer->templates[0],
-                          choices == task->choices ? scorer->joined : Ia3StringsJoin(choices, ", "), &input);
-        Ia3ScoreAddRow(scores->request, adapter, Ia3ScoreAddChoices(scores->request, choices), &input);
+        Ia3TrainRowRender(rows, &rows->rows[i], scorer->templates[0], &lists, &input);
+        Ia3ScoreAddRow(scores->request, adapter, Ia3ScoreAddChoices(scores->request, &set), &input);
     }
     Ia3ScoreSend(scores->request);
 }
@@ -164,7 +167,7 @@ Ia3ScoreRows(Ia3Task *const *tasks, int nTasks, const char *query, Ia3TakeScored
     RowScan scan = {.nScorers = nTasks, .take = take, .arg = arg};
     Ia3Template **first = palloc(sizeof(Ia3Template *) * nTasks);
 
-    scan.scorers = palloc(sizeof(Scorer) * nTasks);
+    scan.scorers = palloc0(sizeof(Scorer) * nTasks);
     for (int s = 0; s < nTasks; s++) {
         const Ia3Task *task = tasks[s];
 
@@ -175,7 +178,13 @@ Ia3ScoreRows(Ia3Task *const *tasks, int nTasks, const char *query, Ia3TakeScored
                             errhint("Train the older version again.")));
         scan.scorers[s].task = task;
         scan.scorers[s].templates = Ia3TemplatesParse(task->templates, task->truncate);
-        scan.scorers[s].joined = task->choices ? Ia3StringsJoin(task->choices, ", ") : NULL;
+        if (task->choices) {
+            const Ia3Strings *choices = task->choices;
+
+            Ia3WordingCheckLabels(task->wording, &choices, 1);
+            scan.scorers[s].set = Ia3WordingScored(task->wording, choices);
+        }
+        scan.scorers[s].lists = Ia3WordingLists(task->wording, task->choices);
         first[s] = scan.scorers[s].templates[0];
     }
     Ia3ScanTrainRows(query, first, nTasks, tasks[0]->rowsAsWritten, take_rows, &scan);

@@ -89,8 +89,9 @@ read_rows(Training *t)
 
     t->rowContext = AllocSetContextCreate(CurrentMemoryContext, "ia3 training rows", ALLOCSET_DEFAULT_SIZES);
     old = MemoryContextSwitchTo(t->rowContext);
-    t->examples = Ia3ExamplesLabel(
-        Ia3ReadTrainRows(t->query, t->templates, t->recipe->templates->n, &columns), t->recipe->choices);
+    t->examples =
+        Ia3ExamplesLabel(Ia3ReadTrainRows(t->query, t->templates, t->recipe->templates->n, &columns),
+                         t->recipe->choices, t->recipe->wording);
     t->job.weighting = Ia3WeightingMake(t->recipe, t->examples);
     MemoryContextSwitchTo(old);
     if (t->job.weighting)
@@ -129,6 +130,7 @@ store(const Training *t, const Ia3Trained *trained)
         .backbone = t->job.backbone,
         .templates = t->recipe->templates,
         .choices = t->choices,
+        .wording = t->recipe->wording,
         .vectors = trained->vectors,
         .backboneDigest = trained->engine.digest,
         .parentVersion = Ia3TrainParent(&t->job),

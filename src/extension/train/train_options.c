@@ -45,6 +45,8 @@ const Ia3Options Ia3TrainOptions = {
             [IA3_OPTION_WEIGHT_COLUMN] = 37,
             [IA3_OPTION_CALIBRATE] = 38,
             [IA3_OPTION_EARLY_STOPPING] = 39,
+            [IA3_OPTION_VERBALIZERS] = 40,
+            [IA3_OPTION_DESCRIPTIONS] = 41,
         },
     .methodOptions = 20,
     .batchSize = 8,
@@ -104,6 +106,8 @@ const Ia3Options Ia3PretrainOptions = {
                 [IA3_OPTION_CLASS_WEIGHTS] = (first) + 32,                                                   \
                 [IA3_OPTION_WEIGHT_COLUMN] = (first) + 33,                                                   \
                 [IA3_OPTION_EARLY_STOPPING] = (first) + 34,                                                  \
+                [IA3_OPTION_VERBALIZERS] = (first) + 35,                                                     \
+                [IA3_OPTION_DESCRIPTIONS] = (first) + 36,                                                    \
             },                                                                                               \
         .methodOptions = (first) + 16, .batchSize = 8, .lmWeight = 1, .unlikelihoodWeight = 1,               \
         .lengthNormWeight = 1,                                                                               \
@@ -151,6 +155,31 @@ text_option(const OptionReader *reader, Ia3Option option)
     Datum datum;
 
     return get_option(reader, option, &datum) ? TextDatumGetCString(datum) : NULL;
+}
+
+static Jsonb *
+jsonb_option(const OptionReader *reader, Ia3Option option)
+{
+    Datum datum;
+
+    return get_option(reader, option, &datum) ? DatumGetJsonbPCopy(datum) : NULL;
+}
+
+/* Descriptions that no template shows would have no effect. */
+static Ia3Wording *
+wording_option(const OptionReader *reader, const Ia3Strings *templates)
+{
+    Ia3Wording *wording = Ia3WordingMake(jsonb_option(reader, IA3_OPTION_VERBALIZERS),
+                                         jsonb_option(reader, IA3_OPTION_DESCRIPTIONS));
+    bool shown = false;
+
+    for (int i = 0; i < templates->n; i++)
+        shown |= strstr(templates->items[i], "{descriptions}") != NULL;
+    if (wording && wording->descriptions && !shown)
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("no template shows the descriptions"),
+                 errhint("Write {descriptions} in the template where they belong.")));
+    return wording;
 }
 
 /* Draws a seed below 2^53, so that every program that reads the recipe's JSON gets the same number. */
@@ -255,11 +284,11 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     r->weightDecay = float_option(&reader, IA3_OPTION_WEIGHT_DECAY, 0);
     r->ema = float_option(&reader, IA3_OPTION_EMA, 0);
     r->balanced = get_option(&reader, IA3_OPTION_BALANCED, &datum) && DatumGetBool(datum);
-    r->classWeights =
-        get_option(&reader, IA3_OPTION_CLASS_WEIGHTS, &datum) ? DatumGetJsonbPCopy(datum) : NULL;
+    r->classWeights = jsonb_option(&reader, IA3_OPTION_CLASS_WEIGHTS);
     r->weightColumn = text_option(&reader, IA3_OPTION_WEIGHT_COLUMN);
     r->earlyStopping = Ia3EarlyStoppingParse(text_option(&reader, IA3_OPTION_EARLY_STOPPING));
     r->truncate = truncate_option(&reader);
+    r->wording = wording_option(&reader, r->templates);
     r->hasSeed = get_option(&reader, IA3_OPTION_SEED, &datum);
     r->seed = r->hasSeed ? DatumGetInt64(datum) : draw_seed();
     r->activate = get_option(&reader, IA3_OPTION_ACTIVATE, &datum) ? DatumGetBool(datum) : true;
@@ -352,6 +381,7 @@ Ia3RecipeJson(const Ia3Recipe *r, const Ia3RecipeContext *context)
     Ia3MethodPutOptions(r->method.options, &json);
     Ia3JsonPutStrings(&json, "template", r->templates);
     Ia3JsonPutStrings(&json, "choices", context->choices);
+    Ia3WordingPut(r->wording, &json);
     Ia3JsonPutString(&json, "backbone", context->backbone);
     Ia3JsonPutString(&json, "init", context->init);
     Ia3JsonPutInteger(&json, "steps", r->steps);

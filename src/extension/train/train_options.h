@@ -43,6 +43,7 @@ typedef struct Ia3Recipe {
     Jsonb *classWeights; /* weights by label; NULL: none */
     char *weightColumn;  /* the query's column with the rows' weights; NULL: none */
     Ia3EarlyStoppingOption earlyStopping;
+    Ia3Wording *wording; /* of the choices; NULL: they are scored as they are */
     Ia3Truncate truncate;
     const char *methodOptions; /* those that were specified, as JSON; empty: none */
     Ia3Method method;          /* filled in by Ia3RecipeComplete */
@@ -75,6 +76,8 @@ typedef enum Ia3Option {
     IA3_OPTION_WEIGHT_COLUMN,
     IA3_OPTION_CALIBRATE,
     IA3_OPTION_EARLY_STOPPING,
+    IA3_OPTION_VERBALIZERS,
+    IA3_OPTION_DESCRIPTIONS,
     IA3_N_OPTIONS
 } Ia3Option;
 

@@ -523,11 +523,11 @@ row_value(const char *field, void *arg)
 
 void
 Ia3TrainRowRender(const Ia3TrainRows *rows, const Ia3TrainRow *row, const Ia3Template *template,
-                  const char *choices, Ia3Input *input)
+                  const Ia3PromptLists *lists, Ia3Input *input)
 {
     RowField at = {rows, row};
 
-    Ia3TemplateRender(template, row_value, &at, choices, input);
+    Ia3TemplateRender(template, row_value, &at, lists, input);
 }
 
 char *

@@ -64,7 +64,7 @@ extern void Ia3ScanTrainRows(const char *query, Ia3Template **templates, int nTe
 
 /* Renders a row with one of the templates that the fields were collected from. ERROR as for Ia3TemplateRender. */
 extern void Ia3TrainRowRender(const Ia3TrainRows *rows, const Ia3TrainRow *row, const Ia3Template *template,
-                              const char *choices, Ia3Input *input);
+                              const Ia3PromptLists *lists, Ia3Input *input);
 
 /* ERROR 22023: neither the task nor a row of the query has choices. */
 extern void Ia3RaiseNoChoices(const Ia3Task *task) pg_attribute_noreturn();
