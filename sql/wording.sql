@@ -31,6 +31,12 @@ SELECT count(*), bool_and(a.probability = b.probability AND a.fold = b.fold) AS 
 SELECT ia3_calibrate('worded', 'TABLE word_rows'), ia3_calibrate('plain', 'SELECT text, word FROM word_shots ORDER BY id');
 SELECT count(DISTINCT temperature), bool_and(recipe ? 'verbalizers' = (task = 'worded')) FROM ia3.adapter WHERE temperature IS NOT NULL;
 
+-- a calibration records what the task says now
+UPDATE ia3.task SET verbalizers = NULL WHERE task = 'worded';
+SELECT ia3_calibrate('worded', 'TABLE word_rows');
+SELECT recipe ? 'verbalizers' AS recorded FROM ia3.adapter WHERE task = 'worded' AND version = 3;
+SELECT ia3_activate('worded', 1);
+
 -- several verbalizers: a label's score is the mean of theirs
 CREATE VIEW word_scores AS
     SELECT s.id, c.choice, c.score FROM word_shots s,
@@ -117,7 +123,7 @@ SELECT ia3_train('bad', 'TABLE word_rows', descriptions => '{"L1": "billing"}');
 SELECT ia3_train('bad', 'TABLE word_rows', template => '{"{text} {descriptions}"}');
 SELECT ia3_train('bad', 'TABLE word_rows', template => '{"{text} {descriptions}"}', descriptions => '{"L4": "billing"}');
 SELECT ia3_train('bad', 'TABLE word_rows', template => '{"{text} {descriptions}"}', descriptions => '{"L1": ["billing"]}');
-SELECT ia3_train('bad', 'TABLE word_rows', template => '{"{text} {descriptions}"}', descriptions => '{"L1": "billing"}', truncate => 'end');
+SELECT ia3_train('bad', 'TABLE word_rows', template => '{"{text} {descriptions}"}', descriptions => '{"L1": "billing"}', truncate => 'end', steps => 2) AS fields_are_shortened;
 SELECT ia3_train('bad', 'TABLE word_rows', template => '{"{text} {descriptions}"}', descriptions => jsonb_build_object('L1', repeat('too long ', 300)));
 SELECT ia3_train('bad', 'SELECT text, label, ''{L1,L2,3}''::text[] AS choices FROM word_shots', verbalizers => '{"L4": "billing"}');
 SELECT * FROM ia3_cross_validate('TABLE word_rows', folds => 2, steps => 2, verbalizers => '{"L4": "billing"}');
@@ -131,16 +137,28 @@ SELECT count(*) FROM word_shots WHERE ia3_zero_shot(text, '{a,b}', verbalizers =
 UPDATE ia3.task SET verbalizers = '[]' WHERE task = 'worded';
 UPDATE ia3.task SET descriptions = '"x"' WHERE task = 'worded';
 \set VERBOSITY default
-UPDATE ia3.task SET verbalizers = '{"L9": "x"}' WHERE task = 'worded';
+SELECT ia3_train('bad', 'TABLE word_rows', template => '{"{text} {{descriptions}}"}', descriptions => '{"L1": "billing"}');
+UPDATE ia3.task SET choices = array_fill('a'::text, '{70000}'), verbalizers = jsonb_build_object('a', (SELECT jsonb_agg('v' || i) FROM generate_series(1, 40000) i)) WHERE task = 'worded';
 SELECT ia3_predict('worded', 'no refund');
-SELECT * FROM ia3_evaluate('worded', 'TABLE word_rows');
+UPDATE ia3.task SET choices = '{a,b}' WHERE task = 'worded';
+SELECT ia3_predict('worded', 'no refund');
+-- the task's own choices do not matter to a call that brings others, nor do names that are no choices
+SELECT ia3_predict('worded', 'no refund', '{L1,L2}') IN ('L1', 'L2') AS answered;
+UPDATE ia3.task SET choices = '{L1,L2,3}', verbalizers = '{"L9": "x"}' WHERE task = 'worded';
+SELECT ia3_predict('worded', 'no refund') IN ('L1', 'L2', '3') AS answered;
+SELECT n FROM ia3_evaluate('worded', 'TABLE word_rows');
 UPDATE ia3.task SET verbalizers = '{"L1": "3"}' WHERE task = 'worded';
 SELECT ia3_predict('worded', 'no refund');
 UPDATE ia3.task SET verbalizers = '{"L1": 1}' WHERE task = 'worded';
 SELECT ia3_predict('worded', 'no refund');
+-- rows that are not read do not matter, although they are predicted ahead
+SELECT ia3_predict(t, 'no refund') IS NOT NULL AS answered FROM (VALUES ('plain'), ('plain'), ('worded')) v(t) LIMIT 2;
+SELECT count(*) FROM ia3.adapters WHERE task = 'worded';
 SELECT ia3_import_task(jsonb_set(ia3_export_task('plain'), '{verbalizers}', '{"billing": 1}'), 'bad');
 SELECT ia3_import_task(jsonb_set(ia3_export_task('plain'), '{descriptions}', '[1]'), 'bad');
-SELECT count(*) FROM ia3.task WHERE task = 'bad';
+SELECT ia3_import_task(jsonb_set(ia3_export_task('several'), '{versions,0,recipe,verbalizers}', 'null'), 'nulled');
+SELECT ia3_predict('nulled@1', 'no refund') IN ('L1', 'L2', '3') AS answered;
+SELECT count(*) FROM ia3.adapter WHERE task = 'bad';
 -- a role that may only read changes nothing
 CREATE ROLE word_reader;
 SELECT ia3_grant('plain', 'word_reader');

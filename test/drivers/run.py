@@ -38,7 +38,7 @@ CALLS = [
     ("ia3_predict_fields", ["mails", MAIL, CHOICES, 0.1], "ia3_predict"),
     ("ia3_predict_zero_shot", [PROMPT, ["good", "bad"]], "ia3_predict"),
     ("ia3_zero_shot", [PROMPT, ["good", "bad"]], "ia3_predict"),
-    ("ia3_zero_shot", [PROMPT, ["good", "bad"], '{"good": "a text that praises"}', '{"bad": ["bad", "poor"]}'], None),
+    ("ia3_zero_shot", [PROMPT, ["good", "bad"], Fields(good="a text that praises"), Fields(bad="poor")], None),
     ("ia3_classify", ["tickets", TEXT], None),
     ("ia3_classify", ["tickets", TEXT, CHOICES], None),
     ("ia3_classify_fields", ["mails", MAIL], "ia3_classify"),

@@ -33,20 +33,39 @@ call_choices(const Ia3Call *call, const Ia3Task *task)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("ia3 task \"%s\" has no choices of its own", task->name),
                         errhint("Pass the choices of this call as the last argument.")));
-    Ia3CheckChoices(choices);
     return choices;
 }
 
-/* What is scored for the choices of a question, and what the prompt may list. */
+static const Ia3CallOwn *
+own_choices(const Ia3CallTask *task)
+{
+    Ia3CallOwn *own = task->own;
+
+    if (!own->made) {
+        MemoryContext old = MemoryContextSwitchTo(own->context);
+
+        own->set = Ia3WordingScored(task->task->wording, task->task->choices);
+        own->lists = Ia3WordingLists(task->task->wording, task->task->choices);
+        own->made = true;
+        MemoryContextSwitchTo(old);
+    }
+    return own;
+}
+
+/* What is scored for the choices of a question, and what the prompt may list; a question without choices may list the task's. */
 static Ia3PromptLists
 word_choices(const Ia3CallTask *task, Ia3Question *question)
 {
-    if (question->choices == NULL || question->choices == task->task->choices) {
-        question->set = task->set;
-        return task->lists;
+    const Ia3Wording *wording = task->task->wording;
+
+    if (question->choices == NULL)
+        return Ia3WordingLists(wording, task->task->choices);
+    if (question->choices == task->task->choices) {
+        question->set = own_choices(task)->set;
+        return task->own->lists;
     }
-    question->set = Ia3WordingScored(task->task->wording, question->choices);
-    return Ia3WordingLists(task->task->wording, question->choices);
+    question->set = Ia3WordingScored(wording, question->choices);
+    return Ia3WordingLists(wording, question->choices);
 }
 
 typedef struct TextField {
@@ -195,7 +214,7 @@ make_zero_shot(const Ia3Call *call, Ia3Question *question)
         const Ia3Wording *wording = call_wording(call);
 
         question->choices = Ia3StringsFromArray(call->args[1], "choices");
-        Ia3CheckChoices(question->choices);
+        Ia3WordingCheck(wording);
         Ia3WordingCheckLabels(wording, &question->choices, 1);
         question->set = Ia3WordingScored(wording, question->choices);
         if (wording)
@@ -217,15 +236,11 @@ Ia3CallTask *
 Ia3CallTaskMake(const Ia3Task *task)
 {
     Ia3CallTask *result = palloc0(sizeof(Ia3CallTask));
-    const Ia3Strings *choices = task->choices;
 
     result->task = task;
     result->template = Ia3TemplatesParse(task->templates, task->truncate)[0];
-    if (choices) {
-        Ia3WordingCheckLabels(task->wording, &choices, 1);
-        result->set = Ia3WordingScored(task->wording, choices);
-        result->lists = Ia3WordingLists(task->wording, choices);
-    }
+    result->own = palloc0(sizeof(Ia3CallOwn));
+    result->own->context = CurrentMemoryContext;
     return result;
 }
 

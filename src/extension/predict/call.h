@@ -55,12 +55,19 @@ Ia3CallArgIsInteger(const Ia3Call *call, int arg)
     return Ia3CallGenerates(call) && arg == call->nArgs - 1;
 }
 
+/* A task's own choices as they are scored and listed, made when the first call needs them. */
+typedef struct Ia3CallOwn {
+    MemoryContext context;
+    bool made;
+    Ia3ChoiceSet set;
+    Ia3PromptLists lists;
+} Ia3CallOwn;
+
 /* A task with its first template parsed: what all calls that name it have in common. */
 typedef struct Ia3CallTask {
     const Ia3Task *task;
     const Ia3Template *template;
-    Ia3ChoiceSet set;     /* of the task's own choices, if it has any */
-    Ia3PromptLists lists; /* likewise */
+    Ia3CallOwn *own; /* the task's own choices */
 } Ia3CallTask;
 
 /* What has to be predicted for a call. */
@@ -99,10 +106,7 @@ extern void Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Que
 extern void Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3PromptLists *lists,
                          Ia3Input *input);
 
-/*
- * Parses the first template of the task, which must outlive the result. ERROR as for Ia3TemplatesParse, Ia3WordingScored
- * and Ia3WordingCheckLabels.
- */
+/* Parses the first template of the task, which must outlive the result. ERROR as for Ia3TemplatesParse. */
 extern Ia3CallTask *Ia3CallTaskMake(const Ia3Task *task);
 
 #endif

@@ -227,18 +227,14 @@ check_format(Jsonb *export)
                        FORMAT)));
 }
 
-/* A column of type jsonb; NULL if it is NULL, or null. */
+/* A column of type jsonb; NULL if it is NULL. */
 static Jsonb *
 object_column(int column)
 {
     bool isNull;
     Datum value = Ia3QueryColumn(column, &isNull);
-    JsonbValue scalar;
 
-    if (isNull || (JB_ROOT_IS_SCALAR(DatumGetJsonbP(value)) &&
-                   JsonbExtractScalar(&DatumGetJsonbP(value)->root, &scalar) && scalar.type == jbvNull))
-        return NULL;
-    return DatumGetJsonbP(value);
+    return isNull ? NULL : DatumGetJsonbP(value);
 }
 
 /* Checks everything but the name, which it returns, NULL if there is none. */
@@ -258,7 +254,7 @@ check_export(Datum export)
         raise_invalid(TextDatumGetCString(value));
     (void) Ia3TemplatesParse(Ia3StringsFromArray(Ia3QueryColumn(2, &isNull), "template"),
                              IA3_TRUNCATE_LONGEST);
-    (void) Ia3WordingMake(object_column(5), object_column(6));
+    Ia3WordingCheck(Ia3WordingMake(object_column(5), object_column(6)));
     value = Ia3QueryColumn(1, &isNull);
     if (!isNull)
         name = MemoryContextStrdup(caller, TextDatumGetCString(value));

@@ -76,10 +76,7 @@ add_field(Parsing *p, const char *name, int len)
         return;
     }
     if (len == 12 && memcmp(name, "descriptions", 12) == 0) {
-        if (p->t->truncate == IA3_TRUNCATE_END)
-            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                            errmsg("a template with {descriptions} needs truncate \"longest\""),
-                            errdetail("Otherwise long descriptions could leave nothing of the text.")));
+        p->t->truncate = IA3_TRUNCATE_LONGEST;
         add_part(p, IA3_PART_DESCRIPTIONS, name, len);
         return;
     }

@@ -54,8 +54,9 @@ typedef const char *(*Ia3FieldValue)(const char *field, void *arg);
 
 /*
  * The parsed template, palloc'd. ERROR 22023 with the position, in characters from 1, of a brace that does not match
- * or of an invalid name; also when the template has no field at all or refers to {label}, and for {descriptions} with IA3_TRUNCATE_END, which might cut off all of the text
- * that follows them.
+ * or of an invalid name; also when the template has no field at all or refers to {label}.
+ * A template with {descriptions} has IA3_TRUNCATE_LONGEST in any case, because the other rule might cut off all of the text that
+ * follows them.
  */
 extern Ia3Template *Ia3TemplateParse(const char *source, Ia3Truncate truncate);
 /* Parses all templates of a task, in their order. ERROR as above, and 22023 when there are none. */

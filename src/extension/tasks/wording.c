@@ -11,6 +11,7 @@
 #include "miscadmin.h"
 
 #include "wording.h"
+#include "extension/guc.h"
 
 static void
 raise_shape(const char *argument, const char *label, const char *detail)
@@ -44,8 +45,7 @@ is_text_array(const JsonbValue *value)
     return n > 0;
 }
 
-/* The object, if it has members; NULL if it is NULL or has none. */
-static Jsonb *
+static void
 check_object(Jsonb *object, const char *argument, bool lists)
 {
     JsonbIterator *it;
@@ -53,7 +53,7 @@ check_object(Jsonb *object, const char *argument, bool lists)
     JsonbValue key, value;
 
     if (object == NULL)
-        return NULL;
+        return;
     if (!JB_ROOT_IS_OBJECT(object))
         raise_shape(argument, NULL, NULL);
     it = JsonbIteratorInit(&object->root);
@@ -68,7 +68,28 @@ check_object(Jsonb *object, const char *argument, bool lists)
                               : "It must be a text, and not an empty one.");
         pfree(label);
     }
-    return JB_ROOT_COUNT(object) > 0 ? object : NULL;
+}
+
+void
+Ia3WordingCheck(const Ia3Wording *wording)
+{
+    if (wording == NULL)
+        return;
+    check_object(wording->verbalizers, "verbalizers", true);
+    check_object(wording->descriptions, "descriptions", false);
+}
+
+/* The value, unless it is a JSON null or an empty object. */
+static Jsonb *
+unless_empty(Jsonb *value)
+{
+    JsonbValue scalar;
+
+    if (value == NULL || (JB_ROOT_IS_OBJECT(value) && JB_ROOT_COUNT(value) == 0))
+        return NULL;
+    if (JB_ROOT_IS_SCALAR(value) && JsonbExtractScalar(&value->root, &scalar) && scalar.type == jbvNull)
+        return NULL;
+    return value;
 }
 
 Ia3Wording *
@@ -76,8 +97,8 @@ Ia3WordingMake(Jsonb *verbalizers, Jsonb *descriptions)
 {
     Ia3Wording *wording = palloc(sizeof(Ia3Wording));
 
-    wording->verbalizers = check_object(verbalizers, "verbalizers", true);
-    wording->descriptions = check_object(descriptions, "descriptions", false);
+    wording->verbalizers = unless_empty(verbalizers);
+    wording->descriptions = unless_empty(descriptions);
     return wording->verbalizers || wording->descriptions ? wording : NULL;
 }
 
@@ -151,8 +172,10 @@ Ia3WordingScored(const Ia3Wording *wording, const Ia3Strings *labels)
     Ia3Strings *scored;
     int *first;
 
+    Ia3CheckChoices(labels);
     if (wording == NULL || wording->verbalizers == NULL)
         return set;
+    Ia3WordingCheck(wording);
     verbalizers = palloc(sizeof(JsonbValue *) * Max(labels->n, 1));
     first = palloc(sizeof(int) * ((Size) labels->n + 1));
     first[0] = 0;
@@ -160,6 +183,10 @@ Ia3WordingScored(const Ia3Wording *wording, const Ia3Strings *labels)
         CHECK_FOR_INTERRUPTS();
         verbalizers[l] = find_label(wording->verbalizers, labels->items[l]);
         first[l + 1] = first[l] + count_verbalizers(verbalizers[l]);
+        if (first[l + 1] > Ia3MaxChoices)
+            ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                            errmsg("there are more than %d verbalizers", Ia3MaxChoices),
+                            errhint("Use fewer, or increase \"ia3.max_choices\".")));
     }
     scored = palloc(sizeof(Ia3Strings));
     scored->n = first[labels->n];
@@ -171,7 +198,6 @@ Ia3WordingScored(const Ia3Wording *wording, const Ia3Strings *labels)
     set.scored = scored;
     set.first = first;
     check_distinct(&set);
-    Ia3CheckChoices(scored);
     return set;
 }
 
@@ -187,6 +213,7 @@ Ia3WordingLists(const Ia3Wording *wording, const Ia3Strings *labels)
         lists.choices = Ia3StringsJoin(labels, ", ");
         return lists;
     }
+    Ia3WordingCheck(wording);
     initStringInfo(&choices);
     initStringInfo(&descriptions);
     for (int l = 0; l < labels->n; l++) {

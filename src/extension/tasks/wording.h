@@ -11,7 +11,7 @@
 #include "json_object.h"
 #include "template.h"
 
-/* What a task says about its labels. Results always name the labels themselves. */
+/* What a task says about its labels, not checked yet. Results always name the labels themselves. */
 typedef struct Ia3Wording {
     Jsonb *verbalizers;  /* {label: text or [text, ...]}; NULL: labels are scored as they are */
     Jsonb *descriptions; /* {label: text}; NULL: there are none */
@@ -27,20 +27,28 @@ typedef struct Ia3ChoiceSet {
 } Ia3ChoiceSet;
 
 /*
- * Wording of two objects, of which each may be NULL; NULL if there is nothing in them. The objects are not copied. ERROR
- * 22023 unless verbalizers are texts or arrays of texts, and descriptions are texts; empty ones are an ERROR, too.
+ * Wording of two values, of which each may be NULL or a JSON null; NULL if there is nothing in them. They are not copied, and not
+ * checked: that a task's wording is wrong is an error of the calls that need it.
  */
 extern Ia3Wording *Ia3WordingMake(Jsonb *verbalizers, Jsonb *descriptions);
 
 /*
- * What is scored for these labels. The result points to `labels` and to palloc'd memory. ERROR 22023 if two labels have
- * the same verbalizer, 54000 for more than ia3.max_choices verbalizers.
+ * ERROR 22023 unless both are objects, verbalizers are texts or arrays of texts, and descriptions are texts; empty ones are an
+ * ERROR, too. `wording` may be NULL.
+ */
+extern void Ia3WordingCheck(const Ia3Wording *wording);
+
+/*
+ * What is scored for these labels, which need not have passed Ia3CheckChoices. The result points to `labels` and to palloc'd
+ * memory. ERROR as for Ia3WordingCheck and Ia3CheckChoices, 22023 if two labels have the same verbalizer, 54000 for more than
+ * ia3.max_choices verbalizers.
  */
 extern Ia3ChoiceSet Ia3WordingScored(const Ia3Wording *wording, const Ia3Strings *labels);
 
 /*
  * What {choices} and {descriptions} stand for: the first verbalizer of each label, joined by ", ", and each followed by its
  * description, joined by "; ". A label without a description stands alone. `labels` may be NULL.
+ * ERROR as for Ia3WordingCheck.
  */
 extern Ia3PromptLists Ia3WordingLists(const Ia3Wording *wording, const Ia3Strings *labels);
 

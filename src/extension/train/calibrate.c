@@ -138,8 +138,12 @@ read_rows(Calibrating *c)
 static Datum
 make_recipe(const Calibrating *c)
 {
+    static const char *const replaced[] = {"verbalizers", "descriptions"};
+    Datum recorded = JsonbPGetDatum(c->recordedRecipe);
     Ia3JsonObject json;
 
+    for (int i = 0; i < lengthof(replaced); i++)
+        recorded = DirectFunctionCall2(jsonb_delete, recorded, CStringGetTextDatum(replaced[i]));
     Ia3JsonBegin(&json);
     Ia3JsonPutBool(&json, "calibrate", true);
     Ia3JsonPutString(&json, "calibrated_version", c->version->label);
@@ -147,7 +151,7 @@ make_recipe(const Calibrating *c)
     Ia3JsonPutStrings(&json, "choices", c->version->choices);
     Ia3WordingPut(c->version->wording, &json);
     Ia3JsonPutString(&json, "backbone", c->version->backbone);
-    return DirectFunctionCall2(jsonb_concat, JsonbPGetDatum(c->recordedRecipe), Ia3JsonEnd(&json));
+    return DirectFunctionCall2(jsonb_concat, recorded, Ia3JsonEnd(&json));
 }
 
 static int

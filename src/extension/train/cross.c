@@ -98,6 +98,7 @@ Ia3CrossBegin(Ia3Cross *cross, FunctionCallInfo fcinfo, const Ia3Options *option
     cross->examples = Ia3ExamplesLabel(
         Ia3ReadTrainRows(cross->query, cross->templates, recipe->templates->n, &cross->columns),
         recipe->choices, recipe->wording);
+    Ia3ExamplesCheckWording(cross->examples, recipe->wording, cross->templates, recipe->templates->n);
     cross->job.weighting = Ia3WeightingMake(recipe, cross->examples);
     n = cross->examples->rows->n;
     cross->fold = palloc(sizeof(int *) * cross->repeats);

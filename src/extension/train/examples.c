@@ -77,7 +77,6 @@ label_own(Ia3Examples *l, int i)
 static void
 word_sets(Ia3Examples *l, const Ia3Wording *wording)
 {
-    Ia3WordingCheckLabels(wording, l->sets, l->nSets);
     l->worded = Ia3ArrayOf(l->nSets, sizeof(Ia3ChoiceSet));
     l->lists = Ia3ArrayOf(l->nSets, sizeof(Ia3PromptLists));
     for (int i = 0; i < l->nSets; i++) {
@@ -85,6 +84,22 @@ word_sets(Ia3Examples *l, const Ia3Wording *wording)
         l->worded[i] = Ia3WordingScored(wording, l->sets[i]);
         l->lists[i] = Ia3WordingLists(wording, l->sets[i]);
     }
+}
+
+void
+Ia3ExamplesCheckWording(const Ia3Examples *l, const Ia3Wording *wording, Ia3Template **templates,
+                        int nTemplates)
+{
+    bool shown = false;
+
+    Ia3WordingCheckLabels(wording, l->sets, l->nSets);
+    for (int k = 0; k < nTemplates; k++)
+        for (int i = 0; i < templates[k]->nParts; i++)
+            shown |= templates[k]->parts[i].kind == IA3_PART_DESCRIPTIONS;
+    if (wording && wording->descriptions && !shown)
+        ereport(ERROR,
+                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("no template shows the descriptions"),
+                 errhint("Write {descriptions} in the template where they belong.")));
 }
 
 /* How many verbalizers each label of each set has; nothing if there are none. */

@@ -24,9 +24,16 @@ typedef struct Ia3Examples {
  * Determines the choices of each row: its own, or else the given ones, or else (NULL) the distinct labels of all rows
  * without choices of their own, in order of first appearance. ERROR 22023 for a label that is not among the choices of
  * its row, for choices as in Ia3CheckChoices, and if there is only one label and no choices are given, and
- * as for Ia3WordingCheckLabels and Ia3WordingScored.
+ * as for Ia3WordingScored.
  */
 extern Ia3Examples *Ia3ExamplesLabel(Ia3TrainRows *rows, const Ia3Strings *given, const Ia3Wording *wording);
+
+/*
+ * Checks the options verbalizers and descriptions of a training run: ERROR 22023 if they name labels that are no choice of any
+ * example, and for descriptions that no template shows, which would have no effect.
+ */
+extern void Ia3ExamplesCheckWording(const Ia3Examples *examples, const Ia3Wording *wording,
+                                    Ia3Template **templates, int nTemplates);
 
 /* Writes the choice sets, their verbalizers and the examples of a TRAIN or TRAIN_RUNS, rendered with every template. */
 extern void Ia3ExamplesPut(ia3_writer *w, const Ia3Examples *examples, Ia3Template **templates,

@@ -178,12 +178,8 @@ Ia3ScoreRows(Ia3Task *const *tasks, int nTasks, const char *query, Ia3TakeScored
                             errhint("Train the older version again.")));
         scan.scorers[s].task = task;
         scan.scorers[s].templates = Ia3TemplatesParse(task->templates, task->truncate);
-        if (task->choices) {
-            const Ia3Strings *choices = task->choices;
-
-            Ia3WordingCheckLabels(task->wording, &choices, 1);
-            scan.scorers[s].set = Ia3WordingScored(task->wording, choices);
-        }
+        if (task->choices)
+            scan.scorers[s].set = Ia3WordingScored(task->wording, task->choices);
         scan.scorers[s].lists = Ia3WordingLists(task->wording, task->choices);
         first[s] = scan.scorers[s].templates[0];
     }

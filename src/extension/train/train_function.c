@@ -92,6 +92,7 @@ read_rows(Training *t)
     t->examples =
         Ia3ExamplesLabel(Ia3ReadTrainRows(t->query, t->templates, t->recipe->templates->n, &columns),
                          t->recipe->choices, t->recipe->wording);
+    Ia3ExamplesCheckWording(t->examples, t->recipe->wording, t->templates, t->recipe->templates->n);
     t->job.weighting = Ia3WeightingMake(t->recipe, t->examples);
     MemoryContextSwitchTo(old);
     if (t->job.weighting)

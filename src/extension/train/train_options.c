@@ -165,20 +165,13 @@ jsonb_option(const OptionReader *reader, Ia3Option option)
     return get_option(reader, option, &datum) ? DatumGetJsonbPCopy(datum) : NULL;
 }
 
-/* Descriptions that no template shows would have no effect. */
 static Ia3Wording *
-wording_option(const OptionReader *reader, const Ia3Strings *templates)
+wording_option(const OptionReader *reader)
 {
     Ia3Wording *wording = Ia3WordingMake(jsonb_option(reader, IA3_OPTION_VERBALIZERS),
                                          jsonb_option(reader, IA3_OPTION_DESCRIPTIONS));
-    bool shown = false;
 
-    for (int i = 0; i < templates->n; i++)
-        shown |= strstr(templates->items[i], "{descriptions}") != NULL;
-    if (wording && wording->descriptions && !shown)
-        ereport(ERROR,
-                (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("no template shows the descriptions"),
-                 errhint("Write {descriptions} in the template where they belong.")));
+    Ia3WordingCheck(wording);
     return wording;
 }
 
@@ -288,7 +281,7 @@ Ia3RecipeFromArguments(FunctionCallInfo fcinfo, const Ia3Options *options)
     r->weightColumn = text_option(&reader, IA3_OPTION_WEIGHT_COLUMN);
     r->earlyStopping = Ia3EarlyStoppingParse(text_option(&reader, IA3_OPTION_EARLY_STOPPING));
     r->truncate = truncate_option(&reader);
-    r->wording = wording_option(&reader, r->templates);
+    r->wording = wording_option(&reader);
     r->hasSeed = get_option(&reader, IA3_OPTION_SEED, &datum);
     r->seed = r->hasSeed ? DatumGetInt64(datum) : draw_seed();
     r->activate = get_option(&reader, IA3_OPTION_ACTIVATE, &datum) ? DatumGetBool(datum) : true;
