@@ -186,9 +186,8 @@ test_cut_messages(void **state)
         test_rows rows = {.sets = {sentiment}, .n_rows = 1, .rows = {{.text = "abc"}}};
         test_recipe recipe = test_default_recipe();
         recipe.runs = kind == 2 ? runs : NULL;
-        recipe.n_runs = 2;
+        recipe.n_runs = recipe.n_labels = 2;
         recipe.verbalizers = (const uint32_t[]){1, 1};
-        recipe.n_labels = kind == 2 ? 2 : 0;
         if (kind == 0)
             test_put_rows(&full, &rows);
         else

@@ -4,6 +4,8 @@
  */
 #include "recipe.h"
 
+#include <math.h>
+
 #include "stopping.h"
 
 const ia3_recipe_limit ia3_recipe_limits[IA3_N_RECIPE_LIMITS] = {
@@ -99,4 +101,13 @@ ia3_recipe_check_weights(const double *weights, size_t n, ia3_error *err)
         positive = positive || weights[i] > 0;
     }
     return positive || ia3_fail(err, IA3_E_INVALID, "the weights of all examples are zero");
+}
+
+double
+ia3_recipe_learning_rate(const ia3_recipe *r, int k)
+{
+    double warmup = r->steps * r->warmup_ratio;
+    if (k < warmup)
+        return r->learning_rate * k / fmax(1, warmup);
+    return r->learning_rate * fmax(0, (r->steps - k) / fmax(1, r->steps - warmup));
 }

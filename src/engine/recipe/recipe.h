@@ -37,4 +37,10 @@ bool ia3_recipe_check(const ia3_recipe *recipe, ia3_error *err);
 /* Checks the weights [n] of a run's examples: IA3_E_INVALID unless all are numbers from 0 to IA3_MAX_WEIGHT, and one is positive. */
 bool ia3_recipe_check_weights(const double *weights, size_t n, ia3_error *err);
 
+/*
+ * The learning rate after k steps, 0 <= k < steps: linear warm-up from 0, then linear decay to 0 (transformers'
+ * get_linear_schedule_with_warmup).
+ */
+double ia3_recipe_learning_rate(const ia3_recipe *recipe, int k);
+
 #endif

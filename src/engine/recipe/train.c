@@ -381,6 +381,9 @@ static bool
 compute(ia3_model *m, share *shares, int n, ia3_error *err)
 {
     train_pass tp = {.m = m, .shares = shares, .n_shares = n};
+    for (int i = 0; shares[0].drawn == NULL && i < shares[0].n; i++) /* chosen by a caller (train.h) */
+        if (shares[0].job->examples[shares[0].examples[i]].verbalizers)
+            return ia3_fail(err, IA3_E_INVALID, "example %d has verbalizers", shares[0].examples[i] + 1);
     build_pass(&tp);
     bool ok = ia3_model_guarded(m, run_pass, &tp, err);
     for (int k = 0; k < n; k++) {
@@ -395,16 +398,6 @@ compute(ia3_model *m, share *shares, int n, ia3_error *err)
 }
 
 /* --- steps --- */
-
-/* Linear warm-up from 0, then linear decay to 0, after k steps (transformers' get_linear_schedule_with_warmup). */
-static double
-learning_rate(const ia3_recipe *r, int k)
-{
-    double warmup = r->steps * r->warmup_ratio;
-    if (k < warmup)
-        return r->learning_rate * k / fmax(1, warmup);
-    return r->learning_rate * fmax(0, (r->steps - k) / fmax(1, r->steps - warmup));
-}
 
 static void
 report(ia3_train_report *out, const share *s, int step)
@@ -458,7 +451,7 @@ step_adafactor(ia3_model *m, const share *shares, int n, ia3_error *err)
         if (t->recipe.optimizer == IA3_OPTIMIZER_ADAMW)
             continue;
         a.steps[a.n] = ia3_parameters_adafactor(&t->parameters);
-        a.steps[a.n].learning_rate = learning_rate(&t->recipe, t->step);
+        a.steps[a.n].learning_rate = ia3_recipe_learning_rate(&t->recipe, t->step);
         a.steps[a.n++].step = t->step + 1;
     }
     bool ok = a.n == 0 || ia3_model_guarded(m, run_adafactor, &a, err);
@@ -475,7 +468,8 @@ update(ia3_model *m, share *shares, int n, ia3_error *err)
     for (int k = 0; k < n; k++) {
         ia3_train *t = shares[k].job;
         if (t->recipe.optimizer == IA3_OPTIMIZER_ADAMW)
-            ia3_optimizer_adamw(t->variant, &t->parameters, learning_rate(&t->recipe, t->step), t->step + 1);
+            ia3_optimizer_adamw(t->variant, &t->parameters, ia3_recipe_learning_rate(&t->recipe, t->step),
+                                t->step + 1);
         count_step(t, &shares[k]);
         ia3_parameters_changed(&t->parameters);
         if (t->variant)
@@ -572,21 +566,9 @@ ia3_train_step(ia3_train *const *jobs, int n_jobs, ia3_error *err)
     return ok;
 }
 
-/* A batch that the caller chooses has no draws. */
-static bool
-needs_no_draw(const ia3_train *t, const int *examples, int n, ia3_error *err)
-{
-    for (int i = 0; i < n; i++)
-        if (t->examples[examples[i]].verbalizers)
-            return ia3_fail(err, IA3_E_INVALID, "example %d has verbalizers", examples[i] + 1);
-    return true;
-}
-
 bool
 ia3_train_step_on(ia3_train *t, const int *examples, const int *texts, int n, ia3_error *err)
 {
-    if (!needs_no_draw(t, examples, n, err))
-        return false;
     share s = {.job = t, .examples = examples, .texts = texts, .n = n};
     while (ia3_parameters_lack_mask(&t->parameters))
         if (!draw_for_mask(t, err))
@@ -602,7 +584,7 @@ ia3_train_gradients(ia3_train *t, const int *examples, const int *texts, int n, 
                     ia3_train_report *out, ia3_error *err)
 {
     share s = {.job = t, .examples = examples, .texts = texts, .n = n};
-    if (!needs_no_draw(t, examples, n, err) || !compute(t->m, &s, 1, err))
+    if (!compute(t->m, &s, 1, err))
         return false;
     ia3_parameters_read_grads(&t->parameters, grads);
     report(out, &s, t->step);
