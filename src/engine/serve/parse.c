@@ -541,9 +541,9 @@ ia3_parse_train(ia3_train_message *m, Ia3Message type, const ia3_method *const *
         return false;
     if (parse_sets(&r, &m->sets, "TRAIN", err) && parse_verbalizers(&r, m, err) &&
         parse_examples(&r, m, err) && (has_runs ? parse_runs(&r, m, err) : parse_weights(&r, m, err)) &&
-        parse_early_stopping(&r, m, err) &&
-        (r.p == r.end || malformed(err, "TRAIN")) && check_max_tokens(m->max_input_tokens, err) &&
-        ia3_recipe_check(&m->recipe, err) && check_verbalizers(&m->sets, err) && check_examples(m, err) &&
+        parse_early_stopping(&r, m, err) && (r.p == r.end || malformed(err, "TRAIN")) &&
+        check_max_tokens(m->max_input_tokens, err) && ia3_recipe_check(&m->recipe, err) &&
+        check_verbalizers(&m->sets, err) && check_examples(m, err) &&
         (has_runs ? check_runs(m, err) : check_weights(&m->weights, m->n_examples, err)))
         return true;
     ia3_train_message_free(m);
