@@ -2,6 +2,7 @@
 
 import html
 import math
+from typing import NamedTuple
 
 STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222 }
 table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .25em .8em; text-align: right; border-bottom: 1px solid #ddd }
@@ -40,10 +41,48 @@ def power(x):
     return f'10<tspan dy="-5" font-size="10">{e}</tspan>'
 
 
-def clear(y, taken, gap=13):
-    """The place nearest to y that is not within a gap of those taken."""
-    offsets = (o for i in range(len(taken) + 1) for o in (i * gap, -i * gap))
-    return next(y + o for o in offsets if all(abs(y + o - t) >= gap for t in taken))
+class Box(NamedTuple):
+    """A rectangle of the plot, in its units."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlap(self, other):
+        """The area that both cover."""
+        return (max(0, min(self.right, other.right) - max(self.left, other.left))
+                * max(0, min(self.bottom, other.bottom) - max(self.top, other.top)))
+
+
+def place(name, x, y, taken):
+    """Where the name of a point at (x, y) goes: (x, y of its baseline, anchor, its box). Right of the point if that is free, then left,
+    above and below, then farther away; where nothing is free, where it covers least."""
+    wide, high = 7 * len(name), 13
+    best = None
+    for away in range(0, 96, 12):
+        for dx, dy in ((8, 0), (-8, 0), (8, -1), (8, 1), (-8, -1), (-8, 1), (0, -1), (0, 1)):
+            if away > 0 and dy == 0:
+                continue
+            base = y + 4 + dy * (away + 14)
+            left = x + dx if dx > 0 else x + dx - wide if dx < 0 else x - wide / 2
+            box = Box(left, base - high + 3, left + wide, base + 3)
+            if box.left < LEFT or box.right > WIDTH - RIGHT + 10 or box.top < 0 or box.bottom > HEIGHT - BOTTOM:
+                continue
+            cost = sum(box.overlap(t) for t in taken)
+            if best is None or cost < best[0]:
+                best = (cost, (x + dx, base, "start" if dx > 0 else "end" if dx < 0 else "middle", box))
+            if cost == 0:
+                return best[1]
+    return best[1]
+
+
+def pointer(x, y, box):
+    """A line from a point to a name that is not beside it; nothing if it is."""
+    at_x, at_y = min(max(x, box.left), box.right), min(max(y, box.top), box.bottom)
+    if math.hypot(at_x - x, at_y - y) < 14:
+        return ""
+    return f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{at_x:.1f}" y2="{at_y:.1f}" stroke="#999" stroke-width=".8"/>'
 
 
 def scatter(points, x_label, y_label):
@@ -58,14 +97,15 @@ def scatter(points, x_label, y_label):
     for y in ys:
         out.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}" stroke="#ddd"/>'
                    f'<text x="{LEFT - 8}" y="{up(y) + 4:.1f}" text-anchor="end">{y:.2f}</text>')
-    taken = []  # (x, y) of names
+    taken = [Box(across(x) - 5, up(y) - 5, across(x) + 5, up(y) + 5) for _, x, y in points]
+    names, dots = [], []
     for name, x, y in sorted(points, key=lambda p: p[1]):
-        left = across(x) > WIDTH - RIGHT - 7 * len(name)
-        near = [ty for tx, ty in taken if abs(tx - across(x)) < 8 * len(name) + 60]
-        at = clear(up(y) + 4, near)
-        taken.append((across(x), at))
-        out.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="4" fill="#2a6fb0"><title>{escaped(name)}: {x:.3g}, {y:.3f}</title></circle>'
-                   f'<text x="{across(x) + (-8 if left else 8):.1f}" y="{at:.1f}" text-anchor="{"end" if left else "start"}">{escaped(name)}</text>')
+        text_x, text_y, anchor, box = place(name, across(x), up(y), taken)
+        taken.append(box)
+        names.append(pointer(across(x), up(y), box))
+        dots.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="4" fill="#2a6fb0"><title>{escaped(name)}: {x:.3g}, {y:.3f}</title></circle>'
+                    f'<text x="{text_x:.1f}" y="{text_y:.1f}" text-anchor="{anchor}">{escaped(name)}</text>')
+    out += names + dots
     middle = (TOP + HEIGHT - BOTTOM) / 2
     out.append(f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escaped(x_label)}</text>'
                f'<text x="16" y="{middle}" text-anchor="middle" transform="rotate(-90 16 {middle})">{escaped(y_label)}</text></svg>')

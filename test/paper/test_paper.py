@@ -69,9 +69,23 @@ class Pages(unittest.TestCase):
         self.assertEqual(at["<top>"], (paper_page.WIDTH - paper_page.RIGHT, paper_page.TOP))
         third = (paper_page.WIDTH - paper_page.LEFT - paper_page.RIGHT) / 3
         self.assertAlmostEqual(at["a & 1"][0], paper_page.LEFT + third, places=1)
-        names = [(float(x.getAttribute("x")), float(x.getAttribute("y"))) for x in svg.getElementsByTagName("text") if x.firstChild.data in at]
-        for i, (x, y) in enumerate(names):
-            self.assertFalse([1 for u, v in names[:i] if abs(x - u) < 40 and abs(y - v) < 12], names)
+        boxes = [self.box(t) for t in svg.getElementsByTagName("text") if t.firstChild.data in at]
+        self.assertEqual(len(boxes), 13)
+        dots = [paper_page.Box(x - 4, y - 4, x + 4, y + 4) for x, y in at.values()]
+        for i, box in enumerate(boxes):
+            self.assertFalse([other for other in boxes[:i] + dots if box.overlap(other) > 1], box)
+
+    @staticmethod
+    def box(text):
+        x, y, wide = float(text.getAttribute("x")), float(text.getAttribute("y")), 7 * len(text.firstChild.data)
+        left = {"start": x, "middle": x - wide / 2, "end": x - wide}[text.getAttribute("text-anchor")]
+        return paper_page.Box(left, y - 10, left + wide, y + 3)
+
+    def test_a_name_away_from_its_point_has_a_line(self):
+        crowd = [(f"name {i}", 1e4, 0.502 + 0.0002 * i) for i in range(8)]
+        alone = paper_page.scatter([crowd[0]], "x", "y")
+        self.assertNotIn('stroke="#999"', alone)
+        self.assertIn('stroke="#999"', paper_page.scatter(crowd, "x", "y"))
 
     def test_text_is_escaped(self):
         self.assertIn("<td>a &lt; b</td><td>–</td>", paper_page.table(["", "x"], [["a < b", None]]))
