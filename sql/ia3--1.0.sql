@@ -926,6 +926,56 @@ COMMENT ON FUNCTION @extschema@.ia3_predict_fields(ia3.task_reference, pg_catalo
     pg_catalog.float8) IS
     'the most likely choice of a task for the fields of its template, written as JSON, if it is likely enough';
 
+-- ia3_classify for choices that are paths in a hierarchy, declared in the same way.
+CREATE FUNCTION @extschema@.ia3_classify(task ia3.task_reference, input pg_catalog.text,
+    choices pg_catalog.text[] DEFAULT NULL, depth pg_catalog.int4 DEFAULT NULL, separator pg_catalog.text DEFAULT ' > ',
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_text_levels' LANGUAGE C STABLE PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify(task ia3.task_reference, fields pg_catalog.jsonb,
+    choices pg_catalog.text[] DEFAULT NULL, depth pg_catalog.int4 DEFAULT NULL, separator pg_catalog.text DEFAULT ' > ',
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields_levels' LANGUAGE C STABLE PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify(task ia3.task_reference, fields pg_catalog.json,
+    choices pg_catalog.text[] DEFAULT NULL, depth pg_catalog.int4 DEFAULT NULL, separator pg_catalog.text DEFAULT ' > ',
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields_text_levels' LANGUAGE C STABLE PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify_fields(task ia3.task_reference, fields pg_catalog.text,
+    choices pg_catalog.text[] DEFAULT NULL, depth pg_catalog.int4 DEFAULT NULL, separator pg_catalog.text DEFAULT ' > ',
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields_text_levels' LANGUAGE C STABLE PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify_fields(task ia3.task_reference, fields pg_catalog.jsonb,
+    choices pg_catalog.text[] DEFAULT NULL, depth pg_catalog.int4 DEFAULT NULL, separator pg_catalog.text DEFAULT ' > ',
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields_levels' LANGUAGE C STABLE PARALLEL SAFE COST 10000 ROWS 4;
+CREATE FUNCTION @extschema@.ia3_classify_fields(task ia3.task_reference, fields pg_catalog.json,
+    choices pg_catalog.text[] DEFAULT NULL, depth pg_catalog.int4 DEFAULT NULL, separator pg_catalog.text DEFAULT ' > ',
+    OUT choice pg_catalog.text, OUT score pg_catalog.float8, OUT probability pg_catalog.float8,
+    OUT rank pg_catalog.int4) RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_classify_fields_text_levels' LANGUAGE C STABLE PARALLEL SAFE COST 10000 ROWS 4;
+COMMENT ON FUNCTION @extschema@.ia3_classify(ia3.task_reference, pg_catalog.text, pg_catalog.text[], pg_catalog.int4,
+    pg_catalog.text) IS
+    'ranks the upper levels of choices for a text by the sum of their probabilities';
+COMMENT ON FUNCTION @extschema@.ia3_classify(ia3.task_reference, pg_catalog.jsonb, pg_catalog.text[], pg_catalog.int4,
+    pg_catalog.text) IS
+    'ranks the upper levels of choices for the fields of a task''s template by the sum of their probabilities';
+COMMENT ON FUNCTION @extschema@.ia3_classify(ia3.task_reference, pg_catalog.json, pg_catalog.text[], pg_catalog.int4,
+    pg_catalog.text) IS
+    'ranks the upper levels of choices for the fields of a task''s template by the sum of their probabilities';
+COMMENT ON FUNCTION @extschema@.ia3_classify_fields(ia3.task_reference, pg_catalog.text, pg_catalog.text[], pg_catalog.int4,
+    pg_catalog.text) IS
+    'ranks the upper levels of choices for the fields of a task''s template, written as JSON, by the sum of their probabilities';
+COMMENT ON FUNCTION @extschema@.ia3_classify_fields(ia3.task_reference, pg_catalog.jsonb, pg_catalog.text[], pg_catalog.int4,
+    pg_catalog.text) IS
+    'ranks the upper levels of choices for the fields of a task''s template by the sum of their probabilities';
+COMMENT ON FUNCTION @extschema@.ia3_classify_fields(ia3.task_reference, pg_catalog.json, pg_catalog.text[], pg_catalog.int4,
+    pg_catalog.text) IS
+    'ranks the upper levels of choices for the fields of a task''s template by the sum of their probabilities';
+
 -- Sets of choices. None of these is STRICT, since the choices may be NULL.
 CREATE FUNCTION @extschema@.ia3_predict_set(task pg_catalog.text, input pg_catalog.text,
     choices pg_catalog.text[] DEFAULT NULL, coverage pg_catalog.float8 DEFAULT 0.9)

@@ -12,6 +12,7 @@
 
 #include "classify.h"
 #include "extension/ia3_compat.h"
+#include "levels.h"
 #include "result_cache.h"
 
 PG_FUNCTION_INFO_V1(ia3_classify_text);
@@ -19,6 +20,9 @@ PG_FUNCTION_INFO_V1(ia3_classify_fields);
 PG_FUNCTION_INFO_V1(ia3_classify_fields_text);
 PG_FUNCTION_INFO_V1(ia3_classify_zero_shot);
 PG_FUNCTION_INFO_V1(ia3_classify_zero_shot_worded);
+PG_FUNCTION_INFO_V1(ia3_classify_text_levels);
+PG_FUNCTION_INFO_V1(ia3_classify_fields_levels);
+PG_FUNCTION_INFO_V1(ia3_classify_fields_text_levels);
 PG_FUNCTION_INFO_V1(ia3_predict_text);
 PG_FUNCTION_INFO_V1(ia3_predict_fields);
 PG_FUNCTION_INFO_V1(ia3_predict_fields_text);
@@ -97,6 +101,24 @@ return_ranking(FunctionCallInfo fcinfo, const Ia3Ranking *ranking)
         tuplestore_putvalues(rsinfo->setResult, rsinfo->setDesc, values, nulls);
     }
     return (Datum) 0;
+}
+
+/* ia3_classify(task, input or fields, choices, depth, separator); the last three may be NULL. */
+static Datum
+classify_levels(FunctionCallInfo fcinfo, Ia3CallForm form)
+{
+    const Ia3Ranking *ranking;
+    const char *separator;
+    int depth;
+
+    if (PG_ARGISNULL(0) || PG_ARGISNULL(1)) {
+        Ia3InitMaterializedSRF(fcinfo);
+        return (Datum) 0;
+    }
+    depth = Ia3LevelsDepth(fcinfo, 3);
+    separator = Ia3LevelsSeparator(fcinfo, 4);
+    ranking = Ia3AnswerCall(fcinfo, form, PG_ARGISNULL(2) ? 2 : 3);
+    return return_ranking(fcinfo, depth > 0 ? Ia3LevelsGroup(ranking, depth, separator) : ranking);
 }
 
 /* ia3_predict without min_probability; NULL if no choice is as likely as the task demands. */
@@ -208,4 +230,22 @@ ia3_predict_zero_shot_worded(PG_FUNCTION_ARGS)
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
         PG_RETURN_NULL();
     return predict(fcinfo, IA3_CALL_ZERO_SHOT);
+}
+
+Datum
+ia3_classify_text_levels(PG_FUNCTION_ARGS)
+{
+    return classify_levels(fcinfo, IA3_CALL_TEXT);
+}
+
+Datum
+ia3_classify_fields_levels(PG_FUNCTION_ARGS)
+{
+    return classify_levels(fcinfo, IA3_CALL_FIELDS);
+}
+
+Datum
+ia3_classify_fields_text_levels(PG_FUNCTION_ARGS)
+{
+    return classify_levels(fcinfo, IA3_CALL_FIELDS_TEXT);
 }

@@ -37,6 +37,9 @@ static const struct {
     {"ia3_predict_fields_text", IA3_CALL_FIELDS_TEXT},
     {"ia3_predict_zero_shot", IA3_CALL_ZERO_SHOT},
     {"ia3_predict_zero_shot_worded", IA3_CALL_ZERO_SHOT},
+    {"ia3_classify_text_levels", IA3_CALL_TEXT, 2},
+    {"ia3_classify_fields_levels", IA3_CALL_FIELDS, 2},
+    {"ia3_classify_fields_text_levels", IA3_CALL_FIELDS_TEXT, 2},
     {"ia3_predict_text_above", IA3_CALL_TEXT, 1},
     {"ia3_predict_fields_above", IA3_CALL_FIELDS, 1},
     {"ia3_predict_fields_text_above", IA3_CALL_FIELDS_TEXT, 1},
@@ -56,7 +59,7 @@ static const char *const names[] = {
     "ia3_generate_fields", "ia3_generate_zero_shot", "ia3_predict_set",        "ia3_predict_set_fields",
 };
 
-/* 49 functions (sampling is not batched here), times two in case of a second schema. */
+/* 55 functions (sampling is not batched here), times two in case of a second schema. */
 #define MAX_FUNCTIONS 120
 
 typedef struct KnownFunction {
