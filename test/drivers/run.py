@@ -38,7 +38,6 @@ CALLS = [
     ("ia3_predict_fields", ["mails", MAIL, CHOICES, 0.1], "ia3_predict"),
     ("ia3_predict_zero_shot", [PROMPT, ["good", "bad"]], "ia3_predict"),
     ("ia3_zero_shot", [PROMPT, ["good", "bad"]], "ia3_predict"),
-    ("ia3_zero_shot", [PROMPT, ["good", "bad"], Fields(good="a text that praises"), Fields(bad="poor")], None),
     ("ia3_classify", ["tickets", TEXT], None),
     ("ia3_classify", ["tickets", TEXT, CHOICES], None),
     ("ia3_classify", ["tickets", TEXT, ["a > b", "a > c", "d"], 1], None),
@@ -200,6 +199,10 @@ def test_changes(driver, sql):
     worded_values = [20, 7, '{"%s": ["x", "y"]}' % CHOICES[0], '{"%s": "z"}' % CHOICES[1], ["{text} {descriptions}"]]
     weighted = "SELECT ia3_train({}, {}, steps => {}, seed => {}, balanced => {}, class_weights => {}, weight_column => {})"
     expect(driver, weighted, [task, "SELECT body AS text, label, 2 AS trust FROM shots", 20, 7, True, '{"%s": 2}' % CHOICES[0], "trust"], [(3,)])
+    described = [PROMPT, ["good", "bad"], '{"good": "a text that praises"}', '{"bad": ["bad", "poor"]}']
+    for name in ("ia3_zero_shot", "ia3_predict_zero_shot", "ia3_classify_zero_shot"):
+        reference = sql.execute(with_literals(f"SELECT * FROM {name}({{}}, {{}}, {{}}::jsonb, {{}}::jsonb)", described), None)
+        expect(driver, placeholders(name, described), described, reference)
     expect(driver, worded, ["worded by " + driver.name, SHOTS] + worded_values, [(1,)])
     train = "CALL ia3_train_task({}, {}, " + ", ".join(f"{name} => {{}}" for name in names) + ")"
     expect(driver, train, ["called " + driver.name] + args[1:], [(1,)])
