@@ -496,7 +496,11 @@ train_step(golden *g, ia3_variant variant, double dropout)
         n_ids[i] = 12 + 9 * i;
         ids[i] = input_of(n_ids[i], i);
         order[i] = i;
-        examples[i] = (ia3_train_example){1, (const int32_t *const *) &ids[i], &n_ids[i], c, i % CHOICES};
+        examples[i] = (ia3_train_example){.n_texts = 1,
+                                          .ids = (const int32_t *const *) &ids[i],
+                                          .n_ids = &n_ids[i],
+                                          .choices = c,
+                                          .label = i % CHOICES};
         flops += predicted(g, &variant, IA3_PASS_TRAINING, dropout > 0, n_ids[i], CHOICES, T);
     }
     ia3_recipe recipe = {.variant = variant,
