@@ -37,6 +37,7 @@ $(ENGINE_TARGETS:%=build/fuzz/fuzz_%): build/fuzz/fuzz_%: build/fuzz/test/fuzz/f
 
 FUZZ_PG_CFLAGS = -I. -Isrc -Itest/fuzz -I$(shell $(PG_CONFIG) --includedir-server) -std=gnu11 -O1 -g -D_GNU_SOURCE \
 	-DUSE_ASSERT_CHECKING=1 -Wall -Wextra -Wno-unused-parameter -Wno-sign-compare -Wno-missing-field-initializers -Wno-ignored-attributes \
+	-Werror=incompatible-pointer-types -Werror=int-conversion \
 	-fno-strict-aliasing -fwrapv $(SANITIZE) -MMD -MP
 # StringInfo, psprintf, characters and hashes are PostgreSQL's own, from the libraries for its client programs.
 FUZZ_PG_LIBS = $(addprefix $(shell $(PG_CONFIG) --pkglibdir)/,libpgcommon.a libpgport.a)

@@ -431,10 +431,12 @@ static void
 score(void)
 {
     static char *names[] = {"yes", "no", "maybe"};
+    static const int first[] = {0, 1, 3}; /* the second label has two verbalizers */
     const Ia3Strings three = {3, names}, two = {2, names};
+    const Ia3ChoiceSet plain = {&three, &three, NULL}, worded = {&two, &three, first};
     Ia3ScoreRequest *request = Ia3ScoreCreate("fuzz");
     int adapter = Ia3ScoreAddAdapter(request, make_task()), bare = Ia3ScoreAddAdapter(request, NULL);
-    int many = Ia3ScoreAddChoices(request, &three), few = Ia3ScoreAddChoices(request, &two);
+    int many = Ia3ScoreAddChoices(request, &plain), few = Ia3ScoreAddChoices(request, &worded);
     Ia3ScoreResult *results;
 
     Ia3ScoreAddRow(request, adapter, many, &inputText);

@@ -37,6 +37,8 @@ check_input(const Ia3Template *t, const Ia3Input *input)
 static void
 try_template(void *arg)
 {
+    const Ia3PromptLists lists = {"one, two", "one: a; two: b"}, none = {NULL, NULL};
+
     for (int truncate = IA3_TRUNCATE_END; truncate <= IA3_TRUNCATE_LONGEST; truncate++) {
         Ia3Template *t = Ia3TemplateParse(arg, (Ia3Truncate) truncate);
         Ia3Input input;
@@ -47,9 +49,9 @@ try_template(void *arg)
             for (int k = 0; k < i; k++)
                 if (strcmp(t->fields[i], t->fields[k]) == 0)
                     abort();
-        Ia3TemplateRender(t, value, NULL, "one, two", &input);
+        Ia3TemplateRender(t, value, NULL, &lists, &input);
         check_input(t, &input);
-        Ia3TemplateRender(t, value, NULL, NULL, &input);
+        Ia3TemplateRender(t, value, NULL, &none, &input);
         check_input(t, &input);
     }
 }
