@@ -58,7 +58,7 @@ ALTER TABLE tickets ADD narrow varchar(3), ADD flag bool;
 CALL ia3_label('tickets', 'label_topic', 'body', 'narrow');
 \set VERBOSITY default
 \set VERBOSITY terse
-CALL ia3_label('tickets', 'label_topic', 'body', 'flag');
+CALL ia3_label('tickets', 'label_topic', 'body', 'flag', condition => 'id = 1');
 \set VERBOSITY default
 -- an integer as the input
 CREATE TABLE label_numbers AS SELECT i AS n, NULL::text AS label FROM generate_series(1, 3) i;
@@ -162,7 +162,8 @@ CALL ia3_label('generated', 'label_topic', 'body', 'topic');
 CALL ia3_label('generated', 'label_topic', 'body', 'topics');
 -- the row is named
 UPDATE tickets SET topic = NULL WHERE id = 2;
-CALL ia3_label('tickets', 'label_fields', 'body', 'topic', condition => 'id = 2');
+CREATE TABLE label_named AS SELECT id, body, NULL::text AS topic FROM tickets WHERE id = 2;
+CALL ia3_label('label_named', 'label_fields', 'body', 'topic');
 
 -- the caller's privileges and policies
 CREATE ROLE regress_label;
@@ -182,7 +183,7 @@ RESET ROLE;
 SELECT array_agg(id ORDER BY id) AS unlabelled FROM tickets WHERE topic IS NULL;
 
 SET client_min_messages = warning;
-DROP TABLE tickets, label_ruled, label_numbers, parted, parent, generated, log CASCADE;
+DROP TABLE tickets, label_named, label_ruled, label_numbers, parted, parent, generated, log CASCADE;
 DROP SCHEMA "odd one" CASCADE;
 DROP TYPE level;
 SELECT count(ia3_drop(task)) FROM ia3.task WHERE task LIKE 'label%';
