@@ -44,6 +44,7 @@ own_choices(const Ia3CallTask *task)
     if (!own->made) {
         MemoryContext old = MemoryContextSwitchTo(own->context);
 
+        Ia3CheckChoices(task->task->choices);
         own->set = Ia3WordingScored(task->task->wording, task->task->choices);
         own->lists = Ia3WordingLists(task->task->wording, task->task->choices);
         own->made = true;
@@ -64,6 +65,7 @@ word_choices(const Ia3CallTask *task, Ia3Question *question)
         question->set = own_choices(task)->set;
         return task->own->lists;
     }
+    Ia3CheckChoices(question->choices);
     question->set = Ia3WordingScored(wording, question->choices);
     return Ia3WordingLists(wording, question->choices);
 }
@@ -214,7 +216,7 @@ make_zero_shot(const Ia3Call *call, Ia3Question *question)
         const Ia3Wording *wording = call_wording(call);
 
         question->choices = Ia3StringsFromArray(call->args[1], "choices");
-        Ia3WordingCheck(wording);
+        Ia3CheckChoices(question->choices);
         Ia3WordingCheckLabels(wording, &question->choices, 1);
         question->set = Ia3WordingScored(wording, question->choices);
         if (wording)

@@ -100,8 +100,8 @@ extern Ia3CallTask *Ia3CallTaskLookup(const Ia3Call *call);
 extern void Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Question *question);
 
 /*
- * The input of a call with a task: its first template filled in with the second argument. ERROR 22xxx as above, also for a JSON object given as the text of a task whose
- * template has no {text}.
+ * The input of a call with a task: its first template filled in with the second argument. ERROR 22xxx as above, also for a
+ * JSON object given as the text of a task whose template has no {text}.
  */
 extern void Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3PromptLists *lists,
                          Ia3Input *input);

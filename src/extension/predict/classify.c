@@ -2,9 +2,10 @@
  * classify.c
  *     ia3_classify and ia3_predict, and their other names: choices ranked by their likelihood.
  *
- * The functions are STRICT but those with min_probability, which is not part of what is asked, since an answer contains the
- * probability of each choice, and those with descriptions and verbalizers, which may be NULL. An answer is taken from the result cache if it has been predicted ahead (readahead.h), or
- * if the same place of the query has just been called with the same arguments.
+ * Most functions are STRICT. Those with min_probability are not, because choices and threshold may be left out; the threshold is
+ * not part of what is asked, since an answer has the probability of each choice, and nor are depth and separator. Nor are those
+ * with descriptions and verbalizers, which may be NULL, too. An answer is taken from the result cache if it has been predicted
+ * ahead (readahead.h), or if the same place of the query has just been called with the same arguments.
  */
 #include "postgres.h"
 

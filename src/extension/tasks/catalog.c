@@ -105,6 +105,15 @@ Ia3QueryColumn(int column, bool *isNull)
     return SPI_getbinval(SPI_tuptable->vals[0], SPI_tuptable->tupdesc, column, isNull);
 }
 
+Jsonb *
+Ia3QueryJsonb(int column)
+{
+    bool isNull;
+    Datum value = Ia3QueryColumn(column, &isNull);
+
+    return isNull ? NULL : DatumGetJsonbPCopy(value);
+}
+
 static bool
 is_ours(Oid relation)
 {

@@ -6,6 +6,7 @@
 #define IA3_CATALOG_H
 
 #include "executor/spi.h"
+#include "utils/jsonb.h"
 
 #define IA3_MAX_QUERY_ARGS 11
 
@@ -31,6 +32,8 @@ extern uint64 Ia3QueryRun(Ia3Query *query, Datum *values, const char *nulls, boo
 
 /* Column `column` (from 1) of the first row of SPI_tuptable; *isNull may not be NULL. */
 extern Datum Ia3QueryColumn(int column, bool *isNull);
+/* The same for a column of type jsonb, copied into the current memory context; NULL if it is NULL. */
+extern Jsonb *Ia3QueryJsonb(int column);
 
 /* The role that called us, while we act as the owner of the tables. */
 typedef struct Ia3Identity {

@@ -92,15 +92,6 @@ ia3_export_config(PG_FUNCTION_ARGS)
     PG_RETURN_DATUM(Ia3AdapterConfigMake(known ? status.spec.path : NULL, isDefault ? NULL : &method));
 }
 
-static Jsonb *
-copy_jsonb(int column)
-{
-    bool isNull;
-    Datum value = Ia3QueryColumn(column, &isNull);
-
-    return isNull ? NULL : DatumGetJsonbPCopy(value);
-}
-
 /*
  * Backbone, template, choices, wording and truncation of the version: those of the task and its active version if there are any,
  * otherwise the defaults. Other programs cut off the end of what is too long.
@@ -122,7 +113,7 @@ read_settings(Import *import)
         import->choices = isNull ? NULL : Ia3StringsFromArray(value, "choices");
         value = Ia3QueryColumn(4, &isNull);
         import->truncate = Ia3TruncateFromName(isNull ? NULL : TextDatumGetCString(value));
-        import->wording = Ia3WordingMake(copy_jsonb(5), copy_jsonb(6));
+        import->wording = Ia3WordingMake(Ia3QueryJsonb(5), Ia3QueryJsonb(6));
     } else {
         import->backbone = pstrdup(Ia3Backbone);
         import->templates = palloc(sizeof(Ia3Strings));

@@ -146,16 +146,6 @@ raise_missing(const Ia3TaskReference *ref, uint64 found)
              errhint("Activate a version with ia3_activate, or specify one as \"%s@version\".", ref->name)));
 }
 
-/* A column of type jsonb, copied; NULL if it is NULL. */
-static Jsonb *
-copy_jsonb(int column)
-{
-    bool isNull;
-    Datum value = Ia3QueryColumn(column, &isNull);
-
-    return isNull ? NULL : DatumGetJsonbPCopy(value);
-}
-
 /* Fills in the task from the row that lookupQuery has found, in the caller's memory context. */
 static void
 fill_task(Ia3Task *task)
@@ -180,7 +170,7 @@ fill_task(Ia3Task *task)
     task->minProbability = isNull ? 0 : DatumGetFloat8(value);
     value = Ia3QueryColumn(13, &isNull);
     task->temperature = isNull ? 0 : DatumGetFloat8(value);
-    task->wording = Ia3WordingMake(copy_jsonb(14), copy_jsonb(15));
+    task->wording = Ia3WordingMake(Ia3QueryJsonb(14), Ia3QueryJsonb(15));
     task->label = psprintf("%s@%d", task->name, task->version);
 }
 

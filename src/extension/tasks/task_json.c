@@ -227,16 +227,6 @@ check_format(Jsonb *export)
                        FORMAT)));
 }
 
-/* A column of type jsonb; NULL if it is NULL. */
-static Jsonb *
-object_column(int column)
-{
-    bool isNull;
-    Datum value = Ia3QueryColumn(column, &isNull);
-
-    return isNull ? NULL : DatumGetJsonbP(value);
-}
-
 /* Checks everything but the name, which it returns, NULL if there is none. */
 static char *
 check_export(Datum export)
@@ -254,7 +244,7 @@ check_export(Datum export)
         raise_invalid(TextDatumGetCString(value));
     (void) Ia3TemplatesParse(Ia3StringsFromArray(Ia3QueryColumn(2, &isNull), "template"),
                              IA3_TRUNCATE_LONGEST);
-    Ia3WordingCheck(Ia3WordingMake(object_column(5), object_column(6)));
+    Ia3WordingCheck(Ia3WordingMake(Ia3QueryJsonb(5), Ia3QueryJsonb(6)));
     value = Ia3QueryColumn(1, &isNull);
     if (!isNull)
         name = MemoryContextStrdup(caller, TextDatumGetCString(value));

@@ -172,7 +172,6 @@ Ia3WordingScored(const Ia3Wording *wording, const Ia3Strings *labels)
     Ia3Strings *scored;
     int *first;
 
-    Ia3CheckChoices(labels);
     if (wording == NULL || wording->verbalizers == NULL)
         return set;
     Ia3WordingCheck(wording);
@@ -261,6 +260,7 @@ Ia3WordingCheckLabels(const Ia3Wording *wording, const Ia3Strings *const *sets, 
 
     if (wording == NULL)
         return;
+    Ia3WordingCheck(wording);
     known = Ia3StringIndexCreate();
     for (int s = 0; s < nSets; s++)
         for (int i = 0; i < sets[s]->n; i++) {

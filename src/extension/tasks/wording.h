@@ -39,8 +39,7 @@ extern Ia3Wording *Ia3WordingMake(Jsonb *verbalizers, Jsonb *descriptions);
 extern void Ia3WordingCheck(const Ia3Wording *wording);
 
 /*
- * What is scored for these labels, which need not have passed Ia3CheckChoices. The result points to `labels` and to palloc'd
- * memory. ERROR as for Ia3WordingCheck and Ia3CheckChoices, 22023 if two labels have the same verbalizer, 54000 for more than
+ * What is scored for these labels. The result points to `labels` and to palloc'd memory. ERROR as for Ia3WordingCheck, 22023 if two labels have the same verbalizer, 54000 for more than
  * ia3.max_choices verbalizers.
  */
 extern Ia3ChoiceSet Ia3WordingScored(const Ia3Wording *wording, const Ia3Strings *labels);
@@ -52,7 +51,7 @@ extern Ia3ChoiceSet Ia3WordingScored(const Ia3Wording *wording, const Ia3Strings
  */
 extern Ia3PromptLists Ia3WordingLists(const Ia3Wording *wording, const Ia3Strings *labels);
 
-/* ERROR 22023 if the wording names a label that none of the sets contains. */
+/* ERROR 22023 if the wording names a label that none of the sets contains, and as for Ia3WordingCheck. */
 extern void Ia3WordingCheckLabels(const Ia3Wording *wording, const Ia3Strings *const *sets, int nSets);
 
 /* Adds the members "verbalizers" and "descriptions", where there are any. */
