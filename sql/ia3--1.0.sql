@@ -1021,6 +1021,30 @@ COMMENT ON FUNCTION @extschema@.ia3_predict_set_fields(pg_catalog.text, pg_catal
     'as many choices of a task as contain the right one with a given probability, for the fields of its template as the text of a JSON object';
 
 -- The same as a window function, which forms batches by itself: ia3_predict_window(...) OVER ().
+-- What IMMUTABLE promises holds because versions never change, and because a task and a version name the same vectors for ever.
+CREATE FUNCTION @extschema@.ia3_predict_version(task pg_catalog.text, version pg_catalog.int4,
+    input pg_catalog.text) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_version_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_version(task pg_catalog.text, version pg_catalog.int4,
+    input pg_catalog.text, choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_version_text' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_version(task pg_catalog.text, version pg_catalog.int4,
+    fields pg_catalog.jsonb) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_version_fields' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_version(task pg_catalog.text, version pg_catalog.int4,
+    fields pg_catalog.jsonb, choices pg_catalog.text[]) RETURNS pg_catalog.text
+    AS 'MODULE_PATHNAME', 'ia3_predict_version_fields' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict_version(pg_catalog.text, pg_catalog.int4, pg_catalog.text) IS
+    'the most likely choice of a version for a text, as it was stored, whatever the settings';
+COMMENT ON FUNCTION @extschema@.ia3_predict_version(pg_catalog.text, pg_catalog.int4, pg_catalog.text,
+    pg_catalog.text[]) IS
+    'the most likely of the given choices for a text and a version, as it was stored, whatever the settings';
+COMMENT ON FUNCTION @extschema@.ia3_predict_version(pg_catalog.text, pg_catalog.int4, pg_catalog.jsonb) IS
+    'the most likely choice of a version for the fields of its template, as it was stored, whatever the settings';
+COMMENT ON FUNCTION @extschema@.ia3_predict_version(pg_catalog.text, pg_catalog.int4, pg_catalog.jsonb,
+    pg_catalog.text[]) IS
+    'the most likely of the given choices for the fields of a version''s template, whatever the settings';
+
 CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, input pg_catalog.text)
     RETURNS pg_catalog.text
     AS 'MODULE_PATHNAME', 'ia3_predict_window_text' LANGUAGE C WINDOW STABLE PARALLEL SAFE COST 10000;

@@ -235,7 +235,9 @@ def test_changes(driver, sql):
     expect(driver, "SELECT max(answered) FROM ia3_coverage_curve({})", [sets], [(8,)])
     for call, args in [("ia3_predict_set({}, {})", [TEXT]), ("ia3_predict_set({}, {}, {}, {})", [TEXT, CHOICES, 0.5]),
                        ("ia3_predict_set({}, {}, coverage => {})", [TEXT, 0.5]), ("ia3_predict_set_fields({}, {})", ['{"text": "x"}']),
-                       ("ia3_predict_set_fields({}, {}, choices => {}, coverage => {})", ['{"text": "x"}', CHOICES, 1.0])]:
+                       ("ia3_predict_set_fields({}, {}, choices => {}, coverage => {})", ['{"text": "x"}', CHOICES, 1.0]),
+                       ("ia3_predict_version({}, {}, {})", [1, TEXT]), ("ia3_predict_version({}, {}, {}, {})", [1, TEXT, CHOICES]),
+                       ("ia3_predict_version({}, {}, {}::jsonb)", [1, '{"text": "x"}']), ("ia3_predict_version({}, {}, {}::jsonb, {})", [1, '{"text": "x"}', CHOICES])]:
         expect(driver, "SELECT " + call, [sets] + args, sql.execute(with_literals("SELECT " + call, [sets] + args), None))
     pretrain = "CALL ia3_pretrain({}, {}, templates => {}, steps => {}, batch_size => {}, checkpoint_every => {}, seed => {})"
     expect(driver, pretrain, ["base " + driver.name, "SELECT 'a' AS task, body AS text, label FROM shots", '{"a": "{text}?"}',

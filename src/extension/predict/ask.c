@@ -33,6 +33,7 @@ typedef struct Pending {
 typedef struct Sent {
     const char *backbone;
     bool generates;
+    int maxInputTokens;
     Ia3ScoreRequest *request;
     Size bytes, replyBytes;
     int nChoices; /* of all rows, although rows may share them */
@@ -107,16 +108,19 @@ forget_user_error(MemoryContext context)
     FlushErrorState();
 }
 
-/* Whether this can be the name of a task at all. */
+/* Whether a call can name a task at all. */
 static bool
-is_task_reference(const char *name)
+is_task_reference(const Ia3Call *call, const char *name)
 {
     MemoryContext context = CurrentMemoryContext;
     volatile bool valid = false;
 
     PG_TRY();
     {
-        (void) Ia3TaskParseReference(name);
+        if (Ia3CallNamesVersion(call))
+            Ia3TaskCheckName(name);
+        else
+            (void) Ia3TaskParseReference(name);
         valid = true;
     }
     PG_CATCH();
@@ -160,14 +164,16 @@ engine_is_there(const char *backbone)
 
 /* The task, or NULL if it cannot be used, for whatever reason. */
 static Ia3CallTask *
-find_task(const char *name)
+find_task(const Ia3Call *call)
 {
+    char *name = Ia3CallTaskName(call);
     Ia3Task *task;
 
-    if (!is_task_reference(name))
+    if (!is_task_reference(call, name))
         return NULL;
-    task = Ia3TaskLookupIfExists(name);
-    if (task == NULL || !engine_is_there(task->backbone))
+    task = Ia3CallNamesVersion(call) ? Ia3TaskLookupVersion(name, Ia3CallVersion(call), true)
+                                     : Ia3TaskLookupIfExists(name);
+    if (task == NULL || task->templates == NULL || !engine_is_there(task->backbone))
         return NULL;
     if (memcmp(Ia3GetEngineInfo(task->backbone)->digest, task->backboneDigest, IA3_DIGEST_LEN) != 0)
         return NULL;
@@ -178,11 +184,15 @@ static Ia3CallTask *
 batch_task_of(Ia3Asking *asking, const Ia3Call *call)
 {
     bool found;
-    char *name = Ia3CallTaskName(call);
-    int position = Ia3StringIndexAdd(asking->taskIndex, name, &found);
+    /* a version that is asked as it was stored differs from the same version by reference */
+    char *key = psprintf("%d@%s", Ia3CallVersion(call), Ia3CallTaskName(call));
+    int position;
 
+    if (Ia3CallNamesVersion(call))
+        key = psprintf("=%s", key);
+    position = Ia3StringIndexAdd(asking->taskIndex, key, &found);
     if (found) {
-        pfree(name);
+        pfree(key);
         return asking->tasks[position];
     }
     if (asking->nTasks == asking->capTasks) {
@@ -191,7 +201,7 @@ batch_task_of(Ia3Asking *asking, const Ia3Call *call)
     }
     Assert(position == asking->nTasks);
     asking->tasks[asking->nTasks++] = NULL;
-    asking->tasks[position] = find_task(name);
+    asking->tasks[position] = find_task(call);
     return asking->tasks[position];
 }
 
@@ -270,13 +280,14 @@ static Sent *
 request_for(Ia3Asking *asking, const Ia3Question *question)
 {
     bool generates = question->choices == NULL;
+    int maxInputTokens = Ia3TaskInputTokens(question->task);
     ListCell *lc;
     Sent *sent;
 
     foreach (lc, asking->sent) {
         sent = lfirst(lc);
         if (strcmp(sent->backbone, question->backbone) == 0 && sent->generates == generates &&
-            has_room(sent, question))
+            sent->maxInputTokens == maxInputTokens && has_room(sent, question))
             return sent;
     }
     sent = palloc0(sizeof(Sent));
@@ -284,6 +295,8 @@ request_for(Ia3Asking *asking, const Ia3Question *question)
     sent->generates = generates;
     sent->maxAdapters = max_adapters(sent->backbone);
     sent->request = generates ? Ia3GenerateCreate(sent->backbone) : Ia3ScoreCreate(sent->backbone);
+    sent->maxInputTokens = maxInputTokens;
+    Ia3ScoreSetInputTokens(sent->request, maxInputTokens);
     sent->entries = palloc(sizeof(Ia3CacheEntry *) * asking->nPending);
     sent->tasks = palloc(sizeof(Ia3Task *) * asking->nPending);
     sent->choices = palloc(sizeof(Ia3Strings *) * asking->nPending);

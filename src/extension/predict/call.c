@@ -21,14 +21,15 @@
 /* What an error message says of the fields of a call, which may be very many. */
 #define MAX_KEYS_SHOWN 20
 
-/* The choices of a call: its third argument if it has one, otherwise the task's. */
+/* The choices of a call: the argument after its input if it has one, otherwise the task's. */
 static const Ia3Strings *
 call_choices(const Ia3Call *call, const Ia3Task *task)
 {
     const Ia3Strings *choices = task->choices;
+    int arg = Ia3CallInputArg(call) + 1;
 
-    if (call->nArgs > 2)
-        choices = Ia3StringsFromArray(call->args[2], "choices");
+    if (call->nArgs > arg)
+        choices = Ia3StringsFromArray(call->args[arg], "choices");
     if (choices == NULL)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
                         errmsg("ia3 task \"%s\" has no choices of its own", task->name),
@@ -81,6 +82,8 @@ typedef struct TextField {
 static int
 hint_at_fields(const Ia3Call *call)
 {
+    if (Ia3CallNamesVersion(call))
+        return errhint("Pass the fields as jsonb.");
     return errhint("Pass the fields as a JSON object to %s, or as jsonb.",
                    Ia3CallGenerates(call) ? "ia3_generate_fields"
                                           : "ia3_predict_fields or ia3_classify_fields");
@@ -163,14 +166,17 @@ jsonb_value(const char *field, void *arg)
 void
 Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3PromptLists *lists, Ia3Input *input)
 {
-    if (call->form == IA3_CALL_TEXT || call->form == IA3_CALL_GENERATE) {
-        TextField field = {call, task->task, task->template, text_to_cstring(DatumGetTextPP(call->args[1]))};
+    Datum given = call->args[Ia3CallInputArg(call)];
+
+    if (call->form == IA3_CALL_TEXT || call->form == IA3_CALL_VERSION_TEXT ||
+        call->form == IA3_CALL_GENERATE) {
+        TextField field = {call, task->task, task->template, text_to_cstring(DatumGetTextPP(given))};
 
         reject_object(&field);
         Ia3TemplateRender(task->template, text_value, &field, lists, input);
     } else {
         bool isText = call->form == IA3_CALL_FIELDS_TEXT || call->form == IA3_CALL_GENERATE_FIELDS_TEXT;
-        Jsonb *fields = isText ? Ia3JsonbFromText(call->args[1]) : DatumGetJsonbP(call->args[1]);
+        Jsonb *fields = isText ? Ia3JsonbFromText(given) : DatumGetJsonbP(given);
 
         if (!JB_ROOT_IS_OBJECT(fields))
             ereport(ERROR,
@@ -234,11 +240,39 @@ Ia3CallTaskName(const Ia3Call *call)
     return Ia3CallNamesTask(call) ? text_to_cstring(DatumGetTextPP(call->args[0])) : NULL;
 }
 
+int
+Ia3CallVersion(const Ia3Call *call)
+{
+    return Ia3CallNamesVersion(call) ? DatumGetInt32(call->args[1]) : 0;
+}
+
+static void
+check_fixed(const Ia3Task *task)
+{
+    int tokens = Ia3TaskInputTokens(task);
+
+    if (task->templates == NULL)
+        ereport(
+            ERROR,
+            (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
+             errmsg("version %d of ia3 task \"%s\" has no template of its own", task->version, task->name),
+             errdetail("It was imported before the task had one."),
+             errhint("Import it again: the new version will have the template that the task has now.")));
+    if (tokens > Ia3MaxInputTokensLimit)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("version %d of ia3 task \"%s\" reads inputs of up to %d tokens", task->version,
+                               task->name, tokens),
+                        errdetail("The setting ia3.max_input_tokens_limit is %d.", Ia3MaxInputTokensLimit),
+                        errhint("A superuser can raise ia3.max_input_tokens_limit.")));
+}
+
 Ia3CallTask *
 Ia3CallTaskMake(const Ia3Task *task)
 {
     Ia3CallTask *result = palloc0(sizeof(Ia3CallTask));
 
+    if (task->fixed)
+        check_fixed(task);
     result->task = task;
     result->template = Ia3TemplatesParse(task->templates, task->truncate)[0];
     result->own = palloc0(sizeof(Ia3CallOwn));
@@ -297,6 +331,8 @@ Ia3CallTaskLookup(const Ia3Call *call)
 
     if (name == NULL)
         return NULL;
+    if (Ia3CallNamesVersion(call))
+        return Ia3CallTaskMake(Ia3TaskLookupVersion(name, Ia3CallVersion(call), false));
     if (hint != NULL)
         error_context_stack = &callback;
     task = Ia3TaskLookup(name);

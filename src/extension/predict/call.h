@@ -15,6 +15,9 @@ typedef enum Ia3CallForm {
     IA3_CALL_FIELDS,      /* (task text, fields jsonb [, choices text[]]) */
     IA3_CALL_FIELDS_TEXT, /* (task text, fields text or json [, choices text[]]) */
     IA3_CALL_ZERO_SHOT,   /* (input text, choices text[] [, descriptions jsonb, verbalizers jsonb]) */
+    /* forms of ia3_predict_version, whose second argument is an integer */
+    IA3_CALL_VERSION_TEXT,   /* (task text, version integer, input text [, choices text[]]) */
+    IA3_CALL_VERSION_FIELDS, /* (task text, version integer, fields jsonb [, choices text[]]) */
     /*
      * forms of ia3_generate, whose last argument is an integer; all other arguments of all forms are varlena values
      */
@@ -50,9 +53,22 @@ Ia3CallNamesTask(const Ia3Call *call)
 }
 
 static inline bool
+Ia3CallNamesVersion(const Ia3Call *call)
+{
+    return call->form == IA3_CALL_VERSION_TEXT || call->form == IA3_CALL_VERSION_FIELDS;
+}
+
+/* The position of the input or the fields; choices come after it. */
+static inline int
+Ia3CallInputArg(const Ia3Call *call)
+{
+    return Ia3CallNamesVersion(call) ? 2 : Ia3CallNamesTask(call) ? 1 : 0;
+}
+
+static inline bool
 Ia3CallArgIsInteger(const Ia3Call *call, int arg)
 {
-    return Ia3CallGenerates(call) && arg == call->nArgs - 1;
+    return Ia3CallGenerates(call) ? arg == call->nArgs - 1 : Ia3CallNamesVersion(call) && arg == 1;
 }
 
 /* A task's own choices as they are scored and listed, made when the first call needs them. */
@@ -85,6 +101,8 @@ extern Datum Ia3NoWording(void);
 
 /* The name of the task that a call refers to, palloc'd; NULL if its form has no task. */
 extern char *Ia3CallTaskName(const Ia3Call *call);
+/* The version that a call names beside the task; 0 in a form without one. */
+extern int Ia3CallVersion(const Ia3Call *call);
 
 /*
  * Looks up the task of a call and parses its first template, in the current memory context; NULL if the form of the
@@ -106,7 +124,10 @@ extern void Ia3QuestionMake(const Ia3Call *call, const Ia3CallTask *task, Ia3Que
 extern void Ia3CallInput(const Ia3Call *call, const Ia3CallTask *task, const Ia3PromptLists *lists,
                          Ia3Input *input);
 
-/* Parses the first template of the task, which must outlive the result. ERROR as for Ia3TemplatesParse. */
+/*
+ * Parses the first template of the task, which must outlive the result. ERROR as for Ia3TemplatesParse; for a fixed version 55000 if
+ * its recipe has no template, 54000 if it takes longer inputs than ia3.max_input_tokens_limit allows.
+ */
 extern Ia3CallTask *Ia3CallTaskMake(const Ia3Task *task);
 
 #endif

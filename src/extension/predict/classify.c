@@ -46,6 +46,7 @@ ask(const Ia3Call *call)
     if (question.task)
         Ia3TaskCheckBackbone(question.task);
     request = Ia3ScoreCreate(question.backbone);
+    Ia3ScoreSetInputTokens(request, Ia3TaskInputTokens(question.task));
     Ia3ScoreAddRow(request, Ia3ScoreAddAdapter(request, question.task),
                    Ia3ScoreAddChoices(request, &question.set), &question.input);
     result = Ia3ScoreRun(request);

@@ -43,6 +43,8 @@ static const struct {
     {"ia3_predict_text_above", IA3_CALL_TEXT, 1},
     {"ia3_predict_fields_above", IA3_CALL_FIELDS, 1},
     {"ia3_predict_fields_text_above", IA3_CALL_FIELDS_TEXT, 1},
+    {"ia3_predict_version_text", IA3_CALL_VERSION_TEXT},
+    {"ia3_predict_version_fields", IA3_CALL_VERSION_FIELDS},
     {"ia3_predict_set_text", IA3_CALL_TEXT, 1},
     {"ia3_predict_set_fields", IA3_CALL_FIELDS, 1},
     {"ia3_predict_set_fields_text", IA3_CALL_FIELDS_TEXT, 1},
@@ -57,9 +59,10 @@ static const char *const names[] = {
     "ia3_classify",        "ia3_classify_fields",    "ia3_classify_zero_shot", "ia3_predict",
     "ia3_predict_fields",  "ia3_predict_zero_shot",  "ia3_zero_shot",          "ia3_generate",
     "ia3_generate_fields", "ia3_generate_zero_shot", "ia3_predict_set",        "ia3_predict_set_fields",
+    "ia3_predict_version",
 };
 
-/* 55 functions (sampling is not batched here), times two in case of a second schema. */
+/* 59 functions (sampling is not batched here), times two in case of a second schema. */
 #define MAX_FUNCTIONS 120
 
 typedef struct KnownFunction {

@@ -130,10 +130,10 @@ is_safe_coercion(const CoerceViaIO *coercion)
 static bool
 call_may_fail(const FuncExpr *call, Ia3CallForm form)
 {
-    int input = Ia3CallNamesTask(&(Ia3Call){.form = form}) ? 1 : 0;
+    int input = Ia3CallInputArg(&(Ia3Call){.form = form});
     ListCell *lc;
 
-    if (form == IA3_CALL_FIELDS || form == IA3_CALL_GENERATE_FIELDS)
+    if (form == IA3_CALL_FIELDS || form == IA3_CALL_VERSION_FIELDS || form == IA3_CALL_GENERATE_FIELDS)
         return true;
     foreach (lc, call->args)
         if (foreach_current_index(lc) != input && !is_constant(lfirst(lc)))

@@ -18,6 +18,7 @@
 
 #include "common/version.h"
 #include "extension/client/client.h"
+#include "extension/guc.h"
 #include "extension/supervisor/shmem.h"
 #include "method.h"
 #include "versions.h"
@@ -222,6 +223,8 @@ make_recipe(const Average *a)
         Ia3JsonPutInteger(&recipe, "steps", 0); /* without "rendering" this is how lookups know (task.c) */
     else
         Ia3JsonPutString(&recipe, "rendering", "jsonb");
+    Ia3JsonPutInteger(&recipe, "max_input_tokens",
+                      first->recordedInputTokens ? first->recordedInputTokens : Ia3InputTokens());
     Ia3JsonPutString(&recipe, "truncate", Ia3TruncateName(first->truncate));
     Ia3JsonPutString(&recipe, "ia3_version", IA3_VERSION);
     return Ia3JsonEnd(&recipe);

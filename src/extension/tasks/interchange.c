@@ -191,6 +191,7 @@ make_recipe(const Import *import)
     if (import->choices)
         Ia3JsonPutStrings(&recipe, "choices", import->choices);
     Ia3WordingPut(import->wording, &recipe);
+    Ia3JsonPutInteger(&recipe, "max_input_tokens", Ia3InputTokens());
     Ia3JsonPutString(&recipe, "truncate", Ia3TruncateName(import->truncate));
     if (import->config)
         Ia3JsonPutJsonb(&recipe, "config", import->config);

@@ -15,39 +15,68 @@
 #include "catalog.h"
 #include "extension/client/client.h"
 #include "extension/client/text.h"
+#include "extension/guc.h"
 
 /*
- * $1 is the task, $2 the version, or NULL for the active one. Recipes of imported versions may lack the fields. The
+ * $1 is the task, $2 the version, or NULL for the active one; $4 is the most tokens that any input can have. Recipes of imported versions may lack the fields. The
  * query avoids IS DISTINCT FROM and CASE x WHEN, because these look for their operator in the search_path.
  */
-#define FROM_RECIPE(field, type)                                                                             \
-    "$2 IS NOT NULL AND COALESCE(pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) '" field "')"      \
+#define IN_RECIPE(field, type)                                                                               \
+    "COALESCE(pg_catalog.jsonb_typeof(a.recipe OPERATOR(pg_catalog.->) '" field "')"                         \
     " OPERATOR(pg_catalog.=) '" type "', false)"
+#define FROM_RECIPE(field, type) "$2 IS NOT NULL AND " IN_RECIPE(field, type)
 #define RECIPE_ARRAY(field)                                                                                  \
     "ARRAY(SELECT pg_catalog.jsonb_array_elements_text(a.recipe OPERATOR(pg_catalog.->) '" field "'))"
 #define OPTIONS "(a.recipe OPERATOR(pg_catalog.->>) 'method_options')"
+#define DIGEST                                                                                               \
+    "CASE WHEN " OPTIONS " IS NULL THEN a.digest ELSE pg_catalog.sha256(a.digest OPERATOR(pg_catalog.||)"    \
+    "  pg_catalog.convert_to(" OPTIONS ", 'UTF8')) END"
+#define AS_WRITTEN                                                                                           \
+    "a.recipe OPERATOR(pg_catalog.?) 'steps' AND NOT a.recipe OPERATOR(pg_catalog.?) 'rendering'"
+#define TOKENS "(a.recipe OPERATOR(pg_catalog.->>) 'max_input_tokens')::pg_catalog.numeric"
+#define INPUT_TOKENS                                                                                         \
+    "CASE WHEN " IN_RECIPE("max_input_tokens", "number") " THEN CASE WHEN " TOKENS                           \
+                                                         " OPERATOR(pg_catalog.>=) 16 AND " TOKENS           \
+                                                         " OPERATOR(pg_catalog.<=) $4 THEN " TOKENS          \
+                                                         "::pg_catalog.int4"                                 \
+                                                         " END END"
 
 /* clang-format off */
 static Ia3Query lookupQuery = {
-    .sql = "SELECT a.version, t.active_version,"
-           " CASE WHEN " OPTIONS " IS NULL THEN a.digest ELSE pg_catalog.sha256(a.digest OPERATOR(pg_catalog.||)"
-           "  pg_catalog.convert_to(" OPTIONS ", 'UTF8')) END, a.backbone_digest,"
+    .sql = "SELECT a.version, t.active_version, " DIGEST ", a.backbone_digest,"
            " CASE WHEN " FROM_RECIPE("backbone", "string")
            "  THEN a.recipe OPERATOR(pg_catalog.->>) 'backbone' ELSE t.backbone END,"
            " CASE WHEN " FROM_RECIPE("template", "array")
            "  THEN " RECIPE_ARRAY("template") " ELSE t.template END,"
            " CASE WHEN " FROM_RECIPE("choices", "array") " THEN " RECIPE_ARRAY("choices")
            "  WHEN " FROM_RECIPE("choices", "null") " THEN NULL ELSE t.choices END,"
-           " a.method,"
-           " a.recipe OPERATOR(pg_catalog.?) 'steps' AND NOT a.recipe OPERATOR(pg_catalog.?) 'rendering',"
+           " a.method, " AS_WRITTEN ","
            " a.recipe OPERATOR(pg_catalog.->>) 'truncate', " OPTIONS ", t.min_probability, a.temperature,"
            " CASE WHEN $2 IS NOT NULL THEN a.recipe OPERATOR(pg_catalog.->) 'verbalizers' ELSE t.verbalizers END,"
-           " CASE WHEN $2 IS NOT NULL THEN a.recipe OPERATOR(pg_catalog.->) 'descriptions' ELSE t.descriptions END"
+           " CASE WHEN $2 IS NOT NULL THEN a.recipe OPERATOR(pg_catalog.->) 'descriptions' ELSE t.descriptions END,"
+           " " INPUT_TOKENS
            " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
            "  AND a.version OPERATOR(pg_catalog.=) COALESCE($2, t.active_version)"
            " WHERE t.task OPERATOR(pg_catalog.=) $1",
-    .nArgs = 2,
-    .argTypes = {TEXTOID, INT4OID},
+    .nArgs = 4,
+    .argTypes = {TEXTOID, INT4OID, OIDOID, INT4OID},
+};
+
+/* The same columns from the recipe alone, for the role $3. Runs as the owner of the tables. */
+static Ia3Query versionQuery = {
+    .sql = "SELECT a.version, NULL::pg_catalog.int4, " DIGEST ", a.backbone_digest,"
+           " CASE WHEN " IN_RECIPE("backbone", "string") " THEN a.recipe OPERATOR(pg_catalog.->>) 'backbone' END,"
+           " CASE WHEN " IN_RECIPE("template", "array") " THEN " RECIPE_ARRAY("template") " END,"
+           " CASE WHEN " IN_RECIPE("choices", "array") " THEN " RECIPE_ARRAY("choices") " END,"
+           " a.method, " AS_WRITTEN ","
+           " a.recipe OPERATOR(pg_catalog.->>) 'truncate', " OPTIONS ", NULL::pg_catalog.float8, a.temperature,"
+           " a.recipe OPERATOR(pg_catalog.->) 'verbalizers', a.recipe OPERATOR(pg_catalog.->) 'descriptions',"
+           " " INPUT_TOKENS
+           " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
+           "  AND a.version OPERATOR(pg_catalog.=) $2"
+           " WHERE t.task OPERATOR(pg_catalog.=) $1 AND ia3.task_readable(t.owner, t.readers, $3)",
+    .nArgs = 4,
+    .argTypes = {TEXTOID, INT4OID, OIDOID, INT4OID},
 };
 /* clang-format on */
 
@@ -132,12 +161,12 @@ copy_digest(uint8 *dst, Datum value)
 
 /* Raises the ERROR that says why there is no version to use. */
 static void
-raise_missing(const Ia3TaskReference *ref, uint64 found)
+raise_missing(const Ia3TaskReference *ref, uint64 found, bool fixed)
 {
     if (found == 0)
         ereport(ERROR,
                 (errcode(ERRCODE_UNDEFINED_OBJECT), errmsg("ia3 task \"%s\" does not exist", ref->name)));
-    if (ref->version != 0)
+    if (ref->version != 0 || fixed)
         ereport(ERROR, (errcode(ERRCODE_UNDEFINED_OBJECT),
                         errmsg("version %d of ia3 task \"%s\" does not exist", ref->version, ref->name)));
     ereport(ERROR,
@@ -156,8 +185,10 @@ fill_task(Ia3Task *task)
     task->version = DatumGetInt32(Ia3QueryColumn(1, &isNull));
     copy_digest(task->digest, Ia3QueryColumn(3, &isNull));
     copy_digest(task->backboneDigest, Ia3QueryColumn(4, &isNull));
-    task->backbone = TextDatumGetCString(Ia3QueryColumn(5, &isNull));
-    task->templates = Ia3StringsFromArray(Ia3QueryColumn(6, &isNull), "template");
+    value = Ia3QueryColumn(5, &isNull);
+    task->backbone = isNull ? NULL : TextDatumGetCString(value);
+    value = Ia3QueryColumn(6, &isNull);
+    task->templates = isNull || task->backbone == NULL ? NULL : Ia3StringsFromArray(value, "template");
     value = Ia3QueryColumn(7, &isNull);
     task->choices = isNull ? NULL : Ia3StringsFromArray(value, "choices");
     task->method = TextDatumGetCString(Ia3QueryColumn(8, &isNull));
@@ -171,28 +202,46 @@ fill_task(Ia3Task *task)
     value = Ia3QueryColumn(13, &isNull);
     task->temperature = isNull ? 0 : DatumGetFloat8(value);
     task->wording = Ia3WordingMake(Ia3QueryJsonb(14), Ia3QueryJsonb(15));
+    value = Ia3QueryColumn(16, &isNull);
+    task->recordedInputTokens = isNull ? 0 : DatumGetInt32(value);
     task->label = psprintf("%s@%d", task->name, task->version);
 }
 
+/* Runs the query, as the owner of the tables for a version as it was stored; returns the number of rows. */
+static uint64
+run_lookup(const Ia3TaskReference *ref, bool fixed, bool readOnly)
+{
+    Ia3Identity caller = {InvalidOid};
+    Datum values[4];
+    char nulls[4] = {' ', ref->version == 0 && !fixed ? 'n' : ' ', fixed ? ' ' : 'n', ' '};
+    uint64 found;
+
+    if (fixed)
+        caller = Ia3BecomeTableOwner();
+    values[0] = CStringGetTextDatum(ref->name);
+    values[1] = Int32GetDatum(ref->version);
+    values[2] = ObjectIdGetDatum(caller.user);
+    values[3] = Int32GetDatum(IA3_MAX_INPUT_TOKENS);
+    found = Ia3QueryRun(fixed ? &versionQuery : &lookupQuery, values, nulls, readOnly);
+    if (fixed)
+        Ia3BecomeAgain(caller);
+    return found;
+}
+
 static Ia3Task *
-lookup(const char *reference, bool readOnly, bool missingOk)
+lookup(const Ia3TaskReference *ref, bool fixed, bool readOnly, bool missingOk)
 {
     MemoryContext caller = CurrentMemoryContext;
-    Ia3TaskReference ref = Ia3TaskParseReference(reference);
     Ia3Task *task = palloc0(sizeof(Ia3Task));
-    Datum values[2];
-    char nulls[2] = {' ', ref.version == 0 ? 'n' : ' '};
     uint64 found;
     bool isNull = true;
 
     Ia3SpiConnect();
-    values[0] = CStringGetTextDatum(ref.name);
-    values[1] = Int32GetDatum(ref.version);
-    found = Ia3QueryRun(&lookupQuery, values, nulls, readOnly);
+    found = run_lookup(ref, fixed, readOnly);
     if (found > 0)
         (void) Ia3QueryColumn(1, &isNull);
     if (isNull && !missingOk)
-        raise_missing(&ref, found);
+        raise_missing(ref, found, fixed);
     if (isNull) {
         Ia3SpiFinish();
         MemoryContextSwitchTo(caller);
@@ -200,23 +249,49 @@ lookup(const char *reference, bool readOnly, bool missingOk)
     }
 
     MemoryContextSwitchTo(caller);
-    task->name = ref.name;
+    task->name = ref->name;
+    task->fixed = fixed;
     fill_task(task);
     Ia3SpiFinish();
     MemoryContextSwitchTo(caller);
     return task;
 }
 
+static Ia3Task *
+lookup_reference(const char *reference, bool readOnly, bool missingOk)
+{
+    Ia3TaskReference ref = Ia3TaskParseReference(reference);
+
+    return lookup(&ref, false, readOnly, missingOk);
+}
+
 Ia3Task *
 Ia3TaskLookup(const char *reference)
 {
-    return lookup(reference, true, false);
+    return lookup_reference(reference, true, false);
 }
 
 Ia3Task *
 Ia3TaskLookupIfExists(const char *reference)
 {
-    return lookup(reference, true, true);
+    return lookup_reference(reference, true, true);
+}
+
+Ia3Task *
+Ia3TaskLookupVersion(const char *name, int version, bool missingOk)
+{
+    Ia3TaskReference ref = {pstrdup(name), version};
+
+    Ia3TaskCheckName(name);
+    return lookup(&ref, true, true, missingOk);
+}
+
+int
+Ia3TaskInputTokens(const Ia3Task *task)
+{
+    if (task == NULL || !task->fixed)
+        return Ia3InputTokens();
+    return task->recordedInputTokens > 0 ? task->recordedInputTokens : IA3_UNRECORDED_INPUT_TOKENS;
 }
 
 typedef struct DetachedLookup {
@@ -245,7 +320,7 @@ Ia3TaskLookupDetached(const char *reference)
 Ia3Task *
 Ia3TaskLookupLatest(const char *reference)
 {
-    return lookup(reference, false, false);
+    return lookup_reference(reference, false, false);
 }
 
 /* The first bytes suffice to tell digests apart in a message. */

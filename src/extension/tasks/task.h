@@ -38,7 +38,9 @@ typedef struct Ia3Task {
         minProbability; /* ia3_predict returns no choice that is less likely, unless it is told to; 0: any */
     double
         temperature; /* what scores are divided by before they become probabilities; 0: the version is not calibrated */
-    Ia3Truncate truncate; /* IA3_TRUNCATE_END for versions whose recipe has no "truncate" */
+    Ia3Truncate truncate;    /* IA3_TRUNCATE_END for versions whose recipe has no "truncate" */
+    int recordedInputTokens; /* the maximum of an input that its recipe records; 0: none */
+    bool fixed; /* looked up by Ia3TaskLookupVersion: neither settings nor ia3.task say how it is asked */
 } Ia3Task;
 
 /* ERROR 42602 for a name that no task can have: empty, too long, with '@' or control characters, or "none". */
@@ -66,6 +68,19 @@ extern Ia3Task *Ia3TaskLookupIfExists(const char *reference);
 extern Ia3Task *Ia3TaskLookupDetached(const char *reference);
 /* The same as Ia3TaskLookup with a new snapshot, for use after waiting for a lock. */
 extern Ia3Task *Ia3TaskLookupLatest(const char *reference);
+
+/*
+ * Looks up a version as it was stored: everything comes from its recipe, and of ia3.task nothing matters but who may
+ * read the task. `templates` is NULL if the recipe has no backbone or no template, and `minProbability` is 0. The setting
+ * row_security does not matter either, since dumps are restored without it. ERROR 42704 as above, 42602 for a name that no task can
+ * have; with `missingOk` the result is NULL instead of 42704.
+ */
+extern Ia3Task *Ia3TaskLookupVersion(const char *name, int version, bool missingOk);
+
+/* What an input of versions may have that do not say it: the setting's default, which never changes. */
+#define IA3_UNRECORDED_INPUT_TOKENS 512
+/* The maximum number of tokens of an input: ia3.max_input_tokens, or, of a fixed version, what was recorded with it. */
+extern int Ia3TaskInputTokens(const Ia3Task *task);
 
 /*
  * Waits for the engine of the task's backbone if it is loading. ERROR 55000 when it runs another backbone than the

@@ -149,6 +149,8 @@ make_recipe(const Calibrating *c)
     Ia3JsonPutString(&json, "calibrated_version", c->version->label);
     Ia3JsonPutStrings(&json, "template", c->version->templates);
     Ia3JsonPutStrings(&json, "choices", c->version->choices);
+    if (c->version->recordedInputTokens == 0)
+        Ia3JsonPutInteger(&json, "max_input_tokens", c->job.maxInputTokens);
     Ia3WordingPut(c->version->wording, &json);
     Ia3JsonPutString(&json, "backbone", c->version->backbone);
     return DirectFunctionCall2(jsonb_concat, recorded, Ia3JsonEnd(&json));
