@@ -511,6 +511,102 @@ CREATE FUNCTION @extschema@.ia3_unwatch(
     AS 'MODULE_PATHNAME' LANGUAGE C;
 COMMENT ON FUNCTION @extschema@.ia3_unwatch IS 'drops the triggers of ia3_watch, of one column or of all';
 
+-- Rows that watches of mode 'deferred' will label. Statements that change watched rows only add entries, and the workers delete
+-- them: so it is vacuumed early, for its size and not for the part of it that has changed, and is never worth analyzing. Its
+-- statements find what they need through the primary key, in the order in which the entries came. Not dumped: it holds OIDs.
+CREATE TABLE ia3.watch_entry (
+    relation pg_catalog.oid NOT NULL,
+    label_column pg_catalog.text NOT NULL,
+    entry pg_catalog.int8 NOT NULL GENERATED ALWAYS AS IDENTITY,
+    key pg_catalog.text[] NOT NULL,
+    label pg_catalog.text,
+    queued_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    due pg_catalog.timestamptz NOT NULL DEFAULT '-infinity',
+    attempts pg_catalog.int4 NOT NULL DEFAULT 0,
+    error pg_catalog.text,
+    PRIMARY KEY (relation, label_column, entry)
+) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0,
+    autovacuum_analyze_scale_factor = 0, autovacuum_analyze_threshold = 1000000000);
+-- Of the entries that are set aside there are few, and they are looked for after every batch.
+CREATE INDEX watch_entry_set_aside ON ia3.watch_entry (relation, label_column)
+    WHERE due OPERATOR(pg_catalog.=) 'infinity';
+COMMENT ON TABLE ia3.watch_entry IS 'rows that wait for the watches of mode deferred; see ia3.watch_queue';
+COMMENT ON COLUMN ia3.watch_entry.relation IS 'OID of the watched table';
+COMMENT ON COLUMN ia3.watch_entry.label_column IS 'column that the watch fills';
+COMMENT ON COLUMN ia3.watch_entry.entry IS 'grows with every entry';
+COMMENT ON COLUMN ia3.watch_entry.key IS 'values of the columns of the table''s key';
+COMMENT ON COLUMN ia3.watch_entry.label IS 'label that the row had: another one has been set since by somebody else, and is kept';
+COMMENT ON COLUMN ia3.watch_entry.queued_at IS 'when the transaction began that changed the row';
+COMMENT ON COLUMN ia3.watch_entry.due IS 'not tried before; infinity: not tried again, unless ia3_watch_retry is called';
+COMMENT ON COLUMN ia3.watch_entry.attempts IS 'how often it has failed';
+COMMENT ON COLUMN ia3.watch_entry.error IS 'why it has failed last';
+
+-- Watches that cannot work at all at present: without an engine, or without their task.
+CREATE TABLE ia3.watch_failure (
+    relation pg_catalog.oid NOT NULL,
+    label_column pg_catalog.text NOT NULL,
+    attempts pg_catalog.int4 NOT NULL,
+    due pg_catalog.timestamptz NOT NULL,
+    error pg_catalog.text NOT NULL,
+    PRIMARY KEY (relation, label_column)
+) WITH (fillfactor = 50);
+COMMENT ON TABLE ia3.watch_failure IS 'watches of mode deferred that cannot label any row at present; see ia3.watch_queue';
+COMMENT ON COLUMN ia3.watch_failure.relation IS 'OID of the watched table';
+COMMENT ON COLUMN ia3.watch_failure.label_column IS 'column that the watch fills';
+COMMENT ON COLUMN ia3.watch_failure.attempts IS 'how often it has failed, one after the other';
+COMMENT ON COLUMN ia3.watch_failure.due IS 'not tried before';
+COMMENT ON COLUMN ia3.watch_failure.error IS 'why it has failed last';
+
+CREATE VIEW ia3.watch_queue WITH (security_barrier) AS
+    SELECT c.oid::pg_catalog.regclass AS relation, q.label_column, q.waiting, q.set_aside, q.oldest,
+           COALESCE(f.attempts, q.attempts) AS attempts,
+           GREATEST(f.due, NULLIF(q.due, '-infinity')) AS next_attempt,
+           COALESCE(f.error, q.error) AS last_error
+      FROM (SELECT e.relation, e.label_column,
+                   pg_catalog.count(*) FILTER (WHERE e.due OPERATOR(pg_catalog.<) 'infinity') AS waiting,
+                   pg_catalog.count(*) FILTER (WHERE e.due OPERATOR(pg_catalog.=) 'infinity') AS set_aside,
+                   pg_catalog.min(e.queued_at) AS oldest, pg_catalog.max(e.attempts) AS attempts,
+                   pg_catalog.min(e.due) FILTER (WHERE e.due OPERATOR(pg_catalog.<) 'infinity') AS due,
+                   (pg_catalog.array_agg(e.error ORDER BY e.entry DESC) FILTER (WHERE e.error IS NOT NULL))[1] AS error
+              FROM ia3.watch_entry e GROUP BY e.relation, e.label_column) q
+      JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) q.relation
+      LEFT JOIN ia3.watch_failure f ON f.relation OPERATOR(pg_catalog.=) q.relation
+           AND f.label_column OPERATOR(pg_catalog.=) q.label_column
+     WHERE pg_catalog.pg_has_role(c.relowner, 'USAGE');
+COMMENT ON VIEW ia3.watch_queue IS 'what waits for the watches of mode deferred, for the owners of the tables';
+COMMENT ON COLUMN ia3.watch_queue.relation IS 'watched table';
+COMMENT ON COLUMN ia3.watch_queue.label_column IS 'column that the watch fills';
+COMMENT ON COLUMN ia3.watch_queue.waiting IS 'entries that wait; a row has one for every statement that changed it';
+COMMENT ON COLUMN ia3.watch_queue.set_aside IS 'entries that have failed too often; ia3_watch_retry lets them be tried again';
+COMMENT ON COLUMN ia3.watch_queue.oldest IS 'when the oldest entry was made';
+COMMENT ON COLUMN ia3.watch_queue.attempts IS 'how often the watch, or else one of the rows, has failed; 0: never';
+COMMENT ON COLUMN ia3.watch_queue.next_attempt IS 'when the next entry is tried, if none is due now';
+COMMENT ON COLUMN ia3.watch_queue.last_error IS 'why the watch, or else a row, has failed last';
+CREATE VIEW ia3.watch_failed_rows WITH (security_barrier) AS
+    SELECT c.oid::pg_catalog.regclass AS relation, e.label_column, e.key, e.queued_at, e.attempts,
+           e.due OPERATOR(pg_catalog.=) 'infinity' AS set_aside, NULLIF(e.due, 'infinity') AS next_attempt, e.error
+      FROM ia3.watch_entry e JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) e.relation
+     WHERE e.attempts OPERATOR(pg_catalog.>) 0 AND pg_catalog.pg_has_role(c.relowner, 'USAGE');
+COMMENT ON VIEW ia3.watch_failed_rows IS 'rows that the watches of mode deferred could not label, for the owners of the tables';
+COMMENT ON COLUMN ia3.watch_failed_rows.relation IS 'watched table';
+COMMENT ON COLUMN ia3.watch_failed_rows.label_column IS 'column that the watch fills';
+COMMENT ON COLUMN ia3.watch_failed_rows.key IS 'values of the columns of the table''s key';
+COMMENT ON COLUMN ia3.watch_failed_rows.queued_at IS 'when the transaction began that changed the row';
+COMMENT ON COLUMN ia3.watch_failed_rows.attempts IS 'how often it has failed';
+COMMENT ON COLUMN ia3.watch_failed_rows.set_aside IS 'whether it is not tried again, unless ia3_watch_retry is called';
+COMMENT ON COLUMN ia3.watch_failed_rows.next_attempt IS 'when it is tried again';
+COMMENT ON COLUMN ia3.watch_failed_rows.error IS 'why it has failed last';
+GRANT SELECT ON ia3.watch_queue, ia3.watch_failed_rows TO PUBLIC;
+
+CREATE FUNCTION @extschema@.ia3_watch_retry(
+    relation pg_catalog.regclass,
+    label_column pg_catalog.text DEFAULT NULL
+)
+    RETURNS pg_catalog.int8
+    AS 'MODULE_PATHNAME' LANGUAGE C;
+COMMENT ON FUNCTION @extschema@.ia3_watch_retry IS
+    'lets rows that a watch could not label be tried again at once; returns how many';
+
 --
 -- Cross-validation: training runs that each leave out some of the rows and predict them. Nothing is stored. The options
 -- from template on are those of ia3_train, in its order; like training, these functions need a grant.

@@ -379,7 +379,6 @@ SELECT ia3_watch('tickets', NULL, 'body', 'topic');
 SELECT ia3_watch('tickets', 'watch_topic', NULL, 'topic');
 SELECT ia3_watch('tickets', 'watch_topic', 'body', NULL);
 SELECT ia3_watch('tickets', 'watch_topic', 'body', 'topic', mode => NULL);
-SELECT ia3_watch('tickets', 'watch_topic', 'body', 'topic', mode => 'deferred');
 SELECT ia3_watch('tickets', 'watch_topic', 'body', 'topic', mode => 'Direct');
 SELECT ia3_watch(0, 'watch_topic', 'body', 'topic');
 SELECT ia3_watch('expected', 'watch_topic', 'body', 'topic');

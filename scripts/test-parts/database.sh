@@ -16,7 +16,7 @@ copy_backbone() {
 # start_cluster [SETTING...]: with this backbone, so that no result depends on the one that ia3 comes with.
 start_cluster() {
     copy_backbone
-    ia3_cluster_start "ia3.backbones = 'default=$IA3_TMP/backbone'" "$@"
+    ia3_cluster_start "ia3.backbones = 'default=$IA3_TMP/backbone'" "ia3.watch_attempts = 2" "$@"
 }
 
 need_cluster() {

@@ -26,6 +26,9 @@ int Ia3HangTimeout = 60;
 int Ia3StartTimeout = 60000;
 char *Ia3Backbone = NULL;
 int Ia3BatchRows = 256;
+int Ia3WatchAttempts = 5;
+int Ia3WatchTimeout = 60;
+int Ia3WatchQueueLimit = 1000000;
 bool Ia3EnableBatching = true;
 
 static void
@@ -100,11 +103,27 @@ define_session_settings(void)
                              &Ia3EnableBatching, true, PGC_USERSET, 0, NULL, NULL, NULL);
 }
 
+static void
+define_watch_settings(void)
+{
+    DefineCustomIntVariable("ia3.watch_queue_limit", "Maximum number of rows that wait for a deferred watch.",
+                            "Statements that would add more of them fail. 0 means no limit.",
+                            &Ia3WatchQueueLimit, 1000000, 0, INT_MAX, PGC_SUSET, 0, NULL, NULL, NULL);
+    DefineCustomIntVariable("ia3.watch_attempts",
+                            "How often a deferred watch tries to label a row before it sets it aside.", NULL,
+                            &Ia3WatchAttempts, 5, 1, 1000, PGC_SIGHUP, 0, NULL, NULL, NULL);
+    DefineCustomIntVariable("ia3.watch_timeout",
+                            "How long the expressions and triggers of a deferred watch may work on a batch.",
+                            "0 means no limit.", &Ia3WatchTimeout, 60, 0, INT_MAX / 1000, PGC_SIGHUP,
+                            GUC_UNIT_S, NULL, NULL, NULL);
+}
+
 void
 Ia3DefineSettings(GucStringCheckHook checkBackbones)
 {
     define_engine_settings(checkBackbones);
     define_session_settings();
+    define_watch_settings();
     MarkGUCPrefixReserved("ia3");
 }
 

@@ -16,6 +16,13 @@ extern int Ia3AdapterCacheSize; /* MB */
 extern int Ia3MemoryLimit;      /* MB, 0: none, -1: depending on the machine */
 extern int Ia3HangTimeout;      /* s, 0: engines are not watched */
 
+/* PGC_SIGHUP: the workers of deferred watches */
+extern int Ia3WatchAttempts; /* until a row that cannot be labelled is set aside */
+extern int Ia3WatchTimeout;  /* s, for expressions and triggers of a batch; 0: none */
+
+/* PGC_SUSET */
+extern int Ia3WatchQueueLimit; /* rows that may wait for a deferred watch; 0: any number */
+
 /* PGC_USERSET */
 extern char *Ia3Backbone;          /* of new tasks and zero-shot calls */
 extern int Ia3MaxInputTokens;      /* as set; Ia3InputTokens() is what counts */

@@ -12,6 +12,9 @@
 #include "utils/builtins.h"
 
 #include "common/version.h"
+#include "extension/label/watch_hook.h"
+#include "extension/label/watch_launcher.h"
+#include "extension/label/watch_shared.h"
 #include "extension/readahead/readahead.h"
 #include "extension/supervisor/backbones.h"
 #include "extension/supervisor/shmem.h"
@@ -38,6 +41,9 @@ _PG_init(void)
 
     Ia3ShmemInit();
     Ia3SupervisorRegister();
+    Ia3WatchShmemInit();
+    Ia3WatchLauncherInit();
+    Ia3WatchHookInit();
     Ia3ReadAheadInit();
 }
 

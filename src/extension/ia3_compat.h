@@ -58,6 +58,26 @@
 #define Ia3RawParser(text) raw_parser(text)
 #endif
 
+/* 14: hooks of ProcessUtility() are told whether they may change the tree */
+#if PG_VERSION_NUM >= 140000
+#define IA3_UTILITY_PARAMETERS                                                                               \
+    PlannedStmt *statement, const char *text, bool readOnlyTree, ProcessUtilityContext context,              \
+        ParamListInfo params, QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion
+#define IA3_UTILITY_ARGUMENTS statement, text, readOnlyTree, context, params, environment, dest, completion
+#else
+#define IA3_UTILITY_PARAMETERS                                                                               \
+    PlannedStmt *statement, const char *text, ProcessUtilityContext context, ParamListInfo params,           \
+        QueryEnvironment *environment, DestReceiver *dest, QueryCompletion *completion
+#define IA3_UTILITY_ARGUMENTS statement, text, context, params, environment, dest, completion
+#endif
+
+/* 16: one function for the owners of everything */
+#if PG_VERSION_NUM >= 160000
+#define Ia3OwnsDatabase(database, role) object_ownercheck(DatabaseRelationId, (database), (role))
+#else
+#define Ia3OwnsDatabase(database, role) pg_database_ownercheck((database), (role))
+#endif
+
 /* 15: EmitWarningsOnPlaceholders() became MarkGUCPrefixReserved() and then also forbids the prefix */
 #if PG_VERSION_NUM < 150000
 #define MarkGUCPrefixReserved(prefix) EmitWarningsOnPlaceholders(prefix)

@@ -253,6 +253,7 @@ def test_changes(driver, sql):
     expect(driver, watch, ["to_label", task, "body", "topic", "version", "probability", "length(body) > 0", "direct"], [(True,)])
     expect(driver, "INSERT INTO to_label (body) VALUES ({}) RETURNING topic", [TEXT], [(None,)])
     expect(driver, "SELECT count(topic) = count(*) FROM to_label", [], [(True,)])
+    expect(driver, "SELECT ia3_watch_retry({}, {})", ["to_label", "topic"], [(0,)])
     expect(driver, "SELECT ia3_unwatch({}, {}) IS NOT NULL", ["to_label", "topic"], [(True,)])
     sql.execute("DROP TABLE to_label", None)
     expect(driver, "SELECT ia3_activate({}, {}) IS NOT NULL", [task, 1], [(True,)])

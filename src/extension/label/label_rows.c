@@ -62,6 +62,15 @@ add_context(void *arg)
     errcontext("%s", row_name(c->table, c->id));
 }
 
+/* The engine's error of a row, as text. */
+static char *
+row_error(const Ia3ScoreResult *result)
+{
+    return result->detail != NULL && result->detail[0] != '\0'
+               ? psprintf("%s\nDETAIL:  %s", result->message, result->detail)
+               : pstrdup(result->message);
+}
+
 /* Predicts the rows that have been added, and begins again. */
 static void
 predict(Batch *b)
@@ -75,6 +84,10 @@ predict(Batch *b)
         Ia3Ranking *ranking;
         const char *best;
 
+        if (!results[k].ok && b->input->keepErrors) {
+            answers->errors[i] = row_error(&results[k]);
+            continue;
+        }
         if (!results[k].ok)
             Ia3ScoreCheck(&results[k], row_name(get_rel_name(DatumGetObjectId(answers->relations[i])),
                                                 (ItemPointer) DatumGetPointer(answers->ids[i])));
@@ -121,6 +134,7 @@ Ia3LabelPredict(Ia3LabelInput *input, const SPITupleTable *rows)
     answers->ids = palloc(sizeof(Datum) * n);
     answers->labels = palloc0(sizeof(Datum) * n);
     answers->probabilities = palloc0(sizeof(Datum) * n);
+    answers->errors = palloc0(sizeof(char *) * n);
     answers->noLabel = palloc(sizeof(bool) * n);
     answers->noProbability = palloc(sizeof(bool) * n);
     batch.row = palloc(sizeof(int) * n);

@@ -17,6 +17,7 @@ typedef struct Ia3LabelInput {
     const Ia3CallTask *task;
     Ia3CallForm form;
     Ia3ValueText text; /* of IA3_CALL_TEXT */
+    bool keepErrors;   /* of single rows that the engine refuses, as answers */
 } Ia3LabelInput;
 
 /* Answers for n rows, in their order, as arrays of SQL. A label is NULL if the input is, or no choice is likely enough. */
@@ -25,6 +26,7 @@ typedef struct Ia3LabelAnswers {
     Datum *relations, *ids;        /* oid, tid */
     Datum *labels, *probabilities; /* text, float8; the probability is that of the most likely choice */
     bool *noLabel, *noProbability;
+    char **errors; /* only with keepErrors; NULL: none */
 } Ia3LabelAnswers;
 
 /* How inputs of this type become calls: jsonb and json have fields, everything else is a text. */

@@ -13,6 +13,7 @@
 #include "catalog/objectaddress.h"
 #include "catalog/pg_class.h"
 #include "catalog/pg_inherits.h"
+#include "catalog/pg_type.h"
 #include "commands/defrem.h"
 #include "commands/trigger.h"
 #include "miscadmin.h"
@@ -27,6 +28,9 @@
 
 #include "label_expression.h"
 #include "label_watch.h"
+#include "watch_queue.h"
+#include "watch_shared.h"
+#include "extension/supervisor/shmem.h"
 #include "extension/tasks/catalog.h"
 #include "extension/tasks/task.h"
 
@@ -59,16 +63,22 @@ check_owner(Oid relation)
                        get_rel_name(relation));
 }
 
+void
+Ia3WatchCheckOwner(FunctionCallInfo fcinfo)
+{
+    if (PG_ARGISNULL(0))
+        ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("relation must not be null")));
+    check_owner(PG_GETARG_OID(0));
+}
+
 /* Opens a relation of the caller, locked as for creating a trigger: nobody may change its rows meanwhile. */
 static Relation
 open_own(FunctionCallInfo fcinfo)
 {
     Oid relation;
 
-    if (PG_ARGISNULL(0))
-        ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("relation must not be null")));
+    Ia3WatchCheckOwner(fcinfo); /* nobody else gets the lock */
     relation = PG_GETARG_OID(0);
-    check_owner(relation); /* nobody else gets the lock */
     LockRelationOid(relation, ShareRowExclusiveLock);
     check_owner(relation);
     return relation_open(relation, NoLock);
@@ -92,19 +102,58 @@ n_triggers(Relation relation)
     return relation->trigdesc ? relation->trigdesc->numtriggers : 0;
 }
 
+Ia3Watch *
+Ia3WatchFind(Relation relation, const char *label)
+{
+    for (int i = 0; i < n_triggers(relation); i++) {
+        const Trigger *trigger = watch_trigger(relation, i, label);
+
+        if (trigger != NULL)
+            return Ia3WatchRead(relation, trigger);
+    }
+    return NULL;
+}
+
 /* --- ia3_watch --- */
 
+/* A deferred watch works by itself, with the rights of the owner, so these must have a limit. */
 static void
-check_mode(FunctionCallInfo fcinfo)
+check_deferred(Relation relation)
 {
-    const char *mode = Ia3LabelText(fcinfo, ARG_MODE, "mode");
+    const Oid owner = relation->rd_rel->relowner;
 
-    if (strcmp(mode, "deferred") == 0)
-        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED), errmsg("mode \"deferred\" is not supported"),
-                        errhint("To label rows later, call ia3_label from time to time instead.")));
-    if (strcmp(mode, "direct") != 0)
+    Ia3RequirePreload();
+    if (superuser_arg(owner))
+        ereport(ERROR,
+                (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
+                 errmsg("deferred watches do not work for superusers"),
+                 errdetail("Table \"%s\" is owned by \"%s\", which is a superuser.",
+                           RelationGetRelationName(relation), GetUserNameFromId(owner, false)),
+                 errhint("Let an ordinary role own the table (ALTER TABLE ... OWNER TO), or use the mode "
+                         "\"direct\".")));
+    if (relation->rd_rel->relpersistence == RELPERSISTENCE_TEMP)
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("mode \"deferred\" is not supported for temporary tables"),
+                        errdetail("The worker that labels rows cannot read them.")));
+    if (!Ia3WatchHasLauncher())
+        ereport(WARNING,
+                (errmsg("rows will wait: the process that starts workers for deferred watches does not run"),
+                 errhint("You might need to increase max_worker_processes, and to restart the server.")));
+}
+
+/* Returns the mode as triggers have it. */
+static char *
+read_mode(FunctionCallInfo fcinfo, Relation relation)
+{
+    char *mode = Ia3LabelText(fcinfo, ARG_MODE, "mode");
+
+    if (strcmp(mode, "direct") == 0)
+        return NULL;
+    if (strcmp(mode, "deferred") != 0)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("invalid mode \"%s\"", mode),
-                        errhint("The only mode is \"direct\".")));
+                        errhint("The modes are \"direct\" and \"deferred\".")));
+    check_deferred(relation);
+    return mode;
 }
 
 static void
@@ -145,6 +194,19 @@ check_statement(const char *sql)
         elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
 }
 
+/* The same for a statement of Ia3WatchQueued. */
+static void
+check_queued(const char *sql, const Ia3WatchKey *key)
+{
+    Oid *types = palloc(sizeof(Oid) * (key->n + 2));
+
+    types[0] = INT4ARRAYOID;
+    for (int i = 1; i < key->n + 2; i++)
+        types[i] = TEXTARRAYOID;
+    if (SPI_prepare(sql, key->n + 2, types) == NULL)
+        elog(ERROR, "SPI_prepare failed: %s", SPI_result_code_string(SPI_result));
+}
+
 /* Says who is meant by errors of things that do not exist. */
 static void
 add_context(void *arg)
@@ -166,8 +228,10 @@ check_statements(Relation relation, const Ia3Watch *watch)
     task = Ia3TaskLookup(watch->task);
     register_transition_table(relation, IA3_WATCH_NEW);
     register_transition_table(relation, IA3_WATCH_OLD);
-    check_statement(Ia3WatchInserted(relation, watch, key));
+    check_statement(Ia3WatchInserted(relation, watch, key, true));
     check_statement(Ia3WatchUpdated(relation, watch, key, IA3_WATCH_BY_KEY));
+    if (Ia3WatchIsDeferred(watch))
+        check_queued(Ia3WatchQueued(relation, watch, key, true), key);
     SPI_freeplan(Ia3LabelPrepareUpdate(&watch->target, task->version));
     error_context_stack = context.previous;
     Ia3WatchBecomeCaller(caller);
@@ -218,7 +282,7 @@ ia3_watch(PG_FUNCTION_ARGS)
     target->probability = Ia3LabelText(fcinfo, ARG_PROBABILITY, NULL);
     target->condition = Ia3LabelText(fcinfo, ARG_CONDITION, NULL);
     watch.searchPath = pstrdup(namespace_search_path);
-    check_mode(fcinfo);
+    watch.mode = read_mode(fcinfo, relation);
     check_relation(relation, target);
     target->input = Ia3ExpressionQualify(target->relation, target->input, "input", false);
     if (target->condition)
@@ -237,21 +301,39 @@ ia3_watch(PG_FUNCTION_ARGS)
 
 /* --- ia3_unwatch --- */
 
+/* Removes what waits for a watch, and says so. Each of its triggers calls this. */
+static void
+clear_queue(Oid relation, const char *label)
+{
+    const int64 n = Ia3QueueClear(relation, label);
+
+    if (n > 0)
+        ereport(NOTICE, (errmsg("rows of table \"%s\" that waited are not labelled: " INT64_FORMAT,
+                                get_rel_name(relation), n),
+                         errhint("To label them, call ia3_label.")));
+    Ia3WatchCountSet(relation, label, 0);
+}
+
 Datum
 ia3_unwatch(PG_FUNCTION_ARGS)
 {
     Relation relation = open_own(fcinfo);
     const char *label = Ia3LabelText(fcinfo, 1, NULL);
-    const char *table = Ia3LabelTableName(RelationGetRelid(relation));
-    List *statements = NIL;
+    const Oid id = RelationGetRelid(relation);
+    const char *table = Ia3LabelTableName(id);
+    List *statements = NIL, *deferred = NIL;
     ListCell *lc;
 
     for (int i = 0; i < n_triggers(relation); i++) {
         const Trigger *trigger = watch_trigger(relation, i, label);
+        const Ia3Watch *watch = trigger ? Ia3WatchRead(relation, trigger) : NULL;
 
-        if (trigger != NULL)
-            statements = lappend(statements,
-                                 psprintf("DROP TRIGGER %s ON %s", quote_identifier(trigger->tgname), table));
+        if (watch == NULL)
+            continue;
+        statements =
+            lappend(statements, psprintf("DROP TRIGGER %s ON %s", quote_identifier(trigger->tgname), table));
+        if (Ia3WatchIsDeferred(watch))
+            deferred = lappend(deferred, watch->target.label);
     }
     if (statements == NIL && label != NULL)
         ereport(ERROR,
@@ -265,6 +347,8 @@ ia3_unwatch(PG_FUNCTION_ARGS)
     foreach (lc, statements)
         if (SPI_execute(lfirst(lc), false, 0) != SPI_OK_UTILITY)
             elog(ERROR, "DROP TRIGGER failed");
+    foreach (lc, deferred)
+        clear_queue(id, lfirst(lc));
     Ia3SpiFinish();
     PG_RETURN_VOID();
 }

@@ -1,6 +1,7 @@
 /*
  * label_watch_run.c
- *     ia3.watch_changes: the trigger function that labels the rows which a statement has inserted or updated.
+ *     ia3.watch_changes: the trigger function that labels the rows which a statement has inserted or updated, or has them queued
+ *     (watch_enqueue.c).
  *
  * It runs after the statement, once. The rows to be labelled are read and predicted as the owner of the table, in a
  * security-restricted operation; the UPDATE that stores the labels runs as the owner, too, as the actions of foreign keys do. It
@@ -79,36 +80,43 @@ is_own_statement(Oid relation, const char *label)
     return false;
 }
 
-/* Stores the answers as the owner of the table. */
-static void
-store(Run *run, const Ia3LabelAnswers *answers)
+void
+Ia3WatchStore(Relation relation, const Ia3Watch *watch, SPIPlanPtr update, const Ia3LabelAnswers *answers)
 {
-    const Ia3WatchCaller caller = Ia3WatchBecomeOwnerToStore(run->relation, run->watch);
-    Storing own = {RelationGetRelid(run->relation), run->watch->target.label, trigger_depth(), storing};
+    Storing own = {RelationGetRelid(relation), watch->target.label, trigger_depth(), storing};
 
-    run->phase = PHASE_STORE;
     storing = &own;
     PG_TRY();
     {
-        (void) Ia3LabelStore(run->update, RelationGetRelid(run->relation), answers);
+        (void) Ia3LabelStore(update, RelationGetRelid(relation), answers);
     }
     PG_FINALLY();
     {
         storing = own.outer;
     }
     PG_END_TRY();
+}
+
+/* Stores the answers as the owner of the table. */
+static void
+store(Run *run, const Ia3LabelAnswers *answers)
+{
+    const Ia3WatchCaller caller = Ia3WatchBecomeOwnerToStore(run->relation, run->watch);
+
+    run->phase = PHASE_STORE;
+    Ia3WatchStore(run->relation, run->watch, run->update, answers);
     Ia3WatchBecomeCaller(caller);
 }
 
 /* --- the owner --- */
 
 static Ia3WatchCaller
-become_owner(Relation relation, int flags, const char *searchPath)
+become(Oid role, int flags, const char *searchPath)
 {
     Ia3WatchCaller caller;
 
     GetUserIdAndSecContext(&caller.user, &caller.context);
-    SetUserIdAndSecContext(relation->rd_rel->relowner,
+    SetUserIdAndSecContext(role,
                            caller.context | flags | SECURITY_LOCAL_USERID_CHANGE | SECURITY_NOFORCE_RLS);
     caller.nest = NewGUCNestLevel();
     (void) set_config_option("search_path", searchPath, PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE, true, 0,
@@ -119,15 +127,27 @@ become_owner(Relation relation, int flags, const char *searchPath)
 Ia3WatchCaller
 Ia3WatchBecomeOwner(Relation relation)
 {
-    return become_owner(relation, SECURITY_RESTRICTED_OPERATION, "pg_catalog, pg_temp");
+    return Ia3WatchBecomeRole(relation->rd_rel->relowner, NULL);
+}
+
+/* Temporary tables, which may be the caller's, come last, unless the path says otherwise. */
+static const char *
+with_temporary(const char *searchPath)
+{
+    return searchPath[0] == '\0' ? "pg_temp" : psprintf("%s, pg_temp", searchPath);
+}
+
+Ia3WatchCaller
+Ia3WatchBecomeRole(Oid role, const char *searchPath)
+{
+    return become(role, SECURITY_RESTRICTED_OPERATION,
+                  searchPath ? with_temporary(searchPath) : "pg_catalog, pg_temp");
 }
 
 Ia3WatchCaller
 Ia3WatchBecomeOwnerToStore(Relation relation, const Ia3Watch *watch)
 {
-    /* the temporary tables of the caller come last, unless the path says otherwise */
-    return become_owner(
-        relation, 0, watch->searchPath[0] == '\0' ? "pg_temp" : psprintf("%s, pg_temp", watch->searchPath));
+    return become(relation->rd_rel->relowner, 0, with_temporary(watch->searchPath));
 }
 
 void
@@ -139,9 +159,8 @@ Ia3WatchBecomeCaller(Ia3WatchCaller caller)
 
 /* --- the statement's rows --- */
 
-/* How the rows before and after the UPDATE are matched. */
-static Ia3WatchPairs
-find_pairs(const Ia3WatchKey *key)
+Ia3WatchPairs
+Ia3WatchFindPairs(const Ia3WatchKey *key)
 {
     bool keysChanged, sameNumber, isNull;
 
@@ -155,9 +174,8 @@ find_pairs(const Ia3WatchKey *key)
     return sameNumber ? IA3_WATCH_BY_ORDER : IA3_WATCH_UNPAIRED;
 }
 
-/* The transition tables of a parent also have the rows of tables that inherit from it, which do not share its key. */
-static void
-check_children(Relation relation)
+void
+Ia3WatchCheckChildren(Relation relation)
 {
     if (relation->rd_rel->relkind == RELKIND_RELATION && has_subclass(RelationGetRelid(relation)) &&
         find_inheritance_children(RelationGetRelid(relation), NoLock) != NIL)
@@ -174,9 +192,9 @@ reading_statement(const Run *run)
 
     Ia3LabelCheckColumns(&run->watch->target);
     if (TRIGGER_FIRED_BY_INSERT(run->data->tg_event))
-        return Ia3WatchInserted(run->relation, run->watch, key);
-    check_children(run->relation);
-    return Ia3WatchUpdated(run->relation, run->watch, key, find_pairs(key));
+        return Ia3WatchInserted(run->relation, run->watch, key, true);
+    Ia3WatchCheckChildren(run->relation);
+    return Ia3WatchUpdated(run->relation, run->watch, key, Ia3WatchFindPairs(key));
 }
 
 /* Looks up the version, and prepares to predict inputs of this type and to store the answers. */
@@ -322,7 +340,10 @@ ia3_watch_changes(PG_FUNCTION_ARGS)
         elog(ERROR, "SPI_register_trigger_data failed");
     PG_TRY();
     {
-        label_changes(&run);
+        if (Ia3WatchIsDeferred(run.watch))
+            Ia3WatchEnqueue(data, run.watch);
+        else
+            label_changes(&run);
     }
     PG_FINALLY();
     {

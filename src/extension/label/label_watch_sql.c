@@ -40,6 +40,7 @@ static const Setting settings[] = {
     {"probability_column", offsetof(Ia3Watch, target.probability), false},
     {"condition", offsetof(Ia3Watch, target.condition), false},
     {"search_path", offsetof(Ia3Watch, searchPath), true},
+    {"mode", offsetof(Ia3Watch, mode), false},
 };
 
 static char **
@@ -93,6 +94,12 @@ Ia3WatchRead(Relation relation, const Trigger *trigger)
     return watch;
 }
 
+bool
+Ia3WatchIsDeferred(const Ia3Watch *watch)
+{
+    return watch->mode != NULL && strcmp(watch->mode, "deferred") == 0;
+}
+
 /* --- the key --- */
 
 /* Whether no two rows of the table can have the same values in the index, nor one without a value. */
@@ -140,12 +147,15 @@ make_key(Relation relation, Relation index)
     key->n = index->rd_index->indnkeyatts;
     key->columns = palloc(sizeof(char *) * key->n);
     key->equals = palloc(sizeof(char *) * key->n);
+    key->types = palloc(sizeof(char *) * key->n);
     for (int i = 0; i < key->n; i++) {
         const AttrNumber number = index->rd_index->indkey.values[i];
 
         key->columns[i] = pstrdup(
             quote_identifier(NameStr(TupleDescAttr(RelationGetDescr(relation), number - 1)->attname)));
         key->equals[i] = equals_operator(index, i);
+        key->types[i] = format_type_extended(TupleDescAttr(RelationGetDescr(relation), number - 1)->atttypid,
+                                             -1, FORMAT_TYPE_TYPEMOD_GIVEN | FORMAT_TYPE_FORCE_QUALIFY);
     }
     return key;
 }
@@ -203,20 +213,55 @@ put_condition(StringInfo sql, const Ia3Watch *watch)
         appendStringInfo(sql, " AND (\n%s\n)", watch->target.condition);
 }
 
+/* The values of a key as the text of an array. */
+static void
+put_key_text(StringInfo sql, const Ia3WatchKey *key, const char *table)
+{
+    appendStringInfoString(sql, "ARRAY[");
+    for (int i = 0; i < key->n; i++)
+        appendStringInfo(sql, "%spg_catalog.format('%%s', %s.%s)", i > 0 ? ", " : "", table, key->columns[i]);
+    appendStringInfoString(sql, "]::pg_catalog.text");
+}
+
+/* The label as a text, which may be NULL. */
+static void
+put_label_text(StringInfo sql, const Ia3Watch *watch, const char *table)
+{
+    const char *label = quote_identifier(watch->target.label);
+
+    appendStringInfo(sql, "CASE WHEN %s.%s IS NOT NULL THEN pg_catalog.format('%%s', %s.%s) END", table,
+                     label, table, label);
+}
+
+/* What is read of the rows that have to be labelled. */
+static void
+put_what(StringInfo sql, const Ia3Watch *watch, const Ia3WatchKey *key)
+{
+    if (Ia3WatchIsDeferred(watch)) {
+        appendStringInfoString(sql, "SELECT ");
+        put_key_text(sql, key, ROW);
+        appendStringInfoString(sql, ", ");
+        put_label_text(sql, watch, ROW);
+        appendStringInfoString(sql, " FROM ");
+    } else
+        appendStringInfo(sql, "SELECT " ROW ".tableoid, " ROW ".ctid, (\n%s\n) FROM ", watch->target.input);
+}
+
 char *
-Ia3WatchInserted(Relation relation, const Ia3Watch *watch, const Ia3WatchKey *key)
+Ia3WatchInserted(Relation relation, const Ia3Watch *watch, const Ia3WatchKey *key, bool compare)
 {
     StringInfoData sql;
 
     initStringInfo(&sql);
-    appendStringInfo(&sql, "SELECT " ROW ".tableoid, " ROW ".ctid, (\n%s\n) FROM ", watch->target.input);
+    put_what(&sql, watch, key);
     put_table(&sql, relation, watch);
     appendStringInfoString(&sql, " JOIN " IA3_WATCH_NEW " ON ");
     put_pairs(&sql, key, ROW, IA3_WATCH_NEW);
     appendStringInfo(&sql, " WHERE " ROW ".%s IS NULL", quote_identifier(watch->target.label));
     if (watch->target.version)
         appendStringInfo(&sql, " AND " ROW ".%s IS NULL", quote_identifier(watch->target.version));
-    put_condition(&sql, watch);
+    if (compare)
+        put_condition(&sql, watch);
     return sql.data;
 }
 
@@ -231,37 +276,50 @@ put_numbered(StringInfo sql, const Ia3WatchKey *key, const char *table, const ch
                      table, table);
 }
 
-/* What the rows before the UPDATE tell: input, label and condition. */
+/* What the rows before the UPDATE tell: the label, and with `compare` the input and the condition. */
 static char *
-old_columns(const Ia3Watch *watch)
+old_columns(const Ia3Watch *watch, bool compare)
 {
     StringInfoData out;
 
     initStringInfo(&out);
-    appendStringInfo(&out, ", (\n%s\n) AS ia3_input, " ROW ".%s AS ia3_label", watch->target.input,
-                     quote_identifier(watch->target.label));
-    if (watch->target.condition)
+    if (compare)
+        appendStringInfo(&out, ", (\n%s\n) AS ia3_input", watch->target.input);
+    appendStringInfo(&out, ", " ROW ".%s AS ia3_label", quote_identifier(watch->target.label));
+    if (compare && watch->target.condition)
         appendStringInfo(&out, ", (\n%s\n) AS ia3_condition", watch->target.condition);
     return out.data;
+}
+
+/* Whether the input has changed, or the condition has become true. */
+static void
+put_changed(StringInfo sql, const Ia3Watch *watch)
+{
+    appendStringInfo(sql,
+                     "(" IA3_WATCH_OLD ".ia3_number IS NULL OR pg_catalog.record_image_ne(ROW((\n%s\n)),"
+                     " ROW(" IA3_WATCH_OLD ".ia3_input))%s)",
+                     watch->target.input,
+                     watch->target.condition ? " OR " IA3_WATCH_OLD ".ia3_condition IS NOT TRUE" : "");
 }
 
 char *
 Ia3WatchUpdated(Relation relation, const Ia3Watch *watch, const Ia3WatchKey *key, Ia3WatchPairs pairs)
 {
     const char *label = quote_identifier(watch->target.label);
+    const bool compare = pairs != IA3_WATCH_UNCOMPARED;
     StringInfoData sql;
 
     initStringInfo(&sql);
-    appendStringInfo(&sql, "SELECT " ROW ".tableoid, " ROW ".ctid, (\n%s\n) FROM ", watch->target.input);
+    put_what(&sql, watch, key);
     put_table(&sql, relation, watch);
     appendStringInfoString(&sql, " JOIN ");
     put_numbered(&sql, key, IA3_WATCH_NEW, "");
     appendStringInfoString(&sql, " ON ");
     put_pairs(&sql, key, ROW, IA3_WATCH_NEW);
     appendStringInfoString(&sql, " LEFT JOIN ");
-    put_numbered(&sql, key, IA3_WATCH_OLD, old_columns(watch));
+    put_numbered(&sql, key, IA3_WATCH_OLD, old_columns(watch, compare));
     appendStringInfoString(&sql, " ON ");
-    if (pairs == IA3_WATCH_BY_KEY)
+    if (pairs == IA3_WATCH_BY_KEY || pairs == IA3_WATCH_UNCOMPARED)
         put_pairs(&sql, key, IA3_WATCH_NEW, IA3_WATCH_OLD);
     else if (pairs == IA3_WATCH_BY_ORDER)
         appendStringInfoString(&sql, IA3_WATCH_NEW ".ia3_number OPERATOR(pg_catalog.=) " IA3_WATCH_OLD
@@ -269,13 +327,11 @@ Ia3WatchUpdated(Relation relation, const Ia3Watch *watch, const Ia3WatchKey *key
     else
         appendStringInfoString(&sql, "false");
 
-    /* the input has changed, or the condition has become true */
-    appendStringInfo(&sql,
-                     " WHERE (" IA3_WATCH_OLD
-                     ".ia3_number IS NULL OR pg_catalog.record_image_ne(ROW((\n%s\n)),"
-                     " ROW(" IA3_WATCH_OLD ".ia3_input))%s)",
-                     watch->target.input,
-                     watch->target.condition ? " OR " IA3_WATCH_OLD ".ia3_condition IS NOT TRUE" : "");
+    appendStringInfoString(&sql, " WHERE ");
+    if (compare)
+        put_changed(&sql, watch);
+    else
+        appendStringInfoString(&sql, "true");
     /* a label that the statement has set is kept, and one without a version, which is somebody's own */
     appendStringInfo(&sql,
                      " AND (" ROW ".%s IS NULL OR (" IA3_WATCH_OLD ".ia3_number IS NULL OR"
@@ -284,7 +340,8 @@ Ia3WatchUpdated(Relation relation, const Ia3Watch *watch, const Ia3WatchKey *key
     if (watch->target.version)
         appendStringInfo(&sql, " AND " ROW ".%s IS NOT NULL", quote_identifier(watch->target.version));
     appendStringInfoString(&sql, ")");
-    put_condition(&sql, watch);
+    if (compare)
+        put_condition(&sql, watch);
     return sql.data;
 }
 
@@ -300,5 +357,67 @@ Ia3WatchKeysChanged(const Ia3WatchKey *key)
     appendStringInfoString(&sql,
                            ")), (SELECT pg_catalog.count(*) FROM " IA3_WATCH_NEW
                            ") OPERATOR(pg_catalog.=) (SELECT pg_catalog.count(*) FROM " IA3_WATCH_OLD ")");
+    return sql.data;
+}
+
+char *
+Ia3WatchMoved(const Ia3Watch *watch, const Ia3WatchKey *key)
+{
+    StringInfoData sql;
+
+    initStringInfo(&sql);
+    appendStringInfoString(&sql, "SELECT ");
+    put_key_text(&sql, key, IA3_WATCH_OLD);
+    appendStringInfoString(&sql, ", ");
+    put_key_text(&sql, key, IA3_WATCH_NEW);
+    appendStringInfoString(&sql, ", ");
+    put_label_text(&sql, watch, IA3_WATCH_NEW);
+    appendStringInfoString(
+        &sql, " FROM (SELECT *, pg_catalog.row_number() OVER () AS ia3_number FROM " IA3_WATCH_NEW
+              ") AS " IA3_WATCH_NEW
+              " JOIN (SELECT *, pg_catalog.row_number() OVER () AS ia3_number FROM " IA3_WATCH_OLD
+              ") AS " IA3_WATCH_OLD " ON " IA3_WATCH_NEW ".ia3_number OPERATOR(pg_catalog.=) " IA3_WATCH_OLD
+              ".ia3_number WHERE NOT (");
+    put_pairs(&sql, key, IA3_WATCH_NEW, IA3_WATCH_OLD);
+    appendStringInfoString(&sql, ")");
+    return sql.data;
+}
+
+/* The entries that the parameters hold: "(SELECT …) AS ia3_entry", with the key as values of its types. */
+static void
+put_entries(StringInfo sql, const Ia3WatchKey *key)
+{
+    appendStringInfoString(sql, "(SELECT ia3_number, ia3_label");
+    for (int i = 0; i < key->n; i++)
+        appendStringInfo(sql, ", CAST(%s AS %s) AS %s", key->columns[i], key->types[i], key->columns[i]);
+    appendStringInfoString(sql, " FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)");
+    for (int i = 0; i < key->n; i++)
+        appendStringInfo(sql, ", pg_catalog.unnest($%d)", i + 3);
+    appendStringInfoString(sql, ") AS ia3_all(ia3_number, ia3_label");
+    for (int i = 0; i < key->n; i++)
+        appendStringInfo(sql, ", %s", key->columns[i]);
+    appendStringInfoString(sql, ")) AS ia3_entry");
+}
+
+char *
+Ia3WatchQueued(Relation relation, const Ia3Watch *watch, const Ia3WatchKey *key, bool lock)
+{
+    StringInfoData sql;
+
+    initStringInfo(&sql);
+    appendStringInfo(&sql, "SELECT " ROW ".tableoid, " ROW ".ctid, (\n%s\n), ia3_entry.ia3_number FROM ",
+                     watch->target.input);
+    put_entries(&sql, key);
+    appendStringInfoString(&sql, " JOIN ");
+    put_table(&sql, relation, watch);
+    appendStringInfoString(&sql, " ON ");
+    put_pairs(&sql, key, ROW, "ia3_entry");
+    appendStringInfo(&sql,
+                     " WHERE (" ROW ".%s IS NULL OR pg_catalog.format('%%s', " ROW
+                     ".%s) OPERATOR(pg_catalog.=) ia3_entry.ia3_label)",
+                     quote_identifier(watch->target.label), quote_identifier(watch->target.label));
+    put_condition(&sql, watch);
+    if (lock)
+        appendStringInfoString(&sql, " FOR NO KEY UPDATE OF " ROW " SKIP LOCKED");
     return sql.data;
 }
