@@ -1836,6 +1836,9 @@ CREATE VIEW @extschema@.ia3_stat_engine AS
            s.outstanding
       FROM @extschema@.ia3_stat_engine() s;
 COMMENT ON VIEW @extschema@.ia3_stat_engine IS 'state and counters of the engines of all backbones';
+CREATE FUNCTION @extschema@.ia3_ready(backbone pg_catalog.text DEFAULT NULL) RETURNS pg_catalog.bool
+    AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE CALLED ON NULL INPUT PARALLEL SAFE;
+COMMENT ON FUNCTION @extschema@.ia3_ready IS 'whether an engine of the backbone (NULL: ia3.backbone) answers; never waits, never fails';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.backbone IS 'name of the backbone in ia3.backbones';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.path IS 'directory of the backbone, or its name on the hub, as configured';
 COMMENT ON COLUMN @extschema@.ia3_stat_engine.device IS

@@ -95,6 +95,8 @@ STATEMENTS = [
     ("SELECT * FROM ia3_cost(config => {}::jsonb, tokens => {}, method => {})", [CONFIG, 60, "ia3"]),
     ("SELECT * FROM ia3_cost(config => {}::jsonb, method => {}, keep_ratio => {})", [CONFIG, "fish", 0.01]),
     ("SELECT backbone, state FROM ia3_stat_engine()", []),
+    ("SELECT ia3_ready()", []),
+    ("SELECT ia3_ready(%s)", ["default"]),
     ("SELECT task FROM ia3_stat_progress_train()", []),
     ("SELECT task FROM ia3_stat_progress_label()", []),
 ]

@@ -80,6 +80,7 @@ test_mistakes(void **state)
                                       "info --backbone x --nonsense 1",
                                       "info --backbone x --threads many",
                                       "info --backbone x --dtype float16",
+                                      "info --backbone x --sha256 12ab",
                                       "train --backbone x --out y --steps 0",
                                       "train --backbone x --out y --learning-rate fast",
                                       "train --backbone x --out y --loss-averaging median"};
@@ -161,6 +162,12 @@ test_info_and_tokenize(void **state)
     const char *digest = strstr(output, "digest\t");
     assert_non_null(digest);
     assert_int_equal(strspn(digest + 7, "0123456789abcdef"), 64);
+    char sha256[65] = "";
+    memcpy(sha256, digest + 7, 64);
+    assert_int_equal(run("info" BACKBONE "--sha256 %s", sha256), 0);
+    sha256[63] = sha256[63] == '0' ? '1' : '0';
+    assert_int_equal(run("info" BACKBONE "--sha256 %s", sha256), 1);
+    assert_non_null(strstr(output, "the backbone's digest is not the one that is expected"));
     assert_int_equal(run("tokenize" BACKBONE "'Hello </s>'"), 0);
     assert_non_null(strstr(output, "\t1\t</s>\n"));
     assert_ptr_equal(strstr(output, "</s>"), output + strlen(output) - 5); /* once, at the end */

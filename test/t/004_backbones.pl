@@ -167,6 +167,26 @@ like(error_of(train('u', 1, q{init => 'on_other'})), qr/55000: adapter "on_other
     'one of another backbone is not');
 
 #
+# A backbone whose digest is not the one in its entry is not used.
+#
+my %digest = map { my $name = $_; $name => value("SELECT encode(backbone_digest, 'hex') FROM ia3_stat_engine WHERE backbone = '$name'") }
+    qw(default other);
+my $ready = q{SELECT ia3_ready() || ' ' || ia3_ready('default') || ' ' || ia3_ready('wrong') || ' ' || ia3_ready(NULL) || ' ' || ia3_ready('none')};
+is(value($ready), 'true true false true false', 'ia3_ready says which backbones answer');
+is(value("SET ia3.backbone = 'none'; SELECT ia3_ready()"), 'f', 'of the session');
+configure("default=$models/a:float32#sha256=" . uc($digest{default}) . ", twin=$models/a:float32, wrong=$models/other:float32#sha256=$digest{default}, other=$models/other\@cpu:float32#sha256=$digest{other}");
+wait_for_engines('default ready a, other ready other, twin ready a, wrong failed other', 'one backbone has another digest');
+is(value($ready), 'true true false true false', 'and is not ready');
+like(value(q{SELECT message FROM ia3_stat_engine WHERE backbone = 'wrong'}),
+    qr/the backbone's digest is not the one that is expected: The digest of "\Q$models\E\/other" is $digest{other}, and $digest{default} is expected. \(Use the same files on every server.\)/,
+    'which its state says');
+like(error_of("SET ia3.backbone = 'wrong'; SELECT ia3_zero_shot('the app crashes', ARRAY['billing', 'technical'])"),
+    qr/the backbone's digest is not the one that is expected/, 'and so does the error of a query');
+is(value(best('t')), $answer, 'the others answer as before');
+configure("default=$models/a:float32, twin=$models/a:float32, other=$models/other:float32");
+wait_for_engines('default ready a, other ready other, twin ready a', 'without digests each is used');
+
+#
 # Queries are running all the time while dtype and path change.
 #
 # bfloat16 needs a processor that supports it; on others, auto means the type that was used before

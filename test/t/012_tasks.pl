@@ -121,7 +121,8 @@ $standby->start;
 ok(wait_for_state($standby, 'default', 'ready'), 'a standby has its own engine');
 is($standby->safe_psql('postgres', sprintf $scores, 'both'), $before{both}, 'a standby gives the same scores');
 my ($status, undef, $stderr) = $standby->psql('postgres', train('both', 1));
-like($stderr, qr/cannot execute ia3_train\(\) during recovery/, 'a standby does not train');
+like($stderr, qr/cannot execute ia3_train\(\) during recovery\nHINT:  Execute it on the primary server./, 'a standby does not train');
+is($standby->safe_psql('postgres', q{SELECT ia3_ready(), ia3_ready('another')}), 't|f', 'a standby is ready');
 my $next = value(train('both', 3));
 $node->wait_for_catchup($standby);
 is($standby->safe_psql('postgres', q{SELECT active_version FROM ia3.task WHERE task = 'both'}),

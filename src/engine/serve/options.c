@@ -39,6 +39,7 @@ static const char help[] =
     "\n"
     "serve only:\n"
     "  --adapter-cache-size BYTES  memory for cached adapters (default 268435456)\n"
+    "  --sha256 HEX                fail unless the backbone's digest (info shows it) is this one\n"
     "  --status-fd N               file descriptor for status lines (\"loading PERCENT\", \"ready\", ...)\n"
     "  --death-fd N                file descriptor; the engine exits when it reports end of file\n"
     "\n"
@@ -64,6 +65,7 @@ enum {
     OPT_MAX_BATCH_TOKENS,
     OPT_ADAPTER_CACHE_SIZE,
     OPT_MEMORY_LIMIT,
+    OPT_SHA256,
     OPT_STATUS_FD,
     OPT_DEATH_FD,
     OPT_ADAPTER,
@@ -96,6 +98,7 @@ static const struct option long_options[] = {
     {"max-batch-tokens", required_argument, NULL, OPT_MAX_BATCH_TOKENS},
     {"adapter-cache-size", required_argument, NULL, OPT_ADAPTER_CACHE_SIZE},
     {"memory-limit", required_argument, NULL, OPT_MEMORY_LIMIT},
+    {"sha256", required_argument, NULL, OPT_SHA256},
     {"status-fd", required_argument, NULL, OPT_STATUS_FD},
     {"death-fd", required_argument, NULL, OPT_DEATH_FD},
     {"adapter", required_argument, NULL, OPT_ADAPTER},
@@ -263,6 +266,9 @@ set_option(ia3_options *o, int option, const char *value)
         return parse_size(value, &o->adapter_cache_size);
     case OPT_MEMORY_LIMIT:
         return parse_memory_limit(value, &o->memory_limit);
+    case OPT_SHA256:
+        o->sha256 = value;
+        return strlen(value) == 2 * IA3_DIGEST_LEN && strspn(value, "0123456789abcdef") == strlen(value);
     case OPT_STATUS_FD:
         return parse_int(value, 0, INT_MAX, &o->status_fd);
     case OPT_DEATH_FD:

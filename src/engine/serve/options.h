@@ -17,6 +17,7 @@ typedef struct ia3_options {
     int threads; /* 0: one per core */
     int max_batch_tokens;
     size_t adapter_cache_size, memory_limit;
+    const char *sha256;      /* hexadecimal, of the backbone; NULL: any */
     int status_fd, death_fd; /* -1 = none */
     const char *adapter, *choices, *out;
     int max_input_tokens;

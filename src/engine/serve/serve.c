@@ -88,6 +88,20 @@ load_weights(ia3_server *s, const ia3_checkpoint *ck, ia3_loading *l, ia3_error 
     return open_device(s, "cpu", ck, l, err);
 }
 
+/* Whether the backbone is the one that the options ask for, if they do. */
+static bool
+is_expected(const ia3_server *s, ia3_error *err)
+{
+    char hex[2 * IA3_DIGEST_LEN + 1];
+    for (int i = 0; i < IA3_DIGEST_LEN; i++)
+        snprintf(hex + (size_t) 2 * i, 3, "%02x", s->digest[i]);
+    if (s->options->sha256 == NULL || strcmp(s->options->sha256, hex) == 0)
+        return true;
+    ia3_fail(err, IA3_E_BAD_CHECKPOINT, "the backbone's digest is not the one that is expected");
+    ia3_fail_detail(err, "The digest of \"%s\" is %s, and %s is expected.", s->path, hex, s->options->sha256);
+    return ia3_fail_hint(err, "Use the same files on every server.");
+}
+
 bool
 ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3_error *err)
 {
@@ -111,7 +125,7 @@ ia3_server_load(ia3_server *s, void (*progress)(ia3_server *s, int percent), ia3
     l.from = 60;
     l.to = 100;
     ok = ia3_digest_end(digest, ok ? s->digest : NULL, loading_progress, &l, err) && ok;
-    ok = ok && ia3_checkpoint_unchanged(ck, err);
+    ok = ok && ia3_checkpoint_unchanged(ck, err) && is_expected(s, err);
     s->checkpoint = ck;
     return ok;
 }

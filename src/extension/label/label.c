@@ -29,6 +29,7 @@
 #include "label_target.h"
 #include "extension/supervisor/progress.h"
 #include "extension/tasks/procedure.h"
+#include "extension/tasks/writable.h"
 
 PG_FUNCTION_INFO_V1(ia3_label);
 
@@ -253,7 +254,7 @@ ia3_label(PG_FUNCTION_ARGS)
     Datum labelled;
     bool isNull = false;
 
-    PreventCommandIfParallelMode("ia3_label()");
+    Ia3CheckWritable("ia3_label()");
     if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "result type must be a row type");
     Ia3ProcedureBegin(&procedure, fcinfo, "ia3_label()");

@@ -1,6 +1,6 @@
 /*
  * backbones.c
- *     Parses ia3.backbones: "name=path[@device[|device...]][:dtype], ...".
+ *     Parses ia3.backbones: "name=path[@device[|device...]][:dtype][#sha256=digest], ...".
  *
  * A device is cpu, cuda (that is cuda:0), cuda:N or auto; "@cuda:1:bfloat16" is the device cuda:1, since a dtype begins
  * with a letter. A backbone with several devices has an engine for each. They must be of one kind: CPUs and GPUs round
@@ -21,6 +21,8 @@
 
 /* Bytes of the setting that a message shows, so that its end is never cut off. */
 #define MAX_QUOTED 200
+
+#define SHA256_PREFIX "#sha256="
 
 static const char *const knownDtypes[] = {"auto", "float32", "bfloat16", "int8"};
 
@@ -93,6 +95,34 @@ scan_name(Scanner *scan, Ia3BackboneSpec *spec)
              spec->name);
 }
 
+/* Whether the digest of the weights follows. */
+static bool
+at_sha256(const Scanner *scan)
+{
+    return strncmp(scan->p, SHA256_PREFIX, strlen(SHA256_PREFIX)) == 0;
+}
+
+/* Reads the digest, if there is one. Its letters become lower case. */
+static void
+scan_sha256(Scanner *scan, Ia3BackboneSpec *spec)
+{
+    size_t n;
+
+    skip_blanks(scan);
+    if (scan->error != NULL || !at_sha256(scan))
+        return;
+    scan->p += strlen(SHA256_PREFIX);
+    n = strspn(scan->p, "0123456789abcdefABCDEF");
+    if (n != sizeof spec->sha256 - 1) {
+        fail(scan, "The SHA-256 of backbone \"%s\" must have %d hexadecimal digits.", spec->name,
+             (int) sizeof spec->sha256 - 1);
+        return;
+    }
+    for (size_t i = 0; i < n; i++)
+        spec->sha256[i] = pg_tolower((unsigned char) scan->p[i]);
+    scan->p += n;
+}
+
 static void
 scan_quoted_path(Scanner *scan, Ia3BackboneSpec *spec)
 {
@@ -132,6 +162,8 @@ scan_path(Scanner *scan, Ia3BackboneSpec *spec)
     start = scan->p;
     end = start + strcspn(start, ",");
     for (; scan->p < end; scan->p++) {
+        if (at_sha256(scan))
+            break;
         if (*scan->p != '@' && *scan->p != ':')
             continue;
         if (memchr(scan->p, '/', end - scan->p) == NULL)
@@ -213,10 +245,10 @@ scan_device(Scanner *scan, const Ia3BackboneSpec *spec, DeviceName device)
         memmove(colon + 1, digits, strlen(digits) + 1);
     }
     skip_blanks(scan);
-    if (*scan->p != '\0' && *scan->p != ',' && *scan->p != ':' && *scan->p != '|')
+    if (*scan->p != '\0' && *scan->p != ',' && *scan->p != ':' && *scan->p != '|' && !at_sha256(scan))
         fail(scan,
              "Backbone \"%s\" names an invalid device: \"%.*s\". A path that contains \"@\" must be quoted.",
-             spec->name, Min(MAX_QUOTED, (int) strcspn(start, ",|")), start);
+             spec->name, Min(MAX_QUOTED, (int) strcspn(start, ",|#")), start);
 }
 
 /* Returns how many devices there are. */
@@ -252,7 +284,7 @@ scan_dtype(Scanner *scan, Ia3BackboneSpec *spec)
     scan->p++;
     skip_blanks(scan);
     start = scan->p;
-    scan->p += strcspn(scan->p, ",");
+    scan->p += strcspn(scan->p, ",#");
     copy_part(scan, "dtype", start, scan->p, spec->dtype, sizeof spec->dtype);
     if (scan->error != NULL)
         return;
@@ -356,6 +388,7 @@ scan_entry(Scanner *scan, Ia3BackboneSpec *specs, int *n)
         scan_dtype(scan, spec);
     if (scan->error == NULL)
         check_dtype(scan, spec, devices[0]);
+    scan_sha256(scan, spec);
     skip_blanks(scan);
     if (scan->error == NULL && *scan->p != '\0' && *scan->p != ',')
         fail(scan, "Unexpected \"%.40s\" after the path of backbone \"%s\".", scan->p, spec->name);

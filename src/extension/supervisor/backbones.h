@@ -20,6 +20,7 @@ typedef struct Ia3BackboneSpec {
     char path[MAXPGPATH]; /* absolute (a bare name has been resolved), or a name on the Hugging Face hub */
     char device[16];      /* "cpu", "cuda:0", "auto" */
     char dtype[16];       /* "auto", "float32", "bfloat16", "int8" */
+    char sha256[65];      /* the digest that the backbone must have, hexadecimal; empty: any */
     int nDevices;         /* of the backbone */
     int cpuEngines;       /* how many of them share the cores */
 } Ia3BackboneSpec;

@@ -94,6 +94,8 @@ prepare_arguments(Launch *launch, const Ia3BackboneSpec *spec, const Ia3EngineSe
     add_argument(launch, "--socket", socketPath);
     add_argument(launch, "--device", spec->device);
     add_argument(launch, "--dtype", spec->dtype);
+    if (spec->sha256[0] != '\0')
+        add_argument(launch, "--sha256", spec->sha256);
     add_number(launch, "--threads", settings->threads);
     add_number(launch, "--max-batch-tokens", settings->maxBatchTokens);
     add_number(launch, "--adapter-cache-size", (int64) settings->adapterCacheSize * 1024 * 1024);

@@ -81,7 +81,7 @@ is_as_configured(const Ia3Engine *engine, const Ia3BackboneSpec *spec)
 
     return same_name(engine, spec->name) && strcmp(own->path, spec->path) == 0 &&
            strcmp(own->device, spec->device) == 0 && strcmp(own->dtype, spec->dtype) == 0 &&
-           same_settings(&engine->settings, &settings);
+           strcmp(own->sha256, spec->sha256) == 0 && same_settings(&engine->settings, &settings);
 }
 
 static bool

@@ -22,6 +22,7 @@
 #include "extension/supervisor/shmem.h"
 #include "method.h"
 #include "versions.h"
+#include "writable.h"
 
 PG_FUNCTION_INFO_V1(ia3_average);
 
@@ -257,9 +258,7 @@ ia3_average(PG_FUNCTION_ARGS)
 
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
         PG_RETURN_NULL();
-    PreventCommandDuringRecovery("ia3_average()");
-    PreventCommandIfReadOnly("ia3_average()");
-    PreventCommandIfParallelMode("ia3_average()");
+    Ia3CheckWritable("ia3_average()");
     Ia3RequirePreload();
     a.task = text_to_cstring(PG_GETARG_TEXT_PP(0));
     Ia3TaskCheckName(a.task);

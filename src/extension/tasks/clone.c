@@ -14,6 +14,7 @@
 #include "catalog.h"
 #include "pretrain_lock.h"
 #include "versions.h"
+#include "writable.h"
 
 PG_FUNCTION_INFO_V1(ia3_rename);
 PG_FUNCTION_INFO_V1(ia3_copy);
@@ -86,9 +87,7 @@ static Ia3Query copyQuery = {
 static void
 read_names(FunctionCallInfo fcinfo, const char *function, char **task, char **name)
 {
-    PreventCommandDuringRecovery(function);
-    PreventCommandIfReadOnly(function);
-    PreventCommandIfParallelMode(function);
+    Ia3CheckWritable(function);
     *task = text_to_cstring(PG_GETARG_TEXT_PP(0));
     *name = text_to_cstring(PG_GETARG_TEXT_PP(1));
     Ia3TaskCheckName(*task);

@@ -21,6 +21,7 @@
 #include "catalog.h"
 #include "role.h"
 #include "versions.h"
+#include "writable.h"
 
 /* Everybody who looks at ia3.task pays for its readers. */
 #define MAX_READERS 10000
@@ -198,14 +199,6 @@ ia3_task_roles_exist(PG_FUNCTION_ARGS)
 }
 
 static void
-check_may_write(const char *function)
-{
-    PreventCommandDuringRecovery(function);
-    PreventCommandIfReadOnly(function);
-    PreventCommandIfParallelMode(function);
-}
-
-static void
 update_readers(Ia3Query *query, Datum task, Datum role)
 {
     Datum values[2] = {task, role};
@@ -234,7 +227,7 @@ check_reader(Datum task, const char *role, const char *name)
 Datum
 ia3_grant(PG_FUNCTION_ARGS)
 {
-    check_may_write("ia3_grant()");
+    Ia3CheckWritable("ia3_grant()");
     Ia3TaskCheckName(TextDatumGetCString(PG_GETARG_DATUM(0)));
     update_readers(&grantQuery, PG_GETARG_DATUM(0),
                    ObjectIdGetDatum(get_role_oid_or_public(NameStr(*PG_GETARG_NAME(1)))));
@@ -252,7 +245,7 @@ ia3_revoke(PG_FUNCTION_ARGS)
     bool everybody = strcmp(name, "public") == 0;
     const char *role = everybody ? "-" : Ia3RoleTextOfName(name);
 
-    check_may_write("ia3_revoke()");
+    Ia3CheckWritable("ia3_revoke()");
     Ia3TaskCheckName(TextDatumGetCString(PG_GETARG_DATUM(0)));
     if (!everybody && !OidIsValid(get_role_oid(name, true)))
         check_reader(PG_GETARG_DATUM(0), role, name);
@@ -283,7 +276,7 @@ ia3_reassign(PG_FUNCTION_ARGS)
     Datum values[2];
     uint64 n;
 
-    check_may_write("ia3_reassign()");
+    Ia3CheckWritable("ia3_reassign()");
     if (!OidIsValid(fromOid) && !superuser())
         raise_no_role(from);
     if (OidIsValid(fromOid))

@@ -28,6 +28,7 @@
 #include "json_text.h"
 #include "template.h"
 #include "versions.h"
+#include "writable.h"
 
 PG_FUNCTION_INFO_V1(ia3_export);
 PG_FUNCTION_INFO_V1(ia3_export_config);
@@ -239,9 +240,7 @@ import_adapter(FunctionCallInfo fcinfo, Jsonb *config)
 {
     Import import = {.config = config};
 
-    PreventCommandDuringRecovery("ia3_import()");
-    PreventCommandIfReadOnly("ia3_import()");
-    PreventCommandIfParallelMode("ia3_import()");
+    Ia3CheckWritable("ia3_import()");
     Ia3RequirePreload();
     import.task = text_to_cstring(PG_GETARG_TEXT_PP(0));
     Ia3TaskCheckName(import.task);

@@ -15,6 +15,7 @@
 
 #include "catalog.h"
 #include "versions.h"
+#include "writable.h"
 
 PG_FUNCTION_INFO_V1(ia3_activate);
 PG_FUNCTION_INFO_V1(ia3_drop);
@@ -37,9 +38,7 @@ writable_task(FunctionCallInfo fcinfo, const char *function)
 {
     char *task = text_to_cstring(PG_GETARG_TEXT_PP(0));
 
-    PreventCommandDuringRecovery(function);
-    PreventCommandIfReadOnly(function);
-    PreventCommandIfParallelMode(function);
+    Ia3CheckWritable(function);
     Ia3TaskCheckName(task);
     return task;
 }

@@ -18,6 +18,7 @@
 #include "json_text.h"
 #include "template.h"
 #include "versions.h"
+#include "writable.h"
 
 PG_FUNCTION_INFO_V1(ia3_export_task);
 PG_FUNCTION_INFO_V1(ia3_import_task);
@@ -265,9 +266,7 @@ import_task(Datum export, char *name)
     bool made;
     char *own;
 
-    PreventCommandDuringRecovery("ia3_import_task()");
-    PreventCommandIfReadOnly("ia3_import_task()");
-    PreventCommandIfParallelMode("ia3_import_task()");
+    Ia3CheckWritable("ia3_import_task()");
     own = check_export(export);
     if (name == NULL)
         name = own;

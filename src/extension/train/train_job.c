@@ -21,15 +21,14 @@
 #include "extension/tasks/adapter_request.h"
 #include "extension/tasks/catalog.h"
 #include "extension/tasks/versions.h"
+#include "extension/tasks/writable.h"
 
 #define NOTICE_INTERVAL_MS 2000
 
 void
 Ia3TrainPrevent(const char *function)
 {
-    PreventCommandDuringRecovery(function);
-    PreventCommandIfReadOnly(function);
-    PreventCommandIfParallelMode(function);
+    Ia3CheckWritable(function);
     Ia3RequirePreload();
 }
 
