@@ -56,7 +56,7 @@ class Engine:
         """rows: (adapter index, choice set index, text as bytes)"""
         out = [struct.pack("<II", max_tokens, len(digests)), *digests, struct.pack("<I", len(choice_sets))]
         for choices in choice_sets:
-            out.append(struct.pack("<I", len(choices)))
+            out.append(struct.pack("<BI", 0, len(choices)))
             out += [put_str(c) for c in choices]
         out.append(struct.pack("<I", len(rows)))
         for adapter, choices, text in rows:

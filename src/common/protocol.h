@@ -27,7 +27,7 @@
 #include <stdint.h>
 
 #define IA3_PROTOCOL_MAGIC   0x50334149u /* "IA3P" */
-#define IA3_PROTOCOL_VERSION 16
+#define IA3_PROTOCOL_VERSION 17
 #define IA3_FRAME_HEADER     9 /* length, type, request */
 #define IA3_MAX_FRAME                                                                                        \
     (512u * 1024 * 1024) /* twice as much must be a little more than palloc's limit at most (layouts.c) */
@@ -49,6 +49,8 @@
 #define IA3_MAX_LINEAR  (1u << 24) /* see LINEAR; a fold takes seconds then */
 #define IA3_MAX_WEIGHT  1e12       /* of a training example */
 #define IA3_TOKEN_BYTES 64u        /* pieces are short; usual ones have fewer bytes */
+#define IA3_ANSWER_YES  "yes"      /* see CHOICES */
+#define IA3_ANSWER_NO   "no"
 
 typedef enum Ia3Message {
     /* requests */
@@ -105,14 +107,20 @@ typedef enum Ia3Message {
  *          may lack options. The digest by which requests name an adapter is the SHA-256 of its safetensors if the record
  *          has no options, else the SHA-256 of that digest followed by the options, byte by byte as in PUT_ADAPTER.
  *
+ * CHOICES. A choice set is `u8 kind, list<str choice>`. Of a set of kind 0 one choice is right. Kind 1 is a multi-label set:
+ *          each choice is a label, which may be right or not, whatever the others are. What is computed for it are two
+ *          targets, the choice followed by " " IA3_ANSWER_YES and by " " IA3_ANSWER_NO. The tokens that both begin with are
+ *          given to the decoder, and only those after them are scored.
+ *
  * SCORE:   u32 max_input_tokens
  *          list<digest>                      adapters used; all zero bytes = the bare backbone
- *          list<list<str choice>>            choice sets
+ *          list<choice set>
  *          list<u32 adapter index, u32 choice set index, input>   rows
  *          An adapter must have been trained on this backbone. PUT_ADAPTER fails for tensors that do not have the
  *          backbone's shapes; the backend compares the digests of backbones.
  * SCORE_OK: per row, in order: u8 ok; if 1: list<f64 score> in the order of the choices, score = mean
- *          log-likelihood per token of the choice, </s> included (natural logarithm);
+ *          log-likelihood per token of the choice, </s> included (natural logarithm); of a multi-label set, that of the
+ *          answer "yes" less that of the answer "no", over the tokens that are scored;
  *          if 0: u32 Ia3ErrorCode, str message, str detail, str hint
  *          After all rows: f64 FLOPs (cost.h) that these rows took. What several rows share counts for one of them.
  * MISSING: the reply instead of SCORE_OK when nothing was computed because adapters are not cached. Adapters from
@@ -129,11 +137,12 @@ typedef enum Ia3Message {
  *                                            bytes = none
  *          u32 stop                          pause after this step; 0 = do not pause
  *          str state                         the state from an earlier TRAIN_OK, to continue; empty = a new run
- *          list<list<str choice>>            choice sets
+ *          list<choice set>
  *          list<list<u32>>                   nothing, or of each set how many of its choices, in their order, are
  *                                            verbalizers of each label; an empty list: each choice is a label
- *          list<u32 choice set index, u32 label index in the set, list<input>>   examples; the inputs are the
- *          example rendered with each template, at least one
+ *          list<u32 choice set index, list<u32 label index in the set>, list<input>>   examples; the right labels are one,
+ *          or, of a multi-label set, any number in ascending order; the inputs are the example rendered with each template,
+ *          at least one
  *          list<f64 weight>                  of the examples in their order, or empty: all weigh the same. A weight is a
  *                                            number from 0 to IA3_MAX_WEIGHT; one at least is positive. Only ratios matter
  *          u8 early_stopping (Ia3EarlyStopping)    not with `stop` or a state

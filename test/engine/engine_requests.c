@@ -11,11 +11,12 @@
 #include <cmocka.h>
 
 static void
-put_set(ia3_writer *w, const char *const *choices)
+put_set(ia3_writer *w, const char *const *choices, bool multi_label)
 {
     uint32_t n = 0;
     while (choices[n])
         n++;
+    ia3_put_u8(w, multi_label);
     ia3_put_u32(w, n);
     for (uint32_t i = 0; i < n; i++)
         test_put_text(w, choices[i]);
@@ -49,7 +50,7 @@ test_put_rows(test_client *c, const test_rows *rows)
         n_sets++;
     ia3_put_u32(w, n_sets);
     for (uint32_t i = 0; i < n_sets; i++)
-        put_set(w, rows->sets[i]);
+        put_set(w, rows->sets[i], rows->multi_label & 1u << i);
     ia3_put_u32(w, (uint32_t) rows->n_rows);
     for (int i = 0; i < rows->n_rows; i++) {
         const test_row *row = &rows->rows[i];
@@ -107,6 +108,21 @@ put_weights(ia3_writer *w, const double *weights, uint32_t n)
         ia3_put_f64(w, weights[i]);
 }
 
+/* Of a multi-label set, the labels whose bits are set. */
+static void
+put_labels(ia3_writer *w, const test_recipe *r, uint32_t example)
+{
+    uint32_t labels[32], n = 0;
+    if (!r->multi_label)
+        labels[n++] = example == 0 ? r->label : (uint32_t) test_training_labels[example];
+    for (uint32_t l = 0; r->multi_label && l < 32; l++)
+        if (r->right[example] & 1u << l)
+            labels[n++] = l;
+    ia3_put_u32(w, n);
+    for (uint32_t l = 0; l < n; l++)
+        ia3_put_u32(w, labels[l]);
+}
+
 void
 test_put_training(test_client *c, const test_recipe *r)
 {
@@ -132,7 +148,7 @@ test_put_training(test_client *c, const test_recipe *r)
     ia3_put_u32(w, r->stop);
     ia3_put_str(w, (const char *) r->state, r->state_len);
     ia3_put_u32(w, 1);
-    put_set(w, r->choices ? r->choices : test_training_choices);
+    put_set(w, r->choices ? r->choices : test_training_choices, r->multi_label);
     ia3_put_u32(w, r->n_labels ? 1 : 0);
     if (r->n_labels)
         ia3_put_u32(w, r->n_labels);
@@ -143,7 +159,7 @@ test_put_training(test_client *c, const test_recipe *r)
     for (uint32_t k = 0; k < n; k++) {
         uint32_t i = r->only ? r->only->examples[k] : k;
         ia3_put_u32(w, 0);
-        ia3_put_u32(w, i == 0 ? r->label : (uint32_t) test_training_labels[i]);
+        put_labels(w, r, i);
         ia3_put_u32(w, r->no_text ? 0 : 1);
         if (r->no_text)
             continue;

@@ -21,6 +21,7 @@ typedef struct test_rows {
     int n_digests;             /* 0 = one, the bare backbone */
     const uint8_t *digests[8];
     const char *const *sets[8]; /* NULL-terminated lists, up to the first NULL */
+    uint32_t multi_label;       /* bit i: set i is a multi-label set */
     int n_rows;
     test_row rows[64];
 } test_rows;
@@ -58,6 +59,8 @@ typedef struct test_recipe {
     const char *const *choices;  /* NULL = test_training_choices */
     const uint32_t *verbalizers; /* [n_labels] how many of the choices stand for each label */
     uint32_t n_labels;           /* 0 = each choice is a label */
+    bool multi_label;            /* the choices are a multi-label set */
+    uint32_t right[4];           /* bit l: label l of it is right for the example */
 } test_recipe;
 
 /* A run of TRAIN_RUNS. */

@@ -21,7 +21,7 @@ enum { EOS = 1 };
 /* Two examples: choices {5 6 1 | 7 1} gold 0, and {5 1 | 6 1 | 7 8 1} gold 2. */
 typedef struct fixture {
     ia3_choices *c[2];
-    ia3_loss_example e[2];
+    ia3_loss_question e[2];
     int n_pairs;
     float lp[32];
 } fixture;
@@ -39,13 +39,20 @@ set_up(fixture *f, bool chains, const double weights[2])
         ia3_choices_create((const int32_t *const[]){a0, a1}, (const int[]){3, 2}, 2, 0, &bad_a, &bad_b, &err);
     f->c[1] = ia3_choices_create((const int32_t *const[]){b0, b1, b2}, (const int[]){2, 2, 3}, 3, 0, &bad_a,
                                  &bad_b, &err);
-    f->e[0] = (ia3_loss_example){
-        .choices = f->c[0], .label = 0, .first_pair = 0, .weight = weights[0], .chains = chains};
-    f->e[1] = (ia3_loss_example){.choices = f->c[1],
-                                 .label = 2,
-                                 .first_pair = f->c[0]->n_pairs,
-                                 .weight = weights[1],
-                                 .chains = chains};
+    f->e[0] = (ia3_loss_question){.choices = f->c[0],
+                                  .end = 2,
+                                  .correct = 0,
+                                  .first_pair = 0,
+                                  .weight = weights[0],
+                                  .share = 1,
+                                  .chains = chains};
+    f->e[1] = (ia3_loss_question){.choices = f->c[1],
+                                  .end = 3,
+                                  .correct = 2,
+                                  .first_pair = f->c[0]->n_pairs,
+                                  .weight = weights[1],
+                                  .share = 1,
+                                  .chains = chains};
     f->n_pairs = f->c[0]->n_pairs + f->c[1]->n_pairs; /* no shared first tokens: as many as in chains */
     for (int i = 0; i < f->n_pairs; i++)
         f->lp[i] = -0.2f - 0.37f * (float) ((i * 7) % 11);
@@ -173,7 +180,7 @@ one_choice(void **state)
     ia3_error err = {0};
     ia3_choices *c =
         ia3_choices_create((const int32_t *const[]){a0}, (const int[]){2}, 1, 0, &bad_a, &bad_b, &err);
-    ia3_loss_example e = {.choices = c, .label = 0, .weight = 1, .chains = true};
+    ia3_loss_question e = {.choices = c, .end = 1, .correct = 0, .weight = 1, .share = 1, .chains = true};
     float lp[2] = {-1, -3}, dlp[2] = {0};
     ia3_losses l = ia3_loss(&e, 1, &recipe, lp, dlp);
     assert_near(l.lm, 2, 1e-12);

@@ -129,9 +129,11 @@ make_score(ia3_writer *w)
     for (int i = 0; i < IA3_DIGEST_LEN; i++)
         ia3_put_u8(w, (uint8_t) i);
     ia3_put_u32(w, 2);
+    ia3_put_u8(w, 1); /* multi-label */
     ia3_put_u32(w, 2);
     put_text(w, "yes");
     put_text(w, "no");
+    ia3_put_u8(w, 0);
     ia3_put_u32(w, 1);
     put_text(w, "only");
     size_t at = w->len;
@@ -164,7 +166,9 @@ test_score(void **state)
     assert_int_equal(m.sets.n, 2);
     assert_int_equal(m.sets.sets[1].n, 1);
     assert_memory_equal(m.sets.choices[m.sets.sets[1].first].data, "only", 4);
-    assert_int_equal(m.sets.sets[0].raw_len, 4 + 7 + 6);
+    assert_int_equal(m.sets.sets[0].raw_len, 1 + 4 + 7 + 6);
+    assert_true(m.sets.sets[0].multi_label);
+    assert_false(m.sets.sets[1].multi_label);
     assert_int_equal(m.n_rows, 3);
     assert_int_equal(m.rows[1].set, 1);
     assert_int_equal(m.rows[2].input.tail, 5);
@@ -202,7 +206,7 @@ test_counts(void **state)
     ia3_writer w = {0};
     size_t rows = make_score(&w);
     static const uint32_t lies[] = {4, 5, 1000, 0x10000000, 0xffffffff};
-    const size_t places[] = {4, 4 + 4 + 32, 4 + 4 + 32 + 4, rows};
+    const size_t places[] = {4, 4 + 4 + 32, 4 + 4 + 32 + 4 + 1, rows};
     for (int p = 0; p < 4; p++)
         for (int i = 0; i < 5; i++) {
             ia3_score_message m;
@@ -213,15 +217,21 @@ test_counts(void **state)
             assert_int_equal(err.code, IA3_E_PROTOCOL);
         }
 
+    make_score(&w);
+    w.data[4 + 4 + 32 + 4] = 2; /* no kind of set */
+    ia3_score_message m;
+    ia3_error err = {0};
+    assert_false(ia3_parse_score(&m, w.data, w.len, &err));
+    assert_int_equal(err.code, IA3_E_PROTOCOL);
+
     w.len = 0;
+    memset(&err, 0, sizeof err);
     ia3_put_u32(&w, 128);
     ia3_put_u32(&w, IA3_MAX_DIGESTS + 1);
     memset(ia3_put_room(&w, (size_t) (IA3_MAX_DIGESTS + 1) * IA3_DIGEST_LEN), 0,
            (size_t) (IA3_MAX_DIGESTS + 1) * IA3_DIGEST_LEN);
     ia3_put_u32(&w, 0);
     ia3_put_u32(&w, 0);
-    ia3_score_message m;
-    ia3_error err = {0};
     assert_false(ia3_parse_score(&m, w.data, w.len, &err));
     assert_int_equal(err.code, IA3_E_TOO_LONG);
 
@@ -230,8 +240,10 @@ test_counts(void **state)
     ia3_put_u32(&w, 128);
     ia3_put_u32(&w, 0);
     ia3_put_u32(&w, IA3_MAX_SETS + 1);
-    for (uint32_t i = 0; i <= IA3_MAX_SETS; i++)
+    for (uint32_t i = 0; i <= IA3_MAX_SETS; i++) {
+        ia3_put_u8(&w, 0);
         ia3_put_u32(&w, 0);
+    }
     ia3_put_u32(&w, 0);
     assert_false(ia3_parse_score(&m, w.data, w.len, &err));
     assert_int_equal(err.code, IA3_E_TOO_LONG);
@@ -250,6 +262,7 @@ test_large_question(void **state)
     ia3_put_u32(&w, 1);
     memset(ia3_put_room(&w, IA3_DIGEST_LEN), 0, IA3_DIGEST_LEN);
     ia3_put_u32(&w, 1);
+    ia3_put_u8(&w, 0);
     ia3_put_u32(&w, CHOICES);
     for (int i = 0; i < CHOICES; i++)
         put_text(&w, "x");

@@ -125,6 +125,21 @@ test_same_with_verbalizers(void **state)
     expect_same(&recipe);
 }
 
+/* Any number of labels are right, and the first has two verbalizers. */
+static void
+test_same_multi_label(void **state)
+{
+    test_recipe recipe = make_recipe();
+    recipe.multi_label = true;
+    recipe.choices = words;
+    recipe.verbalizers = words_of;
+    recipe.n_labels = 2;
+    recipe.right[0] = 3;
+    recipe.right[2] = 1;
+    recipe.right[3] = 2;
+    expect_same(&recipe);
+}
+
 /* The steps of all runs count, and every report says how many there are. */
 static void
 test_progress(void **state)
@@ -252,8 +267,8 @@ test_invalid(void **state)
     test_client c;
     start(&e, "4096");
     test_client_open(&c, &e);
-    test_recipe bad[14];
-    for (int i = 0; i < 14; i++)
+    test_recipe bad[15];
+    for (int i = 0; i < 15; i++)
         bad[i] = make_recipe();
     bad[0].n_runs = 0;
     bad[1].runs = outside;
@@ -278,6 +293,8 @@ test_invalid(void **state)
         bad[i].n_labels = 2;
     }
     bad[13].label = 2;
+    bad[14].multi_label = true;
+    bad[14].right[2] = 5;
     static const char *const messages[] = {"there are no training runs",
                                            "training run 0 refers to example 4 of 4",
                                            "training run 1 has no examples",
@@ -291,8 +308,9 @@ test_invalid(void **state)
                                            "there are 3 weights for 4 examples",
                                            "label 1 of choice set 0 has no verbalizer",
                                            "choice set 0 has 2 verbalizers for 3 choices",
-                                           "example 0 has label 2 of 2 choices"};
-    for (int i = 0; i < 14; i++) {
+                                           "example 0 has label 2 of 2 choices",
+                                           "example 2 has label 2 of 2 choices"};
+    for (int i = 0; i < 15; i++) {
         test_put_training(&c, &bad[i]);
         assert_int_equal(test_call(&c, NULL), IA3_ERROR);
         test_error error = test_get_error(&c.reader);
@@ -310,6 +328,7 @@ main(void)
         cmocka_unit_test(test_same),     cmocka_unit_test(test_same_with_verbalizers),
         cmocka_unit_test(test_progress), cmocka_unit_test(test_ends),
         cmocka_unit_test(test_memory),   cmocka_unit_test(test_invalid),
+        cmocka_unit_test(test_same_multi_label),
     };
     alarm(1200);
     return cmocka_run_group_tests_name("runs", tests, NULL, NULL);

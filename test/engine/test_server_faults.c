@@ -463,6 +463,7 @@ test_fairness(void **state)
     ia3_put_u32(w, 1);
     ia3_put_bytes(w, bare, sizeof bare);
     ia3_put_u32(w, 1);
+    ia3_put_u8(w, 0);
     ia3_put_u32(w, 2);
     test_put_text(w, "positive");
     test_put_text(w, "negative");

@@ -115,6 +115,17 @@ check_weights(const ia3_wire_weights *weights, uint32_t n)
 }
 
 static void
+check_labels(const ia3_wire_example *x, const ia3_wire_set *set)
+{
+    if (!set->multi_label && x->n_labels != 1)
+        abort();
+    for (uint32_t k = 0; k < x->n_labels; k++)
+        if (ia3_wire_example_label(x, k) >= set->n ||
+            (k > 0 && ia3_wire_example_label(x, k) <= ia3_wire_example_label(x, k - 1)))
+            abort();
+}
+
+static void
 parse_train(Ia3Message type, const uint8_t *data, size_t len)
 {
     ia3_train_message m;
@@ -128,8 +139,9 @@ parse_train(Ia3Message type, const uint8_t *data, size_t len)
     touch_sets(&m.sets);
     for (uint32_t i = 0; i < m.n_examples; i++) {
         const ia3_wire_example *x = &m.examples[i];
-        if (x->set >= m.sets.n || x->label >= m.sets.sets[x->set].n || x->n_texts == 0)
+        if (x->set >= m.sets.n || x->n_texts == 0)
             abort();
+        check_labels(x, &m.sets.sets[x->set]);
         for (uint32_t t = x->first; t < x->first + x->n_texts; t++)
             touch_input(&m.inputs[t]);
     }

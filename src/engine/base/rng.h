@@ -74,6 +74,13 @@ ia3_mix64(uint64_t x)
     return x ^ (x >> 31);
 }
 
+/* Mixes another value into a hash. */
+static inline uint64_t
+ia3_hash_add(uint64_t hash, uint64_t value)
+{
+    return ia3_mix64(hash ^ value);
+}
+
 /* The key of one row: from the job's seed, the step, the example's index in the batch, and the row's position in it. */
 IA3_HOST_DEVICE uint64_t
 ia3_row_key(uint64_t seed, uint32_t step, uint32_t example, uint32_t position)

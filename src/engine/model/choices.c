@@ -209,7 +209,24 @@ ia3_choices_free(ia3_choices *c)
     free(c->pair_offsets);
     free(c->pair_token);
     free(c->choice_pairs);
+    free(c->given);
     free(c);
+}
+
+int
+ia3_choices_contrast(ia3_choices *c)
+{
+    int bad = -1;
+    c->given = ia3_alloc_array(c->n, sizeof *c->given);
+    for (int i = 0; i + 1 < c->n; i += 2) {
+        int common = 0;
+        while (common < c->len[i] && common < c->len[i + 1] && c->ids[i][common] == c->ids[i + 1][common])
+            common++;
+        c->given[i] = c->given[i + 1] = common;
+        if (common == 0 && bad < 0)
+            bad = i / 2;
+    }
+    return bad;
 }
 
 /* The links of a trie in the direction from parents to children. */
@@ -287,6 +304,11 @@ ia3_choices_piece(const ia3_choices *c, const int *order, int from, int max_rows
     }
     ia3_error err = {0};
     ia3_choices *piece = ia3_choices_create(ids, len, n, c->row_token[0], &bad_a, &bad_b, &err);
+    if (c->given) {
+        piece->given = ia3_alloc_array(n, sizeof *piece->given);
+        for (int i = 0; i < n; i++)
+            piece->given[i] = c->given[order[from + i]];
+    }
     free(ids);
     free(len);
     return piece;

@@ -27,6 +27,7 @@ typedef struct ia3_choices {
     int32_t *pair_token;   /* [n_pairs] */
     int max_depth;         /* nodes on the longest path */
     int **choice_pairs;    /* [n][len]: the pair that scores each token of a choice */
+    int *given; /* [n] tokens at the beginning of a choice that are not scored (ia3_choices_contrast); NULL: none */
     /* private: where the arrays in ids and choice_pairs are */
     int32_t *all_ids;
     int *all_choice_pairs;
@@ -40,6 +41,19 @@ typedef struct ia3_choices {
 ia3_choices *ia3_choices_create(const int32_t *const *ids, const int *len, int n, int32_t start_id,
                                 int *bad_a, int *bad_b, ia3_error *err);
 void ia3_choices_free(ia3_choices *c);
+
+/*
+ * Makes choices 2i and 2i + 1 alternatives of each other, for all i: the tokens that both begin with are given, and only those
+ * after them are scored. n must be even. Returns the first i whose alternatives have no token in common, or -1.
+ */
+int ia3_choices_contrast(ia3_choices *c);
+
+/* How many tokens of choice i are given. */
+static inline int
+ia3_choices_given(const ia3_choices *c, int i)
+{
+    return c->given ? c->given[i] : 0;
+}
 
 /* An order of the choices in which those that share prefixes are neighbours: malloc'd [n]. */
 int *ia3_choices_order(const ia3_choices *c);

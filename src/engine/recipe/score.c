@@ -166,9 +166,10 @@ static double
 score_of(const ia3_choices *c, int i, const float *lp)
 {
     double sum = 0;
-    for (int t = 0; t < c->len[i]; t++)
+    const int given = ia3_choices_given(c, i);
+    for (int t = given; t < c->len[i]; t++)
         sum += lp[c->choice_pairs[i][t]];
-    return sum / c->len[i];
+    return sum / (c->len[i] - given);
 }
 
 static void

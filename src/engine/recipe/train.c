@@ -17,7 +17,6 @@
 #include "engine/base/rng.h"
 #include "engine/model/pass.h"
 #include "engine/model/work.h"
-#include "loss.h"
 #include "optimizer.h"
 #include "parameters.h"
 #include "stopping.h"
@@ -57,13 +56,9 @@ check_examples(const ia3_train_example *examples, int n, ia3_error *err)
 {
     if (n < 1)
         return ia3_fail(err, IA3_E_INVALID, "there are no training examples");
-    for (int i = 0; i < n; i++) {
-        if (examples[i].n_texts < 1)
-            return ia3_fail(err, IA3_E_INVALID, "example %d has no text", i + 1);
-        const ia3_verbalizers *v = examples[i].verbalizers;
-        if (examples[i].label < 0 || examples[i].label >= (v ? v->n : examples[i].choices->n))
-            return ia3_fail(err, IA3_E_INVALID, "the label of example %d is not among its choices", i + 1);
-    }
+    for (int i = 0; i < n; i++)
+        if (!ia3_train_example_check(&examples[i], i + 1, err))
+            return false;
     return true;
 }
 
@@ -274,7 +269,8 @@ typedef struct share {
     ia3_choices *const *drawn; /* [n], each NULL for an example without verbalizers; or NULL */
     int n;
     bool squared; /* the gradient will be squared, and its square is to have the example's weight */
-    ia3_loss_example *loss;
+    ia3_loss_question *questions; /* of the examples, one after another */
+    int n_questions;
     ia3_losses losses;
     double flops;
 } share;
@@ -297,8 +293,10 @@ add_share(train_pass *tp, share *s)
         tp->batch.weight_layout = t->parameters.trained;
         tp->batch.weight_grads = t->parameters.grads;
     }
-    s->loss = ia3_alloc_array(s->n, sizeof *s->loss);
-    for (int i = 0; i < s->n; i++) {
+    for (int i = 0; i < s->n; i++)
+        s->n_questions += ia3_train_example_questions(&t->examples[s->examples[i]]);
+    s->questions = ia3_alloc_array(s->n_questions, sizeof *s->questions);
+    for (int i = 0, q = 0; i < s->n; i++) {
         const ia3_train_example *e = &t->examples[s->examples[i]];
         const ia3_choices *choices = s->drawn && s->drawn[i] ? s->drawn[i] : e->choices;
         const double weight = weight_of(t, s->examples[i]);
@@ -306,11 +304,9 @@ add_share(train_pass *tp, share *s)
         bool chains = t->dropout > 0;
         int first =
             chains ? ia3_batch_add_chains(&tp->batch, choices) : ia3_batch_add_trie(&tp->batch, choices);
-        s->loss[i] = (ia3_loss_example){.choices = choices,
-                                        .label = e->label,
-                                        .first_pair = first,
-                                        .weight = s->squared ? sqrt(weight) : weight,
-                                        .chains = chains};
+        ia3_train_example_ask(e, choices, first, chains, s->squared ? sqrt(weight) : weight,
+                              s->questions + q);
+        q += ia3_train_example_questions(e);
     }
 }
 
@@ -371,7 +367,7 @@ run_pass(void *arg)
     ia3_pass_forward(&p, tp->m, &tp->batch, true, tp->lp);
     for (int k = 0; k < tp->n_shares; k++) {
         share *s = &tp->shares[k];
-        s->losses = ia3_loss(s->loss, s->n, &s->job->recipe, tp->lp, tp->dlp);
+        s->losses = ia3_loss(s->questions, s->n_questions, &s->job->recipe, tp->lp, tp->dlp);
     }
     ia3_pass_backward(&p, tp->dlp);
 }
@@ -389,7 +385,7 @@ compute(ia3_model *m, share *shares, int n, ia3_error *err)
     for (int k = 0; k < n; k++) {
         if (ok)
             ia3_parameters_finish_adapter_grads(&shares[k].job->parameters);
-        free(shares[k].loss);
+        free(shares[k].questions);
     }
     free(tp.lp);
     free(tp.dlp);
@@ -637,26 +633,11 @@ static const char STATE_MAGIC[8] = "ia3state";
 enum { STATE_FORMAT = 1 };
 
 static uint64_t
-mix_in(uint64_t hash, uint64_t value)
-{
-    return ia3_mix64(hash ^ value);
-}
-
-static uint64_t
 mix_in_double(uint64_t hash, double value)
 {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);
-    return mix_in(hash, bits);
-}
-
-static uint64_t
-mix_in_ids(uint64_t hash, const int32_t *ids, int n)
-{
-    hash = mix_in(hash, (uint64_t) n);
-    for (int i = 0; i < n; i++)
-        hash = mix_in(hash, (uint32_t) ids[i]);
-    return hash;
+    return ia3_hash_add(hash, bits);
 }
 
 /* A hash of everything, other than the state, that steps depend on. A state fits only jobs with the same hash. */
@@ -667,25 +648,17 @@ fingerprint(const ia3_train *t)
     int method = 0; /* its place in the list */
     while (ia3_model_methods(t->m)[method] != r->variant.method)
         method++;
-    uint64_t h = mix_in(ia3_mix64(r->seed), (uint64_t) r->steps);
-    h = mix_in(h, (uint64_t) r->batch_size << 8 | (uint64_t) method << 4 | (uint64_t) r->averaging);
+    uint64_t h = ia3_hash_add(ia3_mix64(r->seed), (uint64_t) r->steps);
+    h = ia3_hash_add(h, (uint64_t) r->batch_size << 8 | (uint64_t) method << 4 | (uint64_t) r->averaging);
     const double numbers[] = {r->learning_rate,       r->warmup_ratio,       r->lm_weight,
                               r->unlikelihood_weight, r->length_norm_weight, t->dropout};
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         h = mix_in_double(h, numbers[i]);
     for (int i = 0; r->variant.method->options && r->variant.method->options[i].name; i++)
         h = mix_in_double(h, r->variant.options[i]);
-    h = mix_in(h, (uint64_t) t->n);
+    h = ia3_hash_add(h, (uint64_t) t->n);
     for (int i = 0; i < t->n; i++) {
-        const ia3_train_example *e = &t->examples[i];
-        h = mix_in(mix_in(h, (uint64_t) e->label), (uint64_t) e->choices->n);
-        for (int l = 0; e->verbalizers && l < e->verbalizers->n; l++)
-            h = mix_in(h, (uint64_t) e->verbalizers->first[l + 1]);
-        for (int c = 0; c < e->choices->n; c++)
-            h = mix_in_ids(h, e->choices->ids[c], e->choices->len[c]);
-        h = mix_in(h, (uint64_t) e->n_texts);
-        for (int k = 0; k < e->n_texts; k++)
-            h = mix_in_ids(h, e->ids[k], e->n_ids[k]);
+        h = ia3_train_example_hash(h, &t->examples[i]);
         if (weight_of(t, i) != 1) /* so states of runs without weights keep their hash */
             h = mix_in_double(h, weight_of(t, i));
     }

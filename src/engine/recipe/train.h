@@ -5,23 +5,9 @@
 #ifndef IA3_TRAIN_H
 #define IA3_TRAIN_H
 
-#include "engine/model/choices.h"
 #include "engine/model/model.h"
 #include "recipe.h"
-#include "verbalizers.h"
-
-/*
- * One example. The texts are its renderings under each template, of which each access draws one at random. If labels have
- * several verbalizers, each access draws one for each label, too.
- */
-typedef struct ia3_train_example {
-    int n_texts;
-    const int32_t *const *ids; /* [n_texts][n_ids[t]], </s> included */
-    const int *n_ids;
-    const ia3_choices *choices;
-    const ia3_verbalizers *verbalizers; /* NULL: each choice is a label */
-    int label;
-} ia3_train_example;
+#include "train_example.h"
 
 typedef struct ia3_train_report {
     int step;                                                  /* number of steps done */

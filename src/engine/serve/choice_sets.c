@@ -76,6 +76,22 @@ tokenize_choice(const ia3_tokenizer *tok, ia3_span choice, int index, int32_t **
     return true;
 }
 
+/* Tokenizes target i of a multi-label set: the answer to one of its choices. */
+static bool
+tokenize_answer(const ia3_tokenizer *tok, const ia3_span *choices, int i, int32_t **ids, int *n,
+                ia3_error *err)
+{
+    const ia3_span *choice = &choices[i / 2];
+    if (choice->len > MAX_CHOICE_BYTES)
+        return tokenize_choice(tok, *choice, i / 2, ids, n, err);
+    char *text = ia3_alloc(choice->len + sizeof " " IA3_ANSWER_YES);
+    memcpy(text, choice->data, choice->len);
+    strcpy(text + choice->len, i % 2 == 0 ? " " IA3_ANSWER_YES : " " IA3_ANSWER_NO);
+    bool ok = tokenize_choice(tok, (ia3_span){text, (uint32_t) strlen(text)}, i / 2, ids, n, err);
+    free(text);
+    return ok;
+}
+
 static void
 name_culprits(const ia3_tokenizer *tok, const ia3_span *choices, const int32_t *ids, int n, int a, int b,
               ia3_error *err)
@@ -98,6 +114,37 @@ name_culprits(const ia3_tokenizer *tok, const ia3_span *choices, const int32_t *
     char pieces[400];
     spell(tok, ids, n, pieces, sizeof pieces);
     ia3_fail_detail(err, "Both are tokenized to %s.", pieces);
+}
+
+/* What is wrong with a multi-label set whose targets a and b have the same tokens. */
+static void
+name_same_answers(const ia3_tokenizer *tok, const ia3_span *choices, int32_t **ids, const int *lens, int a,
+                  int b, ia3_error *err)
+{
+    if (a / 2 != b / 2) {
+        name_culprits(tok, choices, ids[a], lens[a], a / 2, b / 2, err);
+        return;
+    }
+    memset(err, 0, sizeof *err);
+    ia3_fail(err, IA3_E_CHOICES, "the answers \"%s\" and \"%s\" are indistinguishable", IA3_ANSWER_YES,
+             IA3_ANSWER_NO);
+    ia3_fail_detail(err, "The backbone's tokenizer has no pieces for them.");
+}
+
+/* Builds the trie of a multi-label set of n / 2 choices. */
+static ia3_choices *
+build_answers(const ia3_tokenizer *tok, int32_t start_id, const ia3_span *choices, int n, int32_t **ids,
+              const int *lens, ia3_error *err)
+{
+    int a = -1, b = -1, empty;
+    ia3_choices *c = ia3_choices_create((const int32_t *const *) ids, lens, n, start_id, &a, &b, err);
+    if (c == NULL && b >= 0)
+        name_same_answers(tok, choices, ids, lens, a, b, err);
+    if (c == NULL || (empty = ia3_choices_contrast(c)) < 0)
+        return c;
+    name_culprits(tok, choices, ids[2 * empty], lens[2 * empty], empty, -1, err);
+    ia3_choices_free(c);
+    return NULL;
 }
 
 static ia3_choices *
@@ -224,9 +271,10 @@ ia3_choice_sets_get(ia3_choice_sets *c, const ia3_wire_set *set)
     s->key_len = set->raw_len;
     s->key = ia3_alloc_array(set->raw_len, 1);
     memcpy(s->key, set->raw, set->raw_len);
-    s->n = set->n;
-    s->ids = ia3_alloc_array(set->n ? set->n : 1, sizeof *s->ids);
-    s->lens = ia3_alloc_array(set->n ? set->n : 1, sizeof *s->lens);
+    s->multi_label = set->multi_label;
+    s->n = set->multi_label ? 2 * set->n : set->n;
+    s->ids = ia3_alloc_array(s->n ? s->n : 1, sizeof *s->ids);
+    s->lens = ia3_alloc_array(s->n ? s->n : 1, sizeof *s->lens);
     return s;
 }
 
@@ -253,11 +301,15 @@ ia3_choice_set_build(ia3_choice_sets *c, ia3_choice_set *s, const ia3_span *choi
         return true;
     if (s->n_done < s->n) {
         uint32_t i = s->n_done++;
-        if (tokenize_choice(c->tok, choices[i], (int) i, &s->ids[i], &s->lens[i], &s->error) &&
-            s->n_done < s->n)
+        bool ok = s->multi_label
+                      ? tokenize_answer(c->tok, choices, (int) i, &s->ids[i], &s->lens[i], &s->error)
+                      : tokenize_choice(c->tok, choices[i], (int) i, &s->ids[i], &s->lens[i], &s->error);
+        if (ok && s->n_done < s->n)
             return false;
     }
-    if (s->error.code == 0)
+    if (s->error.code == 0 && s->multi_label && s->n > 0)
+        s->choices = build_answers(c->tok, c->start_id, choices, (int) s->n, s->ids, s->lens, &s->error);
+    else if (s->error.code == 0)
         s->choices = build_trie(c->tok, c->start_id, choices, (int) s->n, s->ids, s->lens, &s->error);
     s->bytes = sizeof *s + s->key_len;
     for (uint32_t i = 0; i < s->n_done; i++) /* ids, trie rows and pairs: about seven numbers per token */

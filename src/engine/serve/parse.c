@@ -91,11 +91,11 @@ ia3_digest_is_zero(const uint8_t digest[IA3_DIGEST_LEN])
     return true;
 }
 
-/* list<list<str choice>> */
+/* list<u8 kind, list<str choice>> */
 static bool
 parse_sets(ia3_reader *r, ia3_wire_sets *sets, const char *what, ia3_error *err)
 {
-    uint32_t n = ia3_get_count(r, 4);
+    uint32_t n = ia3_get_count(r, 5);
     if (r->bad)
         return malformed(err, what);
     if (n > IA3_MAX_SETS)
@@ -107,8 +107,10 @@ parse_sets(ia3_reader *r, ia3_wire_sets *sets, const char *what, ia3_error *err)
         ia3_wire_set *set = &sets->sets[s];
         set->raw = r->p;
         set->first = total;
+        uint8_t kind = ia3_get_u8(r);
+        set->multi_label = kind == 1;
         set->n = ia3_get_count(r, 4);
-        if (r->bad)
+        if (r->bad || kind > 1)
             return malformed(err, what);
         if (set->n > IA3_MAX_CHOICES - total)
             return too_many(err, "choices", total + set->n, IA3_MAX_CHOICES);
@@ -378,6 +380,14 @@ check_verbalizers(const ia3_wire_sets *sets, ia3_error *err)
     return true;
 }
 
+uint32_t
+ia3_wire_example_label(const ia3_wire_example *example, uint32_t i)
+{
+    const uint8_t *at = example->labels + (size_t) i * sizeof(uint32_t);
+    ia3_reader r = {.p = at, .end = at + sizeof(uint32_t)};
+    return ia3_get_u32(&r);
+}
+
 static bool
 parse_examples(ia3_reader *r, ia3_train_message *m, ia3_error *err)
 {
@@ -392,7 +402,8 @@ parse_examples(ia3_reader *r, ia3_train_message *m, ia3_error *err)
     for (uint32_t i = 0; i < n; i++) {
         ia3_wire_example *x = &m->examples[i];
         x->set = ia3_get_u32(r);
-        x->label = ia3_get_u32(r);
+        x->n_labels = ia3_get_count(r, sizeof(uint32_t));
+        x->labels = ia3_get_bytes(r, (size_t) x->n_labels * sizeof(uint32_t));
         x->first = m->n_texts;
         x->n_texts = ia3_get_count(r, 12);
         if (r->bad)
@@ -507,6 +518,23 @@ check_runs(const ia3_train_message *m, ia3_error *err)
     return true;
 }
 
+/* Checks the labels of example i. */
+static bool
+check_labels(const ia3_wire_example *x, const ia3_wire_set *set, uint32_t i, ia3_error *err)
+{
+    const uint32_t labels = set->n_labels ? set->n_labels : set->n;
+    if (!set->multi_label && x->n_labels != 1)
+        return ia3_fail(err, IA3_E_INVALID, "example %u has %u labels instead of one", i, x->n_labels);
+    for (uint32_t k = 0; k < x->n_labels; k++) {
+        const uint32_t label = ia3_wire_example_label(x, k);
+        if (label >= labels)
+            return ia3_fail(err, IA3_E_INVALID, "example %u has label %u of %u choices", i, label, labels);
+        if (k > 0 && label <= ia3_wire_example_label(x, k - 1))
+            return ia3_fail(err, IA3_E_INVALID, "the labels of example %u are not in ascending order", i);
+    }
+    return true;
+}
+
 static bool
 check_examples(const ia3_train_message *m, ia3_error *err)
 {
@@ -518,9 +546,8 @@ check_examples(const ia3_train_message *m, ia3_error *err)
             return ia3_fail(err, IA3_E_INVALID, "example %u refers to choice set %u of %u", i, x->set,
                             m->sets.n);
         const ia3_wire_set *set = &m->sets.sets[x->set];
-        uint32_t labels = set->n_labels ? set->n_labels : set->n;
-        if (x->label >= labels)
-            return ia3_fail(err, IA3_E_INVALID, "example %u has label %u of %u choices", i, x->label, labels);
+        if (!check_labels(x, set, i, err))
+            return false;
         if (x->n_texts == 0)
             return ia3_fail(err, IA3_E_INVALID, "example %u has no text", i);
         for (uint32_t t = x->first; t < x->first + x->n_texts; t++)

@@ -22,6 +22,7 @@ typedef struct ia3_span {
 typedef struct ia3_wire_set {
     const uint8_t *raw; /* the set's bytes in the frame, which identify it */
     size_t raw_len;
+    bool multi_label;
     uint32_t n;
     uint32_t first;        /* index in ia3_wire_sets.choices */
     uint32_t n_labels;     /* in TRAIN; 0: each choice is a label */
@@ -66,8 +67,9 @@ typedef struct ia3_score_message {
 } ia3_score_message;
 
 typedef struct ia3_wire_example {
-    uint32_t set, label, n_texts;
-    uint32_t first; /* index in ia3_train_message.inputs */
+    uint32_t set, n_labels, n_texts;
+    uint32_t first;        /* index in ia3_train_message.inputs */
+    const uint8_t *labels; /* [n_labels] the right ones; see ia3_wire_example_label */
 } ia3_wire_example;
 
 /* The weights of the examples of a run. */
@@ -115,6 +117,9 @@ void ia3_wire_field(const ia3_wire_input *input, uint32_t f, uint32_t *begin, ui
 
 /* The number of verbalizers of a label, 0 <= label < set->n_labels. */
 uint32_t ia3_wire_set_count(const ia3_wire_set *set, uint32_t label);
+
+/* A right label of an example, 0 <= i < n_labels: 0 <= label < the set's labels, and more than the one before it. */
+uint32_t ia3_wire_example_label(const ia3_wire_example *example, uint32_t i);
 
 /* The example of a run, 0 <= i < run->n: an index of the message's examples. */
 uint32_t ia3_wire_run_example(const ia3_wire_run *run, uint32_t i);

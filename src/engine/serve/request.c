@@ -56,6 +56,25 @@ take_verbalizers(ia3_request *r)
     }
 }
 
+/* Takes over the labels of the examples, which are freed with the frame; of ordinary sets, the only one. */
+static void
+take_labels(ia3_request *r)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; i < r->n_examples; i++)
+        n += r->train.examples[i].n_labels;
+    r->right = ia3_alloc_array(n ? n : 1, sizeof *r->right);
+    r->bytes += n * sizeof *r->right;
+    n = 0;
+    for (uint32_t i = 0; i < r->n_examples; i++) {
+        const ia3_wire_example *wire = &r->train.examples[i];
+        r->examples[i].right = r->right + n;
+        r->examples[i].n_right = (int) wire->n_labels;
+        for (uint32_t k = 0; k < wire->n_labels; k++)
+            r->right[n++] = ia3_wire_example_label(wire, k);
+    }
+}
+
 ia3_request *
 ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_error *err)
 {
@@ -107,6 +126,7 @@ ia3_request_parse(const ia3_frame *frame, const ia3_method *const *methods, ia3_
                     r->n_texts * (sizeof *r->text_ids + sizeof *r->text_lens + sizeof *r->train.inputs);
         take_runs(r);
         take_verbalizers(r);
+        take_labels(r);
     }
     return r;
 }
@@ -259,13 +279,16 @@ finish_preparing(ia3_request *r)
 {
     for (uint32_t i = 0; i < r->n_examples; i++) {
         const ia3_wire_example *wire = &r->train.examples[i];
+        const bool multi_label = r->train.sets.sets[wire->set].multi_label;
         r->examples[i] = (ia3_train_example){
             .n_texts = (int) wire->n_texts,
             .ids = (const int32_t *const *) r->text_ids + wire->first,
             .n_ids = r->text_lens + wire->first,
             .choices = r->sets[wire->set]->choices,
             .verbalizers = r->verbalizers[wire->set].n > 0 ? &r->verbalizers[wire->set] : NULL,
-            .label = (int) wire->label,
+            .label = multi_label ? 0 : (int) r->examples[i].right[0],
+            .n_right = multi_label ? r->examples[i].n_right : 0,
+            .right = r->examples[i].right,
         };
     }
     ia3_score_message_free(&r->score);
@@ -383,6 +406,7 @@ ia3_request_free(ia3_request *r, ia3_request_context *x)
         free(r->verbalizers[i].first);
     free(r->verbalizers);
     free(r->examples);
+    free(r->right);
     free(r->text_ids);
     free(r->text_lens);
     for (uint32_t k = 0; k < r->n_runs; k++) {
@@ -396,6 +420,16 @@ ia3_request_free(ia3_request *r, ia3_request_context *x)
     free(r->state);
     ia3_baseline_free(r);
     free(r);
+}
+
+/* Of a multi-label set, the score of a label is that of its answer "yes" less that of "no". */
+static void
+put_scores(ia3_writer *w, const ia3_choices *choices, const double *scores)
+{
+    const int branches = choices->given ? 2 : 1;
+    ia3_put_u32(w, (uint32_t) (choices->n / branches));
+    for (int k = 0; k < choices->n; k += branches)
+        ia3_put_f64(w, choices->given ? scores[k] - scores[k + 1] : scores[k]);
 }
 
 static void
@@ -412,11 +446,8 @@ put_rows(ia3_writer *w, const ia3_request *r)
             ia3_put_str(w, row->text, row->text_len);
         else if (row->set->choices == NULL)
             ia3_put_error(w, &row->set->error);
-        else {
-            ia3_put_u32(w, (uint32_t) row->set->choices->n);
-            for (int k = 0; k < row->set->choices->n; k++)
-                ia3_put_f64(w, row->scores[k]);
-        }
+        else
+            put_scores(w, row->set->choices, row->scores);
     }
     ia3_put_f64(w, flops);
 }
