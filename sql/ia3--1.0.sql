@@ -101,7 +101,8 @@ CREATE TABLE ia3.task (
     verbalizers pg_catalog.jsonb
         CONSTRAINT task_verbalizers CHECK (pg_catalog.jsonb_typeof(verbalizers) OPERATOR(pg_catalog.=) 'object'),
     descriptions pg_catalog.jsonb
-        CONSTRAINT task_descriptions CHECK (pg_catalog.jsonb_typeof(descriptions) OPERATOR(pg_catalog.=) 'object')
+        CONSTRAINT task_descriptions CHECK (pg_catalog.jsonb_typeof(descriptions) OPERATOR(pg_catalog.=) 'object'),
+    multi_label pg_catalog.bool NOT NULL DEFAULT false
 );
 COMMENT ON TABLE ia3.task IS 'few-shot tasks: who owns them, and how their active version is prompted';
 COMMENT ON COLUMN ia3.task.task IS 'name of the task: at most 200 bytes, without @';
@@ -124,6 +125,8 @@ COMMENT ON COLUMN ia3.task.verbalizers IS
     'what is scored in place of a label: {"label": "text"} or {"label": ["text", ...]}; NULL: the labels themselves';
 COMMENT ON COLUMN ia3.task.descriptions IS
     'what {descriptions} in a template says of a label: {"label": "text"}; NULL: nothing';
+COMMENT ON COLUMN ia3.task.multi_label IS
+    'whether any number of the choices are right for an input: the active version was trained on arrays of labels';
 
 -- Trained vectors, one row per version. Rows never change, except that a task may be renamed. The database itself computes the digest under which
 -- engines cache the vectors, so nobody can pass one adapter off as another.
@@ -145,6 +148,8 @@ CREATE TABLE ia3.adapter (
     temperature pg_catalog.float8
         CONSTRAINT adapter_temperature CHECK (temperature OPERATOR(pg_catalog.>=) 0.05
             AND temperature OPERATOR(pg_catalog.<=) 20),
+    thresholds pg_catalog.jsonb
+        CONSTRAINT adapter_thresholds CHECK (pg_catalog.jsonb_typeof(thresholds) OPERATOR(pg_catalog.=) 'object'),
     PRIMARY KEY (task, version)
 );
 -- Trained numbers do not compress, so PostgreSQL need not try.
@@ -165,6 +170,8 @@ COMMENT ON COLUMN ia3.adapter.created_by IS 'role that trained or imported the v
 COMMENT ON COLUMN ia3.adapter.created_at IS 'when the version was stored';
 COMMENT ON COLUMN ia3.adapter.temperature IS
     'what scores are divided by before they become probabilities; NULL, which means 1, if the version is not calibrated';
+COMMENT ON COLUMN ia3.adapter.thresholds IS
+    'the probability from which on a label of a multi-label version is right: {"label": 0.4}; NULL: 0.5 for all';
 
 -- The queries that versions were trained with. They contain literals, table names and conditions that are none of a
 -- reader's business. The foreign key is deferred because a trigger inserts the query of an old dump before its version.
@@ -326,7 +333,7 @@ CREATE POLICY checkpoint_all ON ia3.checkpoint
 -- becomes an adapter. Nor may a task be renamed by an update: ia3_rename answers for names that are taken like training.
 GRANT SELECT ON ia3.task TO PUBLIC;
 GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers, min_probability,
-    verbalizers, descriptions) ON ia3.task TO PUBLIC;
+    verbalizers, descriptions, multi_label) ON ia3.task TO PUBLIC;
 GRANT SELECT ON ia3.adapter TO PUBLIC;
 GRANT SELECT ON ia3.adapter_query TO PUBLIC;
 GRANT SELECT ON ia3.adapter_scores TO PUBLIC;
@@ -1116,6 +1123,50 @@ COMMENT ON FUNCTION @extschema@.ia3_predict_set_fields(pg_catalog.text, pg_catal
     pg_catalog.float8) IS
     'as many choices of a task as contain the right one with a given probability, for the fields of its template as the text of a JSON object';
 
+-- The right labels of multi-label tasks. None of these is STRICT, since choices and threshold may be NULL.
+CREATE FUNCTION @extschema@.ia3_predict_labels(task pg_catalog.text, input pg_catalog.text,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_labels_text' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_labels(task pg_catalog.text, fields pg_catalog.jsonb,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_labels_fields' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_labels(task pg_catalog.text, fields pg_catalog.json,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_labels_fields_text' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_labels_fields(task pg_catalog.text, fields pg_catalog.jsonb,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_labels_fields' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_labels_fields(task pg_catalog.text, fields pg_catalog.json,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_labels_fields_text' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+CREATE FUNCTION @extschema@.ia3_predict_labels_fields(task pg_catalog.text, fields pg_catalog.text,
+    choices pg_catalog.text[] DEFAULT NULL, min_probability pg_catalog.float8 DEFAULT NULL)
+    RETURNS pg_catalog.text[]
+    AS 'MODULE_PATHNAME', 'ia3_predict_labels_fields_text' LANGUAGE C STABLE PARALLEL SAFE COST 10000;
+COMMENT ON FUNCTION @extschema@.ia3_predict_labels(pg_catalog.text, pg_catalog.text, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the choices of a multi-label task that are right for a text';
+COMMENT ON FUNCTION @extschema@.ia3_predict_labels(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the choices of a multi-label task that are right for the fields of its template';
+COMMENT ON FUNCTION @extschema@.ia3_predict_labels(pg_catalog.text, pg_catalog.json, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the choices of a multi-label task that are right for the fields of its template as json';
+COMMENT ON FUNCTION @extschema@.ia3_predict_labels_fields(pg_catalog.text, pg_catalog.jsonb, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the choices of a multi-label task that are right for the fields of its template';
+COMMENT ON FUNCTION @extschema@.ia3_predict_labels_fields(pg_catalog.text, pg_catalog.json, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the choices of a multi-label task that are right for the fields of its template as json';
+COMMENT ON FUNCTION @extschema@.ia3_predict_labels_fields(pg_catalog.text, pg_catalog.text, pg_catalog.text[],
+    pg_catalog.float8) IS
+    'the choices of a multi-label task that are right for the fields of its template as the text of a JSON object';
+
 -- The same as a window function, which forms batches by itself: ia3_predict_window(...) OVER ().
 -- What IMMUTABLE promises holds because versions never change, and because a task and a version name the same vectors for ever.
 CREATE FUNCTION @extschema@.ia3_predict_version(task pg_catalog.text, version pg_catalog.int4,
@@ -1377,7 +1428,7 @@ CREATE FUNCTION @extschema@.ia3_evaluate(task pg_catalog.text, query pg_catalog.
     min_probability pg_catalog.float8 DEFAULT NULL,
     OUT n pg_catalog.int8, OUT accuracy pg_catalog.float8, OUT macro_f1 pg_catalog.float8,
     OUT mean_score_gap pg_catalog.float8, OUT seconds pg_catalog.float8, OUT answered pg_catalog.int8,
-    OUT accuracy_answered pg_catalog.float8) RETURNS pg_catalog.record
+    OUT accuracy_answered pg_catalog.float8, OUT micro_f1 pg_catalog.float8) RETURNS pg_catalog.record
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000;
 COMMENT ON FUNCTION @extschema@.ia3_evaluate IS 'measures how well a task predicts the labels of the rows of a query';
 CREATE FUNCTION @extschema@.ia3_confusion(task pg_catalog.text, query pg_catalog.text,
@@ -1744,7 +1795,8 @@ CREATE VIEW ia3.adapters WITH (security_barrier) AS
            ia3.json_number(a.metrics OPERATOR(pg_catalog.->) 'calibration', 'log_loss_before') AS log_loss_before,
            ia3.json_number(a.metrics OPERATOR(pg_catalog.->) 'calibration', 'log_loss_after') AS log_loss_after,
            ia3.json_number(a.metrics OPERATOR(pg_catalog.->) 'calibration', 'error_before') AS calibration_error_before,
-           ia3.json_number(a.metrics OPERATOR(pg_catalog.->) 'calibration', 'error_after') AS calibration_error_after
+           ia3.json_number(a.metrics OPERATOR(pg_catalog.->) 'calibration', 'error_after') AS calibration_error_after,
+           a.thresholds
       FROM ia3.adapter a
       JOIN ia3.task t ON t.task OPERATOR(pg_catalog.=) a.task
       LEFT JOIN ia3.adapter_query q ON q.task OPERATOR(pg_catalog.=) a.task
@@ -1778,6 +1830,8 @@ COMMENT ON COLUMN ia3.adapters.log_loss_after IS 'log loss of the held-out rows,
 COMMENT ON COLUMN ia3.adapters.calibration_error_before IS 'calibration error of the held-out rows without calibration';
 COMMENT ON COLUMN ia3.adapters.calibration_error_after IS
     'calibration error of the held-out rows, each with a temperature from the other folds';
+COMMENT ON COLUMN ia3.adapters.thresholds IS
+    'the probability from which on a label of a multi-label version is right; NULL: 0.5 for all';
 GRANT SELECT ON ia3.adapters TO PUBLIC;
 
 --

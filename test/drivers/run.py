@@ -241,6 +241,12 @@ def test_changes(driver, sql):
                        ("ia3_predict_version({}, {}, {})", [1, TEXT]), ("ia3_predict_version({}, {}, {}, {})", [1, TEXT, CHOICES]),
                        ("ia3_predict_version({}, {}, {}::jsonb)", [1, '{"text": "x"}']), ("ia3_predict_version({}, {}, {}::jsonb, {})", [1, '{"text": "x"}', CHOICES])]:
         expect(driver, "SELECT " + call, [sets] + args, sql.execute(with_literals("SELECT " + call, [sets] + args), None))
+    topics = "topics by " + driver.name
+    expect(driver, "SELECT ia3_train({}, {}, steps => {})", [topics, "SELECT body AS text, ARRAY[label, 'any'] AS label FROM shots UNION ALL SELECT subject, '{}' FROM shots", 2], [(1,)])
+    for call, args in [("ia3_predict_labels({}, {})", [TEXT]), ("ia3_predict_labels({}, {}, {}, {})", [TEXT, CHOICES, 0.0]),
+                       ("ia3_predict_labels({}, {}, min_probability => {})", [TEXT, 0.2]), ("ia3_predict_labels_fields({}, {})", ['{"text": "x"}']),
+                       ("ia3_predict_labels_fields({}, {}, choices => {}, min_probability => {})", ['{"text": "x"}', CHOICES, 0.0])]:
+        expect(driver, "SELECT " + call, [topics] + args, sql.execute(with_literals("SELECT " + call, [topics] + args), None))
     pretrain = "CALL ia3_pretrain({}, {}, templates => {}, steps => {}, batch_size => {}, checkpoint_every => {}, seed => {})"
     expect(driver, pretrain, ["base " + driver.name, "SELECT 'a' AS task, body AS text, label FROM shots", '{"a": "{text}?"}',
                               20, 4, 10, 1], [])

@@ -10,8 +10,8 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-static void
-put_set(ia3_writer *w, const char *const *choices, bool multi_label)
+void
+test_put_set(ia3_writer *w, const char *const *choices, bool multi_label)
 {
     uint32_t n = 0;
     while (choices[n])
@@ -50,7 +50,7 @@ test_put_rows(test_client *c, const test_rows *rows)
         n_sets++;
     ia3_put_u32(w, n_sets);
     for (uint32_t i = 0; i < n_sets; i++)
-        put_set(w, rows->sets[i], rows->multi_label & 1u << i);
+        test_put_set(w, rows->sets[i], rows->multi_label & 1u << i);
     ia3_put_u32(w, (uint32_t) rows->n_rows);
     for (int i = 0; i < rows->n_rows; i++) {
         const test_row *row = &rows->rows[i];
@@ -148,7 +148,7 @@ test_put_training(test_client *c, const test_recipe *r)
     ia3_put_u32(w, r->stop);
     ia3_put_str(w, (const char *) r->state, r->state_len);
     ia3_put_u32(w, 1);
-    put_set(w, r->choices ? r->choices : test_training_choices, r->multi_label);
+    test_put_set(w, r->choices ? r->choices : test_training_choices, r->multi_label);
     ia3_put_u32(w, r->n_labels ? 1 : 0);
     if (r->n_labels)
         ia3_put_u32(w, r->n_labels);

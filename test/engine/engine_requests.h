@@ -30,6 +30,9 @@ typedef struct test_rows {
 void test_put_input(ia3_writer *w, const char *text, uint32_t tail, const ia3_field *fields,
                     uint32_t n_fields);
 
+/* Writes a choice set; the choices end with NULL. */
+void test_put_set(ia3_writer *w, const char *const *choices, bool multi_label);
+
 /* Writes the request; test_call or test_send sends it. */
 void test_put_rows(test_client *c, const test_rows *rows);
 /* Reads one row of SCORE_OK, which must be ok and have n scores. */

@@ -325,9 +325,12 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same),     cmocka_unit_test(test_same_with_verbalizers),
-        cmocka_unit_test(test_progress), cmocka_unit_test(test_ends),
-        cmocka_unit_test(test_memory),   cmocka_unit_test(test_invalid),
+        cmocka_unit_test(test_same),
+        cmocka_unit_test(test_same_with_verbalizers),
+        cmocka_unit_test(test_progress),
+        cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_invalid),
         cmocka_unit_test(test_same_multi_label),
     };
     alarm(1200);

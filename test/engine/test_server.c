@@ -663,56 +663,6 @@ test_together(void **state)
 }
 
 /*
- * Rows of ordinary and of multi-label sets, with an adapter and without, have the same scores in one batch as alone, and the same
- * choices mean something else in a set of the other kind.
- */
-static void
-test_multi_label(void **state)
-{
-    static const char *const topics[] = {"account", "billing", "bug", "slow reply", NULL};
-    static const char *const one[] = {"billing", NULL};
-    enum { ROWS = 24 };
-    test_client c;
-    test_client_open(&c, &engine);
-    test_rows rows = {
-        .sets = {topics, sentiment, topics, one}, .multi_label = 1 | 8, .n_digests = 2, .n_rows = ROWS};
-    uint8_t digest[IA3_DIGEST_LEN];
-    static const uint8_t bare[IA3_DIGEST_LEN];
-    size_t len;
-    uint8_t *bytes = constant_adapter(1.25f, &len, digest);
-    put_adapter(&c, digest, bytes, len);
-    assert_int_equal(test_call(&c, NULL), IA3_OK);
-    free(bytes);
-    rows.digests[0] = bare;
-    rows.digests[1] = digest;
-    static const char *const texts[] = {"the invoice was charged twice", "nobody answers my calls", "it is"};
-    for (uint32_t i = 0; i < ROWS; i++)
-        rows.rows[i] = (test_row){.text = texts[i % 3], .set = i / 3 % 4, .adapter = i / 12};
-    test_put_rows(&c, &rows);
-    assert_int_equal(test_call(&c, NULL), IA3_SCORE_OK);
-    double got[ROWS][4], alone[4];
-    for (int i = 0; i < ROWS; i++)
-        test_get_scores(&c, got[i], (const int[]){4, 2, 4, 1}[rows.rows[i].set]);
-    for (int i = 0; i < ROWS; i++) {
-        test_rows single = rows;
-        single.n_rows = 1;
-        single.rows[0] = rows.rows[i];
-        test_put_rows(&c, &single);
-        assert_int_equal(test_call(&c, NULL), IA3_SCORE_OK);
-        int n = (const int[]){4, 2, 4, 1}[rows.rows[i].set];
-        test_get_scores(&c, alone, n);
-        for (int k = 0; k < n; k++)
-            assert_true(fabs(alone[k] - got[i][k]) < TOLERANCE);
-    }
-    for (int i = 0; i < 3; i++) {
-        assert_true(fabs(got[i][1] - got[9 + i][0]) < TOLERANCE); /* a label does not depend on others */
-        assert_true(fabs(got[i][1] - got[6 + i][1]) > 0.01);
-        assert_true(fabs(got[i][1] - got[12 + i][1]) > TOLERANCE);
-    }
-    test_client_close(&c);
-}
-
-/*
  * The cache has room for one adapter, and a request needs two. The one that was found while the other was missing, and
  * the one that was put, must both still be cached when the request is repeated.
  */
@@ -772,10 +722,7 @@ test_training_among_rows(void **state)
     ia3_put_u32(w, 1);
     ia3_put_bytes(w, bare, sizeof bare);
     ia3_put_u32(w, 1);
-    ia3_put_u8(w, 0);
-    ia3_put_u32(w, 2);
-    test_put_text(w, "positive");
-    test_put_text(w, "negative");
+    test_put_set(w, sentiment, false);
     ia3_put_u32(w, ROWS);
     for (int i = 0; i < ROWS; i++) {
         char text[64];
@@ -809,7 +756,6 @@ main(int argc, char **argv)
         cmocka_unit_test(test_adapters),    cmocka_unit_test(test_training),
         cmocka_unit_test(test_pause),       cmocka_unit_test(test_together),
         cmocka_unit_test(test_small_cache), cmocka_unit_test(test_training_among_rows),
-        cmocka_unit_test(test_multi_label),
     };
     alarm(1200);
     if (argc > 1) /* one test, by name */

@@ -463,10 +463,7 @@ test_fairness(void **state)
     ia3_put_u32(w, 1);
     ia3_put_bytes(w, bare, sizeof bare);
     ia3_put_u32(w, 1);
-    ia3_put_u8(w, 0);
-    ia3_put_u32(w, 2);
-    test_put_text(w, "positive");
-    test_put_text(w, "negative");
+    test_put_set(w, (const char *const[]){"positive", "negative", NULL}, false);
     ia3_put_u32(w, ROWS);
     for (int i = 0; i < ROWS; i++) {
         char text[100];

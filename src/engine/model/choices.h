@@ -27,7 +27,8 @@ typedef struct ia3_choices {
     int32_t *pair_token;   /* [n_pairs] */
     int max_depth;         /* nodes on the longest path */
     int **choice_pairs;    /* [n][len]: the pair that scores each token of a choice */
-    int *given; /* [n] tokens at the beginning of a choice that are not scored (ia3_choices_contrast); NULL: none */
+    int *
+        given; /* [n] tokens at the beginning of a choice that are not scored (ia3_choices_contrast); NULL: none */
     /* private: where the arrays in ids and choice_pairs are */
     int32_t *all_ids;
     int *all_choice_pairs;

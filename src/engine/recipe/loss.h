@@ -15,12 +15,12 @@
  */
 typedef struct ia3_loss_question {
     const ia3_choices *choices; /* of the example */
-    int begin, end;             /* the question's choices are those from `begin` up to but not including `end` */
-    int correct;                /* one of them */
-    int first_pair;             /* the example's first pair */
-    double weight; /* of the example among all of its training run, with a mean of 1 (ia3_train_weigh) */
-    double share;  /* of the question in the losses of its example: 1 / the number of its questions */
-    bool chains;   /* pairs are in the order of choices, then tokens; else choices->choice_pairs has them */
+    int begin, end; /* the question's choices are those from `begin` up to but not including `end` */
+    int correct;    /* one of them */
+    int first_pair; /* the example's first pair */
+    double weight;  /* of the example among all of its training run, with a mean of 1 (ia3_train_weigh) */
+    double share;   /* of the question in the losses of its example: 1 / the number of its questions */
+    bool chains;    /* pairs are in the order of choices, then tokens; else choices->choice_pairs has them */
 } ia3_loss_question;
 
 typedef struct ia3_losses {

@@ -13,7 +13,8 @@ typedef struct ia3_score_row {
     const int32_t *ids;         /* input, </s> included */
     int n_ids;
     const ia3_choices *choices;
-    double *scores; /* result [choices->n]: mean log-likelihood per token of the choice, </s> included, given ones not */
+    double *
+        scores; /* result [choices->n]: mean log-likelihood per token of the choice, </s> included, given ones not */
     bool
         repeated; /* result: an earlier row with the same adapter, input and choices served for this one too */
     double

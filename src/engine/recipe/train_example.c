@@ -28,8 +28,7 @@ ia3_train_example_check(const ia3_train_example *e, int number, ia3_error *err)
         known = known && e->right[i] < (uint32_t) labels && (i == 0 || e->right[i] > e->right[i - 1]);
     if (e->n_texts < 1)
         return ia3_fail(err, IA3_E_INVALID, "example %d has no text", number);
-    return known ||
-           ia3_fail(err, IA3_E_INVALID, "the label of example %d is not among its choices", number);
+    return known || ia3_fail(err, IA3_E_INVALID, "the label of example %d is not among its choices", number);
 }
 
 static uint64_t

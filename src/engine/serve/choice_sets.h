@@ -24,7 +24,7 @@ typedef struct ia3_choice_set {
     uint8_t *key;
     size_t key_len;
     uint64_t hash;
-    bool multi_label; /* each choice has two targets (protocol.h) */
+    bool multi_label;   /* each choice has two targets (protocol.h) */
     uint32_t n, n_done; /* targets */
     int32_t **ids;
     int *lens;

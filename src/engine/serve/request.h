@@ -97,7 +97,7 @@ typedef struct ia3_request {
     /* TRAIN */
     ia3_train_example *examples;
     uint32_t n_examples, n_texts;
-    uint32_t *right; /* the right labels of multi-label examples */
+    uint32_t *right;    /* the right labels of multi-label examples */
     int32_t **text_ids; /* [n_texts]; of TOKENIZE, one */
     int *text_lens;
     ia3_verbalizers *verbalizers; /* [n_sets]; n is 0 where each choice is a label */

@@ -70,11 +70,12 @@ Ia3PutInput(ia3_writer *w, const Ia3Input *input)
 }
 
 void
-Ia3PutStrings(ia3_writer *w, const Ia3Strings *strings)
+Ia3PutChoices(ia3_writer *w, const Ia3Strings *choices, bool multiLabel)
 {
-    ia3_put_u32(w, strings->n);
-    for (int i = 0; i < strings->n; i++)
-        Ia3PutText(w, strings->items[i], strlen(strings->items[i]));
+    ia3_put_u8(w, multiLabel);
+    ia3_put_u32(w, choices->n);
+    for (int i = 0; i < choices->n; i++)
+        Ia3PutText(w, choices->items[i], strlen(choices->items[i]));
 }
 
 /* One character, legal UTF-8 of `len` bytes, in the server encoding. */

@@ -33,8 +33,8 @@ typedef struct Ia3Input {
 extern void Ia3PutText(ia3_writer *w, const char *text, int len);
 /* Writes an input; its offsets are those in server encoding and are converted, too. */
 extern void Ia3PutInput(ia3_writer *w, const Ia3Input *input);
-/* Writes a `list<str>`. */
-extern void Ia3PutStrings(ia3_writer *w, const Ia3Strings *strings);
+/* Writes a choice set. */
+extern void Ia3PutChoices(ia3_writer *w, const Ia3Strings *choices, bool multiLabel);
 
 /* Reads a `str` into a NUL-terminated string in server encoding. */
 extern char *Ia3GetText(ia3_reader *r);

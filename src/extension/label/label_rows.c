@@ -129,6 +129,8 @@ Ia3LabelPredict(Ia3LabelInput *input, const SPITupleTable *rows)
     RowContext where = {InvalidOid, NULL, NULL};
     ErrorContextCallback context = {error_context_stack, add_context, &where};
 
+    Ia3TaskRefuseMultiLabel(input->task->task, "a column of labels",
+                            "Fill a column of type text[] with UPDATE and ia3_predict_labels.");
     answers->n = n;
     answers->relations = palloc(sizeof(Datum) * n);
     answers->ids = palloc(sizeof(Datum) * n);

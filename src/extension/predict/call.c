@@ -46,7 +46,7 @@ own_choices(const Ia3CallTask *task)
         MemoryContext old = MemoryContextSwitchTo(own->context);
 
         Ia3CheckChoices(task->task->choices);
-        own->set = Ia3WordingScored(task->task->wording, task->task->choices);
+        own->set = Ia3TaskScored(task->task, task->task->choices);
         own->lists = Ia3WordingLists(task->task->wording, task->task->choices);
         own->made = true;
         MemoryContextSwitchTo(old);
@@ -67,7 +67,7 @@ word_choices(const Ia3CallTask *task, Ia3Question *question)
         return task->own->lists;
     }
     Ia3CheckChoices(question->choices);
-    question->set = Ia3WordingScored(wording, question->choices);
+    question->set = Ia3TaskScored(task->task, question->choices);
     return Ia3WordingLists(wording, question->choices);
 }
 
@@ -232,6 +232,16 @@ make_zero_shot(const Ia3Call *call, Ia3Question *question)
     question->input.tail = (int) strlen(input);
     question->input.text = lists.descriptions ? psprintf("%s\n%s", input, lists.descriptions) : input;
     question->input.len = (int) strlen(question->input.text);
+}
+
+void
+Ia3CallRefuseMultiLabel(const Ia3Call *call)
+{
+    ereport(ERROR,
+            (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+             errmsg("ia3 task \"%s\" is a multi-label task", Ia3CallTaskName(call)),
+             errdetail("Any number of its choices are right."),
+             errhint("Use ia3_predict_labels for the right ones, or ia3_classify for their probabilities.")));
 }
 
 char *

@@ -99,6 +99,9 @@ typedef struct Ia3Question {
 /* Descriptions or verbalizers that say nothing: an empty jsonb, which is never freed. */
 extern Datum Ia3NoWording(void);
 
+/* ERROR 0A000: the task that the call names is a multi-label one, and the function returns one choice. */
+extern void Ia3CallRefuseMultiLabel(const Ia3Call *call) pg_attribute_noreturn();
+
 /* The name of the task that a call refers to, palloc'd; NULL if its form has no task. */
 extern char *Ia3CallTaskName(const Ia3Call *call);
 /* The version that a call names beside the task; 0 in a form without one. */

@@ -54,16 +54,32 @@ ask(const Ia3Call *call)
     return Ia3RankingMake(question.task, question.choices, result);
 }
 
-const Ia3Ranking *
-Ia3Answer(const Ia3Call *call)
+/* ERROR unless the answer is of the kind that the function returns. */
+static void
+check_kind(const Ia3Call *call, const Ia3Ranking *ranking, Ia3AnswerKind kind)
 {
-    const Ia3Ranking *ranking = Ia3CacheFind(call);
-
-    return ranking ? ranking : ask(call);
+    if (kind == IA3_ANSWER_ONE && ranking->multiLabel)
+        Ia3CallRefuseMultiLabel(call);
+    if (kind == IA3_ANSWER_LABELS && !ranking->multiLabel)
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("ia3 task \"%s\" is not a multi-label task", Ia3CallTaskName(call)),
+                        errdetail("One of its choices is right."),
+                        errhint("Use ia3_predict, or train the task on a query whose labels are arrays.")));
 }
 
 const Ia3Ranking *
-Ia3AnswerCall(FunctionCallInfo fcinfo, Ia3CallForm form, int nArgs)
+Ia3Answer(const Ia3Call *call, Ia3AnswerKind kind)
+{
+    const Ia3Ranking *ranking = Ia3CacheFind(call);
+
+    if (ranking == NULL)
+        ranking = ask(call);
+    check_kind(call, ranking, kind);
+    return ranking;
+}
+
+const Ia3Ranking *
+Ia3AnswerCall(FunctionCallInfo fcinfo, Ia3CallForm form, int nArgs, Ia3AnswerKind kind)
 {
     Ia3Call call = {form, nArgs, {0}};
     const Ia3Ranking *ranking;
@@ -77,13 +93,14 @@ Ia3AnswerCall(FunctionCallInfo fcinfo, Ia3CallForm form, int nArgs)
         ranking = ask(&call);
         Ia3MemoStore(fcinfo->flinfo, &call, ranking);
     }
+    check_kind(&call, ranking, kind);
     return ranking;
 }
 
 static const Ia3Ranking *
 answer(FunctionCallInfo fcinfo, Ia3CallForm form)
 {
-    return Ia3AnswerCall(fcinfo, form, PG_NARGS());
+    return Ia3AnswerCall(fcinfo, form, PG_NARGS(), IA3_ANSWER_ANY);
 }
 
 static Datum
@@ -119,7 +136,8 @@ classify_levels(FunctionCallInfo fcinfo, Ia3CallForm form)
     }
     depth = Ia3LevelsDepth(fcinfo, 3);
     separator = Ia3LevelsSeparator(fcinfo, 4);
-    ranking = Ia3AnswerCall(fcinfo, form, PG_ARGISNULL(2) ? 2 : 3);
+    ranking =
+        Ia3AnswerCall(fcinfo, form, PG_ARGISNULL(2) ? 2 : 3, depth > 0 ? IA3_ANSWER_ONE : IA3_ANSWER_ANY);
     return return_ranking(fcinfo, depth > 0 ? Ia3LevelsGroup(ranking, depth, separator) : ranking);
 }
 
@@ -127,7 +145,8 @@ classify_levels(FunctionCallInfo fcinfo, Ia3CallForm form)
 static Datum
 predict(FunctionCallInfo fcinfo, Ia3CallForm form)
 {
-    const char *best = Ia3RankingBest(answer(fcinfo, form), IA3_TASK_MIN_PROBABILITY);
+    const char *best =
+        Ia3RankingBest(Ia3AnswerCall(fcinfo, form, PG_NARGS(), IA3_ANSWER_ONE), IA3_TASK_MIN_PROBABILITY);
 
     if (best == NULL)
         PG_RETURN_NULL();
@@ -144,7 +163,8 @@ predict_above(FunctionCallInfo fcinfo, Ia3CallForm form)
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
         PG_RETURN_NULL();
     minProbability = Ia3MinProbability(fcinfo, 3);
-    best = Ia3RankingBest(Ia3AnswerCall(fcinfo, form, PG_ARGISNULL(2) ? 2 : 3), minProbability);
+    best =
+        Ia3RankingBest(Ia3AnswerCall(fcinfo, form, PG_ARGISNULL(2) ? 2 : 3, IA3_ANSWER_ONE), minProbability);
     if (best == NULL)
         PG_RETURN_NULL();
     PG_RETURN_TEXT_P(cstring_to_text(best));

@@ -23,7 +23,7 @@ predict_version(FunctionCallInfo fcinfo, Ia3CallForm form)
 
     if (pushed)
         PushActiveSnapshot(GetTransactionSnapshot());
-    result = CStringGetTextDatum(Ia3RankingBest(Ia3AnswerCall(fcinfo, form, PG_NARGS()), 0));
+    result = CStringGetTextDatum(Ia3RankingBest(Ia3AnswerCall(fcinfo, form, PG_NARGS(), IA3_ANSWER_ONE), 0));
     if (pushed)
         PopActiveSnapshot();
     return result;

@@ -142,7 +142,7 @@ predict_set(FunctionCallInfo fcinfo, Ia3CallForm form)
         ereport(ERROR, (errcode(ERRCODE_NULL_VALUE_NOT_ALLOWED), errmsg("coverage must not be null")));
     coverage = PG_GETARG_FLOAT8(3);
     Ia3CheckCoverage(coverage);
-    ranking = Ia3AnswerCall(fcinfo, form, PG_ARGISNULL(2) ? 2 : 3);
+    ranking = Ia3AnswerCall(fcinfo, form, PG_ARGISNULL(2) ? 2 : 3, IA3_ANSWER_ONE);
     PG_RETURN_DATUM(choose_set(ranking, bound_of(text_to_cstring(PG_GETARG_TEXT_PP(0)), coverage)));
 }
 

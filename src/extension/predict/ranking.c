@@ -19,16 +19,43 @@ compare_ranked(const void *a, const void *b)
 }
 
 /*
- * Probabilities are the softmax of the scores, divided by the temperature of a calibrated task. The scores are reduced by the
- * best one so that exp cannot overflow.
+ * Probabilities are the softmax of the scores. The scores are reduced by the best one so that exp cannot overflow.
  */
+static void
+set_probabilities(Ia3Ranking *ranking, double temperature)
+{
+    double sum = 0;
+
+    for (int i = 0; i < ranking->n; i++) {
+        ranking->choices[i].probability =
+            exp((ranking->choices[i].score - ranking->choices[0].score) / temperature);
+        sum += ranking->choices[i].probability;
+    }
+    for (int i = 0; i < ranking->n; i++)
+        ranking->choices[i].probability /= sum;
+}
+
+/* The softmax of the two answers "yes" and "no" about each label, whose difference the score is. */
+static void
+set_label_probabilities(Ia3Ranking *ranking, const Ia3Task *task, double temperature)
+{
+    for (int i = 0; i < ranking->n; i++) {
+        Ia3RankedChoice *c = &ranking->choices[i];
+
+        c->probability = 1 / (1 + exp(-c->score / temperature));
+        c->threshold = Ia3TaskThreshold(task, c->choice);
+    }
+}
+
+/* Scores are divided by the temperature of a calibrated task. */
 Ia3Ranking *
 Ia3RankingMake(const Ia3Task *task, const Ia3Strings *choices, const Ia3ScoreResult *result)
 {
     Ia3Ranking *ranking = palloc(sizeof(Ia3Ranking));
-    double temperature = task && task->temperature > 0 ? task->temperature : 1, sum = 0;
+    double temperature = task && task->temperature > 0 ? task->temperature : 1;
 
     ranking->minProbability = task ? task->minProbability : 0;
+    ranking->multiLabel = task && task->multiLabel;
     ranking->n = choices->n;
     ranking->choices = palloc(sizeof(Ia3RankedChoice) * choices->n);
     for (int i = 0; i < choices->n; i++) {
@@ -40,15 +67,13 @@ Ia3RankingMake(const Ia3Task *task, const Ia3Strings *choices, const Ia3ScoreRes
         c->choice = choices->items[i];
         c->position = i;
         c->score = result->scores[i];
+        c->threshold = 0;
     }
     qsort(ranking->choices, ranking->n, sizeof(Ia3RankedChoice), compare_ranked);
-    for (int i = 0; i < ranking->n; i++) {
-        ranking->choices[i].probability =
-            exp((ranking->choices[i].score - ranking->choices[0].score) / temperature);
-        sum += ranking->choices[i].probability;
-    }
-    for (int i = 0; i < ranking->n; i++)
-        ranking->choices[i].probability /= sum;
+    if (ranking->multiLabel)
+        set_label_probabilities(ranking, task, temperature);
+    else
+        set_probabilities(ranking, temperature);
     return ranking;
 }
 
@@ -77,9 +102,31 @@ Ia3RankingBest(const Ia3Ranking *ranking, double minProbability)
 {
     const Ia3RankedChoice *best = &ranking->choices[0];
 
+    if (ranking->multiLabel)
+        elog(ERROR, "a multi-label task has no best choice");
     if (minProbability == IA3_TASK_MIN_PROBABILITY)
         minProbability = ranking->minProbability;
     return best->probability < minProbability ? NULL : best->choice;
+}
+
+Ia3Strings *
+Ia3RankingLabels(const Ia3Ranking *ranking, double minProbability)
+{
+    Ia3Strings *labels = palloc0(sizeof(Ia3Strings));
+    const char **at = palloc0(sizeof(char *) * ranking->n);
+
+    for (int i = 0; i < ranking->n; i++) {
+        const Ia3RankedChoice *c = &ranking->choices[i];
+
+        if (Ia3LabelIsPredicted(c, minProbability))
+            at[c->position] = c->choice;
+    }
+    labels->items = palloc(sizeof(char *) * ranking->n);
+    for (int i = 0; i < ranking->n; i++)
+        if (at[i] != NULL)
+            labels->items[labels->n++] = (char *) at[i];
+    pfree(at);
+    return labels;
 }
 
 Ia3Ranking *
@@ -88,6 +135,7 @@ Ia3RankingOfText(const char *text)
     Ia3Ranking *ranking = palloc(sizeof(Ia3Ranking));
 
     ranking->minProbability = 0;
+    ranking->multiLabel = false;
     ranking->n = 1;
     ranking->choices = palloc0(sizeof(Ia3RankedChoice));
     ranking->choices[0].choice = text;

@@ -14,10 +14,12 @@ typedef struct Ia3RankedChoice {
     int position; /* in the list of choices; the first of equal scores ranks higher */
     double score;
     double probability;
+    double threshold; /* of a multi-label task: the label is right if it is at least as likely */
 } Ia3RankedChoice;
 
 typedef struct Ia3Ranking {
     double minProbability; /* the task's: ia3_predict returns no choice that is less likely */
+    bool multiLabel; /* any number of the choices are right, and their probabilities do not add up to 1 */
     int n;
     Ia3RankedChoice *choices; /* best first */
 } Ia3Ranking;
@@ -26,7 +28,7 @@ typedef struct Ia3Ranking {
 extern Ia3Ranking *Ia3RankingOfText(const char *text);
 
 /*
- * Ranks the choices by their scores; the result must be ok. `task` has made them; NULL: the bare backbone. Points to the
+ * Ranks the choices by their scores, or, of a multi-label task, by their probabilities, which is the same; the result must be ok. `task` has made them; NULL: the bare backbone. Points to the
  * strings of `choices`. ERROR XX000 for scores that are not finite.
  */
 extern Ia3Ranking *Ia3RankingMake(const Ia3Task *task, const Ia3Strings *choices,
@@ -41,10 +43,21 @@ extern double Ia3MinProbability(FunctionCallInfo fcinfo, int arg);
 extern void Ia3CheckMinProbability(double minProbability);
 
 /*
- * The best choice, or NULL if it is less likely than `minProbability`, or, with IA3_TASK_MIN_PROBABILITY, than the task
+ * The best choice of a task that is not a multi-label one, or NULL if it is less likely than `minProbability`, or, with IA3_TASK_MIN_PROBABILITY, than the task
  * allows.
  */
 extern const char *Ia3RankingBest(const Ia3Ranking *ranking, double minProbability);
+
+/* Whether a label of a multi-label task is right: as likely as `minProbability`, or, with IA3_TASK_MIN_PROBABILITY, as its threshold. */
+static inline bool
+Ia3LabelIsPredicted(const Ia3RankedChoice *label, double minProbability)
+{
+    return label->probability >=
+           (minProbability == IA3_TASK_MIN_PROBABILITY ? label->threshold : minProbability);
+}
+
+/* The labels of a multi-label task that are right, in the order of its choices. */
+extern Ia3Strings *Ia3RankingLabels(const Ia3Ranking *ranking, double minProbability);
 
 /* A copy in a single chunk of memory, strings included. */
 extern Ia3Ranking *Ia3RankingCopy(const Ia3Ranking *ranking, MemoryContext context);

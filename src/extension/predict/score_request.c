@@ -95,7 +95,8 @@ Ia3ScoreAddAdapter(Ia3ScoreRequest *request, const Ia3Task *task)
 static bool
 sets_are_equal(const Ia3ChoiceSet *a, const Ia3ChoiceSet *b)
 {
-    if (!Ia3StringsEqual(a->scored, b->scored) || (a->first == NULL) != (b->first == NULL))
+    if (a->multiLabel != b->multiLabel || !Ia3StringsEqual(a->scored, b->scored) ||
+        (a->first == NULL) != (b->first == NULL))
         return false;
     return a->first == NULL || (a->labels->n == b->labels->n &&
                                 memcmp(a->first, b->first, sizeof(int) * ((Size) a->labels->n + 1)) == 0);
@@ -108,7 +109,8 @@ Ia3ScoreAddChoices(Ia3ScoreRequest *request, const Ia3ChoiceSet *choices)
     if (request->nChoices > 0 && sets_are_equal(&request->choices[request->nChoices - 1], choices))
         return request->nChoices - 1;
     for (int i = Max(0, request->nChoices - LOOK_BACK); i < request->nChoices; i++)
-        if (request->choices[i].scored == choices->scored)
+        if (request->choices[i].scored == choices->scored &&
+            request->choices[i].multiLabel == choices->multiLabel)
             return i;
     request->choices =
         grow(request, request->choices, request->nChoices, &request->capChoices, sizeof(Ia3ChoiceSet));
@@ -165,7 +167,7 @@ write_request(ia3_writer *w, void *arg)
     if (!request->generates)
         ia3_put_u32(w, request->nChoices);
     for (int i = 0; i < request->nChoices; i++)
-        Ia3PutStrings(w, request->choices[i].scored);
+        Ia3PutChoices(w, request->choices[i].scored, request->choices[i].multiLabel);
     ia3_put_u32(w, request->nRows);
     for (int i = 0; i < request->nRows; i++) {
         const ScoreRow *row = &request->rows[i];

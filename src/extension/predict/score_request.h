@@ -16,7 +16,8 @@ typedef struct Ia3ScoreResult {
     int n; /* labels */
     double *
         scores; /* [n] mean log-likelihood per token (natural logarithm), in the order of the labels; of a label with
-                     * several verbalizers, the mean of theirs */
+                     * several verbalizers, the mean of theirs. Of a multi-label task, how much more likely than "no" the
+                     * answer "yes" is, as protocol.h says. */
     char *text; /* instead of scores: the result of a GENERATE request */
     /* if not ok: the error of this row */
     uint32 code;

@@ -144,7 +144,7 @@ predict(FunctionCallInfo fcinfo, Ia3CallForm form)
             Ia3CheckMinProbability(minProbability);
         }
     }
-    best = Ia3RankingBest(Ia3Answer(&call), minProbability);
+    best = Ia3RankingBest(Ia3Answer(&call, IA3_ANSWER_ONE), minProbability);
     if (best == NULL)
         PG_RETURN_NULL();
     PG_RETURN_TEXT_P(cstring_to_text(best));

@@ -48,6 +48,9 @@ static const struct {
     {"ia3_predict_set_text", IA3_CALL_TEXT, 1},
     {"ia3_predict_set_fields", IA3_CALL_FIELDS, 1},
     {"ia3_predict_set_fields_text", IA3_CALL_FIELDS_TEXT, 1},
+    {"ia3_predict_labels_text", IA3_CALL_TEXT, 1},
+    {"ia3_predict_labels_fields", IA3_CALL_FIELDS, 1},
+    {"ia3_predict_labels_fields_text", IA3_CALL_FIELDS_TEXT, 1},
     {"ia3_generate_text", IA3_CALL_GENERATE},
     {"ia3_generate_fields", IA3_CALL_GENERATE_FIELDS},
     {"ia3_generate_fields_text", IA3_CALL_GENERATE_FIELDS_TEXT},
@@ -56,14 +59,14 @@ static const struct {
 
 /* The names of the SQL functions that they implement, under which the functions are looked up. */
 static const char *const names[] = {
-    "ia3_classify",        "ia3_classify_fields",    "ia3_classify_zero_shot", "ia3_predict",
-    "ia3_predict_fields",  "ia3_predict_zero_shot",  "ia3_zero_shot",          "ia3_generate",
-    "ia3_generate_fields", "ia3_generate_zero_shot", "ia3_predict_set",        "ia3_predict_set_fields",
-    "ia3_predict_version",
+    "ia3_classify",        "ia3_classify_fields",       "ia3_classify_zero_shot", "ia3_predict",
+    "ia3_predict_fields",  "ia3_predict_zero_shot",     "ia3_zero_shot",          "ia3_generate",
+    "ia3_generate_fields", "ia3_generate_zero_shot",    "ia3_predict_set",        "ia3_predict_set_fields",
+    "ia3_predict_labels",  "ia3_predict_labels_fields", "ia3_predict_version",
 };
 
-/* 59 functions (sampling is not batched here), times two in case of a second schema. */
-#define MAX_FUNCTIONS 120
+/* 65 functions (sampling is not batched here), times two in case of a second schema. */
+#define MAX_FUNCTIONS 140
 
 typedef struct KnownFunction {
     Oid oid;

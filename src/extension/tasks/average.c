@@ -118,6 +118,9 @@ find_versions(Average *a, const Ia3Strings *references)
         if (strcmp(first->method, version->method) != 0)
             raise_different(a, i, "their method", psprintf("\"%s\"", first->method),
                             psprintf("\"%s\"", version->method));
+        if (first->multiLabel != version->multiLabel)
+            raise_different(a, i, "whether they are multi-label", first->multiLabel ? "true" : "false",
+                            version->multiLabel ? "true" : "false");
         if (strcmp(first->methodOptions, version->methodOptions) != 0)
             raise_different(a, i, "the options of their method", shown_options(first),
                             shown_options(version));
@@ -220,6 +223,8 @@ make_recipe(const Average *a)
     Ia3JsonPutStrings(&recipe, "template", first->templates);
     Ia3JsonPutStrings(&recipe, "choices", first->choices);
     Ia3WordingPut(first->wording, &recipe);
+    if (first->multiLabel)
+        Ia3JsonPutBool(&recipe, "multi_label", true);
     if (first->rowsAsWritten)
         Ia3JsonPutInteger(&recipe, "steps", 0); /* without "rendering" this is how lookups know (task.c) */
     else
@@ -241,6 +246,7 @@ store(const Average *a)
         .templates = first->templates,
         .choices = first->choices,
         .wording = first->wording,
+        .multiLabel = first->multiLabel,
         .vectors = make_vectors(a),
         .backboneDigest = first->backboneDigest,
         .recipe = make_recipe(a),

@@ -8,7 +8,7 @@
 #include "executor/spi.h"
 #include "utils/jsonb.h"
 
-#define IA3_MAX_QUERY_ARGS 11
+#define IA3_MAX_QUERY_ARGS 12
 
 /*
  * One statement of the extension. All names in `sql` are qualified, so the caller's search_path does not matter;

@@ -30,9 +30,10 @@ static Ia3Query lockQuery = {
 /* In the others $1 is the task, $2 the new name, and $3 the caller. */
 static Ia3Query renameQuery = {
     .sql = "INSERT INTO ia3.task (task, owner, backbone, template, choices, active_version, next_version,"
-           " created_at, comment, readers, min_probability, verbalizers, descriptions)"
+           " created_at, comment, readers, min_probability, verbalizers, descriptions, multi_label)"
            " SELECT $2, t.owner, t.backbone, t.template, t.choices, t.active_version, t.next_version,"
-           " t.created_at, t.comment, t.readers, t.min_probability, t.verbalizers, t.descriptions"
+           " t.created_at, t.comment, t.readers, t.min_probability, t.verbalizers, t.descriptions,"
+           " t.multi_label"
            " FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1 ON CONFLICT (task) DO NOTHING",
     .nArgs = 2,
     .argTypes = {TEXTOID, TEXTOID},
@@ -61,14 +62,14 @@ static Ia3Query copyQuery = {
     .sql = "WITH original AS MATERIALIZED (SELECT * FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1"
            "  AND ia3.task_readable(t.owner, t.readers, $3)),"
            " copy AS (INSERT INTO ia3.task (task, owner, backbone, template, choices, active_version,"
-           "   next_version, comment, min_probability, verbalizers, descriptions)"
+           "   next_version, comment, min_probability, verbalizers, descriptions, multi_label)"
            "  SELECT $2, ia3.role($3), o.backbone, o.template, o.choices, o.active_version, o.next_version,"
-           "   o.comment, o.min_probability, o.verbalizers, o.descriptions FROM original o"
+           "   o.comment, o.min_probability, o.verbalizers, o.descriptions, o.multi_label FROM original o"
            "  ON CONFLICT (task) DO NOTHING RETURNING task),"
            " versions AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
-           "   examples, recipe, metrics, created_by, created_at, temperature)"
+           "   examples, recipe, metrics, created_by, created_at, temperature, thresholds)"
            "  SELECT c.task, a.version, a.vectors, a.backbone_digest, a.parent_version, a.examples, a.recipe,"
-           "   a.metrics, a.created_by, a.created_at, a.temperature"
+           "   a.metrics, a.created_by, a.created_at, a.temperature, a.thresholds"
            "  FROM ia3.adapter a CROSS JOIN copy c WHERE a.task OPERATOR(pg_catalog.=) $1),"
            " queries AS (INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
            "  SELECT c.task, q.version, q.query, q.row_hashes FROM ia3.adapter_query q CROSS JOIN copy c"

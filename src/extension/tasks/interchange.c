@@ -38,7 +38,7 @@ PG_FUNCTION_INFO_V1(ia3_merge);
 
 static Ia3Query settingsQuery = {
     .sql = "SELECT t.backbone, t.template, t.choices, a.recipe OPERATOR(pg_catalog.->>) 'truncate',"
-           " t.verbalizers, t.descriptions"
+           " t.verbalizers, t.descriptions, t.multi_label"
            " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
            "  AND a.version OPERATOR(pg_catalog.=) t.active_version"
            " WHERE t.task OPERATOR(pg_catalog.=) $1",
@@ -54,6 +54,7 @@ typedef struct Import {
     Ia3Strings *templates;
     Ia3Strings *choices; /* NULL: every call brings its own */
     Ia3Wording *wording; /* NULL: choices are scored as they are */
+    bool multiLabel;
     Ia3Truncate truncate;
     Jsonb *config; /* NULL: none given */
     Ia3EngineInfo engine;
@@ -69,11 +70,11 @@ ia3_export(PG_FUNCTION_ARGS)
 {
     const Ia3Task *task = Ia3TaskLookup(text_to_cstring(PG_GETARG_TEXT_PP(0)));
 
-    if (task->wording || task->temperature > 0 || task->minProbability > 0)
+    if (task->wording || task->temperature > 0 || task->minProbability > 0 || task->multiLabel)
         ereport(NOTICE,
                 (errmsg("the export of \"%s\" has vectors only", task->label),
-                 errdetail("Files of PEFT have no place for verbalizers, descriptions, a temperature or a "
-                           "threshold of ia3."),
+                 errdetail("Files of PEFT have no place for verbalizers, descriptions, a temperature, "
+                           "thresholds or several labels of ia3."),
                  errhint("ia3_export_task exports everything.")));
     PG_RETURN_BYTEA_P(Ia3TaskFetchVectors(task));
 }
@@ -115,6 +116,7 @@ read_settings(Import *import)
         value = Ia3QueryColumn(4, &isNull);
         import->truncate = Ia3TruncateFromName(isNull ? NULL : TextDatumGetCString(value));
         import->wording = Ia3WordingMake(Ia3QueryJsonb(5), Ia3QueryJsonb(6));
+        import->multiLabel = DatumGetBool(Ia3QueryColumn(7, &isNull));
     } else {
         import->backbone = pstrdup(Ia3Backbone);
         import->templates = palloc(sizeof(Ia3Strings));
@@ -192,6 +194,8 @@ make_recipe(const Import *import)
     if (import->choices)
         Ia3JsonPutStrings(&recipe, "choices", import->choices);
     Ia3WordingPut(import->wording, &recipe);
+    if (import->multiLabel)
+        Ia3JsonPutBool(&recipe, "multi_label", true);
     Ia3JsonPutInteger(&recipe, "max_input_tokens", Ia3InputTokens());
     Ia3JsonPutString(&recipe, "truncate", Ia3TruncateName(import->truncate));
     if (import->config)
@@ -209,6 +213,7 @@ store(const Import *import)
         .templates = import->templates,
         .choices = import->choices,
         .wording = import->wording,
+        .multiLabel = import->multiLabel,
         .vectors = import->vectors,
         .backboneDigest = import->engine.digest,
         .recipe = make_recipe(import),

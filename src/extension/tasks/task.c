@@ -10,6 +10,7 @@
 #include "catalog/pg_type.h"
 #include "mb/pg_wchar.h"
 #include "utils/builtins.h"
+#include "utils/fmgrprotos.h"
 
 #include "task.h"
 #include "catalog.h"
@@ -33,6 +34,8 @@
     "  pg_catalog.convert_to(" OPTIONS ", 'UTF8')) END"
 #define AS_WRITTEN                                                                                           \
     "a.recipe OPERATOR(pg_catalog.?) 'steps' AND NOT a.recipe OPERATOR(pg_catalog.?) 'rendering'"
+#define MULTI_LABEL                                                                                          \
+    "COALESCE(a.recipe OPERATOR(pg_catalog.->) 'multi_label' OPERATOR(pg_catalog.=) 'true', false)"
 #define TOKENS "(a.recipe OPERATOR(pg_catalog.->>) 'max_input_tokens')::pg_catalog.numeric"
 #define INPUT_TOKENS                                                                                         \
     "CASE WHEN " IN_RECIPE("max_input_tokens", "number") " THEN CASE WHEN " TOKENS                           \
@@ -54,7 +57,8 @@ static Ia3Query lookupQuery = {
            " a.recipe OPERATOR(pg_catalog.->>) 'truncate', " OPTIONS ", t.min_probability, a.temperature,"
            " CASE WHEN $2 IS NOT NULL THEN a.recipe OPERATOR(pg_catalog.->) 'verbalizers' ELSE t.verbalizers END,"
            " CASE WHEN $2 IS NOT NULL THEN a.recipe OPERATOR(pg_catalog.->) 'descriptions' ELSE t.descriptions END,"
-           " " INPUT_TOKENS
+           " " INPUT_TOKENS ","
+           " CASE WHEN $2 IS NOT NULL THEN " MULTI_LABEL " ELSE t.multi_label END, a.thresholds"
            " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
            "  AND a.version OPERATOR(pg_catalog.=) COALESCE($2, t.active_version)"
            " WHERE t.task OPERATOR(pg_catalog.=) $1",
@@ -71,7 +75,7 @@ static Ia3Query versionQuery = {
            " a.method, " AS_WRITTEN ","
            " a.recipe OPERATOR(pg_catalog.->>) 'truncate', " OPTIONS ", NULL::pg_catalog.float8, a.temperature,"
            " a.recipe OPERATOR(pg_catalog.->) 'verbalizers', a.recipe OPERATOR(pg_catalog.->) 'descriptions',"
-           " " INPUT_TOKENS
+           " " INPUT_TOKENS ", " MULTI_LABEL ", a.thresholds"
            " FROM ia3.task t LEFT JOIN ia3.adapter a ON a.task OPERATOR(pg_catalog.=) t.task"
            "  AND a.version OPERATOR(pg_catalog.=) $2"
            " WHERE t.task OPERATOR(pg_catalog.=) $1 AND ia3.task_readable(t.owner, t.readers, $3)",
@@ -204,6 +208,8 @@ fill_task(Ia3Task *task)
     task->wording = Ia3WordingMake(Ia3QueryJsonb(14), Ia3QueryJsonb(15));
     value = Ia3QueryColumn(16, &isNull);
     task->recordedInputTokens = isNull ? 0 : DatumGetInt32(value);
+    task->multiLabel = DatumGetBool(Ia3QueryColumn(17, &isNull)) && !isNull;
+    task->thresholds = Ia3QueryJsonb(18);
     task->label = psprintf("%s@%d", task->name, task->version);
 }
 
@@ -350,6 +356,41 @@ void
 Ia3TaskCheckBackbone(const Ia3Task *task)
 {
     Ia3TaskCheckEngine(task, Ia3GetEngineInfo(task->backbone));
+}
+
+Ia3ChoiceSet
+Ia3TaskScored(const Ia3Task *task, const Ia3Strings *choices)
+{
+    Ia3ChoiceSet set = Ia3WordingScored(task->wording, choices);
+
+    set.multiLabel = task->multiLabel;
+    return set;
+}
+
+double
+Ia3TaskThreshold(const Ia3Task *task, const char *label)
+{
+    JsonbValue key = {.type = jbvString}, *value = NULL;
+
+    if (task->minProbability > 0)
+        return task->minProbability;
+    key.val.string.val = (char *) label;
+    key.val.string.len = (int) strlen(label);
+    if (task->thresholds && JB_ROOT_IS_OBJECT(task->thresholds))
+        value = findJsonbValueFromContainer(&task->thresholds->root, JB_FOBJECT, &key);
+    if (value == NULL || value->type != jbvNumeric)
+        return IA3_DEFAULT_THRESHOLD;
+    return DatumGetFloat8(DirectFunctionCall1(numeric_float8, NumericGetDatum(value->val.numeric)));
+}
+
+void
+Ia3TaskRefuseMultiLabel(const Ia3Task *task, const char *what, const char *hint)
+{
+    if (task->multiLabel)
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("%s cannot be used with a multi-label task", what),
+                        errdetail("Any number of the choices of ia3 task \"%s\" are right.", task->name),
+                        hint ? errhint("%s", hint) : 0));
 }
 
 bytea *

@@ -41,6 +41,8 @@ typedef struct Ia3Task {
     Ia3Truncate truncate;    /* IA3_TRUNCATE_END for versions whose recipe has no "truncate" */
     int recordedInputTokens; /* the maximum of an input that its recipe records; 0: none */
     bool fixed; /* looked up by Ia3TaskLookupVersion: neither settings nor ia3.task say how it is asked */
+    bool multiLabel;   /* any number of the choices are right */
+    Jsonb *thresholds; /* {label: probability} from which on a label is right; NULL: none */
 } Ia3Task;
 
 /* ERROR 42602 for a name that no task can have: empty, too long, with '@' or control characters, or "none". */
@@ -89,6 +91,16 @@ extern int Ia3TaskInputTokens(const Ia3Task *task);
 extern void Ia3TaskCheckBackbone(const Ia3Task *task);
 /* The same for this engine. */
 extern void Ia3TaskCheckEngine(const Ia3Task *task, const Ia3EngineInfo *engine);
+
+/* What is scored for these choices, and how. ERROR as for Ia3WordingScored. */
+extern Ia3ChoiceSet Ia3TaskScored(const Ia3Task *task, const Ia3Strings *choices);
+
+/* The probability from which on a label of a multi-label task is right, unless a call says otherwise. */
+#define IA3_DEFAULT_THRESHOLD 0.5
+extern double Ia3TaskThreshold(const Ia3Task *task, const char *label);
+
+/* ERROR 0A000: `what`, such as "ia3_compare", works only with tasks that have one right choice. The hint may be NULL. */
+extern void Ia3TaskRefuseMultiLabel(const Ia3Task *task, const char *what, const char *hint);
 
 /* The stored safetensors, a palloc'd bytea; ERROR 42704 when the version is gone. */
 extern bytea *Ia3TaskFetchVectors(const Ia3Task *task);

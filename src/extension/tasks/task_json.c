@@ -35,7 +35,7 @@ static Ia3Query exportQuery = {
            "  'backbone', t.backbone, 'template', t.template, 'choices', t.choices,"
            "  'active_version', t.active_version, 'next_version', t.next_version, 'comment', t.comment,"
            "  'min_probability', t.min_probability, 'verbalizers', t.verbalizers,"
-           "  'descriptions', t.descriptions,"
+           "  'descriptions', t.descriptions, 'multi_label', t.multi_label,"
            "  'versions', COALESCE((SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object("
            "    'version', a.version, 'vectors', pg_catalog.translate(pg_catalog.encode(a.vectors, 'base64'),"
            "     E'\\n', ''), 'digest', pg_catalog.encode(a.digest, 'hex'),"
@@ -44,7 +44,8 @@ static Ia3Query exportQuery = {
            "    'metrics', a.metrics, 'created_by', a.created_by, 'created_at', a.created_at,"
            "    'query', q.query, 'row_hashes', pg_catalog.translate("
            "     pg_catalog.encode(q.row_hashes, 'base64'), E'\\n', ''),"
-           "    'temperature', a.temperature, 'held_out', (SELECT pg_catalog.jsonb_agg("
+           "    'temperature', a.temperature, 'thresholds', a.thresholds,"
+           "    'held_out', (SELECT pg_catalog.jsonb_agg("
            "      pg_catalog.jsonb_build_object('row_number', s.row_number, 'fold', s.fold, 'label', s.label,"
            "       'scores', s.scores) ORDER BY s.row_number) FROM ia3.adapter_scores s"
            "     WHERE s.task OPERATOR(pg_catalog.=) a.task AND s.version OPERATOR(pg_catalog.=) a.version))"
@@ -85,7 +86,8 @@ static Ia3Query readQuery = {
     " vectors pg_catalog.text, digest pg_catalog.text, backbone_digest pg_catalog.text,"                     \
     " parent_version pg_catalog.int4, examples pg_catalog.int4, recipe pg_catalog.jsonb,"                    \
     " metrics pg_catalog.jsonb, created_at pg_catalog.timestamptz, query pg_catalog.text,"                   \
-    " row_hashes pg_catalog.text, temperature pg_catalog.float8, held_out pg_catalog.jsonb)"
+    " row_hashes pg_catalog.text, temperature pg_catalog.float8, held_out pg_catalog.jsonb,"                 \
+    " thresholds pg_catalog.jsonb)"
 #define SCORES                                                                                               \
     "pg_catalog.jsonb_to_recordset(v.held_out) AS s(row_number pg_catalog.int8, fold pg_catalog.int4,"       \
     " label pg_catalog.int4, scores pg_catalog.float8[])"
@@ -120,6 +122,13 @@ static Ia3Query checkQuery = {
            " WHEN NOT (v.temperature OPERATOR(pg_catalog.>=) 0.05"
            "   AND v.temperature OPERATOR(pg_catalog.<=) 20)"
            "  THEN pg_catalog.format('The temperature of version %s is not between 0.05 and 20.', v.version)"
+           " WHEN pg_catalog.jsonb_typeof(v.thresholds) OPERATOR(pg_catalog.<>) ALL ('{\"null\",object}')"
+           "   OR CASE WHEN pg_catalog.jsonb_typeof(v.thresholds) OPERATOR(pg_catalog.=) 'object'"
+           "   THEN EXISTS (SELECT 1 FROM pg_catalog.jsonb_each(v.thresholds) e"
+           "    WHERE CASE WHEN pg_catalog.jsonb_typeof(e.value) OPERATOR(pg_catalog.=) 'number'"
+           "     THEN e.value OPERATOR(pg_catalog.<) '0' OR e.value OPERATOR(pg_catalog.>) '1'"
+           "     ELSE true END) END"
+           "  THEN pg_catalog.format('The thresholds of version %s are not numbers from 0 to 1.', v.version)"
            " WHEN COALESCE(pg_catalog.jsonb_typeof(v.held_out), 'null')"
            "   OPERATOR(pg_catalog.<>) ALL ('{\"null\",array}')"
            "  THEN pg_catalog.format('The held-out rows of version %s are not an array.', v.version)"
@@ -137,48 +146,43 @@ static Ia3Query checkQuery = {
 };
 
 /* $2 is the name, $3 the caller. A version that is not there cannot be active. Runs as the owner of the tables. */
+/* clang-format off */
 static Ia3Query importQuery = {
     .sql =
         "WITH given AS (SELECT v.* FROM " VERSIONS "),"
         " made AS (INSERT INTO ia3.task (task, owner, backbone, template, choices, active_version,"
-        "   next_version, comment, min_probability, verbalizers, descriptions)"
+        "   next_version, comment, min_probability, verbalizers, descriptions, multi_label)"
         "  SELECT $2, ia3.role($3), j.backbone, j.template, j.choices,"
         "   (SELECT g.version FROM given g WHERE g.version OPERATOR(pg_catalog.=) j.active_version),"
         "   GREATEST(j.next_version, 1, (SELECT pg_catalog.max(g.version) FROM given g)"
         "    OPERATOR(pg_catalog.+) 1), j.comment,"
-        "   j.min_probability, " OBJECT("j.verbalizers") ", " OBJECT(
-            "j.descriptions") "  FROM pg_catalog.jsonb_to_record($1) AS j(backbone pg_catalog.text, template "
-                              "pg_catalog.text[],"
-                              "   choices pg_catalog.text[], active_version pg_catalog.int4, next_version "
-                              "pg_catalog.int4,"
-                              "   comment pg_catalog.text, min_probability pg_catalog.float8, verbalizers "
-                              "pg_catalog.jsonb,"
-                              "   descriptions pg_catalog.jsonb)"
-                              "  ON CONFLICT (task) DO NOTHING RETURNING task),"
-                              " versions AS (INSERT INTO ia3.adapter (task, version, vectors, "
-                              "backbone_digest, parent_version,"
-                              "   examples, recipe, metrics, created_by, created_at, temperature)"
-                              "  SELECT m.task, v.version, " VECTORS
-                              ", pg_catalog.decode(v.backbone_digest, 'hex'),"
-                              "   v.parent_version, v.examples, v.recipe OPERATOR(pg_catalog.-) "
-                              "'query'::pg_catalog.text,"
-                              "   v.metrics, $4,"
-                              "   COALESCE(v.created_at, pg_catalog.now()), v.temperature FROM given v CROSS "
-                              "JOIN made m),"
-                              " queries AS (INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
-                              "  SELECT m.task, v.version, COALESCE(v.query, v.recipe "
-                              "OPERATOR(pg_catalog.->>) 'query'), " HASHES "  FROM given v CROSS JOIN made m"
-                              "  WHERE COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query') IS NOT "
-                              "NULL),"
-                              " scores AS (INSERT INTO ia3.adapter_scores (task, version, row_number, fold, "
-                              "label, scores)"
-                              "  SELECT m.task, v.version, s.row_number, s.fold, s.label, s.scores"
-                              "  FROM given v CROSS JOIN made m CROSS JOIN " SCORES
-                              "  WHERE pg_catalog.jsonb_typeof(v.held_out) OPERATOR(pg_catalog.=) 'array')"
-                              " SELECT 1 FROM made",
+        "   j.min_probability, " OBJECT("j.verbalizers") ", " OBJECT("j.descriptions") ","
+        "   COALESCE(j.multi_label, false)"
+        "  FROM pg_catalog.jsonb_to_record($1) AS j(backbone pg_catalog.text, template pg_catalog.text[],"
+        "   choices pg_catalog.text[], active_version pg_catalog.int4, next_version pg_catalog.int4,"
+        "   comment pg_catalog.text, min_probability pg_catalog.float8, verbalizers pg_catalog.jsonb,"
+        "   descriptions pg_catalog.jsonb, multi_label pg_catalog.bool)"
+        "  ON CONFLICT (task) DO NOTHING RETURNING task),"
+        " versions AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
+        "   examples, recipe, metrics, created_by, created_at, temperature, thresholds)"
+        "  SELECT m.task, v.version, " VECTORS ", pg_catalog.decode(v.backbone_digest, 'hex'),"
+        "   v.parent_version, v.examples, v.recipe OPERATOR(pg_catalog.-) 'query'::pg_catalog.text,"
+        "   v.metrics, $4, COALESCE(v.created_at, pg_catalog.now()), v.temperature,"
+        "   " OBJECT("v.thresholds")
+        "  FROM given v CROSS JOIN made m),"
+        " queries AS (INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
+        "  SELECT m.task, v.version, COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query'), " HASHES
+        "  FROM given v CROSS JOIN made m"
+        "  WHERE COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query') IS NOT NULL),"
+        " scores AS (INSERT INTO ia3.adapter_scores (task, version, row_number, fold, label, scores)"
+        "  SELECT m.task, v.version, s.row_number, s.fold, s.label, s.scores"
+        "  FROM given v CROSS JOIN made m CROSS JOIN " SCORES
+        "  WHERE pg_catalog.jsonb_typeof(v.held_out) OPERATOR(pg_catalog.=) 'array')"
+        " SELECT 1 FROM made",
     .nArgs = 4,
     .argTypes = {JSONBOID, TEXTOID, REGROLEOID, NAMEOID},
 };
+/* clang-format on */
 
 Datum
 ia3_export_task(PG_FUNCTION_ARGS)

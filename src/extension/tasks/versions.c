@@ -34,10 +34,11 @@ static Ia3Query backboneQuery = {
 };
 
 static Ia3Query insertTaskQuery = {
-    .sql = "INSERT INTO ia3.task (task, owner, backbone, template, choices, verbalizers, descriptions)"
-           " VALUES ($1, ia3.role($2), $3, $4, $5, $6, $7) ON CONFLICT (task) DO NOTHING",
-    .nArgs = 7,
-    .argTypes = {TEXTOID, REGROLEOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, JSONBOID, JSONBOID},
+    .sql = "INSERT INTO ia3.task (task, owner, backbone, template, choices, verbalizers, descriptions, "
+           "multi_label)"
+           " VALUES ($1, ia3.role($2), $3, $4, $5, $6, $7, $8) ON CONFLICT (task) DO NOTHING",
+    .nArgs = 8,
+    .argTypes = {TEXTOID, REGROLEOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, JSONBOID, JSONBOID, BOOLOID},
 };
 
 static Ia3Query numberQuery = {
@@ -54,24 +55,24 @@ static Ia3Query numberQuery = {
  * the version, which fails where the caller has set constraints to immediate.
  */
 static Ia3Query insertVersionQuery = {
-    .sql =
-        "WITH made AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
-        "   examples, recipe, metrics, created_by, temperature)"
-        "  VALUES ($1, $2, $3, $4, $5, $6, $7 OPERATOR(pg_catalog.-) 'query'::pg_catalog.text, $8, $9, $11)"
-        "  RETURNING task, version)"
-        " INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
-        " SELECT m.task, m.version, $7 OPERATOR(pg_catalog.->>) 'query', $10 FROM made m"
-        " WHERE ($7 OPERATOR(pg_catalog.->>) 'query') IS NOT NULL",
-    .nArgs = 11,
+    .sql = "WITH made AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
+           "   examples, recipe, metrics, created_by, temperature, thresholds)"
+           "  VALUES ($1, $2, $3, $4, $5, $6, $7 OPERATOR(pg_catalog.-) 'query'::pg_catalog.text, $8, $9, "
+           "$11, $12)"
+           "  RETURNING task, version)"
+           " INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
+           " SELECT m.task, m.version, $7 OPERATOR(pg_catalog.->>) 'query', $10 FROM made m"
+           " WHERE ($7 OPERATOR(pg_catalog.->>) 'query') IS NOT NULL",
+    .nArgs = 12,
     .argTypes = {TEXTOID, INT4OID, BYTEAOID, BYTEAOID, INT4OID, INT4OID, JSONBOID, JSONBOID, NAMEOID,
-                 BYTEAOID, FLOAT8OID},
+                 BYTEAOID, FLOAT8OID, JSONBOID},
 };
 
 static Ia3Query activateQuery = {
     .sql = "UPDATE ia3.task t SET active_version = $2, backbone = $3, template = $4, choices = $5,"
-           " verbalizers = $6, descriptions = $7 WHERE t.task OPERATOR(pg_catalog.=) $1",
-    .nArgs = 7,
-    .argTypes = {TEXTOID, INT4OID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, JSONBOID, JSONBOID},
+           " verbalizers = $6, descriptions = $7, multi_label = $8 WHERE t.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 8,
+    .argTypes = {TEXTOID, INT4OID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, JSONBOID, JSONBOID, BOOLOID},
 };
 
 static Ia3Query lockQuery = {
@@ -181,11 +182,12 @@ make_bytea(const uint8 *bytes, Size len)
     return value;
 }
 
-/* Writes choices and wording of a task as the last three parameters of a query, from values[4] on. */
+/* Writes what a task says of its choices as the last four parameters of a query, from values[4] on. */
 static void
-set_choices(Datum *values, char *nulls, const Ia3Strings *choices, const Ia3Wording *wording)
+set_choices(Datum *values, char *nulls, const Ia3Strings *choices, const Ia3Wording *wording, bool multiLabel)
 {
-    memset(nulls, ' ', 7);
+    memset(nulls, ' ', 8);
+    values[7] = BoolGetDatum(multiLabel);
     values[4] = choices ? Ia3StringsToArray(choices) : (Datum) 0;
     values[5] = wording && wording->verbalizers ? JsonbPGetDatum(wording->verbalizers) : (Datum) 0;
     values[6] = wording && wording->descriptions ? JsonbPGetDatum(wording->descriptions) : (Datum) 0;
@@ -200,15 +202,15 @@ set_choices(Datum *values, char *nulls, const Ia3Strings *choices, const Ia3Word
 static int
 take_number(const Ia3NewVersion *v, Oid caller)
 {
-    Datum values[7];
-    char nulls[7];
+    Datum values[8];
+    char nulls[8];
     bool isNull;
 
     values[0] = CStringGetTextDatum(v->task);
     values[1] = ObjectIdGetDatum(caller);
     values[2] = CStringGetTextDatum(v->backbone);
     values[3] = Ia3StringsToArray(v->templates);
-    set_choices(values, nulls, v->choices, v->wording);
+    set_choices(values, nulls, v->choices, v->wording, v->multiLabel);
     /* Between the two statements another session may drop or rename the task; then a new one is made. */
     for (int attempt = 0; attempt < 2; attempt++) {
         Ia3QueryRun(&insertTaskQuery, values, nulls, false);
@@ -223,8 +225,8 @@ static void
 insert_version(const Ia3NewVersion *v, int number, Oid caller)
 {
     NameData creator;
-    Datum values[11];
-    char nulls[11];
+    Datum values[12];
+    char nulls[12];
 
     memset(nulls, ' ', sizeof nulls);
     nulls[4] = v->parentVersion ? ' ' : 'n';
@@ -232,6 +234,7 @@ insert_version(const Ia3NewVersion *v, int number, Oid caller)
     nulls[7] = v->metrics ? ' ' : 'n';
     nulls[9] = v->rowHashes ? ' ' : 'n';
     nulls[10] = v->temperature > 0 ? ' ' : 'n';
+    nulls[11] = v->thresholds ? ' ' : 'n';
     namestrcpy(&creator, GetUserNameFromId(caller, false));
     values[0] = CStringGetTextDatum(v->task);
     values[1] = Int32GetDatum(number);
@@ -244,6 +247,7 @@ insert_version(const Ia3NewVersion *v, int number, Oid caller)
     values[8] = NameGetDatum(&creator);
     values[9] = PointerGetDatum(v->rowHashes);
     values[10] = Float8GetDatum(v->temperature);
+    values[11] = v->thresholds;
     Ia3QueryRun(&insertVersionQuery, values, nulls, false);
     if (v->heldOut)
         Ia3HeldOutInsert(v->heldOut, v->task, number);
@@ -251,16 +255,16 @@ insert_version(const Ia3NewVersion *v, int number, Oid caller)
 
 static void
 activate(const char *task, int number, const char *backbone, const Ia3Strings *templates,
-         const Ia3Strings *choices, const Ia3Wording *wording)
+         const Ia3Strings *choices, const Ia3Wording *wording, bool multiLabel)
 {
-    Datum values[7];
-    char nulls[7];
+    Datum values[8];
+    char nulls[8];
 
     values[0] = CStringGetTextDatum(task);
     values[1] = Int32GetDatum(number);
     values[2] = CStringGetTextDatum(backbone);
     values[3] = Ia3StringsToArray(templates);
-    set_choices(values, nulls, choices, wording);
+    set_choices(values, nulls, choices, wording, multiLabel);
     if (Ia3QueryRun(&activateQuery, values, nulls, false) == 0)
         Ia3VersionsRaiseNotOwned(task);
 }
@@ -294,7 +298,7 @@ Ia3VersionsStore(const Ia3NewVersion *version)
         Ia3VersionsRaiseTaken(version->task);
     if (version->activate || (version->replaces != 0 && lock_task(version->task) == version->replaces))
         activate(version->task, number, version->backbone, version->templates, version->choices,
-                 version->wording);
+                 version->wording, version->multiLabel);
     Ia3SpiFinish();
     return number;
 }
@@ -303,8 +307,8 @@ void
 Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *templates)
 {
     Ia3Identity caller;
-    Datum values[7];
-    char nulls[7];
+    Datum values[8];
+    char nulls[8];
 
     Ia3SpiConnect();
     caller = Ia3BecomeTableOwner();
@@ -312,7 +316,7 @@ Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia3Strings *te
     values[1] = ObjectIdGetDatum(caller.user);
     values[2] = CStringGetTextDatum(backbone);
     values[3] = Ia3StringsToArray(templates);
-    set_choices(values, nulls, NULL, NULL);
+    set_choices(values, nulls, NULL, NULL, false);
     Ia3QueryRun(&insertTaskQuery, values, nulls, false);
     Ia3BecomeAgain(caller);
     Ia3SpiFinish();
@@ -329,7 +333,8 @@ Ia3VersionsActivate(const char *task, int version)
     Ia3SpiConnect();
     lock_task(task);
     found = Ia3TaskLookupLatest(psprintf("%s@%d", task, version));
-    activate(task, version, found->backbone, found->templates, found->choices, found->wording);
+    activate(task, version, found->backbone, found->templates, found->choices, found->wording,
+             found->multiLabel);
     Ia3SpiFinish();
 }
 

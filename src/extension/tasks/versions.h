@@ -16,6 +16,7 @@ typedef struct Ia3NewVersion {
     const Ia3Strings *templates;
     const Ia3Strings *choices; /* NULL: every call brings its own */
     const Ia3Wording *wording; /* of the choices; NULL: they are scored as they are */
+    bool multiLabel;           /* any number of the choices are right */
     bytea *vectors;
     const uint8 *backboneDigest;
     int parentVersion;         /* 0: none */
@@ -24,6 +25,7 @@ typedef struct Ia3NewVersion {
     Datum metrics;             /* jsonb; 0: none */
     bytea *rowHashes;          /* of the rows that it was trained on, in a recipe with a query; NULL: none */
     double temperature;        /* 0: it is not calibrated */
+    Datum thresholds;          /* jsonb, of a multi-label version {label: probability}; 0: none */
     const Ia3HeldOut *heldOut; /* what it is calibrated with; NULL: nothing */
     bool activate;
     int replaces; /* it becomes the active one, too, if this version is when it is stored; 0: none */

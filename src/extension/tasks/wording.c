@@ -167,7 +167,7 @@ check_distinct(const Ia3ChoiceSet *set)
 Ia3ChoiceSet
 Ia3WordingScored(const Ia3Wording *wording, const Ia3Strings *labels)
 {
-    Ia3ChoiceSet set = {labels, labels, NULL};
+    Ia3ChoiceSet set = {labels, labels, NULL, false};
     JsonbValue **verbalizers;
     Ia3Strings *scored;
     int *first;

@@ -24,6 +24,7 @@ typedef struct Ia3ChoiceSet {
         *scored; /* the verbalizers of the first label, those of the second, ...; `labels` without any */
     const int
         *first; /* [labels->n + 1] where each label's verbalizers begin; NULL: there are no verbalizers */
+    bool multiLabel; /* any number of the labels are right (protocol.h, CHOICES) */
 } Ia3ChoiceSet;
 
 /*

@@ -12,6 +12,7 @@
 #include "calibration_runs.h"
 #include "extension/tasks/catalog.h"
 #include "extension/tasks/versions.h"
+#include "thresholds.h"
 #include "train_job.h"
 #include "weighting.h"
 
@@ -124,7 +125,8 @@ put_examples(ia3_writer *w, void *arg)
 static void
 read_rows(Calibrating *c)
 {
-    const Ia3RowColumns columns = {.weight = c->job.recipe->weightColumn};
+    const Ia3RowColumns columns = {.labels = c->version->multiLabel ? IA3_LABEL_ARRAY : IA3_LABEL_ONE,
+                                   .weight = c->job.recipe->weightColumn};
     Ia3TrainRows *rows = Ia3ReadTrainRows(c->query, c->templates, c->version->templates->n, &columns);
 
     for (int i = 0; i < rows->n && c->version->choices == NULL; i++)
@@ -138,7 +140,7 @@ read_rows(Calibrating *c)
 static Datum
 make_recipe(const Calibrating *c)
 {
-    static const char *const replaced[] = {"verbalizers", "descriptions"};
+    static const char *const replaced[] = {"verbalizers", "descriptions", "multi_label"};
     Datum recorded = JsonbPGetDatum(c->recordedRecipe);
     Ia3JsonObject json;
 
@@ -152,6 +154,8 @@ make_recipe(const Calibrating *c)
     if (c->version->recordedInputTokens == 0)
         Ia3JsonPutInteger(&json, "max_input_tokens", c->job.maxInputTokens);
     Ia3WordingPut(c->version->wording, &json);
+    if (c->version->multiLabel)
+        Ia3JsonPutBool(&json, "multi_label", true);
     Ia3JsonPutString(&json, "backbone", c->version->backbone);
     return DirectFunctionCall2(jsonb_concat, recorded, Ia3JsonEnd(&json));
 }
@@ -160,19 +164,21 @@ static int
 store(const Calibrating *c, const Ia3HeldOut *heldOut)
 {
     Ia3Calibration calibration;
+    Ia3Thresholds thresholds;
     Ia3NewVersion version = {
         .task = c->version->name,
         .backbone = c->version->backbone,
         .templates = c->version->templates,
         .choices = c->version->choices,
         .wording = c->version->wording,
+        .multiLabel = c->version->multiLabel,
         .vectors = c->version->vectors,
         .backboneDigest = c->version->backboneDigest,
         .parentVersion = c->parentVersion,
         .examples = c->nExamples,
         .recipe = make_recipe(c),
         .rowHashes = c->rowHashes,
-        .heldOut = heldOut,
+        .heldOut = c->version->multiLabel ? NULL : heldOut,
         .replaces = c->version->version,
     };
 
@@ -180,6 +186,11 @@ store(const Calibrating *c, const Ia3HeldOut *heldOut)
     version.temperature = calibration.temperature;
     version.metrics =
         Ia3CalibrationMetrics(c->metrics ? JsonbPGetDatum(c->metrics) : (Datum) 0, heldOut, &calibration);
+    if (c->version->multiLabel) {
+        Ia3ThresholdsFit(c->examples, heldOut, &thresholds);
+        version.thresholds = thresholds.byLabel;
+        version.metrics = Ia3ThresholdsMetrics(version.metrics, &thresholds);
+    }
     return Ia3VersionsStore(&version);
 }
 

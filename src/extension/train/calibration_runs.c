@@ -44,23 +44,57 @@ Ia3CalibrationRunsPrepare(Ia3CalibrationRuns *c)
     c->job->isPart = true; /* so that the progress remains until the rows have been scored */
 }
 
+static void
+check_finite(const double *scores, int n)
+{
+    for (int k = 0; k < n; k++)
+        if (!isfinite(scores[k]))
+            ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
+                            errmsg("ia3 engine returned a score that is not a number")));
+}
+
+static int
+n_choices(const Ia3Examples *examples, int i)
+{
+    return examples->sets[examples->set[i]]->n;
+}
+
+/* The labels of row i of multi-label examples as questions, of which the first answer is "yes", and the score is the difference. */
+static void
+add_labels(const Ia3CalibrationRuns *c, int i, const double *scores, Ia3HeldOut *heldOut)
+{
+    const Ia3Examples *examples = c->examples;
+    double *both = Ia3ArrayOf(2 * (Size) n_choices(examples, i), sizeof(double));
+
+    for (int l = 0, r = 0; l < n_choices(examples, i); l++, both += 2) {
+        bool right = r < examples->nRight[i] && examples->right[i][r] == l;
+
+        r += right;
+        both[0] = scores[l];
+        heldOut->rows[heldOut->n++] = (Ia3HeldOutRow){c->fold[i], right ? 0 : 1, 2, both};
+    }
+}
+
 static Ia3HeldOut *
 make_held_out(const Ia3CalibrationRuns *c, double **scores)
 {
     const Ia3Examples *examples = c->examples;
-    Ia3HeldOut *heldOut = palloc(sizeof(Ia3HeldOut));
+    Ia3HeldOut *heldOut = palloc0(sizeof(Ia3HeldOut));
+    int64 n = 0;
 
-    heldOut->n = examples->rows->n;
-    heldOut->rows = Ia3ArrayOf(heldOut->n, sizeof(Ia3HeldOutRow));
-    for (int i = 0; i < heldOut->n; i++) {
-        Ia3HeldOutRow *row = &heldOut->rows[i];
-
-        *row =
-            (Ia3HeldOutRow){c->fold[i], examples->label[i], examples->sets[examples->set[i]]->n, scores[i]};
-        for (int k = 0; k < row->n; k++)
-            if (!isfinite(row->scores[k]))
-                ereport(ERROR, (errcode(ERRCODE_INTERNAL_ERROR),
-                                errmsg("ia3 engine returned a score that is not a number")));
+    for (int i = 0; i < examples->rows->n; i++)
+        n += examples->nRight ? n_choices(examples, i) : 1;
+    if (n > PG_INT32_MAX / 2)
+        ereport(ERROR, (errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+                        errmsg("there are too many rows and labels for calibration")));
+    heldOut->rows = Ia3ArrayOf(n, sizeof(Ia3HeldOutRow));
+    for (int i = 0; i < examples->rows->n; i++) {
+        check_finite(scores[i], n_choices(examples, i));
+        if (examples->nRight)
+            add_labels(c, i, scores[i], heldOut);
+        else
+            heldOut->rows[heldOut->n++] =
+                (Ia3HeldOutRow){c->fold[i], examples->label[i], n_choices(examples, i), scores[i]};
     }
     return heldOut;
 }

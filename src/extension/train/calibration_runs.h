@@ -28,7 +28,7 @@ extern void Ia3CalibrationRunsPrepare(Ia3CalibrationRuns *c);
 
 /*
  * Trains, and scores every row by the run that has not seen it. *version becomes the result of the first run if it is on all
- * rows. The progress ends, unless the job has steps to come. Reads no table, and needs no snapshot. ERROR as for Ia3TrainRun and Ia3FoldsScore.
+ * rows. Of multi-label examples, each label of each row becomes a row with two answers, "yes" and "no". The progress ends, unless the job has steps to come. Reads no table, and needs no snapshot. ERROR as for Ia3TrainRun and Ia3FoldsScore.
  */
 extern Ia3HeldOut *Ia3CalibrationRunsTrain(Ia3CalibrationRuns *c, Ia3Trained *version);
 

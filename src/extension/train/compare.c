@@ -109,7 +109,7 @@ ia3_compare(PG_FUNCTION_ARGS)
         elog(ERROR, "return type must be a row type");
     for (int i = 0; i < 2; i++) {
         references[i] = text_to_cstring(PG_GETARG_TEXT_PP(i));
-        c.tasks[i] = Ia3ScoringTask(references[i]);
+        c.tasks[i] = Ia3ScoringTask(references[i], "ia3_compare");
         c.known[i] = Ia3KnownRowsOf(c.tasks[i]);
     }
     report_versions(&c, references[0], references[1]);

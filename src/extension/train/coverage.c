@@ -84,7 +84,7 @@ Datum
 ia3_coverage_curve(PG_FUNCTION_ARGS)
 {
     Answers answers = {.capacity = 256};
-    Ia3Task *task = Ia3ScoringTask(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    Ia3Task *task = Ia3ScoringTask(text_to_cstring(PG_GETARG_TEXT_PP(0)), "ia3_coverage_curve");
 
     answers.items = palloc(sizeof(Answer) * answers.capacity);
     (void) Ia3ScoreRows(&task, 1, text_to_cstring(PG_GETARG_TEXT_PP(1)), add_answer, &answers);
@@ -102,6 +102,7 @@ ia3_coverage_curve_held_out(PG_FUNCTION_ARGS)
     double *temperatures;
     int folds;
 
+    Ia3TaskRefuseMultiLabel(task, "ia3_coverage_curve", NULL);
     Ia3VersionsCheckOwner(task->name);
     heldOut = Ia3HeldOutRead(task, IA3_HELD_OUT_CALLER);
     if (heldOut == NULL)

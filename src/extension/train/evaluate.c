@@ -54,20 +54,53 @@ label_number(Evaluation *e, const char *label)
 }
 
 static void
+count_cell(Evaluation *e, int label, int predicted)
+{
+    CellKey key = {label, predicted};
+    bool found;
+    Cell *cell = hash_search(e->cells, &key, HASH_ENTER, &found);
+
+    cell->n = found ? cell->n + 1 : 1;
+}
+
+/* A row of a multi-label task. What is neither right nor predicted is not counted. */
+static void
+count_labels(Evaluation *e, const Ia3ScoredAnswer *answer)
+{
+    const Ia3Ranking *ranking = answer->ranking;
+    bool exact = true;
+
+    for (int i = 0; i < ranking->n; i++) {
+        const Ia3RankedChoice *c = &ranking->choices[i];
+        bool right = answer->right[c->position], predicted = Ia3LabelIsPredicted(c, e->minProbability);
+        int label = label_number(e, c->choice);
+
+        if (right || predicted)
+            count_cell(e, right ? label : -1, predicted ? label : -1);
+        exact = exact && right == predicted;
+        e->gaps += right ? c->score : -c->score;
+    }
+    e->nGaps += ranking->n;
+    e->correct += exact;
+    e->answered++;
+    e->answeredCorrect += exact;
+}
+
+static void
 count_row(const Ia3ScoredRow *row, void *arg)
 {
     Evaluation *e = arg;
     const Ia3ScoredAnswer *answer = &row->answers[0];
     const Ia3Ranking *ranking = answer->ranking;
     const Ia3RankedChoice *best = &ranking->choices[0], *other = best;
-    CellKey key;
-    Cell *cell;
-    bool found;
+    int label;
 
-    key.label = label_number(e, row->row->label);
-    key.predicted = label_number(e, best->choice);
-    cell = hash_search(e->cells, &key, HASH_ENTER, &found);
-    cell->n = found ? cell->n + 1 : 1;
+    if (answer->right != NULL) {
+        count_labels(e, answer);
+        return;
+    }
+    label = label_number(e, row->row->label);
+    count_cell(e, label, label_number(e, best->choice));
     e->correct += Ia3AnswerIsRight(answer);
     if (Ia3RankingBest(ranking, e->minProbability) != NULL) {
         e->answered++;
@@ -131,8 +164,10 @@ list_classes(Ia3Confusion *c)
     for (int i = 0; i < c->nCells; i++) {
         const Ia3ConfusionCell *cell = &c->cells[i];
 
-        c->classes[cell->label].n += cell->n;
-        c->classes[cell->predicted].predicted += cell->n;
+        if (cell->label >= 0)
+            c->classes[cell->label].n += cell->n;
+        if (cell->predicted >= 0)
+            c->classes[cell->predicted].predicted += cell->n;
         if (cell->label == cell->predicted)
             c->classes[cell->label].right += cell->n;
     }
@@ -167,11 +202,25 @@ macro_f1(const Ia3Confusion *c)
             sum += class_f1(&c->classes[i]);
             n++;
         }
-    return sum / n;
+    return n > 0 ? sum / n : NAN;
+}
+
+/* The F1 of all labels together, as of one. */
+static double
+micro_f1(const Ia3Confusion *c)
+{
+    Ia3ClassCounts all = {0};
+
+    for (int i = 0; i < c->labels->n; i++) {
+        all.n += c->classes[i].n;
+        all.predicted += c->classes[i].predicted;
+        all.right += c->classes[i].right;
+    }
+    return class_occurs(&all) ? class_f1(&all) : NAN;
 }
 
 Ia3Confusion *
-Ia3Evaluate(const char *reference, const char *query, double minProbability)
+Ia3Evaluate(const char *reference, const char *query, double minProbability, const char *function)
 {
     Evaluation e = {.context = CurrentMemoryContext, .minProbability = minProbability};
     Ia3Confusion *result = palloc0(sizeof(Ia3Confusion));
@@ -180,7 +229,7 @@ Ia3Evaluate(const char *reference, const char *query, double minProbability)
     bool found;
 
     INSTR_TIME_SET_CURRENT(start);
-    task = Ia3ScoringTask(reference);
+    task = Ia3ScoringTask(reference, function);
     e.cells = make_cells(e.context);
     e.labels = Ia3StringIndexCreate();
     for (int i = 0; task->choices && i < task->choices->n; i++)
@@ -194,6 +243,7 @@ Ia3Evaluate(const char *reference, const char *query, double minProbability)
     result->task = task;
     result->accuracy = (double) e.correct / result->n;
     result->macroF1 = macro_f1(result);
+    result->microF1 = task->multiLabel ? micro_f1(result) : NAN;
     result->answered = e.answered;
     result->answeredAccuracy = e.answered > 0 ? (double) e.answeredCorrect / e.answered : NAN;
     result->hasGap = e.nGaps > 0;
@@ -207,24 +257,27 @@ ia3_evaluate(PG_FUNCTION_ARGS)
 {
     TupleDesc desc;
     Ia3Confusion *c;
-    Datum values[7];
-    bool nulls[7] = {false};
+    Datum values[8];
+    bool nulls[8] = {false};
 
     if (PG_ARGISNULL(0) || PG_ARGISNULL(1))
         PG_RETURN_NULL();
     if (get_call_result_type(fcinfo, NULL, &desc) != TYPEFUNC_COMPOSITE)
         elog(ERROR, "return type must be a row type");
     c = Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)),
-                    Ia3MinProbability(fcinfo, 2));
+                    Ia3MinProbability(fcinfo, 2), NULL);
     values[0] = Int64GetDatum(c->n);
     values[1] = Float8GetDatum(c->accuracy);
     values[2] = Float8GetDatum(c->macroF1);
+    nulls[2] = isnan(c->macroF1);
     values[3] = Float8GetDatum(c->meanGap);
     nulls[3] = !c->hasGap;
     values[4] = Float8GetDatum(c->seconds);
     values[5] = Int64GetDatum(c->answered);
     values[6] = Float8GetDatum(c->answeredAccuracy);
     nulls[6] = c->answered == 0;
+    values[7] = Float8GetDatum(c->microF1);
+    nulls[7] = isnan(c->microF1);
     PG_RETURN_DATUM(HeapTupleGetDatum(heap_form_tuple(BlessTupleDesc(desc), values, nulls)));
 }
 
@@ -232,8 +285,9 @@ Datum
 ia3_confusion(PG_FUNCTION_ARGS)
 {
     ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
-    Ia3Confusion *c = Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)),
-                                  text_to_cstring(PG_GETARG_TEXT_PP(1)), IA3_TASK_MIN_PROBABILITY);
+    Ia3Confusion *c =
+        Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)), text_to_cstring(PG_GETARG_TEXT_PP(1)),
+                    IA3_TASK_MIN_PROBABILITY, "ia3_confusion");
 
     Ia3InitMaterializedSRF(fcinfo);
     for (int i = 0; i < c->nCells; i++) {
@@ -261,7 +315,7 @@ ia3_class_report(PG_FUNCTION_ARGS)
 {
     ReturnSetInfo *rsinfo = (ReturnSetInfo *) fcinfo->resultinfo;
     Ia3Confusion *c = Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)),
-                                  text_to_cstring(PG_GETARG_TEXT_PP(1)), IA3_TASK_MIN_PROBABILITY);
+                                  text_to_cstring(PG_GETARG_TEXT_PP(1)), IA3_TASK_MIN_PROBABILITY, NULL);
 
     Ia3InitMaterializedSRF(fcinfo);
     for (int i = 0; i < c->labels->n; i++) {

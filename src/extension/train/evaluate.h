@@ -9,7 +9,7 @@
 #include "extension/tasks/task.h"
 
 typedef struct Ia3ConfusionCell {
-    int label, predicted; /* positions in `labels` */
+    int label, predicted; /* positions in `labels`; of a multi-label task, they are the same, or one is -1 */
     int64 n;              /* rows, at least 1 */
 } Ia3ConfusionCell;
 
@@ -27,7 +27,8 @@ typedef struct Ia3Confusion {
     Ia3ClassCounts *classes; /* [labels->n] */
     int64 n;                 /* rows */
     double accuracy;
-    double macroF1;          /* over the labels that occur as true label or as prediction */
+    double macroF1;          /* over the labels that occur as true label or as prediction; NaN: none does */
+    double microF1;          /* of a multi-label task, over the labels of all rows; NaN: none occurs */
     bool hasGap;             /* some row has more than one choice */
     int64 answered;          /* rows whose prediction is likely enough */
     double answeredAccuracy; /* over these rows; NaN if there are none */
@@ -39,7 +40,11 @@ typedef struct Ia3Confusion {
  * Predicts every row of a query with a task, or with one version of it ("task@3"), and compares with the labels, also
  * predictions that are less likely than `minProbability` (ranking.h), which only decides what counts as answered. The
  * result lives in the current memory context. ERROR as for Ia3ScoringTask and Ia3ScoreRows.
+ *
+ * Of a multi-label task, accuracy is the share of rows whose labels are all as predicted, and all rows are answered; `minProbability`
+ * is the threshold of all labels. The gap is over all labels of all rows: how much more likely the right answer is, "yes" or "no".
  */
-extern Ia3Confusion *Ia3Evaluate(const char *reference, const char *query, double minProbability);
+extern Ia3Confusion *Ia3Evaluate(const char *reference, const char *query, double minProbability,
+                                 const char *function);
 
 #endif

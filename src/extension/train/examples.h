@@ -17,14 +17,16 @@ typedef struct Ia3Examples {
     Ia3ChoiceSet *worded;  /* [nSets] what is scored for them */
     Ia3PromptLists *lists; /* [nSets] for templates */
     int *set;              /* [rows->n] */
-    int *label;            /* [rows->n] position in the set */
+    int *label;            /* [rows->n] position in the set; of a multi-label row, 0 */
+    int *nRight;           /* [rows->n] of multi-label rows; NULL: rows have one label each */
+    int **right;           /* [rows->n][nRight] positions in the set, ascending */
 } Ia3Examples;
 
 /*
  * Determines the choices of each row: its own, or else the given ones, or else (NULL) the distinct labels of all rows
  * without choices of their own, in order of first appearance. ERROR 22023 for a label that is not among the choices of
  * its row, for choices as in Ia3CheckChoices, and if there is only one label and no choices are given, and
- * as for Ia3WordingScored.
+ * as for Ia3WordingScored. Rows with arrays of labels make multi-label examples; ERROR 22023 if no row has any label.
  */
 extern Ia3Examples *Ia3ExamplesLabel(Ia3TrainRows *rows, const Ia3Strings *given, const Ia3Wording *wording);
 

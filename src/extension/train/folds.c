@@ -158,14 +158,23 @@ void
 Ia3FoldsReportSingleLabels(const Ia3TrainRows *rows)
 {
     Ia3StringIndex *index = Ia3StringIndexCreate();
-    int *count = Ia3ArrayOf(rows->n, sizeof(int));
-    int n, single = 0;
+    int *count, n = 0, single = 0;
     const char *example = NULL;
     bool found;
 
     for (int i = 0; i < rows->n; i++)
-        if (rows->rows[i].choices == NULL) /* others may have other labels on purpose */
-            count[Ia3StringIndexAdd(index, rows->rows[i].label, &found)]++;
+        n += rows->rows[i].labels ? rows->rows[i].labels->n : 1;
+    count = Ia3ArrayOf(n, sizeof(int));
+    for (int i = 0; i < rows->n; i++) {
+        const Ia3TrainRow *row = &rows->rows[i];
+
+        if (row->choices != NULL) /* they may have other labels on purpose */
+            continue;
+        for (int k = 0; row->labels && k < row->labels->n; k++)
+            count[Ia3StringIndexAdd(index, row->labels->items[k], &found)]++;
+        if (row->labels == NULL)
+            count[Ia3StringIndexAdd(index, row->label, &found)]++;
+    }
     n = Ia3StringIndexStrings(index)->n;
     for (int l = 0; l < n; l++)
         if (count[l] == 1 && single++ == 0)

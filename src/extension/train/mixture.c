@@ -190,7 +190,7 @@ Ia3MixturePut(ia3_writer *w, void *mixture)
     for (int i = 0; i < labels->n; i++) {
         Ia3Strings one = {1, &labels->items[i]};
 
-        Ia3PutStrings(w, &one);
+        Ia3PutChoices(w, &one, false);
         MemoryContextReset(scratch);
     }
     ia3_put_u32(w, 0); /* no label has verbalizers */
@@ -202,6 +202,7 @@ Ia3MixturePut(ia3_writer *w, void *mixture)
 
         CHECK_FOR_INTERRUPTS();
         ia3_put_u32(w, m->label[i]);
+        ia3_put_u32(w, 1); /* the label of this row is the only one of its set */
         ia3_put_u32(w, 0);
         ia3_put_u32(w, list->n);
         for (int t = 0; t < list->n; t++) {

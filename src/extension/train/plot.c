@@ -379,6 +379,7 @@ ia3_plot_query(PG_FUNCTION_ARGS)
     if (*query != '\0' && strspn(query, "0123456789") == strlen(query))
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query is a number"),
                         errhint("To plot a version of a task, call ia3_plot_version(task, version).")));
-    confusion = Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)), query, IA3_TASK_MIN_PROBABILITY);
+    confusion =
+        Ia3Evaluate(text_to_cstring(PG_GETARG_TEXT_PP(0)), query, IA3_TASK_MIN_PROBABILITY, "ia3_plot");
     PG_RETURN_TEXT_P(plot(confusion->task, confusion));
 }

@@ -108,6 +108,7 @@ held_out_rows(const Ia3Task *task)
 {
     Ia3HeldOut *heldOut;
 
+    Ia3TaskRefuseMultiLabel(task, "ia3_plot_calibration", NULL);
     if (task->temperature == 0)
         ereport(ERROR, (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                         errmsg("version \"%s\" is not calibrated", task->label),
@@ -162,7 +163,7 @@ collect_row(const Ia3ScoredRow *scored, void *arg)
 Datum
 ia3_plot_calibration_query(PG_FUNCTION_ARGS)
 {
-    Ia3Task *task = Ia3ScoringTask(text_to_cstring(PG_GETARG_TEXT_PP(0)));
+    Ia3Task *task = Ia3ScoringTask(text_to_cstring(PG_GETARG_TEXT_PP(0)), "ia3_plot_calibration");
     Diagram d = {task, "", {0}, task->temperature > 0 ? &task->temperature : NULL};
     Collector collector = {CurrentMemoryContext, 256, &d.heldOut};
 

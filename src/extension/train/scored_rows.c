@@ -23,6 +23,7 @@ typedef struct Scorer {
 typedef struct Scores {
     const Ia3Strings **choices; /* [rows->n] */
     int *gold;                  /* [rows->n] position of the label among the choices of the row */
+    bool **right;               /* [rows->n], each by position; NULL: one is right */
     Ia3ScoreRequest *request;
     Ia3ScoreResult *results;
 } Scores;
@@ -50,8 +51,27 @@ gold_choice(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
     for (int c = 0; c < choices->n; c++)
         if (strcmp(choices->items[c], rows->rows[row].label) == 0)
             return c;
-    Ia3RaiseTrainLabel(rows, row, choices);
+    Ia3RaiseTrainLabel(rows, row, rows->rows[row].label, choices);
     return -1;
+}
+
+/* Which of the choices are right for a multi-label row. */
+static bool *
+right_choices(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
+{
+    const Ia3Strings *labels = rows->rows[row].labels;
+    bool *right = palloc0(sizeof(bool) * choices->n);
+
+    for (int l = 0; l < labels->n; l++) {
+        int c = 0;
+
+        while (c < choices->n && strcmp(choices->items[c], labels->items[l]) != 0)
+            c++;
+        if (c == choices->n)
+            Ia3RaiseTrainLabel(rows, row, labels->items[l], choices);
+        right[c] = true;
+    }
+    return right;
 }
 
 /* The row's own choices if it has any, otherwise the task's. */
@@ -74,18 +94,22 @@ send_scores(const Scorer *scorer, const Ia3TrainRows *rows, Scores *scores)
     int adapter;
 
     scores->choices = palloc(sizeof(Ia3Strings *) * rows->n);
-    scores->gold = palloc(sizeof(int) * rows->n);
+    scores->gold = palloc0(sizeof(int) * rows->n);
+    scores->right = rows->multiLabel ? palloc(sizeof(bool *) * rows->n) : NULL;
     scores->request = Ia3ScoreCreate(task->backbone);
     adapter = Ia3ScoreAddAdapter(scores->request, task);
     for (int i = 0; i < rows->n; i++) {
         const Ia3Strings *choices = row_choices(task, &rows->rows[i]);
         bool own = choices == task->choices;
-        Ia3ChoiceSet set = own ? scorer->set : Ia3WordingScored(task->wording, choices);
+        Ia3ChoiceSet set = own ? scorer->set : Ia3TaskScored(task, choices);
         Ia3PromptLists lists = own ? scorer->lists : Ia3WordingLists(task->wording, choices);
         Ia3Input input;
 
         scores->choices[i] = choices;
-        scores->gold[i] = gold_choice(rows, i, choices);
+        if (scores->right)
+            scores->right[i] = right_choices(rows, i, choices);
+        else
+            scores->gold[i] = gold_choice(rows, i, choices);
         Ia3TrainRowRender(rows, &rows->rows[i], scorer->templates[0], &lists, &input);
         Ia3ScoreAddRow(scores->request, adapter, Ia3ScoreAddChoices(scores->request, &set), &input);
     }
@@ -116,6 +140,7 @@ take_row(RowScan *scan, const Batch *batch, int i)
         Ia3ScoreCheck(&scores->results[i], psprintf("row " INT64_FORMAT " of the query", row.number));
         answers[s].ranking = Ia3RankingMake(scan->scorers[s].task, scores->choices[i], &scores->results[i]);
         answers[s].gold = scores->gold[i];
+        answers[s].right = scores->right ? scores->right[i] : NULL;
     }
     scan->take(&row, scan->arg);
     scan->n++;
@@ -151,10 +176,12 @@ take_rows(const Ia3TrainRows *rows, MemoryContext context, void *arg)
 }
 
 Ia3Task *
-Ia3ScoringTask(const char *reference)
+Ia3ScoringTask(const char *reference, const char *function)
 {
     Ia3Task *task = Ia3TaskLookupDetached(reference);
 
+    if (function != NULL)
+        Ia3TaskRefuseMultiLabel(task, function, "ia3_evaluate and ia3_class_report measure such tasks.");
     Ia3TaskCheckBackbone(task);
     if (task->choices != NULL)
         Ia3CheckChoices(task->choices);
@@ -179,11 +206,12 @@ Ia3ScoreRows(Ia3Task *const *tasks, int nTasks, const char *query, Ia3TakeScored
         scan.scorers[s].task = task;
         scan.scorers[s].templates = Ia3TemplatesParse(task->templates, task->truncate);
         if (task->choices)
-            scan.scorers[s].set = Ia3WordingScored(task->wording, task->choices);
+            scan.scorers[s].set = Ia3TaskScored(task, task->choices);
         scan.scorers[s].lists = Ia3WordingLists(task->wording, task->choices);
         first[s] = scan.scorers[s].templates[0];
     }
-    Ia3ScanTrainRows(query, first, nTasks, tasks[0]->rowsAsWritten, take_rows, &scan);
+    Ia3ScanTrainRows(query, first, nTasks, tasks[0]->rowsAsWritten,
+                     tasks[0]->multiLabel ? IA3_LABEL_ARRAY : IA3_LABEL_ONE, take_rows, &scan);
     if (scan.n == 0)
         ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE), errmsg("the query returns no rows"),
                         errhint("Evaluation needs at least one labelled row.")));

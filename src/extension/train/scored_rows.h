@@ -12,7 +12,8 @@
 /* What one of the tasks predicts for a row. */
 typedef struct Ia3ScoredAnswer {
     const Ia3Ranking *ranking;
-    int gold; /* position of the row's label among the choices */
+    int gold;          /* position of the row's label among the choices */
+    const bool *right; /* of a multi-label task, by position; NULL: `gold` is right */
 } Ia3ScoredAnswer;
 
 typedef struct Ia3ScoredRow {
@@ -33,14 +34,14 @@ Ia3AnswerIsRight(const Ia3ScoredAnswer *answer)
 
 /*
  * Looks up a task, or one version of it ("task@3"), for Ia3ScoreRows. ERROR as for Ia3TaskLookup,
- * Ia3TaskCheckBackbone and Ia3CheckChoices.
+ * Ia3TaskCheckBackbone and Ia3CheckChoices, and 0A000 for a multi-label task if `function`, the name of what is called, is not NULL.
  */
-extern Ia3Task *Ia3ScoringTask(const char *reference);
+extern Ia3Task *Ia3ScoringTask(const char *reference, const char *function);
 
 /*
  * Reads the rows of a query once (see train_rows.h for what it may be; it must return the fields of the first template of
  * each task) and predicts each with the tasks, all by their first templates. A row's own choices come before those of a
- * task. Returns the number of rows. ERROR as for Ia3ScanTrainRows, 22023 for a label that is not among the choices of
+ * task. If the first task is a multi-label one, so are the others, and the query's labels are arrays. Returns the number of rows. ERROR as for Ia3ScanTrainRows, 22023 for a label that is not among the choices of
  * its row and for a query without rows, and 0A000 for tasks that read values in different ways (`rowsAsWritten`).
  */
 extern int64 Ia3ScoreRows(Ia3Task *const *tasks, int nTasks, const char *query, Ia3TakeScored take,

@@ -22,6 +22,7 @@
 #include "early_stopping.h"
 #include "examples.h"
 #include "row_hashes.h"
+#include "thresholds.h"
 #include "train_job.h"
 #include "weighting.h"
 
@@ -41,6 +42,8 @@ typedef struct Training {
     Ia3StepChoice stepChoice; /* early_stopping 'folds' */
     Ia3HeldOut *heldOut;      /* NULL: the version is not calibrated */
     Ia3Calibration calibration;
+    Ia3Thresholds thresholds; /* of a calibrated multi-label version */
+    bool multiLabel;
     Datum weightMetrics; /* jsonb; 0: all rows weigh the same */
 } Training;
 
@@ -84,7 +87,7 @@ copy_strings(const Ia3Strings *strings)
 static Ia3Strings *
 read_rows(Training *t)
 {
-    const Ia3RowColumns columns = {.weight = t->recipe->weightColumn};
+    const Ia3RowColumns columns = {.labels = IA3_LABEL_ANY, .weight = t->recipe->weightColumn};
     MemoryContext old;
 
     t->rowContext = AllocSetContextCreate(CurrentMemoryContext, "ia3 training rows", ALLOCSET_DEFAULT_SIZES);
@@ -97,6 +100,7 @@ read_rows(Training *t)
     MemoryContextSwitchTo(old);
     if (t->job.weighting)
         t->weightMetrics = Ia3WeightingMetrics(t->job.weighting);
+    t->multiLabel = t->examples->rows->multiLabel;
     t->rowHashes = Ia3RowHashes(t->examples->rows, t->templates[0]);
     return t->examples->common ? copy_strings(t->examples->common) : NULL;
 }
@@ -106,6 +110,8 @@ put_more(Ia3JsonObject *recipe, const void *arg)
 {
     const Training *t = arg;
 
+    if (t->multiLabel)
+        Ia3JsonPutBool(recipe, "multi_label", true);
     if (t->recipe->calibrate)
         Ia3JsonPutBool(recipe, "calibrate", true);
     if (t->recipe->earlyStopping == IA3_EARLY_FOLDS)
@@ -132,6 +138,7 @@ store(const Training *t, const Ia3Trained *trained)
         .templates = t->recipe->templates,
         .choices = t->choices,
         .wording = t->recipe->wording,
+        .multiLabel = t->multiLabel,
         .vectors = trained->vectors,
         .backboneDigest = trained->engine.digest,
         .parentVersion = Ia3TrainParent(&t->job),
@@ -141,7 +148,8 @@ store(const Training *t, const Ia3Trained *trained)
                                     : trained->metrics,
         .rowHashes = t->rowHashes,
         .temperature = t->calibration.temperature,
-        .heldOut = t->heldOut,
+        .thresholds = t->thresholds.byLabel,
+        .heldOut = t->multiLabel ? NULL : t->heldOut,
         .activate = t->recipe->activate,
     };
 
@@ -174,16 +182,25 @@ begin(Training *t, FunctionCallInfo fcinfo)
         t->job.taken = forget_rows;
 }
 
+/* Thresholds need the rows' labels. */
+static void
+set_held_out(Training *t, Ia3HeldOut *heldOut)
+{
+    t->heldOut = heldOut;
+    if (t->multiLabel)
+        Ia3ThresholdsFit(t->examples, heldOut, &t->thresholds);
+}
+
 /* The runs that choose the steps are those that calibration would need. */
 static void
 train_chosen_steps(Training *t, Ia3Trained *trained)
 {
     Ia3StepsChoose(&t->stepChoice, &t->job);
+    if (t->recipe->calibrate)
+        set_held_out(t, t->stepChoice.heldOut);
     t->job.taken = forget_rows;
     Ia3TrainRun(&t->job, trained);
     trained->metrics = Ia3StepsMetrics(trained->metrics, &t->stepChoice);
-    if (t->recipe->calibrate)
-        t->heldOut = t->stepChoice.heldOut;
 }
 
 static void
@@ -192,13 +209,15 @@ train(Training *t, Ia3Trained *trained)
     if (t->recipe->earlyStopping == IA3_EARLY_FOLDS)
         train_chosen_steps(t, trained);
     else if (t->recipe->calibrate)
-        t->heldOut = Ia3CalibrationRunsTrain(&t->calibrationRuns, trained);
+        set_held_out(t, Ia3CalibrationRunsTrain(&t->calibrationRuns, trained));
     else
         Ia3TrainRun(&t->job, trained);
     if (t->heldOut == NULL)
         return;
     Ia3CalibrationFit(t->heldOut, &t->calibration);
     trained->metrics = Ia3CalibrationMetrics(trained->metrics, t->heldOut, &t->calibration);
+    if (t->multiLabel)
+        trained->metrics = Ia3ThresholdsMetrics(trained->metrics, &t->thresholds);
 }
 
 Datum

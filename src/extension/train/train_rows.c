@@ -15,6 +15,7 @@
 #include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/lsyscache.h"
@@ -36,8 +37,9 @@ typedef struct ColumnMap {
     int label;
     int choices;
     int id, group, weight;
-    int *fields;             /* [nFields] */
-    Ia3ValueText labelText;  /* how the values of these columns become text */
+    int *fields; /* [nFields] */
+    Ia3ValueText
+        labelText; /* how the values of these columns become text; of an array of labels, an element */
     Ia3ValueText choiceText; /* of an element */
     Ia3ValueText idText, groupText;
     Oid weightType;
@@ -199,13 +201,27 @@ weight_type(Form_pg_attribute column)
     }
 }
 
+/* Finds out whether rows have one label or an array of them. */
+static void
+map_label_type(RowReader *reader, Oid type)
+{
+    Oid element = get_element_type(getBaseType(type));
+
+    if (reader->columns.labels == IA3_LABEL_ARRAY && !OidIsValid(element))
+        ereport(ERROR, (errcode(ERRCODE_DATATYPE_MISMATCH),
+                        errmsg("the labels of a multi-label task must be an array"),
+                        errdetail("The type of the column is %s.", format_type_be(type))));
+    reader->rows->multiLabel = reader->columns.labels != IA3_LABEL_ONE && OidIsValid(element);
+    label_text(reader, &reader->map.labelText, reader->rows->multiLabel ? element : type, "label");
+}
+
 /* Finds out how each column becomes text. */
 static void
 map_types(RowReader *reader, TupleDesc desc)
 {
     ColumnMap *map = &reader->map;
 
-    label_text(reader, &map->labelText, TupleDescAttr(desc, map->label - 1)->atttypid, "label");
+    map_label_type(reader, TupleDescAttr(desc, map->label - 1)->atttypid);
     map->fieldTexts = palloc(sizeof(Ia3ValueText) * Max(reader->rows->nFields, 1));
     for (int f = 0; f < reader->rows->nFields; f++) {
         Oid type = TupleDescAttr(desc, map->fields[f] - 1)->atttypid;
@@ -266,31 +282,70 @@ column_text(RowReader *reader, HeapTuple tuple, TupleDesc desc, int column, Ia3V
     return isNull ? NULL : keep_string(reader, Ia3ValueTextOf(how, value));
 }
 
+/* The elements of an array; `what` is one of them. */
 static Ia3Strings *
-column_choices(RowReader *reader, HeapTuple tuple, TupleDesc desc)
+array_strings(RowReader *reader, ArrayType *array, Ia3ValueText *how, const char *what)
 {
-    bool isNull, byVal;
-    Datum value = SPI_getbinval(tuple, desc, reader->map.choices, &isNull);
-    Oid type = reader->map.choiceText.type;
+    bool byVal, *nulls;
     int16 len;
     char align;
     Datum *elements;
-    bool *nulls;
-    Ia3Strings *choices;
+    Ia3Strings *strings = MemoryContextAllocZero(reader->context, sizeof(Ia3Strings));
+
+    get_typlenbyvalalign(how->type, &len, &byVal, &align);
+    deconstruct_array(array, how->type, len, byVal, align, &elements, &nulls, &strings->n);
+    reader->nChoices += strings->n;
+    strings->items = MemoryContextAlloc(reader->context, sizeof(char *) * Max(strings->n, 1));
+    for (int i = 0; i < strings->n; i++) {
+        if (nulls[i])
+            null_value(reader, what);
+        strings->items[i] = keep_string(reader, Ia3ValueTextOf(how, elements[i]));
+    }
+    return strings;
+}
+
+static Ia3Strings *
+column_choices(RowReader *reader, HeapTuple tuple, TupleDesc desc)
+{
+    bool isNull;
+    Datum value = SPI_getbinval(tuple, desc, reader->map.choices, &isNull);
+
+    return isNull ? NULL
+                  : array_strings(reader, DatumGetArrayTypeP(value), &reader->map.choiceText, "choice");
+}
+
+static int
+compare_labels(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *) a, *(const char *const *) b);
+}
+
+/* Reads the labels of a row; they are sorted. */
+static void
+read_labels(RowReader *reader, Ia3TrainRow *row, HeapTuple tuple, TupleDesc desc)
+{
+    bool isNull;
+    Datum value = SPI_getbinval(tuple, desc, reader->map.label, &isNull);
+    int64 number = reader->rows->first + reader->rows->n + 1;
+    ArrayType *array;
 
     if (isNull)
-        return NULL;
-    get_typlenbyvalalign(type, &len, &byVal, &align);
-    choices = MemoryContextAllocZero(reader->context, sizeof(Ia3Strings));
-    deconstruct_array(DatumGetArrayTypeP(value), type, len, byVal, align, &elements, &nulls, &choices->n);
-    reader->nChoices += choices->n;
-    choices->items = MemoryContextAlloc(reader->context, sizeof(char *) * Max(choices->n, 1));
-    for (int i = 0; i < choices->n; i++) {
-        if (nulls[i])
-            null_value(reader, "choice");
-        choices->items[i] = keep_string(reader, Ia3ValueTextOf(&reader->map.choiceText, elements[i]));
-    }
-    return choices;
+        null_value(reader, "label");
+    array = DatumGetArrayTypeP(value);
+    if (ARR_NDIM(array) > 1)
+        ereport(ERROR,
+                (errcode(ERRCODE_ARRAY_SUBSCRIPT_ERROR),
+                 errmsg("the labels of row " INT64_FORMAT " of the query must be a one-dimensional array",
+                        number)));
+    row->labels = array_strings(reader, array, &reader->map.labelText, "label");
+    qsort(row->labels->items, row->labels->n, sizeof(char *), compare_labels);
+    for (int i = 1; i < row->labels->n; i++)
+        if (strcmp(row->labels->items[i], row->labels->items[i - 1]) == 0)
+            ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
+                            errmsg("row " INT64_FORMAT " of the query has the label \"%s\" twice", number,
+                                   row->labels->items[i])));
+    value = Ia3StringsToArray(row->labels);
+    row->label = keep_string(reader, OidOutputFunctionCall(F_ARRAY_OUT, value));
 }
 
 double
@@ -347,7 +402,11 @@ read_row(RowReader *reader, HeapTuple tuple, TupleDesc desc)
         rows->rows = repalloc_huge(rows->rows, sizeof(Ia3TrainRow) * (Size) reader->capacity);
     }
     row = &rows->rows[rows->n];
-    row->label = column_text(reader, tuple, desc, reader->map.label, &reader->map.labelText);
+    row->labels = NULL;
+    if (rows->multiLabel)
+        read_labels(reader, row, tuple, desc);
+    else
+        row->label = column_text(reader, tuple, desc, reader->map.label, &reader->map.labelText);
     if (row->label == NULL)
         null_value(reader, "label");
     row->values = MemoryContextAlloc(reader->context, sizeof(char *) * Max(rows->nFields, 1));
@@ -412,6 +471,7 @@ begin_batch(RowReader *reader, MemoryContext parent, const Ia3TrainRows *before,
     reader->rows->nFields = before->nFields;
     reader->rows->fields = before->fields;
     reader->rows->index = before->index;
+    reader->rows->multiLabel = before->multiLabel;
     reader->rows->first = first;
     reader->capacity = IA3_SCAN_ROWS;
     reader->rows->rows = MemoryContextAlloc(reader->context, sizeof(Ia3TrainRow) * reader->capacity);
@@ -493,10 +553,11 @@ Ia3ReadTrainRows(const char *query, Ia3Template **templates, int nTemplates, con
 }
 
 void
-Ia3ScanTrainRows(const char *query, Ia3Template **templates, int nTemplates, bool asWritten, Ia3TakeRows take,
-                 void *arg)
+Ia3ScanTrainRows(const char *query, Ia3Template **templates, int nTemplates, bool asWritten,
+                 Ia3LabelKind labels, Ia3TakeRows take, void *arg)
 {
-    RowReader reader = {.query = query, .asWritten = asWritten, .take = take, .arg = arg};
+    RowReader reader = {
+        .query = query, .columns.labels = labels, .asWritten = asWritten, .take = take, .arg = arg};
     Ia3TrainRows fields = {0};
 
     collect_fields(&fields, templates, nTemplates);
@@ -545,11 +606,11 @@ Ia3ChoicesQuoted(const Ia3Strings *choices)
 }
 
 void
-Ia3RaiseTrainLabel(const Ia3TrainRows *rows, int row, const Ia3Strings *choices)
+Ia3RaiseTrainLabel(const Ia3TrainRows *rows, int row, const char *label, const Ia3Strings *choices)
 {
     ereport(ERROR, (errcode(ERRCODE_INVALID_PARAMETER_VALUE),
-                    errmsg("label \"%s\" of row " INT64_FORMAT " is not among the choices",
-                           rows->rows[row].label, rows->first + row + 1),
+                    errmsg("label \"%s\" of row " INT64_FORMAT " is not among the choices", label,
+                           rows->first + row + 1),
                     errdetail("The choices are %s.", Ia3ChoicesQuoted(choices))));
 }
 

@@ -92,8 +92,15 @@ Ia3WeightingMake(const Ia3Recipe *recipe, const Ia3Examples *examples)
 
     if (!recipe->balanced && recipe->classWeights == NULL && recipe->weightColumn == NULL)
         return NULL;
+    if (rows->multiLabel && (recipe->balanced || recipe->classWeights))
+        ereport(ERROR, (errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+                        errmsg("%s cannot be used with a multi-label task",
+                               recipe->balanced ? "balanced" : "class_weights"),
+                        errdetail("A row has any number of labels."),
+                        errhint("Weights of rows, with weight_column, can be used.")));
     weighting->n = rows->n;
     weighting->balanced = recipe->balanced;
+    weighting->multiLabel = rows->multiLabel;
     weighting->label = Ia3ArrayOf(rows->n, sizeof(int));
     weighting->column = Ia3ArrayOf(rows->n, sizeof(double));
     for (int i = 0; i < rows->n; i++) {
@@ -191,7 +198,7 @@ Ia3WeightingMetrics(const Ia3Weighting *weighting)
         squares += (weights[i] / total) * (weights[i] / total);
     Ia3JsonBegin(&json);
     Ia3JsonPutFloat(&json, "effective_examples", 1 / squares);
-    if (weighting->labels->n <= MAX_SHOWN) {
+    if (weighting->labels->n <= MAX_SHOWN && !weighting->multiLabel) {
         Ia3JsonBeginMember(&json, "label_weights");
         for (int l = 0; l < weighting->labels->n; l++)
             Ia3JsonPutFloat(&json, weighting->labels->items[l], sum[l] / total * weighting->n / count[l]);

@@ -11,7 +11,7 @@
 
 typedef struct Ia3Weighting {
     int n; /* rows */
-    bool balanced;
+    bool balanced, multiLabel;
     const Ia3Strings *labels;
     int *label;     /* [n] position in labels */
     double *column; /* [n] what the weight column says; 1 without one */
