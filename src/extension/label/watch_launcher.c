@@ -168,7 +168,7 @@ start_workers(void)
 
     Ia3WatchSlots(slots);
     for (int i = 0; i < IA3_WATCH_SLOTS; i++)
-        busy += OidIsValid(slots[i].database) && slots[i].pid == 0;
+        busy += OidIsValid(slots[i].database) && slots[i].started && slots[i].pid == 0;
     look_at_unseen(busy);
     Ia3WatchSlots(slots);
     for (int i = 0; i < IA3_WATCH_SLOTS; i++) {

@@ -28,7 +28,7 @@
 #define MAX_COUNTS 512
 
 /* How long no worker is started after one has been stopped, so that a database can be dropped or copied. */
-#define STOPPED_MS 10000
+#define STOPPED_MS 5000
 
 /* The longest wait after workers that have failed. */
 #define MAX_BACKOFF_MS 60000
