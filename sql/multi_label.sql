@@ -129,6 +129,10 @@ SELECT metrics -> 'calibration' -> 'rows' AS answers, (metrics -> 'thresholds' -
   FROM ia3.adapter WHERE task = 'calibrated';
 SELECT bool_and(ia3_predict_labels('calibrated', text) = ARRAY(SELECT choice FROM ia3_classify('calibrated', text) WHERE probability >= (thresholds ->> choice)::float8 ORDER BY array_position('{billing,bug,access}', choice))) AS same
   FROM multi_shots, ia3.adapter WHERE task = 'calibrated';
+SELECT count(*), bool_and(abs((p.probabilities ->> h.choice)::float8 - 1 / (1 + exp(-h.score))) < 1e-6 AND (h.choice = ANY (p.predicted::text[])) = (h.score >= 0) AND p.label::text[] = s.sorted) AS same,
+       bool_and(abs(p.probability - (SELECT exp(sum(ln(greatest(v::float8, 1 - v::float8)))) FROM jsonb_each_text(p.probabilities) x(k, v))) < 1e-6) AS of_set
+  FROM ia3_cross_predict('TABLE multi_rows', folds => 5, steps => 12, learning_rate => 0.02, seed => 3, choices => '{billing,bug,access}') p JOIN multi_held_out h ON h.id = p.row_number
+  JOIN (SELECT id, ARRAY(SELECT unnest(labels) ORDER BY 1) AS sorted FROM multi_shots) s USING (id);
 -- the same afterwards, and in copies
 SELECT ia3_train('later', 'TABLE multi_rows', steps => 12, learning_rate => 0.02, seed => 3, choices => '{billing,bug,access}');
 SELECT thresholds FROM ia3.adapters WHERE task = 'later';
@@ -208,13 +212,14 @@ SELECT * FROM ia3_coverage_curve('topics', 'SELECT text, one FROM multi_shots');
 SELECT ia3_plot('topics', 'SELECT text, one FROM multi_shots');
 SELECT ia3_plot_calibration('topics', 'SELECT text, one FROM multi_shots');
 SELECT * FROM ia3_evaluate('single', 'TABLE multi_rows');
-SELECT * FROM ia3_cross_predict('TABLE multi_rows', steps => 5);
 SELECT * FROM ia3_cross_validate('TABLE multi_rows', steps => 5);
 SELECT * FROM ia3_learning_curve('TABLE multi_rows', steps => 5);
 CALL ia3_pretrain('pre', 'SELECT text, labels AS label, 1 AS task FROM multi_shots', steps => 5);
 CREATE TABLE multi_target (id int PRIMARY KEY, text text, label text);
 INSERT INTO multi_target SELECT id, text FROM multi_shots;
 CALL ia3_label('multi_target', 'topics', 'text', 'label');
+SELECT ia3_watch('multi_target', 'topics', 'text', 'label');
+SELECT inference_flops > 0 AS cost FROM ia3_cost('topics');
 SELECT ia3_generate('topics', 'my refund', 1) IS NOT NULL AS generated;
 
 SELECT count(ia3_drop(task)) FROM (SELECT task FROM ia3.task WHERE task IN ('topics', 'single', 'worded', 'words', 'words_of', 'described', 'own', 'weighed', 'lora', 'copied', 'renamed', 'limits', 'calibrated', 'later', 'later copy', 'later import', 'shorter', 'rare') OR task LIKE 'fold %') t;

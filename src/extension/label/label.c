@@ -263,6 +263,7 @@ ia3_label(PG_FUNCTION_ARGS)
     read_arguments(l, fcinfo);
     Ia3LabelCheck(&l->target);
     task = Ia3TaskLookupDetached(Ia3LabelText(fcinfo, ARG_TASK, "task"));
+    Ia3LabelRefuseMultiLabel(task);
     Ia3TaskCheckBackbone(task);
     l->input.task = Ia3CallTaskMake(task);
     l->scratch = AllocSetContextCreate(procedure.context, "ia3 rows to label", ALLOCSET_DEFAULT_SIZES);

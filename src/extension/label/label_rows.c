@@ -120,6 +120,13 @@ add_row(Batch *b, int i, Datum value)
     b->bytes += question.input.len;
 }
 
+void
+Ia3LabelRefuseMultiLabel(const Ia3Task *task)
+{
+    Ia3TaskRefuseMultiLabel(task, "a label column",
+                            "Fill a column of type text[] with UPDATE and ia3_predict_labels.");
+}
+
 Ia3LabelAnswers *
 Ia3LabelPredict(Ia3LabelInput *input, const SPITupleTable *rows)
 {
@@ -129,8 +136,7 @@ Ia3LabelPredict(Ia3LabelInput *input, const SPITupleTable *rows)
     RowContext where = {InvalidOid, NULL, NULL};
     ErrorContextCallback context = {error_context_stack, add_context, &where};
 
-    Ia3TaskRefuseMultiLabel(input->task->task, "a column of labels",
-                            "Fill a column of type text[] with UPDATE and ia3_predict_labels.");
+    Ia3LabelRefuseMultiLabel(input->task->task); /* a watched task may have become one */
     answers->n = n;
     answers->relations = palloc(sizeof(Datum) * n);
     answers->ids = palloc(sizeof(Datum) * n);

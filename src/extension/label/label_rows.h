@@ -44,4 +44,7 @@ extern Ia3LabelAnswers *Ia3LabelPredict(Ia3LabelInput *input, const SPITupleTabl
  */
 extern int64 Ia3LabelStore(SPIPlanPtr update, Oid relation, const Ia3LabelAnswers *answers);
 
+/* ERROR 0A000 for a multi-label task, of which a column of labels could hold only one. */
+extern void Ia3LabelRefuseMultiLabel(const Ia3Task *task);
+
 #endif

@@ -226,6 +226,7 @@ check_statements(Relation relation, const Ia3Watch *watch)
 
     error_context_stack = &context;
     task = Ia3TaskLookup(watch->task);
+    Ia3LabelRefuseMultiLabel(task);
     register_transition_table(relation, IA3_WATCH_NEW);
     register_transition_table(relation, IA3_WATCH_OLD);
     check_statement(Ia3WatchInserted(relation, watch, key, true));

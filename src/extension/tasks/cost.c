@@ -385,6 +385,21 @@ check_no_json(const char *reference)
                         errhint("Pass a configuration as jsonb, or by its name: ia3_cost(config => ...).")));
 }
 
+/* What is scored for each label of a multi-label task (protocol.h, CHOICES). */
+static const Ia3Strings *
+both_answers(const Ia3Strings *labels)
+{
+    Ia3Strings *answers = palloc(sizeof(Ia3Strings));
+
+    answers->n = 2 * labels->n;
+    answers->items = palloc(sizeof(char *) * Max(answers->n, 1));
+    for (int i = 0; i < labels->n; i++) {
+        answers->items[2 * i] = psprintf("%s %s", labels->items[i], IA3_ANSWER_YES);
+        answers->items[2 * i + 1] = psprintf("%s %s", labels->items[i], IA3_ANSWER_NO);
+    }
+    return answers;
+}
+
 Datum
 ia3_cost_task(PG_FUNCTION_ARGS)
 {
@@ -404,6 +419,8 @@ ia3_cost_task(PG_FUNCTION_ARGS)
     Ia3TaskCheckBackbone(task);
     ownChoices = task->choices != NULL && PG_ARGISNULL(ARG_CHOICE_TOKENS);
     scored = task->choices ? Ia3WordingScored(task->wording, task->choices).scored : NULL;
+    if (scored && task->multiLabel)
+        scored = both_answers(scored);
     read_numbers(fcinfo, &input, scored ? scored->n : 2, ownChoices ? mean_tokens(task, scored) : 5);
     set_dtype(&input, text_arg(fcinfo, ARG_DTYPE, pstrdup(Ia3GetEngineInfo(task->backbone)->dtype)));
     config = backbone_config(task->backbone);

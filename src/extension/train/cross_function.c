@@ -6,6 +6,7 @@
 
 #include "miscadmin.h"
 #include "utils/builtins.h"
+#include "utils/fmgroids.h"
 #include "utils/memutils.h"
 
 #include "cross.h"
@@ -27,13 +28,30 @@ probabilities(const Ia3Ranking *ranking)
     return Ia3JsonEnd(&json);
 }
 
+/* Of a multi-label row: the labels that are predicted, as the text of an array, and how probable it is that just these are right. */
+static Datum
+predicted_labels(const Ia3Ranking *ranking, double *probability)
+{
+    Ia3Strings *labels = Ia3RankingLabels(ranking, IA3_TASK_MIN_PROBABILITY);
+
+    *probability = 1;
+    for (int c = 0; c < ranking->n; c++) {
+        double p = ranking->choices[c].probability;
+
+        *probability *= Ia3LabelIsPredicted(&ranking->choices[c], IA3_TASK_MIN_PROBABILITY) ? p : 1 - p;
+    }
+    return CStringGetTextDatum(OidOutputFunctionCall(F_ARRAY_OUT, Ia3StringsToArray(labels)));
+}
+
 static void
 put_row(ReturnSetInfo *rsinfo, const Ia3Cross *cross, int repeat, int i)
 {
     const Ia3TrainRow *row = &cross->examples->rows->rows[i];
     const Ia3Strings *choices = Ia3CrossChoices(cross, i);
     Ia3ScoreResult result = {.ok = true, .n = choices->n, .scores = cross->scores[repeat][i]};
-    Ia3Ranking *ranking = Ia3RankingMake(NULL, choices, &result);
+    const Ia3Task task = {.multiLabel = row->labels != NULL};
+    Ia3Ranking *ranking = Ia3RankingMake(&task, choices, &result);
+    double probability = ranking->choices[0].probability;
     Datum values[N_COLUMNS];
     bool nulls[N_COLUMNS] = {false};
 
@@ -41,8 +59,9 @@ put_row(ReturnSetInfo *rsinfo, const Ia3Cross *cross, int repeat, int i)
     values[0] = Int64GetDatum(i + 1);
     values[1] = row->id ? CStringGetTextDatum(row->id) : (Datum) 0;
     values[2] = CStringGetTextDatum(row->label);
-    values[3] = CStringGetTextDatum(ranking->choices[0].choice);
-    values[4] = Float8GetDatum(ranking->choices[0].probability);
+    values[3] = ranking->multiLabel ? predicted_labels(ranking, &probability)
+                                    : CStringGetTextDatum(ranking->choices[0].choice);
+    values[4] = Float8GetDatum(probability);
     values[5] = probabilities(ranking);
     values[6] = Int32GetDatum(cross->fold[repeat][i] + 1);
     values[7] = Int32GetDatum(repeat + 1);
@@ -58,6 +77,7 @@ ia3_cross_predict(PG_FUNCTION_ARGS)
 
     PreventCommandIfParallelMode("ia3_cross_predict()");
     Ia3CrossFunctionArguments(&cross, fcinfo);
+    cross.columns.labels = IA3_LABEL_ANY;
     Ia3CrossBegin(&cross, fcinfo, &Ia3CrossOptions);
     Ia3CrossRun(&cross);
     Ia3InitMaterializedSRF(fcinfo);
