@@ -92,7 +92,7 @@ typedef struct Batch {
     int version;
     /* errors */
     bool preparing; /* an error is the watch's, and not a row's */
-    bool engine;    /* or the engine's */
+    bool soon;      /* what stopped it may be over in a moment */
     bool stopped;
     char *error; /* why */
 } Batch;
@@ -100,6 +100,7 @@ typedef struct Batch {
 typedef void (*Stage)(Batch *b, int from, int to);
 
 static void read_inputs(Batch *b, int from, int to);
+static void predict_labels(Batch *b, int from, int to);
 static void store_labels(Batch *b, int from, int to);
 
 /* --- transactions, and their errors --- */
@@ -128,16 +129,28 @@ error_text(const ErrorData *error)
                          : pstrdup(error->message);
 }
 
-/* Whether the error has nothing to do with a row. Sets b->engine if it is the engine that is missing. */
+/* Whether the error is one of those that an engine, or the way to it, has for all rows. */
 static bool
-concerns_all(Batch *b, const ErrorData *error)
+is_of_engine(int code, bool predicting)
 {
-    const int code = error->sqlerrcode;
     const int category = ERRCODE_TO_CATEGORY(code);
 
-    b->engine = category == ERRCODE_CONNECTION_EXCEPTION || code == ERRCODE_CANNOT_CONNECT_NOW ||
-                category == ERRCODE_TRANSACTION_ROLLBACK || code == ERRCODE_LOCK_NOT_AVAILABLE;
-    return b->engine || b->preparing || code == ERRCODE_DISK_FULL || code == ERRCODE_TOO_MANY_CONNECTIONS;
+    if (category == ERRCODE_CONNECTION_EXCEPTION || code == ERRCODE_CANNOT_CONNECT_NOW)
+        return true;
+    return predicting && (code == ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE ||
+                          code == ERRCODE_INVALID_BINARY_REPRESENTATION ||
+                          code == ERRCODE_CONFIG_FILE_ERROR || code == ERRCODE_IO_ERROR);
+}
+
+/* Whether the error has nothing to do with a row. Sets b->soon if it may be over in a moment. */
+static bool
+concerns_all(Batch *b, const ErrorData *error, Stage stage)
+{
+    const int code = error->sqlerrcode;
+
+    b->soon = is_of_engine(code, stage == predict_labels) || code == ERRCODE_LOCK_NOT_AVAILABLE ||
+              ERRCODE_TO_CATEGORY(code) == ERRCODE_TRANSACTION_ROLLBACK;
+    return b->soon || b->preparing || code == ERRCODE_DISK_FULL || code == ERRCODE_TOO_MANY_CONNECTIONS;
 }
 
 /* Runs a stage for rows [from, to) in a transaction; false after an error, with its text in b->error. */
@@ -169,7 +182,7 @@ attempt(Batch *b, Stage stage, int from, int to)
         QueryCancelPending = false;
         RESUME_INTERRUPTS();
         MemoryContextSwitchTo(b->context);
-        b->stopped = concerns_all(b, error);
+        b->stopped = concerns_all(b, error, stage);
         b->error = error_text(error);
     }
     PG_END_TRY();
@@ -427,10 +440,52 @@ predict_labels(Batch *b, int from, int to)
 
 /* --- store --- */
 
+/* The entries of those rows of [from, to) that have this state, as int8[]. */
+static Datum
+entries_of(const Batch *b, int from, int to, RowState state, int *n)
+{
+    Datum *all;
+    int most = 1;
+
+    for (int i = from; i < to; i++)
+        most += b->rows[i].queued.nEntries;
+    all = palloc(sizeof(Datum) * most);
+    *n = 0;
+    for (int i = from; i < to; i++) {
+        const Row *row = &b->rows[i];
+        Datum *entries;
+        int count;
+
+        if (row->state != state)
+            continue;
+        deconstruct_array(DatumGetArrayTypeP(row->queued.entries), INT8OID, sizeof(int64), FLOAT8PASSBYVAL,
+                          TYPALIGN_DOUBLE, &entries, NULL, &count);
+        memcpy(all + *n, entries, sizeof(Datum) * count);
+        *n += count;
+    }
+    return PointerGetDatum(
+        construct_array(all, *n, INT8OID, sizeof(int64), FLOAT8PASSBYVAL, TYPALIGN_DOUBLE));
+}
+
+static void
+delete_entries(const Batch *b, int from, int to, RowState state)
+{
+    int n;
+    const Datum entries = entries_of(b, from, to, state, &n);
+
+    if (n > 0)
+        Ia3QueueDelete(b->watch->relation, b->watch->label, entries);
+}
+
 /* Those rows that others have removed from the queue are none of ours any more. */
 static void
 lock_entries(Batch *b, int from, int to)
 {
+    int n;
+    const Datum all = entries_of(b, from, to, ROW_PREDICTED, &n);
+
+    if (Ia3QueueLock(b->watch->relation, b->watch->label, all, n))
+        return;
     for (int i = from; i < to; i++) {
         Row *row = &b->rows[i];
 
@@ -541,9 +596,7 @@ store_labels(Batch *b, int from, int to)
         elog(ERROR, "SET CONSTRAINTS failed");
     lock_entries(b, from, to);
     update_rows(b, relation, from, to);
-    for (int i = from; i < to; i++)
-        if (b->rows[i].state == ROW_STORED)
-            Ia3QueueDelete(b->watch->relation, b->watch->label, b->rows[i].queued.entries);
+    delete_entries(b, from, to, ROW_STORED);
     Ia3SpiFinish();
     relation_close(relation, NoLock);
 }
@@ -556,9 +609,7 @@ settle_row(Batch *b, const Row *row)
     const Oid relation = b->watch->relation;
     const char *label = b->watch->label;
 
-    if (row->state == ROW_GONE)
-        Ia3QueueDelete(relation, label, row->queued.entries);
-    else if (row->state == ROW_LOCKED || row->state == ROW_CHANGED)
+    if (row->state == ROW_LOCKED || row->state == ROW_CHANGED)
         Ia3QueueDelay(relation, label, row->queued.entries);
     else if (row->state == ROW_FAILED && Ia3QueueFail(relation, label, row->queued.entries, row->error))
         ereport(LOG, (errmsg("ia3 watch of column \"%s\" of table \"%s\" has set a row aside", label,
@@ -585,7 +636,7 @@ static void
 settle_watch(Batch *b)
 {
     const int attempts = b->watch->failures + 1;
-    const int most = b->engine ? MAX_ENGINE_DELAY_S : MAX_OTHER_DELAY_S;
+    const int most = b->soon ? MAX_ENGINE_DELAY_S : MAX_OTHER_DELAY_S;
 
     if (b->stopped) {
         const int seconds = Min(1 << Min(attempts - 1, 10), most);
@@ -608,6 +659,7 @@ settle(Batch *b)
     Ia3SpiConnect();
     for (int i = 0; i < b->n; i++)
         settle_row(b, &b->rows[i]);
+    delete_entries(b, 0, b->n, ROW_GONE);
     settle_others(b);
     settle_watch(b);
     Ia3SpiFinish();

@@ -56,10 +56,10 @@ typedef struct Ia3QueuedRow {
 extern int Ia3QueueClaim(Oid relation, const char *label, int64 after, int limit, Ia3QueuedRow **rows,
                          int64 *last);
 
-/* Locks the entries of a row until the transaction ends; false if some of them are gone, or others have locked them. */
+/* Locks n entries until the transaction ends; false if some of them are gone, or others have locked them. */
 extern bool Ia3QueueLock(Oid relation, const char *label, Datum entries, int n);
 
-/* Removes them: the row is done. */
+/* Removes them: their rows are done. */
 extern void Ia3QueueDelete(Oid relation, const char *label, Datum entries);
 
 /* Removes those entries that are set aside for rows which have been labelled, or are gone: n keys, as texts of arrays of texts. */
