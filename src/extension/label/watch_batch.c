@@ -396,6 +396,7 @@ prepare_prediction(Batch *b)
 
     b->preparing = true;
     task = Ia3TaskLookupDetached(b->definition->task);
+    Ia3LabelRefuseMultiLabel(task);
     Ia3LabelInputInit(&b->input, Ia3CallTaskMake(task), TupleDescAttr(b->desc, 2)->atttypid);
     b->version = task->version;
     Ia3TaskCheckBackbone(task);
