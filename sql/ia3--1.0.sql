@@ -173,6 +173,23 @@ COMMENT ON COLUMN ia3.adapter.temperature IS
 COMMENT ON COLUMN ia3.adapter.thresholds IS
     'the probability from which on a label of a multi-label version is right: {"label": 0.4}; NULL: 0.5 for all';
 
+-- All versions that there have ever been. A number is never given to another version of the same name, because indexes may have
+-- predictions of the first one (ia3_predict_version). Rows stay when tasks and versions are dropped or renamed. The foreign key
+-- makes pg_dump load this table before ia3.adapter, whose trigger compares.
+CREATE TABLE ia3.given_version (
+    task pg_catalog.text NOT NULL,
+    version pg_catalog.int4 NOT NULL CHECK (version OPERATOR(pg_catalog.>) 0),
+    fingerprint pg_catalog.bytea NOT NULL CHECK (pg_catalog.octet_length(fingerprint) OPERATOR(pg_catalog.=) 32),
+    PRIMARY KEY (task, version)
+);
+COMMENT ON TABLE ia3.given_version IS 'all versions that there have ever been, so that no number is given twice';
+COMMENT ON COLUMN ia3.given_version.task IS 'name that the task had';
+COMMENT ON COLUMN ia3.given_version.version IS 'number of the version within the task';
+COMMENT ON COLUMN ia3.given_version.fingerprint IS
+    'SHA-256 of vectors, backbone, recipe and temperature, by which a version is recognized that comes back';
+ALTER TABLE ia3.adapter ADD CONSTRAINT adapter_given FOREIGN KEY (task, version)
+    REFERENCES ia3.given_version (task, version);
+
 -- The queries that versions were trained with. They contain literals, table names and conditions that are none of a
 -- reader's business. The foreign key is deferred because a trigger inserts the query of an old dump before its version.
 CREATE TABLE ia3.adapter_query (
@@ -250,6 +267,14 @@ COMMENT ON FUNCTION ia3.adapter_is_immutable IS
 CREATE TRIGGER adapter_is_immutable BEFORE UPDATE ON ia3.adapter
     FOR EACH ROW EXECUTE FUNCTION ia3.adapter_is_immutable();
 
+CREATE FUNCTION ia3.adapter_never_twice() RETURNS pg_catalog.trigger
+    AS 'MODULE_PATHNAME', 'ia3_adapter_never_twice' LANGUAGE C;
+COMMENT ON FUNCTION ia3.adapter_never_twice IS
+    'trigger function that rejects another version under a number that has been given';
+-- It fires after adapter_move_query, which changes the recipe: triggers fire in the order of their names.
+CREATE TRIGGER adapter_never_twice BEFORE INSERT OR UPDATE OF task, version ON ia3.adapter
+    FOR EACH ROW EXECUTE FUNCTION ia3.adapter_never_twice();
+
 -- In dumps from before the release the query is part of the recipe. The trigger moves it on subscribers, too.
 CREATE FUNCTION ia3.adapter_move_query() RETURNS pg_catalog.trigger
     AS 'MODULE_PATHNAME', 'ia3_adapter_move_query' LANGUAGE C;
@@ -267,6 +292,7 @@ CREATE TRIGGER task_roles_exist BEFORE UPDATE OF owner, readers ON ia3.task
     FOR EACH ROW EXECUTE FUNCTION ia3.task_roles_exist();
 
 SELECT pg_catalog.pg_extension_config_dump('ia3.task', '');
+SELECT pg_catalog.pg_extension_config_dump('ia3.given_version', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.adapter', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.adapter_query', '');
 SELECT pg_catalog.pg_extension_config_dump('ia3.adapter_scores', '');
@@ -295,6 +321,7 @@ COMMENT ON FUNCTION ia3.task_owned(ia3.role) IS 'whether the current role has th
 COMMENT ON FUNCTION ia3.task_owned(ia3.role, pg_catalog.oid) IS 'whether a role has the privileges of the owner';
 
 ALTER TABLE ia3.task ENABLE ROW LEVEL SECURITY;
+ALTER TABLE ia3.given_version ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.adapter ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.adapter_query ENABLE ROW LEVEL SECURITY;
 ALTER TABLE ia3.adapter_scores ENABLE ROW LEVEL SECURITY;
@@ -307,6 +334,9 @@ CREATE POLICY task_update ON ia3.task FOR UPDATE
     USING (ia3.task_owned(owner));
 CREATE POLICY task_delete ON ia3.task FOR DELETE
     USING (ia3.task_owned(owner));
+
+CREATE POLICY given_version_read ON ia3.given_version FOR SELECT
+    USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) given_version.task));
 
 CREATE POLICY adapter_read ON ia3.adapter FOR SELECT
     USING (EXISTS (SELECT 1 FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) adapter.task));
@@ -334,6 +364,7 @@ CREATE POLICY checkpoint_all ON ia3.checkpoint
 GRANT SELECT ON ia3.task TO PUBLIC;
 GRANT UPDATE (owner, backbone, template, choices, active_version, comment, readers, min_probability,
     verbalizers, descriptions, multi_label) ON ia3.task TO PUBLIC;
+GRANT SELECT ON ia3.given_version TO PUBLIC;
 GRANT SELECT ON ia3.adapter TO PUBLIC;
 GRANT SELECT ON ia3.adapter_query TO PUBLIC;
 GRANT SELECT ON ia3.adapter_scores TO PUBLIC;
@@ -1191,6 +1222,13 @@ COMMENT ON FUNCTION @extschema@.ia3_predict_version(pg_catalog.text, pg_catalog.
 COMMENT ON FUNCTION @extschema@.ia3_predict_version(pg_catalog.text, pg_catalog.int4, pg_catalog.jsonb,
     pg_catalog.text[]) IS
     'the most likely of the given choices for the fields of a version''s template, whatever the settings';
+
+CREATE FUNCTION @extschema@.ia3_check_indexes(sample_rows pg_catalog.int4 DEFAULT 1000,
+    OUT index pg_catalog.regclass, OUT checked pg_catalog.int8, OUT differing pg_catalog.int8)
+    RETURNS SETOF pg_catalog.record
+    AS 'MODULE_PATHNAME', 'ia3_check_indexes' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 1000000 ROWS 10;
+COMMENT ON FUNCTION @extschema@.ia3_check_indexes IS
+    'predicts rows again and compares them with the indexes that contain ia3_predict_version';
 
 CREATE FUNCTION @extschema@.ia3_predict_window(task pg_catalog.text, input pg_catalog.text)
     RETURNS pg_catalog.text

@@ -208,9 +208,157 @@ SELECT count(*) FROM pg_stats WHERE tablename = 'pv_mails_expression';
 ALTER TABLE pv_mails ADD CHECK (ia3_predict_version('pv', 1, body) IN ('access', 'billing'));
 SELECT attempt($$ALTER TABLE pv_mails ADD CHECK (ia3_predict_version('pv', 1, body) = 'access')$$);
 
+--
+-- Whether indexes have what the engine answers now
+--
+SELECT ia3_train('pv checked', 'SELECT text, label FROM pv_shots', steps => 30, seed => 1);
+SELECT ia3_train('pv opposite', $$SELECT text, CASE label WHEN 'access' THEN 'billing' ELSE 'access' END AS label FROM pv_shots$$, steps => 30, seed => 1,
+    choices => ARRAY['billing', 'access']);
+CREATE TABLE pv_checked AS SELECT n AS id, text FROM pv_shots, generate_series(1, 10) n;
+CREATE INDEX pv_checked_topic ON pv_checked (id, ia3_predict_version('pv checked', 1, text)) INCLUDE (text);
+CREATE INDEX pv_checked_access ON pv_checked (id DESC) WHERE ia3_predict_version('pv checked', 1, text) = 'access';
+CREATE INDEX pv_checked_hash ON pv_checked USING hash (ia3_predict_version('pv checked', 1, text)); -- a hash index does not have the values
+UPDATE pv_checked SET text = text || '.' WHERE id = 3;
+DELETE FROM pv_checked WHERE id = 4;
+SELECT * FROM ia3_check_indexes() WHERE index::text LIKE 'pv_checked%' ORDER BY index::text;
+SELECT * FROM ia3_check_indexes(sample_rows => 7) WHERE index::text LIKE 'pv_checked%' ORDER BY index::text;
+SELECT index, checked > 2, differing FROM ia3_check_indexes(NULL) WHERE index::text LIKE 'pv_mails%' ORDER BY index::text;
+SELECT attempt('SELECT ia3_check_indexes(0)'), attempt('SELECT ia3_check_indexes(-1)');
+-- vectors that have learned the opposite stand for another engine
+ALTER TABLE ia3.adapter DISABLE TRIGGER USER;
+UPDATE ia3.adapter SET vectors = (SELECT vectors FROM ia3.adapter WHERE task = 'pv opposite') WHERE task = 'pv checked';
+ALTER TABLE ia3.adapter ENABLE TRIGGER USER;
+ALTER TABLE ia3.adapter ENABLE ALWAYS TRIGGER adapter_move_query;
+SELECT index, checked, differing > 9 AS differ FROM ia3_check_indexes() WHERE index::text LIKE 'pv_checked%' ORDER BY index::text;
+SELECT index, checked, differing BETWEEN 0 AND 5 AS differ FROM ia3_check_indexes(5) WHERE index::text LIKE 'pv_checked%' ORDER BY index::text;
+REINDEX INDEX pv_checked_topic;
+SELECT index, checked, differing > 9 AS differ, differing = 0 AS none FROM ia3_check_indexes() WHERE index::text LIKE 'pv_checked%' ORDER BY index::text;
+-- a caller sees the indexes of roles whose privileges it has; expressions are evaluated as the owner of the table
+SELECT ia3_grant('pv', 'regress_ia3_alice');
+GRANT CREATE ON SCHEMA public TO regress_ia3_alice;
+SET ROLE regress_ia3_alice;
+SELECT count(*) FROM ia3_check_indexes();
+CREATE FUNCTION pv_who(text) RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RAISE WARNING 'called as %', current_user; RETURN $1; END$$;
+CREATE TABLE pv_hers AS SELECT 'cannot log in' AS text;
+CREATE INDEX pv_hers_topic ON pv_hers (ia3_predict_version('pv', 1, pv_who(text)));
+SELECT * FROM ia3_check_indexes();
+RESET ROLE;
+SELECT * FROM ia3_check_indexes() WHERE index = 'pv_hers_topic'::regclass;
+DROP OWNED BY regress_ia3_alice;
+SELECT ia3_revoke('pv', 'regress_ia3_alice');
+GRANT EXECUTE ON FUNCTION ia3_train TO regress_ia3_alice;
+DROP TABLE pv_checked;
+SELECT ia3_drop('pv checked'), ia3_drop('pv opposite');
+
+--
+-- What uses a version keeps it, and its task, from being dropped or renamed
+--
+-- PostgreSQL 13 has no statistics on expressions, and up to 14 a generated column is described otherwise
+DO $$BEGIN IF current_setting('server_version_num')::int >= 140000 THEN
+    CREATE STATISTICS pv_statistics ON (ia3_predict_version('pv', 1, body)), sent FROM pv_mails; END IF; END$$;
+CREATE FUNCTION dependents(command text) RETURNS text LANGUAGE sql AS $$
+    SELECT replace(replace(attempt(command), E'statistics object pv_statistics\n', ''), 'default value for column topic', 'column topic')
+$$;
+CREATE TABLE pv_parted (body text) PARTITION BY LIST (ia3_predict_version('pv', 1, body));
+CREATE TABLE pv_default (body text DEFAULT ia3_predict_version('pv', 1, now()::text));
+CREATE FUNCTION pv_nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+CREATE TRIGGER pv_when BEFORE INSERT ON pv_default FOR EACH ROW WHEN (ia3_predict_version('pv', 1, NEW.body) = 'access')
+    EXECUTE FUNCTION pv_nothing();
+CREATE POLICY pv_policy ON pv_default USING (ia3_predict_version('pv', 1, body) = 'access');
+CREATE POLICY pv_policy_check ON pv_default FOR INSERT WITH CHECK (ia3_predict_version('pv', 1, body) = 'access');
+CREATE RULE pv_rule AS ON INSERT TO pv_default WHERE ia3_predict_version('pv', 1, NEW.body) = 'other' DO INSTEAD NOTHING;
+CREATE VIEW pv_view AS SELECT (SELECT max(x) FROM (SELECT ia3_predict_version(('p' || 'v')::varchar, '1'::int2 + 0, body) AS x) s) FROM pv_mails;
+CREATE DOMAIN pv_domain AS text DEFAULT ia3_predict_version('pv', 1, 'x') CHECK (ia3_predict_version('pv', 1, VALUE, ARRAY['a', 'b']) <> '');
+CREATE FUNCTION pv_argument(x text DEFAULT ia3_predict_version('pv', 1, now()::text)) RETURNS text LANGUAGE sql AS 'SELECT x';
+SELECT dependents($$SELECT ia3_drop('pv')$$);
+SELECT (position('statistics' IN attempt($$SELECT ia3_drop('pv')$$)) > 0) = (current_setting('server_version_num')::int >= 140000) AS statistics;
+-- what does not count: another version, another task, arguments that are not constant, bodies of functions
+CREATE VIEW pv_unseen AS SELECT ia3_predict_version('pv', version, body) AS a, ia3_predict_version(task, 1, body) AS b, ia3_predict_version('pv fields', 3, body) AS c,
+    ia3_predict_version('pv', 1 / 0, body) AS d, ia3_predict_version(lower('PVX'), 2, body) AS e FROM pv_mails, ia3.adapter;
+CREATE FUNCTION pv_body(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$SELECT ia3_predict_version('pv', 3, $1)$$;
+CREATE INDEX pv_body ON pv_mails (pv_body(body));
+SELECT ia3_activate('pv', 2);
+SELECT attempt($$SELECT ia3_drop('pv', 5)$$), attempt($$SELECT ia3_drop('pv', 3)$$), attempt($$SELECT ia3_drop('pv', 7)$$), attempt($$SELECT ia3_drop('pv', 0)$$);
+SELECT split_part(attempt($$SELECT ia3_drop('pv', 1)$$), E'\n', 1) AS drop_version, split_part(attempt($$SELECT ia3_rename('pv', 'pv new')$$), E'\n', 1) AS rename;
+SELECT attempt($$SELECT ia3_rename('pv fields', 'pv new')$$), attempt($$SELECT ia3_drop('pv fields')$$);
+-- functions of others are not called here, and objects of roles that cannot read the task do not count
+GRANT CREATE ON SCHEMA public TO regress_ia3_bob;
+SET ROLE regress_ia3_bob;
+CREATE FUNCTION pv_evil() RETURNS text IMMUTABLE LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'called by %', current_user; END$$;
+CREATE VIEW pv_bobs AS SELECT ia3_predict_version('pv', 4, random()::text) AS a, ia3_predict_version(pv_evil(), 4, random()::text) AS b;
+RESET ROLE;
+BEGIN;
+SELECT attempt($$SELECT ia3_drop('pv', 4)$$);
+ROLLBACK;
+SELECT ia3_grant('pv', 'regress_ia3_bob');
+SELECT attempt($$SELECT ia3_drop('pv', 4)$$);
+SELECT ia3_revoke('pv', 'regress_ia3_bob');
+DROP OWNED BY regress_ia3_bob;
+DROP TABLE pv_parted, pv_default;
+DROP DOMAIN pv_domain;
+DROP FUNCTION pv_argument, pv_nothing;
+-- the dependents that are left, one by one
+SELECT dependents($$SELECT ia3_rename('pv', 'pv new')$$);
+DROP VIEW pv_view, pv_unseen;
 DROP TABLE pv_mails, pv_before, pv_long, pv_answers, pv_short, pv_shots;
+
+--
+-- A number is not given twice
+--
+SELECT ia3_copy('pv', 'pv copy');
+CREATE TABLE pv_export AS SELECT ia3_export_task('pv') AS export;
 SELECT ia3_drop('pv'), ia3_drop('pv fields');
-DROP FUNCTION attempt;
+SELECT version FROM ia3.given_version WHERE task = 'pv' ORDER BY 1;
+-- a new task of the name
+SELECT ia3_train('pv', $$VALUES ('a', 'b'), ('c', 'd')$$, steps => 1);
+SELECT next_version FROM ia3.task WHERE task = 'pv';
+SELECT attempt($$SELECT ia3_predict_version('pv', 1, 'x')$$);
+SELECT ia3_drop('pv');
+-- the same versions may come back
+SET client_min_messages = notice;
+SELECT ia3_import_task(export) FROM pv_export;
+SELECT array_agg(version ORDER BY version), active_version, next_version FROM ia3.adapter a JOIN ia3.task USING (task) WHERE task = 'pv' GROUP BY 2, 3;
+SELECT ia3_predict_version('pv', 1, 'cannot log in');
+-- others get higher numbers
+SELECT ia3_train('pv other', $$VALUES ('a', 'b'), ('c', 'd')$$, steps => 1);
+SELECT ia3_train('pv other', $$VALUES ('a', 'b'), ('c', 'd')$$, steps => 1, init => 'pv other');
+CREATE TABLE pv_other AS SELECT ia3_export_task('pv other') AS export;
+SELECT ia3_drop('pv');
+SELECT ia3_copy('pv other', 'pv');
+SELECT version, parent_version, active, query FROM ia3.adapters WHERE task = 'pv' ORDER BY 1;
+SELECT next_version FROM ia3.task WHERE task = 'pv';
+SELECT ia3_drop('pv');
+SELECT ia3_import_task(export, 'pv') FROM pv_other;
+SELECT version, parent_version, active FROM ia3.adapters WHERE task = 'pv' ORDER BY 1;
+SELECT ia3_drop('pv');
+SELECT ia3_rename('pv other', 'pv');
+SELECT version, parent_version, active, query FROM ia3.adapters WHERE task = 'pv' ORDER BY 1;
+SELECT ia3_train('pv', $$VALUES ('a', 'b'), ('c', 'd')$$, steps => 1);
+-- there and back again
+SELECT ia3_rename('pv', 'pv away');
+SELECT ia3_rename('pv away', 'pv');
+SELECT array_agg(version ORDER BY version) FROM ia3.adapter WHERE task = 'pv';
+-- nor by those who may write the tables
+SELECT attempt($$INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, recipe, created_by)
+    SELECT task, 1, vectors, backbone_digest, recipe, created_by FROM ia3.adapter WHERE task = 'pv' AND version > 97 LIMIT 1$$),
+       attempt($$UPDATE ia3.adapter SET version = 1 WHERE task = 'pv' AND version > 97$$),
+       attempt($$UPDATE ia3.adapter SET task = 'pv copy', version = 1 WHERE task = 'pv' AND version > 97$$),
+       attempt($$DELETE FROM ia3.given_version WHERE task = 'pv' AND version IN (SELECT version FROM ia3.adapter WHERE task = 'pv')$$);
+SET client_min_messages = warning;
+-- who sees what
+SET ROLE regress_ia3_alice;
+SELECT count(*) FROM ia3.given_version;
+SELECT attempt($$INSERT INTO ia3.given_version VALUES ('pv', 1000, sha256('x'))$$), attempt($$DELETE FROM ia3.given_version$$);
+SELECT ia3_train('pv hers', $$VALUES ('a', 'b'), ('c', 'd')$$, steps => 1);
+SELECT task, version FROM ia3.given_version;
+SELECT ia3_drop('pv hers');
+SELECT count(*) FROM ia3.given_version;
+RESET ROLE;
+
+SELECT ia3_drop(task) FROM ia3.task WHERE task LIKE 'pv%';
+DELETE FROM ia3.given_version WHERE task LIKE 'pv%';
+DROP TABLE pv_export, pv_other;
+DROP FUNCTION pv_body, dependents, attempt;
 REVOKE EXECUTE ON FUNCTION ia3_train FROM regress_ia3_alice;
 DROP ROLE regress_ia3_alice;
 DROP ROLE regress_ia3_bob;

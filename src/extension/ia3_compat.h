@@ -210,6 +210,13 @@ Ia3WaitEvent(uint32 *cached, const char *name)
 #define Ia3LocalTransactionId() (MyProc->lxid)
 #endif
 
+/* 18: index_beginscan() may count what a scan does. A macro, so that only who scans an index needs its headers. */
+#if PG_VERSION_NUM >= 180000
+#define Ia3IndexBeginScan(table, index, snapshot) index_beginscan((table), (index), (snapshot), NULL, 0, 0)
+#else
+#define Ia3IndexBeginScan(table, index, snapshot) index_beginscan((table), (index), (snapshot), 0, 0)
+#endif
+
 /* 18: gone; its successor pg_noreturn stands at the beginning of a declaration, where 17 has nothing */
 #if PG_VERSION_NUM >= 180000
 #define pg_attribute_noreturn() __attribute__((noreturn))

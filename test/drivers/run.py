@@ -247,6 +247,7 @@ def test_changes(driver, sql):
                        ("ia3_predict_labels({}, {}, min_probability => {})", [TEXT, 0.2]), ("ia3_predict_labels_fields({}, {})", ['{"text": "x"}']),
                        ("ia3_predict_labels_fields({}, {}, choices => {}, min_probability => {})", ['{"text": "x"}', CHOICES, 0.0])]:
         expect(driver, "SELECT " + call, [topics] + args, sql.execute(with_literals("SELECT " + call, [topics] + args), None))
+    expect(driver, "SELECT count(*) FROM ia3_check_indexes({})", [10], [(0,)])
     pretrain = "CALL ia3_pretrain({}, {}, templates => {}, steps => {}, batch_size => {}, checkpoint_every => {}, seed => {})"
     expect(driver, pretrain, ["base " + driver.name, "SELECT 'a' AS task, body AS text, label FROM shots", '{"a": "{text}?"}',
                               20, 4, 10, 1], [])

@@ -12,6 +12,8 @@
 #include "utils/builtins.h"
 
 #include "catalog.h"
+#include "dependents.h"
+#include "given.h"
 #include "pretrain_lock.h"
 #include "versions.h"
 #include "writable.h"
@@ -27,22 +29,25 @@ static Ia3Query lockQuery = {
     .argTypes = {TEXTOID, OIDOID},
 };
 
-/* In the others $1 is the task, $2 the new name, and $3 the caller. */
+/* In the others $1 is the task, $2 the new name, and the last parameter what is added to the numbers of versions. */
 static Ia3Query renameQuery = {
     .sql = "INSERT INTO ia3.task (task, owner, backbone, template, choices, active_version, next_version,"
            " created_at, comment, readers, min_probability, verbalizers, descriptions, multi_label)"
-           " SELECT $2, t.owner, t.backbone, t.template, t.choices, t.active_version, t.next_version,"
+           " SELECT $2, t.owner, t.backbone, t.template, t.choices,"
+           " t.active_version OPERATOR(pg_catalog.+) $3, t.next_version OPERATOR(pg_catalog.+) $3,"
            " t.created_at, t.comment, t.readers, t.min_probability, t.verbalizers, t.descriptions,"
            " t.multi_label"
            " FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1 ON CONFLICT (task) DO NOTHING",
-    .nArgs = 2,
-    .argTypes = {TEXTOID, TEXTOID},
+    .nArgs = 3,
+    .argTypes = {TEXTOID, TEXTOID, INT4OID},
 };
 
 static Ia3Query moveVersionsQuery = {
-    .sql = "UPDATE ia3.adapter a SET task = $2 WHERE a.task OPERATOR(pg_catalog.=) $1",
-    .nArgs = 2,
-    .argTypes = {TEXTOID, TEXTOID},
+    .sql = "UPDATE ia3.adapter a SET task = $2, version = a.version OPERATOR(pg_catalog.+) $3,"
+           " parent_version = a.parent_version OPERATOR(pg_catalog.+) $3"
+           " WHERE a.task OPERATOR(pg_catalog.=) $1",
+    .nArgs = 3,
+    .argTypes = {TEXTOID, TEXTOID, INT4OID},
 };
 
 static Ia3Query moveCheckpointQuery = {
@@ -57,31 +62,36 @@ static Ia3Query deleteQuery = {
     .argTypes = {TEXTOID},
 };
 
-/* One statement, so all of the copy comes from the same snapshot. Queries and held-out scores are copied for the owner only. */
+/*
+ * One statement, so all of the copy comes from the same snapshot. $3 is the caller. Queries and held-out scores are copied for
+ * the owner only.
+ */
 static Ia3Query copyQuery = {
     .sql = "WITH original AS MATERIALIZED (SELECT * FROM ia3.task t WHERE t.task OPERATOR(pg_catalog.=) $1"
            "  AND ia3.task_readable(t.owner, t.readers, $3)),"
            " copy AS (INSERT INTO ia3.task (task, owner, backbone, template, choices, active_version,"
            "   next_version, comment, min_probability, verbalizers, descriptions, multi_label)"
-           "  SELECT $2, ia3.role($3), o.backbone, o.template, o.choices, o.active_version, o.next_version,"
+           "  SELECT $2, ia3.role($3), o.backbone, o.template, o.choices,"
+           "   o.active_version OPERATOR(pg_catalog.+) $4, o.next_version OPERATOR(pg_catalog.+) $4,"
            "   o.comment, o.min_probability, o.verbalizers, o.descriptions, o.multi_label FROM original o"
            "  ON CONFLICT (task) DO NOTHING RETURNING task),"
            " versions AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
            "   examples, recipe, metrics, created_by, created_at, temperature, thresholds)"
-           "  SELECT c.task, a.version, a.vectors, a.backbone_digest, a.parent_version, a.examples, a.recipe,"
+           "  SELECT c.task, a.version OPERATOR(pg_catalog.+) $4, a.vectors, a.backbone_digest,"
+           "   a.parent_version OPERATOR(pg_catalog.+) $4, a.examples, a.recipe,"
            "   a.metrics, a.created_by, a.created_at, a.temperature, a.thresholds"
            "  FROM ia3.adapter a CROSS JOIN copy c WHERE a.task OPERATOR(pg_catalog.=) $1),"
            " queries AS (INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
-           "  SELECT c.task, q.version, q.query, q.row_hashes FROM ia3.adapter_query q CROSS JOIN copy c"
-           "   CROSS JOIN original o"
+           "  SELECT c.task, q.version OPERATOR(pg_catalog.+) $4, q.query, q.row_hashes"
+           "  FROM ia3.adapter_query q CROSS JOIN copy c CROSS JOIN original o"
            "  WHERE q.task OPERATOR(pg_catalog.=) $1 AND ia3.task_owned(o.owner, $3)),"
            " scores AS (INSERT INTO ia3.adapter_scores (task, version, row_number, fold, label, scores)"
-           "  SELECT c.task, s.version, s.row_number, s.fold, s.label, s.scores FROM ia3.adapter_scores s"
-           "   CROSS JOIN copy c CROSS JOIN original o"
+           "  SELECT c.task, s.version OPERATOR(pg_catalog.+) $4, s.row_number, s.fold, s.label, s.scores"
+           "  FROM ia3.adapter_scores s CROSS JOIN copy c CROSS JOIN original o"
            "  WHERE s.task OPERATOR(pg_catalog.=) $1 AND ia3.task_owned(o.owner, $3))"
            " SELECT 1 FROM copy",
-    .nArgs = 3,
-    .argTypes = {TEXTOID, TEXTOID, REGROLEOID},
+    .nArgs = 4,
+    .argTypes = {TEXTOID, TEXTOID, REGROLEOID, INT4OID},
 };
 
 /* Checks the names in the arguments, and that the transaction may write. */
@@ -104,8 +114,9 @@ ia3_rename(PG_FUNCTION_ARGS)
 {
     char *task, *name;
     Ia3Identity caller;
-    Datum values[2];
+    Datum values[3];
     bool owned, made;
+    int shift;
 
     read_names(fcinfo, "ia3_rename()", &task, &name);
     Ia3SpiConnect();
@@ -118,9 +129,12 @@ ia3_rename(PG_FUNCTION_ARGS)
         Ia3VersionsRaiseNotOwned(task);
     Ia3VersionsCheckNew(name);
     (void) Ia3PretrainLock(task, false);
+    Ia3DependentsCheck(task, 0, "rename");
 
     values[1] = CStringGetTextDatum(name);
     caller = Ia3BecomeTableOwner();
+    shift = Ia3GivenShift(task, name);
+    values[2] = Int32GetDatum(shift);
     made = Ia3QueryRun(&renameQuery, values, NULL, false) > 0;
     if (made) {
         Ia3QueryRun(&moveVersionsQuery, values, NULL, false);
@@ -131,6 +145,7 @@ ia3_rename(PG_FUNCTION_ARGS)
     if (!made)
         Ia3VersionsRaiseTaken(name);
     Ia3SpiFinish();
+    Ia3GivenReportShift(name, shift);
     PG_RETURN_VOID();
 }
 
@@ -139,8 +154,9 @@ ia3_copy(PG_FUNCTION_ARGS)
 {
     char *task, *name;
     Ia3Identity caller;
-    Datum values[3];
+    Datum values[4];
     bool made;
+    int shift;
 
     read_names(fcinfo, "ia3_copy()", &task, &name);
     if (Ia3VersionsBackbone(task) == NULL)
@@ -151,10 +167,13 @@ ia3_copy(PG_FUNCTION_ARGS)
     values[1] = CStringGetTextDatum(name);
     caller = Ia3BecomeTableOwner();
     values[2] = ObjectIdGetDatum(caller.user);
+    shift = Ia3GivenShift(task, name);
+    values[3] = Int32GetDatum(shift);
     made = Ia3QueryRun(&copyQuery, values, NULL, false) > 0;
     Ia3BecomeAgain(caller);
     if (!made)
         Ia3VersionsRaiseTaken(name);
     Ia3SpiFinish();
+    Ia3GivenReportShift(name, shift);
     PG_RETURN_VOID();
 }

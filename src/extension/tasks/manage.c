@@ -64,7 +64,7 @@ ia3_drop_version(PG_FUNCTION_ARGS)
     PG_RETURN_VOID();
 }
 
-/* Whether all that an update changes is the name of the task, as ia3_rename does. Generated columns follow. */
+/* Whether all that an update changes is the name of the task, and numbers with it, as ia3_rename does. Generated columns follow. */
 static bool
 moves_only(const TriggerData *trigger)
 {
@@ -83,7 +83,8 @@ moves_only(const TriggerData *trigger)
             isNull[0] == isNull[1] && (isNull[0] || datumIsEqual(before, after, att->attbyval, att->attlen));
         if (strcmp(NameStr(att->attname), "task") == 0)
             moved = !same;
-        else if (!same)
+        else if (!same && strcmp(NameStr(att->attname), "version") != 0 &&
+                 strcmp(NameStr(att->attname), "parent_version") != 0)
             return false;
     }
     return moved;

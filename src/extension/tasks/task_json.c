@@ -14,6 +14,7 @@
 #include "utils/jsonb.h"
 
 #include "catalog.h"
+#include "given.h"
 #include "common/version.h"
 #include "json_text.h"
 #include "template.h"
@@ -145,17 +146,30 @@ static Ia3Query checkQuery = {
     .argTypes = {JSONBOID},
 };
 
-/* $2 is the name, $3 the caller. A version that is not there cannot be active. Runs as the owner of the tables. */
+/* What has to be added to the numbers of the versions under the name $2, as in given.c. */
+static Ia3Query shiftQuery = {
+    .sql = "SELECT CASE WHEN EXISTS (SELECT 1 FROM " VERSIONS " JOIN ia3.given_version g"
+           "  ON g.version OPERATOR(pg_catalog.=) v.version AND g.task OPERATOR(pg_catalog.=) $2"
+           "  WHERE g.fingerprint OPERATOR(pg_catalog.<>) " IA3_FINGERPRINT(
+               "pg_catalog.decode(v.digest, 'hex')", "pg_catalog.decode(v.backbone_digest, 'hex')",
+               "v.recipe OPERATOR(pg_catalog.-) 'query'::pg_catalog.text",
+               "v.temperature") ")"
+                                " THEN " IA3_HIGHEST_GIVEN("$2") " ELSE 0 END",
+    .nArgs = 2,
+    .argTypes = {JSONBOID, TEXTOID},
+};
+
+/* $2 is the name, $3 the caller, $5 what is added to the numbers of versions. A version that is not there cannot be active. Runs as the owner of the tables. */
 /* clang-format off */
 static Ia3Query importQuery = {
     .sql =
-        "WITH given AS (SELECT v.* FROM " VERSIONS "),"
+        "WITH given AS (SELECT v.version OPERATOR(pg_catalog.+) $5 AS number, v.* FROM " VERSIONS "),"
         " made AS (INSERT INTO ia3.task (task, owner, backbone, template, choices, active_version,"
         "   next_version, comment, min_probability, verbalizers, descriptions, multi_label)"
         "  SELECT $2, ia3.role($3), j.backbone, j.template, j.choices,"
-        "   (SELECT g.version FROM given g WHERE g.version OPERATOR(pg_catalog.=) j.active_version),"
-        "   GREATEST(j.next_version, 1, (SELECT pg_catalog.max(g.version) FROM given g)"
-        "    OPERATOR(pg_catalog.+) 1), j.comment,"
+        "   (SELECT g.number FROM given g WHERE g.version OPERATOR(pg_catalog.=) j.active_version),"
+        "   GREATEST(j.next_version OPERATOR(pg_catalog.+) $5, (SELECT pg_catalog.max(g.number) FROM given g)"
+        "    OPERATOR(pg_catalog.+) 1, " IA3_HIGHEST_GIVEN("$2") " OPERATOR(pg_catalog.+) 1), j.comment,"
         "   j.min_probability, " OBJECT("j.verbalizers") ", " OBJECT("j.descriptions") ","
         "   COALESCE(j.multi_label, false)"
         "  FROM pg_catalog.jsonb_to_record($1) AS j(backbone pg_catalog.text, template pg_catalog.text[],"
@@ -165,22 +179,22 @@ static Ia3Query importQuery = {
         "  ON CONFLICT (task) DO NOTHING RETURNING task),"
         " versions AS (INSERT INTO ia3.adapter (task, version, vectors, backbone_digest, parent_version,"
         "   examples, recipe, metrics, created_by, created_at, temperature, thresholds)"
-        "  SELECT m.task, v.version, " VECTORS ", pg_catalog.decode(v.backbone_digest, 'hex'),"
-        "   v.parent_version, v.examples, v.recipe OPERATOR(pg_catalog.-) 'query'::pg_catalog.text,"
-        "   v.metrics, $4, COALESCE(v.created_at, pg_catalog.now()), v.temperature,"
-        "   " OBJECT("v.thresholds")
+        "  SELECT m.task, v.number, " VECTORS ", pg_catalog.decode(v.backbone_digest, 'hex'),"
+        "   v.parent_version OPERATOR(pg_catalog.+) $5, v.examples,"
+        "   v.recipe OPERATOR(pg_catalog.-) 'query'::pg_catalog.text, v.metrics, $4,"
+        "   COALESCE(v.created_at, pg_catalog.now()), v.temperature, " OBJECT("v.thresholds")
         "  FROM given v CROSS JOIN made m),"
         " queries AS (INSERT INTO ia3.adapter_query (task, version, query, row_hashes)"
-        "  SELECT m.task, v.version, COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query'), " HASHES
+        "  SELECT m.task, v.number, COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query'), " HASHES
         "  FROM given v CROSS JOIN made m"
         "  WHERE COALESCE(v.query, v.recipe OPERATOR(pg_catalog.->>) 'query') IS NOT NULL),"
         " scores AS (INSERT INTO ia3.adapter_scores (task, version, row_number, fold, label, scores)"
-        "  SELECT m.task, v.version, s.row_number, s.fold, s.label, s.scores"
+        "  SELECT m.task, v.number, s.row_number, s.fold, s.label, s.scores"
         "  FROM given v CROSS JOIN made m CROSS JOIN " SCORES
         "  WHERE pg_catalog.jsonb_typeof(v.held_out) OPERATOR(pg_catalog.=) 'array')"
         " SELECT 1 FROM made",
-    .nArgs = 4,
-    .argTypes = {JSONBOID, TEXTOID, REGROLEOID, NAMEOID},
+    .nArgs = 5,
+    .argTypes = {JSONBOID, TEXTOID, REGROLEOID, NAMEOID, INT4OID},
 };
 /* clang-format on */
 
@@ -260,15 +274,25 @@ check_export(Datum export)
     return name;
 }
 
+static int
+find_shift(Datum *values)
+{
+    bool isNull;
+
+    Ia3QueryRun(&shiftQuery, values, NULL, false);
+    return DatumGetInt32(Ia3QueryColumn(1, &isNull));
+}
+
 /* Makes the task, under the given name or, if that is NULL, under its own, and returns the name. */
 static Datum
 import_task(Datum export, char *name)
 {
     NameData creator;
     Ia3Identity caller;
-    Datum values[4];
+    Datum values[5];
     bool made;
     char *own;
+    int shift;
 
     Ia3CheckWritable("ia3_import_task()");
     own = check_export(export);
@@ -286,11 +310,14 @@ import_task(Datum export, char *name)
     values[3] = NameGetDatum(&creator);
     caller = Ia3BecomeTableOwner();
     values[2] = ObjectIdGetDatum(caller.user);
+    shift = find_shift(values);
+    values[4] = Int32GetDatum(shift);
     made = Ia3QueryRun(&importQuery, values, NULL, false) > 0;
     Ia3BecomeAgain(caller);
     if (!made)
         Ia3VersionsRaiseTaken(name);
     Ia3SpiFinish();
+    Ia3GivenReportShift(name, shift);
     return CStringGetTextDatum(name);
 }
 

@@ -19,6 +19,8 @@
 
 #include "versions.h"
 #include "catalog.h"
+#include "dependents.h"
+#include "given.h"
 
 static Ia3Query ownerQuery = {
     .sql = "SELECT ia3.task_owned(t.owner, $2)"
@@ -33,16 +35,20 @@ static Ia3Query backboneQuery = {
     .argTypes = {TEXTOID},
 };
 
+/* the highest number that the name of the task $1 has had */
+#define HIGHEST IA3_HIGHEST_GIVEN("$1")
+
 static Ia3Query insertTaskQuery = {
-    .sql = "INSERT INTO ia3.task (task, owner, backbone, template, choices, verbalizers, descriptions, "
-           "multi_label)"
-           " VALUES ($1, ia3.role($2), $3, $4, $5, $6, $7, $8) ON CONFLICT (task) DO NOTHING",
+    .sql = "INSERT INTO ia3.task (task, owner, backbone, template, choices, verbalizers, descriptions,"
+           " multi_label, next_version) VALUES ($1, ia3.role($2), $3, $4, $5, $6, $7, $8, " HIGHEST
+           " OPERATOR(pg_catalog.+) 1) ON CONFLICT (task) DO NOTHING",
     .nArgs = 8,
     .argTypes = {TEXTOID, REGROLEOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, JSONBOID, JSONBOID, BOOLOID},
 };
 
 static Ia3Query numberQuery = {
-    .sql = "UPDATE ia3.task t SET next_version = t.next_version OPERATOR(pg_catalog.+) 1"
+    .sql = "UPDATE ia3.task t SET next_version = GREATEST(t.next_version, " HIGHEST
+           "  OPERATOR(pg_catalog.+) 1) OPERATOR(pg_catalog.+) 1"
            " WHERE t.task OPERATOR(pg_catalog.=) $1"
            " AND ia3.task_owned(t.owner, $2)"
            " RETURNING t.next_version OPERATOR(pg_catalog.-) 1",
@@ -346,6 +352,8 @@ Ia3VersionsDropTask(const char *task)
     uint64 dropped;
 
     Ia3SpiConnect();
+    lock_task(task);
+    Ia3DependentsCheck(task, 0, "drop");
     values[0] = CStringGetTextDatum(task);
     caller = Ia3BecomeTableOwner();
     values[1] = ObjectIdGetDatum(caller.user);
@@ -369,6 +377,8 @@ Ia3VersionsDrop(const char *task, int version)
                 (errcode(ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE),
                  errmsg("version %d of ia3 task \"%s\" is active", version, task),
                  errhint("Activate another version first, or drop the whole task with ia3_drop(task).")));
+    if (version > 0)
+        Ia3DependentsCheck(task, version, "drop");
     values[0] = CStringGetTextDatum(task);
     values[1] = Int32GetDatum(version);
     caller = Ia3BecomeTableOwner();

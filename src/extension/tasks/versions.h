@@ -69,9 +69,9 @@ extern void Ia3VersionsMakeTask(const char *task, const char *backbone, const Ia
  */
 extern void Ia3VersionsActivate(const char *task, int version);
 
-/* Deletes a task with all its versions. ERROR as for Ia3VersionsRaiseNotOwned. */
+/* Deletes a task with all its versions. ERROR as for Ia3VersionsRaiseNotOwned, and 2BP01 as for Ia3DependentsCheck. */
 extern void Ia3VersionsDropTask(const char *task);
-/* Deletes a version. ERROR 55000 for the active one, otherwise as for Ia3VersionsActivate. */
+/* Deletes a version. ERROR 55000 for the active one, 2BP01 as for Ia3DependentsCheck, otherwise as for Ia3VersionsActivate. */
 extern void Ia3VersionsDrop(const char *task, int version);
 
 #endif
