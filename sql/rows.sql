@@ -85,7 +85,6 @@ SELECT task, choices FROM ia3.task WHERE task IN ('flag', 'kind', 'grade') ORDER
 SELECT n FROM ia3_evaluate('kind', 'SELECT body AS text, kind AS label FROM labelled');
 SELECT bool_and(ia3_predict('flag', body) IN ('true', 'false')) FROM labelled;
 SELECT bool_and(ia3_predict('kind', body) IN ('fine', 'poor')) FROM labelled;
-SELECT ia3_train('array', 'SELECT body AS text, ARRAY[kind] AS label FROM labelled', steps => 1);
 SELECT ia3_train('own', 'SELECT body AS text, flag AS label, ARRAY[true, false] AS choices FROM labelled', steps => 1, seed => 1);
 SELECT ia3_evaluate('own', 'SELECT body AS text, flag AS label, ARRAY[true, false] AS choices FROM labelled') IS NOT NULL AS evaluated;
 
