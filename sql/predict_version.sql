@@ -114,6 +114,9 @@ SELECT attempt($$SELECT ia3_predict_version('pv', id, text) FROM pv_shots, gener
        attempt($$SELECT ia3_predict(name, text) FROM pv_shots, unnest('{=1@pv,pv@1}'::text[]) u(name)$$);
 SELECT ia3_train('pv fields', $$SELECT 'a' AS subject, text AS body, label FROM pv_shots$$, steps => 1, template => ARRAY['{subject}: {body}']);
 SELECT attempt($$SELECT ia3_predict_version('pv fields', 1, '{"subject": "x", "body": "y"}')$$), attempt($$SELECT ia3_predict_version('pv fields', 1, 'x')$$);
+-- a multi-label version has no best choice
+SELECT ia3_train('pv many', $$SELECT text, ARRAY[label, 'any'] AS label FROM pv_shots$$, steps => 1);
+SELECT attempt($$SELECT ia3_predict_version('pv many', 1, 'x')$$), attempt($$SELECT ia3_predict_version('pv many', 1, text) FROM pv_shots$$);
 -- of values in columns, an IMMUTABLE expression makes the fields
 SELECT ia3_predict_version('pv fields', 1, jsonb_object(ARRAY['subject', 'body'], ARRAY[label, text]))
      = ia3_predict('pv fields@1', jsonb_build_object('subject', label, 'body', text)) AS fields FROM pv_shots;
