@@ -1573,8 +1573,9 @@ CREATE FUNCTION @extschema@.ia3_average(task pg_catalog.text, versions pg_catalo
     AS 'MODULE_PATHNAME' LANGUAGE C VOLATILE PARALLEL UNSAFE COST 10000;
 COMMENT ON FUNCTION @extschema@.ia3_average IS
     'stores the weighted mean of the vectors of versions as a new version and returns its number';
+-- Numbers are written with all their digits: what is imported again has to be the same.
 CREATE FUNCTION @extschema@.ia3_export_task(task pg_catalog.text) RETURNS pg_catalog.jsonb
-    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000;
+    AS 'MODULE_PATHNAME' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 1000 SET extra_float_digits = 3;
 COMMENT ON FUNCTION @extschema@.ia3_export_task IS 'a task with all its versions, for another database';
 CREATE FUNCTION @extschema@.ia3_import_task(export pg_catalog.jsonb, task pg_catalog.text DEFAULT NULL)
     RETURNS pg_catalog.text

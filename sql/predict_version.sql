@@ -271,13 +271,17 @@ CREATE POLICY pv_policy ON pv_default USING (ia3_predict_version('pv', 1, body) 
 CREATE POLICY pv_policy_check ON pv_default FOR INSERT WITH CHECK (ia3_predict_version('pv', 1, body) = 'access');
 CREATE RULE pv_rule AS ON INSERT TO pv_default WHERE ia3_predict_version('pv', 1, NEW.body) = 'other' DO INSTEAD NOTHING;
 CREATE VIEW pv_view AS SELECT (SELECT max(x) FROM (SELECT ia3_predict_version(('p' || 'v')::varchar, '1'::int2 + 0, body) AS x) s) FROM pv_mails;
+CREATE VIEW pv_named AS SELECT ia3_predict_version(version => 1, input => body, task => 'pv') FROM pv_mails;
+CREATE DOMAIN pv_name AS text CHECK (VALUE <> '');
+CREATE VIEW pv_mixed AS SELECT ia3_predict_version('pv'::pv_name, input => body, version => 1) FROM pv_mails;
 CREATE DOMAIN pv_domain AS text DEFAULT ia3_predict_version('pv', 1, 'x') CHECK (ia3_predict_version('pv', 1, VALUE, ARRAY['a', 'b']) <> '');
 CREATE FUNCTION pv_argument(x text DEFAULT ia3_predict_version('pv', 1, now()::text)) RETURNS text LANGUAGE sql AS 'SELECT x';
 SELECT dependents($$SELECT ia3_drop('pv')$$);
 SELECT (position('statistics' IN attempt($$SELECT ia3_drop('pv')$$)) > 0) = (current_setting('server_version_num')::int >= 140000) AS statistics;
 -- what does not count: another version, another task, arguments that are not constant, bodies of functions
 CREATE VIEW pv_unseen AS SELECT ia3_predict_version('pv', version, body) AS a, ia3_predict_version(task, 1, body) AS b, ia3_predict_version('pv fields', 3, body) AS c,
-    ia3_predict_version('pv', 1 / 0, body) AS d, ia3_predict_version(lower('PVX'), 2, body) AS e FROM pv_mails, ia3.adapter;
+    ia3_predict_version('pv', 1 / 0, body) AS d, ia3_predict_version(lower('PVX'), 2, body) AS e,
+    ia3_predict_version(repeat('pv', 2000000000), 1, body) AS f FROM pv_mails, ia3.adapter;
 CREATE FUNCTION pv_body(text) RETURNS text IMMUTABLE LANGUAGE sql AS $$SELECT ia3_predict_version('pv', 3, $1)$$;
 CREATE INDEX pv_body ON pv_mails (pv_body(body));
 SELECT ia3_activate('pv', 2);
@@ -302,7 +306,8 @@ DROP DOMAIN pv_domain;
 DROP FUNCTION pv_argument, pv_nothing;
 -- the dependents that are left, one by one
 SELECT dependents($$SELECT ia3_rename('pv', 'pv new')$$);
-DROP VIEW pv_view, pv_unseen;
+DROP VIEW pv_view, pv_unseen, pv_named, pv_mixed;
+DROP DOMAIN pv_name;
 DROP TABLE pv_mails, pv_before, pv_long, pv_answers, pv_short, pv_shots;
 
 --
@@ -312,6 +317,8 @@ SELECT ia3_copy('pv', 'pv copy');
 CREATE TABLE pv_export AS SELECT ia3_export_task('pv') AS export;
 SELECT ia3_drop('pv'), ia3_drop('pv fields');
 SELECT version FROM ia3.given_version WHERE task = 'pv' ORDER BY 1;
+-- a number that would leave none for the next versions
+SELECT attempt(format('SELECT ia3_import_task(%L)', jsonb_set(export, '{versions,0,version}', '2147483646'))) FROM pv_export;
 -- a new task of the name
 SELECT ia3_train('pv', $$VALUES ('a', 'b'), ('c', 'd')$$, steps => 1);
 SELECT next_version FROM ia3.task WHERE task = 'pv';

@@ -178,7 +178,7 @@ configure("default=$models/a:float32#sha256=" . uc($digest{default}) . ", twin=$
 wait_for_engines('default ready a, other ready other, twin ready a, wrong failed other', 'one backbone has another digest');
 is(value($ready), 'true true false true false', 'and is not ready');
 like(value(q{SELECT message FROM ia3_stat_engine WHERE backbone = 'wrong'}),
-    qr/the backbone's digest is not the one that is expected: The digest of "\Q$models\E\/other" is $digest{other}, and $digest{default} is expected. \(Use the same files on every server.\)/,
+    qr/the backbone's digest is not the one that is expected: The digest is $digest{other}, and $digest{default} is expected, of "\Q$models\E\/other". \(Use the same files on every server.\)/,
     'which its state says');
 like(error_of("SET ia3.backbone = 'wrong'; SELECT ia3_zero_shot('the app crashes', ARRAY['billing', 'technical'])"),
     qr/ia3 engine for backbone "wrong" could not start/, 'and queries do not use it');

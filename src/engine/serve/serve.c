@@ -98,7 +98,8 @@ is_expected(const ia3_server *s, ia3_error *err)
     if (s->options->sha256 == NULL || strcmp(s->options->sha256, hex) == 0)
         return true;
     ia3_fail(err, IA3_E_BAD_CHECKPOINT, "the backbone's digest is not the one that is expected");
-    ia3_fail_detail(err, "The digest of \"%s\" is %s, and %s is expected.", s->path, hex, s->options->sha256);
+    ia3_fail_detail(err, "The digest is %s, and %s is expected, of \"%s\".", hex, s->options->sha256,
+                    s->path);
     return ia3_fail_hint(err, "Use the same files on every server.");
 }
 

@@ -478,6 +478,7 @@ Ia3CheckBackbones(char **newval, void **extra, GucSource source)
         return true;
     }
     GUC_check_errdetail("%s", error);
-    GUC_check_errhint("The value is a list like \"name=path[@device[|device...]][:dtype], ...\".");
+    GUC_check_errhint(
+        "The value is a list like \"name=path[@device[|device...]][:dtype][#sha256=digest], ...\".");
     return false;
 }

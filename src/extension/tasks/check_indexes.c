@@ -37,6 +37,7 @@ PG_FUNCTION_INFO_V1(ia3_check_indexes);
 static Ia3Query indexesQuery = {
     .sql = "SELECT DISTINCT i.indexrelid, i.indrelid FROM pg_catalog.pg_depend d"
            " JOIN pg_catalog.pg_index i ON i.indexrelid OPERATOR(pg_catalog.=) d.objid AND i.indisvalid"
+           " JOIN pg_catalog.pg_class r ON r.oid OPERATOR(pg_catalog.=) i.indrelid AND r.relispopulated"
            " JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) i.indexrelid"
            "  AND c.relkind OPERATOR(pg_catalog.=) 'i' AND pg_catalog.pg_has_role(c.relowner, 'USAGE')"
            " JOIN pg_catalog.pg_am m ON m.oid OPERATOR(pg_catalog.=) c.relam"
@@ -184,10 +185,17 @@ count_missing(Check *check)
             check->differing++;
 }
 
+static void
+add_context(void *arg)
+{
+    errcontext("checking index \"%s\"", RelationGetRelationName((Relation) arg));
+}
+
 /* Fills in the counts. Runs inside SPI. */
 static void
 check_index(Check *check, Oid index, Oid table)
 {
+    ErrorContextCallback callback;
     Oid user;
     int context, level = NewGUCNestLevel();
 
@@ -197,9 +205,13 @@ check_index(Check *check, Oid index, Oid table)
     SetUserIdAndSecContext(check->table->rd_rel->relowner, context | SECURITY_RESTRICTED_OPERATION);
     (void) set_config_option("search_path", "pg_catalog, pg_temp", PGC_USERSET, PGC_S_SESSION,
                              GUC_ACTION_SAVE, true, 0, false);
+    callback =
+        (ErrorContextCallback){.previous = error_context_stack, .callback = add_context, .arg = check->index};
+    error_context_stack = &callback;
     read_sample(check);
     read_index(check);
     count_missing(check);
+    error_context_stack = callback.previous;
     AtEOXact_GUC(false, level);
     SetUserIdAndSecContext(user, context);
     index_close(check->index, AccessShareLock);

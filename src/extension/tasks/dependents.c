@@ -18,6 +18,7 @@
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
+#include "utils/snapmgr.h"
 #include "utils/syscache.h"
 
 #include "catalog.h"
@@ -149,8 +150,11 @@ evaluate_safely(Node *expr)
     }
     PG_CATCH();
     {
+        int category = ERRCODE_TO_CATEGORY(geterrcode());
+
         MemoryContextSwitchTo(context);
-        if (ERRCODE_TO_CATEGORY(geterrcode()) != ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION))
+        if (category != ERRCODE_TO_CATEGORY(ERRCODE_DATA_EXCEPTION) &&
+            category != ERRCODE_TO_CATEGORY(ERRCODE_PROGRAM_LIMIT_EXCEEDED))
             PG_RE_THROW();
         FlushErrorState();
     }
@@ -165,11 +169,40 @@ evaluate_safely(Node *expr)
 static Const *
 constant_of(Node *arg)
 {
-    while (IsA(arg, RelabelType))
-        arg = (Node *) ((RelabelType *) arg)->arg;
-    if (!IsA(arg, Const))
+    while (arg && (IsA(arg, RelabelType) || IsA(arg, CoerceToDomain)))
+        arg = IsA(arg, RelabelType) ? (Node *) ((RelabelType *) arg)->arg
+                                    : (Node *) ((CoerceToDomain *) arg)->arg;
+    if (arg && !IsA(arg, Const))
         arg = is_not_constant(arg, NULL) ? NULL : evaluate_safely(arg);
     return arg && IsA(arg, Const) && !((Const *) arg)->constisnull ? (Const *) arg : NULL;
+}
+
+/* The argument with this number, from 0, by position or by name: stored expressions keep the notation that they were written in. */
+static Node *
+argument_of(const FuncExpr *call, int number)
+{
+    ListCell *lc;
+
+    foreach (lc, call->args) {
+        Node *arg = lfirst(lc);
+
+        if (!IsA(arg, NamedArgExpr)) {
+            if (foreach_current_index(lc) == number)
+                return arg;
+        } else if (((NamedArgExpr *) arg)->argnumber == number)
+            return (Node *) ((NamedArgExpr *) arg)->arg;
+    }
+    return NULL;
+}
+
+/* Compared without a copy, since whoever wrote the expression chose its length. */
+static bool
+is_text(const Const *constant, const char *string)
+{
+    text *value = DatumGetTextPP(constant->constvalue);
+    const size_t len = strlen(string);
+
+    return VARSIZE_ANY_EXHDR(value) == len && memcmp(VARDATA_ANY(value), string, len) == 0;
 }
 
 static bool
@@ -177,14 +210,14 @@ is_call(FuncExpr *call, const Search *search)
 {
     Const *task, *version;
 
-    if (!list_member_oid(search->functions, call->funcid) || list_length(call->args) < 3)
+    if (!list_member_oid(search->functions, call->funcid))
         return false;
-    task = constant_of(linitial(call->args));
-    if (task == NULL || strcmp(TextDatumGetCString(task->constvalue), search->task) != 0)
+    task = constant_of(argument_of(call, 0));
+    if (task == NULL || !is_text(task, search->task))
         return false;
     if (search->version == 0)
         return true;
-    version = constant_of(lsecond(call->args));
+    version = constant_of(argument_of(call, 1));
     return version && DatumGetInt32(version->constvalue) == search->version;
 }
 
@@ -270,8 +303,12 @@ Ia3DependentsCheck(const char *task, int version, const char *verb)
     caller = Ia3BecomeTableOwner();
     values[0] = CStringGetTextDatum(task);
     search.functions = find_functions(&values[1]);
-    if (search.functions != NIL)
-        found = list_dependents(&list, Ia3QueryRun(&dependentsQuery, values, NULL, false), &search);
+    if (search.functions != NIL) {
+        /* also what others have committed since a REPEATABLE READ transaction began */
+        PushActiveSnapshot(GetLatestSnapshot());
+        found = list_dependents(&list, Ia3QueryRun(&dependentsQuery, values, NULL, true), &search);
+        PopActiveSnapshot();
+    }
     Ia3BecomeAgain(caller);
     if (found > 0)
         ereport(ERROR,

@@ -92,6 +92,11 @@ static Ia3Query readQuery = {
 #define SCORES                                                                                               \
     "pg_catalog.jsonb_to_recordset(v.held_out) AS s(row_number pg_catalog.int8, fold pg_catalog.int4,"       \
     " label pg_catalog.int4, scores pg_catalog.float8[])"
+/*
+ * A number is never given twice, so one near the end of the integers would leave none for the name's next versions.
+ */
+#define MAX_NUMBER "1000000"
+
 #define CURVE   "v.metrics OPERATOR(pg_catalog.->) 'loss_curve'"
 #define VECTORS "pg_catalog.decode(v.vectors, 'base64')"
 #define HASHES  "pg_catalog.decode(v.row_hashes, 'base64')"
@@ -104,6 +109,8 @@ static Ia3Query readQuery = {
 static Ia3Query checkQuery = {
     .sql = "SELECT p.problem FROM (SELECT CASE"
            " WHEN v.version IS NULL OR v.version OPERATOR(pg_catalog.<) 1 THEN 'A version has no number.'"
+           " WHEN v.version OPERATOR(pg_catalog.>) " MAX_NUMBER
+           "  THEN pg_catalog.format('The number of version %s is too high.', v.version)"
            " WHEN pg_catalog.count(*) OVER (PARTITION BY v.version) OPERATOR(pg_catalog.>) 1"
            "  THEN pg_catalog.format('There is more than one version %s.', v.version)"
            " WHEN COALESCE(v.vectors, '') OPERATOR(pg_catalog.=) '' OR v.digest IS NULL OR v.recipe IS NULL"

@@ -94,24 +94,28 @@ label_common(Ia3Examples *l, const Ia3Strings *given)
                         errhint("Specify the choices explicitly if other labels are possible.")));
 }
 
-/* Fills in the labels and set[] of a row that has its own choices. */
+/*
+ * Fills in the labels and set[] of a row that has its own choices. *index has those of the row with its own choices before this one,
+ * which are the last set; NULL for the first.
+ */
 static void
-label_own(Ia3Examples *l, int i)
+label_own(Ia3Examples *l, int i, Ia3StringIndex **index)
 {
     Ia3TrainRow *row = &l->rows->rows[i];
 
-    Ia3StringIndex *index = Ia3StringIndexCreate();
-    bool found;
-
-    Ia3CheckChoices(row->choices);
-    for (int c = 0; c < row->choices->n; c++)
-        Ia3StringIndexAdd(index, row->choices->items[c], &found);
-    l->label[i] = find_labels(l, i, index, row->choices);
     /* Neighboring rows often have the same choices. */
-    if (l->nSets > 0 && Ia3StringsEqual(l->sets[l->nSets - 1], row->choices))
-        l->set[i] = l->nSets - 1;
-    else
-        l->set[i] = add_set(l, row->choices);
+    if (*index == NULL || !Ia3StringsEqual(l->sets[l->nSets - 1], row->choices)) {
+        bool found;
+
+        Ia3CheckChoices(row->choices);
+        *index = Ia3StringIndexCreate();
+        for (int c = 0; c < row->choices->n; c++)
+            Ia3StringIndexAdd(*index, row->choices->items[c], &found);
+        if (l->nSets == 0 || !Ia3StringsEqual(l->sets[l->nSets - 1], row->choices))
+            add_set(l, row->choices);
+    }
+    l->set[i] = l->nSets - 1;
+    l->label[i] = find_labels(l, i, *index, row->choices);
 }
 
 static void
@@ -188,6 +192,7 @@ Ia3Examples *
 Ia3ExamplesLabel(Ia3TrainRows *rows, const Ia3Strings *given, const Ia3Wording *wording)
 {
     Ia3Examples *l = palloc0(sizeof(Ia3Examples));
+    Ia3StringIndex *own = NULL;
     int common = 0;
 
     l->rows = rows;
@@ -204,7 +209,7 @@ Ia3ExamplesLabel(Ia3TrainRows *rows, const Ia3Strings *given, const Ia3Wording *
         common = add_set(l, l->common);
     for (int i = 0; i < rows->n; i++) {
         if (rows->rows[i].choices != NULL)
-            label_own(l, i);
+            label_own(l, i, &own);
         else
             l->set[i] = common;
     }
