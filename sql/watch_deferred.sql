@@ -147,6 +147,45 @@ SET LOCAL ia3.watch_queue_limit = 0;
 INSERT INTO kept.tickets SELECT i, 'many', 'rows' FROM generate_series(301, 311) i;
 ROLLBACK;
 DELETE FROM kept.tickets;
+-- what was rolled back does not count
+SELECT drained();
+DO $$BEGIN
+    FOR i IN 1 .. 3 LOOP
+        BEGIN
+            INSERT INTO kept.tickets SELECT j, 'many', 'rows' FROM generate_series(301, 306) j;
+            RAISE EXCEPTION 'rolled back';
+        EXCEPTION WHEN raise_exception THEN NULL;
+        END;
+    END LOOP;
+    SET LOCAL ia3.watch_queue_limit = 10;
+    INSERT INTO kept.tickets SELECT j, 'many', 'rows' FROM generate_series(301, 306) j;
+END$$;
+SELECT drained();
+SELECT count(*), count(topic) FROM kept.tickets;
+DELETE FROM kept.tickets;
+
+-- an input of a type whose text is made by a function of its owner
+BEGIN;
+CREATE TYPE kept.mood AS ENUM ('charged twice', 'cannot log in');
+CREATE FUNCTION kept.mood_json(kept.mood) RETURNS json STABLE LANGUAGE sql AS $$SELECT to_json('mood: ' || $1::text) WHERE (SELECT count(*) >= 0 FROM kept.tickets)$$;
+CREATE CAST (kept.mood AS json) WITH FUNCTION kept.mood_json(kept.mood);
+ALTER TYPE kept.mood OWNER TO regress_ia3_keeper;
+CREATE TABLE kept.moods (id int PRIMARY KEY, mood kept.mood, topic text);
+ALTER TABLE kept.moods OWNER TO regress_ia3_keeper;
+SELECT ia3_watch('kept.moods', 'later', 'mood', 'topic', mode => 'deferred');
+INSERT INTO kept.moods VALUES (1, 'charged twice'), (2, 'cannot log in'), (3, NULL);
+COMMIT;
+SELECT drained();
+SELECT id, topic IS NOT DISTINCT FROM ia3_predict('later', 'mood: ' || mood::text) AS predicted, topic IS NULL AS none FROM kept.moods ORDER BY id;
+-- a row of the table as the input
+SELECT ia3_unwatch('kept.moods');
+SELECT ia3_watch('kept.moods', 'later', 'moods', 'topic', mode => 'deferred');
+INSERT INTO kept.moods VALUES (4, 'charged twice');
+SELECT drained();
+SELECT count(*) FROM ia3.watch_failed_rows;
+SELECT count(topic) FROM kept.moods WHERE id = 4;
+DROP TABLE kept.moods;
+DROP TYPE kept.mood CASCADE;
 
 -- the end of a watch, and what waits for it
 BEGIN;

@@ -56,6 +56,12 @@
 #define MAX_ENGINE_DELAY_S 10
 #define MAX_OTHER_DELAY_S  60
 
+/* So many attempts may run into ia3.watch_timeout: enough to find one row at fault, before the other watches have their turn. */
+#define MAX_TIMEOUTS 12
+
+/* How long others may hold locks on entries before they have to be recorded later. */
+#define SETTLE_MS 2000
+
 typedef enum RowState {
     ROW_CLAIMED,
     ROW_READ,      /* its input is known */
@@ -71,6 +77,7 @@ typedef struct Row {
     Ia3QueuedRow queued;
     RowState state;
     HeapTuple tuple; /* (tableoid, ctid, input, number) as they were read */
+    HeapTuple shown; /* the same with the input as the engine gets it */
     Datum label;     /* the answer */
     Datum probability;
     bool noLabel, noProbability;
@@ -87,12 +94,15 @@ typedef struct Batch {
     Ia3Watch *definition;
     Oid owner;
     TupleDesc desc; /* of the rows; NULL: none has been read */
+    TupleDesc shownDesc;
+    Ia3ValueText *toText; /* NULL: the input is shown as it is */
     /* when they are predicted */
     Ia3LabelInput input;
     int version;
     /* errors */
     bool preparing; /* an error is the watch's, and not a row's */
     bool soon;      /* what stopped it may be over in a moment */
+    int timeouts;
     bool stopped;
     char *error; /* why */
 } Batch;
@@ -100,6 +110,7 @@ typedef struct Batch {
 typedef void (*Stage)(Batch *b, int from, int to);
 
 static void read_inputs(Batch *b, int from, int to);
+static void settle(Batch *b, int from, int to);
 static void predict_labels(Batch *b, int from, int to);
 static void store_labels(Batch *b, int from, int to);
 
@@ -153,16 +164,32 @@ concerns_all(Batch *b, const ErrorData *error, Stage stage)
     return b->soon || b->preparing || code == ERRCODE_DISK_FULL || code == ERRCODE_TOO_MANY_CONNECTIONS;
 }
 
-/* Runs a stage for rows [from, to) in a transaction; false after an error, with its text in b->error. */
+static pg_noinline RowState *
+states_of(const Batch *b, int from, int to)
+{
+    RowState *states = palloc(sizeof(RowState) * Max(to - from, 1));
+
+    for (int i = from; i < to; i++)
+        states[i - from] = b->rows[i].state;
+    return states;
+}
+
+/*
+ * Runs a stage for rows [from, to) in a transaction; false after an error, with its text in b->error. The rows are then in the states
+ * in which they were.
+ */
 static bool
 attempt(Batch *b, Stage stage, int from, int to)
 {
+    RowState *const volatile before = b->rows ? states_of(b, from, to) : NULL;
     volatile bool ok = false;
 
     begin_transaction();
     PG_TRY();
     {
-        if (Ia3WatchTimeout > 0 && (stage == read_inputs || stage == store_labels))
+        if (stage == settle)
+            enable_timeout_after(STATEMENT_TIMEOUT, SETTLE_MS);
+        else if (Ia3WatchTimeout > 0 && (stage == read_inputs || stage == store_labels))
             enable_timeout_after(STATEMENT_TIMEOUT, Ia3WatchTimeout * 1000);
         stage(b, from, to);
         disable_timeout(STATEMENT_TIMEOUT, false);
@@ -183,7 +210,11 @@ attempt(Batch *b, Stage stage, int from, int to)
         RESUME_INTERRUPTS();
         MemoryContextSwitchTo(b->context);
         b->stopped = concerns_all(b, error, stage);
+        if (error->sqlerrcode == ERRCODE_QUERY_CANCELED && ++b->timeouts >= MAX_TIMEOUTS)
+            b->stopped = true;
         b->error = error_text(error);
+        for (int i = from; before && i < to; i++)
+            b->rows[i].state = before[i - from];
     }
     PG_END_TRY();
     MemoryContextSwitchTo(b->context);
@@ -235,6 +266,7 @@ open_watched(Batch *b, LOCKMODE mode, bool *busy)
 {
     Relation relation;
     MemoryContext old;
+    Ia3Watch *found;
 
     *busy = !ConditionalLockRelationOid(b->watch->relation, mode);
     if (*busy)
@@ -243,12 +275,13 @@ open_watched(Batch *b, LOCKMODE mode, bool *busy)
     if (relation == NULL)
         return NULL;
     old = MemoryContextSwitchTo(b->context);
-    b->definition = Ia3WatchFind(relation, b->watch->label);
+    found = Ia3WatchFind(relation, b->watch->label);
     MemoryContextSwitchTo(old);
-    if (b->definition == NULL || !Ia3WatchIsDeferred(b->definition)) {
+    if (found == NULL || !Ia3WatchIsDeferred(found)) {
         relation_close(relation, NoLock);
         return NULL;
     }
+    b->definition = found; /* rows that were read before the watch ended still need the last one */
     b->owner = relation->rd_rel->relowner;
     if (superuser_arg(b->owner))
         ereport(ERROR, (errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
@@ -348,17 +381,68 @@ row_number(HeapTuple tuple, TupleDesc desc)
 
 /* --- read --- */
 
+/*
+ * Says how inputs of this type are shown to the engine. What needs a function to become text becomes text when it is read, since the
+ * function may be a user's, and a row of the table is read rightly only as long as the table does not change.
+ */
+static void
+set_types(Batch *b, TupleDesc desc)
+{
+    const Oid type = TupleDescAttr(desc, 2)->atttypid, base = getBaseType(type);
+
+    b->desc = CreateTupleDescCopy(desc);
+    b->shownDesc = b->desc;
+    if (base == TEXTOID || base == VARCHAROID || base == JSONOID || base == JSONBOID)
+        return;
+    b->toText = palloc0(sizeof(Ia3ValueText));
+    Ia3FieldTextInit(b->toText, type);
+    b->shownDesc = CreateTupleDescCopy(desc);
+    TupleDescInitEntry(b->shownDesc, 3, "input", TEXTOID, -1, 0);
+}
+
+static HeapTuple
+show(const Batch *b, HeapTuple tuple)
+{
+    Datum values[4];
+    bool nulls[4];
+
+    if (b->toText == NULL)
+        return tuple;
+    heap_deform_tuple(tuple, b->desc, values, nulls);
+    if (!nulls[2])
+        values[2] = CStringGetTextDatum(Ia3ValueTextOf(b->toText, values[2]));
+    return heap_form_tuple(b->shownDesc, values, nulls);
+}
+
+/* Keeps what has been read. Rows whose input has another type than that of the rows before are tried again, with others of this type. */
+static void
+keep_inputs(Batch *b, SPITupleTable *rows)
+{
+    MemoryContext old = MemoryContextSwitchTo(b->context);
+
+    if (b->desc == NULL)
+        set_types(b, rows->tupdesc);
+    for (uint64 i = 0; i < rows->numvals; i++) {
+        Row *row = &b->rows[row_number(rows->vals[i], rows->tupdesc)];
+
+        row->state = ROW_CHANGED;
+        if (TupleDescAttr(rows->tupdesc, 2)->atttypid != TupleDescAttr(b->desc, 2)->atttypid)
+            continue;
+        row->state = ROW_READ;
+        row->tuple = toast_flatten_tuple(rows->vals[i], rows->tupdesc);
+        row->shown = show(b, row->tuple);
+    }
+    MemoryContextSwitchTo(old);
+}
+
 static void
 read_inputs(Batch *b, int from, int to)
 {
     Relation relation;
     Ia3WatchCaller caller;
     SPITupleTable *rows;
-    MemoryContext old;
     bool busy;
 
-    set_states(b, from, to, ROW_READ, ROW_CLAIMED); /* after an error of this stage */
-    set_states(b, from, to, ROW_GONE, ROW_CLAIMED);
     b->preparing = true;
     relation = open_watched(b, AccessShareLock, &busy);
     if (relation == NULL) {
@@ -370,16 +454,7 @@ read_inputs(Batch *b, int from, int to)
     Ia3LabelCheckColumns(&b->definition->target);
     rows = read_rows(b, relation, from, to, ROW_CLAIMED, false);
     set_states(b, from, to, ROW_CLAIMED, ROW_GONE);
-    old = MemoryContextSwitchTo(b->context);
-    for (uint64 i = 0; i < rows->numvals; i++) {
-        Row *row = &b->rows[row_number(rows->vals[i], rows->tupdesc)];
-
-        row->state = ROW_READ;
-        row->tuple = toast_flatten_tuple(rows->vals[i], rows->tupdesc);
-    }
-    if (b->desc == NULL)
-        b->desc = CreateTupleDescCopy(rows->tupdesc);
-    MemoryContextSwitchTo(old);
+    keep_inputs(b, rows);
     Ia3SpiFinish();
     Ia3WatchBecomeCaller(caller);
     relation_close(relation, NoLock);
@@ -397,7 +472,7 @@ prepare_prediction(Batch *b)
     b->preparing = true;
     task = Ia3TaskLookupDetached(b->definition->task);
     Ia3LabelRefuseMultiLabel(task);
-    Ia3LabelInputInit(&b->input, Ia3CallTaskMake(task), TupleDescAttr(b->desc, 2)->atttypid);
+    Ia3LabelInputInit(&b->input, Ia3CallTaskMake(task), TupleDescAttr(b->shownDesc, 2)->atttypid);
     b->version = task->version;
     Ia3TaskCheckBackbone(task);
     b->preparing = false;
@@ -408,12 +483,11 @@ static void
 predict_labels(Batch *b, int from, int to)
 {
     const Ia3WatchCaller caller = Ia3WatchBecomeRole(b->owner, NULL);
-    SPITupleTable table = {.tupdesc = b->desc};
+    SPITupleTable table = {.tupdesc = b->shownDesc};
     int *number = palloc(sizeof(int) * (to - from));
     Ia3LabelAnswers *answers;
     MemoryContext old;
 
-    set_states(b, from, to, ROW_PREDICTED, ROW_READ); /* after an error of this stage */
     prepare_prediction(b);
     b->input.keepErrors = true;
     PopActiveSnapshot(); /* the engine may need a while */
@@ -421,7 +495,7 @@ predict_labels(Batch *b, int from, int to)
     for (int i = from; i < to; i++)
         if (b->rows[i].state == ROW_READ) {
             number[table.numvals] = i;
-            table.vals[table.numvals++] = b->rows[i].tuple;
+            table.vals[table.numvals++] = b->rows[i].shown;
         }
     old = MemoryContextSwitchTo(b->context);
     answers = Ia3LabelPredict(&b->input, &table);
@@ -584,8 +658,6 @@ store_labels(Batch *b, int from, int to)
     Relation relation;
     bool busy;
 
-    set_states(b, from, to, ROW_STORED, ROW_PREDICTED); /* after an error of this stage */
-    set_states(b, from, to, ROW_LOCKED, ROW_PREDICTED);
     b->preparing = true;
     relation = open_watched(b, RowExclusiveLock, &busy);
     if (relation == NULL) {
@@ -654,9 +726,8 @@ settle_watch(Batch *b)
 }
 
 static void
-settle(Batch *b)
+settle(Batch *b, int from, int to)
 {
-    begin_transaction();
     Ia3SpiConnect();
     for (int i = 0; i < b->n; i++)
         settle_row(b, &b->rows[i]);
@@ -664,7 +735,6 @@ settle(Batch *b)
     settle_others(b);
     settle_watch(b);
     Ia3SpiFinish();
-    end_transaction();
 }
 
 static bool
@@ -691,8 +761,8 @@ Ia3WatchBatch(const Ia3QueuedWatch *watch, int64 *after)
         run_stage(&b, predict_labels, 0, b.n);
     if (has_rows(&b, ROW_PREDICTED))
         run_stage(&b, store_labels, 0, b.n);
-    if (b.n > 0 || b.stopped)
-        settle(&b);
+    if ((b.n > 0 || b.stopped) && !attempt(&b, settle, 0, b.n))
+        b.stopped = true; /* somebody holds locks on the entries, which are as they were */
     result = b.stopped ? IA3_BATCH_STOPPED : b.n == 0 ? IA3_BATCH_EMPTY : IA3_BATCH_DONE;
     *after = b.last;
     MemoryContextSwitchTo(caller);

@@ -40,7 +40,8 @@ set_output(void)
     static const char *const settings[][2] = {{"DateStyle", "ISO"},
                                               {"IntervalStyle", "postgres"},
                                               {"extra_float_digits", "3"},
-                                              {"bytea_output", "hex"}};
+                                              {"bytea_output", "hex"},
+                                              {"lc_monetary", "C"}};
 
     for (int i = 0; i < (int) lengthof(settings); i++)
         (void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,

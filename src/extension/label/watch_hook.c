@@ -11,6 +11,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
 #include "commands/defrem.h"
@@ -52,13 +53,27 @@ is_template(Oid database)
     return result;
 }
 
+static bool
+may_create_databases(void)
+{
+    HeapTuple tuple = SearchSysCache1(AUTHOID, ObjectIdGetDatum(GetUserId()));
+    bool result = superuser();
+
+    if (HeapTupleIsValid(tuple)) {
+        result |= ((Form_pg_authid) GETSTRUCT(tuple))->rolcreatedb;
+        ReleaseSysCache(tuple);
+    }
+    return result;
+}
+
 /* Ends the worker of a database if the caller owns it, or wants to copy one that everybody may copy. */
 static void
 stop_worker(const char *name, bool copy)
 {
     const Oid database = name ? get_database_oid(name, true) : InvalidOid;
 
-    if (OidIsValid(database) && (Ia3OwnsDatabase(database, GetUserId()) || (copy && is_template(database))))
+    if (OidIsValid(database) &&
+        (Ia3OwnsDatabase(database, GetUserId()) || (copy && is_template(database) && may_create_databases())))
         Ia3WatchStop(database);
 }
 

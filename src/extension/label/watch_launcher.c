@@ -184,6 +184,7 @@ start_workers(void)
             next = Min(next, now + NO_WORKER_MS); /* in case that the postmaster's signal gets lost */
         }
     }
+    list_free(databases);
     if (unseen != NIL)
         next = Min(next, now + 1000);
     return next == PG_INT64_MAX ? -1 : (long) Max(0, next - now);
@@ -220,6 +221,7 @@ Ia3WatchLauncherMain(Datum arg)
         }
         if (Ia3WatchTakeWakeAll() || all) {
             all = false;
+            list_free(unseen);
             unseen = list_databases();
         }
         timeout = start_workers();

@@ -97,8 +97,10 @@ static void
 check_limit(Oid relation, const char *label, int64 n)
 {
     int64 total;
+    const bool known = Ia3WatchCountAdd(relation, label, n, &total);
 
-    if (!Ia3WatchCountAdd(relation, label, n, &total)) {
+    /* the number that is known includes what was rolled back since the last count */
+    if (!known || (Ia3WatchQueueLimit > 0 && total > Ia3WatchQueueLimit)) {
         total = count(relation, label) + n;
         Ia3WatchCountSet(relation, label, total);
     }

@@ -325,7 +325,8 @@ void
 Ia3WatchPostpone(int slot, Ia3Time delay)
 {
     LWLockAcquire(lock, LW_EXCLUSIVE);
-    postpone(&shared->slots[slot], delay);
+    if (shared->slots[slot].pid == 0) /* or else a worker has attached in the meantime */
+        postpone(&shared->slots[slot], delay);
     LWLockRelease(lock);
 }
 
