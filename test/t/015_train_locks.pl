@@ -126,7 +126,7 @@ is(value(q{SELECT owner FROM ia3.adapters WHERE task = 'hers'}), 'ann', 'a task 
 ($query, $engine) = start_training("SET ROLE ann; CALL ia3_train_task('hers', $shots, steps => 10, seed => 1)");
 value(q{SELECT ia3_drop('hers')});
 ($out, $err) = finish_training($query, $engine);
-is($out, "1\n", 'a task that is dropped meanwhile is made again');
+is($out, "2\n", 'a task that is dropped meanwhile is made again, with a number that has not been given');
 ($query, $engine) = start_training("SET ROLE ann; CALL ia3_train_task('hers', $shots, steps => 10, seed => 1)");
 value(q{SELECT ia3_reassign('ann', 'ben')});
 ($out, $err) = finish_training($query, $engine);
