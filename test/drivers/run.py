@@ -96,7 +96,7 @@ STATEMENTS = [
     ("SELECT * FROM ia3_cost(config => {}::jsonb, method => {}, keep_ratio => {})", [CONFIG, "fish", 0.01]),
     ("SELECT backbone, state FROM ia3_stat_engine()", []),
     ("SELECT ia3_ready()", []),
-    ("SELECT ia3_ready(%s)", ["default"]),
+    ("SELECT ia3_ready({})", ["default"]),
     ("SELECT task FROM ia3_stat_progress_train()", []),
     ("SELECT task FROM ia3_stat_progress_label()", []),
 ]
