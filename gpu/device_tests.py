@@ -10,7 +10,7 @@ import runner
 
 # Products and attention first: everything else needs them.
 PROGRAMS = ["test_kernels_matmul", "test_kernels_attention", "test_attention_shapes", "test_devices", "test_gradient",
-            "test_golden", "test_kernels_rows", "test_device", "test_train", "test_generate", "test_methods",
+            "test_golden", "test_multi_label", "test_kernels_rows", "test_device", "test_train", "test_generate", "test_methods",
             "test_variants", "test_kernels_bottlenecks", "test_kernels_prefix", "test_kernels_weights", "test_targets",
             "test_lora_vectors", "test_load", "test_merge", "test_pieces"]
 LONGEST, LONGEST_SINGLE = 60, 20  # seconds of a program, of a test that runs alone

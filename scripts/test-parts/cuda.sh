@@ -7,7 +7,7 @@
 CUDA_TESTS=("devices=devices: training t5-gated-untied f*" "devices=devices: scores t5-gated-untied*"
     "methods=*t5-relu-tied float32" "variants=*t5-relu-tied float32" "targets=*t5-relu-tied float32" "lora_vectors=*t5-relu-tied float32"
     "gradient=losses and gradients*" "gradient=20 steps t5-gated-untied*"
-    golden attention_shapes generate load merge device kernels_{matmul,rows,bottlenecks,prefix,attention} train=jobs_are_independent)
+    golden multi_label attention_shapes generate load merge device kernels_{matmul,rows,bottlenecks,prefix,attention} train=jobs_are_independent)
 
 test_cuda() {
     part "cuda: the CUDA module on a simulated GPU"

@@ -316,15 +316,6 @@ prepare(const char *sql, int nArgs, Oid *types)
     return plan;
 }
 
-static Datum
-text_array(Datum *values, bool *nulls, int n)
-{
-    int dims[1] = {n}, lower[1] = {1};
-
-    return PointerGetDatum(
-        construct_md_array(values, nulls, 1, dims, lower, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
 /* Reads those rows of [from, to) that have this state with the statement of Ia3WatchQueued. Returns what SPI has read. */
 static SPITupleTable *
 read_rows(Batch *b, Relation relation, int from, int to, RowState state, bool lock)
@@ -354,13 +345,13 @@ read_rows(Batch *b, Relation relation, int from, int to, RowState state, bool lo
     types[0] = INT4ARRAYOID;
     params[0] = PointerGetDatum(construct_array(numbers, n, INT4OID, sizeof(int32), true, TYPALIGN_INT));
     types[1] = TEXTARRAYOID;
-    params[1] = text_array(values, nulls, n);
+    params[1] = Ia3QueueTexts(values, nulls, n);
     memset(nulls, 0, sizeof(bool) * n);
     for (int k = 0; k < key->n; k++) {
         for (int i = 0; i < n; i++)
             values[i] = CStringGetTextDatum(b->rows[DatumGetInt32(numbers[i])].queued.key[k]);
         types[k + 2] = TEXTARRAYOID;
-        params[k + 2] = text_array(values, nulls, n);
+        params[k + 2] = Ia3QueueTexts(values, nulls, n);
     }
     b->preparing = true;
     plan = prepare(Ia3WatchQueued(relation, b->definition, key, lock), key->n + 2, types);

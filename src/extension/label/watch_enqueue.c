@@ -37,11 +37,7 @@ typedef struct Enqueuing {
 static void
 set_output(void)
 {
-    static const char *const settings[][2] = {{"DateStyle", "ISO"},
-                                              {"IntervalStyle", "postgres"},
-                                              {"extra_float_digits", "3"},
-                                              {"bytea_output", "hex"},
-                                              {"lc_monetary", "C"}};
+    static const char *const settings[][2] = {IA3_WATCH_OUTPUT_SETTINGS};
 
     for (int i = 0; i < (int) lengthof(settings); i++)
         (void) set_config_option(settings[i][0], settings[i][1], PGC_USERSET, PGC_S_SESSION, GUC_ACTION_SAVE,

@@ -10,7 +10,6 @@
 #include "postgres.h"
 
 #include "access/htup_details.h"
-#include "access/xact.h"
 #include "catalog/pg_authid.h"
 #include "catalog/pg_database.h"
 #include "commands/dbcommands.h"
@@ -100,28 +99,6 @@ commits_prepared(Node *node)
            OidIsValid(get_extension_oid("ia3", true));
 }
 
-static bool created; /* the present transaction has created a database, which nobody else sees yet */
-
-static void
-at_transaction_end(XactEvent event, void *arg)
-{
-    if (event == XACT_EVENT_COMMIT && created)
-        Ia3WatchWakeAll();
-    if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT)
-        created = false;
-}
-
-static void
-wake_all_at_commit(void)
-{
-    static bool registered = false;
-
-    if (!registered)
-        RegisterXactCallback(at_transaction_end, NULL);
-    registered = true;
-    created = true;
-}
-
 static void
 run_utility(IA3_UTILITY_PARAMETERS)
 {
@@ -134,7 +111,7 @@ run_utility(IA3_UTILITY_PARAMETERS)
     else
         standard_ProcessUtility(IA3_UTILITY_ARGUMENTS);
     if (creates)
-        wake_all_at_commit();
+        Ia3WatchWakeAtCommit(true); /* nobody else sees the database before */
     if (commits)
         Ia3WatchWake(MyDatabaseId);
 }

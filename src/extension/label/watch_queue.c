@@ -12,7 +12,6 @@
  */
 #include "postgres.h"
 
-#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "miscadmin.h"
 #include "utils/acl.h"
@@ -45,37 +44,13 @@ run(Ia3Query *query, Datum *values, const char *nulls)
     return n;
 }
 
-static Datum
-text_array(Datum *values, const bool *nulls, int n)
+Datum
+Ia3QueueTexts(Datum *values, const bool *nulls, int n)
 {
     int dims[1] = {n}, lower[1] = {1};
 
     return PointerGetDatum(
         construct_md_array(values, (bool *) nulls, 1, dims, lower, TEXTOID, -1, false, TYPALIGN_INT));
-}
-
-/* --- waking the worker --- */
-
-static bool queued; /* the present transaction has queued rows */
-
-static void
-at_transaction_end(XactEvent event, void *arg)
-{
-    if (event == XACT_EVENT_COMMIT && queued)
-        Ia3WatchWake(MyDatabaseId);
-    if (event == XACT_EVENT_COMMIT || event == XACT_EVENT_ABORT || event == XACT_EVENT_PREPARE)
-        queued = false;
-}
-
-static void
-wake_at_commit(void)
-{
-    static bool registered = false;
-
-    if (!registered)
-        RegisterXactCallback(at_transaction_end, NULL);
-    registered = true;
-    queued = true;
 }
 
 /* --- for statements --- */
@@ -128,12 +103,12 @@ Ia3QueueAdd(Oid relation, const char *label, int n, Datum *keys, Datum *labels, 
         " FROM ROWS FROM (pg_catalog.unnest($3), pg_catalog.unnest($4)) AS r(key, label)",
         4,
         {OIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID}};
-    Datum values[] = {ObjectIdGetDatum(relation), CStringGetTextDatum(label), text_array(keys, NULL, n),
-                      text_array(labels, noLabel, n)};
+    Datum values[] = {ObjectIdGetDatum(relation), CStringGetTextDatum(label), Ia3QueueTexts(keys, NULL, n),
+                      Ia3QueueTexts(labels, noLabel, n)};
 
     check_limit(relation, label, n);
     (void) run(&query, values, NULL);
-    wake_at_commit();
+    Ia3WatchWakeAtCommit(false);
 }
 
 void
@@ -148,11 +123,11 @@ Ia3QueueMove(Oid relation, const char *label, int n, Datum *old, Datum *new, Dat
                              "ia3.watch_entry WHERE " OF_WATCH ")",
                              5,
                              {OIDOID, TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID}};
-    Datum values[] = {ObjectIdGetDatum(relation), CStringGetTextDatum(label), text_array(old, NULL, n),
-                      text_array(new, NULL, n), text_array(labels, noLabel, n)};
+    Datum values[] = {ObjectIdGetDatum(relation), CStringGetTextDatum(label), Ia3QueueTexts(old, NULL, n),
+                      Ia3QueueTexts(new, NULL, n), Ia3QueueTexts(labels, noLabel, n)};
 
     if (run(&query, values, NULL) > 0)
-        wake_at_commit();
+        Ia3WatchWakeAtCommit(false);
 }
 
 /* --- for the worker --- */
@@ -281,7 +256,7 @@ Ia3QueueForget(Oid relation, const char *label, int n, Datum *keys)
                              "'infinity' AND key::pg_catalog.text" EQUALS "ANY ($3)",
                              3,
                              {OIDOID, TEXTOID, TEXTARRAYOID}};
-    Datum values[] = {ObjectIdGetDatum(relation), CStringGetTextDatum(label), text_array(keys, NULL, n)};
+    Datum values[] = {ObjectIdGetDatum(relation), CStringGetTextDatum(label), Ia3QueueTexts(keys, NULL, n)};
 
     (void) run(&query, values, NULL);
 }
@@ -377,7 +352,7 @@ ia3_watch_retry(PG_FUNCTION_ARGS)
     Ia3SpiConnect();
     n = run(&entries, values, nulls);
     (void) run(&failure, values, nulls);
-    wake_at_commit();
+    Ia3WatchWakeAtCommit(false);
     Ia3SpiFinish();
     PG_RETURN_INT64((int64) n);
 }

@@ -12,6 +12,17 @@
 
 #include "utils/timestamp.h"
 
+/* Settings with which keys and labels are written and read, so that they are the same in every session: {name, value}, … */
+#define IA3_WATCH_OUTPUT_SETTINGS                                                                            \
+    {"DateStyle", "ISO"}, {"IntervalStyle", "postgres"}, {"extra_float_digits", "3"},                        \
+        {"bytea_output", "hex"},                                                                             \
+    {                                                                                                        \
+        "lc_monetary", "C"                                                                                   \
+    }
+
+/* The n texts as a text[]; nulls may be NULL. */
+extern Datum Ia3QueueTexts(Datum *values, const bool *nulls, int n);
+
 /* --- for statements that change watched rows --- */
 
 /*

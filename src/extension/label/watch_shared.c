@@ -13,6 +13,7 @@
 
 #include <signal.h>
 
+#include "access/xact.h"
 #include "common/hashfn.h"
 #include "miscadmin.h"
 #include "storage/ipc.h"
@@ -138,8 +139,8 @@ Ia3WatchWake(Oid database)
     LWLockRelease(lock);
 }
 
-void
-Ia3WatchWakeAll(void)
+static void
+wake_all(void)
 {
     if (shared == NULL)
         return;
@@ -147,6 +148,35 @@ Ia3WatchWakeAll(void)
     shared->wakeAll = true;
     wake_launcher();
     LWLockRelease(lock);
+}
+
+/* What is to be done when the present transaction commits. */
+static bool atCommit, allAtCommit;
+
+static void
+at_transaction_end(XactEvent event, void *arg)
+{
+    if (event != XACT_EVENT_COMMIT && event != XACT_EVENT_ABORT && event != XACT_EVENT_PREPARE)
+        return;
+    if (event == XACT_EVENT_COMMIT && allAtCommit)
+        wake_all();
+    if (event == XACT_EVENT_COMMIT && atCommit)
+        Ia3WatchWake(MyDatabaseId);
+    atCommit = allAtCommit = false;
+}
+
+void
+Ia3WatchWakeAtCommit(bool all)
+{
+    static bool registered = false;
+
+    if (!registered)
+        RegisterXactCallback(at_transaction_end, NULL);
+    registered = true;
+    if (all)
+        allAtCommit = true;
+    else
+        atCommit = true;
 }
 
 void

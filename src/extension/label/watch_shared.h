@@ -22,8 +22,11 @@ extern void Ia3WatchShmemInit(void);
 /* Rows wait in the database: wakes its worker, or lets the launcher start one. Raises no ERROR; does nothing without shared memory. */
 extern void Ia3WatchWake(Oid database);
 
-/* Rows may wait in a database that has just been created. */
-extern void Ia3WatchWakeAll(void);
+/*
+ * When the present transaction has committed: Ia3WatchWake for this database, or, with `all`, lets the launcher look into all databases,
+ * since there may be a new one in which rows wait. A transaction that is prepared wakes nobody.
+ */
+extern void Ia3WatchWakeAtCommit(bool all);
 
 /* Ends the worker of the database, if there is one, and lets no other start for some seconds. */
 extern void Ia3WatchStop(Oid database);

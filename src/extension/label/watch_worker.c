@@ -54,12 +54,7 @@ set_settings(void)
                                               {"idle_in_transaction_session_timeout", "0"},
                                               {"transaction_timeout", "0"},
                                               {"ia3.start_timeout", "0"},
-                                              /* as the triggers have written keys and labels */
-                                              {"DateStyle", "ISO"},
-                                              {"IntervalStyle", "postgres"},
-                                              {"extra_float_digits", "3"},
-                                              {"bytea_output", "hex"},
-                                              {"lc_monetary", "C"},
+                                              IA3_WATCH_OUTPUT_SETTINGS,
                                               {"standard_conforming_strings", "on"}};
 
     for (int i = 0; i < (int) lengthof(settings); i++)
